@@ -1,0 +1,33 @@
+# Two commands on a fresh machine: `make picture` and `make test`.
+PYTHON ?= python3
+BASE := .venv-base
+DEV := .venv
+
+.PHONY: picture test check docs clean
+
+picture: $(BASE)/ready  ## draw a picture with the embedded model; the base package alone is installed
+	$(BASE)/bin/vinograph generate "a red house on a snowy hill at night" --seed 7 --output house.png
+
+test: $(DEV)/ready  ## everything that the tests need, then all checks and tests
+	$(DEV)/bin/python scripts/check.py
+
+check: $(DEV)/ready  ## formatting, linting and types alone
+	$(DEV)/bin/python scripts/check.py --static
+
+docs: $(DEV)/ready  ## write the generated pages again
+	$(DEV)/bin/python scripts/cli_docs.py
+
+$(BASE)/ready: pyproject.toml
+	$(PYTHON) -m venv $(BASE)
+	$(BASE)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+# torch is pinned, so that pip takes the build that the tests were written with.
+$(DEV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,dev]"
+	touch $@
+
+clean:
+	rm -rf $(BASE) $(DEV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,40 @@
+"""All checks in one command: formatting, linting, types, and the tests. `--static` leaves the tests out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TYPED = ("src/vinograph", "training", "scripts", "benchmarks")
+
+
+def run(*command: str) -> None:
+    """Run one of the tools, and stop with its exit code if it finds something."""
+    print("$ python -m", *command, flush=True)
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main() -> None:
+    """Parse the one option and run everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--static", action="store_true", help="formatting, linting and types alone")
+    arguments = parser.parse_args()
+    run("ruff", "format", "--check", ".")
+    run("ruff", "check", ".")
+    run("mypy", *(name for name in TYPED if (ROOT / name).exists()))
+    if arguments.static:
+        return
+    # Each test process computes with its share of the processors: more threads than cores slow everything down.
+    workers = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    run("pytest", "-q", "-m", "not large", "-n", str(workers), "--durations", "15")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,344 @@
+"""The bundle: the directory that conversion writes and inference reads.
+
+A bundle holds ``bundle.json`` (the :class:`Manifest`), one OpenVINO IR per component and the tokenizers. The
+manifest is the whole contract between conversion and inference: nothing else of the source checkpoint is read
+when drawing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vinograph.errors import DamagedModelError, ModelError, RequestError
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "bundle.json"
+_PROGRESS_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a component: a dimension that follows the request is a name, a fixed one a number."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """One OpenVINO IR: ``file`` is the ``.xml``; its ``.bin`` lies beside it.
+
+    ``weights`` is how the weights are stored (``f32``, ``f16``, ``int8``, ``int4``). ``f16_safe`` is False where
+    half-precision arithmetic overflows: the runtime then computes in f32 on devices that would use f16.
+    """
+
+    file: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    weights: str
+    f16_safe: bool = True
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A Rust tokenizer and how the family calls it: padded with ``pad_id`` to ``max_length`` tokens."""
+
+    file: str
+    max_length: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from."""
+
+    id: str
+    revision: str | None = None
+    licence: str | None = None
+    also: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``bundle.json`` says.
+
+    ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits`` what a request
+    is resolved against, ``files`` size and hash of every other file.
+    """
+
+    family: str
+    name: str
+    components: Mapping[str, Component]
+    tokenizers: Mapping[str, TokenizerFile]
+    scheduler: Mapping[str, Any]
+    config: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    source: Source
+    tools: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The manifest as JSON; equal manifests give equal bytes."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> Manifest:
+        """Parse and check a manifest. ``origin`` names it in errors.
+
+        Raises:
+            ModelError: the format is newer than this version reads.
+            DamagedModelError: the text is not a manifest.
+        """
+        try:
+            data = json.loads(text)
+            version = data["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedModelError(f"{origin} is not a bundle's manifest ({error})") from error
+        if not isinstance(version, int) or version < 1:
+            raise DamagedModelError(f"{origin} names format version {version!r}, which never existed")
+        if version > FORMAT_VERSION:
+            needs = data.get("tools", {}).get("vinograph", "a newer one")
+            raise ModelError(
+                f"{origin} is in bundle format {version}; this version of Vinograph reads up to {FORMAT_VERSION}. "
+                f"It was written by Vinograph {needs}: pip install --upgrade vinograph"
+            )
+        try:
+            return cls(
+                family=str(data["family"]),
+                name=str(data["name"]),
+                components=MappingProxyType({k: _component(v) for k, v in data["components"].items()}),
+                tokenizers=MappingProxyType({k: TokenizerFile(**v) for k, v in data["tokenizers"].items()}),
+                scheduler=MappingProxyType(dict(data["scheduler"])),
+                config=MappingProxyType(dict(data["config"])),
+                defaults=MappingProxyType(dict(data["defaults"])),
+                limits=MappingProxyType(dict(data["limits"])),
+                source=Source(**data["source"]),
+                tools=MappingProxyType(dict(data["tools"])),
+                files=MappingProxyType({k: FileRecord(**v) for k, v in data["files"].items()}),
+                format_version=version,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DamagedModelError(f"{origin} lacks or garbles a field: {error}") from error
+
+
+def _component(data: dict[str, Any]) -> Component:
+    tensors = {
+        side: {k: Tensor(tuple(v["shape"]), v["dtype"]) for k, v in data[side].items()}
+        for side in ("inputs", "outputs")
+    }
+    return Component(**{**data, **tensors})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its directory and its manifest. Every file was there with its size when it was opened."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read the manifest in ``path`` and check that every file is there with the size it says.
+
+        Raises:
+            ModelError: there is no bundle, or it is of a newer format.
+            DamagedModelError: the manifest is garbled, or a file is missing, short or long.
+        """
+        file = path / MANIFEST_FILE
+        if not file.is_file():
+            raise ModelError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DamagedModelError(f"{file} is not a bundle's manifest ({error})") from error
+        bundle = cls(path, Manifest.from_json(text, str(file)))
+        for name, record in bundle.manifest.files.items():
+            bundle._check_size(name, record)
+        for component in bundle.manifest.components.values():
+            for name in (component.file, component.file.removesuffix(".xml") + ".bin"):
+                if name not in bundle.manifest.files:
+                    raise DamagedModelError(f"{file} names no size for {name}, a file of its components")
+        return bundle
+
+    def verify(self) -> Iterator[str]:
+        """Hash every file against the manifest, yielding the name of each one that is right.
+
+        Raises:
+            DamagedModelError: a file's contents are not what conversion wrote.
+        """
+        for name, record in self.manifest.files.items():
+            self._check_size(name, record)
+            if sha256_of(self.path / name) != record.sha256:
+                raise DamagedModelError(
+                    f"{self.path / name} was altered: its SHA-256 differs from the manifest's. Convert the model again."
+                )
+            yield name
+
+    def _check_size(self, name: str, record: FileRecord) -> None:
+        file = self.path / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DamagedModelError(f"{self.path / MANIFEST_FILE} names a file outside the bundle: {name}")
+        if not file.is_file():
+            raise DamagedModelError(f"{file} is missing. Convert the model again.")
+        size = file.stat().st_size
+        if size != record.size:
+            raise DamagedModelError(
+                f"{file} has {size:,} bytes and should have {record.size:,}. Convert the model again."
+            )
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files that the manifest lists."""
+        return sum(record.size for record in self.manifest.files.values())
+
+
+class BundleWriter:
+    """Writes a bundle so that a killed conversion leaves nothing that loads, and can go on where it stopped.
+
+    Files go into the hidden sibling ``.NAME.partial``. A component counts as done once :meth:`mark_done` has
+    recorded it; :meth:`finish` hashes everything, writes the manifest, flushes and renames the directory into place.
+    ``fingerprint`` says what is being converted and how: a partial directory with another one is discarded.
+
+    Raises:
+        RequestError: the target exists and ``overwrite`` is false, or another conversion is writing it.
+    """
+
+    def __init__(self, target: Path, fingerprint: str, overwrite: bool = False) -> None:
+        self.target = target.resolve()
+        self.partial = self.target.with_name(f".{self.target.name}.partial")
+        self._replaced = self.target.with_name(f".{self.target.name}.replaced")
+        self._fingerprint = fingerprint
+        self._overwrite = overwrite
+        self._lock = FileLock(self.target.with_name(f".{self.target.name}.lock"))
+        self._done: dict[str, Any] = {}
+
+    def __enter__(self) -> BundleWriter:
+        """Take the lock and find what an earlier, interrupted conversion left."""
+        check_target(self.target, self._overwrite)
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RequestError(
+                f"another conversion is writing {self.target} now: wait for it, or name another place"
+            ) from error
+        self._done = self._read_progress()
+        if not self._done:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir()
+            self._write_progress()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Release the lock. What is done stays for the next try, unless the disk was full."""
+        if kind is not None and issubclass(kind, OSError):
+            shutil.rmtree(self.partial, ignore_errors=True)
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
+
+    def done(self, step: str) -> Any | None:
+        """What :meth:`mark_done` recorded for ``step`` in this or an interrupted conversion, or None."""
+        return self._done.get(step)
+
+    def mark_done(self, step: str, record: Any) -> None:
+        """Record that all files of ``step`` are whole; ``record`` is JSON that describes it."""
+        self._done[step] = record
+        self._write_progress()
+
+    def finish(self, manifest: Manifest) -> Bundle:
+        """Hash the files, write the manifest, and move the bundle into place; the old one stays until then."""
+        (self.partial / _PROGRESS_FILE).unlink(missing_ok=True)
+        names = sorted(p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
+        files = {
+            name: FileRecord((self.partial / name).stat().st_size, sha256_of(self.partial / name))
+            for name in names
+            if name != MANIFEST_FILE
+        }
+        whole = dataclasses.replace(manifest, files=files)
+        for name in files:
+            _flush(self.partial / name)
+        write_text_atomically(self.partial / MANIFEST_FILE, whole.to_json())
+        _flush(self.partial)
+        if self.target.exists():
+            shutil.rmtree(self._replaced, ignore_errors=True)
+            self.target.rename(self._replaced)
+        self.partial.rename(self.target)
+        _flush(self.target.parent)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+        return Bundle.open(self.target)
+
+    def _read_progress(self) -> dict[str, Any]:
+        try:
+            progress = json.loads((self.partial / _PROGRESS_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(progress, dict) or progress.get("fingerprint") != self._fingerprint:
+            return {}
+        done = progress.get("done", {})
+        return dict(done) if isinstance(done, dict) else {}
+
+    def _write_progress(self) -> None:
+        progress = {"fingerprint": self._fingerprint, "done": self._done}
+        write_text_atomically(self.partial / _PROGRESS_FILE, json.dumps(progress))
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a target that exists, unless it is a bundle and ``overwrite`` was asked for."""
+    if not target.exists():
+        return
+    if not overwrite:
+        raise RequestError(f"{target} exists: name another place, or add --overwrite to replace it")
+    empty = target.is_dir() and not any(target.iterdir())
+    if not empty and not (target / MANIFEST_FILE).is_file():
+        raise RequestError(f"{target} is not a bundle, so --overwrite does not replace it: name another place")
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text_atomically(file: Path, text: str) -> None:
+    """Write under a temporary name in the same directory, flush, rename."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Force a file's contents, or a directory's entries, onto the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no directories; its renames are journalled
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

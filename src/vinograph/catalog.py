@@ -1,0 +1,83 @@
+"""A name, a path or a hub id, to a bundle on this disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from vinograph.bundle import MANIFEST_FILE, Bundle
+from vinograph.errors import ModelError
+
+_EMBEDDED = Path(__file__).parent / "embedded"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def embedded() -> list[Bundle]:
+    """The bundles that ship with the package."""
+    return [Bundle.open(file.parent) for file in sorted(_EMBEDDED.glob(f"*/{MANIFEST_FILE}"))]
+
+
+def models_folder() -> Path:
+    """Where bundles are looked for by name: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
+    told = os.environ.get("VINOGRAPH_MODELS")
+    return Path(told) if told else Path.home() / ".local" / "share" / "vinograph" / "models"
+
+
+def found() -> list[Path]:
+    """The directories of the bundles in the models folder."""
+    folder = models_folder()
+    return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folder.is_dir() else []
+
+
+def find(reference: str | os.PathLike[str]) -> Bundle:
+    """Open the bundle that ``reference`` names: an embedded one, one in the models folder, a path, or a hub id.
+
+    A hub id is looked for in huggingface_hub's cache first and fetched only if it isn't there.
+
+    Raises:
+        ModelError: there is no such bundle, or it is a checkpoint that wants converting first.
+        DamagedModelError: a file of the bundle is missing or of the wrong size.
+    """
+    name = os.fspath(reference)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _open_directory(path)
+    if path.exists():
+        raise ModelError(f"{path} is a file; a model is a bundle's directory")
+    for folder in (_EMBEDDED, models_folder()):
+        if re.fullmatch(r"[\w.-]+", name) and (folder / name / MANIFEST_FILE).is_file():
+            return Bundle.open(folder / name)
+    if _HUB_ID.fullmatch(name):
+        return _from_hub(name)
+    known = [each.manifest.name for each in embedded()] + [each.name for each in found()]
+    raise ModelError(
+        f"there is no model {name!r}. By name there is: {', '.join(known) or 'none'}. "
+        "Or give a bundle's directory; `vinograph convert` makes one from a checkpoint"
+    )
+
+
+def _open_directory(path: Path) -> Bundle:
+    if not (path / MANIFEST_FILE).is_file() and (path / "model_index.json").is_file():
+        raise ModelError(
+            f"{path} is a checkpoint, not a bundle. Convert it first: vinograph convert {path} {path.name}-openvino"
+        )
+    return Bundle.open(path)
+
+
+def _from_hub(repository: str) -> Bundle:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        manifest = huggingface_hub.hf_hub_download(repository, MANIFEST_FILE)
+        # The manifest is a valid one before anything large is fetched.
+        from vinograph.bundle import Manifest
+
+        Manifest.from_json(Path(manifest).read_text(encoding="utf-8"), f"{repository}/{MANIFEST_FILE}")
+        return Bundle.open(Path(huggingface_hub.snapshot_download(repository)))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"no bundle {repository!r} was found here, in the hub's cache, or on the hub ({type(error).__name__}). "
+            f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"
+        ) from error

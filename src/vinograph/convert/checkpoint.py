@@ -1,0 +1,138 @@
+"""Published checkpoints: a directory on this disk or a repository of the Hugging Face hub, read as data only.
+
+Nothing is fetched before its family is known: first `model_index.json` alone, then what the family's converter asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vinograph.errors import DamagedModelError, ModelError, RequestError
+
+INDEX_FILE = "model_index.json"
+CARD_FILE = "README.md"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LARGEST_CONFIG = 10_000_000
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a checkpoint is, and the names of the files that it has.
+
+    ``id`` is what the user calls it. For a hub repository ``revision`` is the commit, and ``remote`` says that files
+    have still to be fetched; a repository read offline is its part that is in the hub's cache.
+    """
+
+    id: str
+    directory: Path
+    listing: frozenset[str]
+    revision: str | None = None
+    is_hub: bool = False
+    remote: bool = False
+
+    def fetch(self, names: Collection[str]) -> None:
+        """Have ``names`` on this disk.
+
+        Raises:
+            ModelError: some are not in the checkpoint, naming all of them and the command that fetches them.
+        """
+        missing = sorted(set(names) - self.listing)
+        if missing:
+            raise ModelError(self._lacks(missing))
+        if self.remote:
+            from vinograph.convert import hub
+
+            hub.download(self.id, self.revision, names)
+
+    def _lacks(self, missing: Collection[str]) -> str:
+        if not self.is_hub or self.remote:
+            return f"{self.id} lacks {', '.join(missing)}"
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return (
+            f"{self.id} is not whole in this machine's cache, and the hub was not asked or not reached. Missing: "
+            f"{', '.join(missing)}. Online, fetch them with: hf download {self.id} {' '.join(missing)}{revision}"
+        )
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A configuration file, which must hold a JSON object.
+
+        Raises:
+            ModelError: the checkpoint doesn't have it.
+            DamagedModelError: it is something else.
+        """
+        self.fetch([name])
+        file = self.directory / name
+        try:
+            if file.stat().st_size > _LARGEST_CONFIG:
+                raise DamagedModelError(f"{file} is too large for a configuration")
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DamagedModelError(f"{file} is not JSON ({error})") from error
+        if not isinstance(data, dict):
+            raise DamagedModelError(f"{file} is not a JSON object")
+        return data
+
+    def card(self) -> dict[str, Any]:
+        """The front matter of the model card; empty where there is none."""
+        if CARD_FILE not in self.listing:
+            return {}
+        self.fetch([CARD_FILE])
+        return _front_matter(self.directory / CARD_FILE)
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether any file lies in ``folder``."""
+        return any(name.startswith(f"{folder}/") for name in self.listing)
+
+
+def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
+    """Find a checkpoint: a directory, or a hub id ("owner/name") at ``revision``.
+
+    Raises:
+        RequestError: it is neither, or it is a bundle already.
+        ModelError: the hub doesn't have it, or can't be reached and it isn't in the cache.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise RequestError(f"--revision is for a repository of the hub, but {source} is a directory here")
+        if (path / "bundle.json").is_file():
+            raise RequestError(f"{source} is a bundle already: there is nothing to convert")
+        listing = frozenset(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        return Checkpoint(path.resolve().name, path, listing)
+    if path.is_file():
+        raise ModelError(
+            f"{source} is a single file. A checkpoint is a directory in diffusers' layout, with a {INDEX_FILE}, or its id "
+            "on the hub"
+        )
+    if not _HUB_ID.fullmatch(str(source)):
+        raise RequestError(f"{source} is neither a directory here nor the id of a hub repository (owner/name)")
+    from vinograph.convert import hub
+
+    return hub.locate(str(source), revision)
+
+
+def _front_matter(card: Path) -> dict[str, Any]:
+    """The YAML between the two `---` lines that a model card starts with; empty if it can't be read."""
+    import yaml
+
+    try:
+        text = card.read_text(encoding="utf-8")
+        found = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
+        data = yaml.safe_load(found[1]) if found else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def licence_of(card: Mapping[str, Any]) -> str | None:
+    """The licence that a card's front matter names."""
+    licence = card.get("license")
+    if licence == "other":
+        licence = card.get("license_name", licence)
+    return str(licence) if isinstance(licence, str) else None

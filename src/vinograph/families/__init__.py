@@ -1,0 +1,130 @@
+"""What a family of models is made of, and its generator of steps.
+
+A family gets :class:`Parts`: sessions (callables from named arrays to named arrays), tokenizers and the numbers
+of its manifest. It never sees OpenVINO. A new family is one module here, one in :mod:`vinograph.convert`, and one
+line in :data:`FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vinograph.errors import ModelError
+from vinograph.request import Request
+from vinograph.text import Tokenizer
+
+Array = NDArray[np.float32]
+Session = Callable[[Mapping[str, NDArray[Any]]], dict[str, Array]]
+
+FAMILIES: Mapping[str, str] = {
+    "wuerstchen": "vinograph.families.wuerstchen",
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a family works with: the opened components of one bundle."""
+
+    sessions: Mapping[str, Session]
+    tokenizers: Mapping[str, Tokenizer]
+    config: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    limits: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that has just been done: ``index`` of ``total`` in ``stage``, counted from 1."""
+
+    stage: str
+    index: int
+    total: int
+    _preview: Callable[[], Image.Image] | None = field(default=None, repr=False, compare=False)
+
+    def preview(self) -> Image.Image | None:
+        """What the picture would be if it ended here, small; None where the stage shows nothing.
+
+        It is worked out when asked for, which takes up to one decoder step.
+        """
+        return None if self._preview is None else self._preview()
+
+
+@dataclass
+class Drawing:
+    """What a call ends with: ``images`` [n, height, width, 3] in [0, 1], or ``latents``, or ``image_embeddings``."""
+
+    images: Array | None = None
+    latents: Array | None = None
+    image_embeddings: Array | None = None
+    warnings: list[str] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    report: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the wall-clock seconds of the block to ``timings[stage]``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+
+Steps = Generator[Step, None, Drawing]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One thing that a family does: the arguments that it takes, with their defaults, and how it is done.
+
+    ``positional`` names the arguments that may be given by position. ``components`` are those without which the
+    call can't be made.
+    """
+
+    about: str
+    takes: Mapping[str, Any]
+    positional: tuple[str, ...]
+    run: Callable[[Parts, Request], Steps]
+    components: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument of "generate"
+    each of the command line's options sets.
+    """
+
+    name: str
+    title: str
+    calls: Mapping[str, Call]
+    options: Mapping[str, str]
+
+    def defaults(self) -> dict[str, dict[str, Any]]:
+        """The defaults of every call, for a manifest; arguments without one are left out."""
+        return {
+            name: {argument: value for argument, value in call.takes.items() if value is not None}
+            for name, call in self.calls.items()
+        }
+
+
+def family(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        ModelError: naming the families that there are.
+    """
+    if name not in FAMILIES:
+        raise ModelError(f"the family {name!r} is not one that Vinograph draws; it draws {', '.join(FAMILIES)}")
+    loaded: Family = importlib.import_module(FAMILIES[name]).FAMILY
+    return loaded

@@ -1,0 +1,516 @@
+"""Würstchen (Pernias et al., 2023, arXiv 2306.00637): a prior, a diffusion decoder, and a VQGAN.
+
+The prior (Stage C) draws image embeddings in a space 42 times smaller than the picture in each direction, from
+the text. The decoder (Stage B) draws VQGAN latents from them, and the VQGAN (Stage A) turns those into pixels.
+Shapes are [batch, channels, height, width]; a picture of 1024 by 1024 has embeddings of 16x24x24 and latents of
+4x256x256.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vinograph.errors import ModelError, RequestError
+from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
+from vinograph.images import psnr, read_picture, resize, to_array, to_pictures
+from vinograph.noise import Noise, TorchNoise
+from vinograph.request import Request
+from vinograph.schedulers import WuerstchenSampler, custom_timesteps
+
+_ENCODER_SCALE = 3 / 4  # the image encoder sees the picture at this share of its size
+_PREVIEW_GRID = 64  # latents of a preview, at most, in each direction
+
+Predict = Callable[[Array, np.float32], Array]
+
+
+def spaced_prior_timesteps() -> Array:
+    """29 steps that dwell on the noisy two thirds' end, as Würstchen's authors published them for Stage C.
+
+    Nineteen steps from 1 to 2/3 and ten from there to 0: 30 times.
+    """
+    return np.concatenate([np.linspace(1, 2 / 3, 20), np.linspace(2 / 3, 0, 11)[1:]]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """How one stage is sampled: its times (the last is where it ends), guidance scale, callback and noise."""
+
+    sampler: WuerstchenSampler
+    times: Array
+    guidance_scale: float
+    callback: Callable[..., Any] | None
+    noise: Noise
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance_scale > 1
+
+
+@dataclass(frozen=True)
+class _DecoderCondition:
+    """What the decoder is told in every step: text keys and values, and the embeddings at each level's size."""
+
+    text: Mapping[str, Array]
+    count: int
+
+    def inputs(self, embeddings: Array, parts: Parts, grid: tuple[int, int], *, guided: bool) -> dict[str, Array]:
+        """The constant inputs for latents of ``grid`` (height, width). Guidance adds rows without the picture."""
+        told = np.concatenate([embeddings, np.zeros_like(embeddings)]) if guided else embeddings
+        inputs = dict(self.text)
+        for level in parts.config["effnet_levels"]:
+            scale = parts.config["decoder_patch_size"] * 2**level
+            inputs[f"effnet_{level}"] = resize_bicubic(told, grid[0] // scale, grid[1] // scale)
+        return inputs
+
+
+def resize_bicubic(maps: Array, height: int, width: int) -> Array:
+    """Antialiased bicubic resize with aligned corners, equal to ``torch.nn.functional.interpolate``'s."""
+    rows, columns = _resize_weights(maps.shape[2], height), _resize_weights(maps.shape[3], width)
+    return np.ascontiguousarray(rows @ maps @ columns.T)
+
+
+def _resize_weights(size: int, target: int) -> Array:
+    """The matrix [target, size] of Keys' cubic convolution (1981, a = -1/2), widened where it shrinks."""
+    scale = (size - 1) / (target - 1) if target > 1 else 0.0
+    stretch = max(scale, 1.0)
+    weights = np.zeros((target, size))
+    for row in range(target):
+        centre = scale * (row + 0.5)
+        first = max(int(centre - 2 * stretch + 0.5), 0)
+        last = min(int(centre + 2 * stretch + 0.5), size)
+        taps = _cubic((np.arange(first, last) - centre + 0.5) / stretch)
+        weights[row, first:last] = taps / taps.sum()
+    return weights.astype(np.float32)
+
+
+def _cubic(x: NDArray[np.floating]) -> NDArray[np.floating]:
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _lerp(start: Array, end: Array, weight: float) -> Array:
+    """Linear interpolation as ``torch.lerp`` rounds it."""
+    scale = np.float32(weight)
+    return start + scale * (end - start) if scale < 0.5 else end - (end - start) * (1 - scale)
+
+
+def _times(given: Any, steps: int, sampler: WuerstchenSampler, name: str) -> Array:
+    if given is None:
+        return sampler.timesteps(steps)
+    return spaced_prior_timesteps() if isinstance(given, str) else custom_timesteps(given, name)
+
+
+def _tokens(parts: Parts, prefix: str, prompts: Sequence[str], drawing: Drawing) -> Array:
+    """Hidden states [prompts, tokens, width] of the text encoder of a stage (``prefix`` is "prior_" or "")."""
+    tokens = parts.tokenizers[f"{prefix}tokenizer"](prompts)
+    for dropped in tokens.dropped:
+        warning = f"the text encoder reads {tokens.ids.shape[1]} tokens; cut off: {dropped!r}"
+        if dropped and warning not in drawing.warnings:
+            drawing.warnings.append(warning)
+    encoded = parts.sessions[f"{prefix}text_encoder"]({"input_ids": tokens.ids, "attention_mask": tokens.mask})
+    return encoded["hidden_states"]
+
+
+def _negative(request: Request) -> tuple[str, ...]:
+    return request.negative_prompt or ("",) * request.prompt_count
+
+
+def _prior_text(parts: Parts, request: Request, guided: bool, drawing: Drawing) -> dict[str, Array]:
+    """Keys and values of the prior's text: one row a picture, then the unconditional rows under guidance."""
+    width = parts.config["prior_text_width"]
+    states = request.prompt_embeds
+    if states is None:
+        states = _tokens(parts, "prior_", request.prompt or (), drawing)
+    rows = [states]
+    if guided:
+        negative = request.negative_prompt_embeds
+        rows.append(_tokens(parts, "prior_", _negative(request), drawing) if negative is None else negative)
+    for each in rows:
+        if each.ndim != 3 or each.shape[2] != width or each.shape != states.shape:
+            raise RequestError(f"text embeddings have shape {each.shape}; give [prompts, tokens, {width}], all alike")
+    told = parts.sessions["prior_text"]({"hidden_states": np.concatenate(rows)})
+    return {name: np.repeat(value, request.num_images_per_prompt or 1, axis=0) for name, value in told.items()}
+
+
+def _decoder_text(parts: Parts, request: Request, count: int, guided: bool, drawing: Drawing) -> _DecoderCondition:
+    """The decoder's text for ``count`` pictures."""
+    prompts = list(request.prompt or ("",))
+    if count % len(prompts):
+        raise RequestError(f"{len(prompts)} prompts were given for {count} image embeddings; give one, or one for each")
+    if "decoder_text" not in parts.sessions:
+        return _DecoderCondition({}, count)
+    if guided:
+        negative = list(request.negative_prompt or ("",) * len(prompts))
+        prompts += negative
+    told = parts.sessions["decoder_text"]({"hidden_states": _tokens(parts, "", prompts, drawing)})
+    each = count * (2 if guided else 1) // len(prompts)
+    return _DecoderCondition({name: np.repeat(value, each, axis=0) for name, value in told.items()}, count)
+
+
+def _denoise(
+    stage: str,
+    sampling: _Sampling,
+    latents: Array,
+    predict: Predict,
+    show: Callable[[Array], Image.Image],
+    out: Drawing,
+) -> Generator[Step, None, Array]:
+    total = len(sampling.times) - 1
+    for index, (now, following) in enumerate(zip(sampling.times, sampling.times[1:], strict=False)):
+        with out.timed(stage):
+            predicted = predict(latents, now)
+            clean = sampling.sampler.predict_clean(latents, predicted, now)
+            fresh = sampling.noise.normal(latents.shape)
+            latents = sampling.sampler.step(latents, predicted, now, following, fresh)
+        if sampling.callback is not None:
+            latents = (sampling.callback(index, now, {"latents": latents}) or {}).get("latents", latents)
+        yield Step(stage, index + 1, total, partial(show, clean))
+    return latents
+
+
+def _guided_session(session: Callable[..., dict[str, Array]], constant: Mapping[str, Array], scale: float) -> Predict:
+    """Noise predicted by ``session``, under classifier-free guidance (arXiv 2207.12598) where ``scale`` is above 1."""
+
+    def predict(latents: Array, time: np.float32) -> Array:
+        batch = np.concatenate([latents, latents]) if scale > 1 else latents
+        noise = session({"x": batch, "r": np.full(len(batch), time, np.float32), **constant})["noise"]
+        return _lerp(noise[len(latents) :], noise[: len(latents)], scale) if scale > 1 else noise
+
+    return predict
+
+
+def _prior(parts: Parts, request: Request, sampling: _Sampling, start: Array, out: Drawing) -> Steps:
+    """Sample the prior from ``start``; ``out.image_embeddings`` is what it drew."""
+    with out.timed("text"):
+        text = _prior_text(parts, request, sampling.guided, out)
+    yield Step("text", 1, 1)
+    predict = _guided_session(parts.sessions["prior"], text, sampling.guidance_scale)
+    show = partial(_show_embeddings, parts, request)
+    latents = yield from _denoise("prior", sampling, start, predict, show, out)
+    out.image_embeddings = _to_embeddings(parts, latents)
+    return out
+
+
+def _decode(parts: Parts, request: Request, sampling: _Sampling, embeddings: Array, out: Drawing) -> Steps:
+    """Sample the decoder for ``embeddings`` and turn its latents into pictures."""
+    shape = _latent_shape(parts, embeddings)
+    start = _start(request.latents if request.image_embeddings is not None else None, shape, sampling.noise)
+    with out.timed("text"):
+        condition = _decoder_text(parts, request, len(embeddings), sampling.guided, out)
+    constant = condition.inputs(embeddings, parts, shape[2:], guided=sampling.guided)
+    predict = _guided_session(parts.sessions["decoder"], constant, sampling.guidance_scale)
+    latents = yield from _denoise("decoder", sampling, start, predict, partial(_show_latents, parts), out)
+    if request.output_type == "latent":
+        out.latents = latents
+        return out
+    with out.timed("vqgan"):
+        out.images = _pixels(parts, latents)
+    yield Step("vqgan", 1, 1, partial(_first_picture, out.images))
+    return out
+
+
+def _pixels(parts: Parts, latents: Array) -> Array:
+    """Pictures [n, height, width, 3] in [0, 1] of decoder latents, one at a time to bound memory."""
+    scaled = latents * np.float32(parts.config["scale_factor"])
+    decoded = [parts.sessions["vqgan"]({"latents": each[None]})["image"] for each in scaled]
+    return np.clip(np.concatenate(decoded), 0, 1).transpose(0, 2, 3, 1)
+
+
+def _first_picture(images: Array) -> Image.Image:
+    return to_pictures(images[:1])[0]
+
+
+def _show_latents(parts: Parts, clean: Array) -> Image.Image:
+    """A small picture of the first latents: averaged down to at most 64 in each direction, then decoded."""
+    _, channels, height, width = clean.shape
+    factor = math.ceil(max(height, width) / _PREVIEW_GRID)
+    trimmed = clean[:1, :, : height // factor * factor, : width // factor * factor]
+    small = trimmed.reshape(1, channels, height // factor, factor, width // factor, factor).mean((3, 5))
+    return _first_picture(_pixels(parts, small))
+
+
+def _show_embeddings(parts: Parts, request: Request, clean: Array) -> Image.Image:
+    """What the decoder makes of the first embeddings in a single step."""
+    embeddings = _to_embeddings(parts, clean[:1])
+    shape = _latent_shape(parts, embeddings)
+    first = dataclasses.replace(request, prompt=(request.prompt or ("",))[:1])
+    constant = _decoder_text(parts, first, 1, False, Drawing()).inputs(embeddings, parts, shape[2:], guided=False)
+    noise, now = TorchNoise(0).normal(shape), np.float32(1)
+    predicted = _guided_session(parts.sessions["decoder"], constant, 0)(noise, now)
+    return _show_latents(parts, _sampler(parts, "decoder").predict_clean(noise, predicted, now))
+
+
+def _sampler(parts: Parts, stage: str) -> WuerstchenSampler:
+    return WuerstchenSampler(**parts.scheduler[stage])
+
+
+def _to_embeddings(parts: Parts, latents: Array) -> Array:
+    return latents * np.float32(parts.config["latent_mean"]) - np.float32(parts.config["latent_std"])
+
+
+def _to_prior_latents(parts: Parts, embeddings: Array) -> Array:
+    return (embeddings + np.float32(parts.config["latent_std"])) / np.float32(parts.config["latent_mean"])
+
+
+def _prior_shape(parts: Parts, count: int, height: int, width: int) -> tuple[int, int, int, int]:
+    multiple = parts.config["resolution_multiple"]
+    return count, parts.config["prior_channels"], math.ceil(height / multiple), math.ceil(width / multiple)
+
+
+def _latent_shape(parts: Parts, embeddings: Array) -> tuple[int, int, int, int]:
+    """The decoder's latent shape for ``embeddings``, whose own shape is checked."""
+    channels = parts.config["prior_channels"]
+    if embeddings.ndim != 4 or embeddings.shape[1] != channels:
+        raise RequestError(f"image embeddings have shape {embeddings.shape}; give [n, {channels}, height, width]")
+    scale = parts.config["latent_dim_scale"]
+    height, width = int(embeddings.shape[2] * scale), int(embeddings.shape[3] * scale)
+    multiple = parts.config["decoder_patch_size"] * 2 ** (parts.config["decoder_level_count"] - 1)
+    if 0 in (height, width) or height % multiple or width % multiple:
+        raise RequestError(
+            f"image embeddings of {embeddings.shape[2]}x{embeddings.shape[3]} give latents of {height}x{width}, "
+            f"which the decoder can't draw; give a grid whose sides are multiples of 3 (128 pixels each)"
+        )
+    return len(embeddings), parts.config["latent_channels"], height, width
+
+
+def _start(latents: Array | None, shape: tuple[int, ...], noise: Noise) -> Array:
+    if latents is None:
+        return noise.normal(shape)
+    if latents.shape != shape:
+        raise RequestError(f"latents have shape {latents.shape}; this request needs {shape}")
+    return latents
+
+
+def _encode(parts: Parts, picture: Image.Image) -> Array:
+    """Image embeddings [1, channels, h, w] of an upright picture whose size the model draws."""
+    if "image_encoder" not in parts.sessions:
+        raise ModelError("this bundle has no image encoder: convert the model again with --image-encoder FILE")
+    width, height = (round(side * _ENCODER_SCALE) for side in picture.size)
+    return parts.sessions["image_encoder"]({"image": to_array(resize(picture, width, height))})["embeddings"]
+
+
+def _fit(parts: Parts, request: Request, out: Drawing) -> Image.Image:
+    """The request's picture at the size to draw: the one asked for, else the nearest to its own."""
+    picture = read_picture(request.image)
+    width, height = request.width, request.height
+    if width is None or height is None:
+        width, height = _nearest_size(picture.size, parts.limits)
+    if picture.size != (width, height):
+        out.warnings.append(f"the picture was resized from {picture.width}x{picture.height} to {width}x{height}")
+    return resize(picture, width, height)
+
+
+def _nearest_size(size: tuple[int, int], limits: Mapping[str, Any]) -> tuple[int, int]:
+    """A size that the model draws, near to ``size`` in shape, and in area up to the model's native one."""
+    step, low, high, native = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size", "native_size"))
+    shrink = min(1.0, native / math.sqrt(size[0] * size[1]))
+    width, height = (min(max(round(side * shrink / step) * step, low), high) for side in size)
+    return width, height
+
+
+def _note_ignored(request: Request, *scales: float, out: Drawing) -> None:
+    if request.negative_prompt is not None and any(request.negative_prompt) and max(scales) <= 1:
+        out.warnings.append("the negative prompt was ignored: it takes a guidance scale above 1")
+
+
+def _decoder_sampling(parts: Parts, request: Request, times: Any, scale: float, noise: Noise) -> _Sampling:
+    sampler = _sampler(parts, "decoder")
+    steps = _times(times, request.num_inference_steps or 0, sampler, "the decoder's timesteps")
+    return _Sampling(sampler, steps, scale, request.callback_on_step_end, noise)
+
+
+def _generate(parts: Parts, request: Request) -> Steps:
+    """Text to image, and image to image where the request has a picture."""
+    out, noise = Drawing(), request.noise()
+    prior_scale, decoder_scale = request.prior_guidance_scale or 0.0, request.decoder_guidance_scale or 0.0
+    _note_ignored(request, prior_scale, decoder_scale, out=out)
+    sampler = _sampler(parts, "prior")
+    times = _times(request.prior_timesteps, request.prior_num_inference_steps or 0, sampler, "prior_timesteps")
+    decoder = _decoder_sampling(parts, request, request.decoder_timesteps, decoder_scale, noise)
+    if request.image is None:
+        shape = _prior_shape(parts, request.image_count, request.height or 0, request.width or 0)
+        start = _start(request.latents, shape, noise)
+    else:
+        times = _last_steps(times, request.strength or 0.0)
+        with out.timed("image encoder"):
+            embeddings = np.repeat(_encode(parts, _fit(parts, request, out)), request.image_count, axis=0)
+        start = _start(request.latents, embeddings.shape, noise)
+        start = sampler.add_noise(_to_prior_latents(parts, embeddings), start, times[0])
+    prior = _Sampling(sampler, times, prior_scale, request.prior_callback_on_step_end, noise)
+    yield from _prior(parts, request, prior, start, out)
+    assert out.image_embeddings is not None
+    return (yield from _decode(parts, request, decoder, out.image_embeddings, out))
+
+
+def _last_steps(times: Array, strength: float) -> Array:
+    """The last ``strength`` of the steps between ``times``."""
+    total = len(times) - 1
+    kept = int(total * strength)
+    if kept < 1:
+        raise RequestError(
+            f"{total} steps at strength {strength:g} leave none to do; "
+            f"give at least {math.ceil(1 / strength)} steps, or a higher strength"
+        )
+    return times[total - kept :]
+
+
+def _prior_alone(parts: Parts, request: Request) -> Steps:
+    """The prior alone: text to image embeddings."""
+    out, noise, sampler = Drawing(), request.noise(), _sampler(parts, "prior")
+    scale = request.guidance_scale or 0.0
+    _note_ignored(request, scale, out=out)
+    times = _times(request.timesteps, request.num_inference_steps or 0, sampler, "timesteps")
+    shape = _prior_shape(parts, request.image_count, request.height or 0, request.width or 0)
+    sampling = _Sampling(sampler, times, scale, request.callback_on_step_end, noise)
+    return (yield from _prior(parts, request, sampling, _start(request.latents, shape, noise), out))
+
+
+def _decoder_alone(parts: Parts, request: Request) -> Steps:
+    """The decoder and the VQGAN: image embeddings to pictures."""
+    if request.image_embeddings is None:
+        raise RequestError("give image_embeddings: what the prior or the image encoder made")
+    out, scale = Drawing(), request.guidance_scale or 0.0
+    _note_ignored(request, scale, out=out)
+    embeddings = np.repeat(request.image_embeddings, request.num_images_per_prompt or 1, axis=0)
+    sampling = _decoder_sampling(parts, request, request.timesteps, scale, request.noise())
+    return (yield from _decode(parts, request, sampling, embeddings, out))
+
+
+def _encode_alone(parts: Parts, request: Request) -> Steps:
+    """A picture to its image embeddings."""
+    out = Drawing()
+    with out.timed("image encoder"):
+        out.image_embeddings = _encode(parts, _fit(parts, request, out))
+    yield Step("image encoder", 1, 1)
+    return out
+
+
+def _reconstruct(parts: Parts, request: Request) -> Steps:
+    """A picture to its image embeddings and back."""
+    out = Drawing()
+    picture = _fit(parts, request, out)
+    with out.timed("image encoder"):
+        embeddings = _encode(parts, picture)
+    yield Step("image encoder", 1, 1)
+    repeated = np.repeat(embeddings, request.num_images_per_prompt or 1, axis=0)
+    sampling = _decoder_sampling(parts, request, request.timesteps, 0.0, request.noise())
+    yield from _decode(parts, request, sampling, repeated, out)
+    out.image_embeddings = repeated
+    if out.images is not None:
+        original = to_array(picture).transpose(0, 2, 3, 1)
+        out.report["psnr"] = psnr(out.images[:1], original)
+        out.report["spatial_compression"] = picture.height / embeddings.shape[2]
+        out.report["values_compression"] = original.size / embeddings.size
+    return out
+
+
+_COMMON: Mapping[str, Any] = {
+    "num_images_per_prompt": 1,
+    "seed": None,
+    "generator": None,
+    "output_type": "pil",
+    "callback_on_step_end": None,
+    "callback_on_step_end_tensor_inputs": None,
+}
+_TEXT: Mapping[str, Any] = {"prompt": None, "negative_prompt": None, "latents": None}
+_EMBEDS: Mapping[str, Any] = {"prompt_embeds": None, "negative_prompt_embeds": None}
+_STAGES = ("decoder", "vqgan", "text_encoder")
+_DRAWING = ("prior", "prior_text", "prior_text_encoder", *_STAGES)
+
+FAMILY = Family(
+    name="wuerstchen",
+    title="Würstchen",
+    calls={
+        "generate": Call(
+            about="text to image; with image=, image to image",
+            takes={
+                **_COMMON,
+                **_TEXT,
+                **_EMBEDS,
+                "height": 512,
+                "width": 512,
+                "prior_num_inference_steps": 60,
+                "prior_guidance_scale": 4.0,
+                "prior_timesteps": None,
+                "num_inference_steps": 12,
+                "decoder_guidance_scale": 0.0,
+                "decoder_timesteps": None,
+                "image": None,
+                "strength": 0.8,
+                "prior_callback_on_step_end": None,
+                "prior_callback_on_step_end_tensor_inputs": None,
+            },
+            positional=("prompt", "height", "width"),
+            run=_generate,
+            components=_DRAWING,
+        ),
+        "prior": Call(
+            about="text to image embeddings",
+            takes={
+                **_COMMON,
+                **_TEXT,
+                **_EMBEDS,
+                "height": 1024,
+                "width": 1024,
+                "num_inference_steps": 60,
+                "guidance_scale": 8.0,
+                "timesteps": None,
+            },
+            positional=("prompt", "height", "width", "num_inference_steps"),
+            run=_prior_alone,
+            components=("prior", "prior_text", "prior_text_encoder"),
+        ),
+        "decoder": Call(
+            about="image embeddings to pictures",
+            takes={
+                **_COMMON,
+                **_TEXT,
+                "image_embeddings": None,
+                "num_inference_steps": 12,
+                "guidance_scale": 0.0,
+                "timesteps": None,
+            },
+            positional=("image_embeddings", "prompt", "num_inference_steps"),
+            run=_decoder_alone,
+            components=_STAGES,
+        ),
+        "encode": Call(
+            about="a picture to its image embeddings",
+            takes={"image": None, "height": None, "width": None},
+            positional=("image",),
+            run=_encode_alone,
+            components=("image_encoder",),
+        ),
+        "reconstruct": Call(
+            about="a picture to its image embeddings and back",
+            takes={
+                **_COMMON,
+                "image": None,
+                "height": None,
+                "width": None,
+                "num_inference_steps": 12,
+                "timesteps": None,
+            },
+            positional=("image",),
+            run=_reconstruct,
+            components=("image_encoder", *_STAGES),
+        ),
+    },
+    options={
+        "steps": "prior_num_inference_steps",
+        "guidance_scale": "prior_guidance_scale",
+        "decoder_steps": "num_inference_steps",
+        "decoder_guidance_scale": "decoder_guidance_scale",
+    },
+)

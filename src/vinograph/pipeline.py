@@ -1,0 +1,271 @@
+"""Opens a bundle and drives its family."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph import catalog
+from vinograph.bundle import Bundle
+from vinograph.errors import ModelError, RequestError
+from vinograph.families import Call, Drawing, Parts, Session, Step, family
+from vinograph.images import to_pictures
+from vinograph.request import Request, resolve
+from vinograph.runtime import Session as ComponentSession
+from vinograph.runtime import check_device, check_precision
+from vinograph.text import Tokenizer
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call drew.
+
+    ``images`` are PIL pictures (``output_type="pil"``), an array [n, height, width, 3] in [0, 1] ("np"), or the last
+    stage's latents ("latent"). ``timings`` are seconds of wall clock per stage. ``devices`` says for each
+    component that ran on which devices and in which precision it did. ``report`` holds figures that the call
+    measures, such as a reconstruction's PSNR.
+    """
+
+    images: Any
+    seeds: tuple[int, ...] | None
+    request: Request
+    timings: Mapping[str, float]
+    warnings: tuple[str, ...]
+    devices: Mapping[str, str]
+    model: str
+    image_embeddings: Array | None = field(default=None, repr=False)
+    report: Mapping[str, float] = field(default_factory=dict)
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """What the file of picture ``index`` carries: how to draw it again."""
+        from vinograph import __version__
+
+        record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}
+        return {"model": self.model, "request": record, "vinograph": __version__, "python": platform.python_version()}
+
+
+class _Sessions(Mapping[str, Session]):
+    """The components' sessions, each made when it is first wanted."""
+
+    def __init__(self, bundle: Bundle, device: Mapping[str, str], precision: Mapping[str, str]) -> None:
+        self._bundle = bundle
+        self._device = device
+        self._precision = precision
+        self._opened: dict[str, ComponentSession] = {}
+
+    def __getitem__(self, name: str) -> ComponentSession:
+        if name not in self._opened:
+            component = self._bundle.manifest.components[name]
+            xml = self._bundle.path / component.file
+            self._opened[name] = ComponentSession(
+                name, xml, self._device[name], self._precision[name], component.f16_safe
+            )
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bundle.manifest.components)
+
+    def __len__(self) -> int:
+        return len(self._bundle.manifest.components)
+
+    def what_ran(self) -> dict[str, str]:
+        """Devices and precision of each component that has run."""
+        return {
+            name: f"{','.join(session.execution_devices)} {session.precision}"
+            for name, session in self._opened.items()
+            if session.execution_devices
+        }
+
+
+class Pipeline:
+    """A bundle that draws.
+
+    Calling it draws; :meth:`stream` does so step by step. What else a family does is a method of its own, such as
+    ``pipe.prior(...)``, ``pipe.decoder(...)``, ``pipe.encode(...)`` and ``pipe.reconstruct(...)`` of Würstchen;
+    :attr:`calls` names them and what each takes.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | Mapping[str, str] = "CPU",
+        precision: str | Mapping[str, str] = "auto",
+    ) -> None:
+        """Use an opened bundle; :meth:`from_pretrained` finds one by name."""
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self._family = family(manifest.family)
+        devices = _per_component(device, manifest.components, "device", "CPU")
+        precisions = _per_component(precision, manifest.components, "precision", "auto")
+        for each in set(devices.values()):
+            check_device(each)
+        for each in set(precisions.values()):
+            check_precision(each)
+        self._sessions = _Sessions(bundle, devices, precisions)
+        self._parts = Parts(
+            sessions=self._sessions,
+            tokenizers=_Tokenizers(bundle),
+            config=manifest.config,
+            scheduler=manifest.scheduler,
+            limits=manifest.limits,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str],
+        device: str | Mapping[str, str] = "CPU",
+        precision: str | Mapping[str, str] = "auto",
+    ) -> Pipeline:
+        """Open a model: an embedded one's name, a bundle's path, or a hub id.
+
+        ``device`` is a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a mapping from
+        component to one; ``precision`` ("auto", "f32", "bf16", "f16") likewise. Components that a mapping leaves out
+        run on the CPU, in "auto": what the device does best and the component stands.
+
+        Raises:
+            ModelError: there is no such model, or it is not a bundle.
+            DamagedModelError: a file is missing or of the wrong size.
+            DeviceError: a device is not on this machine.
+        """
+        return cls(catalog.find(model), device, precision)
+
+    @property
+    def calls(self) -> Mapping[str, Call]:
+        """What the family does: each call's arguments with this model's defaults."""
+        told = self.bundle.manifest.defaults
+        return MappingProxyType(
+            {
+                name: dataclasses.replace(call, takes=MappingProxyType({**call.takes, **told.get(name, {})}))
+                for name, call in self._family.calls.items()
+            }
+        )
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """The argument of a drawing call that each option of the command line sets."""
+        return self._family.options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw. The arguments are those of the family's diffusers pipeline, and ``seed=``.
+
+        Returns:
+            A :class:`Result`, or a tuple with its images alone where ``return_dict=False``.
+
+        Raises:
+            RequestError: an argument is not one that the family takes, or is out of range.
+            NumericalError: a stage computed NaN or infinity.
+        """
+        return self._finish("generate", args, kwargs)
+
+    def stream(self, *args: Any, **kwargs: Any) -> Generator[Step | Result, None, None]:
+        """Draw step by step: yields each :class:`Step` when it is done, and the :class:`Result` at the end.
+
+        Closing the generator stops the work after the step under way. Arguments are checked before it returns.
+        """
+        return self._stream("generate", self._resolve("generate", args, kwargs))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The family's other calls."""
+        if not name.startswith("_") and name in self._family.calls:
+            return partial(self._call_by_name, name)
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    def _call_by_name(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self._finish(name, args, kwargs)
+
+    def _finish(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        as_tuple = kwargs.pop("return_dict", True) is False
+        result: Result | None = None
+        for each in self._stream(name, self._resolve(name, args, kwargs)):
+            if isinstance(each, Result):
+                result = each
+        assert result is not None
+        images = result.image_embeddings if result.images is None else result.images
+        return (images,) if as_tuple else result
+
+    def _resolve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        call = self.calls[name]
+        missing = [each for each in call.components if each not in self._sessions]
+        if missing:
+            raise ModelError(
+                f"{self.bundle.manifest.name} has no {' and no '.join(missing)}, which {name} needs: convert the model "
+                "again with all of its components (an image encoder comes with --image-encoder FILE)"
+            )
+        if len(args) > len(call.positional):
+            raise RequestError(f"{name} takes {', '.join(call.positional)} by position; name the other arguments")
+        given = dict(zip(call.positional, args, strict=False))
+        if doubled := sorted(given.keys() & kwargs.keys()):
+            raise RequestError(f"{', '.join(doubled)} was given twice, by position and by name")
+        what = f"{self._family.title} ({name})"
+        return resolve({**given, **kwargs}, call.takes, self.bundle.manifest.limits, what)
+
+    def _stream(self, name: str, request: Request) -> Generator[Step | Result, None, None]:
+        drawing = yield from self._family.calls[name].run(self._parts, self._with_pipeline(request))
+        yield self._result(request, drawing)
+
+    def _with_pipeline(self, request: Request) -> Request:
+        """Callbacks get this pipeline as their first argument, as in diffusers."""
+        names = ("callback_on_step_end", "prior_callback_on_step_end")
+        bound: dict[str, Any] = {n: partial(getattr(request, n), self) for n in names if getattr(request, n)}
+        return dataclasses.replace(request, **bound)
+
+    def _result(self, request: Request, drawing: Drawing) -> Result:
+        images: Any = drawing.latents
+        if drawing.images is not None:
+            images = to_pictures(drawing.images) if request.output_type == "pil" else drawing.images
+            height, width = drawing.images.shape[1:3]
+            request = dataclasses.replace(request, height=height, width=width)
+        return Result(
+            images=images,
+            seeds=request.seeds,
+            request=request,
+            timings=MappingProxyType(drawing.timings),
+            warnings=tuple(drawing.warnings),
+            devices=MappingProxyType(self._sessions.what_ran()),
+            model=self.bundle.manifest.name,
+            image_embeddings=drawing.image_embeddings,
+            report=MappingProxyType(drawing.report),
+        )
+
+
+class _Tokenizers(Mapping[str, Tokenizer]):
+    """The bundle's tokenizers, each read when it is first wanted."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._opened: dict[str, Tokenizer] = {}
+
+    def __getitem__(self, name: str) -> Tokenizer:
+        if name not in self._opened:
+            file = self._bundle.manifest.tokenizers[name]
+            self._opened[name] = Tokenizer(self._bundle.path / file.file, file.max_length, file.pad_id)
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bundle.manifest.tokenizers)
+
+    def __len__(self) -> int:
+        return len(self._bundle.manifest.tokenizers)
+
+
+def _per_component(told: str | Mapping[str, str], names: Mapping[str, Any], what: str, default: str) -> dict[str, str]:
+    if isinstance(told, str):
+        return dict.fromkeys(names, told)
+    if not isinstance(told, Mapping):
+        raise RequestError(f"{what} is {told!r}; give a text, or a mapping from component to one")
+    for name in told:
+        if name not in names:
+            raise RequestError(f"{what} names the component {name!r}; this model has {', '.join(names)}")
+    return {name: told.get(name, default) for name in names}

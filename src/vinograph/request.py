@@ -1,0 +1,279 @@
+"""The one schema of what may be asked.
+
+The command line's options, the page's controls and the server's fields are made from the fields of
+:class:`Request` and from what a family's calls take, so they can't drift apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.errors import RequestError
+from vinograph.noise import MAX_SEED, Noise, noise_from_generator, noise_from_seeds, random_seed
+
+Array = NDArray[np.float32]
+Limits = Mapping[str, Any]
+Check = Callable[[str, Any, Limits], Any]
+
+OUTPUT_TYPES = ("pil", "np", "latent")
+_MAX_STEPS = 1000
+_MAX_COUNT = 1000
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise RequestError(f"{name} is {value!r}; give a whole number from {low} to {high}")
+    return int(value)
+
+
+def _steps(name: str, value: Any, _: Limits) -> int:
+    return _whole(name, value, 1, _MAX_STEPS)
+
+
+def _count(name: str, value: Any, _: Limits) -> int:
+    return _whole(name, value, 1, _MAX_COUNT)
+
+
+def _seed(name: str, value: Any, _: Limits) -> int:
+    return _whole(name, value, 0, MAX_SEED)
+
+
+def _scale(name: str, value: Any, _: Limits) -> float:
+    number = _number(name, value, "a number from 0 up")
+    if number < 0:
+        raise RequestError(f"{name} is {value!r}; give a number from 0 up (1 and below turn guidance off)")
+    return number
+
+
+def _strength(name: str, value: Any, _: Limits) -> float:
+    number = _number(name, value, "a number above 0 and up to 1")
+    if not 0 < number <= 1:
+        raise RequestError(f"{name} is {value!r}; give a number above 0 and up to 1")
+    return number
+
+
+def _number(name: str, value: Any, wanted: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+        raise RequestError(f"{name} is {value!r}; give {wanted}")
+    return float(value)
+
+
+def _size(name: str, value: Any, limits: Limits) -> int:
+    step, low, high = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size"))
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise RequestError(f"{name} is {value!r}; give a multiple of {step} from {low} to {high}")
+    if low <= value <= high and value % step == 0:
+        return int(value)
+    below = min(max(int(value) // step * step, low), high)
+    above = min(max(below + step, low), high) if value > below else below
+    nearest = f"{below}" if below == above else f"{below} and {above}"
+    raise RequestError(
+        f"{name} is {value}; this model draws multiples of {step} from {low} to {high}, the nearest: {nearest}"
+    )
+
+
+def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    raise RequestError(f"{name} is {value!r}; give a text, or a list of texts")
+
+
+def _times(name: str, value: Any, _: Limits) -> str | tuple[float, ...]:
+    if value == "spaced":
+        return "spaced"
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        raise RequestError(f'{name} is {value!r}; give a falling list of times in [0, 1], or "spaced"')
+    return tuple(_number(name, each, "a falling list of times in [0, 1]") for each in value)
+
+
+def _array(name: str, value: Any, _: Limits) -> Array:
+    try:
+        array = np.asarray(value, np.float32)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{name} is a {type(value).__name__}; give an array") from error
+    if not np.all(np.isfinite(array)):
+        raise RequestError(f"{name} holds NaN or infinity")
+    return array
+
+
+def _embeddings(name: str, value: Any, limits: Limits) -> Array:
+    if isinstance(value, (list, tuple)) and value and all(np.ndim(each) == 4 for each in value):
+        return np.concatenate([_array(name, each, limits) for each in value])
+    return _array(name, value, limits)
+
+
+def _output_type(name: str, value: Any, _: Limits) -> str:
+    if value not in OUTPUT_TYPES:
+        raise RequestError(f"{name} is {value!r}; give one of {', '.join(OUTPUT_TYPES)}")
+    return str(value)
+
+
+def _anything(_name: str, value: Any, _: Limits) -> Any:
+    return value
+
+
+def _callback(name: str, value: Any, _: Limits) -> Any:
+    if not callable(value):
+        raise RequestError(f"{name} is a {type(value).__name__}; give a function of (pipeline, step, time, tensors)")
+    return value
+
+
+def _callback_inputs(name: str, value: Any, _: Limits) -> tuple[str, ...]:
+    if list(value) != ["latents"]:
+        raise RequestError(f'{name} is {value!r}; a callback is given ["latents"]')
+    return ("latents",)
+
+
+def _argument(check: Check, about: str, *, recorded: bool = True) -> Any:
+    return field(default=None, metadata={"check": check, "about": about, "recorded": recorded})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked, resolved against a family's defaults and a model's limits. None: the family doesn't take it.
+
+    Sizes are in pixels; scales and strength have no unit; times of the continuous samplers lie in [0, 1].
+    """
+
+    prompt: tuple[str, ...] | None = _argument(_prompts, "what to draw; a list draws each")
+    negative_prompt: tuple[str, ...] | None = _argument(_prompts, "what to keep away from, under guidance")
+    image: Any = _argument(_anything, "a picture to start from: a path, a PIL picture or an array", recorded=False)
+    strength: float | None = _argument(_strength, "how far to leave the picture behind, above 0 and up to 1")
+    height: int | None = _argument(_size, "the picture's height in pixels")
+    width: int | None = _argument(_size, "the picture's width in pixels")
+    num_inference_steps: int | None = _argument(_steps, "denoising steps (of Würstchen's decoder)")
+    guidance_scale: float | None = _argument(_scale, "guidance scale; above 1 turns guidance on")
+    timesteps: Any = _argument(_times, "custom times of a stage that is called alone")
+    prior_num_inference_steps: int | None = _argument(_steps, "denoising steps of the prior")
+    prior_guidance_scale: float | None = _argument(_scale, "guidance scale of the prior")
+    prior_timesteps: Any = _argument(_times, 'custom times of the prior, or "spaced": 29 well-spaced steps')
+    decoder_guidance_scale: float | None = _argument(_scale, "guidance scale of the decoder")
+    decoder_timesteps: Any = _argument(_times, "custom times of the decoder")
+    num_images_per_prompt: int | None = _argument(_count, "pictures of each prompt")
+    seed: int | None = _argument(_seed, "picture i is drawn from seed + i")
+    generator: Any = _argument(_anything, "a torch.Generator, a RandomState, or a list of them", recorded=False)
+    latents: Array | None = _argument(_array, "noise to start from", recorded=False)
+    image_embeddings: Array | None = _argument(_embeddings, "what the prior draws", recorded=False)
+    prompt_embeds: Array | None = _argument(_array, "the prior's text embeddings", recorded=False)
+    negative_prompt_embeds: Array | None = _argument(_array, "the same for the negative prompt", recorded=False)
+    output_type: str | None = _argument(_output_type, "pil, np or latent")
+    callback_on_step_end: Any = _argument(_callback, "called after each step of the last stage", recorded=False)
+    callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
+    prior_callback_on_step_end: Any = _argument(_callback, "called after each step of the prior", recorded=False)
+    prior_callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
+
+    @property
+    def prompt_count(self) -> int:
+        """How many prompts there are, given as texts, as embeddings, or implied by the image embeddings."""
+        if self.prompt is not None:
+            return len(self.prompt)
+        return 1 if self.prompt_embeds is None else len(self.prompt_embeds)
+
+    @property
+    def image_count(self) -> int:
+        """How many pictures will be drawn."""
+        if self.image_embeddings is not None:
+            return len(self.image_embeddings) * (self.num_images_per_prompt or 1)
+        return self.prompt_count * (self.num_images_per_prompt or 1)
+
+    @property
+    def seeds(self) -> tuple[int, ...] | None:
+        """The seed of each picture; None where a caller's generators decide."""
+        if self.seed is None:
+            return None
+        return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.image_count))
+
+    def noise(self) -> Noise:
+        """The source of noise for the whole batch."""
+        if self.seeds is None:
+            return noise_from_generator(self.generator)
+        return noise_from_seeds(self.seeds)
+
+    def record(self) -> dict[str, Any]:
+        """The fields that a picture's metadata keeps: JSON values, without arrays and functions."""
+        return {
+            each.name: getattr(self, each.name)
+            for each in dataclasses.fields(self)
+            if each.metadata["recorded"] and getattr(self, each.name) is not None
+        }
+
+
+FIELDS: Mapping[str, dataclasses.Field[Any]] = {each.name: each for each in dataclasses.fields(Request)}
+
+
+def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Limits, what: str) -> Request:
+    """Check ``given`` and fill it up from ``defaults``, whose keys are all that ``what`` takes.
+
+    Raises:
+        RequestError: naming the argument, what was given, and what would do.
+    """
+    for name in given:
+        if name not in defaults:
+            raise RequestError(_not_taken(name, defaults, what))
+    told = {name: value for name, value in given.items() if value is not None}
+    values = {**_applicable(defaults, told), **told}
+    checked = {
+        name: FIELDS[name].metadata["check"](name, value, limits) for name, value in values.items() if value is not None
+    }
+    request = Request(**checked)
+    _check_together(request, defaults)
+    if "seed" in defaults and request.seed is None and request.generator is None:
+        request = dataclasses.replace(request, seed=random_seed())
+    return _spread_negative_prompt(request)
+
+
+def _applicable(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that hold beside what was told: a picture brings its own size, and only it has a strength."""
+    pointless = ("height", "width") if "image" in told else ("strength",)
+    return {name: value for name, value in defaults.items() if name not in pointless}
+
+
+def _not_taken(name: str, takes: Mapping[str, Any], what: str) -> str:
+    close = difflib.get_close_matches(name, takes, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{what} takes no {name}{hint}; it takes {', '.join(sorted(takes))}"
+
+
+def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
+    if "prompt" in takes and "prompt_embeds" in takes and request.prompt is None and request.prompt_embeds is None:
+        raise RequestError("give a prompt (an empty one is fine), or prompt_embeds")
+    if "image" in takes and "prompt" not in takes and request.image is None:
+        raise RequestError("give an image: a path, a PIL picture or an array")
+    for texts, embeds in (("prompt", "prompt_embeds"), ("negative_prompt", "negative_prompt_embeds")):
+        one, other = getattr(request, texts), getattr(request, embeds)
+        if one is not None and other is not None and len(one) != len(other):
+            raise RequestError(f"{texts} has {len(one)} texts and {embeds} has {len(other)}; give as many")
+    if request.seed is not None and request.generator is not None:
+        raise RequestError("give seed or generator, not both")
+    if isinstance(request.generator, (list, tuple)) and len(request.generator) != request.image_count:
+        raise RequestError(
+            f"generator has {len(request.generator)} generators for {request.image_count} pictures; give one for each"
+        )
+    if request.strength is not None and "image" in takes and request.image is None:
+        raise RequestError("strength needs an image to start from")
+
+
+def _spread_negative_prompt(request: Request) -> Request:
+    negative = request.negative_prompt
+    if negative is None or len(negative) == request.prompt_count:
+        return request
+    if len(negative) == 1:
+        return dataclasses.replace(request, negative_prompt=negative * request.prompt_count)
+    raise RequestError(
+        f"negative_prompt has {len(negative)} texts for {request.prompt_count} prompts; give one, or one for each"
+    )
+
+
+def describe(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and meaning of arguments, for help texts."""
+    return [(name, FIELDS[name].metadata["about"]) for name in names]

@@ -1,0 +1,1 @@
+"""The picture-book world and the recipes that train the embedded checkpoints."""

@@ -1,0 +1,199 @@
+"""Trains the tokenizer of the embedded models: CLIP's kind, on the grammar's words and everyday English.
+
+    python -m training.tokenizer --out FOLDER
+
+It is a byte-level BPE: any text can be written with it. Every word of the picture-book grammar is one token.
+The folder gets what CLIP's tokenizers are published as, `vocab.json` and `merges.txt` among it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from training.world.caption import caption, pieces
+from training.world.scene import sample
+
+START: Final = "<|startoftext|>"
+END: Final = "<|endoftext|>"
+LENGTH: Final = 32
+"""The tokens of a prompt, both marks counted."""
+
+VOCABULARY: Final = 1536
+
+_SPLIT: Final = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+
+EVERYDAY: Final = """
+about above across afternoon again air all alone along always an and animal any apple are around art as asleep at
+autumn away baby back background bad bag ball bank barn be beach bear beautiful bed bee before behind below beside best
+between bicycle big bike bird black block blossom blue board book both bottle bottom box boy branch bread bridge bright
+brown building bus bush but butter butterfly by cake calm camp candle cartoon castle center chair chicken child children
+church circle city clean clear close cloth cloud clouds cloudy coast coat cold color colorful colour colourful cosy country
+cow cream crescent crowd cup cute dark dawn day deep deer detailed distance dog door down dream dress drink dry duck dusk
+each early earth east easy edge egg eight elephant empty end evening every eye face fall family famous far farm farmer fast
+father feather fence field fine fir fire fish five flag flat floor flower fly fog foggy food foot for forest four fox fresh
+friend from front fruit full garden gate giant girl glass glow glowing go goat gold golden good grand grass gray great green
+grey ground group hair half hand hang happy hat have head heart heavy hen her here high hill his hold hole home horse hot
+hour house how huge human ice icy if in inside into iron is island it its jump just king kitchen kite lady lake lamp land
+landscape lantern large last late lawn leaf leaves left lemon light lightning like line lion little long look low machine
+made magic man many map market mast me meadow men middle milk mist misty modern moon moonlight more morning most mother
+mountain mountains mouse moving mud music my narrow near nest never new next nice night nine no noon north not number ocean
+of off old on one only open orange other our out outside over owl page painted pair palm paper park path peaceful people
+person photo picture pine pink place plain plane plant play playing poem pond pool portrait pretty purple quiet quiet
+rabbit rain rainbow red resting ride right ring river road rock rocks roof room rose round row running sail sailor sand sandy
+scene school sea season see seven shadow sheep shine shining ship shore short side sign silver simple sit sitting six sky
+sleep sleeping slow small smile smoke snow snowman snowy so soft some song south spring square standing star stars starry
+station stone stones stop storm stormy story straight stream street strong style summer sun sunlight sunny sunrise sunset
+swan sweet swim table tail tall ten tent than that the their them then there they thick thin thing this three through tiger
+time tiny to together top tower town toy train tree trees truck turquoise turtle twilight two under up valley very view
+village violet vivid walk walking wall warm was watch water watercolour wave waves way we weather well west wet what wheel
+when where which while whisker white who wide wild wind window windows windy wine winter wise with wolf woman wood wooden
+woods word world yard year yellow young your zebra zoo
+""".split()
+"""English that people use of pictures, so that words outside the grammar take few tokens."""
+
+Pair = tuple[str, str]
+
+
+def byte_letters() -> dict[int, str]:
+    """The visible letter that stands for each byte, in the order of GPT-2's and CLIP's vocabularies."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = {byte: chr(byte) for byte in plain}
+    for byte in range(256):
+        letters.setdefault(byte, chr(256 + len(letters) - len(plain)))
+    return letters
+
+
+def grammar_words(captions: int = 60000) -> list[str]:
+    """Every word that the grammar uses, the commonest first."""
+    rng, counts = random.Random("vocabulary"), Counter[str]()
+    for _ in range(captions):
+        counts.update(pieces(caption(sample(rng, None), rng, drop=0.2)))
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
+def merges_for(words: Iterable[str], most: int, known: Sequence[Pair] = ()) -> list[Pair]:
+    """Learns up to `most` merges from words that all count the same, after those `known`."""
+    letters = byte_letters()
+    merges = list(known)
+    rest = []
+    for word in dict.fromkeys(words):
+        symbols = [letters[byte] for byte in word.encode()]
+        rest.append([*symbols[:-1], symbols[-1] + "</w>"])
+    for pair in merges:
+        rest = [_merge(symbols, pair) for symbols in rest]
+    while len(merges) < most:
+        counts = Counter(pair for symbols in rest for pair in zip(symbols, symbols[1:], strict=False))
+        if not counts:
+            break
+        pair = min(counts, key=lambda candidate: (-counts[candidate], candidate))
+        merges.append(pair)
+        rest = [_merge(symbols, pair) for symbols in rest]
+    return merges
+
+
+def _merge(symbols: list[str], pair: Pair) -> list[str]:
+    out: list[str] = []
+    i = 0
+    while i < len(symbols):
+        if i + 1 < len(symbols) and (symbols[i], symbols[i + 1]) == pair:
+            out.append(symbols[i] + symbols[i + 1])
+            i += 2
+        else:
+            out.append(symbols[i])
+            i += 1
+    return out
+
+
+def train(size: int = VOCABULARY) -> tuple[dict[str, int], list[Pair]]:
+    """The vocabulary and the merges: first all that the grammar needs, then everyday English."""
+    letters = byte_letters()
+    tokens = [*letters.values(), *(letter + "</w>" for letter in letters.values())]
+    most = size - len(tokens) - 2
+    words = grammar_words()
+    merges = merges_for(words, most)
+    merges = merges_for(EVERYDAY, most, merges)
+    tokens += [a + b for a, b in merges]
+    tokens += [START, END]
+    return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def build(vocabulary: dict[str, int], merges: list[Pair]) -> Tokenizer:
+    """The tokenizer, as transformers' `CLIPTokenizer` is in Rust."""
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=END
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (END, vocabulary[END]), (START, vocabulary[START]), trim_offsets=False, add_prefix_space=False
+    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (START, END)])
+    return tokenizer
+
+
+def write(folder: Path, size: int = VOCABULARY, pad: str = END, length: int = LENGTH) -> None:
+    """Trains a tokenizer and writes the published layout. SDXL's second tokenizer pads with `!`."""
+    vocabulary, merges = train(size)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def save(name: str, content: object) -> None:
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+    def added(token: str) -> dict[str, object]:
+        return {"content": token, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n", encoding="utf-8")
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    build(vocabulary, merges).save(str(folder / "tokenizer.json"))
+    marks = {"bos_token": added(START), "eos_token": added(END), "pad_token": pad, "unk_token": added(END)}
+    save("special_tokens_map.json", marks)
+    decoder = {str(vocabulary[t]): {**added(t), "normalized": False, "special": True} for t in (START, END)}
+    save(
+        "tokenizer_config.json",
+        {
+            "add_prefix_space": False,
+            "added_tokens_decoder": decoder,
+            "bos_token": START,
+            "clean_up_tokenization_spaces": False,
+            "do_lower_case": True,
+            "eos_token": END,
+            "errors": "replace",
+            "model_max_length": length,
+            "pad_token": pad,
+            "tokenizer_class": "CLIPTokenizer",
+            "unk_token": END,
+        },
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `python -m training.tokenizer`."""
+    parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tokenizer")
+    parser.add_argument("--size", type=int, default=VOCABULARY, help="tokens in the vocabulary")
+    parser.add_argument("--pad", default=END, help="the token that fills up short prompts")
+    options = parser.parse_args(arguments)
+    write(options.out, options.size, options.pad)
+
+
+if __name__ == "__main__":
+    main()

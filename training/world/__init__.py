@@ -1,0 +1,19 @@
+"""The picture-book world: scenes of six attributes, drawn and described."""
+
+from training.world.caption import caption, full_caption, stated
+from training.world.render import render
+from training.world.scene import ATTRIBUTES, SPLITS, Scene, sample, split_of
+from training.world.sheet import sheet
+
+__all__ = [
+    "ATTRIBUTES",
+    "SPLITS",
+    "Scene",
+    "caption",
+    "full_caption",
+    "render",
+    "sample",
+    "sheet",
+    "split_of",
+    "stated",
+]

@@ -1,0 +1,83 @@
+"""The sizes of `storybook-wuerstchen`: each part's published configuration, with small numbers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from vinograph.modules import ImageEncoder, StageA, StageB, StageC
+
+SIZE: Final = 256
+"""The side of a picture."""
+
+STAGE_A: Final[dict[str, Any]] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "up_down_scale_factor": 2,
+    "levels": 2,
+    "bottleneck_blocks": 3,
+    "embed_dim": 64,
+    "latent_channels": 4,
+    "num_vq_embeddings": 1024,
+    "scale_factor": 1.0,
+}
+
+IMAGE_ENCODER: Final[dict[str, Any]] = {
+    "c_latent": 16,
+    "stem": 24,
+    "stages": [
+        {"kind": "fused", "expand_ratio": 1, "kernel": 3, "stride": 2, "c_out": 48, "layers": 1},
+        {"kind": "fused", "expand_ratio": 2, "kernel": 3, "stride": 2, "c_out": 80, "layers": 2},
+        {"kind": "fused", "expand_ratio": 2, "kernel": 3, "stride": 2, "c_out": 112, "layers": 2},
+        {"kind": "plain", "expand_ratio": 4, "kernel": 3, "stride": 2, "c_out": 144, "layers": 2},
+    ],
+    "head": 256,
+}
+
+STAGE_B: Final[dict[str, Any]] = {
+    "c_in": 4,
+    "c_out": 4,
+    "c_r": 64,
+    "patch_size": 2,
+    "c_cond": 64,
+    "c_hidden": [96, 256],
+    "nhead": [-1, 4],
+    "blocks": [1, 3],
+    "level_config": ["CT", "CT"],
+    "inject_effnet": [True, True],
+    "effnet_embd": 16,
+    "clip_embd": 64,
+    "kernel_size": 3,
+    "dropout": 0.0,
+}
+
+STAGE_C: Final[dict[str, Any]] = {
+    "c_in": 16, "c": 192, "c_cond": 128, "c_r": 64, "depth": 6, "nhead": 6, "dropout": 0.0
+}
+
+
+def stage_a() -> StageA:
+    """Stage A with weights as they start."""
+    return StageA.from_config(STAGE_A)
+
+
+def image_encoder() -> ImageEncoder:
+    """The image encoder with weights as they start, but for the last norm, which is fixed.
+
+    Its output is 42 z − 1, where z has unit variance.
+    """
+    encoder = ImageEncoder.from_config(IMAGE_ENCODER)
+    norm = encoder.mapper[1]
+    norm.weight.data.fill_(42.0)
+    norm.bias.data.fill_(-1.0)
+    norm.requires_grad_(False)
+    return encoder
+
+
+def stage_b() -> StageB:
+    """Stage B with weights as they start."""
+    return StageB.from_config(STAGE_B)
+
+
+def stage_c() -> StageC:
+    """Stage C with weights as they start."""
+    return StageC.from_config(STAGE_C)
