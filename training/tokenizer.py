@@ -13,6 +13,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -30,33 +31,7 @@ VOCABULARY: Final = 1536
 
 _SPLIT: Final = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
-EVERYDAY: Final = """
-about above across afternoon again air all alone along always an and animal any apple are around art as asleep at
-autumn away baby back background bad bag ball bank barn be beach bear beautiful bed bee before behind below beside best
-between bicycle big bike bird black block blossom blue board book both bottle bottom box boy branch bread bridge bright
-brown building bus bush but butter butterfly by cake calm camp candle cartoon castle center chair chicken child children
-church circle city clean clear close cloth cloud clouds cloudy coast coat cold color colorful colour colourful cosy country
-cow cream crescent crowd cup cute dark dawn day deep deer detailed distance dog door down dream dress drink dry duck dusk
-each early earth east easy edge egg eight elephant empty end evening every eye face fall family famous far farm farmer fast
-father feather fence field fine fir fire fish five flag flat floor flower fly fog foggy food foot for forest four fox fresh
-friend from front fruit full garden gate giant girl glass glow glowing go goat gold golden good grand grass gray great green
-grey ground group hair half hand hang happy hat have head heart heavy hen her here high hill his hold hole home horse hot
-hour house how huge human ice icy if in inside into iron is island it its jump just king kitchen kite lady lake lamp land
-landscape lantern large last late lawn leaf leaves left lemon light lightning like line lion little long look low machine
-made magic man many map market mast me meadow men middle milk mist misty modern moon moonlight more morning most mother
-mountain mountains mouse moving mud music my narrow near nest never new next nice night nine no noon north not number ocean
-of off old on one only open orange other our out outside over owl page painted pair palm paper park path peaceful people
-person photo picture pine pink place plain plane plant play playing poem pond pool portrait pretty purple quiet quiet
-rabbit rain rainbow red resting ride right ring river road rock rocks roof room rose round row running sail sailor sand sandy
-scene school sea season see seven shadow sheep shine shining ship shore short side sign silver simple sit sitting six sky
-sleep sleeping slow small smile smoke snow snowman snowy so soft some song south spring square standing star stars starry
-station stone stones stop storm stormy story straight stream street strong style summer sun sunlight sunny sunrise sunset
-swan sweet swim table tail tall ten tent than that the their them then there they thick thin thing this three through tiger
-time tiny to together top tower town toy train tree trees truck turquoise turtle twilight two under up valley very view
-village violet vivid walk walking wall warm was watch water watercolour wave waves way we weather well west wet what wheel
-when where which while whisker white who wide wild wind window windows windy wine winter wise with wolf woman wood wooden
-woods word world yard year yellow young your zebra zoo
-""".split()
+EVERYDAY: Final = tuple((Path(__file__).parent / "world" / "everyday.txt").read_text(encoding="utf-8").split())
 """English that people use of pictures, so that words outside the grammar take few tokens."""
 
 Pair = tuple[str, str]
@@ -90,7 +65,7 @@ def merges_for(words: Iterable[str], most: int, known: Sequence[Pair] = ()) -> l
     for pair in merges:
         rest = [_merge(symbols, pair) for symbols in rest]
     while len(merges) < most:
-        counts = Counter(pair for symbols in rest for pair in zip(symbols, symbols[1:], strict=False))
+        counts = Counter(pair for symbols in rest for pair in pairwise(symbols))
         if not counts:
             break
         pair = min(counts, key=lambda candidate: (-counts[candidate], candidate))

@@ -24,6 +24,7 @@ from vinograph.errors import DamagedModelError, ModelError, RequestError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "bundle.json"
+_CHECKSUM = "checksum"
 _PROGRESS_FILE = "progress.json"
 
 
@@ -99,8 +100,10 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The manifest as JSON; equal manifests give equal bytes."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        """The manifest as JSON, with a checksum of its own; equal manifests give equal bytes."""
+        data = _plain(self)
+        whole = {**data, _CHECKSUM: _checksum(data)}
+        return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> Manifest:
@@ -118,7 +121,8 @@ class Manifest:
         if not isinstance(version, int) or version < 1:
             raise DamagedModelError(f"{origin} names format version {version!r}, which never existed")
         if version > FORMAT_VERSION:
-            needs = data.get("tools", {}).get("vinograph", "a newer one")
+            tools = data.get("tools")
+            needs = tools.get("vinograph", "a newer one") if isinstance(tools, dict) else "a newer one"
             raise ModelError(
                 f"{origin} is in bundle format {version}; this version of Vinograph reads up to {FORMAT_VERSION}. "
                 f"It was written by Vinograph {needs}: pip install --upgrade vinograph"
@@ -128,14 +132,14 @@ class Manifest:
                 family=str(data["family"]),
                 name=str(data["name"]),
                 components=MappingProxyType({k: _component(v) for k, v in data["components"].items()}),
-                tokenizers=MappingProxyType({k: TokenizerFile(**v) for k, v in data["tokenizers"].items()}),
+                tokenizers=MappingProxyType({k: _tokenizer(v) for k, v in data["tokenizers"].items()}),
                 scheduler=MappingProxyType(dict(data["scheduler"])),
                 config=MappingProxyType(dict(data["config"])),
                 defaults=MappingProxyType(dict(data["defaults"])),
                 limits=MappingProxyType(dict(data["limits"])),
                 source=Source(**data["source"]),
                 tools=MappingProxyType(dict(data["tools"])),
-                files=MappingProxyType({k: FileRecord(**v) for k, v in data["files"].items()}),
+                files=MappingProxyType({k: _file_record(v) for k, v in data["files"].items()}),
                 format_version=version,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -147,7 +151,41 @@ def _component(data: dict[str, Any]) -> Component:
         side: {k: Tensor(tuple(v["shape"]), v["dtype"]) for k, v in data[side].items()}
         for side in ("inputs", "outputs")
     }
-    return Component(**{**data, **tensors})
+    return Component(**{**data, **tensors, "file": _text(data["file"])})
+
+
+def _tokenizer(data: dict[str, Any]) -> TokenizerFile:
+    return TokenizerFile(_text(data["file"]), _number(data["max_length"]), _number(data["pad_id"]))
+
+
+def _file_record(data: dict[str, Any]) -> FileRecord:
+    return FileRecord(_number(data["size"]), _text(data["sha256"]))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} should be a text")
+    return value
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} should be a whole number")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as what JSON is made of."""
+    if dataclasses.is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a manifest says, however it is laid out."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -175,18 +213,24 @@ class Bundle:
         bundle = cls(path, Manifest.from_json(text, str(file)))
         for name, record in bundle.manifest.files.items():
             bundle._check_size(name, record)
-        for component in bundle.manifest.components.values():
-            for name in (component.file, component.file.removesuffix(".xml") + ".bin"):
-                if name not in bundle.manifest.files:
-                    raise DamagedModelError(f"{file} names no size for {name}, a file of its components")
+        graphs = [each.file for each in bundle.manifest.components.values()]
+        weights = [name.removesuffix(".xml") + ".bin" for name in graphs]
+        for name in (*graphs, *weights, *(each.file for each in bundle.manifest.tokenizers.values())):
+            if name not in bundle.manifest.files:
+                raise DamagedModelError(f"{file} names no size for {name}, a file that the model needs")
         return bundle
 
     def verify(self) -> Iterator[str]:
-        """Hash every file against the manifest, yielding the name of each one that is right.
+        """Check the manifest's own checksum, then hash every file, yielding the name of each one that is right.
 
         Raises:
             DamagedModelError: a file's contents are not what conversion wrote.
         """
+        manifest = json.loads((self.path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
+            raise DamagedModelError(
+                f"{self.path / MANIFEST_FILE} was altered: it differs from its own checksum. Convert the model again."
+            )
         for name, record in self.manifest.files.items():
             self._check_size(name, record)
             if sha256_of(self.path / name) != record.sha256:
@@ -248,6 +292,8 @@ class BundleWriter:
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir()
             self._write_progress()
+        for unfinished in self.partial.glob(".*.tmp"):  # of a conversion that was killed while it wrote one
+            unfinished.unlink()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

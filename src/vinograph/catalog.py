@@ -13,9 +13,9 @@ _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def embedded() -> list[Bundle]:
-    """The bundles that ship with the package."""
-    return [Bundle.open(file.parent) for file in sorted(_EMBEDDED.glob(f"*/{MANIFEST_FILE}"))]
+def embedded() -> list[Path]:
+    """The directories of the bundles that ship with the package."""
+    return sorted(file.parent for file in _EMBEDDED.glob(f"*/{MANIFEST_FILE}"))
 
 
 def models_folder() -> Path:
@@ -50,7 +50,7 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
             return Bundle.open(folder / name)
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)
-    known = [each.manifest.name for each in embedded()] + [each.name for each in found()]
+    known = [each.name for each in (*embedded(), *found())]
     raise ModelError(
         f"there is no model {name!r}. By name there is: {', '.join(known) or 'none'}. "
         "Or give a bundle's directory; `vinograph convert` makes one from a checkpoint"

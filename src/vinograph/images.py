@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from vinograph.errors import RequestError
+from vinograph.errors import RequestError, ResourceError
 
 Array = NDArray[np.float32]
 
@@ -40,6 +44,7 @@ def read_picture(source: Any, name: str = "image") -> Image.Image:
         return _upright(_open(Path(source), name))
     if isinstance(source, Image.Image):
         _check_pixels(source.size, name)
+        _decode(source, name)
         return _upright(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
@@ -51,7 +56,7 @@ def _open(path: Path, name: str) -> Image.Image:
         raise RequestError(f"{name}: there is no file {path}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            warnings.simplefilter("ignore")  # of a size that the limit below refuses, and of garbled EXIF
             picture = Image.open(path, formats=READABLE)
     except Image.DecompressionBombError as error:
         raise RequestError(f"{name}: {path} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
@@ -59,11 +64,16 @@ def _open(path: Path, name: str) -> Image.Image:
         raise RequestError(f"{name}: {path} is not a PNG, JPEG or WebP picture") from error
     with picture:
         _check_pixels(picture.size, f"{name}: {path}")
-        try:
-            picture.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise RequestError(f"{name}: {path} is damaged: {error}") from error
+        _decode(picture, f"{name}: {path}")
     return picture
+
+
+def _decode(picture: Image.Image, name: str) -> None:
+    """Decode the pixels, which PIL otherwise puts off until they are used."""
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RequestError(f"{name} is damaged: {error}") from error
 
 
 def _check_pixels(size: tuple[int, int], name: str) -> None:
@@ -74,12 +84,24 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(picture)
+    turned = _turned(picture)
+    if turned.mode.startswith("I;16"):  # sixteen bits of grey, which PIL would clip to eight and not scale
+        return Image.fromarray((np.asarray(turned) // 257).astype(np.uint8)).convert("RGB")
     if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
         layered = turned.convert("RGBA")
         paper = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(paper, layered).convert("RGB")
     return turned.convert("RGB")
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    """The picture as its EXIF says to hold it; where the EXIF is garbled, as it lies."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ImageOps.exif_transpose(picture)
+        except (SyntaxError, ValueError, TypeError, struct.error):
+            return picture
 
 
 def _from_array(array: NDArray[Any], name: str) -> Image.Image:
@@ -106,7 +128,7 @@ def resize(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def psnr(one: Array, other: Array) -> float:
+def psnr(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Peak signal-to-noise ratio in decibels of two pictures with values in [0, 1]; infinite if they are equal."""
     error = float(np.mean((np.asarray(one, np.float64) - np.asarray(other, np.float64)) ** 2))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
@@ -127,6 +149,8 @@ def check_output(path: Path) -> None:
         raise RequestError(f"output {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise RequestError(f"output {path} can't be written: no permission")
+    with _written(path) as temporary:
+        temporary.touch()
 
 
 def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
@@ -134,6 +158,7 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = 
 
     Raises:
         RequestError: the file can't be written.
+        ResourceError: the disk is full.
     """
     check_output(path)
     kind = WRITABLE[path.suffix.lower()]
@@ -142,14 +167,26 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = 
         text = PngImagePlugin.PngInfo()
         text.add_itxt("vinograph", json.dumps(metadata, ensure_ascii=False, sort_keys=True))
         options["pnginfo"] = text
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    size = picture.width * picture.height * len(picture.getbands())
+    with _written(path, f"up to {size:,} bytes are needed") as temporary:
         picture.save(temporary, kind, **options)
         temporary.replace(path)
+
+
+@contextmanager
+def _written(path: Path, needed: str = "nothing fits") -> Iterator[Path]:
+    """A temporary name beside ``path``, gone when the block ends; what fails there is explained."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
     except OSError as error:
-        raise RequestError(f"output {path} can't be written: {error.strerror or error}") from error
+        reason = f"output {path} can't be written: {error.strerror or error}"
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RequestError(reason) from error
+        raise ResourceError(f"{reason}; {needed}, {shutil.disk_usage(path.parent).free:,} are free") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

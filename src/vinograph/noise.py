@@ -63,15 +63,19 @@ class TorchNoise:
 
 
 class _BorrowedTorchNoise(TorchNoise):
-    """The stream of a caller's ``torch.Generator``, which moves on as if torch itself had drawn from it."""
+    """The stream of a caller's ``torch.Generator``, which moves on as if torch itself had drawn from it.
+
+    Its state is read at each draw: the caller may draw from it in between, or give it for several pictures.
+    """
 
     def __init__(self, generator: Any) -> None:
         super().__init__(0)
         self._generator = generator
-        words, position = _read_torch_state(generator)
-        self._twister.set_state(("MT19937", words, position, 0, 0.0))
+        _read_torch_state(generator)  # one that can't be read is refused before any work
 
     def normal(self, shape: tuple[int, ...]) -> Array:
+        words, position = _read_torch_state(self._generator)
+        self._twister.set_state(("MT19937", words, position, 0, 0.0))
         values = super().normal(shape)
         _write_torch_state(self._generator, *_twister_state(self._twister))
         return values

@@ -48,10 +48,15 @@ class Result:
     report: Mapping[str, float] = field(default_factory=dict)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """What the file of picture ``index`` carries: how to draw it again."""
+        """What the file of picture ``index`` carries: how to draw it again, alone."""
         from vinograph import __version__
 
         record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}
+        for name in ("prompt", "negative_prompt"):
+            if texts := record.get(name):
+                record[name] = texts[index * len(texts) // self.request.image_count]
+        if "num_images_per_prompt" in record:
+            record["num_images_per_prompt"] = 1
         return {"model": self.model, "request": record, "vinograph": __version__, "python": platform.python_version()}
 
 
@@ -169,12 +174,13 @@ class Pipeline:
         """
         return self._finish("generate", args, kwargs)
 
-    def stream(self, *args: Any, **kwargs: Any) -> Generator[Step | Result, None, None]:
+    def stream(self, *args: Any, call: str = "generate", **kwargs: Any) -> Generator[Step | Result, None, None]:
         """Draw step by step: yields each :class:`Step` when it is done, and the :class:`Result` at the end.
 
         Closing the generator stops the work after the step under way. Arguments are checked before it returns.
+        ``call`` names another of :attr:`calls`, such as "reconstruct".
         """
-        return self._stream("generate", self._resolve("generate", args, kwargs))
+        return self._stream(call, self._resolve(call, args, kwargs))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The family's other calls."""

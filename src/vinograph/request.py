@@ -26,6 +26,7 @@ Check = Callable[[str, Any, Limits], Any]
 OUTPUT_TYPES = ("pil", "np", "latent")
 _MAX_STEPS = 1000
 _MAX_COUNT = 1000
+_LARGE = 1e30
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
@@ -61,9 +62,11 @@ def _strength(name: str, value: Any, _: Limits) -> float:
 
 
 def _number(name: str, value: Any, wanted: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    number = float(value) if real and abs(value) < _LARGE else math.nan
+    if math.isnan(number):
         raise RequestError(f"{name} is {value!r}; give {wanted}")
-    return float(value)
+    return number
 
 
 def _size(name: str, value: Any, limits: Limits) -> int:
@@ -81,39 +84,61 @@ def _size(name: str, value: Any, limits: Limits) -> int:
 
 
 def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, (list, tuple)) and value and all(isinstance(each, str) for each in value):
-        return tuple(value)
-    raise RequestError(f"{name} is {value!r}; give a text, or a list of texts")
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
+        raise RequestError(f"{name} is {value!r}; give a text, or a list of texts")
+    for each in texts:
+        if any("\ud800" <= letter <= "\udfff" for letter in each):
+            raise RequestError(f"{name} is {each!r}, which is not Unicode text: it holds half a character")
+    return tuple(texts)
 
 
 def _times(name: str, value: Any, _: Limits) -> str | tuple[float, ...]:
-    if value == "spaced":
+    if isinstance(value, str) and value == "spaced":
         return "spaced"
-    if not isinstance(value, (list, tuple, np.ndarray)):
+    if hasattr(value, "__array__"):
+        value = np.asarray(value).tolist()
+    if not isinstance(value, (list, tuple)):
         raise RequestError(f'{name} is {value!r}; give a falling list of times in [0, 1], or "spaced"')
     return tuple(_number(name, each, "a falling list of times in [0, 1]") for each in value)
 
 
-def _array(name: str, value: Any, _: Limits) -> Array:
+def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
     try:
         array = np.asarray(value, np.float32)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"{name} is a {type(value).__name__}; give an array") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"{name} is a {type(value).__name__}; give an array [{', '.join(axes)}]") from error
+    if array.ndim != len(axes) or 0 in array.shape:
+        raise RequestError(f"{name} has shape {array.shape}; give [{', '.join(axes)}]")
     if not np.all(np.isfinite(array)):
         raise RequestError(f"{name} holds NaN or infinity")
     return array
 
 
-def _embeddings(name: str, value: Any, limits: Limits) -> Array:
-    if isinstance(value, (list, tuple)) and value and all(np.ndim(each) == 4 for each in value):
-        return np.concatenate([_array(name, each, limits) for each in value])
-    return _array(name, value, limits)
+def _maps(name: str, value: Any, _: Limits) -> Array:
+    return _array(name, value, ("pictures", "channels", "height", "width"))
+
+
+def _list_of_maps(name: str, value: Any, limits: Limits) -> Array:
+    if not isinstance(value, (list, tuple)) or not value or any(np.ndim(each) != 4 for each in value):
+        return _maps(name, value, limits)
+    maps = [_maps(name, each, limits) for each in value]
+    if any(each.shape[1:] != maps[0].shape[1:] for each in maps):
+        raise RequestError(f"{name} is a list of arrays of different shapes; give one shape")
+    return np.concatenate(maps)
+
+
+def _text_states(name: str, value: Any, _: Limits) -> Array:
+    return _array(name, value, ("prompts", "tokens", "width"))
+
+
+def _generator(_name: str, value: Any, _: Limits) -> Any:
+    noise_from_generator(value)
+    return value
 
 
 def _output_type(name: str, value: Any, _: Limits) -> str:
-    if value not in OUTPUT_TYPES:
+    if not isinstance(value, str) or value not in OUTPUT_TYPES:
         raise RequestError(f"{name} is {value!r}; give one of {', '.join(OUTPUT_TYPES)}")
     return str(value)
 
@@ -129,7 +154,7 @@ def _callback(name: str, value: Any, _: Limits) -> Any:
 
 
 def _callback_inputs(name: str, value: Any, _: Limits) -> tuple[str, ...]:
-    if list(value) != ["latents"]:
+    if not isinstance(value, (list, tuple)) or list(value) != ["latents"]:
         raise RequestError(f'{name} is {value!r}; a callback is given ["latents"]')
     return ("latents",)
 
@@ -161,11 +186,11 @@ class Request:
     decoder_timesteps: Any = _argument(_times, "custom times of the decoder")
     num_images_per_prompt: int | None = _argument(_count, "pictures of each prompt")
     seed: int | None = _argument(_seed, "picture i is drawn from seed + i")
-    generator: Any = _argument(_anything, "a torch.Generator, a RandomState, or a list of them", recorded=False)
-    latents: Array | None = _argument(_array, "noise to start from", recorded=False)
-    image_embeddings: Array | None = _argument(_embeddings, "what the prior draws", recorded=False)
-    prompt_embeds: Array | None = _argument(_array, "the prior's text embeddings", recorded=False)
-    negative_prompt_embeds: Array | None = _argument(_array, "the same for the negative prompt", recorded=False)
+    generator: Any = _argument(_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False)
+    latents: Array | None = _argument(_maps, "noise to start from", recorded=False)
+    image_embeddings: Array | None = _argument(_list_of_maps, "what the prior draws", recorded=False)
+    prompt_embeds: Array | None = _argument(_text_states, "the prior's text embeddings", recorded=False)
+    negative_prompt_embeds: Array | None = _argument(_text_states, "the same for the negative prompt", recorded=False)
     output_type: str | None = _argument(_output_type, "pil, np or latent")
     callback_on_step_end: Any = _argument(_callback, "called after each step of the last stage", recorded=False)
     callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
@@ -249,18 +274,19 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
         raise RequestError("give a prompt (an empty one is fine), or prompt_embeds")
     if "image" in takes and "prompt" not in takes and request.image is None:
         raise RequestError("give an image: a path, a PIL picture or an array")
-    for texts, embeds in (("prompt", "prompt_embeds"), ("negative_prompt", "negative_prompt_embeds")):
-        one, other = getattr(request, texts), getattr(request, embeds)
-        if one is not None and other is not None and len(one) != len(other):
-            raise RequestError(f"{texts} has {len(one)} texts and {embeds} has {len(other)}; give as many")
+    texts, states = request.prompt, request.prompt_embeds
+    if texts is not None and states is not None and len(texts) != len(states):
+        raise RequestError(f"prompt has {len(texts)} texts and prompt_embeds has {len(states)}; give as many")
     if request.seed is not None and request.generator is not None:
         raise RequestError("give seed or generator, not both")
-    if isinstance(request.generator, (list, tuple)) and len(request.generator) != request.image_count:
+    if isinstance(request.generator, (list, tuple)) and len(request.generator) not in (1, request.image_count):
         raise RequestError(
             f"generator has {len(request.generator)} generators for {request.image_count} pictures; give one for each"
         )
     if request.strength is not None and "image" in takes and request.image is None:
         raise RequestError("strength needs an image to start from")
+    if request.image is not None and (request.height is None) != (request.width is None):
+        raise RequestError("give both height and width, or neither: the picture then brings its own size")
 
 
 def _spread_negative_prompt(request: Request) -> Request:

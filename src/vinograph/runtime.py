@@ -167,7 +167,7 @@ class Session:
         """Whether the device would compute in f16 if left to itself. Devices behind AUTO and HETERO may."""
         if self._device.split(":")[0] in _META_DEVICES:
             return any(each.split(".")[0] != "CPU" for each in self._core.available_devices)
-        return "f16" in str(self._core.get_property(self._device, "INFERENCE_PRECISION_HINT"))
+        return str(self._core.get_property(self._device, "INFERENCE_PRECISION_HINT").to_string()) == "f16"
 
     def _note_what_runs(self, compiled: ov.CompiledModel) -> None:
         self.execution_devices = tuple(str(each) for each in compiled.get_property("EXECUTION_DEVICES"))

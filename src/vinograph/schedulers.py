@@ -24,7 +24,7 @@ def linspace(start: float, stop: float, count: int) -> Array:
     index = np.arange(count)
     rising = np.float64(first) + step * index
     falling = np.float64(last) - step * (count - 1 - index)
-    return np.where(index < count // 2, rising, falling).astype(np.float32)
+    return np.where(index < max(count // 2, 1), rising, falling).astype(np.float32)
 
 
 @dataclass(frozen=True)

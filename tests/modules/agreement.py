@@ -5,16 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
     """Gives every parameter and statistic a value, none of them special, that keeps activations near 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
-            deviation = 0.3 if parameter.dim() < 2 or parameter.shape[0] == 1 else parameter[0].numel() ** -0.5
-            parameter.normal_(0, deviation, generator=generator)
+        for name, parameter in module.named_parameters():
+            if parameter.dim() == 1 or name.endswith((".gamma", ".beta")):
+                is_scale = parameter.dim() == 1 and name.endswith("weight")
+                parameter.normal_(float(is_scale), 0.3, generator=generator)
+            else:
+                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
         for name, buffer in module.named_buffers():
             if name.endswith("running_mean"):
                 buffer.normal_(0, 0.3, generator=generator)

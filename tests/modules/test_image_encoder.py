@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.modules.agreement import noise, randomise, shapes
+from tests.modules.agreement import assert_same, randomise, shapes
 from vinograph.modules import EncoderStage, ImageEncoder, ImageEncoderConfig
 
 # Made from torchvision 0.28's `efficientnet_v2_s().features` and the authors' mapper.
@@ -69,8 +69,9 @@ def test_a_convolution_written_out_agrees() -> None:
     def convolve(x: torch.Tensor, name: str, stride: int = 1, groups: int = 1, eps: float = 1e-3) -> torch.Tensor:
         weight = weights[f"{name}.0.weight"]
         x = nn.functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
-        norm = [weights[f"{name}.1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return nn.functional.batch_norm(x, *norm, eps=eps)
+        mean, variance = weights[f"{name}.1.running_mean"], weights[f"{name}.1.running_var"]
+        scale, shift = weights[f"{name}.1.weight"], weights[f"{name}.1.bias"]
+        return nn.functional.batch_norm(x, mean, variance, scale, shift, eps=eps)
 
     def excite(x: torch.Tensor, name: str) -> torch.Tensor:
         mean = x.mean(dim=(2, 3), keepdim=True)
@@ -95,8 +96,9 @@ def test_a_convolution_written_out_agrees() -> None:
     x = silu(convolve(x, "backbone.5.0.block.0", stride=2))
     x = silu(convolve(x, "backbone.6"))
     x = convolve(x, "mapper", eps=1e-5)
+    assert float(x.std(dim=(0, 2, 3)).min()) > 0.01
     with torch.no_grad():
-        torch.testing.assert_close(encoder(pictures), x)
+        assert_same(encoder(pictures), x)
 
 
 def test_every_parameter_gets_a_gradient() -> None:
@@ -116,13 +118,6 @@ def test_configuration_survives_json() -> None:
     assert ImageEncoder.from_config(as_json(SMALL)).config == SMALL
     with torch.device("meta"):
         assert ImageEncoder.from_config({"_note": "published"}).config == ImageEncoderConfig()
-
-
-def test_pictures_give_distinct_embeddings() -> None:
-    encoder = ImageEncoder(SMALL).eval()
-    randomise(encoder)
-    with torch.no_grad():
-        assert not torch.allclose(encoder(noise(1, 3, 64, 64)), encoder(noise(1, 3, 64, 64, seed=2)))
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,8 @@ def test_quantization_losses_agree_with_diffusers() -> None:
     rounded, expected_loss, (_, _, expected_indices) = theirs.vquantizer(latents[1])
     result = ours.quantize(latents[0])
     loss = result.codebook_loss + 0.25 * result.commitment_loss
-    (loss + result.latents.square().sum()).backward()
-    (expected_loss + rounded.square().sum()).backward()
+    torch.autograd.backward(loss + result.latents.square().sum())
+    torch.autograd.backward(expected_loss + rounded.square().sum())
     assert torch.equal(result.indices.flatten(), expected_indices)
     torch.testing.assert_close(loss, expected_loss)
     torch.testing.assert_close(latents[0].grad, latents[1].grad)

@@ -128,7 +128,9 @@ def test_embeddings_resized_once_serve_every_step() -> None:
         assert torch.equal((x - a) / b, ours(x, r, effnet, clip))
 
 
-def test_published_names_and_shapes_are_those_of_diffusers() -> None:
+def test_published_names_and_shapes_are_those_of_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Theirs initialises all weights once for every module: seconds, and no matter to shapes.
+    monkeypatch.setattr(WuerstchenDiffNeXt, "_init_weights", lambda self, module: None)
     with torch.device("meta"):
         ours, theirs = StageB.from_config({}), WuerstchenDiffNeXt()
     assert shapes(ours) == shapes(theirs)
@@ -148,13 +150,11 @@ def test_weights_start_as_published() -> None:
     assert isinstance(output, nn.Conv2d)
     assert not output.weight.any()
     assert float(patches.weight.detach().abs().max()) <= 0.02 * math.sqrt(6 / (16 + 8))
-    residuals = [block for block in stage_b.modules() if isinstance(block, ResidualBlock)]
-    for block in residuals:
-        inner, outer = block.output.weight.shape
-        bound = math.sqrt(6 / (inner + outer)) / math.sqrt(4)
-        assert bound / 2 < float(block.output.weight.detach().abs().max()) <= bound
     for block in stage_b.modules():
-        if isinstance(block, TimestepBlock):
+        if isinstance(block, ResidualBlock):
+            bound = math.sqrt(6 / sum(block.output.weight.shape)) / math.sqrt(4)
+            assert bound / 2 < float(block.output.weight.detach().abs().max()) <= bound
+        elif isinstance(block, TimestepBlock):
             assert not block.mapper.weight.any()
     x, r, effnet, clip = inputs(SMALL, (16, 16), (3, 3))
     torch.testing.assert_close(stage_b(x, r, effnet, clip), 2 * x)

@@ -35,7 +35,7 @@ def pair(config: dict[str, Any]) -> tuple[StageC, WuerstchenPrior]:
     exchange_weights(ours, theirs)
     # The noise is divided by |1 - b|: near zero it would show nothing but rounding.
     for module in (ours, theirs):
-        module.out[1].weight.data.mul_(0.2)
+        module.get_parameter("out.1.weight").data.mul_(0.2)
     return ours.eval(), theirs.eval()
 
 

@@ -9,7 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.world.paint import (
-    Colour, Field, Layer, Shape, box, ellipse, lit, minus, mix, polygon, ramp, smooth, stroke, union, wave,
+    Colour,
+    Field,
+    Layer,
+    Shape,
+    box,
+    ellipse,
+    lit,
+    minus,
+    mix,
+    polygon,
+    ramp,
+    smooth,
+    stroke,
+    union,
+    wave,
 )  # fmt: skip
 
 SIZE: Final = 256
@@ -79,6 +93,12 @@ def _cloud(cx: float, cy: float, r: float) -> Shape:
     )  # fmt: skip
 
 
+def _star(x: float, y: float, far: float, near: float) -> Shape:
+    """A star of four points."""
+    return polygon([(x, y - far), (x + near, y - near), (x + far, y), (x + near, y + near),
+                    (x, y + far), (x - near, y + near), (x - far, y), (x - near, y - near)])  # fmt: skip
+
+
 def sun_at(sky: str, side: int, rise: int) -> tuple[float, float]:
     """Where the sun, the moon or the lightning is."""
     x = 46.0 if side == 0 else 210.0
@@ -105,9 +125,7 @@ def sky_page(sky: str, side: int, rise: int, preset: int) -> Page:
         for u, v, r in _STARS[preset]:
             if abs(u - x) > 34 or abs(v - y) > 34:
                 _glow(page, u, v, r * 2.2, (206, 206, 255), 0.5)
-                page.fill(polygon([(u, v - r * 2), (u + r * 0.7, v - r * 0.7), (u + r * 2, v), (u + r * 0.7, v + r * 0.7),
-                                   (u, v + r * 2), (u - r * 0.7, v + r * 0.7), (u - r * 2, v),
-                                   (u - r * 0.7, v - r * 0.7)]), (255, 250, 222))  # fmt: skip
+                page.fill(_star(u, v, r * 2.0, r * 0.7), (255, 250, 222))
     else:
         _storm(page, x, side)
     return page.rgb.astype(np.float32)
@@ -147,8 +165,8 @@ def clouds(sky: str, preset: int) -> Page | None:
             page.fill(bar, ramp((page.y - cy + 11) / 22, [(0.0, (252, 158, 140)), (1.0, (186, 84, 132))]), 0.9)
     else:
         for cx, cy, r in _CLOUDS[sky][preset]:
-            shade = ramp((page.y - cy + r * 0.4) / (r * 1.3), [(0.0, (255, 255, 255)), (1.0, (214, 232, 248))])
-            page.fill(_cloud(cx, cy, r), shade, 0.97)
+            fluff = ramp((page.y - cy + r * 0.4) / (r * 1.3), [(0.0, (255, 255, 255)), (1.0, (214, 232, 248))])
+            page.fill(_cloud(cx, cy, r), fluff, 0.97)
     return finished(page)
 
 
@@ -228,7 +246,9 @@ def extra(ground: str, sky: str) -> Page:
     page, air = Layer(x, y, 1.0), AIR[sky]
     if ground == "meadow":
         rails = union(box(-46, 5, 46, 9, 1), box(-46, 13, 46, 17, 1))
-        posts = union(*(polygon([(u - 3, 0), (u - 3, 19), (u, 23), (u + 3, 19), (u + 3, 0)]) for u in range(-36, 37, 18)))
+        posts = union(
+            *(polygon([(u - 3, 0), (u - 3, 19), (u, 23), (u + 3, 19), (u + 3, 0)]) for u in range(-36, 37, 18))
+        )
         whole = union(rails, posts)
         page.fill(lambda u, v: whole(u, v) - 0.8, lit((128, 116, 112), air))
         page.fill(whole, lit((250, 244, 232), air))

@@ -9,8 +9,22 @@ from typing import Final
 
 from training.world.scene import ATTRIBUTES, Scene
 from training.world.words import (
-    ADJECTIVES, COLOUR, COUNT, DOING, GROUND, GROUND_SCENES, ISLAND, KIND, MEANING, PLACE, PREFIXES, SAILING, SKY,
-    SKY_SCENES, SUFFIXES, TAGS,
+    ADJECTIVES,
+    COLOUR,
+    COUNT,
+    DOING,
+    GROUND,
+    GROUND_SCENES,
+    ISLAND,
+    KIND,
+    MEANING,
+    PLACE,
+    PREFIXES,
+    SAILING,
+    SKY,
+    SKY_SCENES,
+    SUFFIXES,
+    TAGS,
 )  # fmt: skip
 
 LONGEST: Final = 28

@@ -68,7 +68,7 @@ def _save(path: Path, array: NDArray[np.int64]) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         np.save(file, array)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def write(folder: Path, split: str, count: int, workers: int, seed: int = 0) -> None:
@@ -101,7 +101,7 @@ def write(folder: Path, split: str, count: int, workers: int, seed: int = 0) -> 
     _save(folder / f"{split}_labels.npy", labels)
     _save(folder / f"{split}_seeds.npy", seeds)
     for partial, final in zip(partials, finals, strict=True):
-        os.replace(partial, final)
+        partial.replace(final)
     progress.unlink()
 
 

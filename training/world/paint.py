@@ -7,6 +7,7 @@ on every machine, so a picture has the same bytes everywhere, whatever the versi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def ramp(t: Field, stops: Sequence[tuple[float, Colour]]) -> Field:
     """Colours along `t`, smooth between the stops: the shape of `t` with three channels."""
     out = np.empty((*t.shape, 3))
     out[...] = stops[0][1]
-    for (p0, c0), (p1, c1) in zip(stops, stops[1:], strict=False):
+    for (p0, c0), (p1, c1) in pairwise(stops):
         part = np.clip((t - p0) / (p1 - p0), 0.0, 1.0)[..., None]
         out = np.where(t[..., None] >= p0, np.array(c0) + (np.array(c1) - np.array(c0)) * part, out)
     return out
@@ -93,7 +94,8 @@ def polygon(points: Sequence[tuple[float, float]], radius: float = 0.0) -> Shape
             nearest = np.minimum(nearest, dx * dx + dy * dy)
             if ey != 0:
                 inside ^= ((ay > y) != (by > y)) & (x < ax + (y - ay) * (ex / ey))
-        return np.where(inside, -1.0, 1.0) * np.sqrt(nearest) - radius
+        distances: Field = np.where(inside, -1.0, 1.0) * np.sqrt(nearest) - radius
+        return distances
 
     return distance
 
@@ -103,12 +105,13 @@ def stroke(points: Sequence[tuple[float, float]], width: float) -> Shape:
 
     def distance(x: Field, y: Field) -> Field:
         nearest = np.full(x.shape, 1e18)
-        for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+        for (ax, ay), (bx, by) in pairwise(points):
             ex, ey = bx - ax, by - ay
             t = np.clip(((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey), 0.0, 1.0)
             dx, dy = x - ax - ex * t, y - ay - ey * t
             nearest = np.minimum(nearest, dx * dx + dy * dy)
-        return np.sqrt(nearest) - width / 2
+        distances: Field = np.sqrt(nearest) - width / 2
+        return distances
 
     return distance
 

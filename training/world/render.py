@@ -18,8 +18,15 @@ from training.world.subjects import REACH, subject
 _SIZES: Final = {1: (109, 112, 115), 2: (72, 74, 76), 3: (55, 56, 57)}
 _SPACING: Final = {1: 0, 2: 84, 3: 65}
 _STRETCH: Final = {
-    "house": (100, 95), "tree": (104, 108), "boat": (95, 93), "car": (94, 92), "lighthouse": (102, 114), "cat": (100, 108),
-}  # fmt: skip
+    "house": (100, 95),
+    "tree": (104, 108),
+    "boat": (95, 93),
+    "car": (94, 92),
+    "lighthouse": (102, 114),
+    "cat": (100, 108),
+}
+"""The size of each kind in hundredths, alone and in a group: narrow ones may be taller."""
+
 _SHIFT: Final = {1: 62, 2: 42, 3: 29}
 _BASE: Final = {1: 218, 2: 211, 3: 206}
 _JITTER: Final = {1: 4, 2: 3, 3: 2}
@@ -51,8 +58,9 @@ def render(scene: Scene, seed: int) -> NDArray[np.uint8]:
     shift = {"left": -1, "middle": 0, "right": 1}[scene.place] * _SHIFT[scene.count]
     for i in range(scene.count):
         x = SIZE // 2 + shift + dx + (2 * i - scene.count + 1) * step // 2
-        _place(rgb, scene, x, _BASE[scene.count] + dy, size, side)
-    return np.floor(np.clip(rgb, 0.0, 255.0) + 0.5).astype(np.uint8)
+        _place(rgb, scene, x, _BASE[scene.count] + dy, size)
+    picture: NDArray[np.uint8] = np.floor(np.clip(rgb, 0.0, 255.0) + 0.5).astype(np.uint8)
+    return picture
 
 
 def _over(rgb: Page, layer: Page, dx: int, dy: int) -> None:
@@ -80,7 +88,7 @@ def _extra(rgb: Page, scene: Scene, side: int, level: int) -> None:
     _paste(rgb, backdrop.extra(scene.ground, scene.sky), x - 48, HORIZON + level + below - 48)
 
 
-def _place(rgb: Page, scene: Scene, x: int, base: int, size: int, side: int) -> None:
+def _place(rgb: Page, scene: Scene, x: int, base: int, size: int) -> None:
     """One subject with what it stands on."""
     room = _SPACING[scene.count] // 2 - 2 if scene.count > 1 else 62
     _paste(rgb, _footing(scene.kind, scene.ground, scene.sky, size, room), x - 72, base - 24)

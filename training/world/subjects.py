@@ -10,7 +10,21 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world.paint import Colour, Layer, Shape, both, box, ellipse, lit, minus, mix, moved, polygon, stroke, union
+from training.world.paint import (
+    Colour,
+    Layer,
+    Shape,
+    both,
+    box,
+    ellipse,
+    lit,
+    minus,
+    mix,
+    moved,
+    polygon,
+    stroke,
+    union,
+)
 
 INK: Final[Colour] = (34, 24, 48)
 CREAM: Final[Colour] = (255, 248, 230)
@@ -53,9 +67,10 @@ class Palette:
     line: Colour
     trim: Colour
     sky: str
+    snowy: bool
 
     @classmethod
-    def of(cls, colour: str, sky: str) -> Palette:
+    def of(cls, colour: str, sky: str, snowy: bool) -> Palette:
         """The palette of a named colour."""
         base = BASE[colour]
         tones = {
@@ -66,7 +81,7 @@ class Palette:
             colour, (mix(base, (255, 250, 220), 0.3), mix(base, INK, 0.24), mix(base, INK, 0.72), CREAM)
         )
         lamp = LIGHT[sky]
-        return cls(lit(base, lamp), lit(light, lamp), lit(dark, lamp), lit(line, lamp), lit(trim, lamp), sky)
+        return cls(lit(base, lamp), lit(light, lamp), lit(dark, lamp), lit(line, lamp), lit(trim, lamp), sky, snowy)
 
     def other(self, colour: Colour) -> Colour:
         """Another colour under the same light."""
@@ -90,7 +105,7 @@ def _outline(layer: Layer, shape: Shape, paint: Colour, width: float = LINE) -> 
     layer.fill(lambda x, y: shape(x, y) - width, paint)
 
 
-def _house(layer: Layer, p: Palette, snowy: bool) -> None:
+def _house(layer: Layer, p: Palette) -> None:
     walls = box(-0.39, 0.0, 0.39, 0.52, 0.02)
     roof = polygon([(-0.46, 0.49), (0.0, 0.86), (0.46, 0.49)], 0.025)
     chimney = box(0.2, 0.6, 0.32, 0.9, 0.015)
@@ -100,9 +115,24 @@ def _house(layer: Layer, p: Palette, snowy: bool) -> None:
     _block(layer, walls, (p.base, p.base, p.dark), 0.05)
     layer.fill(box(-0.39, 0.43, 0.39, 0.5), mix(p.base, p.line, 0.45))
     _block(layer, roof, (roof_tone, mix(roof_tone, p.light, 0.45), roof_tone))
-    if snowy:
-        cap = both(roof, polygon([(-0.30, 0.60), (-0.2, 0.63), (-0.1, 0.70), (0, 0.665), (0.1, 0.70), (0.2, 0.63),
-                                  (0.30, 0.60), (0.1, 1.0), (-0.1, 1.0)], 0.015))
+    if p.snowy:
+        cap = both(
+            roof,
+            polygon(
+                [
+                    (-0.30, 0.60),
+                    (-0.2, 0.63),
+                    (-0.1, 0.70),
+                    (0, 0.665),
+                    (0.1, 0.70),
+                    (0.2, 0.63),
+                    (0.30, 0.60),
+                    (0.1, 1.0),
+                    (-0.1, 1.0),
+                ],
+                0.015,
+            ),
+        )
         layer.fill(cap, p.other((255, 255, 255)))
     layer.fill(union(box(-0.1, -0.01, 0.1, 0.2), ellipse(0, 0.2, 0.1)), p.line)
     layer.fill(union(box(-0.075, -0.01, 0.075, 0.2), ellipse(0, 0.2, 0.075)), p.other((126, 80, 58)))
@@ -113,7 +143,7 @@ def _house(layer: Layer, p: Palette, snowy: bool) -> None:
         layer.fill(union(box(u - 0.009, 0.19, u + 0.009, 0.34), box(u - 0.075, 0.256, u + 0.075, 0.274)), p.line)
 
 
-def _tree(layer: Layer, p: Palette, snowy: bool) -> None:
+def _tree(layer: Layer, p: Palette) -> None:
     trunk = polygon([(-0.085, 0.0), (-0.05, 0.2), (-0.055, 0.5), (0.055, 0.5), (0.05, 0.2), (0.085, 0.0)], 0.015)
     crown = union(ellipse(-0.18, 0.55, 0.2), ellipse(0.18, 0.55, 0.2), ellipse(0.0, 0.78, 0.25), blend=0.06)
     _outline(layer, union(trunk, stroke([(0, 0.3), (0.13, 0.44)], 0.05)), p.other((58, 38, 34)))
@@ -125,7 +155,7 @@ def _tree(layer: Layer, p: Palette, snowy: bool) -> None:
         layer.fill(ellipse(u, v, r, r * 0.72), p.light)
 
 
-def _boat(layer: Layer, p: Palette, snowy: bool) -> None:
+def _boat(layer: Layer, p: Palette) -> None:
     mast = box(-0.035, 0.2, 0.005, 1.08, 0.015)
     main = polygon([(0.045, 0.34), (0.045, 0.98), (0.2, 0.72), (0.4, 0.36)], 0.012)
     jib = polygon([(-0.075, 0.34), (-0.075, 0.9), (-0.38, 0.36)], 0.012)
@@ -143,18 +173,22 @@ def _boat(layer: Layer, p: Palette, snowy: bool) -> None:
     layer.fill(both(hull, box(-0.6, 0.19, 0.6, 0.225)), p.trim)
 
 
-def _car(layer: Layer, p: Palette, snowy: bool) -> None:
+def _car(layer: Layer, p: Palette) -> None:
     cabin = polygon([(-0.33, 0.3), (-0.24, 0.56), (-0.18, 0.6), (0.1, 0.6), (0.17, 0.56), (0.32, 0.3)], 0.03)
     body = union(box(-0.51, 0.12, 0.51, 0.36, 0.09), box(-0.4, 0.12, 0.36, 0.4, 0.08), blend=0.05)
     whole = union(cabin, body)
     wheels = union(ellipse(-0.29, 0.135, 0.135), ellipse(0.29, 0.135, 0.135))
     _outline(layer, union(whole, wheels), p.line)
     _block(layer, whole, (p.base, p.light, p.dark), 0.04)
-    glass = union(polygon([(-0.255, 0.375), (-0.19, 0.545), (-0.05, 0.545), (-0.05, 0.375)], 0.012),
-                  polygon([(0.015, 0.375), (0.015, 0.545), (0.095, 0.545), (0.235, 0.375)], 0.012))
+    glass = union(
+        polygon([(-0.255, 0.375), (-0.19, 0.545), (-0.05, 0.545), (-0.05, 0.375)], 0.012),
+        polygon([(0.015, 0.375), (0.015, 0.545), (0.095, 0.545), (0.235, 0.375)], 0.012),
+    )
     _outline(layer, glass, p.line, LINE * 0.7)
     layer.fill(glass, p.other((196, 230, 246)))
-    layer.fill(both(glass, polygon([(-0.2, 0.36), (-0.1, 0.57), (-0.04, 0.57), (-0.14, 0.36)])), p.other((236, 250, 255)))
+    layer.fill(
+        both(glass, polygon([(-0.2, 0.36), (-0.1, 0.57), (-0.04, 0.57), (-0.14, 0.36)])), p.other((236, 250, 255))
+    )
     layer.fill(box(-0.5, 0.215, 0.5, 0.24), mix(p.base, p.dark, 0.8))
     layer.fill(lambda x, y: wheels(x, y) - 0.022, p.line)
     layer.fill(wheels, p.other((40, 38, 48)))
@@ -163,7 +197,7 @@ def _car(layer: Layer, p: Palette, snowy: bool) -> None:
     layer.fill(ellipse(0.455, 0.285, 0.033), GLOW)
 
 
-def _lighthouse(layer: Layer, p: Palette, snowy: bool) -> None:
+def _lighthouse(layer: Layer, p: Palette) -> None:
     tower = polygon([(-0.2, 0.0), (-0.115, 0.82), (0.115, 0.82), (0.2, 0.0)], 0.012)
     gallery = box(-0.185, 0.8, 0.185, 0.865, 0.02)
     lantern = box(-0.1, 0.86, 0.1, 1.04, 0.01)
@@ -184,14 +218,18 @@ def _lighthouse(layer: Layer, p: Palette, snowy: bool) -> None:
     _block(layer, dome, (p.base, p.light, p.dark), 0.03)
 
 
-def _cat(layer: Layer, p: Palette, snowy: bool) -> None:
+def _cat(layer: Layer, p: Palette) -> None:
     tail = stroke([(0.18, 0.08), (0.3, 0.07), (0.36, 0.15), (0.36, 0.27), (0.31, 0.36)], 0.1)
     body = union(ellipse(0, 0.2, 0.26, 0.21), ellipse(0, 0.36, 0.18, 0.22), blend=0.12)
     head = ellipse(0, 0.67, 0.3, 0.235)
-    ears = union(polygon([(-0.27, 0.68), (-0.27, 1.0), (-0.05, 0.86)], 0.018),
-                 polygon([(0.27, 0.68), (0.27, 1.0), (0.05, 0.86)], 0.018))
-    inner = union(polygon([(-0.225, 0.79), (-0.235, 0.945), (-0.12, 0.865)], 0.008),
-                  polygon([(0.225, 0.79), (0.235, 0.945), (0.12, 0.865)], 0.008))
+    ears = union(
+        polygon([(-0.27, 0.68), (-0.27, 1.0), (-0.05, 0.86)], 0.018),
+        polygon([(0.27, 0.68), (0.27, 1.0), (0.05, 0.86)], 0.018),
+    )
+    inner = union(
+        polygon([(-0.225, 0.79), (-0.235, 0.945), (-0.12, 0.865)], 0.008),
+        polygon([(0.225, 0.79), (0.235, 0.945), (0.12, 0.865)], 0.008),
+    )
     pink = p.other((250, 160, 168))
     for part in (tail, body):
         _outline(layer, part, p.line)
@@ -215,7 +253,7 @@ def _cat(layer: Layer, p: Palette, snowy: bool) -> None:
     layer.fill(stroke([(-0.055, 0.538), (-0.03, 0.522), (0, 0.545), (0.03, 0.522), (0.055, 0.538)], 0.014), p.line)
 
 
-_DRAW: Final[dict[str, Callable[[Layer, Palette, bool], None]]] = {
+_DRAW: Final[dict[str, Callable[[Layer, Palette], None]]] = {
     "house": _house, "tree": _tree, "boat": _boat, "car": _car, "lighthouse": _lighthouse, "cat": _cat,
 }  # fmt: skip
 
@@ -228,7 +266,7 @@ def subject(kind: str, colour: str, sky: str, snowy: bool, size: int) -> NDArray
     rows = (tall * 2 - 8 - np.arange(tall * 2) - 0.5) / (2 * size)
     x, y = np.broadcast_arrays(columns[None, :], rows[:, None])
     drawing = Layer(x, y, 2.0 * size)
-    _DRAW[kind](drawing, Palette.of(colour, sky), snowy)
+    _DRAW[kind](drawing, Palette.of(colour, sky, snowy))
     rim = _rim(colour, sky)
     if rim is None:
         return drawing.stamp()

@@ -1,6 +1,7 @@
 """Published checkpoints: a directory on this disk or a repository of the Hugging Face hub, read as data only.
 
-Nothing is fetched before its family is known: first `model_index.json` alone, then what the family's converter asks for.
+Nothing is fetched before its family is known: first `model_index.json` alone, then what the family's converter
+asks for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vinograph.convert.weights import choose_weights, shards
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 
 INDEX_FILE = "model_index.json"
@@ -90,6 +92,56 @@ class Checkpoint:
         return any(name.startswith(f"{folder}/") for name in self.listing)
 
 
+@dataclass(frozen=True)
+class Place:
+    """One part of a model: its checkpoint and the folder in it ("" for the top)."""
+
+    checkpoint: Checkpoint
+    folder: str
+
+    @property
+    def directory(self) -> Path:
+        """The folder on this disk."""
+        return self.checkpoint.directory / self.folder
+
+    def name(self, file: str) -> str:
+        """The name of a file of the part within the checkpoint."""
+        return f"{self.folder}/{file}" if self.folder else file
+
+    def listing(self) -> frozenset[str]:
+        """The names of the files in the folder."""
+        prefix = self.name("")
+        inside = {name.removeprefix(prefix) for name in self.checkpoint.listing if name.startswith(prefix)}
+        return frozenset(name for name in inside if "/" not in name)
+
+    def config(self, file: str = "config.json") -> dict[str, Any]:
+        """The part's configuration.
+
+        Raises:
+            ModelError: it is missing, or asks for code of its own to run.
+            DamagedModelError: it is not a JSON object.
+        """
+        config = self.checkpoint.read_json(self.name(file))
+        if "auto_map" in config:
+            raise ModelError(f"{self.checkpoint.id}: {self.name(file)} asks for code of its own; Vinograph runs none")
+        return config
+
+    def weight_files(self, stem: str) -> list[Path]:
+        """The files that hold the part's tensors; sharded weights are followed through their index.
+
+        ``stem`` is how they are named where they are, "model" or "diffusion_pytorch_model".
+
+        Raises:
+            ModelError: there are none, or only pickled ones.
+            DamagedModelError: the index of sharded weights is damaged.
+        """
+        names = choose_weights(self.listing(), stem, f"{self.checkpoint.id}, {self.folder or 'its top folder'}")
+        if names.endswith(".json"):
+            self.checkpoint.fetch([self.name(names)])
+            return [self.directory / each for each in shards(self.directory / names)]
+        return [self.directory / names]
+
+
 def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
     """Find a checkpoint: a directory, or a hub id ("owner/name") at ``revision``.
 
@@ -103,12 +155,11 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
             raise RequestError(f"--revision is for a repository of the hub, but {source} is a directory here")
         if (path / "bundle.json").is_file():
             raise RequestError(f"{source} is a bundle already: there is nothing to convert")
-        listing = frozenset(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-        return Checkpoint(path.resolve().name, path, listing)
+        return Checkpoint(path.resolve().name, path, list_files(path))
     if path.is_file():
         raise ModelError(
-            f"{source} is a single file. A checkpoint is a directory in diffusers' layout, with a {INDEX_FILE}, or its id "
-            "on the hub"
+            f"{source} is a single file. A checkpoint is a directory in diffusers' layout, with a {INDEX_FILE}, or its "
+            "id on the hub"
         )
     if not _HUB_ID.fullmatch(str(source)):
         raise RequestError(f"{source} is neither a directory here nor the id of a hub repository (owner/name)")
@@ -117,9 +168,41 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
     return hub.locate(str(source), revision)
 
 
+def list_files(directory: Path) -> frozenset[str]:
+    """The files in a directory and in its folders, as "name" and "folder/name"; no deeper."""
+    names = [p for p in directory.glob("*") if p.is_file()] + [p for p in directory.glob("*/*") if p.is_file()]
+    return frozenset(p.relative_to(directory).as_posix() for p in names)
+
+
+def check_classes(index: Mapping[str, Any], known: Mapping[str, Collection[tuple[str, str]]], origin: str) -> None:
+    """Compare the classes that a model_index.json names with our own table. They are names to us, nothing is imported.
+
+    Args:
+        index: the file's contents.
+        known: for each part, the pairs of library and class that we have an implementation of.
+        origin: the checkpoint's name for errors.
+
+    Raises:
+        ModelError: naming the first part whose library or class we don't know.
+    """
+    for part, entry in index.items():
+        if not isinstance(entry, list) or part.startswith("_"):
+            continue
+        pair = tuple(entry)
+        if pair in ((None, None), ()):
+            continue
+        if part not in known or pair not in known[part]:
+            named = " of ".join(str(each) for each in reversed(pair))
+            expected = ", ".join(sorted({name for _, name in known.get(part, ())})) or "no such part"
+            raise ModelError(
+                f"{origin}: {INDEX_FILE} gives the part {part} the class {named}, which Vinograph doesn't know "
+                f"(known here: {expected}). It runs no code from checkpoints"
+            )
+
+
 def _front_matter(card: Path) -> dict[str, Any]:
     """The YAML between the two `---` lines that a model card starts with; empty if it can't be read."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         text = card.read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ class ClipConfig:
 
 
 class ClipTextEncoder(nn.Module):
-    """input_ids, attention_mask [b, n] int64 -> last hidden states [b, n, hidden_size]. n is at most max_position_embeddings.
+    """The last hidden states of token ids.
 
     The mask must be 1 at the first token. A token attends to those before it that aren't masked.
     """
@@ -60,18 +60,17 @@ class ClipTextEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = _Embeddings(config)
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))})
+        self.encoder = _Encoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[b, n] int64, n at most max_position_embeddings -> [b, n, hidden_size]."""
         positions = torch.arange(input_ids.shape[1])
         earlier = positions[None, :] <= positions[:, None]
         visible = earlier[None, None] & (attention_mask != 0)[:, None, None, :]
         bias = torch.where(visible, 0.0, _MASKED)
         hidden = self.embeddings(input_ids, positions)
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
-            hidden = layer(hidden, bias)
-        out: Tensor = self.final_layer_norm(hidden)
+        out: Tensor = self.final_layer_norm(self.encoder(hidden, bias))
         return out
 
 
@@ -84,6 +83,17 @@ class _Embeddings(nn.Module):
     def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         out: Tensor = self.token_embedding(input_ids) + self.position_embedding(positions)
         return out
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, bias)
+        return x
 
 
 class _Layer(nn.Module):
@@ -103,11 +113,11 @@ class _Layer(nn.Module):
 class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.split = (heads, width // heads)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], *self.split).transpose(1, 2)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         queries, keys, values = (self._split(layer(x)) for layer in (self.q_proj, self.k_proj, self.v_proj))

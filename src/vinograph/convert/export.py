@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import openvino as ov
 import torch
+from openvino import opset13 as opset
+from openvino._offline_transformations import compress_model_transformation
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from vinograph.bundle import Component, Tensor
 
+_MODEL_NAME = "vinograph"
 _TORCH_TYPES = {"f32": torch.float32, "i64": torch.int64}
 
 
@@ -40,11 +48,20 @@ def export(graph: Graph, file: Path, weights: str) -> Component:
     """
     examples = tuple(_example(tensor, graph.sizes) for tensor in graph.inputs.values())
     shapes = [_partial_shape(tensor) for tensor in graph.inputs.values()]
-    with torch.inference_mode(False), torch.no_grad():
-        model = ov.convert_model(graph.module.eval(), example_input=examples, input=shapes)
+    with torch.no_grad(), warnings.catch_warnings():
+        # OpenVINO's own way in still goes through torch.jit, which PyTorch calls deprecated.
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        # Tracing once is enough: nothing here is random, and tests compare the result at other sizes.
+        traced = TorchScriptPythonDecoder(
+            graph.module.eval(), example_input=examples, trace_kwargs={"check_trace": False}
+        )
+        model = ov.convert_model(traced, input=shapes)
     _name_ports(model, graph)
+    if weights == "f16":
+        _halve(model)
     _name_nodes(model)
-    ov.save_model(model, file, compress_to_fp16=weights == "f16")
+    ov.save_model(model, file, compress_to_fp16=False)
+    _check_written(file)
     return Component(file.name, graph.inputs, graph.outputs, weights, graph.f16_safe)
 
 
@@ -59,18 +76,61 @@ def _partial_shape(tensor: Tensor) -> ov.PartialShape:
 
 def _name_ports(model: ov.Model, graph: Graph) -> None:
     """Give inputs and outputs the declared names, and check that they have the declared shapes and types."""
-    for ports, declared in ((model.inputs, graph.inputs), (model.outputs, graph.outputs)):
+    inputs, outputs = model.inputs, model.outputs
+    for ports, declared in ((inputs, graph.inputs), (outputs, graph.outputs)):
         if len(ports) != len(declared):
             raise RuntimeError(f"the exported graph has {len(ports)} ports where {list(declared)} are declared")
         for port, (name, tensor) in zip(ports, declared.items(), strict=True):
-            shape, expected = port.get_partial_shape(), _partial_shape(tensor)
-            if not shape.compatible(expected) or port.get_element_type().get_type_name() != tensor.dtype:
+            if not _as_declared(port, tensor, exactly=ports is inputs):
                 raise RuntimeError(f"{name} came out as {port}, declared as {tensor}")
-            if port in model.inputs and shape != expected:
-                raise RuntimeError(f"{name} came out as {port}, declared as {tensor}")
+            port.get_tensor().set_names({name})
+
+
+def _as_declared(port: ov.Output, tensor: Tensor, exactly: bool) -> bool:
+    """Whether a port has the declared type, rank and fixed dimensions; an output's may be less known."""
+    shape = port.get_partial_shape()
+    if port.get_element_type().get_type_name() != tensor.dtype or len(shape) != len(tensor.shape):
+        return False
+    pairs = zip(shape, tensor.shape, strict=True)
+    return all((dim.is_dynamic and (isinstance(size, str) or not exactly)) or dim == size for dim, size in pairs)
+
+
+def _halve(model: ov.Model) -> None:
+    """Store matrices in f16. Vectors stay in f32: they weigh nothing, and some would be ruined.
+
+    The time's embedding multiplies times of up to 10000 by a table of frequencies, whose rounding to f16 would turn the
+    angles by several radians.
+    """
+    vectors = {
+        node.get_friendly_name(): node.data.copy()
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant"
+        and node.get_output_element_type(0) == ov.Type.f32
+        and sum(size > 1 for size in node.shape) < 2
+    }
+    compress_model_transformation(model)
+    for node in model.get_ops():
+        name = node.get_friendly_name()
+        if node.get_type_name() == "Convert" and name in vectors:
+            for user in node.output(0).get_target_inputs():
+                user.replace_source_output(opset.constant(vectors[name]).output(0))
 
 
 def _name_nodes(model: ov.Model) -> None:
-    """Number the nodes: OpenVINO's own names count all nodes that the process ever made."""
+    """Number the nodes: OpenVINO's own names count all nodes that the process ever made. Inner tensors go nameless."""
+    model.set_friendly_name(_MODEL_NAME)
     for index, node in enumerate(model.get_ordered_ops()):
-        node.set_friendly_name(f"{node.get_type_name()}_{index}")
+        kind = node.get_type_name()
+        node.set_friendly_name(f"{kind}_{index}")
+        for output in node.outputs():
+            users = [user.get_node().get_type_name() for user in output.get_target_inputs()]
+            if kind not in ("Parameter", "Result") and "Result" not in users:
+                output.get_tensor().set_names(set())
+
+
+def _check_written(file: Path) -> None:
+    """Compare the files with each other: OpenVINO's writer doesn't say when the disk is full."""
+    xml = file.read_text(encoding="utf-8")
+    ends = [int(offset) + int(size) for offset, size in re.findall(r' offset="(\d+)" size="(\d+)"', xml)]
+    if not xml.rstrip().endswith("</net>") or file.with_suffix(".bin").stat().st_size < max(ends, default=0):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))

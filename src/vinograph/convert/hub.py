@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub as hf
 from huggingface_hub import errors as hf_errors
 
-from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint
+from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, list_files
 from vinograph.errors import ModelError
 
 # What any of our families may need; a cache without even the index can't say which.
@@ -68,7 +68,14 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
         raise _UnreachableError from error
     except Exception as error:
         # The HTTP client's own exceptions (httpx or requests, by version) share no public base.
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"):
+        if type(error).__module__.partition(".")[0] in (
+            "httpx",
+            "httpx2",
+            "httpcore",
+            "httpcore2",
+            "requests",
+            "urllib3",
+        ):
             raise _UnreachableError from error
         raise
 
@@ -82,5 +89,4 @@ def _cached(repository: str, revision: str | None, reason: Exception) -> Checkpo
             f"{repository} is not in this machine's cache, not even its {INDEX_FILE}, and the hub can't be reached "
             f"({reason.__cause__}). Online, fetch it with: hf download {repository}{wanted} --include {_PATTERNS}"
         ) from error
-    listing = frozenset(p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file())
-    return Checkpoint(repository, snapshot, listing, snapshot.name, is_hub=True)
+    return Checkpoint(repository, snapshot, list_files(snapshot), snapshot.name, is_hub=True)

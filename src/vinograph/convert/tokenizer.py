@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from vinograph.bundle import TokenizerFile
 from vinograph.errors import DamagedModelError
 
-FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+_FAST, _SLOW = ("tokenizer.json",), ("vocab.json", "merges.txt")
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def files_of(listing: Collection[str]) -> list[str]:
+    """The files among ``listing`` that a tokenizer is read from, or the names of those that it should have."""
+    known = [name for name in (*_FAST, *_SLOW, *_SETTINGS) if name in listing]
+    return known if "tokenizer.json" in known else [*_SLOW, *(name for name in known if name in _SETTINGS)]
 
 
 def write_tokenizer(folder: Path, file: Path, text_length: int) -> TokenizerFile:

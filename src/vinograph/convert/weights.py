@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import struct
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +28,20 @@ if TYPE_CHECKING:
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 _LONGEST_HEADER = 100_000_000
-_ITEM_SIZES: Mapping[str, int] = MappingProxyType(
-    {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "F64": "<f8",
+        "F32": "<f4",
+        "F16": "<f2",
+        "I64": "<i8",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "|i1",
+        "U8": "|u1",
+        "BOOL": "|b1",
+    }
 )
+_ITEM_SIZES = {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2}
 
 
 @dataclass(frozen=True)
@@ -48,34 +61,30 @@ class TensorRecord:
         return math.prod(self.shape)
 
 
-def weight_files(listing: Collection[str], folder: str, origin: str) -> list[str]:
-    """The files among ``listing`` that hold the weights of the component in ``folder`` ("" for the top).
+def choose_weights(listing: Collection[str], stem: str, origin: str) -> str:
+    """The file among ``listing`` that holds the weights of a component, or the index of sharded ones.
 
-    Those in full precision where they are there, else the fp16 variant. For sharded weights the first name is the
-    index, and the shards are what :func:`shards` finds in it.
+    Those in full precision where they are there, else the fp16 variant, else the only safetensors file under another
+    name. Where there is none, the name that it should have.
 
     Raises:
-        ModelError: there are none, or only pickled ones.
+        ModelError: there are only pickled ones.
     """
-    prefix = f"{folder}/" if folder else ""
-    inside = {name.removeprefix(prefix) for name in listing if name.startswith(prefix)}
-    inside = {name for name in inside if "/" not in name}
-    for stem in ("diffusion_pytorch_model", "model"):
-        for variant in ("", ".fp16"):
-            whole, index = f"{stem}{variant}.safetensors", f"{stem}{variant}.safetensors.index.json"
-            for name in (whole, index, f"{stem}.safetensors.index{variant}.json"):
-                if name in inside:
-                    return [prefix + name]
-    others = sorted(name for name in inside if name.endswith(".safetensors"))
+    for variant in ("", ".fp16"):
+        whole = f"{stem}{variant}.safetensors"
+        for name in (whole, f"{whole}.index.json", f"{stem}.safetensors.index{variant}.json"):
+            if name in listing:
+                return name
+    others = sorted(name for name in listing if name.endswith(".safetensors"))
     if len(others) == 1:
-        return [prefix + others[0]]
-    pickles = sorted(prefix + name for name in inside if name.endswith(PICKLES))
-    if pickles:
+        return others[0]
+    pickles = sorted(name for name in listing if name.endswith(PICKLES))
+    if pickles and not others:
         raise ModelError(
-            f"{origin} has its weights in {', '.join(pickles)}, which are pickled: loading them could run any code. "
+            f"{origin} has its weights in {', '.join(pickles)}, pickled: loading them could run any code. "
             "Vinograph reads safetensors only; convert them first, or find a repository that has them"
         )
-    raise ModelError(f"{origin} has no weights for {folder or 'this component'}: no {prefix}*.safetensors")
+    return f"{stem}.safetensors"
 
 
 def shards(index: Path) -> list[str]:
@@ -227,24 +236,62 @@ def check(module: nn.Module, records: Mapping[str, TensorRecord], origin: Path, 
             raise DamagedModelError(f"{records[name].file} has the tensor {name}, which the model has no place for")
 
 
-def load(module: nn.Module, records: Mapping[str, TensorRecord]) -> None:
-    """Give ``module`` (on the meta device, already checked) the tensors: mapped where they are f32, else widened."""
-    wanted = module.state_dict()
-    state = {name: read_tensor(records[name]) for name in wanted if name in records}
-    module.load_state_dict(state, strict=False, assign=True)
+def load(module: nn.Module, tensors: Mapping[str, TensorRecord | torch.Tensor]) -> None:
+    """Give ``module`` (on the meta device, already checked) the tensors, in f32: mapped where the file has that."""
+    import torch
+
+    state = {}
+    for name, value in module.state_dict().items():
+        found = tensors.get(name)
+        if isinstance(found, TensorRecord):
+            found = read_tensor(found)
+        if found is None:
+            found = torch.zeros(value.shape)
+        state[name] = found.to(torch.float32 if value.is_floating_point() else torch.int64)
+    module.load_state_dict(state, assign=True)
     module.requires_grad_(False)
 
 
-def read_tensor(record: TensorRecord) -> torch.Tensor:
-    """One tensor: floats in f32, integers in i64. f32 stays in the file, mapped, until it is used."""
+def read_pickle(file: Path, key: str) -> dict[str, torch.Tensor]:
+    """The tensors under ``key`` of a file that PyTorch pickled, named by the user; nothing but tensors is unpickled.
+
+    Raises:
+        ModelError: it holds more than tensors, or nothing under that key.
+        DamagedModelError: it can't be read.
+    """
     import torch
 
-    kinds = {"BF16": "<i2", "BOOL": "|b1"}
-    kind = kinds.get(record.dtype, f"<{record.dtype[0].lower()}{_ITEM_SIZES[record.dtype]}")
+    try:
+        # Mapping keeps the rest of a large file out of memory; older files, which are no archives, can't be mapped.
+        contents = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{file} holds more than tensors, or no tensors at all, and is not read: {error}") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise DamagedModelError(f"{file} is damaged: {error}") from error
+    state = contents.get(key) if isinstance(contents, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(each, torch.Tensor) for each in state.values()):
+        raise ModelError(f"{file} has no tensors under {key!r}, where the image encoder's are published")
+    return state
+
+
+def records_of(state: Mapping[str, torch.Tensor], file: Path) -> dict[str, TensorRecord]:
+    """What :func:`check` wants to know of tensors that are in memory."""
+    import torch
+
+    kinds = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    return {
+        name: TensorRecord(file, name, kinds.get(each.dtype, "I64"), tuple(each.shape), 0, 0)
+        for name, each in state.items()
+    }
+
+
+def read_tensor(record: TensorRecord) -> torch.Tensor:
+    """One tensor in its own type, mapped from the file."""
+    import torch
+
     if record.size == 0:
         return torch.zeros(record.shape)
+    kind = "<i2" if record.dtype == "BF16" else _NUMPY_TYPES[record.dtype]
     mapped = np.memmap(record.file, kind, mode="c", offset=record.begin, shape=record.shape or (1,))
     tensor = torch.from_numpy(mapped).reshape(record.shape)
-    if record.dtype == "BF16":
-        tensor = tensor.view(torch.bfloat16)
-    return tensor.to(torch.float32 if record.dtype in ("F64", "F32", "F16", "BF16") else torch.int64)
+    return tensor.view(torch.bfloat16) if record.dtype == "BF16" else tensor

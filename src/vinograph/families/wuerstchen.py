@@ -144,18 +144,19 @@ def _prior_text(parts: Parts, request: Request, guided: bool, drawing: Drawing) 
 
 
 def _decoder_text(parts: Parts, request: Request, count: int, guided: bool, drawing: Drawing) -> _DecoderCondition:
-    """The decoder's text for ``count`` pictures."""
-    prompts = list(request.prompt or ("",))
-    if count % len(prompts):
-        raise RequestError(f"{len(prompts)} prompts were given for {count} image embeddings; give one, or one for each")
+    """The decoder's text for ``count`` pictures: one row a picture, then the unconditional rows under guidance."""
+    texts = list(request.prompt or ("",))
+    if count % len(texts):
+        raise RequestError(f"{len(texts)} prompts were given for {count} image embeddings; give one, or one for each")
     if "decoder_text" not in parts.sessions:
         return _DecoderCondition({}, count)
+    rows = np.repeat(np.arange(len(texts)), count // len(texts))
     if guided:
-        negative = list(request.negative_prompt or ("",) * len(prompts))
-        prompts += negative
-    told = parts.sessions["decoder_text"]({"hidden_states": _tokens(parts, "", prompts, drawing)})
-    each = count * (2 if guided else 1) // len(prompts)
-    return _DecoderCondition({name: np.repeat(value, each, axis=0) for name, value in told.items()}, count)
+        negative = request.negative_prompt or ("",)
+        rows = np.concatenate([rows, len(texts) + np.repeat(np.arange(len(negative)), count // len(negative))])
+        texts += negative
+    told = parts.sessions["decoder_text"]({"hidden_states": _tokens(parts, "", texts, drawing)})
+    return _DecoderCondition({name: value[rows] for name, value in told.items()}, count)
 
 
 def _denoise(
@@ -174,9 +175,17 @@ def _denoise(
             fresh = sampling.noise.normal(latents.shape)
             latents = sampling.sampler.step(latents, predicted, now, following, fresh)
         if sampling.callback is not None:
-            latents = (sampling.callback(index, now, {"latents": latents}) or {}).get("latents", latents)
+            latents = _called_back(sampling.callback, index, now, latents)
         yield Step(stage, index + 1, total, partial(show, clean))
     return latents
+
+
+def _called_back(callback: Callable[..., Any], index: int, now: np.float32, latents: Array) -> Array:
+    """The latents that ``callback`` returns, or those that it was given."""
+    returned = np.asarray((callback(index, now, {"latents": latents}) or {}).get("latents", latents), np.float32)
+    if returned.shape != latents.shape:
+        raise RequestError(f"the callback returned latents of shape {returned.shape}; {latents.shape} are wanted")
+    return returned
 
 
 def _guided_session(session: Callable[..., dict[str, Array]], constant: Mapping[str, Array], scale: float) -> Predict:

@@ -73,9 +73,7 @@ class ImageEncoderConfig:
 
     def __post_init__(self) -> None:
         stride = STEM_STRIDE * prod(stage.stride for stage in self.stages)
-        require(
-            stride == STRIDE, f"the strides of stem and stages multiply to {stride}; they must to {STRIDE}"
-        )
+        require(stride == STRIDE, f"the strides of stem and stages multiply to {stride}; they must to {STRIDE}")
 
 
 def _convolution(

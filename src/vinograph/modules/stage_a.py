@@ -128,9 +128,7 @@ class StageA(nn.Module):
         down: list[nn.Module] = [MixingBlock(widths[0])]
         for finer, coarser in pairwise(widths):
             down += [nn.Conv2d(finer, coarser, kernel_size=4, stride=2, padding=1), MixingBlock(coarser)]
-        down.append(
-            nn.Sequential(nn.Conv2d(widths[-1], latents, kernel_size=1, bias=False), nn.BatchNorm2d(latents))
-        )
+        down.append(nn.Sequential(nn.Conv2d(widths[-1], latents, kernel_size=1, bias=False), nn.BatchNorm2d(latents)))
         self.down_blocks = nn.Sequential(*down)
 
         self.vquantizer = Codebook(config.num_vq_embeddings, latents)

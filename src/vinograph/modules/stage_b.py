@@ -178,7 +178,8 @@ class StageB(nn.Module):
     def resized_embeddings(self, effnet: Tensor, height: int, width: int) -> list[Tensor | None]:
         """`effnet` on the grid of each level, or None where the level doesn't see it.
 
-        It doesn't depend on the noised latents or the time, so a sampler needs it once per picture.
+        It doesn't depend on the noised latents or the time, so a sampler needs it once per picture. Export `predict`
+        rather than `forward`: OpenVINO 2026.4 converts this resize to one with other results.
         `height` and `width` are those of the latents.
         """
         rows, columns = height // self.config.patch_size, width // self.config.patch_size

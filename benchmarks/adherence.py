@@ -1,0 +1,119 @@
+"""Does a picture-book model draw what it was asked? The figures and the sheets of docs/storybook.md.
+
+    python benchmarks/adherence.py storybook-wuerstchen --prompts 500 [--precision f32] [--sheets docs/pictures]
+
+*Mean* is the share of asked attributes that the probe finds, *whole* the share of prompts with every one of them. The
+prompts describe scenes whose combination of attributes no model was trained on. Reconstructions are of rendered
+scenes that no model has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.probe import adherence, predict
+from training.world import ATTRIBUTES, Scene, full_caption, render, sample, sheet, stated
+from vinograph import Pipeline
+from vinograph.images import psnr
+
+Pictures = NDArray[np.uint8]
+_BATCH = 10
+
+
+def heldout(count: int, seed: int = 2024) -> list[tuple[Scene, str]]:
+    """Scenes of held-out combinations, each with a caption that states all six attributes."""
+    rng = random.Random(seed)
+    scenes = [sample(rng, "heldout") for _ in range(count)]
+    return [(scene, full_caption(scene, rng)) for scene in scenes]
+
+
+def draw(pipe: Pipeline, prompts: Sequence[str], **options: Any) -> Pictures:
+    """One picture for each prompt, [n, 256, 256, 3]; picture i has seed i."""
+    drawn = []
+    for start in range(0, len(prompts), _BATCH):
+        result = pipe(list(prompts[start : start + _BATCH]), seed=start, output_type="np", **options)
+        drawn.append((np.asarray(result.images) * 255).round().astype(np.uint8))
+        print(f"\rdrawn {start + len(drawn[-1])} of {len(prompts)}", end="", flush=True)
+    print()
+    return np.concatenate(drawn)
+
+
+def measure_drawing(pipe: Pipeline, count: int, **options: Any) -> tuple[dict[str, Any], Pictures, list[str]]:
+    """Adherence on ``count`` held-out prompts, the pictures, and their prompts."""
+    asked = heldout(count)
+    start = time.perf_counter()
+    pictures = draw(pipe, [text for _, text in asked], **options)
+    taken = time.perf_counter() - start
+    mean, whole, counts = adherence(predict(pictures), [stated(text) for _, text in asked])
+    attributes = {name: found / total for name, (found, total) in counts.items()}
+    figures = {"prompts": count, "mean": mean, "whole": whole, "attributes": attributes, "seconds": taken / count}
+    return figures, pictures, [text for _, text in asked]
+
+
+def measure_reconstruction(pipe: Pipeline, count: int) -> tuple[dict[str, Any], list[Pictures]]:
+    """How much of unseen scenes is kept, and originals and reconstructions in turn."""
+    rng = random.Random(77)
+    kept, decibels, pairs, originals = [], [], [], []
+    for index in range(count):
+        scene = sample(rng, "heldout")
+        original = render(scene, 900_000 + index)
+        result = pipe.reconstruct(original, seed=index, output_type="np")
+        again = (np.asarray(result.images[0]) * 255).round().astype(np.uint8)
+        decibels.append(psnr(original / 255, again / 255))
+        kept.append(again)
+        originals.append([str(value) for value in (getattr(scene, name) for name in ATTRIBUTES)])
+        pairs += [original, again]
+    wanted = [dict(zip(ATTRIBUTES, values, strict=True)) for values in originals]
+    mean, whole, _ = adherence(predict(np.stack(kept)), wanted)
+    return {"scenes": count, "mean": mean, "whole": whole, "psnr": float(np.median(decibels))}, pairs
+
+
+def write_sheets(folder: Path, pictures: Pictures, prompts: Sequence[str], pairs: Sequence[Pictures]) -> None:
+    """The three sheets of the page: drawn, rendered, and reconstructions beside their originals."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet(list(pictures[:64])).save(folder / "storybook-drawn.webp", quality=90)
+    rows = [f"| {i // 8 + 1}, {i % 8 + 1} | {text} |" for i, text in enumerate(prompts[:64])]
+    (folder / "storybook-drawn.md").write_text(
+        "# The prompts of the drawn sheet\n\n| row, column | prompt |\n| --- | --- |\n" + "\n".join(rows) + "\n",
+        encoding="utf-8",
+    )
+    rng = random.Random(5)
+    renders = [render(sample(rng, "train"), 700_000 + i) for i in range(64)]
+    sheet(renders).save(folder / "storybook-rendered.webp", quality=90)
+    if pairs:
+        sheet(list(pairs[:32])).save(folder / "storybook-reconstructed.webp", quality=90)
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument("--scenes", type=int, default=100, help="scenes to reconstruct")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an argument of the call")
+    parser.add_argument("--sheets", type=Path, help="a folder for the contact sheets")
+    arguments = parser.parse_args()
+    pipe = Pipeline.from_pretrained(arguments.model, precision=arguments.precision)
+    options = {name: json.loads(text) for name, _, text in (each.partition("=") for each in arguments.option)}
+    figures, pictures, prompts = measure_drawing(pipe, arguments.prompts, **options)
+    print(json.dumps({"drawn": figures}, indent=2))
+    pairs: list[Pictures] = []
+    if arguments.scenes and "image_encoder" in pipe.bundle.manifest.components:
+        figures, pairs = measure_reconstruction(pipe, arguments.scenes)
+        print(json.dumps({"reconstructed": figures}, indent=2))
+    if arguments.sheets:
+        write_sheets(arguments.sheets, pictures, prompts, pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""``convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from vinograph.cli import output, progress
+from vinograph.cli.options import AsJson
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a checkpoint's directory, or a hub id")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="the directory to write")],
+    prior: Annotated[
+        str | None, typer.Option("--prior", metavar="SOURCE", help="Würstchen: another prior than the source's")
+    ] = None,
+    tiny_vae: Annotated[
+        str | None, typer.Option("--tiny-vae", metavar="SOURCE", help="a tiny VAE to hold beside the model's own")
+    ] = None,
+    image_encoder: Annotated[
+        Path | None, typer.Option("--image-encoder", metavar="FILE", help="Würstchen: the image encoder's weights")
+    ] = None,
+    weights: Annotated[str, typer.Option("--weights", metavar="W", help="how weights are stored: f16 or f32")] = "f16",
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="R", help="a branch, tag or commit of a hub repository")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a bundle that is there, once the new one is whole")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a published checkpoint to a bundle.
+
+    This takes PyTorch: pip install "vinograph[convert]". Stopped at any moment, the same command goes on from there.
+    """
+    from vinograph.convert import convert as run
+
+    with progress.things("converting") as show:
+        written = run(
+            source,
+            bundle,
+            prior=prior,
+            tiny_vae=tiny_vae,
+            image_encoder=image_encoder,
+            weights=cast("Any", weights),  # checked there
+            revision=revision,
+            overwrite=overwrite,
+            progress=show,
+        )
+    manifest = written.manifest
+    if as_json:
+        output.print_json(
+            {
+                "path": str(written.path),
+                "name": manifest.name,
+                "family": manifest.family,
+                "size": written.size,
+                "components": list(manifest.components),
+            }
+        )
+        return
+    output.say(f"{written.path}  {manifest.name}, {manifest.family}, {output.size(written.size)}")
+    output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")

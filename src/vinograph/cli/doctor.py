@@ -1,0 +1,191 @@
+"""``doctor``: what this machine and this installation can do, and what is wrong with them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vinograph import __version__, catalog
+from vinograph.bundle import Bundle
+from vinograph.cli import output
+from vinograph.cli.options import DEFAULT_MODEL, AsJson
+from vinograph.errors import VinographError
+
+PACKAGES = ("openvino", "numpy", "pillow", "tokenizers", "huggingface_hub", "filelock", "typer", "rich")
+EXTRAS: Mapping[str, tuple[str, ...]] = {"convert": ("torch", "transformers")}
+_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
+_LITTLE_MEMORY = 2e9
+_LITTLE_DISK = 1e9
+
+
+class _Bytes(int):
+    """A number in JSON, "3.2 MB" to people."""
+
+    def __str__(self) -> str:
+        return output.size(int(self))
+
+
+@dataclass
+class Findings:
+    """What was found: facts by name, warnings (works, but…), and problems (broken) with their exit codes."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first problem; 0 where there is none."""
+        return self.problems[0][1] if self.problems else 0
+
+
+def doctor(
+    draw: Annotated[bool, typer.Option("--draw", help="draw a picture with the default model too")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look over this machine and this installation.
+
+    Warnings leave the exit code at 0; something broken ends it with that error's own: 4 for a damaged model.
+    """
+    found = Findings()
+    _look_at_machine(found)
+    _look_at_packages(found)
+    _look_at_devices(found)
+    _look_at_models(found)
+    if draw:
+        _try_drawing(found)
+    _show(found, as_json=as_json)
+    raise typer.Exit(found.exit_code)
+
+
+def _show(found: Findings, *, as_json: bool) -> None:
+    problems = [text for text, _ in found.problems]
+    if as_json:
+        output.print_json({**found.facts, "warnings": found.warnings, "problems": problems})
+    else:
+        output.table([], [[name.replace("_", " "), _text(value)] for name, value in found.facts.items()])
+    for warning in found.warnings:
+        output.warn(warning)
+    for problem in problems:
+        output.note(f"problem: {problem}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name}: {_text(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _look_at_machine(found: Findings) -> None:
+    from vinograph import runtime
+
+    found.facts["vinograph"] = __version__
+    found.facts["python"] = platform.python_version()
+    found.facts["platform"] = platform.platform()
+    found.facts["processor_features"] = _processor_features()
+    found.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": runtime.cpu_count()}
+    available = _Bytes(runtime.memory_available())
+    found.facts["memory"] = {"total": _Bytes(_memory_total()), "available": available}
+    if 0 < available < _LITTLE_MEMORY:
+        found.warnings.append(f"only {available} of memory are free: large models will not fit")
+    free = _Bytes(shutil.disk_usage(Path.cwd()).free)
+    found.facts["disk_free_here"] = free
+    if free < _LITTLE_DISK:
+        found.warnings.append(f"only {free} are free on the disk of {Path.cwd()}")
+
+
+def _processor_features() -> list[str]:
+    """The vector and matrix instructions that matter to speed, where the system lists them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return [each for each in _FEATURES if each in flags]
+
+
+def _memory_total() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _look_at_packages(found: Findings) -> None:
+    found.facts["packages"] = {name: _version(name) or "missing" for name in PACKAGES}
+    for name, version in found.facts["packages"].items():
+        if version == "missing":
+            found.problems.append((f"the package {name} is missing: pip install vinograph", 1))
+    found.facts["extras"] = {name: _extra(name, packages) for name, packages in EXTRAS.items()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _extra(name: str, packages: tuple[str, ...]) -> str:
+    there = {each: _version(each) for each in packages}
+    missing = [each for each, version in there.items() if version is None]
+    if missing:
+        return f'not installed ({", ".join(missing)} missing): pip install "vinograph[{name}]"'
+    return ", ".join(f"{each} {version}" for each, version in there.items())
+
+
+def _look_at_devices(found: Findings) -> None:
+    from vinograph import runtime
+
+    there = runtime.devices()
+    found.facts["devices"] = {each.id: f"{each.name} ({', '.join(each.precisions)})" for each in there}
+    if not there:
+        found.problems.append(("OpenVINO finds no device on this machine", 1))
+
+
+def _look_at_models(found: Findings) -> None:
+    states = {}
+    for path in catalog.embedded():
+        states[path.name] = _state(path, found, thorough=True)
+    for path in catalog.found():
+        states[str(path)] = _state(path, found, thorough=False)
+    found.facts["models"] = states
+    if not catalog.embedded():
+        found.warnings.append("no model is embedded in this installation: name one with --model")
+
+
+def _state(path: Path, found: Findings, *, thorough: bool) -> str:
+    """Whether a bundle is whole: by the sizes of its files or, thoroughly, by their hashes."""
+    try:
+        bundle = Bundle.open(path)
+        if thorough:
+            list(bundle.verify())
+    except VinographError as error:
+        found.problems.append((str(error), error.exit_code))
+        return "damaged"
+    return f"whole, {output.size(bundle.size)}"
+
+
+def _try_drawing(found: Findings) -> None:
+    from vinograph.pipeline import Pipeline
+
+    start = time.perf_counter()
+    try:
+        picture = Pipeline.from_pretrained(DEFAULT_MODEL)("a red house on a snowy hill", seed=7).images[0]
+    except VinographError as error:
+        found.problems.append((f"drawing failed: {error}", error.exit_code))
+        return
+    found.facts["drawing"] = f"{picture.width}x{picture.height} in {time.perf_counter() - start:.1f} s"
+    if all(low == high for low, high in picture.getextrema()):
+        found.problems.append((f"{DEFAULT_MODEL} drew a picture of one colour", 1))

@@ -1,0 +1,149 @@
+"""``generate`` and ``reconstruct``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vinograph.cli import options, output, progress
+from vinograph.cli.options import AS_JSON, DEVICE, MODEL, PRECISION, SEED, SIZE, DrawingCommand, Option
+from vinograph.errors import RequestError
+from vinograph.families import Step
+from vinograph.images import WRITABLE, check_output, save
+
+if TYPE_CHECKING:
+    from vinograph.pipeline import Pipeline, Result
+
+_OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
+_NOT_ARGUMENTS = ("prompt", "picture", "model", "output", "device", "precision", "no_metadata", AS_JSON.name)
+
+
+def generate(told: Mapping[str, Any]) -> None:
+    """Draw pictures from a text.
+
+    With --image they start from a picture. A PNG carries its request, seed, model and versions.
+    """
+    count = options.count_of(told)
+    files = _numbered(Path(told["output"]), count)
+    for file in files:
+        check_output(file)
+    pipe = _open(told)
+    result = _draw(pipe, "generate", told["prompt"], options.arguments(pipe, "generate", _optional(told)))
+    for index, (picture, file) in enumerate(zip(result.images, files, strict=True)):
+        save(picture, file, None if told["no_metadata"] else result.metadata(index))
+    _report(result, files, told)
+
+
+def reconstruct(told: Mapping[str, Any]) -> None:
+    """Encode a picture and decode it again.
+
+    Says what that costs: the PSNR, and how much smaller the encoded picture is.
+    """
+    file = Path(told["output"])
+    check_output(file)
+    pipe = _open(told)
+    if "reconstruct" not in pipe.calls:
+        family, name = pipe.bundle.manifest.family, pipe.bundle.manifest.name
+        raise RequestError(f"{name} can't reconstruct: models of the family {family} do {', '.join(pipe.calls)}")
+    result = _draw(pipe, "reconstruct", told["picture"], options.arguments(pipe, "reconstruct", _optional(told)))
+    save(result.images[0], file)
+    _report(result, [file], told)
+
+
+def _draw(pipe: Pipeline, call: str, subject: str, arguments: Mapping[str, Any]) -> Result:
+    """Make ``call`` of ``subject``, showing its steps; an interruption stops the work after the step under way."""
+    result = None
+    with progress.stages() as show, closing(pipe.stream(subject, call=call, **arguments)) as steps:
+        for each in steps:
+            if isinstance(each, Step):
+                show(each.stage, each.index, each.total)
+            else:
+                result = each
+    assert result is not None
+    return result
+
+
+def _open(told: Mapping[str, Any]) -> Pipeline:
+    from vinograph.pipeline import Pipeline  # and with it OpenVINO, which --help has no use for
+
+    device, precision = options.per_component(told["device"]), options.per_component(told["precision"])
+    return Pipeline.from_pretrained(told["model"], device=device, precision=precision)
+
+
+def _optional(told: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: value for name, value in told.items() if name not in _NOT_ARGUMENTS}
+
+
+def _numbered(file: Path, count: int) -> list[Path]:
+    """``file``, or for more pictures than one a-1.png, a-2.png, …"""
+    if count == 1:
+        return [file]
+    return [file.with_name(f"{file.stem}-{index}{file.suffix}") for index in range(1, count + 1)]
+
+
+def _report(result: Result, files: list[Path], told: Mapping[str, Any]) -> None:
+    for warning in result.warnings:
+        output.warn(warning)
+    seeds = result.seeds or ()
+    if told[AS_JSON.name]:
+        output.print_json(
+            {
+                "model": result.model,
+                "images": [{"file": str(file), "seed": seed} for file, seed in zip(files, seeds, strict=True)],
+                "request": result.request.record(),
+                "seconds": result.timings,
+                "devices": result.devices,
+                "report": result.report,
+                "warnings": result.warnings,
+            }
+        )
+        return
+    for file, seed in zip(files, seeds, strict=True):
+        output.say(f"{file}  seed {seed}")
+    for name, value in result.report.items():
+        output.say(_MEASURES.get(name, f"{name} {{:g}}").format(value))
+    output.say(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items()))
+
+
+_MEASURES = {
+    "psnr": "PSNR {:.2f} dB",
+    "spatial_compression": "{:.1f} times smaller in each direction",
+    "values_compression": "{:.0f} times fewer values",
+}
+
+GENERATE = DrawingCommand(
+    "generate",
+    Option("prompt", "PROMPT", "what to draw; an empty text draws the model's unconditional picture"),
+    [
+        MODEL,
+        Option("output", "FILE", _OUTPUT, "picture.png"),
+        SIZE,
+        Option("steps", "N", "denoising steps of the stage that follows the text; default: the model's own"),
+        Option("guidance_scale", "G", "guidance scale of that stage; 1 and below turn guidance off"),
+        Option("negative_prompt", "T", "what to keep away from, under guidance"),
+        SEED,
+        Option("count", "N", "pictures to draw; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
+        Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
+        Option("strength", "X", "how far to leave that picture behind, above 0 and up to 1"),
+        DEVICE,
+        PRECISION,
+        Option("no_metadata", None, "leave request, seed, model and versions out of the PNG"),
+    ],
+    generate,
+)
+
+RECONSTRUCT = DrawingCommand(
+    "reconstruct",
+    Option("picture", "IMAGE", "a PNG, JPEG or WebP picture"),
+    [
+        MODEL,
+        Option("output", "FILE", _OUTPUT, "reconstruction.png"),
+        SIZE,
+        SEED,
+        DEVICE,
+        PRECISION,
+    ],
+    reconstruct,
+)

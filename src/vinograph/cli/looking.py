@@ -1,0 +1,133 @@
+"""Commands that only look: ``inspect``, ``verify``, ``models`` and ``devices``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vinograph import catalog
+from vinograph.bundle import Bundle, Component, Tensor
+from vinograph.cli import output, progress
+from vinograph.cli.options import AsJson
+from vinograph.errors import VinographError
+
+Reference = Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle's directory, or a model's name")]
+
+
+def inspect(bundle: Reference, as_json: AsJson = False) -> None:
+    """Say what a bundle is made of.
+
+    Its family, source and licence, its components with their inputs and outputs, its defaults and limits.
+    """
+    opened = catalog.find(bundle)
+    if as_json:
+        output.print_json({"path": str(opened.path), "size": opened.size, **json.loads(opened.manifest.to_json())})
+        return
+    output.table([], _summary(opened))
+    output.say("")
+    rows = [_component_row(opened, name, each) for name, each in opened.manifest.components.items()]
+    output.table(["component", "weights", "size", "inputs", "outputs"], rows)
+    for name, each in opened.manifest.tokenizers.items():
+        output.say(f"{name}: {each.max_length} tokens")
+    for call, defaults in opened.manifest.defaults.items():
+        if defaults:
+            output.say(f"defaults of {call}: {_pairs(defaults)}")
+    output.say(f"limits: {_pairs(opened.manifest.limits)}")
+
+
+def verify(bundle: Reference, as_json: AsJson = False) -> None:
+    """Hash every file of a bundle.
+
+    A file that is not what conversion wrote ends it with exit code 4.
+    """
+    opened = catalog.find(bundle)
+    files, total = [], len(opened.manifest.files)
+    with progress.things("hashing") as show:
+        for name in opened.verify():
+            files.append(name)
+            show(name, len(files), total)
+    if as_json:
+        output.print_json({"path": str(opened.path), "files": files, "size": opened.size, "whole": True})
+        return
+    output.say(f"{opened.path} is whole: {len(files)} files, {output.size(opened.size)}")
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models that have a name.
+
+    Those are the embedded ones, and the bundles in the models folder: $VINOGRAPH_MODELS, or
+    ~/.local/share/vinograph/models.
+    """
+    places = {"embedded": catalog.embedded(), "models folder": catalog.found()}
+    records = [_model_record(path, place) for place, paths in places.items() for path in paths]
+    if as_json:
+        output.print_json({"models": records, "models_folder": str(catalog.models_folder())})
+        return
+    if records:
+        output.table(["name", "family", "size", "where", "path"], [_model_row(each) for each in records])
+    else:
+        output.say(f"there are none: no model is embedded, and {catalog.models_folder()} has no bundle")
+    for each in records:
+        if each["problem"]:
+            output.warn(str(each["problem"]))
+
+
+def devices(as_json: AsJson = False) -> None:
+    """List OpenVINO's devices on this machine."""
+    from vinograph import runtime
+
+    there = runtime.devices()
+    if as_json:
+        output.print_json({"devices": [dataclasses.asdict(each) for each in there]})
+        return
+    output.table(["device", "name", "precisions"], [[each.id, each.name, ", ".join(each.precisions)] for each in there])
+
+
+def _summary(bundle: Bundle) -> list[list[str]]:
+    manifest = bundle.manifest
+    revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
+    also = "".join(f", {name}: {each}" for name, each in manifest.source.also.items())
+    return [
+        ["name", manifest.name],
+        ["family", manifest.family],
+        ["path", str(bundle.path)],
+        ["source", f"{manifest.source.id}{revision}{also}"],
+        ["licence", manifest.source.licence or "not stated"],
+        ["size", f"{output.size(bundle.size)} in {len(manifest.files)} files"],
+        ["written by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
+        ["format", str(manifest.format_version)],
+    ]
+
+
+def _component_row(bundle: Bundle, name: str, component: Component) -> list[str]:
+    files = bundle.manifest.files
+    size = sum(files[each].size for each in (component.file, component.file.removesuffix(".xml") + ".bin"))
+    precision = component.weights if component.f16_safe else f"{component.weights} (no f16 arithmetic)"
+    return [name, precision, output.size(size), _tensors(component.inputs), _tensors(component.outputs)]
+
+
+def _tensors(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {each.dtype}[{','.join(map(str, each.shape))}]" for name, each in tensors.items())
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _model_record(path: Path, place: str) -> dict[str, Any]:
+    record: dict[str, Any] = {"name": path.name, "where": place, "path": str(path), "problem": None}
+    try:
+        bundle = Bundle.open(path)
+    except VinographError as error:
+        return {**record, "family": None, "size": None, "problem": str(error)}
+    return {**record, "family": bundle.manifest.family, "size": bundle.size}
+
+
+def _model_row(record: Mapping[str, Any]) -> list[str]:
+    size = "damaged" if record["problem"] else output.size(record["size"])
+    return [record["name"], record["family"] or "", size, record["where"], record["path"]]

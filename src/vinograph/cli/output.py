@@ -1,0 +1,66 @@
+"""What a command prints: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_NO_LIMIT = 10_000  # columns of what is piped: a table there is not folded
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """A warning, on standard error."""
+    note(f"warning: {text}")
+
+
+def say(text: str) -> None:
+    """A line of the result."""
+    print(text)
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """The result as one JSON object; what JSON has no number for (an infinite PSNR) is null."""
+    print(json.dumps(_finite(record), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table without lines; in a terminal it is folded to its width. An empty head shows none."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, width=None if terminal else _NO_LIMIT, highlight=False)
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
+    for name in head or [""] * len(rows[0]):
+        shown.add_column(Text(name), overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    with console.capture() as captured:
+        console.print(shown)
+    for line in captured.get().splitlines():
+        say(line if terminal else line.rstrip())
+
+
+def size(count: int) -> str:
+    """Bytes for people: 288 kB, 3.2 MB, 9.5 GB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{math.ceil(count / 1000)} kB"

@@ -1,0 +1,62 @@
+"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+Show = Callable[[str, int, int], None]
+"""Called with the name of a stage, and how many of how many steps of it are done."""
+
+_LINES = 6  # of plain text for a long stage
+
+
+def stages() -> AbstractContextManager[Show]:
+    """A function that shows a bar for each stage, for as long as the block lasts."""
+    return _bars(lambda stage: stage) if sys.stderr.isatty() else _lines(_LINES)
+
+
+def things(what: str) -> AbstractContextManager[Show]:
+    """The same for one list of things of different names: one bar, or a line for each."""
+    return _bars(lambda _: what) if sys.stderr.isatty() else _lines(sys.maxsize)
+
+
+@contextmanager
+def _lines(most: int) -> Iterator[Show]:
+    last = ""
+
+    def show(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        every, line = -(-total // most), f"{stage} {done}/{total}"
+        if (done == total or done % every == 0) and line != last:
+            print(line, file=sys.stderr, flush=True)
+        last = line
+
+    yield show
+
+
+@contextmanager
+def _bars(bar_of: Callable[[str], str]) -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        waiting = progress.add_task("getting ready", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            progress.update(waiting, visible=False)
+            bar = bar_of(stage)
+            if bar not in bars:
+                bars[bar] = progress.add_task(bar)
+            progress.update(bars[bar], description=stage if done < total else bar, completed=done, total=total)
+
+        yield show
+        progress.update(waiting, visible=False)

@@ -1,0 +1,155 @@
+"""Checkpoint -> bundle. With `modules` and training, the only code that needs PyTorch.
+
+A family's converter is one module here with one line in :data:`FAMILIES`. It has ``PIPELINES``, the class names in a
+model_index.json that are its own; ``OPTIONS``, which of :func:`convert`'s options it takes; and ``convert(job)``.
+Those modules import PyTorch only inside functions, so that what can be refused is refused at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from vinograph.bundle import Bundle, check_target
+from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, locate
+from vinograph.errors import ModelError, RequestError, ResourceError
+
+Progress = Callable[[str, int, int], None]
+
+FAMILIES: Mapping[str, str] = MappingProxyType({"wuerstchen": "vinograph.convert.wuerstchen"})
+WEIGHTS = ("f16", "f32")
+
+_EXTRA = ("torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One conversion. ``index`` is the checkpoint's model_index.json, ``options`` the family's that were given."""
+
+    checkpoint: Checkpoint
+    index: Mapping[str, Any]
+    target: Path
+    weights: str
+    overwrite: bool
+    options: Mapping[str, Any]
+    progress: Progress
+
+
+def convert(
+    source: str | Path,
+    target: Path,
+    *,
+    prior: str | None = None,
+    tiny_vae: str | None = None,
+    image_encoder: Path | None = None,
+    weights: Literal["f32", "f16"] = "f16",
+    revision: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Convert a published checkpoint to a bundle. Killed at any moment, the same call goes on where it stopped.
+
+    Args:
+        source: a directory in diffusers' layout, or a repository's id on the Hugging Face hub.
+        target: the bundle's directory.
+        prior: Würstchen: the prior's checkpoint, in place of the one that the source has or names.
+        tiny_vae: a tiny VAE's checkpoint, which no family takes yet.
+        image_encoder: Würstchen: the file with the image encoder's published weights.
+        weights: how weights are stored.
+        revision: branch, tag or commit of the source on the hub.
+        overwrite: replace a bundle at ``target``, which stays until the new one is whole.
+        progress: called with a component's name, its number and how many there are, as work on it begins.
+
+    Raises:
+        RequestError: an argument is wrong, ``target`` exists, or another conversion is writing it.
+        ModelError: the family is unknown; weights are missing or pickled; a class is unknown; a package is missing.
+        DamagedModelError: a file of the checkpoint is not what it should be.
+        ResourceError: the disk or the memory is too small.
+    """
+    if weights not in WEIGHTS:
+        raise RequestError(f"weights is {weights!r}; give one of {', '.join(WEIGHTS)}")
+    target = Path(target)
+    check_target(target, overwrite)
+    checkpoint = locate(source, revision)
+    index = checkpoint.read_json(INDEX_FILE)
+    family = family_of(index, checkpoint.id)
+    options = {"prior": prior, "tiny_vae": tiny_vae, "image_encoder": image_encoder}
+    given = {name: value for name, value in options.items() if value is not None}
+    converter = importlib.import_module(FAMILIES[family])
+    for name in given:
+        if name not in converter.OPTIONS:
+            takes = ", ".join(_option(each) for each in converter.OPTIONS) or "none"
+            raise RequestError(f"{_option(name)} is not an option of {family} models; theirs: {takes}")
+    require_packages()
+    job = Job(checkpoint, index, target, weights, overwrite, given, progress or _silent)
+    with _explained(target):
+        bundle: Bundle = converter.convert(job)
+    return bundle
+
+
+def family_of(index: Mapping[str, Any], origin: str) -> str:
+    """The family of the pipeline that a model_index.json names.
+
+    Raises:
+        ModelError: it is none of ours, naming those.
+    """
+    pipeline = index.get("_class_name")
+    if not isinstance(pipeline, str):
+        raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({pipeline!r}); Vinograph runs none")
+    known = {name: importlib.import_module(module).PIPELINES for name, module in FAMILIES.items()}
+    for name, pipelines in known.items():
+        if pipeline in pipelines:
+            return name
+    ours = "; ".join(f"{name} ({', '.join(pipelines)})" for name, pipelines in known.items())
+    raise ModelError(f"{origin} is a {pipeline}, which Vinograph doesn't convert. It converts {ours}")
+
+
+def require_packages() -> None:
+    """Check that what conversion needs beyond the base package is installed, without importing it.
+
+    Raises:
+        ModelError: naming what is missing, and the extra.
+    """
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(f'conversion needs {" and ".join(missing)}: pip install "vinograph[convert]"')
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _silent(component: str, number: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Say what a full disk, a read-only place or too little memory means."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"the disk is full: {target.parent} has no room for {target.name}") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise RequestError(f"{target} can't be written: {error.strerror}") from error
+        raise
+    except MemoryError as error:
+        raise ResourceError(_NO_MEMORY) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "bad_alloc" in str(error) or "bad allocation" in str(error):
+            raise ResourceError(_NO_MEMORY) from error
+        raise
+
+
+_NO_MEMORY = (
+    "not enough memory for the conversion: it holds the largest component in f32, four bytes for each parameter "
+    "(4.2 GB for a published Würstchen decoder), and half as much again"
+)

@@ -1,0 +1,175 @@
+"""From a family's plan to a bundle: disk space, components one by one, tokenizers, licence, card, manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vinograph import __version__
+from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Tensor
+from vinograph.convert.tokenizer import write_tokenizer
+from vinograph.convert.weights import TensorRecord
+from vinograph.errors import ResourceError
+
+if TYPE_CHECKING:
+    from vinograph.convert import Job
+    from vinograph.convert.export import Graph
+
+_BYTES = {"f32": 4, "f16": 2}
+_SPARE = 64_000_000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights and the components that are made of it.
+
+    ``graphs`` loads the weights and yields the components that it is given, in the order of ``components``. It keeps
+    no hold of what it has yielded.
+    """
+
+    components: tuple[str, ...]
+    records: Mapping[str, TensorRecord]
+    graphs: Callable[[Collection[str]], Iterator[tuple[str, Graph]]]
+
+
+@dataclass(frozen=True)
+class TokenizerPlan:
+    """The folder of a tokenizer's files, and the most tokens that its text encoder takes."""
+
+    folder: Path
+    text_length: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a family's converter has found and checked. ``files`` are all that the result depends on."""
+
+    weights: tuple[Weights, ...]
+    tokenizers: Mapping[str, TokenizerPlan]
+    manifest: Manifest
+    files: tuple[Path, ...]
+    licence_file: Path | None
+
+
+def assemble(plan: Plan, job: Job) -> Bundle:
+    """Write the bundle, or what an interrupted conversion of the same files hasn't written yet.
+
+    Raises:
+        RequestError: another conversion is writing the target.
+        ResourceError: the disk has too little room, seen before the work starts.
+        OSError: the disk is full after all; nothing of the bundle is left then.
+    """
+    with BundleWriter(job.target, _fingerprint(plan, job), job.overwrite) as writer:
+        _check_space(plan, job, writer)
+        components = _write_components(plan, job, writer)
+        tokenizers = {
+            name: write_tokenizer(each.folder, writer.partial / f"{name}.json", each.text_length)
+            for name, each in plan.tokenizers.items()
+        }
+        manifest = dataclasses.replace(plan.manifest, components=components, tokenizers=tokenizers, tools=_tools())
+        (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
+        if plan.licence_file is not None:
+            shutil.copyfile(plan.licence_file, writer.partial / "LICENSE")
+        _sweep(writer.partial, manifest)
+        return writer.finish(manifest)
+
+
+def _write_components(plan: Plan, job: Job, writer: BundleWriter) -> dict[str, Component]:
+    from vinograph.convert.export import export
+
+    names = [name for weights in plan.weights for name in weights.components]
+    for weights in plan.weights:
+        wanted = [name for name in weights.components if writer.done(name) is None]
+        if not wanted:
+            continue
+        job.progress(wanted[0], names.index(wanted[0]) + 1, len(names))
+        graphs = weights.graphs(wanted)
+        for name, graph in graphs:
+            job.progress(name, names.index(name) + 1, len(names))
+            component = export(graph, writer.partial / f"{name}.xml", job.weights)
+            writer.mark_done(name, dataclasses.asdict(component))
+            del graph
+        del graphs
+        gc.collect()  # traced modules and their Python halves refer to each other
+    return {name: _component(writer.done(name)) for name in names}
+
+
+def _component(record: Any) -> Component:
+    sides = {
+        side: {name: Tensor(tuple(each["shape"]), each["dtype"]) for name, each in record[side].items()}
+        for side in ("inputs", "outputs")
+    }
+    return Component(**{**record, **sides})
+
+
+def _fingerprint(plan: Plan, job: Job) -> str:
+    """What the bundle depends on: the files by size and time, the options, the versions of the tools."""
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in plan.files]
+    return json.dumps([stats, job.weights, plan.manifest.to_json(), _tools()])
+
+
+def _tools() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in ("openvino", "torch")}
+    return {"vinograph": __version__, **versions}
+
+
+def _check_space(plan: Plan, job: Job, writer: BundleWriter) -> None:
+    """Folding adds and removes some weights; a tenth more covers what it adds."""
+    values = sum(
+        record.size
+        for weights in plan.weights
+        if any(writer.done(name) is None for name in weights.components)
+        for record in weights.records.values()
+    )
+    needed = int(values * _BYTES[job.weights] * 1.1) + _SPARE
+    free = shutil.disk_usage(writer.partial).free
+    if needed > free:
+        shutil.rmtree(writer.partial, ignore_errors=True)
+        raise ResourceError(
+            f"the bundle needs {needed / 1e9:.1f} GB on the disk of {job.target.parent}, "
+            f"which has {free / 1e9:.1f} GB free"
+        )
+
+
+def _sweep(partial: Path, manifest: Manifest) -> None:
+    """Remove what a killed conversion may have left under names that are not the bundle's."""
+    files = {component.file for component in manifest.components.values()}
+    keep = files | {file.removesuffix(".xml") + ".bin" for file in files}
+    keep |= {each.file for each in manifest.tokenizers.values()} | {"README.md", "LICENSE", "progress.json"}
+    for file in partial.iterdir():
+        if file.name not in keep:
+            file.unlink()
+
+
+def _card(manifest: Manifest) -> str:
+    """The bundle's model card."""
+    source = manifest.source
+    lines = ["---", "library_name: openvino", "pipeline_tag: text-to-image", "tags:", "- vinograph"]
+    lines += [f"license: {source.licence}"] if source.licence else []
+    revision = f" at {source.revision}" if source.revision else ""
+    others = "".join(f", with the {part} of `{origin}`" for part, origin in source.also.items())
+    precision = next(iter(manifest.components.values())).weights
+    lines += [
+        "---",
+        "",
+        f"# {manifest.name}",
+        "",
+        f"`{source.id}`{revision}{others}, converted to OpenVINO IR by Vinograph {manifest.tools['vinograph']} "
+        f"(weights stored as {precision}).",
+        "",
+        f"Licence: {source.licence or 'as the source has it; its model card names none'}.",
+        "",
+        "```",
+        "pip install vinograph",
+        'vinograph generate "a red house on a snowy hill at night" --model . --output picture.png',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

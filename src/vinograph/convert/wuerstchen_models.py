@@ -1,0 +1,272 @@
+"""Würstchen's models: checked against a checkpoint without loading it, then loaded and made graphs one by one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from vinograph.bundle import Tensor
+from vinograph.convert import weights
+from vinograph.convert.assemble import Weights
+from vinograph.convert.checkpoint import Place
+from vinograph.convert.clip import ClipConfig, ClipTextEncoder
+from vinograph.convert.export import Graph
+from vinograph.convert.weights import Allowance, TensorRecord
+from vinograph.convert.wuerstchen_graphs import (
+    Decoder,
+    DecoderText,
+    Prior,
+    PriorText,
+    VqganDecoder,
+    attention_blocks,
+)
+from vinograph.errors import ModelError
+from vinograph.modules import ImageEncoder, ImageEncoderConfig, StageA, StageB, StageC
+from vinograph.modules.image_encoder import IMAGENET_DEVIATION, IMAGENET_MEAN
+
+Model = TypeVar("Model", bound=nn.Module)
+Graphs = Iterator[tuple[str, Graph]]
+
+_IDS = {"input_ids": Tensor(("b", "n"), "i64"), "attention_mask": Tensor(("b", "n"), "i64")}
+_TIME = Tensor(("b",), "f32")
+_SIZES = {"b": 2, "n": 5, "h": 3, "w": 4}
+
+# What published text encoders hold besides the encoder, none of which their last hidden states depend on.
+_TEXT_ENCODER = Allowance(unused=frozenset({"embeddings.position_ids", "text_projection.weight", "logit_scale"}))
+# Batch norm's count of the batches that it was trained on.
+_COUNTERS_ABSENT = Allowance(absent_suffixes=(".num_batches_tracked",))
+_NONE = Allowance()
+_DIFFUSERS = "diffusion_pytorch_model"
+_OLDER_PREFIX = "text_model."
+_PICKLED_KEY = "effnet_state_dict"
+
+# More of these than any published model has by far; building them would take for ever.
+_MOST_BLOCKS = 512
+_COUNTS = ("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "blocks", "layers")
+_WIDEST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Skeleton(Generic[Model]):
+    """A module on the meta device and the tensors for it, which fit: ``tensors`` where they aren't in safetensors."""
+
+    module: Model
+    records: Mapping[str, TensorRecord]
+    tensors: Mapping[str, torch.Tensor] | None = None
+
+    def load(self) -> Model:
+        """A copy of the module with its weights. The skeleton keeps none of them."""
+        module = copy.deepcopy(self.module)
+        weights.load(module, self.tensors or self.records)
+        return module
+
+
+@dataclass(frozen=True)
+class Models:
+    """All models of a checkpoint, fit to be converted; ``image_encoder`` where there is one."""
+
+    prior_text_encoder: Skeleton[ClipTextEncoder]
+    prior: Skeleton[StageC]
+    text_encoder: Skeleton[ClipTextEncoder]
+    decoder: Skeleton[StageB]
+    vqgan: Skeleton[StageA]
+    image_encoder: Skeleton[ImageEncoder] | None
+
+    @classmethod
+    def check(cls, places: Mapping[str, Place], image_encoder: Path | None) -> Models:
+        """Read the configurations, and the headers of the weights.
+
+        Raises:
+            ModelError: a configuration makes no sense, or weights are missing or pickled.
+            DamagedModelError: a tensor is missing, too many, or of the wrong type or shape.
+        """
+        encoder = _image_encoder_file(image_encoder) if image_encoder is not None else None
+        if encoder is None and "image_encoder" in places:
+            encoder = _skeleton(places["image_encoder"], "model", ImageEncoder.from_config, _COUNTERS_ABSENT)
+        models = cls(
+            prior_text_encoder=_skeleton(places["prior_text_encoder"], "model", _clip, _TEXT_ENCODER),
+            prior=_skeleton(places["prior"], _DIFFUSERS, StageC.from_config),
+            text_encoder=_skeleton(places["text_encoder"], "model", _clip, _TEXT_ENCODER),
+            decoder=_skeleton(places["decoder"], _DIFFUSERS, StageB.from_config),
+            vqgan=_skeleton(places["vqgan"], _DIFFUSERS, StageA.from_config, _COUNTERS_ABSENT),
+            image_encoder=encoder,
+        )
+        models._check_together()
+        return models
+
+    def _check_together(self) -> None:
+        """The parts must fit each other: one checkpoint's prior may have been named for another's decoder."""
+        prior, decoder = self.prior.module.config, self.decoder.module.config
+        pairs = [
+            (
+                "prior's text encoder gives",
+                self.prior_text_encoder.module.config.hidden_size,
+                "prior takes",
+                prior.c_cond,
+            ),
+            ("text encoder gives", self.text_encoder.module.config.hidden_size, "decoder takes", decoder.clip_embd),
+            ("prior draws", prior.c_in, "decoder takes", decoder.effnet_embd),
+            ("decoder draws", decoder.c_out, "VQGAN takes", self.vqgan.module.config.latent_channels),
+            ("decoder draws", decoder.c_out, "decoder takes", decoder.c_in),
+        ]
+        if self.image_encoder is not None:
+            given = self.image_encoder.module.config.c_latent
+            pairs.append(("image encoder gives", given, "decoder takes", decoder.effnet_embd))
+        for gives, width, takes, expected in pairs:
+            if width != expected:
+                raise ModelError(f"the parts don't fit together: the {gives} {width} channels, the {takes} {expected}")
+
+    def weights(self) -> tuple[Weights, ...]:
+        """What conversion goes through, in order."""
+        prior_text, text = self.prior_text_encoder, self.text_encoder
+        has_attention = bool(attention_blocks(self.decoder.module))
+        found = [
+            Weights(
+                ("prior_text_encoder",),
+                prior_text.records,
+                partial(_text_encoder_graphs, "prior_text_encoder", prior_text),
+            ),
+            Weights(("prior_text", "prior"), self.prior.records, partial(_prior_graphs, self.prior)),
+            Weights(("text_encoder",), text.records, partial(_text_encoder_graphs, "text_encoder", text)),
+            Weights(
+                ("decoder_text", "decoder") if has_attention else ("decoder",),
+                self.decoder.records,
+                partial(_decoder_graphs, self.decoder),
+            ),
+            Weights(("vqgan",), self.vqgan.records, partial(_vqgan_graphs, self.vqgan)),
+        ]
+        if self.image_encoder is not None:
+            found.append(
+                Weights(
+                    ("image_encoder",), self.image_encoder.records, partial(_image_encoder_graphs, self.image_encoder)
+                )
+            )
+        return tuple(found)
+
+
+def _clip(config: Mapping[str, Any]) -> ClipTextEncoder:
+    return ClipTextEncoder(ClipConfig.from_mapping(config))
+
+
+def _skeleton(
+    place: Place, stem: str, build: Callable[[Mapping[str, Any]], Model], allow: Allowance = _NONE
+) -> Skeleton[Model]:
+    """Build the module that a configuration describes, and compare it with the file's tensors."""
+    config = place.config()
+    try:
+        _check_sizes(config)
+        with torch.device("meta"):
+            module = build({key: value for key, value in config.items() if not key.startswith("_")})
+    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+        raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
+    records = weights.read_headers(place.weight_files(stem))
+    renamed = {name.removeprefix(_OLDER_PREFIX): record for name, record in records.items()}
+    weights.check(module, renamed, place.directory, allow)
+    return Skeleton(module.eval(), renamed)
+
+
+def _check_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse numbers so large that building the module would not end."""
+    for key, value in config.items():
+        numbers = value if isinstance(value, list) else [value]
+        limit = _MOST_BLOCKS if key in _COUNTS else _WIDEST
+        for number in numbers:
+            if isinstance(number, Mapping):
+                _check_sizes(number)
+            elif isinstance(number, int) and abs(number) > limit:
+                raise ValueError(f"{key} is {number}, which is beyond {limit}")
+        if len(numbers) > _MOST_BLOCKS:
+            raise ValueError(f"{key} has {len(numbers)} entries")
+
+
+def _image_encoder_file(file: Path) -> Skeleton[ImageEncoder]:
+    """The published image encoder out of the file that was named for it."""
+    with torch.device("meta"):
+        module = ImageEncoder(ImageEncoderConfig()).eval()
+    if file.suffix in weights.PICKLES:
+        tensors = weights.read_pickle(file, _PICKLED_KEY)
+        records = weights.records_of(tensors, file)
+    else:
+        tensors, records = None, weights.read_header(file)
+    weights.check(module, records, file, _COUNTERS_ABSENT)
+    return Skeleton(module, records, tensors)
+
+
+def _text_encoder_graphs(name: str, skeleton: Skeleton[ClipTextEncoder], _: Collection[str]) -> Graphs:
+    states = Tensor(("b", "n", skeleton.module.config.hidden_size), "f32")
+    yield name, Graph(skeleton.load(), _IDS, {"hidden_states": states}, _SIZES)
+
+
+def _prior_graphs(skeleton: Skeleton[StageC], wanted: Collection[str]) -> Graphs:
+    config, model = skeleton.module.config, skeleton.load()
+    latents = Tensor(("b", config.c_in, "h", "w"), "f32")
+    text = Tensor(("b", len(attention_blocks(model)), "n", config.c), "f32")
+    states = {"hidden_states": Tensor(("b", "n", config.c_cond), "f32")}
+    if "prior_text" in wanted:
+        yield "prior_text", Graph(PriorText(model), states, {"keys": text, "values": text}, _SIZES)
+    if "prior" in wanted:
+        inputs = {"x": latents, "r": _TIME, "keys": text, "values": text}
+        graph = Graph(Prior(model), inputs, {"noise": latents}, _SIZES)
+        del model
+        yield "prior", graph
+
+
+def _decoder_graphs(skeleton: Skeleton[StageB], wanted: Collection[str]) -> Graphs:
+    config, model = skeleton.module.config, skeleton.load()
+    widths = attention_widths(model)
+    text = {
+        f"{part}_{index}": Tensor(("b", "n", width), "f32")
+        for index, width in enumerate(widths)
+        for part in ("keys", "values")
+    }
+    if "decoder_text" in wanted:
+        states = {"hidden_states": Tensor(("b", "n", config.clip_embd), "f32")}
+        yield "decoder_text", Graph(DecoderText(model), states, text, _SIZES)
+    if "decoder" in wanted:
+        latents = Tensor(("b", config.c_in, "H", "W"), "f32")
+        levels = effnet_levels(model)
+        maps = {f"effnet_{k}": Tensor(("b", config.effnet_embd, f"H_{k}", f"W_{k}"), "f32") for k in levels}
+        coarsest = 2 ** (len(config.c_hidden) - 1)
+        sizes = {**_SIZES, "H": 2 * config.patch_size * coarsest, "W": 3 * config.patch_size * coarsest}
+        sizes |= {f"H_{k}": 2 * coarsest // 2**k for k in levels} | {f"W_{k}": 3 * coarsest // 2**k for k in levels}
+        inputs = {"x": latents, "r": _TIME, **maps, **text}
+        graph = Graph(Decoder(model), inputs, {"noise": latents}, sizes, f16_safe=False)
+        del model
+        yield "decoder", graph
+
+
+def _vqgan_graphs(skeleton: Skeleton[StageA], _: Collection[str]) -> Graphs:
+    config = skeleton.module.config
+    latents = Tensor(("b", config.latent_channels, "H", "W"), "f32")
+    image = Tensor(("b", config.out_channels, "height", "width"), "f32")
+    sizes = {**_SIZES, "H": 3, "W": 4}
+    yield "vqgan", Graph(VqganDecoder(skeleton.load()), {"latents": latents}, {"image": image}, sizes)
+
+
+def _image_encoder_graphs(skeleton: Skeleton[ImageEncoder], _: Collection[str]) -> Graphs:
+    image = Tensor(("b", 3, "height", "width"), "f32")
+    embeddings = Tensor(("b", skeleton.module.config.c_latent, "h", "w"), "f32")
+    module = skeleton.load()
+    module.mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    module.deviation = torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1)
+    yield (
+        "image_encoder",
+        Graph(module, {"image": image}, {"embeddings": embeddings}, {**_SIZES, "height": 64, "width": 96}),
+    )
+
+
+def effnet_levels(decoder: StageB) -> list[int]:
+    """The levels whose residual blocks see the image embedding, the finest being 0."""
+    return [level for level, injects in enumerate(decoder.config.inject_effnet) if injects]
+
+
+def attention_widths(decoder: StageB) -> list[int]:
+    """The width of each attention block, in order of execution."""
+    return [block.attention.to_k.out_features for block in attention_blocks(decoder)]

@@ -1,0 +1,206 @@
+"""A small Würstchen bundle of trivial graphs, written with OpenVINO alone: it draws at once, and needs no torch.
+
+The components have the names, the shapes and the dynamic dimensions of a converted model's; what they compute is a
+few lines of arithmetic in which every input has a say, so that another prompt, seed or size gives another picture.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from vinograph import __version__
+from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Source, Tensor, TokenizerFile
+from vinograph.families import family
+
+WIDTH = 8  # of the text's hidden states, and of keys and values
+VOCABULARY = 300
+TOKENS = 20
+LEVELS = (1, 2, 3)
+
+_SENTENCES = (
+    "a red house on a snowy hill at night",
+    "two blue boats on the sea under a stormy sky",
+    "a yellow cat to the left of a lighthouse, in a green meadow",
+    "three trees in the desert at sunset with small clouds and a white moon",
+)
+
+Node = Any
+Graph = Callable[[Mapping[str, Node]], Mapping[str, Node]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component: its inputs' shapes and types, its outputs' shapes, and what it computes."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    compute: Graph
+    f16_safe: bool = True
+
+
+def save_bundle(target: Path, *, broken: str | None = None, image_encoder: bool = True, name: str = "tiny") -> Bundle:
+    """Write the bundle to ``target``. The component ``broken`` computes NaN."""
+    with BundleWriter(target, fingerprint=f"{broken} {image_encoder}") as writer:
+        components = {}
+        for part_name, part in _parts().items():
+            if part_name == "image_encoder" and not image_encoder:
+                continue
+            model = _model(part, broken=part_name == broken)
+            ov.save_model(model, writer.partial / f"{part_name}.xml", compress_to_fp16=False)
+            components[part_name] = Component(f"{part_name}.xml", part.inputs, part.outputs, "f32", part.f16_safe)
+        tokenizers = {each: _write_tokenizer(writer.partial, each) for each in ("prior_tokenizer", "tokenizer")}
+        return writer.finish(_manifest(name, components, tokenizers))
+
+
+def _manifest(name: str, components: dict[str, Component], tokenizers: dict[str, TokenizerFile]) -> Manifest:
+    defaults = family("wuerstchen").defaults()
+    defaults["generate"] |= {"height": 128, "width": 128, "prior_num_inference_steps": 4, "num_inference_steps": 3}
+    return Manifest(
+        family="wuerstchen",
+        name=name,
+        components=components,
+        tokenizers=tokenizers,
+        scheduler={stage: {"scaler": 1.0, "s": 0.008} for stage in ("prior", "decoder")},
+        config={
+            "prior_channels": 16,
+            "latent_channels": 4,
+            "resolution_multiple": 42.67,
+            "latent_dim_scale": 10.67,
+            "latent_mean": 42.0,
+            "latent_std": 1.0,
+            "scale_factor": 0.3764,
+            "decoder_patch_size": 2,
+            "effnet_levels": list(LEVELS),
+            "decoder_level_count": 4,
+            "prior_text_width": WIDTH,
+            "decoder_text_width": WIDTH,
+            "prior_attention": 1,
+            "decoder_attention_widths": [WIDTH],
+        },
+        defaults=defaults,
+        limits={"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048, "native_size": 256},
+        source=Source("tests/tiny", None, "Apache-2.0"),
+        tools={"vinograph": __version__, "openvino": ov.__version__, "python": platform.python_version()},
+        files={},
+    )
+
+
+def _parts() -> dict[str, Part]:
+    ids = {name: Tensor(("b", "n"), "i64") for name in ("input_ids", "attention_mask")}
+    hidden = {"hidden_states": _f32("b", "n", WIDTH)}
+    stacked = {name: _f32("b", 1, "n", WIDTH) for name in ("keys", "values")}
+    plain = {f"{name}_0": _f32("b", "n", WIDTH) for name in ("keys", "values")}
+    effnet = {f"effnet_{level}": _f32("b", 16, f"h{level}", f"w{level}") for level in LEVELS}
+    embeddings, latents = _f32("b", 16, "h", "w"), _f32("b", 4, "H", "W")
+    return {
+        "prior_text_encoder": Part(ids, hidden, _encode_text),
+        "prior_text": Part(hidden, stacked, _stacked_keys_and_values),
+        "prior": Part({"x": embeddings, "r": _f32("b"), **stacked}, {"noise": embeddings}, _predict),
+        "text_encoder": Part(ids, hidden, _encode_text),
+        "decoder_text": Part(hidden, plain, _plain_keys_and_values),
+        "decoder": Part({"x": latents, "r": _f32("b"), **effnet, **plain}, {"noise": latents}, _predict, False),
+        "vqgan": Part({"latents": latents}, {"image": _f32("b", 3, "4H", "4W")}, _to_pixels),
+        "image_encoder": Part({"image": _f32("b", 3, "32h", "32w")}, {"embeddings": embeddings}, _encode_picture),
+    }
+
+
+def _f32(*shape: int | str) -> Tensor:
+    return Tensor(shape, "f32")
+
+
+def _encode_text(given: Mapping[str, Node]) -> dict[str, Node]:
+    table = np.random.default_rng(0).standard_normal((VOCABULARY, WIDTH)).astype(np.float32)
+    words = ops.gather(ops.constant(table), given["input_ids"], ops.constant(0))
+    mask = ops.unsqueeze(ops.convert(given["attention_mask"], "f32"), ops.constant(2))
+    return {"hidden_states": ops.multiply(words, mask)}
+
+
+def _stacked_keys_and_values(given: Mapping[str, Node]) -> dict[str, Node]:
+    stacked = ops.unsqueeze(given["hidden_states"], ops.constant(1))
+    return {"keys": stacked, "values": ops.multiply(stacked, ops.constant(np.float32(0.5)))}
+
+
+def _plain_keys_and_values(given: Mapping[str, Node]) -> dict[str, Node]:
+    hidden = given["hidden_states"]
+    return {"keys_0": ops.tanh(hidden), "values_0": ops.multiply(hidden, ops.constant(np.float32(0.5)))}
+
+
+def _predict(given: Mapping[str, Node]) -> dict[str, Node]:
+    """A tenth of x, moved by what it is told: a number for each row, the mean of all other inputs."""
+    noise = ops.multiply(given["x"], ops.constant(np.float32(0.1)))
+    for name, value in given.items():
+        if name != "x":
+            noise = ops.add(noise, ops.multiply(ops.tanh(_mean_of_rows(value)), ops.constant(np.float32(0.2))))
+    return {"noise": noise}
+
+
+def _mean_of_rows(value: Node) -> Node:
+    flat = ops.reshape(value, ops.constant(np.array([0, -1, 1, 1])), special_zero=True)
+    return ops.reduce_mean(flat, ops.constant(np.array([1])), keep_dims=True)
+
+
+def _to_pixels(given: Mapping[str, Node]) -> dict[str, Node]:
+    """Each latent becomes a square of 4 by 4 pixels, its first three channels the colour."""
+    spread = np.zeros((4, 3, 4, 4), np.float32)
+    spread[range(3), range(3)] = 1
+    wide = ops.convolution_backprop_data(given["latents"], ops.constant(spread), strides=[4, 4])
+    return {"image": ops.sigmoid(wide)}
+
+
+def _encode_picture(given: Mapping[str, Node]) -> dict[str, Node]:
+    kernel = np.random.default_rng(1).standard_normal((16, 3, 32, 32)).astype(np.float32) / 32
+    pooled = ops.convolution(given["image"], ops.constant(kernel), [32, 32], [0, 0], [0, 0], [1, 1])
+    return {"embeddings": ops.tanh(pooled)}
+
+
+def _model(part: Part, *, broken: bool) -> ov.Model:
+    parameters = {name: _parameter(name, tensor) for name, tensor in part.inputs.items()}
+    outputs = dict(part.compute(parameters))
+    for name, node in outputs.items():
+        if broken:
+            node = ops.log(ops.subtract(ops.negative(ops.abs(node)), ops.constant(np.float32(1))))
+        node.output(0).get_tensor().set_names({name})
+        outputs[name] = node
+    results = [ops.result(node) for node in outputs.values()]
+    return ov.Model(results, list(parameters.values()), "tiny")
+
+
+def _parameter(name: str, tensor: Tensor) -> Node:
+    shape = ov.PartialShape([-1 if isinstance(size, str) else size for size in tensor.shape])
+    parameter = ops.parameter(shape, {"f32": ov.Type.f32, "i64": ov.Type.i64}[tensor.dtype])
+    parameter.set_friendly_name(name)
+    parameter.output(0).get_tensor().set_names({name})
+    return parameter
+
+
+def _write_tokenizer(folder: Path, name: str) -> TokenizerFile:
+    tokenizer = train_tokenizer(_SENTENCES)
+    tokenizer.save(str(folder / f"{name}.json"))
+    return TokenizerFile(f"{name}.json", TOKENS, tokenizer.token_to_id("<|endoftext|>") or 0)
+
+
+def train_tokenizer(sentences: Sequence[str]) -> Tokenizer:
+    """A tokenizer of CLIP's kind: lower case, byte pairs, a token at the start and one at the end."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=special, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A <|endoftext|>",
+        special_tokens=[(each, tokenizer.token_to_id(each)) for each in special],
+    )
+    return tokenizer

@@ -1,0 +1,273 @@
+"""What a bundle that can't be used gets: exit 3, or 4 where it is damaged; and what is said about whole ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bundles import save_bundle
+from tests.cli.conftest import Outcome, Run, files_here, in_process
+from vinograph.bundle import Bundle
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle to damage."""
+    shutil.copytree(bundle.path, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def drawn(vinograph: Run) -> Run:
+    """``generate`` with the model, which is to leave no picture."""
+
+    def run(model: object = "copy") -> Outcome:
+        before = files_here()
+        done = vinograph("generate", "a house", "--model", model)
+        assert files_here() == before
+        return done
+
+    return run
+
+
+def edit_manifest(bundle: Path, edit: Edit) -> None:
+    file = bundle / "bundle.json"
+    manifest = json.loads(file.read_text())
+    edit(manifest)
+    file.write_text(json.dumps(manifest))
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("name", ["prior.bin", "vqgan.xml", "tokenizer.json"])
+    def test_a_file_is_missing(self, drawn: Run, vinograph: Run, copy: Path, name: str) -> None:
+        (copy / name).unlink()
+        drawn().fails(4, name, "is missing")
+        vinograph("verify", copy).fails(4, name, "is missing")
+        vinograph("inspect", copy).fails(4, name, "is missing")
+
+    @pytest.mark.parametrize("name", ["prior.bin", "vqgan.xml", "tokenizer.json"])
+    @pytest.mark.parametrize("change", [-1, 1])
+    def test_a_file_is_short_or_long(self, drawn: Run, vinograph: Run, copy: Path, name: str, change: int) -> None:
+        content = (copy / name).read_bytes() + b"\0"
+        (copy / name).write_bytes(content[: len(content) - 1 + change])
+        drawn().fails(4, name, f"has {len(content) - 1 + change:,} bytes and should have {len(content) - 1:,}")
+        vinograph("verify", copy).fails(4, name, "should have")
+
+    @pytest.mark.parametrize("name", ["prior.bin", "vqgan.xml", "prior_tokenizer.json"])
+    def test_one_bit_of_a_file_is_flipped(self, vinograph: Run, copy: Path, name: str) -> None:
+        flip_a_bit(copy / name)
+        vinograph("verify", copy).fails(4, name, "was altered", "SHA-256")
+        done = vinograph("verify", copy, "--json")
+        assert done.record["error"]["type"] == "DamagedModelError"
+
+    def test_a_graph_that_openvino_cannot_read(self, drawn: Run, copy: Path) -> None:
+        (copy / "prior.xml").write_bytes(b" " * (copy / "prior.xml").stat().st_size)
+        drawn().fails(4, "prior.xml")
+
+    def test_a_tokenizer_that_is_none(self, drawn: Run, copy: Path) -> None:
+        (copy / "tokenizer.json").write_bytes(b" " * (copy / "tokenizer.json").stat().st_size)
+        drawn().fails(4, "tokenizer.json is not a tokenizer")
+
+
+class TestManifest:
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "null", "{}", '{"format_version": "one"}', '{"format_version": 0}']
+    )
+    def test_it_is_garbled(self, drawn: Run, copy: Path, text: str) -> None:
+        (copy / "bundle.json").write_text(text)
+        drawn().fails(4, "bundle.json")
+
+    def test_it_is_no_text(self, drawn: Run, copy: Path) -> None:
+        (copy / "bundle.json").write_bytes(b"\xff\xfe\x00\x01")
+        drawn().fails(4, "bundle.json is not a bundle's manifest")
+
+    @pytest.mark.parametrize("field", ["family", "components", "tokenizers", "scheduler", "config", "limits", "files"])
+    def test_a_field_is_missing(self, drawn: Run, vinograph: Run, copy: Path, field: str) -> None:
+        edit_manifest(copy, lambda manifest: manifest.pop(field))
+        drawn().fails(4, "bundle.json", field)
+        vinograph("inspect", copy).fails(4, "bundle.json", field)
+
+    @pytest.mark.parametrize("field", ["components", "tokenizers", "scheduler", "config", "limits", "files", "source"])
+    @pytest.mark.parametrize("value", [None, 3, "text", [1]])
+    def test_a_field_is_of_another_type(self, drawn: Run, copy: Path, field: str, value: object) -> None:
+        edit_manifest(copy, lambda manifest: manifest.update({field: value}))
+        drawn().fails(4, "bundle.json")
+
+    def test_a_newer_format(self, drawn: Run, vinograph: Run, copy: Path) -> None:
+        edit_manifest(copy, lambda manifest: manifest.update(format_version=99, tools={"vinograph": "7.1.0"}))
+        drawn().fails(3, "bundle format 99", "Vinograph 7.1.0", "pip install --upgrade vinograph")
+        vinograph("verify", copy).fails(3, "7.1.0")
+
+    def test_a_family_that_we_do_not_have(self, drawn: Run, copy: Path) -> None:
+        edit_manifest(copy, lambda manifest: manifest.update(family="stylegan"))
+        drawn().fails(3, "'stylegan'", "wuerstchen")
+
+    @pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
+    def test_a_file_outside_the_bundle(self, drawn: Run, copy: Path, name: str) -> None:
+        edit_manifest(copy, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": ""}}))
+        drawn().fails(4, "names a file outside the bundle")
+
+
+class TestNoBundle:
+    def test_a_name_that_is_not_there(self, drawn: Run, tmp_path: Path) -> None:
+        save_bundle(tmp_path / "models" / "mine", name="mine")
+        drawn("yours").fails(3, "there is no model 'yours'", "mine", "vinograph convert")
+
+    def test_a_directory_without_one(self, drawn: Run) -> None:
+        Path("empty").mkdir()
+        drawn("empty").fails(3, "empty is not a bundle", "bundle.json")
+
+    def test_a_checkpoint(self, drawn: Run, vinograph: Run) -> None:
+        Path("checkpoint").mkdir()
+        Path("checkpoint/model_index.json").write_text("{}")
+        drawn("checkpoint").fails(3, "vinograph convert checkpoint checkpoint-openvino")
+        vinograph("inspect", "checkpoint").fails(3, "vinograph convert")
+
+    def test_a_file(self, drawn: Run, copy: Path) -> None:
+        drawn(copy / "bundle.json").fails(3, "is a file")
+
+    def test_a_hub_id_without_network(self, tmp_path: Path) -> None:
+        offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+        done = in_process("generate", "a house", "--model", "someone/something", **offline)
+        done.fails(3, "'someone/something'", "vinograph convert someone/something")
+
+    @pytest.mark.parametrize("name", ["", "a" * 300, "../../etc", "~nobody/x", "http://x/y"])
+    def test_nonsense(self, drawn: Run, name: str) -> None:
+        done = drawn(name)
+        assert done.code in (2, 3)
+        done.fails(done.code)
+
+
+class TestInspect:
+    def test_what_a_bundle_is(self, vinograph: Run, bundle: Bundle) -> None:
+        done = vinograph("inspect", bundle.path)
+        assert done.code == 0
+        assert done.err == ""
+        lines = [line.split(maxsplit=1) for line in done.out.splitlines() if line]
+        facts = {line[0]: line[-1] for line in lines}
+        assert facts["family"] == "wuerstchen"
+        assert facts["source"] == "tests/tiny"
+        assert facts["licence"] == "Apache-2.0"
+        assert facts["path"] == str(bundle.path)
+        assert "no f16 arithmetic" in facts["decoder"]
+        assert "latents f32[b,4,H,W]" in facts["vqgan"]
+        assert "image f32[b,3,4H,4W]" in facts["vqgan"]
+        assert "prior_num_inference_steps 4" in done.out
+        assert "maximum_size 2048" in done.out
+
+    def test_json(self, vinograph: Run, bundle: Bundle) -> None:
+        record = vinograph("inspect", bundle.path, "--json").record
+        manifest = json.loads((bundle.path / "bundle.json").read_text())
+        assert record == {"path": str(bundle.path), "size": bundle.size, **manifest}
+
+
+class TestVerify:
+    def test_a_whole_one(self, vinograph: Run, bundle: Bundle) -> None:
+        done = vinograph("verify", bundle.path)
+        assert done.code == 0
+        files = len(bundle.manifest.files)
+        assert done.out.startswith(f"{bundle.path} is whole: {files} files")
+        assert done.err.splitlines()[-1].endswith(f" {files}/{files}")
+
+    def test_json(self, vinograph: Run, bundle: Bundle) -> None:
+        record = vinograph("verify", bundle.path, "--json").record
+        assert record["whole"] is True
+        assert sorted(record["files"]) == sorted(bundle.manifest.files)
+
+
+class TestModels:
+    def test_none(self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("vinograph.catalog._EMBEDDED", tmp_path / "embedded")
+        done = vinograph("models")
+        assert done.code == 0
+        assert str(tmp_path / "models") in done.out
+        assert vinograph("models", "--json").record["models"] == []
+
+    def test_those_that_are_there_and_a_damaged_one(
+        self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("vinograph.catalog._EMBEDDED", tmp_path / "embedded")
+        size = save_bundle(tmp_path / "embedded" / "storybook").size
+        save_bundle(tmp_path / "models" / "whole")
+        save_bundle(tmp_path / "models" / "hurt")
+        (tmp_path / "models" / "hurt" / "prior.bin").unlink()
+        done = vinograph("models")
+        assert done.code == 0
+        rows = {line.split()[0]: line.split() for line in done.out.splitlines()}
+        assert rows["storybook"][-1] == str(tmp_path / "embedded" / "storybook")
+        assert rows["whole"][1] == "wuerstchen"
+        assert rows["hurt"][1] == "damaged"
+        assert "prior.bin is missing" in done.err
+        records = {each["name"]: each for each in vinograph("models", "--json").record["models"]}
+        assert (records["storybook"]["where"], records["storybook"]["size"]) == ("embedded", size)
+        assert "prior.bin is missing" in records["hurt"]["problem"]
+
+
+class TestDevices:
+    def test_the_cpu_is_there(self, vinograph: Run) -> None:
+        done = vinograph("devices")
+        assert done.code == 0
+        assert any(line.startswith("CPU ") and "f32" in line for line in done.out.splitlines())
+        records = {each["id"]: each for each in vinograph("devices", "--json").record["devices"]}
+        assert "f32" in records["CPU"]["precisions"]
+        assert records["CPU"]["name"]
+
+
+class TestDoctor:
+    @pytest.fixture(autouse=True)
+    def _embedded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("vinograph.catalog._EMBEDDED", tmp_path / "embedded")
+        save_bundle(tmp_path / "embedded" / "storybook-wuerstchen", name="storybook-wuerstchen")
+
+    def test_all_is_well(self, vinograph: Run) -> None:
+        done = vinograph("doctor")
+        assert done.code == 0
+        for fact in ("python", "cores", "memory", "openvino: ", "CPU: ", "convert", "storybook-wuerstchen: whole"):
+            assert fact in done.out
+
+    def test_json(self, vinograph: Run) -> None:
+        record = vinograph("doctor", "--json").record
+        assert record["problems"] == []
+        assert record["memory"]["total"] >= record["memory"]["available"] > 0
+        assert record["cores"]["allowed"] >= 1
+
+    def test_drawing(self, vinograph: Run) -> None:
+        done = vinograph("doctor", "--draw", "--json")
+        assert done.code == 0, done.err
+        assert done.record["drawing"].startswith("128x128 in ")
+
+    def test_an_embedded_model_that_was_altered(self, vinograph: Run, tmp_path: Path) -> None:
+        flip_a_bit(tmp_path / "embedded" / "storybook-wuerstchen" / "prior.bin")
+        done = vinograph("doctor")
+        assert done.code == 4
+        assert "storybook-wuerstchen: damaged" in done.out
+        assert "problem: " in done.err
+        assert "prior.bin was altered" in done.err
+
+    def test_no_model_is_embedded(self, vinograph: Run, tmp_path: Path) -> None:
+        shutil.rmtree(tmp_path / "embedded")
+        done = vinograph("doctor")
+        assert done.code == 0
+        assert "warning: no model is embedded" in done.err
+        done = vinograph("doctor", "--draw")
+        assert done.code == 3
+        assert "problem: drawing failed: there is no model" in done.err
+
+    def test_an_extra_that_is_not_installed(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("vinograph.cli.doctor.EXTRAS", {"convert": ("torch-that-is-not-there",)})
+        done = vinograph("doctor")
+        assert done.code == 0
+        assert 'pip install "vinograph[convert]"' in done.out

@@ -1,0 +1,213 @@
+"""The command line as a process: signals, pipes, full disks, defects, and what it costs to start."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Outcome, Run, command, environment, files_here, in_process
+from vinograph.bundle import Bundle
+from vinograph.cli import main
+
+ENDLESS = ("--size", "2048x2048", "--steps", 1000, "--decoder-steps", 1000)
+
+
+class TestInterruption:
+    @pytest.mark.parametrize("stage", ["prior", "decoder"])
+    def test_ctrl_c_stops_within_a_step(self, bundle: Bundle, stage: str) -> None:
+        steps = {"prior": ENDLESS, "decoder": ("--size", "2048x2048", "--steps", 1, "--decoder-steps", 1000)}[stage]
+        done, seconds = self.stopped(signal.SIGINT, bundle, stage, *steps)
+        assert done.code == 130
+        assert done.out == ""
+        assert done.err.splitlines()[-1] == "interrupted"
+        assert "Traceback" not in done.err
+        assert seconds < 5
+        assert files_here() == []
+
+    def test_as_json(self, bundle: Bundle) -> None:
+        done, _ = self.stopped(signal.SIGINT, bundle, "prior", *ENDLESS, "--json")
+        assert done.record["error"]["exit_code"] == done.code == 130
+
+    def test_sigterm_leaves_nothing_either(self, bundle: Bundle) -> None:
+        done, seconds = self.stopped(signal.SIGTERM, bundle, "prior", *ENDLESS)
+        assert done.code == 143
+        assert "Traceback" not in done.err
+        assert seconds < 5
+        assert files_here() == []
+
+    def test_while_the_picture_is_written(
+        self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(self: object, file: Path, kind: str, **options: object) -> None:
+            Path(file).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("PIL.Image.Image.save", interrupted)
+        done = vinograph("generate", "a house", "--model", bundle.path)
+        assert done.code == 130
+        assert files_here() == []
+
+    def stopped(self, number: int, bundle: Bundle, stage: str, *options: object) -> tuple[Outcome, float]:
+        """The outcome of a drawing that got a signal in ``stage``, and the seconds that it went on after that."""
+        arguments = command("generate", "a house", "--model", bundle.path, *options)
+        with subprocess.Popen(
+            arguments, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stderr is not None
+            first = ""
+            while not first.startswith(f"{stage} ") and process.poll() is None:
+                first = process.stderr.readline() if stage == "prior" else self.decoder_begins(process)
+            start = time.monotonic()
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+            return Outcome(process.returncode, out, err), time.monotonic() - start
+
+    def decoder_begins(self, process: subprocess.Popen[str]) -> str:
+        """Wait for the prior's end; the decoder's first line would come only after many of its steps."""
+        assert process.stderr is not None
+        while process.stderr.readline() not in ("prior 1/1\n", ""):
+            pass
+        time.sleep(0.3)
+        return "decoder "
+
+
+class TestPipes:
+    def test_a_reader_that_leaves(self, bundle: Bundle) -> None:
+        arguments = command("inspect", bundle.path)
+        with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+        assert process.returncode == 141
+
+    def test_a_terminal_that_knows_ascii_alone(self, bundle: Bundle) -> None:
+        done = in_process("verify", "häuschen", PYTHONIOENCODING="ascii")
+        done.fails(3, r"there is no model 'h\xe4uschen'")
+        done = in_process("generate", "häuschen", "--model", bundle.path, "--json", PYTHONIOENCODING="ascii")
+        assert done.record["request"]["prompt"] == ["häuschen"]
+
+
+class TestDiskAndMemory:
+    def test_a_picture_that_does_not_fit(self, bundle: Bundle) -> None:
+        limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
+        done = in_process("generate", "a house", "--model", bundle.path, "--size", "256x256", first=limit)
+        done.fails(5, "output picture.png can't be written", "bytes are needed", "are free")
+        assert files_here() == []
+
+    def test_too_little_memory(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        def starved(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("vinograph.noise.TorchNoise.normal", starved)
+        done = vinograph("generate", "a house", "--model", bundle.path)
+        done.fails(5, "not enough memory", "GB are free")
+
+
+class TestErrors:
+    def test_a_defect_of_ours_shows_the_traceback(
+        self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def defective(*_: object) -> None:
+            raise LookupError("we forgot this")
+
+        monkeypatch.setattr("vinograph.catalog.find", defective)
+        done = vinograph("verify", bundle.path)
+        assert done.code == 1
+        assert done.out == ""
+        assert done.err.startswith("error: LookupError: we forgot this\n")
+        assert "Traceback (most recent call last)" in done.err
+        assert "in defective" in done.err
+        assert "Please report it" in done.err
+        assert "vinograph doctor" in done.err
+
+    def test_json_has_the_error_too(self, vinograph: Run, bundle: Bundle) -> None:
+        done = vinograph("generate", "a house", "--model", bundle.path, "--steps", 0, "--json")
+        message = "--steps is 0; give a whole number from 1 to 1000"
+        assert done.record == {"error": {"type": "RequestError", "message": message, "exit_code": 2}}
+        assert done.code == 2
+        assert done.err == f"error: {message}\n"
+
+    def test_json_has_a_mistyped_option_too(self, vinograph: Run) -> None:
+        done = vinograph("generate", "a house", "--stepz", 3, "--json")
+        assert done.code == done.record["error"]["exit_code"] == 2
+        assert "--stepz" in done.record["error"]["message"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["paint"], ["paint"]),
+            (["generate", "a", "b"], ["b", "vinograph generate --help"]),
+            (["verify"], ["BUNDLE", "vinograph verify --help"]),
+            (["models", "--all"], ["--all"]),
+            (["generate", "a", "--steps"], ["--steps"]),
+            (["convert", "a", "b", "--weights"], ["--weights"]),
+            (["--sideways"], ["--sideways"]),
+        ],
+    )
+    def test_a_call_that_is_none(self, vinograph: Run, arguments: list[str], words: list[str]) -> None:
+        done = vinograph(*arguments)
+        done.fails(2, *words)
+        assert done.err.count("\n") == 1
+
+    def test_a_file_that_cannot_be_read(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        def forbidden(*_: object, **__: object) -> str:
+            raise PermissionError(13, "Permission denied", "bundle.json")
+
+        monkeypatch.setattr(Path, "read_text", forbidden)
+        vinograph("verify", bundle.path).fails(2, "bundle.json: Permission denied")
+
+
+class TestHelp:
+    @pytest.mark.parametrize("arguments", [[], ["--help"]])
+    def test_of_the_whole(self, vinograph: Run, arguments: list[str]) -> None:
+        done = vinograph(*arguments)
+        assert (done.code, done.err) == (0, "")
+        for name in ("generate", "reconstruct", "convert", "inspect", "verify", "models", "devices", "doctor"):
+            assert f"\n  {name} " in done.out
+
+    def test_of_a_command_as_a_process(self) -> None:
+        done = in_process("generate", "--help")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.startswith("Usage: vinograph generate")
+
+    def test_every_option_is_in_the_contract(self, vinograph: Run) -> None:
+        names = {word for word in vinograph("generate", "--help").out.split() if word.startswith("--")}
+        expected = """--model --output --size --steps --guidance-scale --negative-prompt --seed --count --image --strength
+            --device --precision --no-metadata --json --help --decoder-steps --decoder-guidance-scale"""
+        assert names >= set(expected.split())
+
+
+class TestStart:
+    def test_help_and_looking_import_no_runtime(self, bundle: Bundle) -> None:
+        blocked = (
+            "import sys; sys.modules.update(dict.fromkeys(('openvino', 'torch', 'huggingface_hub', 'transformers')))"
+        )
+        for arguments in (["--help"], ["generate", "--help"], ["models"], ["verify", bundle.path]):
+            assert in_process(*arguments, first=blocked).code == 0
+
+    def test_a_drawing_starts_quickly(self, bundle: Bundle) -> None:
+        """The bar is 2.5 s on an idle machine for the embedded model; processor time doesn't count other work."""
+        code = f"""
+import time
+from vinograph.cli import main
+assert main(["generate", "a house", "--model", {str(bundle.path)!r}]) == 0
+print(time.process_time(), file=__import__("sys").stderr)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+        )
+        assert float(done.stderr.splitlines()[-1]) < 5
+
+    def test_main_takes_the_arguments_of_the_process(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["vinograph", "models", "--json"])
+        assert main() == 0
+        assert "models_folder" in json.loads(capsys.readouterr().out)

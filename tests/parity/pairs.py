@@ -1,0 +1,160 @@
+"""The same small checkpoint drawn by both: converted and drawn by us, and by diffusers' own pipelines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from tests.checkpoints import SavedWuerstchen, WuerstchenShape, randomise, save_wuerstchen
+from vinograph import Pipeline
+from vinograph.convert import convert
+from vinograph.modules import EncoderStage, ImageEncoder, ImageEncoderConfig
+
+Array = NDArray[np.float32]
+
+# What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
+PICTURES = 0.1 / 255
+# Random weights magnify rounding: from the same model in f64, torch's f32 differs by up to 2e-4 itself.
+STAGES = 5e-4
+
+ENCODER = ImageEncoderConfig(
+    stem=4,
+    stages=(
+        EncoderStage("fused", expand_ratio=1, kernel=3, stride=1, c_out=4, layers=1),
+        EncoderStage("fused", expand_ratio=4, kernel=3, stride=2, c_out=6, layers=2),
+        EncoderStage("fused", expand_ratio=4, kernel=3, stride=2, c_out=8, layers=1),
+        EncoderStage("plain", expand_ratio=4, kernel=3, stride=2, c_out=10, layers=2),
+        EncoderStage("plain", expand_ratio=6, kernel=3, stride=1, c_out=12, layers=1),
+        EncoderStage("plain", expand_ratio=6, kernel=3, stride=2, c_out=16, layers=2),
+    ),
+    head=32,
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a drawing went through: [n, 16, h, w], [n, 4, H, W] and [n, height, width, 3] in [0, 1]."""
+
+    embeddings: Array
+    latents: Array
+    pictures: Array
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Ours and theirs, of one checkpoint."""
+
+    saved: SavedWuerstchen
+    bundle: Path
+    ours: Pipeline
+    theirs: Any
+    image_encoder: ImageEncoder
+
+    def draw(self, prompt: Any, *, seed: int, theirs: Any = None, **given: Any) -> tuple[Drawn, Drawn]:
+        """Draw with both from ``seed``. ``theirs`` holds the arguments that they name otherwise, or take otherwise."""
+        other = {"generator": generators(seed, given), **given, **(theirs or {})}
+        return self.draw_ours(prompt, seed=seed, **given), self.draw_theirs(prompt, **other)
+
+    def draw_ours(self, prompt: Any, **given: Any) -> Drawn:
+        """Ours, of `output_type="np"`."""
+        latents = Recorder()
+        result = self.ours(prompt, output_type="np", callback_on_step_end=latents, **given)
+        assert result.image_embeddings is not None
+        return Drawn(result.image_embeddings, latents.last, result.images)
+
+    def draw_theirs(self, prompt: Any, **given: Any) -> Drawn:
+        """Theirs; the embeddings and latents are what their callbacks are shown last."""
+        prior, decoder = Recorder(), Recorder()
+        callbacks = {"prior_callback_on_step_end": prior, "callback_on_step_end": decoder}
+        pictures = self.theirs(prompt, output_type="np", **callbacks, **given).images
+        config = self.theirs.prior_pipe.config
+        return Drawn(prior.last * config.latent_mean - config.latent_std, decoder.last, pictures)
+
+
+class Recorder:
+    """A callback that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, float, Array]] = []
+
+    def __call__(self, pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append((step, float(time), np.asarray(tensors["latents"]).copy()))
+        return tensors
+
+    @property
+    def last(self) -> Array:
+        """The latents after the last step."""
+        return self.calls[-1][2]
+
+
+def generators(seed: int, given: Any) -> Any:
+    """What diffusers wants for ``seed``: a generator, or for several pictures one each."""
+    prompt = given.get("prompt_embeds")
+    count = given.get("num_images_per_prompt", 1) * (1 if prompt is None else len(prompt))
+    each = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+    return each[0] if count == 1 else each
+
+
+def make_pair(folder: Path, shape: WuerstchenShape, layout: Any) -> Pair:
+    """Build a random checkpoint with an image encoder, convert it in f32, and open both."""
+    saved = save_wuerstchen(folder, shape, layout)
+    image_encoder = save_image_encoder(saved.decoder / "image_encoder")
+    prior = str(saved.prior) if layout == "split" else None
+    bundle = convert(saved.decoder, folder / "bundle", prior=prior, weights="f32")
+    theirs = saved.models.combined()
+    for each in (theirs.prior_pipe, theirs.decoder_pipe):
+        each.set_progress_bar_config(disable=True)
+    return Pair(saved, bundle.path, Pipeline(bundle, precision="f32"), theirs, image_encoder)
+
+
+def save_image_encoder(folder: Path) -> ImageEncoder:
+    """A random image encoder, saved as a part of a checkpoint."""
+    module = ImageEncoder(ENCODER)
+    randomise(module, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        module.mapper[1].weight.mul_(20)  # embeddings of the size that a prior draws
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(ENCODER)), encoding="utf-8")
+    save_file(module.state_dict(), folder / "model.safetensors")
+    return module
+
+
+def largest(ours: Any, theirs: Any) -> float:
+    """The largest difference, over the largest value of theirs."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def assert_same_pictures(ours: Any, theirs: Any, *, tolerance: float = PICTURES) -> None:
+    """They agree, and they are pictures: neither one grey nor saturated."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    assert ours.dtype == np.float32
+    assert ours.min() >= 0
+    assert ours.max() <= 1
+    seen = (theirs > 0) & (theirs < 1)
+    assert float(seen.mean()) > 0.65
+    assert all(float(each[within].std()) > 0.04 for each, within in zip(theirs, seen, strict=True))
+    assert float(np.abs(ours - theirs).max()) <= tolerance
+
+
+def assert_same(ours: Drawn, theirs: Drawn) -> None:
+    """Stage by stage: the image embeddings, the decoder's latents, the pictures."""
+    assert largest(ours.embeddings, theirs.embeddings) < STAGES
+    assert largest(ours.latents, theirs.latents) < STAGES
+    assert_same_pictures(ours.pictures, theirs.pictures)
+
+
+def as_numpy(tensors: Sequence[torch.Tensor]) -> Array:
+    """One array of several pictures' tensors."""
+    return torch.cat(list(tensors)).numpy()

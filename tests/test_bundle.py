@@ -1,0 +1,410 @@
+"""The bundle: the directory that conversion writes and inference reads."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bundles import save_bundle
+from vinograph import DamagedModelError, ModelError, RequestError, VinographError
+from vinograph.bundle import (
+    FORMAT_VERSION,
+    Bundle,
+    BundleWriter,
+    Component,
+    FileRecord,
+    Manifest,
+    Source,
+    Tensor,
+    TokenizerFile,
+    check_target,
+    sha256_of,
+)
+
+MANIFEST = Manifest(
+    family="wuerstchen",
+    name="tiny",
+    components={"prior": Component("prior.xml", {"x": Tensor(("b", 16), "f32")}, {}, "f16", f16_safe=False)},
+    tokenizers={"tokenizer": TokenizerFile("tokenizer.json", 77, 0)},
+    scheduler={"prior": {"scaler": 1.0}},
+    config={"latent_mean": 42.0, "effnet_levels": [1, 2, 3]},
+    defaults={"generate": {"height": 512}},
+    limits={"size_multiple": 128},
+    source=Source("warp-ai/wuerstchen", "abc", "MIT", {"prior": "warp-ai/wuerstchen-prior"}),
+    tools={"vinograph": "0.1.0"},
+    files={},
+)
+FILES = {"prior.xml": b"<net/>", "prior.bin": bytes(100), "tokenizer.json": b"{}"}
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def write_files(writer: BundleWriter) -> None:
+    for name, content in FILES.items():
+        (writer.partial / name).write_bytes(content)
+
+
+def write_bundle(target: Path, **options: Any) -> Bundle:
+    with BundleWriter(target, "one", **options) as writer:
+        write_files(writer)
+        return writer.finish(MANIFEST)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write_bundle(tmp_path / "tiny")
+
+
+def edit_manifest(bundle: Bundle, edit: Edit) -> None:
+    file = bundle.path / "bundle.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    edit(data)
+    file.write_text(json.dumps(data), encoding="utf-8")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {each.relative_to(folder).as_posix(): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+class TestManifest:
+    def test_it_comes_back_as_it_was_written(self, bundle: Bundle) -> None:
+        files = {name: FileRecord(len(content), sha256_of(bundle.path / name)) for name, content in FILES.items()}
+        assert bundle.manifest == dataclasses.replace(MANIFEST, files=files)
+
+    def test_equal_manifests_give_equal_bytes(self, bundle: Bundle) -> None:
+        """One that was read can be written again, as another bundle made of it wants."""
+        text = (bundle.path / "bundle.json").read_text(encoding="utf-8")
+        assert bundle.manifest.to_json() == text
+        assert Manifest.from_json(text, "here").to_json() == text
+
+    def test_what_was_read_does_not_change(self, bundle: Bundle) -> None:
+        with pytest.raises(TypeError):
+            bundle.manifest.config["latent_mean"] = 1  # type: ignore[index]
+
+    def test_size_is_that_of_the_files(self, bundle: Bundle) -> None:
+        assert bundle.size == sum(len(content) for content in FILES.values())
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "{}", '{"format_version": 1}', '{"family": "wuerstchen"}'])
+    def test_what_is_no_manifest(self, bundle: Bundle, text: str) -> None:
+        (bundle.path / "bundle.json").write_text(text, encoding="utf-8")
+        with pytest.raises(DamagedModelError, match=r"bundle.json (is not a bundle's manifest|lacks or garbles a field)"):
+            Bundle.open(bundle.path)
+
+    def test_bytes_that_are_no_text(self, bundle: Bundle) -> None:
+        (bundle.path / "bundle.json").write_bytes(b"\xff\xfe{}")
+        with pytest.raises(DamagedModelError, match="is not a bundle's manifest"):
+            Bundle.open(bundle.path)
+
+    @pytest.mark.parametrize("tools", [{"vinograph": "3.1"}, {}, None, 7])
+    def test_a_newer_format_names_the_version_that_reads_it(self, bundle: Bundle, tools: Any) -> None:
+        """Whatever else it holds: the rest of its layout is not known yet."""
+        edit_manifest(bundle, lambda data: (data.update(format_version=FORMAT_VERSION + 1, tools=tools), data.pop("files")))
+        wanted = "3.1" if tools == {"vinograph": "3.1"} else "a newer one"
+        with pytest.raises(ModelError, match=rf"in bundle format 2; .* reads up to 1. It was written by Vinograph {wanted}"):
+            Bundle.open(bundle.path)
+
+    @pytest.mark.parametrize("version", [0, -1, "1", 1.5, None])
+    def test_a_format_that_never_was(self, bundle: Bundle, version: Any) -> None:
+        edit_manifest(bundle, lambda data: data.update(format_version=version))
+        with pytest.raises(DamagedModelError, match="names format version .*, which never existed"):
+            Bundle.open(bundle.path)
+
+    def test_nothing_that_it_says_ends_in_a_traceback(self, bundle: Bundle) -> None:
+        """Every value in it is taken away, or replaced by one of another kind."""
+        original = json.loads((bundle.path / "bundle.json").read_text(encoding="utf-8"))
+        for path in leaves(original):
+            for value in (None, 7, -7, 1.5, "text", "../..", [], {}, [None], {"a": None}, "take away"):
+                data = json.loads(json.dumps(original))
+                put(data, path, value)
+                (bundle.path / "bundle.json").write_text(json.dumps(data), encoding="utf-8")
+                try:
+                    Bundle.open(bundle.path)
+                except VinographError as error:
+                    assert "bundle.json" in str(error) or "is missing" in str(error) or "bytes" in str(error)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value within a JSON value, of containers too."""
+    if path:
+        yield path
+    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in below:
+        yield from leaves(each, (*path, key))
+
+
+def put(data: Any, path: tuple[Any, ...], value: Any) -> None:
+    for key in path[:-1]:
+        data = data[key]
+    if value == "take away":
+        del data[path[-1]]
+    else:
+        data[path[-1]] = value
+
+
+class TestOpening:
+    def test_a_directory_that_is_no_bundle(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"is not a bundle: it has no bundle.json"):
+            Bundle.open(tmp_path)
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_missing_file(self, bundle: Bundle, name: str) -> None:
+        (bundle.path / name).unlink()
+        with pytest.raises(DamagedModelError, match=rf"{name} is missing. Convert the model again"):
+            Bundle.open(bundle.path)
+
+    @pytest.mark.parametrize("change", [-1, 1])
+    def test_a_file_too_short_or_too_long(self, bundle: Bundle, change: int) -> None:
+        (bundle.path / "prior.bin").write_bytes(bytes(100 + change))
+        with pytest.raises(DamagedModelError, match=rf"prior.bin has {100 + change} bytes and should have 100"):
+            Bundle.open(bundle.path)
+
+    @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../outside"])
+    def test_no_file_outside_is_looked_at(self, bundle: Bundle, name: str) -> None:
+        (bundle.path.parent / "outside").write_bytes(b"x")
+        edit_manifest(bundle, lambda data: data["files"].update({name: {"size": 1, "sha256": "0"}}))
+        with pytest.raises(DamagedModelError, match=f"names a file outside the bundle: {name}"):
+            Bundle.open(bundle.path)
+
+    @pytest.mark.parametrize(("section", "key"), [("components", "prior"), ("tokenizers", "tokenizer")])
+    def test_every_file_that_is_used_has_a_size(self, bundle: Bundle, section: str, key: str) -> None:
+        """So no component and no tokenizer can lie outside either."""
+        edit_manifest(bundle, lambda data: data[section][key].update(file="../outside.xml"))
+        with pytest.raises(DamagedModelError, match=r"names no size for \.\./outside.xml, a file that the model needs"):
+            Bundle.open(bundle.path)
+
+    def test_weights_without_a_size(self, bundle: Bundle) -> None:
+        edit_manifest(bundle, lambda data: data["files"].pop("prior.bin"))
+        with pytest.raises(DamagedModelError, match="names no size for prior.bin"):
+            Bundle.open(bundle.path)
+
+
+class TestVerifying:
+    def test_a_whole_bundle(self, bundle: Bundle) -> None:
+        assert sorted(bundle.verify()) == sorted(FILES)
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_one_bit_of_a_file(self, bundle: Bundle, name: str) -> None:
+        content = bytearray((bundle.path / name).read_bytes())
+        content[-1] ^= 1
+        (bundle.path / name).write_bytes(content)
+        with pytest.raises(DamagedModelError, match=rf"{name} was altered: its SHA-256 differs"):
+            list(Bundle.open(bundle.path).verify())
+
+    def test_one_bit_of_the_manifest(self, bundle: Bundle) -> None:
+        """Any bit: the bundle is damaged, of another format, or the change is found by its checksum."""
+        file = bundle.path / "bundle.json"
+        original = file.read_bytes()
+        for place in range(0, len(original), 3):
+            altered = bytearray(original)
+            altered[place] ^= 1 << place % 8
+            file.write_bytes(altered)
+            with pytest.raises((DamagedModelError, ModelError)):
+                list(Bundle.open(bundle.path).verify())
+
+    def test_a_manifest_changed_by_hand_opens_and_is_not_verified(self, bundle: Bundle) -> None:
+        edit_manifest(bundle, lambda data: data["defaults"]["generate"].update(height=256))
+        opened = Bundle.open(bundle.path)
+        assert opened.manifest.defaults["generate"]["height"] == 256
+        with pytest.raises(DamagedModelError, match=r"bundle.json was altered: it differs from its own checksum"):
+            list(opened.verify())
+
+    def test_a_file_that_has_gone_since_it_was_opened(self, bundle: Bundle) -> None:
+        (bundle.path / "tokenizer.json").unlink()
+        with pytest.raises(DamagedModelError, match=r"tokenizer.json is missing"):
+            list(bundle.verify())
+
+
+class TestWriting:
+    def test_nothing_else_is_left(self, bundle: Bundle) -> None:
+        assert [each.name for each in bundle.path.parent.iterdir()] == ["tiny"]
+        assert sorted(contents(bundle.path)) == sorted([*FILES, "bundle.json"])
+
+    def test_missing_folders_are_made(self, tmp_path: Path) -> None:
+        assert write_bundle(tmp_path / "a" / "b").path == tmp_path / "a" / "b"
+
+    def test_files_in_folders_are_listed_by_their_path(self, tmp_path: Path) -> None:
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            write_files(writer)
+            (writer.partial / "notes").mkdir()
+            (writer.partial / "notes" / "a.txt").write_text("a", encoding="utf-8")
+            written = writer.finish(MANIFEST)
+        assert "notes/a.txt" in written.manifest.files
+
+    def test_the_same_conversion_gives_the_same_bytes(self, tmp_path: Path) -> None:
+        one, other = (write_bundle(tmp_path / name) for name in ("one", "other"))
+        assert contents(one.path) == contents(other.path)
+
+
+class TestAnInterruptedConversion:
+    def interrupted(self, target: Path, error: BaseException, fingerprint: str = "one") -> None:
+        with pytest.raises(type(error)), BundleWriter(target, fingerprint) as writer:  # noqa: PT012
+            (writer.partial / "prior.xml").write_bytes(FILES["prior.xml"])
+            writer.mark_done("prior", {"weights": "f16"})
+            (writer.partial / "tokenizer.json").write_bytes(b"half")
+            raise error
+
+    def test_nothing_that_loads_is_left(self, tmp_path: Path) -> None:
+        self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
+        assert [each.name for each in tmp_path.iterdir()] == [".tiny.partial"]
+        with pytest.raises(ModelError, match="is not a bundle"):
+            Bundle.open(tmp_path / ".tiny.partial")
+
+    def test_it_goes_on_where_it_stopped(self, tmp_path: Path) -> None:
+        undisturbed = contents(write_bundle(tmp_path / "other").path)
+        self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            assert writer.done("prior") == {"weights": "f16"}
+            assert writer.done("decoder") is None
+            assert (writer.partial / "prior.xml").read_bytes() == FILES["prior.xml"]
+            write_files(writer)
+            writer.finish(MANIFEST)
+        assert contents(tmp_path / "tiny") == undisturbed
+
+    def test_another_conversion_starts_afresh(self, tmp_path: Path) -> None:
+        self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
+        with BundleWriter(tmp_path / "tiny", "another") as writer:
+            assert writer.done("prior") is None
+            assert sorted(contents(writer.partial)) == ["progress.json"]
+
+    @pytest.mark.parametrize("progress", ["", "{", "[]", '{"fingerprint": "one", "done": 7}'])
+    def test_so_does_one_whose_progress_is_garbled(self, tmp_path: Path, progress: str) -> None:
+        self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
+        (tmp_path / ".tiny.partial" / "progress.json").write_text(progress, encoding="utf-8")
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            assert writer.done("prior") is None
+
+    def test_a_full_disk_is_given_back(self, tmp_path: Path) -> None:
+        self.interrupted(tmp_path / "tiny", OSError(28, "No space left on device"))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_a_kill_left_half_written_does_not_get_in(self, tmp_path: Path) -> None:
+        self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
+        (tmp_path / ".tiny.partial" / ".progress.json.99.tmp").write_bytes(b"half")
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            write_files(writer)
+            written = writer.finish(MANIFEST)
+        assert sorted(written.manifest.files) == sorted(FILES)
+
+    def test_killed_for_good(self, tmp_path: Path) -> None:
+        """`kill -9` while it writes: no lock stands in the way, and the bundle is as if undisturbed."""
+        undisturbed = contents(write_bundle(tmp_path / "other").path)
+        code = (
+            "import sys, time; from pathlib import Path; from vinograph.bundle import BundleWriter\n"
+            "with BundleWriter(Path(sys.argv[1]), 'one') as writer:\n"
+            "    (writer.partial / 'prior.xml').write_bytes(b'<net/>')\n"
+            "    writer.mark_done('prior', {})\n"
+            "    print('ready', flush=True); time.sleep(60)\n"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "tiny")]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            with pytest.raises(RequestError, match="another conversion is writing .*tiny now: wait for it"):
+                write_bundle(tmp_path / "tiny")
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        with pytest.raises(ModelError):
+            Bundle.open(tmp_path / "tiny")
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            assert writer.done("prior") == {}
+            write_files(writer)
+            writer.finish(MANIFEST)
+        assert contents(tmp_path / "tiny") == undisturbed
+        assert {each.name for each in tmp_path.iterdir()} == {"tiny", "other"}
+
+    def test_killed_between_the_renames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The only moment at which there is neither the old nor the new one: the next run sets it right."""
+        write_bundle(tmp_path / "tiny")
+        with BundleWriter(tmp_path / "tiny", "two", overwrite=True) as writer:
+            write_files(writer)
+            monkeypatch.setattr(Path, "rename", stop_at_the_second(Path.rename))
+            with pytest.raises(KeyboardInterrupt):
+                writer.finish(MANIFEST)
+        monkeypatch.undo()
+        assert not (tmp_path / "tiny").exists()
+        write_bundle(tmp_path / "tiny")
+        assert [each.name for each in tmp_path.iterdir()] == ["tiny"]
+
+
+def stop_at_the_second(rename: Callable[..., Any]) -> Callable[..., Any]:
+    calls = []
+
+    def renamed(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(*args)
+
+    return renamed
+
+
+class TestOneAtATime:
+    def test_the_second_stops_at_once(self, tmp_path: Path) -> None:
+        with BundleWriter(tmp_path / "tiny", "one"):
+            started = time.monotonic()
+            with pytest.raises(RequestError, match="another conversion is writing .*tiny now: wait for it, or name another"):
+                write_bundle(tmp_path / "tiny")
+            assert time.monotonic() - started < 1
+
+    def test_elsewhere_it_may(self, tmp_path: Path) -> None:
+        with BundleWriter(tmp_path / "tiny", "one"):
+            write_bundle(tmp_path / "other")
+
+    def test_the_first_is_not_disturbed(self, tmp_path: Path) -> None:
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            write_files(writer)
+            with pytest.raises(RequestError):
+                write_bundle(tmp_path / "tiny")
+            assert sorted(writer.finish(MANIFEST).manifest.files) == sorted(FILES)
+
+
+class TestOverwriting:
+    def test_a_target_that_exists_is_refused(self, bundle: Bundle) -> None:
+        before = contents(bundle.path)
+        with pytest.raises(RequestError, match=r"tiny exists: name another place, or add --overwrite to replace it"):
+            write_bundle(bundle.path)
+        assert contents(bundle.path) == before
+
+    def test_the_old_one_stays_until_the_new_one_is_whole(self, bundle: Bundle) -> None:
+        with BundleWriter(bundle.path, "two", overwrite=True) as writer:
+            write_files(writer)
+            (writer.partial / "prior.bin").write_bytes(bytes(50))
+            assert Bundle.open(bundle.path).manifest.files["prior.bin"].size == 100
+            writer.finish(MANIFEST)
+        assert Bundle.open(bundle.path).manifest.files["prior.bin"].size == 50
+        assert [each.name for each in bundle.path.parent.iterdir()] == ["tiny"]
+
+    def test_it_stays_if_the_new_one_fails(self, bundle: Bundle) -> None:
+        with pytest.raises(ZeroDivisionError), BundleWriter(bundle.path, "two", overwrite=True):
+            raise ZeroDivisionError
+        assert sorted(Bundle.open(bundle.path).verify()) == sorted(FILES)
+
+    def test_only_a_bundle_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "one.jpg").touch()
+        (tmp_path / "file").touch()
+        for name in ("photos", "file"):
+            with pytest.raises(RequestError, match=f"{name} is not a bundle, so --overwrite does not replace it"):
+                check_target(tmp_path / name, overwrite=True)
+        assert (tmp_path / "photos" / "one.jpg").exists()
+
+    def test_an_empty_directory_may_be(self, tmp_path: Path) -> None:
+        (tmp_path / "tiny").mkdir()
+        write_bundle(tmp_path / "tiny", overwrite=True)
+        with pytest.raises(RequestError):
+            check_target(tmp_path / "tiny", overwrite=False)
+
+
+def test_a_bundle_can_be_moved(tmp_path: Path) -> None:
+    shutil.move(save_bundle(tmp_path / "here").path, tmp_path / "there")
+    assert len(list(Bundle.open(tmp_path / "there").verify())) == 18

@@ -1,0 +1,344 @@
+"""The one schema: what may be asked, and what the answer is to what may not."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vinograph import Request, RequestError
+from vinograph.noise import TorchNoise
+from vinograph.request import FIELDS, describe, resolve
+
+LIMITS: Mapping[str, Any] = {"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048}
+DRAWS: Mapping[str, Any] = {
+    "prompt": None,
+    "negative_prompt": None,
+    "prompt_embeds": None,
+    "negative_prompt_embeds": None,
+    "image": None,
+    "strength": 0.8,
+    "height": 512,
+    "width": 768,
+    "prior_num_inference_steps": 60,
+    "prior_guidance_scale": 4.0,
+    "prior_timesteps": None,
+    "num_inference_steps": 12,
+    "num_images_per_prompt": 1,
+    "seed": None,
+    "generator": None,
+    "latents": None,
+    "output_type": "pil",
+    "callback_on_step_end": None,
+    "callback_on_step_end_tensor_inputs": None,
+}
+DECODES: Mapping[str, Any] = {"image_embeddings": None, "prompt": None, "num_images_per_prompt": 1, "seed": None}
+ENCODES: Mapping[str, Any] = {"image": None, "height": None, "width": None}
+
+
+def ask(takes: Mapping[str, Any] = DRAWS, **given: Any) -> Request:
+    if takes is DRAWS:
+        given = {"prompt": "a red house", **given}
+    return resolve(given, takes, LIMITS, "Würstchen (generate)")
+
+
+def refusal(takes: Mapping[str, Any] = DRAWS, **given: Any) -> str:
+    with pytest.raises(RequestError) as caught:
+        ask(takes, **given)
+    return str(caught.value)
+
+
+def array(*shape: int) -> Any:
+    return np.zeros(shape, np.float32)
+
+
+class TestDefaults:
+    def test_what_is_not_told_is_the_defaults(self) -> None:
+        request = ask()
+        assert (request.height, request.width, request.num_inference_steps) == (512, 768, 12)
+        assert (request.prior_guidance_scale, request.output_type) == (4.0, "pil")
+
+    def test_none_is_not_told(self) -> None:
+        assert ask(height=None, negative_prompt=None).height == 512
+
+    def test_what_the_call_does_not_take_is_none(self) -> None:
+        request = ask(DECODES, image_embeddings=array(1, 16, 3, 3))
+        assert request.height is request.strength is request.output_type is None
+
+    def test_a_picture_brings_its_own_size_and_only_it_has_a_strength(self) -> None:
+        with_picture, without = ask(image="a.png"), ask()
+        assert (with_picture.height, with_picture.width, with_picture.strength) == (None, None, 0.8)
+        assert without.strength is None
+        told = ask(image="a.png", height=256, width=384, strength=0.5)
+        assert (told.height, told.width, told.strength) == (256, 384, 0.5)
+
+    def test_a_request_does_not_change(self) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            ask().height = 128  # type: ignore[misc]
+
+
+class TestUnknownArguments:
+    def test_the_answer_names_what_is_taken(self) -> None:
+        message = refusal(DECODES, clip_skip=1)
+        assert message == (
+            "Würstchen (generate) takes no clip_skip; it takes image_embeddings, num_images_per_prompt, prompt, seed"
+        )
+
+    def test_a_near_miss_is_guessed(self) -> None:
+        assert "takes no negative_promt (did you mean negative_prompt?); it takes" in refusal(negative_promt="x")
+
+    def test_it_counts_even_if_it_is_none(self) -> None:
+        assert "takes no guidance" in refusal(guidance=None)
+
+    def test_another_calls_argument_is_not_taken(self) -> None:
+        assert "takes no image_embeddings" in refusal(image_embeddings=array(1, 16, 3, 3))
+
+
+class TestPrompts:
+    def test_one_or_a_list(self) -> None:
+        assert ask(prompt="a").prompt == ("a",)
+        assert ask(prompt=["a", "b"]).prompt == ask(prompt=("a", "b")).prompt == ("a", "b")
+
+    def test_an_empty_prompt_is_a_prompt(self) -> None:
+        assert ask(prompt="").prompt == ("",)
+
+    @pytest.mark.parametrize("given", [7, b"bytes", [], ["a", 7], {"a": 1}, 1.5])
+    def test_not_a_text(self, given: Any) -> None:
+        assert refusal(prompt=given) == f"prompt is {given!r}; give a text, or a list of texts"
+
+    def test_half_a_character(self) -> None:
+        """As a command line in a broken encoding gives it."""
+        assert "negative_prompt is 'a\\udcff', which is not Unicode text" in refusal(negative_prompt="a\udcff")
+
+    def test_there_has_to_be_one(self) -> None:
+        assert refusal(prompt=None) == "give a prompt (an empty one is fine), or prompt_embeds"
+        assert ask(prompt=None, prompt_embeds=array(1, 77, 8)).prompt is None
+
+    def test_a_negative_prompt_goes_with_every_prompt(self) -> None:
+        assert ask(prompt=["a", "b"], negative_prompt="x").negative_prompt == ("x", "x")
+        assert ask(prompt=["a", "b"], negative_prompt=["x", "y"]).negative_prompt == ("x", "y")
+        assert ask(prompt=None, prompt_embeds=array(3, 77, 8), negative_prompt="x").negative_prompt == ("x",) * 3
+
+    def test_or_there_is_one_for_each(self) -> None:
+        message = refusal(prompt=["a", "b", "c"], negative_prompt=["x", "y"])
+        assert message == "negative_prompt has 2 texts for 3 prompts; give one, or one for each"
+
+
+class TestSizes:
+    @pytest.mark.parametrize("size", [128, 512, 1024, 2048, np.int64(256)])
+    def test_multiples_are_taken(self, size: Any) -> None:
+        request = ask(height=size, width=size)
+        assert (request.height, request.width) == (int(size), int(size))
+        assert type(request.height) is int
+
+    @pytest.mark.parametrize(
+        ("size", "nearest"),
+        [
+            (1000, "896 and 1024"),
+            (1088, "1024 and 1152"),
+            (129, "128 and 256"),
+            (2047, "1920 and 2048"),
+            (127, "128"),
+            (1, "128"),
+            (0, "128"),
+            (-512, "128"),
+            (2049, "2048"),
+            (4096, "2048"),
+            (10**9, "2048"),
+        ],
+    )
+    def test_others_are_refused_with_the_nearest_that_do(self, size: int, nearest: str) -> None:
+        assert refusal(width=size) == (
+            f"width is {size}; this model draws multiples of 128 from 128 to 2048, the nearest: {nearest}"
+        )
+
+    @pytest.mark.parametrize("given", [512.0, "512", True, math.nan, (512, 512)])
+    def test_not_a_whole_number(self, given: Any) -> None:
+        assert refusal(height=given) == f"height is {given!r}; give a multiple of 128 from 128 to 2048"
+
+    @pytest.mark.parametrize("takes", [DRAWS, ENCODES])
+    def test_beside_a_picture_both_or_neither(self, takes: Mapping[str, Any]) -> None:
+        for alone in ("height", "width"):
+            assert refusal(takes, image="a.png", **{alone: 256}).startswith("give both height and width, or neither")
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("name", ["num_inference_steps", "prior_num_inference_steps", "num_images_per_prompt"])
+    @pytest.mark.parametrize("given", [0, -1, 1001, 2.0, "3", True, math.nan, None.__class__])
+    def test_steps_and_counts(self, name: str, given: Any) -> None:
+        assert refusal(**{name: given}) == f"{name} is {given!r}; give a whole number from 1 to 1000"
+
+    @pytest.mark.parametrize("given", [0, 1, 7.5, 8, np.float32(2), np.int32(3)])
+    def test_guidance_scales(self, given: Any) -> None:
+        assert ask(prior_guidance_scale=given).prior_guidance_scale == float(given)
+
+    @pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf, "4", True, [4.0], 10**400, 4j])
+    def test_what_is_no_guidance_scale(self, given: Any) -> None:
+        assert refusal(prior_guidance_scale=given) == f"prior_guidance_scale is {given!r}; give a number from 0 up"
+
+    def test_a_negative_guidance_scale(self) -> None:
+        assert refusal(prior_guidance_scale=-0.5) == (
+            "prior_guidance_scale is -0.5; give a number from 0 up (1 and below turn guidance off)"
+        )
+
+    @pytest.mark.parametrize("given", [0, 0.0, -0.1, 1.01, math.nan, "0.5", True])
+    def test_strength(self, given: Any) -> None:
+        assert refusal(image="a.png", strength=given) == f"strength is {given!r}; give a number above 0 and up to 1"
+        assert ask(image="a.png", strength=1).strength == 1.0
+
+    def test_strength_needs_a_picture(self) -> None:
+        assert refusal(strength=0.5) == "strength needs an image to start from"
+
+    @pytest.mark.parametrize("given", [-1, 2**64, 1.0, "7", True])
+    def test_seeds(self, given: Any) -> None:
+        assert refusal(seed=given) == f"seed is {given!r}; give a whole number from 0 to 18446744073709551615"
+
+
+class TestSeeds:
+    def test_picture_i_has_seed_plus_i(self) -> None:
+        request = ask(prompt=["a", "b"], num_images_per_prompt=2, seed=7)
+        assert request.seeds == (7, 8, 9, 10)
+        assert np.array_equal(request.noise().normal((4, 16))[2:3], TorchNoise(9).normal((1, 16)))
+
+    def test_after_the_last_seed_comes_the_first(self) -> None:
+        assert ask(num_images_per_prompt=2, seed=2**64 - 1).seeds == (2**64 - 1, 0)
+
+    def test_without_one_it_is_drawn_and_reported(self) -> None:
+        one, other = ask().seeds, ask().seeds
+        assert one is not None
+        assert other is not None
+        assert one != other
+
+    def test_with_a_generator_there_is_none(self) -> None:
+        request = ask(generator=torch.Generator().manual_seed(3))
+        assert request.seeds is None
+        assert np.array_equal(request.noise().normal((1, 16)), TorchNoise(3).normal((1, 16)))
+
+    def test_a_seed_or_a_generator(self) -> None:
+        assert refusal(seed=1, generator=np.random.RandomState(1)) == "give seed or generator, not both"
+
+    def test_a_generator_for_each_picture(self) -> None:
+        three = [torch.Generator() for _ in range(3)]
+        assert ask(num_images_per_prompt=3, generator=three).seeds is None
+        assert ask(num_images_per_prompt=3, generator=three[:1]).seeds is None
+        message = refusal(num_images_per_prompt=2, generator=three)
+        assert message == "generator has 3 generators for 2 pictures; give one for each"
+
+    @pytest.mark.parametrize("given", [7, "cpu", [1], np.random.default_rng()])
+    def test_what_is_no_generator(self, given: Any) -> None:
+        assert "give a torch.Generator, a numpy.random.RandomState, or a list" in refusal(generator=given)
+
+    def test_a_call_without_noise_has_no_seed(self) -> None:
+        assert ask(ENCODES, image="a.png").seeds is None
+
+
+class TestCounts:
+    def test_pictures_are_prompts_times_their_number(self) -> None:
+        assert ask(prompt=["a", "b"], num_images_per_prompt=3).image_count == 6
+        assert ask(prompt=None, prompt_embeds=array(2, 77, 8), num_images_per_prompt=2).image_count == 4
+
+    def test_or_image_embeddings_times_their_number(self) -> None:
+        request = ask(DECODES, image_embeddings=array(3, 16, 3, 3), num_images_per_prompt=2, prompt="a")
+        assert (request.prompt_count, request.image_count) == (1, 6)
+
+
+class TestTimes:
+    def test_a_list_an_array_a_tensor(self) -> None:
+        times = [1.0, 0.5, 0.0]
+        for given in (times, tuple(times), np.array(times), torch.tensor(times), [np.float64(each) for each in times]):
+            assert ask(prior_timesteps=given).prior_timesteps == (1.0, 0.5, 0.0)
+
+    def test_spaced_is_a_word_for_the_published_list(self) -> None:
+        assert ask(prior_timesteps="spaced").prior_timesteps == "spaced"
+
+    @pytest.mark.parametrize("given", ["karras", 7, np.float32(1)])
+    def test_something_else(self, given: Any) -> None:
+        assert 'give a falling list of times in [0, 1], or "spaced"' in refusal(prior_timesteps=given)
+
+    @pytest.mark.parametrize("given", [[1.0, "x"], [1.0, math.nan], [[1.0], [0.0]]])
+    def test_a_list_of_something_else(self, given: Any) -> None:
+        assert "give a falling list of times in [0, 1]" in refusal(prior_timesteps=given)
+
+
+class TestArrays:
+    def test_numpy_torch_and_lists_become_float32(self) -> None:
+        for given in (np.ones((1, 2, 3, 4)), torch.ones((1, 2, 3, 4), dtype=torch.float16), np.ones((1, 2, 3, 4)).tolist()):
+            latents = ask(latents=given).latents
+            assert latents is not None
+            assert latents.dtype == np.float32
+            assert latents.shape == (1, 2, 3, 4)
+
+    def test_image_embeddings_may_be_a_list_as_in_diffusers(self) -> None:
+        parts = [torch.full((1, 16, 3, 3), 1.0), torch.full((2, 16, 3, 3), 2.0)]
+        embeddings = ask(DECODES, image_embeddings=parts).image_embeddings
+        assert embeddings is not None
+        assert embeddings[:, 0, 0, 0].tolist() == [1, 2, 2]
+
+    def test_a_list_of_different_sizes(self) -> None:
+        message = refusal(DECODES, image_embeddings=[array(1, 16, 3, 3), array(1, 16, 6, 6)])
+        assert message == "image_embeddings is a list of arrays of different shapes; give one shape"
+
+    @pytest.mark.parametrize("given", ["text", [[1, 2], [3]], torch.ones(1, requires_grad=True), object()])
+    def test_what_is_no_array(self, given: Any) -> None:
+        message = refusal(latents=given)
+        assert message == f"latents is a {type(given).__name__}; give an array [pictures, channels, height, width]"
+
+    @pytest.mark.parametrize(("name", "axes"), [("latents", "pictures, channels, height, width"), ("prompt_embeds", "prompts, tokens, width")])
+    def test_other_shapes(self, name: str, axes: str) -> None:
+        for shape in ((), (3,), (1, 2), (1, 1, 1, 1, 1), (0, 1, 1), (0, 1, 1, 1)):
+            assert refusal(**{name: array(*shape)}) == f"{name} has shape {shape}; give [{axes}]"
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_values_that_are_no_numbers(self, value: float) -> None:
+        assert refusal(latents=np.full((1, 1, 1, 1), value)) == "latents holds NaN or infinity"
+
+    def test_as_many_embeddings_as_texts(self) -> None:
+        message = refusal(prompt=["a", "b"], prompt_embeds=array(3, 77, 8))
+        assert message == "prompt has 2 texts and prompt_embeds has 3; give as many"
+
+
+class TestTheRest:
+    @pytest.mark.parametrize("given", ["pt", "PIL", 7, ["np"], np.array(["np", "pil"])])
+    def test_output_types(self, given: Any) -> None:
+        assert refusal(output_type=given) == f"output_type is {given!r}; give one of pil, np, latent"
+
+    def test_a_callback_is_a_function(self) -> None:
+        assert refusal(callback_on_step_end=7) == (
+            "callback_on_step_end is a int; give a function of (pipeline, step, time, tensors)"
+        )
+        assert ask(callback_on_step_end=print).callback_on_step_end is print
+
+    @pytest.mark.parametrize("given", ["latents", ["image_embeddings"], [], 7])
+    def test_its_tensors_are_the_latents(self, given: Any) -> None:
+        message = refusal(callback_on_step_end_tensor_inputs=given)
+        assert message == f'callback_on_step_end_tensor_inputs is {given!r}; a callback is given ["latents"]'
+        assert ask(callback_on_step_end_tensor_inputs=["latents"]).callback_on_step_end_tensor_inputs == ("latents",)
+
+    def test_a_call_from_a_picture_needs_one(self) -> None:
+        assert refusal(ENCODES) == "give an image: a path, a PIL picture or an array"
+
+
+class TestTheSchema:
+    """Options, controls and fields are made from it, so it has to say everything."""
+
+    def test_every_field_has_a_check_and_a_meaning(self) -> None:
+        for name, field in FIELDS.items():
+            assert callable(field.metadata["check"]), name
+            assert field.metadata["about"], name
+
+    def test_the_meanings_can_be_had_by_name(self) -> None:
+        assert describe(["height", "seed"]) == [
+            ("height", "the picture's height in pixels"),
+            ("seed", "picture i is drawn from seed + i"),
+        ]
+
+    def test_the_record_is_json_without_arrays_and_functions(self) -> None:
+        request = ask(latents=array(1, 16, 3, 3), callback_on_step_end=print, prior_timesteps=[1, 0.5], seed=7)
+        record = json.loads(json.dumps(request.record()))
+        assert record["prompt"] == ["a red house"]
+        assert (record["seed"], record["height"], record["prior_timesteps"]) == (7, 512, [1.0, 0.5])
+        assert not record.keys() & {"latents", "callback_on_step_end", "image", "generator", "strength"}

@@ -1,0 +1,135 @@
+"""The samplers: each step is diffusers'."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMWuerstchenScheduler
+from diffusers.pipelines.deprecated.wuerstchen.pipeline_wuerstchen_prior import DEFAULT_STAGE_C_TIMESTEPS
+
+from vinograph import RequestError
+from vinograph.families.wuerstchen import spaced_prior_timesteps
+from vinograph.noise import TorchNoise
+from vinograph.schedulers import WuerstchenSampler, custom_timesteps, linspace
+
+SCALERS = (1.0, 0.5, 0.9, 1.5, 2.0)
+SHAPE = (2, 4, 6, 6)
+
+
+def normal(seed: int) -> Any:
+    return TorchNoise(seed).normal(SHAPE)
+
+
+def relative(ours: Any, theirs: Any) -> float:
+    assert ours.dtype == theirs.dtype == np.float32
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+class TestLinspace:
+    def test_it_is_torchs_to_the_last_bit(self) -> None:
+        for count in range(1, 1100):
+            assert np.array_equal(linspace(1, 0, count), torch.linspace(1, 0, count).numpy()), count
+
+    @pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 2 / 3), (-3.3, 7.7), (999, 0), (0.1, 0.1)])
+    def test_between_other_ends_too(self, start: float, stop: float) -> None:
+        for count in (1, 2, 3, 10, 61, 1000):
+            assert np.array_equal(linspace(start, stop, count), torch.linspace(start, stop, count).numpy()), count
+
+
+class TestSteps:
+    """A sampler is followed through all of its steps, on noise in place of a model's prediction."""
+
+    @pytest.mark.parametrize("scaler", SCALERS)
+    @pytest.mark.parametrize("count", [1, 2, 12, 29, 60])
+    def test_evenly_spaced(self, scaler: float, count: int) -> None:
+        theirs = DDPMWuerstchenScheduler(scaler=scaler)
+        theirs.set_timesteps(count)
+        ours = WuerstchenSampler(scaler=scaler)
+        assert np.array_equal(ours.timesteps(count), theirs.timesteps.numpy())
+        self.follow(ours, ours.timesteps(count), theirs)
+
+    @pytest.mark.parametrize("scaler", SCALERS)
+    @pytest.mark.parametrize("times", [[1.0, 0.0], [1.0, 0.9, 0.3, 0.01, 0.0], [0.8, 0.5, 0.2], DEFAULT_STAGE_C_TIMESTEPS])
+    def test_custom_times(self, scaler: float, times: list[float]) -> None:
+        theirs = DDPMWuerstchenScheduler(scaler=scaler)
+        theirs.set_timesteps(timesteps=times)
+        ours = custom_timesteps(times, "timesteps")
+        assert np.array_equal(ours, theirs.timesteps.numpy())
+        self.follow(WuerstchenSampler(scaler=scaler), ours, theirs)
+
+    @pytest.mark.parametrize("s", [0.0, 0.004, 0.02])
+    def test_another_offset(self, s: float) -> None:
+        theirs = DDPMWuerstchenScheduler(s=s)
+        theirs.set_timesteps(10)
+        self.follow(WuerstchenSampler(s=s), WuerstchenSampler(s=s).timesteps(10), theirs)
+
+    @staticmethod
+    def follow(sampler: WuerstchenSampler, times: Any, theirs: Any) -> None:
+        noise, generator, sample = TorchNoise(1), torch.Generator().manual_seed(1), normal(0)
+        for index, (now, following) in enumerate(zip(times, times[1:], strict=False)):
+            predicted = normal(index + 10)
+            expected = theirs.step(
+                torch.from_numpy(predicted),
+                theirs.timesteps[index].expand(SHAPE[0]),
+                torch.from_numpy(sample),
+                generator=generator,
+            ).prev_sample.numpy()
+            sample = sampler.step(sample, predicted, now, following, noise.normal(SHAPE))
+            assert relative(sample, expected) < 5e-6, f"step {index}"
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+def test_the_shares_of_signal_are_diffusers(scaler: float) -> None:
+    theirs, ours = DDPMWuerstchenScheduler(scaler=scaler), WuerstchenSampler(scaler=scaler)
+    times = np.linspace(0, 1, 301).astype(np.float32)
+    expected = theirs._alpha_cumprod(torch.from_numpy(times), torch.device("cpu")).numpy()
+    mine = np.array([ours.alpha_cumprod(t) for t in times])
+    assert mine.dtype == np.float32
+    assert np.abs(mine - expected).max() < 3e-7
+    assert mine.min() >= np.float32(1e-4)
+    assert mine.max() <= np.float32(0.9999)
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+@pytest.mark.parametrize("time", [0.0, 0.01, 0.3, 0.75, 1.0])
+def test_adding_noise_is_diffusers(scaler: float, time: float) -> None:
+    clean, noise, t = normal(1), normal(2), np.float32(time)
+    theirs = DDPMWuerstchenScheduler(scaler=scaler).add_noise(
+        torch.from_numpy(clean), torch.from_numpy(noise), torch.full((SHAPE[0],), float(t))
+    )
+    assert relative(WuerstchenSampler(scaler=scaler).add_noise(clean, noise, t), theirs.numpy()) < 2e-6
+
+
+@pytest.mark.parametrize("time", [0.05, 0.5, 0.95])
+def test_the_clean_sample_is_what_noise_was_added_to(time: float) -> None:
+    sampler, clean, noise, t = WuerstchenSampler(), normal(1), normal(2), np.float32(time)
+    assert relative(sampler.predict_clean(sampler.add_noise(clean, noise, t), noise, t), clean) < 1e-4
+
+
+def test_the_last_step_adds_no_noise() -> None:
+    sampler, zero = WuerstchenSampler(), np.float32(0)
+    one, other = (sampler.step(normal(0), normal(1), np.float32(0.1), zero, normal(seed)) for seed in (2, 3))
+    assert np.array_equal(one, other)
+
+
+def test_the_spaced_prior_steps_are_the_published_ones() -> None:
+    published = torch.Tensor(DEFAULT_STAGE_C_TIMESTEPS).numpy()
+    assert len(published) == 30
+    assert np.array_equal(spaced_prior_timesteps(), published)
+
+
+class TestCustomTimesteps:
+    def test_a_falling_list_is_taken(self) -> None:
+        assert custom_timesteps([1, 0.5, 0.25], "timesteps").tolist() == [1, 0.5, 0.25]
+
+    @pytest.mark.parametrize("given", [[], [1.0], [[1.0, 0.0], [1.0, 0.0]]])
+    def test_one_time_is_no_step(self, given: Any) -> None:
+        with pytest.raises(RequestError, match="prior_timesteps needs at least two times"):
+            custom_timesteps(given, "prior_timesteps")
+
+    @pytest.mark.parametrize("given", [[0.0, 1.0], [1.0, 0.5, 0.5], [1.1, 0.0], [1.0, -0.1], [1.0, float("nan"), 0.0]])
+    def test_they_fall_within_0_and_1(self, given: Any) -> None:
+        with pytest.raises(RequestError, match="decoder_timesteps has to fall from at most 1 to at least 0"):
+            custom_timesteps(given, "decoder_timesteps")
