@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -39,6 +38,12 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def place(module: nn.Module, device: torch.device) -> None:
+    """Move a module to ``device``, its convolutions' weights laid out for channels that lie together."""
+    module.to(device)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class Ema:
     """Exponential averages of the weights of some modules. Young averages follow faster."""
 
@@ -59,6 +64,24 @@ class Ema:
             torch._foreach_lerp_([averages[k] for k in floating], [now[k] for k in floating], share)
             for key in averages.keys() - set(floating):
                 averages[key].copy_(now[key])
+
+    def checkpoint(self, optimisers: Optimisers, budget: Budget) -> dict[str, Any]:
+        """All that training goes on from: averages by name, the weights as they are now, optimisers and budget."""
+        now = {name: module.state_dict() for name, module in self.modules.items()}
+        return {**self.state, "now": now, "optimisers": optimisers.state(), "budget": budget.state()}
+
+
+def restore(path: Path, modules: Mapping[str, nn.Module], ema: Ema, optimisers: Optimisers, budget: Budget) -> None:
+    """Go on from the checkpoint at ``path``, if there is one."""
+    if not path.exists():
+        return
+    kept = load(path)
+    for name, module in modules.items():
+        module.load_state_dict(kept["now"][name])
+        ema.state[name] = kept[name]
+    ema.updates = int(kept["budget"]["steps"])
+    optimisers.restore(kept["optimisers"])
+    budget.restore(kept["budget"])
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,9 +148,7 @@ class Optimisers:
         matrices = [p for p in self.parameters if muon and p.ndim == 2 and min(p.shape) >= 16]
         chosen = {id(p) for p in matrices}
         others = [p for p in self.parameters if id(p) not in chosen]
-        self.all: list[Optimizer] = [
-            AdamW(others, rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
-        ]
+        self.all: list[Optimizer] = [AdamW(others, rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)]
         if matrices:
             self.all.append(Muon(matrices, rate, weight_decay, adjust_lr_fn="match_rms_adamw"))
 
@@ -158,7 +179,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     torch.save(dict(content), partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from vinograph.bundle import MANIFEST_FILE, Bundle
-from vinograph.errors import ModelError
+from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
+from vinograph.errors import DamagedModelError, ModelError, ResourceError
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -40,7 +42,9 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
         DamagedModelError: a file of the bundle is missing or of the wrong size.
     """
     name = os.fspath(reference)
-    path = Path(name).expanduser()
+    path = Path(name)
+    with suppress(RuntimeError):  # "~someone" who has no home here
+        path = path.expanduser()
     if path.is_dir():
         return _open_directory(path)
     if path.exists():
@@ -66,17 +70,28 @@ def _open_directory(path: Path) -> Bundle:
 
 
 def _from_hub(repository: str) -> Bundle:
+    """A bundle of the hub: the one in its cache if that is whole, else fetched."""
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Bundle.open(Path(huggingface_hub.snapshot_download(repository, local_files_only=True)))
+    except (LocalEntryNotFoundError, HFValidationError, ModelError, DamagedModelError):
+        return _fetch(repository)
+
+
+def _fetch(repository: str) -> Bundle:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         manifest = huggingface_hub.hf_hub_download(repository, MANIFEST_FILE)
         # The manifest is a valid one before anything large is fetched.
-        from vinograph.bundle import Manifest
-
         Manifest.from_json(Path(manifest).read_text(encoding="utf-8"), f"{repository}/{MANIFEST_FILE}")
         return Bundle.open(Path(huggingface_hub.snapshot_download(repository)))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise ResourceError(f"the disk is full: the hub's cache has no room for {repository}") from error
         raise ModelError(
             f"no bundle {repository!r} was found here, in the hub's cache, or on the hub ({type(error).__name__}). "
             f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"

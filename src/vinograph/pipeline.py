@@ -92,6 +92,17 @@ class _Sessions(Mapping[str, Session]):
             if session.execution_devices
         }
 
+    def surprises(self) -> list[str]:
+        """What ran otherwise than was asked for."""
+        asked: dict[tuple[str, str], list[str]] = {}
+        for name, session in self._opened.items():
+            if session.execution_devices and self._precision[name] not in ("auto", session.precision):
+                asked.setdefault((self._precision[name], session.precision), []).append(name)
+        return [
+            f"precision {told} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
+            for (told, ran), names in asked.items()
+        ]
+
 
 class Pipeline:
     """A bundle that draws.
@@ -238,7 +249,7 @@ class Pipeline:
             seeds=request.seeds,
             request=request,
             timings=MappingProxyType(drawing.timings),
-            warnings=tuple(drawing.warnings),
+            warnings=(*drawing.warnings, *self._sessions.surprises()),
             devices=MappingProxyType(self._sessions.what_ran()),
             model=self.bundle.manifest.name,
             image_embeddings=drawing.image_embeddings,
@@ -269,7 +280,7 @@ class _Tokenizers(Mapping[str, Tokenizer]):
 def _per_component(told: str | Mapping[str, str], names: Mapping[str, Any], what: str, default: str) -> dict[str, str]:
     if isinstance(told, str):
         return dict.fromkeys(names, told)
-    if not isinstance(told, Mapping):
+    if not isinstance(told, Mapping) or not all(isinstance(each, str) for each in told.values()):
         raise RequestError(f"{what} is {told!r}; give a text, or a mapping from component to one")
     for name in told:
         if name not in names:

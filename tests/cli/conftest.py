@@ -81,9 +81,9 @@ def vinograph(capfd: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def command(*arguments: object, first: str = "") -> list[str]:
+def command(*arguments: object, first: str = "", warnings: str = "error") -> list[str]:
     """The command line of a process; the code ``first`` runs before anything of ours is imported."""
-    return [sys.executable, "-W", "error", "-c", first + _AS_VINOGRAPH, *map(str, arguments)]
+    return [sys.executable, "-W", warnings, "-c", first + _AS_VINOGRAPH, *map(str, arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:

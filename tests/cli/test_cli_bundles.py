@@ -163,8 +163,8 @@ class TestInspect:
         assert facts["licence"] == "Apache-2.0"
         assert facts["path"] == str(bundle.path)
         assert "no f16 arithmetic" in facts["decoder"]
-        assert "latents f32[b,4,H,W]" in facts["vqgan"]
-        assert "image f32[b,3,4H,4W]" in facts["vqgan"]
+        assert "latents:f32[b,4,H,W]" in facts["vqgan"]
+        assert "image:f32[b,3,4H,4W]" in facts["vqgan"]
         assert "prior_num_inference_steps 4" in done.out
         assert "maximum_size 2048" in done.out
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from torch import nn
+
 from vinograph.modules import ImageEncoder, StageA, StageB, StageC
 
 SIZE: Final = 256
@@ -39,11 +41,11 @@ STAGE_B: Final[dict[str, Any]] = {
     "c_r": 64,
     "patch_size": 2,
     "c_cond": 64,
-    "c_hidden": [96, 256],
-    "nhead": [-1, 4],
-    "blocks": [1, 3],
-    "level_config": ["CT", "CT"],
-    "inject_effnet": [True, True],
+    "c_hidden": [96, 192, 192],
+    "nhead": [-1, -1, 4],
+    "blocks": [1, 3, 1],
+    "level_config": ["CT", "CT", "CTA"],
+    "inject_effnet": [True, True, True],
     "effnet_embd": 16,
     "clip_embd": 64,
     "kernel_size": 3,
@@ -51,8 +53,20 @@ STAGE_B: Final[dict[str, Any]] = {
 }
 
 STAGE_C: Final[dict[str, Any]] = {
-    "c_in": 16, "c": 192, "c_cond": 128, "c_r": 64, "depth": 6, "nhead": 6, "dropout": 0.0
+    "c_in": 16,
+    "c": 192,
+    "c_cond": 128,
+    "c_r": 64,
+    "depth": 6,
+    "nhead": 6,
+    "dropout": 0.0,
 }
+
+PRIOR_TEXT: Final = {"width": 128, "layers": 3, "heads": 4}
+DECODER_TEXT: Final = {"width": 64, "layers": 1, "heads": 2}
+
+EMBEDDING_SCALE: Final = 42.0
+"""Image embeddings are 42 z − 1, where the prior denoises z: what the published pipeline assumes."""
 
 
 def stage_a() -> StageA:
@@ -67,8 +81,9 @@ def image_encoder() -> ImageEncoder:
     """
     encoder = ImageEncoder.from_config(IMAGE_ENCODER)
     norm = encoder.mapper[1]
-    norm.weight.data.fill_(42.0)
-    norm.bias.data.fill_(-1.0)
+    assert isinstance(norm, nn.BatchNorm2d)
+    nn.init.constant_(norm.weight, EMBEDDING_SCALE)
+    nn.init.constant_(norm.bias, -1.0)
     norm.requires_grad_(False)
     return encoder
 

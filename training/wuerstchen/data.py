@@ -25,9 +25,7 @@ class Scenes:
         """`count` crops from random pictures, [count, 3, side, side] in [0, 1]."""
         picked = rng.integers(0, len(self), count)
         corners = rng.integers(0, self.images.shape[1] - side + 1, (count, 2))
-        crops = [
-            self.images[i, y : y + side, x : x + side] for i, (y, x) in zip(picked, corners, strict=True)
-        ]
+        crops = [self.images[i, y : y + side, x : x + side] for i, (y, x) in zip(picked, corners, strict=True)]
         return as_pictures(np.stack(crops))
 
 

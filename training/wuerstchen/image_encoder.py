@@ -15,7 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.common import (
-    Budget, Ema, Log, Means, Optimisers, autocast, channels_last, count_parameters, learning_rate, load, save,
+    Budget,
+    Ema,
+    Log,
+    Means,
+    Optimisers,
+    autocast,
+    channels_last,
+    count_parameters,
+    learning_rate,
+    load,
+    place,
+    restore,
+    save,
 )
 from training.world import ATTRIBUTES
 from training.wuerstchen.config import image_encoder
@@ -27,7 +39,7 @@ from vinograph.modules.blocks import ResidualBlock
 BATCH = 32
 RATE = 2e-3
 NOISE = 0.5
-CLASSES = tuple(len(values) for values in ATTRIBUTES.values())
+CLASSES = [len(values) for values in ATTRIBUTES.values()]
 
 
 def code(encoder: ImageEncoder, pictures: Tensor) -> Tensor:
@@ -43,12 +55,17 @@ class Sketch(nn.Module):
         super().__init__()
         self.start = nn.Sequential(nn.Conv2d(16, wide, 3, padding=1), ResidualBlock(wide, 0, 3, 0.0))
         self.middle = nn.Sequential(
-            nn.Conv2d(wide, 4 * wide, 1), nn.PixelShuffle(2),
-            ResidualBlock(wide, 0, 3, 0.0), ResidualBlock(wide, 0, 3, 0.0),
+            nn.Conv2d(wide, 4 * wide, 1),
+            nn.PixelShuffle(2),
+            ResidualBlock(wide, 0, 3, 0.0),
+            ResidualBlock(wide, 0, 3, 0.0),
         )
         self.end = nn.Sequential(
-            nn.Conv2d(wide, 4 * fine, 1), nn.PixelShuffle(2), ResidualBlock(fine, 0, 3, 0.0),
-            nn.Conv2d(fine, 48, 1), nn.PixelShuffle(4),
+            nn.Conv2d(wide, 4 * fine, 1),
+            nn.PixelShuffle(2),
+            ResidualBlock(fine, 0, 3, 0.0),
+            nn.Conv2d(fine, 48, 1),
+            nn.PixelShuffle(4),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -63,8 +80,14 @@ class Reader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(16, 128, 3, padding=1), nn.SiLU(), nn.Conv2d(128, 64, 3, padding=1), nn.SiLU(),
-            nn.Flatten(), nn.Linear(64 * 36, 192), nn.SiLU(), nn.Linear(192, sum(CLASSES)),
+            nn.Conv2d(16, 128, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(128, 64, 3, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 36, 192),
+            nn.SiLU(),
+            nn.Linear(192, sum(CLASSES)),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -75,14 +98,14 @@ class Reader(nn.Module):
 
 def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy [n], summed over the attributes."""
-    parts = logits.float().split(CLASSES, dim=1)
+    parts = torch.split(logits.float(), CLASSES, dim=1)
     losses = [F.cross_entropy(part, labels[:, i], reduction="none") for i, part in enumerate(parts)]
     return torch.stack(losses).sum(dim=0)
 
 
 def attributes_right(logits: Tensor, labels: Tensor) -> Tensor:
     """Which attributes are right, [n, attributes]."""
-    parts = logits.split(CLASSES, dim=1)
+    parts = torch.split(logits, CLASSES, dim=1)
     return torch.stack([part.argmax(dim=1) for part in parts], dim=1) == labels
 
 
@@ -97,9 +120,7 @@ def sketch_loss(drawn: Tensor, target: Tensor) -> Tensor:
     """Error of a sketch, weighted on the subject."""
     error, weight = drawn.float() - target, subject_weight(target, 9)
     across, down = edges(error)
-    return (weight * (error.abs() + 2 * error.square())).mean() + 0.3 * (
-        across.abs().mean() + down.abs().mean()
-    )
+    return (weight * (error.abs() + 2 * error.square())).mean() + 0.3 * (across.abs().mean() + down.abs().mean())
 
 
 @torch.no_grad()
@@ -128,19 +149,12 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
     check, check_labels = as_pictures(val.small[:400]).to(device), val.labels[:400].to(device)
     modules: dict[str, nn.Module] = {"encoder": image_encoder(), "sketch": Sketch(), "reader": Reader()}
     for module in modules.values():
-        module.to(device, memory_format=torch.channels_last)
+        place(module, device)
     encoder, sketch, reader = modules.values()
     ema, optimisers = Ema(modules, 0.998), Optimisers(modules.values(), RATE, 0.02)
     budget, log, means = Budget(minutes), Log(work / "log.jsonl", "image-encoder"), Means()
     path = work / "image_encoder.pt"
-    if path.exists():
-        kept = load(path)
-        for name, module in modules.items():
-            module.load_state_dict(kept["now"][name])
-            ema.state[name] = kept[name]
-        ema.updates = int(kept["budget"]["steps"])
-        optimisers.restore(kept["optimisers"])
-        budget.restore(kept["budget"])
+    restore(path, modules, ema, optimisers, budget)
     log.write(budget, parameters=count_parameters(encoder), device=str(device))
 
     def losses(x: Tensor, noise: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,7 +173,6 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
         x = channels_last(as_pictures(scenes.small[picked]).to(device))
         noise = torch.randn(BATCH, 16, 6, 6, device=device) * torch.rand(BATCH, 1, 1, 1, device=device) * NOISE
         drawing, reading, z = fast(x, noise, scenes.labels[picked].to(device))
-        # Neighbouring positions should differ little: a smooth code is easier to draw and to draw from.
         norm = optimisers.step(3 * drawing + 0.1 * reading, learning_rate(budget), clip=2.0)
         budget.count(BATCH)
         ema.update()
@@ -167,9 +180,9 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
         if budget.steps % 200 == 0 or budget.done:
             values = _evaluate(ema.state, check, check_labels)
             log.write(budget, **means.take(), **values)
-            save(path, ema.state | {"now": {k: m.state_dict() for k, m in modules.items()},
-                                    "optimisers": optimisers.state(), "budget": budget.state()})
-    final = load_encoder(work).to(device, memory_format=torch.channels_last)
+            save(path, ema.checkpoint(optimisers, budget))
+    final = load_encoder(work)
+    place(final, device)
     for split in ("train", "val", "heldout", "unseen_pair"):
         z = encode_all(final, Scenes(data, split).small, device)
         save(work / f"codes_{split}.pt", {"z": z})
@@ -182,9 +195,15 @@ def _evaluate(state: dict[str, dict[str, Tensor]], pictures: Tensor, labels: Ten
     for name, module in (("encoder", encoder), ("sketch", sketch), ("reader", reader)):
         module.load_state_dict(state[name])
         module.eval().to(pictures.device)
-    z = torch.cat([code(encoder, x) for x in pictures.split(100)])
+    z = torch.cat([code(encoder, x) for x in torch.split(pictures, 100)])
     right = attributes_right(reader(z + 0.25 * torch.randn_like(z)), labels).float()
     error = sketch_loss(sketch(z[:64]), F.avg_pool2d(pictures[:64], 2))
     smooth = (z[..., 1:] - z[..., :-1]).square().mean() / 2
-    return {"error": float(error), "right": float(right.mean()), "all_right": float((right.mean(1) == 1).float().mean()),
-            "worst": float(right.mean(0).min()), "unlike_neighbour": float(smooth), "std": float(z.std())}
+    return {
+        "error": float(error),
+        "right": float(right.mean()),
+        "all_right": float((right.mean(1) == 1).float().mean()),
+        "worst": float(right.mean(0).min()),
+        "unlike_neighbour": float(smooth),
+        "std": float(z.std()),
+    }

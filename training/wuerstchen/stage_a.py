@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from training.common import (
-    Budget, Ema, Log, Means, Optimisers, autocast, channels_last, count_parameters, learning_rate, load, save,
+    Budget,
+    Ema,
+    Log,
+    Means,
+    Optimisers,
+    autocast,
+    channels_last,
+    count_parameters,
+    learning_rate,
+    place,
+    restore,
+    save,
 )
 from training.wuerstchen.config import stage_a
 from training.wuerstchen.data import Scenes, as_pictures
@@ -49,11 +60,15 @@ class _Pad(nn.Module):
         return torch.cat([x[..., :1, :], x, x[..., -1:, :]], dim=-2)
 
 
-def _start(model: StageA) -> None:
-    """Residual branches start at 0.3 where the architecture has 0, so that they learn from the first step."""
+def train_with_fast_padding(model: StageA) -> None:
+    """Give the blocks a padding whose gradient is cheap; it computes the same, and has no weights."""
     for block in model.modules():
         if isinstance(block, MixingBlock):
             block.depthwise[0] = _Pad()
+
+
+def _open_branches(model: StageA) -> None:
+    """Residual branches start at 0.3 where the architecture has 0, so that they learn from the first step."""
     for name, parameter in model.named_parameters():
         if name.endswith("gammas"):
             parameter.data[2] = parameter.data[5] = 0.3
@@ -63,9 +78,9 @@ def _start(model: StageA) -> None:
 def _evaluate(state: dict[str, Tensor], pictures: Tensor) -> dict[str, float]:
     model = stage_a()
     model.load_state_dict(state)
-    model.eval().to(pictures.device, memory_format=torch.channels_last)
+    place(model.eval(), pictures.device)
     plain, rounded, noisy = [], [], []
-    for x in pictures.split(16):
+    for x in torch.split(pictures, 16):
         with autocast(pictures.device):
             latents = model.encode(x)
             deviation = latents.float().std()
@@ -81,17 +96,13 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
     scenes, rng = Scenes(data, "train"), np.random.default_rng(0)
     check = as_pictures(Scenes(data, "val").images[:48]).to(device, memory_format=torch.channels_last)
     model = stage_a()
-    _start(model)
-    model.to(device, memory_format=torch.channels_last)
+    train_with_fast_padding(model)
+    _open_branches(model)
+    place(model, device)
     ema, optimisers = Ema({"model": model}, 0.998), Optimisers([model], RATE, 1e-4)
     budget, log, means = Budget(minutes), Log(work / "log.jsonl", "stage-a"), Means()
     path = work / "stage_a.pt"
-    if path.exists():
-        kept = load(path)
-        model.load_state_dict(kept["now"])
-        ema.state["model"], ema.updates = kept["model"], kept["budget"]["steps"]
-        optimisers.restore(kept["optimisers"])
-        budget.restore(kept["budget"])
+    restore(path, {"model": model}, ema, optimisers, budget)
     log.write(budget, parameters=count_parameters(model), device=str(device))
 
     def reconstruct(x: Tensor, keep: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,5 +144,4 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
         means.add(loss=loss, gradient=norm, spread=latents.std())
         if budget.steps % 500 == 0 or budget.done:
             log.write(budget, **means.take(), **_evaluate(ema.state["model"], check))
-            save(path, {"model": ema.state["model"], "now": model.state_dict(), "budget": budget.state(),
-                        "optimisers": optimisers.state()})
+            save(path, ema.checkpoint(optimisers, budget))

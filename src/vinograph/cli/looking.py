@@ -18,6 +18,8 @@ from vinograph.errors import VinographError
 
 Reference = Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle's directory, or a model's name")]
 
+_WIDTH = 140  # of the components in a pipe, whose inputs may be many
+
 
 def inspect(bundle: Reference, as_json: AsJson = False) -> None:
     """Say what a bundle is made of.
@@ -31,7 +33,7 @@ def inspect(bundle: Reference, as_json: AsJson = False) -> None:
     output.table([], _summary(opened))
     output.say("")
     rows = [_component_row(opened, name, each) for name, each in opened.manifest.components.items()]
-    output.table(["component", "weights", "size", "inputs", "outputs"], rows)
+    output.table(["component", "weights", "size", "inputs", "outputs"], rows, width=_WIDTH)
     for name, each in opened.manifest.tokenizers.items():
         output.say(f"{name}: {each.max_length} tokens")
     for call, defaults in opened.manifest.defaults.items():
@@ -112,7 +114,7 @@ def _component_row(bundle: Bundle, name: str, component: Component) -> list[str]
 
 
 def _tensors(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{name} {each.dtype}[{','.join(map(str, each.shape))}]" for name, each in tensors.items())
+    return ", ".join(f"{name}:{each.dtype}[{','.join(map(str, each.shape))}]" for name, each in tensors.items())
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NO_LIMIT = 10_000  # columns of what is piped: a table there is not folded
+_NO_LIMIT = 10_000
 
 
 def note(text: str) -> None:
@@ -39,14 +39,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table without lines; in a terminal it is folded to its width. An empty head shows none."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = _NO_LIMIT) -> None:
+    """A table without lines, folded to the terminal's width, or to ``width`` elsewhere. An empty head shows none."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, width=None if terminal else _NO_LIMIT, highlight=False)
+    console = Console(file=sys.stdout, width=None if terminal else width, highlight=False)
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
     for name in head or [""] * len(rows[0]):
         shown.add_column(Text(name), overflow="fold")

@@ -60,8 +60,7 @@ def export(graph: Graph, file: Path, weights: str) -> Component:
     if weights == "f16":
         _halve(model)
     _name_nodes(model)
-    ov.save_model(model, file, compress_to_fp16=False)
-    _check_written(file)
+    _save(model, file)
     return Component(file.name, graph.inputs, graph.outputs, weights, graph.f16_safe)
 
 
@@ -128,8 +127,23 @@ def _name_nodes(model: ov.Model) -> None:
                 output.get_tensor().set_names(set())
 
 
+def _save(model: ov.Model, file: Path) -> None:
+    """Write the graph. OpenVINO's writer says "iostream error" when the disk is full, or nothing.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        ov.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
+    _check_written(file)
+
+
 def _check_written(file: Path) -> None:
-    """Compare the files with each other: OpenVINO's writer doesn't say when the disk is full."""
+    """Compare the files with each other."""
     xml = file.read_text(encoding="utf-8")
     ends = [int(offset) + int(size) for offset, size in re.findall(r' offset="(\d+)" size="(\d+)"', xml)]
     if not xml.rstrip().endswith("</net>") or file.with_suffix(".bin").stat().st_size < max(ends, default=0):

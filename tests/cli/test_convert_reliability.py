@@ -1,0 +1,412 @@
+"""What a checkpoint that can't be used gets from `vinograph convert`, and what a conversion that is cut off leaves."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import save_wuerstchen
+from tests.cli.conftest import Outcome, Run, command, environment, files_here, in_process
+from vinograph.cli import main
+
+Usage = namedtuple("Usage", "total used free")
+Header = dict[str, Any]
+
+VQGAN = "vqgan/diffusion_pytorch_model.safetensors"
+COMPONENTS = ("prior_text_encoder", "prior_text", "prior", "text_encoder", "decoder_text", "decoder", "vqgan")
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint, for reading only."""
+    return save_wuerstchen(tmp_path_factory.mktemp("checkpoint")).decoder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that its conversion makes."""
+    target = tmp_path_factory.mktemp("undisturbed") / "bundle"
+    assert main(["convert", str(published), str(target)]) == 0
+    return target
+
+
+@pytest.fixture
+def checkpoint(published: Path, tmp_path: Path) -> Path:
+    """A checkpoint to damage: ``checkpoint`` in the current folder."""
+    shutil.copytree(published, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def refused(vinograph: Run) -> Run:
+    """A conversion of ``checkpoint`` that is to leave nothing."""
+
+    def run(*options: object) -> Outcome:
+        before = files_here()
+        done = vinograph("convert", "checkpoint", "bundle", *options)
+        assert files_here() == before
+        return done
+
+    return run
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file's bytes, but for the times and versions of which the manifest tells."""
+    return {each.name: each.read_bytes() for each in directory.iterdir()}
+
+
+class Bomb:
+    """Unpickled, it writes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (Path("exploded").absolute(), "")
+
+
+class TestPickles:
+    @pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "model.pt", "weights.ckpt"])
+    def test_in_the_place_of_weights(self, refused: Run, checkpoint: Path, name: str) -> None:
+        (checkpoint / VQGAN).unlink()
+        (checkpoint / "vqgan" / name).write_bytes(pickle.dumps(Bomb()))
+        refused().fails(3, "vqgan", name, "pickled", "safetensors")
+        assert not Path("exploded").exists()
+
+    @pytest.mark.parametrize("kind", ["pickle", "torch", "old torch"])
+    def test_under_the_name_of_safetensors(self, refused: Run, checkpoint: Path, kind: str) -> None:
+        if kind == "pickle":
+            (checkpoint / VQGAN).write_bytes(pickle.dumps(Bomb()))
+        else:
+            torch.save({"a": Bomb()}, checkpoint / VQGAN, _use_new_zipfile_serialization=kind == "torch")
+        refused().fails(3, VQGAN, "pickle")
+        assert not Path("exploded").exists()
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_as_the_image_encoder(self, refused: Run, checkpoint: Path, zipped: bool) -> None:
+        torch.save({"effnet_state_dict": Bomb()}, "encoder.pt", _use_new_zipfile_serialization=zipped)
+        done = refused("--image-encoder", "encoder.pt")
+        assert done.code in (3, 4)
+        done.fails(done.code, "encoder.pt")
+        assert not Path("exploded").exists()
+
+
+def _edit_header(file: Path, edit: Callable[[Header], object]) -> None:
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    edit(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+
+def _first_tensors(header: Header) -> list[str]:
+    names = [name for name in header if name != "__metadata__"]
+    return sorted(names, key=lambda name: int(header[name]["data_offsets"][0]))
+
+
+class TestDamagedWeights:
+    @pytest.fixture
+    def file(self, checkpoint: Path) -> Path:
+        return checkpoint / VQGAN
+
+    def test_cut_short(self, refused: Run, file: Path) -> None:
+        file.write_bytes(file.read_bytes()[:-1000])
+        refused().fails(4, VQGAN, "cut short", "tensor")
+
+    @pytest.mark.parametrize("size", [0, 4, 8, 100])
+    def test_cut_within_the_header(self, refused: Run, file: Path, size: int) -> None:
+        file.write_bytes(file.read_bytes()[:size])
+        refused().fails(4, VQGAN)
+
+    def test_a_header_longer_than_the_file(self, refused: Run, file: Path) -> None:
+        file.write_bytes(struct.pack("<Q", 2**62) + file.read_bytes()[8:])
+        refused().fails(4, VQGAN, "header")
+
+    def test_overlapping_tensors(self, refused: Run, file: Path) -> None:
+        named: list[str] = []
+
+        def overlap(header: Header) -> None:
+            first, second = _first_tensors(header)[:2]
+            header[second] = dict(header[first])
+            named.extend((first, second))
+
+        _edit_header(file, overlap)
+        done = refused()
+        done.fails(4, VQGAN, "overlaps")
+        assert any(name in done.err for name in named)
+
+    def test_an_unknown_tensor(self, refused: Run, file: Path) -> None:
+        def rename(header: Header) -> None:
+            header["of_another_model"] = header.pop(_first_tensors(header)[0])
+
+        _edit_header(file, rename)
+        done = refused()
+        assert done.code == 4
+        assert VQGAN in done.err or "vqgan" in done.err
+
+    def test_a_tensor_too_many(self, refused: Run, file: Path) -> None:
+        content = file.read_bytes()
+        file.write_bytes(content + b"\0" * 4)
+        (length,) = struct.unpack("<Q", content[:8])
+        end = len(content) - 8 - length
+        extra = {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}
+        _edit_header(file, lambda header: header.update(of_another_model=extra))
+        refused().fails(4, VQGAN, "of_another_model")
+
+    def test_a_missing_tensor(self, refused: Run, file: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(file)
+        name = sorted(each for each in tensors if each.endswith("weight"))[0]
+        del tensors[name]
+        save_file(tensors, file)
+        refused().fails(4, "vqgan", name)
+
+    def test_a_tensor_of_the_wrong_shape(self, refused: Run, file: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(file)
+        name = sorted(each for each, tensor in tensors.items() if tensor.dim() > 1)[0]
+        tensors[name] = (
+            tensors[name][..., :-1].contiguous() if tensors[name].shape[-1] > 1 else tensors[name][:-1].clone()
+        )
+        save_file(tensors, file)
+        refused().fails(4, VQGAN, name, str(list(tensors[name].shape)))
+
+
+def _edit_json(file: Path, edit: Callable[[Header], object]) -> None:
+    data = json.loads(file.read_text())
+    edit(data)
+    file.write_text(json.dumps(data))
+
+
+class TestIndex:
+    @pytest.mark.parametrize(
+        ("part", "named"),
+        [
+            ("vqgan", ["os", "system"]),
+            ("vqgan", ["diffusers", "UNet2DConditionModel"]),
+            ("text_encoder", ["my_code", "CLIPTextModel"]),
+            ("text_encoder", ["transformers", "AutoModel"]),
+            ("decoder", [None, "WuerstchenDiffNeXt"]),
+        ],
+    )
+    def test_a_class_that_is_not_in_our_table(self, refused: Run, checkpoint: Path, part: str, named: object) -> None:
+        _edit_json(checkpoint / "model_index.json", lambda index: index.update({part: named}))
+        for file in checkpoint.rglob("*.safetensors"):
+            file.write_bytes(b"")  # that nothing is loaded first
+        refused().fails(3, part)
+
+    @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", "", ["my_code", "MyPipeline"]])
+    def test_a_family_that_we_do_not_have(self, refused: Run, checkpoint: Path, name: object) -> None:
+        _edit_json(checkpoint / "model_index.json", lambda index: index.update(_class_name=name))
+        done = refused()
+        done.fails(3)
+        assert "Vinograph" in done.err
+
+    def test_those_that_we_have_are_named(self, refused: Run, checkpoint: Path) -> None:
+        _edit_json(checkpoint / "model_index.json", lambda index: index.update(_class_name="FluxPipeline"))
+        refused().fails(3, "FluxPipeline", "wuerstchen")
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"'])
+    def test_it_is_garbled(self, refused: Run, checkpoint: Path, text: str) -> None:
+        (checkpoint / "model_index.json").write_text(text)
+        refused().fails(4, "model_index.json")
+
+    @pytest.mark.parametrize("part", ["vqgan", "decoder", "text_encoder", "prior_prior"])
+    @pytest.mark.parametrize("text", ["", "{", "[]", '{"hidden_size": "large"}'])
+    def test_a_configuration_is_garbled(self, refused: Run, checkpoint: Path, part: str, text: str) -> None:
+        (checkpoint / part / "config.json").write_text(text)
+        done = refused()
+        assert done.code in (3, 4)
+        done.fails(done.code)
+
+    def test_a_tokenizer_is_garbled(self, vinograph: Run, checkpoint: Path) -> None:
+        (checkpoint / "tokenizer" / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+        done = vinograph("convert", "checkpoint", "bundle")
+        assert done.code in (3, 4)
+        done.fails(done.code, "tokenizer")
+        assert not Path("bundle").exists()
+
+
+class TestMissing:
+    @pytest.mark.parametrize("name", [VQGAN, "decoder/config.json", "prior_text_encoder/model.safetensors"])
+    def test_a_file_of_a_directory(self, refused: Run, checkpoint: Path, name: str) -> None:
+        (checkpoint / name).unlink()
+        refused().fails(3, name.split("/")[0])
+
+    def test_there_is_no_such_checkpoint(self, vinograph: Run) -> None:
+        Path("empty").mkdir()
+        vinograph("convert", "empty", "bundle").fails(3, "empty", "model_index.json")
+        vinograph("convert", "not there", "bundle").fails(2, "not there")
+        Path("file").write_text("x")
+        vinograph("convert", "file", "bundle").fails(2, "file")
+        assert files_here() == ["empty", "file"]
+
+    def test_files_of_a_repository_offline(self, checkpoint: Path, tmp_path: Path) -> None:
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        cache = tmp_path / "hub" / "hub" / "models--someone--wuerstchen"
+        (cache / "snapshots").mkdir(parents=True)
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text(commit)
+        (checkpoint / VQGAN).unlink()
+        (checkpoint / "prior_text_encoder" / "config.json").unlink()
+        checkpoint.rename(cache / "snapshots" / commit)
+        done = in_process("convert", "someone/wuerstchen", "bundle", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
+        done.fails(3, "someone/wuerstchen", "hf download someone/wuerstchen")
+        assert "vqgan" in done.err or "prior_text_encoder/config.json" in done.err
+
+    def test_a_repository_that_is_not_in_the_cache(self, tmp_path: Path) -> None:
+        done = in_process("convert", "someone/wuerstchen", "bundle", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
+        done.fails(3, "someone/wuerstchen", "hf download someone/wuerstchen")
+
+    def test_the_extra(self, checkpoint: Path) -> None:
+        without = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+import sys
+sys.modules["torch"] = None
+"""
+        done = in_process("convert", checkpoint, "bundle", first=without)
+        done.fails(3, "torch", 'pip install "vinograph[convert]"')
+        assert files_here() == ["checkpoint"]
+
+
+class TestOptions:
+    def test_weights_that_the_family_does_not_take(self, refused: Run, checkpoint: Path) -> None:
+        for weights in ("int8", "int4", "f64", ""):
+            refused("--weights", weights).fails(2, "weights is ", "f16, f32")
+
+    def test_an_option_of_another_family(self, refused: Run, checkpoint: Path) -> None:
+        refused("--tiny-vae", "taesdxl").fails(
+            2, "--tiny-vae is not an option of wuerstchen", "--prior, --image-encoder"
+        )
+
+    def test_an_image_encoder_that_is_not_there(self, refused: Run, checkpoint: Path) -> None:
+        refused("--image-encoder", "no.pt").fails(2, "--image-encoder no.pt")
+
+    def test_a_prior_that_is_not_there(self, refused: Run, checkpoint: Path) -> None:
+        Path("prior").mkdir()
+        refused("--prior", "prior").fails(3, "prior")
+
+
+class TestTarget:
+    def test_a_bundle_that_exists_is_refused(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
+        before = contents(undisturbed)
+        vinograph("convert", published, undisturbed).fails(2, str(undisturbed), "--overwrite")
+        assert contents(undisturbed) == before
+
+    @pytest.mark.parametrize("options", [(), ("--overwrite",)])
+    def test_something_else_is_never_replaced(self, refused: Run, checkpoint: Path, options: tuple[str, ...]) -> None:
+        Path("bundle").mkdir()
+        Path("bundle/precious.txt").write_text("x")
+        refused(*options).fails(2, "bundle")
+        assert Path("bundle/precious.txt").read_text() == "x"
+
+    def test_a_file_is_never_replaced(self, refused: Run, checkpoint: Path) -> None:
+        Path("bundle").write_text("precious")
+        refused("--overwrite").fails(2, "bundle")
+        assert Path("bundle").read_text() == "precious"
+
+    def test_a_place_that_takes_no_directory(self, vinograph: Run, published: Path) -> None:
+        vinograph("convert", published, "/proc/bundle").fails(2, "/proc/bundle")
+
+    def test_the_old_one_stays_when_the_conversion_fails(
+        self, refused: Run, checkpoint: Path, undisturbed: Path
+    ) -> None:
+        shutil.copytree(undisturbed, "bundle")
+        (checkpoint / VQGAN).write_bytes((checkpoint / VQGAN).read_bytes()[:-1])
+        refused("--overwrite").fails(4, VQGAN)
+        assert contents(Path("bundle")) == contents(undisturbed)
+
+
+@contextmanager
+def converting(source: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
+    """A conversion in a process of its own, killed at the end of the block if it still runs."""
+    arguments = command("convert", source, "bundle", *options, warnings="default")  # PyTorch warns of itself
+    env = environment(PYTHONUNBUFFERED="1")
+    with subprocess.Popen(arguments, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stderr is not None
+    seen = ""
+    while not seen.startswith(line):
+        seen = process.stderr.readline()
+        assert seen, "the conversion ended before it was to be killed"
+
+
+class TestCutOff:
+    def test_killed_and_run_again(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
+        with converting(published) as process:
+            wait_for(process, "decoder 6/7")
+            done = vinograph("convert", published, "bundle")
+            done.fails(2, "another conversion is writing", "bundle")
+            wait_for(process, "vqgan 7/7")
+            process.kill()
+        assert not Path("bundle").exists()
+        for left in (each for each in Path().iterdir() if each.is_dir()):
+            vinograph("inspect", left).fails(3, "is not a bundle")
+        done = vinograph("convert", published, "bundle")
+        assert done.code == 0, done.err
+        assert "prior 3/7" not in done.err, "what was done was done again"
+        assert contents(Path("bundle")) == contents(undisturbed)
+        assert files_here() == ["bundle"]
+
+    def test_killed_while_it_replaces_and_run_again(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
+        shutil.copytree(undisturbed, "bundle")
+        Path("bundle/README.md").write_text("old")
+        before = contents(Path("bundle"))
+        with converting(published, "--overwrite") as process:
+            wait_for(process, "prior_text_encoder 1/7")
+            process.kill()
+        assert contents(Path("bundle")) == before
+        done = vinograph("convert", published, "bundle", "--overwrite", "--json")
+        assert done.code == 0, done.err
+        assert set(done.record["components"]) == set(COMPONENTS)
+        assert contents(Path("bundle")) == contents(undisturbed)
+        assert files_here() == ["bundle"]
+
+    def test_ctrl_c_while_it_replaces(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
+        shutil.copytree(undisturbed, "bundle")
+        with converting(published, "--overwrite") as process:
+            wait_for(process, "prior 3/7")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert out == ""
+        assert err.splitlines()[-1] == "interrupted"
+        assert contents(Path("bundle")) == contents(undisturbed)
+        assert vinograph("verify", "bundle").code == 0
+
+
+class TestDisk:
+    def test_too_small_from_the_start(self, refused: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
+        refused().fails(5, "GB", "free")
+
+    def test_full_after_all(self, refused: Run, checkpoint: Path) -> None:
+        """A limit on the size of files fails writes as a full disk does."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            done = refused()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        done.fails(5, "bundle", "free")

@@ -1,0 +1,309 @@
+"""The house: who may import whom, what drawing does without, and the public surface."""
+
+import ast
+import dataclasses
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vinograph
+from vinograph import Pipeline, Result, Step
+from vinograph.families.wuerstchen import FAMILY as WUERSTCHEN
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src"
+
+# Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph" is its __init__.
+MAY_IMPORT: Mapping[str, set[str]] = {
+    "errors": set(),
+    "noise": {"errors"},
+    "schedulers": {"errors"},
+    "text": {"errors"},
+    "images": {"errors"},
+    "request": {"noise", "errors"},
+    "bundle": {"errors"},
+    "catalog": {"bundle", "errors"},
+    "runtime": {"errors"},
+    "families": {"schedulers", "noise", "text", "images", "request", "errors"},
+    "pipeline": {"families", "bundle", "catalog", "runtime", "images", "text", "request", "errors", "vinograph"},
+    "vinograph": {"pipeline", "families", "request", "errors"},
+    "modules": set(),
+    "convert": {"modules", "bundle", "families", "errors", "vinograph"},
+    "quantize": {"pipeline", "bundle", "catalog", "runtime", "families", "errors", "vinograph"},
+    "benchmark": {"pipeline", "bundle", "catalog", "runtime", "images", "families", "errors", "vinograph"},
+    "web": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
+    "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
+    "cli": {
+        *("pipeline", "bundle", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"),
+        *("convert", "quantize", "benchmark", "web", "serve"),
+    },
+    "__main__": {"cli"},
+    "training": {"modules", "convert"},
+}
+
+# Packages that are heavy, or that only an extra installs, and the units that may import them.
+HEAVY: Mapping[str, set[str]] = {
+    "openvino": {"runtime", "convert", "quantize", "benchmark"},
+    "torch": {"modules", "convert", "training"},
+    "torchvision": set(),
+    "diffusers": set(),
+    "transformers": {"convert", "training"},
+    "safetensors": {"convert", "training"},
+    "nncf": {"quantize"},
+    "gradio": {"web"},
+    "tokenizers": {"text", "training"},
+    "huggingface_hub": {"catalog", "convert"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
+
+ABSENT = ("torch", "diffusers", "transformers", "nncf", "gradio", "safetensors")
+
+
+def unit_of(module: str) -> str:
+    """The unit that a module belongs to."""
+    parts = module.split(".")
+    if parts[0] == "vinograph":
+        return parts[1] if len(parts) > 1 else "vinograph"
+    return parts[0]
+
+
+def modules() -> Iterator[tuple[str, str, Path]]:
+    """Every module of the package and of training: its name, the package that it lies in, its file."""
+    for folder, base in ((SOURCE / "vinograph", SOURCE), (ROOT / "training", ROOT)):
+        for file in sorted(folder.rglob("*.py")):
+            parts = file.relative_to(base).with_suffix("").parts
+            yield ".".join(part for part in parts if part != "__init__"), ".".join(parts[:-1]), file
+
+
+def imports(file: Path, package: str) -> Iterator[str]:
+    """The modules that a file imports, wherever in it, under their full names."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            origin = ".".join(part for part in (base, node.module) if part)
+            for each in node.names:
+                inside = SOURCE / origin.replace(".", "/") / each.name
+                is_module = inside.is_dir() or inside.with_suffix(".py").is_file()
+                yield f"{origin}.{each.name}" if is_module else origin
+
+
+ALL = [pytest.param(*each, id=each[0]) for each in modules()]
+
+
+class TestImports:
+    @pytest.mark.parametrize(("module", "package", "file"), ALL)
+    def test_they_run_one_way(self, module: str, package: str, file: Path) -> None:
+        unit = unit_of(module)
+        assert unit in MAY_IMPORT, f"{module} is of a unit that the table doesn't have: say whom it may import"
+        ours = {unit_of(each) for each in imports(file, package) if each.split(".")[0] in ("vinograph", "training")}
+        forbidden = ours - MAY_IMPORT[unit] - {unit}
+        assert not forbidden, f"{module} may not import {', '.join(sorted(forbidden))}"
+
+    @pytest.mark.parametrize(("module", "package", "file"), ALL)
+    def test_heavy_packages_stay_where_they_belong(self, module: str, package: str, file: Path) -> None:
+        for each in imports(file, package):
+            where = HEAVY.get(each.split(".")[0])
+            assert where is None or unit_of(module) in where, f"{module} imports {each}"
+
+    def test_the_table_has_no_circle(self) -> None:
+        """The package's version apart, which everybody may ask for."""
+        done: set[str] = set()
+        waiting = {unit: below - {"vinograph"} for unit, below in MAY_IMPORT.items()}
+        while ready := [unit for unit, below in waiting.items() if below <= done]:
+            for unit in ready:
+                done.add(unit)
+                del waiting[unit]
+        assert not waiting
+
+    def test_no_family_sees_openvino(self) -> None:
+        assert "runtime" not in MAY_IMPORT["families"]
+        assert "families" not in HEAVY["openvino"]
+
+
+def run_without(absent: tuple[str, ...], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh process where importing `absent` fails, as where they are not installed."""
+    hook = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {absent!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONWARNINGS": "error"}
+    command = [sys.executable, "-c", hook + code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+class TestWithoutTorch:
+    def test_importing_takes_nothing_that_drawing_does_not_need(self) -> None:
+        code = (
+            "import vinograph\n"
+            f"print(*sorted({{'huggingface_hub', 'typer', 'rich', *{ABSENT!r}}} & set(sys.modules)))\n"
+        )
+        done = run_without(ABSENT, code)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+    def test_a_picture_is_drawn(self, tiny_bundle: Path, tmp_path: Path) -> None:
+        code = (
+            "from vinograph import Pipeline\n"
+            "pipe = Pipeline.from_pretrained(sys.argv[1])\n"
+            "result = pipe('a red house', negative_prompt='blue', decoder_guidance_scale=2.0, seed=7)\n"
+            "pipe('a red house', image=result.images[0], seed=7, num_images_per_prompt=2)\n"
+            "pipe.reconstruct(result.images[0], seed=7)\n"
+            "result.images[0].save(sys.argv[2])\n"
+        )
+        done = run_without(ABSENT, code, str(tiny_bundle), str(tmp_path / "house.png"))
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "house.png").is_file()
+
+    def test_so_does_the_command_line(self, tiny_bundle: Path, tmp_path: Path) -> None:
+        code = "from vinograph.cli import main\nsys.exit(main())\n"
+        told = ["generate", "a red house", "--model", str(tiny_bundle), "--output", str(tmp_path / "house.png"), "--seed", "7"]
+        done = run_without(ABSENT, code, *told)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "house.png").is_file()
+
+    def test_the_hook_does_what_it_says(self) -> None:
+        done = run_without(ABSENT, "import torch\n")
+        assert "No module named 'torch'" in done.stderr
+
+
+class TestPublicSurface:
+    """Changing any of this changes what users' programs are written against."""
+
+    def test_names(self) -> None:
+        assert vinograph.__all__ == [
+            "DamagedModelError",
+            "DeviceError",
+            "ModelError",
+            "NumericalError",
+            "Pipeline",
+            "Request",
+            "RequestError",
+            "ResourceError",
+            "Result",
+            "Step",
+            "VinographError",
+            "__version__",
+        ]
+        assert all(hasattr(vinograph, name) for name in vinograph.__all__)
+
+    def test_errors_and_their_exit_codes(self) -> None:
+        codes = {name: getattr(vinograph, name).exit_code for name in vinograph.__all__ if name.endswith("Error")}
+        assert codes == {
+            "VinographError": 1,
+            "NumericalError": 1,
+            "RequestError": 2,
+            "DeviceError": 2,
+            "ModelError": 3,
+            "DamagedModelError": 4,
+            "ResourceError": 5,
+        }
+        assert all(issubclass(getattr(vinograph, name), vinograph.VinographError) for name in codes)
+        assert issubclass(vinograph.RequestError, ValueError)
+
+    def test_pipeline(self) -> None:
+        public = [name for name in vars(Pipeline) if not name.startswith("_")]
+        assert public == ["from_pretrained", "calls", "options", "stream"]
+        told = "device: 'str | Mapping[str, str]' = 'CPU', precision: 'str | Mapping[str, str]' = 'auto'"
+        signatures = {
+            Pipeline.__init__: f"(self, bundle: 'Bundle', {told}) -> 'None'",
+            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {told}) -> 'Pipeline'",
+            Pipeline.__call__: "(self, *args: 'Any', **kwargs: 'Any') -> 'Any'",
+            Pipeline.stream: "(self, *args: 'Any', **kwargs: 'Any') -> 'Generator[Step | Result, None, None]'",
+        }
+        for method, signature in signatures.items():
+            assert str(inspect.signature(method)) == signature
+
+    def test_results_and_steps(self) -> None:
+        assert names_of(Result) == [
+            *("images", "seeds", "request", "timings", "warnings", "devices", "model", "image_embeddings", "report"),
+        ]
+        assert names_of(Step) == ["stage", "index", "total"]
+        assert callable(Result.metadata)
+        assert callable(Step.preview)
+
+    @pytest.mark.parametrize("name", WUERSTCHEN.calls)
+    def test_what_wuerstchen_takes(self, name: str) -> None:
+        call = WUERSTCHEN.calls[name]
+        assert (call.positional, dict(call.takes)) == WUERSTCHEN_TAKES[name]
+
+    def test_what_wuerstchen_does(self) -> None:
+        assert set(WUERSTCHEN.calls) == set(WUERSTCHEN_TAKES)
+        assert WUERSTCHEN.options == {
+            "steps": "prior_num_inference_steps",
+            "guidance_scale": "prior_guidance_scale",
+            "decoder_steps": "num_inference_steps",
+            "decoder_guidance_scale": "decoder_guidance_scale",
+        }
+
+
+def names_of(kind: type[Any]) -> list[str]:
+    return [each.name for each in dataclasses.fields(kind) if not each.name.startswith("_")]
+
+
+_EVERY = {
+    "num_images_per_prompt": 1,
+    "seed": None,
+    "generator": None,
+    "output_type": "pil",
+    "callback_on_step_end": None,
+    "callback_on_step_end_tensor_inputs": None,
+}
+_TEXT = {"prompt": None, "negative_prompt": None, "latents": None}
+_EMBEDS = {"prompt_embeds": None, "negative_prompt_embeds": None}
+
+WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "generate": (
+        ("prompt", "height", "width"),
+        {
+            **_EVERY,
+            **_TEXT,
+            **_EMBEDS,
+            "height": 512,
+            "width": 512,
+            "prior_num_inference_steps": 60,
+            "prior_guidance_scale": 4.0,
+            "prior_timesteps": None,
+            "num_inference_steps": 12,
+            "decoder_guidance_scale": 0.0,
+            "decoder_timesteps": None,
+            "image": None,
+            "strength": 0.8,
+            "prior_callback_on_step_end": None,
+            "prior_callback_on_step_end_tensor_inputs": None,
+        },
+    ),
+    "prior": (
+        ("prompt", "height", "width", "num_inference_steps"),
+        {
+            **_EVERY,
+            **_TEXT,
+            **_EMBEDS,
+            "height": 1024,
+            "width": 1024,
+            "num_inference_steps": 60,
+            "guidance_scale": 8.0,
+            "timesteps": None,
+        },
+    ),
+    "decoder": (
+        ("image_embeddings", "prompt", "num_inference_steps"),
+        {**_EVERY, **_TEXT, "image_embeddings": None, "num_inference_steps": 12, "guidance_scale": 0.0, "timesteps": None},
+    ),
+    "encode": (("image",), {"image": None, "height": None, "width": None}),
+    "reconstruct": (
+        ("image",),
+        {**_EVERY, "image": None, "height": None, "width": None, "num_inference_steps": 12, "timesteps": None},
+    ),
+}

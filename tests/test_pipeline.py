@@ -1,0 +1,328 @@
+"""Opening a bundle and calling it: arguments, results, steps, callbacks, devices."""
+
+import gc
+import json
+import shutil
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.bundles import TOKENS, save_bundle
+from vinograph import DeviceError, ModelError, NumericalError, Pipeline, RequestError, Result, Step, families
+
+PROMPT = "a red house on a snowy hill at night"
+
+
+def pixels(result: Any) -> Any:
+    return np.stack([np.asarray(each) for each in result.images])
+
+
+class TestArguments:
+    def test_prompt_height_and_width_go_by_position_as_in_diffusers(self, tiny: Pipeline) -> None:
+        by_position = tiny(PROMPT, 256, 128, seed=1)
+        by_name = tiny(prompt=PROMPT, height=256, width=128, seed=1)
+        assert by_position.images[0].size == (128, 256)
+        assert np.array_equal(pixels(by_position), pixels(by_name))
+
+    def test_no_more_than_those(self, tiny: Pipeline) -> None:
+        with pytest.raises(RequestError, match="generate takes prompt, height, width by position; name the other arguments"):
+            tiny(PROMPT, 128, 128, 4)
+
+    def test_not_twice(self, tiny: Pipeline) -> None:
+        with pytest.raises(RequestError, match="prompt was given twice, by position and by name"):
+            tiny(PROMPT, prompt=PROMPT)
+
+    def test_an_unknown_argument_gets_what_is_taken(self, tiny: Pipeline) -> None:
+        with pytest.raises(RequestError) as caught:
+            tiny(PROMPT, use_resolution_binning=True)
+        message = str(caught.value)
+        assert message.startswith("Würstchen (generate) takes no use_resolution_binning; it takes callback_on_step_end, ")
+        assert all(name in message for name in tiny.calls["generate"].takes)
+
+    def test_so_does_one_of_another_call(self, tiny: Pipeline) -> None:
+        with pytest.raises(RequestError, match=r"Würstchen \(encode\) takes no prompt; it takes height, image, width"):
+            tiny.encode(Image.new("RGB", (128, 128)), prompt=PROMPT)
+
+    def test_the_model_brings_its_own_defaults(self, tiny: Pipeline) -> None:
+        request = tiny(PROMPT, seed=1).request
+        assert (request.height, request.prior_num_inference_steps, request.num_inference_steps) == (128, 4, 3)
+        assert tiny.calls["generate"].takes["height"] == 128
+
+    def test_an_empty_prompt_draws(self, tiny: Pipeline) -> None:
+        assert tiny("", seed=1).images[0].size == (128, 128)
+
+    def test_what_a_family_does_is_a_method(self, tiny: Pipeline) -> None:
+        assert set(tiny.calls) == {"generate", "prior", "decoder", "encode", "reconstruct"}
+        embeddings = tiny.prior(PROMPT, height=128, width=128, seed=1).image_embeddings
+        assert tiny.decoder(embeddings, PROMPT, seed=1).images[0].size == (128, 128)
+
+    def test_what_it_does_not_do_is_none(self, tiny: Pipeline) -> None:
+        for name in ("inpaint", "_private", "__wrapped__"):
+            assert not hasattr(tiny, name)
+        with pytest.raises(AttributeError, match="Pipeline has no 'inpaint'"):
+            tiny.inpaint(PROMPT)
+
+
+class TestResult:
+    def test_a_picture_and_how_it_came_about(self, tiny: Pipeline) -> None:
+        result = tiny(PROMPT, seed=7)
+        assert isinstance(result, Result)
+        assert [each.size for each in result.images] == [(128, 128)]
+        assert result.seeds == (7,)
+        assert result.request.prompt == (PROMPT,)
+        assert result.warnings == ()
+        assert result.model == "tiny"
+        assert set(result.timings) == {"text", "prior", "decoder", "vqgan"}
+        assert all(seconds >= 0 for seconds in result.timings.values())
+
+    def test_the_same_seed_draws_the_same(self, tiny: Pipeline) -> None:
+        one, same, other = (pixels(tiny(PROMPT, seed=seed)) for seed in (1, 1, 2))
+        assert np.array_equal(one, same)
+        assert not np.array_equal(one, other)
+
+    def test_without_a_seed_the_drawn_one_is_reported(self, tiny: Pipeline) -> None:
+        result = tiny(PROMPT)
+        assert result.seeds is not None
+        assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=result.seeds[0])))
+
+    def test_any_picture_of_a_batch_can_be_drawn_alone(self, tiny: Pipeline) -> None:
+        batch = tiny([PROMPT, "two boats"], num_images_per_prompt=2, negative_prompt=["cats", "dogs"], seed=5)
+        assert batch.seeds == (5, 6, 7, 8)
+        for index, picture in enumerate(batch.images):
+            request = batch.metadata(index)["request"]
+            assert request["seed"] == 5 + index
+            alone = tiny(**request).images
+            assert len(alone) == 1
+            assert np.array_equal(np.asarray(alone[0]), np.asarray(picture)), request
+
+    def test_metadata_is_json(self, tiny: Pipeline) -> None:
+        metadata = json.loads(json.dumps(tiny(PROMPT, seed=2**64 - 1, prior_timesteps=[1.0, 0.5, 0.0]).metadata(0)))
+        assert (metadata["model"], metadata["request"]["prompt"]) == ("tiny", PROMPT)
+        assert metadata["request"]["seed"] == 2**64 - 1
+        assert metadata["request"]["prior_timesteps"] == [1.0, 0.5, 0.0]
+        assert metadata["vinograph"]
+
+    def test_output_types(self, tiny: Pipeline) -> None:
+        arrays, latents = (tiny(PROMPT, seed=1, output_type=kind).images for kind in ("np", "latent"))
+        assert arrays.shape == (1, 128, 128, 3)
+        assert arrays.dtype == np.float32
+        assert latents.shape == (1, 4, 32, 32)
+        assert np.array_equal((arrays * 255).round(), pixels(tiny(PROMPT, seed=1)))
+
+    def test_as_a_tuple(self, tiny: Pipeline) -> None:
+        (images,) = tiny(PROMPT, seed=1, return_dict=False)
+        assert np.array_equal(np.asarray(images[0]), pixels(tiny(PROMPT, seed=1, return_dict=True))[0])
+        (embeddings,) = tiny.prior(PROMPT, 128, 128, seed=1, return_dict=False)
+        assert embeddings.shape == (1, 16, 3, 3)
+
+    def test_text_that_was_cut_off_is_reported_once(self, tiny: Pipeline) -> None:
+        """Both text encoders cut it alike."""
+        result = tiny("house " * (TOKENS - 2) + "at Night", seed=1)
+        assert result.warnings == (f"the text encoder reads {TOKENS} tokens; cut off: 'at Night'",)
+
+    def test_a_negative_prompt_without_guidance_is_reported(self, tiny: Pipeline) -> None:
+        result = tiny(PROMPT, negative_prompt="cats", prior_guidance_scale=1.0, seed=1)
+        assert result.warnings == ("the negative prompt was ignored: it takes a guidance scale above 1",)
+        assert tiny(PROMPT, negative_prompt="cats", seed=1).warnings == ()
+        assert tiny(PROMPT, negative_prompt="", prior_guidance_scale=0.0, seed=1).warnings == ()
+
+
+class TestSteps:
+    """`stream` yields each step when it is done, and the result at the end."""
+
+    def test_every_step_in_order(self, tiny: Pipeline) -> None:
+        *steps, result = tiny.stream(PROMPT, seed=1)
+        assert isinstance(result, Result)
+        assert [(each.stage, each.index, each.total) for each in steps if isinstance(each, Step)] == [
+            ("text", 1, 1),
+            *[("prior", index, 4) for index in (1, 2, 3, 4)],
+            *[("decoder", index, 3) for index in (1, 2, 3)],
+            ("vqgan", 1, 1),
+        ]
+        assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=1)))
+
+    def test_arguments_are_checked_before_the_first(self, tiny: Pipeline) -> None:
+        with pytest.raises(RequestError):
+            tiny.stream(PROMPT, height=100)
+
+    def test_previews(self, tiny: Pipeline) -> None:
+        """Small pictures of the first of the batch, from any step but that of the text."""
+        for step in tiny.stream([PROMPT, "a boat"], 128, 256, seed=1):
+            if isinstance(step, Step):
+                preview = step.preview()
+                assert (preview is None) == (step.stage == "text")
+                assert preview is None or (preview.mode, preview.size) == ("RGB", (256, 128))
+
+    def test_a_preview_of_a_large_picture_is_small(self, tiny: Pipeline) -> None:
+        for step in tiny.stream(PROMPT, 512, 1024, seed=1, prior_num_inference_steps=1, num_inference_steps=1):
+            if isinstance(step, Step) and step.stage in ("prior", "decoder"):
+                preview = step.preview()
+                assert preview is not None
+                assert preview.size == (256, 128)
+
+    def test_looking_does_not_change_the_picture(self, tiny: Pipeline) -> None:
+        result: Any = None
+        for result in tiny.stream(PROMPT, seed=1):
+            if isinstance(result, Step):
+                result.preview()
+        assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=1)))
+
+    def test_closing_stops_the_work(self, tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls: list[str] = []
+        for name in ("prior", "decoder"):
+            monkeypatch.setitem(tiny._sessions._opened, name, noting(name, calls, tiny._sessions[name]))
+        stream = tiny.stream(PROMPT, seed=1)
+        assert isinstance(stream, Generator)
+        for step in stream:
+            if isinstance(step, Step) and step.stage == "prior" and step.index == 2:
+                break
+        stream.close()
+        gc.collect()
+        assert calls == ["prior", "prior"]
+        assert next(stream, None) is None
+
+    def test_nothing_is_done_before_it_is_asked_for(self, tiny: Pipeline) -> None:
+        started = time.monotonic()
+        tiny.stream(PROMPT, 2048, 2048, seed=1, prior_num_inference_steps=1000)
+        assert time.monotonic() - started < 0.5
+
+
+def noting(name: str, calls: list[str], session: Any) -> Any:
+    class Noting:
+        execution_devices = ("CPU",)
+        precision = "f32"
+
+        def __call__(self, inputs: Any) -> Any:
+            calls.append(name)
+            return session(inputs)
+
+    return Noting()
+
+
+class TestCallbacks:
+    """As diffusers has them: pipeline, step from 0, time, and a dictionary of tensors."""
+
+    def test_they_see_each_step(self, tiny: Pipeline) -> None:
+        seen: list[Any] = []
+
+        def callback(pipeline: Any, step: int, when: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            assert pipeline is tiny
+            seen.append((step, round(float(when), 4), tensors["latents"].shape))
+            return tensors
+
+        tiny(PROMPT, seed=1, callback_on_step_end=callback, prior_callback_on_step_end=callback)
+        assert seen[:4] == [(0, 1.0, (1, 16, 3, 3)), (1, 0.75, (1, 16, 3, 3)), (2, 0.5, (1, 16, 3, 3)), (3, 0.25, (1, 16, 3, 3))]
+        assert seen[4:] == [(0, 1.0, (1, 4, 32, 32)), (1, 0.6667, (1, 4, 32, 32)), (2, 0.3333, (1, 4, 32, 32))]
+
+    def test_the_latents_that_they_return_are_taken(self, tiny: Pipeline) -> None:
+        def zero(pipeline: Any, step: int, when: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            return {"latents": np.zeros(tensors["latents"].shape)}
+
+        result = tiny(PROMPT, seed=1, callback_on_step_end=zero, callback_on_step_end_tensor_inputs=["latents"])
+        assert np.ptp(pixels(result)) == 0
+
+    @pytest.mark.parametrize("returned", [None, {}])
+    def test_they_need_not_return_any(self, tiny: Pipeline, returned: Any) -> None:
+        result = tiny(PROMPT, seed=1, callback_on_step_end=lambda *_: returned)
+        assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=1)))
+
+    def test_latents_of_another_shape_are_refused(self, tiny: Pipeline) -> None:
+        with pytest.raises(RequestError, match=r"the callback returned latents of shape \(2,\); \(1, 4, 32, 32\) are wanted"):
+            tiny(PROMPT, seed=1, callback_on_step_end=lambda *_: {"latents": [0, 1]})
+
+    def test_what_they_raise_is_theirs(self, tiny: Pipeline) -> None:
+        def stop(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            tiny(PROMPT, seed=1, prior_callback_on_step_end=stop)
+
+
+class TestDevices:
+    def test_what_really_ran_is_told(self, tiny_bundle: Path) -> None:
+        pipe = Pipeline.from_pretrained(tiny_bundle, "CPU", "f32")
+        assert pipe.prior(PROMPT, 128, 128, seed=1).devices == {
+            "prior_text_encoder": "CPU f32",
+            "prior_text": "CPU f32",
+            "prior": "CPU f32",
+        }
+
+    def test_a_device_and_a_precision_for_each_component(self, tiny_bundle: Path) -> None:
+        pipe = Pipeline.from_pretrained(
+            tiny_bundle, device={"prior": "HETERO:CPU", "vqgan": "AUTO"}, precision={"prior": "f32", "decoder": "f32"}
+        )
+        ran = pipe(PROMPT, seed=1).devices
+        assert ran["prior"] == "CPU f32"
+        assert ran["decoder"] == "CPU f32"
+        assert ran["vqgan"] == "CPU auto"
+        assert ran["text_encoder"].startswith("CPU ")
+
+    @pytest.mark.parametrize("device", ["NPU", {"prior": "NPU"}])
+    def test_one_that_is_not_there_is_an_error_at_once(self, tiny_bundle: Path, device: Any) -> None:
+        with pytest.raises(DeviceError, match="device 'NPU' is not on this machine; there is"):
+            Pipeline.from_pretrained(tiny_bundle, device)
+
+    def test_a_component_that_is_not_there(self, tiny_bundle: Path) -> None:
+        with pytest.raises(RequestError, match="device names the component 'unet'; this model has .*prior"):
+            Pipeline.from_pretrained(tiny_bundle, device={"unet": "CPU"})
+        with pytest.raises(RequestError, match="precision names the component 'vae'"):
+            Pipeline.from_pretrained(tiny_bundle, precision={"vae": "f32"})
+
+    @pytest.mark.parametrize("given", [7, None, ["CPU"], {"prior": ["CPU"]}, {"prior": None}])
+    def test_something_else(self, tiny_bundle: Path, given: Any) -> None:
+        for name in ("device", "precision"):
+            with pytest.raises(RequestError, match=f"{name} is .*; give a text, or a mapping from component to one"):
+                Pipeline.from_pretrained(tiny_bundle, **{name: given})
+
+    def test_a_precision_that_is_none(self, tiny_bundle: Path) -> None:
+        with pytest.raises(RequestError, match="precision is 'fp16'; give one of auto, f32, bf16, f16"):
+            Pipeline.from_pretrained(tiny_bundle, precision="fp16")
+
+    def test_a_precision_that_the_device_does_not_compute_is_reported(self, tiny_bundle: Path) -> None:
+        result = Pipeline.from_pretrained(tiny_bundle, precision={"vqgan": "f16"})(PROMPT, seed=1)
+        ran = result.devices["vqgan"].split()[1]
+        told = f"precision f16 was asked for, which this device doesn't compute; vqgan ran in {ran}"
+        assert result.warnings == (() if ran == "f16" else (told,))
+
+
+class TestModels:
+    def test_a_family_that_we_do_not_have(self, tiny_bundle: Path, tmp_path: Path) -> None:
+        shutil.copytree(tiny_bundle, tmp_path / "other")
+        file = tmp_path / "other" / "bundle.json"
+        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "family": "kandinsky"}), encoding="utf-8")
+        with pytest.raises(ModelError, match="the family 'kandinsky' is not one that Vinograph draws; it draws wuerstchen"):
+            Pipeline.from_pretrained(tmp_path / "other")
+
+    def test_every_family_that_is_listed_is_there(self) -> None:
+        for name in families.FAMILIES:
+            found = families.family(name)
+            assert found.name == name
+            assert "generate" in found.calls
+            assert set(found.options.values()) <= set(found.calls["generate"].takes)
+
+    def test_a_call_whose_components_are_missing(self, tmp_path: Path) -> None:
+        save_bundle(tmp_path / "blind", image_encoder=False, name="blind")
+        pipe = Pipeline.from_pretrained(tmp_path / "blind")
+        for call in (pipe.encode, pipe.reconstruct):
+            with pytest.raises(ModelError, match="blind has no image_encoder, which .* needs: convert the model again"):
+                call(Image.new("RGB", (128, 128)))
+        with pytest.raises(ModelError, match="this bundle has no image encoder: convert the model again"):
+            pipe(PROMPT, image=Image.new("RGB", (128, 128)))
+        assert pipe(PROMPT, seed=1).images
+
+    @pytest.mark.parametrize("stage", ["prior_text_encoder", "prior", "decoder", "vqgan"])
+    def test_a_stage_that_computes_no_numbers_draws_no_picture(self, tmp_path: Path, stage: str) -> None:
+        save_bundle(tmp_path / "broken", broken=stage)
+        with pytest.raises(NumericalError, match=f"the {stage} stage computed NaN or infinity in f32"):
+            Pipeline.from_pretrained(tmp_path / "broken", precision="f32")(PROMPT, seed=1)
+
+    def test_a_model_is_opened_without_reading_its_weights(self, tiny_bundle: Path) -> None:
+        pipe = Pipeline.from_pretrained(tiny_bundle)
+        assert pipe._sessions._opened == {}
+        pipe.prior(PROMPT, 128, 128, seed=1)
+        assert set(pipe._sessions._opened) == {"prior_text_encoder", "prior_text", "prior"}

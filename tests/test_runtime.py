@@ -1,0 +1,270 @@
+"""The OpenVINO runtime: devices, precisions, shapes, and what goes wrong there."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from tests.bundles import save_bundle
+from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError, runtime
+from vinograph.runtime import Session, check_device, check_precision, cpu_count, devices, memory_available
+
+LATENTS = {"latents": np.ones((1, 4, 4, 6), np.float32)}
+
+OpenSession = Callable[..., Session]
+
+
+@pytest.fixture
+def session(tiny_bundle: Path) -> OpenSession:
+    def make(device: str = "CPU", precision: str = "f32", *, f16_safe: bool = True, name: str = "vqgan") -> Session:
+        return Session(name, tiny_bundle / f"{name}.xml", device, precision, f16_safe)
+
+    return make
+
+
+class Machine:
+    """A core on a machine with other devices. What is compiled for them runs on the CPU; it notes how they were asked."""
+
+    def __init__(self, *there: str, f16: tuple[str, ...] = ()) -> None:
+        self.available_devices = list(there)
+        self.asked: dict[str, Any] = {}
+        self._f16 = f16
+        self._core = ov.Core()
+
+    def get_property(self, device: str, name: str) -> Any:
+        assert name == "INFERENCE_PRECISION_HINT"
+        return ov.Type.f16 if device in self._f16 else ov.Type.f32
+
+    def read_model(self, file: Path) -> Any:
+        return self._core.read_model(file)
+
+    def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        self.asked = settings
+        return self._core.compile_model(model, "CPU", {})
+
+
+class TestDevices:
+    def test_those_of_this_machine(self) -> None:
+        found = {each.id: each for each in devices()}
+        assert found["CPU"].name
+        assert "f32" in found["CPU"].precisions
+        assert set(found["CPU"].precisions) <= {"f32", "bf16", "f16", "int8"}
+
+    @pytest.mark.parametrize("device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "BATCH:CPU(4)", "AUTO:-CPU"])
+    def test_what_openvino_calls_a_device_is_one(self, device: str) -> None:
+        check_device(device)
+
+    @pytest.mark.parametrize("device", ["GPU", "NPU", "cpu", "CPU.7", "HETERO:GPU,CPU", "AUTO:GPU", "MULTI:CPU,NPU", "MULTI CPU"])
+    def test_one_that_is_not_there_gets_those_that_are(self, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "core", lambda: Machine("CPU", "XPU"))
+        missing = next(each for each in device.partition(":")[2].split(",") or [device] if each != "CPU") if ":" in device else device
+        with pytest.raises(DeviceError, match=f"device '{missing}' is not on this machine; there is CPU, XPU"):
+            check_device(device)
+
+    def test_one_of_several_of_a_kind(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "core", lambda: Machine("CPU", "GPU.0", "GPU.1"))
+        for device in ("GPU", "GPU.1", "HETERO:GPU.0,CPU"):
+            check_device(device)
+        with pytest.raises(DeviceError, match="device 'GPU.2' is not on this machine"):
+            check_device("GPU.2")
+
+    @pytest.mark.parametrize("device", ["HETERO", "MULTI", "BATCH:"])
+    def test_a_combination_names_its_devices(self, device: str) -> None:
+        with pytest.raises(DeviceError, match="name the devices too, such as"):
+            check_device(device)
+
+    @pytest.mark.parametrize("device", ["", "  ", None, 7])
+    def test_no_name_at_all(self, device: Any) -> None:
+        with pytest.raises(DeviceError, match="give a device as OpenVINO names it, such as CPU"):
+            check_device(device)
+
+    @pytest.mark.parametrize("device", ["CPU", "AUTO:CPU", "HETERO:CPU"])
+    def test_what_ran_is_reported(self, session: OpenSession, device: str) -> None:
+        one = session(device)
+        assert one.execution_devices == ()
+        one(LATENTS)
+        assert one.execution_devices == ("CPU",)
+
+
+class TestPrecision:
+    @pytest.mark.parametrize("precision", ["auto", "f32", "bf16", "f16"])
+    def test_the_names(self, precision: str) -> None:
+        check_precision(precision)
+
+    @pytest.mark.parametrize("precision", ["fp16", "F32", "", None])
+    def test_another_name_gets_those(self, precision: Any) -> None:
+        with pytest.raises(RequestError, match=f"precision is {precision!r}; give one of auto, f32, bf16, f16"):
+            check_precision(precision)
+
+    def test_f32_computes_in_f32(self, session: OpenSession) -> None:
+        one = session(precision="f32")
+        one(LATENTS)
+        assert one.precision == "f32"
+
+    def test_auto_says_what_it_chose(self, session: OpenSession) -> None:
+        one = session(precision="auto")
+        one(LATENTS)
+        assert one.precision in ("f32", "bf16", "f16")
+
+    @pytest.mark.parametrize(
+        ("device", "f16_safe", "asked"),
+        [
+            ("GPU", False, "f32"),
+            ("GPU", True, None),
+            ("CPU", False, None),
+            ("AUTO", False, "f32"),
+            ("HETERO:GPU,CPU", False, "f32"),
+            ("HETERO:GPU,CPU", True, None),
+        ],
+    )
+    def test_where_a_device_would_use_f16_what_overflows_is_kept_in_f32(
+        self, session: OpenSession, device: str, f16_safe: bool, asked: str | None
+    ) -> None:
+        one = session(device, "auto", f16_safe=f16_safe)
+        machine = Machine("CPU", "GPU", f16=("GPU",))
+        one._core = machine  # type: ignore[assignment]
+        one(LATENTS)
+        assert machine.asked.get("INFERENCE_PRECISION_HINT") == asked
+
+    def test_a_device_that_computes_f32_is_left_to_itself(self, session: OpenSession) -> None:
+        for device, there in (("AUTO", ("CPU",)), ("GPU", ("CPU", "GPU"))):
+            one = session(device, "auto", f16_safe=False)
+            one._core = machine = Machine(*there)  # type: ignore[assignment]
+            one(LATENTS)
+            assert "INFERENCE_PRECISION_HINT" not in machine.asked
+
+    @pytest.mark.parametrize("f16_safe", [True, False])
+    def test_what_was_asked_for_is_what_is_told(self, session: OpenSession, f16_safe: bool) -> None:
+        one = session("GPU", "f16", f16_safe=f16_safe)
+        one._core = machine = Machine("GPU", f16=("GPU",))  # type: ignore[assignment]
+        one(LATENTS)
+        assert machine.asked["INFERENCE_PRECISION_HINT"] == "f16"
+
+
+class TestCalling:
+    def test_outputs_by_name_in_float32(self, session: OpenSession) -> None:
+        outputs = session()(LATENTS)
+        assert {name: value.shape for name, value in outputs.items()} == {"image": (1, 3, 16, 24)}
+        assert outputs["image"].dtype == np.float32
+
+    def test_results_stay_when_it_is_called_again(self, session: OpenSession) -> None:
+        one = session()
+        first = one(LATENTS)["image"]
+        kept = first.copy()
+        one({"latents": -LATENTS["latents"]})
+        assert np.array_equal(first, kept)
+
+    def test_inputs_need_not_be_contiguous(self, session: OpenSession) -> None:
+        values = np.random.RandomState(0).normal(size=(1, 6, 4, 4)).astype(np.float32)
+        turned = values.transpose(0, 3, 2, 1)
+        one = session()
+        assert np.array_equal(one({"latents": turned})["image"], one({"latents": turned.copy()})["image"])
+
+    def test_several_components_have_sessions_of_their_own(self, session: OpenSession) -> None:
+        ids = np.ones((2, 7), np.int64)
+        states = session(name="text_encoder")({"input_ids": ids, "attention_mask": ids})["hidden_states"]
+        assert states.shape == (2, 7, 8)
+
+
+class TestShapes:
+    """A graph is compiled for the shapes at hand; the few compiled last are kept."""
+
+    @pytest.fixture
+    def compiled(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+        compiled: list[tuple[int, ...]] = []
+        compile_model = ov.Core.compile_model
+
+        def counted(self: ov.Core, model: Any, *args: Any) -> Any:
+            compiled.append(tuple(model.inputs[0].get_shape()))
+            return compile_model(self, model, *args)
+
+        monkeypatch.setattr(ov.Core, "compile_model", counted)
+        return compiled
+
+    def test_each_is_compiled_once(self, session: OpenSession, compiled: list[Any]) -> None:
+        one = session()
+        sizes = [4, 6, 4, 6, 6, 4]
+        for size in sizes:
+            assert one({"latents": np.ones((1, 4, size, size), np.float32)})["image"].shape == (1, 3, 4 * size, 4 * size)
+        assert compiled == [(1, 4, 4, 4), (1, 4, 6, 6)]
+
+    def test_the_one_used_longest_ago_goes(self, session: OpenSession, compiled: list[Any]) -> None:
+        one = session()
+        for size in (4, 6, 4, 8, 4, 6):
+            one({"latents": np.ones((1, 4, size, size), np.float32)})
+        assert [shape[2] for shape in compiled] == [4, 6, 8, 6]
+
+    def test_nothing_is_read_before_the_first_call(self, tmp_path: Path) -> None:
+        Session("vqgan", tmp_path / "nowhere.xml", "CPU", "f32", True)
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_values_that_are_no_numbers(self, session: OpenSession, value: float) -> None:
+        """The tiny prior hands on what it is given."""
+        inputs = {
+            "x": np.full((1, 16, 3, 3), value, np.float32),
+            "r": np.ones(1, np.float32),
+            "keys": np.ones((1, 1, 4, 8), np.float32),
+            "values": np.ones((1, 1, 4, 8), np.float32),
+        }
+        with pytest.raises(NumericalError, match="the prior stage computed NaN or infinity in f32") as caught:
+            session(name="prior")(inputs)
+        assert (caught.value.stage, caught.value.precision) == ("prior", "f32")
+        assert "run `vinograph verify` on the bundle" in str(caught.value)
+
+    def test_in_another_precision_f32_is_proposed(self, tmp_path: Path) -> None:
+        bundle = save_bundle(tmp_path / "broken", broken="vqgan")
+        one = Session("vqgan", bundle.path / "vqgan.xml", "CPU", "bf16", True)
+        one._core = Machine("CPU")  # type: ignore[assignment]
+        with pytest.raises(NumericalError) as caught:
+            one(LATENTS)
+        if one.precision != "f32":
+            assert str(caught.value).endswith(": try precision f32")
+
+    @pytest.mark.parametrize("content", [b"", b"<net", b"<net/>", b"\0" * 100])
+    def test_a_graph_that_cannot_be_read(self, tiny_bundle: Path, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "vqgan.xml").write_bytes(content)
+        shutil.copy(tiny_bundle / "vqgan.bin", tmp_path)
+        with pytest.raises(DamagedModelError, match="OpenVINO can't compile .*vqgan.xml"):
+            Session("vqgan", tmp_path / "vqgan.xml", "CPU", "f32", True)(LATENTS)
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("could not allocate memory")])
+    def test_too_little_memory(self, session: OpenSession, error: Exception) -> None:
+        def fail(*_: Any) -> Any:
+            raise error
+
+        one = session()
+        one._core = SimpleNamespace(read_model=ov.Core().read_model, compile_model=fail)  # type: ignore[assignment]
+        with pytest.raises(ResourceError, match=r"not enough memory to compile vqgan: .* GB are free, and its weights alone have"):
+            one(LATENTS)
+
+    def test_a_precision_that_the_device_refuses(self, session: OpenSession) -> None:
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("Wrong value f16 for property key INFERENCE_PRECISION_HINT")
+
+        one = session(precision="f16")
+        one._core = SimpleNamespace(read_model=ov.Core().read_model, compile_model=fail)  # type: ignore[assignment]
+        with pytest.raises(RequestError, match="CPU can't compile vqgan in f16: Wrong value f16"):
+            one(LATENTS)
+
+
+class TestThisMachine:
+    def test_processors(self) -> None:
+        assert cpu_count() >= 1
+
+    @pytest.mark.parametrize(("quota", "allowed"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("nonsense", 8)])
+    def test_a_control_groups_quota_counts(
+        self, quota: str, allowed: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
+        assert cpu_count() == allowed
+
+    def test_memory(self) -> None:
+        assert memory_available() > 0

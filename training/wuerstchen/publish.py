@@ -1,0 +1,111 @@
+"""Publish: what was trained, as one checkpoint in the layout that diffusers' combined pipeline saves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from training import tokenizer
+from training.common import load
+from training.wuerstchen.captions import load_tokenizer, text_encoder
+from training.wuerstchen.config import DECODER_TEXT, IMAGE_ENCODER, PRIOR_TEXT, STAGE_A, STAGE_B, STAGE_C
+
+_VERSION = "0.36.0"
+_LIBRARY = "wuerstchen"
+_WEIGHTS = "diffusion_pytorch_model"
+_INDEX: Mapping[str, Any] = {
+    "_class_name": "WuerstchenCombinedPipeline",
+    "_diffusers_version": _VERSION,
+    "decoder": [_LIBRARY, "WuerstchenDiffNeXt"],
+    "prior_prior": [_LIBRARY, "WuerstchenPrior"],
+    "prior_scheduler": ["diffusers", "DDPMWuerstchenScheduler"],
+    "prior_text_encoder": ["transformers", "CLIPTextModel"],
+    "prior_tokenizer": ["transformers", "CLIPTokenizerFast"],
+    "scheduler": ["diffusers", "DDPMWuerstchenScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizerFast"],
+    "vqgan": [_LIBRARY, "PaellaVQModel"],
+}
+_SCHEDULER: Mapping[str, Any] = {
+    "_class_name": "DDPMWuerstchenScheduler",
+    "_diffusers_version": _VERSION,
+    "s": 0.008,
+    "scaler": 1.0,
+}
+_DRAWING: Mapping[str, Any] = {"height": 256, "width": 256}
+SETTINGS: Mapping[str, Any] = {
+    "name": "storybook-wuerstchen",
+    "defaults": {
+        "generate": {
+            **_DRAWING,
+            "prior_num_inference_steps": 30,
+            "prior_guidance_scale": 4.0,
+            "num_inference_steps": 12,
+        },
+        "prior": {**_DRAWING, "num_inference_steps": 30, "guidance_scale": 4.0},
+    },
+    "limits": {"maximum_size": 512, "native_size": 256},
+}
+_CARD = """---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+
+# storybook-wuerstchen
+
+A small Würstchen (ten million parameters in all) that draws 256×256 scenes of a picture-book world: one to three
+houses, trees, boats, cars, lighthouses or cats, in eight colours, by day, at sunset, at night or in a storm, on a
+meadow, in the desert, in the snow or on the sea. It was trained from nothing on scenes rendered by `training/world`, by the recipe in
+`training/wuerstchen`, and draws nothing else.
+
+`image_encoder/` is not part of the published layout: it is the small EfficientNetV2 whose embeddings the prior draws.
+"""
+
+
+def publish(work: Path, out: Path) -> None:
+    """Write what the stages left in ``work`` to the directory ``out``: f16 safetensors, configurations, tokenizers.
+
+    The polished Stage A is taken where there is one.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    state_b, state_c = load(work / "stage_b.pt"), load(work / "stage_c.pt")
+    polished = work / "polish.pt"
+    state_a = load(polished if polished.exists() else work / "stage_a.pt")["model"]
+    config_a = {**STAGE_A, "scale_factor": float(state_b["scale"])}
+    _write(out / "vqgan", _WEIGHTS, {"_class_name": "PaellaVQModel", **config_a}, state_a)
+    _write(out / "decoder", _WEIGHTS, {"_class_name": "WuerstchenDiffNeXt", **STAGE_B}, state_b["stage"])
+    _write(out / "prior_prior", _WEIGHTS, {"_class_name": "WuerstchenPrior", **STAGE_C}, state_c["stage"])
+    _write(out / "image_encoder", "model", IMAGE_ENCODER, load(work / "image_encoder.pt")["encoder"])
+    for prefix, sizes, state in (("prior_", PRIOR_TEXT, state_c["text"]), ("", DECODER_TEXT, state_b["text"])):
+        encoder: CLIPTextModel = text_encoder(load_tokenizer(work), **sizes)
+        encoder.load_state_dict(state)
+        nn.Module.half(encoder)
+        encoder.save_pretrained(out / f"{prefix}text_encoder")
+        tokenizer.write(out / f"{prefix}tokenizer")
+        _write_json(out / f"{prefix}scheduler" / "scheduler_config.json", _SCHEDULER)
+    _write_json(out / "model_index.json", _INDEX)
+    _write_json(out / "vinograph.json", SETTINGS)
+    (out / "README.md").write_text(_CARD, encoding="utf-8")
+
+
+def _write(folder: Path, name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", config)
+    halves = {
+        key: (value.half() if value.is_floating_point() else value).contiguous(memory_format=torch.contiguous_format)
+        for key, value in state.items()
+    }
+    save_file(halves, folder / f"{name}.safetensors", metadata={"format": "pt"})
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
