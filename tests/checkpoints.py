@@ -57,6 +57,7 @@ class WuerstchenShape:
 
 
 SMALL = WuerstchenShape()
+"""Odd enough to tell dimensions apart."""
 DEEP = WuerstchenShape(
     prior_width=40,
     prior_depth=3,
@@ -67,6 +68,19 @@ DEEP = WuerstchenShape(
     decoder_levels=("CT", "CTA", "CTA", "CTA"),
     decoder_injects=(False, True, True, True),
 )
+TINY = WuerstchenShape(
+    prior_width=8,
+    prior_depth=1,
+    prior_heads=2,
+    decoder_widths=(8,),
+    decoder_heads=(2,),
+    decoder_blocks=(1,),
+    decoder_levels=("CTA",),
+    decoder_injects=(True,),
+    text_layers=1,
+    vqgan_blocks=1,
+)
+"""For tests of what happens around the models."""
 SHALLOW = WuerstchenShape(
     prior_depth=1,
     decoder_widths=(16, 24),

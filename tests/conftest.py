@@ -1,11 +1,32 @@
-"""What several tests draw with: one small bundle of trivial graphs, written once."""
+"""What several tests draw with: one small bundle of trivial graphs, and a process where torch can't be imported."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.bundles import save_bundle
 from vinograph import Pipeline
+
+ABSENT = ("torch", "diffusers", "transformers", "nncf", "gradio", "safetensors")
+
+_HOOK = f"""
+import sys
+
+ABSENT = {ABSENT!r}
+
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Absent())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +39,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_bundle: Path) -> Pipeline:
     """The pipeline of it, in f32."""
     return Pipeline.from_pretrained(tiny_bundle, precision="f32")
+
+
+@pytest.fixture(scope="session")
+def without_torch() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run code with arguments in a fresh process where importing `ABSENT` fails, as where they are not installed."""
+
+    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src"), "PYTHONWARNINGS": "error"}
+        command = [sys.executable, "-c", _HOOK + code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    return run

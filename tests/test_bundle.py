@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.bundles import save_bundle
-from vinograph import DamagedModelError, ModelError, RequestError, VinographError
+from vinograph import DamagedModelError, ModelError, RequestError
 from vinograph.bundle import (
     FORMAT_VERSION,
     Bundle,
@@ -93,10 +94,14 @@ class TestManifest:
     def test_size_is_that_of_the_files(self, bundle: Bundle) -> None:
         assert bundle.size == sum(len(content) for content in FILES.values())
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "{}", '{"format_version": 1}', '{"family": "wuerstchen"}'])
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "null", '"text"', "{}", '{"format_version": 1}', '{"family": "wuerstchen"}']
+    )
     def test_what_is_no_manifest(self, bundle: Bundle, text: str) -> None:
         (bundle.path / "bundle.json").write_text(text, encoding="utf-8")
-        with pytest.raises(DamagedModelError, match=r"bundle.json (is not a bundle's manifest|lacks or garbles a field)"):
+        with pytest.raises(
+            DamagedModelError, match=r"bundle.json (is not a bundle's manifest|lacks or garbles a field)"
+        ):
             Bundle.open(bundle.path)
 
     def test_bytes_that_are_no_text(self, bundle: Bundle) -> None:
@@ -107,15 +112,19 @@ class TestManifest:
     @pytest.mark.parametrize("tools", [{"vinograph": "3.1"}, {}, None, 7])
     def test_a_newer_format_names_the_version_that_reads_it(self, bundle: Bundle, tools: Any) -> None:
         """Whatever else it holds: the rest of its layout is not known yet."""
-        edit_manifest(bundle, lambda data: (data.update(format_version=FORMAT_VERSION + 1, tools=tools), data.pop("files")))
+        edit_manifest(
+            bundle, lambda data: (data.update(format_version=FORMAT_VERSION + 1, tools=tools), data.pop("files"))
+        )
         wanted = "3.1" if tools == {"vinograph": "3.1"} else "a newer one"
-        with pytest.raises(ModelError, match=rf"in bundle format 2; .* reads up to 1. It was written by Vinograph {wanted}"):
+        with pytest.raises(
+            ModelError, match=rf"in bundle format 2; .* reads up to 1. It was written by Vinograph {wanted}"
+        ):
             Bundle.open(bundle.path)
 
     @pytest.mark.parametrize("version", [0, -1, "1", 1.5, None])
     def test_a_format_that_never_was(self, bundle: Bundle, version: Any) -> None:
         edit_manifest(bundle, lambda data: data.update(format_version=version))
-        with pytest.raises(DamagedModelError, match="names format version .*, which never existed"):
+        with pytest.raises(DamagedModelError, match=r"names format version .*, which never existed"):
             Bundle.open(bundle.path)
 
     def test_nothing_that_it_says_ends_in_a_traceback(self, bundle: Bundle) -> None:
@@ -126,10 +135,8 @@ class TestManifest:
                 data = json.loads(json.dumps(original))
                 put(data, path, value)
                 (bundle.path / "bundle.json").write_text(json.dumps(data), encoding="utf-8")
-                try:
+                with suppress(DamagedModelError, ModelError):
                     Bundle.open(bundle.path)
-                except VinographError as error:
-                    assert "bundle.json" in str(error) or "is missing" in str(error) or "bytes" in str(error)
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -183,7 +190,7 @@ class TestOpening:
 
     def test_weights_without_a_size(self, bundle: Bundle) -> None:
         edit_manifest(bundle, lambda data: data["files"].pop("prior.bin"))
-        with pytest.raises(DamagedModelError, match="names no size for prior.bin"):
+        with pytest.raises(DamagedModelError, match=r"names no size for prior.bin"):
             Bundle.open(bundle.path)
 
 
@@ -309,7 +316,7 @@ class TestAnInterruptedConversion:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            with pytest.raises(RequestError, match="another conversion is writing .*tiny now: wait for it"):
+            with pytest.raises(RequestError, match=r"another conversion is writing .*tiny now: wait for it"):
                 write_bundle(tmp_path / "tiny")
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -323,8 +330,8 @@ class TestAnInterruptedConversion:
         assert {each.name for each in tmp_path.iterdir()} == {"tiny", "other"}
 
     def test_killed_between_the_renames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The only moment at which there is neither the old nor the new one: the next run sets it right."""
-        write_bundle(tmp_path / "tiny")
+        """The only moment at which there is neither the old nor the new one: the next run brings the old one back."""
+        old = write_bundle(tmp_path / "tiny").manifest
         with BundleWriter(tmp_path / "tiny", "two", overwrite=True) as writer:
             write_files(writer)
             monkeypatch.setattr(Path, "rename", stop_at_the_second(Path.rename))
@@ -332,8 +339,9 @@ class TestAnInterruptedConversion:
                 writer.finish(MANIFEST)
         monkeypatch.undo()
         assert not (tmp_path / "tiny").exists()
-        write_bundle(tmp_path / "tiny")
-        assert [each.name for each in tmp_path.iterdir()] == ["tiny"]
+        with pytest.raises(RequestError, match="exists"):
+            write_bundle(tmp_path / "tiny")
+        assert Bundle.open(tmp_path / "tiny").manifest == old
 
 
 def stop_at_the_second(rename: Callable[..., Any]) -> Callable[..., Any]:
@@ -352,7 +360,9 @@ class TestOneAtATime:
     def test_the_second_stops_at_once(self, tmp_path: Path) -> None:
         with BundleWriter(tmp_path / "tiny", "one"):
             started = time.monotonic()
-            with pytest.raises(RequestError, match="another conversion is writing .*tiny now: wait for it, or name another"):
+            with pytest.raises(
+                RequestError, match=r"another conversion is writing .*tiny now: wait for it, or name another"
+            ):
                 write_bundle(tmp_path / "tiny")
             assert time.monotonic() - started < 1
 

@@ -78,7 +78,7 @@ class TestNames:
     ) -> None:
         shutil.copytree(tiny_bundle, embedded / "storybook")
         shutil.copytree(tiny_bundle, models_folder / "mine")
-        with pytest.raises(ModelError, match="there is no model 'storyboo'. By name there is: storybook, mine"):
+        with pytest.raises(ModelError, match=r"there is no model 'storyboo'. By name there is: storybook, mine"):
             catalog.find("storyboo")
 
     @pytest.mark.parametrize("name", ["\t", "a b", "a/b/c", "..a/b", "name\n", "~surely-no-one"])
@@ -169,7 +169,7 @@ class TestHub:
         assert "convert it first: vinograph convert warp-ai/wuerstchen wuerstchen" in str(caught.value)
 
     def test_a_name_that_the_hub_does_not_allow(self) -> None:
-        with pytest.raises(ModelError, match="no bundle 'someone/a--b..c' was found"):
+        with pytest.raises(ModelError, match=r"no bundle 'someone/a--b..c' was found"):
             catalog.find("someone/a--b..c")
 
     def test_a_full_disk(self, hub: Callable[..., Hub], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,8 @@
 import ast
 import dataclasses
 import inspect
-import os
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import pytest
 import vinograph
 from vinograph import Pipeline, Result, Step
 from vinograph.families.wuerstchen import FAMILY as WUERSTCHEN
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
@@ -62,8 +62,6 @@ HEAVY: Mapping[str, set[str]] = {
     "typer": {"cli"},
     "rich": {"cli"},
 }
-
-ABSENT = ("torch", "diffusers", "transformers", "nncf", "gradio", "safetensors")
 
 
 def unit_of(module: str) -> str:
@@ -129,31 +127,13 @@ class TestImports:
         assert "families" not in HEAVY["openvino"]
 
 
-def run_without(absent: tuple[str, ...], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a fresh process where importing `absent` fails, as where they are not installed."""
-    hook = (
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] in {absent!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, "-c", hook + code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-
 class TestWithoutTorch:
-    def test_importing_takes_nothing_that_drawing_does_not_need(self) -> None:
-        code = (
-            "import vinograph\n"
-            f"print(*sorted({{'huggingface_hub', 'typer', 'rich', *{ABSENT!r}}} & set(sys.modules)))\n"
-        )
-        done = run_without(ABSENT, code)
+    def test_importing_takes_nothing_that_drawing_does_not_need(self, without_torch: Run) -> None:
+        code = "import vinograph\nprint(*sorted({'huggingface_hub', 'typer', 'rich', *ABSENT} & set(sys.modules)))\n"
+        done = without_torch(code)
         assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
-    def test_a_picture_is_drawn(self, tiny_bundle: Path, tmp_path: Path) -> None:
+    def test_a_picture_is_drawn(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
         code = (
             "from vinograph import Pipeline\n"
             "pipe = Pipeline.from_pretrained(sys.argv[1])\n"
@@ -162,19 +142,28 @@ class TestWithoutTorch:
             "pipe.reconstruct(result.images[0], seed=7)\n"
             "result.images[0].save(sys.argv[2])\n"
         )
-        done = run_without(ABSENT, code, str(tiny_bundle), str(tmp_path / "house.png"))
+        done = without_torch(code, str(tiny_bundle), str(tmp_path / "house.png"))
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "house.png").is_file()
 
-    def test_so_does_the_command_line(self, tiny_bundle: Path, tmp_path: Path) -> None:
+    def test_so_does_the_command_line(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
         code = "from vinograph.cli import main\nsys.exit(main())\n"
-        told = ["generate", "a red house", "--model", str(tiny_bundle), "--output", str(tmp_path / "house.png"), "--seed", "7"]
-        done = run_without(ABSENT, code, *told)
+        told = [
+            "generate",
+            "a red house",
+            "--model",
+            str(tiny_bundle),
+            "--output",
+            str(tmp_path / "house.png"),
+            "--seed",
+            "7",
+        ]
+        done = without_torch(code, *told)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "house.png").is_file()
 
-    def test_the_hook_does_what_it_says(self) -> None:
-        done = run_without(ABSENT, "import torch\n")
+    def test_the_hook_does_what_it_says(self, without_torch: Run) -> None:
+        done = without_torch("import torch\n")
         assert "No module named 'torch'" in done.stderr
 
 
@@ -216,11 +205,14 @@ class TestPublicSurface:
         public = [name for name in vars(Pipeline) if not name.startswith("_")]
         assert public == ["from_pretrained", "calls", "options", "stream"]
         told = "device: 'str | Mapping[str, str]' = 'CPU', precision: 'str | Mapping[str, str]' = 'auto'"
-        signatures = {
+        signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, bundle: 'Bundle', {told}) -> 'None'",
             Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {told}) -> 'Pipeline'",
             Pipeline.__call__: "(self, *args: 'Any', **kwargs: 'Any') -> 'Any'",
-            Pipeline.stream: "(self, *args: 'Any', **kwargs: 'Any') -> 'Generator[Step | Result, None, None]'",
+            Pipeline.stream: (
+                "(self, *args: 'Any', call: 'str' = 'generate', **kwargs: 'Any')"
+                " -> 'Generator[Step | Result, None, None]'"
+            ),
         }
         for method, signature in signatures.items():
             assert str(inspect.signature(method)) == signature
@@ -299,7 +291,14 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "decoder": (
         ("image_embeddings", "prompt", "num_inference_steps"),
-        {**_EVERY, **_TEXT, "image_embeddings": None, "num_inference_steps": 12, "guidance_scale": 0.0, "timesteps": None},
+        {
+            **_EVERY,
+            **_TEXT,
+            "image_embeddings": None,
+            "num_inference_steps": 12,
+            "guidance_scale": 0.0,
+            "timesteps": None,
+        },
     ),
     "encode": (("image",), {"image": None, "height": None, "width": None}),
     "reconstruct": (

@@ -79,7 +79,7 @@ class TestReading:
         Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)).save(file)
         content = file.read_bytes()
         file.write_bytes(content[: len(content) // 2])
-        with pytest.raises(RequestError, match="is damaged|is not a PNG"):
+        with pytest.raises(RequestError, match=r"is damaged|is not a PNG"):
             read_picture(file)
 
     def test_a_pil_picture_that_is_cut_short(self, tmp_path: Path) -> None:
@@ -115,15 +115,22 @@ class TestUpright:
             assert np.array_equal(np.asarray(read), np.rot90(np.asarray(picture), -1))
 
     @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-    @pytest.mark.parametrize("exif", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"])
-    def test_a_garbled_exif_is_passed_over(self, picture: Image.Image, tmp_path: Path, ending: str, exif: bytes) -> None:
+    @pytest.mark.parametrize(
+        "exif",
+        [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"],
+    )
+    def test_a_garbled_exif_is_passed_over(
+        self, picture: Image.Image, tmp_path: Path, ending: str, exif: bytes
+    ) -> None:
         picture.save(tmp_path / f"picture.{ending}", exif=exif)
         assert read_picture(tmp_path / f"picture.{ending}").size == (WIDTH, HEIGHT)
 
     def test_transparency_is_laid_on_white(self, tmp_path: Path) -> None:
         colours = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
         Image.fromarray(colours).save(tmp_path / "picture.png")
-        assert np.asarray(read_picture(tmp_path / "picture.png")).tolist() == [[[255, 0, 0], [255, 255, 255], [127, 127, 127]]]
+        assert np.asarray(read_picture(tmp_path / "picture.png")).tolist() == [
+            [[255, 0, 0], [255, 255, 255], [127, 127, 127]]
+        ]
 
     def test_a_transparent_palette_colour_too(self, tmp_path: Path) -> None:
         palette = Image.new("P", (2, 1))
@@ -144,10 +151,12 @@ class TestUpright:
 class TestTooLarge:
     """Over 64 megapixels a picture is refused by its header: the pixels of these files couldn't be decoded."""
 
-    @pytest.mark.parametrize(("width", "height"), [(8001, 8000), (12_000, 12_000), (60_000, 60_000), (1, MAX_PIXELS + 1)])
+    @pytest.mark.parametrize(
+        ("width", "height"), [(8001, 8000), (12_000, 12_000), (60_000, 60_000), (1, MAX_PIXELS + 1)]
+    )
     def test_a_file_is_refused_without_decoding(self, tmp_path: Path, width: int, height: int) -> None:
         (tmp_path / "huge.png").write_bytes(png_that_claims(width, height))
-        with pytest.raises(RequestError, match="over 64 megapixels|has over 64 megapixels"):
+        with pytest.raises(RequestError, match=r"over 64 megapixels|has over 64 megapixels"):
             read_picture(tmp_path / "huge.png")
 
     def test_64_megapixels_are_not_too_many(self, tmp_path: Path) -> None:
@@ -157,7 +166,10 @@ class TestTooLarge:
 
     def test_a_pil_picture_is_refused_without_decoding(self, tmp_path: Path) -> None:
         (tmp_path / "huge.png").write_bytes(png_that_claims(8001, 8000))
-        with Image.open(tmp_path / "huge.png") as opened, pytest.raises(RequestError, match="image is 8001x8000, over 64"):
+        with (
+            Image.open(tmp_path / "huge.png") as opened,
+            pytest.raises(RequestError, match="image is 8001x8000, over 64"),
+        ):
             read_picture(opened)
 
     def test_an_array_is_refused(self) -> None:
@@ -171,7 +183,7 @@ class TestTooLarge:
         data = b"Comment\0\0" + zlib.compress(b"\0" * 200_000_000)
         bomb = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
         (tmp_path / "bomb.png").write_bytes(content[:33] + bomb + content[33:])
-        with pytest.raises(RequestError, match="is not a PNG|is damaged"):
+        with pytest.raises(RequestError, match=r"is not a PNG|is damaged"):
             read_picture(tmp_path / "bomb.png")
 
 
@@ -184,7 +196,10 @@ class TestArrays:
             read = read_picture((pixels / 255).astype(kind))
             assert np.abs(np.asarray(read).astype(int) - pixels).max() <= (1 if kind is np.float16 else 0)
 
-    @pytest.mark.parametrize("array", [np.full((2, 2, 3), 1.01), np.full((2, 2, 3), -0.1), np.full((2, 2, 3), np.nan), np.zeros((2, 2, 3), np.int64)])
+    @pytest.mark.parametrize(
+        "array",
+        [np.full((2, 2, 3), 1.01), np.full((2, 2, 3), -0.1), np.full((2, 2, 3), np.nan), np.zeros((2, 2, 3), np.int64)],
+    )
     def test_other_values_are_refused(self, array: Any) -> None:
         with pytest.raises(RequestError, match=r"give uint8, or floats within \[0, 1\]"):
             read_picture(array)
@@ -293,7 +308,7 @@ class TestOutput:
             check_output(tmp_path / "a.png")
 
     def test_no_such_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(RequestError, match="there is no folder .*nowhere"):
+        with pytest.raises(RequestError, match=r"there is no folder .*nowhere"):
             check_output(tmp_path / "nowhere" / "a.png")
 
     def test_no_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

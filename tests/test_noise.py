@@ -91,7 +91,9 @@ class TestTorchGenerator:
             assert_same(noise.normal((count,)), drawn_by_torch(theirs, count))
             assert torch.equal(torch.rand(3, generator=ours), torch.rand(3, generator=theirs))
         assert torch.equal(torch.randn(100, generator=ours), torch.randn(100, generator=theirs))
-        assert torch.equal(torch.randint(0, 2**31, (700,), generator=ours), torch.randint(0, 2**31, (700,), generator=theirs))
+        assert torch.equal(
+            torch.randint(0, 2**31, (700,), generator=ours), torch.randint(0, 2**31, (700,), generator=theirs)
+        )
 
     def test_a_fresh_one_is_its_seed(self) -> None:
         assert np.array_equal(noise_from_generator(torch_generator(9)).normal((64,)), TorchNoise(9).normal((64,)))
@@ -100,7 +102,9 @@ class TestTorchGenerator:
         generator, alone = torch_generator(2), TorchNoise(2)
         first = noise_from_generator(generator).normal((64,))
         second = noise_from_generator(generator).normal((64,))
-        assert np.array_equal(np.concatenate([first, second]), np.concatenate([alone.normal((64,)), alone.normal((64,))]))
+        assert np.array_equal(
+            np.concatenate([first, second]), np.concatenate([alone.normal((64,)), alone.normal((64,))])
+        )
 
     def test_one_given_for_two_pictures_is_drawn_from_twice(self) -> None:
         ours, theirs = torch_generator(4), torch_generator(4)

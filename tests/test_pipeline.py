@@ -30,7 +30,9 @@ class TestArguments:
         assert np.array_equal(pixels(by_position), pixels(by_name))
 
     def test_no_more_than_those(self, tiny: Pipeline) -> None:
-        with pytest.raises(RequestError, match="generate takes prompt, height, width by position; name the other arguments"):
+        with pytest.raises(
+            RequestError, match="generate takes prompt, height, width by position; name the other arguments"
+        ):
             tiny(PROMPT, 128, 128, 4)
 
     def test_not_twice(self, tiny: Pipeline) -> None:
@@ -41,7 +43,9 @@ class TestArguments:
         with pytest.raises(RequestError) as caught:
             tiny(PROMPT, use_resolution_binning=True)
         message = str(caught.value)
-        assert message.startswith("Würstchen (generate) takes no use_resolution_binning; it takes callback_on_step_end, ")
+        assert message.startswith(
+            "Würstchen (generate) takes no use_resolution_binning; it takes callback_on_step_end, "
+        )
         assert all(name in message for name in tiny.calls["generate"].takes)
 
     def test_so_does_one_of_another_call(self, tiny: Pipeline) -> None:
@@ -186,6 +190,19 @@ class TestSteps:
         assert calls == ["prior", "prior"]
         assert next(stream, None) is None
 
+    def test_another_call_step_by_step(self, tiny: Pipeline) -> None:
+        picture = Image.new("RGB", (128, 128), "red")
+        *steps, result = tiny.stream(picture, call="reconstruct", seed=1)
+        assert isinstance(result, Result)
+        assert [each.stage for each in steps if isinstance(each, Step)] == ["image encoder", *["decoder"] * 12, "vqgan"]
+        assert np.array_equal(pixels(result), pixels(tiny.reconstruct(picture, seed=1)))
+
+    def test_a_call_that_the_family_does_not_do(self, tiny: Pipeline) -> None:
+        with pytest.raises(
+            RequestError, match="call is 'upscale'; Würstchen does generate, prior, decoder, encode, reconst"
+        ):
+            tiny.stream(PROMPT, call="upscale")
+
     def test_nothing_is_done_before_it_is_asked_for(self, tiny: Pipeline) -> None:
         started = time.monotonic()
         tiny.stream(PROMPT, 2048, 2048, seed=1, prior_num_inference_steps=1000)
@@ -216,7 +233,12 @@ class TestCallbacks:
             return tensors
 
         tiny(PROMPT, seed=1, callback_on_step_end=callback, prior_callback_on_step_end=callback)
-        assert seen[:4] == [(0, 1.0, (1, 16, 3, 3)), (1, 0.75, (1, 16, 3, 3)), (2, 0.5, (1, 16, 3, 3)), (3, 0.25, (1, 16, 3, 3))]
+        assert seen[:4] == [
+            (0, 1.0, (1, 16, 3, 3)),
+            (1, 0.75, (1, 16, 3, 3)),
+            (2, 0.5, (1, 16, 3, 3)),
+            (3, 0.25, (1, 16, 3, 3)),
+        ]
         assert seen[4:] == [(0, 1.0, (1, 4, 32, 32)), (1, 0.6667, (1, 4, 32, 32)), (2, 0.3333, (1, 4, 32, 32))]
 
     def test_the_latents_that_they_return_are_taken(self, tiny: Pipeline) -> None:
@@ -232,7 +254,9 @@ class TestCallbacks:
         assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=1)))
 
     def test_latents_of_another_shape_are_refused(self, tiny: Pipeline) -> None:
-        with pytest.raises(RequestError, match=r"the callback returned latents of shape \(2,\); \(1, 4, 32, 32\) are wanted"):
+        with pytest.raises(
+            RequestError, match=r"the callback returned latents of shape \(2,\); \(1, 4, 32, 32\) are wanted"
+        ):
             tiny(PROMPT, seed=1, callback_on_step_end=lambda *_: {"latents": [0, 1]})
 
     def test_what_they_raise_is_theirs(self, tiny: Pipeline) -> None:
@@ -268,7 +292,7 @@ class TestDevices:
             Pipeline.from_pretrained(tiny_bundle, device)
 
     def test_a_component_that_is_not_there(self, tiny_bundle: Path) -> None:
-        with pytest.raises(RequestError, match="device names the component 'unet'; this model has .*prior"):
+        with pytest.raises(RequestError, match=r"device names the component 'unet'; this model has .*prior"):
             Pipeline.from_pretrained(tiny_bundle, device={"unet": "CPU"})
         with pytest.raises(RequestError, match="precision names the component 'vae'"):
             Pipeline.from_pretrained(tiny_bundle, precision={"vae": "f32"})
@@ -294,8 +318,12 @@ class TestModels:
     def test_a_family_that_we_do_not_have(self, tiny_bundle: Path, tmp_path: Path) -> None:
         shutil.copytree(tiny_bundle, tmp_path / "other")
         file = tmp_path / "other" / "bundle.json"
-        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "family": "kandinsky"}), encoding="utf-8")
-        with pytest.raises(ModelError, match="the family 'kandinsky' is not one that Vinograph draws; it draws wuerstchen"):
+        file.write_text(
+            json.dumps({**json.loads(file.read_text(encoding="utf-8")), "family": "kandinsky"}), encoding="utf-8"
+        )
+        with pytest.raises(
+            ModelError, match="the family 'kandinsky' is not one that Vinograph draws; it draws wuerstchen"
+        ):
             Pipeline.from_pretrained(tmp_path / "other")
 
     def test_every_family_that_is_listed_is_there(self) -> None:
@@ -309,7 +337,9 @@ class TestModels:
         save_bundle(tmp_path / "blind", image_encoder=False, name="blind")
         pipe = Pipeline.from_pretrained(tmp_path / "blind")
         for call in (pipe.encode, pipe.reconstruct):
-            with pytest.raises(ModelError, match="blind has no image_encoder, which .* needs: convert the model again"):
+            with pytest.raises(
+                ModelError, match=r"blind has no image_encoder, which .* needs: convert the model again"
+            ):
                 call(Image.new("RGB", (128, 128)))
         with pytest.raises(ModelError, match="this bundle has no image encoder: convert the model again"):
             pipe(PROMPT, image=Image.new("RGB", (128, 128)))

@@ -67,7 +67,7 @@ class TestDefaults:
 
     def test_what_the_call_does_not_take_is_none(self) -> None:
         request = ask(DECODES, image_embeddings=array(1, 16, 3, 3))
-        assert request.height is request.strength is request.output_type is None
+        assert [request.height, request.strength, request.output_type] == [None, None, None]
 
     def test_a_picture_brings_its_own_size_and_only_it_has_a_strength(self) -> None:
         with_picture, without = ask(image="a.png"), ask()
@@ -266,7 +266,11 @@ class TestTimes:
 
 class TestArrays:
     def test_numpy_torch_and_lists_become_float32(self) -> None:
-        for given in (np.ones((1, 2, 3, 4)), torch.ones((1, 2, 3, 4), dtype=torch.float16), np.ones((1, 2, 3, 4)).tolist()):
+        for given in (
+            np.ones((1, 2, 3, 4)),
+            torch.ones((1, 2, 3, 4), dtype=torch.float16),
+            np.ones((1, 2, 3, 4)).tolist(),
+        ):
             latents = ask(latents=given).latents
             assert latents is not None
             assert latents.dtype == np.float32
@@ -287,7 +291,10 @@ class TestArrays:
         message = refusal(latents=given)
         assert message == f"latents is a {type(given).__name__}; give an array [pictures, channels, height, width]"
 
-    @pytest.mark.parametrize(("name", "axes"), [("latents", "pictures, channels, height, width"), ("prompt_embeds", "prompts, tokens, width")])
+    @pytest.mark.parametrize(
+        ("name", "axes"),
+        [("latents", "pictures, channels, height, width"), ("prompt_embeds", "prompts, tokens, width")],
+    )
     def test_other_shapes(self, name: str, axes: str) -> None:
         for shape in ((), (3,), (1, 2), (1, 1, 1, 1, 1), (0, 1, 1), (0, 1, 1, 1)):
             assert refusal(**{name: array(*shape)}) == f"{name} has shape {shape}; give [{axes}]"

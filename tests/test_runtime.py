@@ -55,14 +55,22 @@ class TestDevices:
         assert "f32" in found["CPU"].precisions
         assert set(found["CPU"].precisions) <= {"f32", "bf16", "f16", "int8"}
 
-    @pytest.mark.parametrize("device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "BATCH:CPU(4)", "AUTO:-CPU"])
+    @pytest.mark.parametrize(
+        "device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "BATCH:CPU(4)", "AUTO:-CPU"]
+    )
     def test_what_openvino_calls_a_device_is_one(self, device: str) -> None:
         check_device(device)
 
-    @pytest.mark.parametrize("device", ["GPU", "NPU", "cpu", "CPU.7", "HETERO:GPU,CPU", "AUTO:GPU", "MULTI:CPU,NPU", "MULTI CPU"])
+    @pytest.mark.parametrize(
+        "device", ["GPU", "NPU", "cpu", "CPU.7", "HETERO:GPU,CPU", "AUTO:GPU", "MULTI:CPU,NPU", "MULTI CPU"]
+    )
     def test_one_that_is_not_there_gets_those_that_are(self, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runtime, "core", lambda: Machine("CPU", "XPU"))
-        missing = next(each for each in device.partition(":")[2].split(",") or [device] if each != "CPU") if ":" in device else device
+        missing = (
+            next(each for each in device.partition(":")[2].split(",") or [device] if each != "CPU")
+            if ":" in device
+            else device
+        )
         with pytest.raises(DeviceError, match=f"device '{missing}' is not on this machine; there is CPU, XPU"):
             check_device(device)
 
@@ -70,7 +78,7 @@ class TestDevices:
         monkeypatch.setattr(runtime, "core", lambda: Machine("CPU", "GPU.0", "GPU.1"))
         for device in ("GPU", "GPU.1", "HETERO:GPU.0,CPU"):
             check_device(device)
-        with pytest.raises(DeviceError, match="device 'GPU.2' is not on this machine"):
+        with pytest.raises(DeviceError, match=r"device 'GPU.2' is not on this machine"):
             check_device("GPU.2")
 
     @pytest.mark.parametrize("device", ["HETERO", "MULTI", "BATCH:"])
@@ -86,7 +94,7 @@ class TestDevices:
     @pytest.mark.parametrize("device", ["CPU", "AUTO:CPU", "HETERO:CPU"])
     def test_what_ran_is_reported(self, session: OpenSession, device: str) -> None:
         one = session(device)
-        assert one.execution_devices == ()
+        assert not one.execution_devices
         one(LATENTS)
         assert one.execution_devices == ("CPU",)
 
@@ -127,21 +135,21 @@ class TestPrecision:
     ) -> None:
         one = session(device, "auto", f16_safe=f16_safe)
         machine = Machine("CPU", "GPU", f16=("GPU",))
-        one._core = machine  # type: ignore[assignment]
+        one._core = machine
         one(LATENTS)
         assert machine.asked.get("INFERENCE_PRECISION_HINT") == asked
 
     def test_a_device_that_computes_f32_is_left_to_itself(self, session: OpenSession) -> None:
         for device, there in (("AUTO", ("CPU",)), ("GPU", ("CPU", "GPU"))):
             one = session(device, "auto", f16_safe=False)
-            one._core = machine = Machine(*there)  # type: ignore[assignment]
+            one._core = machine = Machine(*there)
             one(LATENTS)
             assert "INFERENCE_PRECISION_HINT" not in machine.asked
 
     @pytest.mark.parametrize("f16_safe", [True, False])
     def test_what_was_asked_for_is_what_is_told(self, session: OpenSession, f16_safe: bool) -> None:
         one = session("GPU", "f16", f16_safe=f16_safe)
-        one._core = machine = Machine("GPU", f16=("GPU",))  # type: ignore[assignment]
+        one._core = machine = Machine("GPU", f16=("GPU",))
         one(LATENTS)
         assert machine.asked["INFERENCE_PRECISION_HINT"] == "f16"
 
@@ -190,7 +198,12 @@ class TestShapes:
         one = session()
         sizes = [4, 6, 4, 6, 6, 4]
         for size in sizes:
-            assert one({"latents": np.ones((1, 4, size, size), np.float32)})["image"].shape == (1, 3, 4 * size, 4 * size)
+            assert one({"latents": np.ones((1, 4, size, size), np.float32)})["image"].shape == (
+                1,
+                3,
+                4 * size,
+                4 * size,
+            )
         assert compiled == [(1, 4, 4, 4), (1, 4, 6, 6)]
 
     def test_the_one_used_longest_ago_goes(self, session: OpenSession, compiled: list[Any]) -> None:
@@ -221,7 +234,7 @@ class TestTrouble:
     def test_in_another_precision_f32_is_proposed(self, tmp_path: Path) -> None:
         bundle = save_bundle(tmp_path / "broken", broken="vqgan")
         one = Session("vqgan", bundle.path / "vqgan.xml", "CPU", "bf16", True)
-        one._core = Machine("CPU")  # type: ignore[assignment]
+        one._core = Machine("CPU")
         with pytest.raises(NumericalError) as caught:
             one(LATENTS)
         if one.precision != "f32":
@@ -231,17 +244,21 @@ class TestTrouble:
     def test_a_graph_that_cannot_be_read(self, tiny_bundle: Path, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "vqgan.xml").write_bytes(content)
         shutil.copy(tiny_bundle / "vqgan.bin", tmp_path)
-        with pytest.raises(DamagedModelError, match="OpenVINO can't compile .*vqgan.xml"):
+        with pytest.raises(DamagedModelError, match=r"OpenVINO can't compile .*vqgan.xml"):
             Session("vqgan", tmp_path / "vqgan.xml", "CPU", "f32", True)(LATENTS)
 
-    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("could not allocate memory")])
+    @pytest.mark.parametrize(
+        "error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("could not allocate memory")]
+    )
     def test_too_little_memory(self, session: OpenSession, error: Exception) -> None:
         def fail(*_: Any) -> Any:
             raise error
 
         one = session()
-        one._core = SimpleNamespace(read_model=ov.Core().read_model, compile_model=fail)  # type: ignore[assignment]
-        with pytest.raises(ResourceError, match=r"not enough memory to compile vqgan: .* GB are free, and its weights alone have"):
+        one._core = SimpleNamespace(read_model=ov.Core().read_model, compile_model=fail)
+        with pytest.raises(
+            ResourceError, match=r"not enough memory to compile vqgan: .* GB are free, and its weights alone have"
+        ):
             one(LATENTS)
 
     def test_a_precision_that_the_device_refuses(self, session: OpenSession) -> None:
@@ -249,7 +266,7 @@ class TestTrouble:
             raise RuntimeError("Wrong value f16 for property key INFERENCE_PRECISION_HINT")
 
         one = session(precision="f16")
-        one._core = SimpleNamespace(read_model=ov.Core().read_model, compile_model=fail)  # type: ignore[assignment]
+        one._core = SimpleNamespace(read_model=ov.Core().read_model, compile_model=fail)
         with pytest.raises(RequestError, match="CPU can't compile vqgan in f16: Wrong value f16"):
             one(LATENTS)
 
@@ -258,10 +275,10 @@ class TestThisMachine:
     def test_processors(self) -> None:
         assert cpu_count() >= 1
 
-    @pytest.mark.parametrize(("quota", "allowed"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("nonsense", 8)])
-    def test_a_control_groups_quota_counts(
-        self, quota: str, allowed: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.parametrize(
+        ("quota", "allowed"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("nonsense", 8)]
+    )
+    def test_a_control_groups_quota_counts(self, quota: str, allowed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
         monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
         assert cpu_count() == allowed

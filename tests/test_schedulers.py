@@ -1,5 +1,6 @@
 """The samplers: each step is diffusers'."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ from vinograph.schedulers import WuerstchenSampler, custom_timesteps, linspace
 
 SCALERS = (1.0, 0.5, 0.9, 1.5, 2.0)
 SHAPE = (2, 4, 6, 6)
+
+
+def diffusers_scheduler(**options: float) -> Any:
+    kind: Any = DDPMWuerstchenScheduler
+    return kind(**options)
 
 
 def normal(seed: int) -> Any:
@@ -44,16 +50,18 @@ class TestSteps:
     @pytest.mark.parametrize("scaler", SCALERS)
     @pytest.mark.parametrize("count", [1, 2, 12, 29, 60])
     def test_evenly_spaced(self, scaler: float, count: int) -> None:
-        theirs = DDPMWuerstchenScheduler(scaler=scaler)
+        theirs = diffusers_scheduler(scaler=scaler)
         theirs.set_timesteps(count)
         ours = WuerstchenSampler(scaler=scaler)
         assert np.array_equal(ours.timesteps(count), theirs.timesteps.numpy())
         self.follow(ours, ours.timesteps(count), theirs)
 
     @pytest.mark.parametrize("scaler", SCALERS)
-    @pytest.mark.parametrize("times", [[1.0, 0.0], [1.0, 0.9, 0.3, 0.01, 0.0], [0.8, 0.5, 0.2], DEFAULT_STAGE_C_TIMESTEPS])
+    @pytest.mark.parametrize(
+        "times", [[1.0, 0.0], [1.0, 0.9, 0.3, 0.01, 0.0], [0.8, 0.5, 0.2], DEFAULT_STAGE_C_TIMESTEPS]
+    )
     def test_custom_times(self, scaler: float, times: list[float]) -> None:
-        theirs = DDPMWuerstchenScheduler(scaler=scaler)
+        theirs = diffusers_scheduler(scaler=scaler)
         theirs.set_timesteps(timesteps=times)
         ours = custom_timesteps(times, "timesteps")
         assert np.array_equal(ours, theirs.timesteps.numpy())
@@ -61,14 +69,14 @@ class TestSteps:
 
     @pytest.mark.parametrize("s", [0.0, 0.004, 0.02])
     def test_another_offset(self, s: float) -> None:
-        theirs = DDPMWuerstchenScheduler(s=s)
+        theirs = diffusers_scheduler(s=s)
         theirs.set_timesteps(10)
         self.follow(WuerstchenSampler(s=s), WuerstchenSampler(s=s).timesteps(10), theirs)
 
     @staticmethod
     def follow(sampler: WuerstchenSampler, times: Any, theirs: Any) -> None:
         noise, generator, sample = TorchNoise(1), torch.Generator().manual_seed(1), normal(0)
-        for index, (now, following) in enumerate(zip(times, times[1:], strict=False)):
+        for index, (now, following) in enumerate(pairwise(times)):
             predicted = normal(index + 10)
             expected = theirs.step(
                 torch.from_numpy(predicted),
@@ -82,7 +90,7 @@ class TestSteps:
 
 @pytest.mark.parametrize("scaler", SCALERS)
 def test_the_shares_of_signal_are_diffusers(scaler: float) -> None:
-    theirs, ours = DDPMWuerstchenScheduler(scaler=scaler), WuerstchenSampler(scaler=scaler)
+    theirs, ours = diffusers_scheduler(scaler=scaler), WuerstchenSampler(scaler=scaler)
     times = np.linspace(0, 1, 301).astype(np.float32)
     expected = theirs._alpha_cumprod(torch.from_numpy(times), torch.device("cpu")).numpy()
     mine = np.array([ours.alpha_cumprod(t) for t in times])
@@ -96,7 +104,7 @@ def test_the_shares_of_signal_are_diffusers(scaler: float) -> None:
 @pytest.mark.parametrize("time", [0.0, 0.01, 0.3, 0.75, 1.0])
 def test_adding_noise_is_diffusers(scaler: float, time: float) -> None:
     clean, noise, t = normal(1), normal(2), np.float32(time)
-    theirs = DDPMWuerstchenScheduler(scaler=scaler).add_noise(
+    theirs = diffusers_scheduler(scaler=scaler).add_noise(
         torch.from_numpy(clean), torch.from_numpy(noise), torch.full((SHAPE[0],), float(t))
     )
     assert relative(WuerstchenSampler(scaler=scaler).add_noise(clean, noise, t), theirs.numpy()) < 2e-6

@@ -14,7 +14,21 @@ from vinograph.text import Tokenizer
 
 LENGTH = 20
 MARKS = ("<|startoftext|>", "<|endoftext|>")
-KNOWN_WORDS = "a an image of shiba inu donning spacesuit and helmet red house on the snowy hill at night".split()
+KNOWN_WORDS = (
+    "an",
+    "image",
+    "of",
+    "shiba",
+    "spacesuit",
+    "helmet",
+    "red",
+    "house",
+    "on",
+    "the",
+    "snowy",
+    "hill",
+    "night",
+)
 
 PROMPTS = (
     "",
@@ -38,7 +52,8 @@ def clip_tokenizer(pad: str) -> Any:
     merges = merges_for(KNOWN_WORDS, 200)
     tokens = [*letters.values(), *(f"{each}</w>" for each in letters.values()), *(a + b for a, b in merges), *MARKS]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocabulary, [*merges], pad_token=pad, model_max_length=LENGTH)
+    kind: Any = CLIPTokenizer
+    return kind(vocabulary, [*merges], pad_token=pad, model_max_length=LENGTH)
 
 
 @pytest.fixture(params=["<|endoftext|>", "!"], ids=["pads with the end", "pads with !"])
@@ -121,5 +136,5 @@ def test_a_file_that_is_no_tokenizer_is_a_damaged_model(tmp_path: Path, content:
 
 
 def test_a_missing_file_is_a_damaged_model(tmp_path: Path) -> None:
-    with pytest.raises(DamagedModelError, match="nowhere.json is not a tokenizer"):
+    with pytest.raises(DamagedModelError, match=r"nowhere.json is not a tokenizer"):
         Tokenizer(tmp_path / "nowhere.json", LENGTH, 0)

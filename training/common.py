@@ -136,8 +136,7 @@ def learning_rate(budget: Budget, warm_up: int = 100, floor: float = 0.01) -> fl
 class Optimisers:
     """Muon for the matrices inside a network, AdamW for everything else, by one learning rate.
 
-    Muon (Jordan et al., 2024) orthogonalises a matrix's update; on these small networks it needs about half
-    the steps. Its step is scaled to the size of AdamW's.
+    Muon (Jordan et al., 2024) orthogonalises a matrix's update. Its step is scaled to the size of AdamW's.
     """
 
     def __init__(

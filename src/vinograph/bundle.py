@@ -281,12 +281,14 @@ class BundleWriter:
         """Take the lock and find what an earlier, interrupted conversion left."""
         check_target(self.target, self._overwrite)
         self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if self._replaced.is_dir() and not self.target.exists():  # killed between the two renames of finish()
+            self._replaced.rename(self.target)
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RequestError(
-                f"another conversion is writing {self.target} now: wait for it, or name another place"
-            ) from error
+            check_target(self.target, self._overwrite)
+        except RequestError:
+            self._release_lock()
+            raise
         self._done = self._read_progress()
         if not self._done:
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -296,10 +298,21 @@ class BundleWriter:
             unfinished.unlink()
         return self
 
+    def _take_lock(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RequestError(
+                f"another conversion is writing {self.target} now: wait for it, or name another place"
+            ) from error
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Release the lock. What is done stays for the next try, unless the disk was full."""
         if kind is not None and issubclass(kind, OSError):
             shutil.rmtree(self.partial, ignore_errors=True)
+        self._release_lock()
+
+    def _release_lock(self) -> None:
         Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 

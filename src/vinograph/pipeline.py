@@ -213,6 +213,8 @@ class Pipeline:
         return (images,) if as_tuple else result
 
     def _resolve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        if name not in self._family.calls:
+            raise RequestError(f"call is {name!r}; {self._family.title} does {', '.join(self._family.calls)}")
         call = self.calls[name]
         missing = [each for each in call.components if each not in self._sessions]
         if missing:

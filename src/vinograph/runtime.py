@@ -185,8 +185,8 @@ class Session:
         text = str(error)
         if isinstance(error, MemoryError) or "bad_alloc" in text or "allocate" in text:
             return ResourceError(
-                f"there is not enough memory to {doing} {self.name}: {memory_available() / 1e9:.1f} GB are free, and its "
-                f"weights alone have {self._xml.with_suffix('.bin').stat().st_size / 1e9:.1f} GB; "
+                f"there is not enough memory to {doing} {self.name}: {memory_available() / 1e9:.1f} GB are free, and "
+                f"its weights alone have {self._xml.with_suffix('.bin').stat().st_size / 1e9:.1f} GB; "
                 "close other programs, or draw a smaller picture"
             )
         if "INFERENCE_PRECISION_HINT" in text or "Unsupported" in text:

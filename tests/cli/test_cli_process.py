@@ -87,6 +87,22 @@ class TestPipes:
             assert process.stderr.read() == b""
         assert process.returncode == 141
 
+    @pytest.mark.parametrize(("closed", "out"), [("2>&-", True), (">&-", False), (">&- 2>&-", False)])
+    def test_streams_that_are_closed(self, bundle: Bundle, closed: str, out: bool) -> None:
+        arguments = ["sh", "-c", f'exec "$@" {closed}', "sh", *command("verify", bundle.path)]
+        done = subprocess.run(arguments, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert ("is whole" in done.stdout) is out
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_output_to_a_full_disk(self, bundle: Bundle, options: tuple[str, ...]) -> None:
+        with Path("/dev/full").open("w") as full:
+            arguments = command("inspect", bundle.path, *options)
+            done = subprocess.run(arguments, env=environment(), stdout=full, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 5
+        assert set(done.stderr.splitlines()) == {b"error: No space left on device"}
+
     def test_a_terminal_that_knows_ascii_alone(self, bundle: Bundle) -> None:
         done = in_process("verify", "häuschen", PYTHONIOENCODING="ascii")
         done.fails(3, r"there is no model 'h\xe4uschen'")

@@ -251,7 +251,7 @@ class TestMissing:
         vinograph("convert", "empty", "bundle").fails(3, "empty", "model_index.json")
         vinograph("convert", "not there", "bundle").fails(2, "not there")
         Path("file").write_text("x")
-        vinograph("convert", "file", "bundle").fails(2, "file")
+        vinograph("convert", "file", "bundle").fails(3, "file")
         assert files_here() == ["empty", "file"]
 
     def test_files_of_a_repository_offline(self, checkpoint: Path, tmp_path: Path) -> None:

@@ -30,7 +30,16 @@ class Models:
         self.levels = levels
 
     def parts(self, *without: str) -> Parts:
-        names = ("prior_text_encoder", "prior_text", "prior", "text_encoder", "decoder_text", "decoder", "vqgan", "image_encoder")
+        names = (
+            "prior_text_encoder",
+            "prior_text",
+            "prior",
+            "text_encoder",
+            "decoder_text",
+            "decoder",
+            "vqgan",
+            "image_encoder",
+        )
         config = {
             "prior_channels": 16,
             "latent_channels": 4,
@@ -93,7 +102,9 @@ class Letters:
         return Tokens(ids, np.ones_like(ids), ("",) * len(prompts))
 
 
-def draw(name: str, models: Models | None = None, parts: Parts | None = None, **given: Any) -> tuple[list[Step], Drawing]:
+def draw(
+    name: str, models: Models | None = None, parts: Parts | None = None, **given: Any
+) -> tuple[list[Step], Drawing]:
     call = FAMILY.calls[name]
     few = {"prior_num_inference_steps": 2, "num_inference_steps": 2, "height": 128, "width": 128}
     few = {key: value for key, value in few.items() if key in call.takes and "image" not in given}
@@ -115,16 +126,20 @@ class TestResizing:
     """The decoder resizes the embeddings to each level's grid as torch does: bicubic, antialiased, corners aligned."""
 
     @pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 6), (6, 3), (9, 12), (24, 24), (48, 48), (24, 48), (5, 7)])
-    @pytest.mark.parametrize("target", [(1, 1), (2, 2), (4, 4), (8, 8), (8, 16), (12, 4), (32, 32), (64, 48), (128, 128), (5, 31)])
+    @pytest.mark.parametrize(
+        "target", [(1, 1), (2, 2), (4, 4), (8, 8), (8, 16), (12, 4), (32, 32), (64, 48), (128, 128), (5, 31)]
+    )
     def test_it_is_torchs(self, size: tuple[int, int], target: tuple[int, int]) -> None:
         maps = TorchNoise(0).normal((2, 16, *size)) * 30
-        theirs = torch.nn.functional.interpolate(
-            torch.from_numpy(maps), size=target, mode="bicubic", antialias=True, align_corners=True
-        ).numpy()
         ours = resize_bicubic(maps, *target)
         assert ours.dtype == np.float32
-        assert ours.shape == theirs.shape
-        assert np.abs(ours - theirs).max() <= 2e-6 * np.abs(maps).max()
+        # In f32 torch rounds the weights too, and is further from its own f64 than we are.
+        for theirs, tolerance in ((torch.from_numpy(maps), 6e-6), (torch.from_numpy(maps).double(), 5e-7)):
+            expected = torch.nn.functional.interpolate(
+                theirs, size=target, mode="bicubic", antialias=True, align_corners=True
+            ).numpy()
+            assert ours.shape == expected.shape
+            assert np.abs(ours - expected).max() <= tolerance * np.abs(maps).max()
 
     def test_the_same_size_is_the_same(self) -> None:
         maps = TorchNoise(0).normal((1, 16, 6, 9))
@@ -143,7 +158,11 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         ("call", "pipeline"),
-        [("generate", WuerstchenCombinedPipeline), ("prior", WuerstchenPriorPipeline), ("decoder", WuerstchenDecoderPipeline)],
+        [
+            ("generate", WuerstchenCombinedPipeline),
+            ("prior", WuerstchenPriorPipeline),
+            ("decoder", WuerstchenDecoderPipeline),
+        ],
     )
     def test_every_argument_of_theirs(self, call: str, pipeline: Any) -> None:
         theirs = dict(inspect.signature(pipeline.__call__).parameters)
@@ -173,11 +192,15 @@ class TestPasses:
         draw("generate", models, prompt="house", num_images_per_prompt=2, prior_guidance_scale=scale)
         assert [len(each["x"]) for each in models.calls["prior"]] == [rows, rows]
         assert [len(each["x"]) for each in models.calls["decoder"]] == [2, 2]
-        assert len(models.calls["prior_text_encoder"][0]["input_ids"]) == rows // 2
+        assert len(models.calls["prior_text_encoder"]) == rows // 2
 
     def test_pictures_first_then_the_unconditional_rows(self) -> None:
         models = Models()
-        given = {"num_images_per_prompt": 2, "negative_prompt": ["x", "yy"], "decoder_guidance_scale": 2.0}
+        given: dict[str, Any] = {
+            "num_images_per_prompt": 2,
+            "negative_prompt": ["x", "yy"],
+            "decoder_guidance_scale": 2.0,
+        }
         draw("generate", models, prompt=["cat", "house"], **given)
         for name, keys in (("prior", "keys"), ("decoder", "keys_0")):
             assert first_of(models.calls[name], keys) == [3, 3, 5, 5, 1, 1, 2, 2]
@@ -200,8 +223,16 @@ class TestPasses:
 
     def test_the_text_is_encoded_once(self) -> None:
         models = Models()
-        draw("generate", models, prompt="house", prior_num_inference_steps=5)
-        assert all(len(models.calls[name]) == 1 for name in ("prior_text_encoder", "prior_text", "text_encoder", "decoder_text"))
+        draw(
+            "generate",
+            models,
+            prompt="house",
+            prior_guidance_scale=0.0,
+            prior_num_inference_steps=5,
+            num_inference_steps=5,
+        )
+        text = ("prior_text_encoder", "prior_text", "text_encoder", "decoder_text")
+        assert [len(models.calls[name]) for name in (*text, "prior", "decoder")] == [1, 1, 1, 1, 5, 5]
 
     def test_a_decoder_without_attention_reads_no_text(self) -> None:
         models = Models()
@@ -232,7 +263,15 @@ class TestShapes:
     @pytest.mark.parametrize("size", range(128, 2049, 128))
     def test_every_size_comes_out_as_asked(self, size: int) -> None:
         models = Models()
-        _, drawing = draw("generate", models, prompt="house", height=size, width=128, prior_num_inference_steps=1, num_inference_steps=1)
+        _, drawing = draw(
+            "generate",
+            models,
+            prompt="house",
+            height=size,
+            width=128,
+            prior_num_inference_steps=1,
+            num_inference_steps=1,
+        )
         assert drawing.images is not None
         assert drawing.images.shape == (1, size, 128, 3)
         assert models.calls["prior"][0]["x"].shape[2:] == (3 * size // 128, 3)
@@ -249,22 +288,35 @@ class TestShapes:
             draw("decoder", image_embeddings=np.zeros(shape, np.float32))
 
     def test_latents_of_another_shape(self) -> None:
-        with pytest.raises(RequestError, match=r"latents have shape \(1, 16, 6, 6\); this request needs \(1, 16, 3, 3\)"):
+        with pytest.raises(
+            RequestError, match=r"latents have shape \(1, 16, 6, 6\); this request needs \(1, 16, 3, 3\)"
+        ):
             draw("generate", prompt="house", latents=np.zeros((1, 16, 6, 6)))
-        with pytest.raises(RequestError, match=r"latents have shape \(1, 4, 32, 32\); this request needs \(1, 4, 64, 32\)"):
+        with pytest.raises(
+            RequestError, match=r"latents have shape \(1, 4, 32, 32\); this request needs \(1, 4, 64, 32\)"
+        ):
             draw("decoder", image_embeddings=np.zeros((1, 16, 6, 3)), latents=np.zeros((1, 4, 32, 32)))
 
-    @pytest.mark.parametrize(("positive", "negative"), [((1, 7, 5), None), ((1, 7, 4), (1, 6, 4)), ((1, 7, 4), (2, 7, 4))])
+    @pytest.mark.parametrize(
+        ("positive", "negative"), [((1, 7, 5), None), ((1, 7, 4), (1, 6, 4)), ((1, 7, 4), (2, 7, 4))]
+    )
     def test_text_embeddings_of_another_shape(self, positive: Any, negative: Any) -> None:
-        given = {"prompt_embeds": np.zeros(positive), "negative_prompt_embeds": None if negative is None else np.zeros(negative)}
-        with pytest.raises(RequestError, match=r"text embeddings have shape .*; give \[prompts, tokens, 4\], all alike"):
+        given: dict[str, Any] = {
+            "prompt_embeds": np.zeros(positive),
+            "negative_prompt_embeds": None if negative is None else np.zeros(negative),
+        }
+        with pytest.raises(
+            RequestError, match=r"text embeddings have shape .*; give \[prompts, tokens, 4\], all alike"
+        ):
             draw("generate", **given)
 
     def test_as_many_prompts_as_embeddings_or_one(self) -> None:
         embeddings = np.zeros((3, 16, 3, 3), np.float32)
         draw("decoder", image_embeddings=embeddings, prompt="house")
         draw("decoder", image_embeddings=embeddings)
-        with pytest.raises(RequestError, match="2 prompts were given for 3 image embeddings; give one, or one for each"):
+        with pytest.raises(
+            RequestError, match="2 prompts were given for 3 image embeddings; give one, or one for each"
+        ):
             draw("decoder", image_embeddings=embeddings, prompt=["a", "b"])
 
     def test_the_decoder_needs_embeddings(self) -> None:
@@ -273,8 +325,9 @@ class TestShapes:
 
     @pytest.mark.parametrize("name", ["prior_timesteps", "decoder_timesteps"])
     def test_times_have_to_fall(self, name: str) -> None:
+        given: dict[str, Any] = {name: [0.2, 0.8]}
         with pytest.raises(RequestError, match="timesteps has to fall"):
-            draw("generate", prompt="house", **{name: [0.2, 0.8]})
+            draw("generate", prompt="house", **given)
 
 
 class TestPictures:
@@ -305,7 +358,14 @@ class TestPictures:
         assert draw("encode", image=Image.new("RGB", (256, 128)))[1].warnings == []
 
     def test_a_size_that_was_asked_for_goes_first(self) -> None:
-        _, drawing = draw("generate", prompt="house", image=Image.new("RGB", (256, 128)), width=128, height=256, prior_num_inference_steps=2)
+        _, drawing = draw(
+            "generate",
+            prompt="house",
+            image=Image.new("RGB", (256, 128)),
+            width=128,
+            height=256,
+            prior_num_inference_steps=2,
+        )
         assert drawing.images is not None
         assert drawing.images.shape == (1, 256, 128, 3)
 
@@ -332,13 +392,22 @@ class TestPictures:
     @pytest.mark.parametrize(("strength", "least"), [(0.09, 12), (0.01, 100), (0.05, 20)])
     def test_less_than_one_step_gets_the_fewest_that_do(self, strength: float, least: int) -> None:
         times = np.linspace(1, 0, 11).astype(np.float32)
-        with pytest.raises(RequestError, match=rf"10 steps at strength .* leave none to do; give at least {least} steps"):
+        with pytest.raises(
+            RequestError, match=rf"10 steps at strength .* leave none to do; give at least {least} steps"
+        ):
             _last_steps(times, strength)
         _last_steps(np.linspace(1, 0, least + 1).astype(np.float32), strength)
 
     def test_every_picture_of_the_batch_starts_from_it(self) -> None:
         models = Models()
-        _, drawing = draw("generate", models, prompt=["a", "b"], image=np.zeros((128, 128, 3), np.uint8), num_images_per_prompt=2, prior_num_inference_steps=4)
+        _, drawing = draw(
+            "generate",
+            models,
+            prompt=["a", "b"],
+            image=np.zeros((128, 128, 3), np.uint8),
+            num_images_per_prompt=2,
+            prior_num_inference_steps=4,
+        )
         assert len(models.calls["image_encoder"]) == 1
         assert [len(each["x"]) for each in models.calls["prior"]] == [8, 8, 8]
         assert drawing.images is not None

@@ -11,7 +11,11 @@ from tests.checkpoints import DEEP, SHALLOW, SMALL
 from tests.parity.pairs import Pair, make_pair
 
 # The seeds are of weights that magnify neither the latents nor the rounding.
-MODELS: dict[str, Any] = {"small": (SMALL, "combined", 0), "deep": (DEEP, "split", 1), "shallow": (SHALLOW, "combined", 0)}
+MODELS: dict[str, Any] = {
+    "small": (SMALL, "combined", 0),
+    "deep": (DEEP, "split", 1),
+    "shallow": (SHALLOW, "combined", 0),
+}
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,7 @@ def make_pair(folder: Path, shape: WuerstchenShape, layout: Any, seed: int) -> P
     image_encoder = save_image_encoder(saved.decoder / "image_encoder")
     prior = str(saved.prior) if layout == "split" else None
     bundle = convert(saved.decoder, folder / "bundle", prior=prior, weights="f32")
-    theirs = saved.models.combined()
+    theirs: Any = saved.models.combined()
     for each in (theirs.prior_pipe, theirs.decoder_pipe):
         each.set_progress_bar_config(disable=True)
     return Pair(saved, bundle.path, Pipeline(bundle, precision="f32"), theirs, image_encoder)
@@ -120,7 +120,8 @@ def save_image_encoder(folder: Path) -> ImageEncoder:
     module = ImageEncoder(ENCODER)
     randomise(module, torch.Generator().manual_seed(5))
     with torch.no_grad():
-        module.mapper[1].weight.mul_(20)  # embeddings of the size that a prior draws
+        norm: Any = module.mapper[1]
+        norm.weight.mul_(20)  # embeddings of the size that a prior draws
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(ENCODER)), encoding="utf-8")
     save_file(module.state_dict(), folder / "model.safetensors")

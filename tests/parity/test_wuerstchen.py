@@ -47,7 +47,9 @@ class TestSizes:
 
 
 class TestGuidance:
-    @pytest.mark.parametrize(("prior", "decoder"), [(0.0, 0.0), (1.0, 1.0), (1.01, 0.0), (8.0, 0.0), (4.0, 2.5), (0.0, 1.5)])
+    @pytest.mark.parametrize(
+        ("prior", "decoder"), [(0.0, 0.0), (1.0, 1.0), (1.01, 0.0), (8.0, 0.0), (4.0, 2.5), (0.0, 1.5)]
+    )
     def test_off_on_and_in_the_decoder_too(self, pair: Pair, prior: float, decoder: float) -> None:
         given = {**FEW, "prior_guidance_scale": prior, "decoder_guidance_scale": decoder}
         assert_same(*pair.draw(PROMPT, seed=3, **given))
@@ -104,7 +106,9 @@ class TestSteps:
         seen = []
         for pipeline, noise in ((small.ours, {"seed": 9}), (small.theirs, {"generator": seeded(9)})):
             prior, decoder = Recorder(), Recorder()
-            pipeline(PROMPT, prior_callback_on_step_end=prior, callback_on_step_end=decoder, output_type="np", **FEW, **noise)
+            pipeline(
+                PROMPT, prior_callback_on_step_end=prior, callback_on_step_end=decoder, output_type="np", **FEW, **noise
+            )
             seen.append([*prior.calls, *decoder.calls])
         assert [call[:2] for call in seen[0]] == [call[:2] for call in seen[1]]
         assert len(seen[0]) == 7
@@ -128,25 +132,37 @@ class TestBatches:
     @pytest.mark.parametrize("scales", [(4.0, 0.0), (0.0, 0.0), (4.0, 2.0)])
     def test_several_of_a_prompt_from_one_generator(self, pair: Pair, scales: tuple[float, float]) -> None:
         one, other = seeded(10), seeded(10)
-        given = {**FEW, "prior_guidance_scale": scales[0], "decoder_guidance_scale": scales[1], "num_images_per_prompt": 3}
+        given = {
+            **FEW,
+            "prior_guidance_scale": scales[0],
+            "decoder_guidance_scale": scales[1],
+            "num_images_per_prompt": 3,
+        }
         assert_same(pair.draw_ours(PROMPT, generator=one, **given), pair.draw_theirs(PROMPT, generator=other, **given))
         assert standing_alike(one, other)
 
     def test_several_of_a_prompt_from_a_generator_each(self, small: Pair) -> None:
         ours, theirs = ([seeded(seed) for seed in (3, 99)] for _ in range(2))
         given = {**FEW, "num_images_per_prompt": 2}
-        assert_same(small.draw_ours(PROMPT, generator=ours, **given), small.draw_theirs(PROMPT, generator=theirs, **given))
+        assert_same(
+            small.draw_ours(PROMPT, generator=ours, **given), small.draw_theirs(PROMPT, generator=theirs, **given)
+        )
         assert all(standing_alike(one, other) for one, other in zip(ours, theirs, strict=True))
 
     def test_several_of_a_prompt_from_a_seed(self, small: Pair) -> None:
         assert_same(*small.draw(PROMPT, seed=11, **{**FEW, "num_images_per_prompt": 2}))
 
     def test_picture_i_is_that_of_seed_plus_i_alone(self, small: Pair) -> None:
-        together = small.draw_ours([PROMPT, "a house"], seed=20, num_images_per_prompt=2, negative_prompt=NEGATIVE, **FEW)
+        together = small.draw_ours(
+            [PROMPT, "a house"], seed=20, num_images_per_prompt=2, negative_prompt=NEGATIVE, **FEW
+        )
         for index, prompt in enumerate((PROMPT, PROMPT, "a house", "a house")):
             alone = small.draw_ours(prompt, seed=20 + index, negative_prompt=NEGATIVE, **FEW)
             assert_same_pictures(together.pictures[index : index + 1], alone.pictures)
-            assert_same_pictures(alone.pictures, small.draw_theirs(prompt, generator=seeded(20 + index), negative_prompt=NEGATIVE, **FEW).pictures)
+            assert_same_pictures(
+                alone.pictures,
+                small.draw_theirs(prompt, generator=seeded(20 + index), negative_prompt=NEGATIVE, **FEW).pictures,
+            )
 
     @pytest.mark.parametrize("negative", [None, ["dull", NEGATIVE]])
     @pytest.mark.parametrize("decoder_scale", [0.0, 2.0])
@@ -200,7 +216,12 @@ class TestStagesAlone:
 
     def test_the_decoder_under_guidance(self, pair: Pair) -> None:
         embeddings = np.random.RandomState(0).normal(0, 20, (1, 16, 3, 3)).astype(np.float32)
-        given: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 3.0, "negative_prompt": NEGATIVE, "output_type": "np"}
+        given: dict[str, Any] = {
+            "num_inference_steps": 3,
+            "guidance_scale": 3.0,
+            "negative_prompt": NEGATIVE,
+            "output_type": "np",
+        }
         ours = pair.ours.decoder(embeddings, PROMPT, seed=16, **given).images
         theirs = pair.theirs.decoder_pipe(torch.from_numpy(embeddings), PROMPT, generator=seeded(16), **given).images
         assert_same_pictures(ours, theirs)
@@ -225,7 +246,9 @@ class TestStagesAlone:
         one, other = seeded(19), seeded(19)
         times = [1.0, 0.6, 0.1]
         ours = small.ours.prior(PROMPT, 128, 128, timesteps=DEFAULT_STAGE_C_TIMESTEPS, generator=one).image_embeddings
-        theirs = small.theirs.prior_pipe(PROMPT, 128, 128, timesteps=DEFAULT_STAGE_C_TIMESTEPS, generator=other).image_embeddings
+        theirs = small.theirs.prior_pipe(
+            PROMPT, 128, 128, timesteps=DEFAULT_STAGE_C_TIMESTEPS, generator=other
+        ).image_embeddings
         assert largest(ours, theirs) < STAGES
         ours = small.ours.decoder(ours, PROMPT, timesteps=times, generator=one, output_type="np").images
         theirs = small.theirs.decoder_pipe(theirs, PROMPT, timesteps=times, generator=other, output_type="np").images
@@ -284,7 +307,9 @@ class TestOutputs:
     def test_one_generator_for_several_calls(self, small: Pair) -> None:
         one, other = seeded(29), seeded(29)
         for prompt in ("a red house", "a blue boat"):
-            assert_same(small.draw_ours(prompt, generator=one, **FEW), small.draw_theirs(prompt, generator=other, **FEW))
+            assert_same(
+                small.draw_ours(prompt, generator=one, **FEW), small.draw_theirs(prompt, generator=other, **FEW)
+            )
         assert standing_alike(one, other)
 
     def test_a_random_state_is_its_seed(self, small: Pair) -> None:
@@ -306,7 +331,9 @@ class TestPictures:
     @pytest.mark.parametrize("guidance", [0.0, 4.0])
     def test_image_to_image(self, pair: Pair, strength: float, guidance: float) -> None:
         given: dict[str, Any] = {"prior_num_inference_steps": 8, "num_inference_steps": 3}
-        ours = pair.draw_ours(PROMPT, image=self.PIXELS, strength=strength, prior_guidance_scale=guidance, seed=30, **given)
+        ours = pair.draw_ours(
+            PROMPT, image=self.PIXELS, strength=strength, prior_guidance_scale=guidance, seed=30, **given
+        )
         generator = seeded(30)
         embeddings = reference_image_to_image(pair, self.PIXELS, strength, guidance, steps=8, generator=generator)
         assert largest(ours.embeddings, embeddings) < STAGES
@@ -343,6 +370,11 @@ def embeds(positive: Any, negative: Any) -> dict[str, Any]:
     return {"prompt_embeds": positive, "negative_prompt_embeds": negative}
 
 
+def diffusers_scheduler() -> Any:
+    kind: Any = DDPMWuerstchenScheduler
+    return kind()
+
+
 def hidden_states(tokenizer: Any, text_encoder: Any, prompts: list[str]) -> torch.Tensor:
     tokens = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
@@ -365,7 +397,7 @@ def reference_image_to_image(
     pair: Pair, pixels: Any, strength: float, guidance: float, steps: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Noise the picture's embeddings to where the last steps begin, and let diffusers' prior finish."""
-    models, scheduler = pair.saved.models, DDPMWuerstchenScheduler()
+    models, scheduler = pair.saved.models, diffusers_scheduler()
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps[steps - int(steps * strength) :]
     clean = (reference_embeddings(pair, pixels) + 1) / 42
@@ -377,7 +409,8 @@ def reference_image_to_image(
             plain = models.prior(latents, time[None], untold)
             predicted = plain + guidance * (predicted - plain)
         latents = scheduler.step(predicted, time[None], latents, generator=generator).prev_sample
-    return latents * 42 - 1
+    embeddings: torch.Tensor = latents * 42 - 1
+    return embeddings
 
 
 @torch.no_grad()
@@ -385,7 +418,7 @@ def reference_decoder(
     pair: Pair, prompts: list[str], embeddings: torch.Tensor, steps: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Sample diffusers' decoder, unguided, for a prompt each."""
-    models, scheduler = pair.saved.models, DDPMWuerstchenScheduler()
+    models, scheduler = pair.saved.models, diffusers_scheduler()
     scheduler.set_timesteps(steps)
     grid = [int(side * 10.67) for side in embeddings.shape[2:]]
     latents = torch.randn((len(embeddings), 4, *grid), generator=generator)
@@ -404,6 +437,6 @@ def reference_decoder(
 
 @torch.no_grad()
 def reference_pictures(pair: Pair, latents: torch.Tensor) -> Any:
-    vqgan = pair.saved.models.vqgan
+    vqgan: Any = pair.saved.models.vqgan
     images = as_numpy([vqgan.decode(each[None] * vqgan.config.scale_factor).sample for each in latents])
     return images.clip(0, 1).transpose(0, 2, 3, 1)

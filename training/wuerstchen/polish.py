@@ -32,7 +32,6 @@ from training.wuerstchen.config import DECODER_TEXT, stage_a, stage_b
 from training.wuerstchen.data import Scenes, as_pictures
 from training.wuerstchen.diffusion import sample
 from training.wuerstchen.stage_a import picture_loss, psnr, train_with_fast_padding
-from training.wuerstchen.stage_b import embeddings
 
 BATCH = 16
 CROP = 24
@@ -57,7 +56,7 @@ def draw(data: Path, work: Path, count: int, device: torch.device) -> Tensor:
     while len(kept) < count:
         picked = torch.arange(len(kept), min(len(kept) + _DRAWN_AT_ONCE, count))
         ids, mask, _ = captions.draw(picked, 0.3)
-        told = embeddings(codes[picked] + 0.1 * torch.randn_like(codes[picked])).to(device)
+        told = (codes[picked] + 0.1 * torch.randn_like(codes[picked])).to(device)
 
         def predict(x: Tensor, times: Tensor, told: Tensor = told, ids: Tensor = ids, mask: Tensor = mask) -> Tensor:
             with autocast(device):
@@ -87,7 +86,8 @@ def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: 
     budget, log, means = Budget(minutes), Log(work / "log.jsonl", "polish"), Means()
     path, rng = work / "polish.pt", np.random.default_rng(3)
     restore(path, {"model": model}, ema, optimisers, budget)
-    held = slice(len(latents) - 64, len(latents))
+    kept_back = min(64, len(latents) // 4)
+    held = slice(len(latents) - kept_back, len(latents))
     log.write(budget, drawn=len(latents), before=_evaluate(model, latents[held], pictures[held], device))
 
     def loss_of(given: Tensor, wanted: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: 
 
     fast = torch.compile(loss_of)
     while not budget.done:
-        picked = rng.integers(0, len(latents) - 64, BATCH)
+        picked = rng.integers(0, len(latents) - kept_back, BATCH)
         corners = rng.integers(0, latents.shape[2] - CROP + 1, (BATCH, 2))
         places = list(zip(picked, corners, strict=True))
         given = torch.stack([latents[i, :, y : y + CROP, x : x + CROP] for i, (y, x) in places]).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from training import tokenizer
 from training.common import load
 from training.wuerstchen.captions import load_tokenizer, text_encoder
 from training.wuerstchen.config import DECODER_TEXT, IMAGE_ENCODER, PRIOR_TEXT, STAGE_A, STAGE_B, STAGE_C
+from training.wuerstchen.stage_b import for_embeddings
 
 _VERSION = "0.36.0"
+_LICENCE = Path(__file__).parents[2] / "LICENSE"
 _LIBRARY = "wuerstchen"
 _WEIGHTS = "diffusion_pytorch_model"
 _INDEX: Mapping[str, Any] = {
@@ -63,8 +66,8 @@ pipeline_tag: text-to-image
 
 A small Würstchen (ten million parameters in all) that draws 256×256 scenes of a picture-book world: one to three
 houses, trees, boats, cars, lighthouses or cats, in eight colours, by day, at sunset, at night or in a storm, on a
-meadow, in the desert, in the snow or on the sea. It was trained from nothing on scenes rendered by `training/world`, by the recipe in
-`training/wuerstchen`, and draws nothing else.
+meadow, in the desert, in the snow or on the sea. It was trained from nothing on scenes rendered by
+`training/world`, by the recipe in `training/wuerstchen`, and draws nothing else.
 
 `image_encoder/` is not part of the published layout: it is the small EfficientNetV2 whose embeddings the prior draws.
 """
@@ -81,7 +84,9 @@ def publish(work: Path, out: Path) -> None:
     state_a = load(polished if polished.exists() else work / "stage_a.pt")["model"]
     config_a = {**STAGE_A, "scale_factor": float(state_b["scale"])}
     _write(out / "vqgan", _WEIGHTS, {"_class_name": "PaellaVQModel", **config_a}, state_a)
-    _write(out / "decoder", _WEIGHTS, {"_class_name": "WuerstchenDiffNeXt", **STAGE_B}, state_b["stage"])
+    _write(
+        out / "decoder", _WEIGHTS, {"_class_name": "WuerstchenDiffNeXt", **STAGE_B}, for_embeddings(state_b["stage"])
+    )
     _write(out / "prior_prior", _WEIGHTS, {"_class_name": "WuerstchenPrior", **STAGE_C}, state_c["stage"])
     _write(out / "image_encoder", "model", IMAGE_ENCODER, load(work / "image_encoder.pt")["encoder"])
     for prefix, sizes, state in (("prior_", PRIOR_TEXT, state_c["text"]), ("", DECODER_TEXT, state_b["text"])):
@@ -94,6 +99,7 @@ def publish(work: Path, out: Path) -> None:
     _write_json(out / "model_index.json", _INDEX)
     _write_json(out / "vinograph.json", SETTINGS)
     (out / "README.md").write_text(_CARD, encoding="utf-8")
+    shutil.copyfile(_LICENCE, out / "LICENSE")
 
 
 def _write(folder: Path, name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 The prior has no positional encoding, and with the noise's error alone it learns *place* late. So what its clean
 prediction shows is read by the classifier that was trained beside the image encoder, and the cross-entropy is added,
-with a weight that falls to zero over the last third.
+with a weight that falls to zero at the end.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
         error = (predicted - noise).square()
         drawing = (error * loss_weight(share)).mean()
         reading = _reading(reader, x, predicted, share, labels[picked].to(device), unsaid.to(device))
-        weight = READING * min(1.0, (1 - budget.fraction) / 0.3)
+        weight = READING * min(1.0, (1 - budget.fraction) / 0.15)
         norm = optimisers.step(drawing + weight * reading, learning_rate(budget))
         budget.count(BATCH)
         ema.update()

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 import typer
@@ -20,13 +21,17 @@ from vinograph.cli.application import application
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name; default: the process's) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _let_every_text_be_printed()
+    _prepare_streams()
     with _stopped_by_sigterm():
         try:
             code = _run(arguments)
             sys.stdout.flush()
-        except BrokenPipeError:
-            code = _reader_left()
+        except BrokenPipeError:  # what was reading has seen enough: be quiet, and end as SIGPIPE would have ended us
+            code = failures.READER_LEFT
+            _drop_output()
+        except OSError as error:
+            code = _report(error, as_json=False)
+            _drop_output()
     return code
 
 
@@ -53,10 +58,13 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     return failure.exit_code
 
 
-def _let_every_text_be_printed() -> None:
-    """A stream whose encoding lacks a character shows an escape for it, rather than failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+def _prepare_streams() -> None:
+    """Print an escape for a character that a stream's encoding lacks, and nothing where a stream was closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open to the end
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -77,8 +85,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _reader_left() -> int:
-    """The program that read standard output has closed it: be quiet, and end as SIGPIPE would have ended us."""
+def _drop_output() -> None:
+    """Send what standard output still holds nowhere, which at the end of the process would fail again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return failures.READER_LEFT

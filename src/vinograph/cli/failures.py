@@ -77,10 +77,12 @@ def _out_of_memory() -> str:
 
 
 def _out_of_disk(error: OSError) -> str:
-    where = Path(error.filename or ".").absolute()
+    if error.filename is None:
+        return error.strerror or str(error)
+    where = Path(error.filename).absolute()
     while not where.exists():
         where = where.parent
-    return f"{error.strerror}: {error.filename or where} ({shutil.disk_usage(where).free / 1e9:.2f} GB are free there)"
+    return f"{error.filename}: {error.strerror} ({shutil.disk_usage(where).free / 1e9:.2f} GB are free there)"
 
 
 def _defect(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,11 +69,11 @@ def assemble(plan: Plan, job: Job) -> Bundle:
     """
     with BundleWriter(job.target, _fingerprint(plan, job), job.overwrite) as writer:
         _check_space(plan, job, writer)
-        components = _write_components(plan, job, writer)
         tokenizers = {
             name: write_tokenizer(each.folder, writer.partial / f"{name}.json", each.text_length)
             for name, each in plan.tokenizers.items()
         }
+        components = _write_components(plan, job, writer)
         manifest = dataclasses.replace(plan.manifest, components=components, tokenizers=tokenizers, tools=_tools())
         (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
         if plan.licence_file is not None:
@@ -86,22 +87,45 @@ def _write_components(plan: Plan, job: Job, writer: BundleWriter) -> dict[str, C
 
     names = [name for weights in plan.weights for name in weights.components]
     for weights in plan.weights:
-        wanted = [name for name in weights.components if writer.done(name) is None]
+        wanted = [name for name in weights.components if not _is_done(name, writer)]
         if not wanted:
             continue
         job.progress(wanted[0], names.index(wanted[0]) + 1, len(names))
-        graphs = weights.graphs(wanted)
-        for name, graph in graphs:
-            job.progress(name, names.index(name) + 1, len(names))
-            component = export(graph, writer.partial / f"{name}.xml", job.weights)
-            writer.mark_done(name, dataclasses.asdict(component))
-            del graph
-        del graphs
-        gc.collect()  # traced modules and their Python halves refer to each other
+        with _collected_afterwards():
+            for name, graph in weights.graphs(wanted):
+                if name != wanted[0]:
+                    job.progress(name, names.index(name) + 1, len(names))
+                component = export(graph, writer.partial / f"{name}.xml", job.weights)
+                record = {"component": dataclasses.asdict(component), "sizes": _sizes(name, writer.partial)}
+                writer.mark_done(name, record)
+                del graph
     return {name: _component(writer.done(name)) for name in names}
 
 
-def _component(record: Any) -> Component:
+@contextmanager
+def _collected_afterwards() -> Iterator[None]:
+    """Free what is made within: a traced module and what traced it refer to each other, and may hold gigabytes."""
+    gc.freeze()  # what was there before need not be looked at
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+
+
+def _is_done(name: str, writer: BundleWriter) -> bool:
+    """Whether an interrupted conversion wrote the component, and its files still have their sizes."""
+    record = writer.done(name)
+    return record is not None and record["sizes"] == _sizes(name, writer.partial)
+
+
+def _sizes(name: str, directory: Path) -> dict[str, int]:
+    files = (directory / f"{name}.xml", directory / f"{name}.bin")
+    return {file.name: file.stat().st_size for file in files if file.exists()}
+
+
+def _component(done: Any) -> Component:
+    record = done["component"]
     sides = {
         side: {name: Tensor(tuple(each["shape"]), each["dtype"]) for name, each in record[side].items()}
         for side in ("inputs", "outputs")
@@ -125,7 +149,7 @@ def _check_space(plan: Plan, job: Job, writer: BundleWriter) -> None:
     values = sum(
         record.size
         for weights in plan.weights
-        if any(writer.done(name) is None for name in weights.components)
+        if not all(_is_done(name, writer) for name in weights.components)
         for record in weights.records.values()
     )
     needed = int(values * _BYTES[job.weights] * 1.1) + _SPARE

@@ -38,15 +38,23 @@ class Checkpoint:
     is_hub: bool = False
     remote: bool = False
 
-    def fetch(self, names: Collection[str]) -> None:
-        """Have ``names`` on this disk.
+    def require(self, names: Collection[str]) -> None:
+        """Check that the checkpoint has ``names``, here or on the hub.
 
         Raises:
-            ModelError: some are not in the checkpoint, naming all of them and the command that fetches them.
+            ModelError: some are missing, naming all of them and the command that fetches them.
         """
         missing = sorted(set(names) - self.listing)
         if missing:
             raise ModelError(self._lacks(missing))
+
+    def fetch(self, names: Collection[str]) -> None:
+        """Have ``names`` on this disk.
+
+        Raises:
+            ModelError: some are missing, or the hub can't be reached.
+        """
+        self.require(names)
         if self.remote:
             from vinograph.convert import hub
 
@@ -191,7 +199,7 @@ def check_classes(index: Mapping[str, Any], known: Mapping[str, Collection[tuple
         pair = tuple(entry)
         if pair in ((None, None), ()):
             continue
-        if part not in known or pair not in known[part]:
+        if pair not in list(known.get(part, ())):  # not a set's lookup: the file may hold what can't be hashed
             named = " of ".join(str(each) for each in reversed(pair))
             expected = ", ".join(sorted({name for _, name in known.get(part, ())})) or "no such part"
             raise ModelError(

@@ -10,6 +10,7 @@ import json
 import math
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -262,11 +263,15 @@ def read_pickle(file: Path, key: str) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        # Mapping keeps the rest of a large file out of memory; older files, which are no archives, can't be mapped.
-        contents = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            # Mapping keeps the rest of a large file out of memory; older files, which are no archives, can't be mapped.
+            contents = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise ModelError(f"{file} holds more than tensors, or no tensors at all, and is not read: {error}") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # on rubbish the reader raises whatever it trips over
         raise DamagedModelError(f"{file} is damaged: {error}") from error
     state = contents.get(key) if isinstance(contents, dict) else None
     if not isinstance(state, dict) or not all(isinstance(each, torch.Tensor) for each in state.values()):

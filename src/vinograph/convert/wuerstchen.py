@@ -28,6 +28,7 @@ PIPELINES = wuerstchen_layout.PIPELINES
 OPTIONS = ("prior", "image_encoder")
 
 _SETTINGS_FILE = "vinograph.json"
+_WITHOUT_WEIGHTS = ("prior_tokenizer", "tokenizer", "prior_scheduler", "scheduler")
 _SCHEDULERS = {"prior": "prior_scheduler", "decoder": "scheduler"}
 _LIMITS: Mapping[str, int] = MappingProxyType(
     {"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048, "native_size": 1024}
@@ -73,6 +74,11 @@ def _fetch(layout: Layout) -> list[Path]:
     for part, place in layout.places.items():
         names = wanted.setdefault(id(place.checkpoint), (place.checkpoint, []))[1]
         names += [place.name(file) for file in _files_of(part, place)]
+    for checkpoint, names in wanted.values():
+        checkpoint.require(names)
+    for part, place in layout.places.items():
+        if part not in _WITHOUT_WEIGHTS:
+            place.config()  # refused, if need be, before the weights are fetched
     for checkpoint, names in wanted.values():
         checkpoint.fetch(names)
     return sorted({checkpoint.directory / name for checkpoint, names in wanted.values() for name in names})
@@ -154,14 +160,12 @@ def _scheduler(place: Place) -> dict[str, float]:
 
 
 def _defaults(settings: Mapping[str, Any], origin: str) -> dict[str, dict[str, Any]]:
-    """What each call starts from: the family's defaults, where the checkpoint doesn't set its own.
-
-    A default that the checkpoint sets holds for every call that takes the argument.
-    """
+    """What each call starts from: the family's defaults, where the checkpoint doesn't set its own."""
+    told = settings.get("defaults", {})
     defaults = FAMILY.defaults()
-    known = {name for each in defaults.values() for name in each}
-    own = _numbers(settings, "defaults", known, origin)
-    return {call: {name: own.get(name, value) for name, value in each.items()} for call, each in defaults.items()}
+    if not isinstance(told, dict) or not told.keys() <= defaults.keys():
+        raise ModelError(f"{origin}: {_SETTINGS_FILE} has defaults {told!r}; give them for {', '.join(defaults)}")
+    return {call: {**own, **_numbers(told, call, own, origin)} for call, own in defaults.items()}
 
 
 def _numbers(settings: Mapping[str, Any], key: str, known: Collection[str], origin: str) -> dict[str, float]:

@@ -1,0 +1,333 @@
+"""Both published layouts, and the forms in which their parts come, give the same bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.checkpoints import PRIOR_ID, TINY, save_wuerstchen, split_tokenizer_files, write_card
+from tests.convert.conftest import VQGAN, edit_json, edit_tensors, files_of
+from vinograph.bundle import Bundle
+from vinograph.convert import convert
+from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.modules import ImageEncoder, ImageEncoderConfig
+
+PRIOR = "prior_prior/diffusion_pytorch_model.safetensors"
+
+
+def graphs_of(bundle: Bundle) -> dict[str, bytes]:
+    """What the bundle computes: graphs, weights and tokenizers."""
+    return {
+        name: content for name, content in files_of(bundle.path).items() if name not in ("README.md", "bundle.json")
+    }
+
+
+def test_the_bundle_holds_what_the_family_calls(undisturbed: Bundle) -> None:
+    manifest = undisturbed.manifest
+    assert manifest.family == "wuerstchen"
+    assert set(manifest.components) == {
+        "prior_text_encoder",
+        "prior_text",
+        "prior",
+        "text_encoder",
+        "decoder_text",
+        "decoder",
+        "vqgan",
+    }
+    assert {name: each.f16_safe for name, each in manifest.components.items() if not each.f16_safe} == {
+        "decoder": False
+    }
+    assert {name: each.file for name, each in manifest.tokenizers.items()} == {
+        "prior_tokenizer": "prior_tokenizer.json",
+        "tokenizer": "tokenizer.json",
+    }
+    assert manifest.config == {
+        "prior_channels": 16,
+        "latent_channels": 4,
+        "resolution_multiple": 42.67,
+        "latent_dim_scale": 10.67,
+        "latent_mean": 42.0,
+        "latent_std": 1.0,
+        "scale_factor": 0.3764,
+        "decoder_patch_size": TINY.patch_size,
+        "decoder_level_count": 1,
+        "effnet_levels": [0],
+        "prior_text_width": TINY.prior_text_width,
+        "decoder_text_width": TINY.decoder_text_width,
+        "prior_attention": 1,
+        "decoder_attention_widths": [8, 8],
+    }
+    assert manifest.scheduler == {"prior": {"scaler": 1.0, "s": 0.008}, "decoder": {"scaler": 1.0, "s": 0.008}}
+    assert manifest.defaults["generate"]["prior_num_inference_steps"] == 60
+    assert manifest.limits["size_multiple"] == 128
+    assert manifest.source.licence == "mit"
+    assert manifest.tools.keys() == {"vinograph", "openvino", "torch"}
+    assert (undisturbed.path / "LICENSE").read_text() == "Use it as you like.\n"
+    assert "license: mit" in (undisturbed.path / "README.md").read_text()
+    assert list(undisturbed.verify())
+
+
+def test_the_split_layout_with_the_prior_named(undisturbed: Bundle, split: tuple[Path, Path], tmp_path: Path) -> None:
+    decoder, prior = split
+    bundle = convert(decoder, tmp_path / "bundle", prior=str(prior))
+    assert graphs_of(bundle) == graphs_of(undisturbed)
+    assert bundle.manifest.config == undisturbed.manifest.config
+    assert bundle.manifest.source.also == {"prior": prior.name}
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """Conversion up to the point where all is found and checked; then the sum of each component's weights."""
+    sums: list[dict[str, float]] = []
+
+    def add_up(plan: object, job: object) -> None:
+        found = {}
+        for weights in plan.weights:  # type: ignore[attr-defined]
+            for name, graph in weights.graphs(weights.components):
+                found[name] = float(sum(each.double().abs().sum() for each in graph.module.parameters()))
+        sums.append(found)
+
+    monkeypatch.setattr("vinograph.convert.wuerstchen.assemble", add_up)
+    return sums
+
+
+def both(planned: list[dict[str, float]], one: Path, other: Path, tmp_path: Path, **options: str) -> None:
+    """Plan two conversions; their weights must be the same."""
+    convert(one, tmp_path / "one")
+    convert(other, tmp_path / "other", **options)  # type: ignore[arg-type]
+    assert planned[0] == planned[1]
+
+
+def test_weights_in_several_files(
+    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    file = checkpoint / VQGAN
+    tensors = load_file(file)
+    file.unlink()
+    names = [f"diffusion_pytorch_model-0000{index}-of-00002.safetensors" for index in (1, 2)]
+    placed = {name: names[index % 2] for index, name in enumerate(tensors)}
+    for name in names:
+        save_file({key: each for key, each in tensors.items() if placed[key] == name}, file.with_name(name))
+    index_file = file.with_name(file.name + ".index.json")
+    index_file.write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    both(planned, combined, checkpoint, tmp_path)
+
+
+def test_the_names_of_older_text_encoders(
+    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[f"text_model.{name}"] = tensors.pop(name)
+        tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+        tensors["text_projection.weight"] = torch.ones(4, 4)
+
+    for part in ("prior_text_encoder", "text_encoder"):
+        edit_tensors(checkpoint / part / "model.safetensors", rename)
+    both(planned, combined, checkpoint, tmp_path)
+
+
+def test_classes_under_their_older_library(
+    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    edit_json(
+        checkpoint / "model_index.json",
+        decoder=["wuerstchen", "WuerstchenDiffNeXt"],
+        vqgan=["wuerstchen", "PaellaVQModel"],
+        prior_prior=["wuerstchen", "WuerstchenPrior"],
+        prior_tokenizer=["transformers", "CLIPTokenizerFast"],
+        text_encoder=["transformers", "CLIPTextModelWithProjection"],
+    )
+    both(planned, combined, checkpoint, tmp_path)
+
+
+def test_the_fp16_variant_where_there_is_no_other(planned: list[dict[str, float]], tmp_path: Path) -> None:
+    saved = save_wuerstchen(tmp_path, TINY, variant="fp16")
+    assert (saved.decoder / "decoder" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    convert(saved.decoder, tmp_path / "bundle")
+    assert planned
+
+
+def test_batch_norms_without_their_counters(
+    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    edit_tensors(
+        checkpoint / VQGAN,
+        lambda tensors: [tensors.pop(name) for name in list(tensors) if name.endswith("num_batches_tracked")],
+    )
+    both(planned, combined, checkpoint, tmp_path)
+
+
+class TestPrior:
+    """Which prior is converted."""
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Path:
+        """A combined checkpoint with other weights."""
+        return save_wuerstchen(tmp_path / "other", TINY, seed=1).decoder
+
+    def parts(self, planned: list[dict[str, float]]) -> set[str]:
+        """The components in which two conversions differ."""
+        return {name for name in planned[0] if planned[0][name] != planned[1][name]}
+
+    def test_a_combined_repository(
+        self, planned: list[dict[str, float]], combined: Path, other: Path, tmp_path: Path
+    ) -> None:
+        convert(combined, tmp_path / "one")
+        convert(combined, tmp_path / "two", prior=str(other))
+        assert self.parts(planned) == {"prior_text_encoder", "prior_text", "prior"}
+
+    def test_a_fine_tuned_prior_alone(
+        self, planned: list[dict[str, float]], combined: Path, other: Path, tmp_path: Path
+    ) -> None:
+        alone = tmp_path / "tuned"
+        shutil.copytree(other / "prior_prior", alone)
+        (alone / "diffusion_pytorch_model.safetensors").rename(alone / "tuned.safetensors")
+        convert(combined, tmp_path / "one")
+        convert(combined, tmp_path / "two", prior=str(alone))
+        assert self.parts(planned) == {"prior_text", "prior"}
+
+    def test_none_is_named(self, split: tuple[Path, Path], tmp_path: Path) -> None:
+        decoder = shutil.copytree(split[0], tmp_path / "decoder")
+        write_card(decoder, "license: mit")
+        with pytest.raises(ModelError, match="names no prior: name one with --prior"):
+            convert(decoder, tmp_path / "bundle")
+
+    def test_the_card_is_garbled(self, split: tuple[Path, Path], tmp_path: Path) -> None:
+        decoder = shutil.copytree(split[0], tmp_path / "decoder")
+        write_card(decoder, "prior: [", "license: }")
+        with pytest.raises(ModelError, match="names no prior"):
+            convert(decoder, tmp_path / "bundle")
+
+    def test_it_is_a_decoder(self, split: tuple[Path, Path], tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="WuerstchenDecoderPipeline, which has no prior"):
+            convert(split[0], tmp_path / "bundle", prior=str(split[0]))
+
+    def test_it_is_nothing_of_the_kind(self, split: tuple[Path, Path], tmp_path: Path) -> None:
+        (tmp_path / "nothing").mkdir()
+        with pytest.raises(ModelError, match="neither a model_index.json nor a config.json"):
+            convert(split[0], tmp_path / "bundle", prior=str(tmp_path / "nothing"))
+
+    def test_it_is_of_another_width(self, combined: Path, tmp_path: Path) -> None:
+        alone = tmp_path / "tuned"
+        shutil.copytree(combined / "prior_prior", alone)
+        edit_json(alone / "config.json", c_cond=32)
+        edit_tensors(
+            alone / "diffusion_pytorch_model.safetensors",
+            lambda tensors: tensors.update({"cond_mapper.0.weight": torch.ones(TINY.prior_width, 32)}),
+        )
+        with pytest.raises(ModelError, match="encoder gives 24 channels, the prior takes 32"):
+            convert(combined, tmp_path / "bundle", prior=str(alone))
+
+    def test_a_prior_is_no_model_by_itself(self, split: tuple[Path, Path], tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="WuerstchenPriorPipeline"):
+            convert(split[1], tmp_path / "bundle")
+        assert PRIOR_ID in (split[0] / "README.md").read_text()
+
+
+class TestImageEncoder:
+    """The image encoder: in the checkpoint, or in a file that is named."""
+
+    SMALL_CONFIG = {  # noqa: RUF012
+        "stem": 8,
+        "stages": [
+            {"kind": "fused", "expand_ratio": 2, "kernel": 3, "stride": 4, "c_out": 8, "layers": 1},
+            {"kind": "plain", "expand_ratio": 2, "kernel": 3, "stride": 4, "c_out": 8, "layers": 2},
+        ],
+        "head": 12,
+    }
+
+    def test_in_the_checkpoint(self, checkpoint: Path, tmp_path: Path) -> None:
+        import numpy as np
+        import openvino as ov
+
+        torch.manual_seed(0)
+        encoder = ImageEncoder.from_config(self.SMALL_CONFIG).eval()
+        folder = checkpoint / "image_encoder"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(self.SMALL_CONFIG))
+        save_file(encoder.state_dict(), folder / "model.safetensors")
+        bundle = convert(checkpoint, tmp_path / "bundle", weights="f32")
+        component = bundle.manifest.components["image_encoder"]
+        compiled = ov.Core().compile_model(
+            bundle.path / component.file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2}
+        )
+        for size in ((1, 3, 96, 192), (2, 3, 100, 64)):
+            picture = torch.rand(size)
+            ours = compiled({"image": picture.numpy()})["embeddings"]
+            with torch.no_grad():
+                np.testing.assert_allclose(ours, encoder(picture).numpy(), atol=1e-4)
+
+    @pytest.mark.parametrize("name", ["model_v2_stage_b.pt", "encoder.safetensors"])
+    def test_the_published_one(
+        self, planned: list[dict[str, float]], combined: Path, tmp_path: Path, name: str
+    ) -> None:
+        encoder = ImageEncoder(ImageEncoderConfig()).requires_grad_(False)
+        file = tmp_path / name
+        if name.endswith(".pt"):
+            torch.save({"state_dict": {"x": torch.ones(1)}, "effnet_state_dict": encoder.state_dict()}, file)
+        else:
+            save_file(encoder.state_dict(), file)
+        convert(combined, tmp_path / "bundle", image_encoder=file)
+        expected = sum(float(each.double().abs().sum()) for each in encoder.parameters())
+        assert planned[0]["image_encoder"] == expected
+
+    def test_of_another_model(self, combined: Path, tmp_path: Path) -> None:
+        file = tmp_path / "encoder.pt"
+        torch.save({"effnet_state_dict": {"backbone.0.0.weight": torch.ones(1)}}, file)
+        with pytest.raises(DamagedModelError, match=r"encoder\.pt: the tensor backbone\.0\.0\.weight"):
+            convert(combined, tmp_path / "bundle", image_encoder=file)
+
+    def test_not_there(self, combined: Path, tmp_path: Path) -> None:
+        with pytest.raises(RequestError, match="--image-encoder .*none.pt is not a file"):
+            convert(combined, tmp_path / "bundle", image_encoder=tmp_path / "none.pt")
+
+
+class TestTokenizer:
+    """The tokenizers' forms."""
+
+    def test_vocabulary_and_merges(self, undisturbed: Bundle, checkpoint: Path, tmp_path: Path) -> None:
+        from vinograph.convert.tokenizer import write_tokenizer
+
+        split_tokenizer_files(checkpoint / "tokenizer")
+        file = tmp_path / "tokenizer.json"
+        assert write_tokenizer(checkpoint / "tokenizer", file, 77) == undisturbed.manifest.tokenizers["tokenizer"]
+        assert json.loads(file.read_text()) == json.loads((undisturbed.path / "tokenizer.json").read_text())
+
+
+class TestSettings:
+    """What a checkpoint's own vinograph.json sets."""
+
+    def settings(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> object:
+        (checkpoint / "vinograph.json").write_text(json.dumps(settings))
+        monkeypatch.setattr("vinograph.convert.wuerstchen.assemble", lambda plan, job: plan.manifest)
+        return convert(checkpoint, checkpoint.parent / "bundle")
+
+    def test_they_override(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        manifest = self.settings(
+            checkpoint,
+            monkeypatch,
+            name="storybook",
+            defaults={"height": 256, "width": 256, "prior_num_inference_steps": 20},
+            limits={"maximum_size": 512},
+        )
+        assert manifest.name == "storybook"  # type: ignore[attr-defined]
+        defaults, limits = manifest.defaults, manifest.limits  # type: ignore[attr-defined]
+        assert (defaults["generate"]["height"], defaults["prior"]["height"]) == (256, 256)
+        assert defaults["generate"]["prior_num_inference_steps"] == 20
+        assert defaults["generate"]["num_inference_steps"] == 12
+        assert (limits["maximum_size"], limits["minimum_size"]) == (512, 128)
+
+    @pytest.mark.parametrize(
+        "settings", [{"defaults": {"colour": 5}}, {"limits": {"maximum_size": "big"}}, {"limits": []}]
+    )
+    def test_they_make_no_sense(
+        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+    ) -> None:
+        with pytest.raises(ModelError, match=r"vinograph\.json"):
+            self.settings(checkpoint, monkeypatch, **settings)

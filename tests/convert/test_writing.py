@@ -1,0 +1,220 @@
+"""A bundle is whole or not there: killed, disturbed, short of disk or memory."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import openvino as ov
+import pytest
+
+from tests.convert.conftest import files_of
+from vinograph.bundle import Bundle
+from vinograph.convert import convert, export
+from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
+
+Usage = namedtuple("Usage", "total used free")
+
+# Converts, and kills itself when work on a component begins.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vinograph.convert import convert
+
+def progress(component, number, total):
+    if component == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+convert(sys.argv[1], Path(sys.argv[2]), progress=progress)
+"""
+
+
+def convert_until(component: str, source: Path, target: Path) -> None:
+    """A conversion that dies there."""
+    environment = os.environ | {"PYTHONPATH": str(Path(convert.__code__.co_filename).parents[2])}
+    done = subprocess.run([sys.executable, "-c", KILLED, source, target, component], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_killed_and_run_again(combined: Path, undisturbed: Bundle, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    convert_until("decoder", combined, target)
+    assert not target.exists()
+    partial = tmp_path / ".bundle.partial"
+    with pytest.raises(ModelError, match="is not a bundle"):
+        Bundle.open(partial)
+    # What dying in the middle of a write leaves.
+    (partial / "decoder.xml").write_text("<?xml")
+    (partial / ".progress.json.1.tmp").write_text("{")
+    (partial / "README.md").write_text("half")
+    # What was done and then lost is done again; what was done is kept.
+    (partial / "text_encoder.bin").write_bytes(b"")
+    kept = (partial / "prior.bin").stat().st_mtime_ns
+
+    began: list[str] = []
+    bundle = convert(combined, target, progress=lambda component, number, total: began.append(component))
+    assert began == ["text_encoder", "decoder", "vqgan"]
+    assert (target / "prior.bin").stat().st_mtime_ns == kept
+    assert files_of(target) == files_of(undisturbed.path)
+    assert len(list(bundle.verify())) == len(bundle.manifest.files)
+    assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_another_conversion_left_is_not_taken(combined: Path, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    convert_until("text_encoder", combined, target)
+    began: list[str] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def progress(component: str, number: int, total: int) -> None:
+        began.append(component)
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        convert(combined, target, weights="f32", progress=progress)
+    assert began == ["prior_text_encoder"]
+
+
+def test_two_into_one_place(combined: Path, undisturbed: Bundle, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    refused: list[str] = []
+
+    def progress(component: str, number: int, total: int) -> None:
+        if number == total:
+            with pytest.raises(RequestError, match="another conversion is writing"):
+                convert(combined, target)
+            refused.append(component)
+
+    convert(combined, target, progress=progress)
+    assert refused == ["vqgan"]
+    assert files_of(target) == files_of(undisturbed.path)
+
+
+def test_progress_counts_the_components(undisturbed: Bundle, combined: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def progress(component: str, number: int, total: int) -> None:
+        seen.append((component, number, total))
+        if number == 2:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        convert(combined, tmp_path / "bundle", progress=progress)
+    assert seen == [("prior_text_encoder", 1, 7), ("prior_text", 2, 7)]
+
+
+class TestTarget:
+    """What is at the place that the bundle is for."""
+
+    def test_a_bundle_stays_without_overwrite(self, combined: Path, undisturbed: Bundle, tmp_path: Path) -> None:
+        target = shutil.copytree(undisturbed.path, tmp_path / "bundle")
+        with pytest.raises(RequestError, match="--overwrite"):
+            convert(combined, target)
+        assert files_of(target) == files_of(undisturbed.path)
+
+    def test_something_else_stays_even_so(self, combined: Path, tmp_path: Path) -> None:
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "thesis.txt").write_text("five years")
+        with pytest.raises(RequestError, match="is not a bundle"):
+            convert(combined, tmp_path / "bundle", overwrite=True)
+
+    def test_the_old_one_stays_until_the_new_one_is_whole(
+        self, combined: Path, undisturbed: Bundle, tmp_path: Path
+    ) -> None:
+        target = shutil.copytree(undisturbed.path, tmp_path / "bundle")
+
+        def fail(component: str, number: int, total: int) -> None:
+            assert files_of(target) == files_of(undisturbed.path)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            convert(combined, target, overwrite=True, progress=fail)
+        assert files_of(target) == files_of(undisturbed.path)
+
+    def test_a_place_that_can_not_be(self, combined: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RequestError, match="can't be written"):
+            convert(combined, tmp_path / "file" / "bundle")
+
+
+class TestResources:
+    """Too little disk or memory."""
+
+    def test_too_little_disk_is_seen_at_the_start(
+        self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 10**6, 10**6))
+        with pytest.raises(ResourceError, match=r"needs 0\.1 GB on the disk of .*, which has 0\.0 GB free"):
+            convert(combined, tmp_path / "bundle")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_full_disk(self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def save(model: object, file: Path, compress_to_fp16: bool) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(ov, "save_model", save)
+        with pytest.raises(ResourceError, match=r"No space left on device; .* GB free"):
+            convert(combined, tmp_path / "bundle")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("short", [".xml", ".bin"])
+    def test_a_full_disk_that_openvino_does_not_notice(
+        self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: str
+    ) -> None:
+        save_model = ov.save_model
+
+        def save(model: ov.Model, file: Path, compress_to_fp16: bool) -> None:
+            save_model(model, file, compress_to_fp16=compress_to_fp16)
+            os.truncate(file.with_suffix(short), file.with_suffix(short).stat().st_size // 2)
+
+        monkeypatch.setattr(ov, "save_model", save)
+        with pytest.raises(ResourceError, match="doesn't fit"):
+            convert(combined, tmp_path / "bundle")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 GB")])
+    def test_too_little_memory(
+        self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise error
+
+        monkeypatch.setattr(export, "TorchScriptPythonDecoder", fail)
+        with pytest.raises(ResourceError, match="not enough memory"):
+            convert(combined, tmp_path / "bundle")
+
+    def test_a_defect_stays_a_defect(self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(export, "TorchScriptPythonDecoder", fail)
+        with pytest.raises(RuntimeError, match="a defect"):
+            convert(combined, tmp_path / "bundle")
+
+
+def test_an_altered_bundle_is_noticed(undisturbed: Bundle, tmp_path: Path) -> None:
+    target = shutil.copytree(undisturbed.path, tmp_path / "bundle")
+    content = bytearray((target / "vqgan.bin").read_bytes())
+    content[len(content) // 2] ^= 1
+    (target / "vqgan.bin").write_bytes(content)
+    with pytest.raises(DamagedModelError, match=r"vqgan\.bin"):
+        list(Bundle.open(target).verify())
+
+
+def test_the_manifest_holds_no_times(undisturbed: Bundle) -> None:
+    text = json.dumps(json.loads((undisturbed.path / "bundle.json").read_text()))
+    assert str(undisturbed.path.parent) not in text
+    for word in ("time", "date"):
+        assert word not in {key.lower() for key in json.loads(text)}
