@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import diffusers
 import torch
 import transformers
-from diffusers import (
-    DDPMWuerstchenScheduler,
-    WuerstchenCombinedPipeline,
-    WuerstchenDecoderPipeline,
-    WuerstchenPriorPipeline,
-)
-from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel, WuerstchenDiffNeXt, WuerstchenPrior
+from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
+from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext import WuerstchenDiffNeXt
+from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -28,8 +25,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 START, END = "<|startoftext|>", "<|endoftext|>"
 PRIOR_ID = "vinograph-tests/wuerstchen-prior"
 
-transformers.utils.logging.disable_progress_bar()
-transformers.utils.logging.set_verbosity_error()
+# Neither library's pipelines are typed.
+_PIPELINES: Any = diffusers
+for _library in (diffusers.utils.logging, transformers.utils.logging):
+    _logging: Any = _library
+    _logging.set_verbosity_error()
+    _logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,18 @@ class WuerstchenModels:
     vqgan: PaellaVQModel
     tokenizer: CLIPTokenizer
 
-    def combined(self) -> WuerstchenCombinedPipeline:
-        """diffusers' pipeline of these models."""
-        return WuerstchenCombinedPipeline(
+    def combined(self) -> Any:
+        """diffusers' `WuerstchenCombinedPipeline` of these models."""
+        return _PIPELINES.WuerstchenCombinedPipeline(
             tokenizer=self.tokenizer,
             text_encoder=self.text_encoder,
             decoder=self.decoder,
-            scheduler=DDPMWuerstchenScheduler(),
+            scheduler=_PIPELINES.DDPMWuerstchenScheduler(),
             vqgan=self.vqgan,
             prior_tokenizer=self.tokenizer,
             prior_text_encoder=self.prior_text_encoder,
             prior_prior=self.prior,
-            prior_scheduler=DDPMWuerstchenScheduler(),
+            prior_scheduler=_PIPELINES.DDPMWuerstchenScheduler(),
         )
 
 
@@ -132,7 +133,8 @@ class SavedWuerstchen:
 def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
     """A byte-level CLIP tokenizer that takes any text, with a few merges."""
     letters = sorted(ByteLevel.alphabet())
-    merges = [("r", "e"), ("re", "d</w>"), ("o", "u"), ("h", "ou"), ("s", "e</w>"), ("hou", "se</w>"), ("a", "t</w>")]
+    pairs = ["r e", "re d</w>", "o u", "h ou", "s e</w>", "hou se</w>", "a t</w>"]
+    merges: Any = [tuple(pair.split()) for pair in pairs]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(a + b for a, b in merges), START, END]
     return CLIPTokenizer({token: index for index, token in enumerate(tokens)}, merges, model_max_length=max_length)
 
@@ -193,12 +195,13 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
 
 def _calm(models: WuerstchenModels) -> None:
     """Keep what the models divide by away from zero, and pictures near the middle of [0, 1]."""
-    models.prior.out[1].weight.mul_(0.1)
-    output = models.decoder.clf[1]
-    output.weight.mul_(0.3)
-    output.bias[len(output.bias) // 2 :].add_(2.0)
-    models.vqgan.out_block[0].weight.mul_(0.15)
-    models.vqgan.out_block[0].bias.mul_(0.1).add_(0.5)
+    prior, decoder, vqgan = (model.get_parameter for model in (models.prior, models.decoder, models.vqgan))
+    prior("out.1.weight").mul_(0.1)
+    decoder("clf.1.weight").mul_(0.3)
+    bias = decoder("clf.1.bias")
+    bias[len(bias) // 2 :].add_(2.0)
+    vqgan("out_block.0.weight").mul_(0.15)
+    vqgan("out_block.0.bias").mul_(0.1).add_(0.5)
 
 
 def _text_encoder(width: int, activation: str, shape: WuerstchenShape, tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -244,7 +247,7 @@ def save_wuerstchen(
     return SavedWuerstchen(home, prior_home, models)
 
 
-def _save(pipe: WuerstchenDecoderPipeline | WuerstchenPriorPipeline | Any, home: Path, variant: str | None) -> None:
+def _save(pipe: Any, home: Path, variant: str | None) -> None:
     pipe.save_pretrained(home, variant=variant)
     if variant == "fp16":
         from safetensors.torch import load_file, save_file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.checkpoints import TINY, save_wuerstchen
 from vinograph.bundle import Bundle
@@ -31,10 +33,24 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return saved.decoder, saved.prior
 
 
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder of that name, which ``make`` fills: in one of the test processes, for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            try:
+                make(folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+    return folder
+
+
 @pytest.fixture(scope="session")
 def undisturbed(combined: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle of ``combined``."""
-    return convert(combined, tmp_path_factory.mktemp("bundle") / "bundle")
+    return Bundle.open(once(tmp_path_factory, "undisturbed", lambda folder: convert(combined, folder)))
 
 
 @pytest.fixture

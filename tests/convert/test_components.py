@@ -23,6 +23,7 @@ from tests.checkpoints import (
     save_wuerstchen,
     wuerstchen_models,
 )
+from tests.convert.conftest import once
 from vinograph.bundle import Bundle
 from vinograph.convert import convert, wuerstchen_graphs
 
@@ -49,12 +50,6 @@ class Converted:
         return outputs
 
 
-def _convert(folder: Path, shape: WuerstchenShape) -> Converted:
-    saved = save_wuerstchen(folder, shape)
-    bundle = convert(saved.decoder, folder / "bundle", weights="f32")
-    return Converted(bundle, saved.models, shape, _compile(bundle))
-
-
 def _compile(bundle: Bundle) -> dict[str, ov.CompiledModel]:
     core = ov.Core()
     core.set_property("CPU", {"INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": "f32"})
@@ -68,9 +63,15 @@ def _compile(bundle: Bundle) -> dict[str, ov.CompiledModel]:
 @pytest.fixture(scope="module", params=[(SMALL, 1024), (DEEP, 20), (SHALLOW, 0)], ids=["small", "deep", "shallow"])
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
     shape, channels_last_width = request.param
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wuerstchen_graphs, "CHANNELS_LAST_WIDTH", channels_last_width)
-        return _convert(tmp_path_factory.mktemp("converted"), shape)
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wuerstchen_graphs, "CHANNELS_LAST_WIDTH", channels_last_width)
+            convert(save_wuerstchen(folder, shape).decoder, folder / "bundle", weights="f32")
+
+    folder = once(tmp_path_factory, f"components-{channels_last_width}", make)
+    bundle = Bundle.open(folder / "bundle")
+    return Converted(bundle, wuerstchen_models(shape), shape, _compile(bundle))
 
 
 @pytest.fixture(autouse=True)

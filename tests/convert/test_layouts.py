@@ -210,7 +210,7 @@ class TestPrior:
 
     def test_it_is_nothing_of_the_kind(self, split: tuple[Path, Path], tmp_path: Path) -> None:
         (tmp_path / "nothing").mkdir()
-        with pytest.raises(ModelError, match="neither a model_index.json nor a config.json"):
+        with pytest.raises(ModelError, match=r"neither a model_index\.json nor a config\.json"):
             convert(split[0], tmp_path / "bundle", prior=str(tmp_path / "nothing"))
 
     def test_it_is_of_another_width(self, combined: Path, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ class TestImageEncoder:
             convert(combined, tmp_path / "bundle", image_encoder=file)
 
     def test_not_there(self, combined: Path, tmp_path: Path) -> None:
-        with pytest.raises(RequestError, match="--image-encoder .*none.pt is not a file"):
+        with pytest.raises(RequestError, match=r"--image-encoder .*none\.pt is not a file"):
             convert(combined, tmp_path / "bundle", image_encoder=tmp_path / "none.pt")
 
 
@@ -313,18 +313,24 @@ class TestSettings:
             checkpoint,
             monkeypatch,
             name="storybook",
-            defaults={"height": 256, "width": 256, "prior_num_inference_steps": 20},
+            defaults={"generate": {"height": 256, "prior_num_inference_steps": 20}, "prior": {"height": 384}},
             limits={"maximum_size": 512},
         )
         assert manifest.name == "storybook"  # type: ignore[attr-defined]
         defaults, limits = manifest.defaults, manifest.limits  # type: ignore[attr-defined]
-        assert (defaults["generate"]["height"], defaults["prior"]["height"]) == (256, 256)
+        assert (defaults["generate"]["height"], defaults["prior"]["height"]) == (256, 384)
         assert defaults["generate"]["prior_num_inference_steps"] == 20
         assert defaults["generate"]["num_inference_steps"] == 12
         assert (limits["maximum_size"], limits["minimum_size"]) == (512, 128)
 
     @pytest.mark.parametrize(
-        "settings", [{"defaults": {"colour": 5}}, {"limits": {"maximum_size": "big"}}, {"limits": []}]
+        "settings",
+        [
+            {"defaults": {"colour": 5}},
+            {"defaults": {"generate": {"colour": 5}}},
+            {"limits": {"maximum_size": "big"}},
+            {"limits": []},
+        ],
     )
     def test_they_make_no_sense(
         self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]

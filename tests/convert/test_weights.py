@@ -129,7 +129,7 @@ def test_an_entry_that_is_no_object(file: Path) -> None:
 
 def test_overlapping_tensors(file: Path) -> None:
     edit_header(file, lambda header: header.update(c=header["b"]))
-    with pytest.raises(DamagedModelError, match="tensor [bc] overlaps"):
+    with pytest.raises(DamagedModelError, match=r"tensor [bc] overlaps"):
         read_header(file)
 
 

@@ -71,7 +71,7 @@ def draw(data: Path, work: Path, count: int, device: torch.device) -> Tensor:
     return kept[:count]
 
 
-def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: int = 2048) -> None:
+def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: int = 1024) -> None:
     """Draw ``scenes`` by Stage B, then train Stage A's decoder on them; goes on from ``work/polish.pt``."""
     torch.manual_seed(0)
     latents, pictures = draw(data, work, scenes, device), Scenes(data, "train").images

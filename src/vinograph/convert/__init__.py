@@ -142,7 +142,7 @@ def _explained(target: Path) -> Iterator[None]:
             raise ResourceError(
                 f"{target} doesn't fit: {error.strerror}; {target.absolute().parent} has {free / 1e9:.3f} GB free"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise RequestError(f"{target} can't be written: {error.strerror}") from error
         raise
     except MemoryError as error:

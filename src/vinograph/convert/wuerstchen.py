@@ -171,8 +171,9 @@ def _defaults(settings: Mapping[str, Any], origin: str) -> dict[str, dict[str, A
 def _numbers(settings: Mapping[str, Any], key: str, known: Collection[str], origin: str) -> dict[str, float]:
     """The numbers under ``key`` of the checkpoint's own settings."""
     found = settings.get(key, {})
-    wrong = not isinstance(found, dict) or not all(isinstance(each, int | float) for each in found.values())
-    if wrong or not found.keys() <= set(known):
+    values = list(found.values()) if isinstance(found, dict) else [None]
+    numeric = all(isinstance(each, int | float) and math.isfinite(each) for each in values)
+    if not numeric or not found.keys() <= set(known):
         raise ModelError(f"{origin}: {_SETTINGS_FILE} has {key} {found!r}; give numbers for {', '.join(sorted(known))}")
     return dict(found)
 

@@ -1,0 +1,79 @@
+"""The picture-book models that ship inside: they are whole, small, and draw what they are asked."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.probe import adherence, predict
+from training.world import ATTRIBUTES, full_caption, render, sample, stated
+from vinograph import Pipeline, catalog
+from vinograph.bundle import Bundle
+from vinograph.runtime import devices
+
+ROOT = Path(__file__).parents[1]
+PRECISIONS = [each for each in ("f32", "bf16") if any(d.id == "CPU" and each in d.precisions for d in devices())]
+HELD_OUT = 24
+
+
+@pytest.mark.parametrize("path", catalog.embedded(), ids=lambda path: path.name)
+class TestBundle:
+    def test_nothing_in_it_was_altered(self, path: Path) -> None:
+        bundle = Bundle.open(path)
+        assert set(bundle.verify()) == set(bundle.manifest.files)
+
+    def test_at_most_20_megabytes(self, path: Path) -> None:
+        assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) <= 20_000_000
+
+    def test_so_has_its_checkpoint(self, path: Path) -> None:
+        checkpoint = ROOT / "training" / "checkpoints" / path.name
+        assert 0 < sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file()) <= 20_000_000
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+class TestStorybookWuerstchen:
+    def test_it_draws_what_it_is_asked(self, precision: str) -> None:
+        """Scenes of combinations that it was not trained on, every attribute asked for."""
+        rng = random.Random(41)
+        prompts = [full_caption(sample(rng, "heldout"), rng) for _ in range(HELD_OUT)]
+        pipe = Pipeline.from_pretrained("storybook-wuerstchen", precision=precision)
+        drawn = np.concatenate(
+            [pipe(prompts[start : start + 8], seed=start, output_type="np").images for start in range(0, HELD_OUT, 8)]
+        )
+        mean, whole, counts = adherence(predict(drawn), [stated(prompt) for prompt in prompts])
+        assert mean >= 0.9, counts
+        assert whole >= 0.6, counts
+
+    def test_a_reconstruction_keeps_the_scene(self, precision: str) -> None:
+        rng = random.Random(43)
+        scenes = [sample(rng, "heldout") for _ in range(8)]
+        pipe = Pipeline.from_pretrained("storybook-wuerstchen", precision=precision)
+        again = [
+            pipe.reconstruct(render(scene, 8_000_000 + i), seed=i, output_type="np") for i, scene in enumerate(scenes)
+        ]
+        seen = predict(np.concatenate([each.images for each in again]))
+        assert (seen == np.array([scene.labels() for scene in scenes])).mean() >= 0.95
+        assert np.median([each.report["psnr"] for each in again]) > 20
+
+
+def test_image_to_image_keeps_the_scene_and_changes_what_the_prompt_says() -> None:
+    """A green house in a meadow becomes a red one; where it stands, and what stands there, stays."""
+    scene = sample(random.Random(3), "train")
+    scene = type(scene)("day", "meadow", "house", "green", 1, "middle")
+    pipe = Pipeline.from_pretrained("storybook-wuerstchen")
+    drawn = pipe(
+        ["one red house in the middle, on a meadow, on a sunny day"] * 4,
+        image=render(scene, 5),
+        strength=0.8,
+        seed=0,
+        output_type="np",
+    ).images
+    seen = [
+        dict(zip(ATTRIBUTES, (v[i] for v, i in zip(ATTRIBUTES.values(), row, strict=True)), strict=True))
+        for row in predict(drawn)
+    ]
+    assert sum(each["colour"] == "red" for each in seen) >= 3
+    assert sum(each["kind"] == "house" and each["ground"] == "meadow" for each in seen) >= 3
