@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.parity.pairs import PICTURES, STAGES, Pair, largest
 from vinograph import RequestError
+from vinograph.cli.application import application
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "from-diffusers.md"
 SMALLER = {"1024": "128", "1536": "256"}
@@ -145,6 +146,11 @@ class TestSettingUp:
             np.abs(pair.ours.decoder(made, CAPTION, 2, generator=other, output_type="np").images - expected).max()
             <= PICTURES
         )
+
+    def test_the_commands_on_the_page_are_there(self) -> None:
+        told = set(re.findall(r"`vinograph (\w+)", PAGE.read_text(encoding="utf-8")))
+        assert "convert" in told
+        assert told <= {each.name for each in application().registered_commands}
 
     def test_progress(self, small: Pair, capfd: pytest.CaptureFixture[str]) -> None:
         """A call shows nothing; whoever wants bars makes them of the steps."""
