@@ -49,10 +49,10 @@ SETTINGS: Mapping[str, Any] = {
         "generate": {
             **_DRAWING,
             "prior_num_inference_steps": 30,
-            "prior_guidance_scale": 4.0,
+            "prior_guidance_scale": 3.0,
             "num_inference_steps": 12,
         },
-        "prior": {**_DRAWING, "num_inference_steps": 30, "guidance_scale": 4.0},
+        "prior": {**_DRAWING, "num_inference_steps": 30, "guidance_scale": 3.0},
     },
     "limits": {"maximum_size": 512, "native_size": 256},
 }

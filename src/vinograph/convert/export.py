@@ -13,7 +13,8 @@ from pathlib import Path
 import openvino as ov
 import torch
 from openvino import opset13 as opset
-from openvino._offline_transformations import compress_model_transformation
+from openvino._offline_transformations import apply_moc_transformations, compress_model_transformation
+from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
@@ -46,8 +47,18 @@ def export(graph: Graph, file: Path, weights: str) -> Component:
     Raises:
         RuntimeError: the exported model's inputs or outputs are not what the graph declares, a defect of ours.
     """
+    model = _to_openvino(graph)
+    _name_ports(model, graph)
+    if weights == "f16":
+        _halve(model)
+    _name_nodes(model)
+    _save(model, file)
+    return Component(file.name, graph.inputs, graph.outputs, weights, graph.f16_safe)
+
+
+def _to_openvino(graph: Graph) -> ov.Model:
+    """What ``ov.convert_model`` does, but for its reports to OpenVINO's makers: a process and a request for each."""
     examples = tuple(_example(tensor, graph.sizes) for tensor in graph.inputs.values())
-    shapes = [_partial_shape(tensor) for tensor in graph.inputs.values()]
     with torch.no_grad(), warnings.catch_warnings():
         # OpenVINO's own way in still goes through torch.jit, which PyTorch calls deprecated.
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
@@ -55,13 +66,13 @@ def export(graph: Graph, file: Path, weights: str) -> Component:
         traced = TorchScriptPythonDecoder(
             graph.module.eval(), example_input=examples, trace_kwargs={"check_trace": False}
         )
-        model = ov.convert_model(traced, input=shapes)
-    _name_ports(model, graph)
-    if weights == "f16":
-        _halve(model)
-    _name_nodes(model)
-    _save(model, file)
-    return Component(file.name, graph.inputs, graph.outputs, weights, graph.f16_safe)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        source = frontend.load(traced)
+        for index, tensor in enumerate(graph.inputs.values()):
+            source.set_partial_shape(source.get_place_by_input_index(index), _partial_shape(tensor))
+        model: ov.Model = frontend.convert(source)
+    apply_moc_transformations(model, cf=False, smart_reshape=True)
+    return model
 
 
 def _example(tensor: Tensor, sizes: Mapping[str, int]) -> torch.Tensor:
