@@ -2,9 +2,9 @@
 
     python -m training.wuerstchen stage-a        --data DATA --work WORK --minutes 10
     python -m training.wuerstchen image-encoder  --data DATA --work WORK --minutes 11
-    python -m training.wuerstchen stage-b        --data DATA --work WORK --minutes 62
-    python -m training.wuerstchen stage-c        --data DATA --work WORK --minutes 60
-    python -m training.wuerstchen polish         --data DATA --work WORK --minutes 5
+    python -m training.wuerstchen stage-b        --data DATA --work WORK --minutes 67
+    python -m training.wuerstchen stage-c        --data DATA --work WORK --minutes 79
+    python -m training.wuerstchen polish         --data DATA --work WORK --minutes 4
     python -m training.wuerstchen publish        --work WORK --out training/checkpoints/storybook-wuerstchen
 
 Stage B needs Stage A and the image encoder, Stage C the image encoder, the polish Stage B. Each stage goes on from its
@@ -21,7 +21,7 @@ import torch
 
 from training.common import pick_device
 
-MINUTES = {"stage-a": 10.0, "image-encoder": 11.0, "stage-b": 62.0, "stage-c": 60.0, "polish": 5.0}
+MINUTES = {"stage-a": 10.0, "image-encoder": 11.0, "stage-b": 67.0, "stage-c": 79.0, "polish": 4.0}
 
 
 def main() -> None:
