@@ -60,7 +60,6 @@ class _DecoderCondition:
     """What the decoder is told in every step: text keys and values, and the embeddings at each level's size."""
 
     text: Mapping[str, Array]
-    count: int
 
     def inputs(self, embeddings: Array, parts: Parts, grid: tuple[int, int], *, guided: bool) -> dict[str, Array]:
         """The constant inputs for latents of ``grid`` (height, width). Guidance adds rows without the picture."""
@@ -149,14 +148,14 @@ def _decoder_text(parts: Parts, request: Request, count: int, guided: bool, draw
     if count % len(texts):
         raise RequestError(f"{len(texts)} prompts were given for {count} image embeddings; give one, or one for each")
     if "decoder_text" not in parts.sessions:
-        return _DecoderCondition({}, count)
+        return _DecoderCondition({})
     rows = np.repeat(np.arange(len(texts)), count // len(texts))
     if guided:
         negative = request.negative_prompt or ("",)
         rows = np.concatenate([rows, len(texts) + np.repeat(np.arange(len(negative)), count // len(negative))])
         texts += negative
     told = parts.sessions["decoder_text"]({"hidden_states": _tokens(parts, "", texts, drawing)})
-    return _DecoderCondition({name: value[rows] for name, value in told.items()}, count)
+    return _DecoderCondition({name: value[rows] for name, value in told.items()})
 
 
 def _denoise(
