@@ -26,15 +26,15 @@ BLINK = 0.001  # minutes: one step, or a few
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a run in which every stage trained for a blink."""
     data, work = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("work")
-    for split, count in (("train", 70), ("val", 4), ("heldout", 2), ("unseen_pair", 2)):
+    for split, count in (("train", 12), ("val", 4), ("heldout", 2), ("unseen_pair", 2)):
         dataset.write(data, split, count, workers=1)
     torch.compiler.set_stance("force_eager")
     try:
         stage_a.train(data, work, BLINK, CPU)
         image_encoder.train(data, work, BLINK, CPU)
-        stage_b.train(data, work, BLINK, CPU, scenes=70)
+        stage_b.train(data, work, BLINK, CPU, scenes=100)
         stage_c.train(data, work, BLINK, CPU)
-        polish.train(data, work, BLINK, CPU, scenes=8)
+        polish.train(data, work, BLINK, CPU, scenes=100)  # more than there are
     finally:
         torch.compiler.set_stance("default")
     publish.publish(work, work / "published")

@@ -42,7 +42,7 @@ _DRAWN_AT_ONCE = 32
 
 @torch.no_grad()
 def draw(data: Path, work: Path, count: int, device: torch.device) -> Tensor:
-    """Stage B's latents [count, 4, 64, 64] (f16, as the decoder gets them) of the first scenes; kept in ``work``."""
+    """Stage B's latents [count, 4, 64, 64] (f16, as the decoder gets them) of the first scenes, at most all; kept."""
     path = work / "drawn.pt"
     kept = load(path)["latents"] if path.exists() else torch.empty(0, 4, 64, 64, dtype=torch.half)
     state = load(work / "stage_b.pt")
@@ -53,6 +53,7 @@ def draw(data: Path, work: Path, count: int, device: torch.device) -> Tensor:
         place(module.eval(), device)
     codes = load(work / "codes_train.pt")["z"]
     captions = load_captions(Scenes(data, "train").labels.numpy(), work)
+    count = min(count, len(codes))
     while len(kept) < count:
         picked = torch.arange(len(kept), min(len(kept) + _DRAWN_AT_ONCE, count))
         ids, mask, _ = captions.draw(picked, 0.3)
