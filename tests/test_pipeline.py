@@ -13,7 +13,17 @@ import pytest
 from PIL import Image
 
 from tests.bundles import TOKENS, save_bundle
-from vinograph import DeviceError, ModelError, NumericalError, Pipeline, RequestError, Result, Step, families
+from vinograph import (
+    DamagedModelError,
+    DeviceError,
+    ModelError,
+    NumericalError,
+    Pipeline,
+    RequestError,
+    Result,
+    Step,
+    families,
+)
 
 PROMPT = "a red house on a snowy hill at night"
 
@@ -356,3 +366,17 @@ class TestModels:
         assert pipe._sessions._opened == {}
         pipe.prior(PROMPT, 128, 128, seed=1)
         assert set(pipe._sessions._opened) == {"prior_text_encoder", "prior_text", "prior"}
+
+
+class TestADamagedManifest:
+    @pytest.mark.parametrize("part", ["config", "limits"])
+    @pytest.mark.parametrize("value", [None, "many", [1, "two"], True])
+    def test_a_number_that_is_none(self, tiny_bundle: Path, tmp_path: Path, part: str, value: Any) -> None:
+        """Said when the model is opened, before anything is drawn."""
+        copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
+        manifest = json.loads((copy / "bundle.json").read_text(encoding="utf-8"))
+        name = {"config": "scale_factor", "limits": "native_size"}[part]
+        manifest[part][name] = value
+        (copy / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+        with pytest.raises(DamagedModelError, match=rf"bundle.json has no number '{name}' in its {part}"):
+            Pipeline.from_pretrained(copy)

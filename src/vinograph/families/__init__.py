@@ -102,13 +102,16 @@ class Family:
     """A family of models.
 
     ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument of "generate"
-    each of the command line's options sets.
+    each of the command line's options sets. ``config`` and ``limits`` name the numbers, or lists of them, that it
+    reads in the manifest.
     """
 
     name: str
     title: str
     calls: Mapping[str, Call]
     options: Mapping[str, str]
+    config: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ("size_multiple", "minimum_size", "maximum_size", "native_size")
 
     def defaults(self) -> dict[str, dict[str, Any]]:
         """The defaults of every call, for a manifest; arguments without one are left out."""

@@ -521,4 +521,17 @@ FAMILY = Family(
         "decoder_steps": "num_inference_steps",
         "decoder_guidance_scale": "decoder_guidance_scale",
     },
+    config=(
+        "prior_channels",
+        "prior_text_width",
+        "resolution_multiple",
+        "latent_mean",
+        "latent_std",
+        "latent_channels",
+        "latent_dim_scale",
+        "scale_factor",
+        "decoder_patch_size",
+        "decoder_level_count",
+        "effnet_levels",
+    ),
 )
