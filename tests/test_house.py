@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "pipeline": {"families", "bundle", "catalog", "runtime", "images", "text", "request", "errors", "vinograph"},
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
-    "convert": {"modules", "bundle", "families", "errors", "vinograph"},
+    "convert": {"modules", "bundle", "families", "schedulers", "errors", "vinograph"},
     "quantize": {"pipeline", "bundle", "catalog", "runtime", "families", "errors", "vinograph"},
     "benchmark": {"pipeline", "bundle", "catalog", "runtime", "images", "families", "errors", "vinograph"},
     "web": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},

@@ -1,4 +1,4 @@
-"""The samplers, in numpy, as small pure pieces."""
+"""Würstchen's sampler, over continuous time."""
 
 from __future__ import annotations
 
@@ -9,22 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
+from vinograph.schedulers.levels import linspace
 
 Array = NDArray[np.float32]
-
-
-def linspace(start: float, stop: float, count: int) -> Array:
-    """``count`` float32 values from ``start`` to ``stop``, equal to ``torch.linspace`` to the last bit.
-
-    torch steps up from the start in the first half and down from the end in the second, each value by one fused
-    multiply-add: a float32 step, a product and a sum that are rounded once.
-    """
-    first, last = np.float32(start), np.float32(stop)
-    step = np.float64((last - first) / np.float32(count - 1)) if count > 1 else 0.0
-    index = np.arange(count)
-    rising = np.float64(first) + step * index
-    falling = np.float64(last) - step * (count - 1 - index)
-    return np.where(index < max(count // 2, 1), rising, falling).astype(np.float32)
 
 
 @dataclass(frozen=True)

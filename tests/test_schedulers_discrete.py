@@ -1,0 +1,372 @@
+"""The samplers of the discrete diffusion process: each step is that of diffusers' scheduler of the same name."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from vinograph import ModelError, RequestError
+from vinograph.noise import TorchNoise
+from vinograph.schedulers import SAMPLERS, Plan, Sampler, sampler, settings
+from vinograph.schedulers.sampler import State
+
+# diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SHAPE = (2, 4, 8, 8)
+SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+ANCESTRAL, EULER, DPM, LCM, DDIM = (
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "LCMScheduler",
+    "DDIMScheduler",
+)
+PREDICTIONS: Mapping[str, tuple[str, ...]] = {
+    ANCESTRAL: ("epsilon", "v_prediction"),
+    **dict.fromkeys((EULER, DPM, LCM, DDIM), ("epsilon", "v_prediction", "sample")),
+}
+BETAS: tuple[dict[str, Any], ...] = (
+    {"beta_schedule": "linear"},
+    SDXL,
+    {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "leading"},
+    {"trained_betas": np.linspace(0.001, 0.03, 1000).tolist()},
+    {**SDXL, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    {**SDXL, "num_train_timesteps": 200},
+)
+SPACINGS: tuple[dict[str, Any], ...] = (
+    {"timestep_spacing": "linspace"},
+    {"timestep_spacing": "leading"},
+    {"timestep_spacing": "leading", "steps_offset": 1},
+    {"timestep_spacing": "trailing"},
+)
+OPTIONS: Mapping[str, tuple[dict[str, Any], ...]] = {
+    ANCESTRAL: (),
+    EULER: (
+        {"use_karras_sigmas": True},
+        {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 20.0},
+        {"use_exponential_sigmas": True},
+        {"interpolation_type": "log_linear"},
+        {"final_sigmas_type": "sigma_min"},
+        {"timestep_type": "continuous", "prediction_type": "v_prediction"},
+        {"timestep_type": "continuous", "prediction_type": "v_prediction", "use_karras_sigmas": True},
+    ),
+    DPM: (
+        {"solver_order": 1},
+        {"solver_type": "heun"},
+        {"solver_type": "bh2", "algorithm_type": "deis", "final_sigmas_type": "sigma_min"},
+        {"algorithm_type": "sde-dpmsolver++"},
+        {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 1},
+        {"lower_order_final": False},
+        {"lower_order_final": False, "final_sigmas_type": "sigma_min"},
+        {"euler_at_final": True, "final_sigmas_type": "sigma_min"},
+        {"use_karras_sigmas": True},
+        {"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"},
+        {"use_exponential_sigmas": True},
+        {"use_lu_lambdas": True},
+        {"lambda_min_clipped": -5.1, "beta_schedule": "squaredcos_cap_v2"},
+        {"thresholding": True},
+        {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5},
+    ),
+    LCM: (
+        {"original_inference_steps": 100},
+        {"timestep_scaling": 3.0},
+        {"clip_sample": True, "clip_sample_range": 1.5},
+        {"thresholding": True, "sample_max_value": 2.0},
+    ),
+    DDIM: (
+        {"clip_sample": False},
+        {"clip_sample": False, "set_alpha_to_one": False},
+        {"clip_sample_range": 2.0},
+        {"thresholding": True, "sample_max_value": 2.0},
+    ),
+}
+COUNTS = (1, 2, 4, 14, 15, 20, 50)
+
+
+def diffusers_scheduler(name: str, **options: Any) -> Any:
+    return getattr(diffusers, name)(**options)
+
+
+def both(name: str, **options: Any) -> tuple[Sampler, Any]:
+    """Ours by way of what diffusers writes as scheduler_config.json, and by way of a manifest's JSON."""
+    theirs = diffusers_scheduler(name, **options)
+    told = settings({**json.loads(theirs.to_json_string()), "_class_name": name})
+    return sampler(json.loads(json.dumps(told))), theirs
+
+
+def normal(seed: int) -> Any:
+    return TorchNoise(seed).normal(SHAPE)
+
+
+def relative(ours: Any, theirs: Any) -> float:
+    theirs = np.asarray(theirs)
+    assert ours.dtype == theirs.dtype == np.float32
+    assert ours.shape == theirs.shape
+    assert np.isfinite(theirs).all()
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def follow(ours: Sampler, plan: Plan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **told: Any) -> None:
+    """Both go through all steps from ``begin`` on, on noise in place of a model's prediction."""
+    if hasattr(theirs, "set_begin_index"):
+        theirs.set_begin_index(begin)
+    noise, generator = TorchNoise(1), torch.Generator().manual_seed(1)
+    expected = theirs.timesteps.numpy().astype(np.float32)
+    np.testing.assert_allclose(plan.timesteps, expected, rtol=1e-6, atol=1e-7)
+    clean, fresh = normal(2), normal(3)
+    expected = theirs.add_noise(torch.tensor(clean), torch.tensor(fresh), theirs.timesteps[begin : begin + 1])
+    sample = ours.add_noise(plan, begin, clean, fresh)
+    assert relative(sample, expected) < 2e-6
+    before = None
+    for index in range(begin, len(plan.timesteps)):
+        timestep = theirs.timesteps[index]
+        scaled = theirs.scale_model_input(torch.tensor(sample), timestep)
+        assert relative(ours.scale_input(plan, index, sample), scaled) < 1e-6
+        predicted = normal(index + 10)
+        there = theirs.step(
+            torch.tensor(predicted), timestep, torch.tensor(sample), generator=generator, **told
+        ).prev_sample
+        here = ours.step(State(plan, index, sample, predicted, noise.normal, before))
+        assert relative(here.sample, there) < tolerance, f"step {index}"
+        assert here.clean.dtype == np.float32
+        sample, before = here.sample, here.clean
+        if index + 1 < len(plan.timesteps):  # as inpainting does between steps
+            expected = theirs.add_noise(torch.tensor(clean), torch.tensor(fresh), theirs.timesteps[index + 1][None])
+            assert relative(ours.add_noise(plan, index + 1, clean, fresh), expected) < 2e-6
+    drawn = torch.randn(SHAPE, generator=generator).numpy()
+    assert np.abs(noise.normal(SHAPE) - drawn).max() < 1e-5, "both have drawn as often"
+
+
+def compare(name: str, counts: tuple[int, ...] = COUNTS, tolerance: float = 5e-6, **options: Any) -> None:
+    ours, theirs = both(name, **options)
+    for count in counts:
+        theirs.set_timesteps(count)
+        plan = ours.plan(count)
+        assert float(plan.initial_sigma) == pytest.approx(float(theirs.init_noise_sigma), rel=1e-6)
+        follow(ours, plan, theirs, tolerance=tolerance)
+
+
+CLASSES = pytest.mark.parametrize("name", PREDICTIONS)
+
+
+class TestSteps:
+    @pytest.mark.parametrize("spacing", SPACINGS, ids=lambda each: "-".join(map(str, each.values())))
+    @pytest.mark.parametrize(
+        ("name", "prediction"), [(name, each) for name in PREDICTIONS for each in PREDICTIONS[name]]
+    )
+    def test_spacing_and_what_is_predicted(self, name: str, prediction: str, spacing: dict[str, Any]) -> None:
+        compare(name, **SDXL, **spacing, prediction_type=prediction)
+
+    @CLASSES
+    @pytest.mark.parametrize("betas", BETAS, ids=range(len(BETAS)))
+    def test_noise_schedules(self, name: str, betas: dict[str, Any]) -> None:
+        # Of σ in the thousands diffusers takes differences of squares, in which little is left but rounding.
+        steep = betas.get("rescale_betas_zero_snr", False)
+        compare(name, (1, 4, 20), 2e-4 if steep else 5e-6, **betas)
+
+    def test_where_diffusers_computes_nan(self) -> None:
+        ours, theirs = both(ANCESTRAL, beta_schedule="squaredcos_cap_v2")
+        theirs.set_timesteps(4)
+        sample, predicted = torch.tensor(normal(1)), torch.tensor(normal(2))
+        assert theirs.step(predicted, theirs.timesteps[0], sample).prev_sample.isnan().all()
+        here = ours.step(State(ours.plan(4), 0, normal(1), normal(2), TorchNoise(3).normal))
+        assert np.isfinite(here.sample).all()
+
+    @pytest.mark.parametrize(("name", "options"), [(name, each) for name in OPTIONS for each in OPTIONS[name]], ids=str)
+    def test_options(self, name: str, options: dict[str, Any]) -> None:
+        compare(name, (2, 4, 14, 20), **{**SDXL, **options})
+
+    @CLASSES
+    @pytest.mark.parametrize(("count", "begin"), [(2, 1), (4, 1), (4, 3), (20, 12)])
+    def test_from_the_middle_on(self, name: str, count: int, begin: int) -> None:
+        """As image to image does."""
+        ours, theirs = both(name, **SDXL)
+        theirs.set_timesteps(count)
+        follow(ours, ours.plan(count), theirs, begin)
+
+    @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+    @pytest.mark.parametrize("prediction", PREDICTIONS[DDIM])
+    def test_ddim_with_fresh_noise(self, prediction: str, eta: float) -> None:
+        ours, theirs = both(DDIM, **SDXL, prediction_type=prediction, clip_sample=False)
+        theirs.set_timesteps(10)
+        follow(ours, ours.plan(10, eta=eta), theirs, eta=eta)
+
+    def test_a_trailing_count_that_floating_point_makes_one_longer(self) -> None:
+        for name in (ANCESTRAL, EULER, DPM):
+            compare(name, (61, 103), **SDXL, timestep_spacing="trailing")
+
+
+class TestCustomSteps:
+    @pytest.mark.parametrize("name", [EULER, DPM, LCM])
+    @pytest.mark.parametrize("timesteps", [[999], [999, 500, 1], [979, 759, 519, 259], [999, 899, 750, 601, 300, 7, 0]])
+    def test_timesteps(self, name: str, timesteps: list[int]) -> None:
+        ours, theirs = both(name, **SDXL)
+        theirs.set_timesteps(timesteps=timesteps)
+        plan = ours.plan(50, timesteps=timesteps)
+        assert plan.count == len(timesteps)
+        follow(ours, plan, theirs)
+
+    @pytest.mark.parametrize("sigmas", [[14.6, 0.0], [14.6, 6.3, 3.8, 1.0, 0.0], [80.0, 2.0, 0.01], [3.0, 0.02, 0.0]])
+    @pytest.mark.parametrize("options", [{}, {"use_karras_sigmas": True}], ids=str)
+    def test_sigmas(self, options: dict[str, Any], sigmas: list[float]) -> None:
+        ours, theirs = both(EULER, **SDXL, **options)
+        theirs.set_timesteps(sigmas=sigmas)
+        plan = ours.plan(50, sigmas=sigmas)
+        assert plan.count == len(sigmas) - 1
+        follow(ours, plan, theirs)
+
+    @pytest.mark.parametrize("name", [ANCESTRAL, DDIM])
+    def test_some_take_none(self, name: str) -> None:
+        ours, _ = both(name)
+        with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no timesteps; give num_inference_steps"):
+            ours.plan(1, timesteps=[999])
+
+    @pytest.mark.parametrize("name", [ANCESTRAL, DDIM, LCM, DPM])
+    def test_most_take_no_sigmas(self, name: str) -> None:
+        ours, _ = both(name)
+        with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no sigmas"):
+            ours.plan(1, sigmas=[14.0, 0.0])
+
+    @pytest.mark.parametrize("name", [EULER, DPM])
+    def test_none_where_sigmas_are_spaced(self, name: str) -> None:
+        ours, _ = both(name, use_karras_sigmas=True)
+        with pytest.raises(RequestError, match="spaces its own sigmas and takes no timesteps"):
+            ours.plan(1, timesteps=[999])
+
+    @pytest.mark.parametrize("timesteps", [[], [1, 2], [5, 5], [1000, 1], [5, -1], [float("nan"), 1]])
+    def test_timesteps_fall(self, timesteps: list[float]) -> None:
+        with pytest.raises(RequestError, match="timesteps have to fall, from at most 999 to at least 0"):
+            both(EULER)[0].plan(1, timesteps=timesteps)
+
+    @pytest.mark.parametrize("sigmas", [[], [1.0], [1.0, 2.0], [1.0, -1.0]])
+    def test_sigmas_fall(self, sigmas: list[float]) -> None:
+        with pytest.raises(RequestError, match="sigmas have to fall"):
+            both(EULER)[0].plan(1, sigmas=sigmas)
+
+    def test_one_of_them(self) -> None:
+        with pytest.raises(RequestError, match="give timesteps or sigmas, not both"):
+            both(EULER)[0].plan(1, timesteps=[1], sigmas=[1.0, 0.0])
+
+
+class TestTooManySteps:
+    @CLASSES
+    def test_more_than_were_trained(self, name: str) -> None:
+        ours, _ = both(name, num_train_timesteps=100)
+        with pytest.raises(RequestError, match="num_inference_steps is 101; this model has 100 timesteps"):
+            ours.plan(101)
+
+    def test_more_than_a_consistency_model_was_distilled_to(self) -> None:
+        with pytest.raises(RequestError, match="num_inference_steps is 51; this model was distilled to at most 50"):
+            both(LCM)[0].plan(51)
+
+    def test_a_solver_that_would_stand_still(self) -> None:
+        with pytest.raises(RequestError, match="1000 steps are too many"):
+            both(DPM)[0].plan(1000)
+
+    @pytest.mark.parametrize(
+        ("options", "count"), [({"steps_offset": 1}, 1000), ({"timestep_spacing": "trailing"}, 61)], ids=str
+    )
+    def test_timesteps_that_there_are_not(self, options: dict[str, Any], count: int) -> None:
+        with pytest.raises(RequestError, match=f"{count} steps leave this model's timesteps"):
+            both(DDIM, **options)[0].plan(count)
+
+
+class TestSettings:
+    @CLASSES
+    def test_defaults_are_diffusers(self, name: str) -> None:
+        theirs = diffusers_scheduler(name).config
+        ours = settings({"_class_name": name})
+        assert ours.pop("class") == name
+        for key, value in ours.items():
+            assert theirs[key] == value or (key, theirs[key]) == ("lambda_min_clipped", -float("inf")), key
+
+    @CLASSES
+    def test_every_setting_of_diffusers_is_computed_or_refused(self, name: str) -> None:
+        kind = SAMPLERS[name]
+        ours = {each.name for each in dataclasses.fields(kind)} | set(kind.computed)
+        # What has no effect unless another setting, which is refused, says so.
+        idle = {"flow_shift", "time_shift_type"}
+        theirs = {key for key in diffusers_scheduler(name).config if not key.startswith("_")}
+        assert theirs - ours - idle == set()
+
+    def test_what_sdxl_turbo_says(self, tmp_path: Path) -> None:
+        """Its configuration holds settings of other classes, which this one doesn't read."""
+        published = {
+            "_class_name": ANCESTRAL,
+            "_diffusers_version": "0.24.0.dev0",
+            **SDXL,
+            "clip_sample": False,
+            "interpolation_type": "linear",
+            "num_train_timesteps": 1000,
+            "prediction_type": "epsilon",
+            "sample_max_value": 1.0,
+            "set_alpha_to_one": False,
+            "sigma_max": None,
+            "sigma_min": None,
+            "skip_prk_steps": True,
+            "steps_offset": 1,
+            "timestep_spacing": "trailing",
+            "trained_betas": None,
+            "use_karras_sigmas": False,
+        }
+        told = settings(published)
+        assert told == {
+            "class": ANCESTRAL,
+            **SDXL,
+            "num_train_timesteps": 1000,
+            "prediction_type": "epsilon",
+            "steps_offset": 1,
+            "timestep_spacing": "trailing",
+            "trained_betas": None,
+            "rescale_betas_zero_snr": False,
+        }
+        assert sampler(told).plan(4).timesteps.tolist() == [999, 749, 499, 249]
+
+    @pytest.mark.parametrize("name", ["PNDMScheduler", None, 7])
+    def test_an_unknown_class(self, name: Any) -> None:
+        with pytest.raises(ModelError) as caught:
+            settings({"_class_name": name})
+        assert str(caught.value) == (
+            f"the scheduler {name!r} is not one that Vinograph computes; it computes {', '.join(PREDICTIONS)}"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "told", "message"),
+        [
+            (DPM, {"solver_order": 3}, "solver_order = 3, which Vinograph doesn't compute; it computes 1, 2"),
+            (DPM, {"algorithm_type": "dpmsolver"}, "algorithm_type = 'dpmsolver', which Vinograph doesn't compute"),
+            (DPM, {"use_flow_sigmas": True}, "use_flow_sigmas = True, which Vinograph doesn't compute"),
+            (DPM, {"variance_type": "learned_range"}, "variance_type = 'learned_range', which"),
+            (EULER, {"use_beta_sigmas": True}, "use_beta_sigmas = True, which Vinograph doesn't compute"),
+            (EULER, {"beta_schedule": "laplace"}, "it computes linear, scaled_linear, squaredcos_cap_v2"),
+            (EULER, {"timestep_spacing": "even"}, "it computes linspace, leading, trailing"),
+            (
+                EULER,
+                {"use_karras_sigmas": True, "use_exponential_sigmas": True},
+                "has both use_karras_sigmas and use_e",
+            ),
+            (EULER, {"num_train_timesteps": 1000.0}, "num_train_timesteps = 1000.0, where a whole number should be"),
+            (EULER, {"num_train_timesteps": True}, "num_train_timesteps = True, where a whole number should be"),
+            (EULER, {"num_train_timesteps": 0}, "num_train_timesteps = 0, which is below 2"),
+            (EULER, {"beta_start": "a"}, "beta_start = 'a', where a number should be"),
+            (EULER, {"beta_end": float("nan")}, "beta_end = nan, where a number should be"),
+            (EULER, {"use_karras_sigmas": 1}, "use_karras_sigmas = 1, where true or false should be"),
+            (EULER, {"trained_betas": [0.1]}, "trained_betas that are not num_train_timesteps numbers"),
+            (EULER, {"trained_betas": "x"}, "trained_betas = 'x', where a list of numbers should be"),
+            (ANCESTRAL, {"prediction_type": "sample"}, "it computes epsilon, v_prediction"),
+            (LCM, {"original_inference_steps": 2000}, "more original_inference_steps than num_train_timesteps"),
+        ],
+    )
+    def test_what_is_refused(self, name: str, told: dict[str, Any], message: str) -> None:
+        with pytest.raises(ModelError) as caught:
+            settings({"_class_name": name, **told})
+        assert message in str(caught.value)
+        assert str(caught.value).startswith(name)
