@@ -15,12 +15,13 @@ from typing import Any, Literal
 import diffusers
 import torch
 import transformers
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext import WuerstchenDiffNeXt
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 PRIOR_ID = "vinograph-tests/wuerstchen-prior"
@@ -130,13 +131,14 @@ class SavedWuerstchen:
     models: WuerstchenModels
 
 
-def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
+def clip_tokenizer(max_length: int = 77, pad: str = END) -> CLIPTokenizer:
     """A byte-level CLIP tokenizer that takes any text, with a few merges."""
     letters = sorted(ByteLevel.alphabet())
     pairs = ["r e", "re d</w>", "o u", "h ou", "s e</w>", "hou se</w>", "a t</w>"]
     merges: Any = [tuple(pair.split()) for pair in pairs]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(a + b for a, b in merges), START, END]
-    return CLIPTokenizer({token: index for index, token in enumerate(tokens)}, merges, model_max_length=max_length)
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocabulary, merges, model_max_length=max_length, pad_token=pad)
 
 
 def wuerstchen_models(shape: WuerstchenShape = SMALL, seed: int = 0) -> WuerstchenModels:
@@ -175,7 +177,8 @@ def wuerstchen_models(shape: WuerstchenShape = SMALL, seed: int = 0) -> Wuerstch
 
 def randomise(model: nn.Module, generator: torch.Generator) -> None:
     """Draw every parameter and statistic afresh: weights by fan-in, norms about one, the rest about zero."""
-    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm | nn.BatchNorm2d) for p in [m.weight]}
+    kinds = nn.LayerNorm | nn.BatchNorm2d | nn.GroupNorm
+    norms = {id(p) for m in model.modules() if isinstance(m, kinds) for p in [m.weight]}
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
@@ -205,19 +208,25 @@ def _calm(models: WuerstchenModels) -> None:
 
 
 def _text_encoder(width: int, activation: str, shape: WuerstchenShape, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=shape.text_layers,
-        num_attention_heads=2,
-        max_position_embeddings=shape.text_length,
-        hidden_act=activation,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return CLIPTextModel(config)
+    return CLIPTextModel(_text_config(tokenizer, width, shape.text_layers, shape.text_length, activation))
+
+
+def _text_config(
+    tokenizer: CLIPTokenizer, width: int, layers: int, length: int, activation: str, **more: Any
+) -> CLIPTextConfig:
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "max_position_embeddings": length,
+        "hidden_act": activation,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return CLIPTextConfig(**{**settings, **more})
 
 
 def save_wuerstchen(
@@ -247,8 +256,8 @@ def save_wuerstchen(
     return SavedWuerstchen(home, prior_home, models)
 
 
-def _save(pipe: Any, home: Path, variant: str | None) -> None:
-    pipe.save_pretrained(home, variant=variant)
+def _save(pipe: Any, home: Path, variant: str | None, shard: str = "5GB") -> None:
+    pipe.save_pretrained(home, variant=variant, max_shard_size=shard)
     if variant == "fp16":
         from safetensors.torch import load_file, save_file
 
@@ -257,9 +266,193 @@ def _save(pipe: Any, home: Path, variant: str | None) -> None:
             save_file(halves, file, metadata={"format": "pt"})
 
 
+@dataclass(frozen=True)
+class SdxlShape:
+    """The sizes of a small SDXL, and what its kinds differ in. Tuples have one entry for each level of the UNet."""
+
+    turbo: bool = False
+    prediction_type: str = "epsilon"
+    sample_size: int = 16
+    widths: tuple[int, ...] = (16, 32, 48)
+    heads: tuple[int, ...] = (2, 4, 6)
+    depths: tuple[int, ...] = (1, 2, 3)
+    guidance_width: int | None = None
+    text_widths: tuple[int, int] = (24, 16)
+    pooled_width: int = 20
+    text_layers: int = 3
+    text_length: int = 77
+    eos_rule: Literal["highest", "first"] = "highest"
+    vae_widths: tuple[int, ...] = (8, 16, 16, 24)
+    tiny_vae: bool = False
+
+
+SDXL = SdxlShape()
+"""As SDXL base: Euler, many steps, guided."""
+SDXL_TURBO = SdxlShape(turbo=True, sample_size=8, heads=(1, 2, 3), depths=(1, 1, 2), eos_rule="first", tiny_vae=True)
+"""As SDXL-Turbo: one step, with a tiny VAE in the checkpoint."""
+SDXL_LCM = SdxlShape(guidance_width=12, prediction_type="v_prediction")
+"""The guidance scale goes into the UNet; what it predicts is a velocity."""
+SDXL_TINY = SdxlShape(
+    sample_size=8,
+    widths=(8, 8),
+    heads=(1, 2),
+    depths=(1, 1),
+    text_widths=(4, 4),
+    pooled_width=4,
+    text_layers=2,
+    vae_widths=(4, 4, 4, 4),
+)
+"""For tests of what happens around the models."""
+
+
+@dataclass(frozen=True)
+class SdxlModels:
+    """diffusers' models in f32, ready to be compared with."""
+
+    text_encoder: CLIPTextModel
+    text_encoder_2: CLIPTextModelWithProjection
+    tokenizer: CLIPTokenizer
+    tokenizer_2: CLIPTokenizer
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    tiny_vae: AutoencoderTiny
+    scheduler: Any
+
+    def pipeline(self, *, tiny: bool = False) -> Any:
+        """diffusers' `StableDiffusionXLPipeline` of these models."""
+        return _PIPELINES.StableDiffusionXLPipeline(
+            vae=self.tiny_vae if tiny else self.vae,
+            text_encoder=self.text_encoder,
+            text_encoder_2=self.text_encoder_2,
+            tokenizer=self.tokenizer,
+            tokenizer_2=self.tokenizer_2,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            add_watermarker=False,
+        )
+
+
+@dataclass(frozen=True)
+class SavedSdxl:
+    """Where a checkpoint was saved, and its tiny VAE alone, as it is published."""
+
+    home: Path
+    tiny_vae: Path
+    models: SdxlModels
+
+
+def sdxl_models(shape: SdxlShape = SDXL, seed: int = 0) -> SdxlModels:
+    """Random models of that shape; the same seed gives the same weights."""
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer, tokenizer_2 = clip_tokenizer(shape.text_length), clip_tokenizer(shape.text_length, pad="!")
+    length, layers = shape.text_length, shape.text_layers
+    # Published configurations have 2 here, from before it had a meaning.
+    eos = 2 if shape.eos_rule == "highest" else tokenizer.eos_token_id
+    levels = len(shape.widths)
+    time_width = 8
+    models = SdxlModels(
+        text_encoder=CLIPTextModel(_text_config(tokenizer, shape.text_widths[0], layers, length, "quick_gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(
+            _text_config(
+                tokenizer_2,
+                shape.text_widths[1],
+                layers + 1,
+                length,
+                "gelu",
+                projection_dim=shape.pooled_width,
+                eos_token_id=eos,
+            )
+        ),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=UNet2DConditionModel(
+            sample_size=shape.sample_size,
+            block_out_channels=shape.widths,
+            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1)),
+            up_block_types=(*["CrossAttnUpBlock2D"] * (levels - 1), "UpBlock2D"),
+            layers_per_block=2,
+            norm_num_groups=4,
+            cross_attention_dim=sum(shape.text_widths),
+            transformer_layers_per_block=shape.depths,
+            attention_head_dim=shape.heads,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=time_width,
+            projection_class_embeddings_input_dim=shape.pooled_width + 6 * time_width,
+            time_cond_proj_dim=shape.guidance_width,
+        ),
+        vae=AutoencoderKL(
+            block_out_channels=shape.vae_widths,
+            down_block_types=("DownEncoderBlock2D",) * len(shape.vae_widths),
+            up_block_types=("UpDecoderBlock2D",) * len(shape.vae_widths),
+            layers_per_block=2,
+            norm_num_groups=4,
+            scaling_factor=0.13025,
+        ),
+        tiny_vae=AutoencoderTiny(
+            encoder_block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            num_encoder_blocks=(1, 2, 1, 1),
+            num_decoder_blocks=(1, 1, 2, 1),
+        ),
+        scheduler=_sdxl_scheduler(shape),
+    )
+    for model in (models.text_encoder, models.text_encoder_2, models.unet, models.vae, models.tiny_vae):
+        randomise(model, generator)
+    _calm_sdxl(models)
+    return models
+
+
+def _sdxl_scheduler(shape: SdxlShape) -> Any:
+    schedule: dict[str, Any] = {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": shape.prediction_type,
+        "steps_offset": 1,
+    }
+    if shape.turbo:
+        return _PIPELINES.EulerAncestralDiscreteScheduler(**schedule, timestep_spacing="trailing")
+    if shape.guidance_width is not None:
+        return _PIPELINES.LCMScheduler(**{**schedule, "steps_offset": 0})
+    return _PIPELINES.EulerDiscreteScheduler(**schedule, timestep_spacing="leading")
+
+
+def _calm_sdxl(models: SdxlModels) -> None:
+    """Keep pictures near the middle of what can be shown, however large the latents are that they are made of."""
+    models.vae.get_parameter("decoder.conv_out.weight").mul_(0.3)
+    models.vae.get_parameter("decoder.conv_out.bias").mul_(0.5)
+    last = len(models.tiny_vae.decoder.layers) - 1
+    models.tiny_vae.get_parameter(f"decoder.layers.{last}.weight").mul_(0.6)
+    models.tiny_vae.get_parameter(f"decoder.layers.{last}.bias").mul_(0.1).add_(0.5)
+
+
+def save_sdxl(
+    directory: Path,
+    shape: SdxlShape = SDXL,
+    seed: int = 0,
+    variant: str | None = None,
+    shard: str = "5GB",
+) -> SavedSdxl:
+    """Save a random checkpoint below ``directory`` as its authors publish it, and its tiny VAE beside it.
+
+    With ``variant`` "fp16" the weights are in half precision, in files of that name; with ``shard`` in files of that
+    size at most, with an index.
+    """
+    models = sdxl_models(shape, seed)
+    home, tiny = directory / "sdxl", directory / "taesdxl"
+    _save(models.pipeline(), home, variant, shard)
+    models.tiny_vae.save_pretrained(tiny)
+    if shape.tiny_vae:
+        models.tiny_vae.save_pretrained(home / "tiny_vae")
+    write_card(home, "license: other", "license_name: sdxl-test")
+    return SavedSdxl(home, tiny, models)
+
+
 def write_card(directory: Path, *front_matter: str) -> None:
     """A model card with that YAML in front, and a licence beside it."""
-    lines: Sequence[str] = ["---", *front_matter, "---", "", "# Würstchen, small and random", ""]
+    lines: Sequence[str] = ["---", *front_matter, "---", "", "# Small and random", ""]
     (directory / "README.md").write_text("\n".join(lines), encoding="utf-8")
     (directory / "LICENSE").write_text("Use it as you like.\n", encoding="utf-8")
 

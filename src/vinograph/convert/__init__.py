@@ -61,7 +61,7 @@ def convert(
         source: a directory in diffusers' layout, or a repository's id on the Hugging Face hub.
         target: the bundle's directory.
         prior: Würstchen: the prior's checkpoint, in place of the one that the source has or names.
-        tiny_vae: a tiny VAE's checkpoint, which no family takes yet.
+        tiny_vae: SDXL: the checkpoint of a tiny VAE, such as madebyollin/taesdxl, to hold beside the model's own.
         image_encoder: Würstchen: the file with the image encoder's published weights.
         weights: how weights are stored.
         revision: branch, tag or commit of the source on the hub.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,30 @@ class Place:
             self.checkpoint.fetch([self.name(names)])
             return [self.directory / each for each in shards(self.directory / names)]
         return [self.directory / names]
+
+
+def fetch_parts(places: Mapping[str, Place], files_of: Callable[[str, Place], list[str]]) -> list[Path]:
+    """Have every file that the parts need on this disk; those files.
+
+    ``files_of`` names the files of a part within its folder. Where a config.json is among them, it is read before
+    anything large is fetched.
+
+    Raises:
+        ModelError: naming those that a checkpoint lacks; or a configuration asks for code of its own.
+        DamagedModelError: a configuration is not JSON.
+    """
+    wanted: dict[int, tuple[Checkpoint, list[str]]] = {}
+    for part, place in places.items():
+        names = wanted.setdefault(id(place.checkpoint), (place.checkpoint, []))[1]
+        names += [place.name(file) for file in files_of(part, place)]
+    for checkpoint, names in wanted.values():
+        checkpoint.require(names)
+    for part, place in places.items():
+        if "config.json" in files_of(part, place):
+            place.config()
+    for checkpoint, names in wanted.values():
+        checkpoint.fetch(names)
+    return sorted({checkpoint.directory / name for checkpoint, names in wanted.values() for name in names})
 
 
 def locate(source: str | Path, revision: str | None = None) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""CLIP's text encoder: ids and mask to the last hidden states.
+"""CLIP's text encoder: ids to hidden states.
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision (arXiv 2103.00020), section 2.4.
 Parameters have the names of transformers' `CLIPTextModel`, without the leading `text_model.` of older files.
@@ -15,8 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vinograph.convert.layers import Embedding, Linear
+
 # Added where a token must not attend: exp of it is 0 in f32, and f16 and bf16 can hold it.
 _MASKED = -30_000.0
+# What configurations say that were written before transformers 4.31.
+_OLD_EOS = 2
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {"gelu": F.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
@@ -35,6 +39,8 @@ class ClipConfig:
     max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
+    projection_dim: int = 512
+    eos_token_id: int = 49407
 
     def __post_init__(self) -> None:
         if self.hidden_act not in _ACTIVATIONS:
@@ -74,11 +80,57 @@ class ClipTextEncoder(nn.Module):
         return out
 
 
+class ClipHiddenStates(nn.Module):
+    """The hidden states that every layer is given, and with ``projects`` the pooled and projected text.
+
+    Texts are not masked: a token attends to all before it, padding among them.
+    """
+
+    def __init__(self, config: ClipConfig, projects: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Encoder(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.text_projection = Linear(config.hidden_size, config.projection_dim, bias=False) if projects else None
+
+    def forward(self, input_ids: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """[b, n] int64, n at most max_position_embeddings -> [b, layers, n, hidden_size] and [b, projection_dim].
+
+        The first hidden states are the embeddings; those that the last layer gives are not among them.
+        """
+        positions = torch.arange(input_ids.shape[1])
+        bias = torch.where(positions[None, :] <= positions[:, None], 0.0, _MASKED)[None, None]
+        hidden = self.embeddings(input_ids, positions)
+        states = [hidden]
+        for layer in self.encoder.layers[:-1]:
+            hidden = layer(hidden, bias)
+            states.append(hidden)
+        stacked = torch.stack(states, dim=1)
+        if self.text_projection is None:
+            return stacked
+        last = self.final_layer_norm(self.encoder.layers[-1](hidden, bias))
+        return stacked, self.text_projection(self._at_end(last, input_ids))
+
+    def _at_end(self, states: Tensor, input_ids: Tensor) -> Tensor:
+        """States [b, n, d] at each text's end -> [b, d]; of a text without an end at its start, as transformers does.
+
+        The end is the first token that is ``eos_token_id``. Where older configurations have 2 there, which no text
+        holds, it is the first with the highest id.
+        """
+        old = self.config.eos_token_id == _OLD_EOS
+        end = input_ids.amax(dim=1, keepdim=True) if old else self.config.eos_token_id
+        count = input_ids.shape[1]
+        first = torch.where(input_ids == end, torch.arange(count), count).amin(dim=1) % count
+        index = first[:, None, None].expand(-1, 1, states.shape[2])
+        return states.gather(1, index)[:, 0]
+
+
 class _Embeddings(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_embedding = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = Embedding(config.max_position_embeddings, config.hidden_size)
 
     def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         out: Tensor = self.token_embedding(input_ids) + self.position_embedding(positions)
@@ -114,7 +166,7 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.split = (heads, width // heads)
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Linear(width, width) for _ in range(4))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], *self.split).transpose(1, 2)
@@ -130,8 +182,8 @@ class _Perceptron(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.activation = _ACTIVATIONS[config.hidden_act]
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(self.activation(self.fc1(x)))

@@ -19,6 +19,7 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from vinograph.bundle import Component, Tensor
+from vinograph.convert.weights import is_vector
 
 _MODEL_NAME = "vinograph"
 _TORCH_TYPES = {"f32": torch.float32, "i64": torch.int64}
@@ -116,7 +117,7 @@ def _halve(model: ov.Model) -> None:
         for node in model.get_ops()
         if node.get_type_name() == "Constant"
         and node.get_output_element_type(0) == ov.Type.f32
-        and sum(size > 1 for size in node.shape) < 2
+        and is_vector(node.shape)
     }
     compress_model_transformation(model)
     for node in model.get_ops():

@@ -237,8 +237,12 @@ def check(module: nn.Module, records: Mapping[str, TensorRecord], origin: Path, 
             raise DamagedModelError(f"{records[name].file} has the tensor {name}, which the model has no place for")
 
 
-def load(module: nn.Module, tensors: Mapping[str, TensorRecord | torch.Tensor]) -> None:
-    """Give ``module`` (on the meta device, already checked) the tensors, in f32: mapped where the file has that."""
+def load(module: nn.Module, tensors: Mapping[str, TensorRecord | torch.Tensor], halve: bool = False) -> None:
+    """Give ``module`` (on the meta device, already checked) the tensors: mapped where the file has the type wanted.
+
+    That is f32, and with ``halve`` f16 for matrices; vectors (see :func:`is_vector`) weigh nothing, and matrices that
+    hold more than f16 can stay as they are.
+    """
     import torch
 
     state = {}
@@ -248,9 +252,25 @@ def load(module: nn.Module, tensors: Mapping[str, TensorRecord | torch.Tensor]) 
             found = read_tensor(found)
         if found is None:
             found = torch.zeros(value.shape)
-        state[name] = found.to(torch.float32 if value.is_floating_point() else torch.int64)
+        if not value.is_floating_point():
+            state[name] = found.to(torch.int64)
+        elif halve and not is_vector(value.shape) and _fits_f16(found):
+            state[name] = found.to(torch.float16)
+        else:
+            state[name] = found.to(torch.float32)
     module.load_state_dict(state, assign=True)
     module.requires_grad_(False)
+
+
+def is_vector(shape: Iterable[int]) -> bool:
+    """Whether a tensor of that shape is stored in full precision whatever is asked for."""
+    return sum(size > 1 for size in shape) < 2
+
+
+def _fits_f16(tensor: torch.Tensor) -> bool:
+    import torch
+
+    return tensor.dtype == torch.float16 or bool(tensor.abs().max() <= torch.finfo(torch.float16).max)
 
 
 def read_pickle(file: Path, key: str) -> dict[str, torch.Tensor]:

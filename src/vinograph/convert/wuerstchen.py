@@ -6,7 +6,7 @@ Everything is checked before anything is written: classes, configurations, and e
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from vinograph.bundle import Bundle, Manifest, Source
 from vinograph.convert import tokenizer, wuerstchen_layout
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
-from vinograph.convert.checkpoint import Checkpoint, Place, licence_of
+from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
+from vinograph.convert.settings import Settings, licence_file
 from vinograph.convert.wuerstchen_layout import Layout
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families.wuerstchen import FAMILY
@@ -22,13 +23,12 @@ from vinograph.families.wuerstchen import FAMILY
 if TYPE_CHECKING:
     from vinograph.convert import Job
     from vinograph.convert.clip import ClipTextEncoder
-    from vinograph.convert.wuerstchen_models import Models, Skeleton
+    from vinograph.convert.skeleton import Skeleton
+    from vinograph.convert.wuerstchen_models import Models
 
 PIPELINES = wuerstchen_layout.PIPELINES
 OPTIONS = ("prior", "image_encoder")
 
-_SETTINGS_FILE = "vinograph.json"
-_WITHOUT_WEIGHTS = ("prior_tokenizer", "tokenizer", "prior_scheduler", "scheduler")
 _SCHEDULERS = {"prior": "prior_scheduler", "decoder": "scheduler"}
 _LIMITS: Mapping[str, int] = MappingProxyType(
     {"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048, "native_size": 1024}
@@ -38,7 +38,7 @@ _LIMITS: Mapping[str, int] = MappingProxyType(
 def convert(job: Job) -> Bundle:
     """Convert a Würstchen checkpoint. Raises what :func:`vinograph.convert.convert` says."""
     layout = wuerstchen_layout.find(job.checkpoint, job.index, job.options.get("prior"))
-    files = _fetch(layout)
+    files = fetch_parts(layout.places, _files_of)
     image_encoder = job.options.get("image_encoder")
     if image_encoder is not None:
         files.append(_existing(Path(image_encoder)))
@@ -53,7 +53,7 @@ def convert(job: Job) -> Bundle:
         },
         manifest=_manifest(job, layout, models),
         files=tuple(files),
-        licence_file=_licence_file(job.checkpoint),
+        licence_file=licence_file(job.checkpoint),
     )
     return assemble(plan, job)
 
@@ -62,26 +62,6 @@ def _existing(file: Path) -> Path:
     if not file.is_file():
         raise RequestError(f"--image-encoder {file} is not a file")
     return file
-
-
-def _fetch(layout: Layout) -> list[Path]:
-    """Have every file that is needed on this disk; those files.
-
-    Raises:
-        ModelError: naming those that a checkpoint lacks.
-    """
-    wanted: dict[int, tuple[Checkpoint, list[str]]] = {}
-    for part, place in layout.places.items():
-        names = wanted.setdefault(id(place.checkpoint), (place.checkpoint, []))[1]
-        names += [place.name(file) for file in _files_of(part, place)]
-    for checkpoint, names in wanted.values():
-        checkpoint.require(names)
-    for part, place in layout.places.items():
-        if part not in _WITHOUT_WEIGHTS:
-            place.config()  # refused, if need be, before the weights are fetched
-    for checkpoint, names in wanted.values():
-        checkpoint.fetch(names)
-    return sorted({checkpoint.directory / name for checkpoint, names in wanted.values() for name in names})
 
 
 def _files_of(part: str, place: Place) -> list[str]:
@@ -100,17 +80,17 @@ def _tokenizer(place: Place, text_encoder: Skeleton[ClipTextEncoder]) -> Tokeniz
 
 def _manifest(job: Job, layout: Layout, models: Models) -> Manifest:
     """The manifest, but for what only the written files can tell."""
-    settings = job.checkpoint.read_json(_SETTINGS_FILE) if _SETTINGS_FILE in job.checkpoint.listing else {}
     origin = job.checkpoint
+    settings = Settings.of(origin)
     return Manifest(
         family=FAMILY.name,
-        name=str(settings.get("name", origin.id.rpartition("/")[2])),
+        name=settings.name,
         components={},
         tokenizers={},
         scheduler={stage: _scheduler(layout.places[part]) for stage, part in _SCHEDULERS.items()},
         config=_config(layout, models),
-        defaults=_defaults(settings, origin.id),
-        limits={**_LIMITS, **_numbers(settings, "limits", _LIMITS, origin.id)},
+        defaults=settings.defaults(FAMILY.defaults()),
+        limits=settings.limits(_LIMITS),
         source=Source(
             id=origin.id,
             revision=origin.revision,
@@ -157,31 +137,3 @@ def _scheduler(place: Place) -> dict[str, float]:
     if not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers.values()):
         raise DamagedModelError(f"{place.directory / 'scheduler_config.json'} has {numbers}, which are no numbers")
     return {name: float(each) for name, each in numbers.items()}
-
-
-def _defaults(settings: Mapping[str, Any], origin: str) -> dict[str, dict[str, Any]]:
-    """What each call starts from: the family's defaults, where the checkpoint doesn't set its own."""
-    told = settings.get("defaults", {})
-    defaults = FAMILY.defaults()
-    if not isinstance(told, dict) or not told.keys() <= defaults.keys():
-        raise ModelError(f"{origin}: {_SETTINGS_FILE} has defaults {told!r}; give them for {', '.join(defaults)}")
-    return {call: {**own, **_numbers(told, call, own, origin)} for call, own in defaults.items()}
-
-
-def _numbers(settings: Mapping[str, Any], key: str, known: Collection[str], origin: str) -> dict[str, float]:
-    """The numbers under ``key`` of the checkpoint's own settings."""
-    found = settings.get(key, {})
-    values = list(found.values()) if isinstance(found, dict) else [None]
-    numeric = all(isinstance(each, int | float) and math.isfinite(each) for each in values)
-    if not numeric or not found.keys() <= set(known):
-        raise ModelError(f"{origin}: {_SETTINGS_FILE} has {key} {found!r}; give numbers for {', '.join(sorted(known))}")
-    return dict(found)
-
-
-def _licence_file(checkpoint: Checkpoint) -> Path | None:
-    """The checkpoint's licence, where it has one."""
-    for name in ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE"):
-        if name in checkpoint.listing:
-            checkpoint.fetch([name])
-            return checkpoint.directory / name
-    return None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
-from torch import nn
 
 from vinograph.bundle import Tensor
 from vinograph.convert import weights
@@ -18,7 +16,8 @@ from vinograph.convert.assemble import Weights
 from vinograph.convert.checkpoint import Place
 from vinograph.convert.clip import ClipConfig, ClipTextEncoder
 from vinograph.convert.export import Graph
-from vinograph.convert.weights import Allowance, TensorRecord
+from vinograph.convert.skeleton import Skeleton, skeleton
+from vinograph.convert.weights import Allowance
 from vinograph.convert.wuerstchen_graphs import (
     Decoder,
     DecoderText,
@@ -31,7 +30,6 @@ from vinograph.errors import ModelError
 from vinograph.modules import ImageEncoder, ImageEncoderConfig, StageA, StageB, StageC
 from vinograph.modules.image_encoder import IMAGENET_DEVIATION, IMAGENET_MEAN
 
-Model = TypeVar("Model", bound=nn.Module)
 Graphs = Iterator[tuple[str, Graph]]
 
 _IDS = {"input_ids": Tensor(("b", "n"), "i64"), "attention_mask": Tensor(("b", "n"), "i64")}
@@ -46,26 +44,6 @@ _NONE = Allowance()
 _DIFFUSERS = "diffusion_pytorch_model"
 _OLDER_PREFIX = "text_model."
 _PICKLED_KEY = "effnet_state_dict"
-
-# More of these than any published model has by far; building them would take for ever.
-_MOST_BLOCKS = 512
-_COUNTS = ("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "blocks", "layers")
-_WIDEST = 1_000_000
-
-
-@dataclass(frozen=True)
-class Skeleton(Generic[Model]):
-    """A module on the meta device and the tensors for it, which fit: ``tensors`` where they aren't in safetensors."""
-
-    module: Model
-    records: Mapping[str, TensorRecord]
-    tensors: Mapping[str, torch.Tensor] | None = None
-
-    def load(self) -> Model:
-        """A copy of the module with its weights. The skeleton keeps none of them."""
-        module = copy.deepcopy(self.module)
-        weights.load(module, self.tensors or self.records)
-        return module
 
 
 @dataclass(frozen=True)
@@ -89,13 +67,13 @@ class Models:
         """
         encoder = _image_encoder_file(image_encoder) if image_encoder is not None else None
         if encoder is None and "image_encoder" in places:
-            encoder = _skeleton(places["image_encoder"], "model", ImageEncoder.from_config, _COUNTERS_ABSENT)
+            encoder = skeleton(places["image_encoder"], "model", ImageEncoder.from_config, _COUNTERS_ABSENT)
         models = cls(
-            prior_text_encoder=_skeleton(places["prior_text_encoder"], "model", _clip, _TEXT_ENCODER),
-            prior=_skeleton(places["prior"], _DIFFUSERS, StageC.from_config),
-            text_encoder=_skeleton(places["text_encoder"], "model", _clip, _TEXT_ENCODER),
-            decoder=_skeleton(places["decoder"], _DIFFUSERS, StageB.from_config),
-            vqgan=_skeleton(places["vqgan"], _DIFFUSERS, StageA.from_config, _COUNTERS_ABSENT),
+            prior_text_encoder=_text_encoder(places["prior_text_encoder"]),
+            prior=skeleton(places["prior"], _DIFFUSERS, StageC.from_config, _NONE),
+            text_encoder=_text_encoder(places["text_encoder"]),
+            decoder=skeleton(places["decoder"], _DIFFUSERS, StageB.from_config, _NONE),
+            vqgan=skeleton(places["vqgan"], _DIFFUSERS, StageA.from_config, _COUNTERS_ABSENT),
             image_encoder=encoder,
         )
         models._check_together()
@@ -155,35 +133,8 @@ def _clip(config: Mapping[str, Any]) -> ClipTextEncoder:
     return ClipTextEncoder(ClipConfig.from_mapping(config))
 
 
-def _skeleton(
-    place: Place, stem: str, build: Callable[[Mapping[str, Any]], Model], allow: Allowance = _NONE
-) -> Skeleton[Model]:
-    """Build the module that a configuration describes, and compare it with the file's tensors."""
-    config = place.config()
-    try:
-        _check_sizes(config)
-        with torch.device("meta"):
-            module = build({key: value for key, value in config.items() if not key.startswith("_")})
-    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
-        raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
-    records = weights.read_headers(place.weight_files(stem))
-    renamed = {name.removeprefix(_OLDER_PREFIX): record for name, record in records.items()}
-    weights.check(module, renamed, place.directory, allow)
-    return Skeleton(module.eval(), renamed)
-
-
-def _check_sizes(config: Mapping[str, Any]) -> None:
-    """Refuse numbers so large that building the module would not end."""
-    for key, value in config.items():
-        numbers = value if isinstance(value, list) else [value]
-        limit = _MOST_BLOCKS if key in _COUNTS else _WIDEST
-        for number in numbers:
-            if isinstance(number, Mapping):
-                _check_sizes(number)
-            elif isinstance(number, int) and abs(number) > limit:
-                raise ValueError(f"{key} is {number}, which is beyond {limit}")
-        if len(numbers) > _MOST_BLOCKS:
-            raise ValueError(f"{key} has {len(numbers)} entries")
+def _text_encoder(place: Place) -> Skeleton[ClipTextEncoder]:
+    return skeleton(place, "model", _clip, _TEXT_ENCODER, lambda name: name.removeprefix(_OLDER_PREFIX))
 
 
 def _image_encoder_file(file: Path) -> Skeleton[ImageEncoder]:

@@ -1,0 +1,126 @@
+"""SDXL's converter: what is read from a checkpoint, and what the bundle says.
+
+Everything is checked before anything is written: classes, configurations, and every tensor's name, type and shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vinograph import schedulers
+from vinograph.bundle import Bundle, Manifest, Source
+from vinograph.convert import sdxl_layout, tokenizer
+from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
+from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
+from vinograph.convert.settings import Settings, licence_file
+from vinograph.families.sdxl import FAMILY
+
+if TYPE_CHECKING:
+    from vinograph.convert import Job
+    from vinograph.convert.sdxl_models import Models
+
+PIPELINES = sdxl_layout.PIPELINES
+OPTIONS = ("tiny_vae",)
+
+_LARGEST = 2048
+_SMALLEST_GRID = 8
+# SDXL-Turbo (arXiv 2311.17042) is told by its scheduler; it draws in one step, without guidance.
+_TURBO = {"class": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
+_TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
+
+
+def convert(job: Job) -> Bundle:
+    """Convert an SDXL checkpoint. Raises what :func:`vinograph.convert.convert` says."""
+    places = sdxl_layout.find(job.checkpoint, job.index, job.options.get("tiny_vae"))
+    scheduler = schedulers.settings(places["scheduler"].config("scheduler_config.json"))
+    files = fetch_parts(places, _files_of)
+    from vinograph.convert.sdxl_models import Models
+
+    models = Models.check(places)
+    lengths = {
+        "tokenizer": models.text_encoder.module.config.max_position_embeddings,
+        "tokenizer_2": models.text_encoder_2.module.config.max_position_embeddings,
+    }
+    plan = Plan(
+        weights=models.weights(halve=job.weights == "f16"),
+        tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
+        manifest=_manifest(job, places, models, scheduler),
+        files=tuple(files),
+        licence_file=licence_file(job.checkpoint),
+    )
+    return assemble(plan, job)
+
+
+def _files_of(part: str, place: Place) -> list[str]:
+    """The names of the files that a part consists of, within its folder."""
+    if part.startswith("tokenizer"):
+        return tokenizer.files_of(place.listing())
+    if part == "scheduler":
+        return ["scheduler_config.json"]
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    return ["config.json", *(file.name for file in place.weight_files(stem))]
+
+
+def _manifest(job: Job, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]) -> Manifest:
+    """The manifest, but for what only the written files can tell."""
+    origin, settings = job.checkpoint, Settings.of(job.checkpoint)
+    factor = models.scale_factor
+    native = models.unet.module.config.sample_size * factor
+    limits = {
+        "size_multiple": factor,
+        "minimum_size": _SMALLEST_GRID * factor,
+        "maximum_size": max(_LARGEST, native),
+        "native_size": native,
+    }
+    tiny = places.get("tiny_vae")
+    elsewhere = tiny is not None and tiny.checkpoint is not origin
+    return Manifest(
+        family=FAMILY.name,
+        name=settings.name,
+        components={},
+        tokenizers={},
+        scheduler=scheduler,
+        config=_config(job.index, models),
+        defaults=settings.defaults(_defaults(native, scheduler)),
+        limits=settings.limits(limits),
+        source=Source(
+            id=origin.id,
+            revision=origin.revision,
+            licence=licence_of(origin.card()),
+            also={"tiny_vae": tiny.checkpoint.id} if tiny is not None and elsewhere else {},
+        ),
+        tools={},
+        files={},
+    )
+
+
+def _config(index: Mapping[str, Any], models: Models) -> dict[str, Any]:
+    """The numbers that the family calculates with. Those of an autoencoder that isn't there change nothing."""
+    unet = models.unet.module.config
+    vae = models.vae.module.config if models.vae is not None else None
+    tiny = models.tiny_vae.module.config if models.tiny_vae is not None else None
+    return {
+        "latent_channels": 4,
+        "vae_scale_factor": models.scale_factor,
+        "vae_scaling_factor": vae.scaling_factor if vae is not None else 1.0,
+        "vae_shift_factor": (vae.shift_factor or 0.0) if vae is not None else 0.0,
+        "vae_latents_mean": list(vae.latents_mean or ()) if vae is not None else [],
+        "vae_latents_std": list(vae.latents_std or ()) if vae is not None else [],
+        "tiny_vae_scaling_factor": tiny.scaling_factor if tiny is not None else 1.0,
+        "tiny_vae_shift_factor": tiny.shift_factor if tiny is not None else 0.0,
+        "text_widths": models.text_widths,
+        "pooled_width": unet.pooled_width,
+        "force_zeros_for_empty_prompt": int(bool(index.get("force_zeros_for_empty_prompt", True))),
+        "time_cond_width": unet.time_cond_proj_dim or 0,
+        "default_sample_size": unet.sample_size,
+    }
+
+
+def _defaults(native: int, scheduler: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The family's defaults at the size that the model was trained on; SDXL-Turbo's own steps and guidance."""
+    turbo = all(scheduler[key] == value for key, value in _TURBO.items())
+    own = {"height": native, "width": native, **(_TURBO_DEFAULTS if turbo else {})}
+    defaults = FAMILY.defaults()
+    defaults["generate"] |= own
+    return defaults

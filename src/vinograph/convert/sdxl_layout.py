@@ -1,0 +1,68 @@
+"""Where each part of an SDXL checkpoint lies, as stabilityai/sdxl-turbo and its like are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes, locate
+from vinograph.errors import ModelError
+from vinograph.schedulers import SAMPLERS
+
+PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
+
+_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "scheduler")
+_TINY_CLASS = ("diffusers", "AutoencoderTiny")
+_TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
+
+CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
+    {
+        "text_encoder": {("transformers", "CLIPTextModel"), ("transformers", "CLIPTextModelWithProjection")},
+        "text_encoder_2": {("transformers", "CLIPTextModelWithProjection")},
+        "tokenizer": _TOKENIZER,
+        "tokenizer_2": _TOKENIZER,
+        "unet": {("diffusers", "UNet2DConditionModel")},
+        "vae": {("diffusers", "AutoencoderKL"), _TINY_CLASS},
+        "tiny_vae": {_TINY_CLASS},
+        "scheduler": {("diffusers", name) for name in SAMPLERS},
+    }
+)
+
+
+def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
+    """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
+
+    Args:
+        checkpoint: the checkpoint to convert.
+        index: its model_index.json.
+        tiny_vae: a checkpoint with a tiny VAE alone, in place of the one in the checkpoint's folder ``tiny_vae``.
+
+    Raises:
+        ModelError: a part is missing or of an unknown class, or the model is a refiner.
+    """
+    check_classes(index, CLASSES, checkpoint.id)
+    if index.get("requires_aesthetics_score"):
+        raise ModelError(f"{checkpoint.id} is a refiner of pictures, which Vinograph doesn't convert: it needs a base")
+    for part in _PARTS:
+        if index.get(part) in (None, [None, None], []):
+            raise ModelError(f"{checkpoint.id}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
+    places = {part: Place(checkpoint, part) for part in _PARTS}
+    if tuple(index["vae"]) == _TINY_CLASS:
+        places["tiny_vae"] = places.pop("vae")
+    elif checkpoint.has_folder("tiny_vae"):
+        places["tiny_vae"] = Place(checkpoint, "tiny_vae")
+    if tiny_vae is not None:
+        places["tiny_vae"] = _tiny(tiny_vae)
+    return places
+
+
+def _tiny(source: str) -> Place:
+    """The tiny VAE that ``--tiny-vae`` names: at the top of its checkpoint."""
+    checkpoint = locate(source)
+    if "config.json" not in checkpoint.listing:
+        raise ModelError(
+            f"the tiny VAE {source} has no config.json: give a directory with an AutoencoderTiny's config.json and "
+            "weights, or a repository such as madebyollin/taesdxl"
+        )
+    return Place(checkpoint, "")

@@ -1,0 +1,96 @@
+"""Models that are checked against a checkpoint without loading it, and loaded when their turn comes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from vinograph.convert import weights
+from vinograph.convert.checkpoint import Place
+from vinograph.convert.weights import Allowance, TensorRecord
+from vinograph.errors import ModelError
+
+Model = TypeVar("Model", bound=nn.Module)
+
+# More of these than any published model has by far; building them would take for ever.
+_MOST_BLOCKS = 512
+_COUNTS = (
+    *("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "blocks", "layers", "layers_per_block"),
+    *("transformer_layers_per_block", "reverse_transformer_layers_per_block"),
+    *("num_encoder_blocks", "num_decoder_blocks", "upsampling_scaling_factor"),
+)
+_WIDEST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Skeleton(Generic[Model]):
+    """A module on the meta device and the tensors for it, which fit: ``tensors`` where they aren't in safetensors."""
+
+    module: Model
+    records: Mapping[str, TensorRecord]
+    tensors: Mapping[str, torch.Tensor] | None = None
+
+    def load(self, halve: bool = False) -> Model:
+        """A copy of the module with its weights, its matrices in half precision if so asked.
+
+        The skeleton keeps none of them.
+        """
+        module = copy.deepcopy(self.module)
+        weights.load(module, self.tensors or self.records, halve)
+        return module
+
+
+def skeleton(
+    place: Place,
+    stem: str,
+    build: Callable[[Mapping[str, Any]], Model],
+    allow: Allowance,
+    rename: Callable[[str], str] = str,
+) -> Skeleton[Model]:
+    """Build the module that a configuration describes, and compare it with the file's tensors.
+
+    Args:
+        place: where configuration and weights are.
+        stem: how the weights' file is named where there is one alone.
+        build: makes the module of a configuration.
+        allow: how the tensors may differ from the module's parameters.
+        rename: from a tensor's name in the file to the parameter's.
+
+    Raises:
+        ModelError: the configuration makes no sense, or weights are missing or pickled.
+        DamagedModelError: a tensor is missing, too many, or of the wrong type or shape.
+    """
+    config = place.config()
+    try:
+        _check_sizes(config)
+        with torch.device("meta"):
+            module = build({key: value for key, value in config.items() if not key.startswith("_")})
+    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+        raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
+    records = {rename(name): record for name, record in weights.read_headers(place.weight_files(stem)).items()}
+    weights.check(module, records, place.directory, allow)
+    return Skeleton(module.eval(), records)
+
+
+def _check_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse numbers so large that building the module would not end."""
+    for key, value in config.items():
+        limit = _MOST_BLOCKS if key in _COUNTS else _WIDEST
+        for number in _flat(key, value):
+            if isinstance(number, Mapping):
+                _check_sizes(number)
+            elif isinstance(number, int) and abs(number) > limit:
+                raise ValueError(f"{key} is {number}, which is beyond {limit}")
+
+
+def _flat(key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        return [value]
+    if len(value) > _MOST_BLOCKS:
+        raise ValueError(f"{key} has {len(value)} entries")
+    return [number for each in value for number in _flat(key, each)]
