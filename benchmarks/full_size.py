@@ -1,10 +1,12 @@
 """A checkpoint of a published model's size with random weights, to measure conversion and drawing without a download.
 
     python benchmarks/full_size.py wuerstchen DIRECTORY [--layout combined|split] [--image-encoder]
+    python benchmarks/full_size.py sdxl DIRECTORY
 
 The layout, the configurations and the names, shapes and type (f16) of the tensors are those that the authors publish:
-6.2 GB for Würstchen. Weights are drawn so that activations stay finite, so what it draws is noise, but no NaN.
-Tensors are written one at a time; memory stays below 1 GB.
+6.2 GB for Würstchen, 6.9 GB for SDXL-Turbo, with its tiny VAE in the folder tiny_vae. Weights are drawn so that
+activations stay finite, so what it draws is noise, but no NaN. Tensors are written one at a time; memory stays below
+1 GB.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vinograph.convert.clip import ClipConfig, ClipTextEncoder
+from vinograph.convert.autoencoder import Autoencoder
+from vinograph.convert.clip import ClipConfig, ClipHiddenStates, ClipTextEncoder
+from vinograph.convert.tiny_autoencoder import TinyAutoencoder
+from vinograph.convert.unet import UNet
 from vinograph.modules import ImageEncoder, StageA, StageB, StageC
 
 PRIOR_ID = "warp-ai/wuerstchen-prior"
@@ -57,6 +62,44 @@ DECODER = {
     "kernel_size": 3,
     "dropout": 0.1,
 }
+CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "quick_gelu",
+    "eos_token_id": 2,
+}
+UNET = {
+    "sample_size": 64,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "scaling_factor": 0.13025,
+}
+TURBO_SCHEDULER = {
+    "_class_name": "EulerAncestralDiscreteScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+    "timestep_spacing": "trailing",
+}
 VQGAN = {"embed_dim": 384, "bottleneck_blocks": 12, "levels": 2, "num_vq_embeddings": 8192, "scale_factor": 0.3764}
 
 # Outputs that are divided by, or that must lie in [0, 1]: a smaller spread of weights, and what is added to the bias.
@@ -64,7 +107,10 @@ _OUTPUTS: Mapping[str, tuple[float, float]] = {
     "out.1": (0.05, 0.0),
     "clf.1": (0.1, 3.0),
     "out_block.0": (0.15, 0.5),
+    "decoder.conv_out": (0.2, 0.0),
 }
+# What is not under the prefix that older text encoders' tensors have.
+_UNPREFIXED = ("text_projection.",)
 
 Build = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -74,7 +120,8 @@ def write_model(folder: Path, file: str, config: Mapping[str, Any], build: Build
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"_class_name": kind, **config}, indent=2), encoding="utf-8")
     with torch.device("meta"):
-        shapes = {prefix + name: tensor for name, tensor in build(config).state_dict().items()}
+        parameters = build(config).state_dict()
+        shapes = {("" if name.startswith(_UNPREFIXED) else prefix) + name: each for name, each in parameters.items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, tensor in shapes.items():
@@ -117,7 +164,7 @@ def _values(name: str, tensor: torch.Tensor, rng: np.random.Generator) -> Iterat
         yield (mean + spread * rng.standard_normal(count, np.float32)).astype(np.float16)
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
     """A byte-level tokenizer of CLIP's kind without merges: every letter is a token."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
@@ -125,13 +172,12 @@ def write_tokenizer(folder: Path) -> None:
     letters = sorted(ByteLevel.alphabet())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    CLIPTokenizer(vocabulary, [], model_max_length=77).save_pretrained(folder)
+    CLIPTokenizer(vocabulary, [], model_max_length=77, pad_token=pad).save_pretrained(folder)
 
 
-def write_scheduler(folder: Path) -> None:
-    """The cosine schedule of both stages."""
+def write_scheduler(folder: Path, config: Mapping[str, Any]) -> None:
+    """A scheduler's configuration."""
     folder.mkdir(parents=True)
-    config = {"_class_name": "DDPMWuerstchenScheduler", "s": 0.008, "scaler": 1.0}
     (folder / "scheduler_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
@@ -145,6 +191,10 @@ def write_index(directory: Path, pipeline: str, parts: Mapping[str, tuple[str, s
 
 def _clip(config: Mapping[str, Any]) -> nn.Module:
     return ClipTextEncoder(ClipConfig.from_mapping(config))
+
+
+def _projecting(config: Mapping[str, Any]) -> nn.Module:
+    return ClipHiddenStates(ClipConfig.from_mapping(config), projects=True)
 
 
 def wuerstchen(directory: Path, layout: str, image_encoder: bool) -> None:
@@ -165,7 +215,7 @@ def wuerstchen(directory: Path, layout: str, image_encoder: bool) -> None:
     for folder in (prior_home / f"{prefix}tokenizer", home / "tokenizer"):
         write_tokenizer(folder)
     for folder in (prior_home / f"{prefix}scheduler", home / "scheduler"):
-        write_scheduler(folder)
+        write_scheduler(folder, {"_class_name": "DDPMWuerstchenScheduler", "s": 0.008, "scaler": 1.0})
 
     text = {"text_encoder": ("transformers", "CLIPTextModel"), "tokenizer": ("transformers", "CLIPTokenizer")}
     sampled = {**text, "scheduler": ("diffusers", "DDPMWuerstchenScheduler")}
@@ -180,17 +230,47 @@ def wuerstchen(directory: Path, layout: str, image_encoder: bool) -> None:
     print(f"{count / 1e6:.0f} M parameters in {directory}")
 
 
+def sdxl(directory: Path) -> None:
+    """SDXL-Turbo: the fp16 variant's files, and its tiny VAE."""
+    model, weights = "model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"
+    second = {**CLIP_BIGG, "projection_dim": 1280, "eos_token_id": 2}
+    count = write_model(directory / "unet", weights, UNET, UNet.from_config, "UNet2DConditionModel")
+    count += write_model(directory / "text_encoder", model, CLIP_L, _clip, "CLIPTextModel", "text_model.")
+    count += write_model(
+        directory / "text_encoder_2", model, second, _projecting, "CLIPTextModelWithProjection", "text_model."
+    )
+    count += write_model(directory / "vae", weights, VAE, Autoencoder.from_config, "AutoencoderKL")
+    count += write_model(directory / "tiny_vae", weights, {}, TinyAutoencoder.from_config, "AutoencoderTiny")
+    write_tokenizer(directory / "tokenizer")
+    write_tokenizer(directory / "tokenizer_2", pad="!")
+    write_scheduler(directory / "scheduler", TURBO_SCHEDULER)
+    parts = {
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "tokenizer_2": ("transformers", "CLIPTokenizer"),
+        "unet": ("diffusers", "UNet2DConditionModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
+        "scheduler": ("diffusers", "EulerAncestralDiscreteScheduler"),
+    }
+    write_index(directory, "StableDiffusionXLPipeline", parts, "")
+    print(f"{count / 1e6:.0f} M parameters in {directory}")
+
+
 def main() -> None:
     """Write the checkpoint that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=["wuerstchen"])
+    parser.add_argument("family", choices=["wuerstchen", "sdxl"])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--layout", choices=["combined", "split"], default="combined")
-    parser.add_argument("--image-encoder", action="store_true")
+    parser.add_argument("--layout", choices=["combined", "split"], default="combined", help="Würstchen's")
+    parser.add_argument("--image-encoder", action="store_true", help="Würstchen's")
     arguments = parser.parse_args()
     if arguments.directory.exists():
         parser.error(f"{arguments.directory} exists")
-    wuerstchen(arguments.directory, arguments.layout, arguments.image_encoder)
+    if arguments.family == "sdxl":
+        sdxl(arguments.directory)
+    else:
+        wuerstchen(arguments.directory, arguments.layout, arguments.image_encoder)
 
 
 if __name__ == "__main__":
