@@ -14,7 +14,13 @@ from vinograph import Request, RequestError
 from vinograph.noise import TorchNoise
 from vinograph.request import FIELDS, describe, resolve
 
-LIMITS: Mapping[str, Any] = {"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048}
+LIMITS: Mapping[str, Any] = {
+    "size_multiple": 128,
+    "minimum_size": 128,
+    "maximum_size": 2048,
+    "times": "a falling list of times in [0, 1]",
+    "named_times": ("spaced",),
+}
 DRAWS: Mapping[str, Any] = {
     "prompt": None,
     "negative_prompt": None,
@@ -191,7 +197,9 @@ class TestNumbers:
         assert ask(image="a.png", strength=1).strength == 1.0
 
     def test_strength_needs_a_picture(self) -> None:
-        assert refusal(strength=0.5) == "strength needs an image to start from"
+        assert refusal(strength=0.5) == (
+            "strength needs image: a picture to start from: a path, a PIL picture or an array"
+        )
 
     @pytest.mark.parametrize("given", [-1, 2**64, 1.0, "7", True])
     def test_seeds(self, given: Any) -> None:

@@ -31,6 +31,11 @@ class Noise(Protocol):
         """Draw standard normal float32 values; ``shape[0]`` is the batch."""
         ...
 
+    @property
+    def first(self) -> Noise:
+        """The source of the first picture: itself, where one serves the whole batch."""
+        ...
+
 
 class TorchNoise:
     """The stream of ``torch.Generator().manual_seed(seed)`` on a CPU."""
@@ -56,6 +61,11 @@ class TorchNoise:
         if whole < count:
             values[-_BLOCK:] = _box_muller(self._uniform(_BLOCK))
         return values.reshape(shape)
+
+    @property
+    def first(self) -> Noise:
+        """Itself."""
+        return self
 
     def _uniform(self, count: int) -> Array:
         raw = np.frombuffer(self._twister.bytes(4 * count), dtype="<u4")
@@ -96,6 +106,11 @@ class PerImageNoise:
         if shape[0] != len(self._sources):
             raise RequestError(f"{len(self._sources)} generators were given for {shape[0]} pictures; give one each")
         return np.concatenate([source.normal((1, *shape[1:])) for source in self._sources])
+
+    @property
+    def first(self) -> Noise:
+        """The first picture's."""
+        return self._sources[0]
 
 
 def random_seed() -> int:

@@ -19,7 +19,7 @@ from vinograph.bundle import MANIFEST_FILE, Bundle
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families import Call, Drawing, Parts, Session, Step, family
 from vinograph.images import to_pictures
-from vinograph.request import Request, resolve
+from vinograph.request import FIELDS, Request, resolve
 from vinograph.runtime import Session as ComponentSession
 from vinograph.runtime import check_device, check_precision
 from vinograph.text import Tokenizer
@@ -52,8 +52,8 @@ class Result:
         from vinograph import __version__
 
         record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}
-        for name in ("prompt", "negative_prompt"):
-            if texts := record.get(name):
+        for name, field_ in FIELDS.items():
+            if field_.metadata["each"] and (texts := record.get(name)):
                 record[name] = texts[index * len(texts) // self.request.image_count]
         if "num_images_per_prompt" in record:
             record["num_images_per_prompt"] = 1
@@ -83,6 +83,9 @@ class _Sessions(Mapping[str, Session]):
 
     def __len__(self) -> int:
         return len(self._bundle.manifest.components)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._bundle.manifest.components
 
     def what_ran(self) -> dict[str, str]:
         """Devices and precision of each component that has run."""
@@ -221,8 +224,7 @@ class Pipeline:
         missing = [each for each in call.components if each not in self._sessions]
         if missing:
             raise ModelError(
-                f"{self.bundle.manifest.name} has no {' and no '.join(missing)}, which {name} needs: convert the model "
-                "again with all of its components (an image encoder comes with --image-encoder FILE)"
+                f"{self.bundle.manifest.name} has no {' and no '.join(missing)}, which {name} needs: {call.remedy}"
             )
         if len(args) > len(call.positional):
             raise RequestError(f"{name} takes {', '.join(call.positional)} by position; name the other arguments")
@@ -230,7 +232,16 @@ class Pipeline:
         if doubled := sorted(given.keys() & kwargs.keys()):
             raise RequestError(f"{', '.join(doubled)} was given twice, by position and by name")
         what = f"{self._family.title} ({name})"
-        return resolve({**given, **kwargs}, call.takes, self.bundle.manifest.limits, what)
+        limits = {**self.bundle.manifest.limits, **call.limits}
+        return resolve({**given, **kwargs}, call.takes, limits, what, self._beside(name))
+
+    def _beside(self, name: str) -> dict[str, dict[str, Any]]:
+        """What is otherwise beside an argument, where this model's own defaults don't differ from the family's."""
+        call, told = self._family.calls[name], self.calls[name].takes
+        return {
+            argument: {key: value for key, value in others.items() if told[key] == call.takes[key]}
+            for argument, others in call.beside.items()
+        }
 
     def _stream(self, name: str, request: Request) -> Generator[Step | Result, None, None]:
         drawing = yield from self._family.calls[name].run(self._parts, self._with_pipeline(request))

@@ -24,8 +24,10 @@ Limits = Mapping[str, Any]
 Check = Callable[[str, Any, Limits], Any]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
+VAES = ("full", "tiny")
 _MAX_STEPS = 1000
 _MAX_COUNT = 1000
+_MAX_PIXELS = 1_000_000
 _LARGE = 1e30
 
 
@@ -61,6 +63,43 @@ def _strength(name: str, value: Any, _: Limits) -> float:
     return number
 
 
+def _share(name: str, value: Any, _: Limits) -> float:
+    number = _number(name, value, "a number above 0 and below 1")
+    if not 0 < number < 1:
+        raise RequestError(f"{name} is {value!r}; give a number above 0 and below 1")
+    return number
+
+
+def _amount(name: str, value: Any, _: Limits) -> float:
+    number = _number(name, value, "a number from 0 to 1")
+    if not 0 <= number <= 1:
+        raise RequestError(f"{name} is {value!r}; give a number from 0 to 1")
+    return number
+
+
+def _layers(name: str, value: Any, _: Limits) -> int:
+    return _whole(name, value, -_MAX_COUNT, _MAX_COUNT)  # how many there are, only the model knows
+
+
+def _pixels(name: str, value: Any, limits: Limits) -> int:
+    return _whole(name, value, 0, limits["maximum_size"])
+
+
+def _two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise RequestError(
+            f"{name} is {value!r}; give two whole numbers of pixels: from top to bottom, and left to right"
+        )
+    down, right = (_whole(name, each, -_MAX_PIXELS, _MAX_PIXELS) for each in value)
+    return down, right
+
+
+def _vae(name: str, value: Any, _: Limits) -> str:
+    if not isinstance(value, str) or value not in VAES:
+        raise RequestError(f"{name} is {value!r}; give one of {', '.join(VAES)}")
+    return str(value)
+
+
 def _number(name: str, value: Any, wanted: str) -> float:
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     number = float(value) if real and abs(value) < _LARGE else math.nan
@@ -93,14 +132,19 @@ def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _times(name: str, value: Any, _: Limits) -> str | tuple[float, ...]:
-    if isinstance(value, str) and value == "spaced":
-        return "spaced"
+def _times(name: str, value: Any, limits: Limits) -> str | tuple[float, ...]:
+    named, wanted = limits.get("named_times", ()), limits.get("times", "a falling list of numbers")
+    if isinstance(value, str) and value in named:
+        return value
     if hasattr(value, "__array__"):
         value = np.asarray(value).tolist()
     if not isinstance(value, (list, tuple)):
-        raise RequestError(f'{name} is {value!r}; give a falling list of times in [0, 1], or "spaced"')
-    return tuple(_number(name, each, "a falling list of times in [0, 1]") for each in value)
+        raise RequestError(f"{name} is {value!r}; give {', or '.join([wanted, *(_quoted(each) for each in named)])}")
+    return tuple(_number(name, each, wanted) for each in value)
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
 
 
 def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
@@ -132,6 +176,10 @@ def _text_states(name: str, value: Any, _: Limits) -> Array:
     return _array(name, value, ("prompts", "tokens", "width"))
 
 
+def _pooled(name: str, value: Any, _: Limits) -> Array:
+    return _array(name, value, ("prompts", "width"))
+
+
 def _generator(_name: str, value: Any, _: Limits) -> Any:
     noise_from_generator(value)
     return value
@@ -153,14 +201,31 @@ def _callback(name: str, value: Any, _: Limits) -> Any:
     return value
 
 
-def _callback_inputs(name: str, value: Any, _: Limits) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or list(value) != ["latents"]:
-        raise RequestError(f'{name} is {value!r}; a callback is given ["latents"]')
-    return ("latents",)
+def _callback_inputs(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
+    given = limits.get("callback_tensors", ("latents",))
+    if not isinstance(value, (list, tuple)) or not value or any(each not in given for each in value):
+        raise RequestError(f"{name} is {value!r}; a callback is given [{', '.join(map(_quoted, given))}]")
+    return tuple(value)
 
 
-def _argument(check: Check, about: str, *, recorded: bool = True) -> Any:
-    return field(default=None, metadata={"check": check, "about": about, "recorded": recorded})
+def _argument(
+    check: Check,
+    about: str,
+    *,
+    recorded: bool = True,
+    each: bool = False,
+    needs: str | None = None,
+    unless: str | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A field: how its value is checked and what it means.
+
+    ``recorded`` values go into a picture's metadata, those of ``each`` prompt one by one. A value is pointless
+    without the one that it ``needs``, and a default ``unless`` another argument is told. ``metavar`` stands for the
+    value in a command line's help.
+    """
+    told = {"check": check, "about": about, "recorded": recorded, "each": each}
+    return field(default=None, metadata={**told, "needs": needs, "unless": unless, "metavar": metavar})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +235,48 @@ class Request:
     Sizes are in pixels; scales and strength have no unit; times of the continuous samplers lie in [0, 1].
     """
 
-    prompt: tuple[str, ...] | None = _argument(_prompts, "what to draw; a list draws each")
-    negative_prompt: tuple[str, ...] | None = _argument(_prompts, "what to keep away from, under guidance")
+    prompt: tuple[str, ...] | None = _argument(_prompts, "what to draw; a list draws each", each=True)
+    prompt_2: tuple[str, ...] | None = _argument(
+        _prompts, "the prompt for the second text encoder; default: the same", each=True, needs="prompt"
+    )
+    negative_prompt: tuple[str, ...] | None = _argument(_prompts, "what to keep away from, under guidance", each=True)
+    negative_prompt_2: tuple[str, ...] | None = _argument(
+        _prompts, "the same for the second text encoder", each=True, needs="negative_prompt"
+    )
     image: Any = _argument(_anything, "a picture to start from: a path, a PIL picture or an array", recorded=False)
-    strength: float | None = _argument(_strength, "how far to leave the picture behind, above 0 and up to 1")
-    height: int | None = _argument(_size, "the picture's height in pixels")
-    width: int | None = _argument(_size, "the picture's width in pixels")
+    mask_image: Any = _argument(
+        _anything,
+        "a picture that is white where to draw anew, and black where to keep the image",
+        recorded=False,
+        needs="image",
+        metavar="FILE",
+    )
+    padding_mask_crop: int | None = _argument(
+        _pixels, "draw only the mask's surroundings, by so many pixels, at full size", needs="mask_image"
+    )
+    strength: float | None = _argument(
+        _strength, "how far to leave the picture behind, above 0 and up to 1", needs="image"
+    )
+    height: int | None = _argument(_size, "the picture's height in pixels", unless="image")
+    width: int | None = _argument(_size, "the picture's width in pixels", unless="image")
     num_inference_steps: int | None = _argument(_steps, "denoising steps (of Würstchen's decoder)")
     guidance_scale: float | None = _argument(_scale, "guidance scale; above 1 turns guidance on")
-    timesteps: Any = _argument(_times, "custom times of a stage that is called alone")
+    guidance_rescale: float | None = _argument(_amount, "how far guidance keeps the contrast of what it guides, to 1")
+    timesteps: Any = _argument(_times, "custom times of the denoising steps")
+    sigmas: Any = _argument(_times, "custom noise levels of the denoising steps, and the one that they end at")
+    denoising_start: float | None = _argument(
+        _share, "the share of denoising that the image has behind it", needs="image"
+    )
+    denoising_end: float | None = _argument(_share, "the share of denoising after which to stop")
+    eta: float | None = _argument(_amount, "the share of fresh noise in DDIM's steps")
+    clip_skip: int | None = _argument(_layers, "layers of the text encoders to leave out at the end")
+    original_size: tuple[int, int] | None = _argument(_two_numbers, "height and width that the model is told it was")
+    crops_coords_top_left: tuple[int, int] | None = _argument(_two_numbers, "where it is told that it was cropped")
+    target_size: tuple[int, int] | None = _argument(_two_numbers, "height and width that it is told to draw")
+    negative_original_size: tuple[int, int] | None = _argument(_two_numbers, "what to guide away from: original_size")
+    negative_crops_coords_top_left: tuple[int, int] | None = _argument(_two_numbers, "and crops_coords_top_left")
+    negative_target_size: tuple[int, int] | None = _argument(_two_numbers, "and target_size")
+    vae: str | None = _argument(_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny")
     prior_num_inference_steps: int | None = _argument(_steps, "denoising steps of the prior")
     prior_guidance_scale: float | None = _argument(_scale, "guidance scale of the prior")
     prior_timesteps: Any = _argument(_times, 'custom times of the prior, or "spaced": 29 well-spaced steps')
@@ -189,8 +287,18 @@ class Request:
     generator: Any = _argument(_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False)
     latents: Array | None = _argument(_maps, "noise to start from", recorded=False)
     image_embeddings: Array | None = _argument(_list_of_maps, "what the prior draws", recorded=False)
-    prompt_embeds: Array | None = _argument(_text_states, "the prior's text embeddings", recorded=False)
-    negative_prompt_embeds: Array | None = _argument(_text_states, "the same for the negative prompt", recorded=False)
+    prompt_embeds: Array | None = _argument(
+        _text_states, "text embeddings", recorded=False, needs="pooled_prompt_embeds"
+    )
+    negative_prompt_embeds: Array | None = _argument(
+        _text_states, "the same for the negative prompt", recorded=False, needs="negative_pooled_prompt_embeds"
+    )
+    pooled_prompt_embeds: Array | None = _argument(
+        _pooled, "one text embedding for each prompt", recorded=False, needs="prompt_embeds"
+    )
+    negative_pooled_prompt_embeds: Array | None = _argument(
+        _pooled, "the same for the negative prompt", recorded=False, needs="negative_prompt_embeds"
+    )
     output_type: str | None = _argument(_output_type, "pil, np or latent")
     callback_on_step_end: Any = _argument(_callback, "called after each step of the last stage", recorded=False)
     callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
@@ -236,8 +344,16 @@ class Request:
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {each.name: each for each in dataclasses.fields(Request)}
 
 
-def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Limits, what: str) -> Request:
+def resolve(
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    limits: Limits,
+    what: str,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Request:
     """Check ``given`` and fill it up from ``defaults``, whose keys are all that ``what`` takes.
+
+    ``beside`` holds, for an argument, the defaults that are others where it is given.
 
     Raises:
         RequestError: naming the argument, what was given, and what would do.
@@ -246,7 +362,8 @@ def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Limit
         if name not in defaults:
             raise RequestError(_not_taken(name, defaults, what))
     told = {name: value for name, value in given.items() if value is not None}
-    values = {**_applicable(defaults, told), **told}
+    others = {name: value for argument in told for name, value in (beside or {}).get(argument, {}).items()}
+    values = {**_applicable({**defaults, **others}, told), **told}
     checked = {
         name: FIELDS[name].metadata["check"](name, value, limits) for name, value in values.items() if value is not None
     }
@@ -254,13 +371,17 @@ def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], limits: Limit
     _check_together(request, defaults)
     if "seed" in defaults and request.seed is None and request.generator is None:
         request = dataclasses.replace(request, seed=random_seed())
-    return _spread_negative_prompt(request)
+    return _spread_texts(request)
 
 
 def _applicable(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults that hold beside what was told: a picture brings its own size, and only it has a strength."""
-    pointless = ("height", "width") if "image" in told else ("strength",)
-    return {name: value for name, value in defaults.items() if name not in pointless}
+
+    def holds(name: str) -> bool:
+        needs, unless = FIELDS[name].metadata["needs"], FIELDS[name].metadata["unless"]
+        return unless not in told and (needs is None or needs in told)
+
+    return {name: value for name, value in defaults.items() if holds(name)}
 
 
 def _not_taken(name: str, takes: Mapping[str, Any], what: str) -> str:
@@ -283,21 +404,27 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
         raise RequestError(
             f"generator has {len(request.generator)} generators for {request.image_count} pictures; give one for each"
         )
-    if request.strength is not None and "image" in takes and request.image is None:
-        raise RequestError("strength needs an image to start from")
+    for name, each in FIELDS.items():
+        needs = each.metadata["needs"]
+        if needs in takes and getattr(request, name) is not None and getattr(request, needs) is None:
+            raise RequestError(f"{name} needs {needs}: {FIELDS[needs].metadata['about']}")
     if request.image is not None and (request.height is None) != (request.width is None):
         raise RequestError("give both height and width, or neither: the picture then brings its own size")
 
 
-def _spread_negative_prompt(request: Request) -> Request:
-    negative = request.negative_prompt
-    if negative is None or len(negative) == request.prompt_count:
-        return request
-    if len(negative) == 1:
-        return dataclasses.replace(request, negative_prompt=negative * request.prompt_count)
-    raise RequestError(
-        f"negative_prompt has {len(negative)} texts for {request.prompt_count} prompts; give one, or one for each"
-    )
+def _spread_texts(request: Request) -> Request:
+    """One text goes with every prompt."""
+    spread: dict[str, Any] = {}
+    for name, each in FIELDS.items():
+        texts = getattr(request, name)
+        if not each.metadata["each"] or texts is None or len(texts) == request.prompt_count:
+            continue
+        if len(texts) != 1:
+            raise RequestError(
+                f"{name} has {len(texts)} texts for {request.prompt_count} prompts; give one, or one for each"
+            )
+        spread[name] = texts * request.prompt_count
+    return dataclasses.replace(request, **spread)
 
 
 def describe(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from vinograph import Pipeline, RequestError
 from vinograph.families import Drawing, Parts, Step
-from vinograph.families.wuerstchen import FAMILY, _last_steps, _lerp, _nearest_size, resize_bicubic
+from vinograph.families.shared import near_size
+from vinograph.families.wuerstchen import FAMILY, _last_steps, _lerp, resize_bicubic
 from vinograph.noise import TorchNoise
 from vinograph.request import resolve
 from vinograph.text import Tokens
@@ -348,7 +349,7 @@ class TestPictures:
     )
     def test_a_picture_brings_its_own_size(self, picture: tuple[int, int], drawn: tuple[int, int]) -> None:
         """As near to it as the model draws; one larger than the model's native area is scaled down to that."""
-        assert _nearest_size(picture, LIMITS) == drawn
+        assert near_size(picture, LIMITS) == drawn
 
     def test_that_it_was_resized_is_reported(self) -> None:
         _, drawing = draw("encode", image=Image.new("RGB", (300, 150)))

@@ -27,6 +27,7 @@ Session = Callable[[Mapping[str, NDArray[Any]]], dict[str, Array]]
 
 FAMILIES: Mapping[str, str] = {
     "wuerstchen": "vinograph.families.wuerstchen",
+    "sdxl": "vinograph.families.sdxl",
 }
 
 
@@ -87,7 +88,9 @@ class Call:
     """One thing that a family does: the arguments that it takes, with their defaults, and how it is done.
 
     ``positional`` names the arguments that may be given by position. ``components`` are those without which the
-    call can't be made.
+    call can't be made, and ``remedy`` says how a model gets them. ``beside`` holds, for an argument, the defaults
+    that are others where it is given. ``limits`` is what else the arguments' checks go by: ``callback_tensors`` that a
+    callback may ask for, ``times`` (what custom ones are) and ``named_times``.
     """
 
     about: str
@@ -95,6 +98,9 @@ class Call:
     positional: tuple[str, ...]
     run: Callable[[Parts, Request], Steps]
     components: tuple[str, ...] = ()
+    remedy: str = "convert the model again with all of its components"
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,18 @@ from PIL import Image
 
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
-from vinograph.images import psnr, read_picture, resize, to_array, to_pictures
+from vinograph.families.shared import (
+    called_back,
+    first_picture,
+    fit,
+    near_size,
+    note_dropped,
+    note_ignored,
+    shrunk,
+    starting_noise,
+    steps_left,
+)
+from vinograph.images import psnr, read_picture, resize, to_array
 from vinograph.noise import Noise, TorchNoise
 from vinograph.request import Request
 from vinograph.schedulers import WuerstchenSampler, custom_timesteps
@@ -113,11 +124,8 @@ def _times(given: Any, steps: int, sampler: WuerstchenSampler, name: str) -> Arr
 def _tokens(parts: Parts, prefix: str, prompts: Sequence[str], drawing: Drawing) -> Array:
     """Hidden states [prompts, tokens, width] of the text encoder of a stage (``prefix`` is "prior_" or "")."""
     tokens = parts.tokenizers[f"{prefix}tokenizer"](prompts)
-    for dropped in tokens.dropped:
-        warning = f"the text encoder reads {tokens.ids.shape[1]} tokens; cut off: {dropped!r}"
-        if dropped and warning not in drawing.warnings:
-            drawing.warnings.append(warning)
-    encoded = parts.sessions[f"{prefix}text_encoder"]({"input_ids": tokens.ids, "attention_mask": tokens.mask})
+    ids = note_dropped(tokens, drawing)
+    encoded = parts.sessions[f"{prefix}text_encoder"]({"input_ids": ids, "attention_mask": tokens.mask})
     return encoded["hidden_states"]
 
 
@@ -174,17 +182,9 @@ def _denoise(
             fresh = sampling.noise.normal(latents.shape)
             latents = sampling.sampler.step(latents, predicted, now, following, fresh)
         if sampling.callback is not None:
-            latents = _called_back(sampling.callback, index, now, latents)
+            latents = called_back(sampling.callback, index, now, {"latents": latents})["latents"]
         yield Step(stage, index + 1, total, partial(show, clean))
     return latents
-
-
-def _called_back(callback: Callable[..., Any], index: int, now: np.float32, latents: Array) -> Array:
-    """The latents that ``callback`` returns, or those that it was given."""
-    returned = np.asarray((callback(index, now, {"latents": latents}) or {}).get("latents", latents), np.float32)
-    if returned.shape != latents.shape:
-        raise RequestError(f"the callback returned latents of shape {returned.shape}; {latents.shape} are wanted")
-    return returned
 
 
 def _guided_session(session: Callable[..., dict[str, Array]], constant: Mapping[str, Array], scale: float) -> Predict:
@@ -213,7 +213,7 @@ def _prior(parts: Parts, request: Request, sampling: _Sampling, start: Array, ou
 def _decode(parts: Parts, request: Request, sampling: _Sampling, embeddings: Array, out: Drawing) -> Steps:
     """Sample the decoder for ``embeddings`` and turn its latents into pictures."""
     shape = _latent_shape(parts, embeddings)
-    start = _start(request.latents if request.image_embeddings is not None else None, shape, sampling.noise)
+    start = starting_noise(request.latents if request.image_embeddings is not None else None, shape, sampling.noise)
     with out.timed("text"):
         condition = _decoder_text(parts, request, len(embeddings), sampling.guided, out)
     constant = condition.inputs(embeddings, parts, shape[2:], guided=sampling.guided)
@@ -224,7 +224,7 @@ def _decode(parts: Parts, request: Request, sampling: _Sampling, embeddings: Arr
         return out
     with out.timed("vqgan"):
         out.images = _pixels(parts, latents)
-    yield Step("vqgan", 1, 1, partial(_first_picture, out.images))
+    yield Step("vqgan", 1, 1, partial(first_picture, out.images))
     return out
 
 
@@ -235,17 +235,9 @@ def _pixels(parts: Parts, latents: Array) -> Array:
     return np.clip(np.concatenate(decoded), 0, 1).transpose(0, 2, 3, 1)
 
 
-def _first_picture(images: Array) -> Image.Image:
-    return to_pictures(images[:1])[0]
-
-
 def _show_latents(parts: Parts, clean: Array) -> Image.Image:
     """A small picture of the first latents: averaged down to at most 64 in each direction, then decoded."""
-    _, channels, height, width = clean.shape
-    factor = math.ceil(max(height, width) / _PREVIEW_GRID)
-    trimmed = clean[:1, :, : height // factor * factor, : width // factor * factor]
-    small = trimmed.reshape(1, channels, height // factor, factor, width // factor, factor).mean((3, 5))
-    return _first_picture(_pixels(parts, small))
+    return first_picture(_pixels(parts, shrunk(clean, _PREVIEW_GRID)))
 
 
 def _show_embeddings(parts: Parts, request: Request, clean: Array) -> Image.Image:
@@ -292,14 +284,6 @@ def _latent_shape(parts: Parts, embeddings: Array) -> tuple[int, int, int, int]:
     return len(embeddings), parts.config["latent_channels"], height, width
 
 
-def _start(latents: Array | None, shape: tuple[int, ...], noise: Noise) -> Array:
-    if latents is None:
-        return noise.normal(shape)
-    if latents.shape != shape:
-        raise RequestError(f"latents have shape {latents.shape}; this request needs {shape}")
-    return latents
-
-
 def _encode(parts: Parts, picture: Image.Image) -> Array:
     """Image embeddings [1, channels, h, w] of an upright picture whose size the model draws."""
     if "image_encoder" not in parts.sessions:
@@ -312,24 +296,13 @@ def _fit(parts: Parts, request: Request, out: Drawing) -> Image.Image:
     """The request's picture at the size to draw: the one asked for, else the nearest to its own."""
     picture = read_picture(request.image)
     width, height = request.width, request.height
-    if width is None or height is None:
-        width, height = _nearest_size(picture.size, parts.limits)
-    if picture.size != (width, height):
-        out.warnings.append(f"the picture was resized from {picture.width}x{picture.height} to {width}x{height}")
-    return resize(picture, width, height)
-
-
-def _nearest_size(size: tuple[int, int], limits: Mapping[str, Any]) -> tuple[int, int]:
-    """A size that the model draws, near to ``size`` in shape, and in area up to the model's native one."""
-    step, low, high, native = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size", "native_size"))
-    shrink = min(1.0, native / math.sqrt(size[0] * size[1]))
-    width, height = (min(max(round(side * shrink / step) * step, low), high) for side in size)
-    return width, height
+    wanted = near_size(picture.size, parts.limits) if width is None or height is None else (width, height)
+    return fit(picture, wanted, out)
 
 
 def _note_ignored(request: Request, *scales: float, out: Drawing) -> None:
-    if request.negative_prompt is not None and any(request.negative_prompt) and max(scales) <= 1:
-        out.warnings.append("the negative prompt was ignored: it takes a guidance scale above 1")
+    if max(scales) <= 1:
+        note_ignored(request.negative_prompt, out)
 
 
 def _decoder_sampling(parts: Parts, request: Request, times: Any, scale: float, noise: Noise) -> _Sampling:
@@ -348,12 +321,12 @@ def _generate(parts: Parts, request: Request) -> Steps:
     decoder = _decoder_sampling(parts, request, request.decoder_timesteps, decoder_scale, noise)
     if request.image is None:
         shape = _prior_shape(parts, request.image_count, request.height or 0, request.width or 0)
-        start = _start(request.latents, shape, noise)
+        start = starting_noise(request.latents, shape, noise)
     else:
         times = _last_steps(times, request.strength or 0.0)
         with out.timed("image encoder"):
             embeddings = np.repeat(_encode(parts, _fit(parts, request, out)), request.image_count, axis=0)
-        start = _start(request.latents, embeddings.shape, noise)
+        start = starting_noise(request.latents, embeddings.shape, noise)
         start = sampler.add_noise(_to_prior_latents(parts, embeddings), start, times[0])
     prior = _Sampling(sampler, times, prior_scale, request.prior_callback_on_step_end, noise)
     yield from _prior(parts, request, prior, start, out)
@@ -364,13 +337,7 @@ def _generate(parts: Parts, request: Request) -> Steps:
 def _last_steps(times: Array, strength: float) -> Array:
     """The last ``strength`` of the steps between ``times``."""
     total = len(times) - 1
-    kept = int(total * strength)
-    if kept < 1:
-        raise RequestError(
-            f"{total} steps at strength {strength:g} leave none to do; "
-            f"give at least {math.ceil(1 / strength)} steps, or a higher strength"
-        )
-    return times[total - kept :]
+    return times[total - steps_left(total, strength) :]
 
 
 def _prior_alone(parts: Parts, request: Request) -> Steps:
@@ -381,7 +348,7 @@ def _prior_alone(parts: Parts, request: Request) -> Steps:
     times = _times(request.timesteps, request.num_inference_steps or 0, sampler, "timesteps")
     shape = _prior_shape(parts, request.image_count, request.height or 0, request.width or 0)
     sampling = _Sampling(sampler, times, scale, request.callback_on_step_end, noise)
-    return (yield from _prior(parts, request, sampling, _start(request.latents, shape, noise), out))
+    return (yield from _prior(parts, request, sampling, starting_noise(request.latents, shape, noise), out))
 
 
 def _decoder_alone(parts: Parts, request: Request) -> Steps:
@@ -433,6 +400,8 @@ _COMMON: Mapping[str, Any] = {
 }
 _TEXT: Mapping[str, Any] = {"prompt": None, "negative_prompt": None, "latents": None}
 _EMBEDS: Mapping[str, Any] = {"prompt_embeds": None, "negative_prompt_embeds": None}
+_TIMES: Mapping[str, Any] = {"times": "a falling list of times in [0, 1]", "named_times": ("spaced",)}
+_REMEDY = "convert the model again with all of its components (an image encoder comes with --image-encoder FILE)"
 _STAGES = ("decoder", "vqgan", "text_encoder")
 _DRAWING = ("prior", "prior_text", "prior_text_encoder", *_STAGES)
 
@@ -462,6 +431,8 @@ FAMILY = Family(
             positional=("prompt", "height", "width"),
             run=_generate,
             components=_DRAWING,
+            remedy=_REMEDY,
+            limits=_TIMES,
         ),
         "prior": Call(
             about="text to image embeddings",
@@ -478,6 +449,8 @@ FAMILY = Family(
             positional=("prompt", "height", "width", "num_inference_steps"),
             run=_prior_alone,
             components=("prior", "prior_text", "prior_text_encoder"),
+            remedy=_REMEDY,
+            limits=_TIMES,
         ),
         "decoder": Call(
             about="image embeddings to pictures",
@@ -492,6 +465,8 @@ FAMILY = Family(
             positional=("image_embeddings", "prompt", "num_inference_steps"),
             run=_decoder_alone,
             components=_STAGES,
+            remedy=_REMEDY,
+            limits=_TIMES,
         ),
         "encode": Call(
             about="a picture to its image embeddings",
@@ -499,6 +474,7 @@ FAMILY = Family(
             positional=("image",),
             run=_encode_alone,
             components=("image_encoder",),
+            remedy=_REMEDY,
         ),
         "reconstruct": Call(
             about="a picture to its image embeddings and back",
@@ -513,6 +489,8 @@ FAMILY = Family(
             positional=("image",),
             run=_reconstruct,
             components=("image_encoder", *_STAGES),
+            remedy=_REMEDY,
+            limits=_TIMES,
         ),
     },
     options={

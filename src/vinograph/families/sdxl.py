@@ -1,0 +1,424 @@
+"""SDXL (Podell et al., 2023, arXiv 2307.01952) and SDXL-Turbo (Sauer et al., 2023, arXiv 2311.17042).
+
+Two text encoders tell a UNet what to draw; it denoises latents, which a VAE turns into pixels. Shapes are [batch,
+channels, height, width]; a picture of 1024 by 1024 has latents of 4x128x128. What is drawn from the noise, and in
+which order, is as in diffusers' StableDiffusionXLPipeline and its siblings for image to image and for inpainting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vinograph.errors import RequestError
+from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
+from vinograph.families.autoencoder import Autoencoder, Draw, autoencoder
+from vinograph.families.masks import crop_box, filled, pasted, read_mask, to_mask
+from vinograph.families.sdxl_text import TENSORS, Told, told_to_the_unet
+from vinograph.families.shared import (
+    Size,
+    called_back,
+    first_picture,
+    fit,
+    note_ignored,
+    shrunk,
+    starting_noise,
+    steps_left,
+    whole_size,
+)
+from vinograph.images import psnr, read_picture, resize, to_array
+from vinograph.noise import Noise, PerImageNoise
+from vinograph.request import Request
+from vinograph.schedulers import Plan, Sampler, sampler
+from vinograph.schedulers.sampler import State
+
+_PREVIEW_GRID = 32  # latents of a full VAE's preview, at most, in each direction
+
+Blend = Callable[[Array, int], Array]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One request's way through the steps ``begin`` up to ``end`` of ``plan``."""
+
+    parts: Parts
+    request: Request
+    sampler: Sampler
+    plan: Plan
+    begin: int
+    end: int
+    noise: Noise
+    vae: Autoencoder
+
+    @classmethod
+    def of(cls, parts: Parts, request: Request, out: Drawing) -> _Run:
+        """The run that ``request`` asks for; whatever can't be done is refused here, before any work."""
+        chosen = sampler(parts.scheduler)
+        eta = request.eta or 0.0
+        if eta and not chosen.takes_eta:
+            out.warnings.append(f"eta was ignored: {type(chosen).__name__} doesn't take it")
+        for name in ("timesteps", "sigmas"):
+            if isinstance(getattr(request, name), str):
+                raise RequestError(f"{name} is {getattr(request, name)!r}; give a falling list of numbers")
+        plan = chosen.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
+        begin, end = _span(chosen, plan, request)
+        return cls(parts, request, chosen, plan, begin, end, request.noise(), autoencoder(parts, request.vae))
+
+    @property
+    def guided(self) -> bool:
+        """Whether each step is predicted with and without the text. A UNet that is told the scale guides itself."""
+        return (self.request.guidance_scale or 0.0) > 1 and not self.parts.config["time_cond_width"]
+
+    @property
+    def starts_noisy(self) -> bool:
+        """Whether noise is added to the image; one with denoising behind it has its own."""
+        return self.request.denoising_start is None
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Of the latents of all pictures."""
+        factor = self.parts.config["vae_scale_factor"]
+        return self.request.image_count, self.parts.config["latent_channels"], height // factor, width // factor
+
+
+def _span(chosen: Sampler, plan: Plan, request: Request) -> tuple[int, int]:
+    """The first of the plan's steps that is done, and the one before which to stop."""
+    train, total = chosen.num_train_timesteps, len(plan.timesteps)
+    begin, end = 0, total
+    first, last = request.denoising_start, request.denoising_end
+    if first is not None and last is not None and first >= last:
+        raise RequestError(f"denoising_start is {first:g} and denoising_end {last:g}; start below the end")
+    if first is not None:
+        begin = total - int((plan.timesteps < round(train - first * train)).sum())
+    elif request.strength is not None:
+        begin = plan.count - min(steps_left(plan.count, request.strength), plan.count)
+    if last is not None:
+        end = begin + int((plan.timesteps[begin:] >= round(train - last * train)).sum())
+    if begin >= end:
+        raise RequestError(
+            f"{plan.count} steps leave none between denoising_start and denoising_end; give more steps, or a wider span"
+        )
+    return begin, end
+
+
+def _denoise(run: _Run, latents: Array, told: Told, blend: Blend | None, out: Drawing) -> Generator[Step, None, Array]:
+    """Sample from ``latents``. ``blend`` puts back, after each step, what is to be kept of a picture."""
+    request, before = run.request, None
+    total = run.end - run.begin
+    for index in range(run.begin, run.end):
+        with out.timed("unet"):
+            predicted = _predict(run, index, latents, told)
+            state = State(run.plan, index, latents, predicted, run.noise.normal, before)
+            stepped = run.sampler.step(state)
+            latents, before = stepped.sample, stepped.clean
+            if blend is not None:
+                latents = blend(latents, index)
+        if request.callback_on_step_end is not None:
+            names = request.callback_on_step_end_tensor_inputs or ("latents",)
+            there = {"latents": latents, **told.tensors}
+            returned = called_back(
+                request.callback_on_step_end,
+                index - run.begin,
+                run.plan.timesteps[index],
+                {name: there[name] for name in names},
+            )
+            latents, told = returned.pop("latents", latents), told.changed(returned)
+        yield Step("unet", index - run.begin + 1, total, partial(_preview, run, before))
+    return latents
+
+
+def _predict(run: _Run, index: int, latents: Array, told: Told) -> Array:
+    """What the UNet predicts, under classifier-free guidance (arXiv 2207.12598) where that is on."""
+    batch = np.concatenate([latents, latents]) if run.guided else latents
+    inputs = {
+        "sample": run.sampler.scale_input(run.plan, index, batch),
+        "timestep": np.full(len(batch), run.plan.timesteps[index], np.float32),
+        **told.inputs,
+    }
+    predicted = run.parts.sessions["unet"](inputs)["out_sample"]
+    if not run.guided:
+        return predicted
+    without, with_text = np.split(predicted, 2)
+    guided = without + np.float32(run.request.guidance_scale or 0.0) * (with_text - without)
+    share = run.request.guidance_rescale or 0.0
+    return _rescaled(guided, with_text, share) if share > 0 else guided
+
+
+def _rescaled(guided: Array, with_text: Array, share: float) -> Array:
+    """``guided``, ``share`` of it brought to the deviation of ``with_text`` (arXiv 2305.08891, equations 15 and 16)."""
+    deviations = [each.std(axis=(1, 2, 3), keepdims=True, ddof=1) for each in (with_text, guided)]
+    plain = guided * (deviations[0] / deviations[1])
+    return np.asarray(np.float32(share) * plain + np.float32(1 - share) * guided, np.float32)
+
+
+def _preview(run: _Run, clean: Array) -> Image.Image:
+    """The first of ``clean``: by the tiny VAE where there is one, else small."""
+    if "tiny_vae_decoder" in run.parts.sessions:
+        return first_picture(autoencoder(run.parts, "tiny").decode(clean[:1]))
+    return first_picture(run.vae.decode(shrunk(clean, _PREVIEW_GRID)))
+
+
+@dataclass(frozen=True)
+class _Original:
+    """What a request starts from, at the ``size`` (height, width) to draw.
+
+    ``picture`` [1, 3, height, width] in [0, 1], or, where the request's image is that already, ``latents``. ``mask``
+    [1, 1, h, w] is 1 where to draw anew. ``paste`` puts what was drawn into the whole picture that it is a part of.
+    """
+
+    size: tuple[int, int]
+    picture: Array | None = None
+    latents: Array | None = None
+    mask: Array | None = None
+    paste: Callable[[Array], Array] | None = None
+
+
+def _original(parts: Parts, request: Request, out: Drawing) -> _Original | None:
+    """The request's image and mask, if it has them, upright and at a size that the model draws."""
+    if request.image is None:
+        return None
+    if isinstance(request.image, np.ndarray) and request.image.ndim == 4:
+        return _original_latents(parts, request)
+    picture = read_picture(request.image)
+    if request.padding_mask_crop is not None:
+        return _cropped(parts, request, picture)
+    width, height = _asked(request) or whole_size(picture.size, parts.limits)
+    mask = _mask(parts, request, (width, height))
+    return _Original((height, width), picture=to_array(fit(picture, (width, height), out)), mask=mask)
+
+
+def _original_latents(parts: Parts, request: Request) -> _Original:
+    """The image is latents, as ``output_type="latent"`` gives them."""
+    latents, factor = np.asarray(request.image, np.float32), parts.config["vae_scale_factor"]
+    channels, count = parts.config["latent_channels"], request.image_count
+    if latents.shape[1] != channels or count % len(latents) or not np.all(np.isfinite(latents)):
+        raise RequestError(
+            f"image is an array of shape {latents.shape}; latents are [{count}, {channels}, height, width]"
+        )
+    size = latents.shape[2] * factor, latents.shape[3] * factor
+    if request.padding_mask_crop is not None or (request.height, request.width) not in ((None, None), size):
+        raise RequestError(f"an image of latents is drawn at its own size, {size[1]}x{size[0]}, without a crop")
+    return _Original(size, latents=latents, mask=_mask(parts, request, (size[1], size[0])))
+
+
+def _mask(parts: Parts, request: Request, size: Size) -> Array | None:
+    """The request's mask for latents of a picture of ``size``, width and height: every so many pixels' value."""
+    if request.mask_image is None:
+        return None
+    factor = parts.config["vae_scale_factor"]
+    return to_mask(resize(read_mask(request.mask_image), *size))[:, :, ::factor, ::factor]
+
+
+def _cropped(parts: Parts, request: Request, picture: Image.Image) -> _Original:
+    """The surroundings of the mask alone, at full size, as diffusers' padding_mask_crop has it."""
+    mask, factor = read_mask(request.mask_image), parts.config["vae_scale_factor"]
+    if mask.size != picture.size:
+        raise RequestError(
+            f"mask_image is {mask.width}x{mask.height} and image {picture.width}x{picture.height}; "
+            "with padding_mask_crop they have to be of one size"
+        )
+    width, height = _asked(request) or (parts.limits["native_size"],) * 2
+    box = crop_box(mask, (width, height), request.padding_mask_crop or 0)
+    part = to_array(filled(picture.crop(box), width, height))
+    drawn = to_mask(filled(mask.crop(box), width, height))[:, :, ::factor, ::factor]
+    return _Original((height, width), picture=part, mask=drawn, paste=partial(pasted, picture, mask, box))
+
+
+def _begin(run: _Run, original: _Original) -> tuple[Array, Blend | None]:
+    """The latents to start from, and what puts back, after each step, what a mask keeps.
+
+    Noise is drawn in diffusers' order: for the VAE's distribution, for the start, and in inpainting once more for the
+    masked picture, which only UNets with an input for it would see.
+    """
+    clean, shape = _encoded(run, original), run.latent_shape(*original.size)
+    clean = np.tile(clean, (shape[0] // len(clean), 1, 1, 1))
+    if original.mask is None:
+        if run.request.latents is not None:
+            return starting_noise(run.request.latents, shape, run.noise), None
+        if not run.starts_noisy:
+            return clean, None
+        return run.sampler.add_noise(run.plan, run.begin, clean, run.noise.normal(shape)), None
+    given = run.request.latents if run.starts_noisy else None
+    noise = starting_noise(given, shape, run.noise)
+    if not run.starts_noisy:
+        latents = clean
+    elif given is not None or run.request.strength == 1:
+        latents = noise * np.float32(run.plan.initial_sigma)
+    else:
+        latents = run.sampler.add_noise(run.plan, run.begin, clean, noise)
+    if original.picture is not None and run.vae.draws:
+        _drawn_for_the_vae(run, inpainting=True)((1, *shape[1:]))
+    return latents, partial(_put_back, run, clean, noise, original.mask)
+
+
+def _put_back(run: _Run, clean: Array, noise: Array, mask: Array, latents: Array, index: int) -> Array:
+    """``latents`` after step ``index`` where the ``mask`` is 1; elsewhere the picture, as noisy as they are."""
+    kept = clean if index + 1 == run.end else run.sampler.add_noise(run.plan, index + 1, clean, noise)
+    return np.asarray((1 - mask) * kept + mask * latents, np.float32)
+
+
+def _encoded(run: _Run, original: _Original) -> Array:
+    if original.picture is None:
+        assert original.latents is not None
+        return original.latents
+    return run.vae.encode(original.picture, _drawn_for_the_vae(run, inpainting=original.mask is not None))
+
+
+def _drawn_for_the_vae(run: _Run, *, inpainting: bool) -> Draw:
+    """Noise for the VAE's distribution: one draw for all pictures, or one for each from its own source.
+
+    Of a list of generators, diffusers' inpainting takes the first alone. Pictures drawn by ``seed`` don't depend on
+    each other.
+    """
+    request, noise = run.request, run.noise
+    each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not inpainting)
+    if not each:
+        return noise.first.normal
+    return lambda shape: noise.normal((request.image_count, *shape[1:]))
+
+
+def _generate(parts: Parts, request: Request) -> Steps:
+    """Text to image; image to image where the request has a picture, and inpainting where it has a mask, too."""
+    out = Drawing()
+    run = _Run.of(parts, request, out)
+    original = _original(parts, request, out)
+    if parts.config["time_cond_width"]:
+        note_ignored(request.negative_prompt, out, "this model is told the guidance scale and guides itself")
+    elif not run.guided:
+        note_ignored(request.negative_prompt, out)
+    size = (request.height or 0, request.width or 0) if original is None else original.size
+    with out.timed("text"):
+        told = told_to_the_unet(parts, request, size, run.guided, out)
+    yield Step("text", 1, 1)
+    blend = None
+    if original is None:
+        latents = starting_noise(request.latents, run.latent_shape(*size), run.noise)
+        latents = latents * np.float32(run.plan.initial_sigma)
+    else:
+        with out.timed("vae encoder"):
+            latents, blend = _begin(run, original)
+        yield Step("vae encoder", 1, 1)
+    latents = yield from _denoise(run, latents, told, blend, out)
+    if request.output_type == "latent":
+        out.latents = latents
+        return out
+    with out.timed("vae"):
+        out.images = run.vae.decode(latents)
+        if original is not None and original.paste is not None:
+            out.images = original.paste(out.images)
+    yield Step("vae", 1, 1, partial(first_picture, out.images))
+    return out
+
+
+def _encode_alone(parts: Parts, request: Request) -> Steps:
+    """A picture to its latents: the mean of what the VAE makes of it."""
+    out = Drawing()
+    original, vae = _picture(parts, request, out), autoencoder(parts, request.vae)
+    with out.timed("vae encoder"):
+        out.latents = vae.encode(original)
+    yield Step("vae encoder", 1, 1)
+    return out
+
+
+def _reconstruct(parts: Parts, request: Request) -> Steps:
+    """A picture to its latents and back."""
+    out = Drawing()
+    original, vae = _picture(parts, request, out), autoencoder(parts, request.vae)
+    with out.timed("vae encoder"):
+        latents = vae.encode(original)
+    yield Step("vae encoder", 1, 1)
+    with out.timed("vae"):
+        out.images = vae.decode(latents)
+    out.report["psnr"] = psnr(out.images, original.transpose(0, 2, 3, 1))
+    out.report["spatial_compression"] = original.shape[2] / latents.shape[2]
+    out.report["values_compression"] = original.size / latents.size
+    yield Step("vae", 1, 1, partial(first_picture, out.images))
+    return out
+
+
+def _picture(parts: Parts, request: Request, out: Drawing) -> Array:
+    """The request's image [1, 3, height, width] in [0, 1], at a size that the model draws."""
+    picture = read_picture(request.image)
+    return to_array(fit(picture, _asked(request) or whole_size(picture.size, parts.limits), out))
+
+
+def _asked(request: Request) -> Size | None:
+    """The width and height that were asked for."""
+    return None if request.width is None or request.height is None else (request.width, request.height)
+
+
+_SOURCE: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
+_TIMES = "a falling list of numbers"
+_EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
+
+FAMILY = Family(
+    name="sdxl",
+    title="SDXL",
+    calls={
+        "generate": Call(
+            about="text to image; with image=, image to image; with mask_image= too, inpainting",
+            takes={
+                **dict.fromkeys(("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"), None),
+                "height": 1024,
+                "width": 1024,
+                "num_inference_steps": 50,
+                **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end"), None),
+                "guidance_scale": 5.0,
+                "guidance_rescale": 0.0,
+                "num_images_per_prompt": 1,
+                "eta": 0.0,
+                **dict.fromkeys(("seed", "generator", "latents", *_EMBEDDINGS, *_SIZES, "clip_skip"), None),
+                "crops_coords_top_left": (0, 0),
+                "negative_crops_coords_top_left": (0, 0),
+                "image": None,
+                "mask_image": None,
+                "padding_mask_crop": None,
+                "strength": 0.3,
+                "vae": None,
+                "output_type": "pil",
+                "callback_on_step_end": None,
+                "callback_on_step_end_tensor_inputs": None,
+            },
+            positional=("prompt", "prompt_2", "height", "width", "num_inference_steps"),
+            run=_generate,
+            components=("text_encoder", "text_encoder_2", "unet"),
+            beside={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
+            limits={"callback_tensors": ("latents", *TENSORS), "times": _TIMES},
+        ),
+        "encode": Call(
+            about="a picture to its latents",
+            takes=_SOURCE,
+            positional=("image",),
+            run=_encode_alone,
+        ),
+        "reconstruct": Call(
+            about="a picture to its latents and back",
+            takes={**_SOURCE, "output_type": "pil"},
+            positional=("image",),
+            run=_reconstruct,
+        ),
+    },
+    options={
+        "steps": "num_inference_steps",
+        "guidance_scale": "guidance_scale",
+        "mask": "mask_image",
+        "vae": "vae",
+    },
+    config=(
+        "latent_channels",
+        "vae_scale_factor",
+        "vae_scaling_factor",
+        "vae_latents_mean",
+        "vae_latents_std",
+        "tiny_vae_scaling_factor",
+        "text_widths",
+        "pooled_width",
+        "force_zeros_for_empty_prompt",
+        "time_cond_width",
+    ),
+)
