@@ -38,6 +38,11 @@ def caption(scene: Scene, rng: random.Random, drop: float = 0.0) -> str:
 
     Colour and count are left unsaid half as often. The kind always is said.
     """
+    return caption_and_said(scene, rng, drop)[0]
+
+
+def caption_and_said(scene: Scene, rng: random.Random, drop: float = 0.0) -> tuple[str, frozenset[str]]:
+    """A caption, and the names of the attributes that it tells."""
     said = {"kind"}
     for name in ATTRIBUTES:
         chance = drop / 2 if name in ("colour", "count") else drop
@@ -46,7 +51,7 @@ def caption(scene: Scene, rng: random.Random, drop: float = 0.0) -> str:
     while True:
         text = _sentence(scene, said, rng)
         if len(pieces(text)) <= LONGEST:
-            return text
+            return text, frozenset(said)
 
 
 def full_caption(scene: Scene, rng: random.Random) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -33,32 +34,59 @@ _JITTER: Final = {1: 4, 2: 3, 3: 2}
 _SAND: Final[Colour] = (246, 220, 158)
 
 
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What a description leaves open: sides, shifts in pixels, and which of several drawings is taken.
+
+    All values of a field are as likely. Scenes of as many subjects that share a seed share all of it.
+    """
+
+    side: int
+    rise: int
+    drift: int
+    preset: int
+    lay: int
+    with_extra: bool
+    level: int
+    size: int
+    across: int
+    down: int
+
+    @classmethod
+    def of(cls, seed: int, count: int) -> Chance:
+        """What ``seed`` chooses for a scene of ``count`` subjects. ``across`` spreads less the more there are."""
+        rng = random.Random(seed)
+        side, rise, drift = rng.randrange(2), rng.choice((-4, 0, 4)), rng.randint(-5, 5)
+        preset, lay, with_extra = rng.randrange(backdrop.PRESETS), rng.randrange(backdrop.PRESETS), rng.random() < 0.4
+        level, size = rng.randint(-3, 3), rng.choice(range(len(_SIZES[count])))
+        jitter = _JITTER[count]
+        return cls(
+            side, rise, drift, preset, lay, with_extra, level, size, rng.randint(-jitter, jitter), rng.randint(-4, 4)
+        )
+
+
 def render(scene: Scene, seed: int) -> NDArray[np.uint8]:
     """The picture of a scene, uint8 [256, 256, 3]. The seed chooses what the description leaves open."""
-    rng = random.Random(seed)
-    side, rise, drift = rng.randrange(2), rng.choice((-4, 0, 4)), rng.randint(-5, 5)
-    preset, lay, with_extra = rng.randrange(backdrop.PRESETS), rng.randrange(backdrop.PRESETS), rng.random() < 0.4
-    level, size = rng.randint(-3, 3), rng.choice(_SIZES[scene.count])
-    size = size * _STRETCH[scene.kind][scene.count > 1] // 100
-    jitter = _JITTER[scene.count]
-    dx, dy = rng.randint(-jitter, jitter), rng.randint(-4, 4)
+    chance = Chance.of(seed, scene.count)
+    side, preset, level = chance.side, chance.preset, chance.level
+    size = _SIZES[scene.count][chance.size] * _STRETCH[scene.kind][scene.count > 1] // 100
 
-    rgb = backdrop.sky_page(scene.sky, side, rise, preset if scene.sky == "night" else 0).copy()
+    rgb = backdrop.sky_page(scene.sky, side, chance.rise, preset if scene.sky == "night" else 0).copy()
     cloud = backdrop.clouds(scene.sky, preset)
     if cloud is not None:
-        _over(rgb, cloud, drift, 0)
-    ground = backdrop.ground_page(scene.ground, scene.sky, side if scene.ground == "sea" else 0, lay)
-    if with_extra and scene.ground == "sea":
+        _over(rgb, cloud, chance.drift, 0)
+    ground = backdrop.ground_page(scene.ground, scene.sky, side if scene.ground == "sea" else 0, chance.lay)
+    if chance.with_extra and scene.ground == "sea":
         _extra(rgb, scene, side, level)
     _over(rgb, ground, 0, level)
-    if with_extra and scene.ground != "sea":
+    if chance.with_extra and scene.ground != "sea":
         _extra(rgb, scene, side, level)
 
     step = _SPACING[scene.count]
     shift = {"left": -1, "middle": 0, "right": 1}[scene.place] * _SHIFT[scene.count]
     for i in range(scene.count):
-        x = SIZE // 2 + shift + dx + (2 * i - scene.count + 1) * step // 2
-        _place(rgb, scene, x, _BASE[scene.count] + dy, size)
+        x = SIZE // 2 + shift + chance.across + (2 * i - scene.count + 1) * step // 2
+        _place(rgb, scene, x, _BASE[scene.count] + chance.down, size)
     picture: NDArray[np.uint8] = np.floor(np.clip(rgb, 0.0, 255.0) + 0.5).astype(np.uint8)
     return picture
 

@@ -29,9 +29,9 @@ from training.common import (
     restore,
     save,
 )
+from training.scenes import Scenes, as_pictures
 from training.world import ATTRIBUTES
 from training.wuerstchen.config import image_encoder
-from training.wuerstchen.data import Scenes, as_pictures
 from training.wuerstchen.stage_a import edges
 from vinograph.modules import ImageEncoder
 from vinograph.modules.blocks import ResidualBlock
@@ -96,11 +96,16 @@ class Reader(nn.Module):
         return logits
 
 
-def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy [n], summed over the attributes."""
+def attribute_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy [n, attributes]."""
     parts = torch.split(logits.float(), CLASSES, dim=1)
     losses = [F.cross_entropy(part, labels[:, i], reduction="none") for i, part in enumerate(parts)]
-    return torch.stack(losses).sum(dim=0)
+    return torch.stack(losses, dim=1)
+
+
+def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy [n], summed over the attributes."""
+    return attribute_losses(logits, labels).sum(dim=1)
 
 
 def attributes_right(logits: Tensor, labels: Tensor) -> Tensor:

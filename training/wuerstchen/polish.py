@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.captions import hidden_states, load_captions, load_tokenizer, text_encoder
 from training.common import (
     Budget,
     Ema,
@@ -27,9 +28,8 @@ from training.common import (
     restore,
     save,
 )
-from training.wuerstchen.captions import hidden_states, load_captions, load_tokenizer, text_encoder
+from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import DECODER_TEXT, stage_a, stage_b
-from training.wuerstchen.data import Scenes, as_pictures
 from training.wuerstchen.diffusion import sample
 from training.wuerstchen.stage_a import picture_loss, psnr, train_with_fast_padding
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextModel
 
 from training import tokenizer
+from training.captions import load_tokenizer, text_encoder
 from training.common import load
-from training.wuerstchen.captions import load_tokenizer, text_encoder
+from training.layout import VERSION, write_card, write_json, write_model
 from training.wuerstchen.config import DECODER_TEXT, IMAGE_ENCODER, PRIOR_TEXT, STAGE_A, STAGE_B, STAGE_C
 from training.wuerstchen.stage_b import for_embeddings
 
-_VERSION = "0.36.0"
-_LICENCE = Path(__file__).parents[2] / "LICENSE"
 _LIBRARY = "wuerstchen"
 _WEIGHTS = "diffusion_pytorch_model"
 _INDEX: Mapping[str, Any] = {
     "_class_name": "WuerstchenCombinedPipeline",
-    "_diffusers_version": _VERSION,
+    "_diffusers_version": VERSION,
     "decoder": [_LIBRARY, "WuerstchenDiffNeXt"],
     "prior_prior": [_LIBRARY, "WuerstchenPrior"],
     "prior_scheduler": ["diffusers", "DDPMWuerstchenScheduler"],
@@ -38,7 +33,7 @@ _INDEX: Mapping[str, Any] = {
 }
 _SCHEDULER: Mapping[str, Any] = {
     "_class_name": "DDPMWuerstchenScheduler",
-    "_diffusers_version": _VERSION,
+    "_diffusers_version": VERSION,
     "s": 0.008,
     "scaler": 1.0,
 }
@@ -83,35 +78,19 @@ def publish(work: Path, out: Path) -> None:
     polished = work / "polish.pt"
     state_a = load(polished if polished.exists() else work / "stage_a.pt")["model"]
     config_a = {**STAGE_A, "scale_factor": float(state_b["scale"])}
-    _write(out / "vqgan", _WEIGHTS, {"_class_name": "PaellaVQModel", **config_a}, state_a)
-    _write(
+    write_model(out / "vqgan", _WEIGHTS, {"_class_name": "PaellaVQModel", **config_a}, state_a)
+    write_model(
         out / "decoder", _WEIGHTS, {"_class_name": "WuerstchenDiffNeXt", **STAGE_B}, for_embeddings(state_b["stage"])
     )
-    _write(out / "prior_prior", _WEIGHTS, {"_class_name": "WuerstchenPrior", **STAGE_C}, state_c["stage"])
-    _write(out / "image_encoder", "model", IMAGE_ENCODER, load(work / "image_encoder.pt")["encoder"])
+    write_model(out / "prior_prior", _WEIGHTS, {"_class_name": "WuerstchenPrior", **STAGE_C}, state_c["stage"])
+    write_model(out / "image_encoder", "model", IMAGE_ENCODER, load(work / "image_encoder.pt")["encoder"])
     for prefix, sizes, state in (("prior_", PRIOR_TEXT, state_c["text"]), ("", DECODER_TEXT, state_b["text"])):
         encoder: CLIPTextModel = text_encoder(load_tokenizer(work), **sizes)
         encoder.load_state_dict(state)
         nn.Module.half(encoder)
         encoder.save_pretrained(out / f"{prefix}text_encoder")
         tokenizer.write(out / f"{prefix}tokenizer")
-        _write_json(out / f"{prefix}scheduler" / "scheduler_config.json", _SCHEDULER)
-    _write_json(out / "model_index.json", _INDEX)
-    _write_json(out / "vinograph.json", SETTINGS)
-    (out / "README.md").write_text(_CARD, encoding="utf-8")
-    shutil.copyfile(_LICENCE, out / "LICENSE")
-
-
-def _write(folder: Path, name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", config)
-    halves = {
-        key: (value.half() if value.is_floating_point() else value).contiguous(memory_format=torch.contiguous_format)
-        for key, value in state.items()
-    }
-    save_file(halves, folder / f"{name}.safetensors", metadata={"format": "pt"})
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        write_json(out / f"{prefix}scheduler" / "scheduler_config.json", _SCHEDULER)
+    write_json(out / "model_index.json", _INDEX)
+    write_json(out / "vinograph.json", SETTINGS)
+    write_card(out, _CARD)

@@ -22,8 +22,8 @@ from training.common import (
     restore,
     save,
 )
+from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import stage_a
-from training.wuerstchen.data import Scenes, as_pictures
 from vinograph.modules import StageA
 from vinograph.modules.stage_a import MixingBlock
 

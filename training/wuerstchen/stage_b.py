@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.captions import hidden_states, load_captions, load_tokenizer, text_encoder
 from training.common import (
     Budget,
     Ema,
@@ -30,9 +31,8 @@ from training.common import (
     restore,
     save,
 )
-from training.wuerstchen.captions import hidden_states, load_captions, load_tokenizer, text_encoder
+from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import DECODER_TEXT, EMBEDDING_SCALE, stage_a, stage_b
-from training.wuerstchen.data import Scenes, as_pictures
 from training.wuerstchen.diffusion import loss_weight, noised
 
 BATCH = 16

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.captions import hidden_states, load_captions, load_tokenizer, text_encoder
 from training.common import (
     Budget,
     Ema,
@@ -25,9 +26,8 @@ from training.common import (
     restore,
     save,
 )
-from training.wuerstchen.captions import hidden_states, load_captions, load_tokenizer, text_encoder
+from training.scenes import Scenes
 from training.wuerstchen.config import PRIOR_TEXT, stage_c
-from training.wuerstchen.data import Scenes
 from training.wuerstchen.diffusion import loss_weight, noised
 from training.wuerstchen.image_encoder import Reader, attribute_loss
 

@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from training import tokenizer as recipe
 from training.common import load, save
-from training.world import Scene, caption
+from training.world import ATTRIBUTES, Scene, caption_and_said
 
 PER_SCENE = 6
 DROP = 0.3
@@ -24,10 +24,14 @@ DROP = 0.3
 
 @dataclass(frozen=True)
 class Captions:
-    """Token ids and masks [scenes, PER_SCENE, length], and those of the empty caption [length]."""
+    """Token ids and masks [scenes, PER_SCENE, length], those of the empty caption [length], and what each caption says.
+
+    ``said`` is [scenes, PER_SCENE, attributes].
+    """
 
     ids: Tensor
     mask: Tensor
+    said: Tensor
     empty_ids: Tensor
     empty_mask: Tensor
 
@@ -70,22 +74,23 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def load_captions(labels: NDArray[np.int64], work: Path) -> Captions:
-    """PER_SCENE captions of every scene, half of them with things left unsaid; kept in ``work/captions.pt``."""
-    path, tokenizer = work / "captions.pt", load_tokenizer(work)
+def load_captions(labels: NDArray[np.int64], work: Path, name: str = "captions") -> Captions:
+    """PER_SCENE captions of every scene, half of them with things left unsaid; kept in ``work/<name>.pt``."""
+    path, tokenizer = work / f"{name}.pt", load_tokenizer(work)
     if not path.exists():
         rng = random.Random(0)
-        texts = [
-            caption(Scene.from_labels(tuple(int(i) for i in row)), rng, drop=0.0 if which % 2 else DROP)
+        told = [
+            caption_and_said(Scene.from_labels(tuple(int(i) for i in row)), rng, drop=0.0 if which % 2 else DROP)
             for row in labels
             for which in range(PER_SCENE)
         ]
-        ids, mask = encode(texts, tokenizer)
-        shape = (len(labels), PER_SCENE, recipe.LENGTH)
-        save(path, {"ids": ids.view(shape), "mask": mask.view(shape)})
+        ids, mask = encode([text for text, _ in told], tokenizer)
+        said = torch.tensor([[attribute in names for attribute in ATTRIBUTES] for _, names in told])
+        shape = (len(labels), PER_SCENE, -1)
+        save(path, {"ids": ids.view(shape), "mask": mask.view(shape), "said": said.view(shape)})
     kept = load(path)
     empty_ids, empty_mask = encode([""], tokenizer)
-    return Captions(kept["ids"], kept["mask"], empty_ids[0], empty_mask[0])
+    return Captions(kept["ids"], kept["mask"], kept["said"], empty_ids[0], empty_mask[0])
 
 
 def text_encoder(tokenizer: Tokenizer, width: int, layers: int, heads: int) -> CLIPTextModel:
