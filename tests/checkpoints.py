@@ -424,7 +424,7 @@ def _calm_sdxl(models: SdxlModels) -> None:
     models.vae.get_parameter("decoder.conv_out.weight").mul_(0.3)
     models.vae.get_parameter("decoder.conv_out.bias").mul_(0.5)
     last = len(models.tiny_vae.decoder.layers) - 1
-    models.tiny_vae.get_parameter(f"decoder.layers.{last}.weight").mul_(0.6)
+    models.tiny_vae.get_parameter(f"decoder.layers.{last}.weight").mul_(0.35)
     models.tiny_vae.get_parameter(f"decoder.layers.{last}.bias").mul_(0.1).add_(0.5)
 
 

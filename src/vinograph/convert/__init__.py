@@ -24,7 +24,9 @@ from vinograph.errors import ModelError, RequestError, ResourceError
 
 Progress = Callable[[str, int, int], None]
 
-FAMILIES: Mapping[str, str] = MappingProxyType({"wuerstchen": "vinograph.convert.wuerstchen"})
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {"wuerstchen": "vinograph.convert.wuerstchen", "sdxl": "vinograph.convert.sdxl"}
+)
 WEIGHTS = ("f16", "f32")
 
 _EXTRA = ("torch", "transformers")
@@ -154,6 +156,6 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 _NO_MEMORY = (
-    "not enough memory for the conversion: it holds the largest component in f32, four bytes for each parameter "
-    "(4.2 GB for a published Würstchen decoder), and half as much again"
+    "not enough memory for the conversion: it holds the largest component, for Würstchen in f32 and half as much again "
+    "(6.3 GB for the published decoder), for SDXL as it is stored (6 GB for the published UNet)"
 )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vinograph.convert.layers import Conv2d, Linear
-from vinograph.convert.network_config import read_config
+from vinograph.convert.network_config import check_unshifted, read_config
 from vinograph.convert.residual import Downsample, ResidualBlock, Upsample
 
 STREAM_SCALE = 2.0**-6
@@ -41,8 +41,9 @@ class AutoencoderConfig:
         latent_channels: channels of the latents.
         use_quant_conv, use_post_quant_conv: whether a 1×1 convolution ends the encoder and starts the decoder.
         mid_block_add_attention: whether the coarsest level has attention.
-        scaling_factor, shift_factor: latents are (drawn / scaling_factor) + shift_factor.
-        latents_mean, latents_std: of each channel, in place of the shift, where the model has them.
+        scaling_factor: latents are what is drawn, divided by it.
+        shift_factor: nothing; other families have one, which is refused here.
+        latents_mean, latents_std: of each channel of the latents, where the model has them.
     """
 
     block_out_channels: tuple[int, ...]
@@ -69,6 +70,7 @@ class AutoencoderConfig:
             for kind in types:
                 if kind != known:
                     raise ValueError(f"{name} has {kind!r}; known is {known}")
+        check_unshifted(self.shift_factor)
         for name, values in (("latents_mean", self.latents_mean), ("latents_std", self.latents_std)):
             if values is not None and len(values) != self.latent_channels:
                 raise ValueError(f"{name} has {len(values)} numbers for {self.latent_channels} channels")

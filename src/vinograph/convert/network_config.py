@@ -58,5 +58,15 @@ def broadcast(name: str, value: Value | tuple[Value, ...], count: int) -> tuple[
     return value
 
 
+def check_unshifted(shift_factor: float | None) -> None:
+    """Refuse an autoencoder whose latents have an offset.
+
+    Raises:
+        ValueError: they have.
+    """
+    if shift_factor:
+        raise ValueError(f"shift_factor is {shift_factor}; Vinograph computes latents without an offset")
+
+
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(each) for each in value) if isinstance(value, list) else value

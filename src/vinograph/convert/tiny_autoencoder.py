@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vinograph.convert.layers import Conv2d
-from vinograph.convert.network_config import read_config
+from vinograph.convert.network_config import check_unshifted, read_config
 
 _SOFT_LIMIT = 3.0
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
@@ -34,7 +34,8 @@ class TinyAutoencoderConfig:
         encoder_block_out_channels, decoder_block_out_channels: channels of each stage, in order of execution.
         num_encoder_blocks, num_decoder_blocks: residual blocks of each stage.
         upsampling_scaling_factor: the decoder's, between stages.
-        scaling_factor, shift_factor: latents are (drawn / scaling_factor) + shift_factor.
+        scaling_factor: latents are what is drawn, divided by it.
+        shift_factor: nothing; other families have one, which is refused here.
     """
 
     encoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
@@ -45,11 +46,12 @@ class TinyAutoencoderConfig:
     latent_channels: int = 4
     upsampling_scaling_factor: int = 2
     scaling_factor: float = 1.0
-    shift_factor: float = 0.0
+    shift_factor: float | None = None
 
     def __post_init__(self) -> None:
         if self.act_fn not in _ACTIVATIONS:
             raise ValueError(f"act_fn is {self.act_fn!r}; known are {', '.join(_ACTIVATIONS)}")
+        check_unshifted(self.shift_factor)
         for half in ("encoder", "decoder"):
             widths, blocks = getattr(self, f"{half}_block_out_channels"), getattr(self, f"num_{half}_blocks")
             if len(widths) != len(blocks):
