@@ -1,15 +1,19 @@
 """Does a picture-book model draw what it was asked? The figures and the sheets of docs/storybook.md.
 
     python benchmarks/adherence.py storybook-wuerstchen --prompts 500 [--precision f32] [--sheets docs/pictures]
+    python benchmarks/adherence.py storybook-sdxl --prompts 500 --changes 200 [--option num_inference_steps=4]
 
 *Mean* is the share of asked attributes that the probe finds, *whole* the share of prompts with every one of them. The
 prompts describe scenes whose combination of attributes no model was trained on. Reconstructions are of rendered
-scenes that no model has seen.
+scenes that no model has seen. Changes are image to image: such a scene, and a prompt that asks for another sky, another
+colour, or both; *changed* is the share of attributes that became what the prompt asks for, *kept* that of the others
+that stayed as they were.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import time
@@ -66,7 +70,8 @@ def measure_reconstruction(pipe: Pipeline, count: int) -> tuple[dict[str, Any], 
     for index in range(count):
         scene = sample(rng, "heldout")
         original = render(scene, 900_000 + index)
-        result = pipe.reconstruct(original, seed=index, output_type="np")
+        seed = {"seed": index} if "seed" in pipe.calls["reconstruct"].takes else {}
+        result = pipe.reconstruct(original, output_type="np", **seed)
         again = (np.asarray(result.images[0]) * 255).round().astype(np.uint8)
         decibels.append(psnr(original / 255, again / 255))
         kept.append(again)
@@ -77,20 +82,77 @@ def measure_reconstruction(pipe: Pipeline, count: int) -> tuple[dict[str, Any], 
     return {"scenes": count, "mean": mean, "whole": whole, "psnr": float(np.median(decibels))}, pairs
 
 
-def write_sheets(folder: Path, pictures: Pictures, prompts: Sequence[str], pairs: Sequence[Pictures]) -> None:
-    """The three sheets of the page: drawn, rendered, and reconstructions beside their originals."""
+CHANGES = (("sky",), ("colour",), ("sky", "colour"))
+"""What a prompt may ask to be changed."""
+
+
+def changes(count: int, seed: int = 31) -> list[tuple[Scene, Scene, str]]:
+    """Scenes of held-out combinations, what each is to become, and a caption of that."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(count):
+        before = sample(rng, "heldout")
+        values: dict[str, Any] = {
+            name: rng.choice([each for each in ATTRIBUTES[name] if each != getattr(before, name)])
+            for name in rng.choice(CHANGES)
+        }
+        after = dataclasses.replace(before, **values)
+        out.append((before, after, full_caption(after, rng)))
+    return out
+
+
+def measure_changes(pipe: Pipeline, count: int, strength: float, steps: int) -> tuple[dict[str, Any], list[Pictures]]:
+    """What image to image changes and keeps, and originals and results in turn."""
+    pairs, results, asked = [], [], changes(count)
+    for index, (before, _, prompt) in enumerate(asked):
+        original = render(before, 800_000 + index)
+        result = pipe(
+            prompt, image=original, strength=strength, num_inference_steps=steps, seed=index, output_type="np"
+        )
+        results.append((np.asarray(result.images[0]) * 255).round().astype(np.uint8))
+        pairs += [original, results[-1]]
+    found = predict(np.stack(results))
+    before_labels = np.array([before.labels() for before, _, _ in asked])
+    after_labels = np.array([after.labels() for _, after, _ in asked])
+    altered, right = before_labels != after_labels, found == after_labels
+    figures = {
+        "scenes": count,
+        "strength": strength,
+        "steps": steps,
+        "changed": float(right[altered].mean()),
+        "kept": float(right[~altered].mean()),
+        "whole": float(right.all(axis=1).mean()),
+    }
+    return figures, pairs
+
+
+def write_sheets(
+    folder: Path,
+    name: str,
+    pictures: Pictures,
+    prompts: Sequence[str],
+    reconstructed: Sequence[Pictures],
+    changed: Sequence[Pictures],
+) -> None:
+    """The sheets of the page: drawn, rendered, and reconstructions and changes beside their originals."""
     folder.mkdir(parents=True, exist_ok=True)
-    sheet(list(pictures[:64])).save(folder / "storybook-drawn.webp", quality=90)
+    sheet(list(pictures[:64])).save(folder / f"{name}-drawn.webp", quality=90)
     rows = [f"| {i // 8 + 1}, {i % 8 + 1} | {text} |" for i, text in enumerate(prompts[:64])]
-    (folder / "storybook-drawn.md").write_text(
+    (folder / f"{name}-drawn.md").write_text(
         "# The prompts of the drawn sheet\n\n| row, column | prompt |\n| --- | --- |\n" + "\n".join(rows) + "\n",
         encoding="utf-8",
     )
     rng = random.Random(5)
     renders = [render(sample(rng, "train"), 700_000 + i) for i in range(64)]
     sheet(renders).save(folder / "storybook-rendered.webp", quality=90)
-    if pairs:
-        sheet(list(pairs[:32])).save(folder / "storybook-reconstructed.webp", quality=90)
+    for what, pairs in (("reconstructed", reconstructed), ("changed", changed)):
+        if pairs:
+            sheet(list(pairs[:32])).save(folder / f"{name}-{what}.webp", quality=90)
+
+
+def can(pipe: Pipeline, call: str) -> bool:
+    """Whether the bundle has what the call needs."""
+    return call in pipe.calls and all(each in pipe.bundle.manifest.components for each in pipe.calls[call].components)
 
 
 def main() -> None:
@@ -99,6 +161,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--scenes", type=int, default=100, help="scenes to reconstruct")
+    parser.add_argument("--changes", type=int, default=0, help="scenes to change by image to image")
+    parser.add_argument("--strength", type=float, default=0.5, help="of image to image")
+    parser.add_argument("--steps", type=int, default=2, help="of image to image, before strength shortens them")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an argument of the call")
     parser.add_argument("--sheets", type=Path, help="a folder for the contact sheets")
@@ -107,12 +172,16 @@ def main() -> None:
     options = {name: json.loads(text) for name, _, text in (each.partition("=") for each in arguments.option)}
     figures, pictures, prompts = measure_drawing(pipe, arguments.prompts, **options)
     print(json.dumps({"drawn": figures}, indent=2))
-    pairs: list[Pictures] = []
-    if arguments.scenes and "image_encoder" in pipe.bundle.manifest.components:
-        figures, pairs = measure_reconstruction(pipe, arguments.scenes)
+    reconstructed: list[Pictures] = []
+    if arguments.scenes and can(pipe, "reconstruct"):
+        figures, reconstructed = measure_reconstruction(pipe, arguments.scenes)
         print(json.dumps({"reconstructed": figures}, indent=2))
+    changed: list[Pictures] = []
+    if arguments.changes:
+        figures, changed = measure_changes(pipe, arguments.changes, arguments.strength, arguments.steps)
+        print(json.dumps({"changed": figures}, indent=2))
     if arguments.sheets:
-        write_sheets(arguments.sheets, pictures, prompts, pairs)
+        write_sheets(arguments.sheets, pipe.bundle.manifest.name, pictures, prompts, reconstructed, changed)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ HEAVY: Mapping[str, set[str]] = {
     "openvino": {"runtime", "convert", "quantize", "benchmark"},
     "torch": {"modules", "convert", "training"},
     "torchvision": set(),
-    "diffusers": set(),
+    "diffusers": {"training"},
     "transformers": {"convert", "training"},
     "safetensors": {"convert", "training"},
     "nncf": {"quantize"},

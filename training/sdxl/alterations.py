@@ -1,0 +1,66 @@
+"""Altered scenes: a training scene drawn again from its seed, with another sky, another colour, or both.
+
+From pairs of them the UNet learns what image to image is for: what the prompt changes changes, all else stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.world import ATTRIBUTES, Scene, render
+from training.world.scene import split_of
+
+CHANGES = (("sky",), ("colour",), ("sky", "colour"))
+_CHUNK = 250
+
+
+def altered(scene: Scene, rng: random.Random) -> Scene:
+    """Another scene of the training combinations, which differs in the sky, the colour, or both."""
+    while True:
+        names = rng.choice(CHANGES)
+        values: dict[str, Any] = {
+            name: rng.choice([v for v in ATTRIBUTES[name] if v != getattr(scene, name)]) for name in names
+        }
+        other = dataclasses.replace(scene, **values)
+        if split_of(other) == "train":
+            return other
+
+
+def _draw(job: tuple[Path, int, NDArray[np.int64], NDArray[np.int64]]) -> None:
+    path, start, labels, seeds = job
+    images = np.load(path, mmap_mode="r+")
+    for i, (row, seed) in enumerate(zip(labels, seeds, strict=True)):
+        images[start + i] = render(Scene.from_labels(tuple(int(v) for v in row)), int(seed))
+    images.flush()
+
+
+def write(data: Path, work: Path, count: int, workers: int | None = None) -> None:
+    """Alterations of the first ``count`` training scenes: ``altered_images.npy`` and ``altered_labels.npy``."""
+    path = work / "altered_images.npy"
+    if path.exists():
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    rng = random.Random("altered/0")
+    before = np.load(data / "train_labels.npy")[:count]
+    seeds = np.load(data / "train_seeds.npy")[:count]
+    scenes = [altered(Scene.from_labels(tuple(int(v) for v in row)), rng) for row in before]
+    labels = np.array([scene.labels() for scene in scenes], np.int64)
+    partial = work / "altered_images.partial.npy"
+    np.lib.format.open_memmap(partial, "w+", np.dtype(np.uint8), (len(labels), 256, 256, 3))
+    jobs = [
+        (partial, start, labels[start : start + _CHUNK], seeds[start : start + _CHUNK])
+        for start in range(0, len(labels), _CHUNK)
+    ]
+    with multiprocessing.get_context("fork").Pool(workers or max(1, (os.cpu_count() or 2) - 1)) as pool:
+        for _ in pool.imap_unordered(_draw, jobs):
+            pass
+    np.save(work / "altered_labels.npy", labels)
+    partial.replace(path)
