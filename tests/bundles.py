@@ -1,4 +1,4 @@
-"""A small Würstchen bundle of trivial graphs, written with OpenVINO alone: it draws at once, and needs no torch.
+"""A small bundle of each family, of trivial graphs written with OpenVINO alone: it draws at once, and needs no torch.
 
 The components have the names, the shapes and the dynamic dimensions of a converted model's; what they compute is a
 few lines of arithmetic in which every input has a say, so that another prompt, seed or size gives another picture.
@@ -6,9 +6,11 @@ few lines of arithmetic in which every input has a say, so that another prompt, 
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from vinograph import __version__
 from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Source, Tensor, TokenizerFile
 from vinograph.families import family
+from vinograph.schedulers import settings
 
 WIDTH = 8  # of the text's hidden states, and of keys and values
 VOCABULARY = 300
 TOKENS = 20
 LEVELS = (1, 2, 3)
+LAYERS = 3  # of an SDXL text encoder
 
 _SENTENCES = (
     "a red house on a snowy hill at night",
@@ -49,16 +53,132 @@ class Part:
 
 def save_bundle(target: Path, *, broken: str | None = None, image_encoder: bool = True, name: str = "tiny") -> Bundle:
     """Write the bundle to ``target``. The component ``broken`` computes NaN."""
+    parts = {each: part for each, part in _parts().items() if each != "image_encoder" or image_encoder}
     with BundleWriter(target, fingerprint=f"{broken} {image_encoder}") as writer:
-        components = {}
-        for part_name, part in _parts().items():
-            if part_name == "image_encoder" and not image_encoder:
-                continue
-            model = _model(part, broken=part_name == broken)
-            ov.save_model(model, writer.partial / f"{part_name}.xml", compress_to_fp16=False)
-            components[part_name] = Component(f"{part_name}.xml", part.inputs, part.outputs, "f32", part.f16_safe)
+        components = _write_components(writer.partial, parts, broken)
         tokenizers = {each: _write_tokenizer(writer.partial, each) for each in ("prior_tokenizer", "tokenizer")}
         return writer.finish(_manifest(name, components, tokenizers))
+
+
+def save_sdxl_bundle(
+    target: Path,
+    *,
+    broken: str | None = None,
+    without: Sequence[str] = (),
+    name: str = "tiny-sdxl",
+    scheduler: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> Bundle:
+    """Write an SDXL bundle to ``target``, less the components ``without``; ``config`` changes its numbers."""
+    parts = {each: part for each, part in _sdxl_parts(config).items() if each not in without}
+    with BundleWriter(target, fingerprint=str(broken)) as writer:
+        components = _write_components(writer.partial, parts, broken)
+        tokenizers = {each: _write_tokenizer(writer.partial, each) for each in ("tokenizer", "tokenizer_2")}
+        manifest = _sdxl_manifest(name, components, tokenizers)
+        manifest = dataclasses.replace(
+            manifest,
+            config={**manifest.config, **config},
+            scheduler=manifest.scheduler if scheduler is None else settings(scheduler),
+            defaults={**manifest.defaults, "generate": {**manifest.defaults["generate"], **(defaults or {})}},
+        )
+        return writer.finish(manifest)
+
+
+def _write_components(folder: Path, parts: Mapping[str, Part], broken: str | None) -> dict[str, Component]:
+    components = {}
+    for name, part in parts.items():
+        ov.save_model(_model(part, broken=name == broken), folder / f"{name}.xml", compress_to_fp16=False)
+        components[name] = Component(f"{name}.xml", part.inputs, part.outputs, "f32", part.f16_safe)
+    return components
+
+
+def _sdxl_manifest(name: str, components: dict[str, Component], tokenizers: dict[str, TokenizerFile]) -> Manifest:
+    defaults = family("sdxl").defaults()
+    defaults["generate"] |= {"height": 64, "width": 64, "num_inference_steps": 4}
+    return Manifest(
+        family="sdxl",
+        name=name,
+        components=components,
+        tokenizers=tokenizers,
+        scheduler=settings({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}),
+        config={
+            "latent_channels": 4,
+            "vae_scale_factor": 8,
+            "vae_scaling_factor": 0.13025,
+            "vae_latents_mean": [],
+            "vae_latents_std": [],
+            "tiny_vae_scaling_factor": 1.0,
+            "text_widths": [WIDTH, WIDTH],
+            "pooled_width": WIDTH,
+            "force_zeros_for_empty_prompt": 1,
+            "time_cond_width": 0,
+        },
+        defaults=defaults,
+        limits={"size_multiple": 8, "minimum_size": 64, "maximum_size": 512, "native_size": 64},
+        source=Source("tests/tiny-sdxl", None, "Apache-2.0"),
+        tools={"vinograph": __version__, "openvino": ov.__version__, "python": platform.python_version()},
+        files={},
+    )
+
+
+def _sdxl_parts(config: Mapping[str, Any]) -> dict[str, Part]:
+    ids, hidden = {"input_ids": Tensor(("b", "n"), "i64")}, {"hidden_states": _f32("b", LAYERS, "n", WIDTH)}
+    latents, pixels, parameters = _f32("b", 4, "h", "w"), _f32("b", 3, "8h", "8w"), _f32("b", 8, "h", "w")
+    told = {
+        "sample": latents,
+        "timestep": _f32("b"),
+        "encoder_hidden_states": _f32("b", "n", 2 * WIDTH),
+        "text_embeds": _f32("b", WIDTH),
+        "time_ids": _f32("b", 6),
+    }
+    if width := config.get("time_cond_width"):
+        told["timestep_cond"] = _f32("b", width)
+    pooled = {**hidden, "text_embeds": _f32("b", WIDTH)}
+    return {
+        "text_encoder": Part(ids, hidden, partial(_encode_layers, seed=2)),
+        "text_encoder_2": Part(ids, pooled, partial(_encode_layers, seed=3, pooled=True)),
+        "unet": Part(told, {"out_sample": latents}, _predict_sdxl),
+        "vae_decoder": Part(
+            {"latent_sample": latents}, {"sample": pixels}, partial(_to_wide_pixels, scale=0.05), False
+        ),
+        "vae_encoder": Part(
+            {"sample": pixels}, {"latent_parameters": parameters}, partial(_to_latents, channels=8), False
+        ),
+        "tiny_vae_decoder": Part({"latent_sample": latents}, {"sample": pixels}, partial(_to_wide_pixels, scale=0.5)),
+        "tiny_vae_encoder": Part({"sample": pixels}, {"latents": latents}, partial(_to_latents, channels=4)),
+    }
+
+
+def _encode_layers(given: Mapping[str, Node], *, seed: int, pooled: bool = False) -> dict[str, Node]:
+    """Each layer's states are the words' times its number."""
+    table = np.random.default_rng(seed).standard_normal((VOCABULARY, WIDTH)).astype(np.float32)
+    words = ops.gather(ops.constant(table), given["input_ids"], ops.constant(0))
+    number = np.arange(1, LAYERS + 1, dtype=np.float32).reshape(1, LAYERS, 1, 1)
+    states = {"hidden_states": ops.multiply(ops.unsqueeze(words, ops.constant(1)), ops.constant(number))}
+    return {**states, "text_embeds": ops.reduce_mean(words, ops.constant(np.array([1])))} if pooled else states
+
+
+def _predict_sdxl(given: Mapping[str, Node]) -> dict[str, Node]:
+    renamed = {"x" if name == "sample" else name: value for name, value in given.items()}
+    return {"out_sample": _predict(renamed)["noise"]}
+
+
+def _to_wide_pixels(given: Mapping[str, Node], *, scale: float) -> dict[str, Node]:
+    """Each latent becomes a square of 8 by 8 pixels, its first three channels the colour in [-1, 1]."""
+    spread = np.zeros((4, 3, 8, 8), np.float32)
+    spread[range(3), range(3)] = scale
+    wide = ops.convolution_backprop_data(given["latent_sample"], ops.constant(spread), strides=[8, 8])
+    return {"sample": ops.tanh(wide)}
+
+
+def _to_latents(given: Mapping[str, Node], *, channels: int) -> dict[str, Node]:
+    """The mean colour of each square of 8 by 8 pixels; of twice as many channels, the variance is that small."""
+    kernel = np.zeros((channels, 3, 8, 8), np.float32)
+    kernel[range(3), range(3)] = 1 / 64
+    kernel[4:, 0] = -2 / 64
+    pooled = ops.convolution(given["sample"], ops.constant(kernel), [8, 8], [0, 0], [0, 0], [1, 1])
+    return {"latent_parameters" if channels == 8 else "latents": pooled}
 
 
 def _manifest(name: str, components: dict[str, Component], tokenizers: dict[str, TokenizerFile]) -> Manifest:

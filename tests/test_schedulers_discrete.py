@@ -20,7 +20,7 @@ from vinograph.schedulers.sampler import State
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SHAPE = (2, 4, 8, 8)
-SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SDXL: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ANCESTRAL, EULER, DPM, LCM, DDIM = (
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",

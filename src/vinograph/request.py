@@ -87,9 +87,7 @@ def _pixels(name: str, value: Any, limits: Limits) -> int:
 
 def _two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise RequestError(
-            f"{name} is {value!r}; give two whole numbers of pixels: from top to bottom, and left to right"
-        )
+        raise RequestError(f"{name} is {value!r}; give two whole numbers of pixels, the vertical one first")
     down, right = (_whole(name, each, -_MAX_PIXELS, _MAX_PIXELS) for each in value)
     return down, right
 
@@ -255,7 +253,10 @@ class Request:
         _pixels, "draw only the mask's surroundings, by so many pixels, at full size", needs="mask_image"
     )
     strength: float | None = _argument(
-        _strength, "how far to leave the picture behind, above 0 and up to 1", needs="image"
+        _strength,
+        "how far to leave the picture behind, above 0 and up to 1",
+        needs="image",
+        unless="denoising_start",
     )
     height: int | None = _argument(_size, "the picture's height in pixels", unless="image")
     width: int | None = _argument(_size, "the picture's width in pixels", unless="image")

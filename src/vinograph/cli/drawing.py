@@ -86,7 +86,7 @@ def _numbered(file: Path, count: int) -> list[Path]:
 def _report(result: Result, files: list[Path], told: Mapping[str, Any]) -> None:
     for warning in result.warnings:
         output.warn(warning)
-    seeds = result.seeds or ()
+    seeds = result.seeds or (None,) * len(files)
     if told[AS_JSON.name]:
         output.print_json(
             {
@@ -101,7 +101,7 @@ def _report(result: Result, files: list[Path], told: Mapping[str, Any]) -> None:
         )
         return
     for file, seed in zip(files, seeds, strict=True):
-        output.say(f"{file}  seed {seed}")
+        output.say(str(file) if seed is None else f"{file}  seed {seed}")
     for name, value in result.report.items():
         output.say(_MEASURES.get(name, f"{name} {{:g}}").format(value))
     output.say(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items()))

@@ -118,7 +118,8 @@ class DrawingCommand:
 
 
 def _metavar(argument: str) -> str:
-    return {int: "N", float: "G"}.get(_kind(argument), "X")
+    told: str | None = FIELDS[argument].metadata["metavar"]
+    return told or {int: "N", float: "G"}.get(_kind(argument), "X")
 
 
 def _meaning(by_title: Mapping[str, str]) -> str:

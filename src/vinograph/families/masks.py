@@ -65,21 +65,20 @@ def _widened(first: int, last: int, wanted: float, end: int) -> tuple[int, int]:
 
 
 def filled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture within ``width`` and ``height`` in its own shape; what is left on two sides repeats its edges."""
+    """The picture within ``width`` and ``height`` in its own shape; its edges are drawn out over what is left.
+
+    Equal to the resize mode "fill" of diffusers' image processor.
+    """
     inner = _within(picture, width, height)
     left, top = width // 2 - inner.width // 2, height // 2 - inner.height // 2
     whole = Image.new("RGB", (width, height))
     whole.paste(inner, (left, top))
     if inner.width == width and top > 0:
-        whole.paste(inner.crop((0, 0, width, 1)).resize((width, top)), (0, 0))
-        whole.paste(
-            inner.crop((0, inner.height - 1, width, inner.height)).resize((width, top)), (0, top + inner.height)
-        )
+        for edge, at in ((0, 0), (inner.height, top + inner.height)):
+            whole.paste(inner.resize((width, top), box=(0, edge, width, edge)), (0, at))
     elif left > 0:
-        whole.paste(inner.crop((0, 0, 1, height)).resize((left, height)), (0, 0))
-        whole.paste(
-            inner.crop((inner.width - 1, 0, inner.width, height)).resize((left, height)), (left + inner.width, 0)
-        )
+        for edge, at in ((0, 0), (inner.width, left + inner.width)):
+            whole.paste(inner.resize((left, height), box=(edge, 0, edge, height)), (at, 0))
     return whole
 
 

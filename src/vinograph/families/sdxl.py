@@ -66,7 +66,7 @@ class _Run:
             if isinstance(getattr(request, name), str):
                 raise RequestError(f"{name} is {getattr(request, name)!r}; give a falling list of numbers")
         plan = chosen.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
-        begin, end = _span(chosen, plan, request)
+        begin, end = _span(chosen, plan, request, out)
         return cls(parts, request, chosen, plan, begin, end, request.noise(), autoencoder(parts, request.vae))
 
     @property
@@ -85,7 +85,7 @@ class _Run:
         return self.request.image_count, self.parts.config["latent_channels"], height // factor, width // factor
 
 
-def _span(chosen: Sampler, plan: Plan, request: Request) -> tuple[int, int]:
+def _span(chosen: Sampler, plan: Plan, request: Request, out: Drawing) -> tuple[int, int]:
     """The first of the plan's steps that is done, and the one before which to stop."""
     train, total = chosen.num_train_timesteps, len(plan.timesteps)
     begin, end = 0, total
@@ -94,6 +94,8 @@ def _span(chosen: Sampler, plan: Plan, request: Request) -> tuple[int, int]:
         raise RequestError(f"denoising_start is {first:g} and denoising_end {last:g}; start below the end")
     if first is not None:
         begin = total - int((plan.timesteps < round(train - first * train)).sum())
+        if request.strength is not None:
+            out.warnings.append("strength was ignored: denoising_start says where to begin")
     elif request.strength is not None:
         begin = plan.count - min(steps_left(plan.count, request.strength), plan.count)
     if last is not None:
@@ -234,11 +236,12 @@ def _begin(run: _Run, original: _Original) -> tuple[Array, Blend | None]:
     Noise is drawn in diffusers' order: for the VAE's distribution, for the start, and in inpainting once more for the
     masked picture, which only UNets with an input for it would see.
     """
-    clean, shape = _encoded(run, original), run.latent_shape(*original.size)
+    shape = run.latent_shape(*original.size)
+    if original.mask is None and run.request.latents is not None:
+        return starting_noise(run.request.latents, shape, run.noise), None
+    clean = _encoded(run, original)
     clean = np.tile(clean, (shape[0] // len(clean), 1, 1, 1))
     if original.mask is None:
-        if run.request.latents is not None:
-            return starting_noise(run.request.latents, shape, run.noise), None
         if not run.starts_noisy:
             return clean, None
         return run.sampler.add_noise(run.plan, run.begin, clean, run.noise.normal(shape)), None
@@ -384,7 +387,11 @@ FAMILY = Family(
                 "callback_on_step_end": None,
                 "callback_on_step_end_tensor_inputs": None,
             },
-            positional=("prompt", "prompt_2", "height", "width", "num_inference_steps"),
+            positional=(
+                *("prompt", "prompt_2", "height", "width", "num_inference_steps", "timesteps", "sigmas"),
+                *("denoising_end", "guidance_scale", "negative_prompt", "negative_prompt_2", "num_images_per_prompt"),
+                *("eta", "generator", "latents", *_EMBEDDINGS),
+            ),
             run=_generate,
             components=("text_encoder", "text_encoder_2", "unet"),
             beside={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},

@@ -1,0 +1,553 @@
+"""SDXL's generator of steps, on trivial components: what they are asked, and what the caller is told."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from tests.bundles import LAYERS, WIDTH, save_sdxl_bundle
+from vinograph import ModelError, NumericalError, Pipeline, RequestError, Result
+from vinograph.families import Step
+from vinograph.families.masks import crop_box, filled, read_mask, to_mask
+from vinograph.families.sdxl import FAMILY
+from vinograph.families.shared import steps_left, whole_size
+
+PROMPT = "a red house"
+LIMITS = {"size_multiple": 8, "minimum_size": 64, "maximum_size": 512, "native_size": 64}
+DIFFUSERS: Any = diffusers
+
+
+class Watched(Mapping[str, Any]):
+    """Sessions that note what they were given."""
+
+    def __init__(self, sessions: Mapping[str, Any]) -> None:
+        self.sessions = sessions
+        self.calls: dict[str, list[dict[str, Any]]] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        session = self.sessions[name]
+
+        def call(inputs: Mapping[str, Any]) -> Any:
+            self.calls.setdefault(name, []).append({key: value.copy() for key, value in inputs.items()})
+            return session(inputs)
+
+        return call
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sessions)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_sdxl_bundle(tmp_path_factory.mktemp("sdxl") / "tiny").path
+
+
+@pytest.fixture(scope="session")
+def opened(bundle: Path) -> Pipeline:
+    return Pipeline.from_pretrained(bundle, precision="f32")
+
+
+@pytest.fixture
+def watched(opened: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """The pipeline's sessions, watched while the test runs."""
+    watched = Watched(opened._parts.sessions)
+    monkeypatch.setattr(opened, "_parts", dataclasses.replace(opened._parts, sessions=watched))
+    return watched
+
+
+@pytest.fixture
+def pipe(opened: Pipeline, watched: Watched) -> Pipeline:
+    return opened
+
+
+def changed(tmp_path: Path, **what: Any) -> Pipeline:
+    return Pipeline.from_pretrained(save_sdxl_bundle(tmp_path / "changed", **what).path, precision="f32")
+
+
+def picture(width: int = 64, height: int = 64) -> Image.Image:
+    colours = np.random.RandomState(0).randint(0, 256, (height // 4, width // 4, 3), np.uint8)
+    return Image.fromarray(colours).resize((width, height))
+
+
+def half(width: int = 64, height: int = 64) -> Image.Image:
+    """A mask: its right half white."""
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (width // 2, 0, width, height))
+    return mask
+
+
+class TestArguments:
+    """They are those of diffusers' three pipelines, under the same names, with the same defaults."""
+
+    THEIRS_ALONE = frozenset(
+        {
+            *("ip_adapter_image", "ip_adapter_image_embeds", "cross_attention_kwargs"),
+            *("aesthetic_score", "negative_aesthetic_score"),  # for the refiner's UNet
+            "masked_image_latents",  # for UNets of nine channels
+        }
+    )
+
+    @pytest.mark.parametrize("kind", ["", "Img2Img", "Inpaint"])
+    def test_every_argument_of_theirs(self, kind: str) -> None:
+        pipeline = getattr(DIFFUSERS, f"StableDiffusionXL{kind}Pipeline")
+        theirs = dict(inspect.signature(pipeline.__call__).parameters)
+        for name in ("self", "kwargs", "return_dict"):
+            del theirs[name]
+        call = FAMILY.calls["generate"]
+        assert set(theirs) - self.THEIRS_ALONE <= set(call.takes)
+        ours = {**call.takes, **(call.beside["mask_image"] if kind == "Inpaint" else {})}
+        for name in theirs.keys() - self.THEIRS_ALONE - {"height", "width", "callback_on_step_end_tensor_inputs"}:
+            assert ours[name] == theirs[name].default, name
+
+    def test_their_order(self) -> None:
+        theirs = list(inspect.signature(DIFFUSERS.StableDiffusionXLPipeline.__call__).parameters)[1:]
+        positional = FAMILY.calls["generate"].positional
+        assert tuple(theirs[: len(positional)]) == positional
+
+    def test_what_is_ours_alone(self) -> None:
+        theirs: set[str] = set()
+        for kind in ("", "Img2Img", "Inpaint"):
+            theirs |= inspect.signature(
+                getattr(DIFFUSERS, f"StableDiffusionXL{kind}Pipeline").__call__
+            ).parameters.keys()
+        assert set(FAMILY.calls["generate"].takes) - theirs == {"seed", "vae"}
+
+
+class TestPasses:
+    @pytest.mark.parametrize(("scale", "rows"), [(0.0, 2), (1.0, 2), (1.01, 4)])
+    def test_guidance_of_1_or_less_is_one_pass(self, pipe: Pipeline, watched: Watched, scale: float, rows: int) -> None:
+        pipe(PROMPT, guidance_scale=scale, num_images_per_prompt=2, seed=1, num_inference_steps=3)
+        assert [len(each["sample"]) for each in watched.calls["unet"]] == [rows] * 3
+
+    def test_the_unconditional_rows_come_first(self, pipe: Pipeline, watched: Watched) -> None:
+        pipe([PROMPT, "a boat"], negative_prompt="blue", num_images_per_prompt=2, guidance_scale=2.0, seed=1)
+        told = watched.calls["unet"][0]["encoder_hidden_states"]
+        assert told.shape == (8, 20, 2 * WIDTH)
+        assert all(np.array_equal(told[0], each) for each in told[1:4])
+        assert np.array_equal(told[4], told[5])
+        assert not np.array_equal(told[5], told[6])
+
+    def test_without_a_negative_prompt_they_are_zeros(self, pipe: Pipeline, watched: Watched) -> None:
+        pipe(PROMPT, guidance_scale=2.0, seed=1)
+        first = watched.calls["unet"][0]
+        assert not first["encoder_hidden_states"][0].any()
+        assert not first["text_embeds"][0].any()
+        assert len(watched.calls["text_encoder"]) == 1
+
+    def test_or_an_empty_text_where_the_model_says_so(self, tmp_path: Path) -> None:
+        zeros = changed(tmp_path, force_zeros_for_empty_prompt=0)
+        plain, empty = (
+            zeros(PROMPT, guidance_scale=4.0, seed=1, output_type="np", **given).images
+            for given in ({}, {"negative_prompt": ""})
+        )
+        assert np.array_equal(plain, empty)
+
+    def test_clip_skip_leaves_layers_out_of_the_prompt_alone(self, pipe: Pipeline, watched: Watched) -> None:
+        pipe(PROMPT, negative_prompt="blue", clip_skip=2, guidance_scale=2.0, seed=1)
+        pipe(PROMPT, negative_prompt="blue", guidance_scale=2.0, seed=1)
+        skipped, usual = (watched.calls["unet"][index]["encoder_hidden_states"] for index in (0, 4))
+        assert np.array_equal(skipped[0], usual[0])
+        np.testing.assert_allclose(skipped[1] * LAYERS, usual[1], rtol=1e-5)
+
+    @pytest.mark.parametrize("skip", [-1, LAYERS, 100])
+    def test_clip_skip_is_within_the_layers(self, pipe: Pipeline, skip: int) -> None:
+        with pytest.raises(RequestError) as caught:
+            pipe(PROMPT, clip_skip=skip)
+        assert str(caught.value) == (
+            f"clip_skip is {skip}; this model's text encoders take a whole number from 0 to {LAYERS - 1}"
+        )
+
+    def test_the_sizes_that_it_is_told(self, pipe: Pipeline, watched: Watched) -> None:
+        pipe(PROMPT, height=72, width=128, crops_coords_top_left=(3, 4), target_size=(5, 6), guidance_scale=0, seed=1)
+        assert watched.calls["unet"][0]["time_ids"].tolist() == [[72, 128, 3, 4, 5, 6]]
+
+    def test_negative_sizes_for_every_picture(self, pipe: Pipeline, watched: Watched) -> None:
+        away = {"negative_original_size": (1, 2), "negative_target_size": (3, 4)}
+        pipe(PROMPT, num_images_per_prompt=2, guidance_scale=2.0, seed=1, **away)
+        assert watched.calls["unet"][0]["time_ids"].tolist() == [[1, 2, 0, 0, 3, 4]] * 2 + [[64, 64, 0, 0, 64, 64]] * 2
+
+    def test_negative_sizes_are_given_together(self, pipe: Pipeline) -> None:
+        for given in ({"negative_original_size": (1, 2)}, {"negative_crops_coords_top_left": (1, 2)}):
+            with pytest.raises(RequestError, match="give both negative_original_size and negative_target_size"):
+                pipe(PROMPT, **given)
+
+    def test_a_unet_that_is_told_the_scale_guides_itself(self, tmp_path: Path) -> None:
+        own = changed(tmp_path, time_cond_width=7)
+        watched = Watched(own._parts.sessions)
+        own._parts = dataclasses.replace(own._parts, sessions=watched)
+        result = own(PROMPT, negative_prompt="blue", guidance_scale=8.0, seed=1)
+        first = watched.calls["unet"][0]
+        assert len(first["sample"]) == 1
+        assert first["timestep_cond"].shape == (1, 7)
+        assert first["timestep_cond"][0, -1] == 0
+        theirs = DIFFUSERS.StableDiffusionXLPipeline.get_guidance_scale_embedding(None, _tensor([7.0]), embedding_dim=7)
+        np.testing.assert_allclose(first["timestep_cond"], theirs.numpy(), atol=2e-4)
+        assert result.warnings == (
+            "the negative prompt was ignored: this model is told the guidance scale and guides itself",
+        )
+
+
+def _tensor(values: list[float]) -> Any:
+    import torch
+
+    return torch.tensor(values)
+
+
+class TestSteps:
+    def test_every_step_is_shown(self, pipe: Pipeline) -> None:
+        *steps, result = list(pipe.stream(PROMPT, seed=1, num_inference_steps=3))
+        told = [(each.stage, each.index, each.total) for each in steps if isinstance(each, Step)]
+        assert told == [("text", 1, 1), ("unet", 1, 3), ("unet", 2, 3), ("unet", 3, 3), ("vae", 1, 1)]
+        assert isinstance(result, Result)
+        assert set(result.timings) == {"text", "unet", "vae"}
+        assert result.images[0].size == (64, 64)
+
+    def test_previews(self, pipe: Pipeline) -> None:
+        previews = [each.preview() for each in pipe.stream(PROMPT, seed=1, height=128) if isinstance(each, Step)]
+        assert previews[0] is None
+        assert all(each is not None and each.size == (64, 128) for each in previews[1:])
+
+    def test_previews_of_a_full_vae_are_small(self, tmp_path: Path) -> None:
+        full = changed(tmp_path, without=("tiny_vae_decoder", "tiny_vae_encoder"))
+        previews = [
+            each.preview() for each in full.stream(PROMPT, seed=1, height=512, width=256) if isinstance(each, Step)
+        ]
+        assert previews[1] is not None
+        assert previews[1].size == (128, 256)
+
+    def test_fewer_from_a_picture(self, pipe: Pipeline) -> None:
+        steps = [each for each in pipe.stream(PROMPT, image=picture(), strength=0.5, seed=1) if isinstance(each, Step)]
+        assert [each.stage for each in steps] == ["text", "vae encoder", "unet", "unet", "vae"]
+
+    @pytest.mark.parametrize(("steps", "strength", "fewest"), [(3, 0.3, 4), (1, 0.5, 2), (9, 0.1, 10), (1, 0.9999, 2)])
+    def test_none_left(self, pipe: Pipeline, watched: Watched, steps: int, strength: float, fewest: int) -> None:
+        with pytest.raises(RequestError) as caught:
+            pipe(PROMPT, image=picture(), num_inference_steps=steps, strength=strength)
+        assert str(caught.value) == (
+            f"{steps} steps at strength {strength:g} leave none to do; give at least {fewest} steps, or a higher strength"
+        )
+        assert watched.calls == {}
+        assert steps_left(fewest, strength) == 1
+
+    def test_a_span_of_denoising_without_steps(self, pipe: Pipeline) -> None:
+        with pytest.raises(RequestError, match=r"denoising_start is 0\.6 and denoising_end 0\.5; start below the end"):
+            pipe(PROMPT, image=picture(), denoising_start=0.6, denoising_end=0.5)
+        with pytest.raises(RequestError, match="4 steps leave none between"):
+            pipe(PROMPT, image=picture(), denoising_start=0.51, denoising_end=0.52)
+
+    def test_where_denoising_starts_there_is_no_strength(self, pipe: Pipeline) -> None:
+        given = {"image": picture(), "denoising_start": 0.5, "seed": 1}
+        assert pipe(PROMPT, **given).warnings == ()
+        told = pipe(PROMPT, **given, strength=0.7).warnings
+        assert told == ("strength was ignored: denoising_start says where to begin",)
+
+    def test_a_callback_may_change_all_that_it_is_given(self, pipe: Pipeline, watched: Watched) -> None:
+        seen: list[tuple[int, float, list[str]]] = []
+
+        def change(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            assert pipeline is pipe
+            seen.append((step, float(timestep), list(tensors)))
+            return {"add_text_embeds": np.full_like(tensors["add_text_embeds"], step + 5)}
+
+        names = ["latents", "add_text_embeds"]
+        pipe(PROMPT, guidance_scale=0.0, callback_on_step_end=change, callback_on_step_end_tensor_inputs=names, seed=1)
+        assert seen == [(index, time, names) for index, time in enumerate((750.0, 500.0, 250.0, 0.0))]
+        assert [each["text_embeds"][0, 0] for each in watched.calls["unet"][1:]] == [5, 6, 7]
+
+    def test_but_not_the_shape(self, pipe: Pipeline) -> None:
+        with pytest.raises(RequestError, match=r"the callback returned latents of shape \(1,\)"):
+            pipe(PROMPT, callback_on_step_end=lambda *_: {"latents": np.zeros(1)})
+
+    def test_and_nothing_else(self, pipe: Pipeline) -> None:
+        with pytest.raises(RequestError, match=r'a callback is given \["latents", "prompt_embeds", "add_text_embeds"'):
+            pipe(PROMPT, callback_on_step_end=print, callback_on_step_end_tensor_inputs=["mask"])
+
+
+class TestWarnings:
+    @pytest.mark.parametrize("scale", [0.0, 1.0])
+    def test_a_negative_prompt_without_guidance(self, pipe: Pipeline, scale: float) -> None:
+        result = pipe(PROMPT, negative_prompt="blue", guidance_scale=scale, seed=1)
+        assert result.warnings == ("the negative prompt was ignored: it takes a guidance scale above 1",)
+
+    def test_text_that_is_cut_off(self, pipe: Pipeline) -> None:
+        result = pipe("a red house " * 12, seed=1)
+        assert len(result.warnings) == 1
+        assert result.warnings[0].startswith("the text encoder reads 20 tokens; cut off: '")
+
+    def test_each_encoders_own(self, pipe: Pipeline) -> None:
+        result = pipe("a red house " * 12, prompt_2="two blue boats " * 12, seed=1)
+        assert len(result.warnings) == 2
+
+    def test_eta_is_ddims(self, pipe: Pipeline, tmp_path: Path) -> None:
+        assert pipe(PROMPT, eta=0.5, seed=1).warnings == ("eta was ignored: EulerDiscreteScheduler doesn't take it",)
+        ddim = changed(tmp_path, scheduler={"_class_name": "DDIMScheduler"})
+        assert ddim(PROMPT, eta=0.5, seed=1).warnings == ()
+
+    def test_a_picture_that_was_resized(self, pipe: Pipeline) -> None:
+        result = pipe(PROMPT, image=picture(100, 75), strength=0.5, seed=1)
+        assert result.warnings == ("the picture was resized from 100x75 to 96x72",)
+        assert result.images[0].size == (96, 72)
+
+    def test_negative_crops_from_a_picture(self, pipe: Pipeline) -> None:
+        given = {"image": picture(), "strength": 0.5, "seed": 1}
+        assert "was ignored" in pipe(PROMPT, **given, negative_crops_coords_top_left=(1, 2)).warnings[0]
+        same = {"crops_coords_top_left": (1, 2), "negative_crops_coords_top_left": (1, 2)}
+        assert pipe(PROMPT, **given, **same).warnings == ()
+
+
+class TestWrongRequests:
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"timesteps": "spaced"}, "timesteps is 'spaced'; give a falling list of numbers"),
+            ({"timesteps": [1, 2]}, "timesteps have to fall"),
+            ({"timesteps": [5, 1], "sigmas": [5.0, 0.0]}, "give timesteps or sigmas, not both"),
+            ({"mask_image": half()}, "mask_image needs image: a picture to start from"),
+            ({"padding_mask_crop": 8, "image": picture()}, "padding_mask_crop needs mask_image"),
+            ({"denoising_start": 0.5}, "denoising_start needs image"),
+            ({"negative_prompt_2": "blue"}, "negative_prompt_2 needs negative_prompt"),
+            ({"prompt_embeds": np.zeros((1, 20, 16))}, "prompt_embeds needs pooled_prompt_embeds"),
+            (
+                {"prompt_embeds": np.zeros((1, 20, 16)), "pooled_prompt_embeds": np.zeros((1, 8))},
+                "give prompt or prompt_embeds, not both",
+            ),
+            ({"latents": np.zeros((1, 4, 9, 8))}, "latents have shape (1, 4, 9, 8); this request needs (1, 4, 8, 8)"),
+            ({"vae": "small"}, "vae is 'small'; give one of full, tiny"),
+            ({"width": 100}, "width is 100; this model draws multiples of 8 from 64 to 512, the nearest: 96 and 104"),
+            ({"image": picture(), "height": 64}, "give both height and width, or neither"),
+            ({"image": np.zeros((1, 3, 8, 8))}, "latents are [1, 4, height, width]"),
+            ({"image": [picture()]}, "image is a list; give a path, a PIL picture, or an array"),
+            ({"guidance_rescale": 1.5}, "guidance_rescale is 1.5; give a number from 0 to 1"),
+            ({"denoising_end": 1.0}, "denoising_end is 1.0; give a number above 0 and below 1"),
+            ({"original_size": 64}, "original_size is 64; give two whole numbers of pixels, the vertical one first"),
+            ({"prior_guidance_scale": 4.0}, "SDXL (generate) takes no prior_guidance_scale"),
+        ],
+        ids=str,
+    )
+    def test_what_would_do_is_said(self, pipe: Pipeline, watched: Watched, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(RequestError) as caught:
+            pipe(PROMPT, **given)
+        assert message in str(caught.value)
+        assert "unet" not in watched.calls
+
+    @pytest.mark.parametrize(
+        ("states", "pooled"), [((1, 20, 15), (1, 8)), ((1, 20, 16), (1, 7)), ((2, 20, 16), (1, 8))]
+    )
+    def test_embeddings_of_another_shape(self, pipe: Pipeline, states: Any, pooled: Any) -> None:
+        with pytest.raises(RequestError, match=r"give \[prompts, tokens, 16\] and \[prompts, 8\]"):
+            pipe(None, prompt_embeds=np.zeros(states), pooled_prompt_embeds=np.zeros(pooled))
+
+    def test_negative_embeddings_of_another_length(self, pipe: Pipeline) -> None:
+        away = {"negative_prompt_embeds": np.zeros((1, 7, 16)), "negative_pooled_prompt_embeds": np.zeros((1, 8))}
+        with pytest.raises(RequestError, match="give both alike"):
+            pipe(PROMPT, **away)
+
+
+class TestVaes:
+    def test_the_tiny_one_is_the_default(self, pipe: Pipeline, watched: Watched) -> None:
+        pipe(PROMPT, seed=1)
+        assert "tiny_vae_decoder" in watched.calls
+        assert "vae_decoder" not in watched.calls
+
+    def test_either_can_be_had(self, pipe: Pipeline, watched: Watched) -> None:
+        pipe(PROMPT, image=picture(), strength=0.5, vae="full", seed=1)
+        assert {"vae_encoder", "vae_decoder"} <= set(watched.calls)
+        assert not {"tiny_vae_encoder", "tiny_vae_decoder"} & set(watched.calls)
+
+    def test_one_at_a_time(self, pipe: Pipeline, watched: Watched) -> None:
+        pipe(PROMPT, num_images_per_prompt=3, seed=1)
+        assert [len(each["latent_sample"]) for each in watched.calls["tiny_vae_decoder"]] == [1, 1, 1]
+
+    @pytest.mark.parametrize(("gone", "there"), [("tiny", "full"), ("full", "tiny")])
+    def test_one_that_is_not_there(self, tmp_path: Path, gone: str, there: str) -> None:
+        prefix = {"tiny": "tiny_vae", "full": "vae"}[gone]
+        one = changed(tmp_path, without=(f"{prefix}_decoder", f"{prefix}_encoder"))
+        with pytest.raises(RequestError, match=f"vae is '{gone}'; this model has {there}"):
+            one(PROMPT, vae=gone)
+        assert one(PROMPT, seed=1).images
+
+    def test_none(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="this bundle has no VAE"):
+            changed(tmp_path, without=("vae_decoder", "tiny_vae_decoder"))(PROMPT)
+
+    def test_no_encoder(self, tmp_path: Path) -> None:
+        blind = changed(tmp_path, without=("tiny_vae_encoder",))
+        with pytest.raises(ModelError, match="this bundle has no tiny_vae_encoder: convert the model again"):
+            blind(PROMPT, image=picture(), strength=0.5)
+
+    def test_latents_with_a_mean_and_a_deviation(self, tmp_path: Path) -> None:
+        mean, deviation = [0.5, -1.0, 2.0, 0.0], [2.0, 0.5, 1.0, 3.0]
+        other = changed(tmp_path, vae_latents_mean=mean, vae_latents_std=deviation)
+        watched = Watched(other._parts.sessions)
+        other._parts = dataclasses.replace(other._parts, sessions=watched)
+        drawn = other(PROMPT, seed=1, vae="full", output_type="latent").images
+        other(PROMPT, seed=1, vae="full")
+        shape = (1, 4, 1, 1)
+        expected = drawn * np.reshape(deviation, shape) / 0.13025 + np.reshape(mean, shape)
+        np.testing.assert_allclose(watched.calls["vae_decoder"][0]["latent_sample"], expected, rtol=1e-5)
+        encoded = other.encode(picture(), vae="full").images
+        again = watched.calls["vae_encoder"][0]["sample"]
+        plain = other._parts.sessions["vae_encoder"]({"sample": again})["latent_parameters"][:, :4]
+        np.testing.assert_allclose(
+            encoded, (plain - np.reshape(mean, shape)) * 0.13025 / np.reshape(deviation, shape), rtol=1e-5
+        )
+
+    @pytest.mark.parametrize("part", ["text_encoder_2", "unet"])
+    def test_what_else_it_needs(self, tmp_path: Path, part: str) -> None:
+        with pytest.raises(ModelError, match=f"has no {part}, which generate needs: convert the model again"):
+            changed(tmp_path, without=(part,))(PROMPT)
+
+    @pytest.mark.parametrize("stage", ["text_encoder_2", "unet", "tiny_vae_decoder"])
+    def test_a_stage_that_computes_no_numbers_draws_no_picture(self, tmp_path: Path, stage: str) -> None:
+        with pytest.raises(NumericalError, match=f"the {stage} stage computed NaN or infinity in f32"):
+            changed(tmp_path, broken=stage)(PROMPT, seed=1)
+
+
+class TestPictures:
+    @pytest.mark.parametrize("given", ["path", "picture", "uint8", "float"])
+    def test_what_a_picture_may_be(self, pipe: Pipeline, tmp_path: Path, given: str) -> None:
+        image = picture()
+        image.save(tmp_path / "start.png")
+        forms: dict[str, Any] = {
+            "path": tmp_path / "start.png",
+            "picture": image,
+            "uint8": np.asarray(image),
+            "float": np.asarray(image, np.float32) / 255,
+        }
+        usual, other = (
+            pipe(PROMPT, image=each, strength=0.5, seed=1, output_type="np").images for each in (image, forms[given])
+        )
+        assert np.array_equal(usual, other)
+
+    def test_rotation_by_exif_is_honoured(self, pipe: Pipeline, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture(128, 64).save(tmp_path / "turned.jpg", exif=exif)
+        assert pipe(PROMPT, image=tmp_path / "turned.jpg", strength=0.5, seed=1).images[0].size == (64, 128)
+
+    def test_its_size_is_kept_unless_another_is_asked_for(self, pipe: Pipeline) -> None:
+        given = {"image": picture(128, 72), "strength": 0.5, "seed": 1}
+        assert pipe(PROMPT, **given).images[0].size == (128, 72)
+        assert pipe(PROMPT, **given, width=64, height=80).images[0].size == (64, 80)
+
+    @pytest.mark.parametrize(
+        ("size", "drawn"),
+        [
+            ((64, 64), (64, 64)),
+            ((71, 100), (64, 96)),
+            ((1024, 700), (512, 344)),
+            ((10, 200), (64, 200)),
+            ((513, 512), (512, 504)),
+        ],
+    )
+    def test_sizes_near_its_own(self, size: tuple[int, int], drawn: tuple[int, int]) -> None:
+        assert whole_size(size, LIMITS) == drawn
+
+    def test_latents_go_on_where_they_were_left(self, pipe: Pipeline, watched: Watched) -> None:
+        latents = pipe(PROMPT, seed=1, denoising_end=0.5, output_type="latent").images
+        assert latents.shape == (1, 4, 8, 8)
+        result = pipe(PROMPT, image=latents, denoising_start=0.5, seed=1)
+        assert result.images[0].size == (64, 64)
+        assert "tiny_vae_encoder" not in watched.calls
+        assert len(watched.calls["unet"]) == 4
+
+    def test_reconstruct(self, opened: Pipeline) -> None:
+        flat = Image.new("RGB", (72, 64), (100, 150, 200))
+        for vae in ("tiny", "full"):
+            result = opened.reconstruct(flat, vae=vae)
+            assert result.images[0].size == (72, 64)
+            assert result.seeds is None
+            assert result.report["spatial_compression"] == 8
+            assert result.report["values_compression"] == 48
+            assert result.report["psnr"] > 5
+        assert set(opened.reconstruct(flat).timings) == {"vae encoder", "vae"}
+
+    def test_reconstruct_takes_no_seed(self, opened: Pipeline) -> None:
+        with pytest.raises(
+            RequestError, match=r"SDXL \(reconstruct\) takes no seed; it takes height, image, output_type"
+        ):
+            opened.reconstruct(picture(), seed=1)
+
+
+class TestMasks:
+    def test_what_is_black_is_kept(self, pipe: Pipeline) -> None:
+        given = {"image": picture(), "seed": 1, "guidance_scale": 0.0, "output_type": "latent", "strength": 1.0}
+        drawn, kept = pipe(PROMPT, **given, mask_image=half()).images, pipe.encode(picture()).images
+        assert np.array_equal(drawn[..., :4], kept[..., :4])
+        assert np.abs(drawn[..., 4:] - kept[..., 4:]).min() > 1e-3
+
+    def test_its_own_defaults(self, pipe: Pipeline) -> None:
+        request = pipe(PROMPT, image=picture(), mask_image=half(), seed=1).request
+        assert (request.strength, request.guidance_scale) == (0.9999, 7.5)
+        told = pipe(PROMPT, image=picture(), mask_image=half(), seed=1, strength=0.5, guidance_scale=2.0).request
+        assert (told.strength, told.guidance_scale) == (0.5, 2.0)
+
+    def test_unless_the_model_has_others(self, tmp_path: Path) -> None:
+        own = changed(tmp_path, defaults={"strength": 0.6, "guidance_scale": 0.0})
+        request = own(PROMPT, image=picture(), mask_image=half(), seed=1).request
+        assert (request.strength, request.guidance_scale) == (0.6, 0.0)
+
+    @pytest.mark.parametrize("form", ["L", "RGB", "1", "uint8", "float", "bool", "one channel"])
+    def test_what_a_mask_may_be(self, form: str) -> None:
+        mask = half()
+        forms: dict[str, Any] = {
+            **{mode: mask.convert(mode) for mode in ("L", "RGB", "1")},
+            "uint8": np.asarray(mask),
+            "float": np.asarray(mask, np.float32) / 255,
+            "bool": np.asarray(mask) > 0,
+            "one channel": np.asarray(mask)[..., None],
+        }
+        assert np.array_equal(to_mask(read_mask(forms[form])), (np.asarray(mask) > 0)[None, None])
+
+    @pytest.mark.parametrize("size", [(64, 64), (90, 60), (200, 50)])
+    @pytest.mark.parametrize("target", [(64, 64), (96, 64), (64, 128)])
+    @pytest.mark.parametrize("white", [(10, 12, 30, 20), (0, 0, 5, 5), (40, 44, 48, 50), (1, 20, 49, 24)])
+    def test_its_surroundings_are_diffusers(self, size: Any, target: Any, white: Any) -> None:
+        mask = Image.new("L", size)
+        mask.paste(255, white)
+        theirs: Any = VaeImageProcessor(vae_scale_factor=8)
+        for padding in (0, 3, 40):
+            box = crop_box(mask, target, padding)
+            assert box == theirs.get_crop_region(mask, *target, pad=padding)
+            part = picture(*size).crop(box)
+            assert filled(part, *target).tobytes() == theirs._resize_and_fill(part, *target).tobytes()
+
+    def test_drawn_into_the_whole_picture(self, pipe: Pipeline) -> None:
+        image, mask = picture(120, 90), Image.new("L", (120, 90))
+        mask.paste(255, (20, 30, 50, 60))
+        result = pipe(PROMPT, image=image, mask_image=mask, padding_mask_crop=4, seed=1).images[0]
+        assert result.size == (120, 90)
+        different = np.abs(np.asarray(result).astype(int) - np.asarray(image)).max(axis=2) > 0
+        assert different[30:60, 20:50].mean() > 0.9
+        different[30:60, 20:50] = False
+        assert not different.any()
+
+    def test_a_black_mask(self, pipe: Pipeline) -> None:
+        with pytest.raises(RequestError, match="mask_image is black everywhere"):
+            pipe(PROMPT, image=picture(), mask_image=Image.new("L", (64, 64)), padding_mask_crop=4)
+
+    def test_a_mask_of_another_size_has_no_surroundings(self, pipe: Pipeline) -> None:
+        with pytest.raises(RequestError, match=r"mask_image is 80x64 and image 64x64; with padding_mask_crop"):
+            pipe(PROMPT, image=picture(), mask_image=half(80, 64), padding_mask_crop=4)
+
+
+class TestResults:
+    def test_metadata_draws_one_of_several_again(self, pipe: Pipeline) -> None:
+        result = pipe([PROMPT, "a boat"], prompt_2=["at night", "on the sea"], seed=5, output_type="np")
+        record = result.metadata(1)["request"]
+        assert (record["prompt"], record["prompt_2"], record["seed"]) == ("a boat", "on the sea", 6)
+        again = pipe(**{**record, "output_type": "np"}).images
+        assert np.abs(again[0] - result.images[1]).max() < 1e-5
+
+    def test_seeds(self, pipe: Pipeline) -> None:
+        assert pipe(PROMPT, seed=5, num_images_per_prompt=2).seeds == (5, 6)

@@ -1,0 +1,287 @@
+"""SDXL, drawn by us and by diffusers' pipelines from the same checkpoint and the same seed, in f32."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.checkpoints import SDXL_TINY, SDXL_TURBO
+from tests.parity.pairs import assert_same_pictures
+from tests.parity.sdxl_pairs import SdxlPair, make_pair, mask, picture
+
+# What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
+BAR = 0.02 / 255
+
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "EulerAncestralDiscreteScheduler": {"timestep_spacing": "trailing"},
+    "EulerDiscreteScheduler": {"use_karras_sigmas": True},
+    "DPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++"},
+    "LCMScheduler": {"steps_offset": 0},
+    "DDIMScheduler": {"clip_sample": False},
+}
+GUIDED: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 5.0}
+PLAIN: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 0.0}
+
+GENERATORS: dict[str, Callable[[], Any]] = {
+    "one": lambda: torch.Generator().manual_seed(11),
+    "several": lambda: [torch.Generator().manual_seed(seed) for seed in (5, 2)],
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "text": {},
+    "image": {"image": picture(), "strength": 0.6},
+    "mask": {"image": picture(), "mask_image": mask(), "strength": 0.8},
+}
+
+# diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> SdxlPair:
+    """As SDXL base: Euler, both VAEs. Its native size is 64."""
+    torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
+    return make_pair(tmp_path_factory.mktemp("small"), SDXL_TINY)
+
+
+@pytest.fixture(scope="session")
+def turbo(tmp_path_factory: pytest.TempPathFactory) -> SdxlPair:
+    """Of three levels, as the published ones are."""
+    return make_pair(tmp_path_factory.mktemp("turbo"), SDXL_TURBO)
+
+
+@pytest.fixture(scope="session")
+def consistency(tmp_path_factory: pytest.TempPathFactory) -> SdxlPair:
+    """Its UNet is told the guidance scale."""
+    shape = replace(SDXL_TINY, guidance_width=12, prediction_type="v_prediction")
+    return make_pair(tmp_path_factory.mktemp("consistency"), shape)
+
+
+def same(pair: SdxlPair, prompt: Any = "a red house", **given: Any) -> None:
+    assert_same_pictures(*pair.draw(prompt, **given), tolerance=BAR)
+
+
+class TestTextToImage:
+    @pytest.mark.parametrize("steps", [1, 2, 3, 4, 20])
+    @pytest.mark.parametrize("scale", [0.0, 5.0])
+    def test_steps_and_guidance(self, small: SdxlPair, steps: int, scale: float) -> None:
+        same(small, num_inference_steps=steps, guidance_scale=scale)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"negative_prompt": "a blue boat"},
+            {"negative_prompt": ""},
+            {"negative_prompt": "blue", "negative_prompt_2": "two boats on the sea"},
+            {"prompt_2": "two boats on the sea"},
+            {"prompt_2": ""},
+            {"clip_skip": 0},
+            {"clip_skip": 1, "negative_prompt": "blue"},
+            {"guidance_rescale": 0.7},
+            {"timesteps": [999, 700, 350, 20]},
+            {"sigmas": [14.6, 6.0, 1.5, 0.2, 0.0]},
+            {"denoising_end": 0.6},
+            {"original_size": (100, 40), "crops_coords_top_left": (7, 30), "target_size": (512, 256)},
+            {
+                "negative_original_size": (20, 30),
+                "negative_crops_coords_top_left": (4, 5),
+                "negative_target_size": (600, 70),
+            },
+        ],
+        ids=lambda each: "-".join(each),
+    )
+    def test_arguments(self, small: SdxlPair, given: dict[str, Any]) -> None:
+        same(small, **GUIDED, **given)
+
+    @pytest.mark.parametrize("vae", ["full", "tiny"])
+    @pytest.mark.parametrize("given", [PLAIN, GUIDED], ids=["plain", "guided"])
+    def test_both_vaes(self, small: SdxlPair, vae: str, given: dict[str, Any]) -> None:
+        same(small, vae=vae, **given)
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+    def test_schedulers(self, small: SdxlPair, name: str, prediction: str) -> None:
+        same(small.with_scheduler(name, **SCHEDULERS[name], prediction_type=prediction), **GUIDED)
+
+    def test_ddim_with_fresh_noise(self, small: SdxlPair) -> None:
+        same(small.with_scheduler("DDIMScheduler", clip_sample=False), **GUIDED, eta=0.8)
+
+    def test_latents(self, small: SdxlPair) -> None:
+        latents = np.random.RandomState(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+        ours, theirs = small.draw(**GUIDED, latents=latents, output_type="latent")
+        assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+    def test_embeddings(self, small: SdxlPair) -> None:
+        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        tensors = small.theirs("text", "full").encode_prompt("a red house", negative_prompt="blue")
+        given = {name: value.detach().numpy() for name, value in zip(names, tensors, strict=True)}
+        ours, theirs = small.draw(None, **GUIDED, **given)
+        assert_same_pictures(ours, theirs, tolerance=BAR)
+        texts = small.draw_ours("a red house", negative_prompt="blue", seed=3, **GUIDED)
+        assert np.abs(texts - ours).max() <= BAR
+
+    def test_a_callback_that_changes_what_the_unet_is_told(self, small: SdxlPair) -> None:
+        def change(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            return {name: value * (0.9 if step else 1.2) for name, value in tensors.items()}
+
+        names = ["latents", "prompt_embeds", "add_text_embeds", "add_time_ids"]
+        same(small, **GUIDED, callback_on_step_end=change, callback_on_step_end_tensor_inputs=names)
+
+    def test_every_argument_matters(self, small: SdxlPair) -> None:
+        """Else agreeing about it would mean nothing."""
+        usual = small.draw_ours(seed=3, **GUIDED)
+        others: tuple[dict[str, Any], ...] = (
+            {"seed": 4},
+            {"vae": "tiny"},
+            {"prompt_2": "two boats on the sea"},
+            {"negative_prompt": "a blue boat"},
+            {"clip_skip": 1},
+            {"guidance_rescale": 0.7},
+            {"original_size": (100, 40)},
+        )
+        for given in others:
+            other = small.draw_ours(**{"seed": 3, **GUIDED, **given})
+            assert np.abs(other - usual).max() > 20 * BAR, given
+
+
+class TestImageToImage:
+    @pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
+    @pytest.mark.parametrize("vae", ["full", "tiny"])
+    def test_strengths(self, small: SdxlPair, strength: float, vae: str) -> None:
+        same(small, **GUIDED, image=picture(), strength=strength, vae=vae)
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    def test_schedulers(self, small: SdxlPair, name: str) -> None:
+        same(small.with_scheduler(name, **SCHEDULERS[name]), **GUIDED, image=picture(), strength=0.6)
+
+    def test_two_steps_at_half_strength_are_one(self, small: SdxlPair) -> None:
+        same(small, num_inference_steps=2, guidance_scale=0.0, image=picture(), strength=0.5)
+
+    def test_a_picture_whose_sides_are_no_multiples(self, small: SdxlPair) -> None:
+        same(small, **GUIDED, image=picture(70, 67), strength=0.6)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"negative_prompt": "a blue boat", "prompt_2": "two boats"},
+            {"timesteps": [999, 700, 350, 20]},
+            {"sigmas": [14.6, 6.0, 1.5, 0.2, 0.0]},
+            {"denoising_end": 0.8},
+            {"original_size": (100, 40), "negative_original_size": (20, 30), "crops_coords_top_left": (3, 9)},
+        ],
+        ids=lambda each: "-".join(each),
+    )
+    def test_arguments(self, small: SdxlPair, given: dict[str, Any]) -> None:
+        same(small, **GUIDED, image=picture(), strength=0.8, **given)
+
+    def test_the_rest_of_a_denoising(self, small: SdxlPair) -> None:
+        """As a base model and a refiner share it: latents with noise left in them."""
+        steps: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 5.0}
+        half = small.draw(**steps, denoising_end=0.5, output_type="latent")
+        ours = small.draw_ours(seed=3, **steps, image=half[0], denoising_start=0.5)
+        theirs = small.draw_theirs(seed=3, **steps, image=half[1], denoising_start=0.5)
+        assert_same_pictures(ours, theirs, tolerance=BAR)
+
+
+class TestInpainting:
+    @pytest.mark.parametrize("strength", [0.6, 0.9999, 1.0])
+    @pytest.mark.parametrize("vae", ["full", "tiny"])
+    def test_strengths(self, small: SdxlPair, strength: float, vae: str) -> None:
+        same(small, **GUIDED, image=picture(), mask_image=mask(), strength=strength, vae=vae)
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    def test_schedulers(self, small: SdxlPair, name: str) -> None:
+        same(small.with_scheduler(name, **SCHEDULERS[name]), **PLAIN, image=picture(), mask_image=mask(), strength=0.8)
+
+    def test_a_picture_and_a_mask_of_other_sizes(self, small: SdxlPair) -> None:
+        size: dict[str, Any] = {"height": 64, "width": 64}
+        same(small, **GUIDED, **size, image=picture(100, 80), mask_image=mask(90, 70), strength=0.8)
+
+    def test_defaults(self, small: SdxlPair) -> None:
+        same(small, num_inference_steps=4, image=picture(), mask_image=mask())
+
+    def test_latents(self, small: SdxlPair) -> None:
+        latents = np.random.RandomState(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+        same(small, **GUIDED, latents=latents, image=picture(), mask_image=mask(), strength=0.8)
+
+    @pytest.mark.parametrize("size", [(100, 80), (64, 150)])
+    def test_the_masks_surroundings_alone(self, small: SdxlPair, size: tuple[int, int]) -> None:
+        painted = np.zeros((size[1], size[0]), np.uint8)
+        painted[20:41, 30:49] = 255
+        given: dict[str, Any] = {
+            "image": picture(*size),
+            "mask_image": Image.fromarray(painted),
+            "padding_mask_crop": 6,
+        }
+        ours, theirs = small.draw(**GUIDED, **given, height=64, width=64, strength=0.8, output_type="pil")
+        assert ours.shape == theirs.shape == (1, size[1], size[0], 3)
+        assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+class TestSeveralPictures:
+    """Of two prompts, of one prompt, by seeds and by all that a generator may be."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("generator", GENERATORS)
+    def test_generators(self, small: SdxlPair, kind: str, generator: str) -> None:
+        given = {**PLAIN, **KINDS[kind]}
+        same(small, generator=GENERATORS[generator], num_images_per_prompt=2, **given)
+
+    @pytest.mark.parametrize("kind", ["text", "image"])
+    def test_prompts_by_seed(self, small: SdxlPair, kind: str) -> None:
+        same(small, ["a red house", "two boats on the sea"], **PLAIN, **KINDS[kind])
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_any_of_them_can_be_drawn_alone(self, small: SdxlPair, kind: str) -> None:
+        both = small.draw_ours(seed=3, num_images_per_prompt=2, **PLAIN, **KINDS[kind])
+        alone = small.draw_ours(seed=4, **PLAIN, **KINDS[kind])
+        assert np.abs(both[1] - alone[0]).max() < BAR
+
+    def test_a_numpy_state_is_its_seed(self, small: SdxlPair) -> None:
+        ours = small.draw_ours(generator=np.random.RandomState(987), **PLAIN)
+        theirs = small.draw_theirs(generator=torch.Generator().manual_seed(987), **PLAIN)
+        assert_same_pictures(ours, theirs, tolerance=BAR)
+
+    def test_a_generator_moves_on_as_far(self, small: SdxlPair) -> None:
+        mine, other = (torch.Generator().manual_seed(1) for _ in range(2))
+        given = {**PLAIN, **KINDS["mask"]}
+        small.draw_ours(generator=mine, **given)
+        small.draw_theirs(generator=other, **given)
+        assert torch.equal(torch.randn(16, generator=mine), torch.randn(16, generator=other))
+
+    def test_guided_with_prompts_of_their_own(self, small: SdxlPair) -> None:
+        same(
+            small,
+            ["a red house", "two boats"],
+            **GUIDED,
+            prompt_2=["at night", "on the sea"],
+            negative_prompt=["blue", ""],
+            num_images_per_prompt=2,
+        )
+
+
+class TestOtherModels:
+    @pytest.mark.parametrize("vae", ["full", "tiny"])
+    @pytest.mark.parametrize("steps", [1, 4])
+    def test_turbo(self, turbo: SdxlPair, vae: str, steps: int) -> None:
+        same(turbo, vae=vae, num_inference_steps=steps, guidance_scale=0.0)
+
+    def test_turbo_from_a_picture(self, turbo: SdxlPair) -> None:
+        same(turbo, vae="tiny", num_inference_steps=2, strength=0.5, guidance_scale=0.0, image=picture())
+
+    def test_turbo_not_square(self, turbo: SdxlPair) -> None:
+        """Nor of a size that the UNet's levels halve without a rest."""
+        same(turbo, num_inference_steps=2, guidance_scale=0.0, width=104, height=72)
+
+    def test_the_other_way_up(self, small: SdxlPair) -> None:
+        same(small, **GUIDED, width=64, height=136)
+
+    @pytest.mark.parametrize("scale", [1.5, 8.0])
+    def test_a_unet_that_is_told_the_scale(self, consistency: SdxlPair, scale: float) -> None:
+        same(consistency, num_inference_steps=4, guidance_scale=scale)
+
+    def test_it_from_a_picture(self, consistency: SdxlPair) -> None:
+        same(consistency, num_inference_steps=4, guidance_scale=8.0, image=picture(), strength=0.5)
