@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 from vinograph import __version__
 from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Tensor
 from vinograph.convert.tokenizer import write_tokenizer
-from vinograph.convert.weights import TensorRecord
 from vinograph.errors import ResourceError
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
-    from vinograph.convert.export import Graph
+    from vinograph.convert.export import ExportedGraph, Graph
 
 _BYTES = {"f32": 4, "f16": 2}
 _SPARE = 64_000_000
@@ -32,12 +31,14 @@ class Weights:
     """One set of weights and the components that are made of it.
 
     ``graphs`` loads the weights and yields the components that it is given, in the order of ``components``. It keeps
-    no hold of what it has yielded.
+    no hold of what it has yielded. ``values`` is how many numbers there are, ``item_size`` the bytes of each where
+    they are stored as they came.
     """
 
     components: tuple[str, ...]
-    records: Mapping[str, TensorRecord]
-    graphs: Callable[[Collection[str]], Iterator[tuple[str, Graph]]]
+    values: int
+    graphs: Callable[[Collection[str]], Iterator[tuple[str, Graph | ExportedGraph]]]
+    item_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,12 @@ def _tools() -> dict[str, str]:
 
 def _check_space(plan: Plan, job: Job, writer: BundleWriter) -> None:
     """Folding adds and removes some weights; a tenth more covers what it adds."""
-    values = sum(
-        record.size
+    size = sum(
+        weights.values * (weights.item_size or _BYTES[job.weights])
         for weights in plan.weights
         if not all(_is_done(name, writer) for name in weights.components)
-        for record in weights.records.values()
     )
-    needed = int(values * _BYTES[job.weights] * 1.1) + _SPARE
+    needed = int(size * 1.1) + _SPARE
     free = shutil.disk_usage(writer.partial).free
     if needed > free:
         shutil.rmtree(writer.partial, ignore_errors=True)
@@ -179,7 +179,7 @@ def _card(manifest: Manifest) -> str:
     lines += [f"license: {source.licence}"] if source.licence else []
     revision = f" at {source.revision}" if source.revision else ""
     others = "".join(f", with the {part} of `{origin}`" for part, origin in source.also.items())
-    precision = next(iter(manifest.components.values())).weights
+    precision = ", ".join(sorted({component.weights for component in manifest.components.values()}))
     lines += [
         "---",
         "",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from vinograph.bundle import Component, Tensor
 from vinograph.convert.weights import is_vector
 
 _MODEL_NAME = "vinograph"
+_STORAGE = {"f16": "f16", "bf16": "f16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}
 _TORCH_TYPES = {"f32": torch.float32, "i64": torch.int64}
 
 
@@ -40,18 +43,33 @@ class Graph:
     f16_safe: bool = True
 
 
-def export(graph: Graph, file: Path, weights: str) -> Component:
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A component that was OpenVINO IR already; ``model``'s ports are ``inputs`` and ``outputs`` in order."""
+
+    model: ov.Model
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    f16_safe: bool = True
+
+
+def export(graph: Graph | ExportedGraph, file: Path, weights: str) -> Component:
     """Write ``graph`` as OpenVINO IR: ``file`` (.xml) and its .bin, with weights stored as ``weights`` ("f32", "f16").
 
-    The weights of the graph's module are shared with the exported model, not copied.
+    The weights of the graph's module are shared with the exported model, not copied. Those of a graph that is IR
+    already stay as they are stored.
 
     Raises:
         RuntimeError: the exported model's inputs or outputs are not what the graph declares, a defect of ours.
     """
-    model = _to_openvino(graph)
-    _name_ports(model, graph)
-    if weights == "f16":
-        _halve(model)
+    if isinstance(graph, ExportedGraph):
+        model, weights = graph.model, _storage(graph.model)
+        _name_ports(model, graph)
+    else:
+        model = _to_openvino(graph)
+        _name_ports(model, graph)
+        if weights == "f16":
+            _halve(model)
     _name_nodes(model)
     _save(model, file)
     return Component(file.name, graph.inputs, graph.outputs, weights, graph.f16_safe)
@@ -85,19 +103,19 @@ def _partial_shape(tensor: Tensor) -> ov.PartialShape:
     return ov.PartialShape([-1 if isinstance(size, str) else size for size in tensor.shape])
 
 
-def _name_ports(model: ov.Model, graph: Graph) -> None:
+def _name_ports(model: ov.Model, graph: Graph | ExportedGraph) -> None:
     """Give inputs and outputs the declared names, and check that they have the declared shapes and types."""
     inputs, outputs = model.inputs, model.outputs
     for ports, declared in ((inputs, graph.inputs), (outputs, graph.outputs)):
         if len(ports) != len(declared):
             raise RuntimeError(f"the exported graph has {len(ports)} ports where {list(declared)} are declared")
         for port, (name, tensor) in zip(ports, declared.items(), strict=True):
-            if not _as_declared(port, tensor, exactly=ports is inputs):
+            if not is_as_declared(port, tensor, exactly=ports is inputs):
                 raise RuntimeError(f"{name} came out as {port}, declared as {tensor}")
             port.get_tensor().set_names({name})
 
 
-def _as_declared(port: ov.Output, tensor: Tensor, exactly: bool) -> bool:
+def is_as_declared(port: ov.Output, tensor: Tensor, exactly: bool) -> bool:
     """Whether a port has the declared type, rank and fixed dimensions; an output's may be less known."""
     shape = port.get_partial_shape()
     if port.get_element_type().get_type_name() != tensor.dtype or len(shape) != len(tensor.shape):
@@ -125,6 +143,16 @@ def _halve(model: ov.Model) -> None:
         if node.get_type_name() == "Convert" and name in vectors:
             for user in node.output(0).get_target_inputs():
                 user.replace_source_output(opset.constant(vectors[name]).output(0))
+
+
+def _storage(model: ov.Model) -> str:
+    """How most of a graph's weights are stored."""
+    sizes: Counter[str] = Counter()
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            kind = node.get_output_element_type(0)
+            sizes[_STORAGE.get(kind.get_type_name(), "f32")] += math.prod(node.shape) * kind.bitwidth
+    return max(sizes, key=lambda name: sizes[name], default="f32")
 
 
 def _name_nodes(model: ov.Model) -> None:

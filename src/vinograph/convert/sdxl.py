@@ -13,11 +13,14 @@ from vinograph.bundle import Bundle, Manifest, Source
 from vinograph.convert import sdxl_layout, tokenizer
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
 from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
+from vinograph.convert.sdxl_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.convert.settings import Settings, licence_file
 from vinograph.families.sdxl import FAMILY
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
+    from vinograph.convert.sdxl_config import SdxlConfig
+    from vinograph.convert.sdxl_exported import ExportedModels
     from vinograph.convert.sdxl_models import Models
 
 PIPELINES = sdxl_layout.PIPELINES
@@ -35,12 +38,11 @@ def convert(job: Job) -> Bundle:
     places = sdxl_layout.find(job.checkpoint, job.index, job.options.get("tiny_vae"))
     scheduler = schedulers.settings(places["scheduler"].config("scheduler_config.json"))
     files = fetch_parts(places, _files_of)
-    from vinograph.convert.sdxl_models import Models
-
-    models = Models.check(places)
+    models = _check(places)
+    config = models.config
     lengths = {
-        "tokenizer": models.text_encoder.module.config.max_position_embeddings,
-        "tokenizer_2": models.text_encoder_2.module.config.max_position_embeddings,
+        "tokenizer": config.text_encoder.max_position_embeddings,
+        "tokenizer_2": config.text_encoder_2.max_position_embeddings,
     }
     plan = Plan(
         weights=models.weights(halve=job.weights == "f16"),
@@ -52,23 +54,37 @@ def convert(job: Job) -> Bundle:
     return assemble(plan, job)
 
 
+def _check(places: Mapping[str, Place]) -> Models | ExportedModels:
+    if sdxl_layout.is_exported(places):
+        from vinograph.convert.sdxl_exported import ExportedModels
+
+        return ExportedModels.check(places)
+    from vinograph.convert.sdxl_models import Models
+
+    return Models.check(places)
+
+
 def _files_of(part: str, place: Place) -> list[str]:
     """The names of the files that a part consists of, within its folder."""
     if part.startswith("tokenizer"):
         return tokenizer.files_of(place.listing())
     if part == "scheduler":
         return ["scheduler_config.json"]
+    if part != "tiny_vae" and EXPORTED_FILE in place.listing():
+        return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
     stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     return ["config.json", *(file.name for file in place.weight_files(stem))]
 
 
-def _manifest(job: Job, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]) -> Manifest:
+def _manifest(
+    job: Job, places: Mapping[str, Place], models: Models | ExportedModels, scheduler: Mapping[str, Any]
+) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin, settings = job.checkpoint, Settings.of(job.checkpoint)
-    factor = models.scale_factor
-    native = models.unet.module.config.sample_size * factor
+    factor = models.config.scale_factor
+    native = models.config.unet.sample_size * factor
     limits = {
-        "size_multiple": factor,
+        "size_multiple": factor * models.grid_multiple,
         "minimum_size": _SMALLEST_GRID * factor,
         "maximum_size": max(_LARGEST, native),
         "native_size": native,
@@ -81,7 +97,7 @@ def _manifest(job: Job, places: Mapping[str, Place], models: Models, scheduler: 
         components={},
         tokenizers={},
         scheduler=scheduler,
-        config=_config(job.index, models),
+        config=_config(job.index, models.config),
         defaults=settings.defaults(_defaults(native, scheduler)),
         limits=settings.limits(limits),
         source=Source(
@@ -95,23 +111,21 @@ def _manifest(job: Job, places: Mapping[str, Place], models: Models, scheduler: 
     )
 
 
-def _config(index: Mapping[str, Any], models: Models) -> dict[str, Any]:
+def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
     """The numbers that the family calculates with. Those of an autoencoder that isn't there change nothing."""
-    unet = models.unet.module.config
-    vae = models.vae.module.config if models.vae is not None else None
-    tiny = models.tiny_vae.module.config if models.tiny_vae is not None else None
+    vae, tiny = config.vae, config.tiny_vae
     return {
         "latent_channels": 4,
-        "vae_scale_factor": models.scale_factor,
+        "vae_scale_factor": config.scale_factor,
         "vae_scaling_factor": vae.scaling_factor if vae is not None else 1.0,
         "vae_latents_mean": list(vae.latents_mean or ()) if vae is not None else [],
         "vae_latents_std": list(vae.latents_std or ()) if vae is not None else [],
         "tiny_vae_scaling_factor": tiny.scaling_factor if tiny is not None else 1.0,
-        "text_widths": models.text_widths,
-        "pooled_width": unet.pooled_width,
+        "text_widths": list(config.text_widths),
+        "pooled_width": config.unet.pooled_width,
         "force_zeros_for_empty_prompt": int(bool(index.get("force_zeros_for_empty_prompt", True))),
-        "time_cond_width": unet.time_cond_proj_dim or 0,
-        "default_sample_size": unet.sample_size,
+        "time_cond_width": config.unet.time_cond_proj_dim or 0,
+        "default_sample_size": config.unet.sample_size,
     }
 
 

@@ -12,6 +12,7 @@ from vinograph.schedulers import SAMPLERS
 
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
 
+EXPORTED_FILE, EXPORTED_WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "scheduler")
 _TINY_CLASS = ("diffusers", "AutoencoderTiny")
 _TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
@@ -33,6 +34,8 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
     """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
 
+    What optimum-intel has exported has "vae_decoder" and "vae_encoder" in place of "vae".
+
     Args:
         checkpoint: the checkpoint to convert.
         index: its model_index.json.
@@ -52,9 +55,20 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
         places["tiny_vae"] = places.pop("vae")
     elif checkpoint.has_folder("tiny_vae"):
         places["tiny_vae"] = Place(checkpoint, "tiny_vae")
+    if is_exported(places):
+        if "vae" not in places:
+            raise ModelError(f"{checkpoint.id} is an export with a tiny VAE; Vinograph converts those with a full one")
+        del places["vae"]
+        places |= {half: Place(checkpoint, half) for half in ("vae_decoder", "vae_encoder")}
     if tiny_vae is not None:
         places["tiny_vae"] = _tiny(tiny_vae)
     return places
+
+
+def is_exported(places: Mapping[str, Place]) -> bool:
+    """Whether the networks are OpenVINO IR already, and not there as safetensors too."""
+    listing = places["unet"].listing()
+    return EXPORTED_FILE in listing and not any(name.endswith(".safetensors") for name in listing)
 
 
 def _tiny(source: str) -> Place:

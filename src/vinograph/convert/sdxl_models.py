@@ -9,19 +9,18 @@ from typing import Any
 
 from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
-from vinograph.convert.autoencoder import Autoencoder, AutoencoderDecoder, AutoencoderEncoder
+from vinograph.convert.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderDecoder, AutoencoderEncoder
 from vinograph.convert.checkpoint import Place
 from vinograph.convert.clip import ClipConfig, ClipHiddenStates
 from vinograph.convert.export import Graph
+from vinograph.convert.sdxl_config import SdxlConfig
 from vinograph.convert.skeleton import Skeleton, skeleton
-from vinograph.convert.tiny_autoencoder import TinyAutoencoder
-from vinograph.convert.unet import UNet
+from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
+from vinograph.convert.unet import UNet, UNetConfig
 from vinograph.convert.weights import Allowance
-from vinograph.errors import ModelError
 
 Graphs = Iterator[tuple[str, Graph]]
 
-_IDS = {"input_ids": Tensor(("b", "n"), "i64")}
 # Any sizes do while tracing; small ones are quick.
 _SIZES = {"b": 2, "n": 5, "h": 3, "w": 4}
 _PICTURE = Tensor(("b", 3, "height", "width"), "f32")
@@ -62,67 +61,40 @@ class Models:
             text_encoder_2=_text_encoder(places["text_encoder_2"], projects=True),
             unet=skeleton(places["unet"], _DIFFUSERS, UNet.from_config, _NONE),
             vae=_autoencoder(places["vae"]) if "vae" in places else None,
-            tiny_vae=(
-                skeleton(places["tiny_vae"], _DIFFUSERS, TinyAutoencoder.from_config, _NONE)
-                if "tiny_vae" in places
-                else None
-            ),
+            tiny_vae=tiny_autoencoder(places["tiny_vae"]) if "tiny_vae" in places else None,
         )
-        models._check_together()
+        models.config.check_together()
         return models
 
     @property
-    def text_widths(self) -> list[int]:
-        """The widths of the two encoders' hidden states, which the UNet takes joined."""
-        return [each.module.config.hidden_size for each in (self.text_encoder, self.text_encoder_2)]
+    def grid_multiple(self) -> int:
+        """Latents of any size can be drawn."""
+        return 1
 
     @property
-    def scale_factor(self) -> int:
-        """How many times smaller than the picture its latents are, in each direction."""
-        if self.vae is not None:
-            return self.vae.module.config.scale_factor
-        assert self.tiny_vae is not None
-        return self.tiny_vae.module.config.decoder_scale_factor
-
-    def _check_together(self) -> None:
-        """The parts must fit each other: a tiny VAE may have been named that is another model's."""
-        unet = self.unet.module.config
-        pairs = [
-            ("text encoders give", sum(self.text_widths), "UNet takes", unet.text_width),
-            (
-                "second text encoder pools to",
-                self.text_encoder_2.module.config.projection_dim,
-                "UNet takes",
-                unet.pooled_width,
-            ),
-        ]
-        if self.vae is not None:
-            pairs.append(("UNet draws", 4, "VAE takes", self.vae.module.config.latent_channels))
-        if self.tiny_vae is not None:
-            tiny = self.tiny_vae.module.config
-            pairs += [
-                ("UNet draws", 4, "tiny VAE takes", tiny.latent_channels),
-                ("latents are smaller by", self.scale_factor, "tiny VAE's are by", tiny.decoder_scale_factor),
-                ("latents are smaller by", self.scale_factor, "tiny VAE's encoder's are by", tiny.encoder_scale_factor),
-            ]
-        for gives, width, takes, expected in pairs:
-            if width != expected:
-                raise ModelError(f"the parts don't fit together: the {gives} {width}, the {takes} {expected}")
+    def config(self) -> SdxlConfig:
+        """The parts' configurations."""
+        return SdxlConfig(
+            text_encoder=self.text_encoder.module.config,
+            text_encoder_2=self.text_encoder_2.module.config,
+            unet=self.unet.module.config,
+            vae=self.vae.module.config if self.vae is not None else None,
+            tiny_vae=self.tiny_vae.module.config if self.tiny_vae is not None else None,
+        )
 
     def weights(self, halve: bool) -> tuple[Weights, ...]:
         """What conversion goes through, in order. With ``halve``, matrices are read in half precision."""
         text, text_2 = self.text_encoder, self.text_encoder_2
         found = [
-            Weights(("text_encoder",), text.records, partial(_text_graphs, "text_encoder", text, halve)),
-            Weights(("text_encoder_2",), text_2.records, partial(_text_graphs, "text_encoder_2", text_2, halve)),
-            Weights(("unet",), self.unet.records, partial(_unet_graphs, self.unet, halve)),
+            Weights(("text_encoder",), text.values, partial(_text_graphs, "text_encoder", text, halve)),
+            Weights(("text_encoder_2",), text_2.values, partial(_text_graphs, "text_encoder_2", text_2, halve)),
+            Weights(("unet",), self.unet.values, partial(_unet_graphs, self.unet, halve)),
         ]
         if self.vae is not None:
             halves = ("vae_decoder", "vae_encoder")
-            found.append(Weights(halves, self.vae.records, partial(_autoencoder_graphs, self.vae, halve)))
+            found.append(Weights(halves, self.vae.values, partial(_autoencoder_graphs, self.vae, halve)))
         if self.tiny_vae is not None:
-            halves = ("tiny_vae_decoder", "tiny_vae_encoder")
-            found.append(Weights(halves, self.tiny_vae.records, partial(_tiny_graphs, self.tiny_vae, halve)))
+            found.append(tiny_weights(self.tiny_vae, halve))
         return tuple(found)
 
 
@@ -142,16 +114,34 @@ def _autoencoder(place: Place) -> Skeleton[Autoencoder]:
     return skeleton(place, _DIFFUSERS, Autoencoder.from_config, _NONE, rename)
 
 
-def _text_graphs(name: str, encoder: Skeleton[ClipHiddenStates], halve: bool, _: Collection[str]) -> Graphs:
-    config, projects = encoder.module.config, encoder.module.text_projection is not None
+def tiny_autoencoder(place: Place) -> Skeleton[TinyAutoencoder]:
+    """The tiny VAE in ``place``, checked. Raises what :meth:`Models.check` does."""
+    return skeleton(place, _DIFFUSERS, TinyAutoencoder.from_config, _NONE)
+
+
+def tiny_weights(vae: Skeleton[TinyAutoencoder], halve: bool) -> Weights:
+    """The two components of a tiny VAE."""
+    return Weights(("tiny_vae_decoder", "tiny_vae_encoder"), vae.values, partial(_tiny_graphs, vae, halve))
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a component takes and gives."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+def text_ports(config: ClipConfig, projects: bool) -> Ports:
+    """A text encoder's; with ``projects`` it gives the pooled text too."""
     outputs = {"hidden_states": Tensor(("b", config.num_hidden_layers, "n", config.hidden_size), "f32")}
     if projects:
         outputs["text_embeds"] = Tensor(("b", config.projection_dim), "f32")
-    yield name, Graph(encoder.load(halve), _IDS, outputs, _SIZES)
+    return Ports({"input_ids": Tensor(("b", "n"), "i64")}, outputs)
 
 
-def _unet_graphs(unet: Skeleton[UNet], halve: bool, _: Collection[str]) -> Graphs:
-    config = unet.module.config
+def unet_ports(config: UNetConfig) -> Ports:
+    """The UNet's."""
     latents = Tensor(("b", 4, "h", "w"), "f32")
     inputs = {
         "sample": latents,
@@ -162,30 +152,50 @@ def _unet_graphs(unet: Skeleton[UNet], halve: bool, _: Collection[str]) -> Graph
     }
     if config.time_cond_proj_dim is not None:
         inputs["timestep_cond"] = Tensor(("b", config.time_cond_proj_dim), "f32")
-    yield "unet", Graph(unet.load(halve), inputs, {"out_sample": latents}, _SIZES)
+    return Ports(inputs, {"out_sample": latents})
+
+
+def decoder_ports(config: AutoencoderConfig | TinyAutoencoderConfig) -> Ports:
+    """Of the decoder of either autoencoder."""
+    latents = Tensor(("b", config.latent_channels, "h", "w"), "f32")
+    return Ports({"latent_sample": latents}, {"sample": _PICTURE})
+
+
+def encoder_ports(config: AutoencoderConfig) -> Ports:
+    """The encoder's, which gives a mean and a log variance for every number of the latents."""
+    parameters = Tensor(("b", 2 * config.latent_channels, "h", "w"), "f32")
+    return Ports({"sample": _PICTURE}, {"latent_parameters": parameters})
+
+
+def _text_graphs(name: str, encoder: Skeleton[ClipHiddenStates], halve: bool, _: Collection[str]) -> Graphs:
+    ports = text_ports(encoder.module.config, encoder.module.text_projection is not None)
+    yield name, Graph(encoder.load(halve), ports.inputs, ports.outputs, _SIZES)
+
+
+def _unet_graphs(unet: Skeleton[UNet], halve: bool, _: Collection[str]) -> Graphs:
+    ports = unet_ports(unet.module.config)
+    yield "unet", Graph(unet.load(halve), ports.inputs, ports.outputs, _SIZES)
 
 
 def _autoencoder_graphs(vae: Skeleton[Autoencoder], halve: bool, wanted: Collection[str]) -> Graphs:
     config, model = vae.module.config, vae.load(halve)
-    latents = Tensor(("b", config.latent_channels, "h", "w"), "f32")
-    parameters = Tensor(("b", 2 * config.latent_channels, "h", "w"), "f32")
     sizes = _picture_sizes(config.scale_factor)
     if "vae_decoder" in wanted:
-        decoder = AutoencoderDecoder(model)
-        yield "vae_decoder", Graph(decoder, {"latent_sample": latents}, {"sample": _PICTURE}, sizes, f16_safe=False)
+        ports = decoder_ports(config)
+        yield "vae_decoder", Graph(AutoencoderDecoder(model), ports.inputs, ports.outputs, sizes, f16_safe=False)
     if "vae_encoder" in wanted:
-        encoder = AutoencoderEncoder(model)
-        graph = Graph(encoder, {"sample": _PICTURE}, {"latent_parameters": parameters}, sizes, f16_safe=False)
-        yield "vae_encoder", graph
+        ports = encoder_ports(config)
+        yield "vae_encoder", Graph(AutoencoderEncoder(model), ports.inputs, ports.outputs, sizes, f16_safe=False)
 
 
 def _tiny_graphs(vae: Skeleton[TinyAutoencoder], halve: bool, wanted: Collection[str]) -> Graphs:
     config, model = vae.module.config, vae.load(halve)
-    latents = Tensor(("b", config.latent_channels, "h", "w"), "f32")
     sizes = _picture_sizes(config.decoder_scale_factor)
     if "tiny_vae_decoder" in wanted:
-        yield "tiny_vae_decoder", Graph(model.decoder, {"latent_sample": latents}, {"sample": _PICTURE}, sizes)
+        ports = decoder_ports(config)
+        yield "tiny_vae_decoder", Graph(model.decoder, ports.inputs, ports.outputs, sizes)
     if "tiny_vae_encoder" in wanted:
+        latents = Tensor(("b", config.latent_channels, "h", "w"), "f32")
         yield "tiny_vae_encoder", Graph(model.encoder, {"sample": _PICTURE}, {"latents": latents}, sizes)
 
 

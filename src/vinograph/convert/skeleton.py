@@ -35,6 +35,11 @@ class Skeleton(Generic[Model]):
     records: Mapping[str, TensorRecord]
     tensors: Mapping[str, torch.Tensor] | None = None
 
+    @property
+    def values(self) -> int:
+        """Number of values in all tensors."""
+        return sum(record.size for record in self.records.values())
+
     def load(self, halve: bool = False) -> Model:
         """A copy of the module with its weights, its matrices in half precision if so asked.
 

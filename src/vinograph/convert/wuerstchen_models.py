@@ -108,22 +108,22 @@ class Models:
         found = [
             Weights(
                 ("prior_text_encoder",),
-                prior_text.records,
+                prior_text.values,
                 partial(_text_encoder_graphs, "prior_text_encoder", prior_text),
             ),
-            Weights(("prior_text", "prior"), self.prior.records, partial(_prior_graphs, self.prior)),
-            Weights(("text_encoder",), text.records, partial(_text_encoder_graphs, "text_encoder", text)),
+            Weights(("prior_text", "prior"), self.prior.values, partial(_prior_graphs, self.prior)),
+            Weights(("text_encoder",), text.values, partial(_text_encoder_graphs, "text_encoder", text)),
             Weights(
                 ("decoder_text", "decoder") if has_attention else ("decoder",),
-                self.decoder.records,
+                self.decoder.values,
                 partial(_decoder_graphs, self.decoder),
             ),
-            Weights(("vqgan",), self.vqgan.records, partial(_vqgan_graphs, self.vqgan)),
+            Weights(("vqgan",), self.vqgan.values, partial(_vqgan_graphs, self.vqgan)),
         ]
         if self.image_encoder is not None:
             found.append(
                 Weights(
-                    ("image_encoder",), self.image_encoder.records, partial(_image_encoder_graphs, self.image_encoder)
+                    ("image_encoder",), self.image_encoder.values, partial(_image_encoder_graphs, self.image_encoder)
                 )
             )
         return tuple(found)

@@ -1,0 +1,186 @@
+"""SDXL as optimum-intel exports it: OpenVINO IR whose ports are made those of our components, weights as they are.
+
+An export has its networks in ``unet/openvino_model.xml`` and so on, beside their configurations. It differs from our
+own conversion: each hidden state of a text encoder is an output, times are whole numbers, and the UNet doubles sizes
+on its way up, whatever it halved: it draws sizes alone that it halves without a remainder. Its VAE overflows in half
+precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openvino as ov
+from openvino import opset13 as opset
+
+from vinograph.bundle import Tensor
+from vinograph.convert.assemble import Weights
+from vinograph.convert.autoencoder import AutoencoderConfig
+from vinograph.convert.checkpoint import Place
+from vinograph.convert.clip import ClipConfig
+from vinograph.convert.export import ExportedGraph, is_as_declared
+from vinograph.convert.sdxl_config import SdxlConfig
+from vinograph.convert.sdxl_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
+from vinograph.convert.sdxl_models import (
+    Ports,
+    decoder_ports,
+    encoder_ports,
+    text_ports,
+    tiny_autoencoder,
+    tiny_weights,
+    unet_ports,
+)
+from vinograph.convert.skeleton import Skeleton
+from vinograph.convert.tiny_autoencoder import TinyAutoencoder
+from vinograph.convert.unet import UNetConfig
+from vinograph.errors import DamagedModelError, ModelError
+
+Parsed = TypeVar("Parsed")
+Graphs = Iterator[tuple[str, ExportedGraph]]
+Outputs = Callable[[ov.Model], dict[str, ov.Output]]
+
+_TYPES = {"f32": ov.Type.f32, "i64": ov.Type.i64}
+
+
+@dataclass(frozen=True)
+class ExportedModels:
+    """An export's networks, fit to be made a bundle; ``tiny_vae`` is no IR and converted as always."""
+
+    places: Mapping[str, Place]
+    config: SdxlConfig
+    tiny_vae: Skeleton[TinyAutoencoder] | None
+
+    @classmethod
+    def check(cls, places: Mapping[str, Place]) -> ExportedModels:
+        """Read the configurations, and every graph's ports.
+
+        Raises:
+            ModelError: a configuration makes no sense, or a graph hasn't the ports of an export that can be used.
+            DamagedModelError: OpenVINO can't read a graph.
+        """
+        tiny = tiny_autoencoder(places["tiny_vae"]) if "tiny_vae" in places else None
+        config = SdxlConfig(
+            text_encoder=_config(places["text_encoder"], ClipConfig.from_mapping),
+            text_encoder_2=_config(places["text_encoder_2"], ClipConfig.from_mapping),
+            unet=_config(places["unet"], UNetConfig.from_mapping),
+            vae=_config(places["vae_decoder"], AutoencoderConfig.from_mapping),
+            tiny_vae=tiny.module.config if tiny is not None else None,
+        )
+        config.check_together()
+        models = cls(places, config, tiny)
+        for weights in models.weights(halve=True):
+            if weights.item_size is not None:
+                for _ in weights.graphs(weights.components):
+                    pass
+        return models
+
+    @property
+    def grid_multiple(self) -> int:
+        """Latents must be so many wide and high, or a multiple."""
+        return int(2 ** (len(self.config.unet.block_out_channels) - 1))
+
+    def weights(self, halve: bool) -> tuple[Weights, ...]:
+        """What conversion goes through, in order; the tiny VAE's matrices in half precision where ``halve`` says so."""
+        config = self.config
+        assert config.vae is not None
+        layers = config.text_encoder.num_hidden_layers, config.text_encoder_2.num_hidden_layers
+        parts: dict[str, tuple[Ports, Outputs]] = {
+            "text_encoder": (text_ports(config.text_encoder, False), partial(_text_outputs, layers[0], ())),
+            "text_encoder_2": (
+                text_ports(config.text_encoder_2, True),
+                partial(_text_outputs, layers[1], ("text_embeds",)),
+            ),
+            "unet": (unet_ports(config.unet), partial(_outputs, ("out_sample",))),
+            "vae_decoder": (decoder_ports(config.vae), partial(_outputs, ("sample",))),
+            "vae_encoder": (encoder_ports(config.vae), partial(_outputs, ("latent_parameters",))),
+        }
+        found = [
+            Weights(
+                (name,),
+                (self.places[name].directory / EXPORTED_WEIGHTS).stat().st_size,
+                partial(_graphs, name, self.places[name].directory / EXPORTED_FILE, *declared),
+                item_size=1,
+            )
+            for name, declared in parts.items()
+        ]
+        if self.tiny_vae is not None:
+            found.append(tiny_weights(self.tiny_vae, halve))
+        return tuple(found)
+
+
+def _config(place: Place, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed:
+    try:
+        return parse(place.config())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
+
+
+def _outputs(names: Collection[str], model: ov.Model) -> dict[str, ov.Output]:
+    """What goes into the results of those names."""
+    found = {name: port.get_node().input_value(0) for port in model.outputs for name in port.get_names()}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ModelError(f"has no output {', '.join(missing)}, but {', '.join(sorted(found))}")
+    return {name: found[name] for name in names}
+
+
+def _text_outputs(layers: int, others: Collection[str], model: ov.Model) -> dict[str, ov.Output]:
+    """Hidden states joined to one output, but for those of the last layer, and the ``others``."""
+    states = _outputs([f"hidden_states.{layer}" for layer in range(layers)], model).values()
+    joined = opset.concat([opset.unsqueeze(state, opset.constant([1])) for state in states], 1)
+    return {"hidden_states": joined.output(0), **_outputs(others, model)}
+
+
+def _graphs(
+    name: str,
+    file: Path,
+    ports: Ports,
+    adapt: Outputs,
+    _: Collection[str],
+) -> Graphs:
+    """The one graph in ``file``, with our ports. The file stays mapped, it is not read."""
+    try:
+        model = ov.Core().read_model(file)
+    except RuntimeError as error:
+        raise DamagedModelError(f"OpenVINO can't read {file}: {_first_line(error)}") from error
+    try:
+        parameters = _parameters(model, ports.inputs)
+        adapted = ov.Model(
+            [opset.result(output) for output in adapt(model).values()], list(parameters.values()), "vinograph"
+        )
+        adapted.validate_nodes_and_infer_types()
+    except ModelError as error:
+        raise ModelError(f"{file} {error}; export the checkpoint with a newer optimum-intel") from error
+    except RuntimeError as error:
+        raise ModelError(f"{file} is no graph for any size: {_first_line(error)}") from error
+    for port, (output, tensor) in zip(adapted.outputs, ports.outputs.items(), strict=True):
+        if not is_as_declared(port, tensor, exactly=False):
+            shape = f"{list(tensor.shape)}, as its configuration says"
+            raise DamagedModelError(f"{file}: the output {output} is {port.get_partial_shape()}, not {shape}")
+    yield name, ExportedGraph(adapted, ports.inputs, ports.outputs, f16_safe="vae" not in name)
+
+
+def _parameters(model: ov.Model, declared: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The graph's inputs in the order declared, with the types and shapes declared."""
+    found = {name: port.get_node() for port in model.inputs for name in port.get_names()}
+    if found.keys() != declared.keys():
+        raise ModelError(f"takes {', '.join(sorted(found))}, not {', '.join(sorted(declared))}")
+    for name, tensor in declared.items():
+        parameter = found[name]
+        fixed = parameter.get_partial_shape()
+        wanted = ov.PartialShape([-1 if isinstance(size, str) else size for size in tensor.shape])
+        if name != "timestep" and not fixed.compatible(wanted):
+            raise ModelError(f"takes {name} of the shape {fixed}, not {wanted}")
+        parameter.set_element_type(_TYPES[tensor.dtype])
+        parameter.set_partial_shape(wanted)
+    return {name: found[name] for name in declared}
+
+
+def _first_line(error: Exception) -> str:
+    """OpenVINO's messages begin with where in its source they are raised; what they say comes last."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
