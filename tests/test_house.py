@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import vinograph
+from tests.bundles import save_sdxl_bundle
 from vinograph import Pipeline, Result, Step
+from vinograph.families.sdxl import FAMILY as SDXL
 from vinograph.families.wuerstchen import FAMILY as WUERSTCHEN
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -146,6 +148,19 @@ class TestWithoutTorch:
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "house.png").is_file()
 
+    def test_so_is_one_of_sdxl(self, without_torch: Run, tmp_path: Path) -> None:
+        bundle = save_sdxl_bundle(tmp_path / "tiny-sdxl").path
+        code = (
+            "from vinograph import Pipeline\n"
+            "pipe = Pipeline.from_pretrained(sys.argv[1])\n"
+            "house = pipe('a red house', negative_prompt='blue', seed=7).images[0]\n"
+            "pipe('a red house', image=house, strength=0.5, vae='full', seed=7)\n"
+            "pipe('a red house', image=house, mask_image=house, padding_mask_crop=8, seed=7)\n"
+            "pipe.reconstruct(house)\n"
+        )
+        done = without_torch(code, str(bundle))
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_so_does_the_command_line(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
         code = "from vinograph.cli import main\nsys.exit(main())\n"
         told = [
@@ -230,6 +245,21 @@ class TestPublicSurface:
         call = WUERSTCHEN.calls[name]
         assert (call.positional, dict(call.takes)) == WUERSTCHEN_TAKES[name]
 
+    @pytest.mark.parametrize("name", SDXL.calls)
+    def test_what_sdxl_takes(self, name: str) -> None:
+        call = SDXL.calls[name]
+        assert (call.positional, dict(call.takes)) == SDXL_TAKES[name]
+
+    def test_what_sdxl_does(self) -> None:
+        assert set(SDXL.calls) == set(SDXL_TAKES)
+        assert SDXL.calls["generate"].beside == {"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}}
+        assert SDXL.options == {
+            "steps": "num_inference_steps",
+            "guidance_scale": "guidance_scale",
+            "mask": "mask_image",
+            "vae": "vae",
+        }
+
     def test_what_wuerstchen_does(self) -> None:
         assert set(WUERSTCHEN.calls) == set(WUERSTCHEN_TAKES)
         assert WUERSTCHEN.options == {
@@ -305,4 +335,35 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("image",),
         {**_EVERY, "image": None, "height": None, "width": None, "num_inference_steps": 12, "timesteps": None},
     ),
+}
+
+_SDXL_EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_SDXL_SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
+
+SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "generate": (
+        (
+            *("prompt", "prompt_2", "height", "width", "num_inference_steps", "timesteps", "sigmas"),
+            *("denoising_end", "guidance_scale", "negative_prompt", "negative_prompt_2", "num_images_per_prompt"),
+            *("eta", "generator", "latents", *_SDXL_EMBEDS),
+        ),
+        {
+            **_EVERY,
+            **_TEXT,
+            **dict.fromkeys(("prompt_2", "negative_prompt_2", *_SDXL_EMBEDS, *_SDXL_SIZES)),
+            **dict.fromkeys(("image", "mask_image", "padding_mask_crop", "clip_skip", "vae")),
+            **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end")),
+            "height": 1024,
+            "width": 1024,
+            "num_inference_steps": 50,
+            "guidance_scale": 5.0,
+            "guidance_rescale": 0.0,
+            "eta": 0.0,
+            "strength": 0.3,
+            "crops_coords_top_left": (0, 0),
+            "negative_crops_coords_top_left": (0, 0),
+        },
+    ),
+    "encode": (("image",), {"image": None, "height": None, "width": None, "vae": None}),
+    "reconstruct": (("image",), {"image": None, "height": None, "width": None, "vae": None, "output_type": "pil"}),
 }

@@ -316,6 +316,123 @@ class TestArrays:
         assert message == "prompt has 2 texts and prompt_embeds has 3; give as many"
 
 
+PAINTS: Mapping[str, Any] = {
+    **DRAWS,
+    **dict.fromkeys(("prompt_2", "negative_prompt_2", "mask_image", "padding_mask_crop", "denoising_start"), None),
+    **dict.fromkeys(
+        ("pooled_prompt_embeds", "negative_pooled_prompt_embeds", "clip_skip", "vae", "original_size"), None
+    ),
+    "guidance_scale": 5.0,
+    "guidance_rescale": 0.0,
+    "eta": 0.0,
+    "denoising_end": None,
+    "crops_coords_top_left": (0, 0),
+}
+
+
+class TestArgumentsThatGoTogether:
+    @pytest.mark.parametrize(
+        ("given", "needed"),
+        [
+            ({"mask_image": "m.png"}, "image"),
+            ({"image": "a.png", "padding_mask_crop": 8}, "mask_image"),
+            ({"denoising_start": 0.5}, "image"),
+            ({"negative_prompt_2": "x"}, "negative_prompt"),
+            ({"prompt": None, "prompt_embeds": array(1, 2, 3)}, "pooled_prompt_embeds"),
+            ({"pooled_prompt_embeds": array(1, 2)}, "prompt_embeds"),
+            ({"negative_prompt_embeds": array(1, 2, 3)}, "negative_pooled_prompt_embeds"),
+        ],
+        ids=str,
+    )
+    def test_one_needs_another(self, given: dict[str, Any], needed: str) -> None:
+        message = refusal(PAINTS, **{"prompt": "a red house", **given})
+        assert f" needs {needed}: {FIELDS[needed].metadata['about']}" in message
+
+    def test_unless_the_call_does_not_take_the_other(self) -> None:
+        assert ask(prompt_embeds=array(1, 2, 3)).pooled_prompt_embeds is None
+
+    def test_every_field_that_is_needed_is_one(self) -> None:
+        for name, each in FIELDS.items():
+            for other in (each.metadata["needs"], each.metadata["unless"]):
+                assert other is None or (other in FIELDS and other != name)
+
+    def test_a_default_gives_way(self) -> None:
+        assert ask(PAINTS, prompt="a", image="a.png").strength == 0.8
+        assert ask(PAINTS, prompt="a", image="a.png", denoising_start=0.5).strength is None
+        assert ask(PAINTS, prompt="a", image="a.png", denoising_start=0.5, strength=0.3).strength == 0.3
+
+    def test_a_default_is_another_beside_an_argument(self) -> None:
+        beside = {"mask_image": {"strength": 0.99, "guidance_scale": 7.5}}
+        given = {"prompt": "a", "image": "a.png"}
+        without = resolve(given, PAINTS, LIMITS, "x", beside)
+        painted = resolve({**given, "mask_image": "m.png"}, PAINTS, LIMITS, "x", beside)
+        told = resolve({**given, "mask_image": "m.png", "strength": 0.5}, PAINTS, LIMITS, "x", beside)
+        assert [(each.strength, each.guidance_scale) for each in (without, painted, told)] == [
+            *((0.8, 5.0), (0.99, 7.5), (0.5, 7.5))
+        ]
+
+    def test_each_text_goes_with_every_prompt(self) -> None:
+        texts = {"prompt_2": "c", "negative_prompt": "d", "negative_prompt_2": ["e", "f"]}
+        request = ask(PAINTS, prompt=["a", "b"], **texts)
+        assert (request.prompt_2, request.negative_prompt) == (("c", "c"), ("d", "d"))
+        assert request.negative_prompt_2 == ("e", "f")
+        message = refusal(PAINTS, prompt=["a", "b", "c"], prompt_2=["d", "e"])
+        assert message == "prompt_2 has 2 texts for 3 prompts; give one, or one for each"
+
+
+class TestOtherNumbers:
+    @pytest.mark.parametrize("given", [0, 1, -0.1, 1.1, math.nan, "0.5", None.__class__])
+    def test_shares_of_denoising(self, given: Any) -> None:
+        message = refusal(PAINTS, prompt="a", denoising_end=given)
+        assert message == f"denoising_end is {given!r}; give a number above 0 and below 1"
+        assert ask(PAINTS, prompt="a", denoising_end=0.8).denoising_end == 0.8
+
+    @pytest.mark.parametrize("name", ["eta", "guidance_rescale"])
+    def test_amounts(self, name: str) -> None:
+        for given in (-0.1, 1.1, math.nan, "x"):
+            assert refusal(PAINTS, prompt="a", **{name: given}) == f"{name} is {given!r}; give a number from 0 to 1"
+        assert [getattr(ask(PAINTS, prompt="a", **{name: each}), name) for each in (0, 1)] == [0, 1]
+
+    @pytest.mark.parametrize("given", [7, (1,), (1, 2, 3), "1x2", {1: 2}])
+    def test_two_numbers(self, given: Any) -> None:
+        message = refusal(PAINTS, prompt="a", original_size=given)
+        assert message == f"original_size is {given!r}; give two whole numbers of pixels, the vertical one first"
+
+    @pytest.mark.parametrize("given", [(1.5, 2), ("1", 2), (True, 2), (10**7, 2)])
+    def test_that_are_whole(self, given: Any) -> None:
+        assert "give a whole number from -1000000 to 1000000" in refusal(PAINTS, prompt="a", original_size=given)
+        assert ask(PAINTS, prompt="a", original_size=[1, np.int64(2)]).original_size == (1, 2)
+
+    @pytest.mark.parametrize("given", ["small", 7, ["full"], True])
+    def test_vaes(self, given: Any) -> None:
+        assert refusal(PAINTS, prompt="a", vae=given) == f"vae is {given!r}; give one of full, tiny"
+
+    @pytest.mark.parametrize("given", [-1, 2049, 8.0])
+    def test_padding(self, given: Any) -> None:
+        told = {"image": "a.png", "mask_image": "m.png", "padding_mask_crop": given}
+        message = refusal(PAINTS, prompt="a", **told)
+        assert message == f"padding_mask_crop is {given!r}; give a whole number from 0 to 2048"
+
+    @pytest.mark.parametrize("given", [1.0, "1", True])
+    def test_layers(self, given: Any) -> None:
+        assert f"clip_skip is {given!r}; give a whole number" in refusal(PAINTS, prompt="a", clip_skip=given)
+
+
+class TestWhatACallSaysOfItsArguments:
+    TENSORS: Mapping[str, Any] = {**LIMITS, "callback_tensors": ("latents", "prompt_embeds")}
+
+    def test_a_callbacks_tensors(self) -> None:
+        given = {"prompt": "a", "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+        assert resolve(given, DRAWS, self.TENSORS, "x").callback_on_step_end_tensor_inputs == ("prompt_embeds",)
+        with pytest.raises(RequestError, match=r'a callback is given \["latents", "prompt_embeds"\]'):
+            resolve({**given, "callback_on_step_end_tensor_inputs": ["mask"]}, DRAWS, self.TENSORS, "x")
+
+    def test_times(self) -> None:
+        limits = {key: value for key, value in LIMITS.items() if key not in ("times", "named_times")}
+        with pytest.raises(RequestError, match=r"prior_timesteps is 'spaced'; give a falling list of numbers$"):
+            resolve({"prompt": "a", "prior_timesteps": "spaced"}, DRAWS, limits, "x")
+
+
 class TestTheRest:
     @pytest.mark.parametrize("given", ["pt", "PIL", 7, ["np"], np.array(["np", "pil"])])
     def test_output_types(self, given: Any) -> None:
