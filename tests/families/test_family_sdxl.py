@@ -326,6 +326,14 @@ class TestWrongRequests:
             ({"width": 100}, "width is 100; this model draws multiples of 8 from 64 to 512, the nearest: 96 and 104"),
             ({"image": picture(), "height": 64}, "give both height and width, or neither"),
             ({"image": np.zeros((1, 3, 8, 8))}, "latents are [1, 4, height, width]"),
+            (
+                {"image": np.zeros((1, 4, 4, 8)), "denoising_start": 0.5},
+                "image is latents of 64x32 pixels; this model draws multiples of 8 from 64 to 512",
+            ),
+            (
+                {"image": np.zeros((1, 4, 8, 8)), "height": 72, "width": 64},
+                "an image of latents is drawn at its own size, 64x64",
+            ),
             ({"image": [picture()]}, "image is a list; give a path, a PIL picture, or an array"),
             ({"guidance_rescale": 1.5}, "guidance_rescale is 1.5; give a number from 0 to 1"),
             ({"denoising_end": 1.0}, "denoising_end is 1.0; give a number above 0 and below 1"),

@@ -18,20 +18,10 @@ from PIL import Image
 from vinograph.errors import RequestError
 from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
 from vinograph.families.autoencoder import Autoencoder, Draw, autoencoder
-from vinograph.families.masks import crop_box, filled, pasted, read_mask, to_mask
+from vinograph.families.originals import Original, original_of, picture_of
 from vinograph.families.sdxl_text import TENSORS, Told, told_to_the_unet
-from vinograph.families.shared import (
-    Size,
-    called_back,
-    first_picture,
-    fit,
-    note_ignored,
-    shrunk,
-    starting_noise,
-    steps_left,
-    whole_size,
-)
-from vinograph.images import psnr, read_picture, resize, to_array
+from vinograph.families.shared import called_back, first_picture, note_ignored, shrunk, starting_noise, steps_left
+from vinograph.images import psnr
 from vinograph.noise import Noise, PerImageNoise
 from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, sampler
@@ -62,9 +52,6 @@ class _Run:
         eta = request.eta or 0.0
         if eta and not chosen.takes_eta:
             out.warnings.append(f"eta was ignored: {type(chosen).__name__} doesn't take it")
-        for name in ("timesteps", "sigmas"):
-            if isinstance(getattr(request, name), str):
-                raise RequestError(f"{name} is {getattr(request, name)!r}; give a falling list of numbers")
         plan = chosen.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
         begin, end = _span(chosen, plan, request, out)
         return cls(parts, request, chosen, plan, begin, end, request.noise(), autoencoder(parts, request.vae))
@@ -164,73 +151,7 @@ def _preview(run: _Run, clean: Array) -> Image.Image:
     return first_picture(run.vae.decode(shrunk(clean, _PREVIEW_GRID)))
 
 
-@dataclass(frozen=True)
-class _Original:
-    """What a request starts from, at the ``size`` (height, width) to draw.
-
-    ``picture`` [1, 3, height, width] in [0, 1], or, where the request's image is that already, ``latents``. ``mask``
-    [1, 1, h, w] is 1 where to draw anew. ``paste`` puts what was drawn into the whole picture that it is a part of.
-    """
-
-    size: tuple[int, int]
-    picture: Array | None = None
-    latents: Array | None = None
-    mask: Array | None = None
-    paste: Callable[[Array], Array] | None = None
-
-
-def _original(parts: Parts, request: Request, out: Drawing) -> _Original | None:
-    """The request's image and mask, if it has them, upright and at a size that the model draws."""
-    if request.image is None:
-        return None
-    if isinstance(request.image, np.ndarray) and request.image.ndim == 4:
-        return _original_latents(parts, request)
-    picture = read_picture(request.image)
-    if request.padding_mask_crop is not None:
-        return _cropped(parts, request, picture)
-    width, height = _asked(request) or whole_size(picture.size, parts.limits)
-    mask = _mask(parts, request, (width, height))
-    return _Original((height, width), picture=to_array(fit(picture, (width, height), out)), mask=mask)
-
-
-def _original_latents(parts: Parts, request: Request) -> _Original:
-    """The image is latents, as ``output_type="latent"`` gives them."""
-    latents, factor = np.asarray(request.image, np.float32), parts.config["vae_scale_factor"]
-    channels, count = parts.config["latent_channels"], request.image_count
-    if latents.shape[1] != channels or count % len(latents) or not np.all(np.isfinite(latents)):
-        raise RequestError(
-            f"image is an array of shape {latents.shape}; latents are [{count}, {channels}, height, width]"
-        )
-    size = latents.shape[2] * factor, latents.shape[3] * factor
-    if request.padding_mask_crop is not None or (request.height, request.width) not in ((None, None), size):
-        raise RequestError(f"an image of latents is drawn at its own size, {size[1]}x{size[0]}, without a crop")
-    return _Original(size, latents=latents, mask=_mask(parts, request, (size[1], size[0])))
-
-
-def _mask(parts: Parts, request: Request, size: Size) -> Array | None:
-    """The request's mask for latents of a picture of ``size``, width and height: every so many pixels' value."""
-    if request.mask_image is None:
-        return None
-    factor = parts.config["vae_scale_factor"]
-    return to_mask(resize(read_mask(request.mask_image), *size))[:, :, ::factor, ::factor]
-
-
-def _cropped(parts: Parts, request: Request, picture: Image.Image) -> _Original:
-    """The surroundings of the mask alone, at full size, as diffusers' padding_mask_crop has it."""
-    mask, factor = read_mask(request.mask_image), parts.config["vae_scale_factor"]
-    if mask.size != picture.size:
-        raise RequestError(
-            f"mask_image is {mask.width}x{mask.height} and image {picture.width}x{picture.height}; "
-            "with padding_mask_crop they have to be of one size"
-        )
-    width, height = _asked(request) or (parts.limits["native_size"],) * 2
-    box = crop_box(mask, (width, height), request.padding_mask_crop or 0)
-    part = to_array(filled(picture.crop(box), width, height))
-    drawn = to_mask(filled(mask.crop(box), width, height))[:, :, ::factor, ::factor]
-    return _Original((height, width), picture=part, mask=drawn, paste=partial(pasted, picture, mask, box))
-
-
-def _begin(run: _Run, original: _Original) -> tuple[Array, Blend | None]:
+def _begin(run: _Run, original: Original) -> tuple[Array, Blend | None]:
     """The latents to start from, and what puts back, after each step, what a mask keeps.
 
     Noise is drawn in diffusers' order: for the VAE's distribution, for the start, and in inpainting once more for the
@@ -264,7 +185,7 @@ def _put_back(run: _Run, clean: Array, noise: Array, mask: Array, latents: Array
     return np.asarray((1 - mask) * kept + mask * latents, np.float32)
 
 
-def _encoded(run: _Run, original: _Original) -> Array:
+def _encoded(run: _Run, original: Original) -> Array:
     if original.picture is None:
         assert original.latents is not None
         return original.latents
@@ -288,7 +209,7 @@ def _generate(parts: Parts, request: Request) -> Steps:
     """Text to image; image to image where the request has a picture, and inpainting where it has a mask, too."""
     out = Drawing()
     run = _Run.of(parts, request, out)
-    original = _original(parts, request, out)
+    original = original_of(parts, request, out)
     if parts.config["time_cond_width"]:
         note_ignored(request.negative_prompt, out, "this model is told the guidance scale and guides itself")
     elif not run.guided:
@@ -320,7 +241,7 @@ def _generate(parts: Parts, request: Request) -> Steps:
 def _encode_alone(parts: Parts, request: Request) -> Steps:
     """A picture to its latents: the mean of what the VAE makes of it."""
     out = Drawing()
-    original, vae = _picture(parts, request, out), autoencoder(parts, request.vae)
+    original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
     with out.timed("vae encoder"):
         out.latents = vae.encode(original)
     yield Step("vae encoder", 1, 1)
@@ -330,7 +251,7 @@ def _encode_alone(parts: Parts, request: Request) -> Steps:
 def _reconstruct(parts: Parts, request: Request) -> Steps:
     """A picture to its latents and back."""
     out = Drawing()
-    original, vae = _picture(parts, request, out), autoencoder(parts, request.vae)
+    original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
     with out.timed("vae encoder"):
         latents = vae.encode(original)
     yield Step("vae encoder", 1, 1)
@@ -341,17 +262,6 @@ def _reconstruct(parts: Parts, request: Request) -> Steps:
     out.report["values_compression"] = original.size / latents.size
     yield Step("vae", 1, 1, partial(first_picture, out.images))
     return out
-
-
-def _picture(parts: Parts, request: Request, out: Drawing) -> Array:
-    """The request's image [1, 3, height, width] in [0, 1], at a size that the model draws."""
-    picture = read_picture(request.image)
-    return to_array(fit(picture, _asked(request) or whole_size(picture.size, parts.limits), out))
-
-
-def _asked(request: Request) -> Size | None:
-    """The width and height that were asked for."""
-    return None if request.width is None or request.height is None else (request.width, request.height)
 
 
 _SOURCE: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
