@@ -7,6 +7,7 @@ layer norms): a fold that forgets one is seen. Values are scaled so that picture
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,7 @@ class SdxlShape:
     sample_size: int = 16
     widths: tuple[int, ...] = (16, 32, 48)
     heads: tuple[int, ...] = (2, 4, 6)
-    depths: tuple[int, ...] = (1, 2, 3)
+    depths: tuple[int, ...] = (1, 1, 2)
     guidance_width: int | None = None
     text_widths: tuple[int, int] = (24, 16)
     pooled_width: int = 20
@@ -288,7 +289,7 @@ class SdxlShape:
 
 SDXL = SdxlShape()
 """As SDXL base: Euler, many steps, guided."""
-SDXL_TURBO = SdxlShape(turbo=True, sample_size=8, heads=(1, 2, 3), depths=(1, 1, 2), eos_rule="first", tiny_vae=True)
+SDXL_TURBO = SdxlShape(turbo=True, sample_size=8, heads=(1, 2, 3), depths=(1, 2, 1), eos_rule="first", tiny_vae=True)
 """As SDXL-Turbo: one step, with a tiny VAE in the checkpoint."""
 SDXL_LCM = SdxlShape(guidance_width=12, prediction_type="v_prediction")
 """The guidance scale goes into the UNet; what it predicts is a velocity."""
@@ -413,7 +414,10 @@ def _sdxl_scheduler(shape: SdxlShape) -> Any:
         "steps_offset": 1,
     }
     if shape.turbo:
-        return _PIPELINES.EulerAncestralDiscreteScheduler(**schedule, timestep_spacing="trailing")
+        with warnings.catch_warnings():
+            # diffusers makes an array of a tensor in a way that numpy deprecates.
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            return _PIPELINES.EulerAncestralDiscreteScheduler(**schedule, timestep_spacing="trailing")
     if shape.guidance_width is not None:
         return _PIPELINES.LCMScheduler(**{**schedule, "steps_offset": 0})
     return _PIPELINES.EulerDiscreteScheduler(**schedule, timestep_spacing="leading")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import openvino as ov
 import pytest
 import torch
@@ -24,6 +23,7 @@ from tests.checkpoints import (
     wuerstchen_models,
 )
 from tests.convert.conftest import once
+from tests.convert.running import assert_equal, compile_all, run
 from vinograph.bundle import Bundle
 from vinograph.convert import convert, wuerstchen_graphs
 
@@ -44,19 +44,9 @@ class Converted:
         """The outputs of a component."""
         component = self.bundle.manifest.components[name]
         assert inputs.keys() == component.inputs.keys()
-        results = self.sessions[name]({key: value.numpy() for key, value in inputs.items()})
-        outputs = {port.get_any_name(): torch.from_numpy(np.array(value)) for port, value in results.items()}
+        outputs = run(self.sessions[name], inputs)
         assert outputs.keys() == component.outputs.keys()
         return outputs
-
-
-def _compile(bundle: Bundle) -> dict[str, ov.CompiledModel]:
-    core = ov.Core()
-    core.set_property("CPU", {"INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": "f32"})
-    return {
-        name: core.compile_model(bundle.path / component.file, "CPU")
-        for name, component in bundle.manifest.components.items()
-    }
 
 
 # The width from which on channels come last: never, in the deeper levels, everywhere.
@@ -71,19 +61,12 @@ def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
     folder = once(tmp_path_factory, f"components-{channels_last_width}", make)
     bundle = Bundle.open(folder / "bundle")
-    return Converted(bundle, wuerstchen_models(shape), shape, _compile(bundle))
+    return Converted(bundle, wuerstchen_models(shape), shape, compile_all(bundle))
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(7)
-
-
-def assert_equal(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    """Equal but for the order of sums: ``tolerance`` is a share of the largest value."""
-    assert ours.shape == theirs.shape
-    difference = (ours - theirs).abs().max() / theirs.abs().max()
-    assert difference < tolerance, f"differs by {difference:.1e} of the largest value"
 
 
 @pytest.mark.parametrize("name", ["prior_text_encoder", "text_encoder"])
@@ -187,7 +170,7 @@ def test_attention_is_one_operation(converted: Converted) -> None:
 
 def test_weights_in_f16(undisturbed: Bundle) -> None:
     """Rounded weights, no more: the time's embedding, whose angles f16 would turn, must be exact."""
-    converted = Converted(undisturbed, wuerstchen_models(TINY), TINY, _compile(undisturbed))
+    converted = Converted(undisturbed, wuerstchen_models(TINY), TINY, compile_all(undisturbed))
     assert {component.weights for component in undisturbed.manifest.components.values()} == {"f16"}
     x, states = torch.randn(1, 16, 3, 3), torch.randn(1, 7, TINY.prior_text_width)
     text = converted.run("prior_text", hidden_states=states)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vinograph.convert.layers import Conv2d, Linear
+from vinograph.convert.layers import Conv2d, GroupNorm, Linear
 from vinograph.convert.network_config import check_unshifted, read_config
 from vinograph.convert.residual import Downsample, ResidualBlock, Upsample
 
@@ -148,7 +148,7 @@ class _Encoder(nn.Module):
             for level, width in enumerate(widths)
         )
         self.mid_block = _MiddleBlock(config)
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], _NORM_EPS)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], _NORM_EPS)
         self.conv_out = Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class _Decoder(nn.Module):
             _UpBlock(config, widths[max(turn - 1, 0)], width, double=turn < len(widths) - 1)
             for turn, width in enumerate(widths)
         )
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], _NORM_EPS)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], _NORM_EPS)
         self.conv_out = Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, width, _NORM_EPS)
+        self.group_norm = GroupNorm(groups, width, _NORM_EPS)
         self.to_q, self.to_k, self.to_v = (Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([Linear(width, width)])
 

@@ -34,3 +34,14 @@ class Embedding(nn.Embedding):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         return F.embedding(x, self.weight.to(torch.float32))
+
+
+class GroupNorm(nn.GroupNorm):
+    """x [batch, channels, …] -> the same. That there is more than one value to a group is not checked, as by PyTorch's.
+
+    PyTorch warns of that check when it is traced.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

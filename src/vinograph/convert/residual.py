@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vinograph.convert.layers import Conv2d, Linear
+from vinograph.convert.layers import Conv2d, GroupNorm, Linear
 
 
 class ResidualBlock(nn.Module):
@@ -22,11 +22,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, groups: int, eps: float, time_width: int | None = None) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, c_in, eps)
+        self.norm1 = GroupNorm(groups, c_in, eps)
         self.conv1 = Conv2d(c_in, c_out, 3, padding=1)
         if time_width is not None:
             self.time_emb_proj = Linear(time_width, c_out)
-        self.norm2 = nn.GroupNorm(groups, c_out, eps)
+        self.norm2 = GroupNorm(groups, c_out, eps)
         self.conv2 = Conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = Conv2d(c_in, c_out, 1) if c_in != c_out else None
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vinograph.convert.layers import Conv2d, Linear
+from vinograph.convert.layers import Conv2d, GroupNorm, Linear
 from vinograph.convert.network_config import broadcast, read_config
 from vinograph.convert.residual import Downsample, ResidualBlock, Upsample
 
@@ -212,7 +212,7 @@ class UNet(nn.Module):
             settings = _Level(config, time_width, config.heads[level], up_depths[turn] if kind == _UP_TEXT else None)
             self.up_blocks.append(_UpBlock(settings, below, widths[level], joined, double=level > 0))
             below = widths[level]
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = Conv2d(widths[0], 4, 3, padding=1)
 
     @classmethod
@@ -368,7 +368,7 @@ class Transformer(nn.Module):
     def __init__(self, config: UNetConfig, width: int, heads: int, depth: int) -> None:
         super().__init__()
         self.linear = config.use_linear_projection
-        self.norm = nn.GroupNorm(config.norm_num_groups, width, _TRANSFORMER_NORM_EPS)
+        self.norm = GroupNorm(config.norm_num_groups, width, _TRANSFORMER_NORM_EPS)
         self.proj_in = Linear(width, width) if self.linear else Conv2d(width, width, 1)
         self.transformer_blocks = nn.ModuleList(TransformerBlock(width, heads, config.text_width) for _ in range(depth))
         self.proj_out = Linear(width, width) if self.linear else Conv2d(width, width, 1)

@@ -1,0 +1,34 @@
+"""Running a bundle's graphs in f32, and comparing what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import openvino as ov
+import torch
+from torch import Tensor
+
+from vinograph.bundle import Bundle
+
+
+def compile_all(bundle: Bundle) -> dict[str, ov.CompiledModel]:
+    core = ov.Core()
+    core.set_property("CPU", {"INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": "f32"})
+    return {
+        name: core.compile_model(bundle.path / component.file, "CPU")
+        for name, component in bundle.manifest.components.items()
+    }
+
+
+def run(session: ov.CompiledModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs of a graph, by name."""
+    results = session({key: value.numpy() for key, value in inputs.items()})
+    return {port.get_any_name(): torch.from_numpy(np.array(value)) for port, value in results.items()}
+
+
+def assert_equal(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    """Equal but for the order of sums: ``tolerance`` is a share of the largest value."""
+    assert ours.shape == theirs.shape
+    difference = (ours - theirs).abs().max() / theirs.abs().max()
+    assert difference < tolerance, f"differs by {difference:.1e} of the largest value"
