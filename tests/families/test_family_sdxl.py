@@ -298,6 +298,13 @@ class TestWarnings:
         assert result.warnings == ("the picture was resized from 100x75 to 96x72",)
         assert result.images[0].size == (96, 72)
 
+    def test_a_mask_of_another_size(self, pipe: Pipeline) -> None:
+        given = {"image": picture(100, 75), "seed": 1}
+        resized = "the picture was resized from 100x75 to 96x72"
+        assert pipe(PROMPT, **given, mask_image=half(100, 75)).warnings == (resized,)
+        told = pipe(PROMPT, **given, mask_image=half(64, 80)).warnings
+        assert told == (resized, "the mask was resized from 64x80 to 96x72")
+
     def test_negative_crops_from_a_picture(self, pipe: Pipeline) -> None:
         given = {"image": picture(), "strength": 0.5, "seed": 1}
         assert "was ignored" in pipe(PROMPT, **given, negative_crops_coords_top_left=(1, 2)).warnings[0]
@@ -325,7 +332,7 @@ class TestWrongRequests:
             ({"vae": "small"}, "vae is 'small'; give one of full, tiny"),
             ({"width": 100}, "width is 100; this model draws multiples of 8 from 64 to 512, the nearest: 96 and 104"),
             ({"image": picture(), "height": 64}, "give both height and width, or neither"),
-            ({"image": np.zeros((1, 3, 8, 8))}, "latents are [1, 4, height, width]"),
+            ({"image": np.zeros((1, 3, 8, 8))}, "give [height, width, 3], or latents [1, 4, height, width]"),
             (
                 {"image": np.zeros((1, 4, 4, 8)), "denoising_start": 0.5},
                 "image is latents of 64x32 pixels; this model draws multiples of 8 from 64 to 512",

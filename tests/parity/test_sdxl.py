@@ -14,7 +14,7 @@ from tests.parity.pairs import assert_same_pictures
 from tests.parity.sdxl_pairs import SdxlPair, make_pair, mask, picture
 
 # What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
-BAR = 0.02 / 255
+BAR = 0.005 / 255
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
     "EulerAncestralDiscreteScheduler": {"timestep_spacing": "trailing"},
@@ -144,7 +144,7 @@ class TestTextToImage:
         )
         for given in others:
             other = small.draw_ours(**{"seed": 3, **GUIDED, **given})
-            assert np.abs(other - usual).max() > 20 * BAR, given
+            assert np.abs(other - usual).max() > 100 * BAR, given
 
 
 class TestImageToImage:

@@ -37,22 +37,23 @@ def original_of(parts: Parts, request: Request, out: Drawing) -> Original | None
     if request.image is None:
         return None
     if isinstance(request.image, np.ndarray) and request.image.ndim == 4:
-        return _latents(parts, request)
+        return _latents(parts, request, out)
     picture = read_picture(request.image)
     if request.padding_mask_crop is not None:
         return _cropped(parts, request, picture)
     width, height = _asked(request) or whole_size(picture.size, parts.limits)
-    mask = _mask(parts, request, (width, height))
-    return Original((height, width), picture=to_array(fit(picture, (width, height), out)), mask=mask)
+    fitted = to_array(fit(picture, (width, height), out))
+    return Original((height, width), picture=fitted, mask=_mask(parts, request, picture.size, (width, height), out))
 
 
-def _latents(parts: Parts, request: Request) -> Original:
+def _latents(parts: Parts, request: Request, out: Drawing) -> Original:
     """The image is latents, as ``output_type="latent"`` gives them."""
     latents, factor = np.asarray(request.image, np.float32), parts.config["vae_scale_factor"]
     channels, count = parts.config["latent_channels"], request.image_count
     if latents.shape[1] != channels or count % len(latents) or not np.all(np.isfinite(latents)):
         raise RequestError(
-            f"image is an array of shape {latents.shape}; latents are [{count}, {channels}, height, width]"
+            f"image is an array of shape {latents.shape}; "
+            f"give [height, width, 3], or latents [{count}, {channels}, height, width]"
         )
     size = latents.shape[2] * factor, latents.shape[3] * factor
     if request.padding_mask_crop is not None or (request.height, request.width) not in ((None, None), size):
@@ -62,15 +63,20 @@ def _latents(parts: Parts, request: Request) -> Original:
         raise RequestError(
             f"image is latents of {size[1]}x{size[0]} pixels; this model draws multiples of {step} from {low} to {high}"
         )
-    return Original(size, latents=latents, mask=_mask(parts, request, (size[1], size[0])))
+    across = (size[1], size[0])
+    return Original(size, latents=latents, mask=_mask(parts, request, across, across, out))
 
 
-def _mask(parts: Parts, request: Request, size: Size) -> Array | None:
-    """The request's mask for latents of a picture of ``size``, width and height: every so many pixels' value."""
+def _mask(parts: Parts, request: Request, own: Size, drawn: Size, out: Drawing) -> Array | None:
+    """The request's mask for latents of a picture of size ``drawn``: every so many pixels' value.
+
+    It follows a picture from its ``own`` size without a word; if it has another one, the user should know.
+    """
     if request.mask_image is None:
         return None
-    factor = parts.config["vae_scale_factor"]
-    return to_mask(resize(read_mask(request.mask_image), *size))[:, :, ::factor, ::factor]
+    mask, factor = read_mask(request.mask_image), parts.config["vae_scale_factor"]
+    fitted = resize(mask, *drawn) if mask.size == own else fit(mask, drawn, out, "mask")
+    return to_mask(fitted)[:, :, ::factor, ::factor]
 
 
 def _cropped(parts: Parts, request: Request, picture: Image.Image) -> Original:

@@ -94,11 +94,11 @@ def whole_size(size: Size, limits: Mapping[str, Any]) -> Size:
     return width, height
 
 
-def fit(picture: Image.Image, wanted: Size, out: Drawing) -> Image.Image:
+def fit(picture: Image.Image, wanted: Size, out: Drawing, name: str = "picture") -> Image.Image:
     """The picture at the size ``wanted``, width and height, with a warning where that is another than its own."""
     if picture.size != wanted:
         told = f"{picture.width}x{picture.height} to {wanted[0]}x{wanted[1]}"
-        out.warnings.append(f"the picture was resized from {told}")
+        out.warnings.append(f"the {name} was resized from {told}")
     return resize(picture, *wanted)
 
 
