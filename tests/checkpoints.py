@@ -16,7 +16,6 @@ from typing import Any, Literal
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext import WuerstchenDiffNeXt
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
@@ -27,7 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 START, END = "<|startoftext|>", "<|endoftext|>"
 PRIOR_ID = "vinograph-tests/wuerstchen-prior"
 
-# Neither library's pipelines are typed.
+# Neither library's classes are typed.
 _PIPELINES: Any = diffusers
 for _library in (diffusers.utils.logging, transformers.utils.logging):
     _logging: Any = _library
@@ -314,9 +313,9 @@ class SdxlModels:
     text_encoder_2: CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
     tokenizer_2: CLIPTokenizer
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    tiny_vae: AutoencoderTiny
+    unet: Any
+    vae: Any
+    tiny_vae: Any
     scheduler: Any
 
     def pipeline(self, *, tiny: bool = False) -> Any:
@@ -366,7 +365,7 @@ def sdxl_models(shape: SdxlShape = SDXL, seed: int = 0) -> SdxlModels:
         ),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        unet=UNet2DConditionModel(
+        unet=_PIPELINES.UNet2DConditionModel(
             sample_size=shape.sample_size,
             block_out_channels=shape.widths,
             down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1)),
@@ -382,7 +381,7 @@ def sdxl_models(shape: SdxlShape = SDXL, seed: int = 0) -> SdxlModels:
             projection_class_embeddings_input_dim=shape.pooled_width + 6 * time_width,
             time_cond_proj_dim=shape.guidance_width,
         ),
-        vae=AutoencoderKL(
+        vae=_PIPELINES.AutoencoderKL(
             block_out_channels=shape.vae_widths,
             down_block_types=("DownEncoderBlock2D",) * len(shape.vae_widths),
             up_block_types=("UpDecoderBlock2D",) * len(shape.vae_widths),
@@ -390,7 +389,7 @@ def sdxl_models(shape: SdxlShape = SDXL, seed: int = 0) -> SdxlModels:
             norm_num_groups=4,
             scaling_factor=0.13025,
         ),
-        tiny_vae=AutoencoderTiny(
+        tiny_vae=_PIPELINES.AutoencoderTiny(
             encoder_block_out_channels=(8, 8, 8, 8),
             decoder_block_out_channels=(8, 8, 8, 8),
             num_encoder_blocks=(1, 2, 1, 1),
