@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ from vinograph.bundle import Bundle
 from vinograph.cli import main
 
 SOURCE = Path(__file__).parents[2] / "src"
+
+HEAVY = ("torch", "diffusers", "transformers", "safetensors", "nncf", "gradio")
+WITHOUT_HEAVY = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))"
 
 # A child that was started with SIGINT ignored, as by a shell's &, would never see Ctrl-C.
 _AS_VINOGRAPH = """
@@ -103,3 +108,14 @@ def in_process(*arguments: object, first: str = "", **more: str) -> Outcome:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A whole bundle, for reading only."""
     return save_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG whose header says so, without the pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 1000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

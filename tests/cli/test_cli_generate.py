@@ -13,12 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.bundles import save_bundle
-from tests.cli.conftest import Run, command, environment, files_here, in_process
+from tests.cli.conftest import WITHOUT_HEAVY, Run, command, environment, files_here, in_process
 from vinograph.bundle import Bundle
 from vinograph.images import read_metadata
-
-HEAVY = ("torch", "diffusers", "transformers", "safetensors", "nncf", "gradio")
-WITHOUT_HEAVY = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))"
 
 
 def pixels(file: str | Path) -> np.ndarray:

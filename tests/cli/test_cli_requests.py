@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import struct
 import sys
-import zlib
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import cast
@@ -14,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.bundles import save_bundle
-from tests.cli.conftest import Outcome, Run, files_here, in_process
+from tests.cli.conftest import Outcome, Run, files_here, in_process, png_that_claims
 from vinograph import families
 from vinograph.bundle import Bundle
 from vinograph.families import Family, wuerstchen
@@ -196,17 +194,6 @@ class TestOutput:
         refused("--output", "/proc/a.png").fails(2, "output /proc/a.png can't be written")
 
 
-def _png_that_claims(width: int, height: int) -> bytes:
-    """A PNG whose header says so, without the pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\0" * 1000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
 class TestInputPicture:
     @pytest.fixture(params=["generate", "reconstruct"])
     def with_picture(self, request: pytest.FixtureRequest, vinograph: Run, bundle: Bundle) -> Run:
@@ -247,7 +234,7 @@ class TestInputPicture:
 
     @pytest.mark.parametrize("size", [(8001, 8000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
     def test_one_too_large_is_never_decoded(self, with_picture: Run, size: tuple[int, int]) -> None:
-        Path("a.png").write_bytes(_png_that_claims(*size))
+        Path("a.png").write_bytes(png_that_claims(*size))
         with_picture("a.png").fails(2, "a.png", "64 megapixels")
 
 

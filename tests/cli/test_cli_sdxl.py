@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.bundles import save_sdxl_bundle
-from tests.cli.conftest import Outcome, Run, files_here
+from tests.cli.conftest import WITHOUT_HEAVY, Outcome, Run, files_here, in_process, png_that_claims
 from vinograph.bundle import Bundle
 from vinograph.images import read_metadata
 
@@ -72,6 +75,88 @@ class TestGenerate:
         assert np.abs(pixels("painted.png")[:, :48] - pixels("kept.png")[:, :48]).max() <= 1
         assert np.abs(pixels("drawn.png")[:, :48] - pixels("kept.png")[:, :48]).max() > 1
 
+    def test_several_are_numbered_and_any_can_be_drawn_alone(self, vinograph: Run, sdxl: Bundle) -> None:
+        told = ("generate", "a house", "--model", sdxl.path, "--image", "start.png", "--precision", "f32")
+        done = vinograph(*told, "--seed", 7, "--count", 3, "--output", "a.png")
+        assert done.out.splitlines()[:3] == ["a-1.png  seed 7", "a-2.png  seed 8", "a-3.png  seed 9"]
+        vinograph(*told, "--seed", 8, "--output", "alone.png")
+        assert np.abs(pixels("alone.png") - pixels("a-2.png")).max() <= 1
+        assert np.abs(pixels("a-1.png") - pixels("a-2.png")).max() > 1
+
+    def test_a_png_says_how_to_draw_it_again(self, vinograph: Run, sdxl: Bundle) -> None:
+        told = ("--steps", 3, "--vae", "full", "--guidance-scale", 2.5, "--seed", 7, "--count", 2)
+        vinograph("generate", "a häuschen", "--model", sdxl.path, *told)
+        record = read_metadata(Path("picture-2.png"))
+        assert record is not None
+        assert record["model"] == "tiny-sdxl"
+        request = record["request"]
+        assert (request["seed"], request["num_images_per_prompt"]) == (8, 1)
+        assert (request["num_inference_steps"], request["guidance_scale"], request["vae"]) == (3, 2.5, "full")
+        assert (request["prompt"], request["width"], request["height"]) == ("a häuschen", 64, 64)
+        vinograph("generate", "a häuschen", "--model", sdxl.path, *told[:-3], 8, "--output", "again.png")
+        assert np.abs(pixels("again.png") - pixels("picture-2.png")).max() <= 1
+
+    def test_a_picture_that_was_held_on_its_side(self, vinograph: Run, sdxl: Bundle) -> None:
+        """EXIF says how to hold it: it draws what the upright picture does."""
+        with Image.open("start.png") as upright:
+            lying = upright.transpose(Image.Transpose.ROTATE_90)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn it by 90 degrees clockwise to see it upright
+        lying.save("lying.png", exif=exif)
+        for name in ("start", "lying"):
+            told = ("--image", f"{name}.png", "--seed", 1, "--output", f"{name}-drawn.png")
+            assert vinograph("generate", "a house", "--model", sdxl.path, *told).code == 0
+        assert pixels("lying-drawn.png").shape == (72, 96, 3)
+        assert np.array_equal(pixels("lying-drawn.png"), pixels("start-drawn.png"))
+
+    def test_a_picture_that_was_resized(self, vinograph: Run, sdxl: Bundle) -> None:
+        Image.new("RGB", (101, 67), "red").save("odd.png")
+        done = vinograph("generate", "a house", "--model", sdxl.path, "--image", "odd.png")
+        assert done.code == 0, done.err
+        assert "warning: the picture was resized from 101x67 to 96x64" in done.err
+        assert pixels("picture.png").shape == (64, 96, 3)
+
+    def test_a_mask_that_was_resized(self, vinograph: Run, sdxl: Bundle) -> None:
+        Image.new("L", (40, 80), 255).save("tall.png")
+        told = ("--image", "start.png", "--strength", 1)
+        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--mask", "tall.png")
+        assert done.code == 0, done.err
+        assert "warning: the mask was resized from 40x80 to 96x72" in done.err
+        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--mask", "mask.png")
+        assert "resized" not in done.err
+
+    def test_text_that_was_cut_off_and_a_negative_prompt_that_was_ignored(self, vinograph: Run, sdxl: Bundle) -> None:
+        text = f"a red house {'on a hill ' * 20} at night"
+        told = ("--guidance-scale", 0, "--negative-prompt", "a boat", "--json")
+        done = vinograph("generate", text, "--model", sdxl.path, *told)
+        assert done.code == 0
+        ignored, cut = done.record["warnings"]
+        assert re.fullmatch(r".*20 tokens; cut off: '.*at night'", cut)
+        assert "the negative prompt was ignored" in ignored
+        assert f"warning: {cut}" in done.err
+
+    def test_an_empty_prompt_works(self, vinograph: Run, sdxl: Bundle) -> None:
+        for text, name in (("", "empty.png"), ("a house", "house.png")):
+            told = ("--seed", 1, "--output", name)
+            assert vinograph("generate", text, "--model", sdxl.path, *told).code == 0
+        assert not np.array_equal(pixels("empty.png"), pixels("house.png"))
+
+    def test_json_is_the_whole_of_standard_output(self, vinograph: Run, sdxl: Bundle) -> None:
+        told = ("--image", "start.png", "--mask", "mask.png", "--seed", 7, "--count", 2, "--json")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *told)
+        record = done.record
+        assert record.keys() == {"model", "images", "request", "seconds", "devices", "report", "warnings"}
+        assert record["images"] == [{"file": f"picture-{i}.png", "seed": 6 + i} for i in (1, 2)]
+        assert record["seconds"].keys() == {"text", "vae encoder", "unet", "vae"}
+        assert record["warnings"] == []
+        assert (record["request"]["strength"], record["request"]["guidance_scale"]) == (0.9999, 7.5)
+
+    def test_a_whole_run_needs_none_of_the_heavy_packages(self, sdxl: Bundle) -> None:
+        told = ("--image", "start.png", "--mask", "mask.png", "--seed", 7)
+        done = in_process("generate", "a house", "--model", sdxl.path, *told, first=WITHOUT_HEAVY)
+        assert done.code == 0, done.err
+        assert done.out.startswith("picture.png  seed 7\n")
+
     def test_help_says_whose_options_they_are(self, vinograph: Run) -> None:
         done = vinograph("generate", "--help")
         assert "--vae full|tiny" in done.out
@@ -99,18 +184,83 @@ class TestWhatIsRefused:
         save_sdxl_bundle(tmp_path / "full", without=("tiny_vae_decoder", "tiny_vae_encoder"))
         vinograph("generate", "x", "--model", "full", "--vae", "tiny").fails(2, "vae is 'tiny'; this model has full")
 
-    def test_a_mask_without_a_picture(self, refused: Run) -> None:
-        refused("--mask", "mask.png").fails(2, "mask_image needs image")
+    @pytest.mark.parametrize("kind", ["none", "text", "GIF", "cut", "bomb", "folder"])
+    @pytest.mark.parametrize("option", ["--image", "--mask"])
+    def test_no_picture(self, refused: Run, option: str, kind: str) -> None:
+        """Neither to start from, nor for a mask."""
+        words = {"none": "there is no file bad.png", "folder": "there is no file bad.png", "cut": "bad.png"}
+        words |= {"bomb": "64 megapixels"}
+        if kind == "folder":
+            Path("bad.png").mkdir()
+        elif kind == "GIF":
+            Image.new("L", (96, 72), 255).save("bad.png", "GIF")
+        elif kind != "none":
+            whole = Path("mask.png").read_bytes()
+            Path("bad.png").write_bytes(
+                {"text": b"hello", "cut": whole[:60], "bomb": png_that_claims(9000, 9000)}[kind]
+            )
+        given = ("--image", "bad.png") if option == "--image" else ("--image", "start.png", "--mask", "bad.png")
+        done = refused(*given)
+        done.fails(2, "mask" if option == "--mask" else "image", words.get(kind, "is not a PNG, JPEG or WebP picture"))
+        assert "unet" not in done.err, "the drawing had started"
 
-    def test_a_mask_that_is_not_there(self, refused: Run) -> None:
-        refused("--image", "start.png", "--mask", "no.png").fails(2, "mask_image: there is no file no.png")
+    @pytest.mark.parametrize(("steps", "strength", "fewest"), [(3, 0.3, 4), (1, 0.5, 2), (2, 0.07, 15)])
+    def test_steps_that_leave_none(
+        self, refused: Run, vinograph: Run, sdxl: Bundle, steps: int, strength: float, fewest: int
+    ) -> None:
+        """The message names the fewest that do: one fewer still leave none, and those draw."""
+        told = ("--image", "start.png", "--strength", strength, "--steps")
+        words = (f"{steps} steps at strength {strength:g} leave none to do", f"give at least {fewest} steps")
+        refused(*told, steps).fails(2, *words)
+        refused(*told, fewest - 1).fails(2, f"give at least {fewest} steps")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *told, fewest)
+        assert done.code == 0, done.err
+        assert "unet 1/1" in done.err
 
-    def test_steps_that_leave_none(self, refused: Run) -> None:
-        told = ("--image", "start.png", "--steps", 3, "--strength", 0.3)
-        refused(*told).fails(2, "3 steps at strength 0.3 leave none to do; give at least 4 steps")
+    @pytest.mark.parametrize("given", ["0", "-0.5", "1.01", "nan", "inf", "half", ""])
+    def test_strength(self, refused: Run, given: str) -> None:
+        told = ("--image", "start.png", "--strength", given)
+        refused(*told).fails(2, f"--strength is {given}"[:12], "above 0 and up to 1")
 
-    def test_a_size(self, refused: Run) -> None:
-        refused("--size", "100x64").fails(2, "the width is 100", "96 and 104")
+    @pytest.mark.parametrize("option", [("--strength", "0.5"), ("--mask", "mask.png")])
+    def test_what_needs_a_picture(self, refused: Run, option: tuple[str, str]) -> None:
+        refused(*option).fails(2, "needs image")
+
+    @pytest.mark.parametrize("option", ["--steps", "--count"])
+    @pytest.mark.parametrize("given", ["0", "-1", "1001", "two", "1.5"])
+    def test_counts(self, refused: Run, option: str, given: str) -> None:
+        refused(option, given).fails(2, f"{option} is ", given, "from 1 to 1000")
+
+    @pytest.mark.parametrize("given", ["nan", "inf", "-1", "strong"])
+    def test_guidance_scale(self, refused: Run, given: str) -> None:
+        refused("--guidance-scale", given).fails(2, "--guidance-scale is ", given, "a number from 0 up")
+
+    @pytest.mark.parametrize("given", ["-1", str(2**64), "1.5"])
+    def test_seed(self, refused: Run, given: str) -> None:
+        refused("--seed", given).fails(2, "--seed is ", given, "from 0 to 18446744073709551615")
+
+    @pytest.mark.parametrize(
+        ("size", "words"),
+        [
+            ("0x64", ("the width is 0", "the nearest: 64")),
+            ("64x-8", ("the height is -8", "the nearest: 64")),
+            ("100x64", ("the width is 100", "multiples of 8 from 64 to 512", "96 and 104")),
+            ("64x60", ("the height is 60", "the nearest: 64")),
+            ("520x64", ("the width is 520", "the nearest: 512")),
+        ],
+    )
+    def test_a_size(self, refused: Run, size: str, words: tuple[str, ...]) -> None:
+        refused("--size", size).fails(2, f"--size {size}", *words)
+
+    @pytest.mark.parametrize("device", ["GPU.7", "unet=GPU.7", "HETERO:GPU.7,CPU"])
+    def test_a_device_that_is_not_there(self, refused: Run, device: str) -> None:
+        refused("--device", device).fails(2, "'GPU.7'", "there is CPU")
+
+    def test_a_component_of_wuerstchen(self, refused: Run) -> None:
+        refused("--precision", "prior=f32").fails(2, "'prior'", "unet", "tiny_vae_decoder")
+
+    def test_a_picture_that_cannot_be_written(self, refused: Run) -> None:
+        refused("--output", "no/such/a.png").fails(2, "there is no folder no/such")
 
     def test_an_option_of_wuerstchen(self, refused: Run) -> None:
         own = ("--guidance-scale", "--image", "--mask", "--size", "--steps", "--strength", "--vae")
@@ -122,12 +272,25 @@ class TestWhatIsRefused:
         done.fails(2, f"{option} is not an option of tiny", "wuerstchen", "--decoder-steps", "--steps")
         assert "--vae," not in done.err
 
-    @pytest.mark.parametrize("stage", ["unet", "tiny_vae_decoder"])
-    def test_a_stage_that_computes_no_numbers(self, vinograph: Run, tmp_path: Path, stage: str) -> None:
+    @pytest.mark.parametrize(
+        ("stage", "told"),
+        [
+            ("text_encoder", ()),
+            ("text_encoder_2", ()),
+            ("unet", ()),
+            ("tiny_vae_decoder", ()),
+            ("vae_decoder", ("--vae", "full")),
+            ("tiny_vae_encoder", ("--image", "start.png")),
+            ("vae_encoder", ("--vae", "full", "--image", "start.png", "--mask", "mask.png")),
+        ],
+    )
+    def test_a_stage_that_computes_no_numbers(
+        self, vinograph: Run, tmp_path: Path, stage: str, told: tuple[str, ...]
+    ) -> None:
         save_sdxl_bundle(tmp_path / "broken", broken=stage)
         before = files_here()
-        done = vinograph("generate", "a house", "--model", "broken", "--precision", "f32")
-        done.fails(1, f"the {stage} stage computed NaN or infinity in f32")
+        done = vinograph("generate", "a house", "--model", "broken", "--precision", "f32", *told)
+        done.fails(1, f"the {stage} stage computed NaN or infinity in f32: ", "vinograph verify")
         assert files_here() == before
 
 
@@ -147,6 +310,48 @@ class TestReconstruct:
         assert record["images"] == [{"file": "reconstruction.png", "seed": None}]
         assert record["report"].keys() == {"psnr", "spatial_compression", "values_compression"}
 
+    def test_a_vae_without_its_encoder(self, vinograph: Run, tmp_path: Path) -> None:
+        save_sdxl_bundle(tmp_path / "blind", without=("tiny_vae_encoder",))
+        before = files_here()
+        vinograph("reconstruct", "start.png", "--model", "blind").fails(3, "no tiny_vae_encoder", "convert")
+        vinograph("generate", "x", "--image", "start.png", "--model", "blind").fails(3, "no tiny_vae_encoder")
+        assert files_here() == before
+
+    def test_one_that_computes_no_numbers(self, vinograph: Run, tmp_path: Path) -> None:
+        save_sdxl_bundle(tmp_path / "broken", broken="vae_encoder")
+        before = files_here()
+        vinograph("reconstruct", "start.png", "--model", "broken", "--vae", "full").fails(1, "the vae_encoder stage")
+        assert files_here() == before
+
     def test_it_draws_nothing(self, vinograph: Run, sdxl: Bundle) -> None:
         done = vinograph("reconstruct", "start.png", "--model", sdxl.path, "--seed", 7)
         done.fails(2, "--seed is not an option of tiny-sdxl", "--size, --vae")
+
+
+class TestThePage:
+    """What docs/sdxl.md says to type runs, with a bundle that has the page's name and photographs that have its names."""
+
+    TEXT = (Path(__file__).parents[2] / "docs" / "sdxl.md").read_text(encoding="utf-8")
+
+    @pytest.fixture(autouse=True)
+    def _as_on_the_page(self, sdxl: Bundle, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "sdxl-turbo").symlink_to(sdxl.path)
+        with Image.open("start.png") as picture:
+            picture.save("photo.jpg")
+
+    def test_the_commands(self, vinograph: Run) -> None:
+        lines = re.findall(r"^vinograph ((?:generate|reconstruct) .*)$", self.TEXT, flags=re.MULTILINE)
+        assert len(lines) >= 4
+        for line in lines:
+            done = vinograph(*shlex.split(line))
+            assert done.code == 0, (line, done.err)
+
+    def test_the_code(self) -> None:
+        blocks = re.findall(r"^```python\n(.*?)^```$", self.TEXT, flags=re.MULTILINE | re.DOTALL)
+        names: dict[str, Any] = {}
+        for block in blocks:
+            exec(block, names)
+        assert pixels("lighthouse.png").shape == (512, 512, 3)
+        latents = names["pipe"].encode("photo.jpg", vae="full").images
+        assert latents.shape == (1, 4, 9, 12)

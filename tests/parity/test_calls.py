@@ -1,12 +1,14 @@
-"""Every call that `docs/from-diffusers.md` puts beside ours draws the same, on a small checkpoint at small sizes."""
+"""Every call that `docs/from-diffusers.md` puts beside ours draws the same, on small checkpoints."""
 
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import diffusers.pipelines
 import numpy as np
 import pytest
@@ -14,32 +16,70 @@ import torch
 from diffusers import WuerstchenDecoderPipeline, WuerstchenPriorPipeline
 from diffusers.pipelines.deprecated import wuerstchen
 from diffusers.pipelines.deprecated.wuerstchen.pipeline_wuerstchen_prior import DEFAULT_STAGE_C_TIMESTEPS
+from diffusers.schedulers.scheduling_utils import AysSchedules
 from PIL import Image
 
+from tests.parity import sdxl_pairs
 from tests.parity.pairs import PICTURES, STAGES, Pair, largest
-from vinograph import RequestError
+from tests.parity.sdxl_pairs import SdxlPair
+from vinograph import ModelError, Pipeline, RequestError
+from vinograph.bundle import MANIFEST_FILE
 from vinograph.cli.application import application
 
+_DIFFUSERS: Any = diffusers
+
 PAGE = Path(__file__).parent.parent.parent / "docs" / "from-diffusers.md"
-SMALLER = {"1024": "128", "1536": "256"}
 CAPTION = "Anthropomorphic cat dressed as a fire fighter"
+PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
 
 
-def section(title: str) -> str:
-    """What the page has under a heading."""
-    return PAGE.read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+@dataclass(frozen=True)
+class Table:
+    """The calls under one heading. They are drawn with the fixture ``given``; ``smaller`` says which sizes instead."""
+
+    name: str
+    headings: tuple[str, str]
+    given: str
+    smaller: Mapping[str, str]
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Their calls and ours."""
+        return re.findall(r"^\| `(.+?)` \| `(.+?)` \|$", section(*self.headings), flags=re.MULTILINE)
+
+    def drawn(self, code: str, names: dict[str, Any]) -> Any:
+        """What a call on the page gives."""
+        return eval(re.sub(r"\b\d{3,4}\b", lambda found: self.smaller.get(found[0], found[0]), code), names)
 
 
-ROWS = re.findall(r"^\| `(.+?)` \| `(.+?)` \|$", section("Calls"), flags=re.MULTILINE)
+def section(*headings: str) -> str:
+    """What the page has under a heading, or under the heading of a section in it."""
+    text = PAGE.read_text(encoding="utf-8")
+    for level, heading in enumerate(headings, 2):
+        mark = f"\n{'#' * level} "
+        text = text.partition(f"{mark}{heading}\n")[2].partition(mark)[0]
+    return text
+
+
+TABLES = (
+    Table("wuerstchen", ("Würstchen", "Calls"), "wuerstchen_names", {"1024": "128", "1536": "256"}),
+    Table("turbo", ("SDXL and SDXL-Turbo", "Calls of SDXL-Turbo's notebook"), "turbo_names", {}),
+    Table(
+        "sdxl",
+        ("SDXL and SDXL-Turbo", "Calls of diffusers' SDXL pipelines"),
+        "sdxl_names",
+        {"1024": "64", "768": "72", "1344": "104"},
+    ),
+)
+ROWS = [
+    pytest.param(table, *row, id=f"{table.name}-{number}")
+    for table in TABLES
+    for number, row in enumerate(table.rows, 1)
+]
 
 
 def halving(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
     return {"latents": tensors["latents"] * 0.9}
-
-
-def drawn(code: str, names: dict[str, Any]) -> Any:
-    """What a call on the page gives, at a small size."""
-    return eval(re.sub(r"\b(1024|1536)\b", lambda found: SMALLER[found.group()], code), names)
 
 
 def values(given: Any) -> Any:
@@ -49,10 +89,10 @@ def values(given: Any) -> Any:
     return np.stack([values(each) for each in given]) if isinstance(given, list) else np.asarray(given)
 
 
-@pytest.fixture(scope="module")
-def given(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the calls on the page are given."""
-    pair: Pair = request.getfixturevalue("open_pair")("small")
+@pytest.fixture(scope="session")
+def wuerstchen_names(open_pair: Callable[[str], Pair]) -> dict[str, Any]:
+    """What Würstchen's calls on the page are given."""
+    pair = open_pair("small")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         positive, negative = pair.theirs.prior_pipe.encode_prompt("cpu", 1, True, "a boat", "fog")
@@ -72,20 +112,90 @@ def given(request: pytest.FixtureRequest) -> dict[str, Any]:
     }
 
 
-def test_every_row_of_the_table_is_here() -> None:
-    rows = [line for line in section("Calls").splitlines() if line.startswith("| `")]
-    assert len(ROWS) == len(rows) >= 15
+@dataclass(frozen=True)
+class AsOptimumIntel:
+    """diffusers' pipeline, called as optimum-intel 2.2 calls it: with a seed read off NumPy's random state."""
+
+    pipeline: Any
+
+    def __call__(self, *args: Any, generator: np.random.RandomState, **kwargs: Any) -> Any:
+        seed = int(generator.get_state()[1][0])  # type: ignore[index]
+        return self.pipeline(*args, generator=torch.Generator().manual_seed(seed), **kwargs)
 
 
-@pytest.mark.parametrize(("theirs", "ours"), ROWS, ids=range(1, len(ROWS) + 1))
-def test_the_calls_draw_the_same(theirs: str, ours: str, given: dict[str, Any]) -> None:
-    expected, made = (drawn(code, given) for code in (theirs, ours))
+@pytest.fixture(scope="session")
+def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
+    """What the calls of SDXL-Turbo's notebook are given."""
+    pair = open_sdxl("turbo")
+    return {
+        "np": np,
+        "torch": torch,
+        "prompt": PROMPT,
+        "image": sdxl_pairs.picture(512, 512),
+        "text2image_pipe": AsOptimumIntel(pair.theirs("text", "tiny")),
+        "image2image_pipe": AsOptimumIntel(pair.theirs("image", "tiny")),
+        "pipeline_text2image": pair.theirs("text", "full"),
+        "pipeline_image2image": pair.theirs("image", "full"),
+        "pipe": pair.ours,
+    }
+
+
+class FullVae:
+    """Our pipeline of a bundle that has both VAEs, told to use the one that a published SDXL has."""
+
+    def __init__(self, ours: Pipeline) -> None:
+        self.ours = ours
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.ours(*args, vae="full", **kwargs)
+
+
+@pytest.fixture(scope="session")
+def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
+    """What the calls of diffusers' SDXL pipelines are given."""
+    pair = open_sdxl("base")
+    text = pair.theirs("text", "full")
+    embeds = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    return {
+        "torch": torch,
+        "prompt": PROMPT,
+        "AysSchedules": AysSchedules,
+        **dict(zip(embeds, text.encode_prompt("a boat", negative_prompt="fog"), strict=True)),
+        "latents": torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)),
+        "callback": halving,
+        "image": sdxl_pairs.picture(),
+        "mask_image": sdxl_pairs.mask(),
+        "pipeline_text2image": text,
+        "pipeline_image2image": pair.theirs("image", "full"),
+        "pipeline_inpaint": pair.theirs("mask", "full"),
+        "pipe": FullVae(pair.ours),
+    }
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_row_of_the_tables_is_here(table: Table) -> None:
+    rows = [line for line in section(*table.headings).splitlines() if line.startswith("| `")]
+    assert len(table.rows) == len(rows) >= 6
+
+
+# diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(("table", "theirs", "ours"), ROWS)
+def test_the_calls_draw_the_same(table: Table, theirs: str, ours: str, request: pytest.FixtureRequest) -> None:
+    names = request.getfixturevalue(table.given)
+    expected, made = (table.drawn(code, names) for code in (theirs, ours))
     assert type(made) is type(expected) or not isinstance(expected, (list, Image.Image))
     if isinstance(expected, (list, Image.Image)):
         assert np.abs(values(made) - values(expected)).max() <= 1 / 255 + 1e-9
         assert values(expected).std() > 0.04
     else:
         assert largest(made, expected) < max(STAGES, PICTURES)
+
+
+def test_the_commands_on_the_page_are_there() -> None:
+    told = set(re.findall(r"`vinograph (\w+)", PAGE.read_text(encoding="utf-8")))
+    assert "convert" in told
+    assert told <= {each.name for each in application().registered_commands}
 
 
 @pytest.fixture
@@ -109,7 +219,9 @@ def as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[P
     return copy
 
 
-class TestSettingUp:
+class TestWuerstchen:
+    """What the page says of setting up, and of what differs."""
+
     @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
     def test_one_repository(self, small: Pair, as_published: Callable[[Path], Path]) -> None:
         """Theirs loads the checkpoint that ours was converted from."""
@@ -147,11 +259,6 @@ class TestSettingUp:
             <= PICTURES
         )
 
-    def test_the_commands_on_the_page_are_there(self) -> None:
-        told = set(re.findall(r"`vinograph (\w+)", PAGE.read_text(encoding="utf-8")))
-        assert "convert" in told
-        assert told <= {each.name for each in application().registered_commands}
-
     def test_progress(self, small: Pair, capfd: pytest.CaptureFixture[str]) -> None:
         """A call shows nothing; whoever wants bars makes them of the steps."""
         few: dict[str, Any] = {"height": 128, "width": 128, "prior_num_inference_steps": 2, "num_inference_steps": 2}
@@ -171,3 +278,104 @@ class TestSettingUp:
                 small.ours(CAPTION, **{name: value})
         for name in ("to", "enable_model_cpu_offload", "set_progress_bar_config", "load_lora_weights"):
             assert not hasattr(small.ours, name)
+
+
+def changed(drawn: SdxlPair, told: Mapping[str, Any], folder: Path) -> Pipeline:
+    """Our pipeline of a copy of the bundle with other settings under "scheduler"."""
+    copied = folder / "changed"
+    shutil.copytree(drawn.ours.bundle.path, copied)
+    manifest = json.loads((copied / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest["scheduler"] |= told
+    (copied / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    return Pipeline.from_pretrained(copied, precision="f32")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+class TestSdxl:
+    """What the page says of setting up, and of what differs."""
+
+    FEW: Mapping[str, Any] = {"num_inference_steps": 4, "output_type": "np"}
+
+    @pytest.fixture
+    def base(self, open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
+        return open_sdxl("base")
+
+    @pytest.fixture
+    def turbo(self, open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
+        return open_sdxl("turbo")
+
+    def test_another_scheduler(self, base: SdxlPair, tmp_path: Path) -> None:
+        pipeline = base.theirs("text", "full")
+        kind = _DIFFUSERS.DPMSolverMultistepScheduler
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
+        expected = pipeline(PROMPT, generator=torch.Generator().manual_seed(1), **self.FEW).images
+        pipe = changed(base, {"class": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, tmp_path)
+        made = pipe(PROMPT, seed=1, vae="full", **self.FEW).images
+        assert np.abs(made - expected).max() <= PICTURES
+        usual = base.ours(PROMPT, seed=1, vae="full", **self.FEW).images
+        assert np.abs(made - usual).max() > 0.02
+
+    def test_a_scheduler_that_is_not_there_is_refused(self, base: SdxlPair, tmp_path: Path) -> None:
+        pipe = changed(base, {"class": "HeunDiscreteScheduler"}, tmp_path)
+        with pytest.raises(ModelError, match=r"'HeunDiscreteScheduler'.*EulerAncestralDiscreteScheduler"):
+            pipe(PROMPT)
+
+    def test_a_random_state_is_the_first_word_of_its_state(self, turbo: SdxlPair) -> None:
+        """A fresh one is its seed. It doesn't move on."""
+
+        def drawn(**given: Any) -> Any:
+            return turbo.ours(PROMPT, output_type="np", **given).images
+
+        state = np.random.RandomState(987)
+        assert np.array_equal(drawn(generator=state), drawn(seed=987))
+        assert np.array_equal(drawn(generator=state), drawn(seed=987))
+        state.standard_normal(3)
+        word = int(state.get_state(legacy=False)["state"]["key"][0])
+        assert word != 987
+        assert np.array_equal(drawn(generator=state), drawn(seed=word))
+        assert not np.array_equal(drawn(generator=state), drawn(seed=987))
+
+    def test_the_defaults_are_the_models(self, turbo: SdxlPair) -> None:
+        request = turbo.ours(PROMPT, seed=1).request
+        assert (request.num_inference_steps, request.guidance_scale) == (1, 0.0)
+
+    @pytest.mark.parametrize(
+        ("steps", "strength", "fewest"), [(1, 0.5, 2), (2, 0.3, 4), (1, 0.99, 2), (9, 0.1, 10), (3, 0.07, 15)]
+    )
+    def test_too_few_steps_for_the_strength(self, turbo: SdxlPair, steps: int, strength: float, fewest: int) -> None:
+        """The message names the fewest steps that do, and they do."""
+        given = {"image": sdxl_pairs.picture(), "strength": strength}
+        with pytest.raises(RequestError, match=rf"{steps} steps .* at least {fewest} steps"):
+            turbo.ours(PROMPT, num_inference_steps=steps, **given)
+        with pytest.raises(RequestError, match="leave none"):
+            turbo.ours(PROMPT, num_inference_steps=fewest - 1, **given)
+        assert turbo.ours(PROMPT, num_inference_steps=fewest, **given).images
+
+    def test_inpainting_draws_at_the_pictures_own_size(self, base: SdxlPair) -> None:
+        given = {"image": sdxl_pairs.picture(100, 80), "mask_image": sdxl_pairs.mask(100, 80)}
+        result = base.ours(PROMPT, num_inference_steps=2, **given)
+        assert result.images[0].size == (96, 80)
+        assert "100x80 to 96x80" in result.warnings[0]
+        theirs = base.theirs("mask", "full")(PROMPT, num_inference_steps=2, **given).images[0]
+        assert theirs.size == (64, 64)
+
+    def test_height_and_width_go_with_an_image(self, base: SdxlPair) -> None:
+        given = {"image": sdxl_pairs.picture(100, 80), "num_inference_steps": 4}
+        assert base.ours(PROMPT, height=64, width=88, **given).images[0].size == (88, 64)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("masked_image_latents", "ip_adapter_image", "cross_attention_kwargs", "aesthetic_score"),
+            *("callback", "callback_steps"),
+        ],
+    )
+    def test_arguments_that_are_not_there(self, base: SdxlPair, name: str) -> None:
+        with pytest.raises(RequestError, match=name):
+            base.ours(PROMPT, **{name: None})
+
+    def test_a_list_of_pictures_and_torchs_arrays(self, base: SdxlPair) -> None:
+        with pytest.raises(RequestError, match="image"):
+            base.ours(PROMPT, image=[sdxl_pairs.picture()] * 2)
+        with pytest.raises(RequestError, match="output_type"):
+            base.ours(PROMPT, output_type="pt")
