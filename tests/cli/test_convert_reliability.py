@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.checkpoints import save_wuerstchen
+from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl, save_wuerstchen
 from tests.cli.conftest import Outcome, Run, command, environment, files_here, in_process
 from vinograph.cli import main
 
@@ -217,7 +217,7 @@ class TestIndex:
 
     def test_those_that_we_have_are_named(self, refused: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update(_class_name="FluxPipeline"))
-        refused().fails(3, "FluxPipeline", "wuerstchen")
+        refused().fails(3, "FluxPipeline", "wuerstchen", "sdxl")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"'])
     def test_it_is_garbled(self, refused: Run, checkpoint: Path, text: str) -> None:
@@ -394,6 +394,108 @@ class TestCutOff:
         assert err.splitlines()[-1] == "interrupted"
         assert contents(Path("bundle")) == contents(undisturbed)
         assert vinograph("verify", "bundle").code == 0
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> SavedSdxl:
+    """A small SDXL, for reading only."""
+    return save_sdxl(tmp_path_factory.mktemp("sdxl"), SDXL_TINY)
+
+
+class TestSdxl:
+    """The same rows for SDXL, where the code is its own."""
+
+    UNET = "unet/diffusion_pytorch_model.safetensors"
+
+    @pytest.fixture
+    def checkpoint(self, saved: SavedSdxl, tmp_path: Path) -> Path:
+        shutil.copytree(saved.home, tmp_path / "checkpoint")
+        return tmp_path / "checkpoint"
+
+    @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+    def test_pickles(self, refused: Run, checkpoint: Path, part: str) -> None:
+        next((checkpoint / part).glob("*.safetensors")).unlink()
+        (checkpoint / part / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+        refused().fails(3, part, "pytorch_model.bin", "pickled")
+        assert not Path("exploded").exists()
+
+    def test_a_pickled_tiny_vae(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+        shutil.copytree(saved.tiny_vae, "tiny")
+        Path("tiny/diffusion_pytorch_model.safetensors").unlink()
+        Path("tiny/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+        refused("--tiny-vae", "tiny").fails(3, "tiny", "pickled")
+        assert not Path("exploded").exists()
+
+    @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+    def test_weights_cut_short(self, refused: Run, checkpoint: Path, part: str) -> None:
+        file = next((checkpoint / part).glob("*.safetensors"))
+        file.write_bytes(file.read_bytes()[:-10])
+        refused().fails(4, f"{part}/{file.name}", "cut short")
+
+    @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+    def test_a_tensor_of_another_name(self, refused: Run, checkpoint: Path, part: str) -> None:
+        def rename(header: Header) -> None:
+            header["of_another_model"] = header.pop(_first_tensors(header)[0])
+
+        _edit_header(next((checkpoint / part).glob("*.safetensors")), rename)
+        refused().fails(4, part, "tensor")
+
+    def test_whole_numbers_where_weights_should_be(self, refused: Run, checkpoint: Path) -> None:
+        def retype(header: Header) -> None:
+            header[_first_tensors(header)[0]]["dtype"] = "I32"
+
+        _edit_header(checkpoint / self.UNET, retype)
+        refused().fails(4, self.UNET, "of the type I32")
+
+    @pytest.mark.parametrize("name", [UNET, "vae/config.json", "tokenizer_2/tokenizer.json", "scheduler"])
+    def test_a_file_missing(self, refused: Run, checkpoint: Path, name: str) -> None:
+        if name == "scheduler":
+            shutil.rmtree(checkpoint / name)
+        else:
+            (checkpoint / name).unlink()
+        refused().fails(3, "lacks", name.split("/")[0])
+
+    @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "scheduler"])
+    @pytest.mark.parametrize("text", ["", "{", "[]"])
+    def test_a_garbled_configuration(self, refused: Run, checkpoint: Path, part: str, text: str) -> None:
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        (checkpoint / part / name).write_text(text)
+        refused().fails(4, f"{part}/{name}")
+
+    def test_a_class_that_is_not_in_our_table(self, refused: Run, checkpoint: Path) -> None:
+        _edit_json(checkpoint / "model_index.json", lambda index: index.update(unet=["os", "system"]))
+        for file in checkpoint.rglob("*.safetensors"):
+            file.write_bytes(b"")  # that nothing is loaded first
+        refused().fails(3, "unet", "system of os")
+
+    def test_a_unet_for_inpainting(self, refused: Run, checkpoint: Path) -> None:
+        _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(in_channels=9))
+        refused().fails(3, "unet/config.json", "in_channels is 9")
+
+    def test_code_of_its_own(self, refused: Run, checkpoint: Path) -> None:
+        _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(auto_map={"x": "y.z"}))
+        refused().fails(3, "unet/config.json", "code of its own")
+
+    def test_options(self, refused: Run, checkpoint: Path) -> None:
+        refused("--prior", "x").fails(2, "--prior is not an option of sdxl", "--tiny-vae")
+        refused("--tiny-vae", "not there").fails(2, "not there")
+        refused("--weights", "int8").fails(2, "f16, f32")
+
+    def test_a_disk_that_is_too_small(self, refused: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
+        refused().fails(5, "GB", "free")
+
+    def test_killed_and_run_again(self, vinograph: Run, saved: SavedSdxl) -> None:
+        options = ("--tiny-vae", saved.tiny_vae)
+        assert vinograph("convert", saved.home, "undisturbed", *options).code == 0
+        with converting(saved.home, *options) as process:
+            wait_for(process, "vae_decoder 4/7")
+            process.kill()
+        assert not Path("bundle").exists()
+        done = vinograph("convert", saved.home, "bundle", *options)
+        assert done.code == 0, done.err
+        assert "unet 3/7" not in done.err, "what was done was done again"
+        assert contents(Path("bundle")) == contents(Path("undisturbed"))
 
 
 class TestDisk:

@@ -1,0 +1,341 @@
+"""The forms in which SDXL is published, what the bundle says of each, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl, split_tokenizer_files, write_card
+from tests.convert.conftest import edit_json, edit_tensors
+from vinograph.bundle import Manifest
+from vinograph.convert import convert
+from vinograph.errors import DamagedModelError, ModelError, RequestError
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+TINY = {"tiny_vae_decoder", "tiny_vae_encoder"}
+FULL = {"vae_decoder", "vae_encoder"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> SavedSdxl:
+    """For reading only."""
+    return save_sdxl(tmp_path_factory.mktemp("saved"), SDXL_TINY)
+
+
+@pytest.fixture
+def checkpoint(saved: SavedSdxl, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return shutil.copytree(saved.home, tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Conversion up to the point where all is found and checked: what would be written."""
+    monkeypatch.setattr("vinograph.convert.sdxl.assemble", lambda plan, job: plan)
+
+    def run(source: Path, **options: Any) -> Any:
+        return convert(source, tmp_path / "bundle", **options)
+
+    return run
+
+
+def components(plan: Any) -> set[str]:
+    return {name for weights in plan.weights for name in weights.components}
+
+
+def sums(plan: Any) -> dict[str, float]:
+    """The sum of each component's weights."""
+    return {
+        name: float(sum(each.double().abs().sum() for each in graph.module.parameters()))
+        for weights in plan.weights
+        for name, graph in weights.graphs(weights.components)
+    }
+
+
+def test_the_manifest(plan: Callable[..., Any], saved: SavedSdxl) -> None:
+    manifest: Manifest = plan(saved.home).manifest
+    assert manifest.family == "sdxl"
+    assert manifest.config == {
+        "latent_channels": 4,
+        "vae_scale_factor": 8,
+        "vae_scaling_factor": 0.13025,
+        "vae_latents_mean": [],
+        "vae_latents_std": [],
+        "tiny_vae_scaling_factor": 1.0,
+        "text_widths": [4, 4],
+        "pooled_width": 4,
+        "force_zeros_for_empty_prompt": 1,
+        "time_cond_width": 0,
+        "default_sample_size": 8,
+    }
+    assert manifest.limits == {"size_multiple": 8, "minimum_size": 64, "maximum_size": 2048, "native_size": 64}
+    assert manifest.scheduler["class"] == "EulerDiscreteScheduler"
+    assert manifest.scheduler["timestep_spacing"] == "leading"
+    generate = manifest.defaults["generate"]
+    assert (generate["height"], generate["width"]) == (64, 64)
+    assert (generate["num_inference_steps"], generate["guidance_scale"]) == (50, 5.0)
+    assert manifest.source.licence == "sdxl-test"
+
+
+def test_both_tokenizers_pad_as_their_files_say(saved: SavedSdxl, tmp_path: Path) -> None:
+    from vinograph.convert.tokenizer import write_tokenizer
+
+    first = write_tokenizer(saved.home / "tokenizer", tmp_path / "tokenizer.json", 77)
+    second = write_tokenizer(saved.home / "tokenizer_2", tmp_path / "tokenizer_2.json", 77)
+    assert (first.pad_id, first.max_length) == (saved.models.tokenizer.eos_token_id, 77)
+    assert (second.pad_id, second.max_length) == (0, 77)
+
+
+def test_turbo_draws_in_one_step_without_guidance(plan: Callable[..., Any], tmp_path: Path) -> None:
+    turbo = save_sdxl(tmp_path / "turbo", replace(SDXL_TINY, turbo=True))
+    generate = plan(turbo.home).manifest.defaults["generate"]
+    assert (generate["num_inference_steps"], generate["guidance_scale"]) == (1, 0.0)
+
+
+def test_ancestral_steps_alone_are_no_turbo(plan: Callable[..., Any], tmp_path: Path) -> None:
+    other = save_sdxl(tmp_path / "other", replace(SDXL_TINY, turbo=True)).home
+    edit_json(other / "scheduler" / "scheduler_config.json", timestep_spacing="leading")
+    assert plan(other).manifest.defaults["generate"]["num_inference_steps"] == 50
+
+
+def test_a_consistency_model_says_how_wide_its_guidance_is(plan: Callable[..., Any], tmp_path: Path) -> None:
+    saved = save_sdxl(tmp_path / "lcm", replace(SDXL_TINY, guidance_width=12))
+    planned = plan(saved.home)
+    assert planned.manifest.config["time_cond_width"] == 12
+    assert planned.manifest.scheduler["class"] == "LCMScheduler"
+
+
+@pytest.mark.parametrize("pipeline", ["StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"])
+def test_the_other_pipelines_of_the_same_parts(plan: Callable[..., Any], checkpoint: Path, pipeline: str) -> None:
+    edit_json(checkpoint / "model_index.json", _class_name=pipeline)
+    assert plan(checkpoint).manifest.family == "sdxl"
+
+
+def test_a_checkpoints_own_settings(plan: Callable[..., Any], checkpoint: Path) -> None:
+    settings = {
+        "name": "storybook",
+        "defaults": {"generate": {"num_inference_steps": 2, "guidance_scale": 1.5}},
+        "limits": {"maximum_size": 512},
+    }
+    (checkpoint / "vinograph.json").write_text(json.dumps(settings))
+    manifest = plan(checkpoint).manifest
+    assert (manifest.name, manifest.limits["maximum_size"]) == ("storybook", 512)
+    assert manifest.defaults["generate"]["num_inference_steps"] == 2
+    assert manifest.defaults["generate"]["guidance_scale"] == 1.5
+
+
+class TestFiles:
+    """How weights lie in files changes nothing."""
+
+    def test_several(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+        sharded = save_sdxl(tmp_path / "sharded", SDXL_TINY, shard="30KB").home
+        assert (sharded / "unet" / "diffusion_pytorch_model.safetensors.index.json").is_file()
+        assert sums(plan(sharded)) == sums(plan(saved.home))
+
+    def test_the_names_of_older_text_encoders(
+        self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path
+    ) -> None:
+        def rename(tensors: dict[str, torch.Tensor]) -> None:
+            for name in [each for each in tensors if not each.startswith(("text_model.", "text_projection."))]:
+                tensors[f"text_model.{name}"] = tensors.pop(name)
+            tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+
+        for part in ("text_encoder", "text_encoder_2"):
+            edit_tensors(checkpoint / part / "model.safetensors", rename)
+        assert sums(plan(checkpoint)) == sums(plan(saved.home))
+
+    def test_the_names_of_older_vaes(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+        def rename(tensors: dict[str, torch.Tensor]) -> None:
+            for older, newer in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
+                for name in [each for each in tensors if f".{newer}." in each]:
+                    tensors[name.replace(f".{newer}.", f".{older}.")] = tensors.pop(name)
+
+        edit_tensors(checkpoint / VAE, rename)
+        assert sums(plan(checkpoint)) == sums(plan(saved.home))
+
+    def test_vocabulary_and_merges(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+        split_tokenizer_files(checkpoint / "tokenizer_2")
+        planned = plan(checkpoint)
+        assert checkpoint / "tokenizer_2" / "vocab.json" in planned.files
+
+    def test_matrices_are_read_as_they_are_stored(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
+        for weights, kind in (("f16", torch.float16), ("f32", torch.float32)):
+            for each in plan(saved.home, weights=weights).weights:
+                for _, graph in each.graphs(each.components):
+                    kinds = {p.dtype for p in graph.module.parameters() if sum(size > 1 for size in p.shape) > 1}
+                    assert kinds == {kind}
+                    assert all(p.dtype == torch.float32 for p in graph.module.parameters() if p.dim() < 2)
+
+
+class TestTinyVae:
+    """A tiny VAE: named, in the checkpoint's own folder, or in place of the full one."""
+
+    def test_there_is_none(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
+        assert components(plan(saved.home)) == {"text_encoder", "text_encoder_2", "unet", *FULL}
+
+    def test_it_is_named(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+        named = shutil.copytree(saved.tiny_vae, tmp_path / "taesdxl")
+        edit_json(named / "config.json", scaling_factor=0.5)
+        planned = plan(saved.home, tiny_vae=str(named))
+        assert components(planned) >= TINY | FULL
+        assert planned.manifest.config["tiny_vae_scaling_factor"] == 0.5
+        assert planned.manifest.config["vae_scaling_factor"] == 0.13025
+        assert planned.manifest.source.also == {"tiny_vae": "taesdxl"}
+
+    def test_it_is_in_the_checkpoint(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+        shutil.copytree(saved.tiny_vae, checkpoint / "tiny_vae")
+        planned = plan(checkpoint)
+        assert components(planned) >= TINY | FULL
+        assert planned.manifest.source.also == {}
+
+    def test_it_is_the_only_one(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+        shutil.rmtree(checkpoint / "vae")
+        shutil.copytree(saved.tiny_vae, checkpoint / "vae")
+        edit_json(checkpoint / "model_index.json", vae=["diffusers", "AutoencoderTiny"])
+        planned = plan(checkpoint)
+        assert components(planned) == {"text_encoder", "text_encoder_2", "unet", *TINY}
+        assert planned.manifest.limits["size_multiple"] == 8
+
+    def test_it_is_nothing_of_the_kind(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+        (tmp_path / "nothing").mkdir()
+        with pytest.raises(ModelError, match=r"the tiny VAE .*nothing has no config\.json"):
+            plan(saved.home, tiny_vae=str(tmp_path / "nothing"))
+        with pytest.raises(RequestError, match="neither a directory here nor the id"):
+            plan(saved.home, tiny_vae="none here")
+
+    def test_it_is_a_full_one(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
+        with pytest.raises(ModelError, match=r"vae/config\.json describes no model that Vinograph has"):
+            plan(saved.home, tiny_vae=str(saved.home / "vae"))
+
+    def test_its_latents_are_of_another_size(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+        from diffusers import AutoencoderTiny
+
+        other: Any = AutoencoderTiny(
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+        )
+        other.save_pretrained(tmp_path / "other")
+        with pytest.raises(ModelError, match="latents are smaller by 8, the tiny VAE's are by 2"):
+            plan(saved.home, tiny_vae=str(tmp_path / "other"))
+
+
+class TestRefused:
+    """What isn't computed is refused by name, before anything is written."""
+
+    @pytest.mark.parametrize(
+        ("part", "change", "message"),
+        [
+            ("unet", {"in_channels": 9}, "in_channels is 9; Vinograph computes 4 alone"),
+            ("unet", {"in_channels": 8}, "in_channels is 8"),
+            ("unet", {"addition_embed_type": "text"}, "addition_embed_type is 'text'"),
+            ("unet", {"class_embed_type": "timestep"}, "class_embed_type is 'timestep'"),
+            ("unet", {"only_cross_attention": True}, "only_cross_attention is True"),
+            ("unet", {"resnet_time_scale_shift": "scale_shift"}, "resnet_time_scale_shift is 'scale_shift'"),
+            ("unet", {"act_fn": "gelu"}, "act_fn is 'gelu'"),
+            ("unet", {"dual_cross_attention": True}, "dual_cross_attention is True"),
+            ("unet", {"colour": "red"}, "colour .here 'red'. is a setting that Vinograph doesn't know"),
+            ("unet", {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}, "mid_block_type is 'UNetMidBlock2DSimple"),
+            (
+                "unet",
+                {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"]},
+                "down_block_types has 'AttnDownBlock2D'",
+            ),
+            ("unet", {"up_block_types": ["UpBlock2D"]}, "up_block_types has 1 entries for 2 levels"),
+            ("unet", {"attention_head_dim": [1, 3]}, "attention_head_dim 3 does not divide"),
+            ("unet", {"transformer_layers_per_block": [1, [1, 1]]}, "reverse_transformer_layers_per_block must be set"),
+            ("unet", {"block_out_channels": [8, 2_000_000]}, "block_out_channels is 2000000, which is beyond"),
+            ("unet", {"layers_per_block": 100_000}, "layers_per_block is 100000, which is beyond"),
+            ("unet", {"sample_size": None}, "sample_size"),
+            ("vae", {"down_block_types": ["AttnDownEncoderBlock2D"] * 4}, "down_block_types has 'AttnDownEncoder"),
+            ("vae", {"shift_factor": 0.1}, "shift_factor is 0.1"),
+            ("vae", {"latents_mean": [1, 2, 3]}, "latents_mean has 3 numbers for 4 channels"),
+            ("vae", {"act_fn": "relu"}, "act_fn is 'relu'"),
+            ("text_encoder", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+            ("scheduler", {"_class_name": "UniPCMultistepScheduler"}, "UniPCMultistepScheduler"),
+            ("scheduler", {"beta_schedule": "sigmoid"}, "sigmoid"),
+        ],
+    )
+    def test_a_configuration(
+        self, plan: Callable[..., Any], checkpoint: Path, part: str, change: dict[str, Any], message: str
+    ) -> None:
+        file = "scheduler_config.json" if part == "scheduler" else "config.json"
+        edit_json(checkpoint / part / file, **change)
+        with pytest.raises(ModelError, match=message):
+            plan(checkpoint)
+
+    @pytest.mark.parametrize(
+        ("part", "entry"),
+        [
+            ("unet", ["diffusers", "UNet2DModel"]),
+            ("vae", ["diffusers", "AutoencoderKLCogVideoX"]),
+            ("text_encoder_2", ["transformers", "CLIPTextModel"]),
+            ("scheduler", ["diffusers", "DEISMultistepScheduler"]),
+            ("tokenizer", ["transformers", "AutoTokenizer"]),
+            ("image_encoder", ["transformers", "CLIPVisionModelWithProjection"]),
+            ("safety_checker", ["my_code", "Checker"]),
+        ],
+    )
+    def test_a_class(self, plan: Callable[..., Any], checkpoint: Path, part: str, entry: list[str]) -> None:
+        edit_json(checkpoint / "model_index.json", **{part: entry})
+        with pytest.raises(ModelError, match=f"gives the part {part} the class"):
+            plan(checkpoint)
+
+    def test_the_refiner(self, plan: Callable[..., Any], checkpoint: Path) -> None:
+        edit_json(
+            checkpoint / "model_index.json",
+            _class_name="StableDiffusionXLImg2ImgPipeline",
+            requires_aesthetics_score=True,
+            text_encoder=[None, None],
+        )
+        with pytest.raises(ModelError, match="is a refiner"):
+            plan(checkpoint)
+
+    def test_a_checkpoint_without_a_part(self, plan: Callable[..., Any], checkpoint: Path) -> None:
+        edit_json(checkpoint / "model_index.json", text_encoder=[None, None])
+        with pytest.raises(ModelError, match="names no text_encoder"):
+            plan(checkpoint)
+
+    @pytest.mark.parametrize(
+        ("part", "change", "message"),
+        [
+            ("unet", {"cross_attention_dim": 12}, DamagedModelError),
+            ("text_encoder_2", {"projection_dim": 6}, DamagedModelError),
+        ],
+    )
+    def test_weights_that_are_not_the_configurations(
+        self, plan: Callable[..., Any], checkpoint: Path, part: str, change: dict[str, Any], message: type[Exception]
+    ) -> None:
+        edit_json(checkpoint / part / "config.json", **change)
+        with pytest.raises(message, match="the configuration asks for"):
+            plan(checkpoint)
+
+    def test_parts_of_different_models(self, plan: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:
+        other = save_sdxl(tmp_path / "other", replace(SDXL_TINY, text_widths=(8, 4))).home
+        shutil.rmtree(checkpoint / "text_encoder")
+        shutil.copytree(other / "text_encoder", checkpoint / "text_encoder")
+        with pytest.raises(ModelError, match="text encoders give 12, the UNet takes 8"):
+            plan(checkpoint)
+
+    def test_an_option_of_another_family(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
+        with pytest.raises(RequestError, match="--prior is not an option of sdxl models; theirs: --tiny-vae"):
+            plan(saved.home, prior="x")
+
+
+def test_the_card_and_the_licence_come_along(saved: SavedSdxl, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(saved.home, tmp_path / "checkpoint")
+    write_card(checkpoint, "license: openrail++")
+    bundle = convert(checkpoint, tmp_path / "bundle")
+    assert "license: openrail++" in (bundle.path / "README.md").read_text()
+    assert (bundle.path / "LICENSE").read_text() == "Use it as you like.\n"
+    assert {each.f16_safe for name, each in bundle.manifest.components.items() if name in FULL} == {False}
+    assert all(each.f16_safe for name, each in bundle.manifest.components.items() if name not in FULL)
