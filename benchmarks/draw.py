@@ -1,9 +1,11 @@
-"""What drawing with a bundle costs: seconds per stage, and the peak of resident memory.
+"""What drawing costs: seconds per stage, and the peak of resident memory.
 
     python benchmarks/draw.py BUNDLE --size 1024x1024 [--size 1024x1536] [--runs 1] [--option num_inference_steps=12]
+    python benchmarks/draw.py CHECKPOINT --with diffusers --dtype bfloat16 [--tiny-vae] …
 
 Each size is drawn in a process of its own, so that the peak is that size's. The first picture, which compiles the
-graphs, is told apart from the median of those that follow.
+graphs, is told apart from the median of those that follow. ``--with diffusers`` draws with that library and PyTorch
+instead, from the checkpoint that the bundle was made of; the stages are the calls of the pipeline's models.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -31,6 +35,52 @@ def draw(bundle: str, width: int, height: int, runs: int, options: dict[str, Any
         drawn.append({"whole": time.perf_counter() - start, **result.timings})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"size": f"{width}x{height}", "drawn": drawn, "peak_bytes": peak, "devices": dict(result.devices)}
+
+
+def draw_with_diffusers(
+    checkpoint: str, width: int, height: int, runs: int, options: dict[str, Any], dtype: str, tiny: bool
+) -> dict[str, Any]:
+    """The same with diffusers' pipeline."""
+    import diffusers
+    import torch
+
+    library: Any = diffusers  # its classes are not typed
+    loaded: dict[str, Any] = {"torch_dtype": getattr(torch, dtype)}
+    if any(Path(checkpoint).rglob("*.fp16.safetensors")):
+        loaded["variant"] = "fp16"
+    if tiny:
+        folder = Path(checkpoint) / "tiny_vae"
+        loaded["vae"] = library.AutoencoderTiny.from_pretrained(folder, **loaded)
+    pipe = library.DiffusionPipeline.from_pretrained(checkpoint, **loaded)
+    pipe.set_progress_bar_config(disable=True)
+    spent: dict[str, float] = {}
+    for name, part in pipe.components.items():
+        for method in ("forward", "decode") if isinstance(part, torch.nn.Module) else ():
+            if hasattr(part, method):
+                setattr(part, method, _timed(spent, name, getattr(part, method)))
+    drawn = []
+    for seed in range(runs + 1):
+        spent.clear()
+        start = time.perf_counter()
+        generator = torch.Generator().manual_seed(seed)
+        pipe("a lighthouse by the sea at sunset", width=width, height=height, generator=generator, **options)
+        drawn.append({"whole": time.perf_counter() - start, **spent})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    devices = {"diffusers": f"CPU {dtype}"}
+    return {"size": f"{width}x{height}", "drawn": drawn, "peak_bytes": peak, "devices": devices}
+
+
+def _timed(spent: dict[str, float], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method``, adding its seconds to those of ``name``."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return method(*args, **kwargs)
+        finally:
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+    return call
 
 
 def report(measured: dict[str, Any]) -> None:
@@ -51,15 +101,23 @@ def main() -> None:
     parser.add_argument("--size", action="append", default=[], help="WxH; may be given several times")
     parser.add_argument("--runs", type=int, default=1, help="pictures after the first")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an argument of the call")
+    parser.add_argument("--with", dest="library", choices=["vinograph", "diffusers"], default="vinograph")
+    parser.add_argument("--dtype", default="bfloat16", help="diffusers: float32 or bfloat16")
+    parser.add_argument("--tiny-vae", action="store_true", help="diffusers: decode with the VAE in the folder tiny_vae")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     options = {name: _value(text) for name, _, text in (each.partition("=") for each in arguments.option)}
     for size in arguments.size or ["1024x1024"]:
         width, height = (int(side) for side in size.split("x"))
         if arguments.child:
-            print(json.dumps(draw(arguments.bundle, width, height, arguments.runs, options)))
+            what = (arguments.bundle, width, height, arguments.runs, options)
+            diffusers = arguments.library == "diffusers"
+            measured = draw_with_diffusers(*what, arguments.dtype, arguments.tiny_vae) if diffusers else draw(*what)
+            print(json.dumps(measured))
             continue
         command = [sys.executable, __file__, arguments.bundle, "--size", size, "--runs", str(arguments.runs), "--child"]
+        command += ["--with", arguments.library, "--dtype", arguments.dtype]
+        command += ["--tiny-vae"] if arguments.tiny_vae else []
         for each in arguments.option:
             command += ["--option", each]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
