@@ -13,8 +13,7 @@ import torch
 
 from vinograph import ModelError, RequestError
 from vinograph.noise import TorchNoise
-from vinograph.schedulers import SAMPLERS, Plan, Sampler, sampler, settings
-from vinograph.schedulers.sampler import State
+from vinograph.schedulers import SAMPLERS, Plan, Sampler, State, sampler, settings
 
 # diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -362,6 +361,8 @@ class TestSettings:
             (EULER, {"trained_betas": [0.1]}, "trained_betas that are not num_train_timesteps numbers"),
             (EULER, {"trained_betas": "x"}, "trained_betas = 'x', where a list of numbers should be"),
             (ANCESTRAL, {"prediction_type": "sample"}, "it computes epsilon, v_prediction"),
+            (DDIM, {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr with prediction_type epsilon"),
+            (LCM, {"rescale_betas_zero_snr": True}, "the step divides by zero"),
             (LCM, {"original_inference_steps": 2000}, "more original_inference_steps than num_train_timesteps"),
         ],
     )

@@ -1,7 +1,6 @@
 """SDXL, drawn by us and by diffusers' pipelines from the same checkpoint and the same seed, in f32."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.checkpoints import SDXL_TINY, SDXL_TURBO
 from tests.parity.pairs import assert_same_pictures
-from tests.parity.sdxl_pairs import SdxlPair, make_pair, mask, picture
+from tests.parity.sdxl_pairs import SdxlPair, mask, picture
 
 # What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
 BAR = 0.005 / 255
@@ -40,24 +38,22 @@ KINDS: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> SdxlPair:
+@pytest.fixture
+def small(open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
     """As SDXL base: Euler, both VAEs. Its native size is 64."""
-    torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
-    return make_pair(tmp_path_factory.mktemp("small"), SDXL_TINY)
+    return open_sdxl("base")
 
 
-@pytest.fixture(scope="session")
-def turbo(tmp_path_factory: pytest.TempPathFactory) -> SdxlPair:
+@pytest.fixture
+def turbo(open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
     """Of three levels, as the published ones are."""
-    return make_pair(tmp_path_factory.mktemp("turbo"), SDXL_TURBO)
+    return open_sdxl("turbo")
 
 
-@pytest.fixture(scope="session")
-def consistency(tmp_path_factory: pytest.TempPathFactory) -> SdxlPair:
+@pytest.fixture
+def consistency(open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
     """Its UNet is told the guidance scale."""
-    shape = replace(SDXL_TINY, guidance_width=12, prediction_type="v_prediction")
-    return make_pair(tmp_path_factory.mktemp("consistency"), shape)
+    return open_sdxl("consistency")
 
 
 def same(pair: SdxlPair, prompt: Any = "a red house", **given: Any) -> None:

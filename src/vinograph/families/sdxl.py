@@ -24,8 +24,7 @@ from vinograph.families.shared import called_back, first_picture, note_ignored, 
 from vinograph.images import psnr
 from vinograph.noise import Noise, PerImageNoise
 from vinograph.request import Request
-from vinograph.schedulers import Plan, Sampler, sampler
-from vinograph.schedulers.sampler import State
+from vinograph.schedulers import Plan, Sampler, State, sampler
 
 _PREVIEW_GRID = 32  # latents of a full VAE's preview, at most, in each direction
 

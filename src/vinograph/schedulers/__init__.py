@@ -6,7 +6,7 @@ over continuous time, is :class:`WuerstchenSampler`.
 """
 
 from vinograph.schedulers.levels import linspace
-from vinograph.schedulers.sampler import Plan, Sampler, Stepped
+from vinograph.schedulers.sampler import Plan, Sampler, State, Stepped
 from vinograph.schedulers.settings import SAMPLERS, sampler, settings
 from vinograph.schedulers.wuerstchen import WuerstchenSampler, custom_timesteps
 
@@ -14,6 +14,7 @@ __all__ = [
     "SAMPLERS",
     "Plan",
     "Sampler",
+    "State",
     "Stepped",
     "WuerstchenSampler",
     "custom_timesteps",

@@ -32,7 +32,7 @@ def threshold(clean: Array, ratio: float, limit: float) -> Array:
 
 
 @dataclass(frozen=True)
-class _OverAlpha(Sampler):
+class OverAlpha(Sampler):
     """The sample is √ᾱ signal and √(1 - ᾱ) noise."""
 
     clip_sample: bool = setting(False)
@@ -68,7 +68,7 @@ class _OverAlpha(Sampler):
 
 
 @dataclass(frozen=True)
-class DDIMScheduler(_OverAlpha):
+class DDIMScheduler(OverAlpha):
     """Implicit sampling; ``eta`` of the plan is the share of fresh noise (equation 16)."""
 
     clip_sample: bool = setting(True)
@@ -104,7 +104,7 @@ class DDIMScheduler(_OverAlpha):
 
 
 @dataclass(frozen=True)
-class LCMScheduler(_OverAlpha):
+class LCMScheduler(OverAlpha):
     """Consistency sampling: each step goes to the clean sample, and back to noise but for the last."""
 
     beta_start: float = setting(0.00085, least=0)

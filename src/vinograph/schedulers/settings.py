@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.schedulers.alphas import DDIMScheduler, LCMScheduler
+from vinograph.schedulers.alphas import DDIMScheduler, LCMScheduler, OverAlpha
 from vinograph.schedulers.dpmsolver import DPMSolverMultistepScheduler
 from vinograph.schedulers.euler import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
 from vinograph.schedulers.sampler import Sampler
@@ -102,6 +102,12 @@ def _check_together(told: Mapping[str, Any]) -> None:
     own = [key for key in ("use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas") if told.get(key)]
     if len(own) > 1:
         raise ModelError(f"{name} has both {' and '.join(own)}; one of them can be computed")
+    by_alpha = issubclass(SAMPLERS[name], OverAlpha)
+    if by_alpha and told["rescale_betas_zero_snr"] and told["prediction_type"] == "epsilon":
+        raise ModelError(
+            f"{name} has rescale_betas_zero_snr with prediction_type epsilon: where all is noise, predicting the noise "
+            "says nothing of the picture, and the step divides by zero"
+        )
     betas = told["trained_betas"]
     if betas is not None and (len(betas) != told["num_train_timesteps"] or not all(0 < each < 1 for each in betas)):
         raise ModelError(f"{name} has trained_betas that are not num_train_timesteps numbers between 0 and 1")
