@@ -6,43 +6,56 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.parity.pairs import Pair
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+_DIFFUSERS: Any = diffusers
 
 DRAW = "from vinograph.cli import main\nsys.exit(main())\n"
 PROMPT = "a red house on a snowy hill at night"
 
 
-def test_convert_then_generate(
-    small: Pair, tmp_path: Path, without_torch: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    bundle, picture = tmp_path / "house", tmp_path / "house.png"
+def converted(*arguments: str) -> None:
+    """Run ``vinograph convert`` with ``arguments``, in f32."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent / "src")}
-    command = [sys.executable, "-m", "vinograph", "convert", str(small.saved.decoder), str(bundle), "--weights", "f32"]
-    converted = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert converted.returncode == 0, converted.stderr
+    command = [sys.executable, "-m", "vinograph", "convert", *arguments, "--weights", "f32"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
 
-    told = ["generate", PROMPT, "--model", str(bundle), "--output", str(picture), "--size", "256x128", "--steps", "4"]
-    told += [
-        "--decoder-steps",
-        "3",
-        "--negative-prompt",
-        "blurry",
-        "--guidance-scale",
-        "5",
-        "--precision",
-        "f32",
-        "--seed",
-        "7",
-    ]
-    drew = without_torch(DRAW, *told, "--json")
-    assert drew.returncode == 0, drew.stderr
-    assert json.loads(drew.stdout)
 
+def drawn(process: Run, *arguments: str, picture: Path) -> Image.Image:
+    """What ``vinograph generate`` with ``arguments`` writes to ``picture``, in f32."""
+    done = process(DRAW, "generate", PROMPT, *arguments, "--output", str(picture), "--precision", "f32", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"][0]["file"] == str(picture)
+    with Image.open(picture) as read:
+        assert read.mode == "RGB"
+        return read.copy()
+
+
+def assert_same(made: Image.Image, expected: Image.Image) -> None:
+    assert made.size == expected.size
+    assert np.abs(np.asarray(made, int) - np.asarray(expected, int)).max() <= 1
+    assert np.asarray(made).std() > 10
+
+
+def test_wuerstchen(small: Pair, tmp_path: Path, without_torch: Run) -> None:
+    bundle = str(tmp_path / "house")
+    converted(str(small.saved.decoder), bundle)
+    told: tuple[str, ...] = ("--size", "256x128", "--steps", "4", "--decoder-steps", "3", "--negative-prompt", "blurry")
+    told += ("--guidance-scale", "5", "--seed", "7")
+    made = drawn(without_torch, "--model", bundle, *told, picture=tmp_path / "house.png")
     (expected,) = small.theirs(
         PROMPT,
         height=128,
@@ -53,7 +66,35 @@ def test_convert_then_generate(
         prior_guidance_scale=5.0,
         generator=torch.Generator().manual_seed(7),
     ).images
-    with Image.open(picture) as read:
-        assert (read.size, read.mode) == ((256, 128), "RGB")
-        assert np.abs(np.asarray(read, int) - np.asarray(expected, int)).max() <= 1
-        assert np.asarray(read).std() > 10
+    assert_same(made, expected)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_sdxl(tmp_path: Path, without_torch: Run) -> None:
+    """With both VAEs: a picture from a text by the tiny one, another from that by the full one."""
+    torch.set_num_threads(1)
+    saved = save_sdxl(tmp_path, SDXL_TINY)
+    bundle = str(tmp_path / "house")
+    converted(str(saved.home), bundle, "--tiny-vae", str(saved.tiny_vae))
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    told: tuple[str, ...] = ("--size", "96x72", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
+    made = drawn(without_torch, "--model", bundle, *told, picture=first)
+    parts = saved.models.pipeline().components
+    text = quiet("StableDiffusionXLPipeline", {**parts, "vae": saved.models.tiny_vae})
+    few = {"num_inference_steps": 4, "negative_prompt": "blurry"}
+    (expected,) = text(PROMPT, height=72, width=96, generator=torch.Generator().manual_seed(7), **few).images
+    assert_same(made, expected)
+
+    told = ("--image", str(first), "--strength", "0.6", "--vae", "full", *told[2:])
+    again = drawn(without_torch, "--model", bundle, *told, picture=second)
+    image = quiet("StableDiffusionXLImg2ImgPipeline", parts)
+    given = {**few, "image": made, "strength": 0.6, "generator": torch.Generator().manual_seed(7)}
+    assert_same(again, image(PROMPT, **given).images[0])
+
+
+def quiet(name: str, parts: dict[str, Any]) -> Any:
+    """diffusers' pipeline of that name, without progress bars and watermarks."""
+    there = {name: part for name, part in parts.items() if part is not None}
+    pipeline = getattr(_DIFFUSERS, name)(**there, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
