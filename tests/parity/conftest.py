@@ -21,10 +21,10 @@ MODELS: dict[str, Any] = {
 }
 
 # As SDXL base, as SDXL-Turbo, and one whose UNet is told the guidance scale.
-SDXL: Mapping[str, SdxlShape] = {
-    "base": SDXL_TINY,
-    "turbo": SDXL_TURBO,
-    "consistency": replace(SDXL_TINY, guidance_width=12, prediction_type="v_prediction"),
+SDXL: Mapping[str, tuple[SdxlShape, int]] = {
+    "base": (SDXL_TINY, 0),
+    "turbo": (SDXL_TURBO, 1),
+    "consistency": (replace(SDXL_TINY, guidance_width=12, prediction_type="v_prediction"), 0),
 }
 
 
@@ -46,7 +46,7 @@ def open_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SdxlP
 
     @cache
     def open_one(name: str) -> SdxlPair:
-        return sdxl_pairs.make_pair(tmp_path_factory.mktemp(name), SDXL[name])
+        return sdxl_pairs.make_pair(tmp_path_factory.mktemp(name), *SDXL[name])
 
     return open_one
 
