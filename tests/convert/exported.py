@@ -102,6 +102,18 @@ def _parts(saved: SavedSdxl, shape: SdxlShape) -> Any:
     yield "vae_encoder", "vae", (encoder, {"sample": picture}, {"latent_parameters": moments})
 
 
+def put_tiny_vae_in_place(saved: SavedSdxl, home: Path) -> None:
+    """Replace the VAE of an export by the tiny one, as OpenVINO's notebook of SDXL-Turbo does."""
+    latents, picture = Tensor(("b", 4, "h", "w"), "f32"), Tensor(("b", 3, "height", "width"), "f32")
+    vae = saved.models.tiny_vae
+    for half, call, takes, gives in (
+        ("decoder", lambda vae, z: vae.decode(z).sample, {"latent_sample": latents}, {"sample": picture}),
+        ("encoder", lambda vae, x: vae.encode(x).latents, {"sample": picture}, {"latents": latents}),
+    ):
+        export(Graph(_Traced(vae, call), takes, gives, _SIZES), home / f"vae_{half}" / XML, "f32")
+        shutil.copy(saved.tiny_vae / "config.json", home / f"vae_{half}")
+
+
 def _compress(xml: Path) -> None:
     """Store matrices in int8, as NNCF does: (unsigned number - zero point) · scale, both for each row."""
     model = ov.Core().read_model(xml)

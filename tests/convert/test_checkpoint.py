@@ -68,7 +68,7 @@ class TestIndex:
         with pytest.raises(DamagedModelError):
             convert(unloadable, target)
 
-    @pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", "FluxPipeline", "WuerstchenPriorPipeline"])
+    @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", "WuerstchenPriorPipeline"])
     def test_a_family_that_we_do_not_have(self, unloadable: Path, target: Path, name: str) -> None:
         edit_json(unloadable / "model_index.json", _class_name=name)
         with pytest.raises(ModelError, match=rf"is a {name}.*It converts wuerstchen \(WuerstchenCombinedPipeline"):

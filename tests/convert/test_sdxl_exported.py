@@ -11,7 +11,7 @@ import torch
 
 from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl
 from tests.convert.conftest import edit_json, once
-from tests.convert.exported import XML, export_as_optimum
+from tests.convert.exported import XML, export_as_optimum, put_tiny_vae_in_place
 from tests.convert.running import assert_equal, compile_all, run
 from tests.convert.test_sdxl_components import of_diffusers, unet_inputs
 from vinograph.bundle import Bundle
@@ -109,6 +109,21 @@ def test_a_tiny_vae_beside_it(saved: SavedSdxl, exported: Path, tmp_path: Path) 
     assert_equal(run(session, {"latent_sample": latents})["sample"], theirs, 5e-3)
 
 
+def test_a_tiny_vae_in_the_place_of_the_full_one(saved: SavedSdxl, exported: Path, tmp_path: Path) -> None:
+    notebook = shutil.copytree(exported, tmp_path / "notebook")
+    put_tiny_vae_in_place(saved, notebook)
+    bundle = convert(notebook, tmp_path / "bundle")
+    assert bundle.manifest.components.keys() == {
+        *("text_encoder", "text_encoder_2", "unet", "tiny_vae_decoder", "tiny_vae_encoder")
+    }
+    assert bundle.manifest.components["tiny_vae_decoder"].f16_safe
+    sessions, vae = compile_all(bundle), saved.models.tiny_vae
+    latents, picture = torch.randn(2, 4, 9, 6), 2 * torch.rand(2, 3, 72, 48) - 1
+    decoded = run(sessions["tiny_vae_decoder"], {"latent_sample": latents})["sample"]
+    assert_equal(decoded, vae.decode(latents).sample)
+    assert_equal(run(sessions["tiny_vae_encoder"], {"sample": picture})["latents"], vae.encode(picture).latents)
+
+
 def test_the_same_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
     one, other = (convert(exported, tmp_path / name) for name in ("one", "other"))
     assert one.manifest.files == other.manifest.files
@@ -160,6 +175,10 @@ class TestDamaged:
         self._write(model, file)
         done = convert(damaged, damaged.parent / "bundle")
         assert done.manifest.components["unet"].inputs["sample"].shape == ("b", 4, "h", "w")
+
+    def test_halves_of_two_vaes(self, damaged: Path, saved: SavedSdxl) -> None:
+        shutil.copy(saved.tiny_vae / "config.json", damaged / "vae_encoder")
+        self.refused(damaged, ModelError, "halves of two VAEs: vae_decoder is an AutoencoderKL, vae_encoder is an")
 
     def test_a_tiny_vae_that_was_exported(self, damaged: Path) -> None:
         edit_json(damaged / "model_index.json", vae=["diffusers", "AutoencoderTiny"])

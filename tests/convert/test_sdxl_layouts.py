@@ -216,9 +216,10 @@ class TestTinyVae:
             plan(saved.home, tiny_vae=str(saved.home / "vae"))
 
     def test_its_latents_are_of_another_size(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
-        from diffusers import AutoencoderTiny
+        import diffusers
 
-        other: Any = AutoencoderTiny(
+        library: Any = diffusers
+        other = library.AutoencoderTiny(
             encoder_block_out_channels=(8, 8),
             decoder_block_out_channels=(8, 8),
             num_encoder_blocks=(1, 1),

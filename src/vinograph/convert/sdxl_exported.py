@@ -3,7 +3,7 @@
 An export has its networks in ``unet/openvino_model.xml`` and so on, beside their configurations. It differs from our
 own conversion: each hidden state of a text encoder is an output, times are whole numbers, and the UNet doubles sizes
 on its way up, whatever it halved: it draws sizes alone that it halves without a remainder. Its VAE overflows in half
-precision.
+precision. OpenVINO's notebook of SDXL-Turbo writes a tiny VAE in the place of the full one, which is taken as such.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from vinograph.convert.sdxl_models import (
     encoder_ports,
     text_ports,
     tiny_autoencoder,
+    tiny_encoder_ports,
     tiny_weights,
     unet_ports,
 )
 from vinograph.convert.skeleton import Skeleton
-from vinograph.convert.tiny_autoencoder import TinyAutoencoder
+from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from vinograph.convert.unet import UNetConfig
 from vinograph.errors import DamagedModelError, ModelError
 
@@ -48,7 +49,11 @@ _TYPES = {"f32": ov.Type.f32, "i64": ov.Type.i64}
 
 @dataclass(frozen=True)
 class ExportedModels:
-    """An export's networks, fit to be made a bundle; ``tiny_vae`` is no IR and converted as always."""
+    """An export's networks, fit to be made a bundle.
+
+    ``tiny_vae`` is one that was named beside it, no IR, and converted as always. Without it, ``config.tiny_vae`` is the
+    export's own, where the export has no full one.
+    """
 
     places: Mapping[str, Place]
     config: SdxlConfig
@@ -63,12 +68,14 @@ class ExportedModels:
             DamagedModelError: OpenVINO can't read a graph.
         """
         tiny = tiny_autoencoder(places["tiny_vae"]) if "tiny_vae" in places else None
+        own = _autoencoder(places)
+        own_tiny = own if isinstance(own, TinyAutoencoderConfig) else None
         config = SdxlConfig(
             text_encoder=_config(places["text_encoder"], ClipConfig.from_mapping),
             text_encoder_2=_config(places["text_encoder_2"], ClipConfig.from_mapping),
             unet=_config(places["unet"], UNetConfig.from_mapping),
-            vae=_config(places["vae_decoder"], AutoencoderConfig.from_mapping),
-            tiny_vae=tiny.module.config if tiny is not None else None,
+            vae=own if isinstance(own, AutoencoderConfig) else None,
+            tiny_vae=tiny.module.config if tiny is not None else own_tiny,
         )
         config.check_together()
         models = cls(places, config, tiny)
@@ -86,7 +93,6 @@ class ExportedModels:
     def weights(self, halve: bool) -> tuple[Weights, ...]:
         """What conversion goes through, in order; the tiny VAE's matrices in half precision where ``halve`` says so."""
         config = self.config
-        assert config.vae is not None
         layers = config.text_encoder.num_hidden_layers, config.text_encoder_2.num_hidden_layers
         parts: dict[str, tuple[Ports, Outputs]] = {
             "text_encoder": (text_ports(config.text_encoder, False), partial(_text_outputs, layers[0], ())),
@@ -95,18 +101,19 @@ class ExportedModels:
                 partial(_text_outputs, layers[1], ("text_embeds",)),
             ),
             "unet": (unet_ports(config.unet), partial(_outputs, ("out_sample",))),
-            "vae_decoder": (decoder_ports(config.vae), partial(_outputs, ("sample",))),
-            "vae_encoder": (encoder_ports(config.vae), partial(_outputs, ("latent_parameters",))),
         }
-        found = [
-            Weights(
-                (name,),
-                (self.places[name].directory / EXPORTED_WEIGHTS).stat().st_size,
-                partial(_graphs, name, self.places[name].directory / EXPORTED_FILE, *declared),
-                item_size=1,
-            )
-            for name, declared in parts.items()
-        ]
+        if config.vae is not None:
+            parts["vae_decoder"] = decoder_ports(config.vae), partial(_outputs, ("sample",))
+            parts["vae_encoder"] = encoder_ports(config.vae), partial(_outputs, ("latent_parameters",))
+        elif self.tiny_vae is None and config.tiny_vae is not None:
+            parts["tiny_vae_decoder"] = decoder_ports(config.tiny_vae), partial(_outputs, ("sample",))
+            parts["tiny_vae_encoder"] = tiny_encoder_ports(config.tiny_vae), partial(_outputs, ("latents",))
+        found = []
+        for name, declared in parts.items():
+            folder = self.places[name.removeprefix("tiny_")].directory
+            size = (folder / EXPORTED_WEIGHTS).stat().st_size
+            graphs = partial(_graphs, name, folder / EXPORTED_FILE, *declared)
+            found.append(Weights((name,), size, graphs, item_size=1))
         if self.tiny_vae is not None:
             found.append(tiny_weights(self.tiny_vae, halve))
         return tuple(found)
@@ -117,6 +124,17 @@ def _config(place: Place, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parse
         return parse(place.config())
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
+
+
+def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoencoderConfig:
+    """The configuration of the export's own VAE, of which both halves have it."""
+    kinds = {half: places[half].config().get("_class_name") for half in ("vae_decoder", "vae_encoder")}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{half} is an {kind}" for half, kind in kinds.items())
+        raise ModelError(f"{places['vae_decoder'].checkpoint.id} has halves of two VAEs: {told}")
+    if kinds["vae_decoder"] == "AutoencoderTiny":
+        return _config(places["vae_decoder"], TinyAutoencoderConfig.from_mapping)
+    return _config(places["vae_decoder"], AutoencoderConfig.from_mapping)
 
 
 def _outputs(names: Collection[str], model: ov.Model) -> dict[str, ov.Output]:
@@ -161,7 +179,7 @@ def _graphs(
         if not is_as_declared(port, tensor, exactly=False):
             shape = f"{list(tensor.shape)}, as its configuration says"
             raise DamagedModelError(f"{file}: the output {output} is {port.get_partial_shape()}, not {shape}")
-    yield name, ExportedGraph(adapted, ports.inputs, ports.outputs, f16_safe="vae" not in name)
+    yield name, ExportedGraph(adapted, ports.inputs, ports.outputs, f16_safe=not name.startswith("vae_"))
 
 
 def _parameters(model: ov.Model, declared: Mapping[str, Tensor]) -> dict[str, Any]:

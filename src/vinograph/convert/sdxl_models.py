@@ -167,6 +167,11 @@ def encoder_ports(config: AutoencoderConfig) -> Ports:
     return Ports({"sample": _PICTURE}, {"latent_parameters": parameters})
 
 
+def tiny_encoder_ports(config: TinyAutoencoderConfig) -> Ports:
+    """The tiny encoder's, which gives latents."""
+    return Ports({"sample": _PICTURE}, {"latents": Tensor(("b", config.latent_channels, "h", "w"), "f32")})
+
+
 def _text_graphs(name: str, encoder: Skeleton[ClipHiddenStates], halve: bool, _: Collection[str]) -> Graphs:
     ports = text_ports(encoder.module.config, encoder.module.text_projection is not None)
     yield name, Graph(encoder.load(halve), ports.inputs, ports.outputs, _SIZES)
@@ -195,8 +200,8 @@ def _tiny_graphs(vae: Skeleton[TinyAutoencoder], halve: bool, wanted: Collection
         ports = decoder_ports(config)
         yield "tiny_vae_decoder", Graph(model.decoder, ports.inputs, ports.outputs, sizes)
     if "tiny_vae_encoder" in wanted:
-        latents = Tensor(("b", config.latent_channels, "h", "w"), "f32")
-        yield "tiny_vae_encoder", Graph(model.encoder, {"sample": _PICTURE}, {"latents": latents}, sizes)
+        ports = tiny_encoder_ports(config)
+        yield "tiny_vae_encoder", Graph(model.encoder, ports.inputs, ports.outputs, sizes)
 
 
 def _picture_sizes(scale_factor: int) -> dict[str, int]:
