@@ -25,7 +25,7 @@ Check = Callable[[str, Any, Limits], Any]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 VAES = ("full", "tiny")
-_MAX_STEPS = 1000
+MAX_STEPS = 1000
 _MAX_COUNT = 1000
 _MAX_PIXELS = 1_000_000
 _LARGE = 1e30
@@ -38,7 +38,7 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _steps(name: str, value: Any, _: Limits) -> int:
-    return _whole(name, value, 1, _MAX_STEPS)
+    return _whole(name, value, 1, MAX_STEPS)
 
 
 def _count(name: str, value: Any, _: Limits) -> int:

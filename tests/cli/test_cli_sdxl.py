@@ -217,6 +217,11 @@ class TestWhatIsRefused:
         assert done.code == 0, done.err
         assert "unet 1/1" in done.err
 
+    @pytest.mark.parametrize("strength", ["0.0009", "1e-9", "1e-320"])
+    def test_a_strength_for_which_no_steps_would_do(self, refused: Run, strength: str) -> None:
+        told = ("--image", "start.png", "--steps", 4, "--strength", strength)
+        refused(*told).fails(2, "4 steps at strength", "give a strength of at least 0.25")
+
     @pytest.mark.parametrize("given", ["0", "-0.5", "1.01", "nan", "inf", "half", ""])
     def test_strength(self, refused: Run, given: str) -> None:
         told = ("--image", "start.png", "--strength", given)

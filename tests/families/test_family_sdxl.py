@@ -18,6 +18,7 @@ from vinograph.families import Step
 from vinograph.families.masks import crop_box, filled, read_mask, to_mask
 from vinograph.families.sdxl import FAMILY
 from vinograph.families.shared import steps_left, whole_size
+from vinograph.request import MAX_STEPS
 
 PROMPT = "a red house"
 LIMITS = {"size_multiple": 8, "minimum_size": 64, "maximum_size": 512, "native_size": 64}
@@ -239,6 +240,13 @@ class TestSteps:
         assert watched.calls == {}
         assert steps_left(fewest, strength) == 1
 
+    def test_no_steps_would_do(self) -> None:
+        """Then a strength is named that does with as many steps as were asked for."""
+        for steps in range(1, MAX_STEPS + 1):
+            with pytest.raises(RequestError, match=r"give a strength of at least [\d.]+$") as caught:
+                steps_left(steps, 1e-9)
+            assert steps_left(steps, float(str(caught.value).split()[-1])) >= 1
+
     def test_a_span_of_denoising_without_steps(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"denoising_start is 0\.6 and denoising_end 0\.5; start below the end"):
             pipe(PROMPT, image=picture(), denoising_start=0.6, denoising_end=0.5)
@@ -267,6 +275,14 @@ class TestSteps:
     def test_but_not_the_shape(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"the callback returned latents of shape \(1,\)"):
             pipe(PROMPT, callback_on_step_end=lambda *_: {"latents": np.zeros(1)})
+
+    @pytest.mark.parametrize(
+        ("returned", "words"),
+        [(5, "returned a int; give a mapping"), ({"latents": "x"}, "returned latents that are no array")],
+    )
+    def test_nor_what_is_no_array(self, pipe: Pipeline, returned: Any, words: str) -> None:
+        with pytest.raises(RequestError, match=f"the callback {words}"):
+            pipe(PROMPT, callback_on_step_end=lambda *_: returned)
 
     def test_and_nothing_else(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match=r'a callback is given \["latents", "prompt_embeds", "add_text_embeds"'):
@@ -332,6 +348,7 @@ class TestWrongRequests:
             ({"vae": "small"}, "vae is 'small'; give one of full, tiny"),
             ({"width": 100}, "width is 100; this model draws multiples of 8 from 64 to 512, the nearest: 96 and 104"),
             ({"image": picture(), "height": 64}, "give both height and width, or neither"),
+            ({"image": np.zeros((0, 4, 8, 8))}, "give [height, width, 3], or latents [1, 4, height, width]"),
             ({"image": np.zeros((1, 3, 8, 8))}, "give [height, width, 3], or latents [1, 4, height, width]"),
             (
                 {"image": np.zeros((1, 4, 4, 8)), "denoising_start": 0.5},

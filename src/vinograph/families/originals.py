@@ -50,7 +50,8 @@ def _latents(parts: Parts, request: Request, out: Drawing) -> Original:
     """The image is latents, as ``output_type="latent"`` gives them."""
     latents, factor = np.asarray(request.image, np.float32), parts.config["vae_scale_factor"]
     channels, count = parts.config["latent_channels"], request.image_count
-    if latents.shape[1] != channels or count % len(latents) or not np.all(np.isfinite(latents)):
+    whole = latents.size > 0 and bool(np.all(np.isfinite(latents)))
+    if not whole or latents.shape[1] != channels or count % len(latents):
         raise RequestError(
             f"image is an array of shape {latents.shape}; "
             f"give [height, width, 3], or latents [{count}, {channels}, height, width]"

@@ -14,6 +14,7 @@ from vinograph.errors import RequestError
 from vinograph.families import Array, Drawing
 from vinograph.images import resize, to_pictures
 from vinograph.noise import Noise
+from vinograph.request import MAX_STEPS
 from vinograph.text import Tokens
 
 Size = tuple[int, int]
@@ -40,12 +41,17 @@ def called_back(
     """``tensors`` with what ``callback`` returned of them.
 
     Raises:
-        RequestError: it returned another shape.
+        RequestError: it returned no mapping of arrays, or another shape.
     """
     returned = callback(index, now, dict(tensors)) or {}
+    if not isinstance(returned, Mapping):
+        raise RequestError(f"the callback returned a {type(returned).__name__}; give a mapping of tensors, or None")
     result = {}
     for name, value in tensors.items():
-        result[name] = np.asarray(returned.get(name, value), np.float32)
+        try:
+            result[name] = np.asarray(returned.get(name, value), np.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RequestError(f"the callback returned {name} that are no array: {error}") from error
         if result[name].shape != value.shape:
             raise RequestError(f"the callback returned {name} of shape {result[name].shape}; {value.shape} are wanted")
     return result
@@ -64,18 +70,22 @@ def steps_left(total: int, strength: float) -> int:
     """How many of ``total`` steps image to image does: the last ``strength`` of them.
 
     Raises:
-        RequestError: none, with the fewest steps that leave one.
+        RequestError: none, with what would leave one.
     """
     left = int(total * strength)
     if left < 1:
-        fewest = math.ceil(1 / strength)
-        while int(fewest * strength) < 1:  # 1 / strength is rounded, too
-            fewest += 1
-        raise RequestError(
-            f"{total} steps at strength {strength:g} leave none to do; "
-            f"give at least {fewest} steps, or a higher strength"
-        )
+        raise RequestError(f"{total} steps at strength {strength:g} leave none to do; {_more_steps(total, strength)}")
     return left
+
+
+def _more_steps(total: int, strength: float) -> str:
+    """What to give instead: the fewest steps that leave one, where so many can be asked for."""
+    if 1 / strength > MAX_STEPS:
+        return f"give a strength of at least {math.ceil(1000 / total) / 1000:g}"
+    fewest = math.ceil(1 / strength)
+    while int(fewest * strength) < 1:  # 1 / strength is rounded, too
+        fewest += 1
+    return f"give at least {fewest} steps, or a higher strength"
 
 
 def near_size(size: Size, limits: Mapping[str, Any]) -> Size:
