@@ -193,6 +193,20 @@ class TestCheck:
         assert not empty.num_batches_tracked.is_meta
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_matrices_in_f16_where_they_are_wanted_so(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Vectors stay in f32, and so does what f16 can't hold."""
+    tensors = {"0.weight": torch.randn(3, 2), "0.bias": torch.zeros(3), "1.weight": torch.full((2, 3), 1e5)}
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, tmp_path / "x.safetensors")
+    with torch.device("meta"):
+        module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2, bias=False))
+    weights.load(module, read_header(tmp_path / "x.safetensors"), halve=True)
+    kinds = {name: each.dtype for name, each in module.named_parameters()}
+    last = torch.float16 if dtype == torch.float16 else torch.float32
+    assert kinds == {"0.weight": torch.float16, "0.bias": torch.float32, "1.weight": last}
+    assert torch.equal(module[0].weight, tensors["0.weight"].to(dtype).to(torch.float16))
+
+
 class TestChoice:
     """Which of a folder's files hold its weights."""
 
