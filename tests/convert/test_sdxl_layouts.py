@@ -166,6 +166,18 @@ class TestFiles:
         planned = plan(checkpoint)
         assert checkpoint / "tokenizer_2" / "vocab.json" in planned.files
 
+    def test_networks_of_other_engines_beside_the_weights(self, checkpoint: Path, plan: Callable[..., Any]) -> None:
+        """As in the repository of SDXL base: OpenVINO's and ONNX's files, which are neither fetched nor read."""
+        alone = {file.relative_to(checkpoint) for file in plan(checkpoint).files}
+        for part in ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"):
+            (checkpoint / part).mkdir(exist_ok=True)
+            for name in ("openvino_model.xml", "openvino_model.bin", "model.onnx"):
+                (checkpoint / part / name).write_bytes(b"x")
+        found = plan(checkpoint)
+        assert {file.relative_to(checkpoint) for file in found.files} == alone
+        assert Path(UNET) in alone
+        assert components(found) >= FULL | {"unet", "text_encoder", "text_encoder_2"}
+
     def test_matrices_are_read_as_they_are_stored(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
         for weights, kind in (("f16", torch.float16), ("f32", torch.float32)):
             for each in plan(saved.home, weights=weights).weights:

@@ -70,7 +70,7 @@ def _files_of(part: str, place: Place) -> list[str]:
         return tokenizer.files_of(place.listing())
     if part == "scheduler":
         return ["scheduler_config.json"]
-    if part != "tiny_vae" and EXPORTED_FILE in place.listing():
+    if part != "tiny_vae" and sdxl_layout.is_ir(place):
         return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
     stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     return ["config.json", *(file.name for file in place.weight_files(stem))]

@@ -67,7 +67,12 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
 
 def is_exported(places: Mapping[str, Place]) -> bool:
     """Whether the networks are OpenVINO IR already, and not there as safetensors too."""
-    listing = places["unet"].listing()
+    return is_ir(places["unet"])
+
+
+def is_ir(place: Place) -> bool:
+    """Whether a part is OpenVINO IR alone. The published SDXL base has IR and safetensors side by side."""
+    listing = place.listing()
     return EXPORTED_FILE in listing and not any(name.endswith(".safetensors") for name in listing)
 
 
