@@ -22,6 +22,9 @@ from torch import Tensor
 from training.world import ATTRIBUTES
 from training.world.render import Chance
 
+ANSWERS = 16
+"""Open questions: ten of chance, and the six attributes where the caption doesn't tell."""
+
 PERIOD = 2
 """A direction is one channel's entries at one offset within every square of this side: four channels have sixteen.
 
@@ -42,7 +45,7 @@ def _ranges(count: int) -> list[tuple[list[int], list[float]]]:
 def answers(labels: NDArray[np.int64], seeds: NDArray[np.int64]) -> Tensor:
     """For each picture, the interval of quantiles [n, 16, 2] of each answer: ten of chance, six of the attributes."""
     sizes = [len(each) for each in ATTRIBUTES.values()]
-    out = np.empty((len(labels), 16, 2), np.float32)
+    out = np.empty((len(labels), ANSWERS, 2), np.float32)
     ranges = {count: _ranges(count) for count in (1, 2, 3)}
     for i, (row, seed) in enumerate(zip(labels, seeds, strict=True)):
         count = int(row[4]) + 1
@@ -61,14 +64,20 @@ def couple(noise: Tensor, intervals: Tensor, said: Tensor) -> Tensor:
 
     ``intervals`` [n, 16, 2] are the answers; where ``said`` [n, 16] the caption tells, and the noise is left as it is.
     """
-    n, channels, height, width = noise.shape
     low, high = intervals.unbind(dim=2)
     quantile = (low + (high - low) * torch.rand_like(low)).clamp(1e-4, 1 - 1e-4)
     wanted: Tensor = torch.special.ndtri(quantile)
+    n, channels, height, width = noise.shape
+    change = torch.where(said, 0.0, wanted - components(noise))
+    shift = change.reshape(n, channels, 1, PERIOD, 1, PERIOD) * (PERIOD / (height * width) ** 0.5)
     squares = noise.reshape(n, channels, height // PERIOD, PERIOD, width // PERIOD, PERIOD)
-    root = (height // PERIOD * (width // PERIOD)) ** 0.5
-    found = squares.sum(dim=(2, 4)) / root  # [n, channels, PERIOD, PERIOD]
-    change = torch.where(said, 0.0, wanted - found.flatten(1))
-    shift = change.reshape(n, channels, 1, PERIOD, 1, PERIOD) / root
     coupled: Tensor = (squares + shift).reshape(noise.shape)
     return coupled
+
+
+def components(noise: Tensor) -> Tensor:
+    """The components [n, 16] of ``noise`` [n, 4, h, w] along the directions that are set aside."""
+    n, channels, height, width = noise.shape
+    squares = noise.reshape(n, channels, height // PERIOD, PERIOD, width // PERIOD, PERIOD)
+    found: Tensor = squares.sum(dim=(2, 4)).flatten(1) * (PERIOD / (height * width) ** 0.5)
+    return found

@@ -1,7 +1,8 @@
 """The UNet and its text encoders: latent diffusion whose last timestep is learned for drawing in one step.
 
 A batch has two halves. One is at the last timestep: noise that is coupled to the scene (:mod:`training.sdxl.coupling`)
-in, the scene's latents out. The other is at all other timesteps, with any noise; of those in the middle, some start
+in, the scene's latents out; a throw-away layer has to tell, from every position of the UNet's middle, what the noise
+says. The other is at all other timesteps, with any noise; of those in the middle, some start
 from an altered scene, so that image to image follows the prompt and keeps the rest (:mod:`training.sdxl.alterations`).
 """
 
@@ -31,9 +32,9 @@ from training.common import (
 )
 from training.scenes import Scenes
 from training.sdxl import alterations, latents
-from training.sdxl.config import SIZE, unet
-from training.sdxl.coupling import answers, couple
-from training.sdxl.diffusion import LAST, clean_of, noised, share
+from training.sdxl.config import SIZE, UNET, unet
+from training.sdxl.coupling import ANSWERS, answers, components, couple
+from training.sdxl.diffusion import LAST, SIGNAL, clean_of, noised, share
 from training.sdxl.reader import LatentReader
 from training.sdxl.reader import train as train_reader
 from training.sdxl.text import TextEncoders, text_encoders
@@ -42,7 +43,8 @@ from training.wuerstchen.image_encoder import attribute_losses
 BATCH = 32
 RATE = 2e-3
 UNSAID = 0.06
-READING = 0.03
+READING = 0.02
+HEARING = 0.3
 READER_MINUTES = 2.5
 SCENES = 24000
 ALTERED = 12000
@@ -143,11 +145,19 @@ def _time_ids(count: int) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """The UNet with its text encoders: a batch's sample to the clean latents that it predicts."""
+    """The UNet with its text encoders: a batch's sample to the clean latents that it predicts.
+
+    ``middle`` is what the UNet's middle block made of the last batch, [n, channels, 8, 8].
+    """
 
     def __init__(self, text: TextEncoders, network: nn.Module) -> None:
         super().__init__()
         self.text, self.network = text, network
+        self.middle = torch.empty(0)
+        network.get_submodule("mid_block").register_forward_hook(self._keep)
+
+    def _keep(self, _block: nn.Module, _given: object, made: Tensor) -> None:
+        self.middle = made
 
     def forward(self, batch: Batch) -> Tensor:
         """Clean latents [n, 4, 32, 32]."""
@@ -180,31 +190,44 @@ def losses(reader: LatentReader, batch: Batch, drawn: Tensor) -> tuple[Tensor, T
     return error[:half].mean(), error[half:].mean(), reading
 
 
+def hearing_loss(head: nn.Module, middle: Tensor, batch: Batch) -> Tensor:
+    """Squared error of what ``head`` finds at every position of the UNet's middle, of what the noise says.
+
+    Of the half at the last timestep alone. Without it the UNet takes long to notice that the noise says anything.
+    """
+    half = len(batch.sample) // 2
+    wanted = components(batch.sample[:half] / (1 - SIGNAL[LAST]).sqrt())
+    error: Tensor = head(middle[:half]).float() - wanted[:, :, None, None]
+    return error.square().mean()
+
+
 def train(data: Path, work: Path, minutes: float, device: torch.device, reader_minutes: float = READER_MINUTES) -> None:
     """Trains UNet and text encoders; goes on from ``work/unet.pt`` where that is."""
     torch.manual_seed(0)
     pictures = load_pictures(data, work, device)
     reader = train_reader(pictures.latents, pictures.labels, work, reader_minutes, device)
-    modules: dict[str, nn.Module] = {"text": text_encoders(work), "unet": unet()}
-    model = Denoiser(*modules.values())  # type: ignore[arg-type]
-    place(model, device)
+    text, network, head = text_encoders(work), unet(), nn.Conv2d(UNET["block_out_channels"][-1], ANSWERS, 1)
+    modules: dict[str, nn.Module] = {"text": text, "unet": network, "head": head}
+    model = Denoiser(text, network)
+    for each in (model, head):
+        place(each, device)
     model.train()
     ema, optimisers = Ema(modules, 0.999), Optimisers(modules.values(), RATE, 0.02)
     budget, log, means = Budget(minutes), Log(work / "log.jsonl", "unet"), Means()
     path = work / "unet.pt"
     restore(path, modules, ema, optimisers, budget)
-    text, network = (count_parameters(each) for each in modules.values())
-    log.write(budget, unet=network, text=text, device=str(device))
+    log.write(budget, unet=count_parameters(network), text=count_parameters(text), device=str(device))
     while not budget.done:
         batch = to_device(draw_batch(pictures, BATCH), device)
         with autocast(device):
             drawn = model(batch)
             last, others, reading = losses(reader, batch, drawn)
-        weight = READING * min(1.0, (1 - budget.fraction) / 0.15)
-        norm = optimisers.step(last + others + weight * reading, learning_rate(budget))
+            hearing = hearing_loss(head, model.middle, batch)
+        helped = min(1.0, (1 - budget.fraction) / 0.15) * (READING * reading + HEARING * hearing)
+        norm = optimisers.step(last + others + helped, learning_rate(budget))
         budget.count(BATCH)
         ema.update()
-        means.add(last=last, others=others, reading=reading, gradient=norm)
+        means.add(last=last, others=others, reading=reading, hearing=hearing, gradient=norm)
         if budget.steps % 200 == 0 or budget.done:
             log.write(budget, **means.take())
             save(path, ema.checkpoint(optimisers, budget))
