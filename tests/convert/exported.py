@@ -102,13 +102,16 @@ def _parts(saved: SavedSdxl, shape: SdxlShape) -> Any:
     yield "vae_encoder", "vae", (encoder, {"sample": picture}, {"latent_parameters": moments})
 
 
-def put_tiny_vae_in_place(saved: SavedSdxl, home: Path) -> None:
-    """Replace the VAE of an export by the tiny one, as OpenVINO's notebook of SDXL-Turbo does."""
+def put_tiny_vae_in_place(saved: SavedSdxl, home: Path, latents_name: str) -> None:
+    """Replace the VAE of an export by the tiny one, as OpenVINO's notebook of SDXL-Turbo does.
+
+    Its encoder's output has been called "latents", and is called "latent_sample".
+    """
     latents, picture = Tensor(("b", 4, "h", "w"), "f32"), Tensor(("b", 3, "height", "width"), "f32")
     vae = saved.models.tiny_vae
     for half, call, takes, gives in (
         ("decoder", lambda vae, z: vae.decode(z).sample, {"latent_sample": latents}, {"sample": picture}),
-        ("encoder", lambda vae, x: vae.encode(x).latents, {"sample": picture}, {"latents": latents}),
+        ("encoder", lambda vae, x: vae.encode(x).latents, {"sample": picture}, {latents_name: latents}),
     ):
         export(Graph(_Traced(vae, call), takes, gives, _SIZES), home / f"vae_{half}" / XML, "f32")
         shutil.copy(saved.tiny_vae / "config.json", home / f"vae_{half}")

@@ -109,9 +109,12 @@ def test_a_tiny_vae_beside_it(saved: SavedSdxl, exported: Path, tmp_path: Path) 
     assert_equal(run(session, {"latent_sample": latents})["sample"], theirs, 5e-3)
 
 
-def test_a_tiny_vae_in_the_place_of_the_full_one(saved: SavedSdxl, exported: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("latents_name", ["latents", "latent_sample"])
+def test_a_tiny_vae_in_the_place_of_the_full_one(
+    saved: SavedSdxl, exported: Path, tmp_path: Path, latents_name: str
+) -> None:
     notebook = shutil.copytree(exported, tmp_path / "notebook")
-    put_tiny_vae_in_place(saved, notebook)
+    put_tiny_vae_in_place(saved, notebook, latents_name)
     bundle = convert(notebook, tmp_path / "bundle")
     assert bundle.manifest.components.keys() == {
         *("text_encoder", "text_encoder_2", "unet", "tiny_vae_decoder", "tiny_vae_encoder")
@@ -178,7 +181,14 @@ class TestDamaged:
 
     def test_halves_of_two_vaes(self, damaged: Path, saved: SavedSdxl) -> None:
         shutil.copy(saved.tiny_vae / "config.json", damaged / "vae_encoder")
-        self.refused(damaged, ModelError, "halves of two VAEs: vae_decoder is an AutoencoderKL, vae_encoder is an")
+        self.refused(damaged, ModelError, "halves of two VAEs: vae_decoder is an AutoencoderKL, .* --tiny-vae")
+
+    def test_a_tiny_vae_of_several_outputs(self, damaged: Path, saved: SavedSdxl) -> None:
+        for half in ("vae_decoder", "vae_encoder"):
+            shutil.copy(saved.tiny_vae / "config.json", damaged / half)
+        shutil.copy(damaged / "text_encoder" / XML, damaged / "vae_decoder")
+        shutil.copy(damaged / "text_encoder" / "openvino_model.bin", damaged / "vae_decoder")
+        self.refused(damaged, ModelError, "vae_decoder/.*takes input_ids, not latent_sample")
 
     def test_a_tiny_vae_that_was_exported(self, damaged: Path) -> None:
         edit_json(damaged / "model_index.json", vae=["diffusers", "AutoencoderTiny"])
@@ -195,6 +205,18 @@ class TestDamaged:
         ov.save_model(model, file.with_name("new.xml"), compress_to_fp16=False)
         file.with_name("new.xml").replace(file)
         file.with_name("new.bin").replace(file.with_suffix(".bin"))
+
+
+def test_graphs_beside_safetensors_are_left_alone(saved: SavedSdxl, exported: Path, tmp_path: Path) -> None:
+    """SDXL base is published with both in every folder."""
+    both = shutil.copytree(saved.home, tmp_path / "both")
+    for part in ("text_encoder", "text_encoder_2", "unet"):
+        for file in (XML, "openvino_model.bin"):
+            shutil.copy(exported / part / file, both / part)
+    ours, theirs = convert(both, tmp_path / "ours"), convert(saved.home, tmp_path / "theirs")
+    assert ours.manifest.limits == theirs.manifest.limits
+    for name in ("unet.bin", "text_encoder.bin"):
+        assert (ours.path / name).read_bytes() == (theirs.path / name).read_bytes()
 
 
 def test_of_a_bundle(exported: Path, tmp_path: Path) -> None:

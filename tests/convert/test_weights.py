@@ -204,7 +204,7 @@ def test_matrices_in_f16_where_they_are_wanted_so(tmp_path: Path, dtype: torch.d
     kinds = {name: each.dtype for name, each in module.named_parameters()}
     last = torch.float16 if dtype == torch.float16 else torch.float32
     assert kinds == {"0.weight": torch.float16, "0.bias": torch.float32, "1.weight": last}
-    assert torch.equal(module[0].weight, tensors["0.weight"].to(dtype).to(torch.float16))
+    assert torch.equal(module.get_parameter("0.weight"), tensors["0.weight"].to(dtype).to(torch.float16))
 
 
 class TestChoice:

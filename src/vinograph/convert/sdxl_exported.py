@@ -106,8 +106,8 @@ class ExportedModels:
             parts["vae_decoder"] = decoder_ports(config.vae), partial(_outputs, ("sample",))
             parts["vae_encoder"] = encoder_ports(config.vae), partial(_outputs, ("latent_parameters",))
         elif self.tiny_vae is None and config.tiny_vae is not None:
-            parts["tiny_vae_decoder"] = decoder_ports(config.tiny_vae), partial(_outputs, ("sample",))
-            parts["tiny_vae_encoder"] = tiny_encoder_ports(config.tiny_vae), partial(_outputs, ("latents",))
+            parts["tiny_vae_decoder"] = decoder_ports(config.tiny_vae), _only_output
+            parts["tiny_vae_encoder"] = tiny_encoder_ports(config.tiny_vae), _only_output
         found = []
         for name, declared in parts.items():
             folder = self.places[name.removeprefix("tiny_")].directory
@@ -131,7 +131,10 @@ def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoenc
     kinds = {half: places[half].config().get("_class_name") for half in ("vae_decoder", "vae_encoder")}
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{half} is an {kind}" for half, kind in kinds.items())
-        raise ModelError(f"{places['vae_decoder'].checkpoint.id} has halves of two VAEs: {told}")
+        raise ModelError(
+            f"{places['vae_decoder'].checkpoint.id} has halves of two VAEs: {told}. Export the checkpoint again, and "
+            "name the tiny VAE with --tiny-vae"
+        )
     if kinds["vae_decoder"] == "AutoencoderTiny":
         return _config(places["vae_decoder"], TinyAutoencoderConfig.from_mapping)
     return _config(places["vae_decoder"], AutoencoderConfig.from_mapping)
@@ -144,6 +147,13 @@ def _outputs(names: Collection[str], model: ov.Model) -> dict[str, ov.Output]:
     if missing:
         raise ModelError(f"has no output {', '.join(missing)}, but {', '.join(sorted(found))}")
     return {name: found[name] for name in names}
+
+
+def _only_output(model: ov.Model) -> dict[str, ov.Output]:
+    """What goes into the one result, whatever its name: the notebook has had several for the tiny VAE's."""
+    if len(model.outputs) != 1:
+        raise ModelError(f"has {len(model.outputs)} outputs where a tiny VAE has one")
+    return {"output": model.output(0).get_node().input_value(0)}
 
 
 def _text_outputs(layers: int, others: Collection[str], model: ov.Model) -> dict[str, ov.Output]:
@@ -172,7 +182,7 @@ def _graphs(
         )
         adapted.validate_nodes_and_infer_types()
     except ModelError as error:
-        raise ModelError(f"{file} {error}; export the checkpoint with a newer optimum-intel") from error
+        raise ModelError(f"{file} {error}; export the checkpoint again, with a newer optimum-intel") from error
     except RuntimeError as error:
         raise ModelError(f"{file} is no graph for any size: {_first_line(error)}") from error
     for port, (output, tensor) in zip(adapted.outputs, ports.outputs.items(), strict=True):
