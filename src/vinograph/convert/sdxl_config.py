@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vinograph.convert.autoencoder import AutoencoderConfig
 from vinograph.convert.clip import ClipConfig
 from vinograph.convert.tiny_autoencoder import TinyAutoencoderConfig
-from vinograph.convert.unet import UNetConfig
+from vinograph.convert.unet_config import UNetConfig
 from vinograph.errors import ModelError
 
 

@@ -37,7 +37,7 @@ from vinograph.convert.sdxl_models import (
 )
 from vinograph.convert.skeleton import Skeleton
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
-from vinograph.convert.unet import UNetConfig
+from vinograph.convert.unet_config import UNetConfig
 from vinograph.errors import DamagedModelError, ModelError
 
 Parsed = TypeVar("Parsed")

@@ -16,7 +16,8 @@ from vinograph.convert.export import Graph
 from vinograph.convert.sdxl_config import SdxlConfig
 from vinograph.convert.skeleton import Skeleton, skeleton
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
-from vinograph.convert.unet import UNet, UNetConfig
+from vinograph.convert.unet import UNet
+from vinograph.convert.unet_config import UNetConfig
 from vinograph.convert.weights import Allowance
 
 Graphs = Iterator[tuple[str, Graph]]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,152 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vinograph.convert.layers import Conv2d, GroupNorm, Linear
-from vinograph.convert.network_config import broadcast, read_config
+from vinograph.convert.network_config import broadcast
 from vinograph.convert.residual import Downsample, ResidualBlock, Upsample
+from vinograph.convert.unet_config import DOWN_TEXT, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
 
 _MAX_PERIOD = 10_000
 _TRANSFORMER_NORM_EPS = 1e-6
-_DOWN, _DOWN_TEXT = "DownBlock2D", "CrossAttnDownBlock2D"
-_UP, _UP_TEXT = "UpBlock2D", "CrossAttnUpBlock2D"
-_MIDDLE, _MIDDLE_TEXT = "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"
-
-# What else a UNet2DConditionModel's configuration may say: the one value of each key that is computed here.
-_FIXED: Mapping[str, Any] = MappingProxyType(
-    {
-        "in_channels": 4,
-        "out_channels": 4,
-        "center_input_sample": False,
-        "only_cross_attention": False,
-        "mid_block_only_cross_attention": False,
-        "downsample_padding": 1,
-        "mid_block_scale_factor": 1,
-        "act_fn": "silu",
-        "encoder_hid_dim": None,
-        "encoder_hid_dim_type": None,
-        "num_attention_heads": None,
-        "dual_cross_attention": False,
-        "class_embed_type": None,
-        "num_class_embeds": None,
-        "resnet_time_scale_shift": "default",
-        "resnet_skip_time_act": False,
-        "resnet_out_scale_factor": 1,
-        "time_embedding_type": "positional",
-        "time_embedding_act_fn": None,
-        "timestep_post_act": None,
-        "conv_in_kernel": 3,
-        "conv_out_kernel": 3,
-        "attention_type": "default",
-        "class_embeddings_concat": False,
-        "cross_attention_norm": None,
-    }
-)
-# Keys that change nothing in f32 when drawing.
-_WITHOUT_EFFECT = ("dropout", "upcast_attention", "addition_embed_type_num_heads")
-
-_Layers = int | tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """The keys of the UNet's config.json that set its size, with diffusers' defaults.
-
-    Attributes:
-        sample_size: height and width of the latents that it was trained on.
-        block_out_channels: channels of each level, the finest first.
-        down_block_types, up_block_types, mid_block_type: where there are transformers.
-        layers_per_block: residual blocks of each level, on the way down.
-        transformer_layers_per_block: depth of the transformers of each level; one number, or one for each of them.
-        reverse_transformer_layers_per_block: the same on the way up, the coarsest level first.
-        attention_head_dim: in spite of its name, the number of heads of each level.
-        cross_attention_dim: width of the text's hidden states.
-        addition_embed_type: what is added to the time: "text_time", the pooled text and sizes in pixels.
-        addition_time_embed_dim: width of the embedding of each of the six sizes.
-        projection_class_embeddings_input_dim: width of the pooled text and the six embeddings together.
-        time_cond_proj_dim: width of the guidance scale's embedding; None where the model takes none.
-    """
-
-    sample_size: int
-    block_out_channels: tuple[int, ...]
-    down_block_types: tuple[str, ...]
-    up_block_types: tuple[str, ...]
-    cross_attention_dim: _Layers
-    addition_embed_type: str
-    addition_time_embed_dim: int
-    projection_class_embeddings_input_dim: int
-    mid_block_type: str | None = _MIDDLE_TEXT
-    layers_per_block: _Layers = 2
-    transformer_layers_per_block: int | tuple[_Layers, ...] = 1
-    reverse_transformer_layers_per_block: tuple[_Layers, ...] | None = None
-    attention_head_dim: _Layers = 8
-    use_linear_projection: bool = False
-    flip_sin_to_cos: bool = True
-    freq_shift: float = 0
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-5
-    time_embedding_dim: int | None = None
-    time_cond_proj_dim: int | None = None
-
-    def __post_init__(self) -> None:
-        levels = len(self.block_out_channels)
-        for name, types, known in (
-            ("down_block_types", self.down_block_types, (_DOWN, _DOWN_TEXT)),
-            ("up_block_types", self.up_block_types, (_UP, _UP_TEXT)),
-        ):
-            if len(types) != levels:
-                raise ValueError(f"{name} has {len(types)} entries for {levels} levels")
-            for kind in types:
-                if kind not in known:
-                    raise ValueError(f"{name} has {kind!r}; known are {', '.join(known)}")
-        if self.addition_embed_type != "text_time":
-            raise ValueError(f"addition_embed_type is {self.addition_embed_type!r}; SDXL's is 'text_time'")
-        if self.mid_block_type not in (None, _MIDDLE, _MIDDLE_TEXT):
-            raise ValueError(f"mid_block_type is {self.mid_block_type!r}; known are {_MIDDLE_TEXT}, {_MIDDLE}, null")
-        for channels, heads in zip(self.block_out_channels, self.heads, strict=True):
-            if heads < 1 or channels % heads:
-                raise ValueError(f"attention_head_dim {heads} does not divide block_out_channels {channels}")
-        nested = isinstance(self.transformer_layers_per_block, tuple) and any(
-            isinstance(each, tuple) for each in self.transformer_layers_per_block
-        )
-        if nested and self.reverse_transformer_layers_per_block is None:
-            raise ValueError(
-                "transformer_layers_per_block has lists in it, so reverse_transformer_layers_per_block must be set"
-            )
-        if len(set(self.text_widths)) > 1:
-            raise ValueError(f"cross_attention_dim is {self.cross_attention_dim}, different for each level")
-        if self.pooled_width < 1:
-            raise ValueError(
-                f"projection_class_embeddings_input_dim {self.projection_class_embeddings_input_dim} has no room for "
-                f"six times addition_time_embed_dim {self.addition_time_embed_dim} and the pooled text"
-            )
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> UNetConfig:
-        """Of a config.json.
-
-        Raises:
-            ValueError: naming a key that is missing or unknown, or a value that isn't computed here.
-        """
-        return read_config(cls, mapping, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
-
-    @property
-    def heads(self) -> tuple[int, ...]:
-        """Attention heads of each level."""
-        return broadcast("attention_head_dim", self.attention_head_dim, len(self.block_out_channels))
-
-    @property
-    def text_widths(self) -> tuple[int, ...]:
-        """Width of the text's hidden states at each level."""
-        return broadcast("cross_attention_dim", self.cross_attention_dim, len(self.block_out_channels))
-
-    @property
-    def text_width(self) -> int:
-        """Width of the text's hidden states."""
-        return self.text_widths[0]
-
-    @property
-    def pooled_width(self) -> int:
-        """Width of the pooled text."""
-        return self.projection_class_embeddings_input_dim - 6 * self.addition_time_embed_dim
 
 
 class UNet(nn.Module):
@@ -175,7 +34,7 @@ class UNet(nn.Module):
         widths, levels = config.block_out_channels, len(config.block_out_channels)
         time_width = config.time_embedding_dim or 4 * widths[0]
         layers = broadcast("layers_per_block", config.layers_per_block, levels)
-        depths: tuple[_Layers, ...] = broadcast(
+        depths: tuple[Layers, ...] = broadcast(
             "transformer_layers_per_block", config.transformer_layers_per_block, levels
         )
         up_depths = config.reverse_transformer_layers_per_block or depths[::-1]
@@ -185,7 +44,7 @@ class UNet(nn.Module):
         self.add_embedding = TimeEmbedding(config.projection_class_embeddings_input_dim, time_width)
         self.down_blocks = nn.ModuleList(
             _DownBlock(
-                _Level(config, time_width, config.heads[level], depths[level] if kind == _DOWN_TEXT else None),
+                _Level(config, time_width, config.heads[level], depths[level] if kind == DOWN_TEXT else None),
                 widths[max(level - 1, 0)],
                 widths[level],
                 layers[level],
@@ -194,7 +53,7 @@ class UNet(nn.Module):
             for level, kind in enumerate(config.down_block_types)
         )
         if config.mid_block_type is not None:
-            depth = depths[-1] if config.mid_block_type == _MIDDLE_TEXT else None
+            depth = depths[-1] if config.mid_block_type == MIDDLE_TEXT else None
             self.mid_block: nn.Module | None = _MiddleBlock(
                 _Level(config, time_width, config.heads[-1], depth), widths[-1]
             )
@@ -209,7 +68,7 @@ class UNet(nn.Module):
         for turn, kind in enumerate(config.up_block_types):
             level = levels - 1 - turn
             joined = [left.pop() for _ in range(layers[level] + 1)]
-            settings = _Level(config, time_width, config.heads[level], up_depths[turn] if kind == _UP_TEXT else None)
+            settings = _Level(config, time_width, config.heads[level], up_depths[turn] if kind == UP_TEXT else None)
             self.up_blocks.append(_UpBlock(settings, below, widths[level], joined, double=level > 0))
             below = widths[level]
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
@@ -290,7 +149,7 @@ class _Level:
     config: UNetConfig
     time_width: int
     heads: int
-    depth: _Layers | None
+    depth: Layers | None
 
     def residual(self, c_in: int, c_out: int) -> ResidualBlock:
         return ResidualBlock(c_in, c_out, self.config.norm_num_groups, self.config.norm_eps, self.time_width)
