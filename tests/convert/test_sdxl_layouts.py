@@ -113,6 +113,18 @@ def test_a_consistency_model_says_how_wide_its_guidance_is(plan: Callable[..., A
     assert planned.manifest.scheduler["class"] == "LCMScheduler"
 
 
+@pytest.mark.parametrize("silent", ["missing", "null"])
+def test_a_unet_that_does_not_say_its_size_draws_as_diffusers_has_it(
+    plan: Callable[..., Any], checkpoint: Path, silent: str
+) -> None:
+    file = checkpoint / "unet" / "config.json"
+    edit_json(file, sample_size=None)
+    if silent == "null":
+        file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": None}))
+    manifest = plan(checkpoint).manifest
+    assert (manifest.limits["native_size"], manifest.defaults["generate"]["height"]) == (1024, 1024)
+
+
 @pytest.mark.parametrize("pipeline", ["StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"])
 def test_the_other_pipelines_of_the_same_parts(plan: Callable[..., Any], checkpoint: Path, pipeline: str) -> None:
     edit_json(checkpoint / "model_index.json", _class_name=pipeline)
@@ -268,12 +280,22 @@ class TestRefused:
             ("unet", {"transformer_layers_per_block": [1, [1, 1]]}, "reverse_transformer_layers_per_block must be set"),
             ("unet", {"block_out_channels": [8, 2_000_000]}, "block_out_channels is 2000000, which is beyond"),
             ("unet", {"layers_per_block": 100_000}, "layers_per_block is 100000, which is beyond"),
-            ("unet", {"sample_size": None}, "sample_size"),
+            ("unet", {"sample_size": [8, 8]}, r"sample_size is \[8, 8\], where a whole number should be"),
+            ("unet", {"sample_size": 0}, "sample_size is 0"),
+            (
+                "unet",
+                {"attention_head_dim": "4"},
+                "attention_head_dim is '4', where a whole number or a list .* should be",
+            ),
+            ("unet", {"use_linear_projection": 1}, "use_linear_projection is 1, where true or false should be"),
             ("vae", {"down_block_types": ["AttnDownEncoderBlock2D"] * 4}, "down_block_types has 'AttnDownEncoder"),
             ("vae", {"shift_factor": 0.1}, "shift_factor is 0.1"),
             ("vae", {"latents_mean": [1, 2, 3]}, "latents_mean has 3 numbers for 4 channels"),
             ("vae", {"act_fn": "relu"}, "act_fn is 'relu'"),
+            ("vae", {"scaling_factor": "0.13025"}, "scaling_factor is '0.13025', where a number should be"),
+            ("vae", {"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "describes no model"),
             ("text_encoder", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+            ("text_encoder_2", {"eos_token_id": [2]}, "eos_token_id is .2., where a whole number should be"),
             ("scheduler", {"_class_name": "UniPCMultistepScheduler"}, "UniPCMultistepScheduler"),
             ("scheduler", {"beta_schedule": "sigmoid"}, "sigmoid"),
         ],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vinograph.convert.layers import Embedding, Linear
+from vinograph.convert.network_config import check_kinds
 
 # Added where a token must not attend: exp of it is 0 in f32, and f16 and bf16 can hold it.
 _MASKED = -30_000.0
@@ -52,8 +53,14 @@ class ClipConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> ClipConfig:
-        """Of a config.json, whose other keys (dropout, generation, …) don't change what is computed."""
-        return cls(**{key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping})
+        """Of a config.json, whose other keys (dropout, generation, …) don't change what is computed.
+
+        Raises:
+            ValueError: naming a key whose value makes no sense.
+        """
+        given = {key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping}
+        check_kinds(cls, given)
+        return cls(**given)
 
 
 class ClipTextEncoder(nn.Module):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
 
 
 def read_config(
@@ -24,7 +28,7 @@ def read_config(
         without_effect: keys that change nothing when drawing.
 
     Raises:
-        ValueError: naming a key that is unknown or missing, or whose value isn't computed here.
+        ValueError: naming a key that is unknown or missing, or whose value is of another kind or isn't computed here.
     """
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     given = {}
@@ -42,7 +46,41 @@ def read_config(
     for name, field in known.items():
         if name not in given and field.default is MISSING:
             raise ValueError(f"{name} is missing")
+    check_kinds(kind, given)
     return kind(**given)
+
+
+def check_kinds(kind: type[Any], given: Mapping[str, Any]) -> None:
+    """Compare values for the fields of the dataclass ``kind`` with its annotations. null is as good as false.
+
+    Raises:
+        ValueError: naming a key whose value is of another kind.
+    """
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if not _is_of(value, hints[name]):
+            told = list(value) if isinstance(value, tuple) else value
+            raise ValueError(f"{name} is {told!r}, where {_described(hints[name])} should be")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_is_of(each, get_args(hint)[0]) for each in value)
+    if get_args(hint):  # a union
+        return any(_is_of(value, each) for each in get_args(hint))
+    if hint is bool:
+        return value is None or isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint) and not isinstance(value, bool)
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        return f"a list (each {_described(get_args(hint)[0])})"
+    if get_args(hint):
+        return " or ".join(_described(each) for each in get_args(hint))
+    return _KINDS[hint]
 
 
 def broadcast(name: str, value: Value | tuple[Value, ...], count: int) -> tuple[Value, ...]:

@@ -75,7 +75,7 @@ def skeleton(
         _check_sizes(config)
         with torch.device("meta"):
             module = build({key: value for key, value in config.items() if not key.startswith("_")})
-    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
     records = {rename(name): record for name, record in weights.read_headers(place.weight_files(stem)).items()}
     weights.check(module, records, place.directory, allow)

@@ -46,6 +46,8 @@ _FIXED: Mapping[str, Any] = MappingProxyType(
 # Keys that change nothing in f32 when drawing.
 _WITHOUT_EFFECT = ("dropout", "upcast_attention", "addition_embed_type_num_heads")
 
+_SAMPLE_SIZE = 128
+
 Layers = int | tuple[int, ...]
 
 
@@ -54,7 +56,8 @@ class UNetConfig:
     """The keys of the UNet's config.json that set its size, with diffusers' defaults.
 
     Attributes:
-        sample_size: height and width of the latents that it was trained on.
+        sample_size: height and width of the latents that it was trained on; 128 where the configuration doesn't say,
+            as in diffusers' pipelines.
         block_out_channels: channels of each level, the finest first.
         down_block_types, up_block_types, mid_block_type: where there are transformers.
         layers_per_block: residual blocks of each level, on the way down.
@@ -68,7 +71,6 @@ class UNetConfig:
         time_cond_proj_dim: width of the guidance scale's embedding; None where the model takes none.
     """
 
-    sample_size: int
     block_out_channels: tuple[int, ...]
     down_block_types: tuple[str, ...]
     up_block_types: tuple[str, ...]
@@ -76,6 +78,7 @@ class UNetConfig:
     addition_embed_type: str
     addition_time_embed_dim: int
     projection_class_embeddings_input_dim: int
+    sample_size: int = _SAMPLE_SIZE
     mid_block_type: str | None = MIDDLE_TEXT
     layers_per_block: Layers = 2
     transformer_layers_per_block: int | tuple[Layers, ...] = 1
@@ -91,6 +94,8 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
+        if self.sample_size < 1:
+            raise ValueError(f"sample_size is {self.sample_size}; a number from 1 up should be there")
         for name, types, known in (
             ("down_block_types", self.down_block_types, (DOWN, DOWN_TEXT)),
             ("up_block_types", self.up_block_types, (UP, UP_TEXT)),
@@ -129,6 +134,8 @@ class UNetConfig:
         Raises:
             ValueError: naming a key that is missing or unknown, or a value that isn't computed here.
         """
+        if mapping.get("sample_size") is None:
+            mapping = {**mapping, "sample_size": _SAMPLE_SIZE}
         return read_config(cls, mapping, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
 
     @property
