@@ -86,7 +86,7 @@ class TestNumbers:
         refused("--image", "start.png", "--strength", given).fails(2, "--strength is ", "above 0 and up to 1")
 
     def test_strength_without_a_picture(self, refused: Run) -> None:
-        refused("--strength", "0.5").fails(2, "strength needs image")
+        refused("--strength", "0.5").fails(2, "--strength needs --image")
 
     @pytest.mark.parametrize("given", ["-1", str(2**64), "1.5", "lucky"])
     def test_seed(self, refused: Run, given: str) -> None:

@@ -229,7 +229,7 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("option", [("--strength", "0.5"), ("--mask", "mask.png")])
     def test_what_needs_a_picture(self, refused: Run, option: tuple[str, str]) -> None:
-        refused(*option).fails(2, "needs image")
+        refused(*option).fails(2, f"{option[0]} needs --image: a picture to start from")
 
     @pytest.mark.parametrize("option", ["--steps", "--count"])
     @pytest.mark.parametrize("given", ["0", "-1", "1001", "two", "1.5"])

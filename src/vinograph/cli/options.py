@@ -160,7 +160,18 @@ def arguments(pipe: Pipeline, call: str, told: Mapping[str, str | None]) -> dict
             result[known[name]] = _checked(name, known[name], text, limits)
         else:
             raise RequestError(_not_taken(pipe, name, [*(["size"] if "width" in takes else []), *known]))
+    _check_needs(known, result)
     return result
+
+
+def _check_needs(known: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    """Refuse an option without the one that it is pointless without. ``known`` has the argument of each option."""
+    options = {argument: name for name, argument in known.items()}
+    for argument in given.keys() & options.keys():
+        needs = FIELDS[argument].metadata["needs"]
+        if needs in options and needs not in given:
+            about = FIELDS[needs].metadata["about"]
+            raise RequestError(f"{flag(options[argument])} needs {flag(options[needs])}: {about}")
 
 
 def _not_taken(pipe: Pipeline, name: str, known: Sequence[str]) -> str:
