@@ -476,6 +476,17 @@ class TestSdxl:
         _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(auto_map={"x": "y.z"}))
         refused().fails(3, "unet/config.json", "code of its own")
 
+    def test_a_unet_alone(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+        """As consistency models are published."""
+        shutil.rmtree(checkpoint)
+        shutil.copytree(saved.home / "unet", checkpoint)
+        refused().fails(3, "no model_index.json", "UNet2DConditionModel", "in its folder of a copy", "the scheduler")
+
+    def test_a_tiny_vae_alone(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+        shutil.rmtree(checkpoint)
+        shutil.copytree(saved.tiny_vae, checkpoint)
+        refused().fails(3, "no model_index.json", "AutoencoderTiny", "--tiny-vae checkpoint")
+
     def test_options(self, refused: Run, checkpoint: Path) -> None:
         refused("--prior", "x").fails(2, "--prior is not an option of sdxl", "--tiny-vae")
         refused("--tiny-vae", "not there").fails(2, "not there")

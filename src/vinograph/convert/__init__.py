@@ -81,7 +81,7 @@ def convert(
     target = Path(target)
     check_target(target, overwrite)
     checkpoint = locate(source, revision)
-    index = checkpoint.read_json(INDEX_FILE)
+    index = _index(checkpoint)
     family = family_of(index, checkpoint.id)
     options = {"prior": prior, "tiny_vae": tiny_vae, "image_encoder": image_encoder}
     given = {name: value for name, value in options.items() if value is not None}
@@ -95,6 +95,18 @@ def convert(
     with _explained(target):
         bundle: Bundle = converter.convert(job)
     return bundle
+
+
+def _index(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The checkpoint's model_index.json. One part of a model, published alone, is told from what is incomplete."""
+    if INDEX_FILE in checkpoint.listing or "config.json" not in checkpoint.listing:
+        return checkpoint.read_json(INDEX_FILE)
+    kind = checkpoint.read_json("config.json").get("_class_name", "network")
+    if kind == "AutoencoderTiny":
+        advice = f"convert an SDXL checkpoint and name this one with --tiny-vae {checkpoint.id}"
+    else:
+        advice = "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
+    raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({kind}); {advice}")
 
 
 def family_of(index: Mapping[str, Any], origin: str) -> str:
