@@ -259,11 +259,11 @@ class TestTooManySteps:
     @CLASSES
     def test_more_than_were_trained(self, name: str) -> None:
         ours, _ = both(name, num_train_timesteps=100)
-        with pytest.raises(RequestError, match="num_inference_steps is 101; this model has 100 timesteps"):
+        with pytest.raises(RequestError, match="101 steps are more than this model has; give at most 100"):
             ours.plan(101)
 
     def test_more_than_a_consistency_model_was_distilled_to(self) -> None:
-        with pytest.raises(RequestError, match="num_inference_steps is 51; this model was distilled to at most 50"):
+        with pytest.raises(RequestError, match="51 steps are more than this model was distilled from; give at most 50"):
             both(LCM)[0].plan(51)
 
     def test_a_solver_that_would_stand_still(self) -> None:

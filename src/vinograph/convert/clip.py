@@ -122,8 +122,8 @@ class ClipHiddenStates(nn.Module):
     def _at_end(self, states: Tensor, input_ids: Tensor) -> Tensor:
         """States [b, n, d] at each text's end -> [b, d]; of a text without an end at its start, as transformers does.
 
-        The end is the first token that is ``eos_token_id``. Where older configurations have 2 there, which no text
-        holds, it is the first with the highest id.
+        The end is the first token that is ``eos_token_id``. Older configurations have 2 there, which ends no text: then
+        it is the first with the highest id.
         """
         old = self.config.eos_token_id == _OLD_EOS
         end = input_ids.amax(dim=1, keepdim=True) if old else self.config.eos_token_id

@@ -121,7 +121,7 @@ class LCMScheduler(OverAlpha):
         else:
             count, origin = asked.count, self.original_inference_steps
             if count > origin:
-                raise RequestError(f"num_inference_steps is {count}; this model was distilled to at most {origin}")
+                raise RequestError(f"{count} steps are more than this model was distilled from; give at most {origin}")
             trained = (np.arange(1, origin + 1) * (self.num_train_timesteps // origin) - 1)[::-1]
             told = trained[np.floor(np.linspace(0, origin, count, endpoint=False)).astype(np.int64)]
         return Plan(told.astype(np.float32), np.empty(0, np.float32), len(told))

@@ -136,7 +136,7 @@ class Sampler(ABC):
                 raise RequestError("sigmas have to fall from the first step's to where sampling ends, at least to 0")
             count = len(sigmas) - 1
         if count > self.num_train_timesteps:
-            raise RequestError(f"num_inference_steps is {count}; this model has {self.num_train_timesteps} timesteps")
+            raise RequestError(f"{count} steps are more than this model has; give at most {self.num_train_timesteps}")
         return self._plan(Asked(count, timesteps, sigmas, eta))
 
     def _check_timesteps(self, timesteps: Sequence[float]) -> None:
