@@ -154,6 +154,33 @@ class TestDamaged:
         (damaged / "unet" / "openvino_model.bin").unlink()
         self.refused(damaged, ModelError, r"lacks unet/openvino_model\.bin")
 
+    def test_a_part_that_was_not_exported(self, damaged: Path, saved: SavedSdxl) -> None:
+        for file in (XML, "openvino_model.bin"):
+            (damaged / "text_encoder" / file).unlink()
+        shutil.copy(saved.home / "text_encoder" / "model.safetensors", damaged / "text_encoder")
+        self.refused(damaged, ModelError, r"lacks text_encoder/openvino_model\.bin, text_encoder/openvino_model\.xml")
+
+    def test_a_unet_beside_it_that_was_not(self, damaged: Path, saved: SavedSdxl) -> None:
+        """Then it is a checkpoint, and what is missing are weights; OpenVINO's own are no pickles."""
+        shutil.copy(saved.home / "unet" / "diffusion_pytorch_model.safetensors", damaged / "unet")
+        shutil.copytree(saved.home / "vae", damaged / "vae")
+        self.refused(damaged, ModelError, r"lacks text_encoder/model\.safetensors, text_encoder_2/model\.safetensors$")
+
+    @pytest.mark.parametrize(
+        ("part", "change", "message"),
+        [
+            ("text_encoder", {"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000, which is beyond"),
+            ("vae_decoder", {"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "is empty"),
+            ("unet", {"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "is empty"),
+            ("unet", {"sample_size": "8"}, "sample_size is '8', where a whole number should be"),
+        ],
+    )
+    def test_a_configuration_that_makes_no_sense(
+        self, damaged: Path, part: str, change: dict[str, object], message: str
+    ) -> None:
+        edit_json(damaged / part / "config.json", **change)
+        self.refused(damaged, ModelError, f"{part}/config.json describes no model that Vinograph has: .*{message}")
+
     def test_hidden_states_that_were_not_exported(self, damaged: Path) -> None:
         self._rename(damaged / "text_encoder" / XML, "hidden_states.1", "other")
         self.refused(damaged, ModelError, r"text_encoder/.*has no output hidden_states\.1, but .*newer optimum-intel")

@@ -293,7 +293,7 @@ class TestRefused:
             ("vae", {"latents_mean": [1, 2, 3]}, "latents_mean has 3 numbers for 4 channels"),
             ("vae", {"act_fn": "relu"}, "act_fn is 'relu'"),
             ("vae", {"scaling_factor": "0.13025"}, "scaling_factor is '0.13025', where a number should be"),
-            ("vae", {"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "describes no model"),
+            ("vae", {"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "channels is empty"),
             ("text_encoder", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
             ("text_encoder_2", {"eos_token_id": [2]}, "eos_token_id is .2., where a whole number should be"),
             ("scheduler", {"_class_name": "UniPCMultistepScheduler"}, "UniPCMultistepScheduler"),

@@ -61,6 +61,8 @@ class AutoencoderConfig:
     mid_block_add_attention: bool = True
 
     def __post_init__(self) -> None:
+        if not self.block_out_channels:
+            raise ValueError("block_out_channels is empty")
         for name, types, known in (
             ("down_block_types", self.down_block_types, "DownEncoderBlock2D"),
             ("up_block_types", self.up_block_types, "UpDecoderBlock2D"),

@@ -6,6 +6,7 @@ Everything is checked before anything is written: classes, configurations, and e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vinograph import schedulers
@@ -37,7 +38,7 @@ def convert(job: Job) -> Bundle:
     """Convert an SDXL checkpoint. Raises what :func:`vinograph.convert.convert` says."""
     places = sdxl_layout.find(job.checkpoint, job.index, job.options.get("tiny_vae"))
     scheduler = schedulers.settings(places["scheduler"].config("scheduler_config.json"))
-    files = fetch_parts(places, _files_of)
+    files = fetch_parts(places, partial(_files_of, sdxl_layout.is_exported(places)))
     models = _check(places)
     config = models.config
     lengths = {
@@ -64,13 +65,13 @@ def _check(places: Mapping[str, Place]) -> Models | ExportedModels:
     return Models.check(places)
 
 
-def _files_of(part: str, place: Place) -> list[str]:
-    """The names of the files that a part consists of, within its folder."""
+def _files_of(exported: bool, part: str, place: Place) -> list[str]:
+    """The names of the files that a part consists of, within its folder; in an ``exported`` model they are IR."""
     if part.startswith("tokenizer"):
         return tokenizer.files_of(place.listing())
     if part == "scheduler":
         return ["scheduler_config.json"]
-    if part != "tiny_vae" and sdxl_layout.is_ir(place):
+    if exported and part != "tiny_vae":
         return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
     stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     return ["config.json", *(file.name for file in place.weight_files(stem))]

@@ -35,7 +35,7 @@ from vinograph.convert.sdxl_models import (
     tiny_weights,
     unet_ports,
 )
-from vinograph.convert.skeleton import Skeleton
+from vinograph.convert.skeleton import Skeleton, check_sizes
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from vinograph.convert.unet_config import UNetConfig
 from vinograph.errors import DamagedModelError, ModelError
@@ -120,8 +120,10 @@ class ExportedModels:
 
 
 def _config(place: Place, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed:
+    config = place.config()
     try:
-        return parse(place.config())
+        check_sizes(config)
+        return parse(config)
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
 

@@ -66,13 +66,11 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
 
 
 def is_exported(places: Mapping[str, Place]) -> bool:
-    """Whether the networks are OpenVINO IR already, and not there as safetensors too."""
-    return is_ir(places["unet"])
+    """Whether the networks are OpenVINO IR already, of which the UNet tells.
 
-
-def is_ir(place: Place) -> bool:
-    """Whether a part is OpenVINO IR alone. The published SDXL base has IR and safetensors side by side."""
-    listing = place.listing()
+    The published SDXL base has IR and safetensors side by side: then it is a checkpoint.
+    """
+    listing = places["unet"].listing()
     return EXPORTED_FILE in listing and not any(name.endswith(".safetensors") for name in listing)
 
 

@@ -72,7 +72,7 @@ def skeleton(
     """
     config = place.config()
     try:
-        _check_sizes(config)
+        check_sizes(config)
         with torch.device("meta"):
             module = build({key: value for key, value in config.items() if not key.startswith("_")})
     except (ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, LookupError) as error:
@@ -82,13 +82,17 @@ def skeleton(
     return Skeleton(module.eval(), records)
 
 
-def _check_sizes(config: Mapping[str, Any]) -> None:
-    """Refuse numbers so large that building the module would not end."""
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse numbers so large that building the module would not end.
+
+    Raises:
+        ValueError: naming the key.
+    """
     for key, value in config.items():
         limit = _MOST_BLOCKS if key in _COUNTS else _WIDEST
         for number in _flat(key, value):
             if isinstance(number, Mapping):
-                _check_sizes(number)
+                check_sizes(number)
             elif isinstance(number, int) and abs(number) > limit:
                 raise ValueError(f"{key} is {number}, which is beyond {limit}")
 

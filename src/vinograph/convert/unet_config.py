@@ -94,6 +94,8 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
+        if not levels:
+            raise ValueError("block_out_channels is empty")
         if self.sample_size < 1:
             raise ValueError(f"sample_size is {self.sample_size}; a number from 1 up should be there")
         for name, types, known in (

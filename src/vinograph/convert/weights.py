@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_GRAPHS = "openvino_"  # how OpenVINO's own files begin, which end in .bin too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 _LONGEST_HEADER = 100_000_000
@@ -79,7 +80,7 @@ def choose_weights(listing: Collection[str], stem: str, origin: str) -> str:
     others = sorted(name for name in listing if name.endswith(".safetensors"))
     if len(others) == 1:
         return others[0]
-    pickles = sorted(name for name in listing if name.endswith(PICKLES))
+    pickles = sorted(name for name in listing if name.endswith(PICKLES) and not name.startswith(_GRAPHS))
     if pickles and not others:
         raise ModelError(
             f"{origin} has its weights in {', '.join(pickles)}, pickled: loading them could run any code. "
