@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TYPED = ("src/vinograph", "training", "scripts", "benchmarks")
+TYPED = ("src/vinograph", "training", "scripts", "benchmarks", "tests")
 
 
 def run(*command: str) -> None:
