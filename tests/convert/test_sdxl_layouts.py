@@ -74,7 +74,6 @@ def test_the_manifest(plan: Callable[..., Any], saved: SavedSdxl) -> None:
         "pooled_width": 4,
         "force_zeros_for_empty_prompt": 1,
         "time_cond_width": 0,
-        "default_sample_size": 8,
     }
     assert manifest.limits == {"size_multiple": 8, "minimum_size": 64, "maximum_size": 2048, "native_size": 64}
     assert manifest.scheduler["class"] == "EulerDiscreteScheduler"

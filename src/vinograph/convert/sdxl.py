@@ -126,7 +126,6 @@ def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
         "pooled_width": config.unet.pooled_width,
         "force_zeros_for_empty_prompt": int(bool(index.get("force_zeros_for_empty_prompt", True))),
         "time_cond_width": config.unet.time_cond_proj_dim or 0,
-        "default_sample_size": config.unet.sample_size,
     }
 
 
