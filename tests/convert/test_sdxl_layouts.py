@@ -238,6 +238,12 @@ class TestTinyVae:
         with pytest.raises(ModelError, match=r"vae/config\.json describes no model that Vinograph has"):
             plan(saved.home, tiny_vae=str(saved.home / "vae"))
 
+    def test_its_scale_is_zero(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+        named = shutil.copytree(saved.tiny_vae, tmp_path / "taesdxl")
+        edit_json(named / "config.json", scaling_factor=0)
+        with pytest.raises(ModelError, match="scaling_factor is 0, by which latents can't be divided"):
+            plan(saved.home, tiny_vae=str(named))
+
     def test_its_latents_are_of_another_size(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
         import diffusers
 
@@ -292,6 +298,15 @@ class TestRefused:
             ("vae", {"latents_mean": [1, 2, 3]}, "latents_mean has 3 numbers for 4 channels"),
             ("vae", {"act_fn": "relu"}, "act_fn is 'relu'"),
             ("vae", {"scaling_factor": "0.13025"}, "scaling_factor is '0.13025', where a number should be"),
+            ("vae", {"scaling_factor": 0}, "scaling_factor is 0, by which latents can't be divided"),
+            ("vae", {"scaling_factor": 1e-60}, "scaling_factor is 1e-60, by which"),
+            ("vae", {"scaling_factor": float("nan")}, "scaling_factor is nan, where a number should be"),
+            ("vae", {"scaling_factor": float("inf")}, "scaling_factor is inf, where a number should be"),
+            (
+                "vae",
+                {"latents_mean": [0, 0, 0, 0], "latents_std": [1, 1, 0.0, 1]},
+                r"latents_std\[2\] is 0\.0, by which latents can't be divided",
+            ),
             ("vae", {"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "channels is empty"),
             ("text_encoder", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
             ("text_encoder_2", {"eos_token_id": [2]}, "eos_token_id is .2., where a whole number should be"),

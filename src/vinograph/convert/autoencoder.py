@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vinograph.convert.layers import Conv2d, GroupNorm, Linear
-from vinograph.convert.network_config import check_unshifted, read_config
+from vinograph.convert.network_config import check_divisors, check_unshifted, read_config
 from vinograph.convert.residual import Downsample, ResidualBlock, Upsample
 
 STREAM_SCALE = 2.0**-6
@@ -73,11 +73,13 @@ class AutoencoderConfig:
                 if kind != known:
                     raise ValueError(f"{name} has {kind!r}; known is {known}")
         check_unshifted(self.shift_factor)
+        check_divisors(scaling_factor=self.scaling_factor)
         for name, values in (("latents_mean", self.latents_mean), ("latents_std", self.latents_std)):
             if values is not None and len(values) != self.latent_channels:
                 raise ValueError(f"{name} has {len(values)} numbers for {self.latent_channels} channels")
         if (self.latents_mean is None) != (self.latents_std is None):
             raise ValueError("of latents_mean and latents_std one is missing")
+        check_divisors(**{f"latents_std[{index}]": value for index, value in enumerate(self.latents_std or ())})
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> AutoencoderConfig:

@@ -12,6 +12,7 @@ Config = TypeVar("Config")
 Value = TypeVar("Value")
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
+_DIVISORS = 1e-30, 1e30
 
 
 def read_config(
@@ -104,6 +105,17 @@ def check_unshifted(shift_factor: float | None) -> None:
     """
     if shift_factor:
         raise ValueError(f"shift_factor is {shift_factor}; Vinograph computes latents without an offset")
+
+
+def check_divisors(**values: Any) -> None:
+    """Refuse numbers that latents can't be divided and multiplied by in f32: zero, and what becomes zero or infinite.
+
+    Raises:
+        ValueError: naming the key of one.
+    """
+    for name, value in values.items():
+        if not _DIVISORS[0] <= abs(value) <= _DIVISORS[1]:
+            raise ValueError(f"{name} is {value!r}, by which latents can't be divided")
 
 
 def _tupled(value: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vinograph.convert.layers import Conv2d
-from vinograph.convert.network_config import check_unshifted, read_config
+from vinograph.convert.network_config import check_divisors, check_unshifted, read_config
 
 _SOFT_LIMIT = 3.0
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
@@ -52,6 +52,7 @@ class TinyAutoencoderConfig:
         if self.act_fn not in _ACTIVATIONS:
             raise ValueError(f"act_fn is {self.act_fn!r}; known are {', '.join(_ACTIVATIONS)}")
         check_unshifted(self.shift_factor)
+        check_divisors(scaling_factor=self.scaling_factor)
         for half in ("encoder", "decoder"):
             widths, blocks = getattr(self, f"{half}_block_out_channels"), getattr(self, f"num_{half}_blocks")
             if len(widths) != len(blocks):
