@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -209,6 +210,14 @@ class TestDamaged:
     def test_halves_of_two_vaes(self, damaged: Path, saved: SavedSdxl) -> None:
         shutil.copy(saved.tiny_vae / "config.json", damaged / "vae_encoder")
         self.refused(damaged, ModelError, "halves of two VAEs: vae_decoder is an AutoencoderKL, .* --tiny-vae")
+
+    @pytest.mark.parametrize("half", ["vae_decoder", "vae_encoder"])
+    def test_a_half_that_does_not_say_of_what(self, damaged: Path, half: str) -> None:
+        file = damaged / half / "config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        del config["_class_name"]
+        file.write_text(json.dumps(config), encoding="utf-8")
+        self.refused(damaged, ModelError, rf"{half}/config\.json has no _class_name, which says what VAE")
 
     def test_a_tiny_vae_of_several_outputs(self, damaged: Path, saved: SavedSdxl) -> None:
         for half in ("vae_decoder", "vae_encoder"):

@@ -132,6 +132,12 @@ def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoenc
     """The configuration of the export's own VAE, of which both halves have it."""
     kinds = {half: places[half].config().get("_class_name") for half in ("vae_decoder", "vae_encoder")}
     if len(set(kinds.values())) > 1:
+        for half, kind in kinds.items():
+            if kind is None:
+                raise ModelError(
+                    f"{places[half].directory / 'config.json'} has no _class_name, which says what VAE this is half "
+                    "of, and the other half's has one: export the checkpoint again"
+                )
         told = ", ".join(f"{half} is an {kind}" for half, kind in kinds.items())
         raise ModelError(
             f"{places['vae_decoder'].checkpoint.id} has halves of two VAEs: {told}. Export the checkpoint again, and "
