@@ -133,6 +133,51 @@ def test_the_same_export_gives_the_same_bytes(exported: Path, tmp_path: Path) ->
     assert one.manifest.files == other.manifest.files
 
 
+class TestSavedPipeline:
+    """What optimum-intel's pipelines write of themselves: their own classes in place of those that were exported."""
+
+    @pytest.mark.parametrize("pipeline", ["", "Img2Img", "Inpaint"])
+    @pytest.mark.parametrize(
+        ("library", "vae"),
+        [
+            ("optimum", {"vae_decoder": "OVModelVaeDecoder", "vae_encoder": "OVModelVaeEncoder"}),
+            ("optimum.intel.openvino.modeling_diffusion", {"vae": "OVModelVae"}),
+        ],
+    )
+    def test_it_is_an_export(
+        self, exported: Path, damaged: Path, tmp_path: Path, pipeline: str, library: str, vae: dict[str, str]
+    ) -> None:
+        self._save(damaged, f"OVStableDiffusionXL{pipeline}Pipeline", library, vae)
+        ours, theirs = convert(damaged, tmp_path / "ours"), convert(exported, tmp_path / "theirs")
+        assert ours.manifest.components == theirs.manifest.components
+        assert ours.manifest.config == theirs.manifest.config
+        for name in ours.manifest.components:
+            assert ours.manifest.files[f"{name}.bin"] == theirs.manifest.files[f"{name}.bin"]
+
+    def test_without_an_encoder(self, damaged: Path, tmp_path: Path) -> None:
+        self._save(damaged, "OVStableDiffusionXLPipeline", "optimum", {"vae_decoder": "OVModelVaeDecoder"})
+        shutil.rmtree(damaged / "vae_encoder")
+        with pytest.raises(ModelError, match=r"lacks vae_encoder/config\.json, vae_encoder/openvino_model\.bin"):
+            convert(damaged, tmp_path / "bundle")
+
+    def test_without_a_vae(self, damaged: Path, tmp_path: Path) -> None:
+        self._save(damaged, "OVStableDiffusionXLPipeline", "optimum", {})
+        with pytest.raises(ModelError, match="names no vae"):
+            convert(damaged, tmp_path / "bundle")
+
+    def _save(self, home: Path, pipeline: str, library: str, vae: dict[str, str]) -> None:
+        file = home / "model_index.json"
+        index = json.loads(file.read_text(encoding="utf-8"))
+        del index["vae"]
+        parts = {
+            **dict.fromkeys(("text_encoder", "text_encoder_2"), "OVModelTextEncoder"),
+            "unet": "OVModelUnet",
+            **vae,
+        }
+        index |= {"_class_name": pipeline, **{part: [library, name] for part, name in parts.items()}}
+        file.write_text(json.dumps(index), encoding="utf-8")
+
+
 class TestDamaged:
     """What can't be used is named, and nothing is written."""
 

@@ -10,21 +10,35 @@ from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, check_cl
 from vinograph.errors import ModelError
 from vinograph.schedulers import SAMPLERS
 
-PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
+_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
+PIPELINES = (*_PIPELINES, *(f"OV{name}" for name in _PIPELINES))
 
 EXPORTED_FILE, EXPORTED_WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "scheduler")
 _TINY_CLASS = ("diffusers", "AutoencoderTiny")
+# optimum-intel's own names, where a pipeline of it was saved: the older and the newer library.
+_OPTIMUM = ("optimum", "optimum.intel.openvino.modeling_diffusion")
 _TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
+
+
+def _exported_as(name: str) -> set[tuple[str, str]]:
+    return {(library, name) for library in _OPTIMUM}
+
 
 CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
     {
-        "text_encoder": {("transformers", "CLIPTextModel"), ("transformers", "CLIPTextModelWithProjection")},
-        "text_encoder_2": {("transformers", "CLIPTextModelWithProjection")},
+        "text_encoder": {
+            ("transformers", "CLIPTextModel"),
+            ("transformers", "CLIPTextModelWithProjection"),
+            *_exported_as("OVModelTextEncoder"),
+        },
+        "text_encoder_2": {("transformers", "CLIPTextModelWithProjection"), *_exported_as("OVModelTextEncoder")},
         "tokenizer": _TOKENIZER,
         "tokenizer_2": _TOKENIZER,
-        "unet": {("diffusers", "UNet2DConditionModel")},
-        "vae": {("diffusers", "AutoencoderKL"), _TINY_CLASS},
+        "unet": {("diffusers", "UNet2DConditionModel"), *_exported_as("OVModelUnet")},
+        "vae": {("diffusers", "AutoencoderKL"), _TINY_CLASS, *_exported_as("OVModelVae")},
+        "vae_decoder": _exported_as("OVModelVaeDecoder"),
+        "vae_encoder": _exported_as("OVModelVaeEncoder"),
         "tiny_vae": {_TINY_CLASS},
         "scheduler": {("diffusers", name) for name in SAMPLERS},
     }
@@ -47,6 +61,7 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
     check_classes(index, CLASSES, checkpoint.id)
     if index.get("requires_aesthetics_score"):
         raise ModelError(f"{checkpoint.id} is a refiner of pictures, which Vinograph doesn't convert: it needs a base")
+    index = {"vae": index.get("vae_decoder"), **index}  # optimum-intel once named the halves alone
     for part in _PARTS:
         if index.get(part) in (None, [None, None], []):
             raise ModelError(f"{checkpoint.id}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
