@@ -198,6 +198,23 @@ class TestFiles:
                     assert all(p.dtype == torch.float32 for p in graph.module.parameters() if p.dim() < 2)
 
 
+def test_what_an_ip_adapter_would_need_is_left_out(
+    plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path
+) -> None:
+    """Its folders may be there or not."""
+    edit_json(
+        checkpoint / "model_index.json",
+        image_encoder=["transformers", "CLIPVisionModelWithProjection"],
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+    )
+    (checkpoint / "image_encoder").mkdir()
+    (checkpoint / "image_encoder" / "config.json").write_text("{}", encoding="utf-8")
+    theirs = components(plan(saved.home))
+    planned = plan(checkpoint)
+    assert components(planned) == theirs
+    assert not [file for file in planned.files if "image_encoder" in str(file)]
+
+
 class TestTinyVae:
     """A tiny VAE: named, in the checkpoint's own folder, or in place of the full one."""
 
@@ -330,7 +347,8 @@ class TestRefused:
             ("text_encoder_2", ["transformers", "CLIPTextModel"]),
             ("scheduler", ["diffusers", "DEISMultistepScheduler"]),
             ("tokenizer", ["transformers", "AutoTokenizer"]),
-            ("image_encoder", ["transformers", "CLIPVisionModelWithProjection"]),
+            ("image_encoder", ["my_code", "CLIPVisionModelWithProjection"]),
+            ("feature_extractor", ["transformers", "AutoImageProcessor"]),
             ("safety_checker", ["my_code", "Checker"]),
         ],
     )

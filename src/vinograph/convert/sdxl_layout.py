@@ -41,6 +41,11 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
         "vae_encoder": _exported_as("OVModelVaeEncoder"),
         "tiny_vae": {_TINY_CLASS},
         "scheduler": {("diffusers", name) for name in SAMPLERS},
+        # For an IP-Adapter, which a checkpoint may have or not: drawing from text alone is the same, and they stay out.
+        "image_encoder": {("transformers", "CLIPVisionModelWithProjection")},
+        "feature_extractor": {
+            ("transformers", name) for name in ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPFeatureExtractor")
+        },
     }
 )
 
