@@ -110,6 +110,15 @@ def test_a_consistency_model_says_how_wide_its_guidance_is(plan: Callable[..., A
     planned = plan(saved.home)
     assert planned.manifest.config["time_cond_width"] == 12
     assert planned.manifest.scheduler["class"] == "LCMScheduler"
+    generate = planned.manifest.defaults["generate"]
+    assert (generate["num_inference_steps"], generate["guidance_scale"]) == (4, 8.0)
+
+
+def test_one_that_is_told_no_guidance_has_none(plan: Callable[..., Any], checkpoint: Path) -> None:
+    """As where an LCM-LoRA was fused into a checkpoint."""
+    edit_json(checkpoint / "scheduler" / "scheduler_config.json", _class_name="LCMScheduler")
+    generate = plan(checkpoint).manifest.defaults["generate"]
+    assert (generate["num_inference_steps"], generate["guidance_scale"]) == (4, 0.0)
 
 
 @pytest.mark.parametrize("silent", ["missing", "null"])

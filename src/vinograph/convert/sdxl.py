@@ -32,6 +32,10 @@ _SMALLEST_GRID = 8
 # SDXL-Turbo (arXiv 2311.17042) is told by its scheduler; it draws in one step, without guidance.
 _TURBO = {"class": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
 _TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
+# Latent consistency models (arXiv 2310.04378) draw in a few steps; they are told the guidance scale, or (LCM-LoRA,
+# arXiv 2311.05556, fused into the checkpoint) need none.
+_CONSISTENCY_STEPS = 4
+_CONSISTENCY_SCALES = {True: 8.0, False: 0.0}
 
 
 def convert(job: Job) -> Bundle:
@@ -99,7 +103,7 @@ def _manifest(
         tokenizers={},
         scheduler=scheduler,
         config=_config(job.index, models.config),
-        defaults=settings.defaults(_defaults(native, scheduler)),
+        defaults=settings.defaults(_defaults(native, scheduler, models.config)),
         limits=settings.limits(limits),
         source=Source(
             id=origin.id,
@@ -129,10 +133,14 @@ def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
     }
 
 
-def _defaults(native: int, scheduler: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The family's defaults at the size that the model was trained on; SDXL-Turbo's own steps and guidance."""
-    turbo = all(scheduler[key] == value for key, value in _TURBO.items())
-    own = {"height": native, "width": native, **(_TURBO_DEFAULTS if turbo else {})}
+def _defaults(native: int, scheduler: Mapping[str, Any], config: SdxlConfig) -> dict[str, dict[str, Any]]:
+    """The family's at the size that the model was trained on; steps and guidance of a model that draws in few."""
+    own: dict[str, Any] = {"height": native, "width": native}
+    if all(scheduler[key] == value for key, value in _TURBO.items()):
+        own |= _TURBO_DEFAULTS
+    elif scheduler["class"] == "LCMScheduler":
+        told = config.unet.time_cond_proj_dim is not None
+        own |= {"num_inference_steps": _CONSISTENCY_STEPS, "guidance_scale": _CONSISTENCY_SCALES[told]}
     defaults = FAMILY.defaults()
     defaults["generate"] |= own
     return defaults
