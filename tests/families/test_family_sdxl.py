@@ -250,8 +250,21 @@ class TestSteps:
     def test_a_span_of_denoising_without_steps(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"denoising_start is 0\.6 and denoising_end 0\.5; start below the end"):
             pipe(PROMPT, image=picture(), denoising_start=0.6, denoising_end=0.5)
-        with pytest.raises(RequestError, match="4 steps leave none between"):
-            pipe(PROMPT, image=picture(), denoising_start=0.51, denoising_end=0.52)
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"denoising_start": 0.51, "denoising_end": 0.52}, "denoising_start 0.51 and denoising_end 0.52"),
+            ({"strength": 0.5, "denoising_end": 0.1}, "strength 0.5 and denoising_end 0.1"),
+            ({"denoising_start": 0.9999}, "denoising_start 0.9999"),
+        ],
+    )
+    def test_a_span_without_steps_is_told_as_it_was_given(
+        self, pipe: Pipeline, given: dict[str, float], told: str
+    ) -> None:
+        with pytest.raises(RequestError) as caught:
+            pipe(PROMPT, image=picture(), **given)
+        assert str(caught.value) == f"4 steps leave none to do with {told}; give more steps, or a wider span"
 
     def test_where_denoising_starts_there_is_no_strength(self, pipe: Pipeline) -> None:
         given = {"image": picture(), "denoising_start": 0.5, "seed": 1}

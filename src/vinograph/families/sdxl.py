@@ -87,9 +87,10 @@ def _span(chosen: Sampler, plan: Plan, request: Request, out: Drawing) -> tuple[
     if last is not None:
         end = begin + int((plan.timesteps[begin:] >= round(train - last * train)).sum())
     if begin >= end:
-        raise RequestError(
-            f"{plan.count} steps leave none between denoising_start and denoising_end; give more steps, or a wider span"
-        )
+        bounds = {"strength" if first is None else "denoising_start": request.strength if first is None else first}
+        given = {**bounds, "denoising_end": last}
+        told = " and ".join(f"{name} {value:g}" for name, value in given.items() if value is not None)
+        raise RequestError(f"{plan.count} steps leave none to do with {told}; give more steps, or a wider span")
     return begin, end
 
 
