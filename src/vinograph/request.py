@@ -183,9 +183,10 @@ def _generator(_name: str, value: Any, _: Limits) -> Any:
     return value
 
 
-def _output_type(name: str, value: Any, _: Limits) -> str:
-    if not isinstance(value, str) or value not in OUTPUT_TYPES:
-        raise RequestError(f"{name} is {value!r}; give one of {', '.join(OUTPUT_TYPES)}")
+def _output_type(name: str, value: Any, limits: Limits) -> str:
+    given = limits.get("output_types", OUTPUT_TYPES)
+    if not isinstance(value, str) or value not in given:
+        raise RequestError(f"{name} is {value!r}; give one of {', '.join(given)}")
     return str(value)
 
 

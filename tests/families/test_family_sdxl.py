@@ -517,6 +517,12 @@ class TestPictures:
             assert result.report["psnr"] > 5
         assert set(opened.reconstruct(flat).timings) == {"vae encoder", "vae"}
 
+    def test_reconstruct_gives_no_latents(self, opened: Pipeline) -> None:
+        """Those are what `encode` gives."""
+        assert opened.reconstruct(picture(), output_type="np").images.shape[3] == 3
+        with pytest.raises(RequestError, match=r"output_type is 'latent'; give one of pil, np$"):
+            opened.reconstruct(picture(), output_type="latent")
+
     def test_reconstruct_takes_no_seed(self, opened: Pipeline) -> None:
         with pytest.raises(
             RequestError, match=r"SDXL \(reconstruct\) takes no seed; it takes height, image, output_type"

@@ -90,7 +90,7 @@ class Call:
     ``positional`` names the arguments that may be given by position. ``components`` are those without which the
     call can't be made, and ``remedy`` says how a model gets them. ``beside`` holds, for an argument, the defaults
     that are others where it is given. ``limits`` is what else the arguments' checks go by: ``callback_tensors`` that a
-    callback may ask for, ``times`` (what custom ones are) and ``named_times``.
+    callback may ask for, ``times`` (what custom ones are), ``named_times``, and ``output_types`` where not all are.
     """
 
     about: str

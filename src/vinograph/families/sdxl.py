@@ -318,6 +318,7 @@ FAMILY = Family(
             takes={**_SOURCE, "output_type": "pil"},
             positional=("image",),
             run=_reconstruct,
+            limits={"output_types": ("pil", "np")},
         ),
     },
     options={
