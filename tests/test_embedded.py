@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,19 +35,25 @@ class TestBundle:
         assert 0 < sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file()) <= 20_000_000
 
 
+def assert_draws_what_it_is_asked(pipe: Pipeline, **options: Any) -> None:
+    """Scenes of combinations that no model was trained on, every attribute asked for."""
+    rng = random.Random(41)
+    prompts = [full_caption(sample(rng, "heldout"), rng) for _ in range(HELD_OUT)]
+    drawn = np.concatenate(
+        [
+            pipe(prompts[start : start + 8], seed=start, output_type="np", **options).images
+            for start in range(0, HELD_OUT, 8)
+        ]
+    )
+    mean, whole, counts = adherence(predict(drawn), [stated(prompt) for prompt in prompts])
+    assert mean >= 0.95, counts
+    assert whole >= 0.85, counts
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 class TestStorybookWuerstchen:
     def test_it_draws_what_it_is_asked(self, precision: str) -> None:
-        """Scenes of combinations that it was not trained on, every attribute asked for."""
-        rng = random.Random(41)
-        prompts = [full_caption(sample(rng, "heldout"), rng) for _ in range(HELD_OUT)]
-        pipe = Pipeline.from_pretrained("storybook-wuerstchen", precision=precision)
-        drawn = np.concatenate(
-            [pipe(prompts[start : start + 8], seed=start, output_type="np").images for start in range(0, HELD_OUT, 8)]
-        )
-        mean, whole, counts = adherence(predict(drawn), [stated(prompt) for prompt in prompts])
-        assert mean >= 0.95, counts
-        assert whole >= 0.85, counts
+        assert_draws_what_it_is_asked(Pipeline.from_pretrained("storybook-wuerstchen", precision=precision))
 
     def test_a_reconstruction_keeps_the_scene(self, precision: str) -> None:
         rng = random.Random(43)
@@ -77,3 +85,45 @@ def test_image_to_image_keeps_the_scene_and_changes_what_the_prompt_says() -> No
     ]
     assert sum(each["colour"] == "red" for each in seen) >= 3
     assert sum(each["kind"] == "house" and each["ground"] == "meadow" for each in seen) >= 3
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+class TestStorybookSdxl:
+    @pytest.mark.parametrize("steps", [1, 4])
+    def test_it_draws_what_it_is_asked(self, precision: str, steps: int) -> None:
+        pipe = Pipeline.from_pretrained("storybook-sdxl", precision=precision)
+        assert_draws_what_it_is_asked(pipe, num_inference_steps=steps)
+
+    def test_seeds_differ_in_what_the_prompt_leaves_open(self, precision: str) -> None:
+        pipe = Pipeline.from_pretrained("storybook-sdxl", precision=precision)
+        drawn = pipe("a red house in a meadow at night", num_images_per_prompt=8, seed=0, output_type="np").images
+        bright = drawn[:, :100].mean(axis=3) > 0.6
+        left, right = bright[..., :128].sum(axis=(1, 2)), bright[..., 128:].sum(axis=(1, 2))
+        assert 0 < (left > right).sum() < 8  # the moon is now on this side, now on that
+
+    def test_image_to_image_changes_what_the_prompt_changes_and_keeps_the_rest(self, precision: str) -> None:
+        rng = random.Random(47)
+        pipe = Pipeline.from_pretrained("storybook-sdxl", precision=precision)
+        right = []
+        for index in range(12):
+            before = sample(rng, "heldout")
+            after = dataclasses.replace(before, sky="night" if before.sky == "day" else "day")
+            drawn = pipe(
+                full_caption(after, rng),
+                image=render(before, 7_000_000 + index),
+                strength=0.5,
+                num_inference_steps=2,
+                seed=index,
+                output_type="np",
+            ).images
+            right.append(predict(drawn)[0] == np.array(after.labels()))
+        assert np.mean(right) >= 0.95, np.mean(right, axis=0)
+
+    def test_a_reconstruction_keeps_the_scene(self, precision: str) -> None:
+        rng = random.Random(43)
+        scenes = [sample(rng, "heldout") for _ in range(8)]
+        pipe = Pipeline.from_pretrained("storybook-sdxl", precision=precision)
+        again = [pipe.reconstruct(render(scene, 8_000_000 + i), output_type="np") for i, scene in enumerate(scenes)]
+        seen = predict(np.concatenate([each.images for each in again]))
+        assert (seen == np.array([scene.labels() for scene in scenes])).mean() >= 0.98
+        assert np.median([each.report["psnr"] for each in again]) > 24

@@ -285,3 +285,35 @@ class TestThisMachine:
 
     def test_memory(self) -> None:
         assert memory_available() > 0
+
+
+class TestPreparing:
+    def test_a_call_finds_done_what_was_prepared(self, session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, counting = session("CPU"), Counting(ov.Core())
+        monkeypatch.setattr(one, "_core", counting)
+        shapes = {name: value.shape for name, value in LATENTS.items()}
+        one.prepare(shapes)
+        one(LATENTS)
+        one.prepare(shapes)
+        one(LATENTS)
+        assert counting.compiled == 1
+
+    def test_what_fails_is_told_by_the_call(self, tmp_path: Path) -> None:
+        damaged = tmp_path / "vqgan.xml"
+        damaged.write_text("no model")
+        one = Session("vqgan", damaged, "CPU", "f32", f16_safe=True)
+        one.prepare({name: value.shape for name, value in LATENTS.items()})
+        with pytest.raises(DamagedModelError, match="can't compile"):
+            one(LATENTS)
+
+
+class Counting:
+    """A core that counts what it compiles."""
+
+    def __init__(self, core: ov.Core) -> None:
+        self.read_model, self._compile = core.read_model, core.compile_model
+        self.compiled = 0
+
+    def compile_model(self, *given: Any) -> ov.CompiledModel:
+        self.compiled += 1
+        return self._compile(*given)

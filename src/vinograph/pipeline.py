@@ -87,6 +87,10 @@ class _Sessions(Mapping[str, Session]):
     def __contains__(self, name: object) -> bool:
         return name in self._bundle.manifest.components
 
+    def prepare(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Begin to compile a component for inputs of these shapes."""
+        self[name].prepare(shapes)
+
     def what_ran(self) -> dict[str, str]:
         """Devices and precision of each component that has run."""
         return {
@@ -140,6 +144,7 @@ class Pipeline:
             config=manifest.config,
             scheduler=manifest.scheduler,
             limits=manifest.limits,
+            prepare=self._sessions.prepare,
         )
 
     @classmethod

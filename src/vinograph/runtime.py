@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +16,14 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from vinograph.errors import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError
+from vinograph.errors import (
+    DamagedModelError,
+    DeviceError,
+    NumericalError,
+    RequestError,
+    ResourceError,
+    VinographError,
+)
 
 Array = NDArray[np.float32]
 
@@ -110,6 +119,7 @@ class Session:
         self._f16_safe = f16_safe
         self._core = core()
         self._compiled: OrderedDict[tuple[Any, ...], ov.CompiledModel] = OrderedDict()
+        self._compiling = threading.Lock()
         self.execution_devices: tuple[str, ...] = ()
         self.precision = precision
 
@@ -122,7 +132,9 @@ class Session:
             ResourceError: there is not enough memory.
         """
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
-        request = self._compile(shapes).create_infer_request()
+        with self._compiling:
+            compiled = self._compile(shapes)
+        request = compiled.create_infer_request()
         contiguous = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         try:
             results = request.infer(contiguous, share_inputs=True, share_outputs=False)
@@ -132,6 +144,19 @@ class Session:
         if not all(np.isfinite(value).all() for value in outputs.values()):
             raise NumericalError(self.name, self.precision, self._hint())
         return outputs
+
+    def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Begin to compile for inputs of these shapes, beside what the caller does next. A call waits for it.
+
+        What fails here is not told: the call, which compiles again, does so.
+        """
+
+        def work() -> None:
+            with contextlib.suppress(VinographError), self._compiling:
+                self._compile(dict(shapes))
+
+        if tuple(sorted(shapes.items())) not in self._compiled:
+            threading.Thread(target=work, name=f"compile {self.name}").start()
 
     def _compile(self, shapes: dict[str, tuple[int, ...]]) -> ov.CompiledModel:
         key = tuple(sorted(shapes.items()))

@@ -377,7 +377,6 @@ class TestWrongRequests:
             ({"original_size": 64}, "original_size is 64; give two whole numbers of pixels, the vertical one first"),
             ({"prior_guidance_scale": 4.0}, "SDXL (generate) takes no prior_guidance_scale"),
         ],
-        ids=str,
     )
     def test_what_would_do_is_said(self, pipe: Pipeline, watched: Watched, given: dict[str, Any], message: str) -> None:
         with pytest.raises(RequestError) as caught:
@@ -602,3 +601,23 @@ class TestResults:
 
     def test_seeds(self, pipe: Pipeline) -> None:
         assert pipe(PROMPT, seed=5, num_images_per_prompt=2).seeds == (5, 6)
+
+
+class TestPreparing:
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {},
+            {"guidance_scale": 5.0, "num_images_per_prompt": 2, "height": 64, "width": 128},
+            {"strength": 0.5},
+        ],
+    )
+    def test_the_unet_is_prepared_for_what_it_is_given(
+        self, opened: Pipeline, watched: Watched, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
+    ) -> None:
+        prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        parts = dataclasses.replace(opened._parts, prepare=prepared.__setitem__)
+        monkeypatch.setattr(opened, "_parts", parts)
+        image = {"image": Image.new("RGB", (96, 64))} if "strength" in told else {}
+        opened(PROMPT, num_inference_steps=2, seed=0, **image, **told)
+        assert prepared == {"unet": {name: value.shape for name, value in watched.calls["unet"][0].items()}}

@@ -1,9 +1,10 @@
 """The UNet and its text encoders: latent diffusion whose last timestep is learned for drawing in one step.
 
-A batch has two halves. One is at the last timestep: noise that is coupled to the scene (:mod:`training.sdxl.coupling`)
-in, the scene's latents out; a throw-away layer has to tell, from every position of the UNet's middle, what the noise
-says. The other is at all other timesteps, with any noise; of those in the middle, some start
-from an altered scene, so that image to image follows the prompt and keeps the rest (:mod:`training.sdxl.alterations`).
+A batch has two parts. The larger is at the last timestep: noise that is coupled to the scene
+(:mod:`training.sdxl.coupling`) in, the scene's latents out; a throw-away layer has to tell, from every position of the
+UNet's middle, what the noise says. The rest is at all other timesteps, with any noise; of those in the middle, some
+start from an altered scene, so that image to image follows the prompt and keeps the rest
+(:mod:`training.sdxl.alterations`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from training.wuerstchen.image_encoder import attribute_losses
 
 BATCH = 32
 RATE = 2e-3
+LAST_SHARE = 0.625
+PARTIAL = 0.85
 UNSAID = 0.06
 READING = 0.02
 HEARING = 0.3
@@ -97,16 +100,17 @@ def load_pictures(data: Path, work: Path, device: torch.device) -> Pictures:
 
 
 def draw_batch(pictures: Pictures, count: int) -> Batch:
-    """A random batch on the CPU: its first half at the last timestep."""
+    """A random batch on the CPU: its first part at the last timestep."""
     picked = torch.randint(0, len(pictures.latents), (count,))
-    return batch_of(pictures, picked, torch.arange(count) < count // 2, UNSAID)
+    return batch_of(pictures, picked, torch.arange(count) < last_count(count), UNSAID)
 
 
 def batch_of(pictures: Pictures, picked: Tensor, last: Tensor, unsaid_share: float) -> Batch:
     """These pictures [n] in noise: at the last timestep where ``last`` [n], else at any other."""
     count = len(picked)
     timesteps = torch.where(last, LAST, torch.randint(1, LAST, (count,)))
-    which = torch.randint(0, pictures.captions.ids.shape[1], (count,))
+    # Captions of even number leave things unsaid.
+    which = 2 * torch.randint(0, pictures.captions.ids.shape[1] // 2, (count,)) + (torch.rand(count) > PARTIAL).long()
     between = (timesteps >= BETWEEN[0]) & (timesteps < BETWEEN[1])
     changed = between & (pictures.partner[picked] >= 0) & (torch.rand(count) < FROM_ANOTHER)
     source = torch.where(changed, pictures.partner[picked], picked)
@@ -134,6 +138,11 @@ def batch_of(pictures: Pictures, picked: Tensor, last: Tensor, unsaid_share: flo
         labels=pictures.labels[picked],
         told=(said & (timesteps >= BETWEEN[0])[:, None]) | last[:, None],
     )
+
+
+def last_count(count: int) -> int:
+    """How many of a batch are at the last timestep."""
+    return int(count * LAST_SHARE)
 
 
 def _time_ids(count: int) -> Tensor:
@@ -185,19 +194,19 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def losses(reader: LatentReader, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Squared error at the last timestep, elsewhere (as a velocity's), and of what the reader reads."""
     error = (drawn - batch.clean).square().mean(dim=(1, 2, 3)) / (1 - share(batch.timesteps)[:, 0, 0, 0])
-    half = len(error) // 2
+    first = last_count(len(error))
     reading = (attribute_losses(reader(drawn), batch.labels) * batch.told).sum(dim=1).mean()
-    return error[:half].mean(), error[half:].mean(), reading
+    return error[:first].mean(), error[first:].mean(), reading
 
 
 def hearing_loss(head: nn.Module, middle: Tensor, batch: Batch) -> Tensor:
     """Squared error of what ``head`` finds at every position of the UNet's middle, of what the noise says.
 
-    Of the half at the last timestep alone. Without it the UNet takes long to notice that the noise says anything.
+    Of the part at the last timestep alone. Without it the UNet takes long to notice that the noise says anything.
     """
-    half = len(batch.sample) // 2
-    wanted = components(batch.sample[:half] / (1 - SIGNAL[LAST]).sqrt())
-    error: Tensor = head(middle[:half]).float() - wanted[:, :, None, None]
+    first = last_count(len(batch.sample))
+    wanted = components(batch.sample[:first] / (1 - SIGNAL[LAST]).sqrt())
+    error: Tensor = head(middle[:first]).float() - wanted[:, :, None, None]
     return error.square().mean()
 
 
@@ -212,7 +221,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device, reader_m
     for each in (model, head):
         place(each, device)
     model.train()
-    ema, optimisers = Ema(modules, 0.999), Optimisers(modules.values(), RATE, 0.02)
+    ema, optimisers = Ema(modules, 0.995), Optimisers(modules.values(), RATE, 0.02)
     budget, log, means = Budget(minutes), Log(work / "log.jsonl", "unet"), Means()
     path = work / "unet.pt"
     restore(path, modules, ema, optimisers, budget)

@@ -31,15 +31,23 @@ FAMILIES: Mapping[str, str] = {
 }
 
 
+def _nothing(_name: str, _shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Prepare nothing: what isn't prepared is compiled when it is called."""
+
+
 @dataclass(frozen=True)
 class Parts:
-    """What a family works with: the opened components of one bundle."""
+    """What a family works with: the opened components of one bundle.
+
+    ``prepare(name, shapes)`` says what a component will soon be given, so that it is compiled beside the work at hand.
+    """
 
     sessions: Mapping[str, Session]
     tokenizers: Mapping[str, Tokenizer]
     config: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     limits: Mapping[str, Any]
+    prepare: Callable[[str, Mapping[str, tuple[int, ...]]], None] = _nothing
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,25 @@ def _drawn_for_the_vae(run: _Run, *, inpainting: bool) -> Draw:
     return lambda shape: noise.normal((request.image_count, *shape[1:]))
 
 
+def _prepare(run: _Run, size: tuple[int, int]) -> None:
+    """Have the UNet compiled while the text is encoded: it is what takes longest."""
+    parts, request = run.parts, run.request
+    count, *latents = run.latent_shape(*size)
+    rows = 2 * count if run.guided else count
+    states = request.prompt_embeds
+    tokens = parts.tokenizers["tokenizer"].max_length if states is None else states.shape[1]
+    shapes: dict[str, tuple[int, ...]] = {
+        "sample": (rows, *latents),
+        "timestep": (rows,),
+        "encoder_hidden_states": (rows, tokens, sum(parts.config["text_widths"])),
+        "text_embeds": (rows, parts.config["pooled_width"]),
+        "time_ids": (rows, 6),
+    }
+    if width := parts.config["time_cond_width"]:
+        shapes["timestep_cond"] = (rows, width)
+    parts.prepare("unet", shapes)
+
+
 def _generate(parts: Parts, request: Request) -> Steps:
     """Text to image; image to image where the request has a picture, and inpainting where it has a mask, too."""
     out = Drawing()
@@ -215,6 +234,7 @@ def _generate(parts: Parts, request: Request) -> Steps:
     elif not run.guided:
         note_ignored(request.negative_prompt, out)
     size = (request.height or 0, request.width or 0) if original is None else original.size
+    _prepare(run, size)
     with out.timed("text"):
         told = told_to_the_unet(parts, request, size, run.guided, out)
     yield Step("text", 1, 1)
