@@ -13,7 +13,6 @@ that stayed as they were.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import random
 import time
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.probe import adherence, predict
+from training.sdxl.alterations import another
 from training.world import ATTRIBUTES, Scene, full_caption, render, sample, sheet, stated
 from vinograph import Pipeline
 from vinograph.images import psnr
@@ -82,21 +82,13 @@ def measure_reconstruction(pipe: Pipeline, count: int) -> tuple[dict[str, Any], 
     return {"scenes": count, "mean": mean, "whole": whole, "psnr": float(np.median(decibels))}, pairs
 
 
-CHANGES = (("sky",), ("colour",), ("sky", "colour"))
-"""What a prompt may ask to be changed."""
-
-
 def changes(count: int, seed: int = 31) -> list[tuple[Scene, Scene, str]]:
     """Scenes of held-out combinations, what each is to become, and a caption of that."""
     rng = random.Random(seed)
     out = []
     for _ in range(count):
         before = sample(rng, "heldout")
-        values: dict[str, Any] = {
-            name: rng.choice([each for each in ATTRIBUTES[name] if each != getattr(before, name)])
-            for name in rng.choice(CHANGES)
-        }
-        after = dataclasses.replace(before, **values)
+        after = another(before, rng)
         out.append((before, after, full_caption(after, rng)))
     return out
 

@@ -22,16 +22,20 @@ CHANGES = (("sky",), ("colour",), ("sky", "colour"))
 _CHUNK = 250
 
 
+def another(scene: Scene, rng: random.Random) -> Scene:
+    """A scene that differs in the sky, the colour, or both."""
+    values: dict[str, Any] = {
+        name: rng.choice([value for value in ATTRIBUTES[name] if value != getattr(scene, name)])
+        for name in rng.choice(CHANGES)
+    }
+    return dataclasses.replace(scene, **values)
+
+
 def altered(scene: Scene, rng: random.Random) -> Scene:
-    """Another scene of the training combinations, which differs in the sky, the colour, or both."""
-    while True:
-        names = rng.choice(CHANGES)
-        values: dict[str, Any] = {
-            name: rng.choice([v for v in ATTRIBUTES[name] if v != getattr(scene, name)]) for name in names
-        }
-        other = dataclasses.replace(scene, **values)
-        if split_of(other) == "train":
-            return other
+    """Another scene that is of the training combinations."""
+    while split_of(other := another(scene, rng)) != "train":
+        pass
+    return other
 
 
 def _draw(job: tuple[Path, int, NDArray[np.int64], NDArray[np.int64]]) -> None:

@@ -9,7 +9,6 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from training import tokenizer as recipe
 from training.captions import load_tokenizer, text_encoder
 from training.sdxl.config import POOLED, TEXT, TEXT_2
 
@@ -36,6 +35,3 @@ class TextEncoders(nn.Module):
 def text_encoders(work: Path) -> TextEncoders:
     """The encoders with weights as they start, for the tokenizer in ``work``."""
     return TextEncoders(load_tokenizer(work))
-
-
-LENGTH = recipe.LENGTH
