@@ -19,6 +19,7 @@ from vinograph.errors import DamagedModelError, DeviceError, NumericalError, Req
 Array = NDArray[np.float32]
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")
+MEMORY = ("auto", "low")
 _COMPILED_KEPT = 2
 _META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
 
@@ -84,6 +85,16 @@ def check_precision(precision: str) -> None:
         raise RequestError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
 
 
+def check_memory(memory: str) -> None:
+    """Check the name of a way to use memory.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    if memory not in MEMORY:
+        raise RequestError(f"memory is {memory!r}; give one of {', '.join(MEMORY)}")
+
+
 def cpu_count() -> int:
     """Processors that this process may use: its affinity, and the quota of its control group if there is one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -132,6 +143,10 @@ class Session:
         if not all(np.isfinite(value).all() for value in outputs.values()):
             raise NumericalError(self.name, self.precision, self._hint())
         return outputs
+
+    def free(self) -> None:
+        """Give back the memory of what is compiled; the next call compiles anew."""
+        self._compiled.clear()
 
     def _compile(self, shapes: dict[str, tuple[int, ...]]) -> ov.CompiledModel:
         key = tuple(sorted(shapes.items()))

@@ -66,7 +66,7 @@ def trained_size(size: Size, sample_size: int) -> Size:
 
 
 def resized_and_cropped(pictures: Array, size: Size) -> Array:
-    """``pictures`` [n, channels, h, w], bilinearly resized to cover ``size``, height and width; what juts out is cut."""
+    """``pictures`` [n, channels, h, w], bilinearly resized to cover ``size``, height and width; the rest is cut."""
     height, width = pictures.shape[2:]
     if (height, width) == size:
         return pictures
@@ -82,15 +82,20 @@ def resized_bilinearly(pictures: Array, size: Size) -> Array:
 
     Each value lies between the two nearest in each direction, also where the picture shrinks.
     """
+    if pictures.shape[2:] == size:
+        return pictures
     rows, columns = (_taps(old, new) for old, new in zip(pictures.shape[2:], size, strict=True))
     wide = _blended(pictures, columns, axis=3)
     return _blended(wide, rows, axis=2)
 
 
 def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
-    """For each new place the two old ones that it lies between, and how near it is to the second, in float32."""
-    scale = np.float32(old / new)
-    place = np.maximum(scale * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), np.float32(0))
+    """For each new place the two old ones that it lies between, and how near it is to the second.
+
+    torch's place is a float32 by one fused multiply-add: a product and a difference that are rounded once.
+    """
+    scale = np.float64(np.float32(old / new))
+    place = np.maximum((scale * (np.arange(new) + 0.5) - 0.5).astype(np.float32), np.float32(0))
     first = np.minimum(place.astype(np.int64), old - 1)
     return first, np.minimum(first + 1, old - 1), np.clip(place - first.astype(np.float32), 0, 1).astype(np.float32)
 

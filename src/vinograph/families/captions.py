@@ -16,7 +16,10 @@ from typing import Any
 _PACKAGES = {"bs4": "beautifulsoup4", "ftfy": "ftfy"}
 _DOMAINS = r"[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)"
 _SUFFIXES = "(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
-_DASHES = r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+_DASHES = (
+    r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40"
+    r"\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+)
 # Strokes, phonetic extensions, enclosed letters, compatibility, extension A, hexagrams, and the ideographs themselves.
 _IDEOGRAPHS = (
     *(r"\u31c0-\u31ef", r"\u31f0-\u31ff", r"\u3200-\u32ff", r"\u3300-\u33ff"),
