@@ -85,7 +85,7 @@ def _layers(name: str, value: Any, _: Limits) -> int:
 
 def _switch(name: str, value: Any, _: Limits) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise RequestError(f"{name} is {value!r}; give {' or '.join(SWITCH)}")
+        raise RequestError(f"{name} is {value!r}; give {' or '.join(SWITCH)} (True or False in Python)")
     return bool(value)
 
 

@@ -296,11 +296,8 @@ class TestSizes:
         assert resized_bilinearly(values, (8, 8)) is values
         assert resized_and_cropped(values, (8, 8)) is values
 
-    @pytest.mark.parametrize(
-        ("size", "drawn"),
-        [((300, 200), (320, 208)), ((512, 512), (256, 256)), ((64, 500), (128, 512)), ((99, 77), (288, 224))],
-    )
-    def test_binning(self, pipe: Pipeline, watched: Watched, size: tuple[int, int], drawn: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("size", [(300, 200), (512, 512), (64, 500), (99, 77)])
+    def test_binning(self, pipe: Pipeline, watched: Watched, size: tuple[int, int]) -> None:
         height, width = size
         result = pipe(PROMPT, height=height, width=width)
         drawn = trained_size(size, 32)
