@@ -2,11 +2,13 @@
 
     python benchmarks/full_size.py wuerstchen DIRECTORY [--layout combined|split] [--image-encoder]
     python benchmarks/full_size.py sdxl DIRECTORY
+    python benchmarks/full_size.py pixart DIRECTORY [--consistency]
 
 The layout, the configurations and the names, shapes and type (f16) of the tensors are those that the authors publish:
-6.2 GB for Würstchen, 6.9 GB for SDXL-Turbo, with its tiny VAE in the folder tiny_vae. Weights are drawn so that
-activations stay finite, so what it draws is noise, but no NaN. Tensors are written one at a time; memory stays below
-1 GB.
+6.2 GB for Würstchen; 6.9 GB for SDXL-Turbo, with its tiny VAE in the folder tiny_vae; 10.9 GB for PixArt-α's model of
+1024 pixels or its consistency model, with the text encoder of 4.76 billion parameters in shards. Weights are drawn so
+that activations stay finite, so what it draws is noise, but no NaN. Tensors are written one at a time; memory stays
+below 1 GB.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import math
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ from torch import nn
 
 from vinograph.convert.autoencoder import Autoencoder
 from vinograph.convert.clip import ClipConfig, ClipHiddenStates, ClipTextEncoder
+from vinograph.convert.pixart_transformer import PixArtTransformer
+from vinograph.convert.t5 import T5Encoder
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder
 from vinograph.convert.unet import UNet
 from vinograph.modules import ImageEncoder, StageA, StageB, StageC
@@ -100,6 +105,34 @@ TURBO_SCHEDULER = {
     "steps_offset": 1,
     "timestep_spacing": "trailing",
 }
+T5_XXL = {
+    "vocab_size": 32128,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+PIXART = {
+    "sample_size": 128,
+    "num_layers": 28,
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "cross_attention_dim": 1152,
+    "caption_channels": 4096,
+    "out_channels": 8,
+    "norm_type": "ada_norm_single",
+    "activation_fn": "gelu-approximate",
+}
+PIXART_SCHEDULE = {
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+}
+SHARD = 4_000_000_000
 VQGAN = {"embed_dim": 384, "bottleneck_blocks": 12, "levels": 2, "num_vq_embeddings": 8192, "scale_factor": 0.3764}
 
 # Outputs that are divided by, or that must lie in [0, 1]: a smaller spread of weights, and what is added to the bias.
@@ -116,22 +149,57 @@ Build = Callable[[Mapping[str, Any]], nn.Module]
 
 
 def write_model(folder: Path, file: str, config: Mapping[str, Any], build: Build, kind: str, prefix: str = "") -> int:
-    """Write config.json and random weights in f16; returns the number of parameters."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"_class_name": kind, **config}, indent=2), encoding="utf-8")
+    """Write config.json and random weights in f16, in one file; returns the number of parameters."""
+    return _write(folder, file, {"_class_name": kind, **config}, _shapes(build, config, prefix), prefix)
+
+
+def write_shards(folder: Path, file: str, config: Mapping[str, Any], build: Build, kind: str, most: int = SHARD) -> int:
+    """Write config.json and random weights in f16, in files of at most ``most`` bytes, or one tensor, and their index.
+
+    They are named as transformers names the parts of ``file``. Returns the number of parameters.
+    """
+    parts: list[dict[str, torch.Tensor]] = [{}]
+    room = most
+    for name, tensor in _shapes(build, config, "").items():
+        room -= _size(tensor)
+        if room < 0 and parts[-1]:
+            parts.append({})
+            room = most - _size(tensor)
+        parts[-1][name] = tensor
+    stem, told = file.removesuffix(".safetensors"), {"architectures": [kind], **config}
+    names = [f"{stem}-{index + 1:05}-of-{len(parts):05}.safetensors" for index in range(len(parts))]
+    count = sum(_write(folder, name, told, part, "") for name, part in zip(names, parts, strict=True))
+    total = sum(_size(tensor) for part in parts for tensor in part.values())
+    where = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (folder / f"{file}.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    return count
+
+
+def _shapes(build: Build, config: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
+    """The model's tensors without their values, under the names that they have in files."""
     with torch.device("meta"):
         parameters = build(config).state_dict()
-        shapes = {("" if name.startswith(_UNPREFIXED) else prefix) + name: each for name, each in parameters.items()}
+    return {("" if name.startswith(_UNPREFIXED) else prefix) + name: each for name, each in parameters.items()}
+
+
+def _size(tensor: torch.Tensor) -> int:
+    """Bytes in a file."""
+    return int(tensor.numel()) * (2 if tensor.is_floating_point() else 8)
+
+
+def _write(folder: Path, file: str, config: Mapping[str, Any], shapes: Mapping[str, torch.Tensor], prefix: str) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, tensor in shapes.items():
-        size = tensor.numel() * (2 if tensor.is_floating_point() else 8)
-        dtype = "F16" if tensor.is_floating_point() else "I64"
-        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [position, position + size]}
-        position += size
+        dtype, end = "F16" if tensor.is_floating_point() else "I64", position + _size(tensor)
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    rng = np.random.default_rng(len(shapes))
+    rng = np.random.default_rng([len(shapes), zlib.crc32(f"{folder.name}/{file}".encode())])
     with (folder / file).open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name, tensor in shapes.items():
@@ -151,9 +219,11 @@ def _values(name: str, tensor: torch.Tensor, rng: np.random.Generator) -> Iterat
     mean, spread = 0.0, 0.1 if vector else 1 / math.sqrt(tensor[0].numel())
     if vector and ("norm" in name or "running_var" in name or name.endswith(".1.weight")) and "bias" not in name:
         mean = 1.0
-    if "embedding" in name and not vector:
+    if ("embedding" in name or name == "shared.weight") and not vector:
         spread = 0.02
     layer = name.rpartition(".")[0]
+    if layer.endswith("SelfAttention.q"):  # T5 has in its weights what others divide scores by
+        spread /= 8
     if layer in _OUTPUTS:
         scale, shift = _OUTPUTS[layer]
         spread, mean = spread * scale, shift if vector else 0.0
@@ -173,6 +243,16 @@ def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     CLIPTokenizer(vocabulary, [], model_max_length=77, pad_token=pad).save_pretrained(folder)
+
+
+def write_t5_tokenizer(folder: Path) -> None:
+    """A tokenizer of T5's kind without words: every letter is a token."""
+    from transformers import T5Tokenizer
+
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -4.0) for letter in letters)]
+    pieces += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(100))]
+    T5Tokenizer(pieces, model_max_length=512).save_pretrained(folder)
 
 
 def write_scheduler(folder: Path, config: Mapping[str, Any]) -> None:
@@ -257,18 +337,45 @@ def sdxl(directory: Path) -> None:
     print(f"{count / 1e6:.0f} M parameters in {directory}")
 
 
+def pixart(directory: Path, consistency: bool) -> None:
+    """PixArt-XL-2-1024-MS, or PixArt-LCM-XL-2-1024-MS, which differ in the scheduler alone; and a tiny VAE."""
+    model, weights = "model.safetensors", "diffusion_pytorch_model.safetensors"
+    vae = {**VAE, "scaling_factor": 0.18215}
+    scheduler = "LCMScheduler" if consistency else "DPMSolverMultistepScheduler"
+    count = write_shards(directory / "text_encoder", model, T5_XXL, T5Encoder.from_config, "T5EncoderModel")
+    count += write_model(
+        directory / "transformer", weights, PIXART, PixArtTransformer.from_config, "PixArtTransformer2DModel"
+    )
+    count += write_model(directory / "vae", weights, vae, Autoencoder.from_config, "AutoencoderKL")
+    count += write_model(directory / "tiny_vae", weights, {}, TinyAutoencoder.from_config, "AutoencoderTiny")
+    write_t5_tokenizer(directory / "tokenizer")
+    write_scheduler(directory / "scheduler", {"_class_name": scheduler, **PIXART_SCHEDULE})
+    parts = {
+        "text_encoder": ("transformers", "T5EncoderModel"),
+        "tokenizer": ("transformers", "T5Tokenizer"),
+        "transformer": ("diffusers", "PixArtTransformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
+        "scheduler": ("diffusers", scheduler),
+    }
+    write_index(directory, "PixArtAlphaPipeline", parts, "")
+    print(f"{count / 1e6:.0f} M parameters in {directory}")
+
+
 def main() -> None:
     """Write the checkpoint that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=["wuerstchen", "sdxl"])
+    parser.add_argument("family", choices=["wuerstchen", "sdxl", "pixart"])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--layout", choices=["combined", "split"], default="combined", help="Würstchen's")
     parser.add_argument("--image-encoder", action="store_true", help="Würstchen's")
+    parser.add_argument("--consistency", action="store_true", help="PixArt's: the consistency model's scheduler")
     arguments = parser.parse_args()
     if arguments.directory.exists():
         parser.error(f"{arguments.directory} exists")
     if arguments.family == "sdxl":
         sdxl(arguments.directory)
+    elif arguments.family == "pixart":
+        pixart(arguments.directory, arguments.consistency)
     else:
         wuerstchen(arguments.directory, arguments.layout, arguments.image_encoder)
 

@@ -85,6 +85,37 @@ def save_sdxl_bundle(
         return writer.finish(manifest)
 
 
+def save_pixart_bundle(
+    target: Path,
+    *,
+    broken: str | None = None,
+    without: Sequence[str] = (),
+    name: str = "tiny-pixart",
+    scheduler: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> Bundle:
+    """Write a PixArt bundle to ``target``, less the components ``without``; ``config`` changes its numbers."""
+    numbers = {**_PIXART_CONFIG, **config}
+    parts = {each: part for each, part in _pixart_parts(numbers).items() if each not in without}
+    defaults = family("pixart").defaults()
+    defaults["generate"] |= {"height": 256, "width": 256, "num_inference_steps": 4, "max_sequence_length": TOKENS}
+    with BundleWriter(target, fingerprint=str(broken)) as writer:
+        manifest = Manifest(
+            family="pixart",
+            name=name,
+            components=_write_components(writer.partial, parts, broken),
+            tokenizers={"tokenizer": _write_tokenizer(writer.partial, "tokenizer")},
+            scheduler=settings(scheduler or {"_class_name": "DPMSolverMultistepScheduler"}),
+            config=numbers,
+            defaults=defaults,
+            limits={"size_multiple": 16, "minimum_size": 64, "maximum_size": 512, "native_size": 256},
+            source=Source("tests/tiny-pixart", None, "Apache-2.0"),
+            tools={"vinograph": __version__, "openvino": ov.__version__, "python": platform.python_version()},
+            files={},
+        )
+        return writer.finish(manifest)
+
+
 def _write_components(folder: Path, parts: Mapping[str, Part], broken: str | None) -> dict[str, Component]:
     components = {}
     for name, part in parts.items():
@@ -148,6 +179,52 @@ def _sdxl_parts(config: Mapping[str, Any]) -> dict[str, Part]:
         "tiny_vae_decoder": Part({"latent_sample": latents}, {"sample": pixels}, partial(_to_wide_pixels, scale=0.5)),
         "tiny_vae_encoder": Part({"sample": pixels}, {"latents": latents}, partial(_to_latents, channels=4)),
     }
+
+
+_PIXART_CONFIG: Mapping[str, Any] = {
+    "latent_channels": 4,
+    "vae_scale_factor": 8,
+    "vae_scaling_factor": 0.18215,
+    "vae_latents_mean": [],
+    "vae_latents_std": [],
+    "tiny_vae_scaling_factor": 1.0,
+    "text_width": WIDTH,
+    "text_length": TOKENS,
+    "out_channels": 8,
+    "sample_size": 32,
+    "size_conditions": 0,
+}
+
+
+def _pixart_parts(config: Mapping[str, Any]) -> dict[str, Part]:
+    ids = {name: Tensor(("b", "n"), "i64") for name in ("input_ids", "attention_mask")}
+    told = {
+        "sample": _f32("b", 4, "h", "w"),
+        "timestep": _f32("b"),
+        "encoder_hidden_states": _f32("b", "n", WIDTH),
+        "encoder_attention_mask": Tensor(("b", "n"), "i64"),
+    }
+    if config["size_conditions"]:
+        told |= {"resolution": _f32("b", 2), "aspect_ratio": _f32("b", 1)}
+    predicted = {"out_sample": _f32("b", config["out_channels"], "h", "w")}
+    vaes = {name: part for name, part in _sdxl_parts({}).items() if "vae" in name}
+    return {
+        "text_encoder": Part(ids, {"hidden_states": _f32("b", "n", WIDTH)}, _encode_text),
+        "transformer": Part(told, predicted, partial(_predict_pixart, channels=config["out_channels"])),
+        **vaes,
+    }
+
+
+def _predict_pixart(given: Mapping[str, Node], *, channels: int) -> dict[str, Node]:
+    """Of the text only real tokens count; a learned variance is as large as it is wrong."""
+    told = {"x" if name == "sample" else name: value for name, value in given.items()}
+    mask = ops.unsqueeze(ops.convert(told.pop("encoder_attention_mask"), "f32"), ops.constant(2))
+    words = ops.multiply(told["encoder_hidden_states"], mask)
+    told["encoder_hidden_states"] = ops.reduce_sum(words, ops.constant(np.array([1])))
+    noise = _predict(told)["noise"]
+    if channels == 4:
+        return {"out_sample": noise}
+    return {"out_sample": ops.concat([noise, ops.multiply(noise, ops.constant(np.float32(100)))], 1)}
 
 
 def _encode_layers(given: Mapping[str, Node], *, seed: int, pooled: bool = False) -> dict[str, Node]:

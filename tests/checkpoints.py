@@ -21,7 +21,15 @@ from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext impo
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 PRIOR_ID = "vinograph-tests/wuerstchen-prior"
@@ -381,25 +389,13 @@ def sdxl_models(shape: SdxlShape = SDXL, seed: int = 0) -> SdxlModels:
             projection_class_embeddings_input_dim=shape.pooled_width + 6 * time_width,
             time_cond_proj_dim=shape.guidance_width,
         ),
-        vae=_PIPELINES.AutoencoderKL(
-            block_out_channels=shape.vae_widths,
-            down_block_types=("DownEncoderBlock2D",) * len(shape.vae_widths),
-            up_block_types=("UpDecoderBlock2D",) * len(shape.vae_widths),
-            layers_per_block=2,
-            norm_num_groups=4,
-            scaling_factor=0.13025,
-        ),
-        tiny_vae=_PIPELINES.AutoencoderTiny(
-            encoder_block_out_channels=(8, 8, 8, 8),
-            decoder_block_out_channels=(8, 8, 8, 8),
-            num_encoder_blocks=(1, 2, 1, 1),
-            num_decoder_blocks=(1, 1, 2, 1),
-        ),
+        vae=_small_vae(shape.vae_widths, 0.13025),
+        tiny_vae=_small_tiny_vae(),
         scheduler=_sdxl_scheduler(shape),
     )
     for model in (models.text_encoder, models.text_encoder_2, models.unet, models.vae, models.tiny_vae):
         randomise(model, generator)
-    _calm_sdxl(models)
+    _calm_vaes(models.vae, models.tiny_vae)
     return models
 
 
@@ -422,13 +418,33 @@ def _sdxl_scheduler(shape: SdxlShape) -> Any:
     return _PIPELINES.EulerDiscreteScheduler(**schedule, timestep_spacing="leading")
 
 
-def _calm_sdxl(models: SdxlModels) -> None:
+def _small_vae(widths: tuple[int, ...], scaling_factor: float) -> Any:
+    return _PIPELINES.AutoencoderKL(
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        layers_per_block=2,
+        norm_num_groups=4,
+        scaling_factor=scaling_factor,
+    )
+
+
+def _small_tiny_vae() -> Any:
+    return _PIPELINES.AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 2, 1, 1),
+        num_decoder_blocks=(1, 1, 2, 1),
+    )
+
+
+def _calm_vaes(vae: Any, tiny_vae: Any) -> None:
     """Keep pictures near the middle of what can be shown, however large the latents are that they are made of."""
-    models.vae.get_parameter("decoder.conv_out.weight").mul_(0.3)
-    models.vae.get_parameter("decoder.conv_out.bias").mul_(0.5)
-    last = len(models.tiny_vae.decoder.layers) - 1
-    models.tiny_vae.get_parameter(f"decoder.layers.{last}.weight").mul_(0.35)
-    models.tiny_vae.get_parameter(f"decoder.layers.{last}.bias").mul_(0.1).add_(0.5)
+    vae.get_parameter("decoder.conv_out.weight").mul_(0.3)
+    vae.get_parameter("decoder.conv_out.bias").mul_(0.5)
+    last = len(tiny_vae.decoder.layers) - 1
+    tiny_vae.get_parameter(f"decoder.layers.{last}.weight").mul_(0.35)
+    tiny_vae.get_parameter(f"decoder.layers.{last}.bias").mul_(0.1).add_(0.5)
 
 
 def save_sdxl(
@@ -451,6 +467,183 @@ def save_sdxl(
         models.tiny_vae.save_pretrained(home / "tiny_vae")
     write_card(home, "license: other", "license_name: sdxl-test")
     return SavedSdxl(home, tiny, models)
+
+
+@dataclass(frozen=True)
+class PixArtShape:
+    """The sizes of a small PixArt, and what its kinds differ in. ``size_conditions`` None: as diffusers has it."""
+
+    sigma: bool = False
+    consistency: bool = False
+    sample_size: int = 128
+    size_conditions: bool | None = None
+    interpolation_scale: float | None = None
+    out_channels: int = 8
+    heads: int = 2
+    head_width: int = 12
+    layers: int = 2
+    text_width: int = 20
+    text_heads: tuple[int, int] = (3, 8)
+    text_layers: int = 3
+    vae_widths: tuple[int, ...] = (8, 8, 16, 16)
+    tiny_vae: bool = False
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the transformer is told the picture's size."""
+        return self.sample_size == 128 if self.size_conditions is None else self.size_conditions
+
+
+PIXART = PixArtShape()
+"""As XL-2-1024-MS: DPM-Solver++, guided, told the picture's size."""
+PIXART_LCM = PixArtShape(consistency=True, heads=3, head_width=8, tiny_vae=True)
+"""As LCM-XL-2-1024-MS, with a tiny VAE in the checkpoint."""
+PIXART_512 = PixArtShape(sample_size=64, text_heads=(5, 4))
+"""As XL-2-512x512."""
+PIXART_256 = PixArtShape(sample_size=32, heads=4, head_width=4, layers=1)
+"""As XL-2-256x256."""
+PIXART_SIGMA = PixArtShape(sigma=True, size_conditions=False, interpolation_scale=2)
+"""As PixArt-Sigma-XL-2-1024-MS."""
+PIXART_TINY = PixArtShape(
+    sample_size=16,
+    out_channels=4,
+    heads=1,
+    head_width=8,
+    layers=1,
+    text_width=8,
+    text_heads=(1, 4),
+    text_layers=1,
+    vae_widths=(4, 4, 4, 4),
+)
+"""For tests of what happens around the models. No published model is so small: there are no trained aspect ratios."""
+
+
+@dataclass(frozen=True)
+class PixArtModels:
+    """diffusers' and transformers' models in f32, ready to be compared with."""
+
+    text_encoder: T5EncoderModel
+    tokenizer: T5Tokenizer
+    transformer: Any
+    vae: Any
+    tiny_vae: Any
+    scheduler: Any
+    sigma: bool
+
+    def pipeline(self, *, tiny: bool = False) -> Any:
+        """diffusers' `PixArtAlphaPipeline` of these models, or `PixArtSigmaPipeline`."""
+        kind = _PIPELINES.PixArtSigmaPipeline if self.sigma else _PIPELINES.PixArtAlphaPipeline
+        return kind(
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            vae=self.tiny_vae if tiny else self.vae,
+            transformer=self.transformer,
+            scheduler=self.scheduler,
+        )
+
+
+@dataclass(frozen=True)
+class SavedPixArt:
+    """Where a checkpoint was saved, and its tiny VAE alone, as it is published."""
+
+    home: Path
+    tiny_vae: Path
+    models: PixArtModels
+
+
+def t5_tokenizer(extra_ids: int = 100) -> T5Tokenizer:
+    """A unigram tokenizer of T5's kind: some words, the letters with and without a space before, little else."""
+    words = ["red", "house", "on", "a", "snow", "y", "hill", "at", "night", "the", "of", "tree", "s", "ing", "er"]
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'-()éü"
+    pieces = [("▁" + word, -3.0 - index / 7) for index, word in enumerate(words)]
+    pieces += [("▁", -4.0), *((word, -5.0 - index / 9) for index, word in enumerate(words) if len(word) > 1)]
+    pieces += [(letter, -8.0 - index / 11) for index, letter in enumerate(letters) if letter not in words]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    known: set[str] = set()
+    for piece, score in pieces:
+        if piece not in known:
+            vocabulary.append((piece, score))
+            known.add(piece)
+    vocabulary += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra_ids))]
+    return T5Tokenizer(vocabulary, extra_ids=extra_ids, model_max_length=512)
+
+
+def pixart_models(shape: PixArtShape = PIXART, seed: int = 0) -> PixArtModels:
+    """Random models of that shape; the same seed gives the same weights."""
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer = t5_tokenizer()
+    head_count, head_width = shape.text_heads
+    models = PixArtModels(
+        text_encoder=T5EncoderModel(
+            T5Config(
+                vocab_size=len(tokenizer) + 4,  # rounded up, as the published one is
+                d_model=shape.text_width,
+                d_kv=head_width,
+                d_ff=3 * shape.text_width,
+                num_layers=shape.text_layers,
+                num_heads=head_count,
+                feed_forward_proj="gated-gelu",
+            )
+        ),
+        tokenizer=tokenizer,
+        transformer=_PIPELINES.PixArtTransformer2DModel(
+            num_attention_heads=shape.heads,
+            attention_head_dim=shape.head_width,
+            cross_attention_dim=shape.heads * shape.head_width,
+            out_channels=shape.out_channels,
+            num_layers=shape.layers,
+            sample_size=shape.sample_size,
+            interpolation_scale=shape.interpolation_scale,
+            use_additional_conditions=shape.size_conditions,
+            caption_channels=shape.text_width,
+        ),
+        vae=_small_vae(shape.vae_widths, 0.13025 if shape.sigma else 0.18215),
+        tiny_vae=_small_tiny_vae(),
+        scheduler=_pixart_scheduler(shape),
+        sigma=shape.sigma,
+    )
+    for model in (models.text_encoder, models.transformer, models.vae, models.tiny_vae):
+        randomise(model, generator)
+    with torch.no_grad():
+        for name, parameter in models.text_encoder.named_parameters():
+            if name.endswith("layer_norm.weight"):
+                parameter.add_(1)
+    _calm_vaes(models.vae, models.tiny_vae)
+    return models
+
+
+def _pixart_scheduler(shape: PixArtShape) -> Any:
+    schedule: dict[str, Any] = {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "prediction_type": "epsilon",
+    }
+    if shape.consistency:
+        return _PIPELINES.LCMScheduler(**schedule)
+    return _PIPELINES.DPMSolverMultistepScheduler(**schedule, algorithm_type="dpmsolver++", solver_order=2)
+
+
+def save_pixart(
+    directory: Path,
+    shape: PixArtShape = PIXART,
+    seed: int = 0,
+    variant: str | None = None,
+    shard: str = "5GB",
+) -> SavedPixArt:
+    """Save a random checkpoint below ``directory`` as its authors publish it, and its tiny VAE beside it.
+
+    ``variant`` and ``shard`` are as in :func:`save_sdxl`.
+    """
+    models = pixart_models(shape, seed)
+    home, tiny = directory / "pixart", directory / "taesd"
+    _save(models.pipeline(), home, variant, shard)
+    models.tiny_vae.save_pretrained(tiny)
+    if shape.tiny_vae:
+        models.tiny_vae.save_pretrained(home / "tiny_vae")
+    write_card(home, "license: openrail++")
+    return SavedPixArt(home, tiny, models)
 
 
 def write_card(directory: Path, *front_matter: str) -> None:

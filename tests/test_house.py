@@ -219,7 +219,8 @@ class TestPublicSurface:
     def test_pipeline(self) -> None:
         public = [name for name in vars(Pipeline) if not name.startswith("_")]
         assert public == ["from_pretrained", "calls", "options", "stream"]
-        told = "device: 'str | Mapping[str, str]' = 'CPU', precision: 'str | Mapping[str, str]' = 'auto'"
+        per_component = "'str | Mapping[str, str]'"
+        told = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, bundle: 'Bundle', {told}) -> 'None'",
             Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {told}) -> 'Pipeline'",

@@ -164,7 +164,7 @@ class TestSizes:
 
     @pytest.mark.parametrize("given", [512.0, "512", True, math.nan, (512, 512)])
     def test_not_a_whole_number(self, given: Any) -> None:
-        assert refusal(height=given) == f"height is {given!r}; give a multiple of 128 from 128 to 2048"
+        assert refusal(height=given) == f"height is {given!r}; this model draws multiples of 128 from 128 to 2048"
 
     @pytest.mark.parametrize("takes", [DRAWS, ENCODES])
     def test_beside_a_picture_both_or_neither(self, takes: Mapping[str, Any]) -> None:
@@ -353,7 +353,7 @@ class TestArgumentsThatGoTogether:
 
     def test_every_field_that_is_needed_is_one(self) -> None:
         for name, each in FIELDS.items():
-            for other in (each.metadata["needs"], each.metadata["unless"]):
+            for other in (*each.metadata["needs"], each.metadata["unless"]):
                 assert other is None or (other in FIELDS and other != name)
 
     def test_a_default_gives_way(self) -> None:

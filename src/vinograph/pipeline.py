@@ -21,7 +21,7 @@ from vinograph.families import Call, Drawing, Parts, Session, Step, family
 from vinograph.images import to_pictures
 from vinograph.request import FIELDS, Request, resolve
 from vinograph.runtime import Session as ComponentSession
-from vinograph.runtime import check_device, check_precision
+from vinograph.runtime import check_device, check_memory, check_precision
 from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
@@ -63,8 +63,9 @@ class Result:
 class _Sessions(Mapping[str, Session]):
     """The components' sessions, each made when it is first wanted."""
 
-    def __init__(self, bundle: Bundle, device: Mapping[str, str], precision: Mapping[str, str]) -> None:
+    def __init__(self, bundle: Bundle, device: Mapping[str, str], precision: Mapping[str, str], memory: str) -> None:
         self._bundle = bundle
+        self._memory = memory
         self._device = device
         self._precision = precision
         self._opened: dict[str, ComponentSession] = {}
@@ -88,8 +89,14 @@ class _Sessions(Mapping[str, Session]):
         return name in self._bundle.manifest.components
 
     def prepare(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Begin to compile a component for inputs of these shapes."""
-        self[name].prepare(shapes)
+        """Begin to compile a component for inputs of these shapes, if there is memory for two at once."""
+        if self._memory != "low":
+            self[name].prepare(shapes)
+
+    def done_with(self, name: str) -> None:
+        """Free a component that the drawing under way needs no more, if memory is short."""
+        if self._memory == "low" and name in self._opened:
+            self._opened[name].free()
 
     def what_ran(self) -> dict[str, str]:
         """Devices and precision of each component that has run."""
@@ -124,6 +131,7 @@ class Pipeline:
         bundle: Bundle,
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
+        memory: str = "auto",
     ) -> None:
         """Use an opened bundle; :meth:`from_pretrained` finds one by name."""
         manifest = bundle.manifest
@@ -137,7 +145,8 @@ class Pipeline:
             check_device(each)
         for each in set(precisions.values()):
             check_precision(each)
-        self._sessions = _Sessions(bundle, devices, precisions)
+        check_memory(memory)
+        self._sessions = _Sessions(bundle, devices, precisions, memory)
         self._parts = Parts(
             sessions=self._sessions,
             tokenizers=_Tokenizers(bundle),
@@ -145,6 +154,7 @@ class Pipeline:
             scheduler=manifest.scheduler,
             limits=manifest.limits,
             prepare=self._sessions.prepare,
+            done_with=self._sessions.done_with,
         )
 
     @classmethod
@@ -153,19 +163,22 @@ class Pipeline:
         model: str | os.PathLike[str],
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
+        memory: str = "auto",
     ) -> Pipeline:
         """Open a model: an embedded one's name, a bundle's path, or a hub id.
 
         ``device`` is a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a mapping from
         component to one; ``precision`` ("auto", "f32", "bf16", "f16") likewise. Components that a mapping leaves out
         run on the CPU, in "auto": what the device does best and the component stands.
+        ``memory`` "low" frees each large component as soon as a drawing is done with it; the next drawing then loads
+        it again.
 
         Raises:
             ModelError: there is no such model, or it is not a bundle.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: a device is not on this machine.
         """
-        return cls(catalog.find(model), device, precision)
+        return cls(catalog.find(model), device, precision, memory)
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -201,7 +214,7 @@ class Pipeline:
         Closing the generator stops the work after the step under way. Arguments are checked before it returns.
         ``call`` names another of :attr:`calls`, such as "reconstruct".
         """
-        return self._stream(call, self._resolve(call, args, kwargs))
+        return self._stream(call, self._resolve(call, self._by_name(call, args, kwargs)))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The family's other calls."""
@@ -213,16 +226,17 @@ class Pipeline:
         return self._finish(name, args, kwargs)
 
     def _finish(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        as_tuple = kwargs.pop("return_dict", True) is False
+        given = self._by_name(name, args, kwargs)
+        as_tuple = given.pop("return_dict", True) is False
         result: Result | None = None
-        for each in self._stream(name, self._resolve(name, args, kwargs)):
+        for each in self._stream(name, self._resolve(name, given)):
             if isinstance(each, Result):
                 result = each
         assert result is not None
         images = result.image_embeddings if result.images is None else result.images
         return (images,) if as_tuple else result
 
-    def _resolve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+    def _by_name(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if name not in self._family.calls:
             raise RequestError(f"call is {name!r}; {self._family.title} does {', '.join(self._family.calls)}")
         call = self.calls[name]
@@ -236,9 +250,13 @@ class Pipeline:
         given = dict(zip(call.positional, args, strict=False))
         if doubled := sorted(given.keys() & kwargs.keys()):
             raise RequestError(f"{', '.join(doubled)} was given twice, by position and by name")
+        return {**given, **kwargs}
+
+    def _resolve(self, name: str, given: Mapping[str, Any]) -> Request:
+        call = self.calls[name]
         what = f"{self._family.title} ({name})"
         limits = {**self.bundle.manifest.limits, **call.limits}
-        return resolve({**given, **kwargs}, call.takes, limits, what, self._beside(name))
+        return resolve(given, call.takes, limits, what, self._beside(name))
 
     def _beside(self, name: str) -> dict[str, dict[str, Any]]:
         """What is otherwise beside an argument, where this model's own defaults don't differ from the family's."""

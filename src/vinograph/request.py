@@ -26,7 +26,9 @@ Check = Callable[[str, Any, Limits], Any]
 OUTPUT_TYPES = ("pil", "np", "latent")
 VAES = ("full", "tiny")
 MAX_STEPS = 1000
+SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 _MAX_COUNT = 1000
+_MAX_TOKENS = 512
 _MAX_PIXELS = 1_000_000
 _LARGE = 1e30
 
@@ -81,6 +83,20 @@ def _layers(name: str, value: Any, _: Limits) -> int:
     return _whole(name, value, -_MAX_COUNT, _MAX_COUNT)  # how many there are, only the model knows
 
 
+def _switch(name: str, value: Any, _: Limits) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise RequestError(f"{name} is {value!r}; give {' or '.join(SWITCH)} (True or False in Python)")
+    return bool(value)
+
+
+def _tokens(name: str, value: Any, _: Limits) -> int:
+    return _whole(name, value, 1, _MAX_TOKENS)
+
+
+def _every(name: str, value: Any, _: Limits) -> int:
+    return _whole(name, value, 1, MAX_STEPS)
+
+
 def _pixels(name: str, value: Any, limits: Limits) -> int:
     return _whole(name, value, 0, limits["maximum_size"])
 
@@ -108,16 +124,15 @@ def _number(name: str, value: Any, wanted: str) -> float:
 
 def _size(name: str, value: Any, limits: Limits) -> int:
     step, low, high = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size"))
+    wanted = "whole numbers" if step == 1 else f"multiples of {step}"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise RequestError(f"{name} is {value!r}; give a multiple of {step} from {low} to {high}")
+        raise RequestError(f"{name} is {value!r}; this model draws {wanted} from {low} to {high}")
     if low <= value <= high and value % step == 0:
         return int(value)
     below = min(max(int(value) // step * step, low), high)
     above = min(max(below + step, low), high) if value > below else below
     nearest = f"{below}" if below == above else f"{below} and {above}"
-    raise RequestError(
-        f"{name} is {value}; this model draws multiples of {step} from {low} to {high}, the nearest: {nearest}"
-    )
+    raise RequestError(f"{name} is {value}; this model draws {wanted} from {low} to {high}, the nearest: {nearest}")
 
 
 def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
@@ -178,6 +193,13 @@ def _pooled(name: str, value: Any, _: Limits) -> Array:
     return _array(name, value, ("prompts", "width"))
 
 
+def _mask(name: str, value: Any, _: Limits) -> Array:
+    mask = _array(name, value, ("prompts", "tokens"))
+    if not np.all((mask == 0) | (mask == 1)):
+        raise RequestError(f"{name} has other values than 0 and 1; give 1 for a token and 0 for padding")
+    return mask
+
+
 def _generator(_name: str, value: Any, _: Limits) -> Any:
     noise_from_generator(value)
     return value
@@ -200,6 +222,12 @@ def _callback(name: str, value: Any, _: Limits) -> Any:
     return value
 
 
+def _plain_callback(name: str, value: Any, _: Limits) -> Any:
+    if not callable(value):
+        raise RequestError(f"{name} is a {type(value).__name__}; give a function of (step, time, latents)")
+    return value
+
+
 def _callback_inputs(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
     given = limits.get("callback_tensors", ("latents",))
     if not isinstance(value, (list, tuple)) or not value or any(each not in given for each in value):
@@ -213,16 +241,17 @@ def _argument(
     *,
     recorded: bool = True,
     each: bool = False,
-    needs: str | None = None,
+    needs: str | tuple[str, ...] = (),
     unless: str | None = None,
     metavar: str | None = None,
 ) -> Any:
     """A field: how its value is checked and what it means.
 
     ``recorded`` values go into a picture's metadata, those of ``each`` prompt one by one. A value is pointless
-    without the one that it ``needs``, and a default ``unless`` another argument is told. ``metavar`` stands for the
-    value in a command line's help.
+    without those that it ``needs`` (of the ones that the family takes), and a default ``unless`` another argument is
+    told. ``metavar`` stands for the value in a command line's help.
     """
+    needs = (needs,) if isinstance(needs, str) else needs
     told = {"check": check, "about": about, "recorded": recorded, "each": each}
     return field(default=None, metadata={**told, "needs": needs, "unless": unless, "metavar": metavar})
 
@@ -238,7 +267,9 @@ class Request:
     prompt_2: tuple[str, ...] | None = _argument(
         _prompts, "the prompt for the second text encoder; default: the same", each=True, needs="prompt"
     )
-    negative_prompt: tuple[str, ...] | None = _argument(_prompts, "what to keep away from, under guidance", each=True)
+    negative_prompt: tuple[str, ...] | None = _argument(
+        _prompts, "what to keep away from, under guidance", each=True, unless="negative_prompt_embeds"
+    )
     negative_prompt_2: tuple[str, ...] | None = _argument(
         _prompts, "the same for the second text encoder", each=True, needs="negative_prompt"
     )
@@ -278,6 +309,13 @@ class Request:
     negative_original_size: tuple[int, int] | None = _argument(_two_numbers, "what to guide away from: original_size")
     negative_crops_coords_top_left: tuple[int, int] | None = _argument(_two_numbers, "and crops_coords_top_left")
     negative_target_size: tuple[int, int] | None = _argument(_two_numbers, "and target_size")
+    use_resolution_binning: bool | None = _argument(
+        _switch, "whether to draw at the nearest size that the model was trained on, and resize that", metavar="on|off"
+    )
+    clean_caption: bool | None = _argument(
+        _switch, "whether to take addresses, markup and the like out of the prompt", metavar="on|off"
+    )
+    max_sequence_length: int | None = _argument(_tokens, "tokens of the prompt that are read")
     vae: str | None = _argument(_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny")
     prior_num_inference_steps: int | None = _argument(_steps, "denoising steps of the prior")
     prior_guidance_scale: float | None = _argument(_scale, "guidance scale of the prior")
@@ -290,10 +328,13 @@ class Request:
     latents: Array | None = _argument(_maps, "noise to start from", recorded=False)
     image_embeddings: Array | None = _argument(_list_of_maps, "what the prior draws", recorded=False)
     prompt_embeds: Array | None = _argument(
-        _text_states, "text embeddings", recorded=False, needs="pooled_prompt_embeds"
+        _text_states, "text embeddings", recorded=False, needs=("pooled_prompt_embeds", "prompt_attention_mask")
     )
     negative_prompt_embeds: Array | None = _argument(
-        _text_states, "the same for the negative prompt", recorded=False, needs="negative_pooled_prompt_embeds"
+        _text_states,
+        "the same for the negative prompt",
+        recorded=False,
+        needs=("negative_pooled_prompt_embeds", "negative_prompt_attention_mask"),
     )
     pooled_prompt_embeds: Array | None = _argument(
         _pooled, "one text embedding for each prompt", recorded=False, needs="prompt_embeds"
@@ -301,11 +342,20 @@ class Request:
     negative_pooled_prompt_embeds: Array | None = _argument(
         _pooled, "the same for the negative prompt", recorded=False, needs="negative_prompt_embeds"
     )
+    prompt_attention_mask: Array | None = _argument(
+        _mask, "1 for each token of the text embeddings, 0 for padding", recorded=False, needs="prompt_embeds"
+    )
+    negative_prompt_attention_mask: Array | None = _argument(
+        _mask, "the same for the negative prompt", recorded=False, needs="negative_prompt_embeds"
+    )
     output_type: str | None = _argument(_output_type, "pil, np or latent")
     callback_on_step_end: Any = _argument(_callback, "called after each step of the last stage", recorded=False)
     callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
     prior_callback_on_step_end: Any = _argument(_callback, "called after each step of the prior", recorded=False)
     prior_callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
+
+    callback: Any = _argument(_plain_callback, "called with the step, its time, and the latents", recorded=False)
+    callback_steps: int | None = _argument(_every, "call it in every so many steps", needs="callback")
 
     @property
     def prompt_count(self) -> int:
@@ -366,6 +416,7 @@ def resolve(
     told = {name: value for name, value in given.items() if value is not None}
     others = {name: value for argument in told for name, value in (beside or {}).get(argument, {}).items()}
     values = {**_applicable({**defaults, **others}, told), **told}
+    limits = size_limits(values, limits)
     checked = {
         name: FIELDS[name].metadata["check"](name, value, limits) for name, value in values.items() if value is not None
     }
@@ -376,12 +427,21 @@ def resolve(
     return _spread_texts(request)
 
 
+def size_limits(values: Mapping[str, Any], limits: Limits) -> Limits:
+    """The limits of a request with these ``values``: any number of pixels will do where the picture is resized.
+
+    The limit "any_size_with" names the argument that says so, if there is one.
+    """
+    resized = values.get(limits.get("any_size_with", ""), False)
+    return {**limits, "size_multiple": 1} if resized is True else limits
+
+
 def _applicable(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults that hold beside what was told: a picture brings its own size, and only it has a strength."""
 
     def holds(name: str) -> bool:
         needs, unless = FIELDS[name].metadata["needs"], FIELDS[name].metadata["unless"]
-        return unless not in told and (needs is None or needs in told)
+        return unless not in told and all(each in told for each in needs if each in defaults)
 
     return {name: value for name, value in defaults.items() if holds(name)}
 
@@ -407,9 +467,9 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
             f"generator has {len(request.generator)} generators for {request.image_count} pictures; give one for each"
         )
     for name, each in FIELDS.items():
-        needs = each.metadata["needs"]
-        if needs in takes and getattr(request, name) is not None and getattr(request, needs) is None:
-            raise RequestError(f"{name} needs {needs}: {FIELDS[needs].metadata['about']}")
+        for needs in each.metadata["needs"]:
+            if needs in takes and getattr(request, name) is not None and getattr(request, needs) is None:
+                raise RequestError(f"{name} needs {needs}: {FIELDS[needs].metadata['about']}")
     if request.image is not None and (request.height is None) != (request.width is None):
         raise RequestError("give both height and width, or neither: the picture then brings its own size")
 

@@ -28,6 +28,7 @@ from vinograph.errors import (
 Array = NDArray[np.float32]
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")
+MEMORY = ("auto", "low")
 _COMPILED_KEPT = 2
 _META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
 
@@ -91,6 +92,16 @@ def check_precision(precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise RequestError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
+
+
+def check_memory(memory: str) -> None:
+    """Check the name of a way to use memory.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    if memory not in MEMORY:
+        raise RequestError(f"memory is {memory!r}; give one of {', '.join(MEMORY)}")
 
 
 def cpu_count() -> int:
@@ -157,6 +168,11 @@ class Session:
 
         if tuple(sorted(shapes.items())) not in self._compiled:
             threading.Thread(target=work, name=f"compile {self.name}").start()
+
+    def free(self) -> None:
+        """Give back the memory of what is compiled; the next call compiles anew."""
+        with self._compiling:
+            self._compiled.clear()
 
     def _compile(self, shapes: dict[str, tuple[int, ...]]) -> ov.CompiledModel:
         key = tuple(sorted(shapes.items()))

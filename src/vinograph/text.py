@@ -40,18 +40,22 @@ class Tokenizer:
         self.max_length = max_length
         self.pad_id = pad_id
 
-    def __call__(self, prompts: Sequence[str]) -> Tokens:
-        """Tokenize ``prompts``; each is cut to ``max_length`` tokens, its end-of-text token kept."""
-        ids = np.full((len(prompts), self.max_length), self.pad_id, np.int64)
-        mask = np.zeros((len(prompts), self.max_length), np.int64)
+    def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> Tokens:
+        """Tokenize ``prompts``; each is cut to ``max_length`` tokens, its end-of-text token kept.
+
+        ``max_length`` is the tokenizer's own where it is None.
+        """
+        most = self.max_length if max_length is None else max_length
+        ids = np.full((len(prompts), most), self.pad_id, np.int64)
+        mask = np.zeros((len(prompts), most), np.int64)
         dropped = []
         for row, prompt in enumerate(prompts):
             encoding = self._tokenizer.encode(prompt)
             tokens = list(encoding.ids)
             cut = ""
-            if len(tokens) > self.max_length:
-                cut = prompt[encoding.offsets[self.max_length - 1][0] :].strip()
-                tokens = [*tokens[: self.max_length - 1], tokens[-1]]
+            if len(tokens) > most:
+                cut = prompt[encoding.offsets[most - 1][0] :].strip()
+                tokens = [*tokens[: most - 1], tokens[-1]]
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
             dropped.append(cut)

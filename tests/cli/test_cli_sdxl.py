@@ -161,7 +161,7 @@ class TestGenerate:
         done = vinograph("generate", "--help")
         assert "--vae full|tiny" in done.out
         assert "--mask FILE" in done.out
-        assert "SDXL: which VAE to use" in done.out
+        assert "SDXL, PixArt: which VAE to use" in done.out
 
 
 class TestWhatIsRefused:

@@ -8,9 +8,23 @@ from typing import Any
 import pytest
 import torch
 
-from tests.checkpoints import DEEP, SDXL_TINY, SDXL_TURBO, SHALLOW, SMALL, SdxlShape
-from tests.parity import sdxl_pairs
+from tests.checkpoints import (
+    DEEP,
+    PIXART,
+    PIXART_256,
+    PIXART_512,
+    PIXART_LCM,
+    PIXART_SIGMA,
+    SDXL_TINY,
+    SDXL_TURBO,
+    SHALLOW,
+    SMALL,
+    PixArtShape,
+    SdxlShape,
+)
+from tests.parity import pixart_pairs, sdxl_pairs
 from tests.parity.pairs import Pair, make_pair
+from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import SdxlPair
 
 # The seeds are of weights that magnify neither the latents nor the rounding.
@@ -25,6 +39,16 @@ SDXL: Mapping[str, tuple[SdxlShape, int]] = {
     "base": (SDXL_TINY, 0),
     "turbo": (SDXL_TURBO, 1),
     "consistency": (replace(SDXL_TINY, guidance_width=12, prediction_type="v_prediction"), 0),
+}
+
+
+# As the models of 1024, its consistency model, those of 512 and 256, and Sigma. Their native sizes are those.
+PIXARTS: Mapping[str, tuple[PixArtShape, int]] = {
+    "1024": (PIXART, 0),
+    "consistency": (PIXART_LCM, 0),
+    "512": (PIXART_512, 0),
+    "256": (PIXART_256, 0),
+    "sigma": (PIXART_SIGMA, 0),
 }
 
 
@@ -47,6 +71,18 @@ def open_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SdxlP
     @cache
     def open_one(name: str) -> SdxlPair:
         return sdxl_pairs.make_pair(tmp_path_factory.mktemp(name), *SDXL[name])
+
+    return open_one
+
+
+@pytest.fixture(scope="session")
+def open_pixart(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PixArtPair]:
+    """A small PixArt by its name in :data:`PIXARTS`, drawn by both. It has both VAEs."""
+    torch.set_num_threads(1)
+
+    @cache
+    def open_one(name: str) -> PixArtPair:
+        return pixart_pairs.make_pair(tmp_path_factory.mktemp(name), *PIXARTS[name])
 
     return open_one
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph.cli import options, output, progress
-from vinograph.cli.options import AS_JSON, DEVICE, MODEL, PRECISION, SEED, SIZE, DrawingCommand, Option
+from vinograph.cli.options import AS_JSON, DEVICE, MEMORY, MODEL, PRECISION, SEED, SIZE, DrawingCommand, Option
 from vinograph.errors import RequestError
 from vinograph.families import Step
 from vinograph.images import WRITABLE, check_output, save
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline, Result
 
 _OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
-_NOT_ARGUMENTS = ("prompt", "picture", "model", "output", "device", "precision", "no_metadata", AS_JSON.name)
+_NOT_ARGUMENTS = ("prompt", "picture", "model", "output", "device", "precision", "memory", "no_metadata", AS_JSON.name)
 
 
 def generate(told: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ def _open(told: Mapping[str, Any]) -> Pipeline:
     from vinograph.pipeline import Pipeline  # and with it OpenVINO, which --help has no use for
 
     device, precision = options.per_component(told["device"]), options.per_component(told["precision"])
-    return Pipeline.from_pretrained(told["model"], device=device, precision=precision)
+    return Pipeline.from_pretrained(told["model"], device=device, precision=precision, memory=told["memory"])
 
 
 def _optional(told: Mapping[str, Any]) -> dict[str, str | None]:
@@ -129,6 +129,7 @@ GENERATE = DrawingCommand(
         Option("strength", "X", "how far to leave that picture behind, above 0 and up to 1"),
         DEVICE,
         PRECISION,
+        MEMORY,
         Option("no_metadata", None, "leave request, seed, model and versions out of the PNG"),
     ],
     generate,
@@ -144,6 +145,7 @@ RECONSTRUCT = DrawingCommand(
         SEED,
         DEVICE,
         PRECISION,
+        MEMORY,
     ],
     reconstruct,
 )

@@ -17,7 +17,7 @@ import typer
 
 from vinograph import families
 from vinograph.errors import RequestError
-from vinograph.request import FIELDS, Request
+from vinograph.request import FIELDS, SWITCH, Request, size_limits
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
@@ -66,6 +66,7 @@ DEVICE = Option(
     "device", "D", "an OpenVINO device, such as CPU or GPU, or one per component: prior=GPU,vqgan=CPU", "CPU"
 )
 PRECISION = Option("precision", "P", "auto, f32, bf16 or f16, or one per component: prior=bf16,decoder=f32", "auto")
+MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is done with", "auto")
 AS_JSON = Option("json", None, "print one JSON object on standard output, and nothing else there")
 AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.about)]
 
@@ -148,18 +149,18 @@ def arguments(pipe: Pipeline, call: str, told: Mapping[str, str | None]) -> dict
     Raises:
         RequestError: naming the option, what was given, and what would do; or the options that the family takes.
     """
-    takes, limits = pipe.calls[call].takes, pipe.bundle.manifest.limits
+    takes, limits = pipe.calls[call].takes, {**pipe.bundle.manifest.limits, **pipe.calls[call].limits}
     known = {name: argument for name, argument in {**_SHARED, **pipe.options}.items() if argument in takes}
     result: dict[str, Any] = {}
     for name, text in told.items():
         if text is None:
             continue
-        if name == "size" and "width" in takes:
-            result |= _size(text, limits)
-        elif name in known:
+        if name in known:
             result[known[name]] = _checked(name, known[name], text, limits)
-        else:
+        elif name != "size" or "width" not in takes:
             raise RequestError(_not_taken(pipe, name, [*(["size"] if "width" in takes else []), *known]))
+    if (text := told.get("size")) is not None:
+        result |= _size(text, size_limits({**takes, **result}, limits))
     _check_needs(known, result)
     return result
 
@@ -168,10 +169,10 @@ def _check_needs(known: Mapping[str, str], given: Mapping[str, Any]) -> None:
     """Refuse an option without the one that it is pointless without. ``known`` has the argument of each option."""
     options = {argument: name for name, argument in known.items()}
     for argument in given.keys() & options.keys():
-        needs = FIELDS[argument].metadata["needs"]
-        if needs in options and needs not in given:
-            about = FIELDS[needs].metadata["about"]
-            raise RequestError(f"{flag(options[argument])} needs {flag(options[needs])}: {about}")
+        for needs in FIELDS[argument].metadata["needs"]:
+            if needs in options and needs not in given:
+                about = FIELDS[needs].metadata["about"]
+                raise RequestError(f"{flag(options[argument])} needs {flag(options[needs])}: {about}")
 
 
 def _not_taken(pipe: Pipeline, name: str, known: Sequence[str]) -> str:
@@ -199,6 +200,8 @@ def _checked(name: str, argument: str, text: str, limits: Mapping[str, Any]) -> 
     if kind in (int, float):
         with contextlib.suppress(ValueError):  # the check below says what would do
             value = kind(text)
+    if kind is bool:
+        value = SWITCH.get(text, text)
     return FIELDS[argument].metadata["check"](flag(name), value, limits)
 
 

@@ -25,7 +25,11 @@ from vinograph.errors import ModelError, RequestError, ResourceError
 Progress = Callable[[str, int, int], None]
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
-    {"wuerstchen": "vinograph.convert.wuerstchen", "sdxl": "vinograph.convert.sdxl"}
+    {
+        "wuerstchen": "vinograph.convert.wuerstchen",
+        "sdxl": "vinograph.convert.sdxl",
+        "pixart": "vinograph.convert.pixart",
+    }
 )
 WEIGHTS = ("f16", "f32")
 
@@ -63,7 +67,8 @@ def convert(
         source: a directory in diffusers' layout, or a repository's id on the Hugging Face hub.
         target: the bundle's directory.
         prior: Würstchen: the prior's checkpoint, in place of the one that the source has or names.
-        tiny_vae: SDXL: the checkpoint of a tiny VAE, such as madebyollin/taesdxl, to hold beside the model's own.
+        tiny_vae: SDXL and PixArt: the checkpoint of a tiny VAE, such as madebyollin/taesdxl, or madebyollin/taesd for
+            PixArt, to hold beside the model's own.
         image_encoder: Würstchen: the file with the image encoder's published weights.
         weights: how weights are stored.
         revision: branch, tag or commit of the source on the hub.
@@ -169,5 +174,6 @@ def _explained(target: Path) -> Iterator[None]:
 
 _NO_MEMORY = (
     "not enough memory for the conversion: it holds the largest component, for Würstchen in f32 and half as much again "
-    "(6.3 GB for the published decoder), for SDXL as it is stored (6 GB for the published UNet)"
+    "(6.3 GB for the published decoder), for SDXL as it is stored (6 GB for the published UNet), for PixArt no more "
+    "than its transformer as it is stored (1.3 GB)"
 )

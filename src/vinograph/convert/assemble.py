@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vinograph import __version__
 from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Tensor
-from vinograph.convert.tokenizer import write_tokenizer
+from vinograph.convert.tokenizer import CLIP, Kind, write_tokenizer
 from vinograph.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class TokenizerPlan:
-    """The folder of a tokenizer's files, and the most tokens that its text encoder takes."""
+    """The folder of a tokenizer's files, the most tokens that its text encoder takes, and what kind it is."""
 
     folder: Path
     text_length: int
+    kind: Kind = CLIP
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def assemble(plan: Plan, job: Job) -> Bundle:
     with BundleWriter(job.target, _fingerprint(plan, job), job.overwrite) as writer:
         _check_space(plan, job, writer)
         tokenizers = {
-            name: write_tokenizer(each.folder, writer.partial / f"{name}.json", each.text_length)
+            name: write_tokenizer(each.folder, writer.partial / f"{name}.json", each.text_length, each.kind)
             for name, each in plan.tokenizers.items()
         }
         components = _write_components(plan, job, writer)

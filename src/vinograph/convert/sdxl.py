@@ -86,7 +86,7 @@ def _manifest(
 ) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin, settings = job.checkpoint, Settings.of(job.checkpoint)
-    factor = models.config.scale_factor
+    factor = models.config.autoencoders.scale_factor
     native = models.config.unet.sample_size * factor
     limits = {
         "size_multiple": factor * models.grid_multiple,
@@ -117,15 +117,9 @@ def _manifest(
 
 
 def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
-    """The numbers that the family calculates with. Those of an autoencoder that isn't there change nothing."""
-    vae, tiny = config.vae, config.tiny_vae
+    """The numbers that the family calculates with."""
     return {
-        "latent_channels": 4,
-        "vae_scale_factor": config.scale_factor,
-        "vae_scaling_factor": vae.scaling_factor if vae is not None else 1.0,
-        "vae_latents_mean": list(vae.latents_mean or ()) if vae is not None else [],
-        "vae_latents_std": list(vae.latents_std or ()) if vae is not None else [],
-        "tiny_vae_scaling_factor": tiny.scaling_factor if tiny is not None else 1.0,
+        **config.autoencoders.numbers(),
         "text_widths": list(config.text_widths),
         "pooled_width": config.unet.pooled_width,
         "force_zeros_for_empty_prompt": int(bool(index.get("force_zeros_for_empty_prompt", True))),

@@ -20,21 +20,21 @@ from openvino import opset13 as opset
 from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
 from vinograph.convert.autoencoder import AutoencoderConfig
+from vinograph.convert.autoencoders import (
+    AutoencoderConfigs,
+    Ports,
+    decoder_ports,
+    encoder_ports,
+    tiny_autoencoder,
+    tiny_encoder_ports,
+    tiny_weights,
+)
 from vinograph.convert.checkpoint import Place
 from vinograph.convert.clip import ClipConfig
 from vinograph.convert.export import ExportedGraph, is_as_declared
 from vinograph.convert.sdxl_config import SdxlConfig
 from vinograph.convert.sdxl_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
-from vinograph.convert.sdxl_models import (
-    Ports,
-    decoder_ports,
-    encoder_ports,
-    text_ports,
-    tiny_autoencoder,
-    tiny_encoder_ports,
-    tiny_weights,
-    unet_ports,
-)
+from vinograph.convert.sdxl_models import text_ports, unet_ports
 from vinograph.convert.skeleton import Skeleton, check_sizes
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from vinograph.convert.unet_config import UNetConfig
@@ -51,8 +51,8 @@ _TYPES = {"f32": ov.Type.f32, "i64": ov.Type.i64}
 class ExportedModels:
     """An export's networks, fit to be made a bundle.
 
-    ``tiny_vae`` is one that was named beside it, no IR, and converted as always. Without it, ``config.tiny_vae`` is the
-    export's own, where the export has no full one.
+    ``tiny_vae`` is one that was named beside it, no IR, and converted as always. Without it, the configuration's is
+    the export's own, where the export has no full one.
     """
 
     places: Mapping[str, Place]
@@ -70,12 +70,15 @@ class ExportedModels:
         tiny = tiny_autoencoder(places["tiny_vae"]) if "tiny_vae" in places else None
         own = _autoencoder(places)
         own_tiny = own if isinstance(own, TinyAutoencoderConfig) else None
+        autoencoders = AutoencoderConfigs(
+            vae=own if isinstance(own, AutoencoderConfig) else None,
+            tiny_vae=tiny.module.config if tiny is not None else own_tiny,
+        )
         config = SdxlConfig(
             text_encoder=_config(places["text_encoder"], ClipConfig.from_mapping),
             text_encoder_2=_config(places["text_encoder_2"], ClipConfig.from_mapping),
             unet=_config(places["unet"], UNetConfig.from_mapping),
-            vae=own if isinstance(own, AutoencoderConfig) else None,
-            tiny_vae=tiny.module.config if tiny is not None else own_tiny,
+            autoencoders=autoencoders,
         )
         config.check_together()
         models = cls(places, config, tiny)
@@ -92,7 +95,7 @@ class ExportedModels:
 
     def weights(self, halve: bool) -> tuple[Weights, ...]:
         """What conversion goes through, in order; the tiny VAE's matrices in half precision where ``halve`` says so."""
-        config = self.config
+        config, autoencoders = self.config, self.config.autoencoders
         layers = config.text_encoder.num_hidden_layers, config.text_encoder_2.num_hidden_layers
         parts: dict[str, tuple[Ports, Outputs]] = {
             "text_encoder": (text_ports(config.text_encoder, False), partial(_text_outputs, layers[0], ())),
@@ -102,12 +105,12 @@ class ExportedModels:
             ),
             "unet": (unet_ports(config.unet), partial(_outputs, ("out_sample",))),
         }
-        if config.vae is not None:
-            parts["vae_decoder"] = decoder_ports(config.vae), partial(_outputs, ("sample",))
-            parts["vae_encoder"] = encoder_ports(config.vae), partial(_outputs, ("latent_parameters",))
-        elif self.tiny_vae is None and config.tiny_vae is not None:
-            parts["tiny_vae_decoder"] = decoder_ports(config.tiny_vae), _only_output
-            parts["tiny_vae_encoder"] = tiny_encoder_ports(config.tiny_vae), _only_output
+        if autoencoders.vae is not None:
+            parts["vae_decoder"] = decoder_ports(autoencoders.vae), partial(_outputs, ("sample",))
+            parts["vae_encoder"] = encoder_ports(autoencoders.vae), partial(_outputs, ("latent_parameters",))
+        elif self.tiny_vae is None and autoencoders.tiny_vae is not None:
+            parts["tiny_vae_decoder"] = decoder_ports(autoencoders.tiny_vae), _only_output
+            parts["tiny_vae_encoder"] = tiny_encoder_ports(autoencoders.tiny_vae), _only_output
         found = []
         for name, declared in parts.items():
             folder = self.places[name.removeprefix("tiny_")].directory

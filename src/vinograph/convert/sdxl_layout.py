@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes, locate
+from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes
+from vinograph.convert.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.errors import ModelError
 from vinograph.schedulers import SAMPLERS
 
@@ -15,7 +16,6 @@ PIPELINES = (*_PIPELINES, *(f"OV{name}" for name in _PIPELINES))
 
 EXPORTED_FILE, EXPORTED_WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "scheduler")
-_TINY_CLASS = ("diffusers", "AutoencoderTiny")
 # optimum-intel's own names, where a pipeline of it was saved: the older and the newer library.
 _OPTIMUM = ("optimum", "optimum.intel.openvino.modeling_diffusion")
 _TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
@@ -36,10 +36,10 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
         "tokenizer": _TOKENIZER,
         "tokenizer_2": _TOKENIZER,
         "unet": {("diffusers", "UNet2DConditionModel"), *_exported_as("OVModelUnet")},
-        "vae": {("diffusers", "AutoencoderKL"), _TINY_CLASS, *_exported_as("OVModelVae")},
+        **VAE_CLASSES,
+        "vae": VAE_CLASSES["vae"] | _exported_as("OVModelVae"),
         "vae_decoder": _exported_as("OVModelVaeDecoder"),
         "vae_encoder": _exported_as("OVModelVaeEncoder"),
-        "tiny_vae": {_TINY_CLASS},
         "scheduler": {("diffusers", name) for name in SAMPLERS},
         # For an IP-Adapter, which a checkpoint may have or not: drawing from text alone is the same, and they stay out.
         "image_encoder": {("transformers", "CLIPVisionModelWithProjection")},
@@ -70,18 +70,14 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
     for part in _PARTS:
         if index.get(part) in (None, [None, None], []):
             raise ModelError(f"{checkpoint.id}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
-    places = {part: Place(checkpoint, part) for part in _PARTS}
-    if tuple(index["vae"]) == _TINY_CLASS:
-        places["tiny_vae"] = places.pop("vae")
-    elif checkpoint.has_folder("tiny_vae"):
-        places["tiny_vae"] = Place(checkpoint, "tiny_vae")
+    places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
     if is_exported(places):
         if "vae" not in places:
             raise ModelError(f"{checkpoint.id} is an export with a tiny VAE; Vinograph converts those with a full one")
         del places["vae"]
         places |= {half: Place(checkpoint, half) for half in ("vae_decoder", "vae_encoder")}
     if tiny_vae is not None:
-        places["tiny_vae"] = _tiny(tiny_vae)
+        places["tiny_vae"] = named_tiny_vae(tiny_vae)
     return places
 
 
@@ -92,14 +88,3 @@ def is_exported(places: Mapping[str, Place]) -> bool:
     """
     listing = places["unet"].listing()
     return EXPORTED_FILE in listing and not any(name.endswith(".safetensors") for name in listing)
-
-
-def _tiny(source: str) -> Place:
-    """The tiny VAE that ``--tiny-vae`` names: at the top of its checkpoint."""
-    checkpoint = locate(source)
-    if "config.json" not in checkpoint.listing:
-        raise ModelError(
-            f"the tiny VAE {source} has no config.json: give a directory with an AutoencoderTiny's config.json and "
-            "weights, or a repository such as madebyollin/taesdxl"
-        )
-    return Place(checkpoint, "")

@@ -20,8 +20,8 @@ Model = TypeVar("Model", bound=nn.Module)
 # More of these than any published model has by far; building them would take for ever.
 _MOST_BLOCKS = 512
 _COUNTS = (
-    *("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "blocks", "layers", "layers_per_block"),
-    *("transformer_layers_per_block", "reverse_transformer_layers_per_block"),
+    *("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "num_layers", "blocks", "layers"),
+    *("layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"),
     *("num_encoder_blocks", "num_decoder_blocks", "upsampling_scaling_factor"),
 )
 _WIDEST = 1_000_000

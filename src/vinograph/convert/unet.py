@@ -7,7 +7,6 @@ have the names of diffusers' `UNet2DConditionModel`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vinograph.convert.attention import Attention
+from vinograph.convert.embeddings import TimeEmbedding, sinusoids
 from vinograph.convert.layers import Conv2d, GroupNorm, Linear
 from vinograph.convert.network_config import broadcast
 from vinograph.convert.residual import Downsample, ResidualBlock, Upsample
 from vinograph.convert.unet_config import DOWN_TEXT, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
 
-_MAX_PERIOD = 10_000
 _TRANSFORMER_NORM_EPS = 1e-6
 
 
@@ -115,31 +115,8 @@ class UNet(nn.Module):
         return out
 
     def _sinusoids(self, values: Tensor, width: int) -> Tensor:
-        """Sines and cosines of ``values`` [n] at width // 2 frequencies (arXiv 1706.03762, section 3.5)."""
-        half = width // 2
-        decay = -math.log(_MAX_PERIOD) * torch.arange(half, dtype=torch.float32) / (half - self.config.freq_shift)
-        angles = values[:, None] * decay.exp()[None, :]
-        waves = [angles.cos(), angles.sin()] if self.config.flip_sin_to_cos else [angles.sin(), angles.cos()]
-        both = torch.cat(waves, dim=-1)
-        return F.pad(both, (0, 1)) if width % 2 else both
-
-
-class TimeEmbedding(nn.Module):
-    """Two linear layers with SiLU between; ``condition_width`` is that of what may be added in front."""
-
-    def __init__(self, c_in: int, width: int, condition_width: int | None = None) -> None:
-        super().__init__()
-        self.linear_1 = Linear(c_in, width)
-        if condition_width is not None:
-            self.cond_proj = Linear(condition_width, c_in, bias=False)
-        self.linear_2 = Linear(width, width)
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x [b, c_in], condition [b, condition_width] -> [b, width]."""
-        if condition is not None:
-            x = x + self.cond_proj(condition)
-        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
-        return out
+        config = self.config
+        return sinusoids(values, width, config.freq_shift, config.flip_sin_to_cos)
 
 
 @dataclass(frozen=True)
@@ -266,27 +243,6 @@ class TransformerBlock(nn.Module):
         x = x + self.attn1(normed, normed)
         x = x + self.attn2(self.norm2(x), text)
         out: Tensor = x + self.ff(self.norm3(x))
-        return out
-
-
-class Attention(nn.Module):
-    """Attention of x [b, m, width] to ``other`` [b, n, other_width] (arXiv 1706.03762, section 3.2)."""
-
-    def __init__(self, width: int, heads: int, other_width: int) -> None:
-        super().__init__()
-        self.split = (heads, width // heads)
-        self.to_q = Linear(width, width, bias=False)
-        self.to_k, self.to_v = (Linear(other_width, width, bias=False) for _ in range(2))
-        self.to_out = nn.ModuleList([Linear(width, width)])
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], *self.split).transpose(1, 2)
-
-    def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        """See the class; gives [b, m, width]."""
-        queries, keys, values = (self._split(each) for each in (self.to_q(x), self.to_k(other), self.to_v(other)))
-        attended = F.scaled_dot_product_attention(queries, keys, values)
-        out: Tensor = self.to_out[0](attended.transpose(1, 2).flatten(2))
         return out
 
 

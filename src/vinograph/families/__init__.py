@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ Session = Callable[[Mapping[str, NDArray[Any]]], dict[str, Array]]
 FAMILIES: Mapping[str, str] = {
     "wuerstchen": "vinograph.families.wuerstchen",
     "sdxl": "vinograph.families.sdxl",
+    "pixart": "vinograph.families.pixart",
 }
 
 
@@ -35,11 +37,38 @@ def _nothing(_name: str, _shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Prepare nothing: what isn't prepared is compiled when it is called."""
 
 
+def _keep(_name: str) -> None:
+    """Free nothing: there is memory enough."""
+
+
+class Remembered:
+    """The arrays that were computed last, by what they were computed from."""
+
+    def __init__(self, most: int = 32) -> None:
+        self._most = most
+        self._kept: OrderedDict[Hashable, Array] = OrderedDict()
+
+    def get(self, key: Hashable) -> Array | None:
+        """What was computed from ``key``, if it is still here."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, value: Array) -> Array:
+        """Keep ``value``, in place of the one that was not asked for longest, and return it."""
+        self._kept[key] = value
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return value
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a family works with: the opened components of one bundle.
 
     ``prepare(name, shapes)`` says what a component will soon be given, so that it is compiled beside the work at hand.
+    A family calls ``done_with`` with the name of a component that this drawing needs no more: where memory is short,
+    it is freed until it is wanted again. What is ``remembered`` lasts as long as the pipeline.
     """
 
     sessions: Mapping[str, Session]
@@ -48,6 +77,8 @@ class Parts:
     scheduler: Mapping[str, Any]
     limits: Mapping[str, Any]
     prepare: Callable[[str, Mapping[str, tuple[int, ...]]], None] = _nothing
+    done_with: Callable[[str], None] = _keep
+    remembered: Remembered = field(default_factory=Remembered)
 
 
 @dataclass(frozen=True)
@@ -98,7 +129,8 @@ class Call:
     ``positional`` names the arguments that may be given by position. ``components`` are those without which the
     call can't be made, and ``remedy`` says how a model gets them. ``beside`` holds, for an argument, the defaults
     that are others where it is given. ``limits`` is what else the arguments' checks go by: ``callback_tensors`` that a
-    callback may ask for, ``times`` (what custom ones are), ``named_times``, and ``output_types`` where not all are.
+    callback may ask for, ``times`` (what custom ones are), ``named_times``, ``output_types`` where not all are, and
+    ``any_size_with``, an argument under which any number of pixels will do.
     """
 
     about: str

@@ -36,17 +36,19 @@ class Autoencoder:
         """Whether encoding takes noise."""
         return self.name == "full"
 
-    def decode(self, latents: Array) -> Array:
+    def decode(self, latents: Array, fit: Callable[[Array], Array] | None = None) -> Array:
         """Pictures [n, height, width, 3] in [0, 1] of ``latents`` [n, channels, h, w].
 
-        One at a time, to bound memory.
+        One at a time, to bound memory. ``fit`` brings [1, 3, height, width] to another size before values beyond
+        black and white are cut off.
         """
         if self.mean is None or self.deviation is None:
             plain = latents / self.scale
         else:
             plain = latents * self.deviation / self.scale + self.mean
         decoded = [self.decoder({"latent_sample": each[None]})["sample"] for each in plain]
-        pictures: Array = np.clip(np.concatenate(decoded) * 0.5 + 0.5, 0, 1).transpose(0, 2, 3, 1)
+        fitted = decoded if fit is None else [fit(each) for each in decoded]
+        pictures: Array = np.clip(np.concatenate(fitted) * 0.5 + 0.5, 0, 1).transpose(0, 2, 3, 1)
         return pictures
 
     def encode(self, picture: Array, draw: Draw | None = None) -> Array:

@@ -19,21 +19,27 @@ from vinograph.request import Request
 
 @dataclass(frozen=True)
 class Original:
-    """What a request starts from, at the ``size`` (height, width) to draw.
+    """What a request starts from, at the ``size`` (height, width) to draw, which may be another than is ``wanted``.
 
     ``picture`` [1, 3, height, width] in [0, 1], or, where the request's image is that already, ``latents``. ``mask``
     [1, 1, h, w] is 1 where to draw anew. ``paste`` puts what was drawn into the whole picture that it is a part of.
     """
 
-    size: tuple[int, int]
+    size: Size
+    wanted: Size
     picture: Array | None = None
     latents: Array | None = None
     mask: Array | None = None
     paste: Callable[[Array], Array] | None = None
 
 
-def original_of(parts: Parts, request: Request, out: Drawing) -> Original | None:
-    """The request's image and mask, if it has them, upright and at a size that the model draws."""
+def original_of(
+    parts: Parts, request: Request, out: Drawing, drawn: Callable[[Size], Size] | None = None
+) -> Original | None:
+    """The request's image and mask, if it has them, upright and at a size that the model draws.
+
+    ``drawn`` says for a height and width at which ones a picture of that size is drawn; None: at those themselves.
+    """
     if request.image is None:
         return None
     if isinstance(request.image, np.ndarray) and request.image.ndim == 4:
@@ -42,8 +48,11 @@ def original_of(parts: Parts, request: Request, out: Drawing) -> Original | None
     if request.padding_mask_crop is not None:
         return _cropped(parts, request, picture)
     width, height = _asked(request) or whole_size(picture.size, parts.limits)
-    fitted = to_array(fit(picture, (width, height), out))
-    return Original((height, width), picture=fitted, mask=_mask(parts, request, picture.size, (width, height), out))
+    wanted = height, width
+    size = wanted if drawn is None else drawn(wanted)
+    across = (size[1], size[0])
+    fitted = to_array(fit(picture, across, out))
+    return Original(size, wanted, picture=fitted, mask=_mask(parts, request, picture.size, across, out))
 
 
 def _latents(parts: Parts, request: Request, out: Drawing) -> Original:
@@ -65,7 +74,7 @@ def _latents(parts: Parts, request: Request, out: Drawing) -> Original:
             f"image is latents of {size[1]}x{size[0]} pixels; this model draws multiples of {step} from {low} to {high}"
         )
     across = (size[1], size[0])
-    return Original(size, latents=latents, mask=_mask(parts, request, across, across, out))
+    return Original(size, size, latents=latents, mask=_mask(parts, request, across, across, out))
 
 
 def _mask(parts: Parts, request: Request, own: Size, drawn: Size, out: Drawing) -> Array | None:
@@ -92,7 +101,9 @@ def _cropped(parts: Parts, request: Request, picture: Image.Image) -> Original:
     box = crop_box(mask, (width, height), request.padding_mask_crop or 0)
     part = to_array(filled(picture.crop(box), width, height))
     drawn = to_mask(filled(mask.crop(box), width, height))[:, :, ::factor, ::factor]
-    return Original((height, width), picture=part, mask=drawn, paste=partial(pasted, picture, mask, box))
+    return Original(
+        (height, width), (height, width), picture=part, mask=drawn, paste=partial(pasted, picture, mask, box)
+    )
 
 
 def picture_of(parts: Parts, request: Request, out: Drawing) -> Array:

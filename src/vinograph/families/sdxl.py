@@ -7,26 +7,22 @@ which order, is as in diffusers' StableDiffusionXLPipeline and its siblings for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from vinograph.errors import RequestError
 from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
-from vinograph.families.autoencoder import Autoencoder, Draw, autoencoder
-from vinograph.families.originals import Original, original_of, picture_of
+from vinograph.families.autoencoder import Autoencoder, autoencoder
+from vinograph.families.latents import SOURCE, drawn_for_the_vae, encode_alone, plan_of, preview, reconstruct
+from vinograph.families.originals import Original, original_of
 from vinograph.families.sdxl_text import TENSORS, Told, told_to_the_unet
-from vinograph.families.shared import called_back, first_picture, note_ignored, shrunk, starting_noise, steps_left
-from vinograph.images import psnr
-from vinograph.noise import Noise, PerImageNoise
+from vinograph.families.shared import called_back, first_picture, note_ignored, starting_noise, steps_left
+from vinograph.noise import Noise
 from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, State, sampler
-
-_PREVIEW_GRID = 32  # latents of a full VAE's preview, at most, in each direction
 
 Blend = Callable[[Array, int], Array]
 
@@ -48,10 +44,7 @@ class _Run:
     def of(cls, parts: Parts, request: Request, out: Drawing) -> _Run:
         """The run that ``request`` asks for; whatever can't be done is refused here, before any work."""
         chosen = sampler(parts.scheduler)
-        eta = request.eta or 0.0
-        if eta and not chosen.takes_eta:
-            out.warnings.append(f"eta was ignored: {type(chosen).__name__} doesn't take it")
-        plan = chosen.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
+        plan = plan_of(chosen, request, out)
         begin, end = _span(chosen, plan, request, out)
         return cls(parts, request, chosen, plan, begin, end, request.noise(), autoencoder(parts, request.vae))
 
@@ -116,7 +109,7 @@ def _denoise(run: _Run, latents: Array, told: Told, blend: Blend | None, out: Dr
                 {name: there[name] for name in names},
             )
             latents, told = returned.pop("latents", latents), told.changed(returned)
-        yield Step("unet", index - run.begin + 1, total, partial(_preview, run, before))
+        yield Step("unet", index - run.begin + 1, total, partial(preview, run.parts, run.vae, before))
     return latents
 
 
@@ -144,13 +137,6 @@ def _rescaled(guided: Array, with_text: Array, share: float) -> Array:
     return np.asarray(np.float32(share) * plain + np.float32(1 - share) * guided, np.float32)
 
 
-def _preview(run: _Run, clean: Array) -> Image.Image:
-    """The first of ``clean``: by the tiny VAE where there is one, else small."""
-    if "tiny_vae_decoder" in run.parts.sessions:
-        return first_picture(autoencoder(run.parts, "tiny").decode(clean[:1]))
-    return first_picture(run.vae.decode(shrunk(clean, _PREVIEW_GRID)))
-
-
 def _begin(run: _Run, original: Original) -> tuple[Array, Blend | None]:
     """The latents to start from, and what puts back, after each step, what a mask keeps.
 
@@ -175,7 +161,7 @@ def _begin(run: _Run, original: Original) -> tuple[Array, Blend | None]:
     else:
         latents = run.sampler.add_noise(run.plan, run.begin, clean, noise)
     if original.picture is not None and run.vae.draws:
-        _drawn_for_the_vae(run, inpainting=True)((1, *shape[1:]))
+        drawn_for_the_vae(run.request, run.noise, from_the_first=True)((1, *shape[1:]))
     return latents, partial(_put_back, run, clean, noise, original.mask)
 
 
@@ -189,20 +175,8 @@ def _encoded(run: _Run, original: Original) -> Array:
     if original.picture is None:
         assert original.latents is not None
         return original.latents
-    return run.vae.encode(original.picture, _drawn_for_the_vae(run, inpainting=original.mask is not None))
-
-
-def _drawn_for_the_vae(run: _Run, *, inpainting: bool) -> Draw:
-    """Noise for the VAE's distribution: one draw for all pictures, or one for each from its own source.
-
-    Of a list of generators, diffusers' inpainting takes the first alone. Pictures drawn by ``seed`` don't depend on
-    each other.
-    """
-    request, noise = run.request, run.noise
-    each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not inpainting)
-    if not each:
-        return noise.first.normal
-    return lambda shape: noise.normal((request.image_count, *shape[1:]))
+    draw = drawn_for_the_vae(run.request, run.noise, from_the_first=original.mask is not None)
+    return run.vae.encode(original.picture, draw)
 
 
 def _prepare(run: _Run, size: tuple[int, int]) -> None:
@@ -237,6 +211,8 @@ def _generate(parts: Parts, request: Request) -> Steps:
     _prepare(run, size)
     with out.timed("text"):
         told = told_to_the_unet(parts, request, size, run.guided, out)
+    for each in ("text_encoder", "text_encoder_2"):
+        parts.done_with(each)
     yield Step("text", 1, 1)
     blend = None
     if original is None:
@@ -247,6 +223,7 @@ def _generate(parts: Parts, request: Request) -> Steps:
             latents, blend = _begin(run, original)
         yield Step("vae encoder", 1, 1)
     latents = yield from _denoise(run, latents, told, blend, out)
+    parts.done_with("unet")
     if request.output_type == "latent":
         out.latents = latents
         return out
@@ -258,33 +235,6 @@ def _generate(parts: Parts, request: Request) -> Steps:
     return out
 
 
-def _encode_alone(parts: Parts, request: Request) -> Steps:
-    """A picture to its latents: the mean of what the VAE makes of it."""
-    out = Drawing()
-    original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
-    with out.timed("vae encoder"):
-        out.latents = vae.encode(original)
-    yield Step("vae encoder", 1, 1)
-    return out
-
-
-def _reconstruct(parts: Parts, request: Request) -> Steps:
-    """A picture to its latents and back."""
-    out = Drawing()
-    original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
-    with out.timed("vae encoder"):
-        latents = vae.encode(original)
-    yield Step("vae encoder", 1, 1)
-    with out.timed("vae"):
-        out.images = vae.decode(latents)
-    out.report["psnr"] = psnr(out.images, original.transpose(0, 2, 3, 1))
-    out.report["spatial_compression"] = original.shape[2] / latents.shape[2]
-    out.report["values_compression"] = original.size / latents.size
-    yield Step("vae", 1, 1, partial(first_picture, out.images))
-    return out
-
-
-_SOURCE: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
 _TIMES = "a falling list of numbers"
 _EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 _SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
@@ -329,15 +279,15 @@ FAMILY = Family(
         ),
         "encode": Call(
             about="a picture to its latents",
-            takes=_SOURCE,
+            takes=SOURCE,
             positional=("image",),
-            run=_encode_alone,
+            run=encode_alone,
         ),
         "reconstruct": Call(
             about="a picture to its latents and back",
-            takes={**_SOURCE, "output_type": "pil"},
+            takes={**SOURCE, "output_type": "pil"},
             positional=("image",),
-            run=_reconstruct,
+            run=reconstruct,
             limits={"output_types": ("pil", "np")},
         ),
     },

@@ -202,10 +202,12 @@ def _prior(parts: Parts, request: Request, sampling: _Sampling, start: Array, ou
     """Sample the prior from ``start``; ``out.image_embeddings`` is what it drew."""
     with out.timed("text"):
         text = _prior_text(parts, request, sampling.guided, out)
+    parts.done_with("prior_text_encoder")
     yield Step("text", 1, 1)
     predict = _guided_session(parts.sessions["prior"], text, sampling.guidance_scale)
     show = partial(_show_embeddings, parts, request)
     latents = yield from _denoise("prior", sampling, start, predict, show, out)
+    parts.done_with("prior")
     out.image_embeddings = _to_embeddings(parts, latents)
     return out
 
@@ -216,9 +218,11 @@ def _decode(parts: Parts, request: Request, sampling: _Sampling, embeddings: Arr
     start = starting_noise(request.latents if request.image_embeddings is not None else None, shape, sampling.noise)
     with out.timed("text"):
         condition = _decoder_text(parts, request, len(embeddings), sampling.guided, out)
+    parts.done_with("text_encoder")
     constant = condition.inputs(embeddings, parts, shape[2:], guided=sampling.guided)
     predict = _guided_session(parts.sessions["decoder"], constant, sampling.guidance_scale)
     latents = yield from _denoise("decoder", sampling, start, predict, partial(_show_latents, parts), out)
+    parts.done_with("decoder")
     if request.output_type == "latent":
         out.latents = latents
         return out

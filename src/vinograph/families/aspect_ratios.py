@@ -1,0 +1,108 @@
+"""The aspect ratios that diffusion transformers are trained on, and pictures brought from and to them.
+
+Images of a training set are sorted into sizes of nearly the same area (Chen et al., arXiv 2310.00426, after NovelAI's
+aspect ratio bucketing); a model draws best at those. The sizes are PixArt's published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.errors import RequestError
+
+Array = NDArray[np.float32]
+Size = tuple[int, int]
+
+# Height over width, by the two decimals under which the ratio was published, to height and width for 1024x1024 pixels.
+_OF_1024: Mapping[float, Size] = {
+    **{0.25: (512, 2048), 0.28: (512, 1856), 0.32: (576, 1792), 0.33: (576, 1728), 0.35: (576, 1664)},
+    **{0.4: (640, 1600), 0.42: (640, 1536), 0.48: (704, 1472), 0.5: (704, 1408), 0.52: (704, 1344)},
+    **{0.57: (768, 1344), 0.6: (768, 1280), 0.68: (832, 1216), 0.72: (832, 1152), 0.78: (896, 1152)},
+    **{0.82: (896, 1088), 0.88: (960, 1088), 0.94: (960, 1024), 1.0: (1024, 1024), 1.07: (1024, 960)},
+    **{1.13: (1088, 960), 1.21: (1088, 896), 1.29: (1152, 896), 1.38: (1152, 832), 1.46: (1216, 832)},
+    **{1.67: (1280, 768), 1.75: (1344, 768), 2.0: (1408, 704), 2.09: (1472, 704), 2.4: (1536, 640)},
+    **{2.5: (1600, 640), 3.0: (1728, 576), 4.0: (2048, 512)},
+}
+# Of 2048x2048 there are these besides.
+_MORE_OF_2048: Mapping[float, Size] = {
+    **{0.26: (1024, 3968), 0.27: (1024, 3840), 2.89: (3328, 1152), 3.11: (3584, 1152)},
+    **{3.62: (3712, 1024), 3.75: (3840, 1024), 3.88: (3968, 1024)},
+}
+
+
+def _scaled(numerator: int, denominator: int) -> dict[float, Size]:
+    return {
+        ratio: (height * numerator // denominator, width * numerator // denominator)
+        for ratio, (height, width) in _OF_1024.items()
+    }
+
+
+# By the model's sample size: the side of its latents for a square picture.
+ASPECT_RATIOS: Mapping[int, Mapping[float, Size]] = {
+    32: _scaled(1, 4),
+    64: _scaled(1, 2),
+    128: _OF_1024,
+    256: dict(sorted({**_scaled(2, 1), **_MORE_OF_2048}.items())),
+}
+
+
+def trained_size(size: Size, sample_size: int) -> Size:
+    """The height and width of the trained aspect ratio that is nearest to that of ``size``, height and width.
+
+    Raises:
+        RequestError: there is no table for models of that ``sample_size``.
+    """
+    if sample_size not in ASPECT_RATIOS:
+        raise RequestError(
+            f"there is no table of aspect ratios for a model of sample size {sample_size}; "
+            "give use_resolution_binning=False"
+        )
+    table = ASPECT_RATIOS[sample_size]
+    asked = size[0] / size[1]
+    return table[min(table, key=lambda ratio: abs(ratio - asked))]
+
+
+def resized_and_cropped(pictures: Array, size: Size) -> Array:
+    """``pictures`` [n, channels, h, w], bilinearly resized to cover ``size``, height and width; the rest is cut."""
+    height, width = pictures.shape[2:]
+    if (height, width) == size:
+        return pictures
+    ratio = max(size[0] / height, size[1] / width)
+    covering = int(height * ratio), int(width * ratio)
+    resized = resized_bilinearly(pictures, covering)
+    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
+    return resized[:, :, top : top + size[0], left : left + size[1]]
+
+
+def resized_bilinearly(pictures: Array, size: Size) -> Array:
+    """``pictures`` [n, channels, h, w] at ``size``, height and width, as ``torch.nn.functional.interpolate`` has them.
+
+    Each value lies between the two nearest in each direction, also where the picture shrinks.
+    """
+    if pictures.shape[2:] == size:
+        return pictures
+    rows, columns = (_taps(old, new) for old, new in zip(pictures.shape[2:], size, strict=True))
+    wide = _blended(pictures, columns, axis=3)
+    return _blended(wide, rows, axis=2)
+
+
+def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """For each new place the two old ones that it lies between, and how near it is to the second.
+
+    torch's place is a float32 by one fused multiply-add: a product and a difference that are rounded once.
+    """
+    scale = np.float64(np.float32(old / new))
+    place = np.maximum((scale * (np.arange(new) + 0.5) - 0.5).astype(np.float32), np.float32(0))
+    first = np.minimum(place.astype(np.int64), old - 1)
+    return first, np.minimum(first + 1, old - 1), np.clip(place - first.astype(np.float32), 0, 1).astype(np.float32)
+
+
+def _blended(values: Array, taps: tuple[NDArray[np.int64], NDArray[np.int64], Array], axis: int) -> Array:
+    first, second, weight = taps
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    share = weight.reshape(shape)
+    return np.asarray(np.take(values, first, axis) * (1 - share) + np.take(values, second, axis) * share, np.float32)

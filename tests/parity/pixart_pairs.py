@@ -1,0 +1,72 @@
+"""The same small PixArt drawn by both: converted and drawn by us, and by diffusers' own pipelines."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tests.checkpoints import PixArtModels, PixArtShape, save_pixart
+from vinograph import Pipeline, Result
+from vinograph.convert import convert
+from vinograph.schedulers import settings
+
+Array = NDArray[np.float32]
+
+_DIFFUSERS: Any = diffusers
+
+
+@dataclass(frozen=True)
+class PixArtPair:
+    """Ours, and the models of theirs, of one checkpoint."""
+
+    ours: Pipeline
+    models: PixArtModels
+
+    def with_scheduler(self, name: str, **changes: Any) -> PixArtPair:
+        """Both with another scheduler, of the same noise."""
+        scheduler = getattr(_DIFFUSERS, name).from_config(self.models.scheduler.config, **changes)
+        ours = copy.copy(self.ours)
+        ours._parts = dataclasses.replace(ours._parts, scheduler=settings({**scheduler.config, "_class_name": name}))
+        return PixArtPair(ours, dataclasses.replace(self.models, scheduler=scheduler))
+
+    def draw(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> tuple[Array, Array]:
+        """Draw with both, from the same arguments; ``seed`` (3) is their generators', unless there is a generator."""
+        given = {"output_type": "np", **given}
+        if "generator" not in given:
+            given["seed"] = given.get("seed", 3)
+        return np.asarray(self.result(prompt, vae=vae, **given).images), self.draw_theirs(prompt, vae=vae, **given)
+
+    def result(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Result:
+        """Ours alone, with what it says besides."""
+        if callable(generator := given.get("generator")):
+            given["generator"] = generator()
+        drawn: Result = self.ours(prompt, vae=vae, **{"output_type": "np", **given})
+        return drawn
+
+    def draw_theirs(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Array:
+        """Theirs alone. Of a callable ``generator``, each side calls its own."""
+        if callable(generator := given.get("generator")):
+            given["generator"] = generator()
+        if (seed := given.pop("seed", None)) is not None:
+            count = given.get("num_images_per_prompt", 1) * (len(prompt) if isinstance(prompt, list) else 1)
+            each = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+            given["generator"] = each[0] if count == 1 else each
+        given = {name: torch.tensor(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
+        pipeline = self.models.pipeline(tiny=vae == "tiny")
+        pipeline.set_progress_bar_config(disable=True)
+        return np.asarray(pipeline(prompt, **{"output_type": "np", **given}).images)
+
+
+def make_pair(folder: Path, shape: PixArtShape, seed: int = 0) -> PixArtPair:
+    """Build a random checkpoint, convert it in f32 with both VAEs, and open both."""
+    saved = save_pixart(folder, shape, seed)
+    bundle = convert(saved.home, folder / "bundle", weights="f32", tiny_vae=str(saved.tiny_vae))
+    return PixArtPair(Pipeline(bundle, precision="f32"), saved.models)
