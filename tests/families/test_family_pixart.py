@@ -273,9 +273,10 @@ class TestSizes:
     @pytest.mark.parametrize("sample_size", ASPECT_RATIOS)
     def test_the_nearest(self, sample_size: int) -> None:
         table = {str(ratio): size for ratio, size in ASPECT_RATIOS[sample_size].items()}
-        for size in itertools.product(range(64, 2049, 151), repeat=2):
-            theirs = PixArtImageProcessor.classify_height_width_bin(*size, ratios=table)
-            assert trained_size(size, sample_size) == theirs
+        sides = range(64, 2049, 151)
+        for height, width in itertools.product(sides, sides):
+            theirs = PixArtImageProcessor.classify_height_width_bin(height, width, ratios=table)
+            assert trained_size((height, width), sample_size) == theirs
 
     def test_no_table(self, tmp_path: Path) -> None:
         pipe = changed(tmp_path, sample_size=16)
@@ -527,7 +528,7 @@ class TestCaptions:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             return real(name)
 
-        monkeypatch.setattr(captions.importlib, "import_module", without)
+        monkeypatch.setattr(importlib, "import_module", without)
         plain = pipe("a red house.", seed=1)
         assert plain.warnings == ()
         (warning,) = pipe(prompt, seed=1).warnings

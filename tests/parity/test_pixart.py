@@ -160,7 +160,7 @@ class TestSizes:
     )
     def test_sizes_that_are_not_trained(self, binned: PixArtPair, size: tuple[int, int]) -> None:
         height, width = size
-        given = {"height": height, "width": width, "num_inference_steps": 2}
+        given: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": 2}
         ours, theirs = binned.draw(**given)
         assert ours.shape[1:3] == size
         assert_same_pictures(ours, theirs, tolerance=BAR)
