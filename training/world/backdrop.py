@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.world.frame import HORIZON, SIZE, SQUARE, Frame
 from training.world.paint import (
     Colour,
     Field,
@@ -18,6 +19,7 @@ from training.world.paint import (
     lit,
     minus,
     mix,
+    moved,
     polygon,
     ramp,
     smooth,
@@ -26,8 +28,6 @@ from training.world.paint import (
     wave,
 )  # fmt: skip
 
-SIZE: Final = 256
-HORIZON: Final = 150
 PRESETS: Final = 3
 
 AIR: Final[dict[str, Colour]] = {
@@ -73,12 +73,6 @@ def finished(layer: Layer) -> Page:
     return np.concatenate([layer.rgb, layer.alpha[..., None]], axis=-1).astype(np.float32)
 
 
-def _page() -> Layer:
-    line = np.arange(SIZE) + 0.5
-    x, y = np.broadcast_arrays(line[None, :], line[:, None])
-    return Layer(x, y, 1.0)
-
-
 def _glow(layer: Layer, cx: float, cy: float, radius: float, colour: Colour, strength: float) -> None:
     r = ((layer.x - cx) * (layer.x - cx) + (layer.y - cy) * (layer.y - cy)) / (radius * radius)
     layer.blend(strength / ((1 + r) * (1 + r)), colour)
@@ -99,18 +93,18 @@ def _star(x: float, y: float, far: float, near: float) -> Shape:
                     (x, y + far), (x - near, y + near), (x - far, y), (x - near, y - near)])  # fmt: skip
 
 
-def sun_at(sky: str, side: int, rise: int) -> tuple[float, float]:
+def sun_at(sky: str, side: int, rise: int, frame: Frame) -> tuple[float, float]:
     """Where the sun, the moon or the lightning is."""
-    x = 46.0 if side == 0 else 210.0
-    return x, {"day": 46.0, "sunset": 128.0, "night": 48.0, "storm": 40.0}[sky] + rise
+    x, y = 46.0 if side == 0 else 210.0, {"day": 46.0, "sunset": 128.0, "night": 48.0, "storm": 40.0}[sky]
+    return frame.spread(x), frame.lift(y) + rise
 
 
 @lru_cache(maxsize=256)
-def sky_page(sky: str, side: int, rise: int, preset: int) -> Page:
-    """The whole sky without its clouds, [256, 256, 3]."""
-    page = _page()
-    page.blend(np.ones_like(page.x), ramp(page.y / (HORIZON + 8), _GRADIENT[sky]))
-    x, y = sun_at(sky, side, rise)
+def sky_page(sky: str, side: int, rise: int, preset: int, frame: Frame = SQUARE) -> Page:
+    """The whole sky without its clouds, [height, width, 3]."""
+    page = frame.page()
+    page.blend(np.ones_like(page.x), ramp((page.y - frame.top) / (HORIZON + 8 - frame.top), _GRADIENT[sky]))
+    x, y = sun_at(sky, side, rise, frame)
     if sky == "day":
         _glow(page, x, y, 48, (255, 250, 214), 0.85)
         page.fill(ellipse(x, y, 22), (255, 222, 84))
@@ -122,49 +116,55 @@ def sky_page(sky: str, side: int, rise: int, preset: int) -> Page:
     elif sky == "night":
         _glow(page, x, y, 52, (150, 150, 226), 0.6)
         page.fill(minus(ellipse(x, y, 23), ellipse(x + 11, y - 6, 19)), (255, 246, 206))
-        for u, v, r in _STARS[preset]:
+        for u, v, r in ((frame.spread(u), frame.lift(v), r) for u, v, r in _STARS[preset]):
             if abs(u - x) > 34 or abs(v - y) > 34:
                 _glow(page, u, v, r * 2.2, (206, 206, 255), 0.5)
                 page.fill(_star(u, v, r * 2.0, r * 0.7), (255, 250, 222))
     else:
-        _storm(page, x, side)
+        _storm(page, x, side, frame)
     return page.rgb.astype(np.float32)
 
 
-def _storm(page: Layer, x: float, side: int) -> None:
+def _storm(page: Layer, x: float, side: int, frame: Frame) -> None:
     lean = -5.0 if side == 0 else 5.0
     drops = []
-    for row in range(5):
-        for column in range(9):
+    for row in range(int(frame.top // 22), 5):
+        for column in range(int(frame.left // 32), 9 - int(frame.left // 32)):
             u, v = column * 32.0 + (row % 2) * 16.0, 66.0 + row * 22.0
             drops.append(stroke([(u, v), (u + lean, v + 14)], 2.0))
     page.fill(union(*drops), (206, 216, 228), 0.6)
-    _glow(page, x, 78, 46, (250, 240, 200), 0.55)
-    bolt = polygon([(x + 5, 40), (x - 11, 84), (x, 82), (x - 8, 122), (x + 14, 72), (x + 3, 74), (x + 14, 40)], 0.5)
+    up = frame.lift(78) - 78
+    _glow(page, x, 78 + up, 46, (250, 240, 200), 0.55)
+    corners = [(x + 5, 40), (x - 11, 84), (x, 82), (x - 8, 122), (x + 14, 72), (x + 3, 74), (x + 14, 40)]
+    bolt = polygon([(u, v + up) for u, v in corners], 0.5)
     page.fill(lambda u, v: bolt(u, v) - 1.5, (255, 250, 220), 0.5)
     page.fill(bolt, (255, 226, 92))
 
 
+def _placed_clouds(sky: str, preset: int, frame: Frame) -> list[tuple[float, float, float]]:
+    return [(frame.spread(cx), frame.lift(cy), r) for cx, cy, r in _CLOUDS[sky][preset]]
+
+
 @lru_cache(maxsize=64)
-def clouds(sky: str, preset: int) -> Page | None:
-    """The clouds of a sky as [256, 256, 4] (cover in 0 to 1), or None at night."""
-    page = _page()
+def clouds(sky: str, preset: int, frame: Frame = SQUARE) -> Page | None:
+    """The clouds of a sky as [height, width, 4] (cover in 0 to 1), or None at night."""
+    page = frame.page()
     if sky == "night":
         return None
     if sky == "storm":
         tops = [(-20, 42, 14), (46, 22, 40), (112, 34, 22), (172, 24, 40), (250, 30, 34)]
         for shade, drop in (((92, 98, 114), 14.0), ((66, 71, 88), 3.0), ((46, 50, 66), -11.0)):
-            bank = union(*(ellipse(u + preset * 22 + drop, v * 0.55 + drop, r, r * 0.8) for u, v, r in tops),
-                         *(ellipse(u + preset * 22 - 252 + drop, v * 0.55 + drop, r, r * 0.8) for u, v, r in tops),
-                         box(-40, -60, 300, 10 + drop * 0.9), blend=9.0)  # fmt: skip
-            page.fill(bank, shade)
+            heaps = [(frame.spread(u + preset * 22 - turn + drop), v, r) for turn in (0, 252) for u, v, r in tops]
+            bank = union(*(ellipse(u, v * 0.55 + drop, r, r * 0.8) for u, v, r in heaps),
+                         box(frame.left - 40, -60, frame.right + 44, 10 + drop * 0.9), blend=9.0)  # fmt: skip
+            page.fill(moved(bank, 0, frame.top), shade)
     elif sky == "sunset":
-        for cx, cy, r in _CLOUDS[sky][preset]:
+        for cx, cy, r in _placed_clouds(sky, preset, frame):
             bar = union(box(cx - r, cy - 5, cx + r, cy + 5, 5), box(cx - r * 0.35, cy + 3, cx + r * 1.5, cy + 11, 4),
                         box(cx - r * 0.7, cy - 11, cx + r * 0.4, cy - 2, 4), blend=5.0)  # fmt: skip
             page.fill(bar, ramp((page.y - cy + 11) / 22, [(0.0, (252, 158, 140)), (1.0, (186, 84, 132))]), 0.9)
     else:
-        for cx, cy, r in _CLOUDS[sky][preset]:
+        for cx, cy, r in _placed_clouds(sky, preset, frame):
             fluff = ramp((page.y - cy + r * 0.4) / (r * 1.3), [(0.0, (255, 255, 255)), (1.0, (214, 232, 248))])
             page.fill(_cloud(cx, cy, r), fluff, 0.97)
     return finished(page)
@@ -172,7 +172,7 @@ def clouds(sky: str, preset: int) -> Page | None:
 
 def _hill(page: Layer, line: Field, top: Colour, bottom: Colour, depth: float) -> None:
     """Everything below a line, from one colour to another."""
-    cover = np.clip(page.y - line + 0.5, 0.0, 1.0)
+    cover = np.clip((page.y - line) * page.scale + 0.5, 0.0, 1.0)
     page.blend(cover, ramp(np.clip((page.y - line) / depth, 0.0, 1.0), [(0.0, top), (1.0, bottom)]))
 
 
@@ -184,9 +184,9 @@ _FLOWERS: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
 
 
 @lru_cache(maxsize=256)
-def ground_page(ground: str, sky: str, side: int, preset: int) -> Page:
-    """The ground below a level horizon as [256, 256, 4] (cover in 0 to 1)."""
-    page, haze = _page(), HAZE[sky]
+def ground_page(ground: str, sky: str, side: int, preset: int, frame: Frame = SQUARE) -> Page:
+    """The ground below a level horizon as [height, width, 4] (cover in 0 to 1)."""
+    page, haze = frame.page(), HAZE[sky]
     air = (0.74, 0.78, 0.99) if (ground, sky) == ("snow", "night") else AIR[sky]
     x = page.x / SIZE
     turn = preset / PRESETS
@@ -198,7 +198,7 @@ def ground_page(ground: str, sky: str, side: int, preset: int) -> Page:
     if ground == "meadow":
         _hill(page, far - 10, tone((150, 204, 128), 0.45), tone((120, 190, 104), 0.25), 50)
         _hill(page, near, tone((164, 216, 92)), tone((88, 172, 70)), 84)
-        for i, (u, v) in enumerate(_FLOWERS[preset]):
+        for i, (u, v) in enumerate((frame.spread(u), frame.sink(v)) for u, v in _FLOWERS[preset]):
             petal = ((255, 252, 246), (255, 150, 170), (255, 214, 74))[i % 3]
             page.fill(stroke([(u, v + 2), (u, v + 9)], 2.0), tone((58, 140, 58)))
             page.fill(union(*(ellipse(u + a, v + b, 2.5) for a, b in ((-2.4, 0), (2.4, 0), (0, -2.4), (0, 2.4)))),
@@ -219,20 +219,20 @@ def ground_page(ground: str, sky: str, side: int, preset: int) -> Page:
             below = (page.y - crest) / 15
             page.blend(np.where(below > -0.04, 0.55 * smooth(1 - below), 0.0), tone((198, 214, 240)))
     else:
-        _sea(page, sky, side, preset)
+        _sea(page, sky, side, preset, frame)
     return finished(page)
 
 
-def _sea(page: Layer, sky: str, side: int, preset: int) -> None:
+def _sea(page: Layer, sky: str, side: int, preset: int, frame: Frame) -> None:
     air, haze = AIR[sky], HAZE[sky]
     level = np.full_like(page.x, float(HORIZON))
     _hill(page, level, mix(lit((110, 198, 206), air), haze, 0.4), lit((18, 112, 148), air), 106)
-    sx, _ = sun_at(sky, side, 0)
+    sx, _ = sun_at(sky, side, 0, frame)
     path = np.clip(1 - np.abs(page.x - sx) / (14 + (page.y - HORIZON) * 0.3), 0.0, 1.0)
     shine = {"day": 0.3, "sunset": 0.6, "night": 0.4, "storm": 0.1}[sky]
     page.blend(smooth(path) * shine * (page.y > HORIZON), {"sunset": (255, 206, 140)}.get(sky, (226, 240, 250)))
     foam = mix(lit((206, 240, 244), air), (255, 255, 255), 0.15)
-    for i, y in enumerate((161, 174, 190, 210, 234)):
+    for i, y in enumerate(frame.sink(y) for y in (161, 174, 190, 210, 234)):
         period, height = 26.0 + i * 7, 1.4 + i * 0.7
         crest = y - height * wave(page.x / period + preset / PRESETS + 0.5 * i)
         band = np.clip(1.0 + i * 0.22 - np.abs(page.y - crest), 0.0, 1.0)
@@ -240,10 +240,11 @@ def _sea(page: Layer, sky: str, side: int, preset: int) -> None:
 
 
 @lru_cache(maxsize=64)
-def extra(ground: str, sky: str) -> Page:
-    """The small extra of a ground, standing on the row 48 of a [64, 96, 4] layer."""
-    x, y = np.broadcast_arrays((np.arange(96) + 0.5 - 48)[None, :], (48 - np.arange(64) - 0.5)[:, None])
-    page, air = Layer(x, y, 1.0), AIR[sky]
+def extra(ground: str, sky: str, frame: Frame = SQUARE) -> Page:
+    """The small extra of a ground, 64 units high and 96 wide; it stands 48 units below the upper edge."""
+    across, down = frame.patch(96, 64)
+    x, y = np.broadcast_arrays((across - 48)[None, :], (48 - down)[:, None])
+    page, air = Layer(x, y, frame.scale), AIR[sky]
     if ground == "meadow":
         rails = union(box(-46, 5, 46, 9, 1), box(-46, 13, 46, 17, 1))
         posts = union(

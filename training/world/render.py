@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.world import backdrop
-from training.world.backdrop import AIR, HORIZON, SIZE, Page, finished
+from training.world.backdrop import AIR, Page, finished
+from training.world.frame import HORIZON, SIZE, SQUARE, Frame
 from training.world.paint import Colour, Layer, ellipse, lit, mix
 from training.world.scene import Scene
 from training.world.subjects import REACH, subject
@@ -65,72 +66,78 @@ class Chance:
         )
 
 
-def render(scene: Scene, seed: int) -> NDArray[np.uint8]:
-    """The picture of a scene, uint8 [256, 256, 3]. The seed chooses what the description leaves open."""
+def render(scene: Scene, seed: int, frame: Frame = SQUARE) -> NDArray[np.uint8]:
+    """The picture of a scene, uint8 [height, width, 3]. The seed chooses what the description leaves open."""
     chance = Chance.of(seed, scene.count)
     side, preset, level = chance.side, chance.preset, chance.level
     size = _SIZES[scene.count][chance.size] * _STRETCH[scene.kind][scene.count > 1] // 100
 
-    rgb = backdrop.sky_page(scene.sky, side, chance.rise, preset if scene.sky == "night" else 0).copy()
-    cloud = backdrop.clouds(scene.sky, preset)
+    rgb = backdrop.sky_page(scene.sky, side, chance.rise, preset if scene.sky == "night" else 0, frame).copy()
+    cloud = backdrop.clouds(scene.sky, preset, frame)
     if cloud is not None:
-        _over(rgb, cloud, chance.drift, 0)
-    ground = backdrop.ground_page(scene.ground, scene.sky, side if scene.ground == "sea" else 0, chance.lay)
+        _over(rgb, cloud, frame.pixels(chance.drift), 0)
+    ground = backdrop.ground_page(scene.ground, scene.sky, side if scene.ground == "sea" else 0, chance.lay, frame)
     if chance.with_extra and scene.ground == "sea":
-        _extra(rgb, scene, side, level)
-    _over(rgb, ground, 0, level)
+        _extra(rgb, scene, side, level, frame)
+    _over(rgb, ground, 0, frame.pixels(level))
     if chance.with_extra and scene.ground != "sea":
-        _extra(rgb, scene, side, level)
+        _extra(rgb, scene, side, level, frame)
 
     step = _SPACING[scene.count]
-    shift = {"left": -1, "middle": 0, "right": 1}[scene.place] * _SHIFT[scene.count]
+    middle = frame.spread(SIZE // 2 + {"left": -1, "middle": 0, "right": 1}[scene.place] * _SHIFT[scene.count])
+    base = frame.sink(_BASE[scene.count]) + chance.down
     for i in range(scene.count):
-        x = SIZE // 2 + shift + chance.across + (2 * i - scene.count + 1) * step // 2
-        _place(rgb, scene, x, _BASE[scene.count] + chance.down, size)
+        x = middle + chance.across + (2 * i - scene.count + 1) * step // 2
+        _place(rgb, scene, x, base, size, frame)
     picture: NDArray[np.uint8] = np.floor(np.clip(rgb, 0.0, 255.0) + 0.5).astype(np.uint8)
     return picture
 
 
 def _over(rgb: Page, layer: Page, dx: int, dy: int) -> None:
-    """Lays a page over the picture, shifted; what is missing at an edge is that edge, drawn out."""
-    rows = np.clip(np.arange(SIZE) - dy, 0, SIZE - 1)
-    columns = np.clip(np.arange(SIZE) - dx, 0, SIZE - 1)
+    """Lays a page over the picture, shifted by pixels; what is missing at an edge is that edge, drawn out."""
+    height, width = rgb.shape[:2]
+    rows = np.clip(np.arange(height) - dy, 0, height - 1)
+    columns = np.clip(np.arange(width) - dx, 0, width - 1)
     moved = layer[rows] if dx == 0 else layer[rows][:, columns]
     rgb += (moved[..., :3] - rgb) * moved[..., 3:]
 
 
 def _paste(rgb: Page, layer: Page, left: int, top: int) -> None:
-    """Lays a small layer (cover in 0 to 1) at a position; what falls outside is cut."""
+    """Lays a small layer (cover in 0 to 1) at a position in pixels; what falls outside is cut."""
     height, width = layer.shape[:2]
-    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + height, SIZE), min(left + width, SIZE)
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + height, rgb.shape[0]), min(left + width, rgb.shape[1])
     part = layer[y0 - top : y1 - top, x0 - left : x1 - left]
     rgb[y0:y1, x0:x1] += (part[..., :3] - rgb[y0:y1, x0:x1]) * part[..., 3:]
 
 
-def _extra(rgb: Page, scene: Scene, side: int, level: int) -> None:
+def _extra(rgb: Page, scene: Scene, side: int, level: int, frame: Frame) -> None:
     """The fence, cactus, fir or far island, on the side that the subjects leave free."""
     right = scene.place == "left" or (scene.place == "middle" and side == 0)
     edge = {"meadow": 42, "sea": 36}.get(scene.ground, 22)
     below = {"meadow": 34, "desert": 30, "snow": 30, "sea": 1}[scene.ground]
-    x = SIZE - edge if right else edge
-    _paste(rgb, backdrop.extra(scene.ground, scene.sky), x - 48, HORIZON + level + below - 48)
+    x = frame.spread(SIZE - edge if right else edge)
+    page = backdrop.extra(scene.ground, scene.sky, frame)
+    _paste(rgb, page, frame.column(x - 48), frame.row(HORIZON + level + below - 48))
 
 
-def _place(rgb: Page, scene: Scene, x: int, base: int, size: int) -> None:
+def _place(rgb: Page, scene: Scene, x: float, base: float, size: int, frame: Frame) -> None:
     """One subject with what it stands on."""
     room = _SPACING[scene.count] // 2 - 2 if scene.count > 1 else 62
-    _paste(rgb, _footing(scene.kind, scene.ground, scene.sky, size, room), x - 72, base - 24)
-    stamp = subject(scene.kind, scene.colour, scene.sky, scene.ground == "snow", size)
+    footing = _footing(scene.kind, scene.ground, scene.sky, size, room, frame)
+    _paste(rgb, footing, frame.column(x - 72), frame.row(base - 24))
+    stamp = subject(scene.kind, scene.colour, scene.sky, scene.ground == "snow", frame.pixels(size))
     layer = stamp.astype(np.float32)
     layer[..., 3] /= 255
-    _paste(rgb, layer, x - stamp.shape[1] // 2, base - stamp.shape[0] + 4)
+    _paste(rgb, layer, frame.column(x) - stamp.shape[1] // 2, frame.row(base + 4) - stamp.shape[0])
 
 
 @lru_cache(maxsize=1024)
-def _footing(kind: str, ground: str, sky: str, size: int, room: int) -> Page:
-    """A shadow on land, an island or a ring of foam at sea: [48, 144, 4], the base line on row 24."""
-    x, y = np.broadcast_arrays((np.arange(144) + 0.5 - 72)[None, :], (np.arange(48) + 0.5 - 24)[:, None])
-    page = Layer(x, y, 1.0)
+def _footing(kind: str, ground: str, sky: str, size: int, room: int, frame: Frame) -> Page:
+    """A shadow on land, an island or a ring of foam at sea: 48 by 144 units, the base line on row 24."""
+    across, down = frame.patch(144, 48)
+    x, y = np.broadcast_arrays((across - 72)[None, :], (down - 24)[:, None])
+    page = Layer(x, y, frame.scale)
     half, flat, air = REACH[kind] * size, size * 0.075, AIR[sky]
     foam = mix(lit((226, 246, 248), air), (255, 255, 255), 0.3)
     if ground != "sea":
