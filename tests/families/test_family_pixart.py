@@ -19,7 +19,7 @@ from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pix
 from PIL import Image
 
 from tests.bundles import TOKENS, WIDTH, save_pixart_bundle
-from vinograph import ModelError, NumericalError, Pipeline, RequestError, Result
+from vinograph import DamagedModelError, ModelError, NumericalError, Pipeline, RequestError, Result
 from vinograph.families import Remembered, Step, captions
 from vinograph.families.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.families.pixart import FAMILY
@@ -249,6 +249,13 @@ class TestGuidance:
         assert len(watched.calls["text_encoder"]) == 1
         assert result.warnings == ("the negative prompt was ignored: it takes a guidance scale above 1",)
 
+    def test_a_consistency_model_has_it_already(self, tmp_path: Path) -> None:
+        pipe = changed(tmp_path, scheduler=LCM)
+        (warning,) = pipe(PROMPT, guidance_scale=2.5).warnings
+        assert warning.startswith("guidance scale 2.5 comes on top")
+        assert warning.endswith("; 0 leaves it out")
+        assert pipe(PROMPT, guidance_scale=0.0).warnings == ()
+
     def test_a_learned_variance_is_dropped(self, tmp_path: Path, pipe: Pipeline) -> None:
         plain = changed(tmp_path, out_channels=4)
         states = np.random.RandomState(0).standard_normal((1, 3, WIDTH))
@@ -280,7 +287,7 @@ class TestSizes:
 
     def test_no_table(self, tmp_path: Path) -> None:
         pipe = changed(tmp_path, sample_size=16)
-        with pytest.raises(RequestError, match="sample size 16; give use_resolution_binning=False"):
+        with pytest.raises(RequestError, match="sample size 16; turn use_resolution_binning off"):
             pipe(PROMPT)
         assert pipe(PROMPT, use_resolution_binning=False).images[0].size == (256, 256)
 
@@ -433,6 +440,44 @@ class TestSteps:
         assert result.report["spatial_compression"] == 8
 
 
+class TestPreparing:
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"prompt": PROMPT},
+            {"prompt": [PROMPT, LONG], "guidance_scale": 1.0, "num_images_per_prompt": 2},
+            {"prompt": PROMPT, "negative_prompt": LONG, "height": 200, "width": 500, "max_sequence_length": 50},
+            {"prompt": PROMPT, "image": picture(300, 200), "strength": 0.5},
+            {"prompt_embeds": np.ones((2, 3, WIDTH)), "prompt_attention_mask": np.ones((2, 3))},
+        ],
+        ids=["plain", "several", "long", "image", "embeddings"],
+    )
+    @pytest.mark.parametrize("size_conditions", [0, 1])
+    def test_the_transformer_is_prepared_for_what_it_is_given(
+        self, tmp_path: Path, told: dict[str, Any], size_conditions: int
+    ) -> None:
+        prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        pipe = changed(tmp_path, size_conditions=size_conditions)
+        watched = Watched(pipe._parts.sessions)
+        pipe._parts = dataclasses.replace(pipe._parts, sessions=watched, prepare=prepared.__setitem__)
+        pipe(**told)
+        assert prepared == {"transformer": {name: each.shape for name, each in watched.calls["transformer"][0].items()}}
+
+    def test_before_the_text_is_encoded(self, tmp_path: Path) -> None:
+        done: list[str] = []
+        pipe = changed(tmp_path)
+        watched = Watched(pipe._parts.sessions)
+
+        def prepare(name: str, _: Mapping[str, tuple[int, ...]]) -> None:
+            done.append(name)
+            assert not watched.calls
+
+        pipe._parts = dataclasses.replace(pipe._parts, sessions=watched, prepare=prepare)
+        next(pipe.stream(PROMPT))
+        assert done == ["transformer"]
+        assert watched.calls.keys() == {"text_encoder"}
+
+
 class TestMemory:
     def compiled(self, pipe: Pipeline) -> dict[str, int]:
         sessions: Any = pipe._sessions
@@ -451,8 +496,19 @@ class TestMemory:
         pipe = Pipeline.from_pretrained(bundle, memory="low")
         steps = pipe.stream(PROMPT)
         next(steps)
+        assert self.compiled(pipe) == {"text_encoder": 0}
+        assert "transformer" not in pipe._sessions._opened, "it was prepared beside the text"
         next(steps)
         assert self.compiled(pipe) == {"text_encoder": 0, "transformer": 1}
+
+    def test_a_prompt_that_is_remembered_needs_no_text_encoder(self, bundle: Path) -> None:
+        pipe = Pipeline.from_pretrained(bundle, precision="f32", memory="low")
+        pipe(PROMPT, seed=1)
+        encoder: Any = pipe._sessions["text_encoder"]
+        encoder._xml = encoder._xml.with_name("gone.xml")
+        pipe(PROMPT, seed=2)
+        with pytest.raises(DamagedModelError):
+            pipe("another one")
 
     def test_another_word(self, bundle: Path) -> None:
         with pytest.raises(RequestError, match="memory is 'little'; give one of auto, low"):

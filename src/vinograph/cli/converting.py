@@ -18,7 +18,8 @@ def convert(
         str | None, typer.Option("--prior", metavar="SOURCE", help="Würstchen: another prior than the source's")
     ] = None,
     tiny_vae: Annotated[
-        str | None, typer.Option("--tiny-vae", metavar="SOURCE", help="SDXL: a tiny VAE to hold beside the model's own")
+        str | None,
+        typer.Option("--tiny-vae", metavar="SOURCE", help="SDXL, PixArt: a tiny VAE to hold beside the model's own"),
     ] = None,
     image_encoder: Annotated[
         Path | None, typer.Option("--image-encoder", metavar="FILE", help="Würstchen: the image encoder's weights")

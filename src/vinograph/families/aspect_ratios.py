@@ -58,7 +58,7 @@ def trained_size(size: Size, sample_size: int) -> Size:
     if sample_size not in ASPECT_RATIOS:
         raise RequestError(
             f"there is no table of aspect ratios for a model of sample size {sample_size}; "
-            "give use_resolution_binning=False"
+            "turn use_resolution_binning off (--resolution-binning off)"
         )
     table = ASPECT_RATIOS[sample_size]
     asked = size[0] / size[1]

@@ -148,6 +148,6 @@ def _package(module: str) -> Any:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"the prompt was not cleaned: that takes {_PACKAGES[module]}, which is not installed; "
-            "`pip install 'vinograph[captions]'` does, and clean_caption=False draws the prompt as it is",
+            "`pip install 'vinograph[captions]'` does, and clean_caption off (--clean-caption off) draws it as it is",
             name=module,
         ) from error

@@ -20,7 +20,7 @@ from vinograph.families.aspect_ratios import Size, resized_and_cropped, resized_
 from vinograph.families.autoencoder import Autoencoder, autoencoder
 from vinograph.families.latents import SOURCE, drawn_for_the_vae, encode_alone, plan_of, preview, reconstruct
 from vinograph.families.originals import Original, original_of
-from vinograph.families.pixart_text import Told, told_to_the_transformer
+from vinograph.families.pixart_text import Told, texts_of
 from vinograph.families.shared import first_picture, note_ignored, starting_noise, steps_left
 from vinograph.noise import Noise
 from vinograph.request import Request
@@ -132,12 +132,33 @@ def _decoded(run: _Run, latents: Array, wanted: Size, *, whole: bool) -> Array:
     return run.vae.decode(latents, partial(resized_bilinearly if whole else resized_and_cropped, size=wanted))
 
 
+def _prepare(run: _Run, size: Size, tokens: int) -> None:
+    """Have the transformer compiled while the text is encoded."""
+    parts = run.parts
+    count, *latents = run.latent_shape(size)
+    rows = 2 * count if run.guided else count
+    shapes: dict[str, tuple[int, ...]] = {
+        "sample": (rows, *latents),
+        "timestep": (rows,),
+        "encoder_hidden_states": (rows, tokens, parts.config["text_width"]),
+        "encoder_attention_mask": (rows, tokens),
+    }
+    if parts.config["size_conditions"]:
+        shapes |= {"resolution": (rows, 2), "aspect_ratio": (rows, 1)}
+    parts.prepare("transformer", shapes)
+
+
 def _generate(parts: Parts, request: Request) -> Steps:
     """Text to image; image to image where the request has a picture."""
     out = Drawing()
     run = _Run.of(parts, request, out)
     if not run.guided:
         note_ignored(request.negative_prompt, out)
+    elif run.sampler.distilled:
+        scale = f"{request.guidance_scale:g}"
+        out.warnings.append(
+            f"guidance scale {scale} comes on top of what this model was distilled from; 0 leaves it out"
+        )
     original = original_of(parts, request, out, run.drawn_size)
     wanted = (request.height or 0, request.width or 0) if original is None else original.wanted
     size = run.drawn_size(wanted) if original is None else original.size
@@ -145,8 +166,10 @@ def _generate(parts: Parts, request: Request) -> Steps:
         latent = request.output_type == "latent"
         then = "" if latent else f", and resized to {wanted[1]}x{wanted[0]}"
         out.warnings.append(f"drawn at {size[1]}x{size[0]}, the nearest size that the model was trained on{then}")
+    texts = texts_of(parts, request, run.guided, out)
+    _prepare(run, size, texts.length)
     with out.timed("text"):
-        told = told_to_the_transformer(parts, request, run.guided, out)
+        told = texts.encoded(parts)
     parts.done_with("text_encoder")
     yield Step("text", 1, 1)
     if original is None:

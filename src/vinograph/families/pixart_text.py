@@ -31,18 +31,54 @@ class Told:
     states: Array
     mask: NDArray[np.int64]
 
+    @property
+    def length(self) -> int:
+        """The tokens of each row, padding among them."""
+        return int(self.states.shape[1])
+
     def repeated(self, count: int) -> Told:
         """Each row ``count`` times."""
         return Told(np.repeat(self.states, count, axis=0), np.repeat(self.mask, count, axis=0))
 
     def filled(self, length: int) -> Told:
         """With padding up to ``length`` tokens."""
-        more = length - self.states.shape[1]
+        more = length - self.length
         return Told(np.pad(self.states, ((0, 0), (0, more), (0, 0))), np.pad(self.mask, ((0, 0), (0, more))))
 
 
-def told_to_the_transformer(parts: Parts, request: Request, guided: bool, out: Drawing) -> Told:
-    """What the transformer is told of ``request``.
+@dataclass(frozen=True)
+class Ids:
+    """The token ids [n] of each prompt: those of real tokens alone."""
+
+    rows: tuple[NDArray[np.int64], ...]
+
+    @property
+    def length(self) -> int:
+        """The tokens of each row once they are all filled up."""
+        return _filled_length(max(len(each) for each in self.rows))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What ``request`` says, to be encoded. ``rows`` has the prompts; under guidance, before them the negative ones."""
+
+    request: Request
+    rows: tuple[Ids | Told, ...]
+
+    @property
+    def length(self) -> int:
+        """The tokens that the transformer will be told of each prompt, padding among them."""
+        return max(each.length for each in self.rows)
+
+    def encoded(self, parts: Parts) -> Told:
+        """What the transformer is told: one row a picture."""
+        told = [_encoded(parts, each) if isinstance(each, Ids) else each for each in self.rows]
+        rows = [each.filled(self.length).repeated(self.request.num_images_per_prompt or 1) for each in told]
+        return Told(np.concatenate([each.states for each in rows]), np.concatenate([each.mask for each in rows]))
+
+
+def texts_of(parts: Parts, request: Request, guided: bool, out: Drawing) -> Texts:
+    """The texts of ``request``, as tokens or as the embeddings that it brings.
 
     Raises:
         RequestError: embeddings or masks of the wrong shape.
@@ -51,30 +87,29 @@ def told_to_the_transformer(parts: Parts, request: Request, guided: bool, out: D
     rows = [_conditional(parts, request, limit, out)]
     if guided:
         rows.insert(0, _unconditional(parts, request, rows[0], limit, out))
-    length = max(each.states.shape[1] for each in rows)
-    rows = [each.filled(length).repeated(request.num_images_per_prompt or 1) for each in rows]
-    return Told(np.concatenate([each.states for each in rows]), np.concatenate([each.mask for each in rows]))
+    return Texts(request, tuple(rows))
 
 
-def _conditional(parts: Parts, request: Request, limit: int, out: Drawing) -> Told:
+def _conditional(parts: Parts, request: Request, limit: int, out: Drawing) -> Ids | Told:
     if request.prompt is not None and request.prompt_embeds is not None:
         raise RequestError("give prompt or prompt_embeds, not both")
     if request.prompt_embeds is not None and request.prompt_attention_mask is not None:
         return _given(parts, request.prompt_embeds, request.prompt_attention_mask, "prompt_embeds")
-    return _encoded(parts, request, request.prompt or (), limit, out)
+    return _read(parts, request, request.prompt or (), limit, out)
 
 
-def _unconditional(parts: Parts, request: Request, text: Told, limit: int, out: Drawing) -> Told:
+def _unconditional(parts: Parts, request: Request, text: Ids | Told, limit: int, out: Drawing) -> Ids | Told:
     states, mask = request.negative_prompt_embeds, request.negative_prompt_attention_mask
+    count = request.prompt_count
     if states is None or mask is None:
-        limit = limit if request.prompt_embeds is None else text.states.shape[1]
-        return _encoded(parts, request, request.negative_prompt or ("",) * len(text.states), limit, out)
+        limit = text.length if isinstance(text, Told) else limit
+        return _read(parts, request, request.negative_prompt or ("",) * count, limit, out)
     if request.negative_prompt is not None:
         raise RequestError("give negative_prompt or negative_prompt_embeds, not both")
     negative = _given(parts, states, mask, "negative_prompt_embeds")
-    if len(negative.states) != len(text.states):
+    if len(negative.states) != count:
         raise RequestError(
-            f"negative_prompt_embeds are of {len(negative.states)} prompts, and there are {len(text.states)}; "
+            f"negative_prompt_embeds are of {len(negative.states)} prompts, and there are {count}; "
             "give one row for each"
         )
     return negative
@@ -90,17 +125,20 @@ def _given(parts: Parts, states: Array, mask: Array, name: str) -> Told:
     return Told(states, mask.astype(np.int64))
 
 
-def _encoded(parts: Parts, request: Request, prompts: Sequence[str], limit: int, out: Drawing) -> Told:
+def _read(parts: Parts, request: Request, prompts: Sequence[str], limit: int, out: Drawing) -> Ids:
     texts = tuple(plain(each) for each in prompts)
     if request.clean_caption:
         texts, warning = cleaned_or_plain(prompts)
         if warning is not None and warning not in out.warnings:
             out.warnings.append(warning)
     tokens = parts.tokenizers["tokenizer"](texts, limit)
-    ids = [row[mask == 1] for row, mask in zip(note_dropped(tokens, out), tokens.mask, strict=True)]
-    length = _filled_length(max(len(each) for each in ids))
-    states = [_states(parts, each, length) for each in ids]
-    rows = [Told(each[None], np.ones((1, len(each)), np.int64)).filled(length) for each in states]
+    ids = note_dropped(tokens, out)
+    return Ids(tuple(row[mask == 1] for row, mask in zip(ids, tokens.mask, strict=True)))
+
+
+def _encoded(parts: Parts, ids: Ids) -> Told:
+    states = [_states(parts, each, ids.length) for each in ids.rows]
+    rows = [Told(each[None], np.ones((1, len(each)), np.int64)).filled(ids.length) for each in states]
     return Told(np.concatenate([each.states for each in rows]), np.concatenate([each.mask for each in rows]))
 
 

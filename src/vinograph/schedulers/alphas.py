@@ -114,6 +114,7 @@ class LCMScheduler(OverAlpha):
     timestep_scaling: float = setting(10.0)
 
     takes_timesteps: ClassVar[bool] = True
+    distilled: ClassVar[bool] = True
 
     def _plan(self, asked: Asked) -> Plan:
         if asked.timesteps is not None:

@@ -83,6 +83,7 @@ class Sampler(ABC):
     """A sampler's settings, under the names that diffusers' configuration of it has.
 
     ``computed`` holds settings of diffusers' class that have no field here, with the one value that is computed.
+    ``distilled`` ones are of models that were taught what guidance leads to, and are drawn from without it.
     """
 
     num_train_timesteps: int = setting(1000, least=2)
@@ -99,6 +100,7 @@ class Sampler(ABC):
     takes_timesteps: ClassVar[bool] = False
     takes_sigmas: ClassVar[bool] = False
     takes_eta: ClassVar[bool] = False
+    distilled: ClassVar[bool] = False
 
     @cached_property
     def alphas_cumprod(self) -> Array:
