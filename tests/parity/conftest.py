@@ -49,6 +49,7 @@ PIXARTS: Mapping[str, tuple[PixArtShape, int]] = {
     "512": (PIXART_512, 0),
     "256": (PIXART_256, 0),
     "sigma": (PIXART_SIGMA, 0),
+    "without variance": (replace(PIXART_256, out_channels=4), 0),
 }
 
 

@@ -1,5 +1,7 @@
 """PixArt, drawn by us and by diffusers' pipelines from the same checkpoint and the same seed, in f32."""
 
+import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,9 @@ from PIL import Image
 from tests.parity.pairs import assert_same_pictures
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import picture
-from vinograph import RequestError
+from vinograph import Request, RequestError
+from vinograph.families import Drawing
+from vinograph.families.pixart_text import texts_of
 
 # What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
 BAR = 0.005 / 255
@@ -20,9 +24,10 @@ SMALL: dict[str, Any] = {"height": 96, "width": 128, "use_resolution_binning": F
 GUIDED: dict[str, Any] = {**SMALL, "num_inference_steps": 4, "guidance_scale": 4.5}
 PLAIN: dict[str, Any] = {**SMALL, "num_inference_steps": 4, "guidance_scale": 0.0}
 
+SEEDS = (5, 2)
 GENERATORS: dict[str, Callable[[], Any]] = {
     "one": lambda: torch.Generator().manual_seed(11),
-    "several": lambda: [torch.Generator().manual_seed(seed) for seed in (5, 2)],
+    "several": lambda: [torch.Generator().manual_seed(seed) for seed in SEEDS],
 }
 
 # diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of; bs4 warns of text like a file name.
@@ -52,7 +57,8 @@ def same(pair: PixArtPair, prompt: Any = "a red house", **given: Any) -> None:
 
 
 class TestTextToImage:
-    @pytest.mark.parametrize(("steps", "scale"), [(2, 0.0), (4, 1.0), (20, 0.0), (2, 4.5), (4, 4.5), (20, 4.5)])
+    @pytest.mark.parametrize("steps", [2, 4, 20])
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 4.5])
     def test_steps_and_guidance(self, large: PixArtPair, steps: int, scale: float) -> None:
         same(large, **SMALL, num_inference_steps=steps, guidance_scale=scale)
 
@@ -66,9 +72,21 @@ class TestTextToImage:
     def test_their_siblings(self, open_pixart: Callable[[str], PixArtPair], name: str, given: dict[str, Any]) -> None:
         same(open_pixart(name), negative_prompt="the tree", **given)
 
-    def test_one_step_of_a_solver(self, open_pixart: Callable[[str], PixArtPair]) -> None:
+    @pytest.mark.parametrize("name", ["512", "sigma"])
+    @pytest.mark.parametrize("scale", [0.0, 4.5])
+    def test_one_step_of_a_solver(self, open_pixart: Callable[[str], PixArtPair], name: str, scale: float) -> None:
         """diffusers' pipeline for α fails there, as its solver returns no clean sample; the one for Σ draws."""
-        same(open_pixart("sigma"), **SMALL, num_inference_steps=1, guidance_scale=4.5)
+        pair, one = open_pixart(name), {**SMALL, "num_inference_steps": 1, "guidance_scale": scale}
+        same(dataclasses.replace(pair, models=dataclasses.replace(pair.models, sigma=True)), **one)
+        if name != "sigma":
+            with pytest.raises(IndexError):
+                pair.draw_theirs(**one)
+
+    @pytest.mark.parametrize("given", [PLAIN, GUIDED], ids=["plain", "guided"])
+    def test_a_variance_that_is_not_learned(
+        self, open_pixart: Callable[[str], PixArtPair], given: dict[str, Any]
+    ) -> None:
+        same(open_pixart("without variance"), **given)
 
     @pytest.mark.parametrize(
         "given",
@@ -90,18 +108,65 @@ class TestTextToImage:
     def test_lists(self, large: PixArtPair, given: dict[str, Any]) -> None:
         same(large, ["a red house", "the tree on the snowy hill, at night", ""], **given)
 
+    def test_a_list_with_several_pictures_of_each(self, open_pixart: Callable[[str], PixArtPair]) -> None:
+        prompts = ["a red house", "the tree on the snowy hill, at night"]
+        same(open_pixart("sigma"), prompts, **GUIDED, num_images_per_prompt=2)
+
     def test_a_list_of_negative_prompts(self, large: PixArtPair) -> None:
         same(large, ["a red house", "the tree"], negative_prompt=["night", "hill on the hill"], **GUIDED)
 
-    def test_a_prompt_beyond_the_limit(self, large: PixArtPair) -> None:
-        prompt = "the red house on a snowy hill at night " * 20
-        same(large, prompt, **GUIDED)
-        (warning,) = large.result(prompt, **GUIDED).warnings
-        assert warning.startswith("the text encoder reads 120 tokens; cut off: '")
+    @pytest.mark.parametrize(("name", "limit"), [("1024", 120), ("consistency", 120), ("sigma", 300)])
+    @pytest.mark.parametrize("given", [PLAIN, GUIDED], ids=["plain", "guided"])
+    def test_a_prompt_beyond_the_limit(
+        self, open_pixart: Callable[[str], PixArtPair], name: str, limit: int, given: dict[str, Any]
+    ) -> None:
+        """What is beyond is not drawn, and told."""
+        pair, prompt = open_pixart(name), "the red house on a snowy hill at night " * 50
+        ours, theirs = pair.draw(prompt, **given)
+        assert_same_pictures(ours, theirs, tolerance=BAR)
+        result = pair.result(prompt, **given, seed=3)
+        told = re.fullmatch(rf"the text encoder reads {limit} tokens; cut off: '(.+)'", result.warnings[-1])
+        assert told is not None
+        assert prompt.strip().endswith(told[1])
+        kept = prompt.strip().removesuffix(told[1])
+        assert np.abs(pair.result(kept, **given, seed=3).images - ours).max() <= BAR
 
     @pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS)
     def test_generators(self, consistency: PixArtPair, generator: Callable[[], Any]) -> None:
         same(consistency, ["a red house", "the tree"], **PLAIN, generator=generator)
+
+    def test_random_states_and_seeds(self, consistency: PixArtPair) -> None:
+        """Of NumPy's states, the first word is a seed, as optimum-intel reads them."""
+        states = [np.random.RandomState(seed) for seed in SEEDS]
+        prompts = ["a red house", "the tree"]
+        theirs = consistency.draw_theirs(prompts, **PLAIN, generator=GENERATORS["several"])
+        assert_same_pictures(consistency.result(prompts, **PLAIN, generator=states).images, theirs, tolerance=BAR)
+        theirs = consistency.draw_theirs("a red house", **PLAIN, generator=torch.Generator().manual_seed(SEEDS[0]))
+        for given in ({"generator": states[0]}, {"seed": SEEDS[0]}):
+            ours = consistency.result("a red house", **PLAIN, **given).images
+            assert_same_pictures(ours, theirs, tolerance=BAR)
+
+    def test_pictures(self, large: PixArtPair) -> None:
+        """Of 8 bits a value."""
+        (ours,) = large.result(**GUIDED, output_type="pil", seed=3).images
+        pipeline = large.models.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        (theirs,) = pipeline("a red house", **GUIDED, generator=torch.Generator().manual_seed(3)).images
+        assert (ours.size, ours.mode) == (theirs.size, theirs.mode)
+        assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= 1
+
+    @pytest.mark.parametrize("name", ["1024", "consistency"])
+    def test_timesteps(self, open_pixart: Callable[[str], PixArtPair], name: str) -> None:
+        same(open_pixart(name), **{**PLAIN, "num_inference_steps": 20}, timesteps=[999, 759, 419, 19])
+
+    def test_sigmas(self, large: PixArtPair) -> None:
+        """Their solver takes none, and nor does ours; Euler's does."""
+        sigmas = [80.0, 20.0, 5.0, 1.0, 0.2, 0.0]
+        with pytest.raises(RequestError, match="takes no sigmas"):
+            large.result(**GUIDED, sigmas=sigmas)
+        with pytest.raises(ValueError, match="does not support custom"):
+            large.draw_theirs(**GUIDED, sigmas=sigmas)
+        same(large.with_scheduler("EulerDiscreteScheduler"), **GUIDED, sigmas=sigmas)
 
     def test_latents(self, large: PixArtPair) -> None:
         latents = np.random.RandomState(0).standard_normal((1, 4, 12, 16)).astype(np.float32)
@@ -117,16 +182,24 @@ class TestTextToImage:
         texts = large.result("a red house", negative_prompt="night", seed=3, **GUIDED).images
         assert np.abs(texts - ours).max() <= BAR
 
-    def test_real_tokens_alone_are_what_padded_ones_are(self, large: PixArtPair) -> None:
-        """To 1e-4 of the largest value."""
-        theirs, mask, _, _ = large.models.pipeline().encode_prompt("a red house on the hill", False, clean_caption=True)
-        ids = large.ours._parts.tokenizers["tokenizer"](["a red house on the hill"])
-        real = ids.mask == 1
-        inputs = {"input_ids": ids.ids[real][None], "attention_mask": ids.mask[real][None]}
-        ours = large.ours._parts.sessions["text_encoder"](inputs)["hidden_states"][0]
-        padded = theirs.detach().numpy()[mask.numpy() == 1]
-        assert ours.shape == padded.shape
-        assert np.abs(ours - padded).max() < 1e-4 * np.abs(padded).max()
+    @pytest.mark.parametrize("name", ["1024", "sigma"])
+    @pytest.mark.parametrize("prompt", ["", "a red house on the hill", "the tree, 9 o'clock " * 12], ids=len)
+    def test_real_tokens_alone_are_what_padded_ones_are(
+        self, open_pixart: Callable[[str], PixArtPair], name: str, prompt: str
+    ) -> None:
+        """What the transformer is told, to 1e-4 of the largest value; theirs is padded up to the limit."""
+        pair = open_pixart(name)
+        parts, pipeline, length = pair.ours._parts, pair.models.pipeline(), pair.ours._parts.config["text_length"]
+        told: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
+        with torch.no_grad():
+            theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **told)
+        request = Request(prompt=(prompt,), num_images_per_prompt=1, **told)
+        ours = texts_of(parts, request, False, Drawing()).encoded(parts)
+        assert theirs.shape[1] == length
+        assert ours.states.shape[1] < length or len(prompt) > 200
+        assert ours.mask.sum() == mask.sum()
+        real, padded = ours.states[ours.mask == 1], theirs.numpy()[mask.numpy() == 1]
+        assert np.abs(real - padded).max() < 1e-4 * np.abs(padded).max()
 
     def test_a_callback(self, large: PixArtPair) -> None:
         seen: dict[str, list[tuple[int, float, Any]]] = {"ours": [], "theirs": []}
@@ -184,31 +257,71 @@ class TestSizes:
 class TestImageToImage:
     """diffusers has none for PixArt: these are its models and schedulers in the order of its other pipelines."""
 
-    @pytest.mark.parametrize("name", ["large", "consistency"])
-    def test_strength(self, request: pytest.FixtureRequest, name: str) -> None:
-        pair: PixArtPair = request.getfixturevalue(name)
-        given = {**PLAIN, "num_inference_steps": 5, "strength": 0.6, "max_sequence_length": 120}
-        start = picture(128, 96)
-        ours = pair.result("a red house", image=start, seed=3, **given).images
-        assert_same_pictures(ours, self.theirs(pair, start), tolerance=BAR)
+    @pytest.mark.parametrize(
+        ("name", "steps", "strength"),
+        [
+            *(("1024", 5, strength) for strength in (0.2, 0.6, 1.0)),
+            *(("consistency", 4, strength) for strength in (0.25, 0.5, 1.0)),
+            ("512", 20, 0.3),
+            ("sigma", 4, 0.75),
+        ],
+    )
+    @pytest.mark.parametrize("scale", [0.0, 4.5])
+    def test_strength(
+        self, open_pixart: Callable[[str], PixArtPair], name: str, steps: int, strength: float, scale: float
+    ) -> None:
+        pair, start = open_pixart(name), picture(128, 96)
+        given = {**SMALL, "num_inference_steps": steps, "strength": strength, "guidance_scale": scale}
+        ours = pair.result("a red house", image=start, negative_prompt="night", seed=3, **given).images
+        assert_same_pictures(ours, self.theirs(pair, start, steps, strength, scale), tolerance=BAR)
 
-    def theirs(self, pair: PixArtPair, start: Image.Image) -> np.ndarray:
-        pipe, generator = pair.models.pipeline(), torch.Generator().manual_seed(3)
+    def test_several_pictures_of_one(self, large: PixArtPair) -> None:
+        start, given = picture(128, 96), {**SMALL, "num_inference_steps": 4, "strength": 0.5, "guidance_scale": 0.0}
+        ours = large.result("a red house", image=start, num_images_per_prompt=2, seed=3, **given).images
+        theirs = [self.theirs(large, start, 4, 0.5, 0.0, seed) for seed in (3, 4)]
+        assert_same_pictures(ours, np.concatenate(theirs), tolerance=BAR)
+
+    def test_one_that_has_a_trained_size_goes_in_as_it_is(self, binned: PixArtPair) -> None:
+        start = picture(304, 208)
+        result = binned.result(
+            "a red house", image=start, negative_prompt="night", num_inference_steps=4, strength=0.5, seed=3
+        )
+        assert result.warnings == ()
+        assert_same_pictures(result.images, self.theirs(binned, start, 4, 0.5, 4.5), tolerance=BAR)
+
+    def theirs(
+        self, pair: PixArtPair, start: Image.Image, steps: int, strength: float, scale: float, seed: int = 3
+    ) -> np.ndarray:
+        """As their pipelines for other models go: encode, add noise, do the last of the steps, decode."""
+        pipe, generator = pair.models.pipeline(), torch.Generator().manual_seed(seed)
         values = torch.tensor(np.asarray(start, np.float32) / 255).permute(2, 0, 1)[None] * 2 - 1
+        rows = 2 if scale > 1 else 1
         with torch.no_grad():
-            states, mask, _, _ = pipe.encode_prompt("a red house", False)
-            scale = pipe.vae.config.scaling_factor
-            clean = pipe.vae.encode(values).latent_dist.sample(generator) * scale
-            pipe.scheduler.set_timesteps(5)
-            times = pipe.scheduler.timesteps[2:]
-            pipe.scheduler.set_begin_index(2)
+            states, mask, without, without_mask = pipe.encode_prompt("a red house", rows == 2, "night")
+            if rows == 2:
+                states, mask = torch.cat([without, states]), torch.cat([without_mask, mask])
+            factor = pipe.vae.config.scaling_factor
+            clean = pipe.vae.encode(values).latent_dist.sample(generator) * factor
+            pipe.scheduler.set_timesteps(steps)
+            begin = steps - int(steps * strength)
+            times = pipe.scheduler.timesteps[begin:]
+            pipe.scheduler.set_begin_index(begin)
             latents = pipe.scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), times[:1])
-            told = {"resolution": torch.tensor([[96.0, 128.0]]), "aspect_ratio": torch.tensor([[96 / 128]])}
+            size = [float(start.height), float(start.width)]
+            told = {
+                "resolution": torch.tensor([size] * rows),
+                "aspect_ratio": torch.tensor([[size[0] / size[1]]] * rows),
+            }
             for time in times:
-                predicted = pipe.transformer(latents, states, time[None], told, encoder_attention_mask=mask).sample
-                stepping = {"generator": generator, "return_dict": False}
-                latents = pipe.scheduler.step(predicted[:, :4], time, latents, **stepping)[0]
-            drawn = pipe.vae.decode(latents / scale).sample
+                given = {"encoder_attention_mask": mask, "added_cond_kwargs": told}
+                predicted = pipe.transformer(
+                    torch.cat([latents] * rows), encoder_hidden_states=states, timestep=time[None].expand(rows), **given
+                ).sample[:, :4]
+                if rows == 2:
+                    predicted = predicted[:1] + scale * (predicted[1:] - predicted[:1])
+                stepping: dict[str, Any] = {"generator": generator, "return_dict": False}
+                latents = pipe.scheduler.step(predicted, time, latents, **stepping)[0]
+            drawn = pipe.vae.decode(latents / factor).sample
         return np.asarray((drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
 
 
