@@ -1,5 +1,6 @@
 """Every call that `docs/from-diffusers.md` puts beside ours draws the same, on small checkpoints."""
 
+import copy
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from PIL import Image
 
 from tests.parity import sdxl_pairs
 from tests.parity.pairs import PICTURES, STAGES, Pair, largest
+from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import SdxlPair
 from vinograph import ModelError, Pipeline, RequestError
 from vinograph.bundle import MANIFEST_FILE
@@ -70,6 +72,8 @@ TABLES = (
         "sdxl_names",
         {"1024": "64", "768": "72", "1344": "104"},
     ),
+    Table("pixart notebook", ("PixArt", "Calls of PixArt's notebook"), "pixart_notebook_names", {}),
+    Table("pixart", ("PixArt", "Calls of diffusers' PixArt pipelines"), "pixart_names", {}),
 )
 ROWS = [
     pytest.param(table, *row, id=f"{table.name}-{number}")
@@ -170,6 +174,46 @@ def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
         "pipeline_inpaint": pair.theirs("mask", "full"),
         "pipe": FullVae(pair.ours),
     }
+
+
+@pytest.fixture(scope="session")
+def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
+    """What the calls of PixArt's notebook are given."""
+    pair = open_pixart("consistency")
+    return {
+        "torch": torch,
+        "prompt": "A small cactus with a happy face in the Sahara desert.",
+        "caption": "an astronaut sitting in a diner, eating fries, cinematic, analog film",
+        "negative_prompt": "blurry unreal occluded",
+        "pipeline": quiet(pair.models.pipeline()),
+        "pipe": FullVae(pair.ours),
+    }
+
+
+@pytest.fixture(scope="session")
+def pixart_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
+    """What the calls of diffusers' PixArt pipelines are given."""
+    pairs = {"": "1024", "_512": "512", "_lcm": "consistency", "_sigma": "sigma"}
+    theirs = {f"pipeline{end}": quiet(open_pixart(name).models.pipeline()) for end, name in pairs.items()}
+    embeds = ("prompt_embeds", "prompt_attention_mask", "negative_embeds", "negative_prompt_attention_mask")
+    with torch.no_grad():
+        encoded = {name: theirs[name].encode_prompt("cute cat") for name in ("pipeline", "pipeline_sigma")}
+    return {
+        "torch": torch,
+        "prompt": "A small cactus with a happy face in the Sahara desert.",
+        "latents": torch.randn((1, 4, 64, 64), generator=torch.Generator().manual_seed(0)),
+        "callback": lambda step, time, latents: None,
+        **dict(zip(embeds, encoded["pipeline"], strict=True)),
+        "sigma_embeds": encoded["pipeline_sigma"],
+        **theirs,
+        **{f"pipe{end}": FullVae(open_pixart(name).ours) for end, name in pairs.items()},
+    }
+
+
+def quiet(pipeline: Any) -> Any:
+    """It draws no bars."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -379,3 +423,70 @@ class TestSdxl:
             base.ours(PROMPT, image=[sdxl_pairs.picture()] * 2)
         with pytest.raises(RequestError, match="output_type"):
             base.ours(PROMPT, output_type="pt")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+class TestPixArt:
+    """What the page says of setting up, and of what differs."""
+
+    SMALL: Mapping[str, Any] = {"height": 96, "width": 128, "use_resolution_binning": False, "num_inference_steps": 4}
+
+    @pytest.fixture
+    def large(self, open_pixart: Callable[[str], PixArtPair]) -> PixArtPair:
+        return open_pixart("1024")
+
+    def test_encoded_drawn_and_decoded_with_one_model_at_a_time(self, large: PixArtPair) -> None:
+        """Three pipelines there, each without what the others have; little memory here."""
+        whole = large.models.pipeline()
+        first, second = (copy.copy(whole) for _ in range(2))
+        first.register_modules(transformer=None)
+        second.register_modules(text_encoder=None)
+        with torch.no_grad():
+            states, mask, without, without_mask = first.encode_prompt("cute cat")
+        latents = quiet(second)(
+            negative_prompt=None,
+            prompt_embeds=states,
+            negative_prompt_embeds=without,
+            prompt_attention_mask=mask,
+            negative_prompt_attention_mask=without_mask,
+            num_images_per_prompt=1,
+            output_type="latent",
+            generator=torch.Generator().manual_seed(1),
+            **self.SMALL,
+        ).images
+        with torch.no_grad():
+            image = whole.vae.decode(latents / whole.vae.config.scaling_factor, return_dict=False)[0]
+        expected = whole.image_processor.postprocess(image, output_type="np")
+        pipe = Pipeline(large.ours.bundle, precision="f32", memory="low")
+        result = pipe("cute cat", seed=1, vae="full", output_type="np", **self.SMALL)
+        assert np.abs(result.images - expected).max() <= PICTURES
+        assert expected.std() > 0.04
+
+    def test_the_defaults_are_the_models(self, open_pixart: Callable[[str], PixArtPair]) -> None:
+        defaults = {name: open_pixart(name).ours.calls["generate"].takes for name in ("1024", "consistency", "sigma")}
+        names = ("num_inference_steps", "guidance_scale", "max_sequence_length", "height", "width")
+        assert {name: tuple(each[given] for given in names) for name, each in defaults.items()} == {
+            "1024": (20, 4.5, 120, 1024, 1024),
+            "consistency": (4, 0.0, 120, 1024, 1024),
+            "sigma": (20, 4.5, 300, 1024, 1024),
+        }
+
+    def test_sizes_without_binning(self, large: PixArtPair) -> None:
+        given = {**self.SMALL, "height": 104}
+        with pytest.raises(RequestError, match=r"height is 104; this model draws multiples of 16 .*: 96 and 112"):
+            large.ours("a cat", **given)
+        with pytest.raises(RuntimeError, match="size"):
+            large.draw_theirs("a cat", **given)
+
+    def test_one_step_of_the_solver(self, large: PixArtPair) -> None:
+        given = {**self.SMALL, "num_inference_steps": 1}
+        assert len(large.ours("a cat", **given).images) == 1
+        with pytest.raises(IndexError):
+            large.draw_theirs("a cat", **given)
+
+    def test_what_the_page_says_is_not_there(self, large: PixArtPair) -> None:
+        for name, value in (("output_type", "pt"), ("callback_on_step_end", print), ("mask_image", "mask.png")):
+            with pytest.raises(RequestError, match=name):
+                large.ours("a cat", **{name: value})
+        for name in ("encode_prompt", "to", "enable_model_cpu_offload", "register_modules"):
+            assert not hasattr(large.ours, name)
