@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 import vinograph
-from tests.bundles import save_sdxl_bundle
+from tests.bundles import save_pixart_bundle, save_sdxl_bundle
 from vinograph import Pipeline, Result, Step
+from vinograph.cli.options import DEFAULT_MODEL
+from vinograph.families import FAMILIES, family
+from vinograph.families.pixart import FAMILY as PIXART
 from vinograph.families.sdxl import FAMILY as SDXL
 from vinograph.families.wuerstchen import FAMILY as WUERSTCHEN
 
@@ -96,7 +99,28 @@ def imports(file: Path, package: str) -> Iterator[str]:
                 yield f"{origin}.{each.name}" if is_module else origin
 
 
+def names_in(tree: ast.Module) -> Iterator[str]:
+    """Every name in a module, and every text but docstrings and what is given as ``help``."""
+    told: set[ast.AST] = {each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "help"}
+    told |= {each.value for each in ast.walk(tree) if isinstance(each, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if node not in told:
+                yield text
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.alias(name=name):
+                yield name
+            case ast.ImportFrom(module=str(name)):
+                yield name
+
+
 ALL = [pytest.param(*each, id=each[0]) for each in modules()]
+KNOW_NO_FAMILY = [
+    pytest.param(module, file, id=module) for module, _, file in modules() if unit_of(module) in ("pipeline", "cli")
+]
 
 
 class TestImports:
@@ -123,6 +147,23 @@ class TestImports:
                 done.add(unit)
                 del waiting[unit]
         assert not waiting
+
+    @pytest.mark.parametrize(("module", "file"), KNOW_NO_FAMILY)
+    def test_who_drives_the_families_knows_none_by_name(self, module: str, file: Path) -> None:
+        """But for what is told to people: docstrings, an option's help, and the model that is drawn with by default."""
+        said = {each.casefold() for each in names_in(ast.parse(file.read_text(encoding="utf-8")))}
+        if module == "vinograph.cli.options":
+            said.discard(DEFAULT_MODEL)
+        names = {name for each in FAMILIES for name in (each, family(each).title.casefold())}
+        assert not {each for each in said if any(name in each for name in names)}
+
+    def test_a_name_in_the_code_would_be_found(self) -> None:
+        code = (
+            'def f(help: str = "of pixart") -> None:\n    """Of SDXL."""\n'
+            '    if kind == "sdxl" or pixart_step(help="Wuerstchen: N"):\n        from x import wuerstchen\n'
+        )
+        assert set(names_in(ast.parse(code))) >= {"of pixart", "sdxl", "pixart_step", "wuerstchen"}
+        assert not {"Of SDXL.", "Wuerstchen: N"} & set(names_in(ast.parse(code)))
 
     def test_no_family_sees_openvino(self) -> None:
         assert "runtime" not in MAY_IMPORT["families"]
@@ -156,6 +197,18 @@ class TestWithoutTorch:
             "house = pipe('a red house', negative_prompt='blue', seed=7).images[0]\n"
             "pipe('a red house', image=house, strength=0.5, vae='full', seed=7)\n"
             "pipe('a red house', image=house, mask_image=house, padding_mask_crop=8, seed=7)\n"
+            "pipe.reconstruct(house)\n"
+        )
+        done = without_torch(code, str(bundle))
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_and_one_of_pixart(self, without_torch: Run, tmp_path: Path) -> None:
+        bundle = save_pixart_bundle(tmp_path / "tiny-pixart").path
+        code = (
+            "from vinograph import Pipeline\n"
+            "pipe = Pipeline.from_pretrained(sys.argv[1], memory='low')\n"
+            "house = pipe('a red house', negative_prompt='blue', height=300, width=200, seed=7).images[0]\n"
+            "pipe('a red house', image=house, strength=0.5, vae='full', seed=7)\n"
             "pipe.reconstruct(house)\n"
         )
         done = without_torch(code, str(bundle))
@@ -259,6 +312,21 @@ class TestPublicSurface:
             "guidance_scale": "guidance_scale",
             "mask": "mask_image",
             "vae": "vae",
+        }
+
+    @pytest.mark.parametrize("name", PIXART.calls)
+    def test_what_pixart_takes(self, name: str) -> None:
+        call = PIXART.calls[name]
+        assert (call.positional, dict(call.takes)) == PIXART_TAKES[name]
+
+    def test_what_pixart_does(self) -> None:
+        assert set(PIXART.calls) == set(PIXART_TAKES)
+        assert PIXART.options == {
+            "steps": "num_inference_steps",
+            "guidance_scale": "guidance_scale",
+            "vae": "vae",
+            "resolution_binning": "use_resolution_binning",
+            "clean_caption": "clean_caption",
         }
 
     def test_what_wuerstchen_does(self) -> None:
@@ -367,4 +435,39 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "encode": (("image",), {"image": None, "height": None, "width": None, "vae": None}),
     "reconstruct": (("image",), {"image": None, "height": None, "width": None, "vae": None, "output_type": "pil"}),
+}
+
+_PIXART_EMBEDS = (
+    *("prompt_embeds", "prompt_attention_mask"),
+    *("negative_prompt_embeds", "negative_prompt_attention_mask"),
+)
+
+PIXART_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "generate": (
+        (
+            *("prompt", "negative_prompt", "num_inference_steps", "timesteps", "sigmas", "guidance_scale"),
+            *("num_images_per_prompt", "height", "width", "eta", "generator", "latents", *_PIXART_EMBEDS),
+            *("output_type", "return_dict", "callback", "callback_steps"),
+            *("clean_caption", "use_resolution_binning", "max_sequence_length"),
+        ),
+        {
+            **dict.fromkeys(("prompt", "latents", "seed", "generator", *_PIXART_EMBEDS)),
+            **dict.fromkeys(("timesteps", "sigmas", "image", "vae", "callback")),
+            "negative_prompt": "",
+            "num_inference_steps": 20,
+            "guidance_scale": 4.5,
+            "num_images_per_prompt": 1,
+            "height": 1024,
+            "width": 1024,
+            "eta": 0.0,
+            "strength": 0.6,
+            "output_type": "pil",
+            "callback_steps": 1,
+            "clean_caption": True,
+            "use_resolution_binning": True,
+            "max_sequence_length": 120,
+        },
+    ),
+    "encode": SDXL_TAKES["encode"],
+    "reconstruct": SDXL_TAKES["reconstruct"],
 }
