@@ -96,9 +96,10 @@ def save_pixart_bundle(
 ) -> Bundle:
     """Write a PixArt bundle to ``target``, less the components ``without``; ``config`` changes its numbers."""
     numbers = {**_PIXART_CONFIG, **config}
+    native = 8 * numbers["sample_size"]
     parts = {each: part for each, part in _pixart_parts(numbers).items() if each not in without}
     defaults = family("pixart").defaults()
-    defaults["generate"] |= {"height": 256, "width": 256, "num_inference_steps": 4, "max_sequence_length": TOKENS}
+    defaults["generate"] |= {"height": native, "width": native, "num_inference_steps": 4, "max_sequence_length": TOKENS}
     with BundleWriter(target, fingerprint=str(broken)) as writer:
         manifest = Manifest(
             family="pixart",
@@ -108,7 +109,7 @@ def save_pixart_bundle(
             scheduler=settings(scheduler or {"_class_name": "DPMSolverMultistepScheduler"}),
             config=numbers,
             defaults=defaults,
-            limits={"size_multiple": 16, "minimum_size": 64, "maximum_size": 512, "native_size": 256},
+            limits={"size_multiple": 16, "minimum_size": 64, "maximum_size": 2 * native, "native_size": native},
             source=Source("tests/tiny-pixart", None, "Apache-2.0"),
             tools={"vinograph": __version__, "openvino": ov.__version__, "python": platform.python_version()},
             files={},

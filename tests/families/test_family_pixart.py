@@ -289,7 +289,7 @@ class TestSizes:
         pipe = changed(tmp_path, sample_size=16)
         with pytest.raises(RequestError, match="sample size 16; turn use_resolution_binning off"):
             pipe(PROMPT)
-        assert pipe(PROMPT, use_resolution_binning=False).images[0].size == (256, 256)
+        assert pipe(PROMPT, use_resolution_binning=False).images[0].size == (128, 128)
 
     @pytest.mark.parametrize("size", [(256, 200), (130, 512), (77, 300), (64, 64), (511, 129)])
     def test_resized_and_cropped_as_theirs(self, size: tuple[int, int]) -> None:
@@ -358,12 +358,25 @@ class TestImageToImage:
         far = [float(np.abs(pipe(PROMPT, strength=each, **told).images[0] - start).mean()) for each in (0.05, 0.3, 0.9)]
         assert far == sorted(far)
 
-    def test_a_size_that_is_not_trained(self, pipe: Pipeline, watched: Watched) -> None:
-        result = pipe(PROMPT, image=picture(352, 208))
-        drawn = trained_size((208, 352), 32)
+    @pytest.mark.parametrize("size", [(352, 208), (301, 177)])
+    def test_a_size_that_is_not_trained(self, pipe: Pipeline, watched: Watched, size: tuple[int, int]) -> None:
+        result = pipe(PROMPT, image=picture().resize(size))
+        drawn = trained_size((size[1], size[0]), 32)
         assert watched.calls["tiny_vae_encoder"][0]["sample"].shape == (1, 3, *drawn)
-        assert result.images[0].size == (352, 208)
-        assert len(result.warnings) == 2
+        assert result.images[0].size == size
+        across = f"{drawn[1]}x{drawn[0]}"
+        assert result.warnings == (
+            f"the picture was resized from {size[0]}x{size[1]} to {across}",
+            f"drawn at {across}, the nearest size that the model was trained on, and resized to {size[0]}x{size[1]}",
+        )
+
+    def test_one_too_large(self, pipe: Pipeline) -> None:
+        assert pipe(PROMPT, image=picture().resize((1030, 515))).images[0].size == (512, 256)
+
+    def test_without_binning_a_picture_keeps_its_size_down_to_what_is_drawn(self, pipe: Pipeline) -> None:
+        result = pipe(PROMPT, image=picture().resize((301, 177)), use_resolution_binning=False)
+        assert result.images[0].size == (288, 176)
+        assert result.warnings == ("the picture was resized from 301x177 to 288x176",)
 
     def test_nothing_of_the_picture_is_cut(self, pipe: Pipeline) -> None:
         """Its frame is there when it comes back."""

@@ -38,7 +38,8 @@ def original_of(
 ) -> Original | None:
     """The request's image and mask, if it has them, upright and at a size that the model draws.
 
-    ``drawn`` says for a height and width at which ones a picture of that size is drawn; None: at those themselves.
+    ``drawn`` says for a height and width at which ones a picture of that size is drawn, to be resized; None: at those
+    themselves, which then are such as the model draws.
     """
     if request.image is None:
         return None
@@ -47,7 +48,8 @@ def original_of(
     picture = read_picture(request.image)
     if request.padding_mask_crop is not None:
         return _cropped(parts, request, picture)
-    width, height = _asked(request) or whole_size(picture.size, parts.limits)
+    limits = parts.limits if drawn is None else {**parts.limits, "size_multiple": 1}
+    width, height = _asked(request) or whole_size(picture.size, limits)
     wanted = height, width
     size = wanted if drawn is None else drawn(wanted)
     across = (size[1], size[0])

@@ -159,7 +159,7 @@ def _generate(parts: Parts, request: Request) -> Steps:
         out.warnings.append(
             f"guidance scale {scale} comes on top of what this model was distilled from; 0 leaves it out"
         )
-    original = original_of(parts, request, out, run.drawn_size)
+    original = original_of(parts, request, out, run.drawn_size if request.use_resolution_binning else None)
     wanted = (request.height or 0, request.width or 0) if original is None else original.wanted
     size = run.drawn_size(wanted) if original is None else original.size
     if size != wanted:
