@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from training import tokenizer as recipe
 from training.common import load, save
 from training.world import ATTRIBUTES, Scene, caption_and_said
+
+Read = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Texts to token ids and masks [texts, length]."""
 
 PER_SCENE = 6
 DROP = 0.3
@@ -74,9 +77,18 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def load_captions(labels: NDArray[np.int64], work: Path, name: str = "captions") -> Captions:
-    """PER_SCENE captions of every scene, half of them with things left unsaid; kept in ``work/<name>.pt``."""
-    path, tokenizer = work / f"{name}.pt", load_tokenizer(work)
+def load_captions(labels: NDArray[np.int64], work: Path, name: str = "captions", read: Read | None = None) -> Captions:
+    """PER_SCENE captions of every scene, half of them with things left unsaid; kept in ``work/<name>.pt``.
+
+    ``read`` makes ids and masks of texts; without it, they are those of the world's CLIP tokenizer.
+    """
+    path = work / f"{name}.pt"
+    if read is None:
+        tokenizer = load_tokenizer(work)
+
+        def read(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+            return encode(texts, tokenizer)
+
     if not path.exists():
         rng = random.Random(0)
         told = [
@@ -84,12 +96,12 @@ def load_captions(labels: NDArray[np.int64], work: Path, name: str = "captions")
             for row in labels
             for which in range(PER_SCENE)
         ]
-        ids, mask = encode([text for text, _ in told], tokenizer)
+        ids, mask = read([text for text, _ in told])
         said = torch.tensor([[attribute in names for attribute in ATTRIBUTES] for _, names in told])
         shape = (len(labels), PER_SCENE, -1)
         save(path, {"ids": ids.view(shape), "mask": mask.view(shape), "said": said.view(shape)})
     kept = load(path)
-    empty_ids, empty_mask = encode([""], tokenizer)
+    empty_ids, empty_mask = read([""])
     return Captions(kept["ids"], kept["mask"], kept["said"], empty_ids[0], empty_mask[0])
 
 

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionXLPipeline
 from training.common import load
 from training.sdxl import alterations, polish, publish, unet, vae
 from training.sdxl.coupling import answers, couple
-from training.sdxl.diffusion import LAST, SIGNAL, clean_of, noised
+from training.sdxl.diffusion import LAST, SCHEDULE
 from training.world import ATTRIBUTES, Scene, dataset, render
 from training.world.render import Chance
 
@@ -145,12 +145,12 @@ def test_the_schedule_is_that_of_the_sampler() -> None:
     from training.sdxl.config import SCHEDULER
 
     theirs = EulerAncestralDiscreteScheduler.from_config(dict(SCHEDULER))  # type: ignore[no-untyped-call]
-    assert torch.allclose(SIGNAL, theirs.alphas_cumprod, atol=1e-6)
+    assert torch.allclose(SCHEDULE.signal, theirs.alphas_cumprod, atol=1e-6)
     theirs.set_timesteps(1)
     sample = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * theirs.init_noise_sigma
     velocity = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     scaled = theirs.scale_model_input(sample, theirs.timesteps[0])
     stepped = theirs.step(velocity, theirs.timesteps[0], sample, generator=torch.Generator().manual_seed(2))
     last = torch.tensor([LAST])
-    assert torch.allclose(clean_of(scaled, velocity, last), stepped.prev_sample, atol=1e-4)
-    assert torch.allclose(noised(sample, sample / theirs.init_noise_sigma, last), scaled, atol=1e-2)
+    assert torch.allclose(SCHEDULE.clean_of(scaled, velocity, last), stepped.prev_sample, atol=1e-4)
+    assert torch.allclose(SCHEDULE.noised(sample, sample / theirs.init_noise_sigma, last), scaled, atol=1e-2)

@@ -28,12 +28,12 @@ from training.common import (
     place,
     save,
 )
+from training.losses import psnr
 from training.scenes import Scenes, as_pictures
 from training.sdxl.config import GRID, unet, vae
 from training.sdxl.text import text_encoders
 from training.sdxl.unet import SCENES, Denoiser, Pictures, batch_of, load_pictures, to_device
 from training.sdxl.vae import decoded, drawing_loss
-from training.wuerstchen.stage_a import psnr
 
 BATCH = 16
 CROP = 12

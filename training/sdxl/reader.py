@@ -21,7 +21,7 @@ from training.common import (
     place,
     save,
 )
-from training.wuerstchen.image_encoder import CLASSES, attribute_loss, attributes_right
+from training.losses import CLASSES, attribute_loss, attributes_right
 
 BATCH = 64
 RATE = 2e-3

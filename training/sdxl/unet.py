@@ -31,15 +31,15 @@ from training.common import (
     restore,
     save,
 )
+from training.losses import attribute_losses
 from training.scenes import Scenes
 from training.sdxl import alterations, latents
 from training.sdxl.config import SIZE, UNET, unet
 from training.sdxl.coupling import ANSWERS, answers, components, couple
-from training.sdxl.diffusion import LAST, SIGNAL, clean_of, noised, share
+from training.sdxl.diffusion import LAST, SCHEDULE
 from training.sdxl.reader import LatentReader
 from training.sdxl.reader import train as train_reader
 from training.sdxl.text import TextEncoders, text_encoders
-from training.wuerstchen.image_encoder import attribute_losses
 
 BATCH = 32
 RATE = 2e-3
@@ -128,7 +128,7 @@ def batch_of(pictures: Pictures, picked: Tensor, last: Tensor, unsaid_share: flo
     coupled = couple(noise, pictures.intervals[picked], told)
     noise = torch.where(last[:, None, None, None], coupled, noise)
     return Batch(
-        sample=noised(pictures.latents[source].float(), noise, timesteps),
+        sample=SCHEDULE.noised(pictures.latents[source].float(), noise, timesteps),
         clean=clean,
         timesteps=timesteps,
         ids=ids,
@@ -174,7 +174,7 @@ class Denoiser(nn.Module):
         states = torch.where(batch.zeroed[:, None, None], 0.0, states)
         pooled = torch.where(batch.zeroed[:, None], 0.0, pooled)
         velocity = predict(self.network, batch.sample, batch.timesteps, states, pooled, batch.time_ids)
-        return clean_of(batch.sample, velocity, batch.timesteps)
+        return SCHEDULE.clean_of(batch.sample, velocity, batch.timesteps)
 
 
 def predict(
@@ -193,7 +193,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def losses(reader: LatentReader, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Squared error at the last timestep, elsewhere (as a velocity's), and of what the reader reads."""
-    error = (drawn - batch.clean).square().mean(dim=(1, 2, 3)) / (1 - share(batch.timesteps)[:, 0, 0, 0])
+    error = (drawn - batch.clean).square().mean(dim=(1, 2, 3)) / (1 - SCHEDULE.share(batch.timesteps)[:, 0, 0, 0])
     first = last_count(len(error))
     reading = (attribute_losses(reader(drawn), batch.labels) * batch.told).sum(dim=1).mean()
     return error[:first].mean(), error[first:].mean(), reading
@@ -205,7 +205,7 @@ def hearing_loss(head: nn.Module, middle: Tensor, batch: Batch) -> Tensor:
     Of the part at the last timestep alone. Without it the UNet takes long to notice that the noise says anything.
     """
     first = last_count(len(batch.sample))
-    wanted = components(batch.sample[:first] / (1 - SIGNAL[LAST]).sqrt())
+    wanted = components(batch.sample[:first] / (1 - SCHEDULE.signal[LAST]).sqrt())
     error: Tensor = head(middle[:first]).float() - wanted[:, :, None, None]
     return error.square().mean()
 

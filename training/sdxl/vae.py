@@ -23,10 +23,9 @@ from training.common import (
     restore,
     save,
 )
+from training.losses import edges, psnr, subject_weight
 from training.scenes import Scenes, as_pictures
 from training.sdxl.config import vae
-from training.wuerstchen.image_encoder import subject_weight
-from training.wuerstchen.stage_a import edges, psnr
 
 BATCH = 16
 CROP = 96

@@ -29,17 +29,15 @@ from training.common import (
     restore,
     save,
 )
+from training.losses import CLASSES, attribute_loss, attributes_right, edges, subject_weight
 from training.scenes import Scenes, as_pictures
-from training.world import ATTRIBUTES
 from training.wuerstchen.config import image_encoder
-from training.wuerstchen.stage_a import edges
 from vinograph.modules import ImageEncoder
 from vinograph.modules.blocks import ResidualBlock
 
 BATCH = 32
 RATE = 2e-3
 NOISE = 0.5
-CLASSES = [len(values) for values in ATTRIBUTES.values()]
 
 
 def code(encoder: ImageEncoder, pictures: Tensor) -> Tensor:
@@ -94,31 +92,6 @@ class Reader(nn.Module):
         """[n, 16, 6, 6] -> [n, sum of classes]."""
         logits: Tensor = self.net(z)
         return logits
-
-
-def attribute_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy [n, attributes]."""
-    parts = torch.split(logits.float(), CLASSES, dim=1)
-    losses = [F.cross_entropy(part, labels[:, i], reduction="none") for i, part in enumerate(parts)]
-    return torch.stack(losses, dim=1)
-
-
-def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy [n], summed over the attributes."""
-    return attribute_losses(logits, labels).sum(dim=1)
-
-
-def attributes_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which attributes are right, [n, attributes]."""
-    parts = torch.split(logits, CLASSES, dim=1)
-    return torch.stack([part.argmax(dim=1) for part in parts], dim=1) == labels
-
-
-def subject_weight(picture: Tensor, window: int) -> Tensor:
-    """[n, 1, h, w], of mean 1: high where there is detail, which is where the subject is."""
-    detail = (picture - F.avg_pool2d(picture, window, 1, window // 2)).abs().mean(dim=1, keepdim=True)
-    detail = F.avg_pool2d(detail, 5, 1, 2)
-    return 0.4 + 0.6 * detail / detail.mean(dim=(1, 2, 3), keepdim=True)
 
 
 def sketch_loss(drawn: Tensor, target: Tensor) -> Tensor:

@@ -28,10 +28,11 @@ from training.common import (
     restore,
     save,
 )
+from training.losses import picture_loss, psnr
 from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import DECODER_TEXT, stage_a, stage_b
 from training.wuerstchen.diffusion import sample
-from training.wuerstchen.stage_a import picture_loss, psnr, train_with_fast_padding
+from training.wuerstchen.stage_a import train_with_fast_padding
 
 BATCH = 16
 CROP = 24

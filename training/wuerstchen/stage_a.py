@@ -22,6 +22,7 @@ from training.common import (
     restore,
     save,
 )
+from training.losses import picture_loss, psnr
 from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import stage_a
 from vinograph.modules import StageA
@@ -32,24 +33,6 @@ CROP = 96
 RATE = 3e-3
 CODEBOOK_FROM = 200
 LATENT_NOISE = 0.12
-
-
-def edges(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences between neighbours, across and down."""
-    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
-
-
-def picture_loss(drawn: Tensor, picture: Tensor) -> Tensor:
-    """Absolute, squared and edge error: flat fields even, outlines crisp."""
-    error = drawn.float() - picture
-    across, down = edges(error)
-    return error.abs().mean() + 2 * error.square().mean() + 0.5 * (across.abs().mean() + down.abs().mean())
-
-
-def psnr(drawn: Tensor, picture: Tensor) -> float:
-    """Mean over pictures, in decibels."""
-    error = (drawn.clamp(0, 1) - picture).square().mean(dim=(1, 2, 3))
-    return float((-10 * error.log10()).mean())
 
 
 class _Pad(nn.Module):

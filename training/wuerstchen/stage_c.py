@@ -26,10 +26,11 @@ from training.common import (
     restore,
     save,
 )
+from training.losses import attribute_loss
 from training.scenes import Scenes
 from training.wuerstchen.config import PRIOR_TEXT, stage_c
 from training.wuerstchen.diffusion import loss_weight, noised
-from training.wuerstchen.image_encoder import Reader, attribute_loss
+from training.wuerstchen.image_encoder import Reader
 
 BATCH = 64
 RATE = 2e-3

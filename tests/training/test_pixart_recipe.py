@@ -1,0 +1,130 @@
+"""The recipe of storybook-pixart runs end to end, and ends in checkpoints that diffusers loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import PixArtAlphaPipeline
+from tokenizers import Tokenizer
+
+from training.common import load
+from training.pixart import consistency, publish, transformer
+from training.pixart.config import FRAMES, LCM_SCHEDULER, SCHEDULER
+from training.pixart.frames import latents
+from training.pixart.text import Reader
+from training.schedule import Schedule
+from training.sdxl import vae
+from training.world import caption, dataset, sample
+from vinograph.convert.tokenizer import T5, write_tokenizer
+from vinograph.families.aspect_ratios import ASPECT_RATIOS
+
+# diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+CPU = torch.device("cpu")
+BLINK = 0.001  # minutes: one step, or a few
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of a run in which every stage trained for a blink."""
+    data, work = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("work")
+    for split, count in (("train", 12), ("val", 4), ("heldout", 2), ("unseen_pair", 2)):
+        dataset.write(data, split, count, workers=1)
+    (work / "data").symlink_to(data)
+    vae.train(data, work, BLINK, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformer, "BATCH", 4)
+        patch.setattr(transformer, "SMALL_BATCH", 4)
+        patch.setattr(consistency, "BATCHES", (1, 1))
+        patch.setattr(consistency, "AT_ONCE", 2)
+        transformer.train(data, work, BLINK, CPU, reader_minutes=BLINK)
+        consistency.train(data, work, BLINK, CPU)
+    publish.publish(work, work / "published")
+    return work
+
+
+@pytest.mark.parametrize(("suffix", "scheduler"), [("", SCHEDULER), ("-lcm", LCM_SCHEDULER)])
+def test_diffusers_draws_with_what_was_published(work: Path, suffix: str, scheduler: dict[str, object]) -> None:
+    published = work / f"published{suffix}"
+    index = json.loads((published / "model_index.json").read_text())
+    parts = {name for name, part in index.items() if isinstance(part, list)}
+    assert parts == {path.name for path in published.iterdir() if path.is_dir()}
+    pipe = PixArtAlphaPipeline.from_pretrained(published, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    assert type(pipe.scheduler).__name__ == scheduler["_class_name"]
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe(
+        "a red house", num_inference_steps=2, height=128, width=64, use_resolution_binning=False, output_type="np"
+    ).images[0]
+    assert picture.shape == (128, 64, 3)
+    assert np.isfinite(picture).all()
+
+
+def test_a_stage_goes_on_from_its_checkpoint(work: Path) -> None:
+    before = load(work / "consistency.pt")["budget"]
+    consistency.train(work / "data", work, 2 * BLINK + before["seconds"] / 60, CPU)
+    assert load(work / "consistency.pt")["budget"]["steps"] > before["steps"]
+
+
+def test_the_consistency_model_keeps_the_text_encoder(work: Path) -> None:
+    ours, theirs = (work / f"published{suffix}" / "text_encoder" / "model.safetensors" for suffix in ("", "-lcm"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_the_frames_are_of_the_table() -> None:
+    assert {(height, width) for width, height in FRAMES} < set(ASPECT_RATIOS[32].values())
+
+
+def test_latents_go_on_where_they_end(work: Path) -> None:
+    fewer, _ = latents(FRAMES[0], 12, work, CPU, 1)
+    more, labels = latents(FRAMES[0], 14, work, CPU, 1)
+    assert torch.equal(fewer, more[:12])
+    assert (len(more), len(labels)) == (14, 14)
+
+
+def test_the_tokenizer_is_read_as_it_was_trained(work: Path, tmp_path: Path) -> None:
+    import random
+
+    rng = random.Random(4)
+    read = Reader(work / "tokenizer")
+    texts = [caption(sample(rng, None), rng) for _ in range(200)]
+    texts += ["A Red  House", "“It’s” (3) cats & 2 boats!", "", "zebra crossing", "漢字"]
+    write_tokenizer(work / "tokenizer", tmp_path / "tokenizer.json", 120, T5)
+    rust = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    ids, mask = read(texts)
+    for text, row, real in zip(texts, ids, mask, strict=True):
+        assert row[real].tolist() == rust.encode(text).ids
+
+
+def test_the_teacher_solves_as_the_sampler_does(work: Path) -> None:
+    """Against diffusers' DPMSolverMultistepScheduler at the same timesteps."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    teacher = transformer.load_model(load(work / "transformer.pt"), work).eval()
+    schedule = Schedule(SCHEDULER)
+    pictures = transformer.load_pictures(work / "data", work, CPU)
+    batch = transformer.draw_batch(pictures[:1], 2)
+    guided = consistency.Guided(
+        teacher, schedule, batch, (pictures[0].captions.empty_ids, pictures[0].captions.empty_mask)
+    )
+    noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0))
+    timesteps = consistency.sampler_timesteps(schedule.last)
+    points, ends = consistency.solve(guided, schedule, noise, timesteps)
+
+    theirs = DPMSolverMultistepScheduler.from_config(dict(SCHEDULER))  # type: ignore[no-untyped-call]
+    theirs.set_timesteps(len(timesteps))
+    theirs.timesteps = timesteps
+    signal = schedule.signal[timesteps].double()
+    theirs.sigmas = torch.cat([((1 - signal) / signal).sqrt(), torch.zeros(1)]).float()
+    sample = noise
+    for at, point in zip(timesteps, points, strict=True):
+        assert torch.allclose(sample, point, atol=1e-4)
+        clean = guided(sample, int(at))
+        share = schedule.signal[at]
+        velocity = (share.sqrt() * sample - clean) / (1 - share).sqrt()
+        sample = theirs.step(velocity, at, sample).prev_sample
+    assert torch.allclose(sample, ends, atol=1e-4)

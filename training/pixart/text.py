@@ -1,0 +1,110 @@
+"""T5's kind of tokenizer and text encoder, small.
+
+The tokenizer is a unigram model of sentencepiece's (Kudo, 2018, arXiv 1804.10959), trained on the grammar's captions
+and some more English.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import sentencepiece
+import torch
+from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel
+
+from training.layout import write_json
+from training.pixart.config import LENGTH, TEXT
+from training.tokenizer import EVERYDAY
+from training.world import caption, sample
+from vinograph.convert.tokenizer import T5
+
+VOCABULARY: Final = 1200
+PUBLISHED_LENGTH: Final = 120
+"""The most tokens that PixArt reads."""
+
+_PAD, _END = 0, 1
+_CAPTIONS = 20000
+_EVERYDAY_TIMES = 20
+_SIGNS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-&/"
+# Capital letters are read as small ones, and typographic marks as plain ones.
+_SAME = {**{chr(code).upper(): chr(code) for code in range(ord("a"), ord("z") + 1)}, "’": "'", "“": '"', "”": '"'}
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Train the tokenizer, and write it as T5's is published: ``spiece.model``, settings, ``tokenizer.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random("sentencepiece")
+    captions = [caption(sample(rng, None), rng, drop=0.2).lower() for _ in range(_CAPTIONS)]
+    rules, model = folder / "rules.tsv", io.BytesIO()
+    rules.write_text("".join(f"{ord(a):x}\t{ord(b):x}\n" for a, b in _SAME.items()), encoding="utf-8")
+    with contextlib.chdir(folder):  # the model keeps the name of its rules
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*captions, *(EVERYDAY * _EVERYDAY_TIMES), *_SIGNS]),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=VOCABULARY,
+            hard_vocab_limit=False,
+            required_chars=_SIGNS,
+            normalization_rule_tsv=rules.name,
+            pad_id=_PAD,
+            eos_id=_END,
+            unk_id=2,
+            bos_id=-1,
+            pad_piece="<pad>",
+            num_threads=1,
+            minloglevel=2,
+        )
+    rules.unlink()
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    told = {"eos_token": "</s>", "extra_ids": 0, "pad_token": "<pad>", "unk_token": "<unk>"}
+    write_json(folder / "tokenizer_config.json", {**told, "model_max_length": PUBLISHED_LENGTH})
+    T5.load(folder).save_pretrained(folder)  # tokenizer.json, which newer libraries read alone
+
+
+class Reader:
+    """The tokenizer in a folder; it is trained first where it isn't there."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "spiece.model").exists():
+            write_tokenizer(folder)
+        self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+
+    @property
+    def size(self) -> int:
+        """Of the vocabulary."""
+        return int(self._pieces.get_piece_size())
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids (int16) and mask (bool) [texts, LENGTH], ended and padded as T5's are."""
+        ids = torch.full((len(texts), LENGTH), _PAD, dtype=torch.int16)
+        mask = torch.zeros(len(texts), LENGTH, dtype=torch.bool)
+        for row, tokens in enumerate(self._pieces.encode(list(texts))):
+            kept = [*tokens[: LENGTH - 1], _END]
+            ids[row, : len(kept)] = torch.tensor(kept, dtype=torch.int16)
+            mask[row, : len(kept)] = True
+        return ids, mask
+
+
+class TextEncoder(nn.Module):
+    """Token ids to hidden states [n, length, 128]."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        config = T5Config(vocab_size=vocabulary, pad_token_id=_PAD, eos_token_id=_END, is_encoder_decoder=False, **TEXT)
+        self.model = T5EncoderModel(config)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask [n, length]."""
+        states: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
+
+
+def text_encoder(work: Path) -> TextEncoder:
+    """The encoder with weights as they start, for the tokenizer in ``work``."""
+    return TextEncoder(Reader(work / "tokenizer").size)
