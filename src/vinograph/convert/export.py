@@ -21,6 +21,7 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from vinograph.bundle import Component, Tensor
+from vinograph.convert.angles import angle_nodes, mark_precise
 from vinograph.convert.weights import is_vector
 
 _MODEL_NAME = "vinograph"
@@ -70,8 +71,10 @@ def export(graph: Graph | ExportedGraph, file: Path, weights: str) -> Component:
         _name_ports(model, graph)
         if weights == "f16":
             _halve(model)
+    angles = angle_nodes(model)
     _name_nodes(model)
     _save(model, file)
+    mark_precise(file, {node.get_friendly_name() for node in angles})
     return Component(file.name, graph.inputs, graph.outputs, weights, graph.f16_safe)
 
 
