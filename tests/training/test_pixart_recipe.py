@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from diffusers import PixArtAlphaPipeline
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from training.common import load
 from training.pixart import consistency, publish, transformer
@@ -29,6 +31,16 @@ CPU = torch.device("cpu")
 BLINK = 0.001  # minutes: one step, or a few
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_batches() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformer, "BATCH", 4)
+        patch.setattr(transformer, "SMALL_BATCH", 4)
+        patch.setattr(consistency, "BATCHES", (1, 1))
+        patch.setattr(consistency, "AT_ONCE", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a run in which every stage trained for a blink."""
@@ -37,13 +49,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset.write(data, split, count, workers=1)
     (work / "data").symlink_to(data)
     vae.train(data, work, BLINK, CPU)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transformer, "BATCH", 4)
-        patch.setattr(transformer, "SMALL_BATCH", 4)
-        patch.setattr(consistency, "BATCHES", (1, 1))
-        patch.setattr(consistency, "AT_ONCE", 2)
-        transformer.train(data, work, BLINK, CPU, reader_minutes=BLINK)
-        consistency.train(data, work, BLINK, CPU)
+    transformer.train(data, work, BLINK, CPU, reader_minutes=BLINK)
+    consistency.train(data, work, BLINK, CPU)
     publish.publish(work, work / "published")
     return work
 
@@ -100,20 +107,17 @@ def test_the_tokenizer_is_read_as_it_was_trained(work: Path, tmp_path: Path) -> 
         assert row[real].tolist() == rust.encode(text).ids
 
 
-def test_the_teacher_solves_as_the_sampler_does(work: Path) -> None:
+def test_the_teacher_solves_as_the_sampler_does() -> None:
     """Against diffusers' DPMSolverMultistepScheduler at the same timesteps."""
     from diffusers import DPMSolverMultistepScheduler
 
-    teacher = transformer.load_model(load(work / "transformer.pt"), work).eval()
+    def clean(sample: Tensor, timestep: int) -> Tensor:
+        return torch.tanh(sample * (1 - timestep / 2000))
+
     schedule = Schedule(SCHEDULER)
-    pictures = transformer.load_pictures(work / "data", work, CPU)
-    batch = transformer.draw_batch(pictures[:1], 2)
-    guided = consistency.Guided(
-        teacher, schedule, batch, (pictures[0].captions.empty_ids, pictures[0].captions.empty_mask)
-    )
-    noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     timesteps = consistency.sampler_timesteps(schedule.last)
-    points, ends = consistency.solve(guided, schedule, noise, timesteps)
+    points, ends = consistency.solve(clean, schedule, noise, timesteps)
 
     theirs = DPMSolverMultistepScheduler.from_config(dict(SCHEDULER))  # type: ignore[no-untyped-call]
     theirs.set_timesteps(len(timesteps))
@@ -122,9 +126,8 @@ def test_the_teacher_solves_as_the_sampler_does(work: Path) -> None:
     theirs.sigmas = torch.cat([((1 - signal) / signal).sqrt(), torch.zeros(1)]).float()
     sample = noise
     for at, point in zip(timesteps, points, strict=True):
-        assert torch.allclose(sample, point, atol=1e-4)
-        clean = guided(sample, int(at))
+        assert torch.allclose(sample, point, atol=1e-3)
         share = schedule.signal[at]
-        velocity = (share.sqrt() * sample - clean) / (1 - share).sqrt()
+        velocity = (share.sqrt() * sample - clean(sample, int(at))) / (1 - share).sqrt()
         sample = theirs.step(velocity, at, sample).prev_sample
-    assert torch.allclose(sample, ends, atol=1e-4)
+    assert torch.allclose(sample, ends, atol=1e-3)

@@ -9,7 +9,7 @@ Some begin with noise, others where the sampler of the consistency model comes b
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,8 +92,13 @@ class Guided:
         return self._schedule.clean_of(sample, without + GUIDANCE * (with_text - without), now)
 
 
-def solve(guided: Guided, schedule: Schedule, sample: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """Every point on the way [steps, n, 4, h, w], and the end: DPM-Solver++ (2M), Lu et al., arXiv 2211.01095."""
+def solve(
+    guided: Callable[[Tensor, int], Tensor], schedule: Schedule, sample: Tensor, timesteps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Every point on the way [steps, n, 4, h, w], and the end: DPM-Solver++ (2M), Lu et al., arXiv 2211.01095.
+
+    ``guided`` predicts clean latents from a sample at a timestep, as :class:`Guided` does.
+    """
     alphas, sigmas = schedule.signal.sqrt(), (1 - schedule.signal).sqrt()
     logs = (alphas / sigmas).log()
     points, way = [], timesteps.tolist()
