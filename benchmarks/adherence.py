@@ -2,12 +2,14 @@
 
     python benchmarks/adherence.py storybook-wuerstchen --prompts 500 [--precision f32] [--sheets docs/pictures]
     python benchmarks/adherence.py storybook-sdxl --prompts 500 --changes 200 [--option num_inference_steps=4]
+    python benchmarks/adherence.py storybook-pixart --prompts 500 --frames 288x224,224x288,320x192,192x320
 
 *Mean* is the share of asked attributes that the probe finds, *whole* the share of prompts with every one of them. The
 prompts describe scenes whose combination of attributes no model was trained on. Reconstructions are of rendered
 scenes that no model has seen. Changes are image to image: such a scene, and a prompt that asks for another sky, another
 colour, or both; *changed* is the share of attributes that became what the prompt asks for, *kept* that of the others
-that stayed as they were.
+that stayed as they were. Frames are pictures of other shapes; the probe, which knows squares, sees them squeezed into
+one, so beside what it finds stands what it finds in scenes rendered in that frame.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from training.probe import adherence, predict
 from training.sdxl.alterations import another
 from training.world import ATTRIBUTES, Scene, full_caption, render, sample, sheet, stated
+from training.world.frame import Frame
 from vinograph import Pipeline
 from vinograph.images import psnr
 
@@ -118,6 +122,31 @@ def measure_changes(pipe: Pipeline, count: int, strength: float, steps: int) -> 
     return figures, pairs
 
 
+def measure_frame(pipe: Pipeline, size: str, count: int, **options: Any) -> tuple[dict[str, Any], Pictures]:
+    """Adherence in a frame ("320x192"), beside that of scenes rendered in it; and the pictures."""
+    width, height = map(int, size.split("x"))
+    asked = heldout(count)
+    wanted = [stated(text) for _, text in asked]
+    pictures = draw(pipe, [text for _, text in asked], width=width, height=height, **options)
+    frame = Frame(width, height)
+    rendered = np.stack([render(scene, 600_000 + i, frame) for i, (scene, _) in enumerate(asked)])
+    (mean, whole, _), (best_mean, best_whole, _) = (adherence(predict(each), wanted) for each in (pictures, rendered))
+    found = {"mean": mean, "whole": whole, "rendered_mean": best_mean, "rendered_whole": best_whole}
+    return {"frame": size, "prompts": count, **found}, pictures
+
+
+def write_frames(path: Path, rows: Sequence[Pictures]) -> None:
+    """One row for each frame, as many pictures as fit the first row."""
+    width = max(row.shape[2] for row in rows) * 5
+    page = Image.new("RGB", (width, sum(row.shape[1] for row in rows)), "white")
+    top = 0
+    for row in rows:
+        for index in range(min(len(row), width // row.shape[2])):
+            page.paste(Image.fromarray(row[index]), (index * row.shape[2], top))
+        top += row.shape[1]
+    page.save(path, quality=90)
+
+
 def write_sheets(
     folder: Path,
     name: str,
@@ -156,6 +185,7 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=0, help="scenes to change by image to image")
     parser.add_argument("--strength", type=float, default=0.5, help="of image to image")
     parser.add_argument("--steps", type=int, default=2, help="of image to image, before strength shortens them")
+    parser.add_argument("--frames", default="", metavar="WxH,...", help="other shapes to draw, 100 prompts each")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an argument of the call")
     parser.add_argument("--sheets", type=Path, help="a folder for the contact sheets")
@@ -172,6 +202,13 @@ def main() -> None:
     if arguments.changes:
         figures, changed = measure_changes(pipe, arguments.changes, arguments.strength, arguments.steps)
         print(json.dumps({"changed": figures}, indent=2))
+    framed: list[Pictures] = []
+    for size in filter(None, arguments.frames.split(",")):
+        figures, drawn = measure_frame(pipe, size, 100, **options)
+        print(json.dumps({"framed": figures}, indent=2))
+        framed.append(drawn)
+    if arguments.sheets and framed:
+        write_frames(arguments.sheets / f"{pipe.bundle.manifest.name}-frames.webp", framed)
     if arguments.sheets:
         write_sheets(arguments.sheets, pipe.bundle.manifest.name, pictures, prompts, reconstructed, changed)
 
