@@ -1,6 +1,7 @@
 """What drawing costs: seconds per stage, and the peak of resident memory.
 
     python benchmarks/draw.py BUNDLE --size 1024x1024 [--size 1024x1536] [--runs 1] [--option num_inference_steps=12]
+    python benchmarks/draw.py BUNDLE --memory low --precision bf16 --option vae=tiny …
     python benchmarks/draw.py CHECKPOINT --with diffusers --dtype bfloat16 [--tiny-vae] …
 
 Each size is drawn in a process of its own, so that the peak is that size's. The first picture, which compiles the
@@ -23,18 +24,19 @@ from pathlib import Path
 from typing import Any
 
 
-def draw(bundle: str, width: int, height: int, runs: int, options: dict[str, Any]) -> dict[str, Any]:
+def draw(
+    bundle: str, width: int, height: int, runs: int, options: dict[str, Any], precision: str, memory: str
+) -> dict[str, Any]:
     """Draw ``runs + 1`` pictures in this process and say what each took."""
     from vinograph import Pipeline
 
-    pipe = Pipeline.from_pretrained(bundle, precision=options.pop("precision", "auto"))
+    pipe = Pipeline.from_pretrained(bundle, precision=precision, memory=memory)
     drawn = []
     for seed in range(runs + 1):
         start = time.perf_counter()
         result = pipe("a lighthouse by the sea at sunset", width=width, height=height, seed=seed, **options)
         drawn.append({"whole": time.perf_counter() - start, **result.timings})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"size": f"{width}x{height}", "drawn": drawn, "peak_bytes": peak, "devices": dict(result.devices)}
+    return {"size": f"{width}x{height}", "drawn": drawn, "devices": dict(result.devices)}
 
 
 def draw_with_diffusers(
@@ -65,9 +67,7 @@ def draw_with_diffusers(
         generator = torch.Generator().manual_seed(seed)
         pipe("a lighthouse by the sea at sunset", width=width, height=height, generator=generator, **options)
         drawn.append({"whole": time.perf_counter() - start, **spent})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    devices = {"diffusers": f"CPU {dtype}"}
-    return {"size": f"{width}x{height}", "drawn": drawn, "peak_bytes": peak, "devices": devices}
+    return {"size": f"{width}x{height}", "drawn": drawn, "devices": {"diffusers": f"CPU {dtype}"}}
 
 
 def _timed(spent: dict[str, float], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,6 +102,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="pictures after the first")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an argument of the call")
     parser.add_argument("--with", dest="library", choices=["vinograph", "diffusers"], default="vinograph")
+    parser.add_argument("--precision", default="auto", help="vinograph: auto, f32, bf16 or f16")
+    parser.add_argument("--memory", choices=["auto", "low"], default="auto", help="vinograph: see Pipeline")
     parser.add_argument("--dtype", default="bfloat16", help="diffusers: float32 or bfloat16")
     parser.add_argument("--tiny-vae", action="store_true", help="diffusers: decode with the VAE in the folder tiny_vae")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -112,11 +114,16 @@ def main() -> None:
         if arguments.child:
             what = (arguments.bundle, width, height, arguments.runs, options)
             diffusers = arguments.library == "diffusers"
-            measured = draw_with_diffusers(*what, arguments.dtype, arguments.tiny_vae) if diffusers else draw(*what)
-            print(json.dumps(measured))
+            if diffusers:
+                measured = draw_with_diffusers(*what, arguments.dtype, arguments.tiny_vae)
+            else:
+                measured = draw(*what, arguments.precision, arguments.memory)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            print(json.dumps({**measured, "peak_bytes": peak}))
             continue
         command = [sys.executable, __file__, arguments.bundle, "--size", size, "--runs", str(arguments.runs), "--child"]
         command += ["--with", arguments.library, "--dtype", arguments.dtype]
+        command += ["--precision", arguments.precision, "--memory", arguments.memory]
         command += ["--tiny-vae"] if arguments.tiny_vae else []
         for each in arguments.option:
             command += ["--option", each]

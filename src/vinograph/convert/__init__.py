@@ -1,7 +1,8 @@
 """Checkpoint -> bundle. With `modules` and training, the only code that needs PyTorch.
 
 A family's converter is one module here with one line in :data:`FAMILIES`. It has ``PIPELINES``, the class names in a
-model_index.json that are its own; ``OPTIONS``, which of :func:`convert`'s options it takes; and ``convert(job)``.
+model_index.json that are its own; ``OPTIONS``, which of :func:`convert`'s options it takes; ``WEIGHTS``, how it stores
+weights; and ``convert(job)``.
 Those modules import PyTorch only inside functions, so that what can be refused is refused at once.
 """
 
@@ -11,7 +12,7 @@ import errno
 import importlib
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "pixart": "vinograph.convert.pixart",
     }
 )
-WEIGHTS = ("f16", "f32")
+WEIGHTS = ("f16", "f32", "int8", "int4")
 
 _EXTRA = ("torch", "transformers")
 
@@ -56,7 +57,7 @@ def convert(
     prior: str | None = None,
     tiny_vae: str | None = None,
     image_encoder: Path | None = None,
-    weights: Literal["f32", "f16"] = "f16",
+    weights: Literal["f16", "f32", "int8", "int4"] = "f16",
     revision: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -70,7 +71,8 @@ def convert(
         tiny_vae: SDXL and PixArt: the checkpoint of a tiny VAE, such as madebyollin/taesdxl, or madebyollin/taesd for
             PixArt, to hold beside the model's own.
         image_encoder: Würstchen: the file with the image encoder's published weights.
-        weights: how weights are stored.
+        weights: how weights are stored. PixArt's alone may be "int8" or "int4", of which its text encoder's are so,
+            and all others f16.
         revision: branch, tag or commit of the source on the hub.
         overwrite: replace a bundle at ``target``, which stays until the new one is whole.
         progress: called with a component's name, its number and how many there are, as work on it begins.
@@ -81,8 +83,7 @@ def convert(
         DamagedModelError: a file of the checkpoint is not what it should be.
         ResourceError: the disk or the memory is too small.
     """
-    if weights not in WEIGHTS:
-        raise RequestError(f"weights is {weights!r}; give one of {', '.join(WEIGHTS)}")
+    _check_weights(weights, WEIGHTS, "")
     target = Path(target)
     check_target(target, overwrite)
     checkpoint = locate(source, revision)
@@ -95,11 +96,17 @@ def convert(
         if name not in converter.OPTIONS:
             takes = ", ".join(_option(each) for each in converter.OPTIONS) or "none"
             raise RequestError(f"{_option(name)} is not an option of {family} models; theirs: {takes}")
+    _check_weights(weights, converter.WEIGHTS, f" for {family} models")
     require_packages()
     job = Job(checkpoint, index, target, weights, overwrite, given, progress or _silent)
     with _explained(target):
         bundle: Bundle = converter.convert(job)
     return bundle
+
+
+def _check_weights(weights: str, known: Sequence[str], where: str) -> None:
+    if weights not in known:
+        raise RequestError(f"weights is {weights!r}; give one of {', '.join(known)}{where}")
 
 
 def _index(checkpoint: Checkpoint) -> dict[str, Any]:

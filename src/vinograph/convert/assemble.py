@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from vinograph.convert import Job
     from vinograph.convert.export import ExportedGraph, Graph
 
-_BYTES = {"f32": 4, "f16": 2}
+# What is compressed lies on the disk twice for a while; int4 then needs less than f16.
+_BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
 _SPARE = 64_000_000
 
 
@@ -32,13 +33,14 @@ class Weights:
 
     ``graphs`` loads the weights and yields the components that it is given, in the order of ``components``. It keeps
     no hold of what it has yielded. ``values`` is how many numbers there are, ``item_size`` the bytes of each where
-    they are stored as they came.
+    they are stored as they came. ``scratch`` is how many bytes lie on the disk beside the bundle meanwhile.
     """
 
     components: tuple[str, ...]
     values: int
     graphs: Callable[[Collection[str]], Iterator[tuple[str, Graph | ExportedGraph]]]
     item_size: int | None = None
+    scratch: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _tools() -> dict[str, str]:
 def _check_space(plan: Plan, job: Job, writer: BundleWriter) -> None:
     """Folding adds and removes some weights; a tenth more covers what it adds."""
     size = sum(
-        weights.values * (weights.item_size or _BYTES[job.weights])
+        weights.values * (weights.item_size or _BYTES[job.weights]) + weights.scratch
         for weights in plan.weights
         if not all(_is_done(name, writer) for name in weights.components)
     )

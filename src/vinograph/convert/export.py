@@ -22,6 +22,8 @@ from torch import nn
 
 from vinograph.bundle import Component, Tensor
 from vinograph.convert.angles import angle_nodes, mark_precise
+from vinograph.convert.compression import COMPRESSED, compress
+from vinograph.convert.scratch import Scratch
 from vinograph.convert.weights import is_vector
 
 _MODEL_NAME = "vinograph"
@@ -34,7 +36,8 @@ class Graph:
     """A component before it is exported.
 
     The module's arguments and results are ``inputs`` and ``outputs`` in order. ``sizes`` says what each named
-    dimension is while tracing; any value does, since nothing of it may stay in the graph.
+    dimension is while tracing; any value does, since nothing of it may stay in the graph. A graph whose matrices can
+    be compressed has a ``scratch``, where they lie until they are written.
     """
 
     module: nn.Module
@@ -42,6 +45,7 @@ class Graph:
     outputs: Mapping[str, Tensor]
     sizes: Mapping[str, int]
     f16_safe: bool = True
+    scratch: Scratch | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,11 @@ class ExportedGraph:
 
 
 def export(graph: Graph | ExportedGraph, file: Path, weights: str) -> Component:
-    """Write ``graph`` as OpenVINO IR: ``file`` (.xml) and its .bin, with weights stored as ``weights`` ("f32", "f16").
+    """Write ``graph`` as OpenVINO IR: ``file`` (.xml) and its .bin, with weights stored as ``weights``.
 
-    The weights of the graph's module are shared with the exported model, not copied. Those of a graph that is IR
-    already stay as they are stored.
+    That is "f32" or "f16"; with "int8" and "int4", graphs that aren't to be compressed are stored in f16. The weights
+    of the graph's module are shared with the exported model, not copied. Those of a graph that is IR already stay as
+    they are stored.
 
     Raises:
         RuntimeError: the exported model's inputs or outputs are not what the graph declares, a defect of ours.
@@ -69,8 +74,12 @@ def export(graph: Graph | ExportedGraph, file: Path, weights: str) -> Component:
     else:
         model = _to_openvino(graph)
         _name_ports(model, graph)
-        if weights == "f16":
+        if weights in COMPRESSED and graph.scratch is None:
+            weights = "f16"
+        if weights != "f32":
             _halve(model)
+        if weights in COMPRESSED and graph.scratch is not None:
+            compress(model, weights, graph.scratch.keep)
     angles = angle_nodes(model)
     _name_nodes(model)
     _save(model, file)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PIPELINES = tuple(pixart_layout.TEXT_LENGTHS)
 OPTIONS = ("tiny_vae",)
+WEIGHTS = ("f16", "f32", "int8", "int4")
+"""Of which those in int8 and int4 are the text encoder's; all others are stored in f16 beside them."""
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8
@@ -41,7 +43,7 @@ def convert(job: Job) -> Bundle:
     models = Models.check(places)
     length = pixart_layout.TEXT_LENGTHS[job.index["_class_name"]]
     plan = Plan(
-        weights=models.weights(halve=job.weights == "f16"),
+        weights=models.weights(job.weights, job.target.absolute().parent),
         tokenizers={"tokenizer": TokenizerPlan(places["tokenizer"].directory, length, tokenizer.T5)},
         manifest=_manifest(job, places, models, scheduler),
         files=tuple(files),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
@@ -20,6 +21,7 @@ from vinograph.convert.checkpoint import Place
 from vinograph.convert.export import Graph
 from vinograph.convert.pixart_config import PixArtConfig
 from vinograph.convert.pixart_transformer import PixArtTransformer
+from vinograph.convert.scratch import Scratch
 from vinograph.convert.skeleton import Skeleton, skeleton
 from vinograph.convert.t5 import T5Config, T5Encoder
 from vinograph.convert.weights import Allowance
@@ -66,11 +68,17 @@ class Models:
         """The autoencoders' configurations."""
         return self.autoencoders.config
 
-    def weights(self, halve: bool) -> tuple[Weights, ...]:
-        """What conversion goes through, in order. With ``halve``, matrices are read in half precision."""
-        text, transformer = self.text_encoder, self.transformer
+    def weights(self, stored: str, directory: Path) -> tuple[Weights, ...]:
+        """What conversion goes through, in order, to be ``stored`` as f32, f16, int8 or int4.
+
+        What the text encoder's files have in another type lies in ``directory`` meanwhile, not in memory.
+        """
+        text, transformer, halve = self.text_encoder, self.transformer, stored != "f32"
+        kind, size = ("F16", 2) if halve else ("F32", 4)
+        scratch = sum(record.size * size for record in text.records.values() if record.dtype != kind)
+        text_graphs = partial(_text_graphs, text, halve, directory)
         return (
-            Weights(("text_encoder",), text.values, partial(_text_graphs, text, halve)),
+            Weights(("text_encoder",), text.values, text_graphs, scratch=scratch),
             Weights(("transformer",), transformer.values, partial(_transformer_graphs, transformer, halve)),
             *self.autoencoders.weights(halve),
         )
@@ -81,21 +89,20 @@ def _untied(name: str) -> str:
     return "shared.weight" if name == _TIED else name
 
 
-def _text_graphs(encoder: Skeleton[T5Encoder], halve: bool, _: Collection[str]) -> Graphs:
+def _text_graphs(encoder: Skeleton[T5Encoder], halve: bool, directory: Path, _: Collection[str]) -> Graphs:
     config: T5Config = encoder.module.config
     tokens = Tensor(("b", "n"), "i64")
     states = Tensor(("b", "n", config.d_model), "f32")
-    # Published weights make feed-forward layers pass what half precision holds.
-    yield (
-        "text_encoder",
-        Graph(
-            encoder.load(halve),
+    with Scratch(directory) as scratch:
+        graph = Graph(
+            encoder.load(halve, scratch),
             {"input_ids": tokens, "attention_mask": tokens},
             {"hidden_states": states},
             TRACED_SIZES,
-            f16_safe=False,
-        ),
-    )
+            f16_safe=False,  # published weights make feed-forward layers pass what half precision holds
+            scratch=scratch,
+        )
+        yield "text_encoder", graph
 
 
 def _transformer_graphs(transformer: Skeleton[PixArtTransformer], halve: bool, _: Collection[str]) -> Graphs:

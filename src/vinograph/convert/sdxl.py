@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PIPELINES = sdxl_layout.PIPELINES
 OPTIONS = ("tiny_vae",)
+WEIGHTS = ("f16", "f32")
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8

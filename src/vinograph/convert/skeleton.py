@@ -12,6 +12,7 @@ from torch import nn
 
 from vinograph.convert import weights
 from vinograph.convert.checkpoint import Place
+from vinograph.convert.scratch import Scratch
 from vinograph.convert.weights import Allowance, TensorRecord
 from vinograph.errors import ModelError
 
@@ -40,13 +41,13 @@ class Skeleton(Generic[Model]):
         """Number of values in all tensors."""
         return sum(record.size for record in self.records.values())
 
-    def load(self, halve: bool = False) -> Model:
+    def load(self, halve: bool = False, scratch: Scratch | None = None) -> Model:
         """A copy of the module with its weights, its matrices in half precision if so asked.
 
-        The skeleton keeps none of them.
+        The skeleton keeps none of them. Those that the files have in another type lie in ``scratch``, or in memory.
         """
         module = copy.deepcopy(self.module)
-        weights.load(module, self.tensors or self.records, halve)
+        weights.load(module, self.tensors or self.records, halve, scratch)
         return module
 
 

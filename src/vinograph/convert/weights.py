@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from vinograph.convert.scratch import Scratch
+
 _GRAPHS = "openvino_"  # how OpenVINO's own files begin, which end in .bin too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -238,11 +240,16 @@ def check(module: nn.Module, records: Mapping[str, TensorRecord], origin: Path, 
             raise DamagedModelError(f"{records[name].file} has the tensor {name}, which the model has no place for")
 
 
-def load(module: nn.Module, tensors: Mapping[str, TensorRecord | torch.Tensor], halve: bool = False) -> None:
+def load(
+    module: nn.Module,
+    tensors: Mapping[str, TensorRecord | torch.Tensor],
+    halve: bool = False,
+    scratch: Scratch | None = None,
+) -> None:
     """Give ``module`` (on the meta device, already checked) the tensors: mapped where the file has the type wanted.
 
     That is f32, and with ``halve`` f16 for matrices; vectors (see :func:`is_vector`) weigh nothing, and matrices that
-    hold more than f16 can stay as they are.
+    hold more than f16 can stay as they are. Where the file has another type, matrices lie in ``scratch``, or in memory.
     """
     import torch
 
@@ -255,10 +262,12 @@ def load(module: nn.Module, tensors: Mapping[str, TensorRecord | torch.Tensor], 
             found = torch.zeros(value.shape)
         if not value.is_floating_point():
             state[name] = found.to(torch.int64)
-        elif halve and not is_vector(value.shape) and _fits_f16(found):
-            state[name] = found.to(torch.float16)
-        else:
-            state[name] = found.to(torch.float32)
+            continue
+        halved = halve and not is_vector(value.shape) and _fits_f16(found)
+        wanted = found.to(torch.float16 if halved else torch.float32)
+        if scratch is not None and wanted is not found and not is_vector(value.shape):
+            wanted = scratch.keep_tensor(wanted)
+        state[name] = wanted
     module.load_state_dict(state, assign=True)
     module.requires_grad_(False)
 

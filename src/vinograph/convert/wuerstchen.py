@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PIPELINES = wuerstchen_layout.PIPELINES
 OPTIONS = ("prior", "image_encoder")
+WEIGHTS = ("f16", "f32")
 
 _SCHEDULERS = {"prior": "prior_scheduler", "decoder": "scheduler"}
 _LIMITS: Mapping[str, int] = MappingProxyType(

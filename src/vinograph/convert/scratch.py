@@ -1,0 +1,55 @@
+"""Arrays that are made during conversion, in a file without a name, so that gigabytes of them take no memory."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Scratch:
+    """What is kept in the block is mapped from the file, and the system can take its memory back.
+
+    The file is gone when the block has ended and nothing of it is in use any more, or the process is killed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """The file is made when the block begins."""
+        self._directory = directory
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def __enter__(self) -> Scratch:
+        """Make the file."""
+        self._file = tempfile.TemporaryFile(dir=self._directory)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file; who still uses what is mapped from it can go on."""
+        self._file.close()
+        self._kept.clear()
+
+    def keep(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A copy of an array of bytes, which stays until the block ends at least.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        offset = self._file.tell()
+        self._file.write(array.data)
+        self._file.flush()
+        mapped: NDArray[np.uint8] = np.memmap(self._file, np.uint8, "c", offset, array.shape)
+        self._file.seek(offset + array.nbytes)
+        self._kept.append(mapped)
+        return mapped
+
+    def keep_tensor(self, tensor: Tensor) -> Tensor:
+        """A copy of a tensor that isn't empty."""
+        plain = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        return torch.from_numpy(self.keep(plain)).view(tensor.dtype).reshape(tensor.shape)

@@ -1,0 +1,202 @@
+"""PixArt's text encoder in int8 and int4: what it costs, that it stays small, and that no other family is stored so."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from numpy.typing import NDArray
+from openvino import opset13 as opset
+
+from benchmarks.full_size import T5_XXL
+from tests.checkpoints import SDXL_TINY, PixArtShape, SavedPixArt, save_pixart, save_sdxl
+from vinograph.bundle import Bundle
+from vinograph.convert import compression, convert
+from vinograph.convert.compression import compress
+from vinograph.convert.scratch import Scratch
+from vinograph.convert.t5 import T5Encoder
+from vinograph.errors import RequestError
+from vinograph.runtime import Session
+
+Array = NDArray[np.float32]
+
+SHAPE = PixArtShape(text_width=64, text_heads=(4, 16), text_layers=2, vae_widths=(4, 4, 4, 4))
+LAYER = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
+# Shares of the hidden states' norm: what rounding the weights costs, and what computing with them in bf16, or in int8
+# as OpenVINO does, costs more. The weights here are normally distributed: 4 bits cost each product a tenth.
+LOST = {"int8": 0.06, "int4": 0.6}
+COMPUTED = 0.06
+LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A checkpoint and the bundle that it was made, by the storage of its text encoder."""
+
+    saved: SavedPixArt
+    bundles: Mapping[str, Bundle]
+
+    def hidden(self, weights: str, precision: str) -> Array:
+        """What the text encoder makes of a text of 30 tokens."""
+        session = Session("text_encoder", self.bundles[weights].path / "text_encoder.xml", "CPU", precision, False)
+        return session({"input_ids": self.ids.numpy(), "attention_mask": np.ones((1, 30), np.int64)})["hidden_states"]
+
+    @property
+    def ids(self) -> torch.Tensor:
+        return torch.arange(3, 33)[None]
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> Compressed:
+    """Its feed-forward layers pass what half precision holds, as the published ones do."""
+    folder = tmp_path_factory.mktemp("compressed")
+    saved = save_pixart(folder, SHAPE)
+    encoder: Any = saved.models.text_encoder
+    with torch.no_grad():
+        for block in encoder.encoder.block:
+            block.layer[0].SelfAttention.q.weight.mul_(0.25)  # or else attention goes over to other tokens
+            block.layer[1].DenseReluDense.wo.weight.mul_(1e5)
+    encoder.save_pretrained(saved.home / "text_encoder")
+    storage: tuple[Literal["f16", "int8", "int4"], ...] = ("f16", "int8", "int4")
+    return Compressed(saved, {each: convert(saved.home, folder / each, weights=each) for each in storage})
+
+
+def rounded(matrix: torch.Tensor, weights: str, group: int) -> torch.Tensor:
+    """A matrix with the values that are left of it in that storage."""
+    if weights == "int8":
+        low, high = matrix.amin(1, keepdim=True).clamp(max=0), matrix.amax(1, keepdim=True).clamp(min=0)
+        scale = ((high - low) / 255).half().float()
+        zero = (-low / scale).round()
+        return ((matrix / scale).round() + zero).clamp(0, 255).sub(zero) * scale
+    grouped = matrix.reshape(len(matrix), -1, group)
+    largest = grouped.gather(2, grouped.abs().argmax(2, keepdim=True))
+    scale = (-largest / 8).half().float()
+    return ((grouped / scale).round().clamp(-8, 7) * scale).reshape(matrix.shape)
+
+
+@pytest.mark.parametrize("weights", LOST)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_what_it_costs(compressed: Compressed, weights: str, precision: str) -> None:
+    """What rounding the weights costs, and next to nothing else, where half precision would overflow."""
+    encoder: Any = copy.deepcopy(compressed.saved.models.text_encoder)
+    largest = 0.0
+
+    def look(_module: object, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, float(output.abs().max()))
+
+    for block in encoder.encoder.block:
+        block.layer[1].DenseReluDense.wo.register_forward_hook(look)
+    with torch.no_grad():
+        exact = encoder(compressed.ids).last_hidden_state.numpy()
+        for name, matrix in encoder.named_parameters():
+            if matrix.dim() == 2 and "relative" not in name:
+                group = compression.TABLE_GROUP if name.startswith("shared") else SHAPE.text_width
+                matrix.copy_(rounded(matrix.half().float(), weights, group))
+        expected = encoder(compressed.ids).last_hidden_state.numpy()
+    assert largest > LARGEST_HALF
+    ours = compressed.hidden(weights, precision)
+    assert np.linalg.norm(ours - expected) / np.linalg.norm(expected) < COMPUTED
+    lost = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
+    assert 0 < lost < LOST[weights], f"{lost:.1%}"
+
+
+@pytest.mark.parametrize(("weights", "kind"), [("int8", "u8"), ("int4", "i4")])
+def test_matrices_stay_compressed_where_they_are_multiplied_by(compressed: Compressed, weights: str, kind: str) -> None:
+    """OpenVINO's CPU has no copies of them in another type, in the graph that it runs."""
+    core = ov.Core()
+    model = core.read_model(compressed.bundles[weights].path / "text_encoder.xml")
+    model.reshape({"input_ids": [1, 30], "attention_mask": [1, 30]})
+    running = core.compile_model(model, "CPU").get_runtime_model()
+    kinds: Counter[str] = Counter()
+    for node in running.get_ops():
+        told = node.get_rt_info()
+        if told["layerType"].astype(str) == "Const" and np.prod(node.get_output_shape(0)) >= 64 * 64:
+            kinds[told["outputPrecisions"].astype(str)] += 1
+    assert kinds[kind] >= len(LAYER) * SHAPE.text_layers + 1
+    assert kinds.keys() & {"f32", "f16", "bf16"} == set()
+
+
+def test_the_manifest_says_so(compressed: Compressed) -> None:
+    for weights, bundle in compressed.bundles.items():
+        stored = {name: component.weights for name, component in bundle.manifest.components.items()}
+        assert stored.pop("text_encoder") == weights
+        assert set(stored.values()) == {"f16"}
+        assert not bundle.manifest.components["text_encoder"].f16_safe
+    sizes = [bundle.manifest.files["text_encoder.bin"].size for bundle in compressed.bundles.values()]
+    assert sizes[0] > 1.6 * sizes[1] > 2.4 * sizes[2]
+
+
+def test_converting_again_gives_the_same(compressed: Compressed, tmp_path: Path) -> None:
+    again = convert(compressed.saved.home, tmp_path / "again", weights="int4")
+    assert again.manifest.files == compressed.bundles["int4"].manifest.files
+
+
+def test_nothing_is_left_beside_the_bundle(compressed: Compressed) -> None:
+    home = compressed.bundles["int4"].path
+    assert {each.name for each in home.parent.iterdir()} == {"pixart", "taesd", "f16", "int8", "int4"}
+
+
+def test_the_published_text_encoder_is_a_quarter_in_int4() -> None:
+    with torch.device("meta"):
+        matrices = [each.shape for each in T5Encoder.from_config(T5_XXL).state_dict().values() if each.dim() == 2]
+    half = small = 0.0
+    for rows, width in matrices:
+        half += 2 * rows * width
+        most = compression.TABLE_GROUP if rows == T5_XXL["vocab_size"] else compression.GROUP
+        small += rows * width / 2 + 2 * rows * width / compression.group_size(width, most)
+    assert half / small > 3.9
+
+
+def _product(weight: Array, weights: str) -> Array:
+    """A matrix [out, in] as a graph has it after it was compressed, restored in f32."""
+    x = ov.op.Parameter(ov.Type.f32, ov.PartialShape([-1, weight.shape[1]]))
+    product = opset.matmul(x, opset.constant(weight), False, True)
+    model = ov.Model([opset.result(product)], [x], "product")
+    kept: list[object] = []
+
+    def keep(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        kept.append(array)
+        return array
+
+    compress(model, weights, keep)
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled_result: Array = compiled(np.eye(weight.shape[1], dtype=np.float32))[0].T
+    return compiled_result
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1025, 20), (2050, 48), (7, 512)])
+@pytest.mark.parametrize(("weights", "levels"), [("int8", 255), ("int4", 15)])
+def test_every_value_is_within_half_a_step(shape: tuple[int, int], weights: str, levels: int) -> None:
+    """Whatever the numbers of rows and columns: halves of bytes, groups and blocks of rows are where they should be."""
+    weight = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
+    weight[0] = 0
+    restored = _product(weight, weights)
+    assert np.abs(restored - weight).max() < 1.1 * 2 / levels
+    assert not restored[0].any()
+
+
+def test_what_lies_in_a_file(tmp_path: Path) -> None:
+    """Its name is never seen; what was kept can be read when the file is closed."""
+    tensors = [torch.randn(3, 5), torch.randn(1000, 7).half(), torch.randn(1, 1).bfloat16()]
+    with Scratch(tmp_path) as scratch:
+        kept = [scratch.keep_tensor(each) for each in tensors]
+        assert not list(tmp_path.iterdir())
+    for one, other in zip(kept, tensors, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_other_families_are_not_stored_so(tmp_path: Path, weights: str) -> None:
+    saved = save_sdxl(tmp_path, SDXL_TINY)
+    with pytest.raises(RequestError, match=f"weights is '{weights}'; give one of f16, f32 for sdxl models"):
+        convert(saved.home, tmp_path / "bundle", weights=weights)  # type: ignore[arg-type]
