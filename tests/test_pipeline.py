@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles import TOKENS, save_bundle
+from tests.bundles import TOKENS, save_bundle, save_pixart_bundle
 from vinograph import (
     DamagedModelError,
     DeviceError,
@@ -23,6 +23,7 @@ from vinograph import (
     Result,
     Step,
     families,
+    pipeline,
 )
 
 PROMPT = "a red house on a snowy hill at night"
@@ -380,3 +381,19 @@ class TestADamagedManifest:
         (copy / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
         with pytest.raises(DamagedModelError, match=rf"bundle.json has no number '{name}' in its {part}"):
             Pipeline.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(3, 0), (5, 1)])
+def test_a_component_of_a_quarter_of_the_memory_is_freed_after_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int, kept: int
+) -> None:
+    bundle = save_pixart_bundle(tmp_path / "bundle")
+    weights = bundle.manifest.files["text_encoder.bin"].size
+    monkeypatch.setattr(pipeline, "memory_installed", lambda: share * weights)
+    pipe = Pipeline.from_pretrained(str(bundle.path))
+    pipe("a house", seed=1)
+    opened: Any = pipe._sessions._opened
+    assert {name: len(opened[name]._compiled) for name in ("text_encoder", "transformer")} == {
+        "text_encoder": kept,
+        "transformer": 1,
+    }

@@ -1,6 +1,7 @@
 """The OpenVINO runtime: devices, precisions, shapes, and what goes wrong there."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+from openvino import opset13 as opset
 
 from tests.bundles import save_bundle
 from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError, runtime
@@ -317,3 +319,67 @@ class Counting:
     def compile_model(self, *given: Any) -> ov.CompiledModel:
         self.compiled += 1
         return self._compile(*given)
+
+
+class TestSections:
+    """A graph whose weights fill more than one section."""
+
+    SIDE = 64
+
+    @pytest.fixture
+    def xml(self, tmp_path: Path) -> Path:
+        """Eight layers, each of which also takes what the first gives."""
+        rng, side = np.random.default_rng(0), self.SIDE
+        x = opset.parameter([-1, side], ov.Type.f32)
+        x.output(0).get_tensor().set_names({"x"})
+        first = hidden = opset.tanh(x)
+        for _ in range(8):
+            weight = opset.constant(rng.standard_normal((side, side), np.float32) / side)
+            hidden = opset.add(opset.add(hidden, opset.tanh(opset.matmul(hidden, weight, False, False))), first)
+        result = opset.result(hidden)
+        result.input_value(0).get_tensor().set_names({"y"})
+        ov.save_model(ov.Model([result], [x], "layers"), tmp_path / "layers.xml", compress_to_fp16=False)
+        return tmp_path / "layers.xml"
+
+    def test_they_compute_the_same(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
+        whole = Session("layers", xml, "CPU", "f32", True)(inputs)
+        monkeypatch.setattr(runtime, "_SECTION", 2 * 4 * self.SIDE**2)
+        compiled: list[ov.Model] = []
+        compile_model = ov.Core.compile_model
+
+        def noted(self: ov.Core, model: Any, *given: Any) -> Any:
+            compiled.append(model)
+            return compile_model(self, model, *given)
+
+        monkeypatch.setattr(ov.Core, "compile_model", noted)
+        session = Session("layers", xml, "CPU", "f32", True)
+        for _ in range(2):
+            assert session(inputs).keys() == whole.keys()
+            np.testing.assert_allclose(session(inputs)["y"], whole["y"], rtol=1e-6)
+        products = [[node.get_type_name() for node in each.get_ops()].count("MatMul") for each in compiled]
+        assert len(products) >= 3
+        assert sum(products) == 8
+
+    def test_where_much_passes_nothing_is_cut(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "_PASSING", 1)
+        monkeypatch.setattr(runtime, "_SECTION", 2 * 4 * self.SIDE**2)
+        model = ov.Core().read_model(xml)
+        assert len(runtime._cuts(model)) <= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
+def test_what_is_mapped_is_given_back(tmp_path: Path) -> None:
+    file, size = tmp_path / "weights.bin", 1 << 24
+    file.write_bytes(bytes(range(256)) * (size // 256))
+    mapped = np.memmap(file, np.uint8, "r")
+
+    def resident() -> int:
+        told = Path("/proc/self/smaps").read_text(encoding="utf-8")
+        return int(told[told.index(str(file)) :].split("Rss:")[1].split()[0]) * 1024
+
+    before = mapped.sum(dtype=np.int64)
+    assert resident() > size // 2
+    runtime.give_back(file)
+    assert resident() == 0
+    assert mapped.sum(dtype=np.int64) == before

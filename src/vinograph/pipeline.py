@@ -21,7 +21,7 @@ from vinograph.families import Call, Drawing, Parts, Session, Step, family
 from vinograph.images import to_pictures
 from vinograph.request import FIELDS, Request, resolve
 from vinograph.runtime import Session as ComponentSession
-from vinograph.runtime import check_device, check_memory, check_precision
+from vinograph.runtime import check_device, check_memory, check_precision, memory_installed
 from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
@@ -90,13 +90,18 @@ class _Sessions(Mapping[str, Session]):
 
     def prepare(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Begin to compile a component for inputs of these shapes, if there is memory for two at once."""
-        if self._memory != "low":
+        if self._memory != "low" and not any(map(self._is_large, self)):
             self[name].prepare(shapes)
 
     def done_with(self, name: str) -> None:
         """Free a component that the drawing under way needs no more, if memory is short."""
-        if self._memory == "low" and name in self._opened:
+        if name in self._opened and (self._memory == "low" or self._is_large(name)):
             self._opened[name].free()
+
+    def _is_large(self, name: str) -> bool:
+        """Whether a component's weights take more than a quarter of this machine's memory."""
+        file = self._bundle.manifest.components[name].file.removesuffix(".xml") + ".bin"
+        return 0 < memory_installed() / 4 < self._bundle.manifest.files[file].size
 
     def what_ran(self) -> dict[str, str]:
         """Devices and precision of each component that has run."""
@@ -171,7 +176,7 @@ class Pipeline:
         component to one; ``precision`` ("auto", "f32", "bf16", "f16") likewise. Components that a mapping leaves out
         run on the CPU, in "auto": what the device does best and the component stands.
         ``memory`` "low" frees each large component as soon as a drawing is done with it; the next drawing then loads
-        it again.
+        it again. In "auto" that happens to those whose weights take more than a quarter of the machine's memory.
 
         Raises:
             ModelError: there is no such model, or it is not a bundle.

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
+import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino import opset13 as opset
 
 from vinograph.errors import (
     DamagedModelError,
@@ -31,6 +35,10 @@ PRECISIONS = ("auto", "f32", "bf16", "f16")
 MEMORY = ("auto", "low")
 _COMPILED_KEPT = 2
 _META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
+# A graph with weights of more bytes than that is compiled in sections of about so many, where few values pass between.
+_SECTION = 1_500_000_000
+_PASSING = 2
+_DONT_NEED = 4  # MADV_DONTNEED
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ class Session:
     """One component on one device: a callable from named arrays to named arrays.
 
     The graph is compiled for the shapes of the inputs at hand, which is faster than for any shape; the few
-    compiled last are kept.
+    compiled last are kept. While a graph is compiled, its weights are in memory twice: mapped from the file, and as the
+    device wants them. So a large one is compiled and run in sections, if it can be cut.
     """
 
     def __init__(self, name: str, xml: Path, device: str, precision: str, f16_safe: bool) -> None:
@@ -129,7 +138,7 @@ class Session:
         self._precision = precision
         self._f16_safe = f16_safe
         self._core = core()
-        self._compiled: OrderedDict[tuple[Any, ...], ov.CompiledModel] = OrderedDict()
+        self._compiled: OrderedDict[tuple[Any, ...], list[ov.CompiledModel]] = OrderedDict()
         self._compiling = threading.Lock()
         self.execution_devices: tuple[str, ...] = ()
         self.precision = precision
@@ -144,11 +153,12 @@ class Session:
         """
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         with self._compiling:
-            compiled = self._compile(shapes)
-        request = compiled.create_infer_request()
-        contiguous = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+            sections = self._compile(shapes)
+        passing: dict[Any, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         try:
-            results = request.infer(contiguous, share_inputs=True, share_outputs=False)
+            for section in sections:
+                results = section.create_infer_request().infer(passing, share_inputs=True, share_outputs=False)
+                passing = dict(enumerate(results.values()))
         except (RuntimeError, MemoryError) as error:
             raise self._explain(error, "run") from error
         outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
@@ -174,7 +184,7 @@ class Session:
         with self._compiling:
             self._compiled.clear()
 
-    def _compile(self, shapes: dict[str, tuple[int, ...]]) -> ov.CompiledModel:
+    def _compile(self, shapes: dict[str, tuple[int, ...]]) -> list[ov.CompiledModel]:
         key = tuple(sorted(shapes.items()))
         if key in self._compiled:
             self._compiled.move_to_end(key)
@@ -182,15 +192,24 @@ class Session:
         while len(self._compiled) >= _COMPILED_KEPT:
             self._compiled.popitem(last=False)
         try:
-            # A graph is read anew for each set of shapes: reshaping back and forth would leave constants behind.
-            model = self._core.read_model(self._xml)
-            model.reshape({name: list(shape) for name, shape in shapes.items()})
-            compiled = self._core.compile_model(model, self._device, self._settings())
-        except (RuntimeError, MemoryError) as error:
+            cuts = _cuts(self._read(shapes)) if self._xml.with_suffix(".bin").stat().st_size > _SECTION else []
+            compiled = []
+            for begin, end in pairwise([None, *cuts, None]):
+                section = _section(self._read(shapes), begin, end)
+                compiled.append(self._core.compile_model(section, self._device, self._settings()))
+                del section
+                give_back(self._xml.with_suffix(".bin"))
+        except (RuntimeError, MemoryError, OSError) as error:
             raise self._explain(error, "compile") from error
-        self._note_what_runs(compiled)
+        self._note_what_runs(compiled[0])
         self._compiled[key] = compiled
         return compiled
+
+    def _read(self, shapes: Mapping[str, tuple[int, ...]]) -> ov.Model:
+        """The graph, read anew: reshaping one back and forth would leave constants behind, and cutting changes it."""
+        model = self._core.read_model(self._xml)
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        return model
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
@@ -235,10 +254,87 @@ class Session:
         return DamagedModelError(f"OpenVINO can't {doing} {self._xml}: {text.strip()}")
 
 
+def give_back(file: Path) -> None:
+    """Let the system have the memory of what this process maps from ``file``; what is read again is mapped again.
+
+    What is compiled keeps the mapping of its weights, of which it mostly has copies. Only Linux is asked.
+    """
+    if sys.platform != "linux":
+        return
+    name, libc = str(file.resolve()), ctypes.CDLL(None, use_errno=True)
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        place, access, *rest = line.split(maxsplit=5)
+        if rest[-1] == name and "w" not in access:
+            begin, end = (int(address, 16) for address in place.split("-"))
+            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _DONT_NEED)
+
+
+def _cuts(model: ov.Model) -> list[int]:
+    """After which nodes, in the graph's order, it is cut: where weights fill a section and few values pass."""
+    nodes = model.get_ordered_ops()
+    uses = _last_uses(nodes)
+    ending = Counter(uses.values())
+    beginning = Counter(index for index, _ in uses)
+    cuts, passing, size = [], 0, 0
+    for index, node in enumerate(nodes):
+        passing += beginning[index] - ending[index]
+        if node.get_type_name() == "Constant":
+            size += node.get_byte_size()
+        elif size >= _SECTION and 0 < passing <= _PASSING:
+            cuts.append(index)
+            size = 0
+    return cuts
+
+
+def _last_uses(nodes: Sequence[ov.Node]) -> dict[tuple[int, int], int]:
+    """The last node that uses each value which isn't constant, by its node and its place among that one's outputs."""
+    places = {node.get_name(): index for index, node in enumerate(nodes)}
+    constant: set[int] = set()
+    uses: dict[tuple[int, int], int] = {}
+    for index, node in enumerate(nodes):
+        sources = [(places[value.get_node().get_name()], value.get_index()) for value in node.input_values()]
+        if node.get_type_name() != "Parameter" and all(source in constant for source, _ in sources):
+            constant.add(index)
+        uses |= {source: index for source in sources if source[0] not in constant}
+    return uses
+
+
+def _section(model: ov.Model, begin: int | None, end: int | None) -> ov.Model:
+    """What ``model`` computes after one cut and up to the next; it takes and gives the values that pass there."""
+    if begin is None and end is None:
+        return model
+    nodes = model.get_ordered_ops()
+    uses = _last_uses(nodes)
+
+    def passing(cut: int) -> list[ov.Output]:
+        values = [value for value, last in sorted(uses.items()) if value[0] <= cut < last]
+        return [nodes[index].output(output) for index, output in values]
+
+    results = model.get_results() if end is None else [opset.result(value) for value in passing(end)]
+    if begin is None:
+        return ov.Model(results, model.get_parameters(), model.get_friendly_name())
+    parameters = []
+    for value in passing(begin):
+        parameter = opset.parameter(value.get_partial_shape(), value.get_element_type())
+        parameters.append(parameter)
+        for user in value.get_target_inputs():
+            user.replace_source_output(parameter.output(0))
+    return ov.Model(results, parameters, model.get_friendly_name())
+
+
 def memory_available() -> int:
     """Bytes of memory that could be had without swapping; 0 where the system doesn't say."""
+    return _memory("MemAvailable")
+
+
+def memory_installed() -> int:
+    """Bytes of memory that this machine has; 0 where the system doesn't say."""
+    return _memory("MemTotal")
+
+
+def _memory(kind: str) -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(kind)), 0)
