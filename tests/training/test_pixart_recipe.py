@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.common import load
-from training.pixart import consistency, publish, transformer
+from training.pixart import consistency, polish, publish, transformer
 from training.pixart.config import FRAMES, LCM_SCHEDULER, SCHEDULER
 from training.pixart.frames import latents
 from training.pixart.text import Reader
@@ -51,6 +51,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vae.train(data, work, BLINK, CPU)
     transformer.train(data, work, BLINK, CPU, reader_minutes=BLINK)
     consistency.train(data, work, BLINK, CPU)
+    polish.train(data, work, BLINK, CPU)
     publish.publish(work, work / "published")
     return work
 

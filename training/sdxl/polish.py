@@ -79,8 +79,19 @@ def draw(pictures: Pictures, work: Path, count: int, device: torch.device) -> Te
 def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: int = 6000) -> None:
     """Draws ``scenes`` of the training scenes in one step, then trains the decoder, from ``work/vae.pt``."""
     pictures, originals = load_pictures(data, work, device), Scenes(data, "train").images
-    count = min(scenes, SCENES, len(originals))
-    drawn = draw(pictures, work, count, device)
+    drawn = draw(pictures, work, min(scenes, SCENES, len(originals)), device)
+    polish(drawn, pictures.latents, originals, work, minutes, device)
+
+
+def polish(
+    drawn: Tensor, encoded: Tensor, originals: np.ndarray, work: Path, minutes: float, device: torch.device
+) -> None:
+    """Trains the decoder of ``work/vae.pt`` to ``work/polish.pt``.
+
+    ``drawn`` [count, 4, 32, 32] are the latents that a model drew for the first scenes, ``encoded`` what the encoder
+    makes of them, and ``originals`` the scenes.
+    """
+    count = len(drawn)
     torch.manual_seed(4)
     model, judge = vae(), Judge()
     model.load_state_dict(load(work / "vae.pt")["model"])
@@ -96,7 +107,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: 
     held = slice(count - kept_back, count)
     log.write(budget, drawn=count, before=_evaluate(model, drawn[held], originals[held], device))
     while not budget.done:
-        given, wanted = _pairs(pictures.latents, drawn, originals, count - kept_back, rng)
+        given, wanted = _pairs(encoded, drawn, originals, count - kept_back, rng)
         given, wanted = channels_last(given.to(device)), channels_last(wanted.to(device))
         with autocast(device):
             pixels = decoded(model, given)
