@@ -42,6 +42,8 @@ class Component:
 
     ``weights`` is how the weights are stored (``f32``, ``f16``, ``int8``, ``int4``). ``f16_safe`` is False where
     half-precision arithmetic overflows: the runtime then computes in f32 on devices that would use f16.
+    ``activations`` says which layers compute with activations in int8: ``int8 convolutions``, or ``int8`` where linear
+    layers do so, too.
     """
 
     file: str
@@ -49,6 +51,7 @@ class Component:
     outputs: Mapping[str, Tensor]
     weights: str
     f16_safe: bool = True
+    activations: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class Manifest:
     """What ``bundle.json`` says.
 
     ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits`` what a request
-    is resolved against, ``files`` size and hash of every other file.
+    is resolved against, ``files`` size and hash of every other file. ``quantization`` says how a bundle was made of
+    another, and is empty for one that conversion wrote.
     """
 
     family: str
@@ -98,6 +102,7 @@ class Manifest:
     tools: Mapping[str, str]
     files: Mapping[str, FileRecord]
     format_version: int = FORMAT_VERSION
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as JSON, with a checksum of its own; equal manifests give equal bytes."""
@@ -141,6 +146,7 @@ class Manifest:
                 tools=MappingProxyType(dict(data["tools"])),
                 files=MappingProxyType({k: _file_record(v) for k, v in data["files"].items()}),
                 format_version=version,
+                quantization=MappingProxyType(dict(data.get("quantization", {}))),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DamagedModelError(f"{origin} lacks or garbles a field: {error}") from error

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -25,6 +26,8 @@ from vinograph.runtime import check_device, check_memory, check_precision, memor
 from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
+Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
+"""Called with a component's name and what it is given."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,20 @@ class _Sessions(Mapping[str, Session]):
         self._device = device
         self._precision = precision
         self._opened: dict[str, ComponentSession] = {}
+        self.watch: Watch | None = None
 
-    def __getitem__(self, name: str) -> ComponentSession:
+    def __getitem__(self, name: str) -> Session:
+        session, watch = self._open(name), self.watch
+        if watch is None:
+            return session
+
+        def seen(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+            watch(name, inputs)
+            return session(inputs)
+
+        return seen
+
+    def _open(self, name: str) -> ComponentSession:
         if name not in self._opened:
             component = self._bundle.manifest.components[name]
             xml = self._bundle.path / component.file
@@ -91,7 +106,7 @@ class _Sessions(Mapping[str, Session]):
     def prepare(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Begin to compile a component for inputs of these shapes, if there is memory for two at once."""
         if self._memory != "low" and not any(map(self._is_large, self)):
-            self[name].prepare(shapes)
+            self._open(name).prepare(shapes)
 
     def done_with(self, name: str) -> None:
         """Free a component that the drawing under way needs no more, if memory is short."""
@@ -298,6 +313,16 @@ class Pipeline:
             image_embeddings=drawing.image_embeddings,
             report=MappingProxyType(drawing.report),
         )
+
+
+@contextmanager
+def watched(pipe: Pipeline, watch: Watch) -> Iterator[None]:
+    """Have ``watch`` called before each run of a component, in drawings that begin and end in the block."""
+    pipe._sessions.watch = watch
+    try:
+        yield
+    finally:
+        pipe._sessions.watch = None
 
 
 class _Tokenizers(Mapping[str, Tokenizer]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import converting, doctor, drawing, looking
+from vinograph.cli import converting, doctor, drawing, looking, quantizing
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -22,6 +22,7 @@ def application() -> typer.Typer:
     app.command("generate")(drawing.GENERATE.function())
     app.command("reconstruct")(drawing.RECONSTRUCT.function())
     app.command("convert")(converting.convert)
+    app.command("quantize")(quantizing.quantize)
     app.command("inspect")(looking.inspect)
     app.command("verify")(looking.verify)
     app.command("models")(looking.models)

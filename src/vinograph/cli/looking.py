@@ -103,13 +103,21 @@ def _summary(bundle: Bundle) -> list[list[str]]:
         ["size", f"{output.size(bundle.size)} in {len(manifest.files)} files"],
         ["written by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
         ["format", str(manifest.format_version)],
+        *([["quantized", _how_quantized(manifest.quantization)]] if manifest.quantization else []),
     ]
+
+
+def _how_quantized(made: Mapping[str, Any]) -> str:
+    tools = ", ".join(f"{name} {version}" for name, version in made.get("tools", {}).items())
+    calibrated = f", calibrated on {made['samples']} samples of {made['prompts']} prompts" if "prompts" in made else ""
+    return f"mode {made.get('mode')}{calibrated}, by {tools}"
 
 
 def _component_row(bundle: Bundle, name: str, component: Component) -> list[str]:
     files = bundle.manifest.files
     size = sum(files[each].size for each in (component.file, component.file.removesuffix(".xml") + ".bin"))
-    precision = component.weights if component.f16_safe else f"{component.weights} (no f16 arithmetic)"
+    activations = f", activations {component.activations}" if component.activations else ""
+    precision = f"{component.weights}{activations}{'' if component.f16_safe else ' (no f16 arithmetic)'}"
     return [name, precision, output.size(size), _tensors(component.inputs), _tensors(component.outputs)]
 
 

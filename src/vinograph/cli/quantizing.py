@@ -1,0 +1,60 @@
+"""``quantize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vinograph.cli import output, progress
+from vinograph.cli.options import AsJson
+
+
+def quantize(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle that conversion wrote, or a model's name")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the directory to write")],
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            metavar="M",
+            help="weights: int8 weights alone; mixed: convolutions with int8 activations, too; "
+            "full: linear layers as well",
+        ),
+    ],
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="prompts to calibrate with, one on each line; default: ours"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a bundle that is there, once the new one is whole")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a bundle smaller and faster.
+
+    This takes NNCF: pip install "vinograph[quantize]". Stopped at any moment, the same command goes on from there.
+    """
+    from vinograph.quantize import quantize as run
+
+    with progress.stages() as show:
+        written = run(bundle, out, mode=mode, prompts=prompts, overwrite=overwrite, progress=show)
+    manifest = written.manifest
+    if as_json:
+        output.print_json(
+            {
+                "path": str(written.path),
+                "name": manifest.name,
+                "family": manifest.family,
+                "size": written.size,
+                "components": {
+                    name: {"weights": each.weights, "activations": each.activations}
+                    for name, each in manifest.components.items()
+                },
+                "quantization": dict(manifest.quantization),
+            }
+        )
+        return
+    output.say(f"{written.path}  {manifest.name}, {manifest.family}, {mode}, {output.size(written.size)}")
+    output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")

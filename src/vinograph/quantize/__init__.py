@@ -1,0 +1,229 @@
+"""Bundle -> smaller, faster bundle, by NNCF.
+
+:mod:`.recipes` says which component takes what, :mod:`.calibration` draws to see what each is given, and
+:mod:`.component` quantizes it segment by segment, so that memory bounds no model. Modules that import NNCF are imported
+inside functions, so that what can be refused is refused at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vinograph import __version__, catalog
+from vinograph.bundle import MANIFEST_FILE, Bundle, BundleWriter, Component, Manifest, check_target
+from vinograph.errors import RequestError, ResourceError
+from vinograph.quantize.recipes import MODES, Recipe, recipes
+
+if TYPE_CHECKING:
+    from vinograph.quantize.component import Work
+
+Progress = Callable[[str, int, int], None]
+
+_WORK = ".work"
+_SPARE = 64_000_000
+_ACTIVATIONS = {"weights": None, "mixed": "int8 convolutions", "full": "int8"}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One quantization: ``prompts`` to calibrate with, and the recipes of the components that are changed."""
+
+    bundle: Bundle
+    mode: str
+    prompts: tuple[str, ...]
+    chosen: Mapping[str, Recipe]
+    progress: Progress
+
+    @property
+    def calibrated(self) -> list[str]:
+        """The components whose activations are quantized."""
+        return [name for name, recipe in self.chosen.items() if recipe.activations and self.mode != "weights"]
+
+    def fingerprint(self) -> str:
+        """What the result depends on."""
+        return json.dumps([self.bundle.manifest.to_json(), self.mode, self.prompts, _tools()])
+
+
+def quantize(
+    source: str | Path,
+    target: Path,
+    *,
+    mode: str,
+    prompts: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write a quantized copy of a bundle. Killed at any moment, the same call goes on where it stopped.
+
+    Args:
+        source: a bundle that conversion wrote: its directory, or a model's name.
+        target: the directory to write.
+        mode: "weights" stores weights in int8 alone; "mixed" computes convolutions with int8 activations, too, and
+            "full" linear layers as well.
+        prompts: a text file with one prompt on each line, to calibrate with in place of the package's own.
+        overwrite: replace a bundle at ``target``, which stays until the new one is whole.
+        progress: called with the name of a stage, and how many of how many steps of it are done.
+
+    Raises:
+        RequestError: an argument is wrong, NNCF isn't installed, the bundle is quantized already, ``target`` exists.
+        ModelError: there is no such bundle, or no recipe for its family.
+        ResourceError: the disk is too small.
+    """
+    if mode not in MODES:
+        raise RequestError(f"--mode is {mode!r}; give one of {', '.join(MODES)}")
+    target = Path(target)
+    check_target(target, overwrite)
+    bundle = catalog.find(source)
+    _check_source(bundle, target)
+    chosen = _chosen(bundle, mode)
+    if prompts is not None and mode == "weights":
+        raise RequestError("--prompts is for the modes mixed and full; weights alone are quantized without data")
+    _require_nncf()
+    from vinograph.quantize import calibration
+
+    told = calibration.read_prompts(calibration.PROMPTS if prompts is None else prompts)
+    job = _Job(bundle, mode, told if mode != "weights" else (), chosen, progress or _silent)
+    with BundleWriter(target, job.fingerprint(), overwrite) as writer:
+        return writer.finish(_written(job, writer))
+
+
+def _check_source(bundle: Bundle, target: Path) -> None:
+    if bundle.path.resolve() == target.resolve():
+        raise RequestError(f"{target} is the bundle to quantize itself: name another place to write to")
+    made = bundle.manifest.quantization
+    if made:
+        raise RequestError(
+            f"{bundle.path} is quantized already (mode {made.get('mode')}): give the bundle that conversion wrote"
+        )
+
+
+def _chosen(bundle: Bundle, mode: str) -> dict[str, Recipe]:
+    """The recipes of the bundle's components. What conversion stored in few bits already stays as it is."""
+    components = bundle.manifest.components
+    known = recipes(bundle.manifest.family)
+    chosen = {
+        name: known[name] for name in components if name in known and components[name].weights in ("f16", "f32")
+    }
+    if not any(recipe.activations for recipe in chosen.values()):
+        raise RequestError(
+            f"{bundle.path} is stored in few bits already: give a bundle that was converted with weights in f16 or f32"
+        )
+    return chosen
+
+
+def _require_nncf() -> None:
+    if importlib.util.find_spec("nncf") is None:
+        raise RequestError('quantization needs nncf: pip install "vinograph[quantize]"')
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def _tools() -> dict[str, str]:
+    return {"vinograph": __version__, **{name: importlib.metadata.version(name) for name in ("nncf", "openvino")}}
+
+
+def _written(job: _Job, writer: BundleWriter) -> Manifest:
+    """Write all files; returns the manifest."""
+    from vinograph.quantize import calibration
+
+    _check_space(job, writer)
+    _copy(job, writer.partial)
+    work_folder = writer.partial / _WORK
+    count = 0
+    if job.calibrated:
+        count = calibration.collect(job.bundle, job.calibrated, job.prompts, work_folder, writer, job.progress)
+    _quantize_components(job, writer, work_folder)
+    shutil.rmtree(work_folder, ignore_errors=True)
+    manifest = job.bundle.manifest
+    made: dict[str, Any] = {"mode": job.mode, "tools": _tools()}
+    if job.calibrated:
+        made |= {"prompts": count, "samples": calibration.SAMPLES}
+    components = {name: _described(job, name, each) for name, each in manifest.components.items()}
+    _write_card(job, writer.partial)
+    return dataclasses.replace(manifest, components=components, quantization=made)
+
+
+def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
+    from vinograph.quantize.component import Work, plan, quantize_component
+
+    works = [
+        Work(
+            name=name,
+            source=job.bundle.path / job.bundle.manifest.components[name].file,
+            target=writer.partial / job.bundle.manifest.components[name].file,
+            folder=folder / name,
+            recipe=recipe,
+            mode=job.mode,
+            writer=writer,
+        )
+        for name, recipe in job.chosen.items()
+    ]
+    waiting = [work for work in works if not writer.done(work.name)]
+    total = sum(len(plan(work)[0]) for work in waiting)
+    finished = 0
+    for work in waiting:
+        job.progress("segments quantized", finished, total)
+
+        def step() -> None:
+            nonlocal finished
+            finished += 1
+            job.progress("segments quantized", finished, total)
+
+        work.folder.mkdir(parents=True, exist_ok=True)
+        _check_values(work)
+        quantize_component(work, step)
+        writer.mark_done(work.name, True)
+
+
+def _check_values(work: Work) -> None:
+    ...
+
+
+def _described(job: _Job, name: str, component: Component) -> Component:
+    recipe = job.chosen.get(name)
+    if recipe is None:
+        return component
+    activations = _ACTIVATIONS[job.mode] if recipe.activations else None
+    return dataclasses.replace(component, weights=recipe.weights[job.mode], activations=activations)
+
+
+def _copy(job: _Job, folder: Path) -> None:
+    """Copy every file of the bundle but those of the components that change."""
+    changed = {job.bundle.manifest.components[name].file for name in job.chosen}
+    changed |= {name.removesuffix(".xml") + ".bin" for name in changed}
+    for name in job.bundle.manifest.files:
+        if name not in changed:
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(job.bundle.path / name, place)
+
+
+def _write_card(job: _Job, folder: Path) -> None:
+    """Add to the model card how this bundle was made of the other."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else f"# {job.bundle.manifest.name}\n"
+    told = f"Quantized by Vinograph {__version__} with NNCF {_tools()['nncf']}, mode `{job.mode}`."
+    card.write_text(f"{text.rstrip()}\n\n{told}\n", encoding="utf-8")
+
+
+def _check_space(job: _Job, writer: BundleWriter) -> None:
+    """Segments and what is joined of them lie on the disk beside each other for a while."""
+    needed = job.bundle.size + _SPARE
+    free = shutil.disk_usage(writer.partial).free
+    there = sum(file.stat().st_size for file in writer.partial.rglob("*") if file.is_file())
+    if needed > free + there:
+        shutil.rmtree(writer.partial, ignore_errors=True)
+        raise ResourceError(
+            f"the bundle needs {needed / 1e9:.1f} GB on the disk of {writer.target.parent}, "
+            f"which has {(free + there) / 1e9:.1f} GB free"
+        )

@@ -1,0 +1,99 @@
+"""What a bundle's components are given while it draws, kept on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.bundle import Bundle, BundleWriter
+from vinograph.errors import RequestError
+from vinograph.pipeline import Pipeline, watched
+
+# Samples that a component is calibrated with; those of one picture are at most so many of its steps.
+SAMPLES = 32
+_MOST_OF_ONE = 8
+# Models that draw in fewer steps are drawn with in so many, too, since people do.
+_STEPS = 4
+PROMPTS = Path(__file__).with_name("prompts.txt")
+
+Inputs = Mapping[str, NDArray[Any]]
+
+
+def read_prompts(file: Path) -> tuple[str, ...]:
+    """The lines of ``file`` that are not blank.
+
+    Raises:
+        RequestError: there are none, or it is no text in UTF-8.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"the prompts in {file} can't be read: {error}") from error
+    prompts = tuple(line.strip() for line in lines if line.strip())
+    if not prompts:
+        raise RequestError(f"{file} has no prompts: give a text file with one on each line")
+    return prompts
+
+
+def pictures_for(pipe: Pipeline) -> int:
+    """How many pictures are drawn: more of a model that takes fewer steps."""
+    return SAMPLES // min(_steps(pipe), _MOST_OF_ONE)
+
+
+def _steps(pipe: Pipeline) -> int:
+    return int(pipe.calls["generate"].takes[pipe.options["steps"]])
+
+
+def collect(
+    bundle: Bundle,
+    names: Collection[str],
+    prompts: Sequence[str],
+    folder: Path,
+    writer: BundleWriter,
+    progress: Callable[[str, int, int], None],
+) -> int:
+    """Draw with ``bundle``, and keep what the components ``names`` are given; what is there from before is not redone.
+
+    Sample *i* of a component lies in ``folder / component / i.npz``. Pictures are of the bundle's own size. Returns how
+    many prompts were drawn.
+    """
+    pipe = Pipeline(bundle, memory="low")
+    pictures, steps = pictures_for(pipe), _steps(pipe)
+    share = SAMPLES // pictures
+    for index in range(pictures):
+        progress("pictures to calibrate with", index, pictures)
+        if writer.done(f"picture {index}"):
+            continue
+        more = {pipe.options["steps"]: _STEPS} if steps < _STEPS and index % 2 else {}
+        seen: dict[str, list[Inputs]] = {name: [] for name in names}
+
+        def note(name: str, inputs: Inputs, seen: dict[str, list[Inputs]] = seen) -> None:
+            if name in seen:
+                seen[name].append(inputs)
+
+        with watched(pipe, note):
+            pipe(prompts[index % len(prompts)], seed=index, output_type="latent", **more)
+        for name, calls in seen.items():
+            _keep(calls, share, index, folder / name)
+        writer.mark_done(f"picture {index}", True)
+    progress("pictures to calibrate with", pictures, pictures)
+    return min(pictures, len(prompts))
+
+
+def _keep(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> None:
+    """Keep ``share`` of a picture's steps, as far apart as can be, which differ from picture to picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = min(share, len(calls))
+    shift = index * 0.618 % 1  # the golden section: multiples of it are spread evenly
+    for which in range(count):
+        inputs = calls[int((which + shift) * len(calls) / count)]
+        np.savez(folder / f"{index * share + which}.npz", allow_pickle=False, **inputs)
+
+
+def samples(folder: Path) -> list[Path]:
+    """The samples of a component, in order."""
+    return sorted(folder.glob("*.npz"), key=lambda file: int(file.stem))

@@ -1,0 +1,174 @@
+"""One component, quantized segment by segment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import io
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from vinograph.bundle import BundleWriter
+from vinograph.errors import ResourceError
+from vinograph.quantize import segments as cutting
+from vinograph.quantize.calibration import samples
+from vinograph.quantize.layers import Kept, kept, with_activations, with_small_weights
+from vinograph.quantize.marks import carry_over
+from vinograph.quantize.recipes import Recipe
+from vinograph.quantize.segments import Segment
+from vinograph.runtime import cpu_count, give_back
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A component's way from ``source`` (.xml) to ``target``.
+
+    What is made on the way lies in ``folder``: the samples that calibration kept, the values that pass from segment to
+    segment, and the quantized segments. ``writer`` records which of these are done.
+    """
+
+    name: str
+    source: Path
+    target: Path
+    folder: Path
+    recipe: Recipe
+    mode: str
+    writer: BundleWriter
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether activations are quantized, which takes samples."""
+        return self.recipe.activations and self.mode != "weights"
+
+    def step(self, index: int) -> str:
+        """The name under which a segment is recorded as done."""
+        return f"{self.name}, segment {index}"
+
+    def value(self, sample: int, key: str) -> Path:
+        """The file of one value of one sample."""
+        return self.folder / "values" / str(sample) / f"{key}.npy"
+
+    def part(self, index: int) -> Path:
+        """The file (.xml) of a quantized segment."""
+        return self.folder / f"segment-{index}.xml"
+
+
+def plan(work: Work) -> tuple[list[Segment], Kept]:
+    """The component's segments, and the layers that stay out."""
+    shapes: Shapes = {}
+    if work.calibrated:
+        with np.load(samples(work.folder)[0]) as first:
+            shapes = cutting.node_shapes(work.source, {name: first[name].shape for name in first})
+    found = cutting.segments(work.source, shapes)
+    return found, kept(cutting.read(work.source), work.recipe, work.mode, shapes)
+
+
+def quantize_component(work: Work, done: Callable[[], None]) -> None:
+    """Write ``work.target``. ``done`` is called after each segment.
+
+    Raises:
+        OSError: the disk is full.
+        ResourceError: it has too little room, seen before.
+    """
+    found, out = plan(work)
+    if work.calibrated:
+        _spread_samples(work)
+    for index, segment in enumerate(found):
+        if not work.writer.done(work.step(index)):
+            _quantize_segment(work, index, segment, out)
+            work.writer.mark_done(work.step(index), True)
+        _drop_values(work, found, index)
+        done()
+    joined = cutting.join(work.source, [(segment, work.part(index)) for index, segment in enumerate(found)])
+    save(joined, work.target)
+    carry_over(work.source, work.target)
+    del joined
+    gc.collect()
+    shutil.rmtree(work.folder)
+
+
+def _spread_samples(work: Work) -> None:
+    """Make of each sample's inputs the first values."""
+    if work.writer.done(f"{work.name}, samples"):
+        return
+    keys = cutting.input_keys(work.source)
+    for index, file in enumerate(samples(work.folder)):
+        with np.load(file) as inputs:
+            for name in inputs:
+                _keep(work.value(index, keys[name]), inputs[name])
+    work.writer.mark_done(f"{work.name}, samples", len(samples(work.folder)))
+
+
+def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> None:
+    model = cutting.cut_out(work.source, segment)
+    if work.calibrated and segment.gives:
+        _pass_on(work, segment, model)
+    with _quietly():
+        if work.calibrated:
+            count = work.writer.done(f"{work.name}, samples")
+            model = with_activations(model, out, range(count), lambda sample: _values(work, sample, segment))
+        model = with_small_weights(model, work.recipe.weights[work.mode], out)
+    save(model, work.part(index))
+    del model
+    gc.collect()
+    give_back(work.source.with_suffix(".bin"))
+
+
+def _pass_on(work: Work, segment: Segment, model: ov.Model) -> None:
+    """Compute, from each sample's values, those that later segments need, as the segment does before it is quantized."""
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.Core().compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+    for sample in range(work.writer.done(f"{work.name}, samples")):
+        results = request.infer(_values(work, sample, segment), share_inputs=True, share_outputs=True)
+        for key, value in zip(segment.gives, results.values(), strict=True):
+            _keep(work.value(sample, key), value)
+
+
+def _values(work: Work, sample: int, segment: Segment) -> dict[str, NDArray[Any]]:
+    return {key: np.load(work.value(sample, key)) for key in segment.needs}
+
+
+def _keep(file: Path, value: NDArray[Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file, value)
+
+
+def _drop_values(work: Work, found: list[Segment], index: int) -> None:
+    """Delete the values that no later segment needs."""
+    needed = {key for segment in found[index + 1 :] for key in segment.needs}
+    for file in (work.folder / "values").glob("*/*.npy"):
+        if file.name.removesuffix(".npy") not in needed:
+            file.unlink()
+
+
+@contextlib.contextmanager
+def _quietly() -> Any:
+    """Keep NNCF's own bars off the standard output."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def save(model: ov.Model, file: Path) -> None:
+    """Write a graph. OpenVINO's writer says "iostream error" when the disk is full.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        ov.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error

@@ -1,0 +1,76 @@
+"""Which component of which family takes what, as data. A component that isn't named here stays as it is.
+
+VAEs and the image encoder stay: they are small beside the rest, and what they lose is seen at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vinograph.errors import ModelError
+
+MODES = ("weights", "mixed", "full")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The first or the last convolution of a graph; of those with a kernel of 1×1 alone, where it is ``pointwise``.
+
+    Every other one is computed from the first, and the last is computed from every other.
+    """
+
+    last: bool
+    pointwise: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a component takes.
+
+    ``weights`` says how its weights are stored, by mode: "int8" or "int4". Where ``activations`` is true, the modes
+    "mixed" and "full" compute with int8 activations, too; ``kept`` are the layers that they leave as they are.
+    """
+
+    weights: Mapping[str, str]
+    activations: bool = False
+    kept: tuple[Layer, ...] = ()
+
+
+_FIRST, _LAST = Layer(last=False), Layer(last=True)
+_INT8 = dict.fromkeys(MODES, "int8")
+_TEXT = Recipe(_INT8)
+
+RECIPES: Mapping[str, Mapping[str, Recipe]] = {
+    "wuerstchen": {
+        "prior_text_encoder": _TEXT,
+        "prior_text": _TEXT,
+        # The projection, and out.1.
+        "prior": Recipe(_INT8, True, (_FIRST, _LAST)),
+        "text_encoder": _TEXT,
+        "decoder_text": _TEXT,
+        "decoder": Recipe(_INT8, True, (_FIRST, _LAST)),
+    },
+    "sdxl": {
+        "text_encoder": _TEXT,
+        "text_encoder_2": _TEXT,
+        # conv_in, conv_out, and up_blocks.2.resnets.2.conv_shortcut.
+        "unet": Recipe(_INT8, True, (_FIRST, _LAST, Layer(last=True, pointwise=True))),
+    },
+    "pixart": {
+        # T5 weighs more than all else.
+        "text_encoder": Recipe({"weights": "int8", "mixed": "int4", "full": "int4"}),
+        "transformer": Recipe(_INT8, True, (_FIRST,)),
+    },
+}
+
+
+def recipes(family: str) -> Mapping[str, Recipe]:
+    """The recipes of a family's components.
+
+    Raises:
+        ModelError: there are none.
+    """
+    if family not in RECIPES:
+        raise ModelError(f"there is no recipe to quantize models of the family {family}; there are {', '.join(RECIPES)}")
+    return RECIPES[family]
