@@ -15,15 +15,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vinograph import __version__, catalog
-from vinograph.bundle import MANIFEST_FILE, Bundle, BundleWriter, Component, Manifest, check_target
+from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, check_target
 from vinograph.errors import RequestError, ResourceError
 from vinograph.quantize.recipes import MODES, Recipe, recipes
-
-if TYPE_CHECKING:
-    from vinograph.quantize.component import Work
 
 Progress = Callable[[str, int, int], None]
 
@@ -83,7 +80,7 @@ def quantize(
     check_target(target, overwrite)
     bundle = catalog.find(source)
     _check_source(bundle, target)
-    chosen = _chosen(bundle, mode)
+    chosen = _chosen(bundle)
     if prompts is not None and mode == "weights":
         raise RequestError("--prompts is for the modes mixed and full; weights alone are quantized without data")
     _require_nncf()
@@ -105,13 +102,11 @@ def _check_source(bundle: Bundle, target: Path) -> None:
         )
 
 
-def _chosen(bundle: Bundle, mode: str) -> dict[str, Recipe]:
+def _chosen(bundle: Bundle) -> dict[str, Recipe]:
     """The recipes of the bundle's components. What conversion stored in few bits already stays as it is."""
     components = bundle.manifest.components
     known = recipes(bundle.manifest.family)
-    chosen = {
-        name: known[name] for name in components if name in known and components[name].weights in ("f16", "f32")
-    }
+    chosen = {name: known[name] for name in components if name in known and components[name].weights in ("f16", "f32")}
     if not any(recipe.activations for recipe in chosen.values()):
         raise RequestError(
             f"{bundle.path} is stored in few bits already: give a bundle that was converted with weights in f16 or f32"
@@ -169,7 +164,7 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
         for name, recipe in job.chosen.items()
     ]
     waiting = [work for work in works if not writer.done(work.name)]
-    total = sum(len(plan(work)[0]) for work in waiting)
+    total = sum(len(plan(work).segments) for work in waiting)
     finished = 0
     for work in waiting:
         job.progress("segments quantized", finished, total)
@@ -180,13 +175,8 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
             job.progress("segments quantized", finished, total)
 
         work.folder.mkdir(parents=True, exist_ok=True)
-        _check_values(work)
         quantize_component(work, step)
         writer.mark_done(work.name, True)
-
-
-def _check_values(work: Work) -> None:
-    ...
 
 
 def _described(job: _Job, name: str, component: Component) -> Component:

@@ -8,7 +8,7 @@ import gc
 import io
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ from vinograph.quantize.marks import carry_over
 from vinograph.quantize.recipes import Recipe
 from vinograph.quantize.segments import Segment
 from vinograph.runtime import cpu_count, give_back
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,11 @@ class Work:
         """Whether activations are quantized, which takes samples."""
         return self.recipe.activations and self.mode != "weights"
 
+    @property
+    def samples(self) -> int:
+        """How many samples calibration kept."""
+        return len(samples(self.folder))
+
     def step(self, index: int) -> str:
         """The name under which a segment is recorded as done."""
         return f"{self.name}, segment {index}"
@@ -64,14 +67,25 @@ class Work:
         return self.folder / f"segment-{index}.xml"
 
 
-def plan(work: Work) -> tuple[list[Segment], Kept]:
-    """The component's segments, and the layers that stay out."""
-    shapes: Shapes = {}
-    if work.calibrated:
-        with np.load(samples(work.folder)[0]) as first:
-            shapes = cutting.node_shapes(work.source, {name: first[name].shape for name in first})
+@dataclass(frozen=True)
+class Plan:
+    """The component's segments, the layers that stay out, and the bytes of values that pass from one to the next."""
+
+    segments: list[Segment]
+    out: Kept
+    passing: int
+
+
+def plan(work: Work) -> Plan:
+    """How the component is to be quantized; for one that is calibrated, its samples are there."""
+    if not work.calibrated:
+        return Plan(cutting.segments(work.source, {}), Kept(frozenset(), frozenset()), 0)
+    files = samples(work.folder)
+    with np.load(files[0]) as first:
+        shapes = cutting.node_shapes(work.source, {name: first[name].shape for name in first})
     found = cutting.segments(work.source, shapes)
-    return found, kept(cutting.read(work.source), work.recipe, work.mode, shapes)
+    out = kept(cutting.read(work.source), work.recipe, work.mode, shapes)
+    return Plan(found, out, cutting.passing_bytes(found, shapes) * len(files))
 
 
 def quantize_component(work: Work, done: Callable[[], None]) -> None:
@@ -81,12 +95,14 @@ def quantize_component(work: Work, done: Callable[[], None]) -> None:
         OSError: the disk is full.
         ResourceError: it has too little room, seen before.
     """
-    found, out = plan(work)
+    planned = plan(work)
+    found = planned.segments
+    _check_space(work, planned)
     if work.calibrated:
         _spread_samples(work)
     for index, segment in enumerate(found):
         if not work.writer.done(work.step(index)):
-            _quantize_segment(work, index, segment, out)
+            _quantize_segment(work, index, segment, planned.out)
             work.writer.mark_done(work.step(index), True)
         _drop_values(work, found, index)
         done()
@@ -98,6 +114,17 @@ def quantize_component(work: Work, done: Callable[[], None]) -> None:
     shutil.rmtree(work.folder)
 
 
+def _check_space(work: Work, planned: Plan) -> None:
+    free = shutil.disk_usage(work.folder).free
+    there = sum(file.stat().st_size for file in work.folder.rglob("*") if file.is_file())
+    needed = planned.passing + work.source.with_suffix(".bin").stat().st_size
+    if needed > free + there:
+        raise ResourceError(
+            f"to quantize {work.name} takes {needed / 1e9:.1f} GB on the disk of {work.writer.target.parent}, "
+            f"which has {(free + there) / 1e9:.1f} GB free"
+        )
+
+
 def _spread_samples(work: Work) -> None:
     """Make of each sample's inputs the first values."""
     if work.writer.done(f"{work.name}, samples"):
@@ -107,7 +134,7 @@ def _spread_samples(work: Work) -> None:
         with np.load(file) as inputs:
             for name in inputs:
                 _keep(work.value(index, keys[name]), inputs[name])
-    work.writer.mark_done(f"{work.name}, samples", len(samples(work.folder)))
+    work.writer.mark_done(f"{work.name}, samples", True)
 
 
 def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> None:
@@ -116,8 +143,7 @@ def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> No
         _pass_on(work, segment, model)
     with _quietly():
         if work.calibrated:
-            count = work.writer.done(f"{work.name}, samples")
-            model = with_activations(model, out, range(count), lambda sample: _values(work, sample, segment))
+            model = with_activations(model, out, range(work.samples), lambda sample: _values(work, sample, segment))
         model = with_small_weights(model, work.recipe.weights[work.mode], out)
     save(model, work.part(index))
     del model
@@ -126,11 +152,11 @@ def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> No
 
 
 def _pass_on(work: Work, segment: Segment, model: ov.Model) -> None:
-    """Compute, from each sample's values, those that later segments need, as the segment does before it is quantized."""
+    """Compute from each sample's values those that later segments need, as before the segment is quantized."""
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
-    for sample in range(work.writer.done(f"{work.name}, samples")):
+    for sample in range(work.samples):
         results = request.infer(_values(work, sample, segment), share_inputs=True, share_outputs=True)
         for key, value in zip(segment.gives, results.values(), strict=True):
             _keep(work.value(sample, key), value)
@@ -154,7 +180,7 @@ def _drop_values(work: Work, found: list[Segment], index: int) -> None:
 
 
 @contextlib.contextmanager
-def _quietly() -> Any:
+def _quietly() -> Iterator[None]:
     """Keep NNCF's own bars off the standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -7,10 +7,8 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
@@ -19,8 +17,8 @@ from vinograph.quantize.recipes import Layer, Recipe
 # NNCF reports each use to OpenVINO's makers, unless told that it is being tested.
 os.environ.setdefault("NNCF_CI", "1")
 
-import nncf  # noqa: E402
-from nncf.quantization.advanced_parameters import (  # noqa: E402
+import nncf
+from nncf.quantization.advanced_parameters import (
     AdvancedCompressionParameters,
     AdvancedQuantizationParameters,
     AdvancedSmoothQuantParameters,
@@ -30,16 +28,14 @@ from nncf.quantization.advanced_parameters import (  # noqa: E402
 
 nncf.set_log_level(logging.ERROR)
 
-_CONVOLUTIONS = (
-    *("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"),
-)
+_CONVOLUTIONS = (*("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"),)
 # A layer that computes that many rows or fewer, such as those that are told the time, gains nothing in int8.
 _FEW_ROWS = 4
 _INT4_GROUP = 256
 _INT4_TABLE_GROUP = 32
 _SMALLEST_GROUP = 16
 
-Load = Callable[[Any], Mapping[str, NDArray[Any]]]
+Load = Callable[[int], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,6 @@ class Kept:
 def kept(model: ov.Model, recipe: Recipe, mode: str, shapes: Mapping[str, tuple[int, ...]]) -> Kept:
     """What stays out in a graph whose nodes have the given ``shapes``."""
     nodes = model.get_ordered_ops()
-    if mode == "weights":
-        return Kept(frozenset(), frozenset())
     convolutions = [node for node in nodes if node.get_type_name() == "Convolution"]
     whole = {name for layer in recipe.kept for name in _named(layer, convolutions)}
     activations = set(whole)
@@ -82,7 +76,7 @@ def _has_weights(node: ov.Node) -> bool:
     return bool(source.get_type_name() == "Constant")
 
 
-def with_activations(model: ov.Model, out: Kept, samples: Sequence[Path], load: Load) -> ov.Model:
+def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: Load) -> ov.Model:
     """``model`` with int8 activations and weights, but for what is kept ``out``."""
     inside = {node.get_friendly_name() for node in model.get_ops()}
     wanted = [

@@ -72,5 +72,7 @@ def recipes(family: str) -> Mapping[str, Recipe]:
         ModelError: there are none.
     """
     if family not in RECIPES:
-        raise ModelError(f"there is no recipe to quantize models of the family {family}; there are {', '.join(RECIPES)}")
+        raise ModelError(
+            f"there is no recipe to quantize models of the family {family}; there are {', '.join(RECIPES)}"
+        )
     return RECIPES[family]

@@ -98,8 +98,8 @@ def _cuts(
 ) -> list[int]:
     """Before which nodes to cut: after a sum of two values, such as a residual block ends with."""
     cuts: list[int] = []
-    best: tuple[float, int] | None = None
-    passing: dict[int, float] = {}
+    best: tuple[int, int] | None = None
+    passing: dict[int, int] = {}
     size = 0
     for index, node in enumerate(nodes):
         for value in node.outputs():
@@ -115,13 +115,15 @@ def _cuts(
             best = (sum(passing.values()), index + 1)
         if size >= SEGMENT * _WINDOW and best is not None:
             cuts.append(best[1])
-            size = sum(each.get_byte_size() for each in nodes[best[1] : index + 1] if each.get_type_name() == "Constant")
+            size = sum(
+                each.get_byte_size() for each in nodes[best[1] : index + 1] if each.get_type_name() == "Constant"
+            )
             best = None
     return cuts
 
 
-def _bytes(node: ov.Node, value: ov.Output, sizes: Mapping[str, tuple[int, ...]]) -> float:
-    return math.prod(sizes.get(node.get_friendly_name(), ())) * value.get_element_type().size
+def _bytes(node: ov.Node, value: ov.Output, sizes: Mapping[str, tuple[int, ...]]) -> int:
+    return math.prod(sizes.get(node.get_friendly_name(), ())) * int(value.get_element_type().size)
 
 
 def _is_sum(node: ov.Node, constant: set[str]) -> bool:
@@ -173,6 +175,7 @@ def cut_out(xml: Path, segment: Segment) -> ov.Model:
 def join(xml: Path, parts: Sequence[tuple[Segment, Path]]) -> ov.Model:
     """The whole graph of its segments' files, with the inputs and outputs of the graph in ``xml``."""
     whole = read(xml)
+    known = {node.get_friendly_name() for node in whole.get_ops()}
     there = {key_of(port): port for port in whole.inputs}
     results: list[ov.Node] = []
     for segment, file in parts:
@@ -188,4 +191,22 @@ def join(xml: Path, parts: Sequence[tuple[Segment, Path]]) -> ov.Model:
     joined = ov.Model(results, whole.get_parameters(), whole.get_friendly_name())
     for old, new in zip([*inputs, *outputs], [*joined.inputs, *joined.outputs], strict=True):
         new.get_tensor().set_names(old.get_names())
+    _name_nodes(joined, known)
     return joined
+
+
+def _name_nodes(model: ov.Model, known: set[str]) -> None:
+    """Number what isn't ``known`` by name: OpenVINO's own names count all nodes that the process ever made."""
+    for index, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() not in known:
+            node.set_friendly_name(f"{node.get_type_name()}_q{index}")
+
+
+def passing_bytes(found: Sequence[Segment], sizes: Mapping[str, tuple[int, ...]]) -> int:
+    """The most bytes of values, of one sample, that are to be kept at once, by the shapes of the nodes."""
+    most, there = 0, set(found[0].needs)
+    for index, segment in enumerate(found):
+        there |= {*segment.needs, *segment.gives}
+        most = max(most, sum(4 * math.prod(sizes.get(key.rpartition(".")[0], ())) for key in there))
+        there &= {key for later in found[index + 1 :] for key in later.needs}
+    return most
