@@ -51,9 +51,20 @@ class Part:
     f16_safe: bool = True
 
 
-def save_bundle(target: Path, *, broken: str | None = None, image_encoder: bool = True, name: str = "tiny") -> Bundle:
-    """Write the bundle to ``target``. The component ``broken`` computes NaN."""
+def save_bundle(
+    target: Path,
+    *,
+    broken: str | None = None,
+    image_encoder: bool = True,
+    name: str = "tiny",
+    graphs: Mapping[str, Graph] | None = None,
+) -> Bundle:
+    """Write the bundle to ``target``. The component ``broken`` computes NaN.
+
+    ``graphs`` are what components compute in place of what is trivial.
+    """
     parts = {each: part for each, part in _parts().items() if each != "image_encoder" or image_encoder}
+    parts |= {each: dataclasses.replace(parts[each], compute=compute) for each, compute in (graphs or {}).items()}
     with BundleWriter(target, fingerprint=f"{broken} {image_encoder}") as writer:
         components = _write_components(writer.partial, parts, broken)
         tokenizers = {each: _write_tokenizer(writer.partial, each) for each in ("prior_tokenizer", "tokenizer")}
@@ -68,10 +79,15 @@ def save_sdxl_bundle(
     name: str = "tiny-sdxl",
     scheduler: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    graphs: Mapping[str, Graph] | None = None,
     **config: Any,
 ) -> Bundle:
-    """Write an SDXL bundle to ``target``, less the components ``without``; ``config`` changes its numbers."""
+    """Write an SDXL bundle to ``target``, less the components ``without``; ``config`` changes its numbers.
+
+    ``graphs`` are what components compute in place of what is trivial.
+    """
     parts = {each: part for each, part in _sdxl_parts(config).items() if each not in without}
+    parts |= {name: dataclasses.replace(parts[name], compute=compute) for name, compute in (graphs or {}).items()}
     with BundleWriter(target, fingerprint=str(broken)) as writer:
         components = _write_components(writer.partial, parts, broken)
         tokenizers = {each: _write_tokenizer(writer.partial, each) for each in ("tokenizer", "tokenizer_2")}
@@ -92,12 +108,17 @@ def save_pixart_bundle(
     without: Sequence[str] = (),
     name: str = "tiny-pixart",
     scheduler: Mapping[str, Any] | None = None,
+    graphs: Mapping[str, Graph] | None = None,
     **config: Any,
 ) -> Bundle:
-    """Write a PixArt bundle to ``target``, less the components ``without``; ``config`` changes its numbers."""
+    """Write a PixArt bundle to ``target``, less the components ``without``; ``config`` changes its numbers.
+
+    ``graphs`` are what components compute in place of what is trivial.
+    """
     numbers = {**_PIXART_CONFIG, **config}
     native = 8 * numbers["sample_size"]
     parts = {each: part for each, part in _pixart_parts(numbers).items() if each not in without}
+    parts |= {name: dataclasses.replace(parts[name], compute=compute) for name, compute in (graphs or {}).items()}
     defaults = family("pixart").defaults()
     defaults["generate"] |= {"height": native, "width": native, "num_inference_steps": 4, "max_sequence_length": TOKENS}
     with BundleWriter(target, fingerprint=str(broken)) as writer:

@@ -1,0 +1,119 @@
+"""Small bundles whose denoisers have layers to quantize: convolutions, linear layers, an attention, a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from tests.bundles import Node, save_bundle, save_pixart_bundle, save_sdxl_bundle
+from vinograph.bundle import Bundle
+from vinograph.quantize import segments
+
+CHANNELS = 32
+BLOCKS = 3
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of one block each."""
+    monkeypatch.setattr(segments, "SEGMENT", 20_000)
+
+
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """It draws in four steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("quantize")
+    return save_sdxl_bundle(folder / "sdxl", graphs={"unet": denoise, "text_encoder": _read})
+
+
+@pytest.fixture(scope="session")
+def wuerstchen(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same of the second family."""
+    folder = tmp_path_factory.mktemp("quantize")
+    return save_bundle(folder / "wuerstchen", graphs={"prior": denoise, "decoder": denoise})
+
+
+@pytest.fixture(scope="session")
+def pixart(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same of the third."""
+    folder = tmp_path_factory.mktemp("quantize")
+    return save_pixart_bundle(folder / "pixart", graphs={"transformer": denoise, "text_encoder": _read})
+
+
+def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
+    """Blocks of a convolution and two linear layers, each with a residual, which are told the time and the text."""
+    rng = np.random.default_rng(7)
+    latents = given["sample"] if "sample" in given else given["x"]
+    time = given["timestep"] if "timestep" in given else given["r"]
+    channels = latents.get_partial_shape()[1].get_length()
+    told = _time(rng, time)
+    x = _convolution(rng, latents, channels, CHANNELS, 3)
+    for _ in range(BLOCKS):
+        x = ops.add(x, _convolution(rng, ops.swish(ops.add(x, told)), CHANNELS, CHANNELS, 3))
+        tokens = ops.transpose(x, ops.constant([0, 2, 3, 1]))
+        inner = ops.gelu(_linear(rng, tokens, CHANNELS, 4 * CHANNELS), "erf")
+        linear = _linear(rng, inner, 4 * CHANNELS, CHANNELS)
+        x = ops.add(x, ops.transpose(linear, ops.constant([0, 3, 1, 2])))
+    out = 8 if "encoder_attention_mask" in given else channels
+    noise = ops.multiply(_convolution(rng, x, CHANNELS, out, 3), ops.constant(np.float32(0.3)))
+    for name, value in given.items():
+        if name not in ("sample", "x", "timestep", "r"):
+            flat = ops.reshape(ops.convert(value, "f32"), ops.constant([0, -1, 1, 1]), special_zero=True)
+            mean = ops.reduce_mean(flat, ops.constant([1]), keep_dims=True)
+            noise = ops.add(noise, ops.multiply(ops.tanh(mean), ops.constant(np.float32(0.05))))
+    return {"noise" if "x" in given else "out_sample": noise}
+
+
+def _read(given: Mapping[str, Node]) -> dict[str, Node]:
+    """A table and a linear layer."""
+    rng = np.random.default_rng(8)
+    table = ops.constant(rng.standard_normal((300, 64)).astype(np.float32))
+    words = _linear(rng, ops.gather(table, given["input_ids"], ops.constant(0)), 64, 8)
+    if "attention_mask" in given:
+        return {"hidden_states": words}
+    number = np.arange(1, 4, dtype=np.float32).reshape(1, 3, 1, 1)
+    return {"hidden_states": ops.multiply(ops.unsqueeze(words, ops.constant(1)), ops.constant(number))}
+
+
+def _time(rng: np.random.Generator, time: Node) -> Node:
+    """A row for each time."""
+    angles = ops.multiply(
+        ops.unsqueeze(time, ops.constant(1)), ops.constant(np.geomspace(1, 0.01, 16, dtype=np.float32)[None])
+    )
+    row = _linear(rng, ops.concat([ops.sin(angles), ops.cos(angles)], 1), 32, CHANNELS)
+    return ops.reshape(row, ops.constant([-1, CHANNELS, 1, 1]), special_zero=False)
+
+
+def _linear(rng: np.random.Generator, x: Node, wide: int, out: int) -> Node:
+    weights = rng.standard_normal((out, wide)).astype(np.float32) / np.sqrt(wide)
+    product = ops.matmul(x, ops.constant(weights.astype(np.float32)), transpose_a=False, transpose_b=True)
+    return ops.add(product, ops.constant(0.1 * rng.standard_normal((1, out)).astype(np.float32)))
+
+
+def _convolution(rng: np.random.Generator, x: Node, wide: int, out: int, size: int) -> Node:
+    kernel = (rng.standard_normal((out, wide, size, size)) / np.sqrt(wide * size * size)).astype(np.float32)
+    pad = [size // 2] * 2
+    convolved = ops.convolution(x, ops.constant(kernel), [1, 1], pad, pad, [1, 1])
+    return ops.add(convolved, ops.constant(0.1 * rng.standard_normal((1, out, 1, 1)).astype(np.float32)))
+
+
+def stored(xml: Path, kind: str) -> dict[str, Any]:
+    """How each layer of a kind has its weights, by the layer's name; and the type of what it is given, if in few bits."""
+    found: dict[str, Any] = {}
+    for node in ov.Core().read_model(xml).get_ops():
+        if node.get_type_name() == kind:
+            weights = node.input_value(1).get_node()
+            while weights.get_type_name() != "Constant":
+                weights = weights.input_value(0).get_node()
+            given = node.input_value(0).get_node()
+            while given.get_type_name() in ("Transpose", "Reshape"):
+                given = given.input_value(0).get_node()
+            quantized = given.get_type_name() == "FakeQuantize"
+            found[node.get_friendly_name()] = (weights.get_output_element_type(0).get_type_name(), quantized)
+    return found

@@ -1,0 +1,106 @@
+"""What each mode makes of each family's bundle, and that it draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.quantize.conftest import BLOCKS, stored
+from vinograph import Pipeline
+from vinograph.bundle import Bundle
+from vinograph.quantize import quantize
+
+DENOISERS = {"sdxl": ["unet"], "wuerstchen": ["prior", "decoder"], "pixart": ["transformer"]}
+FAMILIES = list(DENOISERS)
+
+
+@pytest.fixture
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    """The bundle of the family that the test names."""
+    found: Bundle = request.getfixturevalue(request.param)
+    return found
+
+
+def drawn(bundle: Bundle) -> Any:
+    return np.asarray(Pipeline(bundle, precision="f32")("a red house", seed=7, output_type="np").images)
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("mode", ["weights", "mixed", "full"])
+@pytest.mark.parametrize("bundle", FAMILIES, indirect=True)
+def test_it_draws_nearly_the_same(bundle: Bundle, mode: str, tmp_path: Path) -> None:
+    made = quantize(bundle.path, tmp_path / "out", mode=mode)
+    assert list(made.verify()) == sorted(made.manifest.files)
+    before, after = drawn(bundle), drawn(made)
+    assert before.std() > 0.01
+    assert 0 < np.abs(before - after).mean() < 0.02
+    assert made.size < bundle.size
+
+
+@pytest.mark.usefixtures("small_segments")
+class TestWhatIsQuantized:
+    """By the graph that is written: how weights are stored, and which layers are given int8."""
+
+    def test_weights(self, sdxl: Bundle, tmp_path: Path) -> None:
+        made = quantize(sdxl.path, tmp_path / "out", mode="weights")
+        xml = made.path / "unet.xml"
+        layers = {**stored(xml, "MatMul"), **stored(xml, "Convolution")}
+        assert set(layers.values()) == {("u8", False)}
+        component = made.manifest.components["unet"]
+        assert (component.weights, component.activations) == ("int8", None)
+
+    def test_mixed(self, sdxl: Bundle, tmp_path: Path) -> None:
+        made = quantize(sdxl.path, tmp_path / "out", mode="mixed")
+        xml = made.path / "unet.xml"
+        assert Counter(stored(xml, "Convolution").values()) == {("i8", True): BLOCKS, ("f32", False): 2}
+        assert set(stored(xml, "MatMul").values()) == {("u8", False)}
+        assert made.manifest.components["unet"].activations == "int8 convolutions"
+
+    def test_full(self, sdxl: Bundle, tmp_path: Path) -> None:
+        """The layer that is told the time has one row: its weights alone are in int8."""
+        made = quantize(sdxl.path, tmp_path / "out", mode="full")
+        xml = made.path / "unet.xml"
+        assert Counter(stored(xml, "Convolution").values()) == {("i8", True): BLOCKS, ("f32", False): 2}
+        assert Counter(stored(xml, "MatMul").values()) == {("i8", True): 2 * BLOCKS, ("u8", False): 1}
+        assert made.manifest.components["unet"].activations == "int8"
+
+    def test_t5_in_int4(self, pixart: Bundle, tmp_path: Path) -> None:
+        made = quantize(pixart.path, tmp_path / "out", mode="full")
+        xml = made.path / "text_encoder.xml"
+        assert {**stored(xml, "MatMul"), **stored(xml, "Gather")}.values() == {("i4", False)}
+
+    @pytest.mark.parametrize("name", ["vae_decoder", "vae_encoder", "tiny_vae_decoder"])
+    def test_vaes_stay(self, sdxl: Bundle, tmp_path: Path, name: str) -> None:
+        made = quantize(sdxl.path, tmp_path / "out", mode="weights")
+        assert made.manifest.files[f"{name}.bin"] == sdxl.manifest.files[f"{name}.bin"]
+        assert made.manifest.components[name] == sdxl.manifest.components[name]
+
+
+def test_the_manifest_says_how(sdxl: Bundle, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red house\n\n  two cats \na lighthouse\n", encoding="utf-8")
+    made = quantize(sdxl.path, tmp_path / "out", mode="mixed", prompts=prompts).manifest
+    assert set(made.quantization["tools"]) == {"vinograph", "nncf", "openvino"}
+    assert {name: made.quantization[name] for name in ("mode", "prompts", "samples")} == {
+        "mode": "mixed",
+        "prompts": 3,
+        "samples": 32,
+    }
+    assert made.source == sdxl.manifest.source
+    assert "mode `mixed`" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_segments_make_no_difference(
+    sdxl: Bundle, tmp_path: Path, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges are measured on what the whole would compute, so the picture is that of one segment."""
+    from vinograph.quantize import segments
+
+    many = quantize(sdxl.path, tmp_path / "many", mode="full")
+    monkeypatch.setattr(segments, "SEGMENT", 1 << 40)
+    one = quantize(sdxl.path, tmp_path / "one", mode="full")
+    assert np.abs(drawn(many) - drawn(one)).mean() < 0.005
