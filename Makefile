@@ -26,7 +26,7 @@ $(BASE)/ready: pyproject.toml
 $(DEV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt torch
-	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,dev]"
+	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,quantize,dev]"
 	touch $@
 
 clean:

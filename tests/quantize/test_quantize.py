@@ -61,7 +61,7 @@ class TestWhatIsQuantized:
         assert made.manifest.components["unet"].activations == "int8 convolutions"
 
     def test_full(self, sdxl: Bundle, tmp_path: Path) -> None:
-        """The layer that is told the time has one row: its weights alone are in int8."""
+        """Of the layer that is told the time, the weights alone are in int8."""
         made = quantize(sdxl.path, tmp_path / "out", mode="full")
         xml = made.path / "unet.xml"
         assert Counter(stored(xml, "Convolution").values()) == {("i8", True): BLOCKS, ("f32", False): 2}
@@ -71,7 +71,7 @@ class TestWhatIsQuantized:
     def test_t5_in_int4(self, pixart: Bundle, tmp_path: Path) -> None:
         made = quantize(pixart.path, tmp_path / "out", mode="full")
         xml = made.path / "text_encoder.xml"
-        assert {**stored(xml, "MatMul"), **stored(xml, "Gather")}.values() == {("i4", False)}
+        assert set(stored(xml, "MatMul").values()) == {("i4", False)}
 
     @pytest.mark.parametrize("name", ["vae_decoder", "vae_encoder", "tiny_vae_decoder"])
     def test_vaes_stay(self, sdxl: Bundle, tmp_path: Path, name: str) -> None:

@@ -78,13 +78,13 @@ class Plan:
 
 def plan(work: Work) -> Plan:
     """How the component is to be quantized; for one that is calibrated, its samples are there."""
+    out = kept(cutting.read(work.source), work.recipe, work.mode)
     if not work.calibrated:
-        return Plan(cutting.segments(work.source, {}), Kept(frozenset(), frozenset()), 0)
+        return Plan(cutting.segments(work.source, {}), out, 0)
     files = samples(work.folder)
     with np.load(files[0]) as first:
         shapes = cutting.node_shapes(work.source, {name: first[name].shape for name in first})
     found = cutting.segments(work.source, shapes)
-    out = kept(cutting.read(work.source), work.recipe, work.mode, shapes)
     return Plan(found, out, cutting.passing_bytes(found, shapes) * len(files))
 
 

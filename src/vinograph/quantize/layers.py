@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,6 @@ from nncf.quantization.advanced_parameters import (
 nncf.set_log_level(logging.ERROR)
 
 _CONVOLUTIONS = (*("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"),)
-# A layer that computes that many rows or fewer, such as those that are told the time, gains nothing in int8.
-_FEW_ROWS = 4
 _INT4_GROUP = 256
 _INT4_TABLE_GROUP = 32
 _SMALLEST_GROUP = 16
@@ -46,27 +43,43 @@ class Kept:
     activations: frozenset[str]
 
 
-def kept(model: ov.Model, recipe: Recipe, mode: str, shapes: Mapping[str, tuple[int, ...]]) -> Kept:
-    """What stays out in a graph whose nodes have the given ``shapes``."""
+def kept(model: ov.Model, recipe: Recipe, mode: str) -> Kept:
+    """What stays out of a graph.
+
+    Tables that other things than ids are looked up in are small, and decide much, such as T5's of distances. What isn't
+    computed from the latents, such as keys and values of the text and all that is told the time, is little work, and
+    decides what is drawn.
+    """
     nodes = model.get_ordered_ops()
-    convolutions = [node for node in nodes if node.get_type_name() == "Convolution"]
-    whole = {name for layer in recipe.kept for name in _named(layer, convolutions)}
-    activations = set(whole)
-    for node in nodes:
-        kind = node.get_type_name()
-        if kind in _CONVOLUTIONS:
-            continue
-        rows = math.prod(shapes.get(node.get_friendly_name(), (_FEW_ROWS + 1, 1))[:-1])
-        if kind == "ScaledDotProductAttention" or (
-            kind == "MatMul" and (mode == "mixed" or rows <= _FEW_ROWS or not _has_weights(node))
-        ):
-            activations.add(node.get_friendly_name())
-    return Kept(frozenset(whole), frozenset(activations))
+    whole = {node.get_friendly_name() for node in nodes if node.get_type_name() == "Gather" and not _reads_ids(node)}
+    if mode == "weights" or not recipe.activations:
+        return Kept(frozenset(whole), frozenset())
+    moving = _of_latents(nodes)
+    layers = [node for node in nodes if node.get_type_name() in (*_CONVOLUTIONS, "MatMul")]
+    wanted = [
+        node
+        for node in layers
+        if node.get_friendly_name() in moving
+        and (node.get_type_name() in _CONVOLUTIONS or (mode == "full" and _has_weights(node)))
+    ]
+    chosen = {node.get_friendly_name() for node in wanted}
+    named = {name for layer in recipe.kept for name in _named(layer, wanted)}
+    attention = {node.get_friendly_name() for node in nodes if node.get_type_name() == "ScaledDotProductAttention"}
+    activations = (
+        {node.get_friendly_name() for node in layers if node.get_friendly_name() not in chosen} | named | attention
+    )
+    return Kept(frozenset(whole | named), frozenset(activations | whole))
 
 
-def _named(layer: Layer, convolutions: Sequence[ov.Node]) -> list[str]:
-    fitting = [node for node in convolutions if not layer.pointwise or tuple(node.input_value(1).shape[2:]) == (1, 1)]
+def _named(layer: Layer, layers: Sequence[ov.Node]) -> list[str]:
+    fitting = [node for node in layers if layer.kind in _kinds(node)]
     return [fitting[-1 if layer.last else 0].get_friendly_name()] if fitting else []
+
+
+def _kinds(node: ov.Node) -> tuple[str, ...]:
+    kind: str = node.get_type_name()
+    is_pointwise = kind == "Convolution" and tuple(node.input_value(1).get_shape()[2:]) == (1, 1)
+    return (kind, "pointwise") if is_pointwise else (kind,)
 
 
 def _has_weights(node: ov.Node) -> bool:
@@ -74,6 +87,26 @@ def _has_weights(node: ov.Node) -> bool:
     while source.get_type_name() in ("Convert", "Multiply", "Subtract", "Reshape"):
         source = source.input_value(0).get_node()
     return bool(source.get_type_name() == "Constant")
+
+
+def _reads_ids(gather: ov.Node) -> bool:
+    """Whether what is looked up is an input of the graph."""
+    node = gather.input_value(1).get_node()
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Parameter")
+
+
+def _of_latents(nodes: Sequence[ov.Node]) -> set[str]:
+    """The names of the nodes that are computed from an input of channels, height and width."""
+    found: set[str] = set()
+    for node in nodes:
+        name = node.get_friendly_name()
+        if node.get_type_name() == "Parameter":
+            found |= {name} if len(node.get_output_partial_shape(0)) == 4 else set()
+        elif any(value.get_node().get_friendly_name() in found for value in node.input_values()):
+            found |= {name} if node.get_type_name() != "ShapeOf" else set()
+    return found
 
 
 def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: Load) -> ov.Model:
@@ -106,8 +139,8 @@ def with_small_weights(model: ov.Model, weights: str, out: Kept) -> ov.Model:
     inside = {node.get_friendly_name() for node in model.get_ops()}
     names = sorted(out.whole & inside)
     if weights == "int4":
-        tables = [node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == "Gather"]
-        model = _int4(model, _INT4_GROUP, [*names, *tables])
+        tables = {node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == "Gather"}
+        model = _int4(model, _INT4_GROUP, sorted({*names, *tables}))
         if tables:
             model = _int4(model, _INT4_TABLE_GROUP, names)
         return model

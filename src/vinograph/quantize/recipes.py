@@ -15,13 +15,14 @@ MODES = ("weights", "mixed", "full")
 
 @dataclass(frozen=True)
 class Layer:
-    """The first or the last convolution of a graph; of those with a kernel of 1×1 alone, where it is ``pointwise``.
+    """The first or the last layer of its kind that is computed from the latents.
 
-    Every other one is computed from the first, and the last is computed from every other.
+    Every other one is computed from the first, and the last is computed from every other. ``kind`` is "Convolution",
+    "MatMul" for linear layers, or "pointwise" for convolutions with a kernel of 1×1.
     """
 
     last: bool
-    pointwise: bool = False
+    kind: str = "Convolution"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,13 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "text_encoder": _TEXT,
         "text_encoder_2": _TEXT,
         # conv_in, conv_out, and up_blocks.2.resnets.2.conv_shortcut.
-        "unet": Recipe(_INT8, True, (_FIRST, _LAST, Layer(last=True, pointwise=True))),
+        "unet": Recipe(_INT8, True, (_FIRST, _LAST, Layer(last=True, kind="pointwise"))),
     },
     "pixart": {
         # T5 weighs more than all else.
         "text_encoder": Recipe({"weights": "int8", "mixed": "int4", "full": "int4"}),
-        "transformer": Recipe(_INT8, True, (_FIRST,)),
+        # pos_embed.proj, and proj_out.
+        "transformer": Recipe(_INT8, True, (_FIRST, Layer(last=True, kind="MatMul"))),
     },
 }
 
