@@ -24,6 +24,7 @@ from nncf.quantization.advanced_parameters import (
     GroupSizeFallbackMode,
     OverflowFix,
 )
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 nncf.set_log_level(logging.ERROR)
 
@@ -128,6 +129,8 @@ def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: L
         ignored_scope=nncf.IgnoredScope(names=sorted(out.activations & inside)),
         advanced_parameters=AdvancedQuantizationParameters(
             overflow_fix=OverflowFix.DISABLE,
+            # NNCF's default, the mean over samples, cuts off what the few steps with the largest values need.
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
         ),
     )
