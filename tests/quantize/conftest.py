@@ -54,7 +54,7 @@ def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
     time = given["timestep"] if "timestep" in given else given["r"]
     channels = latents.get_partial_shape()[1].get_length()
     told = _time(rng, time)
-    x = _convolution(rng, latents, channels, CHANNELS, 3)
+    x = _convolution(rng, ops.tanh(latents), channels, CHANNELS, 3)
     for _ in range(BLOCKS):
         x = ops.add(x, _convolution(rng, ops.swish(ops.add(x, told)), CHANNELS, CHANNELS, 3))
         tokens = ops.transpose(x, ops.constant([0, 2, 3, 1]))
@@ -62,7 +62,9 @@ def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
         linear = _linear(rng, inner, 4 * CHANNELS, CHANNELS)
         x = ops.add(x, ops.transpose(linear, ops.constant([0, 3, 1, 2])))
     out = 8 if "encoder_attention_mask" in given else channels
-    noise = ops.multiply(_convolution(rng, x, CHANNELS, out, 3), ops.constant(np.float32(0.3)))
+    noise = ops.tanh(_convolution(rng, x, CHANNELS, out, 3))
+    # Nearly all that it is given is noise to it, or the sampler would go astray.
+    noise = ops.add(ops.multiply(noise, ops.constant(np.float32(0.3))), ops.concat([latents] * (out // channels), 1))
     for name, value in given.items():
         if name not in ("sample", "x", "timestep", "r"):
             flat = ops.reshape(ops.convert(value, "f32"), ops.constant([0, -1, 1, 1]), special_zero=True)

@@ -8,11 +8,14 @@ inside functions, so that what can be refused is refused at once.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +49,8 @@ class _Job:
 
     def fingerprint(self) -> str:
         """What the result depends on."""
-        return json.dumps([self.bundle.manifest.to_json(), self.mode, self.prompts, _tools()])
+        told = json.dumps([self.bundle.manifest.to_json(), self.mode, self.prompts, _tools()])
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def quantize(
@@ -88,8 +92,26 @@ def quantize(
 
     told = calibration.read_prompts(calibration.PROMPTS if prompts is None else prompts)
     job = _Job(bundle, mode, told if mode != "weights" else (), chosen, progress or _silent)
-    with BundleWriter(target, job.fingerprint(), overwrite) as writer:
+    with _explained(target), BundleWriter(target, job.fingerprint(), overwrite) as writer:
         return writer.finish(_written(job, writer))
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Say what a full disk or too little memory means."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = shutil.disk_usage(target.absolute().parent).free
+            raise ResourceError(
+                f"{target} doesn't fit: {error.strerror}; {target.absolute().parent} has {free / 1e9:.3f} GB free"
+            ) from error
+        raise
+    except RuntimeError as error:
+        if any(each in str(error) for each in ("allocate memory", "bad_alloc", "bad allocation")):
+            raise MemoryError from error
+        raise
 
 
 def _check_source(bundle: Bundle, target: Path) -> None:
