@@ -307,10 +307,13 @@ class TestConvert:
             refused(option, "x").fails(2, f"{option} is not an option of pixart models; theirs: --tiny-vae")
 
     def test_a_transformer_alone(self, refused: Run, checkpoint: Path) -> None:
+        """As the models of some other sizes are published."""
         for file in checkpoint.iterdir():
             if file.name != "transformer":
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-        refused().fails(3, "model_index.json")
+        (checkpoint / "README.md").write_text("A smaller one.", encoding="utf-8")
+        told = ("checkpoint has no model_index.json", "one part of a model alone (PixArtTransformer2DModel)")
+        refused().fails(3, *told, "put its transformer/ into a copy of a whole checkpoint of the same kind")
 
 
 class TestThePage:
