@@ -336,7 +336,7 @@ class TestThePage:
             picture.save("photo.jpg")
 
     def test_every_command_is_run_here(self) -> None:
-        assert len(self.commands("convert")) == 6
+        assert len(self.commands("convert")) == 7
         assert len(self.commands("generate", "reconstruct")) == 6
         whole = re.findall(r"^(?:vinograph|cp|rm) ", self.TEXT, flags=re.MULTILINE)
         assert len(whole) == len(self.commands("convert", "generate", "reconstruct", "cp", "rm"))
@@ -380,7 +380,7 @@ class TestThePage:
                 shutil.copytree(words[2], words[3])
             else:
                 subprocess.run(words, check=True)
-        assert len(written) == 6
+        assert len(written) == 7
         assert all((tmp_path / each / "bundle.json").is_file() for each in written)
 
     def test_the_sizes(self) -> None:
