@@ -18,7 +18,7 @@ from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
 from vinograph.noise import random_seed
 from vinograph.pipeline import Pipeline
-from vinograph.request import FIELDS, OPTIONS, VAES, kind_of, size_limits
+from vinograph.request import FIELDS, MAX_STEPS, OPTIONS, VAES, kind_of, size_limits
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -135,7 +135,8 @@ class Controls:
             updates[component] = (
                 gr.update(visible=False) if argument is None else _as_the_model_has_it(argument, takes[argument], pipe)
             )
-        updates |= self.with_picture(pipe, picture)
+        for component, update in self.with_picture(pipe, picture).items():
+            updates[component] = {**updates.get(component, {}), **update}
         updates[self.width] = gr.update(value=takes["width"], step=pipe.bundle.manifest.limits["size_multiple"])
         updates[self.height] = gr.update(value=takes["height"], step=pipe.bundle.manifest.limits["size_multiple"])
         guided = any((takes[known[name]] or 0) > 1 for name in known if name.endswith("guidance_scale"))
@@ -153,10 +154,14 @@ class Controls:
         updates: Updates = {
             self.shape: gr.update(choices=[*like, *choices, ("Another size …", _OTHER)], value=shape),
             self._sides: gr.update(visible=False),
-            self.size_note: "",
+            self.size_note: gr.update(value=""),
         }
-        if "strength" in self._options:
-            updates[self._options["strength"]] = gr.update(visible=picture and "strength" in takes)
+        if "strength" in self._options and "strength" in takes:
+            updates[self._options["strength"]] = gr.update(visible=picture, value=takes["strength"])
+            steps = takes[pipe.options["steps"]]
+            updates[self._options["steps"]] = gr.update(
+                value=max(steps, _fewest(takes["strength"])) if picture else steps
+            )
         return updates
 
     def beside_mask(self, pipe: Pipeline) -> Updates:
@@ -229,6 +234,11 @@ class Controls:
             for name, argument in known.items()
             if argument in takes and not (argument == "vae" and one_vae)
         }
+
+
+def _fewest(strength: float) -> int:
+    """The fewest steps of which a picture that is left by ``strength`` goes through one."""
+    return next(steps for steps in range(math.floor(1 / strength), MAX_STEPS + 1) if int(steps * strength) >= 1)
 
 
 def _component(name: str, argument: str) -> Any:

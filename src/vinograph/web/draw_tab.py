@@ -75,7 +75,7 @@ class DrawTab:
                 image_mode=None,
                 sources=["upload", "clipboard"],
                 label="Picture",
-                height=220,
+                height=180,
                 buttons=[],
             )
             with gr.Column(visible=False) as self._masking:
@@ -103,12 +103,11 @@ class DrawTab:
 
     def _wire(self) -> None:
         controls = self._controls
-        inputs = {self._model, self._prompt, self._picture, self._mask, *controls.inputs}
+        inputs = {self._model, self._prompt, self._picture, self._mask, self._shown, *controls.inputs}
         drawn = [self._go, self._stop, self._easel, self._notes, self._shown]
         drawn += [self._gallery, self._again, self._python, self._shell, controls.size_note, controls.seed_note]
-        on(self._go.click, self.draw, inputs, drawn, trigger_mode="multiple").failure(
-            lambda: {self._go: SHOWN, self._stop: HIDDEN}, outputs=[self._go, self._stop]
-        )
+        drawing = on(self._go.click, self.draw, inputs, drawn)
+        on(drawing.failure, lambda: {self._go: SHOWN, self._stop: HIDDEN}, None, [self._go, self._stop])
         on(self._stop.click, self._studio.stop, queue=False)
         on(self._model.change, self.choose, [self._model, self._picture], self.followers)
         for each in self._examples:
@@ -222,7 +221,7 @@ class DrawTab:
                     self._stop: HIDDEN,
                 }
             else:
-                yield {**self._not_drawn(news, about), self._go: SHOWN, self._stop: HIDDEN}
+                yield {**self._not_drawn(news, about, values[self._shown]), self._go: SHOWN, self._stop: HIDDEN}
 
     def _order(self, values: Values, visit: Visit) -> Order | dict[Any, str]:
         """What the page asks for; or what is wrong with it, by the place to say so."""
@@ -253,10 +252,11 @@ class DrawTab:
         beside = {place: fragments.notes(refused.get(place, ""), kind="refused") for place in places}
         return {self._notes: said_under_the_prompt, **beside}
 
-    def _not_drawn(self, news: News, about: str) -> Updates:
-        """A drawing was stopped, or failed."""
+    def _not_drawn(self, news: News, about: str, last: Picture | None) -> Updates:
+        """A drawing was stopped, or failed; then the ``last`` picture that was shown is back."""
         if news.error is not None:
-            return {self._easel: _EMPTY, self._notes: fragments.notes(said(news.error), kind="refused")}
+            before = {self._easel: _EMPTY} if last is None else self._show(last)
+            return {**before, self._notes: fragments.notes(said(news.error), kind="refused")}
         after = "" if news.step is None else f" after {news.step.stage} {news.step.index} of {news.step.total}"
         below = fragments.facts(f"Stopped{after}")
         if news.preview is None:

@@ -57,6 +57,7 @@ class Job:
         self.orders = orders
         self.stopping = threading.Event()
         self._news = News()
+        self._shows: News | None = None  # the last that has another preview than the one before
         self._changed = threading.Condition()
 
     def stop(self) -> None:
@@ -66,7 +67,9 @@ class Job:
     def tell(self, **changes: Any) -> None:
         """Change what the job's followers see."""
         with self._changed:
-            self._news = dataclasses.replace(self._news, **changes)
+            before, self._news = self._news, dataclasses.replace(self._news, **changes)
+            if self._news.preview is not before.preview and self._news.preview is not None:
+                self._shows = self._news
             self._changed.notify_all()
 
     @property
@@ -75,14 +78,20 @@ class Job:
         return self._news
 
     def follow(self) -> Iterator[News]:
-        """How the job stands, each time that this has changed; what changes while nobody asks is passed over."""
-        seen = self._news
+        """How the job stands, each time that this has changed.
+
+        Of what changes while nobody asks, only the last preview is shown, and how it then stands.
+        """
+        seen = shown = self._news
         yield seen
         while not seen.ended:
             with self._changed:
                 while self._news is seen:
                     self._changed.wait()
-                seen = self._news
+                seen, shows = self._news, self._shows
+            if shows is not None and shows is not shown and shows is not seen:
+                yield shows
+            shown = shows or shown
             yield seen
 
 

@@ -12,20 +12,24 @@ from vinograph.request import OPTIONS, SWITCH
 Device = str | Mapping[str, str]
 Arguments = Mapping[str, Any]
 
+_SIDES = ("width", "height")
 
-def arguments_again(pipe: Pipeline, call: str, arguments: Arguments, seed: int | None) -> dict[str, Any]:
+
+def arguments_again(pipe: Pipeline, call: str, arguments: Arguments, seed: int | None) -> Arguments:
     """What has to be said to draw the one picture of ``seed`` again: ``arguments`` that aren't the model's defaults.
 
     Beside a picture all are kept, as some defaults are others then.
     """
-    told = {**arguments, "seed": seed, "num_images_per_prompt": None}
+    told = {name: value for name, value in arguments.items() if name not in ("seed", "num_images_per_prompt")}
+    if seed is not None:
+        told["seed"] = seed
     takes = pipe.calls[call].takes
-    plain = "image" not in told
-    return {
-        name: value
-        for name, value in told.items()
-        if value is not None and (name in ("prompt", "image") or not (plain and value == takes[name]))
-    }
+    if "image" in told:
+        return told
+    changed = {name for name, value in told.items() if name == "prompt" or value != takes[name]}
+    if changed & set(_SIDES):
+        changed |= set(_SIDES)
+    return {name: value for name, value in told.items() if name in changed}
 
 
 def python(model: str, device: Device, call: str, again: Arguments, output: str) -> str:
