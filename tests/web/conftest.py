@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from scripts import browser as browser_tools
 from vinograph import Pipeline, catalog
 
 ROOT = Path(__file__).parents[2]
@@ -26,65 +20,16 @@ PATIENCE = 60_000  # milliseconds; a machine that trains something else is slow
 
 expect.set_options(timeout=PATIENCE)
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-# The page works with the network unplugged: the server may listen and answer here, and call nobody.
-_UNPLUGGED = """
-import socket
-_connect = socket.socket.connect
-def connect(self, address):
-    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-        print(f"CALLED {address}", flush=True)
-        raise OSError("the network is unplugged")
-    return _connect(self, address)
-socket.socket.connect = connect
-from vinograph.cli import main
-raise SystemExit(main())
-"""
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
-
 
 @contextmanager
 def served(*arguments: str, models: Path) -> Iterator[str]:
     """The address of ``vinograph web`` with these arguments, until the block ends. It must have called nobody."""
-    port = free_port()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT / "src"),
-        "VINOGRAPH_MODELS": str(models),
-        "PYTHONUNBUFFERED": "1",
-    }
-    command = [sys.executable, "-c", _UNPLUGGED, "web", "--port", str(port), *arguments]
-    log = models.parent / f"server-{port}.log"
-    with log.open("w") as printed:
-        process = subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT)
-        try:
-            address = f"http://127.0.0.1:{port}/"
-            _wait_for(address, process, log)
-            yield address
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
-    told = log.read_text()
+    log = models.parent / "log"
+    with browser_tools.served(arguments, models, log) as address:
+        yield address
+    told = log.read_text(encoding="utf-8")
     assert "CALLED" not in told, told
     assert "Traceback" not in told, told
-
-
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    while True:
-        if process.poll() is not None:
-            pytest.fail(f"vinograph web ended with {process.returncode}: {log.read_text()}")
-        try:
-            with urllib.request.urlopen(address, timeout=10):
-                return
-        except OSError:
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")
@@ -100,15 +45,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Headless Chromium that finds no host but this one."""
-    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
-    if found is None:
-        pytest.fail(f"the page's tests need a browser ({', '.join(BROWSERS)}): apt-get install chromium")
-    arguments = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    arguments += ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+    if browser_tools.find() is None:
+        pytest.fail(browser_tools.MISSING)
+    with browser_tools.launched() as browser:
         yield browser
-        browser.close()
 
 
 class Visitor:
@@ -134,8 +74,9 @@ class Visitor:
 
     def chooses(self, model: str) -> None:
         """Choose a model on the first tab, and let the controls follow."""
-        self.page.get_by_label("Model").first.click()
-        self.page.get_by_role("option", name=model, exact=True).click()
+        there = self.page.locator(".ask").first
+        there.get_by_label("Model").click()
+        there.get_by_role("option", name=model, exact=True).click()
         pipe = Pipeline.from_pretrained(model)
         expect(self.number("Steps")).to_have_value(str(pipe.calls["generate"].takes[pipe.options["steps"]]))
 

@@ -280,8 +280,9 @@ class TestComparing:
         visitor.page.get_by_role("tab", name="Compare").click()
         first = EMBEDDED[0]
         for side, model in (("a", first), ("b", f"{first}-copy")):
-            visitor.page.locator(f"#side-{side}").get_by_label("Model").click()
-            visitor.page.get_by_role("option", name=model, exact=True).click()
+            there = visitor.page.locator(f"#side-{side}")
+            there.get_by_label("Model").click()
+            there.get_by_role("option", name=model, exact=True).click()
         visitor.page.get_by_label("Seed of both").fill("3")
         visitor.page.click("#compare")
         slider = visitor.page.locator("#compared .slider")
@@ -300,8 +301,9 @@ class TestComparing:
     def test_two_settings(self, visitor: Visitor) -> None:
         visitor.page.get_by_role("tab", name="Compare").click()
         for side in ("a", "b"):
-            visitor.page.locator(f"#side-{side}").get_by_label("Model").click()
-            visitor.page.get_by_role("option", name="storybook-wuerstchen", exact=True).click()
+            there = visitor.page.locator(f"#side-{side}")
+            there.get_by_label("Model").click()
+            there.get_by_role("option", name="storybook-wuerstchen", exact=True).click()
         steps = visitor.page.locator("#side-b").get_by_label("number input for Steps", exact=True)
         expect(steps).to_have_value("30")
         steps.fill("4")
@@ -315,8 +317,9 @@ class TestReconstructing:
     @pytest.mark.parametrize("model", EMBEDDED)
     def test_the_original_stands_beside_it(self, visitor: Visitor, model: str) -> None:
         visitor.page.get_by_role("tab", name="Reconstruct").click()
-        visitor.page.get_by_label("Model").last.click()
-        visitor.page.get_by_role("option", name=model, exact=True).last.click()
+        there = visitor.page.get_by_role("tabpanel").filter(has=visitor.page.locator("#reconstruct"))
+        there.get_by_label("Model").click()
+        there.get_by_role("option", name=model, exact=True).click()
         visitor.page.locator("#to-reconstruct input[type=file]").set_input_files(
             ROOT / "docs" / "pictures" / "house.png"
         )

@@ -28,6 +28,7 @@ _OTHER = "other"
 _CALL = "generate"
 _MOST_AT_ONCE = 8
 
+_LABELS = {"vae": "VAE", "count": "Pictures", "negative_prompt": "Keep away from"}
 _SHAPES: Mapping[str, Fraction] = {
     "Square": Fraction(1),
     "Landscape 4:3": Fraction(4, 3),
@@ -71,7 +72,7 @@ def family_options() -> dict[str, str]:
 
 def label(option: str) -> str:
     """The option's name for people."""
-    return "VAE" if option == "vae" else option.removesuffix("_scale").replace("_", " ").capitalize()
+    return _LABELS.get(option) or option.removesuffix("_scale").replace("_", " ").capitalize()
 
 
 class Controls:
@@ -93,12 +94,12 @@ class Controls:
             self.seed_note = gr.HTML(elem_classes="note refused")
         with gr.Row(elem_classes="pair"):
             if several:
-                self._options["count"] = gr.Slider(1, _MOST_AT_ONCE, value=1, step=1, label="Pictures")
+                self._options["count"] = gr.Slider(1, _MOST_AT_ONCE, value=1, step=1, label=label("count"))
                 self._options["strength"] = gr.Slider(0.01, 1, step=0.01, label="Strength", visible=False)
             for name, argument in family_options().items():
                 self._options[name] = _component(name, argument)
         self._options["negative_prompt"] = gr.Textbox(
-            label="Keep away from", placeholder="what should not be in it", lines=1, max_lines=3, visible=False
+            label=label("negative_prompt"), placeholder="what should not be in it", lines=1, max_lines=3, visible=False
         )
 
     @property

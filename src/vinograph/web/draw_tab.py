@@ -18,7 +18,7 @@ from vinograph.pipeline import Pipeline
 from vinograph.web import fragments
 from vinograph.web.controls import Controls, Updates, Values
 from vinograph.web.drawing import News, Order, said
-from vinograph.web.studio import HIDDEN, SHOWN, Studio, on
+from vinograph.web.studio import HIDDEN, SHOWN, Studio, on, upload
 from vinograph.web.visits import Picture, Visit, address
 
 _EMPTY = fragments.empty("Your picture will form here.")
@@ -70,14 +70,7 @@ class DrawTab:
 
     def _lay_out_settings(self) -> None:
         with gr.Accordion("Start from a picture", open=False, elem_id="original") as self._original:
-            self._picture = gr.Image(
-                type="filepath",
-                image_mode=None,
-                sources=["upload", "clipboard"],
-                label="Picture",
-                height=180,
-                buttons=[],
-            )
+            self._picture = upload("Picture", 180)
             with gr.Column(visible=False) as self._masking:
                 gr.HTML(
                     fragments.notes("Paint over what to draw anew; without paint, all of it is."), elem_classes="note"
@@ -117,7 +110,7 @@ class DrawTab:
             on(side.change, self.check_size, inputs, controls.size_note)
         for scale in controls.guidance:
             on(scale.change, self.guide, [self._model, *controls.guidance], controls.negative_prompt)
-        with_picture = [*controls.outputs, self._masking, self._mask, self._painting]
+        with_picture = [*controls.outputs, self._masking, self._mask, self._painting, self._notes]
         on(self._picture.change, self.start_from, [self._model, self._picture], with_picture)
         on(self._mask.change, self.paint, [self._model, self._mask, self._painting], [*controls.inputs, self._painting])
         on(self._easel.click, self.use, self._shown, [self._picture, self._original])
@@ -154,17 +147,21 @@ class DrawTab:
     def start_from(self, model: str, picture: str | None) -> Updates:
         """A picture to start from was given, or taken away."""
         pipe = self._studio.models.look_at(model)
-        masks = picture is not None and "mask_image" in pipe.calls["generate"].takes
-        painted_on = ""
+        painted_on, refusal = "", ""
         if picture is not None:
-            opened = read_picture(picture)
-            opened.thumbnail((_PAINTED_ON, _PAINTED_ON))
-            painted_on = fragments.inlined(opened)
+            try:
+                opened = read_picture(picture)
+                opened.thumbnail((_PAINTED_ON, _PAINTED_ON))
+                painted_on = fragments.inlined(opened)
+            except RequestError as error:
+                refusal = str(error)
+        masks = painted_on and "mask_image" in pipe.calls["generate"].takes
         return {
-            **self._controls.with_picture(pipe, picture is not None),
-            self._masking: gr.update(visible=masks),
+            **self._controls.with_picture(pipe, bool(painted_on)),
+            self._masking: gr.update(visible=bool(masks)),
             self._mask: gr.update(value="", picture=painted_on),
             self._painting: False,
+            self._notes: fragments.notes(refusal, kind="refused"),
         }
 
     def paint(self, model: str, mask: str, painting: bool) -> Updates:
@@ -231,7 +228,7 @@ class DrawTab:
         told, refused = self._controls.read(pipe, values, picture=bool(original))
         if refused:
             return refused
-        return Order(model, "generate", {"prompt": values[self._prompt], **told, **original})
+        return Order(model, "generate", {"prompt": values[self._prompt], **original, **told})
 
     def _originals(self, pipe: Pipeline, values: Values, visit: Visit) -> dict[str, str]:
         """The files of the picture to start from and of its mask, where there are any."""

@@ -12,7 +12,7 @@ from vinograph.images import read_picture, resize
 from vinograph.web import fragments
 from vinograph.web.controls import Updates
 from vinograph.web.drawing import Order, said
-from vinograph.web.studio import HIDDEN, SHOWN, Studio, on
+from vinograph.web.studio import HIDDEN, SHOWN, Studio, on, upload
 from vinograph.web.visits import Picture
 
 _CALL = "reconstruct"
@@ -28,15 +28,7 @@ class ReconstructTab:
         with gr.Column(elem_classes="desk"):
             with gr.Column(elem_classes="ask"):
                 self._model = studio.choice()
-                self._picture = gr.Image(
-                    type="filepath",
-                    image_mode=None,
-                    sources=["upload", "clipboard"],
-                    label="Picture to encode and decode",
-                    height=260,
-                    buttons=[],
-                    elem_id="to-reconstruct",
-                )
+                self._picture = upload("Picture to encode and decode", 260, elem_id="to-reconstruct")
                 self._go = gr.Button("Reconstruct", variant="primary", elem_classes="go", elem_id="reconstruct")
                 self._stop = gr.Button("Stop", variant="stop", visible=False)
                 self._notes = gr.HTML(elem_classes="note", elem_id="reconstruct-notes")

@@ -37,6 +37,14 @@ class Studio:
         self.visits.close(str(request.session_hash))
 
 
+def upload(title: str, height: int, **more: Any) -> gr.Image:
+    """A place for a picture. Its value is the file as it came: our own reader says what is wrong with one."""
+    sources: list[Any] = ["upload", "clipboard"]
+    there = gr.Image(type="filepath", sources=sources, label=title, height=height, buttons=[], **more)
+    there.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+    return there
+
+
 def on(event: Callable[..., Any], run: Callable[..., Any], inputs: Any = None, outputs: Any = None, **more: Any) -> Any:
     """Run a function on an event, without Gradio's own signs of progress, and beside whatever else is running."""
     told = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private", **more}
