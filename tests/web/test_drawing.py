@@ -17,9 +17,11 @@ from vinograph.web.models import Models
 
 
 @pytest.fixture
-def line(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Line:
+def line(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Line]:
     monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
-    return Line(Models([str(tiny_bundle)], "CPU"))
+    line = Line(Models([str(tiny_bundle)], "CPU"))
+    yield line
+    line.end()
 
 
 @pytest.fixture
@@ -96,6 +98,19 @@ def test_a_stopped_drawing_does_no_further_step(line: Line, order: Order) -> Non
     gate.opened.set()
     news = ending(job)
     assert (news.stopped, news.results, news.error) == (True, (), None)
+    assert gate.steps == 1
+
+
+def test_its_end_is_everybody_s(line: Line, order: Order) -> None:
+    gate = Gate()
+    first, second = Job(gate.before(order)), Job(order)
+    for job in (first, second):
+        line.add(job)
+    gate.reached.wait()
+    threading.Timer(0.1, gate.opened.set).start()
+    line.end()
+    assert first.news.stopped
+    assert second.news.stopped
     assert gate.steps == 1
 
 

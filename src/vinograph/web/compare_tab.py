@@ -10,10 +10,9 @@ from PIL import Image
 
 from vinograph.errors import RequestError
 from vinograph.images import resize
-from vinograph.noise import random_seed
 from vinograph.request import FIELDS
 from vinograph.web import fragments
-from vinograph.web.controls import Controls, Updates, Values
+from vinograph.web.controls import Controls, Updates, Values, new_seed
 from vinograph.web.drawing import Order, said
 from vinograph.web.studio import HIDDEN, SHOWN, Studio, on
 from vinograph.web.visits import Picture
@@ -97,7 +96,7 @@ class CompareTab:
                 }
 
     def _orders(self, values: Values) -> tuple[list[Order], dict[Any, str]]:
-        text = str(values[self._seed] or random_seed()).strip()
+        text = str(values[self._seed] or new_seed()).strip()
         refused: dict[Any, str] = {}
         seed: Any = int(text) if text.isdecimal() else text
         try:

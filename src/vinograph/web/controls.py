@@ -7,6 +7,7 @@ that the chosen model doesn't take are hidden. Every value is checked by the sch
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -16,7 +17,6 @@ import gradio as gr
 from vinograph import families
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
-from vinograph.noise import random_seed
 from vinograph.pipeline import Pipeline
 from vinograph.request import FIELDS, MAX_STEPS, OPTIONS, VAES, kind_of, size_limits
 
@@ -42,6 +42,11 @@ _SHAPES: Mapping[str, Fraction] = {
 }
 _NEAR_ENOUGH = 0.04  # of the ratio that a name says
 _LARGEST_AREA = 2.0  # of the model's native one
+
+
+def new_seed() -> str:
+    """A seed that nobody chose, as text: a browser's numbers are too short for the longest."""
+    return str(secrets.randbits(32))
 
 
 def shapes(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -90,7 +95,7 @@ class Controls:
             with gr.Row(elem_classes="seed"):
                 self._options["seed"] = gr.Textbox(label="Seed", placeholder="a new one each time", max_lines=1)
                 dice = gr.Button("Roll a seed", elem_classes="dice", elem_id="dice")
-            dice.click(lambda: str(random_seed()), outputs=self._options["seed"], show_progress="hidden")
+            dice.click(new_seed, outputs=self._options["seed"], show_progress="hidden")
             self.seed_note = gr.HTML(elem_classes="note refused")
         with gr.Row(elem_classes="pair"):
             if several:

@@ -104,7 +104,9 @@ class Line:
         self._drawn: Job | None = None
         self._changed = threading.Condition()
         self._paces: dict[tuple[str, str], Mapping[str, float]] = {}
-        threading.Thread(target=self._work, name="drawing", daemon=True).start()
+        self._ending = False
+        self._worker = threading.Thread(target=self._work, name="drawing", daemon=True)
+        self._worker.start()
 
     def add(self, job: Job) -> None:
         """Put a job at the end of the line."""
@@ -122,6 +124,15 @@ class Line:
                 job.tell(stopped=True, ended=True)
                 self._tell_places()
 
+    def end(self) -> None:
+        """Stop everything, and wait for the step under way."""
+        with self._changed:
+            self._ending = True
+            for job in (*self._waiting, *([self._drawn] if self._drawn else [])):
+                self.stop(job)
+            self._changed.notify_all()
+        self._worker.join()
+
     def _tell_places(self) -> None:
         drawing = 1 if self._drawn is not None else 0
         for index, job in enumerate(self._waiting):
@@ -133,7 +144,9 @@ class Line:
             with self._changed:
                 self._drawn = None
                 self._tell_places()
-                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(lambda: self._waiting or self._ending)
+                if self._ending:
+                    return
                 self._drawn = job = self._waiting.popleft()
                 job.tell(place=0)
                 self._tell_places()

@@ -17,6 +17,7 @@ from vinograph.web.visits import Visits
 
 _HERE = Path(__file__).parent
 _LARGEST_UPLOAD = "64mb"
+_MOST_WAITING = 200  # pages at once; each has a thread while it waits for its drawing
 
 _WINE = gr.themes.Color(
     *("#fbf3f5", "#f6e4e8", "#ecc8d0", "#dd9fac", "#c86f83", "#ad4a62", "#8f3149", "#78273c", "#642233", "#551f2e"),
@@ -71,8 +72,8 @@ class Page:
             VinographError: a model that was ``named`` can't be used.
         """
         models = Models(named, device)
-        line = Line(models)
-        studio = Studio(models, line, Visits(line, folder))
+        self._line = Line(models)
+        studio = Studio(models, Visits(self._line, folder))
         self.problems = models.problems
         self._folder = folder
         with gr.Blocks(title="Vinograph", analytics_enabled=False) as self.blocks:
@@ -98,6 +99,7 @@ class Page:
             inbrowser=False,
             quiet=True,
             prevent_thread_lock=True,
+            max_threads=_MOST_WAITING,
             ssr_mode=False,
             pwa=False,
             max_file_size=_LARGEST_UPLOAD,
@@ -111,5 +113,6 @@ class Page:
         )
 
     def close(self) -> None:
-        """Serve it no more."""
+        """Serve it no more. A drawing under way ends after its step."""
+        self._line.end()
         self.blocks.close(verbose=False)

@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from vinograph.web.drawing import Line
 from vinograph.web.models import Models
 from vinograph.web.visits import Visits
 
@@ -17,10 +16,9 @@ HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
 
 @dataclass(frozen=True)
 class Studio:
-    """The models, the line before them, and the open pages."""
+    """The models, and the open pages."""
 
     models: Models
-    line: Line
     visits: Visits
 
     def choice(self, title: str = "Model", chosen: int = 0) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import uuid
 from collections.abc import Mapping
@@ -35,6 +36,11 @@ class Picture:
     python: str
     shell: str
     beside: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that it takes on the disk."""
+        return [self.file, *self.beside.values()]
 
     @property
     def address(self) -> str:
@@ -83,10 +89,10 @@ class Visit:
                     beside={path.name: path for path in beside.values()},
                 )
             )
-        self.pictures = [*drawn, *self.pictures]
-        for old in self.pictures[_MOST_PICTURES:]:
-            old.file.unlink(missing_ok=True)
-        del self.pictures[_MOST_PICTURES:]
+        before, self.pictures = self.pictures, [*drawn, *self.pictures][:_MOST_PICTURES]
+        kept = {file for picture in self.pictures for file in picture.files}
+        for file in {file for picture in before for file in picture.files} - kept:
+            file.unlink()
         return drawn
 
     def write(self, picture: Image.Image, metadata: Mapping[str, Any] | None = None, name: str = "picture.png") -> Path:
@@ -125,7 +131,8 @@ class Visits:
             self._line.stop(job)
 
     def close(self, session: str) -> None:
-        """The page was closed: nobody waits for its drawing any more."""
+        """The page was closed: nobody waits for its drawing any more, nor looks at its pictures."""
         self.stop(session)
         with self._lock:
-            self._open.pop(session, None)
+            visit = self._open.pop(session)
+        shutil.rmtree(visit.folder, ignore_errors=True)  # there is none where nothing was drawn
