@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _ROOT = Path(__file__).resolve().parent.parent
+_BY_SIGTERM = 143
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _PACKAGES = ("chromium", "fonts-dejavu-core")
 MISSING = f"there is no browser ({', '.join(_NAMES)}) for the page: apt-get install {' '.join(_PACKAGES)}"
@@ -80,7 +81,7 @@ def served(arguments: Sequence[str], models: Path, log: Path) -> Iterator[str]:
     ``models`` is its models folder. What it prints goes to ``log``, with "CALLED" where it tried to call someone.
 
     Raises:
-        RuntimeError: it ended at once.
+        RuntimeError: it ended at once, or not as it should.
     """
     port = free_port()
     here = {"PYTHONPATH": str(_ROOT / "src"), "VINOGRAPH_MODELS": str(models), "PYTHONUNBUFFERED": "1"}
@@ -96,7 +97,9 @@ def served(arguments: Sequence[str], models: Path, log: Path) -> Iterator[str]:
             yield address
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            code = process.wait(timeout=120)
+    if code != _BY_SIGTERM:
+        raise RuntimeError(f"vinograph web ended with {code}: {log.read_text(encoding='utf-8')}")
 
 
 def _answers(address: str) -> bool:

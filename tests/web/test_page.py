@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
+from scripts import browser as browser_tools
 from tests.web.conftest import ROOT, Visitor, served
 from vinograph import catalog
 from vinograph.images import read_metadata
@@ -359,6 +361,37 @@ class TestTwoAtOnce:
         expect(one.page.locator("#stop")).to_be_visible()
         one.page.click("#stop")
         expect(one.page.locator("#draw")).to_be_visible()
+
+
+class TestServer:
+    def test_it_ends_while_it_draws(self, visitors: Callable[..., Visitor], tmp_path: Path) -> None:
+        with served(models=tmp_path / "models") as address:
+            visitor = visitors(address)
+            long_drawing(visitor)
+            expect(visitor.picture).to_have_attribute("src", re.compile("^data:"))
+
+    def test_another_address_is_told_with_a_warning(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        with browser_tools.served(["--host", "0.0.0.0"], tmp_path / "models", log):
+            while "Ctrl-C ends it" not in log.read_text():
+                time.sleep(0.1)
+        told = log.read_text()
+        assert "warning: whoever can reach 0.0.0.0 can draw on this machine: the page asks for no password" in told
+
+    def test_pictures_go_with_their_page(self, visitors: Callable[..., Visitor], tmp_path: Path) -> None:
+        with served("--model", "storybook-sdxl", models=tmp_path / "models") as address:
+            visitor = visitors(address)
+            visitor.draws("a red house")
+            source = visitor.picture.get_attribute("src")
+            assert source is not None
+            file = Path(source.partition("file=")[2])
+            assert file.is_file()
+            visitor.page.close()
+            other = visitors(address)
+            expect(other.page.locator("#visit")).to_contain_text("kept here")
+            other.draws("a red house")  # by when the first page's end has been dealt with
+            assert not file.exists()
+        assert not file.parents[2].exists()
 
 
 class TestModels:

@@ -39,10 +39,10 @@ def serve(
         page = Page(models, device, Path(folder))
         for problem in page.problems:
             warn(problem)
+        if host not in LOCAL:
+            warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
         page.open(host, port)
         try:
-            if host not in LOCAL:
-                warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
             say(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")
             threading.Event().wait()
         finally:

@@ -85,7 +85,7 @@ class DrawTab:
         self._controls = Controls()
 
     def _lay_out_visit(self) -> None:
-        self._gallery = gr.HTML(elem_id="visit", js_on_load=_CLICKS)
+        self._gallery = gr.HTML(fragments.gallery([]), elem_id="visit", js_on_load=_CLICKS)
         with gr.Accordion("Draw it again, by Python or shell", open=False, visible=False) as self._again:
             self._python = gr.Textbox(
                 label="Python", lines=4, interactive=False, buttons=["copy"], elem_classes="lines", elem_id="python"

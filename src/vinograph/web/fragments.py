@@ -117,7 +117,8 @@ def gallery(pictures: Sequence[tuple[str, str]]) -> str:
         f'<button type="button" value="{escape(source)}"><img src="{escape(source)}" alt="{escape(about)}"></button>'
         for source, about in pictures
     )
-    return f'<h2>This visit</h2><div class="gallery">{there}</div>' if there else ""
+    hint = notes("Your pictures are kept here for as long as this page is open.", kind="hint")
+    return f'<h2>This visit</h2><div class="gallery">{there}</div>' if there else f"<h2>This visit</h2>{hint}"
 
 
 def slider(left: str, right: str, names: Sequence[str], size: tuple[int, int]) -> str:
