@@ -104,7 +104,7 @@ def served(arguments: Sequence[str], models: Path, log: Path) -> Iterator[str]:
 
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=10):
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=10):
             return True
     except OSError:
         return False

@@ -378,6 +378,13 @@ class TestServer:
         told = log.read_text()
         assert "warning: whoever can reach 0.0.0.0 can draw on this machine: the page asks for no password" in told
 
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    def test_a_proxy_is_not_asked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        with served("--host", host, models=tmp_path / "models"):
+            pass
+
     def test_pictures_go_with_their_page(self, visitors: Callable[..., Visitor], tmp_path: Path) -> None:
         with served("--model", "storybook-sdxl", models=tmp_path / "models") as address:
             visitor = visitors(address)

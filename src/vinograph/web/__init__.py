@@ -33,7 +33,7 @@ def serve(
         raise RequestError('the page needs gradio: pip install "vinograph[web]"')
     _check_free(host, port)
     with tempfile.TemporaryDirectory(prefix="vinograph-") as folder:
-        _keep_to_ourselves(folder)
+        _keep_to_ourselves(folder, host)
         from vinograph.web.page import Page
 
         page = Page(models, device, Path(folder))
@@ -60,11 +60,16 @@ def _check_free(host: str, port: int) -> None:
         raise RequestError(f"--host {host} --port {port}: {reason}; name another, such as --port {port + 1}") from error
 
 
-def _keep_to_ourselves(folder: str) -> None:
-    """Have Gradio tell nobody what it does, and keep its files where ours are. It reads this when it is imported."""
+def _keep_to_ourselves(folder: str, host: str) -> None:
+    """Have Gradio tell nobody what it does, ask for its own page by no proxy, and keep its files where ours are.
+
+    It reads this when it is imported.
+    """
+    near = {name: ",".join([*filter(None, [os.environ.get(name)]), host, *LOCAL]) for name in ("no_proxy", "NO_PROXY")}
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": folder,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
+        **near,
     }

@@ -43,9 +43,11 @@ class Models:
         self._pipelines = {reference: self._open(reference) for reference in named}
         self._drawn: list[str] = []
         self._lock = threading.Lock()
-        for path in (*catalog.embedded(), *catalog.found()):
+        for name in dict.fromkeys(path.name for path in (*catalog.embedded(), *catalog.found())):
+            if name in self._pipelines:
+                continue
             try:
-                self._pipelines.setdefault(path.name, self._open(path.name))
+                self._pipelines[name] = self._open(name)
             except VinographError as error:
                 self.problems.append(str(error))
 
