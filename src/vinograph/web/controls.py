@@ -128,6 +128,11 @@ class Controls:
         return self._options["negative_prompt"]
 
     @property
+    def steps(self) -> Any:
+        """How many steps the stage does that follows the text."""
+        return self._options["steps"]
+
+    @property
     def guidance(self) -> list[Any]:
         """Those on which it depends whether a negative prompt has an effect."""
         return [each for name, each in self._options.items() if name.endswith("guidance_scale")]
@@ -141,7 +146,7 @@ class Controls:
             updates[component] = (
                 gr.update(visible=False) if argument is None else _as_the_model_has_it(argument, takes[argument], pipe)
             )
-        for component, update in self.with_picture(pipe, picture).items():
+        for component, update in self.with_picture(pipe, picture, takes[pipe.options["steps"]]).items():
             updates[component] = {**updates.get(component, {}), **update}
         updates[self.width] = gr.update(value=takes["width"], step=pipe.bundle.manifest.limits["size_multiple"])
         updates[self.height] = gr.update(value=takes["height"], step=pipe.bundle.manifest.limits["size_multiple"])
@@ -149,8 +154,11 @@ class Controls:
         updates[self._options["negative_prompt"]] = gr.update(visible=guided and "negative_prompt" in takes)
         return updates
 
-    def with_picture(self, pipe: Pipeline, picture: bool) -> Updates:
-        """What changes when a picture to start from comes or goes: its shape can be kept, and it has a strength."""
+    def with_picture(self, pipe: Pipeline, picture: bool, steps: int) -> Updates:
+        """What changes when a picture to start from comes or goes.
+
+        Its shape can be kept, it has a strength, and of the ``steps`` that are set now, that has to leave one.
+        """
         takes = pipe.calls[_CALL].takes
         choices, own = shapes(pipe.bundle.manifest.limits), f"{takes['width']}x{takes['height']}"
         if own not in [value for _, value in choices]:
@@ -164,10 +172,8 @@ class Controls:
         }
         if "strength" in self._options and "strength" in takes:
             updates[self._options["strength"]] = gr.update(visible=picture, value=takes["strength"])
-            steps = takes[pipe.options["steps"]]
-            updates[self._options["steps"]] = gr.update(
-                value=max(steps, _fewest(takes["strength"])) if picture else steps
-            )
+            enough = max(steps, _fewest(takes["strength"])) if picture else steps
+            updates[self.steps] = gr.update(value=enough)
         return updates
 
     def beside_mask(self, pipe: Pipeline) -> Updates:

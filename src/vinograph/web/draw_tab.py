@@ -111,7 +111,7 @@ class DrawTab:
         for scale in controls.guidance:
             on(scale.change, self.guide, [self._model, *controls.guidance], controls.negative_prompt)
         with_picture = [*controls.outputs, self._masking, self._mask, self._painting, self._notes]
-        on(self._picture.change, self.start_from, [self._model, self._picture], with_picture)
+        on(self._picture.change, self.start_from, [self._model, self._picture, controls.steps], with_picture)
         on(self._mask.change, self.paint, [self._model, self._mask, self._painting], [*controls.inputs, self._painting])
         on(self._easel.click, self.use, self._shown, [self._picture, self._original])
         on(self._gallery.click, self.show_again, None, [self._easel, self._shown, self._python, self._shell])
@@ -144,7 +144,7 @@ class DrawTab:
             self._notes: "",
         }
 
-    def start_from(self, model: str, picture: str | None) -> Updates:
+    def start_from(self, model: str, picture: str | None, steps: int | None) -> Updates:
         """A picture to start from was given, or taken away."""
         pipe = self._studio.models.look_at(model)
         painted_on, refusal = "", ""
@@ -157,7 +157,7 @@ class DrawTab:
                 refusal = str(error)
         masks = painted_on and "mask_image" in pipe.calls["generate"].takes
         return {
-            **self._controls.with_picture(pipe, bool(painted_on)),
+            **self._controls.with_picture(pipe, bool(painted_on), steps or 1),
             self._masking: gr.update(visible=bool(masks)),
             self._mask: gr.update(value="", picture=painted_on),
             self._painting: False,
