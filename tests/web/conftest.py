@@ -16,7 +16,7 @@ from vinograph import Pipeline, catalog
 
 ROOT = Path(__file__).parents[2]
 SEEN = Path(__file__).parent / "seen"
-PATIENCE = 120_000  # milliseconds; a machine that trains something else is slow
+PATIENCE = 300_000  # milliseconds; a machine that trains something else is slow
 
 expect.set_options(timeout=PATIENCE)
 
