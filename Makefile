@@ -3,12 +3,12 @@ PYTHON ?= python3
 BASE := .venv-base
 DEV := .venv
 
-.PHONY: picture test check docs clean
+.PHONY: picture test check docs screenshots browser clean
 
 picture: $(BASE)/ready  ## draw a picture with the embedded model; the base package alone is installed
 	$(BASE)/bin/vinograph generate "a red house on a snowy hill at night" --seed 7 --output house.png
 
-test: $(DEV)/ready  ## everything that the tests need, then all checks and tests
+test: $(DEV)/ready browser  ## everything that the tests need, then all checks and tests
 	$(DEV)/bin/python scripts/check.py
 
 check: $(DEV)/ready  ## formatting, linting and types alone
@@ -16,6 +16,12 @@ check: $(DEV)/ready  ## formatting, linting and types alone
 
 docs: $(DEV)/ready  ## write the generated pages again
 	$(DEV)/bin/python scripts/cli_docs.py
+
+screenshots: $(DEV)/ready browser  ## take the pictures of the page in docs again
+	$(DEV)/bin/python scripts/web_screenshots.py
+
+browser: $(DEV)/ready  ## Chromium for the page's tests, by apt where it is missing
+	$(DEV)/bin/python scripts/browser.py
 
 $(BASE)/ready: pyproject.toml
 	$(PYTHON) -m venv $(BASE)

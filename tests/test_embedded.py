@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from training.probe import adherence, predict
-from training.world import ATTRIBUTES, full_caption, render, sample, stated
+from training.world import ATTRIBUTES, Scene, full_caption, render, sample, stated
 from vinograph import Pipeline, catalog
 from vinograph.bundle import Bundle
 from vinograph.runtime import devices
@@ -29,6 +29,13 @@ class TestBundle:
 
     def test_at_most_20_megabytes(self, path: Path) -> None:
         assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) <= 20_000_000
+
+    def test_a_family_has_no_more_in_all(self, path: Path) -> None:
+        family = Bundle.open(path).manifest.family
+        siblings = [each for each in catalog.embedded() if Bundle.open(each).manifest.family == family]
+        for folder in (path.parent, ROOT / "training" / "checkpoints"):
+            files = [file for each in siblings for file in (folder / each.name).rglob("*") if file.is_file()]
+            assert sum(file.stat().st_size for file in files) <= 20_000_000
 
     def test_so_has_its_checkpoint(self, path: Path) -> None:
         checkpoint = ROOT / "training" / "checkpoints" / path.name
@@ -127,3 +134,44 @@ class TestStorybookSdxl:
         seen = predict(np.concatenate([each.images for each in again]))
         assert (seen == np.array([scene.labels() for scene in scenes])).mean() >= 0.98
         assert np.median([each.report["psnr"] for each in again]) > 24
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+class TestStorybookPixart:
+    @pytest.mark.parametrize(
+        ("model", "steps"), [("storybook-pixart", 20), ("storybook-pixart-lcm", 4), ("storybook-pixart-lcm", 8)]
+    )
+    def test_it_draws_what_it_is_asked(self, precision: str, model: str, steps: int) -> None:
+        assert_draws_what_it_is_asked(Pipeline.from_pretrained(model, precision=precision), num_inference_steps=steps)
+
+    @pytest.mark.parametrize("model", ["storybook-pixart", "storybook-pixart-lcm"])
+    def test_wider_and_taller_pictures_show_as_much(self, precision: str, model: str) -> None:
+        """The probe sees them squeezed into a square, in which it still tells these."""
+        rng = random.Random(53)
+        prompts = [full_caption(sample(rng, "heldout"), rng) for _ in range(8)]
+        pipe = Pipeline.from_pretrained(model, precision=precision)
+        for width, height in ((288, 224), (224, 288)):
+            drawn = pipe(prompts, width=width, height=height, seed=0, output_type="np").images
+            assert drawn.shape == (8, height, width, 3)
+            mean, _, counts = adherence(predict(drawn), [stated(prompt) for prompt in prompts])
+            assert mean >= 0.93, counts
+
+    def test_image_to_image_keeps_the_place_and_changes_what_the_prompt_says(self, precision: str) -> None:
+        before = Scene("day", "meadow", "house", "green", 1, "middle")
+        pipe = Pipeline.from_pretrained("storybook-pixart", precision=precision)
+        drawn = pipe(
+            ["one red house in the middle, on a meadow, at night"] * 4,
+            image=render(before, 5),
+            seed=0,
+            output_type="np",
+        ).images
+        wanted = np.array(Scene("night", "meadow", "house", "red", 1, "middle").labels())
+        assert (predict(drawn) == wanted).mean() >= 0.9
+
+    def test_a_reconstruction_keeps_the_scene(self, precision: str) -> None:
+        rng = random.Random(43)
+        scenes = [sample(rng, "heldout") for _ in range(8)]
+        pipe = Pipeline.from_pretrained("storybook-pixart", precision=precision)
+        again = [pipe.reconstruct(render(scene, 8_000_000 + i), output_type="np") for i, scene in enumerate(scenes)]
+        seen = predict(np.concatenate([each.images for each in again]))
+        assert (seen == np.array([scene.labels() for scene in scenes])).mean() >= 0.98

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -328,18 +329,25 @@ class TestSections:
 
     @pytest.fixture
     def xml(self, tmp_path: Path) -> Path:
-        """Eight layers, each of which also takes what the first gives."""
+        return self.save(tmp_path)
+
+    def save(self, folder: Path, *, early: bool = False) -> Path:
+        """Eight layers, each of which also takes what the first gives; with ``early``, the second's output is given."""
         rng, side = np.random.default_rng(0), self.SIDE
         x = opset.parameter([-1, side], ov.Type.f32)
         x.output(0).get_tensor().set_names({"x"})
         first = hidden = opset.tanh(x)
+        layers = []
         for _ in range(8):
             weight = opset.constant(rng.standard_normal((side, side), np.float32) / side)
             hidden = opset.add(opset.add(hidden, opset.tanh(opset.matmul(hidden, weight, False, False))), first)
-        result = opset.result(hidden)
-        result.input_value(0).get_tensor().set_names({"y"})
-        ov.save_model(ov.Model([result], [x], "layers"), tmp_path / "layers.xml", compress_to_fp16=False)
-        return tmp_path / "layers.xml"
+            layers.append(hidden)
+        given = {"z": layers[1], "y": hidden} if early else {"y": hidden}
+        for name, value in given.items():
+            value.output(0).get_tensor().set_names({name})
+        model = ov.Model([opset.result(value) for value in given.values()], [x], "layers")
+        ov.save_model(model, folder / "layers.xml", compress_to_fp16=False)
+        return folder / "layers.xml"
 
     def test_they_compute_the_same(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
@@ -361,11 +369,35 @@ class TestSections:
         assert len(products) >= 3
         assert sum(products) == 8
 
+    def test_what_is_given_early_is_handed_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        xml = self.save(tmp_path, early=True)
+        inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
+        whole = Session("layers", xml, "CPU", "f32", True)(inputs)
+        monkeypatch.setattr(runtime, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(runtime, "_PASSING", 3)
+        assert len(runtime._cuts(ov.Core().read_model(xml))) >= 2
+        sections = Session("layers", xml, "CPU", "f32", True)(inputs)
+        assert sections.keys() == whole.keys() == {"y", "z"}
+        for name, value in whole.items():
+            np.testing.assert_allclose(sections[name], value, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("layers", "expected"), [(2, [2, 2, 2, 2]), (3, [3, 3, 2]), (5, [5, 3]), (6, [8]), (8, [8])]
+    )
+    def test_no_section_is_small(
+        self, xml: Path, layers: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By the layers that are to fill a section: those in each."""
+        monkeypatch.setattr(runtime, "_SECTION", layers * 4 * self.SIDE**2)
+        model = ov.Core().read_model(xml)
+        weights = [runtime._weight(node) for node in model.get_ordered_ops()]
+        bounds = pairwise([0, *runtime._cuts(model), len(weights)])
+        assert [sum(weights[begin:end]) // (4 * self.SIDE**2) for begin, end in bounds] == expected
+
     def test_where_much_passes_nothing_is_cut(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runtime, "_PASSING", 1)
         monkeypatch.setattr(runtime, "_SECTION", 2 * 4 * self.SIDE**2)
-        model = ov.Core().read_model(xml)
-        assert len(runtime._cuts(model)) <= 1
+        assert runtime._cuts(ov.Core().read_model(xml)) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")

@@ -205,10 +205,7 @@ class Pipeline:
         """What the family does: each call's arguments with this model's defaults."""
         told = self.bundle.manifest.defaults
         return MappingProxyType(
-            {
-                name: dataclasses.replace(call, takes=MappingProxyType({**call.takes, **told.get(name, {})}))
-                for name, call in self._family.calls.items()
-            }
+            {name: _with_defaults(call, told.get(name, {})) for name, call in self._family.calls.items()}
         )
 
     @property
@@ -276,15 +273,7 @@ class Pipeline:
         call = self.calls[name]
         what = f"{self._family.title} ({name})"
         limits = {**self.bundle.manifest.limits, **call.limits}
-        return resolve(given, call.takes, limits, what, self._beside(name))
-
-    def _beside(self, name: str) -> dict[str, dict[str, Any]]:
-        """What is otherwise beside an argument, where this model's own defaults don't differ from the family's."""
-        call, told = self._family.calls[name], self.calls[name].takes
-        return {
-            argument: {key: value for key, value in others.items() if told[key] == call.takes[key]}
-            for argument, others in call.beside.items()
-        }
+        return resolve(given, call.takes, limits, what, call.beside)
 
     def _stream(self, name: str, request: Request) -> Generator[Step | Result, None, None]:
         drawing = yield from self._family.calls[name].run(self._parts, self._with_pipeline(request))
@@ -323,6 +312,16 @@ def watched(pipe: Pipeline, watch: Watch) -> Iterator[None]:
         yield
     finally:
         pipe._sessions.watch = None
+
+
+def _with_defaults(call: Call, told: Mapping[str, Any]) -> Call:
+    """``call`` as a model does it: what it has told is its default, also beside an argument that changes others."""
+    takes = MappingProxyType({**call.takes, **told})
+    beside = {
+        argument: {key: value for key, value in others.items() if takes[key] == call.takes[key]}
+        for argument, others in call.beside.items()
+    }
+    return dataclasses.replace(call, takes=takes, beside=beside)
 
 
 class _Tokenizers(Mapping[str, Tokenizer]):

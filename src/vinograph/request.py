@@ -11,7 +11,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -394,6 +394,23 @@ class Request:
 
 
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {each.name: each for each in dataclasses.fields(Request)}
+
+OPTIONS: Mapping[str, str] = {
+    "negative_prompt": "negative_prompt",
+    "seed": "seed",
+    "count": "num_images_per_prompt",
+    "image": "image",
+    "strength": "strength",
+}
+"""The argument that each option sets, of those that mean the same in every family. Families have more of their own."""
+
+_KINDS = get_type_hints(Request)
+
+
+def kind_of(argument: str) -> Any:
+    """The type of an argument's value: the first of those that its field may have."""
+    kinds = get_args(_KINDS[argument])
+    return kinds[0] if kinds else _KINDS[argument]
 
 
 def resolve(

@@ -35,7 +35,8 @@ PRECISIONS = ("auto", "f32", "bf16", "f16")
 MEMORY = ("auto", "low")
 _COMPILED_KEPT = 2
 _META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
-# A graph with weights of more bytes than that is compiled in sections of about so many, where few values pass between.
+# A graph with weights of more bytes than that is compiled in sections of about so many, where few values pass between:
+# chains such as text encoders. Denoisers are told too much in every block, and are cut nowhere but at their ends.
 _SECTION = 1_500_000_000
 _PASSING = 2
 _DONT_NEED = 4  # MADV_DONTNEED
@@ -270,24 +271,36 @@ def give_back(file: Path) -> None:
 
 
 def _cuts(model: ov.Model) -> list[int]:
-    """After which nodes, in the graph's order, it is cut: where weights fill a section and few values pass."""
+    """After which nodes, in the graph's order, it is cut: where weights fill a section and few values pass.
+
+    A cut that leaves less than half a section after it would cost more than it spares.
+    """
     nodes = model.get_ordered_ops()
     uses = _last_uses(nodes)
     ending = Counter(uses.values())
     beginning = Counter(index for index, _ in uses)
+    left = sum(_weight(node) for node in nodes)
     cuts, passing, size = [], 0, 0
     for index, node in enumerate(nodes):
         passing += beginning[index] - ending[index]
-        if node.get_type_name() == "Constant":
-            size += node.get_byte_size()
-        elif size >= _SECTION and 0 < passing <= _PASSING:
+        weight = _weight(node)
+        size, left = size + weight, left - weight
+        if weight == 0 and size >= _SECTION and left >= _SECTION // 2 and 0 < passing <= _PASSING:
             cuts.append(index)
             size = 0
     return cuts
 
 
+def _weight(node: ov.Node) -> int:
+    """The bytes of a constant; 0 of what is none."""
+    return int(node.get_byte_size()) if node.get_type_name() == "Constant" else 0
+
+
 def _last_uses(nodes: Sequence[ov.Node]) -> dict[tuple[int, int], int]:
-    """The last node that uses each value which isn't constant, by its node and its place among that one's outputs."""
+    """The last node that uses each value which isn't constant, by its node and its place among that one's outputs.
+
+    What the graph gives is used after all of them: the last section has to have it.
+    """
     places = {node.get_name(): index for index, node in enumerate(nodes)}
     constant: set[int] = set()
     uses: dict[tuple[int, int], int] = {}
@@ -295,7 +308,8 @@ def _last_uses(nodes: Sequence[ov.Node]) -> dict[tuple[int, int], int]:
         sources = [(places[value.get_node().get_name()], value.get_index()) for value in node.input_values()]
         if node.get_type_name() != "Parameter" and all(source in constant for source, _ in sources):
             constant.add(index)
-        uses |= {source: index for source in sources if source[0] not in constant}
+        last = len(nodes) if node.get_type_name() == "Result" else index
+        uses |= {source: max(last, uses.get(source, 0)) for source in sources if source[0] not in constant}
     return uses
 
 
@@ -316,6 +330,7 @@ def _section(model: ov.Model, begin: int | None, end: int | None) -> ov.Model:
     parameters = []
     for value in passing(begin):
         parameter = opset.parameter(value.get_partial_shape(), value.get_element_type())
+        parameter.output(0).get_tensor().set_names(value.get_names())
         parameters.append(parameter)
         for user in value.get_target_inputs():
             user.replace_source_output(parameter.output(0))

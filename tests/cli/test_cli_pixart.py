@@ -307,10 +307,13 @@ class TestConvert:
             refused(option, "x").fails(2, f"{option} is not an option of pixart models; theirs: --tiny-vae")
 
     def test_a_transformer_alone(self, refused: Run, checkpoint: Path) -> None:
+        """As the models of some other sizes are published."""
         for file in checkpoint.iterdir():
             if file.name != "transformer":
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-        refused().fails(3, "model_index.json")
+        (checkpoint / "README.md").write_text("A smaller one.", encoding="utf-8")
+        told = ("checkpoint has no model_index.json", "one part of a model alone (PixArtTransformer2DModel)")
+        refused().fails(3, *told, "put its transformer/ into a copy of a whole checkpoint of the same kind")
 
 
 class TestThePage:
@@ -333,7 +336,7 @@ class TestThePage:
             picture.save("photo.jpg")
 
     def test_every_command_is_run_here(self) -> None:
-        assert len(self.commands("convert")) == 6
+        assert len(self.commands("convert")) == 7
         assert len(self.commands("generate", "reconstruct")) == 6
         whole = re.findall(r"^(?:vinograph|cp|rm) ", self.TEXT, flags=re.MULTILINE)
         assert len(whole) == len(self.commands("convert", "generate", "reconstruct", "cp", "rm"))
@@ -377,7 +380,7 @@ class TestThePage:
                 shutil.copytree(words[2], words[3])
             else:
                 subprocess.run(words, check=True)
-        assert len(written) == 6
+        assert len(written) == 7
         assert all((tmp_path / each / "bundle.json").is_file() for each in written)
 
     def test_the_sizes(self) -> None:

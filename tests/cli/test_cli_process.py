@@ -185,7 +185,7 @@ class TestHelp:
     def test_of_the_whole(self, vinograph: Run, arguments: list[str]) -> None:
         done = vinograph(*arguments)
         assert (done.code, done.err) == (0, "")
-        for name in ("generate", "reconstruct", "convert", "inspect", "verify", "models", "devices", "doctor"):
+        for name in ("generate", "reconstruct", "convert", "inspect", "verify", "models", "devices", "doctor", "web"):
             assert f"\n  {name} " in done.out
 
     def test_of_a_command_as_a_process(self) -> None:

@@ -267,6 +267,14 @@ class TestOffline:
         assert f"Missing: {', '.join(missing)}." in str(caught.value)
         assert f"hf download {ID} {' '.join(missing)} --revision {COMMIT}" in str(caught.value)
 
+    def test_one_part_alone_may_not_be_all(self, cache: Path, combined: Path, target: Path) -> None:
+        snapshot = self.fill(cache, ID, combined)
+        for each in snapshot.iterdir():
+            if each.name != "decoder":
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        with pytest.raises(ModelError, match=rf"Missing: model_index\.json\. Online, .*hf download {ID} model_index"):
+            convert(ID, target)
+
     def test_nothing_is_there(self, cache: Path, target: Path) -> None:
         with pytest.raises(ModelError, match=f"hf download {ID} --revision v1 --include"):
             convert(ID, target, revision="v1")
@@ -311,6 +319,16 @@ class TestOnline:
         assert fetched[0] == "model_index.json"
         assert set(fetched) == {p.relative_to(combined).as_posix() for p in combined.rglob("*") if p.is_file()}
         assert checked[0].manifest.source.revision == COMMIT
+
+    def test_one_part_alone(self, fetched: list[str], target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is told from its configuration; its weights are not fetched."""
+        kind: Any = hf.ModelInfo
+        names = ["README.md", "decoder/config.json", "decoder/diffusion_pytorch_model.safetensors"]
+        info = kind(id=ID, sha=COMMIT, siblings=[{"rfilename": name} for name in names])
+        monkeypatch.setattr(hf.HfApi, "model_info", lambda *_, **__: info)
+        with pytest.raises(ModelError, match=r"\(WuerstchenDiffNeXt\); put its decoder/ into a copy of a whole"):
+            convert(ID, target)
+        assert fetched[1:] == ["decoder/config.json"]
 
     def test_a_family_that_we_do_not_have(
         self, fetched: list[str], combined: Path, target: Path, monkeypatch: pytest.MonkeyPatch

@@ -38,7 +38,7 @@ RATE = 8e-4
 GUIDANCE = 3.0
 STEPS = 12
 AT_ONCE = 64
-BATCHES = (28, 4)
+BATCHES = (20, 3)
 """Of trajectories: square ones, and those of each other frame."""
 
 AGAIN_FROM = (880, 100)

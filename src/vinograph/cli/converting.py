@@ -24,7 +24,14 @@ def convert(
     image_encoder: Annotated[
         Path | None, typer.Option("--image-encoder", metavar="FILE", help="Würstchen: the image encoder's weights")
     ] = None,
-    weights: Annotated[str, typer.Option("--weights", metavar="W", help="how weights are stored: f16 or f32")] = "f16",
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            metavar="W",
+            help="how weights are stored: f16 or f32; PixArt also int8 or int4, of its text encoder",
+        ),
+    ] = "f16",
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="R", help="a branch, tag or commit of a hub repository")
     ] = None,

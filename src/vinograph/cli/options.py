@@ -11,28 +11,20 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vinograph import families
 from vinograph.errors import RequestError
-from vinograph.request import FIELDS, SWITCH, Request, size_limits
+from vinograph.request import FIELDS, OPTIONS, SWITCH, kind_of, size_limits
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
 
 DEFAULT_MODEL = "storybook-wuerstchen"
 
-_SHARED: Mapping[str, str] = {
-    "negative_prompt": "negative_prompt",
-    "seed": "seed",
-    "count": "num_images_per_prompt",
-    "image": "image",
-    "strength": "strength",
-}
 _SIZE = re.compile(r"(-?\d{1,40})\s*[xX×]\s*(-?\d{1,40})")
-_KINDS = get_type_hints(Request)
 
 
 def flag(name: str) -> str:
@@ -120,17 +112,11 @@ class DrawingCommand:
 
 def _metavar(argument: str) -> str:
     told: str | None = FIELDS[argument].metadata["metavar"]
-    return told or {int: "N", float: "G"}.get(_kind(argument), "X")
+    return told or {int: "N", float: "G"}.get(kind_of(argument), "X")
 
 
 def _meaning(by_title: Mapping[str, str]) -> str:
     return f"{', '.join(by_title)}: {FIELDS[next(iter(by_title.values()))].metadata['about']}"
-
-
-def _kind(argument: str) -> Any:
-    """The type of an argument's value: the first of those that its field may have."""
-    kinds = get_args(_KINDS[argument])
-    return kinds[0] if kinds else _KINDS[argument]
 
 
 def count_of(told: Mapping[str, Any]) -> int:
@@ -150,7 +136,7 @@ def arguments(pipe: Pipeline, call: str, told: Mapping[str, str | None]) -> dict
         RequestError: naming the option, what was given, and what would do; or the options that the family takes.
     """
     takes, limits = pipe.calls[call].takes, {**pipe.bundle.manifest.limits, **pipe.calls[call].limits}
-    known = {name: argument for name, argument in {**_SHARED, **pipe.options}.items() if argument in takes}
+    known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if argument in takes}
     result: dict[str, Any] = {}
     for name, text in told.items():
         if text is None:
@@ -195,7 +181,7 @@ def _size(text: str, limits: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(name: str, argument: str, text: str, limits: Mapping[str, Any]) -> Any:
     """The value that ``text`` stands for, checked by the schema under the option's own name."""
-    kind = _kind(argument)
+    kind = kind_of(argument)
     value: Any = text
     if kind in (int, float):
         with contextlib.suppress(ValueError):  # the check below says what would do

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from vinograph.bundle import Bundle, check_target
-from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, locate
+from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, locate
 from vinograph.errors import ModelError, RequestError, ResourceError
 
 Progress = Callable[[str, int, int], None]
@@ -111,14 +111,26 @@ def _check_weights(weights: str, known: Sequence[str], where: str) -> None:
 
 def _index(checkpoint: Checkpoint) -> dict[str, Any]:
     """The checkpoint's model_index.json. One part of a model, published alone, is told from what is incomplete."""
-    if INDEX_FILE in checkpoint.listing or "config.json" not in checkpoint.listing:
+    if INDEX_FILE in checkpoint.listing or (place := _lone_part(checkpoint)) is None:
         return checkpoint.read_json(INDEX_FILE)
-    kind = checkpoint.read_json("config.json").get("_class_name", "network")
-    if kind == "AutoencoderTiny":
-        advice = f"convert an SDXL checkpoint and name this one with --tiny-vae {checkpoint.id}"
+    kind = checkpoint.read_json(place.name("config.json")).get("_class_name", "network")
+    if place.folder:
+        advice = (
+            f"put its {place.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
+        )
+    elif kind == "AutoencoderTiny":
+        advice = f"convert a whole checkpoint and name this one with --tiny-vae {checkpoint.id}"
     else:
         advice = "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
     raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({kind}); {advice}")
+
+
+def _lone_part(checkpoint: Checkpoint) -> Place | None:
+    """The one part that ``checkpoint`` has, at its top or in a folder, if it is known to have no other."""
+    if "config.json" in checkpoint.listing:
+        return Place(checkpoint, "")
+    folders = [name.removesuffix("/config.json") for name in checkpoint.listing if name.endswith("/config.json")]
+    return Place(checkpoint, folders[0]) if len(folders) == 1 and not checkpoint.is_partial else None
 
 
 def family_of(index: Mapping[str, Any], origin: str) -> str:

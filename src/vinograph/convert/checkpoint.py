@@ -38,6 +38,11 @@ class Checkpoint:
     is_hub: bool = False
     remote: bool = False
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether there may be files that the listing doesn't have: those that the hub has and its cache has not."""
+        return self.is_hub and not self.remote
+
     def require(self, names: Collection[str]) -> None:
         """Check that the checkpoint has ``names``, here or on the hub.
 
@@ -61,7 +66,7 @@ class Checkpoint:
             hub.download(self.id, self.revision, names)
 
     def _lacks(self, missing: Collection[str]) -> str:
-        if not self.is_hub or self.remote:
+        if not self.is_partial:
             return f"{self.id} lacks {', '.join(missing)}"
         revision = f" --revision {self.revision}" if self.revision else ""
         return (

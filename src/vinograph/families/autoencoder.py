@@ -6,7 +6,7 @@ tiny one that stands in for it at a small part of its cost. Both work on the lat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,11 @@ class Autoencoder:
         return (mean - self.mean) * self.scale / self.deviation
 
 
+def autoencoders(components: Container[str]) -> list[str]:
+    """The names of those that a model with these components has, the one that stands for "any" first."""
+    return [each for each, prefix in _PREFIXES.items() if f"{prefix}_decoder" in components]
+
+
 def autoencoder(parts: Parts, name: str | None) -> Autoencoder:
     """The one of that ``name``, "full" or "tiny"; None: the tiny one where there is one.
 
@@ -81,7 +86,7 @@ def autoencoder(parts: Parts, name: str | None) -> Autoencoder:
         RequestError: the bundle doesn't have it.
         ModelError: the bundle has none.
     """
-    there = [each for each, prefix in _PREFIXES.items() if f"{prefix}_decoder" in parts.sessions]
+    there = autoencoders(parts.sessions)
     if not there:
         raise ModelError("this bundle has no VAE: convert the model again")
     name = there[0] if name is None else name

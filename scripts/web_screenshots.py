@@ -1,0 +1,81 @@
+"""Take the pictures of the page that docs/web.md shows: on a phone, a laptop and a wide screen.
+
+python scripts/web_screenshots.py
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_ROOT))
+
+from playwright.sync_api import Page  # noqa: E402
+
+from scripts.browser import launched, served  # noqa: E402
+
+_SIZES = {"phone": (390, 844), "laptop": (1366, 768), "wide": (1920, 1080)}
+_PATIENCE = 300_000  # milliseconds
+_SEEDS = (7, 3, 11)
+
+
+def _keep(page: Page, name: str) -> None:
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(600)  # until what fades has faded
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        picture.convert("RGB").save(_ROOT / "docs" / "pictures" / f"web-{name}.webp", quality=88, method=6)
+
+
+def _draw(page: Page) -> None:
+    """Draw each of the first examples, the one that the page ends with last."""
+    for index, seed in reversed(list(enumerate(_SEEDS))):
+        page.locator(".examples button").nth(index).click()
+        page.get_by_label("Seed", exact=True).first.fill(str(seed))
+        page.click("#draw")
+        page.wait_for_function(f"document.querySelector('#easel .facts')?.innerText.includes('Seed {seed}')")
+        page.wait_for_selector("#draw:visible")
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+
+
+def _compare(page: Page) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("Seed of both").fill("7")
+    page.click("#compare")
+    page.wait_for_selector("#compared .slider")
+
+
+def _reconstruct(page: Page) -> None:
+    page.get_by_role("tab", name="Reconstruct").click()
+    page.locator("#to-reconstruct input[type=file]").set_input_files(_ROOT / "docs" / "pictures" / "house.png")
+    page.wait_for_selector("#to-reconstruct img")
+    page.click("#reconstruct")
+    page.wait_for_selector("#reconstructed .slider")
+
+
+def main() -> None:
+    """Draw on a page of each size, then compare and reconstruct on the laptop's."""
+    with tempfile.TemporaryDirectory() as folder, launched() as browser:
+        place = Path(folder)
+        with served([], place / "models", place / "log") as address:
+            for name, (width, height) in _SIZES.items():
+                page = browser.new_page(viewport={"width": width, "height": height})
+                page.set_default_timeout(_PATIENCE)
+                page.goto(address)
+                page.wait_for_function("document.querySelector('.settings [aria-label=Shape]')?.value")
+                _draw(page)
+                _keep(page, name)
+                if name == "laptop":
+                    _compare(page)
+                    _keep(page, "compare")
+                    _reconstruct(page)
+                    _keep(page, "reconstruct")
+                page.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""``web``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vinograph.cli import options, output
+from vinograph.cli.options import DEVICE
+
+_PORT = 7860
+
+
+def web(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="REF", help="a bundle's directory, a name, or a hub id to offer; may be repeated"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.about)] = "CPU",
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="H", help="the address to listen at; any but this machine's own is open to others"
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="the port to listen at")] = _PORT,
+) -> None:
+    """Serve a page in the browser to draw with.
+
+    It offers the embedded models, those in the models folder, and each --model. This takes Gradio: pip install
+    "vinograph[web]".
+    """
+    from vinograph.web import serve
+
+    named = model or [options.DEFAULT_MODEL]
+    serve(named, options.per_component(device), host, port, output.note, output.warn)

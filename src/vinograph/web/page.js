@@ -1,0 +1,9 @@
+// Ctrl-Enter, or Cmd-Enter, presses the main button that is in sight.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  const button = [...document.querySelectorAll("button.go")].find((each) => each.offsetParent !== null);
+  if (!button) return;
+  event.preventDefault();
+  document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
+  button.click();
+});

@@ -1,0 +1,38 @@
+"""The embedded PixArt beside diffusers, which draws with the checkpoint it was made of: pictures that mean something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from vinograph import Pipeline
+
+# diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+_DIFFUSERS: Any = diffusers  # its classes are not typed
+CHECKPOINTS = Path(__file__).parents[2] / "training" / "checkpoints"
+PROMPT = "two green trees on the left in a meadow on a clear day"
+
+
+@pytest.mark.parametrize(
+    ("model", "steps"), [("storybook-pixart", 20), ("storybook-pixart-lcm", 4), ("storybook-pixart-lcm", 1)]
+)
+def test_text_to_image(model: str, steps: int) -> None:
+    pipe = _DIFFUSERS.PixArtAlphaPipeline.from_pretrained(CHECKPOINTS / model, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    ours = Pipeline.from_pretrained(model, precision="f32")
+    scale = ours.calls["generate"].takes["guidance_scale"]
+    for height, width in ((256, 256), (192, 320), (200, 300)):
+        told: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "np"}
+        told["guidance_scale"] = scale
+        other = pipe(PROMPT, generator=torch.Generator().manual_seed(7), **told).images
+        mine = ours(PROMPT, seed=7, **told).images
+        assert mine.shape == other.shape == (1, height, width, 3)
+        assert other.std() > 0.1  # a picture, not mush
+        assert np.abs(mine - other).max() * 255 <= 0.5

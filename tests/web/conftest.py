@@ -1,0 +1,163 @@
+"""The page as its user has it: a server in a process of its own, and headless Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from scripts import browser as browser_tools
+from vinograph import Pipeline, catalog
+
+ROOT = Path(__file__).parents[2]
+SEEN = Path(__file__).parent / "seen"
+PATIENCE = 300_000  # milliseconds; a machine that trains something else is slow
+
+expect.set_options(timeout=PATIENCE)
+
+
+@contextmanager
+def served(*arguments: str, models: Path) -> Iterator[str]:
+    """The address of ``vinograph web`` with these arguments, until the block ends. It must have called nobody."""
+    log = models.parent / "log"
+    with browser_tools.served(arguments, models, log) as address:
+        yield address
+    told = log.read_text(encoding="utf-8")
+    assert "CALLED" not in told, told
+    assert "Traceback" not in told, told
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page with the embedded models, and in the models folder a copy of one."""
+    models = tmp_path_factory.mktemp("web") / "models"
+    first = catalog.embedded()[0]
+    shutil.copytree(first, models / f"{first.name}-copy")
+    with served(models=models) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium that finds no host but this one."""
+    if browser_tools.find() is None:
+        pytest.fail(browser_tools.MISSING)
+    with browser_tools.launched() as browser:
+        yield browser
+
+
+class Visitor:
+    """Someone who has the page open."""
+
+    def __init__(self, context: BrowserContext, address: str, name: str) -> None:
+        """Open it. Pictures of what is ``seen`` are kept under that name."""
+        self.name = name
+        self.address = address
+        self.asked: list[str] = []
+        self.failed: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.failed.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_function("document.querySelector('.settings [aria-label=Shape]')?.value")
+
+    def sees(self, what: str, *, whole: bool = False) -> None:
+        """Keep a picture of the page, for eyes."""
+        SEEN.mkdir(exist_ok=True)
+        self.page.screenshot(path=SEEN / f"{self.name}-{what}.png", full_page=whole)
+
+    def chooses(self, model: str) -> None:
+        """Choose a model on the first tab, and let the controls follow."""
+        there = self.page.locator(".ask").first
+        there.get_by_label("Model").click()
+        there.get_by_role("option", name=model, exact=True).click()
+        pipe = Pipeline.from_pretrained(model)
+        expect(self.number("Steps")).to_have_value(str(pipe.calls["generate"].takes[pipe.options["steps"]]))
+
+    def number(self, label: str) -> Locator:
+        """The field beside a slider of the first tab."""
+        return self.page.locator(".settings").first.get_by_label(f"number input for {label}", exact=True)
+
+    def sets(self, label: str, value: float) -> None:
+        """Type a number beside a slider of the first tab."""
+        self.number(label).fill(str(value))
+        self.number(label).press("Tab")
+
+    def text(self, label: str) -> Locator:
+        """A text field of the first tab's settings."""
+        return self.page.locator(".settings").first.get_by_label(label, exact=True)
+
+    def asks_for_size(self, width: int, height: int) -> None:
+        """Choose another size than those with a name."""
+        self.text("Shape").click()
+        self.page.get_by_role("option", name="Another size").click()
+        for label, side in (("Width", width), ("Height", height)):
+            self.text(label).fill(str(side))
+            self.text(label).press("Tab")
+
+    def presses_draw(self, prompt: str | None = None) -> None:
+        """Ask for a picture."""
+        if prompt is not None:
+            self.page.fill("#prompt textarea", prompt)
+        self.page.click("#draw")
+
+    def draws(self, prompt: str | None = None) -> None:
+        """Ask for a picture, and wait until it is there."""
+        before = self.picture.get_attribute("src") if self.picture.count() else None
+        self.presses_draw(prompt)
+        self.page.wait_for_function(
+            "(before) => { const it = document.querySelector('#easel img');"
+            " return it && it.src.includes('gradio_api') && !it.src.endsWith(before ?? '-'); }",
+            arg=before,
+        )
+        self.page.wait_for_selector("#draw:visible")
+
+    @property
+    def picture(self) -> Locator:
+        """What stands on the easel."""
+        return self.page.locator("#easel img")
+
+    def snippet(self, language: str) -> Locator:
+        """The lines that draw the picture again."""
+        there = self.page.locator(f"#{language} textarea")
+        if not there.is_visible():
+            self.page.get_by_role("button", name="Draw it again").click()
+        return there
+
+    def saves(self, link: str, folder: Path, name: str) -> Path:
+        """Press a link that saves a file."""
+        with self.page.expect_download() as download:
+            self.page.locator("#easel").get_by_role("link", name=link).click()
+        download.value.save_as(folder / name)
+        return folder / name
+
+
+@pytest.fixture
+def visitors(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
+    """Open the page once more. Nobody's browser may ask anyone but the server, or meet an error in a script."""
+    opened: list[tuple[BrowserContext, Visitor]] = []
+
+    def visit(address: str = server, **settings: object) -> Visitor:
+        context = browser.new_context(**{"viewport": {"width": 1366, "height": 768}, **settings})  # type: ignore[arg-type]
+        visitor = Visitor(context, address, re.sub(r"\W+", "-", request.node.name).strip("-"))
+        opened.append((context, visitor))
+        return visitor
+
+    yield visit
+    for context, visitor in opened:
+        context.close()
+        elsewhere = [url for url in visitor.asked if not url.startswith((visitor.address, "data:", "blob:"))]
+        assert not elsewhere
+        assert not visitor.failed
+
+
+@pytest.fixture
+def visitor(visitors: Callable[..., Visitor]) -> Visitor:
+    """One who has the page open."""
+    return visitors()

@@ -1,0 +1,186 @@
+"""What the page makes of a model: its controls, its shapes, its lines of code."""
+
+from __future__ import annotations
+
+import gc
+import re
+import shlex
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
+from vinograph import Pipeline, families
+from vinograph.request import FIELDS
+from vinograph.web import snippets
+from vinograph.web.controls import Controls, family_options, label, shapes
+from vinograph.web.models import Models
+
+SOURCE = Path(__file__).parents[2] / "src" / "vinograph" / "web"
+LIMITS = {"size_multiple": 8, "minimum_size": 64, "maximum_size": 512, "native_size": 256}
+
+KINDS = {"wuerstchen": save_bundle, "sdxl": save_sdxl_bundle, "pixart": save_pixart_bundle}
+
+
+@pytest.fixture(params=KINDS)
+def pipe(request: pytest.FixtureRequest, tmp_path: Path) -> Pipeline:
+    return Pipeline(KINDS[request.param](tmp_path / request.param))
+
+
+@pytest.fixture
+def controls() -> Controls:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Gradio makes event loops that it doesn't close
+        with gr.Blocks(analytics_enabled=False):
+            made = Controls()
+        gc.collect()
+    return made
+
+
+def values_after(controls: Controls, pipe: Pipeline, **changes: Any) -> dict[Any, Any]:
+    """What the components hold when they follow the model, and then someone made ``changes``, by option."""
+    values: dict[Any, Any] = dict.fromkeys(controls.inputs)
+    for component, update in controls.follow(pipe).items():
+        if component in values:
+            values[component] = update.get("value")
+    for name, value in changes.items():
+        values[getattr(controls, name, None) or controls._options[name]] = value
+    return values
+
+
+class TestShapes:
+    @pytest.mark.parametrize("step", [1, 8, 32, 128])
+    def test_every_one_is_drawn_and_is_what_its_name_says(self, step: int) -> None:
+        limits = {**LIMITS, "size_multiple": step, "minimum_size": max(64, step)}
+        found = shapes(limits)
+        assert found[0] == ("Square, 256×256", "256x256")
+        for name, value in found:
+            for side in value.split("x"):
+                assert FIELDS["width"].metadata["check"]("width", int(side), limits) == int(side)
+            if told := re.search(r"(\d+):(\d+), (\d+)×(\d+)", name):
+                across, down, width, height = map(int, told.groups())
+                assert width / height == pytest.approx(across / down, rel=0.05)
+
+    def test_a_coarse_grid_has_fewer(self) -> None:
+        names = [name for name, _ in shapes({**LIMITS, "size_multiple": 128, "minimum_size": 128})]
+        assert names == [
+            "Square, 256×256",
+            "Landscape 3:2, 384×256",
+            "Panorama 2:1, 256×128",
+            "Portrait 2:3, 256×384",
+            "Banner 1:2, 128×256",
+        ]
+
+
+class TestControls:
+    def test_no_family_is_known_by_name(self) -> None:
+        names = {name for each in map(families.family, families.FAMILIES) for name in (each.name, each.title)}
+        for file in SOURCE.rglob("*.*"):
+            if file.suffix in (".py", ".js", ".css"):
+                text = file.read_text(encoding="utf-8")
+                assert not [name for name in names if name.lower() in text.lower()], file
+
+    def test_every_option_of_every_family_has_one(self) -> None:
+        there = {name for each in map(families.family, families.FAMILIES) for name in each.options}
+        assert set(family_options()) == there - {"mask"}
+
+    def test_defaults_draw_the_default_picture(self, controls: Controls, pipe: Pipeline) -> None:
+        told, refused = controls.read(pipe, values_after(controls, pipe))
+        assert not refused
+        takes = pipe.calls["generate"].takes
+        assert told
+        for argument, value in told.items():
+            assert value == takes[argument] or (argument == "vae" and takes[argument] is None)
+
+    def test_what_the_model_does_not_take_is_hidden(self, controls: Controls, pipe: Pipeline) -> None:
+        updates = controls.follow(pipe)
+        for name, argument in family_options().items():
+            component = controls._options[name]
+            taken = pipe.options.get(name) in pipe.calls["generate"].takes
+            has_choice = argument != "vae" or "tiny_vae_decoder" in pipe.bundle.manifest.components
+            assert updates[component]["visible"] is (taken and has_choice), name
+
+    def test_a_picture_leaves_a_step_to_do(self, controls: Controls, tmp_path: Path) -> None:
+        bundle = save_sdxl_bundle(tmp_path / "turbo", defaults={"num_inference_steps": 1, "strength": 0.3})
+        updates = controls.follow(Pipeline(bundle), picture=True)
+        assert updates[controls._options["steps"]]["value"] == 4
+        assert updates[controls._options["strength"]]["value"] == 0.3
+
+    def test_a_mask_brings_its_defaults(self, controls: Controls, tmp_path: Path) -> None:
+        updates = controls.beside_mask(Pipeline(save_sdxl_bundle(tmp_path / "base")))
+        assert updates == {controls._options["strength"]: 0.9999, controls._options["guidance_scale"]: 7.5}
+        own = save_sdxl_bundle(tmp_path / "own", defaults={"strength": 0.5, "guidance_scale": 0.0})
+        assert controls.beside_mask(Pipeline(own)) == {}
+
+    @pytest.mark.parametrize(("set_now", "then"), [(1, 4), (30, 30)])
+    def test_steps_that_are_enough_stay(self, controls: Controls, tmp_path: Path, set_now: int, then: int) -> None:
+        pipe = Pipeline(save_sdxl_bundle(tmp_path / "base", defaults={"strength": 0.3}))
+        assert controls.with_picture(pipe, True, set_now)[controls.steps]["value"] == then
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"shape": "other", "width": 100, "height": 128}, "Width is 100; this model draws multiples of"),
+            ({"shape": "other", "width": None, "height": 128}, "Width is None"),
+            ({"seed": "-3"}, "Seed is '-3'; give a whole number from 0 to"),
+            ({"seed": "18446744073709551616"}, "give a whole number from 0 to"),
+            ({"count": 0}, "Pictures is 0; give a whole number from 1"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused(
+        self, controls: Controls, tmp_path: Path, changes: dict[str, Any], words: str
+    ) -> None:
+        pipe = Pipeline(save_bundle(tmp_path / "tiny"))
+        _, refused = controls.read(pipe, values_after(controls, pipe, **changes))
+        (told,) = refused.values()
+        assert words in told
+
+
+ARGUMENTS = {"prompt": 'it\'s "red"', "width": 384, "height": 256, "num_images_per_prompt": 3, "seed": 1}
+
+
+class TestSnippets:
+    def test_only_what_differs_is_said(self, tiny: Pipeline) -> None:
+        takes = tiny.calls["generate"].takes
+        told = {**ARGUMENTS, "prior_num_inference_steps": takes["prior_num_inference_steps"]}
+        again = snippets.arguments_again(tiny, "generate", told, 2)
+        assert again == {"prompt": ARGUMENTS["prompt"], "width": 384, "height": 256, "seed": 2}
+
+    def test_devices_are_said(self, tiny: Pipeline) -> None:
+        device = {"prior": "GPU", "decoder": "HETERO:GPU,CPU"}
+        again = {"prompt": "a", "seed": 1}
+        assert f"device={device!r}" in snippets.python("tiny", device, "generate", again, "a.png")
+        words = shlex.split(snippets.shell(tiny, "tiny", device, "generate", again, "a.png"))
+        assert words[words.index("--device") + 1] == "prior=GPU,decoder=HETERO:GPU,CPU"
+
+    def test_a_prompt_that_looks_like_an_option(self, tiny: Pipeline) -> None:
+        words = shlex.split(snippets.shell(tiny, "tiny", "CPU", "generate", {"prompt": "--a", "seed": 1}, "a.png"))
+        assert words[-2:] == ["--", "--a"]
+
+
+class TestModels:
+    def test_a_damaged_one_is_left_out_and_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
+        save_bundle(tmp_path / "whole")
+        (save_bundle(tmp_path / "short").path / "prior.bin").write_bytes(b"")
+        models = Models([], "CPU")
+        assert "whole" in models.references
+        assert "short" not in models.references
+        (problem,) = models.problems
+        assert "prior.bin" in problem
+
+    def test_the_one_that_waited_longest_is_freed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
+        for name in ("one", "two", "three"):
+            save_bundle(tmp_path / name)
+        models = Models([], "CPU")
+        drawn = [models.draw_with(name) for name in ("one", "two", "one", "three")]
+        assert models.look_at("one") is drawn[0]
+        assert models.look_at("two") is not drawn[1]
+
+
+def test_labels_are_for_people() -> None:
+    assert [label(name) for name in ("vae", "decoder_guidance_scale", "steps")] == ["VAE", "Decoder guidance", "Steps"]
