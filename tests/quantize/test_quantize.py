@@ -13,8 +13,9 @@ from tests.quantize.conftest import BLOCKS, stored
 from vinograph import Pipeline
 from vinograph.bundle import Bundle
 from vinograph.pipeline import watched
-from vinograph.quantize import MODES, quantize
+from vinograph.quantize import quantize
 from vinograph.quantize.calibration import Inputs
+from vinograph.quantize.recipes import MODES
 from vinograph.runtime import Session
 
 DENOISERS = {"sdxl": ["unet"], "wuerstchen": ["prior", "decoder"], "pixart": ["transformer"]}

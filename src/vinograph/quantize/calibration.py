@@ -61,7 +61,7 @@ def collect(
     Sample *i* of a component lies in ``folder / component / i.npz``. Pictures are of the bundle's own size. Returns how
     many prompts were drawn.
     """
-    pipe = Pipeline(bundle)
+    pipe = Pipeline(bundle, memory="low")
     pictures, steps = pictures_for(pipe), _steps(pipe)
     share = SAMPLES // pictures
     for index in range(pictures):
