@@ -82,12 +82,54 @@ class Source:
 
 
 @dataclass(frozen=True)
+class DenoiserSpeed:
+    """Seconds of one call of a denoiser before and after, and how many calls a picture takes by default."""
+
+    before: float
+    after: float
+    calls: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast it has become."""
+        return self.before / self.after
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What quantization did to the speed of the denoisers, on the machine that it ran on."""
+
+    processor: str
+    cores: int
+    denoisers: Mapping[str, DenoiserSpeed]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast all of a picture's calls have become."""
+        before, after = (
+            sum(getattr(each, when) * each.calls for each in self.denoisers.values()) for when in ("before", "after")
+        )
+        return before / after
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a bundle was made of another: ``prompts`` and ``samples`` it was calibrated with are 0 where none were."""
+
+    mode: str
+    prompts: int
+    samples: int
+    tools: Mapping[str, str]
+    speed: Speed
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What ``bundle.json`` says.
 
     ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits`` what a request
-    is resolved against, ``files`` size and hash of every other file. ``quantization`` says how a bundle was made of
-    another, and is empty for one that conversion wrote.
+    is resolved against, ``files`` size and hash of every other file. ``quantization`` is None for a bundle that
+    conversion wrote.
     """
 
     family: str
@@ -102,7 +144,7 @@ class Manifest:
     tools: Mapping[str, str]
     files: Mapping[str, FileRecord]
     format_version: int = FORMAT_VERSION
-    quantization: Mapping[str, Any] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
     def to_json(self) -> str:
         """The manifest as JSON, with a checksum of its own; equal manifests give equal bytes."""
@@ -146,7 +188,7 @@ class Manifest:
                 tools=MappingProxyType(dict(data["tools"])),
                 files=MappingProxyType({k: _file_record(v) for k, v in data["files"].items()}),
                 format_version=version,
-                quantization=MappingProxyType(dict(data.get("quantization", {}))),
+                quantization=_quantization(data.get("quantization")),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DamagedModelError(f"{origin} lacks or garbles a field: {error}") from error
@@ -166,6 +208,29 @@ def _tokenizer(data: dict[str, Any]) -> TokenizerFile:
 
 def _file_record(data: dict[str, Any]) -> FileRecord:
     return FileRecord(_number(data["size"]), _text(data["sha256"]))
+
+
+def _quantization(data: dict[str, Any] | None) -> Quantization | None:
+    if data is None:
+        return None
+    told = data["speed"]
+    denoisers = {
+        name: DenoiserSpeed(_seconds(each["before"]), _seconds(each["after"]), _number(each["calls"]))
+        for name, each in told["denoisers"].items()
+    }
+    return Quantization(
+        mode=_text(data["mode"]),
+        prompts=_number(data["prompts"]),
+        samples=_number(data["samples"]),
+        tools=MappingProxyType({name: _text(version) for name, version in data["tools"].items()}),
+        speed=Speed(_text(told["processor"]), _number(told["cores"]), MappingProxyType(denoisers)),
+    )
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, (int, float)) or not value > 0:
+        raise TypeError(f"{value!r} should be a number of seconds")
+    return float(value)
 
 
 def _text(value: Any) -> str:

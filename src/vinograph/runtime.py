@@ -123,6 +123,11 @@ def cpu_count() -> int:
     return allowed if quota == "max" else max(1, min(allowed, math.ceil(int(quota) / int(period))))
 
 
+def processor() -> str:
+    """The name of this machine's processor."""
+    return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
 class Session:
     """One component on one device: a callable from named arrays to named arrays.
 

@@ -16,7 +16,7 @@ from vinograph.pipeline import watched
 from vinograph.quantize import quantize
 from vinograph.quantize.calibration import Inputs
 from vinograph.quantize.recipes import MODES
-from vinograph.runtime import Session
+from vinograph.runtime import Session, cpu_count
 
 DENOISERS = {"sdxl": ["unet"], "wuerstchen": ["prior", "decoder"], "pixart": ["transformer"]}
 
@@ -104,15 +104,26 @@ class TestWhatIsQuantized:
 def test_the_manifest_says_how(sdxl: Bundle, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red house\n\n  two cats \na lighthouse\n", encoding="utf-8")
-    made = quantize(sdxl.path, tmp_path / "out", mode="mixed", prompts=prompts).manifest
-    assert set(made.quantization["tools"]) == {"vinograph", "nncf", "openvino"}
-    assert {name: made.quantization[name] for name in ("mode", "prompts", "samples")} == {
-        "mode": "mixed",
-        "prompts": 3,
-        "samples": 32,
-    }
-    assert made.source == sdxl.manifest.source
+    manifest = quantize(sdxl.path, tmp_path / "out", mode="mixed", prompts=prompts).manifest
+    made = manifest.quantization
+    assert made is not None
+    assert (made.mode, made.prompts, made.samples) == ("mixed", 3, 32)
+    assert set(made.tools) == {"vinograph", "nncf", "openvino"}
+    assert manifest.source == sdxl.manifest.source
     assert "mode `mixed`" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_manifest_says_how_fast(wuerstchen: Bundle, tmp_path: Path) -> None:
+    """Each denoiser's seconds and calls; the ratio is that of the seconds in one picture."""
+    made = quantize(wuerstchen.path, tmp_path / "out", mode="weights").manifest.quantization
+    assert made is not None
+    prior, decoder = made.speed.denoisers["prior"], made.speed.denoisers["decoder"]
+    takes = Pipeline(wuerstchen).calls["generate"].takes
+    assert (prior.calls, decoder.calls) == (takes["prior_num_inference_steps"], takes["num_inference_steps"])
+    before = prior.before * prior.calls + decoder.before * decoder.calls
+    after = prior.after * prior.calls + decoder.after * decoder.calls
+    assert made.speed.ratio == pytest.approx(before / after)
+    assert made.speed.cores == cpu_count()
 
 
 def test_segments_make_no_difference(

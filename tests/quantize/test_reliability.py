@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import shutil
 import subprocess
@@ -14,15 +15,22 @@ import pytest
 
 from tests.cli.conftest import WITHOUT_HEAVY, Run, command, environment, files_here, in_process
 from vinograph.bundle import Bundle
-from vinograph.quantize import calibration
+from vinograph.quantize import calibration, speed
 
 Usage = namedtuple("Usage", "total used free")
 
 SMALL_SEGMENTS = "import vinograph.quantize.segments as s; s.SEGMENT = 20_000"
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {each.name: each.read_bytes() for each in directory.iterdir()}
+def contents(directory: Path) -> dict[str, bytes | str]:
+    """Every file's bytes, and what the manifest says but for the speed, which no two runs measure alike."""
+    found: dict[str, bytes | str] = {each.name: each.read_bytes() for each in directory.iterdir()}
+    manifest = Bundle.open(directory).manifest
+    if manifest.quantization is not None:
+        speed = dataclasses.replace(manifest.quantization.speed, denoisers={})
+        made = dataclasses.replace(manifest.quantization, speed=speed)
+        found["bundle.json"] = dataclasses.replace(manifest, quantization=made).to_json()
+    return found
 
 
 class TestRefused:
@@ -117,7 +125,22 @@ class TestTold:
         told = vinograph("inspect", "out").out
         assert "mode mixed, calibrated on 32 samples of 2 prompts, by nncf " in " ".join(told.split())
         assert "int8, activations int8 convolutions" in told
-        assert vinograph("inspect", "out", "--json").record["quantization"] == done.record["quantization"]
+        asked = vinograph("inspect", "out", "--json").record["quantization"]
+        assert done.record["quantization"] == {**asked, "ratio": done.record["quantization"]["ratio"]}
+
+    @pytest.mark.parametrize(("before", "after"), [(2.0, 1.0), (1.0, 2.0)])
+    def test_whether_it_is_faster(
+        self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch, before: float, after: float
+    ) -> None:
+        """By quantize, which warns where it isn't, and by inspect."""
+        times = iter([before, after])
+        monkeypatch.setattr(speed, "seconds", lambda *_: next(times))
+        done = vinograph("quantize", sdxl.path, "out", "--mode", "weights")
+        told = vinograph("inspect", "out").out
+        for each in (done.out, told):
+            assert f"unet {before:.3g} s before, {after:.3g} s now ({before / after:.2f}×)" in " ".join(each.split())
+            assert ("NOT faster than before" in each) == (after > before)
+        assert ("warning: on this machine it isn't faster" in done.err) == (after > before)
 
     def test_what_comes_out_draws(self, vinograph: Run, sdxl: Bundle) -> None:
         done = vinograph("quantize", sdxl.path, "out", "--mode", "weights")

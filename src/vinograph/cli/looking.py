@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vinograph import catalog
-from vinograph.bundle import Bundle, Component, Tensor
+from vinograph.bundle import Bundle, Component, Quantization, Speed, Tensor
 from vinograph.cli import output, progress
 from vinograph.cli.options import AsJson
 from vinograph.errors import VinographError
@@ -103,14 +103,26 @@ def _summary(bundle: Bundle) -> list[list[str]]:
         ["size", f"{output.size(bundle.size)} in {len(manifest.files)} files"],
         ["written by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
         ["format", str(manifest.format_version)],
-        *([["quantized", _how_quantized(manifest.quantization)]] if manifest.quantization else []),
+        *(_how_quantized(manifest.quantization) if manifest.quantization else []),
     ]
 
 
-def _how_quantized(made: Mapping[str, Any]) -> str:
-    tools = ", ".join(f"{name} {version}" for name, version in made.get("tools", {}).items())
-    calibrated = f", calibrated on {made['samples']} samples of {made['prompts']} prompts" if "prompts" in made else ""
-    return f"mode {made.get('mode')}{calibrated}, by {tools}"
+def _how_quantized(made: Quantization) -> list[list[str]]:
+    tools = ", ".join(f"{name} {version}" for name, version in made.tools.items())
+    calibrated = f", calibrated on {made.samples} samples of {made.prompts} prompts" if made.prompts else ""
+    return [["quantized", f"mode {made.mode}{calibrated}, by {tools}"], ["speed", speed_told(made.speed)]]
+
+
+def speed_told(speed: Speed) -> str:
+    """What quantization did to the speed, and where that was measured."""
+    each = ", ".join(
+        f"{name} {one.before:.3g} s before, {one.after:.3g} s now ({one.ratio:.2f}×)"
+        for name, one in speed.denoisers.items()
+    )
+    told = (
+        f"{speed.ratio:.2f}× as fast as before" if speed.ratio > 1 else f"NOT faster than before ({speed.ratio:.2f}×)"
+    )
+    return f"{told}, on {speed.cores} cores of {speed.processor}: {each}"
 
 
 def _component_row(bundle: Bundle, name: str, component: Component) -> list[str]:

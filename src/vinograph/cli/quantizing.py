@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vinograph.cli import output, progress
+from vinograph.cli.looking import speed_told
 from vinograph.cli.options import AsJson
 
 
@@ -41,6 +43,8 @@ def quantize(
     with progress.stages() as show:
         written = run(bundle, out, mode=mode, prompts=prompts, overwrite=overwrite, progress=show)
     manifest = written.manifest
+    made = manifest.quantization
+    assert made is not None
     if as_json:
         output.print_json(
             {
@@ -52,9 +56,14 @@ def quantize(
                     name: {"weights": each.weights, "activations": each.activations}
                     for name, each in manifest.components.items()
                 },
-                "quantization": dict(manifest.quantization),
+                "quantization": {**json.loads(manifest.to_json())["quantization"], "ratio": made.speed.ratio},
             }
         )
-        return
-    output.say(f"{written.path}  {manifest.name}, {manifest.family}, {mode}, {output.size(written.size)}")
-    output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")
+    else:
+        output.say(f"{written.path}  {manifest.name}, {manifest.family}, {mode}, {output.size(written.size)}")
+        output.say(speed_told(made.speed))
+        output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")
+    if made.speed.ratio <= 1:
+        output.warn(
+            f"on this machine it isn't faster than {bundle}, which loses nothing: draw with that, or try another --mode"
+        )

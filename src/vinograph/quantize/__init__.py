@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vinograph import __version__, catalog
-from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, check_target
+from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Quantization, Speed, check_target
 from vinograph.errors import RequestError, ResourceError
+from vinograph.quantize import speed
 from vinograph.quantize.recipes import MODES, Recipe, recipes
 
 Progress = Callable[[str, int, int], None]
@@ -120,7 +120,7 @@ def _check_source(bundle: Bundle, target: Path) -> None:
     made = bundle.manifest.quantization
     if made:
         raise RequestError(
-            f"{bundle.path} is quantized already (mode {made.get('mode')}): give the bundle that conversion wrote"
+            f"{bundle.path} is quantized already (mode {made.mode}): give the bundle that conversion wrote"
         )
 
 
@@ -162,9 +162,13 @@ def _written(job: _Job, writer: BundleWriter) -> Manifest:
     _quantize_components(job, writer, work_folder)
     shutil.rmtree(work_folder, ignore_errors=True)
     manifest = job.bundle.manifest
-    made: dict[str, Any] = {"mode": job.mode, "tools": _tools()}
-    if job.calibrated:
-        made |= {"prompts": count, "samples": calibration.SAMPLES}
+    made = Quantization(
+        mode=job.mode,
+        prompts=count,
+        samples=calibration.SAMPLES if count else 0,
+        tools=_tools(),
+        speed=_measured(job, writer.partial),
+    )
     components = {name: _described(job, name, each) for name, each in manifest.components.items()}
     _write_card(job, writer.partial)
     return dataclasses.replace(manifest, components=components, quantization=made)
@@ -199,6 +203,15 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
         work.folder.mkdir(parents=True, exist_ok=True)
         quantize_component(work, step)
         writer.mark_done(work.name, True)
+
+
+def _measured(job: _Job, folder: Path) -> Speed:
+    """What has become of the denoisers' speed, on this machine."""
+    job.progress("speed measured", 0, 1)
+    steps = {name: recipe.steps for name, recipe in job.chosen.items() if recipe.steps is not None}
+    found = speed.measure(job.bundle, folder, steps)
+    job.progress("speed measured", 1, 1)
+    return found
 
 
 def _described(job: _Job, name: str, component: Component) -> Component:

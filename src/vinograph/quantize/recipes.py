@@ -29,13 +29,19 @@ class Layer:
 class Recipe:
     """What a component takes.
 
-    ``weights`` says how its weights are stored, by mode: "int8" or "int4". Where ``activations`` is true, the modes
-    "mixed" and "full" compute with int8 activations, too; ``kept`` are the layers that they leave as they are.
+    ``weights`` says how its weights are stored, by mode: "int8" or "int4". A denoiser has ``steps``: the argument of a
+    drawing that sets how often it is called. In it, the modes "mixed" and "full" compute with int8 activations, too,
+    but for the layers ``kept``, which stay as they are.
     """
 
     weights: Mapping[str, str]
-    activations: bool = False
+    steps: str | None = None
     kept: tuple[Layer, ...] = ()
+
+    @property
+    def activations(self) -> bool:
+        """Whether the modes "mixed" and "full" quantize activations."""
+        return self.steps is not None
 
 
 _FIRST, _LAST = Layer(last=False), Layer(last=True)
@@ -47,22 +53,22 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "prior_text_encoder": _TEXT,
         "prior_text": _TEXT,
         # The projection, and out.1.
-        "prior": Recipe(_INT8, True, (_FIRST, _LAST)),
+        "prior": Recipe(_INT8, "prior_num_inference_steps", (_FIRST, _LAST)),
         "text_encoder": _TEXT,
         "decoder_text": _TEXT,
-        "decoder": Recipe(_INT8, True, (_FIRST, _LAST)),
+        "decoder": Recipe(_INT8, "num_inference_steps", (_FIRST, _LAST)),
     },
     "sdxl": {
         "text_encoder": _TEXT,
         "text_encoder_2": _TEXT,
         # conv_in, conv_out, and up_blocks.2.resnets.2.conv_shortcut.
-        "unet": Recipe(_INT8, True, (_FIRST, _LAST, Layer(last=True, kind="pointwise"))),
+        "unet": Recipe(_INT8, "num_inference_steps", (_FIRST, _LAST, Layer(last=True, kind="pointwise"))),
     },
     "pixart": {
         # T5 weighs more than all else.
         "text_encoder": Recipe({"weights": "int8", "mixed": "int4", "full": "int4"}),
         # pos_embed.proj, and proj_out.
-        "transformer": Recipe(_INT8, True, (_FIRST, Layer(last=True, kind="MatMul"))),
+        "transformer": Recipe(_INT8, "num_inference_steps", (_FIRST, Layer(last=True, kind="MatMul"))),
     },
 }
 
