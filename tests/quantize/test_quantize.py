@@ -107,7 +107,7 @@ def test_the_manifest_says_how(sdxl: Bundle, tmp_path: Path) -> None:
     manifest = quantize(sdxl.path, tmp_path / "out", mode="mixed", prompts=prompts).manifest
     made = manifest.quantization
     assert made is not None
-    assert (made.mode, made.prompts, made.samples) == ("mixed", 3, 32)
+    assert (made.mode, made.prompts, made.samples) == ("mixed", 3, 16)
     assert set(made.tools) == {"vinograph", "nncf", "openvino"}
     assert manifest.source == sdxl.manifest.source
     assert "mode `mixed`" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from vinograph.errors import RequestError
 from vinograph.pipeline import Pipeline, watched
 
 # Samples that a component is calibrated with; those of one picture are at most so many of its steps.
-SAMPLES = 32
+SAMPLES = 16
 _MOST_OF_ONE = 8
 # Models that draw in fewer steps are drawn with in so many, too, since people do.
 _STEPS = 4
