@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ PROMPT = "a lighthouse by the sea at sunset"
 QUANTIZE = "from vinograph.cli import main; main()"
 
 
-def first_calls(bundle: Bundle) -> dict[str, Values]:
-    """What each component is given when it is first called in a drawing of few steps."""
+def first_calls(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Values]:
+    """What each component (or those of ``names``) is given when it is first called in a drawing of few steps."""
     seen: dict[str, Values] = {}
     pipe = Pipeline(bundle, memory="low")
 
     def note(name: str, inputs: Values) -> None:
-        if name not in seen:
+        if name not in seen and (not names or name in names):
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
     steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
