@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
+import json
+import logging
 import math
 import os
 import sys
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as once
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,8 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
+from vinograph import tuning
+from vinograph.cache import About, Cache
 from vinograph.errors import (
     DamagedModelError,
     DeviceError,
@@ -28,18 +35,27 @@ from vinograph.errors import (
     ResourceError,
     VinographError,
 )
+from vinograph.tuning import DEFAULT, Choice, Setting
 
 Array = NDArray[np.float32]
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 MEMORY = ("auto", "low")
 _COMPILED_KEPT = 2
+_GROUP = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+_PRECISION_NAMES = {"float": "f32", "f32": "f32", "bfloat16": "bf16", "bf16": "bf16", "float16": "f16", "f16": "f16"}
 _META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
 # A graph with weights of more bytes than that is compiled in sections of about so many, where few values pass between:
 # chains such as text encoders. Denoisers are told too much in every block, and are cut nowhere but at their ends.
 _SECTION = 1_500_000_000
 _PASSING = 2
 _DONT_NEED = 4  # MADV_DONTNEED
+# What is exported without its weights has a tenth of their size. Where OpenVINO keeps the weights in it all the same,
+# it is as large as they are, and to read it costs what it saves.
+_SHARE_KEPT = 4
+_ALWAYS_KEPT = 4_000_000
+
+_log = logging.getLogger("vinograph")
 
 
 @dataclass(frozen=True)
@@ -123,15 +139,109 @@ def cpu_count() -> int:
     return allowed if quota == "max" else max(1, min(allowed, math.ceil(int(quota) / int(period))))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a session may remember its component by, between processes.
+
+    ``contents`` is a hash of its files; ``few_bits`` whether its weights are stored in so few that settings matter.
+    """
+
+    model: str
+    contents: str
+    few_bits: bool
+    cache: Cache
+
+
+@once
+def _machine() -> tuple[str, ...]:
+    """What compiled components and measured settings are only good for."""
+    found = core()
+    capabilities = sorted(map(str, found.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+    return (str(found.get_property("CPU", "FULL_DEVICE_NAME")), *capabilities, str(cpu_count()), str(ov.__version__))
+
+
+@once
+def _own_precision() -> str:
+    """What the CPU computes in if left to itself."""
+    told = str(core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+    return _PRECISION_NAMES.get(told, told)
+
+
+@once
+def _groups() -> tuple[int, ...]:
+    """The groups that are worth trying: all but the one that OpenVINO takes by itself."""
+    own = int(core().get_property("CPU", "DYNAMIC_QUANTIZATION_GROUP_SIZE"))
+    return tuple(group for group in tuning.GROUPS if group != own)
+
+
+def settings_key(origin: Origin, shapes: Mapping[str, tuple[int, ...]], precision: str) -> str:
+    """What the fastest setting is remembered by."""
+    return _hash(origin.contents, sorted(shapes.items()), precision, _machine())
+
+
+def remember(
+    origin: Origin, component: str, shapes: Mapping[str, tuple[int, ...]], precision: str, choice: Choice
+) -> Setting:
+    """Keep what was measured. What another process has measured meanwhile stays, and is returned in its place."""
+    about = About(origin.model, component, _text(shapes))
+
+    def change(known: dict[str, Any]) -> dict[str, Any]:
+        seconds = {str(setting): round(taken, 5) for setting, taken in choice.seconds.items()}
+        measured = {
+            **vars(about),
+            "chosen": choice.setting.record(),
+            "setting": str(choice.setting),
+            "seconds": seconds,
+        }
+        return known if _chosen(known, precision) else measured
+
+    kept = origin.cache.remember(settings_key(origin, shapes, precision), change)
+    return _chosen(kept, precision) or choice.setting
+
+
+def _chosen(record: Mapping[str, Any], precision: str) -> Setting | None:
+    return Setting.read(record.get("chosen"), _others(precision))
+
+
+def _others(precision: str) -> tuple[str, ...]:
+    """The precisions that are tried beside the device's own: f32, where the choice is ours."""
+    return ("f32",) if precision == "auto" and _own_precision() != "f32" else ()
+
+
+def measure(xml: Path, inputs: Mapping[str, NDArray[Any]], f16_safe: bool, precision: str = "auto") -> Choice:
+    """Which setting is the fastest for a component on the CPU, by running it with ``inputs`` in each.
+
+    :func:`remember` has drawings use it. Each is compiled anew, and one at a time is in memory.
+
+    Raises:
+        DamagedModelError, ResourceError: as when it is called.
+    """
+    return Session(xml.stem, xml, "CPU", precision, f16_safe).measure(inputs)
+
+
+def _hash(*what: Any) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _text(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+
+
 class Session:
     """One component on one device: a callable from named arrays to named arrays.
 
     The graph is compiled for the shapes of the inputs at hand, which is faster than for any shape; the few
     compiled last are kept. While a graph is compiled, its weights are in memory twice: mapped from the file, and as the
     device wants them. So a large one is compiled and run in sections, if it can be cut.
+
+    With an ``origin``, what is compiled for the CPU is kept for the next process. And where weights are stored in few
+    bits, the fastest setting is measured, once: at the first call of a drawing, when calls of these shapes have taken
+    as much time, in this and earlier processes, as measuring does. A drawing keeps to one setting.
     """
 
-    def __init__(self, name: str, xml: Path, device: str, precision: str, f16_safe: bool) -> None:
+    def __init__(
+        self, name: str, xml: Path, device: str, precision: str, f16_safe: bool, origin: Origin | None = None
+    ) -> None:
         """Nothing is read before the first call."""
         self.name = name
         self._xml = xml
@@ -143,6 +253,13 @@ class Session:
         self._compiling = threading.Lock()
         self.execution_devices: tuple[str, ...] = ()
         self.precision = precision
+        self.setting = DEFAULT
+        self._origin = origin if device == "CPU" else None
+        self._tuned = self._origin is not None and self._origin.few_bits
+        self._settled: dict[Any, Setting] = {}
+        self._unmeasured: set[Any] = set()
+        self._unrecorded: dict[Any, tuple[float, float]] = {}
+        self._compiling_took = 0.0
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
         """Compute every output, float32.
@@ -154,7 +271,19 @@ class Session:
         """
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         with self._compiling:
+            if self._tuned and _key(shapes) not in self._settled:
+                self._settled[_key(shapes)] = self._settle(shapes, inputs)
             sections = self._compile(shapes)
+        begin = time.perf_counter()
+        results = self._run(sections, inputs)
+        if self._tuned:
+            self._note_time(shapes, time.perf_counter() - begin)
+        outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
+        if not all(np.isfinite(value).all() for value in outputs.values()):
+            raise NumericalError(self.name, self.precision, self._hint())
+        return outputs
+
+    def _run(self, sections: Sequence[ov.CompiledModel], inputs: Mapping[str, NDArray[Any]]) -> Any:
         passing: dict[Any, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         try:
             for section in sections:
@@ -162,10 +291,83 @@ class Session:
                 passing = dict(enumerate(results.values()))
         except (RuntimeError, MemoryError) as error:
             raise self._explain(error, "run") from error
-        outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
-        if not all(np.isfinite(value).all() for value in outputs.values()):
-            raise NumericalError(self.name, self.precision, self._hint())
-        return outputs
+        return results
+
+    def begin_drawing(self) -> None:
+        """Let settings be looked up or measured anew, to which this drawing then keeps."""
+        with self._compiling:
+            self._settled.clear()
+            self._unmeasured.clear()
+
+    def end_drawing(self) -> None:
+        """Record how long calls took that no setting was measured for."""
+        if self._origin is None:
+            return
+        for key, (spent, cost) in self._unrecorded.items():
+            about = About(self._origin.model, self.name, _text(dict(key)))
+
+            def change(
+                known: dict[str, Any], about: About = about, spent: float = spent, cost: float = cost
+            ) -> dict[str, Any]:
+                if "chosen" in known:
+                    return known
+                return {**vars(about), "spent": _number(known, "spent") + spent, "cost": cost}
+
+            self._origin.cache.remember(settings_key(self._origin, dict(key), self._precision), change)
+        self._unrecorded.clear()
+
+    def _note_time(self, shapes: Mapping[str, tuple[int, ...]], seconds: float) -> None:
+        """Add up the calls whose setting is OpenVINO's own for want of a measured one."""
+        key = _key(shapes)
+        if key not in self._unmeasured or seconds < tuning.SHORTEST:
+            return
+        spent, _ = self._unrecorded.get(key, (0.0, 0.0))
+        tried = 1 + len(_groups()) + len(_others(self._precision))
+        self._unrecorded[key] = (spent + seconds, tuning.cost(self._compiling_took, seconds, tried))
+
+    def _known(self, shapes: Mapping[str, tuple[int, ...]]) -> Setting | None:
+        """The setting that was measured, here or in another process."""
+        assert self._origin is not None
+        record = self._origin.cache.settings().get(settings_key(self._origin, shapes, self._precision), {})
+        return _chosen(record, self._precision)
+
+    def _settle(self, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, NDArray[Any]]) -> Setting:
+        """The setting for a drawing: the one that is known, or that is measured now; else OpenVINO's own."""
+        assert self._origin is not None
+        key = settings_key(self._origin, shapes, self._precision)
+        record = self._origin.cache.settings().get(key, {})
+        known = _chosen(record, self._precision)
+        if known is not None:
+            return known
+        spent, cost = _number(record, "spent"), _number(record, "cost")
+        if not 0 < cost <= spent:
+            self._unmeasured.add(_key(shapes))
+            return DEFAULT
+        _log.warning("measuring once which settings are the fastest for %s: about %.0f s", self.name, math.ceil(cost))
+        choice = self.measure(inputs)
+        self._origin.cache.note(
+            f"it was measured once which settings are the fastest for {self.name}, which took {choice.took:.1f} s: "
+            f"{choice.setting}"
+        )
+        return remember(self._origin, self.name, shapes, self._precision, choice)
+
+    def measure(self, inputs: Mapping[str, NDArray[Any]]) -> Choice:
+        """Run ``inputs`` in each setting, one at a time in memory; see :func:`measure`."""
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        self._compiled.clear()
+
+        def timed(setting: Setting, best: float) -> float | None:
+            try:
+                compiled = self._build(shapes, setting)
+                if not all(np.isfinite(value).all() for value in self._run(compiled, inputs).values()):
+                    return None
+                return tuning.seconds_of(lambda: self._run(compiled, inputs), best)
+            except VinographError:
+                if setting == DEFAULT:
+                    raise
+                return None  # this processor, or this version of OpenVINO, doesn't know it
+
+        return tuning.fastest(timed, _groups(), _others(self._precision))
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Begin to compile for inputs of these shapes, beside what the caller does next. A call waits for it.
@@ -177,7 +379,7 @@ class Session:
             with contextlib.suppress(VinographError), self._compiling:
                 self._compile(dict(shapes))
 
-        if tuple(sorted(shapes.items())) not in self._compiled:
+        if (_key(shapes), self._settled.get(_key(shapes), DEFAULT)) not in self._compiled:
             threading.Thread(target=work, name=f"compile {self.name}").start()
 
     def free(self) -> None:
@@ -186,25 +388,86 @@ class Session:
             self._compiled.clear()
 
     def _compile(self, shapes: dict[str, tuple[int, ...]]) -> list[ov.CompiledModel]:
-        key = tuple(sorted(shapes.items()))
+        setting = self._settled.get(_key(shapes))
+        if setting is None:  # what is prepared before a drawing has called it
+            setting = (self._known(shapes) if self._tuned else None) or DEFAULT
+        key = (_key(shapes), setting)
         if key in self._compiled:
             self._compiled.move_to_end(key)
             return self._compiled[key]
         while len(self._compiled) >= _COMPILED_KEPT:
             self._compiled.popitem(last=False)
+        begin = time.perf_counter()
+        compiled = self._build(shapes, setting)
+        self._compiling_took = time.perf_counter() - begin
+        self._note_what_runs(compiled[0])
+        self.setting = setting
+        self._compiled[key] = compiled
+        return compiled
+
+    def _build(self, shapes: Mapping[str, tuple[int, ...]], setting: Setting) -> list[ov.CompiledModel]:
+        """The component compiled, or as it was kept: in one piece, or in sections."""
+        settings = self._settings(setting)
+        key = self._kept_as(shapes, settings)
+        kept = self._import(key, settings) if key else None
+        if kept is not None:
+            return [kept]
         try:
             cuts = _cuts(self._read(shapes)) if self._xml.with_suffix(".bin").stat().st_size > _SECTION else []
+            if key and not cuts:
+                settings = {**settings, "CACHE_MODE": "OPTIMIZE_SIZE"}
             compiled = []
             for begin, end in pairwise([None, *cuts, None]):
                 section = _section(self._read(shapes), begin, end)
-                compiled.append(self._core.compile_model(section, self._device, self._settings()))
+                compiled.append(self._core.compile_model(section, self._device, settings))
                 del section
                 give_back(self._xml.with_suffix(".bin"))
         except (RuntimeError, MemoryError, OSError) as error:
             raise self._explain(error, "compile") from error
-        self._note_what_runs(compiled[0])
-        self._compiled[key] = compiled
+        if key and not cuts:
+            self._keep(key, compiled[0], shapes)
         return compiled
+
+    def _kept_as(self, shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any]) -> str | None:
+        """What the component is kept by when it is compiled; None where it isn't.
+
+        The files' times are in it beside their contents as the manifest has them, since weights are read from them.
+        Groups are not: they are told again when it is read.
+        """
+        if self._origin is None or not self._origin.cache.wants():
+            return None
+        try:
+            files = [self._xml.stat(), self._xml.with_suffix(".bin").stat()]
+        except OSError:
+            return None  # which compiling explains
+        times = [(file.st_size, file.st_mtime_ns) for file in files]
+        told = {name: value for name, value in settings.items() if name != _GROUP}
+        return _hash(self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), _machine())
+
+    def _import(self, key: str, settings: Mapping[str, Any]) -> ov.CompiledModel | None:
+        assert self._origin is not None
+        kept = self._origin.cache.get(key)
+        if kept is None:
+            return None
+        weights = {"ENABLE_WEIGHTLESS": True, "WEIGHTS_PATH": str(self._xml.with_suffix(".bin"))}
+        try:
+            compiled = self._core.import_model(kept, self._device, {**settings, **weights})
+        except RuntimeError as error:
+            self._origin.cache.drop(key, str(error).strip().splitlines()[-1])
+            return None
+        give_back(self._xml.with_suffix(".bin"))
+        return compiled
+
+    def _keep(self, key: str, compiled: ov.CompiledModel, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        assert self._origin is not None
+        try:
+            content = compiled.export_model().getvalue()
+        except RuntimeError as error:
+            self._origin.cache.note(f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}")
+            return
+        weights = self._xml.with_suffix(".bin").stat().st_size
+        if len(content) <= max(_ALWAYS_KEPT, weights // _SHARE_KEPT):
+            self._origin.cache.put(key, content, About(self._origin.model, self.name, _text(shapes)))
 
     def _read(self, shapes: Mapping[str, tuple[int, ...]]) -> ov.Model:
         """The graph, read anew: reshaping one back and forth would leave constants behind, and cutting changes it."""
@@ -212,12 +475,14 @@ class Session:
         model.reshape({name: list(shape) for name, shape in shapes.items()})
         return model
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, setting: Setting) -> dict[str, Any]:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self._device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = cpu_count()
             settings["NUM_STREAMS"] = 1
-        precision = self._precision
+        if setting.group is not None:
+            settings[_GROUP] = setting.group
+        precision = setting.precision or self._precision
         if precision == "auto" and not self._f16_safe and self._computes_f16():
             precision = "f32"
         if precision != "auto":
@@ -233,9 +498,8 @@ class Session:
     def _note_what_runs(self, compiled: ov.CompiledModel) -> None:
         self.execution_devices = tuple(str(each) for each in compiled.get_property("EXECUTION_DEVICES"))
         if self._device.split(":")[0] not in _META_DEVICES:
-            names = {"float": "f32", "bfloat16": "bf16", "float16": "f16"}
             told = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-            self.precision = names.get(told, told)
+            self.precision = _PRECISION_NAMES.get(told, told)
 
     def _hint(self) -> str:
         if self.precision != "f32":
@@ -253,6 +517,15 @@ class Session:
         if "INFERENCE_PRECISION_HINT" in text or "Unsupported" in text:
             return RequestError(f"{self._device} can't {doing} {self.name} in {self._precision}: {text.strip()}")
         return DamagedModelError(f"OpenVINO can't {doing} {self._xml}: {text.strip()}")
+
+
+def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(sorted(shapes.items()))
+
+
+def _number(record: Mapping[str, Any], name: str) -> float:
+    value = record.get(name)
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 def give_back(file: Path) -> None:
