@@ -37,8 +37,12 @@ def folder() -> Path:
     """``VINOGRAPH_CACHE``, else ``vinograph`` in ``XDG_CACHE_HOME``, else ``~/.cache/vinograph``."""
     if told := os.environ.get("VINOGRAPH_CACHE"):
         return Path(told)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vinograph"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "vinograph"
+    try:
+        return Path.home() / ".cache" / "vinograph"
+    except RuntimeError:  # a user without a home, as in some containers: where nothing is, and nothing can be written
+        return Path("/nonexistent/.cache/vinograph")
 
 
 def parse_size(text: str) -> int:

@@ -50,10 +50,10 @@ _META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
 _SECTION = 1_500_000_000
 _PASSING = 2
 _DONT_NEED = 4  # MADV_DONTNEED
-# What is exported without its weights has a tenth of their size. Where OpenVINO keeps the weights in it all the same,
-# it is as large as they are, and to read it costs what it saves.
+# What is exported without its weights has a tenth of their size or less. OpenVINO keeps some weights in it all the
+# same, such as those of convolutions in few bits, which it has unpacked by then: to read these costs what it saves.
 _SHARE_KEPT = 4
-_ALWAYS_KEPT = 4_000_000
+_ALWAYS_KEPT = 32_000_000
 
 _log = logging.getLogger("vinograph")
 
@@ -436,6 +436,8 @@ class Session:
         """
         if self._origin is None or not self._origin.cache.wants():
             return None
+        if self._origin.few_bits and self._weights_size() > _ALWAYS_KEPT:
+            return None
         try:
             files = [self._xml.stat(), self._xml.with_suffix(".bin").stat()]
         except OSError:
@@ -443,6 +445,12 @@ class Session:
         times = [(file.st_size, file.st_mtime_ns) for file in files]
         told = {name: value for name, value in settings.items() if name != _GROUP}
         return _hash(self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), _machine())
+
+    def _weights_size(self) -> int:
+        try:
+            return self._xml.with_suffix(".bin").stat().st_size
+        except OSError:
+            return 0  # which compiling explains
 
     def _import(self, key: str, settings: Mapping[str, Any]) -> ov.CompiledModel | None:
         assert self._origin is not None
@@ -465,8 +473,7 @@ class Session:
         except RuntimeError as error:
             self._origin.cache.note(f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}")
             return
-        weights = self._xml.with_suffix(".bin").stat().st_size
-        if len(content) <= max(_ALWAYS_KEPT, weights // _SHARE_KEPT):
+        if len(content) <= max(_ALWAYS_KEPT, self._weights_size() // _SHARE_KEPT):
             self._origin.cache.put(key, content, About(self._origin.model, self.name, _text(shapes)))
 
     def _read(self, shapes: Mapping[str, tuple[int, ...]]) -> ov.Model:

@@ -17,7 +17,9 @@ GROUPS = (64, 128, 256, 32, 0)
 NOISE = 0.03  # what is faster by less is not known to be
 SHORTEST = 0.01  # seconds of a call below which measuring isn't worth its while
 _RUNS = 3
-_CLEARLY_SLOWER = 1.3
+_MOST_RUNS = 15
+_MOMENT = 0.3
+_CLEARLY_SLOWER = 1.5
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,21 @@ def _best(seconds: dict[Setting, float]) -> Setting:
 
 
 def seconds_of(run: Callable[[], Any], best: float) -> float:
-    """The median of a few runs after one to warm up, or the first where that is clearly slower than ``best``."""
-    taken = []
-    for index in range(1 + _RUNS):
+    """The median of some runs after one to warm up: a few, or as many as fill a moment.
+
+    Where the first is clearly slower than ``best``, it is enough.
+    """
+    run()
+    taken: list[float] = []
+    while len(taken) < _RUNS or (sum(taken) < _MOMENT and len(taken) < _MOST_RUNS):
         begin = time.perf_counter()
         run()
         taken.append(time.perf_counter() - begin)
-        if index and taken[-1] > _CLEARLY_SLOWER * best:
-            return taken[-1]
-    return median(taken[1:])
+        if taken[0] > _CLEARLY_SLOWER * best:
+            break
+    return median(taken)
 
 
 def cost(compiling: float, call: float, settings: int) -> float:
     """The seconds that it takes to try so many settings."""
-    return settings * (compiling + (1 + _RUNS) * call)
+    return settings * (compiling + call + max(_RUNS * call, min(_MOST_RUNS * call, _MOMENT)))
