@@ -45,15 +45,15 @@ def folder() -> Path:
         return Path("/nonexistent/.cache/vinograph")
 
 
-def parse_size(text: str) -> int:
-    """Bytes of a size such as 5GB, 500 MB or 0.
+def parse_size(text: str, name: str = "--limit") -> int:
+    """Bytes of a size such as 5GB, 500 MB or 0; ``name`` says in the error where it was told.
 
     Raises:
         RequestError: it is no size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if found is None or found[2].upper() not in _UNITS:
-        raise RequestError(f"a size is {text!r}; give one such as 5GB, 500MB or 0")
+        raise RequestError(f"{name} is {text!r}; give one such as 5GB, 500MB or 0")
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
@@ -112,7 +112,7 @@ class Cache:
         """
         told = os.environ.get("VINOGRAPH_CACHE_LIMIT")
         if told:
-            return parse_size(told)
+            return parse_size(told, "VINOGRAPH_CACHE_LIMIT")
         with contextlib.suppress(OSError, ValueError, RequestError):
             return parse_size((self.folder / "limit").read_text(encoding="utf-8"))
         there = next(each for each in (self.folder, *self.folder.absolute().parents) if each.is_dir())
