@@ -25,11 +25,12 @@ _PROCESS = """
 import resource, sys, time
 from pathlib import Path
 from vinograph.cache import Cache
-from vinograph.runtime import Origin, Session
+from vinograph.runtime import Session
+from vinograph.tuning import Origin
 
 xml = Path(sys.argv[1])
 shapes = {name: tuple(map(int, shape.split("x"))) for name, shape in (each.split("=") for each in sys.argv[2:])}
-session = Session(xml.stem, xml, "CPU", "auto", True, Origin("benchmark", str(xml), False, Cache()))
+session = Session(xml.stem, xml, "CPU", "auto", True, Origin("benchmark", xml.stem, str(xml), False, Cache()))
 begin = time.perf_counter()
 session._compile(shapes)
 print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from vinograph import RequestError
-from vinograph import cache as module
 from vinograph.cache import About, Cache, folder, parse_size
 
 ABOUT = About("tiny", "prior", "x 1x4")
@@ -78,7 +77,9 @@ class TestSizes:
 class TestLimit:
     def test_by_default_it_follows_the_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         for free, expected in ((10**12, 10**9), (2 * 10**9, 10**8)):
-            monkeypatch.setattr(module.shutil, "disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
+            monkeypatch.setattr(
+                "vinograph.cache.shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free})
+            )
             assert cache.limit == expected
 
     def test_one_that_was_set_stays(self, cache: Cache) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from tests.bundles import Node, save_bundle, save_sdxl_bundle
 from vinograph import Pipeline, runtime, tuning
 from vinograph.bundle import MANIFEST_FILE, Bundle
 from vinograph.cache import Cache
-from vinograph.runtime import Origin, Session
-from vinograph.tuning import DEFAULT, Choice, Setting
+from vinograph.runtime import Session
+from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting
 
 SIDE = 64
 PROMPT = "a red house"
@@ -88,7 +89,7 @@ def opened(xml: Path, cache: Cache) -> Open:
     """A session as a new process would have it."""
 
     def make(precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", few: bool = False) -> Session:
-        session = Session("layers", xml, device, precision, True, Origin("tiny", contents, few, cache))
+        session = Session("layers", xml, device, precision, True, Origin("tiny", "layers", contents, few, cache))
         session._core = Counting()
         return session
 
@@ -148,7 +149,7 @@ class TestCompiled:
 
     def test_another_version_of_openvino_compiles_anew(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         opened()(values())
-        monkeypatch.setattr(runtime, "_machine", lambda: ("another",))
+        monkeypatch.setattr(runtime, "machine", lambda: Machine(("another",), "f32", 32))
         other = opened()
         other(values())
         assert done(other) == (1, 0)
@@ -249,6 +250,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "cost", lambda *_: 1e-9)
 
 
+def changed(known: dict[str, Any], **more: float) -> dict[str, Any]:
+    return {**known, **more}
+
+
 def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
     """Have ``setting`` found to be the fastest; returns what grows with each measuring."""
     measured: list[str] = []
@@ -267,13 +272,13 @@ class TestSettings:
     def test_each_is_measured(self, xml: Path) -> None:
         """For real: whatever is the fastest, every group works on this processor."""
         choice = runtime.measure(xml, values(), True, "f32")
-        assert {setting.group for setting in choice.seconds} - {None} == set(runtime._groups())
+        assert {setting.group for setting in choice.seconds} - {None} == set(runtime.machine().groups)
         assert choice.setting in choice.seconds
         assert choice.took > 0
 
     def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
         precisions = {setting.precision for setting in runtime.measure(xml, values(), True).seconds}
-        assert precisions == ({None} if runtime._own_precision() == "f32" else {None, "f32"})
+        assert precisions == ({None} if runtime.machine().precision == "f32" else {None, "f32"})
 
     def test_what_does_not_work_is_left_out(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         compile_model = ov.Core.compile_model
@@ -285,19 +290,21 @@ class TestSettings:
 
         monkeypatch.setattr(ov.Core, "compile_model", refused)
         groups = {setting.group for setting in runtime.measure(xml, values(), True, "f32").seconds}
-        assert groups == {None, *runtime._groups()} - {256}
+        assert groups == {None, *runtime.machine().groups} - {256}
 
-    def test_a_group_rounds_what_passes(self, xml: Path, opened: Open, cache: Cache) -> None:
+    def test_a_group_rounds_what_passes(
+        self, xml: Path, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """And that what is kept is read with another group changes nothing: they are told again."""
         computed = {}
         for group in (0, 32):
             session = Session("layers", xml, "CPU", "f32", True)
-            session._settled = {runtime._key({"x": (3, SIDE)}): Setting(group)}
+            monkeypatch.setattr(session, "_setting_for", lambda _, group=group: Setting(group))
             computed[group] = session(values())["y"]
         assert not np.array_equal(computed[0], computed[32])
         for group in (0, 32):
-            session = opened(few=True)
-            session._settled = {runtime._key({"x": (3, SIDE)}): Setting(group)}
+            session = opened()
+            monkeypatch.setattr(session, "_setting_for", lambda _, group=group: Setting(group))
             assert np.array_equal(session(values())["y"], computed[group])
         assert len(cache.entries()) == 1
 
@@ -310,7 +317,7 @@ class TestSettings:
         for spent in (0.0, 99.0, 101.0):
             if spent:
                 (key,) = cache.settings()
-                cache.remember(key, lambda known, spent=spent: {**known, "spent": spent})
+                cache.remember(key, partial(changed, spent=spent))
             assert measured == []
             session = opened(few=True)
             session.begin_drawing()
@@ -357,10 +364,10 @@ class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_who_measured_first_is_right(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of two processes that measured at once: both draw alike from then on."""
-        origin = Origin("tiny", "its hash", True, cache)
+        origin = Origin("tiny", "layers", "its hash", True, cache)
         shapes = {"x": (3, SIDE)}
         for setting in (Setting(64), Setting(0)):
-            kept = runtime.remember(origin, "layers", shapes, "f32", Choice(setting, {setting: 0.1}, 1.0))
+            kept = tuning.remember(origin, shapes, "f32", runtime.machine(), Choice(setting, {setting: 0.1}, 1.0))
             assert kept == Setting(64)
         session = opened(few=True)
         session(values())
@@ -372,7 +379,9 @@ class TestSettings:
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
         garbled = {"chosen": {"group": "many"}, "spent": 1.0, "cost": 1.0}
-        key = runtime.settings_key(Origin("tiny", "its hash", True, cache), {"x": (3, SIDE)}, "f32")
+        key = tuning.settings_key(
+            Origin("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", runtime.machine()
+        )
         cache.remember(key, lambda _: garbled)
         session = opened(few=True)
         session(values())

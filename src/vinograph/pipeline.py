@@ -22,9 +22,10 @@ from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families import Call, Drawing, Parts, Session, Step, family
 from vinograph.images import to_pictures
 from vinograph.request import FIELDS, Request, resolve
-from vinograph.runtime import Origin, check_device, check_memory, check_precision, memory_installed
 from vinograph.runtime import Session as ComponentSession
+from vinograph.runtime import check_device, check_memory, check_precision, memory_installed
 from vinograph.text import Tokenizer
+from vinograph.tuning import Origin
 
 Array = NDArray[np.float32]
 Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
@@ -167,7 +168,7 @@ def origin(bundle: Bundle, name: str, cache: Cache) -> Origin:
     graph = manifest.components[name].file
     hashes = [manifest.files[each].sha256 for each in (graph, graph.removesuffix(".xml") + ".bin")]
     few_bits = manifest.components[name].weights in ("int8", "int4")
-    return Origin(manifest.name, " ".join(hashes), few_bits, cache)
+    return Origin(manifest.name, name, " ".join(hashes), few_bits, cache)
 
 
 def _told(session: ComponentSession) -> str:

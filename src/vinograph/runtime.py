@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
-import json
-import logging
 import math
 import os
 import sys
@@ -26,7 +23,6 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph import tuning
-from vinograph.cache import About, Cache
 from vinograph.errors import (
     DamagedModelError,
     DeviceError,
@@ -35,7 +31,7 @@ from vinograph.errors import (
     ResourceError,
     VinographError,
 )
-from vinograph.tuning import DEFAULT, Choice, Setting
+from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting, Tuner
 
 Array = NDArray[np.float32]
 
@@ -54,8 +50,6 @@ _DONT_NEED = 4  # MADV_DONTNEED
 # same, such as those of convolutions in few bits, which it has unpacked by then: to read these costs what it saves.
 _SHARE_KEPT = 4
 _ALWAYS_KEPT = 32_000_000
-
-_log = logging.getLogger("vinograph")
 
 
 @dataclass(frozen=True)
@@ -139,92 +133,28 @@ def cpu_count() -> int:
     return allowed if quota == "max" else max(1, min(allowed, math.ceil(int(quota) / int(period))))
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What a session may remember its component by, between processes.
-
-    ``contents`` is a hash of its files; ``few_bits`` whether its weights are stored in so few that settings matter.
-    """
-
-    model: str
-    contents: str
-    few_bits: bool
-    cache: Cache
-
-
 @once
-def _machine() -> tuple[str, ...]:
-    """What compiled components and measured settings are only good for."""
+def machine() -> Machine:
+    """What compiled components and measured settings depend on beside the component."""
     found = core()
     capabilities = sorted(map(str, found.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
-    return (str(found.get_property("CPU", "FULL_DEVICE_NAME")), *capabilities, str(cpu_count()), str(ov.__version__))
-
-
-@once
-def _own_precision() -> str:
-    """What the CPU computes in if left to itself."""
-    told = str(core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
-    return _PRECISION_NAMES.get(told, told)
-
-
-@once
-def _groups() -> tuple[int, ...]:
-    """The groups that are worth trying: all but the one that OpenVINO takes by itself."""
-    own = int(core().get_property("CPU", "DYNAMIC_QUANTIZATION_GROUP_SIZE"))
-    return tuple(group for group in tuning.GROUPS if group != own)
-
-
-def settings_key(origin: Origin, shapes: Mapping[str, tuple[int, ...]], precision: str) -> str:
-    """What the fastest setting is remembered by."""
-    return _hash(origin.contents, sorted(shapes.items()), precision, _machine())
-
-
-def remember(
-    origin: Origin, component: str, shapes: Mapping[str, tuple[int, ...]], precision: str, choice: Choice
-) -> Setting:
-    """Keep what was measured. What another process has measured meanwhile stays, and is returned in its place."""
-    about = About(origin.model, component, _text(shapes))
-
-    def change(known: dict[str, Any]) -> dict[str, Any]:
-        seconds = {str(setting): round(taken, 5) for setting, taken in choice.seconds.items()}
-        measured = {
-            **vars(about),
-            "chosen": choice.setting.record(),
-            "setting": str(choice.setting),
-            "seconds": seconds,
-        }
-        return known if _chosen(known, precision) else measured
-
-    kept = origin.cache.remember(settings_key(origin, shapes, precision), change)
-    return _chosen(kept, precision) or choice.setting
-
-
-def _chosen(record: Mapping[str, Any], precision: str) -> Setting | None:
-    return Setting.read(record.get("chosen"), _others(precision))
-
-
-def _others(precision: str) -> tuple[str, ...]:
-    """The precisions that are tried beside the device's own: f32, where the choice is ours."""
-    return ("f32",) if precision == "auto" and _own_precision() != "f32" else ()
+    told = str(found.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+    return Machine(
+        (str(found.get_property("CPU", "FULL_DEVICE_NAME")), *capabilities, str(cpu_count()), str(ov.__version__)),
+        _PRECISION_NAMES.get(told, told),
+        int(found.get_property("CPU", _GROUP)),
+    )
 
 
 def measure(xml: Path, inputs: Mapping[str, NDArray[Any]], f16_safe: bool, precision: str = "auto") -> Choice:
     """Which setting is the fastest for a component on the CPU, by running it with ``inputs`` in each.
 
-    :func:`remember` has drawings use it. Each is compiled anew, and one at a time is in memory.
+    :func:`vinograph.tuning.remember` has drawings use it. Each is compiled anew, and one at a time is in memory.
 
     Raises:
         DamagedModelError, ResourceError: as when it is called.
     """
     return Session(xml.stem, xml, "CPU", precision, f16_safe).measure(inputs)
-
-
-def _hash(*what: Any) -> str:
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
-
-
-def _text(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
 
 
 class Session:
@@ -255,10 +185,8 @@ class Session:
         self.precision = precision
         self.setting = DEFAULT
         self._origin = origin if device == "CPU" else None
-        self._tuned = self._origin is not None and self._origin.few_bits
-        self._settled: dict[Any, Setting] = {}
-        self._unmeasured: set[Any] = set()
-        self._unrecorded: dict[Any, tuple[float, float]] = {}
+        tuned = self._origin is not None and self._origin.few_bits
+        self._tuner = Tuner(self._origin, precision, machine()) if self._origin and tuned else None
         self._compiling_took = 0.0
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
@@ -271,13 +199,13 @@ class Session:
         """
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         with self._compiling:
-            if self._tuned and _key(shapes) not in self._settled:
-                self._settled[_key(shapes)] = self._settle(shapes, inputs)
+            if self._tuner:
+                self._tuner.settle(shapes, lambda: self.measure(inputs))
             sections = self._compile(shapes)
         begin = time.perf_counter()
         results = self._run(sections, inputs)
-        if self._tuned:
-            self._note_time(shapes, time.perf_counter() - begin)
+        if self._tuner:
+            self._tuner.note_time(shapes, time.perf_counter() - begin, self._compiling_took)
         outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
         if not all(np.isfinite(value).all() for value in outputs.values()):
             raise NumericalError(self.name, self.precision, self._hint())
@@ -294,62 +222,16 @@ class Session:
         return results
 
     def begin_drawing(self) -> None:
-        """Let settings be looked up or measured anew, to which this drawing then keeps."""
-        with self._compiling:
-            self._settled.clear()
-            self._unmeasured.clear()
+        """Let the fastest settings be looked up or measured anew, to which this drawing then keeps."""
+        if self._tuner:
+            with self._compiling:
+                self._tuner.begin_drawing()
 
     def end_drawing(self) -> None:
-        """Record how long calls took that no setting was measured for."""
-        if self._origin is None:
-            return
-        for key, (spent, cost) in self._unrecorded.items():
-            about = About(self._origin.model, self.name, _text(dict(key)))
-
-            def change(
-                known: dict[str, Any], about: About = about, spent: float = spent, cost: float = cost
-            ) -> dict[str, Any]:
-                if "chosen" in known:
-                    return known
-                return {**vars(about), "spent": _number(known, "spent") + spent, "cost": cost}
-
-            self._origin.cache.remember(settings_key(self._origin, dict(key), self._precision), change)
-        self._unrecorded.clear()
-
-    def _note_time(self, shapes: Mapping[str, tuple[int, ...]], seconds: float) -> None:
-        """Add up the calls whose setting is OpenVINO's own for want of a measured one."""
-        key = _key(shapes)
-        if key not in self._unmeasured or seconds < tuning.SHORTEST:
-            return
-        spent, _ = self._unrecorded.get(key, (0.0, 0.0))
-        tried = 1 + len(_groups()) + len(_others(self._precision))
-        self._unrecorded[key] = (spent + seconds, tuning.cost(self._compiling_took, seconds, tried))
-
-    def _known(self, shapes: Mapping[str, tuple[int, ...]]) -> Setting | None:
-        """The setting that was measured, here or in another process."""
-        assert self._origin is not None
-        record = self._origin.cache.settings().get(settings_key(self._origin, shapes, self._precision), {})
-        return _chosen(record, self._precision)
-
-    def _settle(self, shapes: Mapping[str, tuple[int, ...]], inputs: Mapping[str, NDArray[Any]]) -> Setting:
-        """The setting for a drawing: the one that is known, or that is measured now; else OpenVINO's own."""
-        assert self._origin is not None
-        key = settings_key(self._origin, shapes, self._precision)
-        record = self._origin.cache.settings().get(key, {})
-        known = _chosen(record, self._precision)
-        if known is not None:
-            return known
-        spent, cost = _number(record, "spent"), _number(record, "cost")
-        if not 0 < cost <= spent:
-            self._unmeasured.add(_key(shapes))
-            return DEFAULT
-        _log.warning("measuring once which settings are the fastest for %s: about %.0f s", self.name, math.ceil(cost))
-        choice = self.measure(inputs)
-        self._origin.cache.note(
-            f"it was measured once which settings are the fastest for {self.name}, which took {choice.took:.1f} s: "
-            f"{choice.setting}"
-        )
-        return remember(self._origin, self.name, shapes, self._precision, choice)
+        """Record what is to be remembered of the drawing."""
+        if self._tuner:
+            with self._compiling:
+                self._tuner.end_drawing()
 
     def measure(self, inputs: Mapping[str, NDArray[Any]]) -> Choice:
         """Run ``inputs`` in each setting, one at a time in memory; see :func:`measure`."""
@@ -367,7 +249,7 @@ class Session:
                     raise
                 return None  # this processor, or this version of OpenVINO, doesn't know it
 
-        return tuning.fastest(timed, _groups(), _others(self._precision))
+        return tuning.fastest(timed, machine().groups, machine().others(self._precision))
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Begin to compile for inputs of these shapes, beside what the caller does next. A call waits for it.
@@ -379,7 +261,7 @@ class Session:
             with contextlib.suppress(VinographError), self._compiling:
                 self._compile(dict(shapes))
 
-        if (_key(shapes), self._settled.get(_key(shapes), DEFAULT)) not in self._compiled:
+        if (_key(shapes), self._setting_for(shapes)) not in self._compiled:
             threading.Thread(target=work, name=f"compile {self.name}").start()
 
     def free(self) -> None:
@@ -388,9 +270,7 @@ class Session:
             self._compiled.clear()
 
     def _compile(self, shapes: dict[str, tuple[int, ...]]) -> list[ov.CompiledModel]:
-        setting = self._settled.get(_key(shapes))
-        if setting is None:  # what is prepared before a drawing has called it
-            setting = (self._known(shapes) if self._tuned else None) or DEFAULT
+        setting = self._setting_for(shapes)
         key = (_key(shapes), setting)
         if key in self._compiled:
             self._compiled.move_to_end(key)
@@ -404,6 +284,9 @@ class Session:
         self.setting = setting
         self._compiled[key] = compiled
         return compiled
+
+    def _setting_for(self, shapes: Mapping[str, tuple[int, ...]]) -> Setting:
+        return self._tuner.setting(shapes) if self._tuner else DEFAULT
 
     def _build(self, shapes: Mapping[str, tuple[int, ...]], setting: Setting) -> list[ov.CompiledModel]:
         """The component compiled, or as it was kept: in one piece, or in sections."""
@@ -444,7 +327,7 @@ class Session:
             return None  # which compiling explains
         times = [(file.st_size, file.st_mtime_ns) for file in files]
         told = {name: value for name, value in settings.items() if name != _GROUP}
-        return _hash(self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), _machine())
+        return tuning.key(self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), machine().told)
 
     def _weights_size(self) -> int:
         try:
@@ -474,7 +357,7 @@ class Session:
             self._origin.cache.note(f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}")
             return
         if len(content) <= max(_ALWAYS_KEPT, self._weights_size() // _SHARE_KEPT):
-            self._origin.cache.put(key, content, About(self._origin.model, self.name, _text(shapes)))
+            self._origin.cache.put(key, content, self._origin.about(shapes))
 
     def _read(self, shapes: Mapping[str, tuple[int, ...]]) -> ov.Model:
         """The graph, read anew: reshaping one back and forth would leave constants behind, and cutting changes it."""
@@ -528,11 +411,6 @@ class Session:
 
 def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(sorted(shapes.items()))
-
-
-def _number(record: Mapping[str, Any], name: str) -> float:
-    value = record.get(name)
-    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 def give_back(file: Path) -> None:
