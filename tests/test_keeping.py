@@ -276,6 +276,11 @@ class TestSettings:
         assert choice.setting in choice.seconds
         assert choice.took > 0
 
+    def test_one_alone_can_be_timed(self, xml: Path) -> None:
+        session = Session("layers", xml, "CPU", "f32", True)
+        assert (session.seconds(values()) or 0) > 0
+        assert session.seconds({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
+
     def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
         precisions = {setting.precision for setting in runtime.measure(xml, values(), True).seconds}
         assert precisions == ({None} if runtime.machine().precision == "f32" else {None, "f32"})

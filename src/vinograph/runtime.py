@@ -235,21 +235,29 @@ class Session:
 
     def measure(self, inputs: Mapping[str, NDArray[Any]]) -> Choice:
         """Run ``inputs`` in each setting, one at a time in memory; see :func:`measure`."""
-        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
-        self._compiled.clear()
 
         def timed(setting: Setting, best: float) -> float | None:
             try:
-                compiled = self._build(shapes, setting)
-                if not all(np.isfinite(value).all() for value in self._run(compiled, inputs).values()):
-                    return None
-                return tuning.seconds_of(lambda: self._run(compiled, inputs), best)
+                return self.seconds(inputs, setting, best)
             except VinographError:
                 if setting == DEFAULT:
                     raise
                 return None  # this processor, or this version of OpenVINO, doesn't know it
 
         return tuning.fastest(timed, machine().groups, machine().others(self._precision))
+
+    def seconds(
+        self, inputs: Mapping[str, NDArray[Any]], setting: Setting = DEFAULT, best: float = math.inf
+    ) -> float | None:
+        """The median seconds of some calls in a setting, or of one that is clearly slower than ``best``.
+
+        None where it computes NaN or infinity. Whatever else was compiled is freed before.
+        """
+        self._compiled.clear()
+        compiled = self._build({name: tuple(value.shape) for name, value in inputs.items()}, setting)
+        if not all(np.isfinite(value).all() for value in self._run(compiled, inputs).values()):
+            return None
+        return tuning.seconds_of(lambda: self._run(compiled, inputs), best)
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Begin to compile for inputs of these shapes, beside what the caller does next. A call waits for it.
