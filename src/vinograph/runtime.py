@@ -249,7 +249,7 @@ class Session:
     def seconds(
         self, inputs: Mapping[str, NDArray[Any]], setting: Setting = DEFAULT, best: float = math.inf
     ) -> float | None:
-        """The median seconds of some calls in a setting, or of one that is clearly slower than ``best``.
+        """The least seconds of some calls in a setting, or those of one that is clearly slower than ``best``.
 
         None where it computes NaN or infinity. Whatever else was compiled is freed before.
         """
