@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,15 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the cache of whoever runs it, nor does a process that one starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VINOGRAPH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("VINOGRAPH_CACHE_LIMIT", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from vinograph import (
     families,
     pipeline,
 )
+from vinograph.tuning import DEFAULT
 
 PROMPT = "a red house on a snowy hill at night"
 
@@ -224,10 +225,17 @@ def noting(name: str, calls: list[str], session: Any) -> Any:
     class Noting:
         execution_devices = ("CPU",)
         precision = "f32"
+        setting = DEFAULT
 
         def __call__(self, inputs: Any) -> Any:
             calls.append(name)
             return session(inputs)
+
+        def begin_drawing(self) -> None:
+            pass
+
+        def end_drawing(self) -> None:
+            pass
 
     return Noting()
 

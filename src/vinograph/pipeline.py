@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vinograph import catalog
 from vinograph.bundle import MANIFEST_FILE, Bundle
+from vinograph.cache import Cache
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families import Call, Drawing, Parts, Session, Step, family
 from vinograph.images import to_pictures
@@ -24,6 +25,7 @@ from vinograph.request import FIELDS, Request, resolve
 from vinograph.runtime import Session as ComponentSession
 from vinograph.runtime import check_device, check_memory, check_precision, memory_installed
 from vinograph.text import Tokenizer
+from vinograph.tuning import Origin
 
 Array = NDArray[np.float32]
 Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
@@ -72,6 +74,8 @@ class _Sessions(Mapping[str, Session]):
         self._device = device
         self._precision = precision
         self._opened: dict[str, ComponentSession] = {}
+        self._cache = Cache()
+        self._drawings = 0
         self.watch: Watch | None = None
 
     def __getitem__(self, name: str) -> Session:
@@ -90,7 +94,12 @@ class _Sessions(Mapping[str, Session]):
             component = self._bundle.manifest.components[name]
             xml = self._bundle.path / component.file
             self._opened[name] = ComponentSession(
-                name, xml, self._device[name], self._precision[name], component.f16_safe
+                name,
+                xml,
+                self._device[name],
+                self._precision[name],
+                component.f16_safe,
+                origin(self._bundle, name, self._cache),
             )
         return self._opened[name]
 
@@ -113,6 +122,20 @@ class _Sessions(Mapping[str, Session]):
         if name in self._opened and (self._memory == "low" or self._is_large(name)):
             self._opened[name].free()
 
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Settings that are measured in the block hold for all of it, also for drawings that begin in it."""
+        if not self._drawings:
+            for each in self._opened.values():
+                each.begin_drawing()
+        self._drawings += 1
+        try:
+            yield
+        finally:
+            self._drawings -= 1
+            for each in list(self._opened.values()):
+                each.end_drawing()
+
     def _is_large(self, name: str) -> bool:
         """Whether a component's weights take more than a quarter of this machine's memory."""
         file = self._bundle.manifest.components[name].file.removesuffix(".xml") + ".bin"
@@ -121,21 +144,37 @@ class _Sessions(Mapping[str, Session]):
     def what_ran(self) -> dict[str, str]:
         """Devices and precision of each component that has run."""
         return {
-            name: f"{','.join(session.execution_devices)} {session.precision}"
+            name: f"{','.join(session.execution_devices)} {session.precision}{_told(session)}"
             for name, session in self._opened.items()
             if session.execution_devices
         }
 
     def surprises(self) -> list[str]:
-        """What ran otherwise than was asked for."""
+        """What ran otherwise than was asked for, and what was wrong with what is kept between processes."""
         asked: dict[tuple[str, str], list[str]] = {}
         for name, session in self._opened.items():
             if session.execution_devices and self._precision[name] not in ("auto", session.precision):
                 asked.setdefault((self._precision[name], session.precision), []).append(name)
-        return [
+        notes = self._cache.take_notes()
+        return notes + [
             f"precision {told} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
             for (told, ran), names in asked.items()
         ]
+
+
+def origin(bundle: Bundle, name: str, cache: Cache) -> Origin:
+    """What a component of a bundle is remembered by in ``cache``."""
+    manifest = bundle.manifest
+    graph = manifest.components[name].file
+    hashes = [manifest.files[each].sha256 for each in (graph, graph.removesuffix(".xml") + ".bin")]
+    few_bits = manifest.components[name].weights in ("int8", "int4")
+    return Origin(manifest.name, name, " ".join(hashes), few_bits, cache)
+
+
+def _told(session: ComponentSession) -> str:
+    """What a setting that was measured adds to the precision."""
+    group = session.setting.group
+    return "" if group is None else f", groups of {group}" if group else ", activations not rounded"
 
 
 class Pipeline:
@@ -276,7 +315,8 @@ class Pipeline:
         return resolve(given, call.takes, limits, what, call.beside)
 
     def _stream(self, name: str, request: Request) -> Generator[Step | Result, None, None]:
-        drawing = yield from self._family.calls[name].run(self._parts, self._with_pipeline(request))
+        with self._sessions.drawing():
+            drawing = yield from self._family.calls[name].run(self._parts, self._with_pipeline(request))
         yield self._result(request, drawing)
 
     def _with_pipeline(self, request: Request) -> Request:

@@ -8,9 +8,11 @@ import math
 import os
 import sys
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as once
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
+from vinograph import tuning
 from vinograph.errors import (
     DamagedModelError,
     DeviceError,
@@ -28,18 +31,25 @@ from vinograph.errors import (
     ResourceError,
     VinographError,
 )
+from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting, Tuner
 
 Array = NDArray[np.float32]
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 MEMORY = ("auto", "low")
 _COMPILED_KEPT = 2
+_GROUP = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+_PRECISION_NAMES = {"float": "f32", "f32": "f32", "bfloat16": "bf16", "bf16": "bf16", "float16": "f16", "f16": "f16"}
 _META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
 # A graph with weights of more bytes than that is compiled in sections of about so many, where few values pass between:
 # chains such as text encoders. Denoisers are told too much in every block, and are cut nowhere but at their ends.
 _SECTION = 1_500_000_000
 _PASSING = 2
 _DONT_NEED = 4  # MADV_DONTNEED
+# What is exported without its weights has a tenth of their size or less. OpenVINO keeps some weights in it all the
+# same, such as those of convolutions in few bits, which it has unpacked by then: to read these costs what it saves.
+_SHARE_KEPT = 4
+_ALWAYS_KEPT = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -128,15 +138,45 @@ def processor() -> str:
     return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
 
 
+@once
+def machine() -> Machine:
+    """What compiled components and measured settings depend on beside the component."""
+    found = core()
+    capabilities = sorted(map(str, found.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+    told = str(found.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+    return Machine(
+        (processor(), *capabilities, str(cpu_count()), str(ov.__version__)),
+        _PRECISION_NAMES.get(told, told),
+        int(found.get_property("CPU", _GROUP)),
+    )
+
+
+def measure(xml: Path, inputs: Mapping[str, NDArray[Any]], f16_safe: bool, precision: str = "auto") -> Choice:
+    """Which setting is the fastest for a component on the CPU, by running it with ``inputs`` in each.
+
+    :func:`vinograph.tuning.remember` has drawings use it. Each is compiled anew, and one at a time is in memory.
+
+    Raises:
+        DamagedModelError, ResourceError: as when it is called.
+    """
+    return Session(xml.stem, xml, "CPU", precision, f16_safe).measure(inputs)
+
+
 class Session:
     """One component on one device: a callable from named arrays to named arrays.
 
     The graph is compiled for the shapes of the inputs at hand, which is faster than for any shape; the few
     compiled last are kept. While a graph is compiled, its weights are in memory twice: mapped from the file, and as the
     device wants them. So a large one is compiled and run in sections, if it can be cut.
+
+    With an ``origin``, what is compiled for the CPU is kept for the next process. And where weights are stored in few
+    bits, the fastest setting is measured, once: at the first call of a drawing, when calls of these shapes have taken
+    as much time, in this and earlier processes, as measuring does. A drawing keeps to one setting.
     """
 
-    def __init__(self, name: str, xml: Path, device: str, precision: str, f16_safe: bool) -> None:
+    def __init__(
+        self, name: str, xml: Path, device: str, precision: str, f16_safe: bool, origin: Origin | None = None
+    ) -> None:
         """Nothing is read before the first call."""
         self.name = name
         self._xml = xml
@@ -148,6 +188,11 @@ class Session:
         self._compiling = threading.Lock()
         self.execution_devices: tuple[str, ...] = ()
         self.precision = precision
+        self.setting = DEFAULT
+        self._origin = origin if device == "CPU" else None
+        tuned = self._origin is not None and self._origin.few_bits
+        self._tuner = Tuner(self._origin, precision, machine()) if self._origin and tuned else None
+        self._compiling_took = 0.0
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
         """Compute every output, float32.
@@ -159,7 +204,19 @@ class Session:
         """
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         with self._compiling:
+            if self._tuner:
+                self._tuner.settle(shapes, lambda: self.measure(inputs))
             sections = self._compile(shapes)
+        begin = time.perf_counter()
+        results = self._run(sections, inputs)
+        if self._tuner:
+            self._tuner.note_time(shapes, time.perf_counter() - begin, self._compiling_took)
+        outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
+        if not all(np.isfinite(value).all() for value in outputs.values()):
+            raise NumericalError(self.name, self.precision, self._hint())
+        return outputs
+
+    def _run(self, sections: Sequence[ov.CompiledModel], inputs: Mapping[str, NDArray[Any]]) -> Any:
         passing: dict[Any, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         try:
             for section in sections:
@@ -167,10 +224,45 @@ class Session:
                 passing = dict(enumerate(results.values()))
         except (RuntimeError, MemoryError) as error:
             raise self._explain(error, "run") from error
-        outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
-        if not all(np.isfinite(value).all() for value in outputs.values()):
-            raise NumericalError(self.name, self.precision, self._hint())
-        return outputs
+        return results
+
+    def begin_drawing(self) -> None:
+        """Let the fastest settings be looked up or measured anew, to which this drawing then keeps."""
+        if self._tuner:
+            with self._compiling:
+                self._tuner.begin_drawing()
+
+    def end_drawing(self) -> None:
+        """Record what is to be remembered of the drawing."""
+        if self._tuner:
+            with self._compiling:
+                self._tuner.end_drawing()
+
+    def measure(self, inputs: Mapping[str, NDArray[Any]]) -> Choice:
+        """Run ``inputs`` in each setting, one at a time in memory; see :func:`measure`."""
+
+        def timed(setting: Setting, best: float) -> float | None:
+            try:
+                return self.seconds(inputs, setting, best)
+            except VinographError:
+                if setting == DEFAULT:
+                    raise
+                return None  # this processor, or this version of OpenVINO, doesn't know it
+
+        return tuning.fastest(timed, machine().groups, machine().others(self._precision))
+
+    def seconds(
+        self, inputs: Mapping[str, NDArray[Any]], setting: Setting = DEFAULT, best: float = math.inf
+    ) -> float | None:
+        """The least seconds of some calls in a setting, or those of one that is clearly slower than ``best``.
+
+        None where it computes NaN or infinity. Whatever else was compiled is freed before.
+        """
+        self._compiled.clear()
+        compiled = self._build({name: tuple(value.shape) for name, value in inputs.items()}, setting)
+        if not all(np.isfinite(value).all() for value in self._run(compiled, inputs).values()):
+            return None
+        return tuning.seconds_of(lambda: self._run(compiled, inputs), best)
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Begin to compile for inputs of these shapes, beside what the caller does next. A call waits for it.
@@ -182,7 +274,7 @@ class Session:
             with contextlib.suppress(VinographError), self._compiling:
                 self._compile(dict(shapes))
 
-        if tuple(sorted(shapes.items())) not in self._compiled:
+        if (_key(shapes), self._setting_for(shapes)) not in self._compiled:
             threading.Thread(target=work, name=f"compile {self.name}").start()
 
     def free(self) -> None:
@@ -191,25 +283,94 @@ class Session:
             self._compiled.clear()
 
     def _compile(self, shapes: dict[str, tuple[int, ...]]) -> list[ov.CompiledModel]:
-        key = tuple(sorted(shapes.items()))
+        setting = self._setting_for(shapes)
+        key = (_key(shapes), setting)
         if key in self._compiled:
             self._compiled.move_to_end(key)
             return self._compiled[key]
         while len(self._compiled) >= _COMPILED_KEPT:
             self._compiled.popitem(last=False)
+        begin = time.perf_counter()
+        compiled = self._build(shapes, setting)
+        self._compiling_took = time.perf_counter() - begin
+        self._note_what_runs(compiled[0])
+        self.setting = setting
+        self._compiled[key] = compiled
+        return compiled
+
+    def _setting_for(self, shapes: Mapping[str, tuple[int, ...]]) -> Setting:
+        return self._tuner.setting(shapes) if self._tuner else DEFAULT
+
+    def _build(self, shapes: Mapping[str, tuple[int, ...]], setting: Setting) -> list[ov.CompiledModel]:
+        """The component compiled, or as it was kept: in one piece, or in sections."""
+        settings = self._settings(setting)
+        key = self._kept_as(shapes, settings)
+        kept = self._import(key, settings) if key else None
+        if kept is not None:
+            return [kept]
         try:
             cuts = _cuts(self._read(shapes)) if self._xml.with_suffix(".bin").stat().st_size > _SECTION else []
+            if key and not cuts:
+                settings = {**settings, "CACHE_MODE": "OPTIMIZE_SIZE"}
             compiled = []
             for begin, end in pairwise([None, *cuts, None]):
                 section = _section(self._read(shapes), begin, end)
-                compiled.append(self._core.compile_model(section, self._device, self._settings()))
+                compiled.append(self._core.compile_model(section, self._device, settings))
                 del section
                 give_back(self._xml.with_suffix(".bin"))
         except (RuntimeError, MemoryError, OSError) as error:
             raise self._explain(error, "compile") from error
-        self._note_what_runs(compiled[0])
-        self._compiled[key] = compiled
+        if key and not cuts:
+            self._keep(key, compiled[0], shapes)
         return compiled
+
+    def _kept_as(self, shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any]) -> str | None:
+        """What the component is kept by when it is compiled; None where it isn't.
+
+        The files' times are in it beside their contents as the manifest has them, since weights are read from them.
+        Groups are not: they are told again when it is read.
+        """
+        if self._origin is None or not self._origin.cache.wants():
+            return None
+        if self._origin.few_bits and self._weights_size() > _ALWAYS_KEPT:
+            return None
+        try:
+            files = [self._xml.stat(), self._xml.with_suffix(".bin").stat()]
+        except OSError:
+            return None  # which compiling explains
+        times = [(file.st_size, file.st_mtime_ns) for file in files]
+        told = {name: value for name, value in settings.items() if name != _GROUP}
+        return tuning.key(self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), machine().told)
+
+    def _weights_size(self) -> int:
+        try:
+            return self._xml.with_suffix(".bin").stat().st_size
+        except OSError:
+            return 0  # which compiling explains
+
+    def _import(self, key: str, settings: Mapping[str, Any]) -> ov.CompiledModel | None:
+        assert self._origin is not None
+        kept = self._origin.cache.get(key)
+        if kept is None:
+            return None
+        weights = {"ENABLE_WEIGHTLESS": True, "WEIGHTS_PATH": str(self._xml.with_suffix(".bin"))}
+        try:
+            compiled = self._core.import_model(kept, self._device, {**settings, **weights})
+        except RuntimeError as error:
+            self._origin.cache.drop(key, str(error).strip().splitlines()[-1])
+            return None
+        give_back(self._xml.with_suffix(".bin"))
+        return compiled
+
+    def _keep(self, key: str, compiled: ov.CompiledModel, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        assert self._origin is not None
+        try:
+            content = compiled.export_model().getvalue()
+        except RuntimeError as error:
+            self._origin.cache.note(f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}")
+            return
+        if len(content) <= max(_ALWAYS_KEPT, self._weights_size() // _SHARE_KEPT):
+            self._origin.cache.put(key, content, self._origin.about(shapes))
 
     def _read(self, shapes: Mapping[str, tuple[int, ...]]) -> ov.Model:
         """The graph, read anew: reshaping one back and forth would leave constants behind, and cutting changes it."""
@@ -217,12 +378,14 @@ class Session:
         model.reshape({name: list(shape) for name, shape in shapes.items()})
         return model
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, setting: Setting) -> dict[str, Any]:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self._device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = cpu_count()
             settings["NUM_STREAMS"] = 1
-        precision = self._precision
+        if setting.group is not None:
+            settings[_GROUP] = setting.group
+        precision = setting.precision or self._precision
         if precision == "auto" and not self._f16_safe and self._computes_f16():
             precision = "f32"
         if precision != "auto":
@@ -238,9 +401,8 @@ class Session:
     def _note_what_runs(self, compiled: ov.CompiledModel) -> None:
         self.execution_devices = tuple(str(each) for each in compiled.get_property("EXECUTION_DEVICES"))
         if self._device.split(":")[0] not in _META_DEVICES:
-            names = {"float": "f32", "bfloat16": "bf16", "float16": "f16"}
             told = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-            self.precision = names.get(told, told)
+            self.precision = _PRECISION_NAMES.get(told, told)
 
     def _hint(self) -> str:
         if self.precision != "f32":
@@ -258,6 +420,10 @@ class Session:
         if "INFERENCE_PRECISION_HINT" in text or "Unsupported" in text:
             return RequestError(f"{self._device} can't {doing} {self.name} in {self._precision}: {text.strip()}")
         return DamagedModelError(f"OpenVINO can't {doing} {self._xml}: {text.strip()}")
+
+
+def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(sorted(shapes.items()))
 
 
 def give_back(file: Path) -> None:

@@ -17,5 +17,16 @@ def test_the_page_is_what_help_prints() -> None:
 
 def test_every_command_has_a_section() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    for name in ("generate", "reconstruct", "convert", "inspect", "verify", "models", "devices", "doctor", "web"):
+    for name in (
+        "generate",
+        "reconstruct",
+        "convert",
+        "inspect",
+        "verify",
+        "models",
+        "devices",
+        "doctor",
+        "cache",
+        "web",
+    ):
         assert f"\n## {name}\n" in page

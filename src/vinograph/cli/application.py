@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import converting, doctor, drawing, looking, quantizing, serving
+from vinograph.cli import caching, converting, doctor, drawing, looking, quantizing, serving
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -28,5 +28,6 @@ def application() -> typer.Typer:
     app.command("models")(looking.models)
     app.command("devices")(looking.devices)
     app.command("doctor")(doctor.doctor)
+    app.command("cache")(caching.cache)
     app.command("web")(serving.web)
     return app

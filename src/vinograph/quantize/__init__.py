@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vinograph import __version__, catalog
-from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Quantization, Speed, check_target
+from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Quantization, check_target
 from vinograph.errors import RequestError, ResourceError
 from vinograph.quantize import speed
 from vinograph.quantize.recipes import MODES, Recipe, recipes
@@ -46,6 +46,11 @@ class _Job:
     def calibrated(self) -> list[str]:
         """The components whose activations are quantized."""
         return [name for name, recipe in self.chosen.items() if recipe.activations and self.mode != "weights"]
+
+    @property
+    def steps(self) -> dict[str, str]:
+        """The denoisers, with the arguments of a drawing that set how often each is called."""
+        return {name: recipe.steps for name, recipe in self.chosen.items() if recipe.steps is not None}
 
     def fingerprint(self) -> str:
         """What the result depends on."""
@@ -93,7 +98,21 @@ def quantize(
     told = calibration.read_prompts(calibration.PROMPTS if prompts is None else prompts)
     job = _Job(bundle, mode, told if mode != "weights" else (), chosen, progress or _silent)
     with _explained(target), BundleWriter(target, job.fingerprint(), overwrite) as writer:
-        return writer.finish(_written(job, writer))
+        count = _write_files(job, writer)
+        job.progress("speed measured", 0, 1)
+        given = speed.inputs_of(bundle, job.steps)
+        measured = speed.measure(bundle, writer.partial, given)
+        job.progress("speed measured", 1, 1)
+        made = Quantization(
+            mode=mode,
+            prompts=count,
+            samples=calibration.SAMPLES if count else 0,
+            tools=_tools(),
+            speed=speed.told(bundle, job.steps, measured),
+        )
+        written = writer.finish(_manifest(job, made))
+    speed.remember(written, given, measured)
+    return written
 
 
 @contextmanager
@@ -149,8 +168,8 @@ def _tools() -> dict[str, str]:
     return {"vinograph": __version__, **{name: importlib.metadata.version(name) for name in ("nncf", "openvino")}}
 
 
-def _written(job: _Job, writer: BundleWriter) -> Manifest:
-    """Write all files; returns the manifest."""
+def _write_files(job: _Job, writer: BundleWriter) -> int:
+    """Write all files but the manifest; returns how many prompts were calibrated with."""
     from vinograph.quantize import calibration
 
     _check_space(job, writer)
@@ -161,16 +180,13 @@ def _written(job: _Job, writer: BundleWriter) -> Manifest:
         count = calibration.collect(job.bundle, job.calibrated, job.prompts, work_folder, writer, job.progress)
     _quantize_components(job, writer, work_folder)
     shutil.rmtree(work_folder, ignore_errors=True)
-    manifest = job.bundle.manifest
-    made = Quantization(
-        mode=job.mode,
-        prompts=count,
-        samples=calibration.SAMPLES if count else 0,
-        tools=_tools(),
-        speed=_measured(job, writer.partial),
-    )
-    components = {name: _described(job, name, each) for name, each in manifest.components.items()}
     _write_card(job, writer.partial)
+    return count
+
+
+def _manifest(job: _Job, made: Quantization) -> Manifest:
+    manifest = job.bundle.manifest
+    components = {name: _described(job, name, each) for name, each in manifest.components.items()}
     return dataclasses.replace(manifest, components=components, quantization=made)
 
 
@@ -203,15 +219,6 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
         work.folder.mkdir(parents=True, exist_ok=True)
         quantize_component(work, step)
         writer.mark_done(work.name, True)
-
-
-def _measured(job: _Job, folder: Path) -> Speed:
-    """What has become of the denoisers' speed, on this machine."""
-    job.progress("speed measured", 0, 1)
-    steps = {name: recipe.steps for name, recipe in job.chosen.items() if recipe.steps is not None}
-    found = speed.measure(job.bundle, folder, steps)
-    job.progress("speed measured", 1, 1)
-    return found
 
 
 def _described(job: _Job, name: str, component: Component) -> Component:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vinograph import runtime, tuning
 from vinograph.bundle import Bundle, DenoiserSpeed, Speed
-from vinograph.pipeline import Pipeline, watched
-from vinograph.runtime import Session, cpu_count, processor
+from vinograph.cache import Cache
+from vinograph.errors import NumericalError
+from vinograph.pipeline import Pipeline, origin, watched
+from vinograph.runtime import Session, cpu_count, machine, processor
+from vinograph.tuning import Choice
 
 Inputs = Mapping[str, NDArray[Any]]
-
-_RUNS = 3
 
 
 def inputs_of(bundle: Bundle, steps: Mapping[str, str]) -> dict[str, Inputs]:
@@ -37,27 +37,31 @@ def inputs_of(bundle: Bundle, steps: Mapping[str, str]) -> dict[str, Inputs]:
     return seen
 
 
-def measure(bundle: Bundle, folder: Path, steps: Mapping[str, str]) -> Speed:
-    """Time each denoiser that ``steps`` names in ``bundle``, and in ``folder``, where its quantized files lie."""
-    takes = Pipeline(bundle).calls["generate"].takes
+def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[str, tuple[float, Choice]]:
+    """Seconds of one call of each denoiser in ``bundle``; and in each setting in ``folder``, its quantized files."""
     found = {}
-    for name, inputs in inputs_of(bundle, steps).items():
+    for name, inputs in given.items():
         component = bundle.manifest.components[name]
-        before, after = (
-            seconds(Session(name, place / component.file, "CPU", "auto", component.f16_safe), inputs)
-            for place in (bundle.path, folder)
-        )
-        found[name] = DenoiserSpeed(before, after, int(takes[steps[name]]))
-    return Speed(processor(), cpu_count(), found)
+        before = Session(name, bundle.path / component.file, "CPU", "auto", component.f16_safe).seconds(inputs)
+        if before is None:
+            raise NumericalError(name, "auto", f"run `vinograph verify` on {bundle.path}")
+        found[name] = (before, runtime.measure(folder / component.file, inputs, component.f16_safe))
+    return found
 
 
-def seconds(session: Session, inputs: Inputs) -> float:
-    """The median of a few calls, after one that compiles."""
-    session(inputs)
-    taken = []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        session(inputs)
-        taken.append(time.perf_counter() - start)
-    session.free()
-    return statistics.median(taken)
+def told(bundle: Bundle, steps: Mapping[str, str], measured: Mapping[str, tuple[float, Choice]]) -> Speed:
+    """The seconds in the fastest settings, with the calls that a picture takes by default."""
+    takes = Pipeline(bundle).calls["generate"].takes
+    denoisers = {
+        name: DenoiserSpeed(before, choice.seconds[choice.setting], int(takes[steps[name]]))
+        for name, (before, choice) in measured.items()
+    }
+    return Speed(processor(), cpu_count(), denoisers)
+
+
+def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str, tuple[float, Choice]]) -> None:
+    """Have drawings with the quantized ``bundle`` use the fastest settings from the first one on."""
+    cache = Cache()
+    for name, (_, choice) in measured.items():
+        shapes = {each: tuple(value.shape) for each, value in given[name].items()}
+        tuning.remember(origin(bundle, name, cache), shapes, "auto", machine(), choice)

@@ -1,0 +1,92 @@
+"""One component on the CPU: what it takes to compile it and to read it compiled, and which settings are the fastest.
+
+    python benchmarks/component.py FOLDER/unet.xml --input sample=1x4x64x64 --input timestep=1 … [--runs 3] [--settings]
+
+Each figure of the cache is of a process of its own: seconds until the component is ready to compute, and the process's
+peak of resident memory. With --settings it is run in each setting that a drawing would measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from vinograph import runtime
+
+_PROCESS = """
+import resource, sys, time
+from pathlib import Path
+from vinograph.cache import Cache
+from vinograph.runtime import Session
+from vinograph.tuning import Origin
+
+xml = Path(sys.argv[1])
+shapes = {name: tuple(map(int, shape.split("x"))) for name, shape in (each.split("=") for each in sys.argv[2:])}
+session = Session(xml.stem, xml, "CPU", "auto", True, Origin("benchmark", xml.stem, str(xml), False, Cache()))
+begin = time.perf_counter()
+session._compile(shapes)
+print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
+def ready(arguments: argparse.Namespace, **environment: str) -> tuple[float, float]:
+    """Seconds until the component is ready in a fresh process, and its peak of resident memory in GB."""
+    command = [sys.executable, "-c", _PROCESS, str(arguments.xml), *arguments.input]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment}).stdout
+    seconds, peak = map(float, told.split())
+    return seconds, peak
+
+
+def show_cache(arguments: argparse.Namespace) -> None:
+    """Compiled each time, and read from the cache, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        without, kept = {"VINOGRAPH_CACHE_LIMIT": "0"}, {"VINOGRAPH_CACHE": folder, "VINOGRAPH_CACHE_LIMIT": "10GB"}
+        seconds, peak = ready(arguments, **kept)
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*.blob"))
+        print(f"compiled and kept: {seconds:.2f} s, peak {peak:.2f} GB; the cache has {size / 1e6:.1f} MB")
+        found: dict[str, list[tuple[float, float]]] = {"compiled": [], "read from the cache": []}
+        for _ in range(arguments.runs):
+            found["compiled"].append(ready(arguments, **without))
+            found["read from the cache"].append(ready(arguments, **kept))
+    for name, each in found.items():
+        taken = [seconds for seconds, _ in each]
+        spread = f"{statistics.median(taken):.2f} s ({min(taken):.2f} to {max(taken):.2f})"
+        print(f"{name}: {spread}, peak {max(peak for _, peak in each):.2f} GB")
+
+
+def show_settings(arguments: argparse.Namespace) -> None:
+    """The seconds of a call in each setting, on noise."""
+    rng = np.random.default_rng(0)
+    shapes = {name: tuple(map(int, shape.split("x"))) for name, shape in (each.split("=") for each in arguments.input)}
+    types = {port.get_any_name(): port.get_element_type() for port in ov.Core().read_model(arguments.xml).inputs}
+    inputs = {
+        name: np.ones(shape, np.int64) if types[name].is_integral() else rng.standard_normal(shape, np.float32)
+        for name, shape in shapes.items()
+    }
+    choice = runtime.measure(arguments.xml, inputs, True)
+    for setting, seconds in choice.seconds.items():
+        print(f"{setting}: {seconds:.4f} s{'  (chosen)' if setting == choice.setting else ''}")
+    print(f"measuring took {choice.took:.1f} s")
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("xml", type=Path)
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=SHAPE")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--settings", action="store_true")
+    arguments = parser.parse_args()
+    show_settings(arguments) if arguments.settings else show_cache(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""What is kept between processes: compiled components, and which settings were measured to be the fastest.
+
+A compiled component is what OpenVINO exports without its weights, which it reads from the bundle again: a tenth of
+them or less. Each is a file of its own, which is written under another name and renamed; the file's time of change
+is when it was last used. Nothing that is wrong with the folder stops a drawing: it is noted, and goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vinograph.errors import RequestError
+
+_LIMIT = 1_000_000_000
+_SHARE_OF_FREE = 20
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_FORMAT = 1
+_ABANDONED = 3600  # seconds after which a file under its temporary name is of a process that was killed
+_PATIENCE = 5  # seconds to wait for another process to have written the settings
+
+
+def folder() -> Path:
+    """``VINOGRAPH_CACHE``, else ``vinograph`` in ``XDG_CACHE_HOME``, else ``~/.cache/vinograph``."""
+    if told := os.environ.get("VINOGRAPH_CACHE"):
+        return Path(told)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "vinograph"
+    try:
+        return Path.home() / ".cache" / "vinograph"
+    except RuntimeError:  # a user without a home, as in some containers: where nothing is, and nothing can be written
+        return Path("/nonexistent/.cache/vinograph")
+
+
+def parse_size(text: str, name: str = "--limit") -> int:
+    """Bytes of a size such as 5GB, 500 MB or 0; ``name`` says in the error where it was told.
+
+    Raises:
+        RequestError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if found is None or found[2].upper() not in _UNITS:
+        raise RequestError(f"{name} is {text!r}; give one such as 5GB, 500MB or 0")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+@dataclass(frozen=True)
+class About:
+    """What a compiled component, or a measured setting, is of: for people."""
+
+    model: str
+    component: str
+    shapes: str
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> About:
+        """Of a record that holds this and more."""
+        return cls(*(str(record.get(name, "")) for name in ("model", "component", "shapes")))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A compiled component: its file, size in bytes, and when it was used last, in seconds of the epoch."""
+
+    file: Path
+    size: int
+    used: float
+    about: About
+
+
+class Cache:
+    """The folder. It is made when something is first written."""
+
+    def __init__(self, place: Path | None = None) -> None:
+        self.folder = folder() if place is None else place
+        self._compiled = self.folder / "compiled"
+        self._settings = self.folder / "settings.json"
+        self._notes: list[str] = []
+        self._told: set[str] = set()
+        self._disabled = False
+        self._unwritten: dict[str, dict[str, Any]] = {}
+
+    def note(self, text: str) -> None:
+        """Have a warning told, once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._notes.append(text)
+
+    def take_notes(self) -> list[str]:
+        """The warnings since the last time."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    @property
+    def limit(self) -> int:
+        """Bytes that compiled components may take: ``VINOGRAPH_CACHE_LIMIT``, else what was set, else the default.
+
+        That is 1 GB, or a twentieth of what the disk has free if that is less.
+        """
+        told = os.environ.get("VINOGRAPH_CACHE_LIMIT")
+        if told:
+            return parse_size(told, "VINOGRAPH_CACHE_LIMIT")
+        with contextlib.suppress(OSError, ValueError, RequestError):
+            return parse_size((self.folder / "limit").read_text(encoding="utf-8"))
+        there = next(each for each in (self.folder, *self.folder.absolute().parents) if each.is_dir())
+        return min(_LIMIT, (shutil.disk_usage(there).free + self.size()) // _SHARE_OF_FREE)
+
+    def set_limit(self, size: int) -> None:
+        """Remember the limit in the folder, and keep it.
+
+        Raises:
+            OSError: the folder can't be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "limit", f"{size}\n".encode())
+        self._evict(self.limit)
+
+    def get(self, key: str) -> bytes | None:
+        """A compiled component, as it was kept; None where there is none or it is damaged."""
+        file = self._compiled / f"{key}.blob"
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.note(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
+            return None
+        head, _, payload = content.partition(b"\n")
+        if _head(head).get("sha256") != hashlib.sha256(payload).hexdigest():
+            self.drop(key, "it was damaged")
+            return None
+        with contextlib.suppress(OSError):  # of a folder that is there to be read only
+            os.utime(file)
+        return payload
+
+    def drop(self, key: str, why: str) -> None:
+        """Throw a compiled component away, and say so."""
+        file = self._compiled / f"{key}.blob"
+        self.note(f"{file} in the cache was of no use: {why}; compiled anew")
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+    def wants(self) -> bool:
+        """Whether compiled components are kept at all."""
+        return not self._disabled and self.limit > 0
+
+    def put(self, key: str, payload: bytes, about: About) -> None:
+        """Keep a compiled component, and throw out those that were not used longest if there are too many."""
+        record = {**vars(about), "sha256": hashlib.sha256(payload).hexdigest()}
+        content = json.dumps(record).encode() + b"\n" + payload
+        limit = self.limit
+        if len(content) > limit:
+            return
+        try:
+            self._compiled.mkdir(parents=True, exist_ok=True)
+            _write(self._compiled / f"{key}.blob", content)
+            self._evict(limit)
+        except OSError as error:
+            self._disabled = True
+            self.note(
+                f"the cache in {self.folder} can't be written ({error.strerror}), so that models are compiled anew in "
+                "each process; VINOGRAPH_CACHE names another folder, VINOGRAPH_CACHE_LIMIT=0 does without"
+            )
+
+    def entries(self) -> list[Entry]:
+        """The compiled components, from the one used last."""
+        found = []
+        for file in self._files():
+            with contextlib.suppress(OSError):
+                stat = file.stat()
+                with file.open("rb") as stream:
+                    about = About.read(_head(stream.readline(100_000)))
+                found.append(Entry(file, stat.st_size, stat.st_mtime, about))
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+    def size(self) -> int:
+        """Bytes that compiled components take."""
+        total = 0
+        for file in self._files():
+            with contextlib.suppress(OSError):
+                total += file.stat().st_size
+        return total
+
+    def clear(self) -> None:
+        """Throw away what is compiled and what was measured; the limit stays.
+
+        Raises:
+            OSError: the folder can't be written.
+        """
+        if self._compiled.is_dir():
+            for file in self._compiled.iterdir():
+                file.unlink(missing_ok=True)
+        self._settings.unlink(missing_ok=True)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What is remembered of settings, by key: records of what was measured, or of what it would take."""
+        return {**self._read_settings(), **self._unwritten}
+
+    def _read_settings(self) -> dict[str, dict[str, Any]]:
+        try:
+            told = json.loads(self._settings.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            self.note(f"{self._settings} can't be read ({error}); settings are measured anew")
+            return {}
+        known = told.get("settings") if isinstance(told, dict) and told.get("format") == _FORMAT else None
+        if not isinstance(known, dict):
+            self.note(f"{self._settings} is not a file of settings that this version reads; they are measured anew")
+            return {}
+        return {key: record for key, record in known.items() if isinstance(record, dict)}
+
+    def remember(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Replace the record of a setting by what ``change`` makes of it, and return that; one process at a time."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "settings.lock", timeout=_PATIENCE):
+                known = self.settings()
+                record = change(known.get(key, {}))
+                told = json.dumps({"format": _FORMAT, "settings": {**known, key: record}}, indent=1)
+                _write(self._settings, told.encode())
+                return record
+        except (OSError, Timeout) as error:
+            self.note(f"the fastest settings can't be remembered in {self.folder} ({error})")
+            self._unwritten[key] = change(self._unwritten.get(key, {}))
+            return self._unwritten[key]
+
+    def _files(self) -> list[Path]:
+        return [*self._compiled.glob("*.blob")] if self._compiled.is_dir() else []
+
+    def _evict(self, limit: int) -> None:
+        for left in self._compiled.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                if left.stat().st_mtime < time.time() - _ABANDONED:
+                    left.unlink()
+        kept = self.entries()
+        total = sum(entry.size for entry in kept)
+        while kept and total > limit:
+            oldest = kept.pop()
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                oldest.file.unlink()
+            total -= oldest.size
+
+
+def _head(line: bytes) -> dict[str, Any]:
+    """What the first line of a file says; nothing where it is damaged."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write under another name in the same folder, and rename."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

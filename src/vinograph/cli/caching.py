@@ -1,0 +1,81 @@
+"""``cache``: what is kept between processes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from vinograph.cache import About, Cache, Entry, parse_size
+from vinograph.cli import output
+from vinograph.cli.options import AsJson
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="throw away what is compiled and what was measured")] = False,
+    limit: Annotated[
+        str | None,
+        typer.Option("--limit", metavar="SIZE", help="what compiled components may take, such as 5GB; 0 keeps none"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is kept between processes.
+
+    That is components compiled for a size of picture, and the settings that were measured to be the fastest. It lies in
+    $VINOGRAPH_CACHE, or ~/.cache/vinograph. $VINOGRAPH_CACHE_LIMIT goes before what --limit has set.
+    """
+    kept = Cache()
+    if limit is not None:
+        kept.set_limit(parse_size(limit))
+    if clear:
+        kept.clear()
+    entries, settings = kept.entries(), _measured(kept)
+    if as_json:
+        output.print_json(
+            {
+                "folder": str(kept.folder),
+                "limit": kept.limit,
+                "size": sum(each.size for each in entries),
+                "compiled": [_entry_record(each) for each in entries],
+                "settings": settings,
+                "warnings": kept.take_notes(),
+            }
+        )
+        return
+    if entries:
+        rows = [
+            [each.about.model, each.about.component, output.size(each.size), _when(each).replace("T", " ")]
+            for each in entries
+        ]
+        output.table(["model", "component", "size", "last used"], rows)
+    if settings:
+        rows = [[each["model"], each["component"], each["setting"], _seconds(each["seconds"])] for each in settings]
+        output.table(["model", "component", "fastest", "seconds in each"], rows)
+    total = output.size(sum(each.size for each in entries))
+    output.say(f"{kept.folder}: {total} of at most {output.size(kept.limit)}")
+    for note in kept.take_notes():
+        output.warn(note)
+
+
+def _measured(kept: Cache) -> list[dict[str, Any]]:
+    """The settings that were measured; what is only on the way there is left out."""
+    found = []
+    for record in kept.settings().values():
+        seconds = record.get("seconds")
+        if "chosen" in record and isinstance(seconds, dict):
+            told = vars(About.read(record))
+            found.append({**told, "setting": str(record.get("setting")), "seconds": seconds})
+    return found
+
+
+def _entry_record(entry: Entry) -> dict[str, Any]:
+    return {"file": entry.file.name, "size": entry.size, "last_used": _when(entry), **vars(entry.about)}
+
+
+def _when(entry: Entry) -> str:
+    return datetime.fromtimestamp(entry.used).astimezone().isoformat(timespec="seconds")[:19]
+
+
+def _seconds(told: dict[str, Any]) -> str:
+    return "; ".join(f"{setting} {seconds}" for setting, seconds in told.items())

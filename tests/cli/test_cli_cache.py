@@ -1,0 +1,115 @@
+"""``vinograph cache``, and the cache as a drawing at the command line meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, in_process
+from vinograph.bundle import Bundle
+from vinograph.cache import Cache
+
+
+@pytest.fixture(autouse=True)
+def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))
+
+
+def draw(vinograph: Run, bundle: Bundle) -> None:
+    done = vinograph("generate", "a red house", "--model", bundle.path, "--seed", 7)
+    assert (done.code, "warning" in done.err) == (0, False)
+
+
+class TestShowing:
+    def test_nothing(self, vinograph: Run, tmp_path: Path) -> None:
+        done = vinograph("cache")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.startswith(f"{tmp_path / 'cache'}: 0 kB of at most ")
+        assert not (tmp_path / "cache").exists()
+
+    def test_what_a_drawing_left(self, vinograph: Run, bundle: Bundle) -> None:
+        draw(vinograph, bundle)
+        done = vinograph("cache")
+        for word in (bundle.manifest.name, "prior", "vqgan", "last used"):
+            assert word in done.out
+        record = vinograph("cache", "--json").record
+        assert record["size"] == sum(each["size"] for each in record["compiled"]) > 0
+        components = {each["component"] for each in record["compiled"]}
+        assert components >= {"prior", "decoder", "vqgan"}
+        assert {each["model"] for each in record["compiled"]} == {bundle.manifest.name}
+        assert record["settings"] == record["warnings"] == []
+
+    def test_settings(self, vinograph: Run) -> None:
+        about = {"model": "few", "component": "unet", "shapes": "sample 1x4x64x64"}
+        chosen = {
+            "chosen": {"group": 64, "precision": None},
+            "setting": "groups of 64",
+            "seconds": {"groups of 64": 0.8},
+        }
+        cache = Cache()
+        cache.remember("a", lambda _: {**about, **chosen})
+        cache.remember("b", lambda _: {**about, "component": "text_encoder", "spent": 1.0, "cost": 9.0})
+        done = vinograph("cache")
+        assert "unet" in done.out
+        assert "groups of 64 0.8" in done.out
+        assert "text_encoder" not in done.out
+        expected = {**about, "setting": "groups of 64", "seconds": {"groups of 64": 0.8}}
+        assert vinograph("cache", "--json").record["settings"] == [expected]
+
+    def test_a_garbled_file_is_told(self, vinograph: Run, tmp_path: Path) -> None:
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "settings.json").write_text("{")
+        done = vinograph("cache")
+        assert done.code == 0
+        assert "settings are measured anew" in done.err
+
+
+class TestChanging:
+    def test_clear_empties_both(self, vinograph: Run, bundle: Bundle) -> None:
+        draw(vinograph, bundle)
+        Cache().remember("a", lambda _: {"spent": 1})
+        record = vinograph("cache", "--clear", "--json").record
+        assert (record["size"], record["compiled"]) == (0, [])
+        assert Cache().settings() == {}
+        draw(vinograph, bundle)
+
+    def test_a_limit_is_kept(self, vinograph: Run, bundle: Bundle) -> None:
+        draw(vinograph, bundle)
+        largest = max(each.size for each in Cache().entries())
+        record = vinograph("cache", "--limit", f"{largest}B", "--json").record
+        assert record["limit"] == largest
+        assert 0 < record["size"] <= largest
+        draw(vinograph, bundle)
+        assert vinograph("cache", "--json").record["size"] <= largest
+
+    def test_a_limit_of_nothing_turns_it_off(self, vinograph: Run, bundle: Bundle) -> None:
+        assert vinograph("cache", "--limit", 0).code == 0
+        draw(vinograph, bundle)
+        assert vinograph("cache", "--json").record["compiled"] == []
+
+    @pytest.mark.parametrize("size", ["much", "-1GB", ""])
+    def test_one_that_is_no_size(self, vinograph: Run, size: str) -> None:
+        vinograph("cache", "--limit", size).fails(2, "give one such as 5GB")
+
+    def test_in_the_environment(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("VINOGRAPH_CACHE_LIMIT", "lots")
+        vinograph("generate", "a house", "--model", bundle.path).fails(2, "VINOGRAPH_CACHE_LIMIT", "'lots'")
+
+    def test_a_folder_that_cannot_be_written(
+        self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").write_text("no folder")
+        monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "file"))
+        vinograph("cache", "--limit", "1GB").fails(2, str(tmp_path / "file"))
+
+
+def test_a_process_draws_from_what_another_left(bundle: Bundle, tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        done = in_process(
+            *("generate", "a red house", "--model", bundle.path, "--seed", 7, "--output", name, "--no-metadata"),
+            VINOGRAPH_CACHE=str(tmp_path / "cache"),
+        )
+        assert done.code == 0, done.err
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+    assert len(list((tmp_path / "cache" / "compiled").iterdir())) >= 5

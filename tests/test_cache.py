@@ -1,0 +1,261 @@
+"""The folder of what is kept between processes: its place, its limit, and all that can be wrong with it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vinograph import RequestError
+from vinograph.cache import About, Cache, folder, parse_size
+
+ABOUT = About("tiny", "prior", "x 1x4")
+SOURCE = Path(__file__).parent.parent / "src"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def blob(cache: Cache, key: str) -> Path:
+    return cache.folder / "compiled" / f"{key}.blob"
+
+
+def used(cache: Cache, key: str, seconds: float) -> None:
+    """Have it last been used at that time."""
+    os.utime(blob(cache, key), (seconds, seconds))
+
+
+class TestPlace:
+    def test_it_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("VINOGRAPH_CACHE", "/somewhere")
+        assert folder() == Path("/somewhere")
+
+    def test_else_it_is_the_systems(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("VINOGRAPH_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+        assert folder() == Path("/caches/vinograph")
+
+    def test_else_it_is_in_the_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("VINOGRAPH_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(Path, "home", lambda: Path("/home/someone"))
+        assert folder() == Path("/home/someone/.cache/vinograph")
+
+    def test_without_a_home_nothing_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def homeless() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        for name in ("VINOGRAPH_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(Path, "home", homeless)
+        assert Cache().get("key") is None
+
+    def test_tests_have_their_own(self) -> None:
+        assert not folder().is_relative_to(Path.home())
+
+
+class TestSizes:
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [("0", 0), ("123", 123), ("5GB", 5 * 10**9), ("5 gb", 5 * 10**9), ("1.5M", 1_500_000), ("2GiB", 2 * 2**30)],
+    )
+    def test_they_are_read(self, text: str, size: int) -> None:
+        assert parse_size(text) == size
+
+    @pytest.mark.parametrize("text", ["", "much", "-1GB", "5 apples", "GB", "1e9"])
+    def test_what_is_none(self, text: str) -> None:
+        with pytest.raises(RequestError, match="give one such as 5GB, 500MB or 0"):
+            parse_size(text)
+
+
+class TestLimit:
+    def test_by_default_it_follows_the_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        for free, expected in ((10**12, 10**9), (2 * 10**9, 10**8)):
+            monkeypatch.setattr(
+                "vinograph.cache.shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free})
+            )
+            assert cache.limit == expected
+
+    def test_one_that_was_set_stays(self, cache: Cache) -> None:
+        cache.set_limit(12_345)
+        assert Cache(cache.folder).limit == 12_345
+
+    def test_the_environments_goes_first(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache.set_limit(12_345)
+        monkeypatch.setenv("VINOGRAPH_CACHE_LIMIT", "1MB")
+        assert cache.limit == 10**6
+
+    def test_a_garbled_one_is_the_default(self, cache: Cache) -> None:
+        cache.set_limit(12_345)
+        (cache.folder / "limit").write_bytes(b"\xff\0much")
+        assert cache.limit > 12_345
+
+    def test_none_keeps_none(self, cache: Cache) -> None:
+        cache.put("a", b"content", ABOUT)
+        cache.set_limit(0)
+        assert not cache.wants()
+        assert cache.entries() == []
+
+
+class TestKeeping:
+    def test_what_is_put_is_got(self, cache: Cache) -> None:
+        content = bytes(range(256)) * 10 + b"\n\n"
+        assert cache.get("key") is None
+        cache.put("key", content, ABOUT)
+        assert Cache(cache.folder).get("key") == content
+        assert cache.take_notes() == []
+        (entry,) = cache.entries()
+        assert entry.about == ABOUT
+        assert entry.size == cache.size() > len(content)
+
+    def test_the_one_used_longest_ago_goes(self, cache: Cache) -> None:
+        for index, key in enumerate("abc"):
+            cache.put(key, bytes(1000), ABOUT)
+            used(cache, key, 1000 + index)
+        assert cache.get("a") is not None  # and so it was used last
+        cache.set_limit(3 * 1300)
+        cache.put("d", bytes(1000), ABOUT)
+        assert {key for key in "abcd" if cache.get(key)} == {"a", "c", "d"}
+
+    def test_the_total_stays_within_the_limit(self, cache: Cache) -> None:
+        cache.set_limit(5000)
+        for index in range(20):
+            cache.put(str(index), bytes(1000), ABOUT)
+            assert cache.size() <= 5000
+        assert cache.get("19") is not None
+
+    def test_what_is_larger_than_the_limit_pushes_nothing_out(self, cache: Cache) -> None:
+        cache.set_limit(2000)
+        cache.put("small", bytes(100), ABOUT)
+        cache.put("large", bytes(3000), ABOUT)
+        assert (cache.get("small"), cache.get("large")) == (bytes(100), None)
+
+    def test_what_a_killed_process_left_goes(self, cache: Cache) -> None:
+        cache.put("a", b"content", ABOUT)
+        old, new = (cache.folder / "compiled" / f".{name}.blob.1.2.tmp" for name in ("old", "new"))
+        for each in (old, new):
+            each.write_bytes(b"half of it")
+        os.utime(old, (time.time() - 7200,) * 2)
+        cache.put("b", b"content", ABOUT)
+        assert (old.exists(), new.exists()) == (False, True)
+
+    def test_clearing(self, cache: Cache) -> None:
+        cache.clear()  # where there is nothing yet
+        cache.set_limit(5000)
+        cache.put("a", b"content", ABOUT)
+        cache.remember("key", lambda _: {"spent": 1})
+        cache.clear()
+        assert (cache.entries(), cache.settings(), cache.limit) == ([], {}, 5000)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("how", ["empty", "short", "one bit", "no head", "another head"])
+    def test_what_is_damaged_is_thrown_out_and_told(self, cache: Cache, how: str) -> None:
+        cache.put("key", bytes(1000), ABOUT)
+        file = blob(cache, "key")
+        content = file.read_bytes()
+        damaged = {
+            "empty": b"",
+            "short": content[:-1],
+            "one bit": content[:-1] + b"\1",
+            "no head": content.partition(b"\n")[2],
+            "another head": b"[]\n" + content,
+        }
+        file.write_bytes(damaged[how])
+        assert cache.get("key") is None
+        assert not file.exists()
+        (note,) = cache.take_notes()
+        assert note.endswith("in the cache was of no use: it was damaged; compiled anew")
+        cache.put("key", bytes(1000), ABOUT)
+        assert cache.get("key") == bytes(1000)
+
+    def test_garbage_among_the_files_can_be_listed(self, cache: Cache) -> None:
+        cache.put("a", b"content", ABOUT)
+        blob(cache, "b").write_bytes(b"\xff\0" * 1000)
+        assert {entry.about for entry in cache.entries()} == {ABOUT, About("", "", "")}
+
+    def test_a_folder_that_cannot_be_written_is_told_once(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("no folder")
+        cache = Cache(tmp_path / "file" / "cache")
+        for key in ("a", "b"):
+            cache.put(key, b"content", ABOUT)
+            assert cache.get(key) is None
+        (note,) = [each for each in cache.take_notes() if "can't be written" in each]
+        assert "VINOGRAPH_CACHE names another folder, VINOGRAPH_CACHE_LIMIT=0 does without" in note
+        assert not cache.wants()
+
+    def test_a_full_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(self: Path, content: bytes) -> int:
+            self.touch()
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            cache.put("a", b"content", ABOUT)
+        assert [each for each in cache.take_notes() if "No space left on device" in each]
+        assert list((cache.folder / "compiled").iterdir()) == []
+
+    def test_a_blob_that_cannot_be_read(self, cache: Cache) -> None:
+        blob(cache, "key").mkdir(parents=True)
+        assert cache.get("key") is None
+        assert "can't be read (Is a directory); compiled anew" in cache.take_notes()[0]
+
+
+class TestSettings:
+    def test_they_are_remembered(self, cache: Cache) -> None:
+        assert cache.settings() == {}
+        assert cache.remember("a", lambda known: {**known, "spent": 1}) == {"spent": 1}
+        assert cache.remember("a", lambda known: {**known, "cost": 2}) == {"spent": 1, "cost": 2}
+        cache.remember("b", lambda _: {"spent": 3})
+        assert Cache(cache.folder).settings() == {"a": {"spent": 1, "cost": 2}, "b": {"spent": 3}}
+        assert cache.take_notes() == []
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 99}', b'{"format": 1, "settings": []}']
+    )
+    def test_a_garbled_file_is_begun_anew(self, cache: Cache, content: bytes) -> None:
+        cache.remember("a", lambda _: {"spent": 1})
+        (cache.folder / "settings.json").write_bytes(content)
+        assert cache.settings() == {}
+        assert "measured anew" in cache.take_notes()[0]
+        cache.remember("b", lambda _: {"spent": 2})
+        assert Cache(cache.folder).settings() == {"b": {"spent": 2}}
+
+    def test_records_that_are_none_are_left_out(self, cache: Cache) -> None:
+        cache.folder.mkdir()
+        told: dict[str, Any] = {"format": 1, "settings": {"a": 7, "b": {"spent": 2}}}
+        (cache.folder / "settings.json").write_text(json.dumps(told))
+        assert cache.settings() == {"b": {"spent": 2}}
+
+    def test_in_a_folder_that_cannot_be_written_they_last_as_long_as_the_process(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("no folder")
+        cache = Cache(tmp_path / "file")
+        cache.remember("a", lambda known: {"spent": known.get("spent", 0) + 1})
+        cache.remember("a", lambda known: {"spent": known.get("spent", 0) + 1})
+        assert cache.settings() == {"a": {"spent": 2}}
+        assert any("can't be remembered" in each for each in cache.take_notes())
+
+    def test_processes_beside_each_other_lose_nothing(self, cache: Cache) -> None:
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom vinograph.cache import About, Cache\n"
+            "cache = Cache(Path(sys.argv[1]))\n"
+            "for index in range(20):\n"
+            "    cache.remember('shared', lambda known: {'count': known.get('count', 0) + 1})\n"
+            "    cache.put(f'blob-{index}', bytes(10_000), About('tiny', sys.argv[2], ''))\n"
+            "    assert cache.get(f'blob-{index}') in (bytes(10_000), None)\n"
+            "sys.exit(len(cache.take_notes()))\n"
+        )
+        cache.set_limit(100_000)
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        running = [
+            subprocess.Popen([sys.executable, "-c", code, str(cache.folder), name], env=environment) for name in "ab"
+        ]
+        assert [each.wait(60) for each in running] == [0, 0]
+        assert cache.settings() == {"shared": {"count": 40}}
+        assert cache.size() <= 100_000

@@ -1,0 +1,479 @@
+"""What a session keeps for the next process: its compiled component, and the setting that was measured for it."""
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from tests.bundles import Node, save_bundle, save_sdxl_bundle
+from vinograph import Pipeline, Result, Step, runtime, tuning
+from vinograph.bundle import MANIFEST_FILE, Bundle
+from vinograph.cache import Cache
+from vinograph.runtime import Session
+from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting
+
+SIDE = 64
+PROMPT = "a red house"
+Open = Callable[..., Session]
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache()
+
+
+class Counting:
+    """A core that counts what it compiles, and what it reads of what is kept."""
+
+    def __init__(self) -> None:
+        self._core = ov.Core()
+        self.read_model = self._core.read_model
+        self.compiled = self.imported = 0
+
+    def compile_model(self, *given: Any) -> ov.CompiledModel:
+        self.compiled += 1
+        return self._core.compile_model(*given)
+
+    def import_model(self, *given: Any) -> ov.CompiledModel:
+        compiled = self._core.import_model(*given)
+        self.imported += 1
+        return compiled
+
+
+def _few_bits(x: Node, seed: int = 0, side: int = SIDE) -> Node:
+    """A linear layer whose weights are stored in int8."""
+    rng = np.random.default_rng(seed)
+    stored = ops.constant(rng.integers(-127, 128, (side, side), np.int8))
+    scale = ops.constant((rng.random((side, 1)) / 1000).astype(np.float32))
+    weights = ops.multiply(ops.convert(stored, "f32"), scale)
+    return ops.matmul(x, weights, transpose_a=False, transpose_b=True)
+
+
+def save_layers(folder: Path, seed: int = 0) -> Path:
+    x = ops.parameter([-1, SIDE], ov.Type.f32)
+    x.output(0).get_tensor().set_names({"x"})
+    y = ops.tanh(x)
+    for layer in range(4):
+        y = ops.add(y, ops.tanh(_few_bits(y, 10 * seed + layer)))
+    y.output(0).get_tensor().set_names({"y"})
+    ov.save_model(ov.Model([ops.result(y)], [x], "layers"), folder / "layers.xml", compress_to_fp16=False)
+    return folder / "layers.xml"
+
+
+def values(rows: int = 3) -> dict[str, Any]:
+    return {"x": np.random.default_rng(1).standard_normal((rows, SIDE), np.float32)}
+
+
+@pytest.fixture
+def xml(tmp_path: Path) -> Path:
+    return save_layers(tmp_path)
+
+
+@pytest.fixture
+def opened(xml: Path, cache: Cache) -> Open:
+    """A session as a new process would have it."""
+
+    def make(precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", few: bool = False) -> Session:
+        session = Session("layers", xml, device, precision, True, Origin("tiny", "layers", contents, few, cache))
+        session._core = Counting()
+        return session
+
+    return make
+
+
+def done(session: Session) -> tuple[int, int]:
+    """How often a session compiled, and how often it read what was kept."""
+    counting: Any = session._core
+    return counting.compiled, counting.imported
+
+
+class TestCompiled:
+    @pytest.mark.parametrize("precision", ["f32", "auto"])
+    def test_the_next_process_reads_it_and_computes_the_same(self, opened: Open, precision: str) -> None:
+        first, second = opened(precision), opened(precision)
+        expected = first(values())
+        assert done(first) == (1, 0)
+        found = second(values())
+        assert done(second) == (0, 1)
+        assert found.keys() == expected.keys() == {"y"}
+        assert np.array_equal(found["y"], expected["y"])
+        assert (second.precision, second.execution_devices) == (first.precision, first.execution_devices)
+
+    def test_it_does_not_change_what_is_computed(self, opened: Open, xml: Path) -> None:
+        alone = Session("layers", xml, "CPU", "f32", True)(values())["y"]
+        for _ in range(2):
+            assert np.array_equal(opened()(values())["y"], alone)
+
+    def test_it_is_small(self, opened: Open, xml: Path, cache: Cache) -> None:
+        opened()(values())
+        (entry,) = cache.entries()
+        assert (entry.about.model, entry.about.component, entry.about.shapes) == ("tiny", "layers", "x 3x64")
+
+    def test_each_size_and_precision_is_another(self, opened: Open) -> None:
+        opened()(values())
+        for other in (opened(), opened("auto")):
+            other(values(rows=5))
+            assert done(other) == (1, 0)
+
+    def test_another_model_is_another(self, opened: Open) -> None:
+        opened()(values())
+        other = opened(contents="another hash")
+        other(values())
+        assert done(other) == (1, 0)
+
+    def test_a_bundle_that_changed_on_the_disk_is_compiled_anew(self, opened: Open, xml: Path) -> None:
+        """Even where its manifest still says what it said."""
+        before = opened()(values())["y"]
+        save_layers(xml.parent, seed=1)
+        os.utime(xml.with_suffix(".bin"), ns=(1, 10**18))
+        other = opened()
+        after = other(values())["y"]
+        assert done(other) == (1, 0)
+        assert np.array_equal(after, Session("layers", xml, "CPU", "f32", True)(values())["y"])
+        assert not np.array_equal(after, before)
+
+    def test_another_version_of_openvino_compiles_anew(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened()(values())
+        monkeypatch.setattr(runtime, "machine", lambda: Machine(("another",), "f32", 32))
+        other = opened()
+        other(values())
+        assert done(other) == (1, 0)
+
+    def test_other_devices_keep_nothing(self, opened: Open, cache: Cache) -> None:
+        opened(device="AUTO")(values())
+        assert cache.entries() == []
+
+    def test_what_is_compiled_in_sections_is_not_kept(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = opened()(values())["y"]
+        cache.clear()
+        monkeypatch.setattr(runtime, "_SECTION", SIDE * SIDE)
+        for _ in range(2):
+            session = opened()
+            np.testing.assert_allclose(session(values())["y"], expected, rtol=1e-5)
+            assert done(session)[0] >= 2
+        assert cache.entries() == []
+
+    def test_what_is_large_beside_its_weights_is_not_kept(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runtime, "_ALWAYS_KEPT", 0)
+        opened()(values())
+        assert cache.entries() == []
+
+    def test_without_a_limit_nothing_is_written(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("VINOGRAPH_CACHE_LIMIT", "0")
+        opened()(values())
+        assert not cache.folder.exists()
+
+
+class TestTrouble:
+    def test_what_openvino_cannot_read_is_thrown_out(self, opened: Open, cache: Cache) -> None:
+        expected = opened()(values())["y"]
+        (entry,) = cache.entries()
+        cache.put(entry.file.stem, b"another version's", entry.about)
+        session = opened()
+        assert np.array_equal(session(values())["y"], expected)
+        assert done(session) == (1, 0)
+        (note,) = cache.take_notes()
+        assert "in the cache was of no use: " in note
+        again = opened()
+        again(values())
+        assert done(again) == (0, 1)
+
+    def test_what_cannot_be_exported_is_told(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: ov.CompiledModel) -> Any:
+            raise RuntimeError("line 1\nno such layer")
+
+        monkeypatch.setattr(ov.CompiledModel, "export_model", fail)
+        opened()(values())
+        assert cache.take_notes() == ["layers can't be kept compiled: no such layer"]
+
+    def test_a_drawing_goes_on_and_says_so(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tiny_bundle.parent / "a file").write_text("no folder")
+        monkeypatch.setenv("VINOGRAPH_CACHE", str(tiny_bundle.parent / "a file"))
+        pipe = Pipeline.from_pretrained(tiny_bundle, precision="f32")
+        (warning,) = {each.partition(" (")[0] for each in pipe(PROMPT, seed=1).warnings if "written" in each}
+        assert warning == f"the cache in {tiny_bundle.parent / 'a file'} can't be written"
+        assert pipe(PROMPT, seed=1).warnings == ()
+
+    def test_damage_between_drawings(self, tiny_bundle: Path, cache: Cache) -> None:
+        expected = np.asarray(Pipeline.from_pretrained(tiny_bundle, precision="f32")(PROMPT, seed=1).images[0])
+        assert len(cache.entries()) >= 5
+        for entry in cache.entries():
+            entry.file.write_bytes(entry.file.read_bytes()[:-7])
+        result = Pipeline.from_pretrained(tiny_bundle, precision="f32")(PROMPT, seed=1)
+        assert np.array_equal(np.asarray(result.images[0]), expected)
+        assert all("it was damaged" in each for each in result.warnings)
+        assert len(result.warnings) >= 5
+        assert Pipeline.from_pretrained(tiny_bundle, precision="f32")(PROMPT, seed=1).warnings == ()
+
+    def test_processes_beside_each_other(self, tiny_bundle: Path, tmp_path: Path) -> None:
+        code = (
+            "import sys\nfrom vinograph import Pipeline\n"
+            "result = Pipeline.from_pretrained(sys.argv[1], precision='f32')('a red house', seed=1)\n"
+            "result.images[0].save(sys.argv[2])\n"
+            "sys.exit(len(result.warnings))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+        files = [tmp_path / f"{index}.png" for index in range(2)]
+        running = [
+            subprocess.Popen([sys.executable, "-c", code, str(tiny_bundle), str(file)], env=environment)
+            for file in files
+        ]
+        assert [each.wait(60) for each in running] == [0, 0]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short calls are, they count; and measuring takes no longer than a call."""
+    monkeypatch.setattr(tuning, "SHORTEST", 0.0)
+    monkeypatch.setattr(tuning, "cost", lambda *_: 1e-9)
+
+
+def changed(known: dict[str, Any], **more: float) -> dict[str, Any]:
+    return {**known, **more}
+
+
+def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
+    """Have ``setting`` found to be the fastest; returns what grows with each measuring."""
+    measured: list[str] = []
+
+    def found(timed: tuning.Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> Choice:
+        measured.append("measured")
+        seconds = {each: timed(each, float("inf")) for each in (DEFAULT, setting)}
+        assert all(seconds.values())
+        return Choice(setting, {each: taken or 0.0 for each, taken in seconds.items()}, 0.1)
+
+    monkeypatch.setattr(tuning, "fastest", found)
+    return measured
+
+
+class TestSettings:
+    def test_each_is_measured(self, xml: Path) -> None:
+        """For real: whatever is the fastest, every group works on this processor."""
+        choice = runtime.measure(xml, values(), True, "f32")
+        assert {setting.group for setting in choice.seconds} - {None} == set(runtime.machine().groups)
+        assert choice.setting in choice.seconds
+        assert choice.took > 0
+
+    def test_one_alone_can_be_timed(self, xml: Path) -> None:
+        session = Session("layers", xml, "CPU", "f32", True)
+        assert (session.seconds(values()) or 0) > 0
+        assert session.seconds({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
+
+    def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
+        precisions = {setting.precision for setting in runtime.measure(xml, values(), True).seconds}
+        assert precisions == ({None} if runtime.machine().precision == "f32" else {None, "f32"})
+
+    def test_what_does_not_work_is_left_out(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        compile_model = ov.Core.compile_model
+
+        def refused(self: ov.Core, model: Any, device: str, settings: dict[str, Any]) -> ov.CompiledModel:
+            if settings.get("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 256:
+                raise RuntimeError("Wrong value 256")
+            return compile_model(self, model, device, settings)
+
+        monkeypatch.setattr(ov.Core, "compile_model", refused)
+        groups = {setting.group for setting in runtime.measure(xml, values(), True, "f32").seconds}
+        assert groups == {None, *runtime.machine().groups} - {256}
+
+    def test_a_group_rounds_what_passes(
+        self, xml: Path, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And that what is kept is read with another group changes nothing: they are told again."""
+        computed = {}
+        for group in (0, 32):
+            session = Session("layers", xml, "CPU", "f32", True)
+            monkeypatch.setattr(session, "_setting_for", lambda _, group=group: Setting(group))
+            computed[group] = session(values())["y"]
+        assert not np.array_equal(computed[0], computed[32])
+        for group in (0, 32):
+            session = opened()
+            monkeypatch.setattr(session, "_setting_for", lambda _, group=group: Setting(group))
+            assert np.array_equal(session(values())["y"], computed[group])
+        assert len(cache.entries()) == 1
+
+    def test_they_are_measured_when_a_component_has_worked_as_long_as_that_takes(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        measured = measuring(monkeypatch, Setting(0))
+        monkeypatch.setattr(tuning, "SHORTEST", 0.0)
+        monkeypatch.setattr(tuning, "cost", lambda *_: 100.0)
+        for spent in (0.0, 99.0, 101.0):
+            if spent:
+                (key,) = cache.settings()
+                cache.remember(key, partial(changed, spent=spent))
+            assert measured == []
+            session = opened(few=True)
+            session.begin_drawing()
+            session(values())
+            session.end_drawing()
+        assert measured == ["measured"]
+        assert session.setting == Setting(0)
+
+    @pytest.mark.usefixtures("quick")
+    def test_the_next_process_uses_them(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        measured = measuring(monkeypatch, Setting(0))
+        computed = []
+        for _ in range(4):
+            session = opened(few=True)
+            session.begin_drawing()
+            computed.append(session(values())["y"])
+            session.end_drawing()
+        assert measured == ["measured"]
+        assert session.setting == Setting(0)
+        assert not np.array_equal(computed[0], computed[1])
+        assert np.array_equal(computed[1], computed[2])
+        assert np.array_equal(computed[1], computed[3])
+        (record,) = cache.settings().values()
+        assert (record["model"], record["component"], record["setting"]) == (
+            "tiny",
+            "layers",
+            "activations not rounded",
+        )
+
+    @pytest.mark.usefixtures("quick")
+    def test_a_drawing_keeps_to_one(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        measured = measuring(monkeypatch, Setting(0))
+        session = opened(few=True)
+        session.begin_drawing()
+        first = session(values())["y"]
+        session.end_drawing()  # of another drawing, say
+        for _ in range(3):
+            assert np.array_equal(session(values())["y"], first)
+        assert measured == []
+        session.begin_drawing()
+        assert not np.array_equal(session(values())["y"], first)
+        assert measured == ["measured"]
+
+    @pytest.mark.usefixtures("quick")
+    def test_who_measured_first_is_right(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of two processes that measured at once: both draw alike from then on."""
+        origin = Origin("tiny", "layers", "its hash", True, cache)
+        shapes = {"x": (3, SIDE)}
+        for setting in (Setting(64), Setting(0)):
+            kept = tuning.remember(origin, shapes, "f32", runtime.machine(), Choice(setting, {setting: 0.1}, 1.0))
+            assert kept == Setting(64)
+        session = opened(few=True)
+        session(values())
+        assert session.setting == Setting(64)
+
+    @pytest.mark.usefixtures("quick")
+    def test_one_that_is_garbled_is_measured_anew(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        measured = measuring(monkeypatch, Setting(0))
+        garbled = {"chosen": {"group": "many"}, "spent": 1.0, "cost": 1.0}
+        key = tuning.settings_key(
+            Origin("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", runtime.machine()
+        )
+        cache.remember(key, lambda _: garbled)
+        session = opened(few=True)
+        session(values())
+        assert measured == ["measured"]
+        assert cache.settings()[key]["chosen"] == {"group": 0, "precision": None}
+
+    def test_short_calls_are_not_worth_it(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tuning, "SHORTEST", 100.0)
+        session = opened(few=True)
+        session(values())
+        session.end_drawing()
+        assert cache.settings() == {}
+
+    @pytest.mark.usefixtures("quick")
+    def test_nor_are_components_in_many_bits(self, opened: Open, cache: Cache) -> None:
+        session = opened(few=False)
+        session(values())
+        session.end_drawing()
+        assert cache.settings() == {}
+
+
+class TestDrawing:
+    @pytest.fixture
+    def few(self, tmp_path: Path) -> Bundle:
+        """A bundle whose UNet has weights in int8, as its manifest says."""
+
+        def denoise(given: Any) -> dict[str, Node]:
+            x = given["sample"]
+            flat = ops.reshape(x, ops.constant([0, 4, 16, 4]), special_zero=True)
+            mixed = ops.reshape(_few_bits(flat, side=4), ops.shape_of(x), special_zero=False)
+            told = [each for name, each in given.items() if name != "sample"]
+            for each in told:
+                rows = ops.reshape(each, ops.constant([0, -1, 1, 1]), special_zero=True)
+                mean = ops.reduce_mean(rows, ops.constant([1]), keep_dims=True)
+                mixed = ops.add(mixed, ops.multiply(ops.tanh(mean), ops.constant(np.float32(0.1))))
+            return {"out_sample": mixed}
+
+        bundle = save_sdxl_bundle(tmp_path / "few", graphs={"unet": denoise})
+        components = dict(bundle.manifest.components)
+        components["unet"] = dataclasses.replace(components["unet"], weights="int8")
+        manifest = dataclasses.replace(bundle.manifest, components=components)
+        (bundle.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        return Bundle.open(bundle.path)
+
+    @pytest.mark.usefixtures("quick")
+    def test_it_says_that_it_measures_and_what_it_found(
+        self, few: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        measured = measuring(monkeypatch, Setting(64))
+        pictures = []
+        for index in range(4):
+            pipe = Pipeline(few, precision="f32")
+            with caplog.at_level(logging.WARNING):
+                result = pipe(PROMPT, seed=1, height=64, width=64)
+            pictures.append(np.asarray(result.images[0]))
+            ran = "CPU f32" if index == 0 else "CPU f32, groups of 64"
+            assert result.devices["unet"] == ran
+            assert result.devices["text_encoder"] == "CPU f32"
+            told = [each for each in result.warnings if "it was measured once" in each]
+            assert len(told) == (1 if index == 1 else 0)
+        assert measured == ["measured"]
+        assert [each.getMessage() for each in caplog.records] == [
+            "measuring once which settings are the fastest for unet: about 1 s"
+        ]
+        assert np.array_equal(pictures[1], pictures[2])
+        assert np.array_equal(pictures[1], pictures[3])
+
+    @pytest.mark.usefixtures("quick")
+    def test_drawings_at_once_keep_to_what_the_first_began_with(
+        self, few: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        measured = measuring(monkeypatch, Setting(64))
+        pipe = Pipeline(few, precision="f32")
+        first = pipe.stream(PROMPT, seed=1, num_inference_steps=3)
+        while not (isinstance(step := next(first), Step) and step.stage == "unet"):
+            pass
+        Pipeline(few, precision="f32")(PROMPT, seed=1)  # after which measuring is due
+        other = pipe(PROMPT, seed=1, num_inference_steps=3)
+        *_, last = first
+        assert isinstance(last, Result)
+        assert measured == []
+        assert np.array_equal(np.asarray(other.images[0]), np.asarray(last.images[0]))
+        assert pipe(PROMPT, seed=1, num_inference_steps=3).devices["unet"].endswith("groups of 64")
+
+    def test_a_bundle_of_another_name_with_the_same_files_shares(self, tmp_path: Path, cache: Cache) -> None:
+        """By what is in them; but each is compiled of its own files."""
+        for name in ("one", "two"):
+            Pipeline(save_bundle(tmp_path / name), precision="f32").prior(PROMPT, 128, 128, seed=1)
+        assert {each.about.component for each in cache.entries()} == {"prior_text_encoder", "prior_text", "prior"}
+        assert len(cache.entries()) == 6
