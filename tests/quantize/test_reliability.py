@@ -10,12 +10,16 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import WITHOUT_HEAVY, Run, command, environment, files_here, in_process
+from vinograph import Pipeline
 from vinograph.bundle import Bundle
+from vinograph.pipeline import watched
 from vinograph.quantize import calibration, speed
+from vinograph.tuning import DEFAULT, Choice
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -114,6 +118,20 @@ class TestTargets:
 
 
 class TestTold:
+    def test_drawings_know_the_fastest_setting_at_once(
+        self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was measured at the end of quantization is what the cache has of the denoiser, at the bundle's size."""
+        monkeypatch.setenv("VINOGRAPH_CACHE", "cache")
+        assert vinograph("quantize", sdxl.path, "out", "--mode", "weights").code == 0
+        settings = vinograph("cache", "--json").record["settings"]
+        (found,) = [each for each in settings if each["component"] == "unet" and each["setting"]]
+        with watched(pipe := Pipeline.from_pretrained("out"), lambda name, given: seen.update({name: given})):
+            seen: dict[str, Any] = {}
+            pipe("a red house", seed=1, output_type="latent")
+        shapes = {name: "x".join(map(str, value.shape)) for name, value in seen["unet"].items()}
+        assert found["shapes"] == ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
+
     def test_by_quantize_and_inspect(self, vinograph: Run, sdxl: Bundle) -> None:
         Path("prompts.txt").write_text("a red house\ntwo cats\n")
         done = vinograph("quantize", sdxl.path, "out", "--mode", "mixed", "--prompts", "prompts.txt", "--json")
@@ -133,8 +151,7 @@ class TestTold:
         self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch, before: float, after: float
     ) -> None:
         """By quantize, which warns where it isn't, and by inspect."""
-        times = iter([before, after])
-        monkeypatch.setattr(speed, "seconds", lambda *_: next(times))
+        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (before, Choice(DEFAULT, {DEFAULT: after}, 0.0))})
         done = vinograph("quantize", sdxl.path, "out", "--mode", "weights")
         told = vinograph("inspect", "out").out
         for each in (done.out, told):
