@@ -139,7 +139,7 @@ def _prepare(asked: Asked, every: list[_Measured], work: Path) -> dict[str, Any]
             continue
         if maker not in prepared:
             work.mkdir(parents=True, exist_ok=True)
-            task = each.subject.task(asked, (), work.resolve())
+            task = each.subject.task(asked, (), work)
             prepared[maker] = processes.run(asked.python(maker), ["prepare", maker], task)
         outcome = prepared[maker]
         if outcome.failure is not None:
@@ -158,7 +158,7 @@ def _measure(asked: Asked, every: list[_Measured], folder: Path, work: Path, cou
             pictures = folder / f"{index}-{number}"
             pictures.mkdir()
             drawn = [prompts[i % len(prompts)] for i in range(share + 1)]
-            task = each.subject.task(asked, drawn, work.resolve(), folder=str(pictures))
+            task = each.subject.task(asked, drawn, work, folder=str(pictures))
             each.outcomes.append(processes.run(each.subject.python, ["draw", each.subject.system], task, heard))
 
 
@@ -201,7 +201,7 @@ def _judge(asked: Asked, judged: list[_Measured], root: Path, folder: Path, work
             continue
         home = folder / f"judged-{index}"
         home.mkdir()
-        task = each.subject.task(asked, prompts, work.resolve(), folder=str(home), count=1)
+        task = each.subject.task(asked, prompts, work, folder=str(home), count=1)
         outcome = processes.run(each.subject.python, ["draw", each.subject.system], task, heard)
         if outcome.failure is None:
             each.adherence = judge.judge(root, home, len(prompts))
@@ -217,8 +217,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
     taken = [run["seconds"] for run in later]
     per_picture = statistics.median(taken) / subject.count if taken else None
     peaks = Peaks(*(max((getattr(o.peaks, k) for o in outcomes), default=0) for k in asdict(Peaks())))
-    maker = PREPARED_BY.get(subject.system)
-    folder = work / maker if maker else subject.source
+    folder = subject.made(work) or subject.source
     return {
         "name": subject.name,
         "system": subject.system,

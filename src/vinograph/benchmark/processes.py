@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from vinograph.benchmark.memory import Peaks, watched
 
 CHILD = Path(__file__).with_name("child.py")
 _PATIENCE = 10  # seconds that a process has to end in, once it was told to
-_LAST_WORDS = 3
+_LOG_KEPT = 4000  # characters of what a process that failed printed
+_RAISED = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Called with each event that a process tells of."""
@@ -27,7 +29,7 @@ Listener = Callable[[Mapping[str, Any]], None]
 
 @dataclass
 class Outcome:
-    """What came of a process: its events, the peaks of its memory, and why it failed, if it did.
+    """What came of a process: its events, the peaks of its memory, why it failed, if it did, and what it printed.
 
     ``at`` of an event is its moment in seconds since the process was started.
     """
@@ -36,6 +38,7 @@ class Outcome:
     peaks: Peaks = field(default_factory=Peaks)
     failure: str | None = None
     seconds: float = 0.0
+    log: str = ""
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """The events of that name."""
@@ -46,6 +49,7 @@ class Outcome:
         return {
             "seconds": self.seconds,
             "failure": self.failure,
+            "log": self.log[-_LOG_KEPT:] if self.failure else None,
             "peaks": asdict(self.peaks),
             "events": [{name: value for name, value in each.items() if name != "file"} for each in self.events],
         }
@@ -74,7 +78,9 @@ def run(
         finally:
             _end(child)
         outcome.seconds = time.perf_counter() - start
-        outcome.failure = _failure(child.returncode, outcome, noise)
+        noise.seek(0)
+        outcome.log = noise.read().decode("utf-8", "replace")
+        outcome.failure = _failure(child.returncode, outcome)
     return outcome
 
 
@@ -118,7 +124,7 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.stdout.close()
 
 
-def _failure(code: int, outcome: Outcome, noise: Any) -> str | None:
+def _failure(code: int, outcome: Outcome) -> str | None:
     """Why a process failed, in a line; None of one that did not."""
     if code == 0:
         return None
@@ -126,9 +132,9 @@ def _failure(code: int, outcome: Outcome, noise: Any) -> str | None:
         return str(refused[-1]["message"])
     if code < 0:
         return f"{_ended_by(-code)} at {outcome.peaks.resident / 1e9:.1f} GB"
-    noise.seek(0)
-    lines = [line.strip() for line in noise.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return " / ".join(lines[-_LAST_WORDS:][-1:]) if lines else f"ended with {code}"
+    lines = [line.strip() for line in outcome.log.splitlines() if line.strip()]
+    raised = [line for line in lines if _RAISED.match(line)]
+    return (raised or lines or [f"it ended with {code}"])[-1]
 
 
 def _ended_by(number: int) -> str:

@@ -92,12 +92,21 @@ class Subject:
         """What people read of it while it is measured."""
         return self.name if self.count == 1 else f"{self.name} x{self.count}"
 
+    def made(self, work: Path) -> Path | None:
+        """Where in ``work`` lies what was made of the checkpoint for it; None: it draws from ``source`` itself."""
+        if self.system not in PREPARED_BY:
+            return None
+        parts = [PREPARED_BY[self.system], *(["tiny"] if self.vae == "tiny" else [])]
+        if self.system == "notebook":  # some of its graphs are of one size
+            parts.append(f"{self.settings['width']}x{self.settings['height']}")
+        return work / "-".join(parts)
+
     def task(self, asked: Asked, prompts: Sequence[str], work: Path, **changes: Any) -> dict[str, Any]:
         """What its process is told. ``changes`` is what this task has otherwise."""
         ours = self.system == "vinograph"
         return {
             "source": str(self.source),
-            "work": str(work),
+            "work": str((self.made(work) or work).resolve()),
             "prompts": list(prompts),
             "seed": asked.seed,
             "settings": {**self.settings, **({"vae": self.vae} if ours and self.vae else {})},

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 SPACED = "spaced"
+_MADE_OF = "made-of.json"
 
 
 class RefusedError(Exception):
@@ -93,6 +98,30 @@ class Stopwatch:
         """The seconds since the last lap."""
         seconds, self.seconds = self.seconds, {}
         return seconds
+
+
+@contextmanager
+def made_once(task: Task, folder: Path) -> Iterator[Path | None]:
+    """A folder beside ``folder`` to make what is wanted in, which gets its name when the block ends well; None: it is
+    there already.
+
+    Raises:
+        RefusedError: what is there was made of another checkpoint.
+    """
+    of = {"source": task.source, "prior": task.prior}
+    if folder.is_dir():
+        if json.loads((folder / _MADE_OF).read_text(encoding="utf-8")) != of:
+            raise RefusedError(f"{folder} was made of another checkpoint: name another folder by --work")
+        yield None
+        return
+    making = folder.with_name(f".{folder.name}.{os.getpid()}")
+    making.mkdir(parents=True)
+    try:
+        yield making
+        (making / _MADE_OF).write_text(json.dumps(of), encoding="utf-8")
+        making.rename(folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def without_untold(task: Task, takes: Sequence[str], what: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ STAGES = {
     **{name: name for name in ("unet", "transformer", "decoder", "vae", "vqgan")},
     "prior_prior": "prior",
 }
+PAIRS = {f"{kind}{name}" for kind in ("", "negative_") for name in ("original_size", "target_size")}
+PAIRS |= {f"{kind}crops_coords_top_left" for kind in ("", "negative_")}
 # Newer releases have moved Würstchen, and so don't find the classes that its published checkpoints name.
 _WUERSTCHEN = ("diffusers.pipelines.wuerstchen", "diffusers.pipelines.deprecated.wuerstchen")
 
@@ -67,6 +70,8 @@ def call_settings(pipe: Any, task: Task) -> dict[str, Any]:
     """
     settings = without_untold(task, list(inspect.signature(pipe.__call__).parameters), type(pipe).__name__)
     settings["num_images_per_prompt"] = task.count
+    for name in settings.keys() & PAIRS:
+        settings[name] = tuple(settings[name])  # which JSON has not
     if settings.get("prior_timesteps") == SPACED:
         home = next(filter(None, map(_found, (f"{each}.pipeline_wuerstchen_prior" for each in _WUERSTCHEN))))
         settings["prior_timesteps"] = home.DEFAULT_STAGE_C_TIMESTEPS
@@ -83,14 +88,14 @@ def noise_in_f32() -> None:
     torch.randn = randn
 
 
-def open_pipeline(task: Task, dtype: Any, **models: Any) -> Any:
-    """The checkpoint's pipeline; ``models`` are used in place of its own."""
-    index = index_of(task.source)
-    if wants_tiny_vae(task) and "vae" not in models:
+def open_pipeline(task: Task, dtype: Any) -> Any:
+    """The checkpoint's pipeline, with its tiny VAE if that is wanted."""
+    index, models = index_of(task.source), {}
+    if wants_tiny_vae(task):
         folder = tiny_vae(task)
         models["vae"] = LIBRARY.AutoencoderTiny.from_pretrained(folder, torch_dtype=dtype, **variant(folder))
     if is_wuerstchen(index):
-        return _open_wuerstchen(task, dtype, models)
+        return build(task, partial(load_part, dtype=dtype))
     parts = {name: None for name in ("feature_extractor", "image_encoder", "safety_checker") if name in index}
     loaded = {"torch_dtype": dtype, **variant(Path(task.source)), **parts, **models}
     return LIBRARY.DiffusionPipeline.from_pretrained(task.source, **loaded)
@@ -149,31 +154,32 @@ def load_part(folder: Path, library: str, kind: str, dtype: Any) -> Any:
     return loader.from_pretrained(folder, torch_dtype=dtype, **variant(folder)).eval()
 
 
-def _open_wuerstchen(task: Task, dtype: Any, models: dict[str, Any]) -> Any:
-    """Its pipeline from one repository or from two, built of their parts."""
-    parts: dict[str, Any] = {}
-    for home, name, (library, kind) in wuerstchen_parts(task):
-        parts[name] = models[name] if name in models else load_part(home, library, kind, dtype)
-    combined: Any = next(filter(None, map(_found, _WUERSTCHEN))).WuerstchenCombinedPipeline
-    return combined(**parts)
+def build(task: Task, load: Callable[[Path, str, str], Any]) -> Any:
+    """The checkpoint's pipeline, of the parts that ``load`` gives for each folder, library and class."""
+    index = index_of(task.source)
+    parts = {name: load(home, library, kind) for home, name, library, kind in parts_of(task)}
+    if not is_wuerstchen(index):
+        settings = {name: each for name, each in index.items() if isinstance(each, bool)}
+        return getattr(LIBRARY, index["_class_name"])(**parts, **settings)
+    return next(filter(None, map(_found, _WUERSTCHEN))).WuerstchenCombinedPipeline(**parts)
 
 
-def wuerstchen_parts(task: Task) -> list[tuple[Path, str, tuple[str, str]]]:
-    """Folder, name in the combined pipeline, library and class of each part.
+def parts_of(task: Task) -> list[tuple[Path, str, str, str]]:
+    """Folder, name in the pipeline, library and class of each part. Würstchen may have them in two checkpoints.
 
     Raises:
-        RefusedError: the checkpoint has no prior.
+        RefusedError: Würstchen's prior is missing.
     """
-    home, index = Path(task.source), index_of(task.source)
-    parts = [(home / name, name, tuple(each)) for name, each in index.items() if isinstance(each, list)]
-    if task.prior:
-        theirs = index_of(task.prior).items()
-        parts += [
-            (Path(task.prior) / name, f"prior_{name}", tuple(each)) for name, each in theirs if isinstance(each, list)
-        ]
-    if not any(name == "prior_prior" for _, name, _ in parts):
-        raise RefusedError(f"{home} has no prior: name its checkpoint by --prior")
-    return [(folder, name, (each[0], each[1])) for folder, name, each in parts]
+    homes = [(task.source, ""), *([(task.prior, "prior_")] if task.prior else [])]
+    parts = [
+        (Path(home) / name, prefix + name, each[0], each[1])
+        for home, prefix in homes
+        for name, each in index_of(home).items()
+        if isinstance(each, list) and each[0] is not None
+    ]
+    if is_wuerstchen(index_of(task.source)) and not any(name == "prior_prior" for _, name, _, _ in parts):
+        raise RefusedError(f"{task.source} has no prior: name its checkpoint by --prior")
+    return parts
 
 
 def _found(module: str) -> Any:
