@@ -7,6 +7,7 @@ notebook leaves this to optimum-intel; here it is done for it as the others' do 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from .diffusers_ import STAGES, build, drawing_with, load_part, parts_of, tiny_v
 
 Inputs = dict[str, Any]
 _16_BITS = ("F16", "BF16")
+# Würstchen's: pixels of a picture to each of its embedding, and latents to each of those.
+_EMBEDDED, _LATENTS = 42.67, 10.67
 
 
 @dataclass(frozen=True)
@@ -201,17 +204,18 @@ def _example(task: Task, kind: str, config: Mapping[str, Any]) -> Inputs:
             "resolution": torch.ones(2, 2, dtype=f32) if conditioned else None,
             "aspect_ratio": torch.ones(2, 1, dtype=f32) if conditioned else None,
         }
+    embedded = [math.ceil(side / _EMBEDDED) for side in (height, width)]
     if kind == "WuerstchenPrior":
         return {
-            "x": torch.zeros(2, config["c_in"], 24, 24),
+            "x": torch.zeros(2, config["c_in"], *embedded),
             "r": torch.ones(2),
             "c": torch.zeros(2, 77, config["c_cond"]),
         }
     if kind == "WuerstchenDiffNeXt":
         return {
-            "x": torch.zeros(2, config["c_in"], 64, 64),
+            "x": torch.zeros(2, config["c_in"], *(int(side * _LATENTS) for side in embedded)),
             "r": torch.ones(2),
-            "effnet": torch.zeros(2, config["effnet_embd"], 6, 6),
+            "effnet": torch.zeros(2, config["effnet_embd"], *embedded),
             "clip": torch.zeros(2, 77, config["clip_embd"]),
         }
     return {"latents": torch.zeros(1, config["latent_channels"], 32, 32)}
@@ -238,7 +242,8 @@ class _Compiled(torch.nn.Module):
         super().__init__()
         told = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         kind = _KINDS[told["kind"]]
-        self.config = FrozenDict(told["config"])
+        frozen: Any = FrozenDict
+        self.config = frozen(told["config"])
         compiled = ov.Core().compile_model(folder / f"{name}.xml", task.device, task.compile_settings())
         # The pipeline of SDXL asks how wide an embedding is.
         width = self.config.get("projection_class_embeddings_input_dim")
