@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.benchmark.conftest import Measure
+from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import Run, command, environment, in_process
 from vinograph.benchmark import chart, shares
 from vinograph.bundle import Bundle
@@ -189,14 +190,21 @@ class TestFailures:
         assert theirs["peaks"]["anonymous"] > 300_000_000
 
     def test_a_bundle_that_cannot_draw(self, measure: Measure, sdxl: Bundle, tmp_path: Path) -> None:
-        from tests.bundles import save_sdxl_bundle
-
         broken = save_sdxl_bundle(tmp_path / "broken")
         xml = broken.path / "unet.xml"
         xml.write_text("x" * xml.stat().st_size)
         ours, theirs = measure(sdxl.path, broken.path, *QUICK, "--runs", 0, "--rounds", 1)["rows"]
         assert ours["failure"] is None
         assert "DamagedModelError" in theirs["failure"]
+
+    def test_where_all_fail_the_exit_code_says_so(self, vinograph: Run, tmp_path: Path) -> None:
+        broken = save_sdxl_bundle(tmp_path / "broken")
+        xml = broken.path / "unet.xml"
+        xml.write_text("x" * xml.stat().st_size)
+        done = vinograph("benchmark", broken.path, *QUICK, "--runs", 0, "--rounds", 1, "--chart", "a.svg", "--json")
+        assert done.code == 1
+        assert "DamagedModelError" in done.record["rows"][0]["failure"]
+        assert not Path("a.svg").exists()
 
     def test_ctrl_c_ends_the_children(self, sdxl: Bundle, pretender: Any, checkpoint: Path) -> None:
         python = pretender(

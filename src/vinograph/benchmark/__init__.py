@@ -60,10 +60,14 @@ class _Counter:
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0
 
-    def pictures(self, label: str, outcome_of: int) -> Callable[[Mapping[str, Any]], None]:
-        """A listener to a process that is to draw ``outcome_of`` of them."""
+    def note(self, label: str) -> None:
+        """Say what is done that is no picture."""
+        self._progress(label, self._done, self._total)
+
+    def pictures(self, label: str, count: int) -> Callable[[Mapping[str, Any]], None]:
+        """A listener to a process that is to draw ``count`` of them."""
         first = self._done
-        self._done += outcome_of
+        self._done += count
         seen = 0
 
         def heard(event: Mapping[str, Any]) -> None:
@@ -105,7 +109,7 @@ def benchmark(asked: Asked, command: Sequence[str], progress: Progress) -> dict[
     with tempfile.TemporaryDirectory(prefix="vinograph-benchmark-") as name:
         folder = Path(name)
         work = asked.work or folder / "work"
-        prepared = _prepare(asked, every, work)
+        prepared = _prepare(asked, every, work, counter)
         _measure(asked, every, folder, work, counter)
         references = _compare(asked, every, folder, work, counter) if asked.compare else []
         if root is not None:
@@ -130,7 +134,7 @@ def _prompts(asked: Asked) -> Sequence[str]:
     return asked.prompts or PROMPTS
 
 
-def _prepare(asked: Asked, every: list[_Measured], work: Path) -> dict[str, Any]:
+def _prepare(asked: Asked, every: list[_Measured], work: Path, counter: _Counter) -> dict[str, Any]:
     """Have files made of the checkpoint by the systems that need them. What fails is a failure of those systems."""
     prepared: dict[str, Any] = {}
     for each in every:
@@ -138,6 +142,7 @@ def _prepare(asked: Asked, every: list[_Measured], work: Path) -> dict[str, Any]
         if maker is None:
             continue
         if maker not in prepared:
+            counter.note(f"{maker} prepares the checkpoint")
             work.mkdir(parents=True, exist_ok=True)
             task = each.subject.task(asked, (), work)
             prepared[maker] = processes.run(asked.python(maker), ["prepare", maker], task)
@@ -217,7 +222,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
     taken = [run["seconds"] for run in later]
     per_picture = statistics.median(taken) / subject.count if taken else None
     peaks = Peaks(*(max((getattr(o.peaks, k) for o in outcomes), default=0) for k in asdict(Peaks())))
-    folder = subject.made(work) or subject.source
+    made = subject.made(work)
     return {
         "name": subject.name,
         "system": subject.system,
@@ -227,7 +232,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
         "count": subject.count,
         "settings": dict(subject.settings),
         "vae": subject.vae,
-        "size": subject.size if subject.size is not None or not folder.is_dir() else bytes_below(folder),
+        "size": bytes_below(made) if made is not None and made.is_dir() else subject.size,
         "failure": measured.failure,
         "notes": measured.notes,
         "versions": next((e["versions"] for o in outcomes for e in o.told("started")), {}),

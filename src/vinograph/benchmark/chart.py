@@ -32,16 +32,12 @@ def draw(record: Mapping[str, Any], ending: str) -> bytes:
 
     The second is drawn where several batches were measured.
 
-    Raises:
-        RequestError: matplotlib is not installed, or no row has figures.
+    At least one row has figures.
     """
-    check()
     import matplotlib
     from matplotlib.figure import Figure
 
-    rows = [row for row in record["rows"] if row["failure"] is None and (row["stages"] or row["first_stages"])]
-    if not rows:
-        raise RequestError("nothing could be measured, so there is no chart")
+    rows = [row for row in record["rows"] if row["failure"] is None]
     by_batch = len({row["count"] for row in rows}) > 1
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vinograph"}):
         figure = Figure(figsize=(_WIDTH, 4.5 if by_batch else 1.8 + _BAR * len(rows)), layout="constrained")

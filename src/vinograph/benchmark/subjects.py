@@ -73,7 +73,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Subject:
-    """One bundle, or one other system, drawing ``count`` pictures at once."""
+    """One bundle, or one other system, drawing ``count`` pictures at once.
+
+    ``size`` is the bytes on disk; None where they are of what will be made of the checkpoint.
+    """
 
     name: str
     system: str
@@ -253,7 +256,7 @@ def _of_system(asked: Asked, system: str, like: Subject) -> Subject:
         told=like.told,
         vae=like.vae,
         knows_the_world=like.knows_the_world,
-        size=None,
+        size=None if system in PREPARED_BY else sum(map(bytes_below, filter(None, (asked.checkpoint, asked.prior)))),
     )
 
 

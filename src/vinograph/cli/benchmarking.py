@@ -13,7 +13,7 @@ import typer
 
 from vinograph.cli import options, output, progress
 from vinograph.cli.options import DEVICE, MEMORY, PRECISION, AsJson
-from vinograph.errors import RequestError
+from vinograph.errors import RequestError, VinographError
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
@@ -107,7 +107,8 @@ def benchmark(
 ) -> None:
     """Measure what bundles cost and how close they draw, beside other systems.
 
-    Every system runs in processes of its own, one at a time, which take turns. A chart takes matplotlib: pip install
+    Every system runs in processes of its own, one at a time, which take turns. One that fails is told of; the exit
+    code is 1 if all do. A chart takes matplotlib: pip install
     "vinograph[benchmark]".
     """
     from vinograph import benchmark as measuring
@@ -147,9 +148,12 @@ def benchmark(
         record = measuring.benchmark(asked, sys.argv, show)
     if output_file is not None:
         _write(output_file, json.dumps(output.finite(record), indent=2, ensure_ascii=False).encode() + b"\n")
-    if chart is not None:
+    measured = any(row["failure"] is None for row in record["rows"])
+    if chart is not None and measured:
         _write(chart, charts.draw(record, chart.suffix))
     _show(record, as_json=as_json)
+    if not measured:
+        raise typer.Exit(VinographError.exit_code)
 
 
 def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, str]:
