@@ -227,13 +227,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         _label(row),
         _NONE if size is None else output.size(size),
-        _seconds(row["load"]["whole"]),
-        _seconds(row["first"]),
+        _number(row["load"]["whole"], "{:.2f} s"),
+        _number(row["first"], "{:.2f} s"),
         _seconds(row["seconds_per_picture"]),
         _number(row["pictures_per_minute"], "{:.1f}"),
         _number(row["peaks"]["resident"] / 1e9 or None, "{:.2f} GB"),
         _number(row["ratio"], "{:.2f}"),
-        _number(row["psnr"], "{:.1f} dB"),
+        _number(row["psnr"], "{:.1f}"),
         _number(row["ssim"], "{:.3f}"),
         _number(adherence and adherence["mean"], "{:.0%}"),
     ]
