@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.judge import heldout
 from training.probe import adherence, predict
 from training.sdxl.alterations import another
 from training.world import ATTRIBUTES, Scene, full_caption, render, sample, sheet, stated
@@ -35,13 +36,6 @@ from vinograph.images import psnr
 
 Pictures = NDArray[np.uint8]
 _BATCH = 10
-
-
-def heldout(count: int, seed: int = 2024) -> list[tuple[Scene, str]]:
-    """Scenes of held-out combinations, each with a caption that states all six attributes."""
-    rng = random.Random(seed)
-    scenes = [sample(rng, "heldout") for _ in range(count)]
-    return [(scene, full_caption(scene, rng)) for scene in scenes]
 
 
 def draw(pipe: Pipeline, prompts: Sequence[str], **options: Any) -> Pictures:

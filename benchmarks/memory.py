@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vinograph.benchmark import memory
+from vinograph.benchmark.memory import Peaks
+
 DRAW = Path(__file__).with_name("draw.py")
 WEIGHTS = ("f16", "int8", "int4")
-LOOKS = 0.005
-KINDS = {"VmHWM": "resident", "RssAnon": "anonymous", "RssFile": "mapped"}
 # Storage of the text encoder, Pipeline's memory, and the VAE.
 WAYS = {
     "f16": ("f16", "auto", "full"),
@@ -63,26 +64,20 @@ print(json.dumps(seconds))
 """
 
 
-def watched(*command: object) -> tuple[str, dict[str, int], float]:
-    """What a command of Python's prints, the peaks of its memory in bytes, and its seconds."""
-    start, peaks = time.perf_counter(), dict.fromkeys(KINDS.values(), 0)
+def watched(*command: object) -> tuple[str, Peaks, float]:
+    """What a command of Python's prints, the peaks of its memory, and its seconds."""
+    start = time.perf_counter()
     child = subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE, text=True)
-    status = Path(f"/proc/{child.pid}/status")
-    while child.poll() is None:
-        for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", status.read_text(encoding="ascii"), re.MULTILINE):
-            if name in KINDS:
-                peaks[KINDS[name]] = max(peaks[KINDS[name]], int(size) * 1024)
-        time.sleep(LOOKS)
-    seconds = time.perf_counter() - start
+    with memory.watched(child.pid) as peaks:
+        printed, _ = child.communicate()
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, child.args)
-    assert child.stdout is not None
-    return child.stdout.read(), peaks, seconds
+    return printed, peaks, time.perf_counter() - start
 
 
-def told(peaks: dict[str, int]) -> str:
+def told(peaks: Peaks) -> str:
     """The peaks as a line."""
-    return "peak " + ", ".join(f"{size / 1e9:.2f} GB {kind}" for kind, size in peaks.items())
+    return "peak " + ", ".join(f"{size / 1e9:.2f} GB {kind}" for kind, size in asdict(peaks).items())
 
 
 def convert(checkpoint: Path, bundle: Path, weights: str) -> None:
@@ -121,9 +116,9 @@ def main() -> None:
     common = ["--size", arguments.size, "--runs", arguments.runs, "--option", f"num_inference_steps={arguments.steps}"]
     common += ["--option", "guidance_scale=0.0"]
     for name in (name for name in wanted if name in WAYS):
-        weights, memory, vae = WAYS[name]
+        weights, frugal, vae = WAYS[name]
         convert(arguments.checkpoint, bundles[weights], weights)
-        draw(name, bundles[weights], *common, "--memory", memory, "--option", f"vae={vae}")
+        draw(name, bundles[weights], *common, "--memory", frugal, "--option", f"vae={vae}")
     for name in (name for name in wanted if name.startswith("diffusers")):
         tiny = ["--tiny-vae"] if name == "diffusers-tiny" else []
         draw(name, arguments.checkpoint, *common, "--with", "diffusers", "--dtype", "bfloat16", *tiny)

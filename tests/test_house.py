@@ -46,7 +46,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "modules": set(),
     "convert": {"modules", "bundle", "families", "schedulers", "errors", "vinograph"},
     "quantize": {"pipeline", "bundle", "cache", "catalog", "runtime", "tuning", "families", "errors", "vinograph"},
-    "benchmark": {"pipeline", "bundle", "catalog", "runtime", "images", "families", "errors", "vinograph"},
+    "benchmark": {"pipeline", "bundle", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
+    "benchmark.systems": {"vinograph"},
     "web": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "cli": {
@@ -59,14 +60,18 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 
 # Packages that are heavy, or that only an extra installs, and the units that may import them.
 HEAVY: Mapping[str, set[str]] = {
-    "openvino": {"runtime", "convert", "quantize", "benchmark"},
-    "torch": {"modules", "convert", "training"},
+    "openvino": {"runtime", "convert", "quantize", "benchmark.systems"},
+    "torch": {"modules", "convert", "training", "benchmark.systems"},
     "torchvision": set(),
-    "diffusers": {"training"},
-    "transformers": {"convert", "training"},
+    "diffusers": {"training", "benchmark.systems"},
+    "transformers": {"convert", "training", "benchmark.systems"},
     "safetensors": {"convert", "training"},
     "nncf": {"quantize"},
     "gradio": {"web"},
+    "matplotlib": {"benchmark"},
+    "optimum": {"benchmark.systems"},
+    "openvino_genai": {"benchmark.systems"},
+    "openvino_tokenizers": {"benchmark.systems"},
     "tokenizers": {"text", "training"},
     "huggingface_hub": {"catalog", "convert"},
     "typer": {"cli"},
@@ -77,6 +82,8 @@ HEAVY: Mapping[str, set[str]] = {
 def unit_of(module: str) -> str:
     """The unit that a module belongs to."""
     parts = module.split(".")
+    if parts[:3] == ["vinograph", "benchmark", "systems"]:  # the others' programs, which run in their environments
+        return "benchmark.systems"
     if parts[0] == "vinograph":
         return parts[1] if len(parts) > 1 else "vinograph"
     return parts[0]

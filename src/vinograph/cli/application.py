@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import caching, converting, doctor, drawing, looking, quantizing, serving
+from vinograph.cli import benchmarking, caching, converting, doctor, drawing, looking, quantizing, serving
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -23,6 +23,7 @@ def application() -> typer.Typer:
     app.command("reconstruct")(drawing.RECONSTRUCT.function())
     app.command("convert")(converting.convert)
     app.command("quantize")(quantizing.quantize)
+    app.command("benchmark")(benchmarking.benchmark)
     app.command("inspect")(looking.inspect)
     app.command("verify")(looking.verify)
     app.command("models")(looking.models)

@@ -129,6 +129,15 @@ def count_of(told: Mapping[str, Any]) -> int:
     return 1 if text is None else int(_checked("count", "num_images_per_prompt", text, {}))
 
 
+def seed_of(text: str) -> int:
+    """``--seed``, where it is wanted before a model is opened.
+
+    Raises:
+        RequestError: it is not a whole number in range.
+    """
+    return int(_checked("seed", "seed", text, {}))
+
+
 def arguments(pipe: Pipeline, call: str, told: Mapping[str, str | None]) -> dict[str, Any]:
     """The arguments of ``call`` for the options in ``told``; those that are None were not given.
 

@@ -28,14 +28,15 @@ def say(text: str) -> None:
 
 def print_json(record: Mapping[str, Any]) -> None:
     """The result as one JSON object; what JSON has no number for (an infinite PSNR) is null."""
-    print(json.dumps(_finite(record), indent=2))
+    print(json.dumps(finite(record), indent=2))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON: text keys, and None for a number that it can't write."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,0 +1,97 @@
+"""optimum-intel, drawing from what it exports of the checkpoint in f16. OpenVINO GenAI draws from the same files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optimum.intel import OVStableDiffusionXLPipeline
+
+from .common import Drawn, Opened, RefusedError, Stopwatch, Task, made_once, without_untold
+
+_VAE_INPUT = "latent_sample"
+_STAGES = {"text_encoder": "text", "text_encoder_2": "text", "unet": "unet", "vae_decoder": "vae"}
+_TAKES = ("height", "width", "num_inference_steps", "guidance_scale", "negative_prompt", "guidance_rescale")
+
+
+def prepare(task: Task) -> None:
+    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` does, tokenizers too.
+
+    A tiny VAE is converted as OpenVINO's notebook of SDXL-Turbo does it, and takes the full one's place.
+    """
+    from optimum.exporters.openvino.__main__ import main_export
+    from optimum.intel import OVConfig
+
+    from .diffusers_ import index_of
+
+    with made_once(task, Path(task.work)) as folder:
+        if folder is None:
+            return
+        if index_of(task.source)["vae"][1] == "AutoencoderTiny":
+            raise RefusedError("optimum-intel exports no checkpoint whose own VAE is a tiny one")
+        half = {"variant": "fp16"} if any(Path(task.source).rglob("*.fp16.safetensors")) else {}
+        main_export(
+            task.source, folder, task="text-to-image", ov_config=OVConfig(dtype="fp16"), convert_tokenizer=True, **half
+        )
+        if task.vae == "tiny":
+            _use_tiny_vae(task, folder)
+
+
+def _use_tiny_vae(task: Task, folder: Path) -> None:
+    import openvino as ov
+    import torch
+
+    from .diffusers_ import LIBRARY, tiny_vae, variant
+
+    home = tiny_vae(task)
+    vae = LIBRARY.AutoencoderTiny.from_pretrained(home, **variant(home)).float().eval()
+
+    class Decoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vae = vae
+
+        def forward(self, latent_sample: Any) -> Any:
+            return self.vae.decode(latent_sample, return_dict=False)[0]
+
+    with torch.no_grad():
+        model = ov.convert_model(
+            Decoder(), example_input={_VAE_INPUT: torch.zeros(1, vae.config.latent_channels, 64, 64)}
+        )
+    model.inputs[0].get_tensor().set_names({_VAE_INPUT})
+    model.outputs[0].get_tensor().set_names({"sample"})
+    shutil.rmtree(folder / "vae_encoder", ignore_errors=True)
+    target = folder / "vae_decoder"
+    shutil.rmtree(target)
+    target.mkdir()
+    ov.save_model(model, target / "openvino_model.xml", compress_to_fp16=True)
+    config = {**vae.config, "scaling_factor": vae.config.scaling_factor, "block_out_channels": [64, 64, 64, 64]}
+    (target / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
+
+
+def open_system(task: Task) -> Opened:
+    """Read and compile every component, for any shape, as it does by default."""
+    if not Path(task.work).is_dir():
+        raise RefusedError(f"there is no export in {Path(task.work)}")
+    settings = without_untold(task, _TAKES, "optimum-intel's call")
+    library: Any = OVStableDiffusionXLPipeline
+    pipe = library.from_pretrained(Path(task.work), device=task.device, compile=True, ov_config=task.compile_settings())
+    pipe.set_progress_bar_config(disable=True)
+    stopwatch = Stopwatch()
+    for name, stage in _STAGES.items():
+        part = getattr(pipe, name)
+        stopwatch.time_calls(part, "forward", stage)
+
+    def draw(prompt: str) -> Drawn:
+        import torch
+
+        generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
+        generator = generators if len(generators) > 1 else generators[0]
+        result = pipe(prompt, num_images_per_prompt=task.count, generator=generator, output_type="np", **settings)
+        pictures = (np.asarray(result.images, np.float32) * 255).round().astype(np.uint8)
+        return Drawn(pictures, stopwatch.lap(), {"all": f"{task.device} {task.precision}"})
+
+    return Opened(draw)

@@ -1,0 +1,256 @@
+"""``benchmark``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vinograph.cli import options, output, progress
+from vinograph.cli.options import DEVICE, MEMORY, PRECISION, AsJson
+from vinograph.errors import RequestError, VinographError
+
+if TYPE_CHECKING:
+    from vinograph.pipeline import Pipeline
+
+_WIDTH = 100
+_NONE = "-"
+
+
+def benchmark(
+    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="bundles' directories, or models' names")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="NAME",
+            help="another system to measure: diffusers, optimum-intel, openvino-genai or notebook; may be repeated",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="DIR", help="what those draw from: the checkpoint of the first bundle"),
+    ] = None,
+    prior: Annotated[
+        Path | None, typer.Option("--prior", metavar="DIR", help="Würstchen: its prior's checkpoint, if that is apart")
+    ] = None,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--python", metavar="NAME=PATH", help="the interpreter of a system's environment; default: this one"
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", metavar="BUNDLE", help="whose picture in f32 is compared with; default: the first bundle"
+        ),
+    ] = None,
+    no_reference: Annotated[bool, typer.Option("--no-reference", help="compare no pictures")] = False,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="width and height in pixels; default: the model's own")
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", metavar="N", help="denoising steps of the stage that follows the text"),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="an argument of the drawing call, such as vae=full or prior_timesteps=spaced; may be repeated",
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt", metavar="T", help="what to draw; of several, each picture has the next; default: six of ours"
+        ),
+    ] = None,
+    seed: Annotated[str, typer.Option("--seed", metavar="S", help="of every picture")] = "7",
+    count: Annotated[
+        list[str] | None,
+        typer.Option("--count", metavar="N", help="pictures at once; several are measured one by one; default: 1"),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=0, help="pictures of each system after the first ones")
+    ] = 5,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", min=1, help="processes of each system that these are spread over")
+    ] = 2,
+    adherence: Annotated[
+        int,
+        typer.Option("--adherence", metavar="N", min=0, help="prompts that embedded models are asked besides; 0: none"),
+    ] = 50,
+    device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.about)] = "CPU",
+    precision: Annotated[str, typer.Option("--precision", metavar="P", help=PRECISION.about)] = "auto",
+    memory: Annotated[str, typer.Option("--memory", metavar="M", help=MEMORY.about)] = "auto",
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work", metavar="DIR", help="a folder that keeps what other systems make of the checkpoint; default: none"
+        ),
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE.json", help="write all that was measured")
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option("--chart", metavar="FILE", help="draw a chart, ending in .svg or .png")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what bundles cost and how close they draw, beside other systems.
+
+    Every system runs in processes of its own, one at a time, which take turns. One that fails is told of; the exit
+    code is 1 if all do. A chart takes matplotlib: pip install
+    "vinograph[benchmark]".
+    """
+    from vinograph import benchmark as measuring
+    from vinograph.benchmark import chart as charts
+
+    _check_file("--output", output_file, (".json",))
+    _check_file("--chart", chart, charts.ENDINGS)
+    if chart is not None:
+        charts.check()
+    told = {"size": size, "steps": steps, "seed": seed}
+    named = {name: _value(text) for name, text in _pairs("--option", option).items()}
+
+    def arguments(pipe: Pipeline) -> Mapping[str, Any]:
+        return {**named, **options.arguments(pipe, "generate", told)}
+
+    asked = measuring.Asked(
+        bundles=bundles,
+        arguments=arguments,
+        against=against or [],
+        reference=reference,
+        checkpoint=checkpoint,
+        prior=prior,
+        pythons=_pairs("--python", python),
+        prompts=prompt or [],
+        seed=options.seed_of(seed),
+        runs=runs,
+        rounds=rounds,
+        counts=[options.count_of({"count": each}) for each in dict.fromkeys(count or ["1"])],
+        device=options.per_component(device),
+        precision=options.per_component(precision),
+        memory=memory,
+        work=work,
+        compare=not no_reference,
+        adherence=adherence,
+    )
+    with progress.things("measuring") as show:
+        record = measuring.benchmark(asked, sys.argv, show)
+    if output_file is not None:
+        _write(output_file, json.dumps(output.finite(record), indent=2, ensure_ascii=False).encode() + b"\n")
+    measured = any(row["failure"] is None for row in record["rows"])
+    if chart is not None and measured:
+        _write(chart, charts.draw(record, chart.suffix))
+    _show(record, as_json=as_json)
+    if not measured:
+        raise typer.Exit(VinographError.exit_code)
+
+
+def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, str]:
+    """NAME=VALUE, each."""
+    pairs: dict[str, str] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value) or key in pairs:
+            raise RequestError(f"{name} is {text!r}; give NAME=VALUE, each name once")
+        pairs[key] = value
+    return pairs
+
+
+def _value(text: str) -> Any:
+    """What JSON makes of it, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _check_file(name: str, path: Path | None, endings: Sequence[str]) -> None:
+    """Check, before anything is measured, that a file can be written."""
+    if path is None:
+        return
+    if path.suffix not in endings:
+        raise RequestError(f"{name} {path}: end the name in {' or '.join(endings)}")
+    if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise RequestError(f"{name} {path} can't be written: name a file in a folder that is there and writable")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write under a temporary name, and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _show(record: Mapping[str, Any], *, as_json: bool) -> None:
+    rows = record["rows"]
+    if as_json:
+        output.print_json(record)
+    else:
+        head = ["", "size", "load", "first", "picture", "/min", "peak", "ratio", "PSNR", "SSIM", "asked"]
+        output.table(head, [_cells(row) for row in rows], _WIDTH)
+        steady = any(row["stages"] for row in rows)
+        stages = list(dict.fromkeys(name for row in rows for name in _stages(row, steady)))
+        if stages:
+            output.say("")
+            output.table(
+                ["seconds by stage" if steady else "seconds by stage, first picture", *stages],
+                [[_label(row), *(_seconds(_stages(row, steady).get(each)) for each in stages)] for row in rows],
+                _WIDTH,
+            )
+    for row in rows:
+        if row["failure"] is not None:
+            output.warn(f"{_label(row)}: {row['failure']}")
+        for each in row["notes"]:
+            output.note(f"{_label(row)}: {each}")
+    for each in record["references"]:
+        if each["failure"] is not None:
+            output.warn(f"{each['name']} in f32, to compare with: {each['failure']}")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """A line of the table: seconds, gigabytes, decibels and shares."""
+    size, adherence = row["size"], row["adherence"]
+    return [
+        _label(row),
+        _NONE if size is None else output.size(size),
+        _number(row["load"]["whole"], "{:.2f} s"),
+        _number(row["first"], "{:.2f} s"),
+        _seconds(row["seconds_per_picture"]),
+        _number(row["pictures_per_minute"], "{:.1f}"),
+        _number(row["peaks"]["resident"] / 1e9 or None, "{:.2f} GB"),
+        _number(row["ratio"], "{:.2f}"),
+        _number(row["psnr"], "{:.1f}"),
+        _number(row["ssim"], "{:.3f}"),
+        _number(adherence and adherence["mean"], "{:.0%}"),
+    ]
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return str(row["name"]) if row["count"] == 1 else f"{row['name']} x{row['count']}"
+
+
+def _stages(row: Mapping[str, Any], steady: bool) -> Mapping[str, float]:
+    found: Mapping[str, float] = row["stages" if steady else "first_stages"]
+    return found
+
+
+def _number(value: float | None, form: str) -> str:
+    return _NONE if value is None else form.format(value)
+
+
+def _seconds(value: float | None) -> str:
+    return _number(value, "{:.3f} s" if value is not None and value < 1 else "{:.2f} s")
