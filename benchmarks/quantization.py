@@ -1,9 +1,13 @@
 """What a quantization takes and costs: minutes, memory, sizes, and each component's distance to f32.
 
     python benchmarks/quantization.py full/sdxl-f16 full/sdxl-full --mode full
+    python benchmarks/quantization.py full/sdxl-f16 full/sdxl-full --layers unet
 
 The quantization is a process of its own, whose memory is looked at all the while; a TARGET that is there is measured as
-it is. Distances are of components, each given what the first call of it is given in a drawing at the bundle's own size
+it is. With ``--layers COMPONENT``, the seconds of one call by kind of layer are told instead, as OpenVINO's own
+counters have them, which make a call a little slower.
+
+Distances are of components, each given what the first call of it is given in a drawing at the bundle's own size
 by SOURCE: the PSNR of its output to what SOURCE computes in f32, with the range of that output as the peak. Beside that
 of TARGET stands that of SOURCE in the precision that the processor chooses, which is what drawing loses anyway.
 """
@@ -12,22 +16,28 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Collection, Mapping
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from memory import told, watched  # a script beside this one
+import openvino as ov
 from numpy.typing import NDArray
 
+from vinograph.benchmark.memory import watched
 from vinograph.bundle import Bundle
 from vinograph.pipeline import Pipeline
 from vinograph.pipeline import watched as watched_drawing
-from vinograph.runtime import Session
+from vinograph.runtime import Session, cpu_count
 
 Values = Mapping[str, NDArray[Any]]
 PROMPT = "a lighthouse by the sea at sunset"
-QUANTIZE = "from vinograph.cli import main; main()"
+RUNS = 3
 
 
 def first_calls(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Values]:
@@ -66,18 +76,68 @@ def megabytes(bundle: Bundle, name: str) -> float:
     return bundle.manifest.files[bundle.manifest.components[name].file.removesuffix(".xml") + ".bin"].size / 1e6
 
 
+def layers(bundle: Bundle, name: str, inputs: Values) -> dict[str, float]:
+    """Seconds by kind of layer and the type that it computes in."""
+    core = ov.Core()
+    model = core.read_model(bundle.path / bundle.manifest.components[name].file)
+    model.reshape({key: list(value.shape) for key, value in inputs.items()})
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": cpu_count(),
+        "PERF_COUNT": True,
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request.infer(dict(inputs))
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0] * RUNS)
+    for run in range(RUNS):
+        request.infer(dict(inputs))
+        for each in request.profiling_info:
+            if each.real_time:
+                kind = f"{each.node_type} ({each.exec_type.rsplit('_', 1)[-1]})"
+                found[kind][run] += each.real_time.total_seconds()
+    return {kind: statistics.median(runs) for kind, runs in found.items()}
+
+
+def show_layers(bundles: Sequence[Bundle], name: str) -> None:
+    """The table of seconds by kind of layer, without those that take less than a hundredth of the time."""
+    inputs = first_calls(bundles[0], (name,))[name]
+    measured = [layers(each, name, inputs) for each in bundles]
+    wholes = [sum(each.values()) for each in measured]
+    kinds = sorted(
+        {kind for each in measured for kind in each}, key=lambda kind: -max(m.get(kind, 0) for m in measured)
+    )
+    print("| kind of layer | " + " | ".join(each.path.name for each in bundles) + " |")
+    print("| --- " * (1 + len(bundles)) + "|")
+    for kind in kinds:
+        seconds = [each.get(kind, 0.0) for each in measured]
+        if any(each >= whole / 100 for each, whole in zip(seconds, wholes, strict=True)):
+            print(f"| {kind} | " + " | ".join(f"{each:.3f} s" for each in seconds) + " |")
+    print("| all | " + " | ".join(f"{each:.3f} s" for each in wholes) + " |")
+
+
 def main() -> None:
     """Quantize where it isn't done, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--mode", default="full")
+    parser.add_argument("--layers", metavar="COMPONENT")
     arguments = parser.parse_args()
     if not arguments.target.exists():
         command = ["quantize", arguments.source, arguments.target, "--mode", arguments.mode]
-        _, peaks, seconds = watched("-c", QUANTIZE, *command)
-        print(f"quantize --mode {arguments.mode}: {told(peaks)}; {seconds / 60:.1f} minutes", flush=True)
+        start = time.perf_counter()
+        with subprocess.Popen([sys.executable, "-m", "vinograph", *command]) as child, watched(child.pid) as peaks:
+            code = child.wait()
+        minutes = (time.perf_counter() - start) / 60
+        if code:
+            raise subprocess.CalledProcessError(code, child.args)
+        took = f"{peaks.resident / 1e9:.2f} GB resident, {peaks.anonymous / 1e9:.2f} GB of them not files"
+        print(f"quantize --mode {arguments.mode}: peak {took}; {minutes:.1f} minutes", flush=True)
     source, target = Bundle.open(arguments.source), Bundle.open(arguments.target)
+    if arguments.layers:
+        show_layers((source, target), arguments.layers)
+        return
     print("| component | MB before | MB after | ratio | PSNR before, dB | PSNR after, dB |\n" + "| --- " * 6 + "|")
     for name, inputs in first_calls(source).items():
         exact = computed(source, name, "f32", inputs)

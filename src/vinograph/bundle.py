@@ -106,10 +106,8 @@ class Speed:
     @property
     def ratio(self) -> float:
         """How many times as fast all of a picture's calls have become."""
-        before, after = (
-            sum(getattr(each, when) * each.calls for each in self.denoisers.values()) for when in ("before", "after")
-        )
-        return before / after
+        before = sum(each.before * each.calls for each in self.denoisers.values())
+        return before / sum(each.after * each.calls for each in self.denoisers.values())
 
 
 @dataclass(frozen=True)
