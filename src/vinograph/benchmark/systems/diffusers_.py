@@ -141,7 +141,9 @@ def tiny_vae(task: Task) -> Path:
 
 def variant(home: Path) -> dict[str, str]:
     """The argument that has half-precision files read where there are no others."""
-    return {"variant": "fp16"} if any(home.rglob("*.fp16.safetensors")) else {}
+    folders = {file.parent for file in home.rglob("*.fp16.safetensors")}
+    alone = any(all(".fp16." in file.name for file in folder.glob("*.safetensors")) for folder in folders)
+    return {"variant": "fp16"} if alone else {}
 
 
 def load_part(folder: Path, library: str, kind: str, dtype: Any) -> Any:

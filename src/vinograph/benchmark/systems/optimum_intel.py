@@ -25,16 +25,20 @@ def prepare(task: Task) -> None:
     from optimum.exporters.openvino.__main__ import main_export
     from optimum.intel import OVConfig
 
-    from .diffusers_ import index_of
+    from .diffusers_ import index_of, variant
 
     with made_once(task, Path(task.work)) as folder:
         if folder is None:
             return
         if index_of(task.source)["vae"][1] == "AutoencoderTiny":
             raise RefusedError("optimum-intel exports no checkpoint whose own VAE is a tiny one")
-        half = {"variant": "fp16"} if any(Path(task.source).rglob("*.fp16.safetensors")) else {}
         main_export(
-            task.source, folder, task="text-to-image", ov_config=OVConfig(dtype="fp16"), convert_tokenizer=True, **half
+            task.source,
+            folder,
+            task="text-to-image",
+            ov_config=OVConfig(dtype="fp16"),
+            convert_tokenizer=True,
+            **variant(Path(task.source)),
         )
         if task.vae == "tiny":
             _use_tiny_vae(task, folder)
