@@ -202,7 +202,7 @@ class TestFailures:
         xml = broken.path / "unet.xml"
         xml.write_text("x" * xml.stat().st_size)
         done = vinograph("benchmark", broken.path, *QUICK, "--runs", 0, "--rounds", 1, "--chart", "a.svg", "--json")
-        assert done.code == 1
+        assert done.code == 3
         assert "DamagedModelError" in done.record["rows"][0]["failure"]
         assert not Path("a.svg").exists()
 

@@ -13,7 +13,7 @@ import typer
 
 from vinograph.cli import options, output, progress
 from vinograph.cli.options import DEVICE, MEMORY, PRECISION, AsJson
-from vinograph.errors import RequestError, VinographError
+from vinograph.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
@@ -108,8 +108,7 @@ def benchmark(
     """Measure what bundles cost and how close they draw, beside other systems.
 
     Every system runs in processes of its own, one at a time, which take turns. One that fails is told of; the exit
-    code is 1 if all do. A chart takes matplotlib: pip install
-    "vinograph[benchmark]".
+    code is 3 if all do. A chart takes matplotlib: pip install "vinograph[benchmark]".
     """
     from vinograph import benchmark as measuring
     from vinograph.benchmark import chart as charts
@@ -153,7 +152,7 @@ def benchmark(
         _write(chart, charts.draw(record, chart.suffix))
     _show(record, as_json=as_json)
     if not measured:
-        raise typer.Exit(VinographError.exit_code)
+        raise typer.Exit(ModelError.exit_code)
 
 
 def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, str]:
