@@ -7,7 +7,7 @@ The quantization is a process of its own, whose memory is looked at all the whil
 it is. With ``--layers COMPONENT``, the seconds of one call by kind of layer are told instead, as OpenVINO's own
 counters have them, which make a call a little slower.
 
-Distances are of components, each given what the first call of it is given in a drawing at the bundle's own size
+Distances are of components, each given what the first call of it is given in a drawing at the bundle's native size
 by SOURCE: the PSNR of its output to what SOURCE computes in f32, with the range of that output as the peak. Beside that
 of TARGET stands that of SOURCE in the precision that the processor chooses, which is what drawing loses anyway.
 """
@@ -33,6 +33,7 @@ from vinograph.benchmark.memory import watched
 from vinograph.bundle import Bundle
 from vinograph.pipeline import Pipeline
 from vinograph.pipeline import watched as watched_drawing
+from vinograph.quantize.calibration import native_size
 from vinograph.runtime import Session, cpu_count
 
 Values = Mapping[str, NDArray[Any]]
@@ -51,7 +52,7 @@ def first_calls(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Values
 
     steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
     with watched_drawing(pipe, note):
-        pipe(PROMPT, seed=7, **dict.fromkeys(steps, 1))
+        pipe(PROMPT, seed=7, **native_size(bundle), **dict.fromkeys(steps, 1))
     return seen
 
 

@@ -58,8 +58,8 @@ def collect(
 ) -> int:
     """Draw with ``bundle``, and keep what the components ``names`` are given; what is there from before is not redone.
 
-    Sample *i* of a component lies in ``folder / component / i.npz``. Pictures are of the bundle's own size. Returns how
-    many prompts were drawn.
+    Sample *i* of a component lies in ``folder / component / i.npz``. Pictures are of the bundle's native size. Returns
+    how many prompts were drawn.
     """
     pipe = Pipeline(bundle, memory="low")
     pictures, steps = pictures_for(pipe), _steps(pipe)
@@ -76,12 +76,18 @@ def collect(
                 seen[name].append(inputs)
 
         with watched(pipe, note):
-            pipe(prompts[index % len(prompts)], seed=index, output_type="latent", **more)
+            pipe(prompts[index % len(prompts)], seed=index, output_type="latent", **native_size(bundle), **more)
         for name, calls in seen.items():
             _keep(calls, share, index, folder / name)
         writer.mark_done(f"picture {index}", True)
     progress("pictures to calibrate with", pictures, pictures)
     return min(pictures, len(prompts))
+
+
+def native_size(bundle: Bundle) -> dict[str, int]:
+    """The size that the bundle's model was trained at, which is not the default of each family's call."""
+    side = int(bundle.manifest.limits["native_size"])
+    return {"width": side, "height": side}
 
 
 def _keep(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> None:

@@ -14,6 +14,7 @@ from vinograph.bundle import Bundle, DenoiserSpeed, Speed
 from vinograph.cache import Cache
 from vinograph.errors import NumericalError
 from vinograph.pipeline import Pipeline, origin, watched
+from vinograph.quantize.calibration import native_size
 from vinograph.runtime import Session, cpu_count, machine, processor
 from vinograph.tuning import Choice
 
@@ -21,7 +22,7 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 def inputs_of(bundle: Bundle, steps: Mapping[str, str]) -> dict[str, Inputs]:
-    """What the components that ``steps`` names are given in their first calls, at the bundle's own size.
+    """What the components that ``steps`` names are given in their first calls, at the bundle's native size.
 
     ``steps`` has the argument that sets each one's number of steps; one step of each is drawn.
     """
@@ -33,7 +34,8 @@ def inputs_of(bundle: Bundle, steps: Mapping[str, str]) -> dict[str, Inputs]:
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
     with watched(pipe, note):
-        pipe("a red house on a hill", seed=0, output_type="latent", **dict.fromkeys(steps.values(), 1))
+        few = dict.fromkeys(steps.values(), 1)
+        pipe("a red house on a hill", seed=0, output_type="latent", **native_size(bundle), **few)
     return seen
 
 
