@@ -18,7 +18,7 @@ from vinograph.runtime import devices
 
 ROOT = Path(__file__).parents[1]
 PRECISIONS = [each for each in ("f32", "bf16") if any(d.id == "CPU" and each in d.precisions for d in devices())]
-HELD_OUT = 24
+HELD_OUT = 16
 
 
 @pytest.mark.parametrize("path", catalog.embedded(), ids=lambda path: path.name)

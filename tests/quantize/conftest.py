@@ -48,7 +48,7 @@ def pixart(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
-    """Blocks of a convolution and two linear layers, each with a residual, which are told the time and the text."""
+    """Blocks of a convolution, a depthwise one and two linear layers, each with a residual, which are told the time and the text."""
     rng = np.random.default_rng(7)
     latents = given["sample"] if "sample" in given else given["x"]
     time = given["timestep"] if "timestep" in given else given["r"]
@@ -58,6 +58,7 @@ def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
     for _ in range(BLOCKS):
         x = ops.add(x, _convolution(rng, ops.swish(ops.add(x, told)), CHANNELS, CHANNELS, 3))
         tokens = ops.transpose(x, ops.constant([0, 2, 3, 1]))
+        tokens = ops.add(tokens, _depthwise(rng, ops.sin(tokens)))
         inner = ops.gelu(_linear(rng, tokens, CHANNELS, 4 * CHANNELS), "erf")
         linear = _linear(rng, inner, 4 * CHANNELS, CHANNELS)
         x = ops.add(x, ops.transpose(linear, ops.constant([0, 3, 1, 2])))
@@ -104,6 +105,14 @@ def _convolution(rng: np.random.Generator, x: Node, wide: int, out: int, size: i
     pad = [size // 2] * 2
     convolved = ops.convolution(x, ops.constant(kernel), [1, 1], pad, pad, [1, 1])
     return ops.add(convolved, ops.constant(0.1 * rng.standard_normal((1, out, 1, 1)).astype(np.float32)))
+
+
+def _depthwise(rng: np.random.Generator, x: Node) -> Node:
+    """Of values whose channels are the last axis, as in Würstchen's blocks."""
+    kernel = (rng.standard_normal((CHANNELS, 1, 1, 3, 3)) / 3).astype(np.float32)
+    channels_first = ops.transpose(x, ops.constant([0, 3, 1, 2]))
+    convolved = ops.group_convolution(channels_first, ops.constant(kernel), [1, 1], [1, 1], [1, 1], [1, 1])
+    return ops.transpose(convolved, ops.constant([0, 2, 3, 1]))
 
 
 def stored(xml: Path, kind: str) -> dict[str, Any]:

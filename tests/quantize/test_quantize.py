@@ -60,6 +60,8 @@ def test_it_computes_nearly_the_same(bundle: Bundle, mode: str, tmp_path: Path) 
         inputs = given(bundle, name)
         assert 0 < difference(computed(bundle, name, inputs), computed(made, name, inputs)) < 0.02
     assert Pipeline(made)("a red house", seed=7).images
+    side = 2 * int(made.manifest.limits["native_size"])
+    assert Pipeline(made)("a red house", seed=7, width=side, height=side).images, "at a size not calibrated for"
 
 
 @pytest.mark.usefixtures("small_segments")

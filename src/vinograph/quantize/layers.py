@@ -23,12 +23,16 @@ from nncf.quantization.advanced_parameters import (
     AdvancedSmoothQuantParameters,
     GroupSizeFallbackMode,
     OverflowFix,
+    QuantizationParameters,
 )
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 nncf.set_log_level(logging.ERROR)
 
-_CONVOLUTIONS = (*("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"),)
+# Depthwise convolutions stay: they are a hundredth of the work, and NNCF would give each of their channels its own range,
+# along the wrong axis where a transpose comes before.
+_CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
+_GROUPED = ("GroupConvolution", "GroupConvolutionBackpropData")
 _INT4_GROUP = 256
 _INT4_TABLE_GROUP = 32
 _SMALLEST_GROUP = 16
@@ -56,7 +60,7 @@ def kept(model: ov.Model, recipe: Recipe, mode: str) -> Kept:
     if mode == "weights" or not recipe.activations:
         return Kept(frozenset(whole), frozenset())
     moving = _of_latents(nodes)
-    layers = [node for node in nodes if node.get_type_name() in (*_CONVOLUTIONS, "MatMul")]
+    layers = [node for node in nodes if node.get_type_name() in (*_CONVOLUTIONS, *_GROUPED, "MatMul")]
     wanted = [
         node
         for node in layers
@@ -131,6 +135,7 @@ def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: L
             overflow_fix=OverflowFix.DISABLE,
             # NNCF's default, the mean over samples, cuts off what the few steps with the largest values need.
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            activations_quantization_params=QuantizationParameters(per_channel=False),
             smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
         ),
     )
