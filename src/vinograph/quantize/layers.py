@@ -29,8 +29,8 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 nncf.set_log_level(logging.ERROR)
 
-# Depthwise convolutions stay: they are a hundredth of the work, and NNCF would give each of their channels its own range,
-# along the wrong axis where a transpose comes before.
+# Depthwise convolutions stay: they are a hundredth of the work, and NNCF would give each of their channels a range of
+# its own, along the wrong axis where a transpose comes before.
 _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 _GROUPED = ("GroupConvolution", "GroupConvolutionBackpropData")
 _INT4_GROUP = 256
