@@ -32,7 +32,7 @@ HEAD = ("", "size", "first", "picture", "faster", "share of the floor", "peak", 
 
 def section(name: str, record: dict[str, Any], floors: dict[str, dict[str, float]]) -> str:
     """The heading, the command and the table of one file."""
-    command = shlex.join(["vinograph", *record["command"][1:]])
+    command = shlex.join(["vinograph", *_without(record["command"][1:], "--output")])
     lines = [f"## {name}", "", "```sh", command, "```", ""]
     floor = floors.get(FLOORS.get(name, ""))
     if floor is not None:
@@ -43,6 +43,14 @@ def section(name: str, record: dict[str, Any], floors: dict[str, dict[str, float
         cells = [row["failure"]] if row["failure"] else cells_of(row, first, floor)
         lines.append(f"| {row['name']}{'' if row['count'] == 1 else ' x' + str(row['count'])} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    """A command line without an option and its value."""
+    if option not in arguments:
+        return arguments
+    place = arguments.index(option)
+    return arguments[:place] + arguments[place + 2 :]
 
 
 def cells_of(row: dict[str, Any], first: float | None, floor: dict[str, float] | None) -> list[str]:

@@ -78,9 +78,11 @@ class TestInterruption:
 
 
 class TestPipes:
-    def test_a_reader_that_leaves(self, bundle: Bundle) -> None:
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_a_reader_that_leaves(self, bundle: Bundle, unbuffered: str) -> None:
         arguments = command("inspect", bundle.path)
-        with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        env = environment(PYTHONUNBUFFERED=unbuffered)
+        with subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.close()
             assert process.stderr is not None

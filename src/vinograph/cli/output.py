@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -47,15 +48,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = _NO_L
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, width=None if terminal else width, highlight=False)
+    # Not on standard output itself: where a reader has left, rich would end the process its own way.
+    written = io.StringIO()
+    console = Console(file=written, width=None if terminal else width, force_terminal=terminal, highlight=False)
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
     for name in head or [""] * len(rows[0]):
         shown.add_column(Text(name), overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
-    with console.capture() as captured:
-        console.print(shown)
-    for line in captured.get().splitlines():
+    console.print(shown)
+    for line in written.getvalue().splitlines():
         say(line if terminal else line.rstrip())
 
 
