@@ -269,6 +269,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
 
 
 class TestSettings:
+    @pytest.mark.usefixtures("quick")
     def test_each_is_measured(self, xml: Path) -> None:
         """For real: whatever is the fastest, every group works on this processor."""
         choice = runtime.measure(xml, values(), True, "f32")
@@ -276,15 +277,23 @@ class TestSettings:
         assert choice.setting in choice.seconds
         assert choice.took > 0
 
+    def test_what_takes_no_time_stays_as_it_is(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tuning, "SHORTEST", 100.0)
+        choice = runtime.measure(xml, values(), True, "f32")
+        assert choice.setting == DEFAULT
+        assert list(choice.seconds) == [DEFAULT]
+
     def test_one_alone_can_be_timed(self, xml: Path) -> None:
         session = Session("layers", xml, "CPU", "f32", True)
         assert (session.seconds(values()) or 0) > 0
         assert session.seconds({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
 
+    @pytest.mark.usefixtures("quick")
     def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
         precisions = {setting.precision for setting in runtime.measure(xml, values(), True).seconds}
         assert precisions == ({None} if runtime.machine().precision == "f32" else {None, "f32"})
 
+    @pytest.mark.usefixtures("quick")
     def test_what_does_not_work_is_left_out(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         compile_model = ov.Core.compile_model
 
