@@ -56,6 +56,7 @@ WORKLOADS = {
     "pixart, 512x512, 20 steps, guidance, tiny VAE": {"t5": 1, "transformer 1024": 40, "tiny vae 512": 1},
     "wuerstchen, 1024x1024, 60 + 12 steps": {"prior": 120, "decoder": 12, "vqgan": 1},
     "wuerstchen, 1024x1024, 29 + 12 steps": {"prior": 58, "decoder": 12, "vqgan": 1},
+    "wuerstchen, 1024x1024, 10 + 4 steps": {"prior": 20, "decoder": 4, "vqgan": 1},
 }
 
 

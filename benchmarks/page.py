@@ -26,6 +26,7 @@ FLOORS = {
     "pixart-20": "pixart, 512x512, 20 steps, guidance, tiny VAE",
     "wuerstchen-60-12": "wuerstchen, 1024x1024, 60 + 12 steps",
     "wuerstchen-29-12": "wuerstchen, 1024x1024, 29 + 12 steps",
+    "wuerstchen-10-4": "wuerstchen, 1024x1024, 10 + 4 steps",
 }
 HEAD = ("", "size", "first", "picture", "faster", "share of the floor", "peak", "PSNR", "SSIM", "stages")
 
