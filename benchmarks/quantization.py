@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +31,11 @@ from numpy.typing import NDArray
 
 from vinograph.benchmark.memory import watched
 from vinograph.bundle import Bundle
-from vinograph.pipeline import Pipeline
-from vinograph.pipeline import watched as watched_drawing
-from vinograph.quantize.calibration import native_size
+from vinograph.quantize.speed import first_calls
 from vinograph.runtime import Session, cpu_count
 
 Values = Mapping[str, NDArray[Any]]
-PROMPT = "a lighthouse by the sea at sunset"
 RUNS = 3
-
-
-def first_calls(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Values]:
-    """What each component (or those of ``names``) is given when it is first called in a drawing of few steps."""
-    seen: dict[str, Values] = {}
-    pipe = Pipeline(bundle, memory="low")
-
-    def note(name: str, inputs: Values) -> None:
-        if name not in seen and (not names or name in names):
-            seen[name] = {key: np.array(value) for key, value in inputs.items()}
-
-    steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
-    with watched_drawing(pipe, note):
-        pipe(PROMPT, seed=7, **native_size(bundle), **dict.fromkeys(steps, 1))
-    return seen
 
 
 def computed(bundle: Bundle, name: str, precision: str, inputs: Values) -> list[NDArray[np.float32]]:
@@ -140,7 +122,7 @@ def main() -> None:
         show_layers((source, target), arguments.layers)
         return
     print("| component | MB before | MB after | ratio | PSNR before, dB | PSNR after, dB |\n" + "| --- " * 6 + "|")
-    for name, inputs in first_calls(source).items():
+    for name, inputs in first_calls(source, output_type="pil").items():
         exact = computed(source, name, "f32", inputs)
         before, after = (decibels(exact, computed(each, name, "auto", inputs)) for each in (source, target))
         sizes = [megabytes(each, name) for each in (source, target)]

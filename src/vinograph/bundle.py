@@ -8,11 +8,13 @@ when drawing.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "bundle.json"
@@ -429,6 +431,32 @@ class BundleWriter:
     def _write_progress(self) -> None:
         progress = {"fingerprint": self._fingerprint, "done": self._done}
         write_text_atomically(self.partial / _PROGRESS_FILE, json.dumps(progress))
+
+
+@contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Say of what fails in the block what a full disk or a read-only place means, and what OpenVINO lacks memory for.
+
+    Raises:
+        ResourceError: the disk is full.
+        RequestError: ``target`` can't be written.
+        MemoryError: OpenVINO says that memory is short.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = shutil.disk_usage(target.absolute().parent).free
+            raise ResourceError(
+                f"{target} doesn't fit: {error.strerror}; {target.absolute().parent} has {free / 1e9:.3f} GB free"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise RequestError(f"{target} can't be written: {error.strerror}") from error
+        raise
+    except RuntimeError as error:
+        if any(each in str(error) for each in ("allocate memory", "bad_alloc", "bad allocation")):
+            raise MemoryError from error
+        raise
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -8,7 +8,8 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,26 @@ def in_process(*arguments: object, first: str = "", **more: str) -> Outcome:
         command(*arguments, first=first), env=environment(**more), capture_output=True, timeout=120, check=False
     )
     return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@contextmanager
+def running(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, killed at the end of the block if it still runs."""
+    env = environment(PYTHONUNBUFFERED="1")
+    with subprocess.Popen(arguments, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    """Wait until the process tells a line that begins so."""
+    assert process.stderr is not None
+    seen = ""
+    while not seen.startswith(line):
+        seen = process.stderr.readline()
+        assert seen, "it ended before it was to be killed"
 
 
 @pytest.fixture(scope="session")

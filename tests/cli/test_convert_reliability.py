@@ -10,8 +10,8 @@ import signal
 import struct
 import subprocess
 from collections import namedtuple
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl, save_wuerstchen
-from tests.cli.conftest import Outcome, Run, command, environment, files_here, in_process
+from tests.cli.conftest import Outcome, Run, command, files_here, in_process, running, wait_for
 from vinograph.cli import main
 
 Usage = namedtuple("Usage", "total used free")
@@ -332,24 +332,10 @@ class TestTarget:
         assert contents(Path("bundle")) == contents(undisturbed)
 
 
-@contextmanager
-def converting(source: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
+def converting(source: Path, *options: object) -> AbstractContextManager[subprocess.Popen[str]]:
     """A conversion in a process of its own, killed at the end of the block if it still runs."""
     arguments = command("convert", source, "bundle", *options, warnings="default")  # PyTorch warns of itself
-    env = environment(PYTHONUNBUFFERED="1")
-    with subprocess.Popen(arguments, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stderr is not None
-    seen = ""
-    while not seen.startswith(line):
-        seen = process.stderr.readline()
-        assert seen, "the conversion ended before it was to be killed"
+    return running(arguments)
 
 
 class TestCutOff:

@@ -8,13 +8,13 @@ import shutil
 import subprocess
 from collections import namedtuple
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import WITHOUT_HEAVY, Run, command, environment, files_here, in_process
+from tests.cli.conftest import WITHOUT_HEAVY, Run, command, files_here, in_process, running, wait_for
 from vinograph import Pipeline
 from vinograph.bundle import Bundle
 from vinograph.pipeline import watched
@@ -167,24 +167,10 @@ class TestTold:
         assert Path("picture.png").is_file()
 
 
-@contextmanager
-def quantizing(source: Path) -> Iterator[subprocess.Popen[str]]:
+def quantizing(source: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     """A quantization in a process of its own, killed at the end of the block if it still runs."""
     arguments = command("quantize", source, "out", "--mode", "full", first=SMALL_SEGMENTS + "\n", warnings="default")
-    env = environment(PYTHONUNBUFFERED="1")
-    with subprocess.Popen(arguments, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stderr is not None
-    seen = ""
-    while not seen.startswith(line):
-        seen = process.stderr.readline()
-        assert seen, "it ended before it was to be killed"
+    return running(arguments)
 
 
 @pytest.mark.usefixtures("small_segments")

@@ -8,10 +8,8 @@ Those modules import PyTorch only inside functions, so that what can be refused 
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.util
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from vinograph.bundle import Bundle, check_target
+from vinograph.bundle import Bundle, check_target, explained
 from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, locate
 from vinograph.errors import ModelError, RequestError, ResourceError
 
@@ -173,22 +171,10 @@ def _silent(component: str, number: int, total: int) -> None:
 def _explained(target: Path) -> Iterator[None]:
     """Say what a full disk, a read-only place or too little memory means."""
     try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(target.absolute().parent).free
-            raise ResourceError(
-                f"{target} doesn't fit: {error.strerror}; {target.absolute().parent} has {free / 1e9:.3f} GB free"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise RequestError(f"{target} can't be written: {error.strerror}") from error
-        raise
+        with explained(target):
+            yield
     except MemoryError as error:
         raise ResourceError(_NO_MEMORY) from error
-    except RuntimeError as error:
-        if "allocate memory" in str(error) or "bad_alloc" in str(error) or "bad allocation" in str(error):
-            raise ResourceError(_NO_MEMORY) from error
-        raise
 
 
 _NO_MEMORY = (

@@ -8,19 +8,17 @@ inside functions, so that what can be refused is refused at once.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vinograph import __version__, catalog
-from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Quantization, check_target
+from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Quantization, check_target, explained
 from vinograph.errors import RequestError, ResourceError
 from vinograph.quantize import speed
 from vinograph.quantize.recipes import MODES, Recipe, recipes
@@ -97,10 +95,10 @@ def quantize(
 
     told = calibration.read_prompts(calibration.PROMPTS if prompts is None else prompts)
     job = _Job(bundle, mode, told if mode != "weights" else (), chosen, progress or _silent)
-    with _explained(target), BundleWriter(target, job.fingerprint(), overwrite) as writer:
+    with explained(target), BundleWriter(target, job.fingerprint(), overwrite) as writer:
         count = _write_files(job, writer)
         job.progress("speed measured", 0, 1)
-        given = speed.inputs_of(bundle, job.steps)
+        given = speed.first_calls(bundle, job.steps)
         measured = speed.measure(bundle, writer.partial, given)
         job.progress("speed measured", 1, 1)
         made = Quantization(
@@ -113,24 +111,6 @@ def quantize(
         written = writer.finish(_manifest(job, made))
     speed.remember(written, given, measured)
     return written
-
-
-@contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """Say what a full disk or too little memory means."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(target.absolute().parent).free
-            raise ResourceError(
-                f"{target} doesn't fit: {error.strerror}; {target.absolute().parent} has {free / 1e9:.3f} GB free"
-            ) from error
-        raise
-    except RuntimeError as error:
-        if any(each in str(error) for each in ("allocate memory", "bad_alloc", "bad allocation")):
-            raise MemoryError from error
-        raise
 
 
 def _check_source(bundle: Bundle, target: Path) -> None:

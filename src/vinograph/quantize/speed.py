@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,22 @@ from vinograph.tuning import Choice
 Inputs = Mapping[str, NDArray[Any]]
 
 
-def inputs_of(bundle: Bundle, steps: Mapping[str, str]) -> dict[str, Inputs]:
-    """What the components that ``steps`` names are given in their first calls, at the bundle's native size.
+def first_calls(bundle: Bundle, names: Collection[str] = (), output_type: str = "latent") -> dict[str, Inputs]:
+    """What each component (or those of ``names``) is given in its first call, at the bundle's native size.
 
-    ``steps`` has the argument that sets each one's number of steps; one step of each is drawn.
+    One step of each stage is drawn, and no VAE runs for an ``output_type`` of "latent".
     """
     seen: dict[str, Inputs] = {}
     pipe = Pipeline(bundle, memory="low")
 
     def note(name: str, inputs: Inputs) -> None:
-        if name in steps and name not in seen:
+        if name not in seen and (not names or name in names):
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
+    steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
     with watched(pipe, note):
-        few = dict.fromkeys(steps.values(), 1)
-        pipe("a red house on a hill", seed=0, output_type="latent", **native_size(bundle), **few)
+        few = dict.fromkeys(steps, 1)
+        pipe("a red house on a hill", seed=0, output_type=output_type, **native_size(bundle), **few)
     return seen
 
 
