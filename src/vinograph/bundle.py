@@ -8,13 +8,11 @@ when drawing.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
+from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.files import write_atomically
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "bundle.json"
@@ -408,7 +407,7 @@ class BundleWriter:
         whole = dataclasses.replace(manifest, files=files)
         for name in files:
             _flush(self.partial / name)
-        write_text_atomically(self.partial / MANIFEST_FILE, whole.to_json())
+        write_atomically(self.partial / MANIFEST_FILE, whole.to_json().encode(), flush=True)
         _flush(self.partial)
         if self.target.exists():
             shutil.rmtree(self._replaced, ignore_errors=True)
@@ -430,33 +429,7 @@ class BundleWriter:
 
     def _write_progress(self) -> None:
         progress = {"fingerprint": self._fingerprint, "done": self._done}
-        write_text_atomically(self.partial / _PROGRESS_FILE, json.dumps(progress))
-
-
-@contextmanager
-def explained(target: Path) -> Iterator[None]:
-    """Say of what fails in the block what a full disk or a read-only place means, and what OpenVINO lacks memory for.
-
-    Raises:
-        ResourceError: the disk is full.
-        RequestError: ``target`` can't be written.
-        MemoryError: OpenVINO says that memory is short.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(target.absolute().parent).free
-            raise ResourceError(
-                f"{target} doesn't fit: {error.strerror}; {target.absolute().parent} has {free / 1e9:.3f} GB free"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise RequestError(f"{target} can't be written: {error.strerror}") from error
-        raise
-    except RuntimeError as error:
-        if any(each in str(error) for each in ("allocate memory", "bad_alloc", "bad allocation")):
-            raise MemoryError from error
-        raise
+        write_atomically(self.partial / _PROGRESS_FILE, json.dumps(progress).encode(), flush=True)
 
 
 def check_target(target: Path, overwrite: bool) -> None:
@@ -474,19 +447,6 @@ def sha256_of(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_text_atomically(file: Path, text: str) -> None:
-    """Write under a temporary name in the same directory, flush, rename."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vinograph.errors import RequestError
+from vinograph.files import write_atomically
 
 _LIMIT = 1_000_000_000
 _SHARE_OF_FREE = 20
@@ -125,7 +125,7 @@ class Cache:
             OSError: the folder can't be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "limit", f"{size}\n".encode())
+        write_atomically(self.folder / "limit", f"{size}\n".encode())
         self._evict(self.limit)
 
     def get(self, key: str) -> bytes | None:
@@ -166,7 +166,7 @@ class Cache:
             return
         try:
             self._compiled.mkdir(parents=True, exist_ok=True)
-            _write(self._compiled / f"{key}.blob", content)
+            write_atomically(self._compiled / f"{key}.blob", content)
             self._evict(limit)
         except OSError as error:
             self._disabled = True
@@ -231,7 +231,7 @@ class Cache:
                 known = self.settings()
                 record = change(known.get(key, {}))
                 told = json.dumps({"format": _FORMAT, "settings": {**known, key: record}}, indent=1)
-                _write(self._settings, told.encode())
+                write_atomically(self._settings, told.encode())
                 return record
         except (OSError, Timeout) as error:
             self.note(f"the fastest settings can't be remembered in {self.folder} ({error})")
@@ -262,13 +262,3 @@ def _head(line: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write under another name in the same folder, and rename."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from vinograph.errors import RequestError, ResourceError
+from vinograph.files import beside, is_full, replaced
 
 Array = NDArray[np.float32]
 
@@ -149,7 +149,7 @@ def check_output(path: Path) -> None:
         raise RequestError(f"output {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise RequestError(f"output {path} can't be written: no permission")
-    with _written(path) as temporary:
+    with _explained(path), beside(path) as temporary:
         temporary.touch()
 
 
@@ -168,25 +168,20 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = 
         text.add_itxt("vinograph", json.dumps(metadata, ensure_ascii=False, sort_keys=True))
         options["pnginfo"] = text
     size = picture.width * picture.height * len(picture.getbands())
-    with _written(path, f"up to {size:,} bytes are needed") as temporary:
+    with _explained(path, f"up to {size:,} bytes are needed"), replaced(path) as temporary:
         picture.save(temporary, kind, **options)
-        temporary.replace(path)
 
 
 @contextmanager
-def _written(path: Path, needed: str = "nothing fits") -> Iterator[Path]:
-    """A temporary name beside ``path``, gone when the block ends; what fails there is explained."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
+    """Say of what fails in the block why ``path`` can't be written."""
     try:
-        yield temporary
+        yield
     except OSError as error:
         reason = f"output {path} can't be written: {error.strerror or error}"
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not is_full(error):
             raise RequestError(reason) from error
         raise ResourceError(f"{reason}; {needed}, {shutil.disk_usage(path.parent).free:,} are free") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

@@ -298,6 +298,18 @@ class TestRefusals:
         )
         done.fails(2, 'pip install "vinograph[benchmark]"')
 
+    def test_a_disk_that_is_full_when_all_is_measured(self, sdxl: Bundle) -> None:
+        full = """
+import errno, vinograph.files
+def full(file, content, *, flush=False):
+    raise OSError(errno.ENOSPC, "No space left on device")
+vinograph.files.write_atomically = full
+"""
+        told = ("--runs", 0, "--rounds", 1, "--no-reference", "--output", "all.json")
+        done = in_process("benchmark", sdxl.path, *QUICK, *told, first=full)
+        assert (done.code, "all.json doesn't fit" in done.err) == (5, True)
+        assert "tiny-sdxl" in done.out
+
 
 def row(name: str, count: int, seconds: float) -> dict[str, Any]:
     """A row of figures that were made up."""

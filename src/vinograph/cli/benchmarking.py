@@ -14,6 +14,7 @@ import typer
 from vinograph.cli import options, output, progress
 from vinograph.cli.options import DEVICE, MEMORY, PRECISION, AsJson
 from vinograph.errors import ModelError, RequestError
+from vinograph.files import explained, write_atomically
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
@@ -145,12 +146,16 @@ def benchmark(
     )
     with progress.things("measuring") as show:
         record = measuring.benchmark(asked, sys.argv, show)
+    _show(record, as_json=as_json)
     if output_file is not None:
-        _write(output_file, json.dumps(output.finite(record), indent=2, ensure_ascii=False).encode() + b"\n")
+        with explained(output_file):
+            write_atomically(
+                output_file, json.dumps(output.finite(record), indent=2, ensure_ascii=False).encode() + b"\n"
+            )
     measured = any(row["failure"] is None for row in record["rows"])
     if chart is not None and measured:
-        _write(chart, charts.draw(record, chart.suffix))
-    _show(record, as_json=as_json)
+        with explained(chart):
+            write_atomically(chart, charts.draw(record, chart.suffix))
     if not measured:
         raise typer.Exit(ModelError.exit_code)
 
@@ -182,16 +187,6 @@ def _check_file(name: str, path: Path | None, endings: Sequence[str]) -> None:
         raise RequestError(f"{name} {path}: end the name in {' or '.join(endings)}")
     if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise RequestError(f"{name} {path} can't be written: name a file in a folder that is there and writable")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write under a temporary name, and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _show(record: Mapping[str, Any], *, as_json: bool) -> None:

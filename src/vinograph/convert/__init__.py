@@ -17,9 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from vinograph.bundle import Bundle, check_target, explained
+from vinograph.bundle import Bundle, check_target
 from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, locate
 from vinograph.errors import ModelError, RequestError, ResourceError
+from vinograph.files import explained
 
 Progress = Callable[[str, int, int], None]
 
