@@ -60,15 +60,26 @@ def main() -> None:
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vinograph"}):
             figure = Figure(figsize=(7, 4.5), layout="constrained")
             axes = figure.add_subplot()
+            families = list(dict.fromkeys(row["family"] for row in rows))
+            drawn: list[str] = []  # a family's first is dashed, those that follow are not
             for name in names:
+                family = next(row["family"] for row in rows if row["name"] == name)
                 points = [(count, found[name, count]) for count in counts if (name, count) in found]
-                axes.plot([count for count, _ in points], [each for _, each in points], marker="o", label=name)
+                axes.plot(
+                    [count for count, _ in points],
+                    [each for _, each in points],
+                    marker="o",
+                    color=f"C{families.index(family)}",
+                    linestyle="solid" if family in drawn else "dashed",
+                    label=name,
+                )
+                drawn.append(family)
             axes.set_xticks(counts)
             axes.set_ylim(bottom=0)
             axes.set_xlabel("pictures at once")
             axes.set_ylabel("seconds per picture, 1024×1024")
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
+            figure.legend(frameon=False, loc="outside right center")
             machine = records[0]["machine"]
             figure.suptitle(f"{machine['processor']}, {machine['cores']} cores, {records[0]['date'][:10]}", fontsize=9)
             figure.savefig(

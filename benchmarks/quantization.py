@@ -1,11 +1,10 @@
-"""What a quantization takes and costs: minutes, memory, sizes, and each component's distance to f32.
+"""What a quantization costs: sizes, each component's distance to f32, and where a call's time goes.
 
-    python benchmarks/quantization.py full/sdxl-f16 full/sdxl-full --mode full
-    python benchmarks/quantization.py full/sdxl-f16 full/sdxl-full --layers unet
+    python benchmarks/quantization.py sdxl-f16 sdxl-full
+    python benchmarks/quantization.py sdxl-f16 sdxl-full --layers unet
 
-The quantization is a process of its own, whose memory is looked at all the while; a TARGET that is there is measured as
-it is. With ``--layers COMPONENT``, the seconds of one call by kind of layer are told instead, as OpenVINO's own
-counters have them, which make a call a little slower.
+With ``--layers COMPONENT``, the seconds of one call by kind of layer are told, as OpenVINO's own counters have them,
+which make a call a little slower.
 
 Distances are of components, each given what the first call of it is given in a drawing at the bundle's native size
 by SOURCE: the PSNR of its output to what SOURCE computes in f32, with the range of that output as the peak. Beside that
@@ -17,9 +16,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import subprocess
-import sys
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +25,6 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from vinograph.benchmark.memory import watched
 from vinograph.bundle import Bundle
 from vinograph.quantize.speed import first_calls
 from vinograph.runtime import Session, cpu_count
@@ -100,23 +95,12 @@ def show_layers(bundles: Sequence[Bundle], name: str) -> None:
 
 
 def main() -> None:
-    """Quantize where it isn't done, and print the table."""
+    """Print the table that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--mode", default="full")
     parser.add_argument("--layers", metavar="COMPONENT")
     arguments = parser.parse_args()
-    if not arguments.target.exists():
-        command = ["quantize", arguments.source, arguments.target, "--mode", arguments.mode]
-        start = time.perf_counter()
-        with subprocess.Popen([sys.executable, "-m", "vinograph", *command]) as child, watched(child.pid) as peaks:
-            code = child.wait()
-        minutes = (time.perf_counter() - start) / 60
-        if code:
-            raise subprocess.CalledProcessError(code, child.args)
-        took = f"{peaks.resident / 1e9:.2f} GB resident, {peaks.anonymous / 1e9:.2f} GB of them not files"
-        print(f"quantize --mode {arguments.mode}: peak {took}; {minutes:.1f} minutes", flush=True)
     source, target = Bundle.open(arguments.source), Bundle.open(arguments.target)
     if arguments.layers:
         show_layers((source, target), arguments.layers)

@@ -1,0 +1,106 @@
+"""What self-attention in int8 would gain and cost, which quantization leaves in bf16.
+
+    python -m benchmarks.int8_attention pixart-full transformer [--runs 3]
+
+In the graph of a quantized component, the fused attention of each image token to each other is taken apart into its two
+products and the softmax between them. Then the operands of the first product (*scores*), or of both, are quantized to
+int8 as NNCF quantizes those of a linear layer: symmetric, by the largest value that one call shows; probabilities from
+0 to 1. The variants take turns, on what one step of a drawing gives the component. PSNR is against the graph as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from benchmarks.turns import compiled, seconds
+from vinograph.bundle import Bundle
+from vinograph.quantize.speed import first_calls
+
+LEAST_TOKENS = 256  # attention to fewer is to the text, and takes no time
+VARIANTS = ("as it is", "scores in int8", "both products in int8")
+Nodes = Sequence[ov.Node]
+Values = Mapping[str, NDArray[Any]]
+
+
+def self_attention(model: ov.Model) -> Nodes:
+    """The fused attentions among image tokens."""
+    fused = [node for node in model.get_ops() if node.get_type_name() == "ScaledDotProductAttention"]
+    return [node for node in fused if node.input_value(1).get_partial_shape()[2].get_length() >= LEAST_TOKENS]
+
+
+def largest(model: ov.Model, inputs: Values) -> list[list[float]]:
+    """The largest magnitudes of queries, keys and values, of each self-attention."""
+    watched = model.clone()
+    ports = [node.input_value(each) for node in self_attention(watched) for each in range(3)]
+    axes: Any = ops.constant(np.arange(4))
+    results = [ops.result(ops.reduce_max(ops.absolute(port), axes, keep_dims=False)) for port in ports]
+    before = len(watched.outputs)
+    watched.add_results(results)
+    found = compiled(watched).infer(dict(inputs))
+    values = [float(found[before + each]) for each in range(len(results))]
+    return [values[each : each + 3] for each in range(0, len(values), 3)]
+
+
+def symmetric(port: ov.Output, reach: float) -> ov.Node:
+    """Rounded to int8."""
+    low, high = ops.constant(np.float32(-reach)), ops.constant(np.float32(reach * 127 / 128))
+    return ops.fake_quantize(port, low, high, low, high, 256)
+
+
+def quantize_attention(model: ov.Model, reaches: Sequence[Sequence[float]], *, both: bool) -> None:
+    """Take each self-attention apart, with its first product in int8 or both."""
+    for node, (queries, keys, values) in zip(self_attention(model), reaches, strict=True):
+        query, key, value = (node.input_value(each) for each in range(3))
+        width = query.get_partial_shape()[3].get_length()
+        scores = ops.matmul(symmetric(query, queries), symmetric(key, keys), transpose_a=False, transpose_b=True)
+        shares = ops.softmax(ops.multiply(scores, ops.constant(np.float32(1 / math.sqrt(width)))), -1)
+        if both:
+            none, all_ = ops.constant(np.float32(0)), ops.constant(np.float32(1))
+            shares = ops.fake_quantize(shares, none, all_, none, all_, 256)
+            mixed = ops.matmul(shares, symmetric(value, values), transpose_a=False, transpose_b=False)
+        else:
+            mixed = ops.matmul(shares, value, transpose_a=False, transpose_b=False)
+        for target in list(node.output(0).get_target_inputs()):
+            target.replace_source_output(mixed.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def main() -> None:
+    """Compile the variants, run them in turns, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("component")
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    bundle = Bundle.open(arguments.bundle)
+    inputs = first_calls(bundle, (arguments.component,))[arguments.component]
+    model = ov.Core().read_model(bundle.path / bundle.manifest.components[arguments.component].file)
+    model.reshape({name: list(value.shape) for name, value in inputs.items()})
+    reaches = largest(model, inputs)
+    requests = {}
+    for variant in VARIANTS:
+        changed = model.clone()
+        if variant != VARIANTS[0]:
+            quantize_attention(changed, reaches, both=variant == VARIANTS[2])
+        requests[variant] = (compiled(changed), dict(inputs))
+    outputs = {name: np.array(request.infer(given)[0]) for name, (request, given) in requests.items()}
+    taken = seconds(requests, arguments.runs)
+    print(f"| self-attention, {len(reaches)} layers | a call, median of {arguments.runs} | PSNR |\n| --- | --- | --- |")
+    exact = outputs[VARIANTS[0]]
+    for name in VARIANTS:
+        error = float(np.mean(((outputs[name] - exact) / np.ptp(exact)) ** 2, dtype=np.float64))
+        distance = f"{-10 * math.log10(error):.1f} dB" if error else ""
+        print(f"| {name} | {taken[name]:.2f} s | {distance} |")
+
+
+if __name__ == "__main__":
+    main()

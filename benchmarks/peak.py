@@ -1,0 +1,28 @@
+"""A command's minutes and its peak of memory, all that it had and what no file backs.
+
+python benchmarks/peak.py vinograph convert full/pixart pixart-f16
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from vinograph.benchmark.memory import watched
+
+
+def main() -> None:
+    """Run the command, and tell."""
+    command = sys.argv[1:]
+    start = time.perf_counter()
+    with subprocess.Popen(command) as child, watched(child.pid) as peaks:
+        code = child.wait()
+    minutes = (time.perf_counter() - start) / 60
+    resident, anonymous = (f"{each / 1e9:.2f} GB" for each in (peaks.resident, peaks.anonymous))
+    print(f"{minutes:.1f} minutes; peak {resident} resident, {anonymous} of them not files", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

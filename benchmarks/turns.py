@@ -1,0 +1,31 @@
+"""Graphs that are called in turns, so that a noisy moment spoils none of them alone."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import openvino as ov
+
+from vinograph.runtime import cpu_count
+
+
+def compiled(graph: ov.Model, settings: Mapping[str, Any] | None = None) -> ov.InferRequest:
+    """A request of the graph as a drawing compiles it for the CPU, or with other ``settings``."""
+    ours = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": cpu_count()}
+    return ov.Core().compile_model(graph, "CPU", dict(ours if settings is None else settings)).create_infer_request()
+
+
+def seconds(requests: Mapping[str, tuple[ov.InferRequest, Any]], runs: int) -> dict[str, float]:
+    """The median seconds of a call of each, with its inputs, after a first one that doesn't count."""
+    for request, given in requests.values():
+        request.infer(given)
+    taken: dict[str, list[float]] = {name: [] for name in requests}
+    for _ in range(runs):
+        for name, (request, given) in requests.items():
+            start = time.perf_counter()
+            request.infer(given)
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in taken.items()}
