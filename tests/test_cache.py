@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -191,12 +191,16 @@ class TestDamage:
         assert not cache.wants()
 
     def test_a_full_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(self: Path, content: bytes) -> int:
+        opened = Path.open
+
+        def full(self: Path, mode: str = "r", *more: Any, **named: Any) -> IO[Any]:
+            if mode != "wb":
+                return opened(self, mode, *more, **named)
             self.touch()
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "write_bytes", full)
+            patch.setattr(Path, "open", full)
             cache.put("a", b"content", ABOUT)
         assert [each for each in cache.take_notes() if "No space left on device" in each]
         assert list((cache.folder / "compiled").iterdir()) == []
