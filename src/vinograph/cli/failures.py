@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import traceback
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from typing import Any
 import typer
 
 from vinograph.errors import RequestError, ResourceError, VinographError
+from vinograph.files import is_full
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 READER_LEFT = 141  # 128 + SIGPIPE
 
 # typer exports no name for the base of its complaints about a call; its home differs by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def explain(error: BaseException) -> Failure:
         return Failure("KeyboardInterrupt", "interrupted", INTERRUPTED)
     if isinstance(error, MemoryError):
         return Failure("ResourceError", _out_of_memory(), ResourceError.exit_code)
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    if isinstance(error, OSError) and is_full(error):
         return Failure("ResourceError", _out_of_disk(error), ResourceError.exit_code)
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror or error}"

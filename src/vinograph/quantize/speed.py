@@ -21,7 +21,7 @@ from vinograph.tuning import Choice
 Inputs = Mapping[str, NDArray[Any]]
 
 
-def first_calls(bundle: Bundle, names: Collection[str] = (), output_type: str = "latent") -> dict[str, Inputs]:
+def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_type: str = "latent") -> dict[str, Inputs]:
     """What each component (or those of ``names``) is given in its first call, at the bundle's native size.
 
     One step of each stage is drawn, and no VAE runs for an ``output_type`` of "latent".
@@ -30,7 +30,7 @@ def first_calls(bundle: Bundle, names: Collection[str] = (), output_type: str = 
     pipe = Pipeline(bundle, memory="low")
 
     def note(name: str, inputs: Inputs) -> None:
-        if name not in seen and (not names or name in names):
+        if name not in seen and (names is None or name in names):
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
     steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
