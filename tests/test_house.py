@@ -50,7 +50,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("pipeline", "bundle", "cache", "catalog", "runtime", "tuning", "families", "files", "errors", "vinograph"),
     },
     "benchmark": {"pipeline", "bundle", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
-    "benchmark.systems": {"vinograph"},
+    "benchmark.systems": {"vinograph", "tuning"},
     "web": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "cli": {

@@ -17,6 +17,8 @@ from openvino import opset13 as ops
 
 from tests.bundles import Node, save_bundle, save_sdxl_bundle
 from vinograph import Pipeline, Result, Step, runtime, tuning
+from vinograph.benchmark.systems.common import Task
+from vinograph.benchmark.systems.vinograph_ import open_system
 from vinograph.bundle import MANIFEST_FILE, Bundle
 from vinograph.cache import Cache
 from vinograph.runtime import Session
@@ -462,6 +464,14 @@ class TestDrawing:
         ]
         assert np.array_equal(pictures[1], pictures[2])
         assert np.array_equal(pictures[1], pictures[3])
+
+    @pytest.mark.usefixtures("quick")
+    def test_the_benchmark_hears_of_it(self, few: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        measuring(monkeypatch, Setting(64))
+        task = Task(str(few.path), "", (), 1, {"height": 64, "width": 64})
+        drawn = [open_system(task).draw(PROMPT) for _ in range(3)]
+        assert [len(each.once) for each in drawn] == [0, 1, 0]
+        assert "unet" in drawn[1].once[0]
 
     @pytest.mark.usefixtures("quick")
     def test_drawings_at_once_keep_to_what_the_first_began_with(

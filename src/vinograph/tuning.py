@@ -23,6 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 GROUPS = (64, 128, 256, 32, 0)
 NOISE = 0.03  # what is faster by less is not known to be
 SHORTEST = 0.01  # seconds of a call below which measuring isn't worth its while
+MEASURED = "it was measured once which settings are the fastest"  # how a drawing's warning of it begins
 _RUNS = 3
 _AGAIN = 2
 _MOST_RUNS = 15
@@ -264,10 +265,7 @@ class Tuner:
         name = self._origin.component
         _log.warning("measuring once which settings are the fastest for %s: about %.0f s", name, math.ceil(takes))
         choice = measure()
-        self._origin.cache.note(
-            f"it was measured once which settings are the fastest for {name}, which took {choice.took:.1f} s: "
-            f"{choice.setting}"
-        )
+        self._origin.cache.note(f"{MEASURED} for {name}, which took {choice.took:.1f} s: {choice.setting}")
         return remember(self._origin, shapes, self._precision, self._machine, choice)
 
     def _record(self, shapes: Shapes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from PIL import Image
 from tests.benchmark.conftest import Measure
 from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import Run, command, environment, in_process
-from vinograph.benchmark import chart, shares
+from vinograph.benchmark import chart, child, shares
+from vinograph.benchmark.systems.common import Drawn, Opened
 from vinograph.bundle import Bundle
 
 QUICK = ("--size", "64x64", "--adherence", 0)
@@ -120,6 +122,38 @@ class TestFigures:
         (row,) = measure("storybook-sdxl", "--adherence", 4, "--runs", 0, "--rounds", 1, "--no-reference")["rows"]
         assert row["adherence"] is None
         assert row["notes"] == ["adherence needs a checkout of Vinograph: the probe is in its folder training"]
+
+
+class TestOnce:
+    """What is done beside drawing, and won't be for the next picture."""
+
+    def test_the_picture_is_drawn_again(self) -> None:
+        told = []
+        beside = iter([("measured",), ("measured",), (), ()])
+
+        class Module:
+            def open_system(self, task: Any) -> Opened:
+                return Opened(lambda prompt: Drawn(None, {"unet": 1.0}, once=next(beside)))
+
+        class Speaker(child.Speaker):
+            def __init__(self) -> None:
+                pass
+
+            def say(self, event: str, **more: Any) -> None:
+                told.append((event, more.get("picture")))
+
+        child.draw(Speaker(), Module(), SimpleNamespace(prompts=["a", "b", "c"]), None)
+        assert told[1:] == [*(("once", 0), ("drawn", None), ("once", 1)), *(("drawn", None), ("drawn", None))]
+
+    def test_it_is_said(
+        self, vinograph: Run, sdxl: Bundle, pretender: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LOG", "log")
+        code = DRAWS + "say('once', what='it was measured', picture=1, seconds=9)\n"
+        against = ("--against", "diffusers", "--python", f"diffusers={pretender(code)}", "--checkpoint", checkpoint)
+        done = vinograph("benchmark", sdxl.path, *QUICK, *against, "--runs", 1, "--rounds", 1, "--no-reference")
+        assert done.code == 0, done.err
+        assert "it was measured (in a later picture)" in done.err
 
 
 class TestOrder:

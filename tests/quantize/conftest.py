@@ -1,4 +1,4 @@
-"""Small bundles whose denoisers have layers to quantize: convolutions, linear layers, an attention, a time."""
+"""Small bundles whose denoisers have layers to quantize: convolutions, linear layers, attentions, a time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def pixart(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
-    """Blocks of a convolution, a depthwise one and two linear layers, each with a residual, which are told the time and the text."""
+    """Blocks of a convolution, a depthwise one and two linear layers, each with a residual, which are told the time; attention.
+
+    The latents attend to each other and, of PixArt, to the text.
+    """
     rng = np.random.default_rng(7)
     latents = given["sample"] if "sample" in given else given["x"]
     time = given["timestep"] if "timestep" in given else given["r"]
@@ -62,6 +65,9 @@ def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
         inner = ops.gelu(_linear(rng, tokens, CHANNELS, 4 * CHANNELS), "erf")
         linear = _linear(rng, inner, 4 * CHANNELS, CHANNELS)
         x = ops.add(x, ops.transpose(linear, ops.constant([0, 3, 1, 2])))
+    x = _attention(rng, x, None)
+    if "encoder_attention_mask" in given:
+        x = _attention(rng, x, given["encoder_hidden_states"])
     out = 8 if "encoder_attention_mask" in given else channels
     noise = ops.tanh(_convolution(rng, x, CHANNELS, out, 3))
     # Nearly all that it is given is noise to it, or the sampler would go astray.
@@ -92,6 +98,20 @@ def _time(rng: np.random.Generator, time: Node) -> Node:
     )
     row = _linear(rng, ops.concat([ops.sin(angles), ops.cos(angles)], 1), 32, CHANNELS)
     return ops.reshape(row, ops.constant([-1, CHANNELS, 1, 1]), special_zero=False)
+
+
+def _attention(rng: np.random.Generator, x: Node, text: Node | None) -> Node:
+    """Of each place to all places, or to the text, with a residual."""
+    places = ops.transpose(ops.reshape(x, ops.constant([0, CHANNELS, -1]), special_zero=True), ops.constant([0, 2, 1]))
+    told, width = (places, CHANNELS) if text is None else (text, text.get_partial_shape()[2].get_length())
+    heads = [
+        _linear(rng, places, CHANNELS, CHANNELS),
+        _linear(rng, told, width, CHANNELS),
+        _linear(rng, told, width, CHANNELS),
+    ]
+    query, key, value = (ops.unsqueeze(each, ops.constant(1)) for each in heads)
+    mixed = ops.squeeze(ops.scaled_dot_product_attention(query, key, value), ops.constant(1))
+    return ops.add(x, ops.reshape(ops.transpose(mixed, ops.constant([0, 2, 1])), ops.shape_of(x), special_zero=False))
 
 
 def _linear(rng: np.random.Generator, x: Node, wide: int, out: int) -> Node:
@@ -129,3 +149,20 @@ def stored(xml: Path, kind: str) -> dict[str, Any]:
             quantized = given.get_type_name() == "FakeQuantize"
             found[node.get_friendly_name()] = (weights.get_output_element_type(0).get_type_name(), quantized)
     return found
+
+
+def attentions(xml: Path) -> list[tuple[bool, bool, bool]]:
+    """Which of queries, keys and values are in few bits, of each attention."""
+
+    def quantized(value: Any) -> bool:
+        node = value.get_node()
+        while node.get_type_name() in ("Transpose", "Reshape", "Unsqueeze"):
+            node = node.input_value(0).get_node()
+        return bool(node.get_type_name() == "FakeQuantize")
+
+    nodes = ov.Core().read_model(xml).get_ordered_ops()
+    found = [node for node in nodes if node.get_type_name() == "ScaledDotProductAttention"]
+    return [
+        (quantized(node.input_value(0)), quantized(node.input_value(1)), quantized(node.input_value(2)))
+        for node in found
+    ]

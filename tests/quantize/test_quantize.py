@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.quantize.conftest import BLOCKS, stored
+from tests.quantize.conftest import BLOCKS, attentions, stored
 from vinograph import Pipeline
 from vinograph.bundle import Bundle
 from vinograph.pipeline import watched
@@ -90,8 +90,15 @@ class TestWhatIsQuantized:
         made = quantize(sdxl.path, tmp_path / "out", mode="full")
         xml = made.path / "unet.xml"
         assert Counter(stored(xml, "Convolution").values()) == {("i8", True): BLOCKS, ("f32", False): 2}
-        assert Counter(stored(xml, "MatMul").values()) == {("i8", True): 2 * BLOCKS, ("u8", False): 1}
+        assert Counter(stored(xml, "MatMul").values()) == {("i8", True): 2 * BLOCKS + 3, ("u8", False): 1}
+        assert attentions(xml) == [(False, False, False)]
         assert made.manifest.components["unet"].activations == "int8"
+
+    @pytest.mark.parametrize(("mode", "scores"), [("full", True), ("mixed", False)])
+    def test_scores(self, pixart: Bundle, tmp_path: Path, mode: str, scores: bool) -> None:
+        """Of PixArt's attention of the latents to each other, and not of that to the text."""
+        made = quantize(pixart.path, tmp_path / "out", mode=mode)
+        assert attentions(made.path / "transformer.xml") == [(scores, scores, False), (False, False, False)]
 
     def test_t5_in_int4(self, pixart: Bundle, tmp_path: Path) -> None:
         made = quantize(pixart.path, tmp_path / "out", mode="full")

@@ -234,7 +234,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
         "vae": subject.vae,
         "size": bytes_below(made) if made is not None and made.is_dir() else subject.size,
         "failure": measured.failure,
-        "notes": measured.notes,
+        "notes": [*_once(outcomes), *measured.notes],
         "versions": next((e["versions"] for o in outcomes for e in o.told("started")), {}),
         "computed": firsts[0]["computed"] if firsts else {},
         "load": _load(outcomes),
@@ -250,6 +250,12 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
         "adherence": measured.adherence or None,
         "processes": [each.record() for each in outcomes],
     }
+
+
+def _once(outcomes: Sequence[Outcome]) -> list[str]:
+    """What was done beside drawing: during a first picture, or one that was then drawn again."""
+    told = [each for outcome in outcomes for each in outcome.told("once")]
+    return [f"{each['what']} (in {'a later' if each['picture'] else 'the first'} picture)" for each in told]
 
 
 def _load(outcomes: Sequence[Outcome]) -> dict[str, float | None]:

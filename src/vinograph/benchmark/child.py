@@ -76,13 +76,21 @@ def versions(system: str) -> dict[str, str]:
 
 
 def draw(speaker: Speaker, module: Any, task: Any, folder: str | None) -> None:
-    """Open the system and draw each prompt, telling of each picture as it is there."""
+    """Open the system and draw each prompt, telling of each picture as it is there.
+
+    One during which more was done than drawing is drawn again, unless it is the first.
+    """
     opened = module.open_system(task)
     speaker.say("opened", same_noise=opened.same_noise)
     for index, prompt in enumerate(task.prompts):
-        start = time.perf_counter()
-        drawn = opened.draw(prompt)
-        seconds = time.perf_counter() - start
+        while True:
+            start = time.perf_counter()
+            drawn = opened.draw(prompt)
+            seconds = time.perf_counter() - start
+            for each in drawn.once:
+                speaker.say("once", what=each, picture=index, seconds=seconds)
+            if index == 0 or not drawn.once:
+                break
         file = None
         if folder is not None:
             import numpy as np

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ nncf.set_log_level(logging.ERROR)
 # its own, along the wrong axis where a transpose comes before.
 _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 _GROUPED = ("GroupConvolution", "GroupConvolutionBackpropData")
+_ATTENTION = "ScaledDotProductAttention"
 _INT4_GROUP = 256
 _INT4_TABLE_GROUP = 32
 _SMALLEST_GROUP = 16
@@ -69,7 +70,11 @@ def kept(model: ov.Model, recipe: Recipe, mode: str) -> Kept:
     ]
     chosen = {node.get_friendly_name() for node in wanted}
     named = {name for layer in recipe.kept for name in _named(layer, wanted)}
-    attention = {node.get_friendly_name() for node in nodes if node.get_type_name() == "ScaledDotProductAttention"}
+    attention = {
+        node.get_friendly_name()
+        for node in nodes
+        if node.get_type_name() == _ATTENTION and not (recipe.scores and mode == "full" and _is_among(node, moving))
+    }
     activations = (
         {node.get_friendly_name() for node in layers if node.get_friendly_name() not in chosen} | named | attention
     )
@@ -92,6 +97,11 @@ def _has_weights(node: ov.Node) -> bool:
     while source.get_type_name() in ("Convert", "Multiply", "Subtract", "Reshape"):
         source = source.input_value(0).get_node()
     return bool(source.get_type_name() == "Constant")
+
+
+def _is_among(attention: ov.Node, moving: Collection[str]) -> bool:
+    """Whether the keys are computed from the latents, as the queries are."""
+    return all(attention.input_value(each).get_node().get_friendly_name() in moving for each in (0, 1))
 
 
 def _reads_ids(gather: ov.Node) -> bool:
@@ -120,7 +130,8 @@ def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: L
     wanted = [
         node
         for node in model.get_ops()
-        if node.get_type_name() in (*_CONVOLUTIONS, "MatMul") and node.get_friendly_name() not in out.activations
+        if node.get_type_name() in (*_CONVOLUTIONS, "MatMul", _ATTENTION)
+        and node.get_friendly_name() not in out.activations
     ]
     if not wanted:
         return model

@@ -31,12 +31,14 @@ class Recipe:
 
     ``weights`` says how its weights are stored, by mode: "int8" or "int4". A denoiser has ``steps``: the argument of a
     drawing that sets how often it is called. In it, the modes "mixed" and "full" compute with int8 activations, too,
-    but for the layers ``kept``, which stay as they are.
+    but for the layers ``kept``, which stay as they are. With ``scores``, "full" rounds queries and keys, too, where the
+    latents attend to each other: worth it where that is much of the time.
     """
 
     weights: Mapping[str, str]
     steps: str | None = None
     kept: tuple[Layer, ...] = ()
+    scores: bool = False
 
     @property
     def activations(self) -> bool:
@@ -68,7 +70,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         # T5 weighs more than all else.
         "text_encoder": Recipe({"weights": "int8", "mixed": "int4", "full": "int4"}),
         # pos_embed.proj, and proj_out.
-        "transformer": Recipe(_INT8, "num_inference_steps", (_FIRST, Layer(last=True, kind="MatMul"))),
+        "transformer": Recipe(_INT8, "num_inference_steps", (_FIRST, Layer(last=True, kind="MatMul")), scores=True),
     },
 }
 

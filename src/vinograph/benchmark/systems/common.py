@@ -54,11 +54,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures as bytes [n, height, width, 3], and the seconds of each stage. ``computed`` says on and in what."""
+    """Pictures as bytes [n, height, width, 3], and the seconds of each stage. ``computed`` says on and in what.
+
+    ``once`` is what was done beside drawing, and won't be for the next picture, in sentences.
+    """
 
     pictures: Any
     stages: Mapping[str, float]
     computed: Mapping[str, str] = field(default_factory=dict)
+    once: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

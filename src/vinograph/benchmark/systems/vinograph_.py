@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vinograph import Pipeline
+from vinograph.tuning import MEASURED
 
 from .common import Drawn, Opened, Task
 
@@ -19,6 +20,7 @@ def open_system(task: Task) -> Opened:
     def draw(prompt: str) -> Drawn:
         result = pipe(prompt, seed=task.seed, **settings)
         pictures = (np.asarray(result.images) * 255).round().astype(np.uint8)
-        return Drawn(pictures, dict(result.timings), dict(result.devices))
+        once = [each for each in result.warnings if each.startswith(MEASURED)]
+        return Drawn(pictures, dict(result.timings), dict(result.devices), once)
 
     return Opened(draw)
