@@ -1,11 +1,11 @@
-"""What self-attention in int8 would gain and cost, which quantization leaves in bf16.
+"""What attention of the latents to each other gains and loses in int8.
 
-    python -m benchmarks.int8_attention pixart-full transformer [--runs 3]
+    python -m benchmarks.int8_attention pixart-f16 transformer [--runs 3]
 
-In the graph of a quantized component, the fused attention of each image token to each other is taken apart into its two
-products and the softmax between them. Then the operands of the first product (*scores*), or of both, are quantized to
-int8 as NNCF quantizes those of a linear layer: symmetric, by the largest value that one call shows; probabilities from
-0 to 1. The variants take turns, on what one step of a drawing gives the component. PSNR is against the graph as it is.
+In a graph that isn't quantized, the operands of attention's first product (*scores*), which is what quantization does
+for PixArt, or of both are rounded to int8 as NNCF does: symmetric, by the largest value that one call shows. For the
+second, the fused attention is taken apart, and its probabilities are rounded between 0 and 1. The variants take turns,
+on what one step of a drawing gives the component. PSNR is against the graph as it is.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ def symmetric(port: ov.Output, reach: float) -> ov.Node:
     return ops.fake_quantize(port, low, high, low, high, 256)
 
 
-def quantize_attention(model: ov.Model, reaches: Sequence[Sequence[float]], *, both: bool) -> None:
-    """Take each self-attention apart, with its first product in int8 or both."""
-    for node, (queries, keys, values) in zip(self_attention(model), reaches, strict=True):
-        query, key, value = (node.input_value(each) for each in range(3))
-        width = query.get_partial_shape()[3].get_length()
-        scores = ops.matmul(symmetric(query, queries), symmetric(key, keys), transpose_a=False, transpose_b=True)
+def quantize(model: ov.Model, reaches: Sequence[Sequence[float]], *, both: bool) -> None:
+    """Round the operands of each self-attention's first product, or of both."""
+    for node, reach in zip(self_attention(model), reaches, strict=True):
+        query, key, value = (symmetric(node.input_value(each), reach[each]) for each in range(3))
+        if not both:
+            node.input(0).replace_source_output(query.output(0))
+            node.input(1).replace_source_output(key.output(0))
+            continue
+        width = query.get_output_partial_shape(0)[3].get_length()
+        scores = ops.matmul(query, key, transpose_a=False, transpose_b=True)
         shares = ops.softmax(ops.multiply(scores, ops.constant(np.float32(1 / math.sqrt(width)))), -1)
-        if both:
-            none, all_ = ops.constant(np.float32(0)), ops.constant(np.float32(1))
-            shares = ops.fake_quantize(shares, none, all_, none, all_, 256)
-            mixed = ops.matmul(shares, symmetric(value, values), transpose_a=False, transpose_b=False)
-        else:
-            mixed = ops.matmul(shares, value, transpose_a=False, transpose_b=False)
+        none, all_ = ops.constant(np.float32(0)), ops.constant(np.float32(1))
+        mixed = ops.matmul(ops.fake_quantize(shares, none, all_, none, all_, 256), value, False, False)
         for target in list(node.output(0).get_target_inputs()):
             target.replace_source_output(mixed.output(0))
     model.validate_nodes_and_infer_types()
@@ -91,7 +91,7 @@ def main() -> None:
     for variant in VARIANTS:
         changed = model.clone()
         if variant != VARIANTS[0]:
-            quantize_attention(changed, reaches, both=variant == VARIANTS[2])
+            quantize(changed, reaches, both=variant == VARIANTS[2])
         requests[variant] = (compiled(changed), dict(inputs))
     taken = seconds(requests, arguments.runs)
     outputs = {name: np.array(request.get_output_tensor(0).data) for name, (request, _) in requests.items()}

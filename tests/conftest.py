@@ -1,5 +1,6 @@
 """What several tests draw with: one small bundle of trivial graphs, and a process where torch can't be imported."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("VINOGRAPH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("VINOGRAPH_CACHE_LIMIT", raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen() -> None:
+    """What all tests together import is not looked through for garbage: quantization collects it often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

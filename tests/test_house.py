@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "images": {"files", "errors"},
     "request": {"noise", "errors"},
     "bundle": {"files", "errors"},
-    "catalog": {"bundle", "errors"},
+    "catalog": {"bundle", "files", "errors"},
     "cache": {"files", "errors"},
     "tuning": {"cache"},
     "runtime": {"cache", "tuning", "errors"},

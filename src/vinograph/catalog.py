@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
+from vinograph.files import is_full
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -90,7 +90,7 @@ def _fetch(repository: str) -> Bundle:
         Manifest.from_json(Path(manifest).read_text(encoding="utf-8"), f"{repository}/{MANIFEST_FILE}")
         return Bundle.open(Path(huggingface_hub.snapshot_download(repository)))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and is_full(error):
             raise ResourceError(f"the disk is full: the hub's cache has no room for {repository}") from error
         raise ModelError(
             f"no bundle {repository!r} was found here, in the hub's cache, or on the hub ({type(error).__name__}). "
