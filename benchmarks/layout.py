@@ -10,6 +10,7 @@ and 1×1 convolutions, with channels last and linear layers, or mixed by width a
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,16 @@ def inputs(decoder: StageB, size: int, *, folded: bool) -> tuple[Tensor, ...]:
     return torch.randn(1, config.c_in, side, side), torch.full((1,), 0.5), *maps, *text
 
 
-def write(module: nn.Module, decoder: StageB, file: Path, *, folded: bool) -> None:
-    """The graph of ``module``, in f16."""
-    graph = ov.convert_model(module.eval(), example_input=inputs(decoder, TRACED, folded=folded))
+def request(name: str, size: int, file: Path) -> tuple[ov.InferRequest, list[Any]]:
+    """The graph of that name, compiled for a picture of ``size`` pixels, and what it is given."""
+    decoder = StageB.from_config(DECODER).eval()
+    folded = name in WIDTHS
+    example, given = (inputs(decoder, each, folded=folded) for each in (TRACED, size))
+    wuerstchen_graphs.CHANNELS_LAST_WIDTH = WIDTHS.get(name, 0)
+    graph = ov.convert_model(Decoder(decoder) if folded else Published(decoder), example_input=example)
     ov.save_model(graph, file)
-
-
-def prepared(file: Path, given: tuple[Tensor, ...]) -> tuple[ov.InferRequest, list[Any]]:
-    """The graph for inputs of these shapes, and the inputs."""
+    del graph, decoder
+    gc.collect()
     graph = ov.Core().read_model(file)
     graph.reshape(dict(enumerate(list(each.shape) for each in given)))
     return compiled(graph), [each.numpy() for each in given]
@@ -81,19 +84,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    decoder = StageB.from_config(DECODER)
-    requests: dict[str, tuple[ov.InferRequest, Any]] = {}
     with tempfile.TemporaryDirectory(dir=".") as folder, torch.no_grad():
-        for name in ("as published", *WIDTHS):
-            folded = name in WIDTHS
-            wuerstchen_graphs.CHANNELS_LAST_WIDTH = WIDTHS.get(name, 0)
-            file = Path(folder) / f"{len(requests)}.xml"
-            write(Decoder(decoder) if folded else Published(decoder), decoder, file, folded=folded)
-            requests[name] = prepared(file, inputs(decoder, arguments.size, folded=folded))
+        names = ("as published", *WIDTHS)
+        requests = {
+            name: request(name, arguments.size, Path(folder) / f"{index}.xml") for index, name in enumerate(names)
+        }
         found = seconds(requests, arguments.runs)
     print(f"| decoder, {arguments.size}×{arguments.size} | a call, median of {arguments.runs} |\n| --- | --- |")
     for name, taken in found.items():
-        print(f"| {name} | {taken:.2f} s |")
+        print(f"| {name} | {taken:.3g} s |")
 
 
 if __name__ == "__main__":
