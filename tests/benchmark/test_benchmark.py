@@ -36,7 +36,7 @@ with open(os.environ['LOG'], 'a') as log:
 for index, _ in enumerate(task['prompts']):
     file = f"{task['folder']}/{index}.npy"
     np.save(file, np.zeros((task['count'], 64, 64, 3), np.uint8))
-    say('drawn', seconds=1.0 + index, stages={'unet': 0.5 + index}, computed={}, file=file)
+    say('drawn', seconds=1.0 + index, stolen=float(os.environ.get('STOLEN', 0)), stages={'unet': 0.5 + index}, computed={}, file=file)
 """
 
 
@@ -144,6 +144,26 @@ class TestOnce:
 
         child.draw(Speaker(), Module(), SimpleNamespace(prompts=["a", "b", "c"]), None)
         assert told[1:] == [*(("once", 0), ("drawn", None), ("once", 1)), *(("drawn", None), ("drawn", None))]
+
+    @pytest.mark.parametrize(("stolen", "told"), [("0.3", ["30%"]), ("0.01", [])])
+    def test_others_had_the_processors(
+        self,
+        measure: Measure,
+        sdxl: Bundle,
+        pretender: Any,
+        checkpoint: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        stolen: str,
+        told: list[str],
+    ) -> None:
+        monkeypatch.setenv("LOG", "log")
+        monkeypatch.setenv("STOLEN", stolen)
+        python = pretender(DRAWS)
+        against = ("--against", "diffusers", "--python", f"diffusers={python}", "--checkpoint", checkpoint)
+        ours, theirs = measure(sdxl.path, *QUICK, *against, "--runs", 1, "--rounds", 1, "--no-reference")["rows"]
+        assert 0 <= ours["stolen"][0] <= 1
+        assert theirs["stolen"] == [float(stolen)]
+        assert [each.partition(" had ")[2].partition(" of ")[0] for each in theirs["notes"]] == told
 
     def test_it_is_said(
         self, vinograph: Run, sdxl: Bundle, pretender: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,8 @@ from vinograph.benchmark.subjects import PREPARED_BY, SYSTEMS, Asked, Subject, b
 
 __all__ = ["PROMPTS", "SYSTEMS", "Asked", "benchmark"]
 
+_DISTURBED = 0.05  # the share of the processors' time above which it is said that others had it
+
 Progress = Callable[[str, int, int], None]
 
 PROMPTS = (
@@ -220,6 +222,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
     drawn = [each.told("drawn") for each in outcomes if each.told("drawn")]
     firsts, later = [each[0] for each in drawn], [run for each in drawn for run in each[1:]]
     taken = [run["seconds"] for run in later]
+    shares_stolen = [run["stolen"] for run in later or firsts]
     per_picture = statistics.median(taken) / subject.count if taken else None
     peaks = Peaks(*(max((getattr(o.peaks, k) for o in outcomes), default=0) for k in asdict(Peaks())))
     made = subject.made(work)
@@ -234,7 +237,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
         "vae": subject.vae,
         "size": bytes_below(made) if made is not None and made.is_dir() else subject.size,
         "failure": measured.failure,
-        "notes": [*_once(outcomes), *measured.notes],
+        "notes": [*_once(outcomes), *_disturbed(shares_stolen), *measured.notes],
         "versions": next((e["versions"] for o in outcomes for e in o.told("started")), {}),
         "computed": firsts[0]["computed"] if firsts else {},
         "load": _load(outcomes),
@@ -242,6 +245,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
         "first_drawing": _median([each["seconds"] for each in firsts]),
         "first_stages": _stages(firsts),
         "seconds": taken,
+        "stolen": shares_stolen,
         "seconds_per_picture": per_picture,
         "pictures_per_minute": 60 / per_picture if per_picture else None,
         "stages": _stages(later),
@@ -256,6 +260,14 @@ def _once(outcomes: Sequence[Outcome]) -> list[str]:
     """What was done beside drawing: during a first picture, or one that was then drawn again."""
     told = [each for outcome in outcomes for each in outcome.told("once")]
     return [f"{each['what']} (in {'a later' if each['picture'] else 'the first'} picture)" for each in told]
+
+
+def _disturbed(stolen: Sequence[float]) -> list[str]:
+    """Of a machine that shares its hardware, where that cost much of the time."""
+    if not stolen or statistics.median(stolen) < _DISTURBED:
+        return []
+    told = f"{statistics.median(stolen):.0%}" + (f" (up to {max(stolen):.0%})" if len(stolen) > 1 else "")
+    return [f"other guests of the hardware had {told} of the processors while it drew; measure again in a quieter hour"]
 
 
 def _load(outcomes: Sequence[Outcome]) -> dict[str, float | None]:

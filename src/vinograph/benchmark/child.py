@@ -75,6 +75,15 @@ def versions(system: str) -> dict[str, str]:
     return found
 
 
+def stolen() -> float:
+    """Seconds that other guests of the same hardware have had this machine's processors, each counted; Linux tells."""
+    try:
+        told = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    except OSError:
+        return 0.0
+    return int(told[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def draw(speaker: Speaker, module: Any, task: Any, folder: str | None) -> None:
     """Open the system and draw each prompt, telling of each picture as it is there.
 
@@ -84,9 +93,10 @@ def draw(speaker: Speaker, module: Any, task: Any, folder: str | None) -> None:
     speaker.say("opened", same_noise=opened.same_noise)
     for index, prompt in enumerate(task.prompts):
         while True:
-            start = time.perf_counter()
+            start, before = time.perf_counter(), stolen()
             drawn = opened.draw(prompt)
             seconds = time.perf_counter() - start
+            share = (stolen() - before) / (seconds * (os.cpu_count() or 1))
             for each in drawn.once:
                 speaker.say("once", what=each, picture=index, seconds=seconds)
             if index == 0 or not drawn.once:
@@ -97,7 +107,8 @@ def draw(speaker: Speaker, module: Any, task: Any, folder: str | None) -> None:
 
             file = str(Path(folder) / f"{index}.npy")
             np.save(file, drawn.pictures)
-        speaker.say("drawn", seconds=seconds, stages=dict(drawn.stages), computed=dict(drawn.computed), file=file)
+        stages, computed = dict(drawn.stages), dict(drawn.computed)
+        speaker.say("drawn", seconds=seconds, stolen=share, stages=stages, computed=computed, file=file)
 
 
 def main() -> int:
