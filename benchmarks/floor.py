@@ -3,7 +3,8 @@
     python benchmarks/floor.py
 
 The rates are measured here: the best of several products of large matrices in f32, bf16 and int8, by OpenVINO. Floors
-count attention and VAEs at the rate of bf16, and everything else at that of bf16 or of int8. The work of a forward pass
+with int8 count VAEs and attention at the rate of bf16, but for attention's first product where it is quantized, and
+everything else at that of int8. The work of a forward pass
 is counted from the published configurations; T5's for a prompt of 20 tokens.
 """
 
@@ -36,10 +37,10 @@ class Part:
 PARTS = {
     "unet 64": Part(794, 28),
     "unet 128": Part(3381, 442),
-    "transformer 1024": Part(618, 68 + 34),
-    "transformer 4096": Part(3255, 1082 + 34),
-    "prior": Part(577, 37),
-    "decoder": Part(1172, 250),
+    "transformer 1024": Part(618, 68 / 2 + 34),
+    "transformer 4096": Part(3255, 1082 / 2 + 34),
+    "prior": Part(577, 37 / 2),
+    "decoder": Part(1172, 250 / 2),
     "vqgan": Part(1086, 1086),
     "vae 512": Part(1257, 1257),
     "tiny vae 512": Part(71, 71),

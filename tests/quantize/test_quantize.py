@@ -96,7 +96,7 @@ class TestWhatIsQuantized:
 
     @pytest.mark.parametrize(("mode", "scores"), [("full", True), ("mixed", False)])
     def test_scores(self, pixart: Bundle, tmp_path: Path, mode: str, scores: bool) -> None:
-        """Of PixArt's attention of the latents to each other, and not of that to the text."""
+        """Of the latents' attention to each other, and not of that to the text."""
         made = quantize(pixart.path, tmp_path / "out", mode=mode)
         assert attentions(made.path / "transformer.xml") == [(scores, scores, False), (False, False, False)]
 

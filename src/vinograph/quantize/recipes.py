@@ -32,7 +32,7 @@ class Recipe:
     ``weights`` says how its weights are stored, by mode: "int8" or "int4". A denoiser has ``steps``: the argument of a
     drawing that sets how often it is called. In it, the modes "mixed" and "full" compute with int8 activations, too,
     but for the layers ``kept``, which stay as they are. With ``scores``, "full" rounds queries and keys, too, where the
-    latents attend to each other: worth it where that is much of the time.
+    latents attend to each other: worth it where it is measured to be faster.
     """
 
     weights: Mapping[str, str]
@@ -55,10 +55,10 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "prior_text_encoder": _TEXT,
         "prior_text": _TEXT,
         # The projection, and out.1.
-        "prior": Recipe(_INT8, "prior_num_inference_steps", (_FIRST, _LAST)),
+        "prior": Recipe(_INT8, "prior_num_inference_steps", (_FIRST, _LAST), scores=True),
         "text_encoder": _TEXT,
         "decoder_text": _TEXT,
-        "decoder": Recipe(_INT8, "num_inference_steps", (_FIRST, _LAST)),
+        "decoder": Recipe(_INT8, "num_inference_steps", (_FIRST, _LAST), scores=True),
     },
     "sdxl": {
         "text_encoder": _TEXT,
