@@ -40,15 +40,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cores() -> None:
-    """Of several processes that test, each computes on cores of its own: their threads would wait for each other's."""
-    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
-    if worker and count and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) % len(cores) :: int(count)])
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _frozen() -> None:
     """What all tests together import is not looked through for garbage: quantization collects it often."""
     gc.collect()

@@ -38,7 +38,8 @@ def wuerstchen(folder: Path) -> list[object]:
 def test_diffusers(measure: Measure, tmp_path: Path, checkpoint_of: Callable[[Path], list[object]], vae: str) -> None:
     ours, theirs = measure(*checkpoint_of(tmp_path), "--against", "diffusers", *ONCE)["rows"]
     assert theirs["failure"] is None
-    assert theirs["psnr"] > 70
+    assert theirs["ssim"] == pytest.approx(1)
+    assert theirs["psnr"] is None or theirs["psnr"] > 70, "None: the same bytes"
     assert theirs["vae"] == ours["vae"] == vae
     assert set(theirs["stages"]) == set(ours["stages"])
     assert theirs["computed"] == {"all": "CPU float32"}
