@@ -2,10 +2,10 @@
 
     python -m benchmarks.int8_attention pixart-f16 transformer [--runs 3]
 
-In a graph that isn't quantized, the operands of attention's first product (*scores*), which is what quantization does
-for PixArt, or of both are rounded to int8 as NNCF does: symmetric, by the largest value that one call shows. For the
-second, the fused attention is taken apart, and its probabilities are rounded between 0 and 1. The variants take turns,
-on what one step of a drawing gives the component. PSNR is against the graph as it is.
+In a graph whose attention isn't quantized, the operands of its first product (*scores*), which is what quantization
+does for PixArt and Würstchen, or of both are rounded to int8 as NNCF does: symmetric, by the largest value that one
+call shows. For both, the fused attention is taken apart, and its probabilities are rounded between 0 and 1. The
+variants take turns, on what one step of a drawing gives the component. PSNR is against the graph as it is.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def symmetric(port: ov.Output, reach: float) -> ov.Node:
 def quantize(model: ov.Model, reaches: Sequence[Sequence[float]], *, both: bool) -> None:
     """Round the operands of each self-attention's first product, or of both."""
     for node, reach in zip(self_attention(model), reaches, strict=True):
-        query, key, value = (symmetric(node.input_value(each), reach[each]) for each in range(3))
+        query, key = (symmetric(node.input_value(each), reach[each]) for each in range(2))
         if not both:
             node.input(0).replace_source_output(query.output(0))
             node.input(1).replace_source_output(key.output(0))
@@ -69,7 +69,8 @@ def quantize(model: ov.Model, reaches: Sequence[Sequence[float]], *, both: bool)
         scores = ops.matmul(query, key, transpose_a=False, transpose_b=True)
         shares = ops.softmax(ops.multiply(scores, ops.constant(np.float32(1 / math.sqrt(width)))), -1)
         none, all_ = ops.constant(np.float32(0)), ops.constant(np.float32(1))
-        mixed = ops.matmul(ops.fake_quantize(shares, none, all_, none, all_, 256), value, False, False)
+        shares = ops.fake_quantize(shares, none, all_, none, all_, 256)
+        mixed = ops.matmul(shares, symmetric(node.input_value(2), reach[2]), transpose_a=False, transpose_b=False)
         for target in list(node.output(0).get_target_inputs()):
             target.replace_source_output(mixed.output(0))
     model.validate_nodes_and_infer_types()
