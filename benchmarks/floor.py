@@ -4,8 +4,8 @@
 
 The rates are measured here: the best of several products of large matrices in f32, bf16 and int8, by OpenVINO. Floors
 with int8 count VAEs and attention at the rate of bf16, but for attention's first product where it is quantized, and
-everything else at that of int8. The work of a forward pass
-is counted from the published configurations; T5's for a prompt of 20 tokens.
+everything else at that of int8. The work of a forward pass is counted from the published configurations; T5's for a
+prompt of 20 tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUNS = 10
 
 @dataclass(frozen=True)
 class Part:
-    """A component's work in one call, in thousand millions of multiply-adds: all of it, and what int8 can't compute."""
+    """A component's work in one call, in thousand millions of multiply-adds: all of it, and what stays out of int8."""
 
     work: float
     kept: float = 0.0

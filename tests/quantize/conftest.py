@@ -143,26 +143,23 @@ def stored(xml: Path, kind: str) -> dict[str, Any]:
             weights = node.input_value(1).get_node()
             while weights.get_type_name() != "Constant":
                 weights = weights.input_value(0).get_node()
-            given = node.input_value(0).get_node()
-            while given.get_type_name() in ("Transpose", "Reshape"):
-                given = given.input_value(0).get_node()
-            quantized = given.get_type_name() == "FakeQuantize"
-            found[node.get_friendly_name()] = (weights.get_output_element_type(0).get_type_name(), quantized)
+            found[node.get_friendly_name()] = (
+                weights.get_output_element_type(0).get_type_name(),
+                _in_few_bits(node.input_value(0)),
+            )
     return found
 
 
-def attentions(xml: Path) -> list[tuple[bool, bool, bool]]:
+def attentions(xml: Path) -> list[tuple[bool, ...]]:
     """Which of queries, keys and values are in few bits, of each attention."""
-
-    def quantized(value: Any) -> bool:
-        node = value.get_node()
-        while node.get_type_name() in ("Transpose", "Reshape", "Unsqueeze"):
-            node = node.input_value(0).get_node()
-        return bool(node.get_type_name() == "FakeQuantize")
-
     nodes = ov.Core().read_model(xml).get_ordered_ops()
     found = [node for node in nodes if node.get_type_name() == "ScaledDotProductAttention"]
-    return [
-        (quantized(node.input_value(0)), quantized(node.input_value(1)), quantized(node.input_value(2)))
-        for node in found
-    ]
+    return [tuple(_in_few_bits(node.input_value(each)) for each in range(3)) for node in found]
+
+
+def _in_few_bits(value: Any) -> bool:
+    """Whether a value is rounded where it is computed, or where its shape is changed."""
+    node = value.get_node()
+    while node.get_type_name() in ("Transpose", "Reshape", "Unsqueeze"):
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "FakeQuantize")

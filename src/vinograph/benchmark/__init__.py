@@ -222,7 +222,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
     drawn = [each.told("drawn") for each in outcomes if each.told("drawn")]
     firsts, later = [each[0] for each in drawn], [run for each in drawn for run in each[1:]]
     taken = [run["seconds"] for run in later]
-    shares_stolen = [run["stolen"] for run in later or firsts]
+    stolen = [run["stolen"] for run in later or firsts]
     per_picture = statistics.median(taken) / subject.count if taken else None
     peaks = Peaks(*(max((getattr(o.peaks, k) for o in outcomes), default=0) for k in asdict(Peaks())))
     made = subject.made(work)
@@ -237,7 +237,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
         "vae": subject.vae,
         "size": bytes_below(made) if made is not None and made.is_dir() else subject.size,
         "failure": measured.failure,
-        "notes": [*_once(outcomes), *_disturbed(shares_stolen), *measured.notes],
+        "notes": [*_once(outcomes), *_disturbed(stolen), *measured.notes],
         "versions": next((e["versions"] for o in outcomes for e in o.told("started")), {}),
         "computed": firsts[0]["computed"] if firsts else {},
         "load": _load(outcomes),
@@ -245,7 +245,7 @@ def _row(measured: _Measured, work: Path) -> dict[str, Any]:
         "first_drawing": _median([each["seconds"] for each in firsts]),
         "first_stages": _stages(firsts),
         "seconds": taken,
-        "stolen": shares_stolen,
+        "stolen": stolen,
         "seconds_per_picture": per_picture,
         "pictures_per_minute": 60 / per_picture if per_picture else None,
         "stages": _stages(later),
