@@ -20,7 +20,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from vinograph.runtime import cpu_count, processor
+from vinograph.limits import cpu_count
+from vinograph.runtime import processor
 
 SIDE = 4096
 RUNS = 10

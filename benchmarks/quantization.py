@@ -26,8 +26,9 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from vinograph.bundle import Bundle
+from vinograph.limits import cpu_count
 from vinograph.quantize.speed import first_calls
-from vinograph.runtime import Session, cpu_count
+from vinograph.runtime import Session
 
 Values = Mapping[str, NDArray[Any]]
 RUNS = 3

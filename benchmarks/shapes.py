@@ -13,8 +13,8 @@ import openvino as ov
 
 from benchmarks.turns import compiled, seconds
 from vinograph import catalog
+from vinograph.limits import cpu_count
 from vinograph.quantize.speed import first_calls
-from vinograph.runtime import cpu_count
 
 
 def main() -> None:

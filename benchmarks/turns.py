@@ -9,12 +9,12 @@ from typing import Any
 
 import openvino as ov
 
-from vinograph.runtime import cpu_count
+from vinograph.limits import cpu_count
 
 
-def compiled(graph: ov.Model) -> ov.InferRequest:
-    """A request of the graph as a drawing compiles it for the CPU."""
-    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": cpu_count()}
+def compiled(graph: ov.Model, threads: int | None = None) -> ov.InferRequest:
+    """A request of the graph as a drawing compiles it for the CPU, or with so many threads."""
+    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads or cpu_count()}
     return ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
 
 

@@ -27,6 +27,7 @@ SOURCE = ROOT / "src"
 # Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph" is its __init__.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
+    "limits": set(),
     "files": {"errors"},
     "noise": {"errors"},
     "schedulers": {"errors"},
@@ -37,25 +38,28 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "catalog": {"bundle", "files", "errors"},
     "cache": {"files", "errors"},
     "tuning": {"cache"},
-    "runtime": {"cache", "tuning", "errors"},
+    "runtime": {"cache", "limits", "tuning", "errors"},
     "families": {"schedulers", "noise", "text", "images", "request", "errors"},
     "pipeline": {
-        *("families", "bundle", "cache", "catalog", "runtime", "tuning", "images", "text", "request", "errors"),
-        "vinograph",
+        *("families", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "images", "text", "request"),
+        *("errors", "vinograph"),
     },
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
     "convert": {"modules", "bundle", "families", "schedulers", "files", "errors", "vinograph"},
     "quantize": {
-        *("pipeline", "bundle", "cache", "catalog", "runtime", "tuning", "families", "files", "errors", "vinograph"),
+        *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "families", "files", "errors"),
+        "vinograph",
     },
-    "benchmark": {"pipeline", "bundle", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
+    "benchmark": {
+        *("pipeline", "bundle", "catalog", "limits", "runtime", "images", "families", "request", "errors", "vinograph"),
+    },
     "benchmark.systems": {"vinograph", "tuning"},
     "web": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "cli": {
-        *("pipeline", "bundle", "cache", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"),
-        *("convert", "quantize", "benchmark", "web", "serve", "files"),
+        *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "images", "families", "request", "errors"),
+        *("convert", "quantize", "benchmark", "web", "serve", "files", "vinograph"),
     },
     "__main__": {"cli"},
     "training": {"modules", "convert"},

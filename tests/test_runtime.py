@@ -15,7 +15,7 @@ from openvino import opset13 as opset
 
 from tests.bundles import save_bundle
 from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError, runtime
-from vinograph.runtime import Session, check_device, check_precision, cpu_count, devices, memory_available
+from vinograph.runtime import Session, check_device, check_precision, devices
 
 LATENTS = {"latents": np.ones((1, 4, 4, 6), np.float32)}
 
@@ -272,22 +272,6 @@ class TestTrouble:
         one._core = SimpleNamespace(read_model=ov.Core().read_model, compile_model=fail)
         with pytest.raises(RequestError, match="CPU can't compile vqgan in f16: Wrong value f16"):
             one(LATENTS)
-
-
-class TestThisMachine:
-    def test_processors(self) -> None:
-        assert cpu_count() >= 1
-
-    @pytest.mark.parametrize(
-        ("quota", "allowed"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("nonsense", 8)]
-    )
-    def test_a_control_groups_quota_counts(self, quota: str, allowed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
-        monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
-        assert cpu_count() == allowed
-
-    def test_memory(self) -> None:
-        assert memory_available() > 0
 
 
 class TestPreparing:

@@ -21,9 +21,10 @@ from vinograph.cache import Cache
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families import Call, Drawing, Parts, Session, Step, family
 from vinograph.images import to_pictures
+from vinograph.limits import memory_installed
 from vinograph.request import FIELDS, Request, resolve
 from vinograph.runtime import Session as ComponentSession
-from vinograph.runtime import check_device, check_memory, check_precision, memory_installed
+from vinograph.runtime import check_device, check_memory, check_precision
 from vinograph.text import Tokenizer
 from vinograph.tuning import Origin
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-import os
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ from vinograph.errors import (
     ResourceError,
     VinographError,
 )
+from vinograph.limits import cpu_count, memory_available
 from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting, Tuner
 
 Array = NDArray[np.float32]
@@ -121,16 +121,6 @@ def check_memory(memory: str) -> None:
     """
     if memory not in MEMORY:
         raise RequestError(f"memory is {memory!r}; give one of {', '.join(MEMORY)}")
-
-
-def cpu_count() -> int:
-    """Processors that this process may use: its affinity, and the quota of its control group if there is one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return allowed
-    return allowed if quota == "max" else max(1, min(allowed, math.ceil(int(quota) / int(period))))
 
 
 def processor() -> str:
@@ -506,21 +496,3 @@ def _section(model: ov.Model, begin: int | None, end: int | None) -> ov.Model:
         for user in value.get_target_inputs():
             user.replace_source_output(parameter.output(0))
     return ov.Model(results, parameters, model.get_friendly_name())
-
-
-def memory_available() -> int:
-    """Bytes of memory that could be had without swapping; 0 where the system doesn't say."""
-    return _memory("MemAvailable")
-
-
-def memory_installed() -> int:
-    """Bytes of memory that this machine has; 0 where the system doesn't say."""
-    return _memory("MemTotal")
-
-
-def _memory(kind: str) -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(kind)), 0)

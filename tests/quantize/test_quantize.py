@@ -12,10 +12,11 @@ import pytest
 from tests.quantize.conftest import BLOCKS, attentions, stored
 from vinograph import Pipeline
 from vinograph.bundle import Bundle
+from vinograph.limits import cpu_count
 from vinograph.pipeline import watched
 from vinograph.quantize import quantize
 from vinograph.quantize.calibration import Inputs
-from vinograph.runtime import Session, cpu_count
+from vinograph.runtime import Session
 
 DENOISERS = {"sdxl": ["unet"], "wuerstchen": ["prior", "decoder"], "pixart": ["transformer"]}
 

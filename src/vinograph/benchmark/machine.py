@@ -6,7 +6,8 @@ import os
 import platform
 from typing import Any
 
-from vinograph.runtime import cpu_count, devices, memory_available, memory_installed, processor
+from vinograph.limits import cpu_count, memory_available, memory_installed
+from vinograph.runtime import devices, processor
 
 
 def describe() -> dict[str, Any]:

@@ -88,15 +88,15 @@ def _text(value: Any) -> str:
 
 
 def _look_at_machine(found: Findings) -> None:
-    from vinograph import runtime
+    from vinograph import limits
 
     found.facts["vinograph"] = __version__
     found.facts["python"] = platform.python_version()
     found.facts["platform"] = platform.platform()
     found.facts["processor_features"] = _processor_features()
-    found.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": runtime.cpu_count()}
-    available = _Bytes(runtime.memory_available())
-    found.facts["memory"] = {"total": _Bytes(_memory_total()), "available": available}
+    found.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": limits.cpu_count()}
+    available = _Bytes(limits.memory_available())
+    found.facts["memory"] = {"total": _Bytes(limits.memory_installed()), "available": available}
     if 0 < available < _LITTLE_MEMORY:
         found.warnings.append(f"only {available} of memory are free: large models will not fit")
     free = _Bytes(shutil.disk_usage(Path.cwd()).free)
@@ -113,13 +113,6 @@ def _processor_features() -> list[str]:
         return []
     flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
     return [each for each in _FEATURES if each in flags]
-
-
-def _memory_total() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def _look_at_packages(found: Findings) -> None:

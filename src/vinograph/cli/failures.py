@@ -66,7 +66,7 @@ def _usage(error: Exception) -> str:
 
 
 def _out_of_memory() -> str:
-    from vinograph.runtime import memory_available
+    from vinograph.limits import memory_available
 
     return (
         f"there is not enough memory: {memory_available() / 1e9:.1f} GB are free; "

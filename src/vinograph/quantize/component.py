@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from vinograph.bundle import BundleWriter
 from vinograph.errors import ResourceError
+from vinograph.limits import cpu_count
 from vinograph.quantize import segments as cutting
 from vinograph.quantize.calibration import samples
 from vinograph.quantize.layers import Kept, kept, with_activations, with_small_weights
 from vinograph.quantize.marks import carry_over
 from vinograph.quantize.recipes import Recipe
 from vinograph.quantize.segments import Segment
-from vinograph.runtime import cpu_count, give_back
+from vinograph.runtime import give_back
 
 
 @dataclass(frozen=True)

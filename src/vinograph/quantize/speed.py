@@ -13,9 +13,10 @@ from vinograph import runtime, tuning
 from vinograph.bundle import Bundle, DenoiserSpeed, Speed
 from vinograph.cache import Cache
 from vinograph.errors import NumericalError
+from vinograph.limits import cpu_count
 from vinograph.pipeline import Pipeline, origin, watched
 from vinograph.quantize.calibration import native_size
-from vinograph.runtime import Session, cpu_count, machine, processor
+from vinograph.runtime import Session, machine, processor
 from vinograph.tuning import Choice
 
 Inputs = Mapping[str, NDArray[Any]]
