@@ -270,6 +270,12 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
     return measured
 
 
+def remembered(cache: Cache, rows: int, setting: Setting) -> None:
+    """Have ``setting`` be what was measured of so many rows."""
+    origin = Origin("tiny", "layers", "its hash", True, cache)
+    tuning.remember(origin, {"x": (rows, SIDE)}, "f32", runtime.machine(), Choice(setting, {setting: 0.1}, 1.0))
+
+
 class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_each_is_measured(self, xml: Path) -> None:
@@ -403,6 +409,48 @@ class TestSettings:
         session(values())
         assert measured == ["measured"]
         assert cache.settings()[key]["chosen"] == {"group": 0, "precision": None}
+
+    @pytest.mark.usefixtures("quick")
+    @pytest.mark.parametrize(("rows", "again"), [(3, 0), (12, 0), (13, 1), (1, 0)])
+    def test_one_near_it_is_used_at_once(
+        self, rows: int, again: int, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A size with four times the values and as many between is near."""
+        remembered(cache, 3, Setting(0))
+        measured = measuring(monkeypatch, Setting(64))
+        session = opened(few=True)
+        for _ in range(3):
+            session.begin_drawing()
+            session(values(rows))
+            session.end_drawing()
+        assert len(measured) == again
+        assert session.setting == (Setting(64) if again else Setting(0))
+
+    def test_of_several_the_nearest_is(self, opened: Open, cache: Cache) -> None:
+        for rows, setting in ((2, Setting(64)), (6, Setting(0)), (12, Setting(128))):
+            remembered(cache, rows, setting)
+        session = opened(few=True)
+        session(values(7))
+        assert session.setting == Setting(0)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            pytest.param({"of": "another component"}, id="of another component"),
+            pytest.param({"size": {"y": 192}}, id="of other inputs"),
+            pytest.param({"size": {"x": 0}}, id="of none"),
+            pytest.param({"size": {"x": "192"}}, id="garbled"),
+            pytest.param({"size": 192}, id="no sizes"),
+            pytest.param({"chosen": {"group": "many"}}, id="no setting"),
+        ],
+    )
+    def test_nothing_else_is_near(self, other: dict[str, Any], opened: Open, cache: Cache) -> None:
+        remembered(cache, 3, Setting(0))
+        (key,) = cache.settings()
+        cache.remember(key, lambda known: {**known, **other})
+        session = opened(few=True)
+        session(values(4))
+        assert session.setting == DEFAULT
 
     def test_short_calls_are_not_worth_it(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tuning, "SHORTEST", 100.0)

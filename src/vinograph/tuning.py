@@ -23,6 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 GROUPS = (64, 128, 256, 32, 0)
 NOISE = 0.03  # what is faster by less is not known to be
 SHORTEST = 0.01  # seconds of a call below which measuring isn't worth its while
+NEAR = 4  # inputs of up to so many times the values are computed in the same setting
 MEASURED = "it was measured once which settings are the fastest"  # how a drawing's warning of it begins
 _RUNS = 3
 _AGAIN = 2
@@ -179,9 +180,28 @@ def key(*what: Any) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
+def _component_key(origin: Origin, precision: str, machine: Machine) -> str:
+    """What is the same of all sizes of a component."""
+    return key(origin.contents, precision, machine.told)
+
+
 def settings_key(origin: Origin, shapes: Shapes, precision: str, machine: Machine) -> str:
     """What the fastest setting is remembered by."""
     return key(origin.contents, sorted(shapes.items()), precision, machine.told)
+
+
+def _size(shapes: Shapes) -> dict[str, int]:
+    """How many values each input has."""
+    return {name: math.prod(shape) for name, shape in shapes.items()}
+
+
+def _apart(one: Mapping[str, int], other: Any) -> float:
+    """By what factor the input differs of which the number of values differs most."""
+    if not isinstance(other, dict) or one.keys() != other.keys():
+        return math.inf
+    if not all(type(each) is int and each > 0 for each in (*one.values(), *other.values())):
+        return math.inf
+    return max((max(one[name] / other[name], other[name] / one[name]) for name in one), default=1.0)
 
 
 def remember(origin: Origin, shapes: Shapes, precision: str, machine: Machine, choice: Choice) -> Setting:
@@ -192,7 +212,8 @@ def remember(origin: Origin, shapes: Shapes, precision: str, machine: Machine, c
             return known
         seconds = {str(setting): round(taken, 5) for setting, taken in choice.seconds.items()}
         told = {"chosen": choice.setting.record(), "setting": str(choice.setting), "seconds": seconds}
-        return {**vars(origin.about(shapes)), **told}
+        near = {"of": _component_key(origin, precision, machine), "size": _size(shapes)}
+        return {**vars(origin.about(shapes)), **near, **told}
 
     kept = origin.cache.remember(settings_key(origin, shapes, precision, machine), change)
     return _chosen(kept, precision, machine) or choice.setting
@@ -201,9 +222,11 @@ def remember(origin: Origin, shapes: Shapes, precision: str, machine: Machine, c
 class Tuner:
     """The setting of one component for each size: known, measured when it is due, else OpenVINO's own.
 
-    It is due at the first call of a drawing, once calls in OpenVINO's own have taken as long as measuring does, in all
-    processes together: what is called seldom is never measured for longer than it has run. A drawing keeps to the
-    setting of its first call, so that one seed gives one picture.
+    It is known where it was measured at this size or at one near it: one whose inputs have at most :data:`NEAR` times
+    as many values each, and no fewer than that part of them. It is due at the first call of a drawing, once calls in
+    OpenVINO's own have taken as long as measuring does, in all processes together: what is called seldom is never
+    measured for longer than it has run. A drawing keeps to the setting of its first call, so that one seed gives one
+    picture.
     """
 
     def __init__(self, origin: Origin, precision: str, machine: Machine) -> None:
@@ -237,7 +260,7 @@ class Tuner:
     def setting(self, shapes: Shapes) -> Setting:
         """What the drawing keeps to; before its first call, what that would find without measuring."""
         settled = self._settled.get(_sorted(shapes))
-        return settled or _chosen(self._record(shapes), self._precision, self._machine) or DEFAULT
+        return settled or self._known(shapes, self._origin.cache.settings()) or DEFAULT
 
     def settle(self, shapes: Shapes, measure: Callable[[], Choice]) -> None:
         """Decide for a setting, if this is the drawing's first call."""
@@ -254,10 +277,11 @@ class Tuner:
         self._unrecorded[size] = (spent + seconds, cost(compiling, seconds, tried))
 
     def _find(self, shapes: Shapes, measure: Callable[[], Choice]) -> Setting:
-        record = self._record(shapes)
-        known = _chosen(record, self._precision, self._machine)
+        records = self._origin.cache.settings()
+        known = self._known(shapes, records)
         if known is not None:
             return known
+        record = records.get(self._key(shapes), {})
         spent, takes = _number(record, "spent"), _number(record, "cost")
         if not 0 < takes <= spent:
             self._unmeasured.add(_sorted(shapes))
@@ -268,8 +292,20 @@ class Tuner:
         self._origin.cache.note(f"{MEASURED} for {name}, which took {choice.took:.1f} s: {choice.setting}")
         return remember(self._origin, shapes, self._precision, self._machine, choice)
 
-    def _record(self, shapes: Shapes) -> dict[str, Any]:
-        return self._origin.cache.settings().get(self._key(shapes), {})
+    def _known(self, shapes: Shapes, records: Mapping[str, Mapping[str, Any]]) -> Setting | None:
+        """What was measured at this size, or at the nearest one that is near."""
+        here = _chosen(records.get(self._key(shapes), {}), self._precision, self._machine)
+        if here is not None:
+            return here
+        of = _component_key(self._origin, self._precision, self._machine)
+        near = [
+            (apart, chosen)
+            for record in records.values()
+            if record.get("of") == of
+            and (chosen := _chosen(record, self._precision, self._machine))
+            and (apart := _apart(_size(shapes), record.get("size"))) <= NEAR
+        ]
+        return min(near, key=lambda each: each[0])[1] if near else None
 
     def _key(self, shapes: Shapes) -> str:
         return settings_key(self._origin, shapes, self._precision, self._machine)
