@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from benchmarks.quantization import decibels
-from benchmarks.turns import compiled, seconds
-from vinograph.bundle import Bundle
-from vinograph.quantize.speed import first_calls
+from benchmarks.turns import compiled, component, seconds
 
 LEAST_TOKENS = 256  # attention to fewer is to the text, and takes no time
 VARIANTS = ("as it is", "scores in int8", "both products in int8")
@@ -79,13 +76,12 @@ def quantize(model: ov.Model, reaches: Sequence[Sequence[float]], *, both: bool)
 def main() -> None:
     """Compile the variants, run them in turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle")
     parser.add_argument("component")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    bundle = Bundle.open(arguments.bundle)
-    inputs = first_calls(bundle, (arguments.component,))[arguments.component]
-    model = ov.Core().read_model(bundle.path / bundle.manifest.components[arguments.component].file)
+    file, inputs = component(arguments.bundle, arguments.component)
+    model = ov.Core().read_model(file)
     model.reshape({name: list(value.shape) for name, value in inputs.items()})
     reaches = largest(model, inputs)
     requests = {}
@@ -93,7 +89,7 @@ def main() -> None:
         changed = model.clone()
         if variant != VARIANTS[0]:
             quantize(changed, reaches, both=variant == VARIANTS[2])
-        requests[variant] = (compiled(changed), dict(inputs))
+        requests[variant] = (compiled(changed), inputs)
     taken = seconds(requests, arguments.runs)
     outputs = {name: np.array(request.get_output_tensor(0).data) for name, (request, _) in requests.items()}
     print(f"| self-attention, {len(reaches)} layers | a call, median of {arguments.runs} | PSNR |\n| --- | --- | --- |")

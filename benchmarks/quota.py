@@ -21,10 +21,8 @@ from pathlib import Path
 
 import openvino as ov
 
-from benchmarks.turns import compiled
-from vinograph import catalog
+from benchmarks.turns import compiled, component
 from vinograph.limits import cpu_count
-from vinograph.quantize.speed import first_calls
 
 
 def main() -> None:
@@ -54,12 +52,11 @@ def main() -> None:
         print(f"| {counts[name]}: {name} | {statistics.median(each):.3g} s ({min(each):.3g} to {max(each):.3g}) |")
 
 
-def _call(name: str, component: str, threads: int, runs: int) -> float:
+def _call(model: str, name: str, threads: int, runs: int) -> float:
     """The mean seconds of a call after the first."""
-    bundle = catalog.find(name)
-    given = dict(first_calls(bundle, (component,))[component])
-    graph = ov.Core().read_model(bundle.path / bundle.manifest.components[component].file)
-    graph.reshape({name: list(value.shape) for name, value in given.items()})
+    file, given = component(model, name)
+    graph = ov.Core().read_model(file)
+    graph.reshape({key: list(value.shape) for key, value in given.items()})
     request = compiled(graph, threads)
     request.infer(given)
     start = time.perf_counter()

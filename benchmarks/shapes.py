@@ -11,10 +11,8 @@ import argparse
 
 import openvino as ov
 
-from benchmarks.turns import compiled, seconds
-from vinograph import catalog
+from benchmarks.turns import compiled, component, seconds
 from vinograph.limits import cpu_count
-from vinograph.quantize.speed import first_calls
 
 
 def main() -> None:
@@ -24,9 +22,7 @@ def main() -> None:
     parser.add_argument("component")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    bundle = catalog.find(arguments.bundle)
-    given = dict(first_calls(bundle, (arguments.component,))[arguments.component])
-    file = bundle.path / bundle.manifest.components[arguments.component].file
+    file, given = component(arguments.bundle, arguments.component)
     open_, fixed = ov.Core().read_model(file), ov.Core().read_model(file)
     fixed.reshape({name: list(value.shape) for name, value in given.items()})
     requests = {"shapes open": (compiled(open_), given), "shapes fixed": (compiled(fixed), given)}

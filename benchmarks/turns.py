@@ -5,11 +5,20 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import openvino as ov
 
+from vinograph import catalog
 from vinograph.limits import cpu_count
+from vinograph.quantize.speed import first_calls
+
+
+def component(model: str, name: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a model's component, and what one step of a drawing gives it."""
+    bundle = catalog.find(model)
+    return bundle.path / bundle.manifest.components[name].file, dict(first_calls(bundle, (name,))[name])
 
 
 def compiled(graph: ov.Model, threads: int | None = None) -> ov.InferRequest:
