@@ -21,7 +21,6 @@ FLOORS = {
     "sdxl-1-full": "sdxl-turbo, 512x512, 1 step, full VAE",
     "sdxl-4-tiny": "sdxl-turbo, 512x512, 4 steps, tiny VAE",
     "sdxl-4-full": "sdxl-turbo, 512x512, 4 steps, full VAE",
-    "sdxl-others": "sdxl-turbo, 512x512, 1 step, tiny VAE",
     "pixart-lcm": "pixart-lcm, 1024x1024, 4 steps, tiny VAE",
     "pixart-20": "pixart, 512x512, 20 steps, guidance, tiny VAE",
     "wuerstchen-60-12": "wuerstchen, 1024x1024, 60 + 12 steps",
