@@ -18,7 +18,7 @@ docs: $(DEV)/ready  ## write the generated pages again
 	$(DEV)/bin/python scripts/cli_docs.py
 
 screenshots: $(DEV)/ready browser  ## take the pictures of the page in docs again
-	$(DEV)/bin/python scripts/web_screenshots.py
+	$(DEV)/bin/python -m scripts.web_screenshots
 
 browser: $(DEV)/ready  ## Chromium for the page's tests, by apt where it is missing
 	$(DEV)/bin/python scripts/browser.py

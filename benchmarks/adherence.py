@@ -1,8 +1,8 @@
 """Does a picture-book model draw what it was asked? The figures and the sheets of docs/storybook.md.
 
-    python benchmarks/adherence.py storybook-wuerstchen --prompts 500 [--precision f32] [--sheets docs/pictures]
-    python benchmarks/adherence.py storybook-sdxl --prompts 500 --changes 200 [--option num_inference_steps=4]
-    python benchmarks/adherence.py storybook-pixart --prompts 500 --frames 288x224,224x288,320x192,192x320
+    python -m benchmarks.adherence storybook-wuerstchen --prompts 500 [--precision f32] [--sheets docs/pictures]
+    python -m benchmarks.adherence storybook-sdxl --prompts 500 --changes 200 [--option num_inference_steps=4]
+    python -m benchmarks.adherence storybook-pixart --prompts 500 --frames 288x224,224x288,320x192,192x320
 
 *Mean* is the share of asked attributes that the probe finds, *whole* the share of prompts with every one of them. The
 prompts describe scenes whose combination of attributes no model was trained on. Reconstructions are of rendered

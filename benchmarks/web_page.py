@@ -1,6 +1,6 @@
 """How long the page keeps one waiting, in headless Chromium.
 
-    python benchmarks/web_page.py [--runs 5] [--model storybook-wuerstchen]
+    python -m benchmarks.web_page [--runs 5] [--model storybook-wuerstchen]
 
 Prints the median, smallest and largest of: from the start of `vinograph web` to its first answer, from there to the
 page with its button, and from pressing that, for the first time, to the first preview and to the finished picture.
@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.browser import launched, served
 

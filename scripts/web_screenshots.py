@@ -1,24 +1,20 @@
 """Take the pictures of the page that docs/web.md shows: on a phone, a laptop and a wide screen.
 
-python scripts/web_screenshots.py
+python -m scripts.web_screenshots
 """
 
 from __future__ import annotations
 
 import io
-import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Page
+
+from scripts.browser import launched, served
 
 _ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT))
-
-from playwright.sync_api import Page  # noqa: E402
-
-from scripts.browser import launched, served  # noqa: E402
-
 _SIZES = {"phone": (390, 844), "laptop": (1366, 768), "wide": (1920, 1080)}
 _PATIENCE = 300_000  # milliseconds
 _SEEDS = (7, 3, 11)
