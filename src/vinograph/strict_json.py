@@ -1,0 +1,115 @@
+"""JSON that somebody else wrote, read within limits of size, depth and number range.
+
+Python's parser alone raises RecursionError for deep nesting, and reads NaN, infinity and integers of any length. Here
+every text gives either a value that is safe to walk recursively and to convert to a float, or :class:`JsonError`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+DEEPEST = 64
+LARGEST = 16_000_000
+_LONGEST_INTEGER = 20  # digits, sign included: what 64 bits hold
+
+
+class JsonError(ValueError):
+    """The text is not JSON, or beyond the limits; the message says which, without the text itself."""
+
+
+def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) -> Any:
+    """The value that ``text`` (UTF-8 where it is bytes) describes.
+
+    Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most 64 bits, and every number is
+    finite. With ``unique`` an object that names a key twice is refused; otherwise the last one counts.
+
+    Raises:
+        JsonError: it is not JSON, longer than ``largest``, or beyond another limit.
+    """
+    if len(text) > largest:
+        raise JsonError(f"it has {len(text):,} characters, over the limit of {largest:,}")
+    try:
+        value = json.loads(
+            text,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
+            object_pairs_hook=_unique if unique else None,
+        )
+    except RecursionError as error:
+        raise JsonError(f"it is nested more than {DEEPEST} deep") from error
+    except JsonError:
+        raise
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
+        raise JsonError(f"it is not JSON: {error}") from error
+    _check_depth(value)
+    return value
+
+
+def parse_object(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) -> dict[str, Any]:
+    """The object that ``text`` describes; :func:`parse` says what else is checked.
+
+    Raises:
+        JsonError: as :func:`parse`, or it is another kind of value.
+    """
+    value = parse(text, largest=largest, unique=unique)
+    if not isinstance(value, dict):
+        raise JsonError("it is not a JSON object")
+    return value
+
+
+def read_object(file: Path, *, largest: int = LARGEST) -> dict[str, Any]:
+    """The object in a file, of which no more than ``largest`` bytes are read.
+
+    Raises:
+        JsonError: as :func:`parse_object`.
+        OSError: the file can't be read.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise JsonError(f"it has {file.stat().st_size:,} bytes, over the limit of {largest:,}")
+    return parse_object(content, largest=largest)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER:
+        raise JsonError(f"it has an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise JsonError("it has a number beyond what a float holds")
+    return value
+
+
+def _constant(name: str) -> float:
+    raise JsonError(f"it has {name}, which is no number in JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise JsonError("it names a key twice in one object")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        level = [child for each in level for child in _children(each)]
+        if not level:
+            return
+    raise JsonError(f"it is nested more than {DEEPEST} deep")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -1,0 +1,67 @@
+"""JSON within limits: what every reader of a foreign file relies on."""
+
+from pathlib import Path
+
+import pytest
+
+from vinograph.strict_json import DEEPEST, JsonError, parse, parse_object, read_object
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def test_ordinary_json_is_read_as_it_is() -> None:
+    assert parse('{"a": [1, -2.5, null, true, "ä"]}') == {"a": [1, -2.5, None, True, "ä"]}
+    assert parse(b'"\xc3\xa4"') == "ä"
+    assert parse(str(2**63)) == 2**63
+
+
+def test_nesting_up_to_the_limit_is_read() -> None:
+    assert parse(nested(DEEPEST)) is not None
+
+
+@pytest.mark.parametrize("depth", [DEEPEST + 1, 900, 1_100, 100_000])
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_deeper_nesting_is_refused(depth: int, opening: str) -> None:
+    closing = "]" if opening == "[" else "}"
+    with pytest.raises(JsonError, match="nested more than"):
+        parse(opening * depth + "0" + closing * depth)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", "[Infinity]", '{"a": -Infinity}', "1e999", "1" + "0" * 400, "9" * 5_000, "[1", "", "\ufeff{}", '"\\ud8"'],
+)
+def test_what_no_reader_expects_is_refused(text: str) -> None:
+    with pytest.raises(JsonError):
+        parse(text)
+
+
+def test_bytes_that_are_not_utf8_are_refused() -> None:
+    with pytest.raises(JsonError):
+        parse(b'"\xff"')
+
+
+def test_a_long_text_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(JsonError, match="over the limit of 10"):
+        parse("x" * 11, largest=10)
+
+
+def test_only_an_object_is_an_object() -> None:
+    with pytest.raises(JsonError, match="not a JSON object"):
+        parse_object("[]")
+
+
+def test_a_key_twice_is_refused_where_it_matters() -> None:
+    assert parse_object('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(JsonError, match="twice"):
+        parse_object('{"a": 1, "a": 2}', unique=True)
+
+
+def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text('{"a": 1}')
+    assert read_object(file) == {"a": 1}
+    with pytest.raises(JsonError, match="over the limit of 4"):
+        read_object(file, largest=4)
