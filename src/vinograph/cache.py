@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from vinograph import folders
 from vinograph.errors import RequestError
 from vinograph.files import write_atomically
 
@@ -35,14 +36,7 @@ _PATIENCE = 5  # seconds to wait for another process to have written the setting
 
 def folder() -> Path:
     """``VINOGRAPH_CACHE``, else ``vinograph`` in ``XDG_CACHE_HOME``, else ``~/.cache/vinograph``."""
-    if told := os.environ.get("VINOGRAPH_CACHE"):
-        return Path(told)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "vinograph"
-    try:
-        return Path.home() / ".cache" / "vinograph"
-    except RuntimeError:  # a user without a home, as in some containers: where nothing is, and nothing can be written
-        return Path("/nonexistent/.cache/vinograph")
+    return folders.cache()
 
 
 def parse_size(text: str, name: str = "--limit") -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
+from vinograph import folders
 from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
 from vinograph.files import is_full
@@ -22,8 +22,7 @@ def embedded() -> list[Path]:
 
 def models_folder() -> Path:
     """Where bundles are looked for by name: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
-    told = os.environ.get("VINOGRAPH_MODELS")
-    return Path(told) if told else Path.home() / ".local" / "share" / "vinograph" / "models"
+    return folders.models()
 
 
 def found() -> list[Path]:
@@ -42,9 +41,7 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
         DamagedModelError: a file of the bundle is missing or of the wrong size.
     """
     name = os.fspath(reference)
-    path = Path(name)
-    with suppress(RuntimeError):  # "~someone" who has no home here
-        path = path.expanduser()
+    path = folders.expand(name)
     if path.is_dir():
         return _open_directory(path)
     if path.exists():

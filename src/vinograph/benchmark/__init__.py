@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vinograph import __version__
+from vinograph import __version__, folders
 from vinograph.benchmark import judge, machine, processes
 from vinograph.benchmark.memory import Peaks
 from vinograph.benchmark.processes import Outcome
@@ -108,8 +107,7 @@ def benchmark(asked: Asked, command: Sequence[str], progress: Progress) -> dict[
         "machine": machine.describe(),
         "asked": _told(asked),
     }
-    with tempfile.TemporaryDirectory(prefix="vinograph-benchmark-") as name:
-        folder = Path(name)
+    with folders.temporary("vinograph-benchmark-") as folder:
         work = asked.work or folder / "work"
         prepared = _prepare(asked, every, work, counter)
         _measure(asked, every, folder, work, counter)
