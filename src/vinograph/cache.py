@@ -109,7 +109,7 @@ class Cache:
             return parse_size(told, "VINOGRAPH_CACHE_LIMIT")
         with contextlib.suppress(OSError, ValueError, RequestError):
             return parse_size((self.folder / "limit").read_text(encoding="utf-8"))
-        there = next(each for each in (self.folder, *self.folder.absolute().parents) if each.is_dir())
+        there = next(each for each in (self.folder, *self.folder.absolute().parents) if folders.is_there(each))
         return min(_LIMIT, (shutil.disk_usage(there).free + self.size()) // _SHARE_OF_FREE)
 
     def set_limit(self, size: int) -> None:
@@ -233,7 +233,7 @@ class Cache:
             return self._unwritten[key]
 
     def _files(self) -> list[Path]:
-        return [*self._compiled.glob("*.blob")] if self._compiled.is_dir() else []
+        return [*self._compiled.glob("*.blob")] if folders.is_there(self._compiled) else []
 
     def _evict(self, limit: int) -> None:
         for left in self._compiled.glob(".*.tmp"):

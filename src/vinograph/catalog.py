@@ -28,7 +28,7 @@ def models_folder() -> Path:
 def found() -> list[Path]:
     """The directories of the bundles in the models folder."""
     folder = models_folder()
-    return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folder.is_dir() else []
+    return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folders.is_there(folder) else []
 
 
 def find(reference: str | os.PathLike[str]) -> Bundle:
@@ -47,7 +47,7 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
     if path.exists():
         raise ModelError(f"{path} is a file; a model is a bundle's directory")
     for folder in (_EMBEDDED, models_folder()):
-        if re.fullmatch(r"[\w.-]+", name) and (folder / name / MANIFEST_FILE).is_file():
+        if re.fullmatch(r"[\w.-]+", name) and folders.is_there(folder / name / MANIFEST_FILE):
             return Bundle.open(folder / name)
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)

@@ -35,6 +35,17 @@ def expand(path: str | os.PathLike[str]) -> Path:
         return Path(path)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder that this user may know of.
+
+    False where that is not allowed, as of another user's home that ``HOME`` still names.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def cache() -> Path:
     """``VINOGRAPH_CACHE``, else ``vinograph`` in ``XDG_CACHE_HOME``, else ``~/.cache/vinograph``."""
     if named := os.environ.get("VINOGRAPH_CACHE"):

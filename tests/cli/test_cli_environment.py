@@ -267,7 +267,6 @@ class TestNoHome:
         in_process("generate", "a house", "--model", "org/nothing", first=HOMELESS).fails(3, "org/nothing")
         assert files_here() == []
 
-    @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="users have numbers on POSIX systems alone")
     def test_a_home_that_may_not_be_looked_into(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """As `docker run --user 12345` where HOME is still root's."""
         monkeypatch.setenv("VINOGRAPH_MODELS", "/root-of-another/models")
@@ -294,13 +293,12 @@ class TestPathsOfSomebodyElse:
             ["generate", "a house", "--model", "{bundle}", "--output", f"{NOBODY}/x.png"],
             ["generate", "a house", "--model", "{bundle}", "--image", f"{NOBODY}/x.png"],
             ["generate", "a house", "--model", "{bundle}", "--device", NOBODY],
-            ["generate", "a house", "--model", "storybook-sdxl", "--image", f"{NOBODY}/x.png", "--mask", f"{NOBODY}/y"],
+            ["generate", "a house", "--model", "storybook-sdxl", "--image", f"{NOBODY}/x.png", "--steps", "4"],
             ["reconstruct", f"{NOBODY}/x.png", "--model", "{bundle}"],
             ["convert", f"{NOBODY}/x", "bundle"],
             ["convert", NOBODY, "bundle"],
-            ["convert", "{bundle}", f"{NOBODY}/x"],
             ["quantize", f"{NOBODY}/x", "out", "--mode", "weights"],
-            ["quantize", "{bundle}", "out", "--mode", "weights", "--prompts", f"{NOBODY}/x"],
+            ["quantize", "{bundle}", "out", "--mode", "mixed", "--prompts", f"{NOBODY}/x"],
             ["benchmark", f"{NOBODY}/x"],
             ["benchmark", "{bundle}", "--against", "diffusers", "--checkpoint", f"{NOBODY}/x"],
             ["benchmark", "{bundle}", "--output", f"{NOBODY}/x.json"],
@@ -335,7 +333,8 @@ class TestOutputs:
         file.touch(0o600)
         assert vinograph("generate", "a house", "--model", bundle.path, "--output", file).code == 0
         assert file.stat().st_mode & 0o777 == 0o600
-        assert Image.open(file).size
+        with Image.open(file) as picture:
+            assert picture.format == "PNG"
 
     def test_a_link(self, vinograph: Run, bundle: Bundle) -> None:
         Path("pictures").mkdir()
