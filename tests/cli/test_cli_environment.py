@@ -367,3 +367,36 @@ class TestOutputs:
         vinograph("benchmark", bundle.path, option, f"/proc/x.{ending}").fails(
             2, f"/proc/x.{ending}", "can't be written"
         )
+
+
+_WARNS = """
+import sys, warnings
+
+class Warns:
+    def find_spec(self, name, path=None, target=None):
+        if name == "vinograph.cli.application":
+            for kind in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, UserWarning):
+                warnings.warn_explicit(f"a {kind.__name__} of a library", kind, "library.py", 1, module="__main__")
+
+sys.meta_path.insert(0, Warns())
+"""
+
+
+class TestWarningsOfLibraries:
+    def told(self, **more: str) -> str:
+        """What is printed beside a result."""
+        arguments = [each for each in command("models", first=_WARNS) if each not in ("-W", "error")]
+        env = {name: value for name, value in environment(**more).items() if name != "PYTHONWARNINGS" or more}
+        done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=True)
+        return done.stderr
+
+    def test_what_only_developers_can_change_is_not_said(self) -> None:
+        told = self.told()
+        assert "a UserWarning of a library" in told
+        assert "DeprecationWarning" not in told
+        assert "FutureWarning" not in told
+
+    def test_unless_it_is_asked_for(self) -> None:
+        told = self.told(PYTHONWARNINGS="default")
+        for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning"):
+            assert f"a {kind} of a library" in told

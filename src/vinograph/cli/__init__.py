@@ -7,16 +7,22 @@ the first second, or memory that is too little even for the packages, ends a com
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 from vinograph.cli import interruption
 
 _TO_START = 150_000_000
+# What libraries say of each other's use, which the user of a command can't change.
+_FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name; default: the process's) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and not sys.warnoptions:  # neither -W nor PYTHONWARNINGS asks for them
+        for kind in _FOR_DEVELOPERS:
+            warnings.simplefilter("ignore", kind)
     with interruption.Interruptible(owns_process=argv is None):
         try:
             _check_memory()
