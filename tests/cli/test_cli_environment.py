@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -212,6 +214,48 @@ class TestInterruptionsOfTheStart:
         monkeypatch.setattr("vinograph.catalog.find", endless)
         done = vinograph("verify", "a")
         assert (done.code, done.out, done.err) == (130, "", "interrupted\n")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_in_code_that_drops_every_exception(
+        self, vinograph: Run, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        """As compiled code of packages does here and there."""
+
+        def deaf(*_: object) -> NoReturn:
+            with contextlib.suppress(BaseException):
+                os.kill(os.getpid(), number)
+            for __ in range(10**8):
+                pass
+            raise AssertionError("the signal was lost")
+
+        monkeypatch.setattr("vinograph.catalog.find", deaf)
+        done = vinograph("verify", "a")
+        assert (done.code, done.out, done.err) == (128 + number, "", "interrupted\n")
+
+    def test_cleaning_up_is_not_interrupted_again(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        cleaned = []
+
+        def steps() -> Iterator[None]:
+            try:
+                yield
+            finally:
+                time.sleep(0.7)  # a step that was under way
+                cleaned.append("the generator")
+
+        def slow(*_: object) -> NoReturn:
+            try:
+                with contextlib.closing(steps()) as each:  # type: ignore[type-var]
+                    next(each)
+                    os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                time.sleep(0.5)
+                cleaned.append("the rest")
+            raise AssertionError("the signal was lost")
+
+        monkeypatch.setattr("vinograph.catalog.find", slow)
+        done = vinograph("verify", "a")
+        assert (done.code, done.err) == (130, "interrupted\n")
+        assert cleaned == ["the generator", "the rest"]
 
     def test_handlers_and_hooks_are_given_back(self, vinograph: Run) -> None:
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
