@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +18,8 @@ VARIABLES = ("HOME", "XDG_CACHE_HOME", "VINOGRAPH_CACHE", "VINOGRAPH_MODELS", "H
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test sets is undone, too
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -41,6 +43,8 @@ def test_with_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_one_nothing_is_found_and_nothing_raised() -> None:
     assert folders.home() == folders.NO_HOME
     assert not folders.NO_HOME.exists()
+    with pytest.raises(OSError, match="no-home"):  # not even root
+        folders.NO_HOME.mkdir(parents=True)
     for folder in (folders.cache(), folders.models()):
         assert folder.is_relative_to(folders.NO_HOME)
     assert folders.expand("~/models/x") == Path("~/models/x")
@@ -49,8 +53,6 @@ def test_without_one_nothing_is_found_and_nothing_raised() -> None:
 @pytest.mark.usefixtures("homeless")
 def test_the_hub_makes_no_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     folders.prepare_for_libraries()
-    import os
-
     assert os.environ["HF_HOME"].startswith(str(folders.NO_HOME))
     monkeypatch.setenv("HF_HOME", "/data/hub")
     folders.prepare_for_libraries()

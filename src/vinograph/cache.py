@@ -109,7 +109,9 @@ class Cache:
             return parse_size(told, "VINOGRAPH_CACHE_LIMIT")
         with contextlib.suppress(OSError, ValueError, RequestError):
             return parse_size((self.folder / "limit").read_text(encoding="utf-8"))
-        there = next(each for each in (self.folder, *self.folder.absolute().parents) if folders.is_there(each))
+        there = next(
+            each for each in (self.folder, *self.folder.absolute().parents) if folders.is_there(each) and each.is_dir()
+        )
         return min(_LIMIT, (shutil.disk_usage(there).free + self.size()) // _SHARE_OF_FREE)
 
     def set_limit(self, size: int) -> None:

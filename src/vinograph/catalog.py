@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vinograph import folders
 from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
-from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.files import is_full
+from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
+from vinograph.files import is_full, is_unwritable
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -38,6 +38,7 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
 
     Raises:
         ModelError: there is no such bundle, or it is a checkpoint that wants converting first.
+        RequestError, ResourceError: the hub's cache can't be written, or the disk is full.
         DamagedModelError: a file of the bundle is missing or of the wrong size.
     """
     name = os.fspath(reference)
@@ -89,6 +90,11 @@ def _fetch(repository: str) -> Bundle:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         if isinstance(error, OSError) and is_full(error):
             raise ResourceError(f"the disk is full: the hub's cache has no room for {repository}") from error
+        if is_unwritable(error):
+            raise RequestError(
+                f"the hub's cache, {folders.hub_cache()}, can't be written ({error}): set HF_HOME to a folder that "
+                f"can, or give a bundle's directory in place of {repository}"
+            ) from error
         raise ModelError(
             f"no bundle {repository!r} was found here, in the hub's cache, or on the hub ({type(error).__name__}). "
             f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"

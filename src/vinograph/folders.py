@@ -1,7 +1,7 @@
 """The user's folders: where models and the cache lie, and where temporary files may.
 
 Not every user has a home directory: in a container started for a bare user number, ``HOME`` is not set and the number
-is not in the password file. Then the folders are below one that doesn't exist, so that what looks there finds nothing,
+is not in the password file. Then the folders are below one that can't exist, so that what looks there finds nothing,
 and what writes there fails with an ordinary OSError that names the folder.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from vinograph.errors import RequestError
 
-NO_HOME = Path("/nonexistent")
-"""The home of users who have none, as Debian's password file names it."""
+NO_HOME = Path(os.devnull) / "no-home"
+"""The home of users who have none: a place where nothing is, and where not even root can make a folder."""
 
 
 def home() -> Path:

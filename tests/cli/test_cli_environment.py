@@ -328,6 +328,26 @@ class TestNoHome:
             assert done.code == 0, done.err
 
 
+class TestHubCache:
+    @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOTDIR])
+    def test_one_that_cannot_be_written(
+        self, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+    ) -> None:
+        def refused(*_: object, **__: object) -> NoReturn:
+            raise OSError(number, os.strerror(number), str(tmp_path / "hub"))
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", refused)
+        done = vinograph("generate", "a house", "--model", "org/model")
+        done.fails(2, str(tmp_path / "hub"), "can't be written", "HF_HOME", "org/model")
+
+    def test_one_on_a_full_disk(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object, **__: object) -> NoReturn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "hub/blobs/x")
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+        vinograph("generate", "a house", "--model", "org/model").fails(5, "the disk is full", "org/model")
+
+
 class TestPathsOfSomebodyElse:
     @pytest.mark.parametrize(
         "arguments",
