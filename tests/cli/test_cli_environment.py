@@ -308,7 +308,9 @@ class TestNoHome:
         in_process("generate", "a house", "--model", "nothing", first=HOMELESS).fails(3, "there is no model 'nothing'")
 
     def test_a_model_of_the_hub(self) -> None:
-        in_process("generate", "a house", "--model", "org/nothing", first=HOMELESS).fails(3, "org/nothing")
+        in_process("generate", "a house", "--model", "org/nothing", first=HOMELESS).fails(
+            2, "set HF_HOME", "org/nothing"
+        )
         assert files_here() == []
 
     def test_a_home_that_may_not_be_looked_into(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
