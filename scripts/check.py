@@ -33,7 +33,7 @@ def main() -> None:
     # Each test process computes with its share of the processors: more threads than cores slow everything down.
     workers = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run("pytest", "-q", "-m", "not large", "-n", str(workers), "--durations", "15")
+    run("pytest", "-q", "-n", str(workers), "--durations", "15")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import Timeout
 
 from tests.bundles import save_bundle
 from vinograph import DamagedModelError, ModelError, RequestError
@@ -418,3 +419,35 @@ class TestOverwriting:
 def test_a_bundle_can_be_moved(tmp_path: Path) -> None:
     shutil.move(save_bundle(tmp_path / "here").path, tmp_path / "there")
     assert len(list(Bundle.open(tmp_path / "there").verify())) == 18
+
+
+class TestWhereNoBundleCanBe:
+    @pytest.mark.parametrize("place", ["/proc/x", "/dev/null/x", "/dev/full/x"])
+    def test_the_reason_is_the_systems(self, place: str) -> None:
+        """And not that another conversion writes there."""
+        with pytest.raises((RequestError, OSError)) as caught, BundleWriter(Path(place), "f"):
+            pass
+        assert "another conversion" not in str(caught.value)
+        assert place.split("/")[1] in str(caught.value)
+
+    def test_a_folder_that_may_only_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """FileLock takes a refusal for somebody else's lock."""
+
+        def waits(*_: object, **__: object) -> None:
+            raise Timeout("lock")
+
+        def refused(self: Path, *_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr("filelock.FileLock.acquire", waits)
+        with pytest.raises(RequestError, match="another conversion"), BundleWriter(tmp_path / "bundle", "f"):
+            pass
+        monkeypatch.setattr(Path, "touch", refused)
+        with pytest.raises(RequestError, match="can't be written: Permission denied"):
+            BundleWriter(tmp_path / "bundle", "f").__enter__()
+
+    @pytest.mark.parametrize("length", [240, 248, 255])
+    def test_a_long_name_is_one(self, tmp_path: Path, length: int) -> None:
+        with BundleWriter(tmp_path / ("x" * length), "f") as writer:
+            writer.mark_done("step", 1)
+        assert all(len(each.name) <= 255 for each in tmp_path.iterdir())

@@ -1,10 +1,23 @@
-"""The commands in the documents: each names a script that is there, in a way that finds what it imports."""
+"""The documents' commands and examples: scripts that are there, Python that runs, pictures that show what is asked."""
 
 import ast
 import re
+import shlex
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
+import typer.core
+from PIL import Image
+
+from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
+from training.probe import adherence, predict
+from training.world import stated
+from vinograph import catalog
+from vinograph.cli import main
+from vinograph.cli.application import application
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("benchmarks", "training", "scripts")
@@ -54,3 +67,99 @@ def test_a_command_finds_its_script_and_what_that_imports(script: str, kind: str
     assert (ROOT / script).is_file()
     if kind == "path":  # Python then looks for packages beside the script, not in the project's root
         assert not imported(ROOT / script) & set(FOLDERS), f"run it by `python -m {script[:-3].replace('/', '.')}`"
+
+
+PYTHON_IN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(?P<language>python|sh)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(file: Path, language: str) -> list[str]:
+    """The examples in a document, in order."""
+    return [each["code"] for each in BLOCK.finditer(file.read_text(encoding="utf-8")) if each["language"] == language]
+
+
+def shell_commands(file: Path) -> list[list[str]]:
+    """Every command in a document's shell examples, as its words."""
+    lines = [line for code in blocks(file, "sh") for line in code.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where somebody has the pictures and the models that the examples name: quick models of the same families."""
+    models = tmp_path / "models"
+    for name, save in (
+        ("wuerstchen", save_bundle),
+        ("pixart", partial(save_pixart_bundle, sample_size=128)),
+        ("pixart-lcm", partial(save_pixart_bundle, sample_size=128)),
+        ("sdxl-turbo", save_sdxl_bundle),
+    ):
+        save(models / name)
+    for name in ("photo.jpg", "mask.png"):
+        Image.new("RGB", (512, 512), "white").save(tmp_path / name)
+    monkeypatch.setenv("VINOGRAPH_MODELS", str(models))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("file", [each for each in PYTHON_IN if blocks(each, "python")], ids=lambda each: each.name)
+def test_python_examples_run_one_after_the_other(file: Path) -> None:
+    names: dict[str, object] = {}
+    for number, code in enumerate(blocks(file, "python"), 1):
+        exec(compile(code, f"{file.name}, example {number}", "exec"), names)
+
+
+def test_all_documents_with_python_are_run() -> None:
+    assert {each.name for each in PYTHON_IN if blocks(each, "python")} >= {"README.md", "wuerstchen.md", "sdxl.md"}
+    assert not [each for each in PYTHON_IN if re.search(r"^```(py|python3|pycon)$", each.read_text("utf-8"), re.M)]
+
+
+class TestReadme:
+    FILE = ROOT / "README.md"
+
+    def drawn(self, prompt: str, file: str) -> None:
+        """The probe finds in a picture what its prompt asks."""
+        with Image.open(file) as picture:
+            pixels = np.asarray(picture.convert("RGB"))[None]
+        _, whole, counts = adherence(predict(pixels), [stated(prompt)])
+        assert whole == 1, f"{prompt}: {counts}"
+
+    def test_the_environment_is_activated_before_its_command_is_used(self) -> None:
+        lines = [" ".join(words) for words in shell_commands(self.FILE)]
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        home = re.search(r"^BASE := (\S+)$", makefile, re.MULTILINE)
+        assert home is not None
+        assert lines[:2] == ["make picture", f"source {home[1]}/bin/activate"]
+        assert all(not line.startswith(("vinograph", "pip")) for line in lines[:2])
+
+    @pytest.mark.usefixtures("reader")
+    def test_what_the_embedded_models_are_asked_is_what_they_draw(self) -> None:
+        ours = {each.name for each in catalog.embedded()}
+        commands = [
+            words
+            for words in shell_commands(self.FILE)
+            if words[:2] == ["vinograph", "generate"]
+            and ("--model" not in words or words[words.index("--model") + 1] in ours)
+        ]
+        assert len(commands) >= 3
+        for words in commands:
+            assert main(words[1:]) == 0
+            self.drawn(words[2], words[words.index("--output") + 1])
+
+    @pytest.mark.usefixtures("reader")
+    def test_so_does_the_example_in_python(self) -> None:
+        (code,) = blocks(self.FILE, "python")
+        exec(compile(code, "README.md", "exec"), {})
+        found = re.search(r'pipe\("([^"]+)".*save\("([^"]+)"\)', code)
+        assert found is not None
+        self.drawn(found[1], found[2])
+
+    def test_every_option_in_it_is_one(self) -> None:
+        known = typer.main.get_command(application())
+        assert isinstance(known, typer.core.TyperGroup)
+        told = [words[1:] for words in shell_commands(self.FILE) if words[0] == "vinograph"]
+        assert {words[0] for words in told} >= {"generate", "convert", "quantize"}
+        for name, *rest in told:
+            options = {each for parameter in known.commands[name].params for each in parameter.opts}
+            assert {each for each in rest if each.startswith("--")} <= options

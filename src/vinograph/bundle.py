@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.files import write_atomically
+from vinograph.files import beside, hidden_sibling, is_full, write_atomically
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "bundle.json"
@@ -339,12 +339,12 @@ class BundleWriter:
     """
 
     def __init__(self, target: Path, fingerprint: str, overwrite: bool = False) -> None:
-        self.target = target.resolve()
-        self.partial = self.target.with_name(f".{self.target.name}.partial")
-        self._replaced = self.target.with_name(f".{self.target.name}.replaced")
+        self.target = Path(os.path.realpath(target))
+        self.partial = hidden_sibling(self.target, ".partial")
+        self._replaced = hidden_sibling(self.target, ".replaced")
         self._fingerprint = fingerprint
         self._overwrite = overwrite
-        self._lock = FileLock(self.target.with_name(f".{self.target.name}.lock"))
+        self._lock = FileLock(hidden_sibling(self.target, ".lock"))
         self._done: dict[str, Any] = {}
 
     def __enter__(self) -> BundleWriter:
@@ -372,9 +372,21 @@ class BundleWriter:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
+            self._check_folder()  # FileLock waits for a folder that can't be written, too
             raise RequestError(
                 f"another conversion is writing {self.target} now: wait for it, or name another place"
             ) from error
+        except OSError as error:
+            if is_full(error):
+                raise
+            raise RequestError(f"{self.target} can't be written: {error.strerror or error}") from error
+
+    def _check_folder(self) -> None:
+        try:
+            with beside(self.target) as trial:
+                trial.touch()
+        except OSError as error:
+            raise RequestError(f"{self.target} can't be written: {error.strerror}; name another place") from error
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Release the lock. What is done stays for the next try, unless the disk was full."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from vinograph import folders
 from vinograph.errors import RequestError
 from vinograph.files import write_atomically
 
@@ -35,14 +36,7 @@ _PATIENCE = 5  # seconds to wait for another process to have written the setting
 
 def folder() -> Path:
     """``VINOGRAPH_CACHE``, else ``vinograph`` in ``XDG_CACHE_HOME``, else ``~/.cache/vinograph``."""
-    if told := os.environ.get("VINOGRAPH_CACHE"):
-        return Path(told)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "vinograph"
-    try:
-        return Path.home() / ".cache" / "vinograph"
-    except RuntimeError:  # a user without a home, as in some containers: where nothing is, and nothing can be written
-        return Path("/nonexistent/.cache/vinograph")
+    return folders.cache()
 
 
 def parse_size(text: str, name: str = "--limit") -> int:
@@ -115,7 +109,9 @@ class Cache:
             return parse_size(told, "VINOGRAPH_CACHE_LIMIT")
         with contextlib.suppress(OSError, ValueError, RequestError):
             return parse_size((self.folder / "limit").read_text(encoding="utf-8"))
-        there = next(each for each in (self.folder, *self.folder.absolute().parents) if each.is_dir())
+        there = next(
+            each for each in (self.folder, *self.folder.absolute().parents) if folders.is_there(each) and each.is_dir()
+        )
         return min(_LIMIT, (shutil.disk_usage(there).free + self.size()) // _SHARE_OF_FREE)
 
     def set_limit(self, size: int) -> None:
@@ -239,7 +235,7 @@ class Cache:
             return self._unwritten[key]
 
     def _files(self) -> list[Path]:
-        return [*self._compiled.glob("*.blob")] if self._compiled.is_dir() else []
+        return [*self._compiled.glob("*.blob")] if folders.is_there(self._compiled) else []
 
     def _evict(self, limit: int) -> None:
         for left in self._compiled.glob(".*.tmp"):

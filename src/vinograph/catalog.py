@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
+from vinograph import folders
 from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
-from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.files import is_full
+from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
+from vinograph.files import is_full, is_unwritable
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -22,14 +22,13 @@ def embedded() -> list[Path]:
 
 def models_folder() -> Path:
     """Where bundles are looked for by name: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
-    told = os.environ.get("VINOGRAPH_MODELS")
-    return Path(told) if told else Path.home() / ".local" / "share" / "vinograph" / "models"
+    return folders.models()
 
 
 def found() -> list[Path]:
     """The directories of the bundles in the models folder."""
     folder = models_folder()
-    return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folder.is_dir() else []
+    return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folders.is_there(folder) else []
 
 
 def find(reference: str | os.PathLike[str]) -> Bundle:
@@ -39,18 +38,17 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
 
     Raises:
         ModelError: there is no such bundle, or it is a checkpoint that wants converting first.
+        RequestError, ResourceError: the hub's cache can't be written, or the disk is full.
         DamagedModelError: a file of the bundle is missing or of the wrong size.
     """
     name = os.fspath(reference)
-    path = Path(name)
-    with suppress(RuntimeError):  # "~someone" who has no home here
-        path = path.expanduser()
+    path = folders.expand(name)
     if path.is_dir():
         return _open_directory(path)
     if path.exists():
         raise ModelError(f"{path} is a file; a model is a bundle's directory")
     for folder in (_EMBEDDED, models_folder()):
-        if re.fullmatch(r"[\w.-]+", name) and (folder / name / MANIFEST_FILE).is_file():
+        if re.fullmatch(r"[\w.-]+", name) and folders.is_there(folder / name / MANIFEST_FILE):
             return Bundle.open(folder / name)
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)
@@ -92,6 +90,11 @@ def _fetch(repository: str) -> Bundle:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         if isinstance(error, OSError) and is_full(error):
             raise ResourceError(f"the disk is full: the hub's cache has no room for {repository}") from error
+        if is_unwritable(error):
+            raise RequestError(
+                f"the hub's cache, {folders.hub_cache()}, can't be written ({error}): set HF_HOME to a folder that "
+                f"can, or give a bundle's directory in place of {repository}"
+            ) from error
         raise ModelError(
             f"no bundle {repository!r} was found here, in the hub's cache, or on the hub ({type(error).__name__}). "
             f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"

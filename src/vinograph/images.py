@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from vinograph.errors import RequestError, ResourceError
-from vinograph.files import beside, is_full, replaced
+from vinograph.files import check_writable, is_full, replaced
 
 Array = NDArray[np.float32]
 
@@ -149,8 +149,8 @@ def check_output(path: Path) -> None:
         raise RequestError(f"output {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise RequestError(f"output {path} can't be written: no permission")
-    with _explained(path), beside(path) as temporary:
-        temporary.touch()
+    with _explained(path):
+        check_writable(path)
 
 
 def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None) -> None:

@@ -1,15 +1,25 @@
-"""What of this machine the process may use: processors and memory, by its affinity and its control groups."""
+"""What of this machine the process may use: processors, memory and threads.
+
+Its affinity, its control groups and its own limits (``ulimit``) say so.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows limits processes otherwise
+    resource = None  # type: ignore[assignment]
 
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 _MEMORY = Path("/proc/meminfo")
+_OWN_MEMORY = Path("/proc/self/statm")
 
 
 def cpu_count() -> int:
@@ -20,13 +30,26 @@ def cpu_count() -> int:
 
 
 def memory_installed() -> int:
-    """Bytes of memory that this machine has, or its control groups' limit; 0 where the system doesn't say."""
+    """Bytes of memory that this machine has, or the least limit to it; 0 where the system doesn't say."""
     try:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 0
     limits = [limit for limit in map(_memory_limit, _groups("memory")) if limit is not None]
-    return min([there, *limits])
+    return min([there, *limits, *(limit for limit, _ in _own_limits())])
+
+
+def memory_limit() -> int | None:
+    """Bytes of memory that the limits of this process itself leave it; None where there are none."""
+    return min((limit for limit, _ in _own_limits()), default=None)
+
+
+def threads() -> tuple[int, int | None]:
+    """How many threads run in this process, and how many its user may have or its control groups; None: any number."""
+    allowed = [limit for limit in (_number(group / "pids.max") for group in _groups("pids")) if limit is not None]
+    if resource is not None and (limit := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
+        allowed.append(limit)
+    return threading.active_count(), min(allowed, default=None)
 
 
 def memory_available() -> int:
@@ -37,7 +60,19 @@ def memory_available() -> int:
         for group in _groups("memory")
         if (limit := _memory_limit(group)) is not None
     ]
-    return min([free, *left])
+    return min([free, *left, *(max(0, limit - used) for limit, used in _own_limits())])
+
+
+def _own_limits() -> Iterator[tuple[int, int]]:
+    """Each limit of this process to its address space or to its data, in bytes, and what it uses of that."""
+    if resource is None:
+        return
+    pages = next(_lines(_OWN_MEMORY), [])
+    for kind, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            used = int(pages[place]) * resource.getpagesize() if len(pages) > place else 0
+            yield limit, used
 
 
 def _groups(controller: str) -> Iterator[Path]:

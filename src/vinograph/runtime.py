@@ -30,7 +30,8 @@ from vinograph.errors import (
     ResourceError,
     VinographError,
 )
-from vinograph.limits import cpu_count, memory_available
+from vinograph.limits import cpu_count, memory_available, memory_limit
+from vinograph.resources import Shortage, memory_left, shortage
 from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting, Tuner
 
 Array = NDArray[np.float32]
@@ -50,6 +51,8 @@ _DONT_NEED = 4  # MADV_DONTNEED
 # same, such as those of convolutions in few bits, which it has unpacked by then: to read these costs what it saves.
 _SHARE_KEPT = 4
 _ALWAYS_KEPT = 32_000_000
+# What OpenVINO's threads take when they start. Where there isn't as much, they wait for ever.
+_TO_START = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,28 @@ class Device:
 
 
 def core() -> ov.Core:
-    """A fresh OpenVINO core; properties set on it concern no other user in the process."""
+    """A fresh OpenVINO core; properties set on it concern no other user in the process.
+
+    Raises:
+        ResourceError: this process may not have the memory that OpenVINO takes to start.
+    """
+    _start()
     return ov.Core()
+
+
+@once
+def _start() -> None:
+    """Have the libraries take what they need to start while it can still be refused in an orderly way.
+
+    numpy's BLAS ends the process where it finds no room for its buffer at its first product.
+    """
+    if memory_limit() is not None and memory_available() < _TO_START:
+        raise ResourceError(
+            f"there is not enough memory to start OpenVINO, which takes {_TO_START / 1e9:.1f} GB: {memory_left()}; "
+            "raise the limit, as by `ulimit -v unlimited`"
+        )
+    block = np.ones((256, 256), np.float32)
+    np.dot(block, block)
 
 
 def devices() -> list[Device]:
@@ -100,7 +123,18 @@ def check_device(device: str) -> None:
     for each in wanted:
         base = each.lstrip("-").split("(")[0]
         if not any(base in (found, found.split(".")[0]) for found in there):
+            if base == "CPU":
+                _check_cpu()
             raise DeviceError(f"device {each!r} is not on this machine; there is {', '.join(there)}")
+
+
+def _check_cpu() -> None:
+    """Raise a ResourceError where OpenVINO lists no CPU because it lacks the memory to load its library for it."""
+    try:
+        core().get_property("CPU", "FULL_DEVICE_NAME")
+    except RuntimeError as error:
+        if shortage(error) is not None:
+            raise ResourceError(f"there is not enough memory to start OpenVINO: {memory_left()}") from error
 
 
 def check_precision(precision: str) -> None:
@@ -265,7 +299,8 @@ class Session:
                 self._compile(dict(shapes))
 
         if (_key(shapes), self._setting_for(shapes)) not in self._compiled:
-            threading.Thread(target=work, name=f"compile {self.name}").start()
+            with contextlib.suppress(RuntimeError):  # no more threads: the call compiles
+                threading.Thread(target=work, name=f"compile {self.name}").start()
 
     def free(self) -> None:
         """Give back the memory of what is compiled; the next call compiles anew."""
@@ -401,11 +436,11 @@ class Session:
 
     def _explain(self, error: BaseException, doing: str) -> DamagedModelError | ResourceError | RequestError:
         text = str(error)
-        if isinstance(error, MemoryError) or "bad_alloc" in text or "allocate" in text:
+        if (short := shortage(error)) is not None:
+            what = "memory or threads" if short is Shortage.THREADS else short.value
             return ResourceError(
-                f"there is not enough memory to {doing} {self.name}: {memory_available() / 1e9:.1f} GB are free, and "
-                f"its weights alone have {self._xml.with_suffix('.bin').stat().st_size / 1e9:.1f} GB; "
-                "close other programs, or draw a smaller picture"
+                f"there is not enough {what} to {doing} {self.name}: {memory_left()}, and its weights alone have "
+                f"{self._weights_size() / 1e9:.2f} GB; close other programs, or draw a smaller picture"
             )
         if "INFERENCE_PRECISION_HINT" in text or "Unsupported" in text:
             return RequestError(f"{self._device} can't {doing} {self.name} in {self._precision}: {text.strip()}")

@@ -36,7 +36,8 @@ with open(os.environ['LOG'], 'a') as log:
 for index, _ in enumerate(task['prompts']):
     file = f"{task['folder']}/{index}.npy"
     np.save(file, np.zeros((task['count'], 64, 64, 3), np.uint8))
-    say('drawn', seconds=1.0 + index, stolen=float(os.environ.get('STOLEN', 0)), stages={'unet': 0.5 + index}, computed={}, file=file)
+    say('drawn', seconds=1.0 + index, stolen=float(os.environ.get('STOLEN', 0)), stages={'unet': 0.5 + index},
+        computed={'all': os.environ.get('COMPUTED', 'CPU f32')}, file=file)
 """
 
 
@@ -122,6 +123,34 @@ class TestFigures:
         (row,) = measure("storybook-sdxl", "--adherence", 4, "--runs", 0, "--rounds", 1, "--no-reference")["rows"]
         assert row["adherence"] is None
         assert row["notes"] == ["adherence needs a checkout of Vinograph: the probe is in its folder training"]
+
+
+class TestOtherPrecisions:
+    @pytest.mark.parametrize(
+        ("computed", "name"),
+        [("CPU bfloat16", "bf16"), ("CPU float16", "f16"), ("CPU float32", None), ("CPU f32", None)],
+    )
+    def test_what_the_distance_may_come_from_is_said(
+        self,
+        measure: Measure,
+        sdxl: Bundle,
+        pretender: Any,
+        checkpoint: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        computed: str,
+        name: str | None,
+    ) -> None:
+        monkeypatch.setenv("LOG", "log")
+        monkeypatch.setenv("COMPUTED", computed)
+        against = ("--against", "diffusers", "--python", f"diffusers={pretender(DRAWS)}", "--checkpoint", checkpoint)
+        ours, theirs = measure(sdxl.path, *QUICK, *against, "--runs", 0, "--rounds", 1)["rows"]
+        assert theirs["psnr"] is not None
+        about = [each for each in theirs["notes"] if "a picture in f32" in each]
+        assert len(about) == (name is not None)
+        if name is not None:
+            assert about[0].startswith(f"it computed in {name}, ")
+            assert "--precision f32" in about[0]
+        assert not [each for each in ours["notes"] if "a picture in f32" in each]
 
 
 class TestOnce:

@@ -103,7 +103,7 @@ class TestPipes:
             arguments = command("inspect", bundle.path, *options)
             done = subprocess.run(arguments, env=environment(), stdout=full, stderr=subprocess.PIPE, check=False)
         assert done.returncode == 5
-        assert set(done.stderr.splitlines()) == {b"error: No space left on device"}
+        assert set(done.stderr.splitlines()) == {b"error: standard output can't be written: No space left on device"}
 
     def test_a_terminal_that_knows_ascii_alone(self, bundle: Bundle) -> None:
         done = in_process("verify", "häuschen", PYTHONIOENCODING="ascii")

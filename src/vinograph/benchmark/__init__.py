@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vinograph import __version__
+from vinograph import __version__, folders
 from vinograph.benchmark import judge, machine, processes
 from vinograph.benchmark.memory import Peaks
 from vinograph.benchmark.processes import Outcome
@@ -26,6 +25,9 @@ from vinograph.benchmark.subjects import PREPARED_BY, SYSTEMS, Asked, Subject, b
 __all__ = ["PROMPTS", "SYSTEMS", "Asked", "benchmark"]
 
 _DISTURBED = 0.05  # the share of the processors' time above which it is said that others had it
+
+# What systems call the precisions in which pictures differ from those in f32.
+_REDUCED = {"bf16": ("bf16", "bfloat16"), "f16": ("f16", "float16")}
 
 Progress = Callable[[str, int, int], None]
 
@@ -108,8 +110,7 @@ def benchmark(asked: Asked, command: Sequence[str], progress: Progress) -> dict[
         "machine": machine.describe(),
         "asked": _told(asked),
     }
-    with tempfile.TemporaryDirectory(prefix="vinograph-benchmark-") as name:
-        folder = Path(name)
+    with folders.temporary("vinograph-benchmark-") as folder:
         work = asked.work or folder / "work"
         prepared = _prepare(asked, every, work, counter)
         _measure(asked, every, folder, work, counter)
@@ -195,8 +196,24 @@ def _hold_against(each: _Measured, picture: Any) -> None:
     drawn = np.load(each.outcomes[0].told("drawn")[0]["file"])
     if drawn.shape == picture.shape:
         each.distance = distance(drawn, picture)
+        each.notes += _other_precision(each)
     else:
         each.notes.append(f"its picture is of another size ({drawn.shape[2]}x{drawn.shape[1]}), and not compared")
+
+
+def _other_precision(each: _Measured) -> list[str]:
+    """Say of another system's picture that it was not computed in f32, as what it is compared with was."""
+    computed = each.outcomes[0].told("drawn")[0]["computed"].values()
+    if each.subject.system == "vinograph":
+        return []  # whose precisions are what its rows are there to compare
+    others = [
+        name for name, words in _REDUCED.items() if any(word in told.split() for told in computed for word in words)
+    ]
+    return [
+        f"it computed in {name}, and PSNR and SSIM are to a picture in f32: most of the difference may be {name}'s; "
+        "--precision f32 compares the systems themselves"
+        for name in others
+    ]
 
 
 def _judge(asked: Asked, judged: list[_Measured], root: Path, folder: Path, work: Path, counter: _Counter) -> None:

@@ -1,91 +1,82 @@
-"""The command line: parse, call, format. :func:`main` is the command ``vinograph``; `docs/cli.md` describes it."""
+"""The command line: parse, call, format. :func:`main` is the command ``vinograph``; `docs/cli.md` describes it.
+
+Little is imported before :func:`main` listens to signals, and what imports a lot is imported within it: a Ctrl-C in
+the first second, or memory that is too little even for the packages, ends a command as it would later.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import FrameType
+import warnings
+from collections.abc import Sequence
 
-import typer
+from vinograph.cli import interruption
 
-from vinograph.cli import failures, output
-from vinograph.cli.application import application
+_TO_START = 150_000_000
+# What libraries say of each other's use, which the user of a command can't change.
+_FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name; default: the process's) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _prepare_streams()
-    with _stopped_by_sigterm():
+    if argv is None and not sys.warnoptions:  # neither -W nor PYTHONWARNINGS asks for them
+        for kind in _FOR_DEVELOPERS:
+            warnings.simplefilter("ignore", kind)
+    with interruption.Interruptible(owns_process=argv is None):
         try:
-            code = _run(arguments)
-            sys.stdout.flush()
-        except BrokenPipeError:  # what was reading has seen enough: be quiet, and end as SIGPIPE would have ended us
-            code = failures.READER_LEFT
-            _drop_output()
-        except OSError as error:
-            code = _report(error, as_json=False)
-            _drop_output()
+            _check_memory()
+            from vinograph.cli.running import run
+
+            return run(arguments)
+        except BaseException as error:
+            code = _explain_early(error, "--json" in arguments)
+            if code is None:
+                raise
+            return code
+
+
+def _check_memory() -> None:
+    """Refuse to start in less memory than the packages take: numpy's BLAS ends a process that lacks it."""
+    from vinograph import limits
+    from vinograph.errors import ResourceError
+    from vinograph.resources import memory_left
+
+    if limits.memory_limit() is not None and limits.memory_available() < _TO_START:
+        raise ResourceError(
+            f"there is not enough memory to start, which takes {_TO_START / 1e9:.2f} GB: {memory_left()}; "
+            "raise the limit, as by `ulimit -v unlimited`"
+        )
+
+
+def _explain_early(error: BaseException, as_json: bool) -> int | None:
+    """Report what ended a command before it could report anything itself; None if that is a defect.
+
+    It needs no package but Python's own, since importing any may be what failed.
+    """
+    from vinograph.errors import ResourceError
+
+    if number := interruption.received():
+        code, kind, message = 128 + number, "KeyboardInterrupt", "interrupted"
+        line = message
+    elif (told := _shortage(error)) is not None:
+        code, kind, message = ResourceError.exit_code, "ResourceError", told
+        line = f"error: {told}"
+    else:
+        return None
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)
+    if as_json and sys.stdout is not None:
+        import json
+
+        print(json.dumps({"error": {"type": kind, "message": message, "exit_code": code}}, indent=2), flush=True)
     return code
 
 
-def _run(arguments: list[str]) -> int:
+def _shortage(error: BaseException) -> str | None:
     try:
-        command = typer.main.get_command(application())
-        # What `command.main()` does, without its own way of showing errors.
-        with command.make_context("vinograph", arguments or ["--help"]) as context:
-            command.invoke(context)
-    except typer.Exit as ended:
-        return ended.exit_code
-    except BrokenPipeError:
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        return _report(error, as_json="--json" in arguments)
-    return 0
+        from vinograph.resources import explanation
 
-
-def _report(error: BaseException, *, as_json: bool) -> int:
-    failure = failures.explain(error)
-    output.note(failure.message if failure.interrupted else f"error: {failure.message}")
-    if as_json:
-        output.print_json({"error": failure.record()})
-    return failure.exit_code
-
-
-def _prepare_streams() -> None:
-    """Print an escape for a character that a stream's encoding lacks, and nothing where a stream was closed."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open to the end
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that temporary files go."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
-def _drop_output() -> None:
-    """Send what standard output still holds nowhere, which at the end of the process would fail again."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return explanation(error)
+    except MemoryError:  # not even for this
+        return "there is not enough memory"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 from vinograph.cli import options, output, progress
 from vinograph.cli.options import DEVICE, MEMORY, PRECISION, AsJson
 from vinograph.errors import ModelError, RequestError
-from vinograph.files import explained, write_atomically
+from vinograph.files import check_writable, explained, write_atomically
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
@@ -185,8 +184,12 @@ def _check_file(name: str, path: Path | None, endings: Sequence[str]) -> None:
         return
     if path.suffix not in endings:
         raise RequestError(f"{name} {path}: end the name in {' or '.join(endings)}")
-    if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise RequestError(f"{name} {path} can't be written: name a file in a folder that is there and writable")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise RequestError(
+            f"{name} {path} can't be written ({error.strerror}): name a file in a folder that is there and writable"
+        ) from error
 
 
 def _show(record: Mapping[str, Any], *, as_json: bool) -> None:

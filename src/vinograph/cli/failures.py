@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from vinograph import resources
+from vinograph.cli import interruption
 from vinograph.errors import RequestError, ResourceError, VinographError
-from vinograph.files import is_full
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 READER_LEFT = 141  # 128 + SIGPIPE
@@ -31,7 +30,7 @@ class Failure:
     @property
     def interrupted(self) -> bool:
         """Whether the user stopped it."""
-        return self.exit_code == INTERRUPTED
+        return self.kind == KeyboardInterrupt.__name__
 
     def record(self) -> dict[str, Any]:
         """The failure for ``--json``."""
@@ -40,16 +39,16 @@ class Failure:
 
 def explain(error: BaseException) -> Failure:
     """What an exception that ended a command means to its user."""
-    if isinstance(error, VinographError):
-        return Failure(type(error).__name__, str(error), error.exit_code)
+    if number := interruption.received():
+        return Failure(KeyboardInterrupt.__name__, "interrupted", 128 + number)
     if isinstance(error, UsageError):
         return Failure("RequestError", _usage(error), RequestError.exit_code)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return Failure("KeyboardInterrupt", "interrupted", INTERRUPTED)
-    if isinstance(error, MemoryError):
-        return Failure("ResourceError", _out_of_memory(), ResourceError.exit_code)
-    if isinstance(error, OSError) and is_full(error):
-        return Failure("ResourceError", _out_of_disk(error), ResourceError.exit_code)
+        return Failure(KeyboardInterrupt.__name__, "interrupted", INTERRUPTED)
+    if (short := resources.explanation(error)) is not None:
+        return Failure(ResourceError.__name__, short, ResourceError.exit_code)
+    if isinstance(error, VinographError):
+        return Failure(type(error).__name__, str(error), error.exit_code)
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror or error}"
         return Failure("RequestError", message, RequestError.exit_code)
@@ -63,24 +62,6 @@ def _usage(error: Exception) -> str:
     if context is None:
         return message
     return f"{message.rstrip('.')}. Read on: {context.command_path} --help"
-
-
-def _out_of_memory() -> str:
-    from vinograph.limits import memory_available
-
-    return (
-        f"there is not enough memory: {memory_available() / 1e9:.1f} GB are free; "
-        "close other programs, or draw fewer or smaller pictures"
-    )
-
-
-def _out_of_disk(error: OSError) -> str:
-    if error.filename is None:
-        return error.strerror or str(error)
-    where = Path(error.filename).absolute()
-    while not where.exists():
-        where = where.parent
-    return f"{error.filename}: {error.strerror} ({shutil.disk_usage(where).free / 1e9:.2f} GB are free there)"
 
 
 def _defect(error: BaseException) -> str:

@@ -6,8 +6,12 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from vinograph.errors import RequestError, ResourceError
+from vinograph.files import is_full
 
 _NO_LIMIT = 10_000
 
@@ -24,12 +28,35 @@ def warn(text: str) -> None:
 
 def say(text: str) -> None:
     """A line of the result."""
-    print(text)
+    with _explained():
+        print(text)
+
+
+def flush() -> None:
+    """Have everything said so far written.
+
+    Raises:
+        ResourceError, RequestError: standard output can't be written.
+        BrokenPipeError: what was reading it has left.
+    """
+    with _explained():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        kind = ResourceError if is_full(error) else RequestError
+        raise kind(f"standard output can't be written: {error.strerror or error}") from error
 
 
 def print_json(record: Mapping[str, Any]) -> None:
     """The result as one JSON object; what JSON has no number for (an infinite PSNR) is null."""
-    print(json.dumps(finite(record), indent=2))
+    say(json.dumps(finite(record), indent=2))
 
 
 def finite(value: Any) -> Any:

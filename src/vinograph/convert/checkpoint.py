@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vinograph import folders
 from vinograph.convert.weights import choose_weights, shards
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 
@@ -186,7 +187,7 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
         RequestError: it is neither, or it is a bundle already.
         ModelError: the hub doesn't have it, or can't be reached and it isn't in the cache.
     """
-    path = Path(source).expanduser()
+    path = folders.expand(source)
     if path.is_dir():
         if revision is not None:
             raise RequestError(f"--revision is for a repository of the hub, but {source} is a directory here")

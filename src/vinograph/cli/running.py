@@ -1,0 +1,52 @@
+"""Running a command: what it returns, and what is said when it fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from vinograph import folders
+from vinograph.cli import failures, output, streams
+from vinograph.cli.application import application
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line ``arguments`` (without the program's name) and return its exit code."""
+    folders.prepare_for_libraries()
+    as_json = "--json" in arguments
+    with streams.prepared():
+        try:
+            code = _call(list(arguments), as_json)
+            output.flush()
+        except BrokenPipeError:  # what was reading has seen enough: be quiet, and end as SIGPIPE would have ended us
+            code = failures.READER_LEFT
+            streams.send_nowhere(sys.stdout)
+        except Exception as error:
+            code = _report(error, as_json=False)
+            streams.send_nowhere(sys.stdout)
+    return code
+
+
+def _call(arguments: list[str], as_json: bool) -> int:
+    try:
+        command = typer.main.get_command(application())
+        # What `command.main()` does, without its own way of showing errors.
+        with command.make_context("vinograph", arguments or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except BrokenPipeError:
+        raise
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        return _report(error, as_json=as_json)
+    return 0
+
+
+def _report(error: BaseException, *, as_json: bool) -> int:
+    failure = failures.explain(error)
+    output.note(failure.message if failure.interrupted else f"error: {failure.message}")
+    if as_json:
+        output.print_json({"error": failure.record()})
+    return failure.exit_code
