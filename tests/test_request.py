@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vinograph import Request, RequestError
+from vinograph.arguments import shown
 from vinograph.noise import TorchNoise
 from vinograph.request import FIELDS, describe, resolve
 
@@ -184,7 +185,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf, "4", True, [4.0], 10**400, 4j])
     def test_what_is_no_guidance_scale(self, given: Any) -> None:
-        assert refusal(prior_guidance_scale=given) == f"prior_guidance_scale is {given!r}; give a number from 0 up"
+        assert refusal(prior_guidance_scale=given) == f"prior_guidance_scale is {shown(given)}; give a number from 0 up"
 
     def test_a_negative_guidance_scale(self) -> None:
         assert refusal(prior_guidance_scale=-0.5) == (
@@ -294,7 +295,7 @@ class TestArrays:
         message = refusal(DECODES, image_embeddings=[array(1, 16, 3, 3), array(1, 16, 6, 6)])
         assert message == "image_embeddings is a list of arrays of different shapes; give one shape"
 
-    @pytest.mark.parametrize("given", ["text", [[1, 2], [3]], torch.ones(1, requires_grad=True), object()])
+    @pytest.mark.parametrize("given", ["text", [[1, 2], [3]], [[10**400]], ["1"], object()])
     def test_what_is_no_array(self, given: Any) -> None:
         message = refusal(latents=given)
         assert message == f"latents is a {type(given).__name__}; give an array [pictures, channels, height, width]"

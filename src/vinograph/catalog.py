@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from vinograph.arguments import reading, shown
 from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
-from vinograph.errors import DamagedModelError, ModelError, ResourceError
+from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.files import is_full
 
 _EMBEDDED = Path(__file__).parent / "embedded"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
 def embedded() -> list[Path]:
@@ -38,27 +40,39 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
     A hub id is looked for in huggingface_hub's cache first and fetched only if it isn't there.
 
     Raises:
+        RequestError: ``reference`` is neither a text nor a path.
         ModelError: there is no such bundle, or it is a checkpoint that wants converting first.
         DamagedModelError: a file of the bundle is missing or of the wrong size.
     """
-    name = os.fspath(reference)
+    with reading("model", reference):
+        name = os.fspath(reference)
+    if not isinstance(name, str):
+        raise RequestError(f"model is {shown(reference)}; give a name, a path or a hub id as text")
     path = Path(name)
     with suppress(RuntimeError):  # "~someone" who has no home here
         path = path.expanduser()
-    if path.is_dir():
+    if _there(path.is_dir):
         return _open_directory(path)
-    if path.exists():
+    if _there(path.exists):
         raise ModelError(f"{path} is a file; a model is a bundle's directory")
     for folder in (_EMBEDDED, models_folder()):
-        if re.fullmatch(r"[\w.-]+", name) and (folder / name / MANIFEST_FILE).is_file():
+        if re.fullmatch(r"[\w.-]+", name) and _there((folder / name / MANIFEST_FILE).is_file):
             return Bundle.open(folder / name)
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)
     known = [each.name for each in (*embedded(), *found())]
     raise ModelError(
-        f"there is no model {name!r}. By name there is: {', '.join(known) or 'none'}. "
+        f"there is no model {shown(name)}. By name there is: {', '.join(known) or 'none'}. "
         "Or give a bundle's directory; `vinograph convert` makes one from a checkpoint"
     )
+
+
+def _there(check: Callable[[], bool]) -> bool:
+    """Whether a check of a path holds. It doesn't for a path that the system can't have, or not show us."""
+    try:
+        return check()
+    except (OSError, ValueError):
+        return False
 
 
 def _open_directory(path: Path) -> Bundle:

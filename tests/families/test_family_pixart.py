@@ -350,7 +350,10 @@ class TestImageToImage:
 
     def test_strength_too_low(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"4 steps at strength 0\.2 leave none to do; give at least 5 steps"):
-            pipe(PROMPT, image=picture(), strength=0.2)
+            pipe(PROMPT, image=picture(), strength=0.2, num_inference_steps=4)
+
+    def test_the_models_own_steps_are_raised_to_leave_one(self, pipe: Pipeline) -> None:
+        assert pipe(PROMPT, image=picture(), strength=0.2, seed=1).request.num_inference_steps == 5
 
     def test_the_less_the_nearer(self, pipe: Pipeline) -> None:
         start = np.asarray(picture(), np.float32) / 255

@@ -98,6 +98,8 @@ class Models:
 class Letters:
     """A tokenizer: one token, the prompt's length."""
 
+    max_length = 1
+
     def __call__(self, prompts: Any) -> Tokens:
         ids = np.array([[len(each)] for each in prompts], np.int64)
         return Tokens(ids, np.ones_like(ids), ("",) * len(prompts))
