@@ -362,7 +362,10 @@ class TestWrongRequests:
             ({"vae": "small"}, "vae is 'small'; give one of full, tiny"),
             ({"width": 100}, "width is 100; this model draws multiples of 8 from 64 to 512, the nearest: 96 and 104"),
             ({"image": picture(), "height": 64}, "give both height and width, or neither"),
-            ({"image": np.zeros((0, 4, 8, 8))}, "image is latents of shape (0, 4, 8, 8); give finite ones, [1, 4, height"),
+            (
+                {"image": np.zeros((0, 4, 8, 8))},
+                "image is latents of shape (0, 4, 8, 8); give finite ones, [1, 4, height",
+            ),
             ({"image": np.zeros((1, 3, 8, 8))}, "give [height, width, 3] or [n, height, width, 3]"),
             (
                 {"image": np.zeros((1, 4, 4, 8)), "denoising_start": 0.5},
