@@ -30,6 +30,7 @@ MAX_STEPS = 1000
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 _MAX_COUNT = 1000
 _MAX_TOKENS = 512
+MAX_PROMPT = 20_000  # characters; no text encoder reads so many, and cleaning and tokenizing more takes long
 _MAX_PIXELS = 1_000_000
 _LARGE = 1e30
 _TIMES = frozenset({"timesteps", "sigmas", "prior_timesteps"})  # each says by itself how many steps there are
@@ -145,6 +146,8 @@ def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
         raise RequestError(f"{name} is {value!r}; give a text, or a list of texts")
     for each in texts:
+        if len(each) > MAX_PROMPT:
+            raise RequestError(f"{name} has {len(each):,} characters; give at most {MAX_PROMPT:,}")
         if any("\ud800" <= letter <= "\udfff" for letter in each):
             raise RequestError(f"{name} is {each!r}, which is not Unicode text: it holds half a character")
     return tuple(texts)
