@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
-from vinograph.arguments import as_array, clipped, is_tensor, reading, reason
+from vinograph.arguments import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import beside, is_full, replaced
 
@@ -99,11 +99,6 @@ def _read(source: Any, name: str, notes: list[str]) -> list[Image.Image]:
     if is_array(source):
         return _from_array(source, name)
     raise RequestError(f"{name} is a {type(source).__name__}; {_WANTED}")
-
-
-def is_array(source: Any) -> bool:
-    """Whether ``source`` is an array or a tensor, of whatever library."""
-    return isinstance(source, np.ndarray) or is_tensor(source) or hasattr(source, "__array__")
 
 
 def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
@@ -200,8 +195,10 @@ def _from_array(source: Any, name: str) -> list[Image.Image]:
         )
         raise RequestError(f"{name} has shape {array.shape}; give {wanted}")
     _check_pixels((values.shape[2], values.shape[1]), name)
-    if len(values) > _MAX_PICTURES:
-        raise RequestError(f"{name} holds {len(values)} pictures; give at most {_MAX_PICTURES}")
+    if len(values) > _MAX_PICTURES or values.size > MAX_VALUES:
+        raise RequestError(
+            f"{name} has shape {array.shape}; give at most {_MAX_PICTURES} pictures and {MAX_VALUES:,} numbers"
+        )
     if values.dtype == np.uint8:
         return [Image.fromarray(np.ascontiguousarray(each)) for each in values]
     wanted = f"{name} is an array of {values.dtype}; give uint8, or floats within [0, 1] or [-1, 1]"

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.arguments import as_array, clipped, reading, shown
+from vinograph.arguments import MAX_VALUES, as_array, clipped, reading, shown
 from vinograph.errors import RequestError
 from vinograph.noise import MAX_SEED, Noise, noise_from_generator, noise_from_seeds, random_seed
 
@@ -34,7 +34,6 @@ MAX_PROMPT = 20_000  # characters; no text encoder reads so many, and cleaning a
 _MAX_PIXELS = 1_000_000
 _LARGE = 1e30
 _TIMES = frozenset({"timesteps", "sigmas", "prior_timesteps"})  # each says by itself how many steps there are
-_MAX_VALUES = 1 << 28  # in an array: a gigabyte of them
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
@@ -144,12 +143,12 @@ def _size(name: str, value: Any, limits: Limits) -> int:
 def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
-        raise RequestError(f"{name} is {value!r}; give a text, or a list of texts")
+        raise RequestError(f"{name} is {shown(value)}; give a text, or a list of texts")
     for each in texts:
         if len(each) > MAX_PROMPT:
             raise RequestError(f"{name} has {len(each):,} characters; give at most {MAX_PROMPT:,}")
         if any("\ud800" <= letter <= "\udfff" for letter in each):
-            raise RequestError(f"{name} is {each!r}, which is not Unicode text: it holds half a character")
+            raise RequestError(f"{name} is {shown(each)}, which is not Unicode text: it holds half a character")
     return tuple(texts)
 
 
@@ -158,7 +157,8 @@ def _custom_times(name: str, value: Any, limits: Limits) -> str | tuple[float, .
     if isinstance(value, str) and value in named:
         return value
     if hasattr(value, "__array__"):
-        value = as_array(value).tolist()
+        array = as_array(value)
+        value = array.tolist() if array.ndim == 1 and array.size <= MAX_STEPS + 1 else array
     if isinstance(value, (list, tuple)) and len(value) > MAX_STEPS + 1:
         raise RequestError(f"{name} are {len(value)} numbers; give at most {MAX_STEPS + 1}")
     if not isinstance(value, (list, tuple)):
@@ -182,8 +182,8 @@ def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
         raise RequestError(f"{name} is a {type(value).__name__}; {wanted}")
     if array.ndim != len(axes) or 0 in array.shape:
         raise RequestError(f"{name} has shape {array.shape}; give [{', '.join(axes)}]")
-    if array.size > _MAX_VALUES:
-        raise RequestError(f"{name} has shape {array.shape}, over {_MAX_VALUES:,} numbers; {wanted} of fewer")
+    if array.size > MAX_VALUES:
+        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {wanted} of fewer")
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which is refused
         array = array.astype(np.float32)
     if not np.all(np.isfinite(array)):
@@ -531,6 +531,8 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
     texts, states = request.prompt, request.prompt_embeds
     if texts is not None and states is not None and len(texts) != len(states):
         raise RequestError(f"prompt has {len(texts)} texts and prompt_embeds has {len(states)}; give as many")
+    if request.image_count > _MAX_COUNT:
+        raise RequestError(f"that is {request.image_count:,} pictures; one call draws at most {_MAX_COUNT:,}")
     if request.seed is not None and request.generator is not None:
         raise RequestError("give seed or generator, not both")
     if isinstance(request.generator, (list, tuple)) and len(request.generator) not in (1, request.image_count):

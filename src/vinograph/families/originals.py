@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from vinograph.arguments import as_array, reading
+from vinograph.arguments import MAX_VALUES, as_array, is_array, reading
 from vinograph.errors import RequestError
 from vinograph.families import Array, Drawing, Parts
 from vinograph.families.masks import as_picture, crop_box, filled, mask_size, pasted, read_masks, resized, to_mask
 from vinograph.families.shared import Size, fit, note_resized, whole_size
-from vinograph.images import is_array, only, read_pictures, to_array
+from vinograph.images import listed, only, read_pictures, to_array
 from vinograph.request import Request
 
 
@@ -69,6 +69,8 @@ def pictures_of(request: Request, out: Drawing) -> list[Image.Image]:
     Raises:
         RequestError: they can't be read, or are too many or too few.
     """
+    if (given := len(listed(request.image, "image"))) > request.image_count:
+        _check_count("image", given, request)  # before so many are read
     pictures = read_pictures(request.image, notes=out.warnings)
     _check_count("image", len(pictures), request)
     return pictures
@@ -98,7 +100,10 @@ def _given_latents(parts: Parts, request: Request) -> Array | None:
             return None
         if any(each.dtype.kind not in "biuf" or each.shape[1:] != batched[0].shape[1:] for each in batched):
             raise RequestError("image is latents of different shapes, or no numbers; give one array")
-        return np.concatenate(batched).astype(np.float32)
+        if sum(each.size for each in batched) > MAX_VALUES:
+            raise RequestError(f"image is latents of over {MAX_VALUES:,} numbers; give fewer")
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which is refused
+            return np.concatenate([each.astype(np.float32) for each in batched])
 
 
 def _from_latents(parts: Parts, request: Request, latents: Array, out: Drawing) -> Original:
