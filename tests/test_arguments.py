@@ -23,7 +23,7 @@ class Endless:
         return "two\nlines\x1b[31m" * 1_000_000
 
 
-class Silent(Exception):
+class SilentError(Exception):
     def __str__(self) -> str:
         raise ValueError
 
@@ -46,7 +46,7 @@ class TestShown:
             (np.zeros((3, 40)), "an array of float64, shape (3, 40)"),
             (list(range(100)), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...]"),
             ([[[[[1]]]]], "[[[[...]]]]"),
-            (dict.fromkeys(range(3), [1]), "{0: [1], 1: [1], 2: [1]}"),
+            ({key: [1] for key in range(3)}, "{0: [1], 1: [1], 2: [1]}"),
         ],
         ids=lambda each: each if isinstance(each, str) else "",
     )
@@ -77,7 +77,7 @@ class TestShown:
 
     def test_reasons(self) -> None:
         assert reason(ValueError("why\nso")) == "ValueError: why so"
-        assert reason(Silent()) == reason(type("Silent", (Exception,), {})()) == "Silent"
+        assert reason(SilentError()) == reason(type("SilentError", (Exception,), {})()) == "SilentError"
 
 
 class TestReading:

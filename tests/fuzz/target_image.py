@@ -149,4 +149,4 @@ def _by_command_line(random: Random, model: Path, path: Path) -> None:
     assert code in _EXIT_CODES, f"exit code {code}: {said.getvalue()}"
 
 
-TARGETS = [Target("image", _prepare, 600)]
+TARGETS = [Target("image", _prepare, 300)]

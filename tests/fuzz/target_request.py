@@ -22,4 +22,4 @@ def _prepare(folder: Path) -> Attempt:
     return attempt
 
 
-TARGETS = [Target("request", _prepare, 250)]
+TARGETS = [Target("request", _prepare, 120)]
