@@ -169,9 +169,21 @@ def _to_rgb(picture: Image.Image, name: str, notes: list[str]) -> Image.Image:
         if picture.mode.startswith("I;16"):  # sixteen bits of grey, which PIL would clip to eight and not scale
             return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8)).convert("RGB")
         straight = picture.convert("LA") if picture.mode == "La" else picture
-        if straight.has_transparency_data and straight.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+        if _has_holes(straight):
             notes.append(f"the {name} is transparent in places; the colours that lie under it there were taken")
         return straight.convert("RGB")
+
+
+def _has_holes(picture: Image.Image) -> bool:
+    """Whether some of a picture is transparent. It isn't for what PIL can't read as transparency."""
+    if not picture.has_transparency_data:
+        return False
+    try:
+        return picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
+    except MemoryError:
+        raise
+    except Exception:  # a file says nonsense of its transparency, which is left out anyway
+        return False
 
 
 def _turned(picture: Image.Image) -> Image.Image:

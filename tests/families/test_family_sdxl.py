@@ -590,6 +590,12 @@ class TestMasks:
         different[30:60, 20:50] = False
         assert not different.any()
 
+    @pytest.mark.parametrize("size", [(10_000, 1), (1, 10_000), (300, 2)])
+    def test_a_very_long_picture(self, pipe: Pipeline, size: tuple[int, int]) -> None:
+        mask = Image.new("L", size, "white")
+        result = pipe(PROMPT, image=mask, mask_image=mask, padding_mask_crop=8, seed=1)
+        assert result.images[0].size == size
+
     def test_a_black_mask(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match="mask_image is black everywhere"):
             pipe(PROMPT, image=picture(), mask_image=Image.new("L", (64, 64)), padding_mask_crop=4)
