@@ -6,6 +6,7 @@ import decimal
 import fractions
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import FunctionType
@@ -101,6 +102,10 @@ def _closed() -> Image.Image:
     return picture
 
 
+_MODES = (
+    *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"),
+    *("I", "I;16", "I;16B", "F"),
+)
 ODD: Mapping[str, Callable[[], Any]] = {
     **{kind.__name__: kind for kind in (RaisesAlways, HasNoClass, LongRepr, BrokenArray, BrokenGenerator, object)},
     "odd text": lambda: OddText("a red house"),
@@ -182,11 +187,7 @@ ODD: Mapping[str, Callable[[], Any]] = {
     "long picture": lambda: Image.new("RGB", (10_000, 1), "white"),
     "high picture": lambda: Image.new("L", (1, 10_000), "white"),
     "no pixels": lambda: Image.new("RGB", (0, 5)),
-    **{
-        f"picture of {mode}": lambda mode=mode: Image.new(mode, (64, 48))
-        for mode in ("1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
-    },
-    **{f"picture of {mode}": lambda mode=mode: Image.new(mode, (64, 48)) for mode in ("I", "I;16", "I;16B", "F")},
+    **{f"picture of {mode}": partial(Image.new, mode, (64, 48)) for mode in _MODES},
     "pictures": lambda: [Image.new("RGB", (64, 64)), Image.new("L", (9, 7))],
     "picture and path": lambda: [Image.new("RGB", (64, 64)), "nowhere.png"],
 }

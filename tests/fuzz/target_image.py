@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,7 +37,7 @@ def _samples() -> list[bytes]:
     pixels = Image.fromarray(np.random.RandomState(0).randint(0, 256, (24, 32, 3)).astype(np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
-    there: list[tuple[Image.Image, str, dict[str, object]]] = [
+    there: list[tuple[Image.Image, str, dict[str, Any]]] = [
         *((pixels.convert(mode), "PNG", {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")),
         (pixels.quantize(16), "PNG", {"transparency": bytes(range(16))}),
         (pixels.convert("L"), "PNG", {"transparency": 7, "exif": exif}),
@@ -108,11 +109,11 @@ def _changed(content: bytes, random: Random) -> bytes:
     return bytes(result)
 
 
-def _prepare(folder: Path) -> Attempt:
-    samples, model = _samples(), save_sdxl_bundle(folder / "model").path
+def _prepare(prepared: Path) -> Attempt:
+    samples, model = _samples(), save_sdxl_bundle(prepared / "model").path
 
-    def attempt(random: Random, place: Path) -> None:
-        path = place / "picture.png"
+    def attempt(random: Random, folder: Path) -> None:
+        path = folder / "picture.png"
         path.write_bytes(_changed(random.choice(samples), random))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL's own, of the file

@@ -10,10 +10,11 @@ from tests.fuzz import Attempt, Target
 from tests.odd_values import CALLS, answer, odd_arguments, small_pipelines
 
 
-def _prepare(folder: Path) -> Attempt:
-    pipes = small_pipelines(folder)
+def _prepare(prepared: Path) -> Attempt:
+    pipes = small_pipelines(prepared)
 
-    def attempt(random: Random, _: Path) -> None:
+    def attempt(random: Random, folder: Path) -> None:
+        del folder
         family, call = random.choice(CALLS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of numbers on their way to infinity, which is then found

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import load_image
+from diffusers.utils.loading_utils import load_image
 from PIL import Image
 
 from vinograph.families.masks import read_masks, resized, to_mask
@@ -46,6 +46,10 @@ def on_a_transparent_layer() -> Image.Image:
     return rgba(np.dstack([np.where(there, 255, 0)] * 3), np.where(there, 255, 0))
 
 
+def converted(values: Any, mode: str) -> Callable[[], Image.Image]:
+    return lambda: Image.fromarray(values).convert(mode)
+
+
 def palette(transparency: int | bytes | None) -> Image.Image:
     made = Image.fromarray(pixels()).quantize(16)
     if transparency is not None:
@@ -54,8 +58,7 @@ def palette(transparency: int | bytes | None) -> Image.Image:
 
 
 PIL_IMAGES: dict[str, Callable[[], Image.Image]] = {
-    **{mode: lambda mode=mode: Image.fromarray(pixels()).convert(mode) for mode in ("1", "L", "RGB", "CMYK", "YCbCr")},
-    "HSV": lambda: Image.fromarray(pixels()).convert("HSV"),
+    **{mode: converted(pixels(), mode) for mode in ("1", "L", "RGB", "CMYK", "YCbCr", "HSV")},
     "LA": lambda: rgba(pixels(), pixels(1)).convert("LA"),
     "PA": lambda: rgba(pixels(), pixels(1)).convert("PA"),
     "RGBA": lambda: rgba(pixels(), pixels(1)),
@@ -70,7 +73,7 @@ PIL_IMAGES: dict[str, Callable[[], Image.Image]] = {
 }
 
 PIL_MASKS: dict[str, Callable[[], Image.Image]] = {
-    **{mode: lambda mode=mode: Image.fromarray(painted()).convert(mode) for mode in ("1", "L", "RGB", "CMYK", "YCbCr")},
+    **{mode: converted(painted(), mode) for mode in ("1", "L", "RGB", "CMYK", "YCbCr")},
     "LA": lambda: rgba(np.dstack([painted()] * 3), pixels(1)).convert("LA"),
     "PA": lambda: rgba(np.dstack([painted()] * 3), pixels(1)).convert("PA"),
     "RGBA": lambda: rgba(np.dstack([painted()] * 3), pixels(1)),
@@ -203,7 +206,7 @@ class TestImages:
         np.testing.assert_allclose(our_image(images), their_image(images), atol=1e-6)
 
     def test_what_only_we_take(self) -> None:
-        """uint8 counts up to 255, and sixteen bits of grey are scaled; diffusers takes both for nearly white."""
+        """uint8 counts up to 255, and sixteen bits of grey are scaled; diffusers reads neither as it was meant."""
         np.testing.assert_allclose(our_image(pixels()), their_image(Image.fromarray(pixels())), atol=1e-6)
         wide = torch.from_numpy(pixels()).permute(2, 0, 1)
         np.testing.assert_allclose(our_image(wide), their_image(Image.fromarray(pixels())), atol=1e-6)

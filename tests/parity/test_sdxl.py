@@ -284,12 +284,12 @@ class TestSeveralToStartFrom:
         # In inpainting diffusers gives the VAE the first two generators alone, where ours don't depend on each other.
         vae = "tiny" if (kind, generator) == ("mask", "seed") else "full"
         several = [torch.Generator() for _ in range(4)]
-        drawn: dict[str, Any] = {
+        ways: dict[str, dict[str, Any]] = {
             "one": {"generator": GENERATORS["one"]},
             "several": {"generator": lambda: [each.manual_seed(2 * seed) for seed, each in enumerate(several)]},
             "seed": {"seed": 3},
-        }[generator]
-        given = {**GUIDED, **masks, **drawn, "strength": 0.6, "num_images_per_prompt": 2, "vae": vae}
+        }
+        given = {**GUIDED, **masks, **ways[generator], "strength": 0.6, "num_images_per_prompt": 2, "vae": vae}
         same(small, ["a red house", "two boats"], **given, image=list(self.BOTH))
 
     def test_one_mask_for_both_and_one_picture_for_both(self, small: SdxlPair) -> None:
