@@ -38,7 +38,7 @@ def _samples() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     there: list[tuple[Image.Image, str, dict[str, Any]]] = [
-        *((pixels.convert(mode), "PNG", {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")),
+        *((pixels.convert(mode), "PNG", {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
         (pixels.quantize(16), "PNG", {"transparency": bytes(range(16))}),
         (pixels.convert("L"), "PNG", {"transparency": 7, "exif": exif}),
         (pixels, "PNG", {"save_all": True, "append_images": [pixels.rotate(90)]}),

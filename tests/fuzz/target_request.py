@@ -23,4 +23,4 @@ def _prepare(prepared: Path) -> Attempt:
     return attempt
 
 
-TARGETS = [Target("request", _prepare, 120)]
+TARGETS = [Target("request", _prepare, 60)]

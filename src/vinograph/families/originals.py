@@ -93,7 +93,7 @@ def _given_latents(parts: Parts, request: Request) -> Array | None:
             return None
         arrays = [as_array(each) for each in items]
         channels = parts.config["latent_channels"]
-        if any(each.ndim != 4 - (several and each.ndim == 3) for each in arrays):
+        if any(each.ndim not in ((3, 4) if several else (4,)) for each in arrays):
             return None
         batched = [each[None] if each.ndim == 3 else each for each in arrays]
         if any(each.shape[1] != channels or each.shape[3] == 3 for each in batched):
