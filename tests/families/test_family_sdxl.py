@@ -375,7 +375,7 @@ class TestWrongRequests:
                 {"image": np.zeros((1, 4, 8, 8)), "height": 72, "width": 64},
                 "an image of latents is drawn at its own size, 64x64",
             ),
-            ({"image": [picture(), 5]}, "image is a int; give a path, a PIL picture, or an array"),
+            ({"image": [5]}, "image is a int; give a path, a PIL picture, or an array"),
             ({"image": []}, "image is a list of 0 pictures; give 1 to 1000"),
             ({"image": [picture()] * 2}, "image holds 2 pictures for 1 to draw; give one, or as many"),
             ({"image": picture(), "mask_image": [half()] * 3}, "mask_image holds 3 pictures for 1 to draw"),
