@@ -17,6 +17,7 @@ from vinograph.images import (
     psnr,
     read_metadata,
     read_picture,
+    read_pictures,
     resize,
     save,
     to_array,
@@ -125,19 +126,30 @@ class TestUpright:
         picture.save(tmp_path / f"picture.{ending}", exif=exif)
         assert read_picture(tmp_path / f"picture.{ending}").size == (WIDTH, HEIGHT)
 
-    def test_transparency_is_laid_on_white(self, tmp_path: Path) -> None:
+    def test_a_pil_picture_is_taken_as_it_lies(self, picture: Image.Image) -> None:
+        """As in diffusers, which turns what it loads itself and nothing else."""
+        picture.getexif()[0x0112] = self.ROTATE_90
+        notes: list[str] = []
+        (read,) = read_pictures(picture, notes=notes)
+        assert read.size == (WIDTH, HEIGHT)
+        assert ["EXIF says to turn it" in each for each in notes] == [True]
+
+    def test_transparency_is_left_out(self, tmp_path: Path) -> None:
         colours = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
         Image.fromarray(colours).save(tmp_path / "picture.png")
-        assert np.asarray(read_picture(tmp_path / "picture.png")).tolist() == [
-            [[255, 0, 0], [255, 255, 255], [127, 127, 127]]
-        ]
+        notes: list[str] = []
+        (read,) = read_pictures(tmp_path / "picture.png", notes=notes)
+        assert np.asarray(read).tolist() == [[[255, 0, 0], [255, 0, 0], [0, 0, 0]]]
+        assert notes == ["the image is transparent in places; the colours that lie under it there were taken"]
+        assert read_pictures(Image.new("RGBA", (2, 2), "white"), notes=notes)
+        assert len(notes) == 1, "one without holes is nothing to note"
 
     def test_a_transparent_palette_colour_too(self, tmp_path: Path) -> None:
         palette = Image.new("P", (2, 1))
         palette.putpalette([255, 0, 0, 0, 0, 255])
         palette.putpixel((1, 0), 1)
         palette.save(tmp_path / "picture.png", transparency=1)
-        assert np.asarray(read_picture(tmp_path / "picture.png")).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+        assert np.asarray(read_picture(tmp_path / "picture.png")).tolist() == [[[255, 0, 0], [0, 0, 255]]]
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
     def test_every_kind_becomes_rgb(self, picture: Image.Image, mode: str) -> None:
@@ -192,19 +204,20 @@ class TestArrays:
         assert np.array_equal(np.asarray(read_picture(pixels)), pixels)
 
     def test_floats_lie_within_0_and_1(self, pixels: Any) -> None:
+        assert np.array_equal(np.asarray(read_picture((pixels / 127.5 - 1).astype(np.float32))), pixels)
         for kind in (np.float32, np.float64, np.float16):
             read = read_picture((pixels / 255).astype(kind))
             assert np.abs(np.asarray(read).astype(int) - pixels).max() <= (1 if kind is np.float16 else 0)
 
     @pytest.mark.parametrize(
         "array",
-        [np.full((2, 2, 3), 1.01), np.full((2, 2, 3), -0.1), np.full((2, 2, 3), np.nan), np.zeros((2, 2, 3), np.int64)],
+        [np.full((2, 2, 3), 1.01), np.full((2, 2, 3), -1.1), np.full((2, 2, 3), np.nan), np.zeros((2, 2, 3), np.int64)],
     )
     def test_other_values_are_refused(self, array: Any) -> None:
-        with pytest.raises(RequestError, match=r"give uint8, or floats within \[0, 1\]"):
+        with pytest.raises(RequestError, match=r"give uint8, or floats within \[0, 1\] or \[-1, 1\]"):
             read_picture(array)
 
-    @pytest.mark.parametrize("shape", [(2, 2), (3, 2, 2), (1, 2, 2, 3), (2, 2, 4), (0, 2, 3)])
+    @pytest.mark.parametrize("shape", [(2, 2), (3, 2, 2), (1, 3, 2, 2), (2, 2, 4), (0, 2, 3)])
     def test_other_shapes_are_refused(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(RequestError, match=r"give \[height, width, 3\]"):
             read_picture(np.zeros(shape, np.uint8))

@@ -169,8 +169,8 @@ def test_anything_else_is_refused(given: Any) -> None:
 
 def test_the_first_pictures_source() -> None:
     alone = TorchNoise(5)
-    assert alone.first is alone
+    assert alone.first(2) is alone
     each = noise_from_seeds((5, 6))
-    drawn = each.first.normal((1, 16))
+    drawn = each.first(1).normal((1, 16))
     assert np.array_equal(drawn, TorchNoise(5).normal((1, 16)))
     assert np.array_equal(each.normal((2, 16))[1:], TorchNoise(6).normal((1, 16))), "only the first has moved on"

@@ -2,9 +2,10 @@
 
 import gc
 import json
+import re
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.bundles import TOKENS, save_bundle, save_pixart_bundle
+from tests.odd_values import RaisesAlways, small_pipelines
 from vinograph import (
     DamagedModelError,
     DeviceError,
@@ -32,6 +34,12 @@ PROMPT = "a red house on a snowy hill at night"
 
 def pixels(result: Any) -> Any:
     return np.stack([np.asarray(each) for each in result.images])
+
+
+@pytest.fixture(scope="module")
+def pipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pipeline]:
+    """A small model of each family."""
+    return small_pipelines(tmp_path_factory.mktemp("three"))
 
 
 class TestArguments:
@@ -82,6 +90,98 @@ class TestArguments:
             assert not hasattr(tiny, name)
         with pytest.raises(AttributeError, match="Pipeline has no 'inpaint'"):
             tiny.inpaint(PROMPT)
+
+
+class TestBeforeTheFirstStep:
+    """What the arguments and the manifest decide is refused by `stream` itself, and nothing has run."""
+
+    PICTURE = Image.new("RGB", (128, 128))
+    ZEROS: Mapping[str, Any] = {"latents": np.zeros((1, 4, 9, 9))}
+    STATES: Mapping[str, Any] = {
+        "prompt_embeds": np.zeros((1, 20, 16)),
+        "pooled_prompt_embeds": np.zeros((1, 8)),
+        "negative_prompt_embeds": np.zeros((1, 7, 16)),
+        "negative_pooled_prompt_embeds": np.zeros((1, 8)),
+    }
+    PIXART: Mapping[str, Any] = {"prompt_embeds": np.zeros((1, 5, 9)), "prompt_attention_mask": np.ones((1, 5))}
+    REFUSED: Sequence[tuple[str, str, Mapping[str, Any], str]] = [
+        ("wuerstchen", "generate", {"prior_timesteps": [0.1, 0.5]}, "prior_timesteps has to fall"),
+        ("wuerstchen", "generate", {"decoder_timesteps": [0.5]}, "decoder's timesteps needs at least two"),
+        ("wuerstchen", "generate", ZEROS, "latents have shape"),
+        ("wuerstchen", "generate", {"image": PICTURE, **ZEROS}, "latents have shape"),
+        ("wuerstchen", "generate", {"image": PICTURE, "strength": 0.1, "prior_num_inference_steps": 2}, "leave none"),
+        ("wuerstchen", "generate", {"image": "nowhere.png"}, "there is no file"),
+        ("wuerstchen", "generate", {"image": [PICTURE] * 2}, "image holds 2 pictures for 1 to draw"),
+        ("wuerstchen", "generate", {"prompt_embeds": np.zeros((1, 7, 5))}, "text embeddings have shape"),
+        ("wuerstchen", "prior", {"timesteps": [2.0, 1.0]}, "timesteps has to fall"),
+        ("wuerstchen", "prior", ZEROS, "latents have shape"),
+        ("wuerstchen", "prior", {"prompt_embeds": np.zeros((1, 7, 5))}, "text embeddings have shape"),
+        ("wuerstchen", "decoder", {}, "give image_embeddings"),
+        ("wuerstchen", "decoder", {"image_embeddings": np.zeros((1, 16, 4, 4))}, "multiples of 3"),
+        ("wuerstchen", "decoder", {"image_embeddings": np.zeros((1, 16, 3, 3)), **ZEROS}, "latents have shape"),
+        ("wuerstchen", "decoder", {"image_embeddings": np.zeros((3, 16, 3, 3)), "prompt": ["a", "b"]}, "2 prompts"),
+        ("wuerstchen", "reconstruct", {"image": PICTURE, "timesteps": [1.0]}, "at least two times"),
+        ("wuerstchen", "encode", {"image": [PICTURE] * 2}, "image holds 2 pictures, and here it can only be one"),
+        ("sdxl", "generate", {"timesteps": [1, 2]}, "timesteps have to fall"),
+        ("sdxl", "generate", {"sigmas": [1.0, 2.0]}, "sigmas have to fall"),
+        ("sdxl", "generate", ZEROS, "latents have shape"),
+        ("sdxl", "generate", {"image": PICTURE, **ZEROS}, "latents have shape"),
+        ("sdxl", "generate", {"image": PICTURE, "strength": 0.2, "num_inference_steps": 2}, "leave none to do"),
+        ("sdxl", "generate", {"image": PICTURE, "denoising_start": 0.6, "denoising_end": 0.5}, "start below the end"),
+        ("sdxl", "generate", {"image": PICTURE, "mask_image": "nowhere.png"}, "there is no file"),
+        ("sdxl", "generate", {"clip_skip": 100}, "clip_skip is 100"),
+        ("sdxl", "generate", {**STATES, "guidance_scale": 5.0}, "give both alike"),
+        ("sdxl", "generate", {"negative_target_size": (1, 2)}, "give both negative_original_size"),
+        ("sdxl", "encode", {"image": PICTURE, "vae": "none"}, "vae is 'none'"),
+        ("sdxl", "reconstruct", {"image": np.zeros((2, 2))}, "give [height, width, 3]"),
+        ("pixart", "generate", {"timesteps": [1, 2]}, "timesteps have to fall"),
+        ("pixart", "generate", ZEROS, "latents have shape"),
+        ("pixart", "generate", {"image": PICTURE, "strength": 0.2, "num_inference_steps": 2}, "leave none to do"),
+        ("pixart", "generate", PIXART, "prompt_embeds and its attention mask have shapes"),
+        ("pixart", "generate", {"image": [PICTURE] * 3}, "image holds 3 pictures for 1 to draw"),
+    ]
+
+    @pytest.mark.parametrize(("family", "call", "given", "words"), REFUSED)
+    def test_refused(self, pipes: Any, family: str, call: str, given: Mapping[str, Any], words: str) -> None:
+        pipe = pipes[family]
+        subject = {} if "prompt" not in pipe.calls[call].takes or "prompt_embeds" in given else {"prompt": PROMPT}
+        subject = {} if call == "decoder" else subject
+        with pytest.raises(RequestError, match=re.escape(words)):
+            pipe.stream(call=call, **{**subject, **given})
+        assert not pipe._sessions.what_ran()
+
+    @pytest.mark.parametrize("call", [[], {}, None, 5, "x" * 10**6], ids=["list", "dict", "none", "number", "long"])
+    def test_a_call_that_is_none(self, tiny: Pipeline, call: Any) -> None:
+        with pytest.raises(RequestError, match=r"^call is .{1,250}; Würstchen does generate, ") as caught:
+            tiny.stream(PROMPT, call=call)
+        assert len(str(caught.value)) < 400
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            ({"device": RaisesAlways()}, "device is a RaisesAlways without a repr"),
+            ({"device": {1: "CPU"}}, "device names the component 1"),
+            ({"precision": {"prior": RaisesAlways()}}, "precision is "),
+            ({"precision": "f32" * 10**6}, "precision is 'f32f32"),
+            ({"memory": RaisesAlways()}, "memory is a RaisesAlways without a repr"),
+            ({"memory": np.zeros(3)}, "memory is array"),
+        ],
+    )
+    def test_what_a_model_is_opened_with(self, tiny_bundle: Path, given: Any, words: str) -> None:
+        with pytest.raises(RequestError, match=re.escape(words)) as caught:
+            Pipeline.from_pretrained(tiny_bundle, **given)
+        assert len(str(caught.value)) < 600
+
+    @pytest.mark.parametrize("model", [5, b"tiny", None, RaisesAlways()], ids=["number", "bytes", "none", "broken"])
+    def test_a_model_that_is_no_name(self, model: Any) -> None:
+        with pytest.raises(RequestError, match=r"^model is "):
+            Pipeline.from_pretrained(model)
+
+    @pytest.mark.parametrize("model", ["a" * 300, "a" * 300 + "/b", "a\0b", "/" + "a/" * 5000, "\ud800"])
+    def test_a_model_that_no_path_can_name(self, model: str) -> None:
+        with pytest.raises(ModelError, match="there is no model ") as caught:
+            Pipeline.from_pretrained(model)
+        assert len(str(caught.value)) < 600
 
 
 class TestResult:

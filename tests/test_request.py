@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from vinograph import Request, RequestError
+from vinograph.arguments import shown
 from vinograph.noise import TorchNoise
-from vinograph.request import FIELDS, describe, resolve
+from vinograph.request import FIELDS, describe, fewest_steps, resolve
 
 LIMITS: Mapping[str, Any] = {
     "size_multiple": 128,
@@ -184,7 +185,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf, "4", True, [4.0], 10**400, 4j])
     def test_what_is_no_guidance_scale(self, given: Any) -> None:
-        assert refusal(prior_guidance_scale=given) == f"prior_guidance_scale is {given!r}; give a number from 0 up"
+        assert refusal(prior_guidance_scale=given) == f"prior_guidance_scale is {shown(given)}; give a number from 0 up"
 
     def test_a_negative_guidance_scale(self) -> None:
         assert refusal(prior_guidance_scale=-0.5) == (
@@ -294,7 +295,7 @@ class TestArrays:
         message = refusal(DECODES, image_embeddings=[array(1, 16, 3, 3), array(1, 16, 6, 6)])
         assert message == "image_embeddings is a list of arrays of different shapes; give one shape"
 
-    @pytest.mark.parametrize("given", ["text", [[1, 2], [3]], torch.ones(1, requires_grad=True), object()])
+    @pytest.mark.parametrize("given", ["text", [[1, 2], [3]], [[10**400]], ["1"], object()])
     def test_what_is_no_array(self, given: Any) -> None:
         message = refusal(latents=given)
         assert message == f"latents is a {type(given).__name__}; give an array [pictures, channels, height, width]"
@@ -474,3 +475,51 @@ class TestTheSchema:
         assert record["prompt"] == ["a red house"]
         assert (record["seed"], record["height"], record["prior_timesteps"]) == (7, 512, [1.0, 0.5])
         assert not record.keys() & {"latents", "callback_on_step_end", "image", "generator", "strength"}
+
+
+class TestEnoughSteps:
+    """Steps that nobody asked for are as many as leave one to do."""
+
+    TAKES: Mapping[str, Any] = {
+        **DRAWS,
+        "num_inference_steps": 1,
+        "timesteps": None,
+        "denoising_start": None,
+        "denoising_end": None,
+    }
+
+    def steps(self, **given: Any) -> int | None:
+        given = {"prompt": "a red house", "image": "a.png", **given}
+        return resolve(given, self.TAKES, LIMITS, "SDXL", steps="num_inference_steps").num_inference_steps
+
+    @pytest.mark.parametrize("strength", [1.0, 0.9999, 0.8, 0.5, 0.3, 0.29, 0.1, 0.07, 0.01, 1 / 3, 0.001])
+    def test_they_are_the_fewest(self, strength: float) -> None:
+        steps = self.steps(strength=strength)
+        assert steps is not None
+        assert int(steps * strength) >= 1
+        assert steps == 1 or int((steps - 1) * strength) == 0
+        assert steps == fewest_steps(strength)
+
+    def test_unless_no_steps_would_do(self) -> None:
+        assert fewest_steps(0.0009) is None
+        assert self.steps(strength=0.0009) == 1
+
+    def test_those_that_were_asked_for_stay(self) -> None:
+        assert self.steps(strength=0.3, num_inference_steps=2) == 2
+        assert self.steps(strength=0.3, timesteps=[0.5, 0.0]) == 1
+        assert self.steps(image=None, prompt="a") == 1
+
+    def test_a_part_of_the_denoising(self) -> None:
+        assert self.steps(denoising_start=0.75) == 4
+        assert self.steps(denoising_start=0.5, denoising_end=0.75) == 4
+        assert self.steps(strength=0.5, denoising_end=0.75) == 4
+        assert self.steps(strength=0.5, denoising_end=0.25) == 1, "there is no such part: an error of the family's"
+
+    def test_no_more_pictures_than_one_call_draws(self) -> None:
+        assert refusal(prompt=["a"] * 3, num_images_per_prompt=1000) == (
+            "that is 3,000 pictures; one call draws at most 1,000"
+        )
+
+    def test_more_times_than_steps(self) -> None:
+        for given in ([0.5] * 2000, np.zeros(2000), np.zeros((3, 3))):
+            assert "prior_timesteps" in refusal(prior_timesteps=given)

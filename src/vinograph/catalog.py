@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 from vinograph import folders
+from vinograph.arguments import reading, shown
 from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.files import is_full, is_unwritable
 
 _EMBEDDED = Path(__file__).parent / "embedded"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
 def embedded() -> list[Path]:
@@ -37,15 +38,19 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
     A hub id is looked for in huggingface_hub's cache first and fetched only if it isn't there.
 
     Raises:
+        RequestError: ``reference`` is neither a text nor a path.
         ModelError: there is no such bundle, or it is a checkpoint that wants converting first.
         RequestError, ResourceError: the hub's cache can't be written, or the disk is full.
         DamagedModelError: a file of the bundle is missing or of the wrong size.
     """
-    name = os.fspath(reference)
+    with reading("model", reference):
+        name = os.fspath(reference)
+    if not isinstance(name, str):
+        raise RequestError(f"model is {shown(reference)}; give a name, a path or a hub id as text")
     path = folders.expand(name)
-    if path.is_dir():
+    if folders.is_there(path, directory=True):
         return _open_directory(path)
-    if path.exists():
+    if folders.is_there(path):
         raise ModelError(f"{path} is a file; a model is a bundle's directory")
     for folder in (_EMBEDDED, models_folder()):
         if re.fullmatch(r"[\w.-]+", name) and folders.is_there(folder / name / MANIFEST_FILE):
@@ -54,7 +59,7 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
         return _from_hub(name)
     known = [each.name for each in (*embedded(), *found())]
     raise ModelError(
-        f"there is no model {name!r}. By name there is: {', '.join(known) or 'none'}. "
+        f"there is no model {shown(name)}. By name there is: {', '.join(known) or 'none'}. "
         "Or give a bundle's directory; `vinograph convert` makes one from a checkpoint"
     )
 

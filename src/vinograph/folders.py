@@ -35,14 +35,15 @@ def expand(path: str | os.PathLike[str]) -> Path:
         return Path(path)
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is a file or folder that this user may know of.
+def is_there(path: Path, *, directory: bool = False) -> bool:
+    """Whether there is a file or folder that this user may know of, or with ``directory`` a folder.
 
-    False where that is not allowed, as of another user's home that ``HOME`` still names.
+    False where that is not allowed, as of another user's home that ``HOME`` still names, and of a name that no file
+    can have.
     """
     try:
-        return path.exists()
-    except OSError:
+        return path.is_dir() if directory else path.exists()
+    except (OSError, ValueError):
         return False
 
 

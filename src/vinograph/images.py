@@ -7,22 +7,27 @@ import os
 import shutil
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 
+from vinograph.arguments import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import check_writable, is_full, replaced
 
 Array = NDArray[np.float32]
+Picture = TypeVar("Picture")
 
 MAX_PIXELS = 64_000_000
 READABLE = ("PNG", "JPEG", "WEBP")
+_MAX_PICTURES = 1000  # in a list or a batch
+_ORIENTATION = 0x0112  # EXIF's tag
+_WANTED = "give a path, a PIL picture, or an array"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -32,66 +37,153 @@ def to_pictures(images: Array) -> list[Image.Image]:
 
 
 def read_picture(source: Any, name: str = "image") -> Image.Image:
-    """An upright RGB picture from a path, a PIL picture, or an array.
+    """One RGB picture from a path, a PIL picture, an array or a torch tensor: see :func:`read_pictures`.
 
-    An array is [height, width, 3], uint8 or float in [0, 1]. A file's format and size are checked before any
-    pixel is decoded; EXIF rotation is honoured; transparency is laid on white.
+    Raises:
+        RequestError: as there, or there are several pictures.
+    """
+    return only(read_pictures(source, name), name)
+
+
+def only(pictures: Sequence[Picture], name: str) -> Picture:
+    """The one picture that there is.
+
+    Raises:
+        RequestError: there are several.
+    """
+    if len(pictures) != 1:
+        raise RequestError(f"{name} holds {len(pictures)} pictures, and here it can only be one")
+    return pictures[0]
+
+
+def read_pictures(source: Any, name: str = "image", notes: list[str] | None = None) -> list[Image.Image]:
+    """RGB pictures from a path, a PIL picture, an array or a torch tensor, or from a list of them.
+
+    They mean what they mean in diffusers. A file is turned as its EXIF says, a PIL picture is taken as it lies.
+    Transparency is left out. An array is [height, width, 3] or [n, height, width, 3], a tensor [3, height, width] or
+    [n, 3, height, width]: uint8, or floats in [0, 1], or in [-1, 1] where one is below 0. Of a file, format and size
+    are checked before any pixel is decoded. What may surprise is appended to ``notes``.
 
     Raises:
         RequestError: not a PNG, JPEG or WebP, over 64 megapixels, damaged, or no picture at all.
     """
+    notes = [] if notes is None else notes
+    with reading(name, source):
+        return [picture for each in listed(source, name) for picture in _read(each, name, notes)]
+
+
+def listed(source: Any, name: str) -> Sequence[Any]:
+    """The items of a list of pictures, or the picture itself.
+
+    Raises:
+        RequestError: the list is empty, or too long.
+    """
+    if not isinstance(source, (list, tuple)):
+        return (source,)
+    if not 0 < len(source) <= _MAX_PICTURES:
+        raise RequestError(f"{name} is a list of {len(source)} pictures; give 1 to {_MAX_PICTURES}")
+    return source
+
+
+def _read(source: Any, name: str, notes: list[str]) -> list[Image.Image]:
     if isinstance(source, (str, os.PathLike)):
-        return _upright(_open(Path(source), name))
+        return [_to_rgb(open_picture(source, name), name, notes)]
     if isinstance(source, Image.Image):
-        _check_pixels(source.size, name)
-        _decode(source, name)
-        return _upright(source)
-    if isinstance(source, np.ndarray):
+        check_picture(source, name)
+        if source.getexif().get(_ORIENTATION, 1) != 1:
+            notes.append(
+                f"the {name}'s EXIF says to turn it, and a PIL picture is taken as it lies; "
+                "give the file's path instead, or what PIL's ImageOps.exif_transpose makes of it"
+            )
+        return [_to_rgb(source, name, notes)]
+    if is_array(source):
         return _from_array(source, name)
-    raise RequestError(f"{name} is a {type(source).__name__}; give a path, a PIL picture, or an array")
+    raise RequestError(f"{name} is a {type(source).__name__}; {_WANTED}")
 
 
-def _open(path: Path, name: str) -> Image.Image:
-    if not path.is_file():
-        raise RequestError(f"{name}: there is no file {path}")
+def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
+    """The decoded picture of a file, turned as its EXIF says.
+
+    Raises:
+        RequestError: it is no PNG, JPEG or WebP, has over 64 megapixels, or is damaged.
+    """
+    with reading(name, source):
+        path = Path(source)
+    told = f"{name}: {clipped(str(path))}"
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # a name that the system can't have, or a folder that is closed to us
+        is_file = False
+    if not is_file:
+        raise RequestError(f"{name}: there is no file {clipped(str(path))}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a size that the limit below refuses, and of garbled EXIF
             picture = Image.open(path, formats=READABLE)
     except Image.DecompressionBombError as error:
-        raise RequestError(f"{name}: {path} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise RequestError(f"{name}: {path} is not a PNG, JPEG or WebP picture") from error
+        raise RequestError(f"{told} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's readers raise whatever a garbled header leads them to
+        raise RequestError(f"{told} is not a PNG, JPEG or WebP picture") from error
     with picture:
-        _check_pixels(picture.size, f"{name}: {path}")
-        _decode(picture, f"{name}: {path}")
-    return picture
+        check_picture(picture, told)
+    return _turned(picture)
 
 
-def _decode(picture: Image.Image, name: str) -> None:
-    """Decode the pixels, which PIL otherwise puts off until they are used."""
-    try:
+def check_picture(picture: Image.Image, name: str) -> None:
+    """Check the size of a PIL picture, then decode its pixels, which PIL puts off until they are used.
+
+    Raises:
+        RequestError: it has no pixels, or too many, or is damaged.
+    """
+    _check_pixels(picture.size, name)
+    with _undamaged(name):
         picture.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RequestError(f"{name} is damaged: {error}") from error
+
+
+@contextmanager
+def _undamaged(name: str) -> Iterator[None]:
+    """What PIL raises in the block means that the picture is damaged: its readers raise nearly anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise RequestError(f"{name} is damaged: {reason(error)}") from error
 
 
 def _check_pixels(size: tuple[int, int], name: str) -> None:
+    if 0 in size:
+        raise RequestError(f"{name} is {size[0]}x{size[1]}: it has no pixels")
     if size[0] * size[1] > MAX_PIXELS:
         raise RequestError(
             f"{name} is {size[0]}x{size[1]}, over {MAX_PIXELS // 1_000_000} megapixels; scale it down first"
         )
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    turned = _turned(picture)
-    if turned.mode.startswith("I;16"):  # sixteen bits of grey, which PIL would clip to eight and not scale
-        return Image.fromarray((np.asarray(turned) // 257).astype(np.uint8)).convert("RGB")
-    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
-        layered = turned.convert("RGBA")
-        paper = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(paper, layered).convert("RGB")
-    return turned.convert("RGB")
+def _to_rgb(picture: Image.Image, name: str, notes: list[str]) -> Image.Image:
+    with _undamaged(name):
+        if picture.mode.startswith("I;16"):  # sixteen bits of grey, which PIL would clip to eight and not scale
+            return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8)).convert("RGB")
+        straight = picture.convert("LA") if picture.mode == "La" else picture
+        if _has_holes(straight):
+            notes.append(f"the {name} is transparent in places; the colours that lie under it there were taken")
+        return straight.convert("RGB")
+
+
+def _has_holes(picture: Image.Image) -> bool:
+    """Whether some of a picture is transparent. It isn't for what PIL can't read as transparency."""
+    if not picture.has_transparency_data:
+        return False
+    try:
+        return picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
+    except MemoryError:
+        raise
+    except Exception:  # a file says nonsense of its transparency, which is left out anyway
+        return False
 
 
 def _turned(picture: Image.Image) -> Image.Image:
@@ -104,15 +196,31 @@ def _turned(picture: Image.Image) -> Image.Image:
             return picture
 
 
-def _from_array(array: NDArray[Any], name: str) -> Image.Image:
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise RequestError(f"{name} has shape {array.shape}; give [height, width, 3]")
-    _check_pixels((array.shape[1], array.shape[0]), name)
-    if array.dtype == np.uint8:
-        return Image.fromarray(np.ascontiguousarray(array))
-    if not np.issubdtype(array.dtype, np.floating) or not np.all((array >= 0) & (array <= 1)):
-        raise RequestError(f"{name} is an array of {array.dtype}; give uint8, or floats within [0, 1]")
-    return to_pictures(array[None].astype(np.float32))[0]
+def _from_array(source: Any, name: str) -> list[Image.Image]:
+    array, tensor = as_array(source), is_tensor(source)
+    values = array[None] if array.ndim == 3 else array
+    if tensor and values.ndim == 4:
+        values = values.transpose(0, 2, 3, 1)
+    if values.ndim != 4 or values.shape[3] != 3 or 0 in values.shape:
+        wanted = (
+            "[3, height, width] or [n, 3, height, width]" if tensor else "[height, width, 3] or [n, height, width, 3]"
+        )
+        raise RequestError(f"{name} has shape {array.shape}; give {wanted}")
+    _check_pixels((values.shape[2], values.shape[1]), name)
+    if len(values) > _MAX_PICTURES or values.size > MAX_VALUES:
+        raise RequestError(
+            f"{name} has shape {array.shape}; give at most {_MAX_PICTURES} pictures and {MAX_VALUES:,} numbers"
+        )
+    if values.dtype == np.uint8:
+        return [Image.fromarray(np.ascontiguousarray(each)) for each in values]
+    wanted = f"{name} is an array of {values.dtype}; give uint8, or floats within [0, 1] or [-1, 1]"
+    if not np.issubdtype(values.dtype, np.floating):
+        raise RequestError(wanted)
+    lowest = -1 if np.any(values < 0) else 0
+    if not np.all((values >= lowest) & (values <= 1)):
+        raise RequestError(wanted)
+    values = values.astype(np.float32)
+    return to_pictures(values * np.float32(0.5) + np.float32(0.5) if lowest else values)
 
 
 def to_array(picture: Image.Image) -> Array:

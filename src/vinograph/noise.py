@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vinograph.arguments import reading, shown
 from vinograph.errors import RequestError
 
 Array = NDArray[np.float32]
@@ -31,9 +32,8 @@ class Noise(Protocol):
         """Draw standard normal float32 values; ``shape[0]`` is the batch."""
         ...
 
-    @property
-    def first(self) -> Noise:
-        """The source of the first picture: itself, where one serves the whole batch."""
+    def first(self, count: int) -> Noise:
+        """The source of the first ``count`` pictures: itself, where one serves the whole batch."""
         ...
 
 
@@ -62,9 +62,9 @@ class TorchNoise:
             values[-_BLOCK:] = _box_muller(self._uniform(_BLOCK))
         return values.reshape(shape)
 
-    @property
-    def first(self) -> Noise:
+    def first(self, count: int) -> Noise:
         """Itself."""
+        del count
         return self
 
     def _uniform(self, count: int) -> Array:
@@ -81,7 +81,9 @@ class _BorrowedTorchNoise(TorchNoise):
     def __init__(self, generator: Any) -> None:
         super().__init__(0)
         self._generator = generator
-        _read_torch_state(generator)  # one that can't be read is refused before any work
+        _read_torch_state(generator)  # one that can't be read, or set, is refused before any work
+        if not callable(generator.set_state):
+            raise RequestError(f"generator is a {type(generator).__name__}, whose state can't be set")
 
     def normal(self, shape: tuple[int, ...]) -> Array:
         words, position = _read_torch_state(self._generator)
@@ -107,10 +109,9 @@ class PerImageNoise:
             raise RequestError(f"{len(self._sources)} generators were given for {shape[0]} pictures; give one each")
         return np.concatenate([source.normal((1, *shape[1:])) for source in self._sources])
 
-    @property
-    def first(self) -> Noise:
-        """The first picture's."""
-        return self._sources[0]
+    def first(self, count: int) -> Noise:
+        """The first pictures' own."""
+        return PerImageNoise(self._sources[:count])
 
 
 def random_seed() -> int:
@@ -134,13 +135,19 @@ def noise_from_generator(generator: Any) -> Noise:
         RequestError: anything else, or a generator of another device.
     """
     if isinstance(generator, (list, tuple)):
-        sources = [noise_from_generator(each) for each in generator]
+        sources = [_source(each) for each in generator]
         return sources[0] if len(sources) == 1 else PerImageNoise(sources)
+    return _source(generator)
+
+
+def _source(generator: Any) -> Noise:
     if isinstance(generator, np.random.RandomState):
-        words, _ = _twister_state(generator)
+        with reading("generator", generator):  # it may have been made of another bit generator
+            words, _ = _twister_state(generator)
         return TorchNoise(int(words[0]))
     if hasattr(generator, "get_state") and hasattr(generator, "manual_seed"):
-        return _BorrowedTorchNoise(generator)
+        with reading("generator", generator):
+            return _BorrowedTorchNoise(generator)
     raise RequestError(
         f"generator is a {type(generator).__name__}; give a torch.Generator, a numpy.random.RandomState, or a list "
         "of them with one per picture (or seed=, a number)"
@@ -183,7 +190,7 @@ def _write_torch_state(generator: Any, words: NDArray[np.uint32], position: int)
 def _torch_state_bytes(generator: Any) -> NDArray[np.uint8]:
     device = getattr(getattr(generator, "device", None), "type", "cpu")
     if device != "cpu":
-        raise RequestError(f"generator is on the device {device!r}; give one on the CPU: torch.Generator('cpu')")
+        raise RequestError(f"generator is on the device {shown(device)}; give one on the CPU: torch.Generator('cpu')")
     state = np.asarray(generator.get_state().numpy())
     if state.dtype != np.uint8 or state.size != _TORCH_STATE_BYTES:
         raise RequestError("the torch.Generator's state has an unknown layout; give seed= instead")

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph import catalog
+from vinograph.arguments import reading, shown
 from vinograph.bundle import MANIFEST_FILE, Bundle
 from vinograph.cache import Cache
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.families import Call, Drawing, Parts, Session, Step, family
+from vinograph.families import Call, Drawing, Parts, Session, Step, Steps, family
 from vinograph.images import to_pictures
 from vinograph.limits import memory_installed
 from vinograph.request import FIELDS, Request, resolve
@@ -199,13 +200,16 @@ class Pipeline:
         self._family = family(manifest.family)
         _check_numbers(bundle, "config", manifest.config, self._family.config)
         _check_numbers(bundle, "limits", manifest.limits, self._family.limits)
-        devices = _per_component(device, manifest.components, "device", "CPU")
-        precisions = _per_component(precision, manifest.components, "precision", "auto")
+        with reading("device", device):
+            devices = _per_component(device, manifest.components, "device", "CPU")
+        with reading("precision", precision):
+            precisions = _per_component(precision, manifest.components, "precision", "auto")
         for each in set(devices.values()):
             check_device(each)
         for each in set(precisions.values()):
             check_precision(each)
-        check_memory(memory)
+        with reading("memory", memory):
+            check_memory(memory)
         self._sessions = _Sessions(bundle, devices, precisions, memory)
         self._parts = Parts(
             sessions=self._sessions,
@@ -213,6 +217,10 @@ class Pipeline:
             config=manifest.config,
             scheduler=manifest.scheduler,
             limits=manifest.limits,
+            outputs={
+                name: {output: tensor.shape for output, tensor in component.outputs.items()}
+                for name, component in manifest.components.items()
+            },
             prepare=self._sessions.prepare,
             done_with=self._sessions.done_with,
         )
@@ -271,7 +279,7 @@ class Pipeline:
         Closing the generator stops the work after the step under way. Arguments are checked before it returns.
         ``call`` names another of :attr:`calls`, such as "reconstruct".
         """
-        return self._stream(call, self._resolve(call, self._by_name(call, args, kwargs)))
+        return self._start(call, self._by_name(call, args, kwargs))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The family's other calls."""
@@ -286,7 +294,7 @@ class Pipeline:
         given = self._by_name(name, args, kwargs)
         as_tuple = given.pop("return_dict", True) is False
         result: Result | None = None
-        for each in self._stream(name, self._resolve(name, given)):
+        for each in self._start(name, given):
             if isinstance(each, Result):
                 result = each
         assert result is not None
@@ -294,8 +302,8 @@ class Pipeline:
         return (images,) if as_tuple else result
 
     def _by_name(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        if name not in self._family.calls:
-            raise RequestError(f"call is {name!r}; {self._family.title} does {', '.join(self._family.calls)}")
+        if not isinstance(name, str) or name not in self._family.calls:
+            raise RequestError(f"call is {shown(name)}; {self._family.title} does {', '.join(self._family.calls)}")
         call = self.calls[name]
         missing = [each for each in call.components if each not in self._sessions]
         if missing:
@@ -313,17 +321,24 @@ class Pipeline:
         call = self.calls[name]
         what = f"{self._family.title} ({name})"
         limits = {**self.bundle.manifest.limits, **call.limits}
-        return resolve(given, call.takes, limits, what, call.beside)
+        return resolve(given, call.takes, limits, what, call.beside, call.steps)
 
-    def _stream(self, name: str, request: Request) -> Generator[Step | Result, None, None]:
+    def _start(self, name: str, given: Mapping[str, Any]) -> Generator[Step | Result, None, None]:
+        """Check all that ``given`` decides, and return the generator that does the work."""
+        request = self._resolve(name, given)
+        return self._stream(request, self._family.calls[name].run(self._parts, self._with_pipeline(request)))
+
+    def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
         with self._sessions.drawing():
-            drawing = yield from self._family.calls[name].run(self._parts, self._with_pipeline(request))
+            drawing = yield from steps
         yield self._result(request, drawing)
 
     def _with_pipeline(self, request: Request) -> Request:
         """Callbacks get this pipeline as their first argument, as in diffusers."""
         names = ("callback_on_step_end", "prior_callback_on_step_end")
-        bound: dict[str, Any] = {n: partial(getattr(request, n), self) for n in names if getattr(request, n)}
+        bound: dict[str, Any] = {
+            n: partial(getattr(request, n), self) for n in names if getattr(request, n) is not None
+        }
         return dataclasses.replace(request, **bound)
 
     def _result(self, request: Request, drawing: Drawing) -> Result:
@@ -389,10 +404,10 @@ def _per_component(told: str | Mapping[str, str], names: Mapping[str, Any], what
     if isinstance(told, str):
         return dict.fromkeys(names, told)
     if not isinstance(told, Mapping) or not all(isinstance(each, str) for each in told.values()):
-        raise RequestError(f"{what} is {told!r}; give a text, or a mapping from component to one")
+        raise RequestError(f"{what} is {shown(told)}; give a text, or a mapping from component to one")
     for name in told:
         if name not in names:
-            raise RequestError(f"{what} names the component {name!r}; this model has {', '.join(names)}")
+            raise RequestError(f"{what} names the component {shown(name)}; this model has {', '.join(names)}")
     return {name: told.get(name, default) for name in names}
 
 

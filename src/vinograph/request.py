@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from vinograph.arguments import MAX_VALUES, as_array, clipped, reading, shown
 from vinograph.errors import RequestError
 from vinograph.noise import MAX_SEED, Noise, noise_from_generator, noise_from_seeds, random_seed
 
@@ -29,13 +30,15 @@ MAX_STEPS = 1000
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 _MAX_COUNT = 1000
 _MAX_TOKENS = 512
+MAX_PROMPT = 20_000  # characters; no text encoder reads so many, and cleaning and tokenizing more takes long
 _MAX_PIXELS = 1_000_000
 _LARGE = 1e30
+_TIMES = frozenset({"timesteps", "sigmas", "prior_timesteps"})  # each says by itself how many steps there are
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise RequestError(f"{name} is {value!r}; give a whole number from {low} to {high}")
+        raise RequestError(f"{name} is {shown(value)}; give a whole number from {low} to {high}")
     return int(value)
 
 
@@ -54,28 +57,28 @@ def _seed(name: str, value: Any, _: Limits) -> int:
 def _scale(name: str, value: Any, _: Limits) -> float:
     number = _number(name, value, "a number from 0 up")
     if number < 0:
-        raise RequestError(f"{name} is {value!r}; give a number from 0 up (1 and below turn guidance off)")
+        raise RequestError(f"{name} is {shown(value)}; give a number from 0 up (1 and below turn guidance off)")
     return number
 
 
 def _strength(name: str, value: Any, _: Limits) -> float:
     number = _number(name, value, "a number above 0 and up to 1")
     if not 0 < number <= 1:
-        raise RequestError(f"{name} is {value!r}; give a number above 0 and up to 1")
+        raise RequestError(f"{name} is {shown(value)}; give a number above 0 and up to 1")
     return number
 
 
 def _share(name: str, value: Any, _: Limits) -> float:
     number = _number(name, value, "a number above 0 and below 1")
     if not 0 < number < 1:
-        raise RequestError(f"{name} is {value!r}; give a number above 0 and below 1")
+        raise RequestError(f"{name} is {shown(value)}; give a number above 0 and below 1")
     return number
 
 
 def _amount(name: str, value: Any, _: Limits) -> float:
     number = _number(name, value, "a number from 0 to 1")
     if not 0 <= number <= 1:
-        raise RequestError(f"{name} is {value!r}; give a number from 0 to 1")
+        raise RequestError(f"{name} is {shown(value)}; give a number from 0 to 1")
     return number
 
 
@@ -85,7 +88,7 @@ def _layers(name: str, value: Any, _: Limits) -> int:
 
 def _switch(name: str, value: Any, _: Limits) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise RequestError(f"{name} is {value!r}; give {' or '.join(SWITCH)} (True or False in Python)")
+        raise RequestError(f"{name} is {shown(value)}; give {' or '.join(SWITCH)} (True or False in Python)")
     return bool(value)
 
 
@@ -103,14 +106,14 @@ def _pixels(name: str, value: Any, limits: Limits) -> int:
 
 def _two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise RequestError(f"{name} is {value!r}; give two whole numbers of pixels, the vertical one first")
+        raise RequestError(f"{name} is {shown(value)}; give two whole numbers of pixels, the vertical one first")
     down, right = (_whole(name, each, -_MAX_PIXELS, _MAX_PIXELS) for each in value)
     return down, right
 
 
 def _vae(name: str, value: Any, _: Limits) -> str:
     if not isinstance(value, str) or value not in VAES:
-        raise RequestError(f"{name} is {value!r}; give one of {', '.join(VAES)}")
+        raise RequestError(f"{name} is {shown(value)}; give one of {', '.join(VAES)}")
     return str(value)
 
 
@@ -118,7 +121,7 @@ def _number(name: str, value: Any, wanted: str) -> float:
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     number = float(value) if real and abs(value) < _LARGE else math.nan
     if math.isnan(number):
-        raise RequestError(f"{name} is {value!r}; give {wanted}")
+        raise RequestError(f"{name} is {shown(value)}; give {wanted}")
     return number
 
 
@@ -126,33 +129,42 @@ def _size(name: str, value: Any, limits: Limits) -> int:
     step, low, high = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size"))
     wanted = "whole numbers" if step == 1 else f"multiples of {step}"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise RequestError(f"{name} is {value!r}; this model draws {wanted} from {low} to {high}")
+        raise RequestError(f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}")
     if low <= value <= high and value % step == 0:
         return int(value)
     below = min(max(int(value) // step * step, low), high)
     above = min(max(below + step, low), high) if value > below else below
     nearest = f"{below}" if below == above else f"{below} and {above}"
-    raise RequestError(f"{name} is {value}; this model draws {wanted} from {low} to {high}, the nearest: {nearest}")
+    raise RequestError(
+        f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}, the nearest: {nearest}"
+    )
 
 
 def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
-        raise RequestError(f"{name} is {value!r}; give a text, or a list of texts")
+        raise RequestError(f"{name} is {shown(value)}; give a text, or a list of texts")
     for each in texts:
+        if len(each) > MAX_PROMPT:
+            raise RequestError(f"{name} has {len(each):,} characters; give at most {MAX_PROMPT:,}")
         if any("\ud800" <= letter <= "\udfff" for letter in each):
-            raise RequestError(f"{name} is {each!r}, which is not Unicode text: it holds half a character")
+            raise RequestError(f"{name} is {shown(each)}, which is not Unicode text: it holds half a character")
     return tuple(texts)
 
 
-def _times(name: str, value: Any, limits: Limits) -> str | tuple[float, ...]:
+def _custom_times(name: str, value: Any, limits: Limits) -> str | tuple[float, ...]:
     named, wanted = limits.get("named_times", ()), limits.get("times", "a falling list of numbers")
     if isinstance(value, str) and value in named:
         return value
     if hasattr(value, "__array__"):
-        value = np.asarray(value).tolist()
+        array = as_array(value)
+        value = array.tolist() if array.ndim == 1 and array.size <= MAX_STEPS + 1 else array
+    if isinstance(value, (list, tuple)) and len(value) > MAX_STEPS + 1:
+        raise RequestError(f"{name} are {len(value)} numbers; give at most {MAX_STEPS + 1}")
     if not isinstance(value, (list, tuple)):
-        raise RequestError(f"{name} is {value!r}; give {', or '.join([wanted, *(_quoted(each) for each in named)])}")
+        raise RequestError(
+            f"{name} is {shown(value)}; give {', or '.join([wanted, *(_quoted(each) for each in named)])}"
+        )
     return tuple(_number(name, each, wanted) for each in value)
 
 
@@ -161,12 +173,19 @@ def _quoted(text: str) -> str:
 
 
 def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
+    wanted = f"give an array [{', '.join(axes)}]"
     try:
-        array = np.asarray(value, np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"{name} is a {type(value).__name__}; give an array [{', '.join(axes)}]") from error
+        array = as_array(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}") from error
+    if array.dtype.kind not in "biuf":
+        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}")
     if array.ndim != len(axes) or 0 in array.shape:
         raise RequestError(f"{name} has shape {array.shape}; give [{', '.join(axes)}]")
+    if array.size > MAX_VALUES:
+        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {wanted} of fewer")
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which is refused
+        array = array.astype(np.float32)
     if not np.all(np.isfinite(array)):
         raise RequestError(f"{name} holds NaN or infinity")
     return array
@@ -177,7 +196,8 @@ def _maps(name: str, value: Any, _: Limits) -> Array:
 
 
 def _list_of_maps(name: str, value: Any, limits: Limits) -> Array:
-    if not isinstance(value, (list, tuple)) or not value or any(np.ndim(each) != 4 for each in value):
+    several = isinstance(value, (list, tuple)) and len(value) > 0
+    if not several or any(getattr(each, "ndim", 0) != 4 for each in value):
         return _maps(name, value, limits)
     maps = [_maps(name, each, limits) for each in value]
     if any(each.shape[1:] != maps[0].shape[1:] for each in maps):
@@ -208,7 +228,7 @@ def _generator(_name: str, value: Any, _: Limits) -> Any:
 def _output_type(name: str, value: Any, limits: Limits) -> str:
     given = limits.get("output_types", OUTPUT_TYPES)
     if not isinstance(value, str) or value not in given:
-        raise RequestError(f"{name} is {value!r}; give one of {', '.join(given)}")
+        raise RequestError(f"{name} is {shown(value)}; give one of {', '.join(given)}")
     return str(value)
 
 
@@ -231,8 +251,18 @@ def _plain_callback(name: str, value: Any, _: Limits) -> Any:
 def _callback_inputs(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
     given = limits.get("callback_tensors", ("latents",))
     if not isinstance(value, (list, tuple)) or not value or any(each not in given for each in value):
-        raise RequestError(f"{name} is {value!r}; a callback is given [{', '.join(map(_quoted, given))}]")
+        raise RequestError(f"{name} is {shown(value)}; a callback is given [{', '.join(map(_quoted, given))}]")
     return tuple(value)
+
+
+def _guarded(check: Check) -> Check:
+    """``check``, where what a caller's own object raises under it is a RequestError as well."""
+
+    def run(name: str, value: Any, limits: Limits) -> Any:
+        with reading(name, value):
+            return check(name, value, limits)
+
+    return run
 
 
 def _argument(
@@ -252,7 +282,7 @@ def _argument(
     told. ``metavar`` stands for the value in a command line's help.
     """
     needs = (needs,) if isinstance(needs, str) else needs
-    told = {"check": check, "about": about, "recorded": recorded, "each": each}
+    told = {"check": _guarded(check), "about": about, "recorded": recorded, "each": each}
     return field(default=None, metadata={**told, "needs": needs, "unless": unless, "metavar": metavar})
 
 
@@ -295,8 +325,8 @@ class Request:
     num_inference_steps: int | None = _argument(_steps, "denoising steps (of Würstchen's decoder)")
     guidance_scale: float | None = _argument(_scale, "guidance scale; above 1 turns guidance on")
     guidance_rescale: float | None = _argument(_amount, "how far guidance keeps the contrast of what it guides, to 1")
-    timesteps: Any = _argument(_times, "custom times of the denoising steps")
-    sigmas: Any = _argument(_times, "custom noise levels of the denoising steps, and the one that they end at")
+    timesteps: Any = _argument(_custom_times, "custom times of the denoising steps")
+    sigmas: Any = _argument(_custom_times, "custom noise levels of the denoising steps, and the one that they end at")
     denoising_start: float | None = _argument(
         _share, "the share of denoising that the image has behind it", needs="image"
     )
@@ -319,9 +349,9 @@ class Request:
     vae: str | None = _argument(_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny")
     prior_num_inference_steps: int | None = _argument(_steps, "denoising steps of the prior")
     prior_guidance_scale: float | None = _argument(_scale, "guidance scale of the prior")
-    prior_timesteps: Any = _argument(_times, 'custom times of the prior, or "spaced": 29 well-spaced steps')
+    prior_timesteps: Any = _argument(_custom_times, 'custom times of the prior, or "spaced": 29 well-spaced steps')
     decoder_guidance_scale: float | None = _argument(_scale, "guidance scale of the decoder")
-    decoder_timesteps: Any = _argument(_times, "custom times of the decoder")
+    decoder_timesteps: Any = _argument(_custom_times, "custom times of the decoder")
     num_images_per_prompt: int | None = _argument(_count, "pictures of each prompt")
     seed: int | None = _argument(_seed, "picture i is drawn from seed + i")
     generator: Any = _argument(_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False)
@@ -419,10 +449,12 @@ def resolve(
     limits: Limits,
     what: str,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
+    steps: str | None = None,
 ) -> Request:
     """Check ``given`` and fill it up from ``defaults``, whose keys are all that ``what`` takes.
 
-    ``beside`` holds, for an argument, the defaults that are others where it is given.
+    ``beside`` holds, for an argument, the defaults that are others where it is given. ``steps`` names the argument
+    that counts the steps of which image to image does a share: its default is raised where it would leave none.
 
     Raises:
         RequestError: naming the argument, what was given, and what would do.
@@ -437,11 +469,33 @@ def resolve(
     checked = {
         name: FIELDS[name].metadata["check"](name, value, limits) for name, value in values.items() if value is not None
     }
+    if steps is not None and steps not in told and not _TIMES & told.keys():
+        checked[steps] = _enough_steps(checked[steps], checked)
     request = Request(**checked)
     _check_together(request, defaults)
     if "seed" in defaults and request.seed is None and request.generator is None:
         request = dataclasses.replace(request, seed=random_seed())
     return _spread_texts(request)
+
+
+def fewest_steps(share: float) -> int | None:
+    """The fewest steps of which ``share`` is at least one, or None where so many can't be asked for."""
+    first = math.floor(1 / share) if share > 1 / (MAX_STEPS + 1) else MAX_STEPS + 1
+    return next((steps for steps in range(first, MAX_STEPS + 1) if int(steps * share) >= 1), None)
+
+
+def _enough_steps(default: int, values: Mapping[str, Any]) -> int:
+    """The default number of steps, raised to the fewest that leave one of the share that is to be done."""
+    if "denoising_start" in values:
+        share = 1 - values["denoising_start"]
+    elif "strength" in values:
+        share = values["strength"]
+    else:
+        return default
+    if "denoising_end" in values:
+        share -= 1 - values["denoising_end"]
+    fewest = fewest_steps(share) if share > 0 else None
+    return default if fewest is None else max(default, fewest)
 
 
 def size_limits(values: Mapping[str, Any], limits: Limits) -> Limits:
@@ -464,9 +518,9 @@ def _applicable(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[st
 
 
 def _not_taken(name: str, takes: Mapping[str, Any], what: str) -> str:
-    close = difflib.get_close_matches(name, takes, n=1)
+    close = difflib.get_close_matches(clipped(name), takes, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{what} takes no {name}{hint}; it takes {', '.join(sorted(takes))}"
+    return f"{what} takes no {clipped(name)}{hint}; it takes {', '.join(sorted(takes))}"
 
 
 def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
@@ -477,6 +531,8 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
     texts, states = request.prompt, request.prompt_embeds
     if texts is not None and states is not None and len(texts) != len(states):
         raise RequestError(f"prompt has {len(texts)} texts and prompt_embeds has {len(states)}; give as many")
+    if request.image_count > _MAX_COUNT:
+        raise RequestError(f"that is {request.image_count:,} pictures; one call draws at most {_MAX_COUNT:,}")
     if request.seed is not None and request.generator is not None:
         raise RequestError("give seed or generator, not both")
     if isinstance(request.generator, (list, tuple)) and len(request.generator) not in (1, request.image_count):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph import tuning
+from vinograph.arguments import shown
 from vinograph.errors import (
     DamagedModelError,
     DeviceError,
@@ -114,18 +115,18 @@ def check_device(device: str) -> None:
         DeviceError: naming the devices that are.
     """
     if not isinstance(device, str) or not device.strip():
-        raise DeviceError(f"device is {device!r}; give a device as OpenVINO names it, such as CPU")
+        raise DeviceError(f"device is {shown(device)}; give a device as OpenVINO names it, such as CPU")
     head, _, rest = device.partition(":")
     wanted = [each for each in rest.split(",") if each] if head in _META_DEVICES else [device]
     if head in ("HETERO", "MULTI", "BATCH") and not wanted:
-        raise DeviceError(f"device is {device!r}; name the devices too, such as {head}:GPU,CPU")
+        raise DeviceError(f"device is {shown(device)}; name the devices too, such as {head}:GPU,CPU")
     there = core().available_devices
     for each in wanted:
         base = each.lstrip("-").split("(")[0]
         if not any(base in (found, found.split(".")[0]) for found in there):
             if base == "CPU":
                 _check_cpu()
-            raise DeviceError(f"device {each!r} is not on this machine; there is {', '.join(there)}")
+            raise DeviceError(f"device {shown(each)} is not on this machine; there is {', '.join(there)}")
 
 
 def _check_cpu() -> None:
@@ -144,7 +145,7 @@ def check_precision(precision: str) -> None:
         RequestError: naming those that there are.
     """
     if precision not in PRECISIONS:
-        raise RequestError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
+        raise RequestError(f"precision is {shown(precision)}; give one of {', '.join(PRECISIONS)}")
 
 
 def check_memory(memory: str) -> None:
@@ -154,7 +155,7 @@ def check_memory(memory: str) -> None:
         RequestError: naming those that there are.
     """
     if memory not in MEMORY:
-        raise RequestError(f"memory is {memory!r}; give one of {', '.join(MEMORY)}")
+        raise RequestError(f"memory is {shown(memory)}; give one of {', '.join(MEMORY)}")
 
 
 def processor() -> str:

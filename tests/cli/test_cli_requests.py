@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
+import zlib
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import cast
@@ -231,6 +233,22 @@ class TestInputPicture:
         content = Path("a.png").read_bytes()
         Path("a.png").write_bytes(content[: len(content) // 2])
         with_picture("a.png").fails(2, "a.png")
+
+    def test_a_name_too_long(self, with_picture: Run) -> None:
+        with_picture("a" * 300).fails(2, "there is no file aaa")
+        with_picture("\ud800.png").fails(2, "there is no file")
+
+    @pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+    def test_more_transparency_than_there_are_colours(self, vinograph: Run, bundle: Bundle, mode: str) -> None:
+        """Transparency is left out, so nothing is wrong with the picture."""
+        Image.effect_noise((128, 128), 50).convert(mode).save("a.png")
+        content = Path("a.png").read_bytes()
+        chunk = b"tRNS" + bytes(300)
+        at = content.index(b"IDAT") - 4
+        longer = struct.pack(">I", 300) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        Path("a.png").write_bytes(content[:at] + longer + content[at:])
+        done = vinograph("reconstruct", "a.png", "--model", bundle.path)
+        assert done.code == 0, done.err
 
     @pytest.mark.parametrize("size", [(8001, 8000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
     def test_one_too_large_is_never_decoded(self, with_picture: Run, size: tuple[int, int]) -> None:

@@ -38,6 +38,25 @@ def pixels(file: str | Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
+class TestTheModelsOwnSteps:
+    """They are raised where they would leave no step to do; those that were asked for are not."""
+
+    @pytest.mark.parametrize(("told", "steps"), [((), 2), (("--strength", 0.3), 4), (("--strength", 1), 1)])
+    def test_storybook_from_a_picture(self, vinograph: Run, told: tuple[object, ...], steps: int) -> None:
+        done = vinograph(
+            "generate", "a house", "--model", "storybook-sdxl", "--image", "start.png", *told, "--seed", 1, "--json"
+        )
+        assert done.code == 0, done.err
+        assert done.record["request"]["num_inference_steps"] == steps
+        assert "unet 1/1" in done.err
+
+    def test_too_few_that_were_asked_for(self, vinograph: Run) -> None:
+        given = ("--model", "storybook-sdxl", "--image", "start.png", "--steps", 1)
+        vinograph("generate", "a house", *given).fails(
+            2, "1 steps at strength 0.5 leave none to do", "at least 2 steps"
+        )
+
+
 class TestGenerate:
     def test_the_options_of_both_families(self, vinograph: Run, sdxl: Bundle) -> None:
         told = ("--size", "128x64", "--steps", 3, "--guidance-scale", 2, "--negative-prompt", "blue", "--seed", 7)

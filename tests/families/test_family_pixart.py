@@ -350,7 +350,18 @@ class TestImageToImage:
 
     def test_strength_too_low(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"4 steps at strength 0\.2 leave none to do; give at least 5 steps"):
-            pipe(PROMPT, image=picture(), strength=0.2)
+            pipe(PROMPT, image=picture(), strength=0.2, num_inference_steps=4)
+
+    def test_the_models_own_steps_are_raised_to_leave_one(self, pipe: Pipeline) -> None:
+        assert pipe(PROMPT, image=picture(), strength=0.2, seed=1).request.num_inference_steps == 5
+
+    def test_each_picture_starts_from_its_own(self, pipe: Pipeline) -> None:
+        images = [picture(), picture().rotate(180)]
+        given: dict[str, Any] = {"strength": 0.5, "output_type": "np", "vae": "full"}
+        both = pipe(PROMPT, image=images, num_images_per_prompt=2, seed=3, **given).images
+        for index, image in enumerate(images):
+            alone = pipe(PROMPT, image=image, seed=3 + index, **given).images
+            assert np.abs(both[index] - alone[0]).max() < 1e-5
 
     def test_the_less_the_nearer(self, pipe: Pipeline) -> None:
         start = np.asarray(picture(), np.float32) / 255

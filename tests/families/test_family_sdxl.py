@@ -15,9 +15,10 @@ from PIL import Image
 from tests.bundles import LAYERS, WIDTH, save_sdxl_bundle
 from vinograph import ModelError, NumericalError, Pipeline, RequestError, Result
 from vinograph.families import Step
-from vinograph.families.masks import crop_box, filled, read_mask, to_mask
+from vinograph.families.masks import crop_box, filled, read_masks, to_mask
 from vinograph.families.sdxl import FAMILY
 from vinograph.families.shared import steps_left, whole_size
+from vinograph.images import only
 from vinograph.request import MAX_STEPS
 
 PROMPT = "a red house"
@@ -263,7 +264,7 @@ class TestSteps:
         self, pipe: Pipeline, given: dict[str, float], told: str
     ) -> None:
         with pytest.raises(RequestError) as caught:
-            pipe(PROMPT, image=picture(), **given)
+            pipe(PROMPT, image=picture(), num_inference_steps=4, **given)
         assert str(caught.value) == f"4 steps leave none to do with {told}; give more steps, or a wider span"
 
     def test_where_denoising_starts_there_is_no_strength(self, pipe: Pipeline) -> None:
@@ -361,8 +362,11 @@ class TestWrongRequests:
             ({"vae": "small"}, "vae is 'small'; give one of full, tiny"),
             ({"width": 100}, "width is 100; this model draws multiples of 8 from 64 to 512, the nearest: 96 and 104"),
             ({"image": picture(), "height": 64}, "give both height and width, or neither"),
-            ({"image": np.zeros((0, 4, 8, 8))}, "give [height, width, 3], or latents [1, 4, height, width]"),
-            ({"image": np.zeros((1, 3, 8, 8))}, "give [height, width, 3], or latents [1, 4, height, width]"),
+            (
+                {"image": np.zeros((0, 4, 8, 8))},
+                "image is latents of shape (0, 4, 8, 8); give finite ones, [1, 4, height",
+            ),
+            ({"image": np.zeros((1, 3, 8, 8))}, "give [height, width, 3] or [n, height, width, 3]"),
             (
                 {"image": np.zeros((1, 4, 4, 8)), "denoising_start": 0.5},
                 "image is latents of 64x32 pixels; this model draws multiples of 8 from 64 to 512",
@@ -371,7 +375,10 @@ class TestWrongRequests:
                 {"image": np.zeros((1, 4, 8, 8)), "height": 72, "width": 64},
                 "an image of latents is drawn at its own size, 64x64",
             ),
-            ({"image": [picture()]}, "image is a list; give a path, a PIL picture, or an array"),
+            ({"image": [5]}, "image is a int; give a path, a PIL picture, or an array"),
+            ({"image": []}, "image is a list of 0 pictures; give 1 to 1000"),
+            ({"image": [picture()] * 2}, "image holds 2 pictures for 1 to draw; give one, or as many"),
+            ({"image": picture(), "mask_image": [half()] * 3}, "mask_image holds 3 pictures for 1 to draw"),
             ({"guidance_rescale": 1.5}, "guidance_rescale is 1.5; give a number from 0 to 1"),
             ({"denoising_end": 1.0}, "denoising_end is 1.0; give a number above 0 and below 1"),
             ({"original_size": 64}, "original_size is 64; give two whole numbers of pixels, the vertical one first"),
@@ -558,7 +565,7 @@ class TestMasks:
             "bool": np.asarray(mask) > 0,
             "one channel": np.asarray(mask)[..., None],
         }
-        assert np.array_equal(to_mask(read_mask(forms[form])), (np.asarray(mask) > 0)[None, None])
+        assert np.array_equal(to_mask(only(read_masks(forms[form]), form)), (np.asarray(mask) > 0)[None, None])
 
     @pytest.mark.parametrize("size", [(64, 64), (90, 60), (200, 50)])
     @pytest.mark.parametrize("target", [(64, 64), (96, 64), (64, 128)])
@@ -582,6 +589,12 @@ class TestMasks:
         assert different[30:60, 20:50].mean() > 0.9
         different[30:60, 20:50] = False
         assert not different.any()
+
+    @pytest.mark.parametrize("size", [(10_000, 1), (1, 10_000), (300, 2)])
+    def test_a_very_long_picture(self, pipe: Pipeline, size: tuple[int, int]) -> None:
+        mask = Image.new("L", size, "white")
+        result = pipe(PROMPT, image=mask, mask_image=mask, padding_mask_crop=8, seed=1)
+        assert result.images[0].size == size
 
     def test_a_black_mask(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match="mask_image is black everywhere"):

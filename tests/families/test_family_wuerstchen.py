@@ -98,6 +98,8 @@ class Models:
 class Letters:
     """A tokenizer: one token, the prompt's length."""
 
+    max_length = 1
+
     def __call__(self, prompts: Any) -> Tokens:
         ids = np.array([[len(each)] for each in prompts], np.int64)
         return Tokens(ids, np.ones_like(ids), ("",) * len(prompts))
@@ -413,6 +415,21 @@ class TestPictures:
         assert [len(each["x"]) for each in models.calls["prior"]] == [8, 8, 8]
         assert drawing.images is not None
         assert len(drawing.images) == 4
+
+    def test_several_pictures_repeat_in_their_order(self) -> None:
+        models = Models()
+        images = [np.full((128, 128, 3), value, np.uint8) for value in (0, 255)]
+        draw("generate", models, prompt=["a", "b"], image=images, num_images_per_prompt=2, prior_num_inference_steps=4)
+        assert [each["image"].mean() for each in models.calls["image_encoder"]] == [0, 1]
+        assert [len(each["x"]) for each in models.calls["prior"]] == [8, 8, 8]
+
+    def test_each_picture_starts_from_its_own(self, tiny: Pipeline) -> None:
+        images = [Image.new("RGB", (128, 128), colour) for colour in ("red", "blue")]
+        given: dict[str, Any] = {"strength": 0.5, "output_type": "np"}
+        both = tiny("a house", image=images, num_images_per_prompt=2, seed=3, **given).images
+        for index, image in enumerate(images):
+            alone = tiny("a house", image=image, seed=3 + index, **given).images
+            assert np.abs(both[index] - alone[0]).max() < 1e-5
 
     def test_a_reconstruction_is_measured(self, tiny: Pipeline) -> None:
         picture = Image.fromarray(np.random.RandomState(0).randint(0, 256, (128, 256, 3)).astype(np.uint8))

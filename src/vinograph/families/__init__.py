@@ -66,6 +66,7 @@ class Remembered:
 class Parts:
     """What a family works with: the opened components of one bundle.
 
+    ``outputs`` has the shape of each component's outputs, with a name in place of a size that varies.
     ``prepare(name, shapes)`` says what a component will soon be given, so that it is compiled beside the work at hand.
     A family calls ``done_with`` with the name of a component that this drawing needs no more: where memory is short,
     it is freed until it is wanted again. What is ``remembered`` lasts as long as the pipeline.
@@ -76,6 +77,7 @@ class Parts:
     config: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     limits: Mapping[str, Any]
+    outputs: Mapping[str, Mapping[str, tuple[int | str, ...]]] = field(default_factory=dict)
     prepare: Callable[[str, Mapping[str, tuple[int, ...]]], None] = _nothing
     done_with: Callable[[str], None] = _keep
     remembered: Remembered = field(default_factory=Remembered)
@@ -126,9 +128,11 @@ Steps = Generator[Step, None, Drawing]
 class Call:
     """One thing that a family does: the arguments that it takes, with their defaults, and how it is done.
 
+    ``run`` refuses at once what can't be done, and returns the generator that does the work.
     ``positional`` names the arguments that may be given by position. ``components`` are those without which the
     call can't be made, and ``remedy`` says how a model gets them. ``beside`` holds, for an argument, the defaults
-    that are others where it is given. ``limits`` is what else the arguments' checks go by: ``callback_tensors`` that a
+    that are others where it is given. ``steps`` names the argument that counts the steps of which image to image does
+    the share that ``strength`` says. ``limits`` is what else the arguments' checks go by: ``callback_tensors`` that a
     callback may ask for, ``times`` (what custom ones are), ``named_times``, ``output_types`` where not all are, and
     ``any_size_with``, an argument under which any number of pixels will do.
     """
@@ -141,6 +145,7 @@ class Call:
     remedy: str = "convert the model again with all of its components"
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
+    steps: str | None = None
 
 
 @dataclass(frozen=True)

@@ -51,24 +51,37 @@ class Autoencoder:
         pictures: Array = np.clip(np.concatenate(fitted) * 0.5 + 0.5, 0, 1).transpose(0, 2, 3, 1)
         return pictures
 
-    def encode(self, picture: Array, draw: Draw | None = None) -> Array:
-        """Latents [n, channels, h, w] of one ``picture`` [1, 3, height, width] in [0, 1].
-
-        There is one, or as many as ``draw`` gives noise for.
-        The full VAE's are drawn from its distribution with the noise that ``draw`` returns for their shape; without
-        it they are the distribution's mean. The tiny one's are what they are.
+    def check_encoder(self) -> None:
+        """Check that pictures can be encoded.
 
         Raises:
             ModelError: the bundle has no encoder.
         """
         if self.encoder is None:
             raise ModelError(f"this bundle has no {_PREFIXES[self.name]}_encoder: convert the model again")
-        inputs = {"sample": 2 * picture - 1}
+
+    def encode(self, pictures: Array, draw: Draw | None = None) -> Array:
+        """Latents [n, channels, h, w] of ``pictures`` [n, 3, height, width] in [0, 1], encoded one at a time.
+
+        There are as many, or as many as ``draw`` gives noise for: the pictures then come again and again.
+        The full VAE's are drawn from its distribution with the noise that ``draw`` returns for their shape; without
+        it they are the distribution's mean. The tiny one's are what they are.
+
+        Raises:
+            ModelError: the bundle has no encoder.
+        """
+        self.check_encoder()
+        assert self.encoder is not None
+        output = "latent_parameters" if self.draws else "latents"
+        encoded = np.concatenate([self.encoder({"sample": 2 * each[None] - 1})[output] for each in pictures])
         if not self.draws:
-            return self.encoder(inputs)["latents"] * self.scale
-        mean, log_variance = np.split(self.encoder(inputs)["latent_parameters"], 2, axis=1)
+            return encoded * self.scale
+        mean, log_variance = np.split(encoded, 2, axis=1)
         if draw is not None:
-            mean = mean + np.exp(0.5 * np.clip(log_variance, *_LOG_VARIANCE)) * draw(mean.shape)
+            noise = draw(mean.shape)
+            times = (len(noise) // len(mean), 1, 1, 1)
+            deviation = np.exp(0.5 * np.clip(log_variance, *_LOG_VARIANCE))
+            mean = np.tile(mean, times) + np.tile(deviation, times) * noise
         if self.mean is None or self.deviation is None:
             return mean * self.scale
         return (mean - self.mean) * self.scale / self.deviation

@@ -2,6 +2,9 @@
 
 The rules and their order are those by which DeepFloyd IF's training captions were cleaned and which PixArt was trained
 with (arXiv 2310.00426); diffusers applies the same ones twice to each prompt, and so does this.
+
+Every rule takes time in proportion to the caption's length. Where the published pattern tries each letter of a long
+word as the start of a match that none can have, the one here tries the first alone, or never gives back what it took.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vinograph.errors import RequestError
+
+MAX_TAGS = 256  # and other angle brackets in one caption
+
 _PACKAGES = {"bs4": "beautifulsoup4", "ftfy": "ftfy"}
-_DOMAINS = r"[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@)"
 _SUFFIXES = "(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
 _DASHES = (
     r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40"
@@ -33,13 +39,10 @@ def _rules(told: Iterable[tuple[str, str]]) -> Rules:
     return [(re.compile(pattern), replacement) for pattern, replacement in told]
 
 
-_ADDRESSES = _rules(
-    [
-        ("<person>", "person"),
-        (rf"\b((?:https?:(?:\/{{1,3}}|[a-zA-Z0-9%])|{_DOMAINS}))", ""),
-        (rf"\b((?:www:(?:\/{{1,3}}|[a-zA-Z0-9%])|{_DOMAINS}))", ""),
-    ]
-)
+# What begins an address by its scheme, and by its domain; a domain's letters, and what may end one.
+_SCHEMES = [re.compile(rf"\b{scheme}:(?:/{{1,3}}|[a-zA-Z0-9%])") for scheme in ("https?", "www")]
+_DOMAIN_LETTERS = re.compile(r"\b[a-zA-Z0-9.\-]+")
+_DOMAIN_END = re.compile(r"[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b/?(?!@)")
 
 _SIGNS = _rules(
     [
@@ -56,11 +59,11 @@ _SIGNS = _rules(
         (r"#\d{1,3}\b", ""),
         (r"#\d{5,}\b", ""),
         (r"\b\d{6,}\b", ""),
-        (rf"[\S]+\.{_SUFFIXES}", ""),  # names of files
+        (rf"(?<!\S)\S+\.{_SUFFIXES}", ""),  # names of files
         (r"[\"\']{2,}", '"'),
         (r"[\.]{2,}", " "),
         (r"[#®•©™&@·º½¾¿¡§~)(\]\[}{|\\/*]+", " "),
-        (r"\s+\.\s+", " "),
+        (r"(?<!\s)\s++\.\s+", " "),
     ]
 )
 
@@ -74,8 +77,8 @@ _WORDS = _rules(
         (r"\bclick\b\s(?:for|on)\s\w+", ""),
         (rf"\b{_SUFFIXES}(\simage[s]?)?", ""),
         (r"\bpage\s+\d+\b", ""),
-        (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d+[a-zA-Z\d]*\b", " "),
-        (r"\b\d+\.?\d*[xх×]\d+\.?\d*\b", ""),  # sizes
+        (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d[a-zA-Z\d]*+\b", " "),
+        (r"\b\d++(?:\.\d*+)?[xх×]\d++(?:\.\d*)?\b", ""),  # sizes
         (r"\b\s+\:\s+", ": "),
         (r"(\D[,\./])\b", r"\1 "),
         (r"\s+", " "),
@@ -86,6 +89,9 @@ _WORDS = _rules(
     ]
 )
 
+_HALF_LETTERS = re.compile("[\ud800-\udfff]")  # of which "&#xd800;" makes one
+_PADDED_REFERENCE = re.compile(r"&#0+(?=[0-9])")
+_HUGE_REFERENCE = re.compile(r"&#[0-9]{8,}")
 _JOINTS = re.compile("[-_]")
 _MOST_JOINTS = 3  # in a caption that keeps them; more join-its-words-like-this
 
@@ -99,6 +105,7 @@ def cleaned(caption: str) -> str:
     """The caption, cleaned.
 
     Raises:
+        RequestError: it has more than :data:`MAX_TAGS` angle brackets.
         ModuleNotFoundError: it has markup, or letters that may be garbled, and the package that reads those is absent.
     """
     return _cleaned_once(_cleaned_once(caption))
@@ -113,12 +120,14 @@ def cleaned_or_plain(captions: Sequence[str]) -> tuple[tuple[str, ...], str | No
 
 
 def _cleaned_once(caption: str) -> str:
-    caption = urllib.parse.unquote_plus(caption).strip().lower()
-    caption = _without_markup(_applied(_ADDRESSES, caption))
+    caption = urllib.parse.unquote_plus(caption).strip().lower().replace("<person>", "person")
+    for scheme in _SCHEMES:
+        caption = _without_addresses(caption, scheme)
+    caption = _without_markup(caption)
     caption = _applied(_SIGNS, caption)
     if len(_JOINTS.findall(caption)) > _MOST_JOINTS:
         caption = _JOINTS.sub(" ", caption)
-    caption = html.unescape(html.unescape(_mended(caption)))
+    caption = _unescaped(_unescaped(_mended(caption)))
     return _applied(_WORDS, caption).strip()
 
 
@@ -128,11 +137,68 @@ def _applied(rules: Rules, caption: str) -> str:
     return caption
 
 
+def _without_addresses(caption: str, scheme: re.Pattern[str]) -> str:
+    """Remove what ``scheme`` matches, and every domain, as far as the address goes on without a space.
+
+    One pattern for both would begin anew at each dot of a word that has no domain in it.
+    """
+    pieces, copied, position = [], 0, 0
+    by_scheme = scheme.search(caption)
+    while True:
+        if by_scheme is not None and by_scheme.start() < position:
+            by_scheme = scheme.search(caption, position)
+        letters = _DOMAIN_LETTERS.search(caption, position)
+        if by_scheme is not None and (letters is None or by_scheme.start() <= letters.start()):
+            found: tuple[int, int] | None = by_scheme.span()
+        elif letters is not None:
+            found = _domain(caption, *letters.span())
+            if found is None:
+                position = letters.end() if by_scheme is None else min(letters.end(), by_scheme.start())
+                continue
+        else:
+            return "".join([*pieces, caption[copied:]])
+        pieces.append(caption[copied : found[0]])
+        copied = position = found[1]
+
+
+def _domain(caption: str, start: int, end_of_letters: int) -> tuple[int, int] | None:
+    """Where the longest domain from ``start`` lies; its last dot comes before ``end_of_letters``."""
+    dot = end_of_letters
+    while (dot := caption.rfind(".", start + 1, dot)) >= 0:
+        if end := _DOMAIN_END.match(caption, dot):
+            return start, end.end()
+    return None
+
+
+def _unescaped(caption: str) -> str:
+    """The text with HTML's entities read. A number that no letter has gives U+FFFD, however long it is."""
+    return html.unescape(_bounded_references(caption))
+
+
+def _bounded_references(caption: str) -> str:
+    """The same numeric references in few digits: Python reads no integer of more than 4300."""
+    return _HUGE_REFERENCE.sub("&#9999999", _PADDED_REFERENCE.sub("&#", caption))
+
+
 def _without_markup(caption: str) -> str:
-    """The text of HTML. Without an angle bracket or an ampersand, all is text."""
+    """The text of HTML. Without an angle bracket or an ampersand, all is text; so it is where it can't be parsed.
+
+    Raises:
+        RequestError: there are more tags than the parser, which may look for the end of each, gets done soon.
+    """
     if not set("<&") & set(caption):
         return caption
-    return str(_package("bs4").BeautifulSoup(caption, features="html.parser").text)
+    if caption.count("<") > MAX_TAGS:
+        raise RequestError(
+            f'the prompt has {caption.count("<"):,} times "<"; with clean_caption it may have {MAX_TAGS}: '
+            "leave some out, or turn clean_caption off (--clean-caption off)"
+        )
+    bs4 = _package("bs4")
+    try:
+        text = str(bs4.BeautifulSoup(_bounded_references(caption), features="html.parser").text)
+    except bs4.builder.ParserRejectedMarkup:
+        return caption
+    return _HALF_LETTERS.sub("\ufffd", text)
 
 
 def _mended(caption: str) -> str:

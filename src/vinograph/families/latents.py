@@ -44,14 +44,14 @@ def preview(parts: Parts, vae: Autoencoder, clean: Array) -> Image.Image:
 
 
 def drawn_for_the_vae(request: Request, noise: Noise, *, from_the_first: bool) -> Draw:
-    """Noise for the VAE's distribution: one draw for all pictures, or one for each from its own source.
+    """Noise for the VAE's distributions: a draw for the pictures, or one for each that is drawn from its own source.
 
-    Of a list of generators, diffusers takes the first alone ``from_the_first`` (in inpainting). Pictures drawn by
-    ``seed`` don't depend on each other.
+    Of a list of generators, diffusers takes the first ones ``from_the_first``, one for each picture (in inpainting).
+    Pictures drawn by ``seed`` don't depend on each other.
     """
     each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not from_the_first)
     if not each:
-        return noise.first.normal
+        return lambda shape: noise.first(shape[0]).normal(shape)
     return lambda shape: noise.normal((request.image_count, *shape[1:]))
 
 
@@ -59,6 +59,11 @@ def encode_alone(parts: Parts, request: Request) -> Steps:
     """A picture to its latents: the mean of what the VAE makes of it."""
     out = Drawing()
     original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
+    vae.check_encoder()
+    return _encoded(vae, original, out)
+
+
+def _encoded(vae: Autoencoder, original: Array, out: Drawing) -> Steps:
     with out.timed("vae encoder"):
         out.latents = vae.encode(original)
     yield Step("vae encoder", 1, 1)
@@ -69,6 +74,11 @@ def reconstruct(parts: Parts, request: Request) -> Steps:
     """A picture to its latents and back."""
     out = Drawing()
     original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
+    vae.check_encoder()
+    return _reconstructed(vae, original, out)
+
+
+def _reconstructed(vae: Autoencoder, original: Array, out: Drawing) -> Steps:
     with out.timed("vae encoder"):
         latents = vae.encode(original)
     yield Step("vae encoder", 1, 1)

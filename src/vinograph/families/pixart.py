@@ -20,8 +20,8 @@ from vinograph.families.aspect_ratios import Size, resized_and_cropped, resized_
 from vinograph.families.autoencoder import Autoencoder, autoencoder
 from vinograph.families.latents import SOURCE, drawn_for_the_vae, encode_alone, plan_of, preview, reconstruct
 from vinograph.families.originals import Original, original_of
-from vinograph.families.pixart_text import Told, texts_of
-from vinograph.families.shared import first_picture, note_ignored, starting_noise, steps_left
+from vinograph.families.pixart_text import Told, check_texts, texts_of
+from vinograph.families.shared import check_latents, first_picture, note_ignored, starting_noise, steps_left
 from vinograph.noise import Noise
 from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, State, sampler
@@ -117,8 +117,8 @@ def _begin(run: _Run, original: Original | None, size: Size) -> Array:
         return noise * np.float32(run.plan.initial_sigma) if original is None else noise
     clean = original.latents
     if clean is None:
-        assert original.picture is not None
-        clean = run.vae.encode(original.picture, drawn_for_the_vae(run.request, run.noise, from_the_first=False))
+        assert original.pictures is not None
+        clean = run.vae.encode(original.pictures, drawn_for_the_vae(run.request, run.noise, from_the_first=False))
     clean = np.tile(clean, (shape[0] // len(clean), 1, 1, 1))
     return run.sampler.add_noise(run.plan, run.begin, clean, run.noise.normal(shape))
 
@@ -152,6 +152,7 @@ def _generate(parts: Parts, request: Request) -> Steps:
     """Text to image; image to image where the request has a picture."""
     out = Drawing()
     run = _Run.of(parts, request, out)
+    check_texts(parts, request, run.guided)
     if not run.guided:
         note_ignored(request.negative_prompt, out)
     elif run.sampler.distilled:
@@ -166,6 +167,15 @@ def _generate(parts: Parts, request: Request) -> Steps:
         latent = request.output_type == "latent"
         then = "" if latent else f", and resized to {wanted[1]}x{wanted[0]}"
         out.warnings.append(f"drawn at {size[1]}x{size[0]}, the nearest size that the model was trained on{then}")
+    if original is not None and original.pictures is not None:
+        run.vae.check_encoder()
+    check_latents(request.latents, run.latent_shape(size))
+    return _drawn(run, original, wanted, size, out)
+
+
+def _drawn(run: _Run, original: Original | None, wanted: Size, size: Size, out: Drawing) -> Steps:
+    """Draw what was checked at ``size``, and bring it to the ``wanted`` one, both height and width."""
+    parts, request = run.parts, run.request
     texts = texts_of(parts, request, run.guided, out)
     _prepare(run, size, texts.length)
     with out.timed("text"):
@@ -231,6 +241,7 @@ FAMILY = Family(
             run=_generate,
             components=("text_encoder", "transformer"),
             limits={"any_size_with": "use_resolution_binning"},
+            steps="num_inference_steps",
         ),
         "encode": Call(
             about="a picture to its latents",

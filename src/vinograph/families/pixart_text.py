@@ -77,12 +77,31 @@ class Texts:
         return Told(np.concatenate([each.states for each in rows]), np.concatenate([each.mask for each in rows]))
 
 
-def texts_of(parts: Parts, request: Request, guided: bool, out: Drawing) -> Texts:
-    """The texts of ``request``, as tokens or as the embeddings that it brings.
+def check_texts(parts: Parts, request: Request, guided: bool) -> None:
+    """Check the embeddings that ``request`` brings.
 
     Raises:
-        RequestError: embeddings or masks of the wrong shape.
+        RequestError: embeddings or masks of the wrong shape, or texts beside them.
     """
+    if request.prompt is not None and request.prompt_embeds is not None:
+        raise RequestError("give prompt or prompt_embeds, not both")
+    if request.prompt_embeds is not None and request.prompt_attention_mask is not None:
+        _given(parts, request.prompt_embeds, request.prompt_attention_mask, "prompt_embeds")
+    states, mask = request.negative_prompt_embeds, request.negative_prompt_attention_mask
+    if not guided or states is None or mask is None:
+        return
+    if request.negative_prompt is not None:
+        raise RequestError("give negative_prompt or negative_prompt_embeds, not both")
+    negative = _given(parts, states, mask, "negative_prompt_embeds")
+    if len(negative.states) != request.prompt_count:
+        raise RequestError(
+            f"negative_prompt_embeds are of {len(negative.states)} prompts, and there are {request.prompt_count}; "
+            "give one row for each"
+        )
+
+
+def texts_of(parts: Parts, request: Request, guided: bool, out: Drawing) -> Texts:
+    """The texts of ``request``, which are checked, as tokens or as the embeddings that it brings."""
     limit = request.max_sequence_length or parts.config["text_length"]
     rows = [_conditional(parts, request, limit, out)]
     if guided:
@@ -91,8 +110,6 @@ def texts_of(parts: Parts, request: Request, guided: bool, out: Drawing) -> Text
 
 
 def _conditional(parts: Parts, request: Request, limit: int, out: Drawing) -> Ids | Told:
-    if request.prompt is not None and request.prompt_embeds is not None:
-        raise RequestError("give prompt or prompt_embeds, not both")
     if request.prompt_embeds is not None and request.prompt_attention_mask is not None:
         return _given(parts, request.prompt_embeds, request.prompt_attention_mask, "prompt_embeds")
     return _read(parts, request, request.prompt or (), limit, out)
@@ -100,19 +117,10 @@ def _conditional(parts: Parts, request: Request, limit: int, out: Drawing) -> Id
 
 def _unconditional(parts: Parts, request: Request, text: Ids | Told, limit: int, out: Drawing) -> Ids | Told:
     states, mask = request.negative_prompt_embeds, request.negative_prompt_attention_mask
-    count = request.prompt_count
-    if states is None or mask is None:
-        limit = text.length if isinstance(text, Told) else limit
-        return _read(parts, request, request.negative_prompt or ("",) * count, limit, out)
-    if request.negative_prompt is not None:
-        raise RequestError("give negative_prompt or negative_prompt_embeds, not both")
-    negative = _given(parts, states, mask, "negative_prompt_embeds")
-    if len(negative.states) != count:
-        raise RequestError(
-            f"negative_prompt_embeds are of {len(negative.states)} prompts, and there are {count}; "
-            "give one row for each"
-        )
-    return negative
+    if states is not None and mask is not None:
+        return _given(parts, states, mask, "negative_prompt_embeds")
+    limit = text.length if isinstance(text, Told) else limit
+    return _read(parts, request, request.negative_prompt or ("",) * request.prompt_count, limit, out)
 
 
 def _given(parts: Parts, states: Array, mask: Array, name: str) -> Told:

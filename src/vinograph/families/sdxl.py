@@ -18,8 +18,15 @@ from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
 from vinograph.families.autoencoder import Autoencoder, autoencoder
 from vinograph.families.latents import SOURCE, drawn_for_the_vae, encode_alone, plan_of, preview, reconstruct
 from vinograph.families.originals import Original, original_of
-from vinograph.families.sdxl_text import TENSORS, Told, told_to_the_unet
-from vinograph.families.shared import called_back, first_picture, note_ignored, starting_noise, steps_left
+from vinograph.families.sdxl_text import TENSORS, TimeIds, Told, check_texts, time_ids, told_to_the_unet
+from vinograph.families.shared import (
+    called_back,
+    check_latents,
+    first_picture,
+    note_ignored,
+    starting_noise,
+    steps_left,
+)
 from vinograph.noise import Noise
 from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, State, sampler
@@ -160,8 +167,8 @@ def _begin(run: _Run, original: Original) -> tuple[Array, Blend | None]:
         latents = noise * np.float32(run.plan.initial_sigma)
     else:
         latents = run.sampler.add_noise(run.plan, run.begin, clean, noise)
-    if original.picture is not None and run.vae.draws:
-        drawn_for_the_vae(run.request, run.noise, from_the_first=True)((1, *shape[1:]))
+    if original.pictures is not None and run.vae.draws:
+        drawn_for_the_vae(run.request, run.noise, from_the_first=True)((len(original.pictures), *shape[1:]))
     return latents, partial(_put_back, run, clean, noise, original.mask)
 
 
@@ -172,11 +179,11 @@ def _put_back(run: _Run, clean: Array, noise: Array, mask: Array, latents: Array
 
 
 def _encoded(run: _Run, original: Original) -> Array:
-    if original.picture is None:
+    if original.pictures is None:
         assert original.latents is not None
         return original.latents
     draw = drawn_for_the_vae(run.request, run.noise, from_the_first=original.mask is not None)
-    return run.vae.encode(original.picture, draw)
+    return run.vae.encode(original.pictures, draw)
 
 
 def _prepare(run: _Run, size: tuple[int, int]) -> None:
@@ -202,15 +209,25 @@ def _generate(parts: Parts, request: Request) -> Steps:
     """Text to image; image to image where the request has a picture, and inpainting where it has a mask, too."""
     out = Drawing()
     run = _Run.of(parts, request, out)
+    check_texts(parts, request, run.guided)
     original = original_of(parts, request, out)
     if parts.config["time_cond_width"]:
         note_ignored(request.negative_prompt, out, "this model is told the guidance scale and guides itself")
     elif not run.guided:
         note_ignored(request.negative_prompt, out)
     size = (request.height or 0, request.width or 0) if original is None else original.size
+    if original is not None and original.pictures is not None:
+        run.vae.check_encoder()
+    check_latents(request.latents, run.latent_shape(*size))
+    return _drawn(run, original, size, time_ids(request, size, out), out)
+
+
+def _drawn(run: _Run, original: Original | None, size: tuple[int, int], sizes: TimeIds, out: Drawing) -> Steps:
+    """Draw what was checked, for pictures of ``size`` (height, width)."""
+    parts, request = run.parts, run.request
     _prepare(run, size)
     with out.timed("text"):
-        told = told_to_the_unet(parts, request, size, run.guided, out)
+        told = told_to_the_unet(parts, request, sizes, run.guided, out)
     for each in ("text_encoder", "text_encoder_2"):
         parts.done_with(each)
     yield Step("text", 1, 1)
@@ -276,6 +293,7 @@ FAMILY = Family(
             components=("text_encoder", "text_encoder_2", "unet"),
             beside={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
             limits={"callback_tensors": ("latents", *TENSORS), "times": _TIMES},
+            steps="num_inference_steps",
         ),
         "encode": Call(
             about="a picture to its latents",

@@ -49,6 +49,7 @@ class Told:
         return dataclasses.replace(self, **tensors)
 
 
+TimeIds = tuple[tuple[int, ...], tuple[int, ...]]
 TENSORS = ("prompt_embeds", "add_text_embeds", "add_time_ids")
 
 
@@ -64,15 +65,51 @@ class _Text:
         return _Text(np.repeat(self.states, count, axis=0), np.repeat(self.pooled, count, axis=0))
 
 
-def told_to_the_unet(parts: Parts, request: Request, size: tuple[int, int], guided: bool, out: Drawing) -> Told:
-    """What the UNet is told of ``request``, for pictures of ``size`` (height, width).
+def check_texts(parts: Parts, request: Request, guided: bool) -> None:
+    """Check all of the request's texts and embeddings that can be checked before any of them is encoded.
 
     Raises:
-        RequestError: embeddings of the wrong shape, or a ``clip_skip`` beyond the encoders' layers.
+        RequestError: embeddings of the wrong shape, texts beside them, or a ``clip_skip`` beyond the encoders' layers.
     """
+    shape = None
+    if request.prompt is not None and request.prompt_embeds is not None:
+        raise RequestError("give prompt or prompt_embeds, not both")
+    if request.prompt_embeds is not None and request.pooled_prompt_embeds is not None:
+        shape = _given(parts, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds").states.shape
+    elif not 0 <= (request.clip_skip or 0) < _layers(parts):
+        raise RequestError(
+            f"clip_skip is {request.clip_skip}; this model's text encoders take a whole number "
+            f"from 0 to {_layers(parts) - 1}"
+        )
+    if not guided:
+        return
+    if request.negative_prompt is not None and request.negative_prompt_embeds is not None:
+        raise RequestError("give negative_prompt or negative_prompt_embeds, not both")
+    negative = None
+    if request.negative_prompt_embeds is not None and request.negative_pooled_prompt_embeds is not None:
+        states, pooled = request.negative_prompt_embeds, request.negative_pooled_prompt_embeds
+        negative = _given(parts, states, pooled, "negative_prompt_embeds").states.shape
+    elif request.negative_prompt is None and parts.config["force_zeros_for_empty_prompt"]:
+        return
+    encoded = (request.prompt_count, parts.tokenizers["tokenizer"].max_length, sum(parts.config["text_widths"]))
+    if (negative or encoded) != (shape or encoded):
+        raise RequestError(
+            f"the negative prompt's embeddings have shape {negative or encoded}, the prompt's {shape or encoded}; "
+            "give both alike"
+        )
+
+
+def _layers(parts: Parts) -> int:
+    """How many layers both text encoders give."""
+    names = ("text_encoder", "text_encoder_2")
+    return min(int(parts.outputs[name]["hidden_states"][1]) for name in names)
+
+
+def told_to_the_unet(parts: Parts, request: Request, all_times: TimeIds, guided: bool, out: Drawing) -> Told:
+    """What the UNet is told of ``request``, whose texts are checked, and of the sizes in ``all_times``."""
     text = _conditional(parts, request, out)
     rows = [text]
-    times, negative_times = _time_ids(request, size, out)
+    times, negative_times = all_times
     told_times = [times]
     if guided:
         rows.insert(0, _unconditional(parts, request, text, out))
@@ -88,8 +125,6 @@ def told_to_the_unet(parts: Parts, request: Request, size: tuple[int, int], guid
 
 
 def _conditional(parts: Parts, request: Request, out: Drawing) -> _Text:
-    if request.prompt is not None and request.prompt_embeds is not None:
-        raise RequestError("give prompt or prompt_embeds, not both")
     if request.prompt_embeds is not None and request.pooled_prompt_embeds is not None:
         return _given(parts, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds")
     prompts = request.prompt or ()
@@ -97,22 +132,13 @@ def _conditional(parts: Parts, request: Request, out: Drawing) -> _Text:
 
 
 def _unconditional(parts: Parts, request: Request, text: _Text, out: Drawing) -> _Text:
-    if request.negative_prompt is not None and request.negative_prompt_embeds is not None:
-        raise RequestError("give negative_prompt or negative_prompt_embeds, not both")
     if request.negative_prompt_embeds is not None and request.negative_pooled_prompt_embeds is not None:
         states, pooled = request.negative_prompt_embeds, request.negative_pooled_prompt_embeds
-        negative = _given(parts, states, pooled, "negative_prompt_embeds")
-    elif request.negative_prompt is None and parts.config["force_zeros_for_empty_prompt"]:
+        return _given(parts, states, pooled, "negative_prompt_embeds")
+    if request.negative_prompt is None and parts.config["force_zeros_for_empty_prompt"]:
         return _Text(np.zeros_like(text.states), np.zeros_like(text.pooled))
-    else:
-        prompts = request.negative_prompt or ("",) * len(text.states)
-        negative = _encode(parts, prompts, _second(request.negative_prompt_2, prompts), 0, out)
-    if negative.states.shape != text.states.shape:
-        raise RequestError(
-            f"the negative prompt's embeddings have shape {negative.states.shape}, the prompt's {text.states.shape}; "
-            "give both alike"
-        )
-    return negative
+    prompts = request.negative_prompt or ("",) * len(text.states)
+    return _encode(parts, prompts, _second(request.negative_prompt_2, prompts), 0, out)
 
 
 def _second(texts: tuple[str, ...] | None, first: Sequence[str]) -> Sequence[str]:
@@ -139,15 +165,12 @@ def _encode(parts: Parts, prompts: Sequence[str], second: Sequence[str], skip: i
         for suffix, texts in (("", prompts), ("_2", second))
     ]
     layers = [each["hidden_states"] for each in encoded]
-    most = min(each.shape[1] for each in layers) - 1
-    if not 0 <= skip <= most:
-        raise RequestError(f"clip_skip is {skip}; this model's text encoders take a whole number from 0 to {most}")
     states = np.concatenate([each[:, -1 - skip] for each in layers], axis=2)
     return _Text(states, encoded[1]["text_embeds"])
 
 
-def _time_ids(request: Request, size: tuple[int, int], out: Drawing) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The six numbers for the prompt, and those for the negative one.
+def time_ids(request: Request, size: tuple[int, int], out: Drawing) -> TimeIds:
+    """The six numbers for the prompt, and those for the negative one, for pictures of ``size`` (height, width).
 
     diffusers reads the negative ones otherwise in text to image (both sizes, or none of the three) than from a
     picture (each size alone; the crop is the positive one's). So do we, and say what was ignored.

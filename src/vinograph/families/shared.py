@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vinograph.arguments import as_array, reading, reason
 from vinograph.errors import RequestError
 from vinograph.families import Array, Drawing
 from vinograph.images import resize, to_pictures
 from vinograph.noise import Noise
-from vinograph.request import MAX_STEPS
+from vinograph.request import fewest_steps
 from vinograph.text import Tokens
 
 Size = tuple[int, int]
@@ -43,27 +44,37 @@ def called_back(
     Raises:
         RequestError: it returned no mapping of arrays, or another shape.
     """
-    returned = callback(index, now, dict(tensors)) or {}
+    returned = callback(index, now, dict(tensors))
+    returned = {} if returned is None else returned
     if not isinstance(returned, Mapping):
         raise RequestError(f"the callback returned a {type(returned).__name__}; give a mapping of tensors, or None")
     result = {}
     for name, value in tensors.items():
+        with reading("what the callback returned", returned):
+            given = returned.get(name, value)
         try:
-            result[name] = np.asarray(returned.get(name, value), np.float32)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise RequestError(f"the callback returned {name} that are no array: {error}") from error
+            result[name] = as_array(given).astype(np.float32)
+        except Exception as error:  # whatever the caller's object raises when it is read
+            raise RequestError(f"the callback returned {name} that are no array: {reason(error)}") from error
         if result[name].shape != value.shape:
             raise RequestError(f"the callback returned {name} of shape {result[name].shape}; {value.shape} are wanted")
     return result
 
 
 def starting_noise(latents: Array | None, shape: tuple[int, ...], noise: Noise) -> Array:
-    """The request's own ``latents``, of the right ``shape``, or noise."""
-    if latents is None:
-        return noise.normal(shape)
-    if latents.shape != shape:
+    """The request's own ``latents``, if they have the right ``shape``, or noise."""
+    check_latents(latents, shape)
+    return noise.normal(shape) if latents is None else latents
+
+
+def check_latents(latents: Array | None, shape: tuple[int, ...]) -> None:
+    """Check that the request's own ``latents``, if there are any, have the ``shape`` that it needs.
+
+    Raises:
+        RequestError: with both shapes.
+    """
+    if latents is not None and latents.shape != shape:
         raise RequestError(f"latents have shape {latents.shape}; this request needs {shape}")
-    return latents
 
 
 def steps_left(total: int, strength: float) -> int:
@@ -80,11 +91,9 @@ def steps_left(total: int, strength: float) -> int:
 
 def _more_steps(total: int, strength: float) -> str:
     """What to give instead: the fewest steps that leave one, where so many can be asked for."""
-    if 1 / strength > MAX_STEPS:
+    fewest = fewest_steps(strength)
+    if fewest is None:
         return f"give a strength of at least {math.ceil(1000 / total) / 1000:g}"
-    fewest = math.ceil(1 / strength)
-    while int(fewest * strength) < 1:  # 1 / strength is rounded, too
-        fewest += 1
     return f"give at least {fewest} steps, or a higher strength"
 
 
@@ -104,12 +113,18 @@ def whole_size(size: Size, limits: Mapping[str, Any]) -> Size:
     return width, height
 
 
-def fit(picture: Image.Image, wanted: Size, out: Drawing, name: str = "picture") -> Image.Image:
+def fit(picture: Image.Image, wanted: Size, out: Drawing) -> Image.Image:
     """The picture at the size ``wanted``, width and height, with a warning where that is another than its own."""
     if picture.size != wanted:
-        told = f"{picture.width}x{picture.height} to {wanted[0]}x{wanted[1]}"
-        out.warnings.append(f"the {name} was resized from {told}")
+        note_resized(picture.size, wanted, out, "picture")
     return resize(picture, *wanted)
+
+
+def note_resized(size: Size, wanted: Size, out: Drawing, name: str) -> None:
+    """Warn, once, that something of this ``size`` was resized to the ``wanted`` one, both width and height."""
+    warning = f"the {name} was resized from {size[0]}x{size[1]} to {wanted[0]}x{wanted[1]}"
+    if warning not in out.warnings:
+        out.warnings.append(warning)
 
 
 def shrunk(latents: Array, most: int) -> Array:

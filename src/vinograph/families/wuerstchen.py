@@ -21,8 +21,10 @@ from PIL import Image
 
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
+from vinograph.families.originals import pictures_of
 from vinograph.families.shared import (
     called_back,
+    check_latents,
     first_picture,
     fit,
     near_size,
@@ -32,7 +34,7 @@ from vinograph.families.shared import (
     starting_noise,
     steps_left,
 )
-from vinograph.images import psnr, read_picture, resize, to_array
+from vinograph.images import only, psnr, read_pictures, resize, to_array
 from vinograph.noise import Noise, TorchNoise
 from vinograph.request import Request
 from vinograph.schedulers import WuerstchenSampler, custom_timesteps
@@ -133,9 +135,22 @@ def _negative(request: Request) -> tuple[str, ...]:
     return request.negative_prompt or ("",) * request.prompt_count
 
 
+def _check_prior_text(parts: Parts, request: Request, guided: bool) -> None:
+    """Check the text embeddings that the request brings, against each other or against what will be encoded."""
+    states, negative = request.prompt_embeds, request.negative_prompt_embeds if guided else None
+    if states is None and negative is None:
+        return
+    width, given = parts.config["prior_text_width"], [each.shape for each in (states, negative) if each is not None]
+    length = given[0][1]
+    if states is None or (guided and negative is None):
+        length = parts.tokenizers["prior_tokenizer"].max_length
+    for shape in given:
+        if shape != (request.prompt_count, length, width):
+            raise RequestError(f"text embeddings have shape {shape}; give [prompts, tokens, {width}], all alike")
+
+
 def _prior_text(parts: Parts, request: Request, guided: bool, drawing: Drawing) -> dict[str, Array]:
     """Keys and values of the prior's text: one row a picture, then the unconditional rows under guidance."""
-    width = parts.config["prior_text_width"]
     states = request.prompt_embeds
     if states is None:
         states = _tokens(parts, "prior_", request.prompt or (), drawing)
@@ -143,9 +158,6 @@ def _prior_text(parts: Parts, request: Request, guided: bool, drawing: Drawing) 
     if guided:
         negative = request.negative_prompt_embeds
         rows.append(_tokens(parts, "prior_", _negative(request), drawing) if negative is None else negative)
-    for each in rows:
-        if each.ndim != 3 or each.shape[2] != width or each.shape != states.shape:
-            raise RequestError(f"text embeddings have shape {each.shape}; give [prompts, tokens, {width}], all alike")
     told = parts.sessions["prior_text"]({"hidden_states": np.concatenate(rows)})
     return {name: np.repeat(value, request.num_images_per_prompt or 1, axis=0) for name, value in told.items()}
 
@@ -153,8 +165,6 @@ def _prior_text(parts: Parts, request: Request, guided: bool, drawing: Drawing) 
 def _decoder_text(parts: Parts, request: Request, count: int, guided: bool, drawing: Drawing) -> _DecoderCondition:
     """The decoder's text for ``count`` pictures: one row a picture, then the unconditional rows under guidance."""
     texts = list(request.prompt or ("",))
-    if count % len(texts):
-        raise RequestError(f"{len(texts)} prompts were given for {count} image embeddings; give one, or one for each")
     if "decoder_text" not in parts.sessions:
         return _DecoderCondition({})
     rows = np.repeat(np.arange(len(texts)), count // len(texts))
@@ -212,9 +222,22 @@ def _prior(parts: Parts, request: Request, sampling: _Sampling, start: Array, ou
     return out
 
 
+def _check_decoder(parts: Parts, request: Request, embeddings: tuple[int, ...]) -> None:
+    """Check what the decoder will be given beside embeddings of that shape.
+
+    Raises:
+        RequestError: the decoder can't draw them, or texts or latents don't fit them.
+    """
+    shape, texts = _latent_shape(parts, embeddings), len(request.prompt or ("",))
+    if shape[0] % texts:
+        raise RequestError(f"{texts} prompts were given for {shape[0]} image embeddings; give one, or one for each")
+    if request.image_embeddings is not None:
+        check_latents(request.latents, shape)
+
+
 def _decode(parts: Parts, request: Request, sampling: _Sampling, embeddings: Array, out: Drawing) -> Steps:
     """Sample the decoder for ``embeddings`` and turn its latents into pictures."""
-    shape = _latent_shape(parts, embeddings)
+    shape = _latent_shape(parts, embeddings.shape)
     start = starting_noise(request.latents if request.image_embeddings is not None else None, shape, sampling.noise)
     with out.timed("text"):
         condition = _decoder_text(parts, request, len(embeddings), sampling.guided, out)
@@ -247,7 +270,7 @@ def _show_latents(parts: Parts, clean: Array) -> Image.Image:
 def _show_embeddings(parts: Parts, request: Request, clean: Array) -> Image.Image:
     """What the decoder makes of the first embeddings in a single step."""
     embeddings = _to_embeddings(parts, clean[:1])
-    shape = _latent_shape(parts, embeddings)
+    shape = _latent_shape(parts, embeddings.shape)
     first = dataclasses.replace(request, prompt=(request.prompt or ("",))[:1])
     constant = _decoder_text(parts, first, 1, False, Drawing()).inputs(embeddings, parts, shape[2:], guided=False)
     noise, now = TorchNoise(0).normal(shape), np.float32(1)
@@ -272,36 +295,41 @@ def _prior_shape(parts: Parts, count: int, height: int, width: int) -> tuple[int
     return count, parts.config["prior_channels"], math.ceil(height / multiple), math.ceil(width / multiple)
 
 
-def _latent_shape(parts: Parts, embeddings: Array) -> tuple[int, int, int, int]:
-    """The decoder's latent shape for ``embeddings``, whose own shape is checked."""
+def _latent_shape(parts: Parts, embeddings: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The decoder's latent shape for image embeddings of a shape, which is checked."""
     channels = parts.config["prior_channels"]
-    if embeddings.ndim != 4 or embeddings.shape[1] != channels:
-        raise RequestError(f"image embeddings have shape {embeddings.shape}; give [n, {channels}, height, width]")
+    if len(embeddings) != 4 or embeddings[1] != channels:
+        raise RequestError(f"image embeddings have shape {embeddings}; give [n, {channels}, height, width]")
     scale = parts.config["latent_dim_scale"]
-    height, width = int(embeddings.shape[2] * scale), int(embeddings.shape[3] * scale)
+    height, width = int(embeddings[2] * scale), int(embeddings[3] * scale)
     multiple = parts.config["decoder_patch_size"] * 2 ** (parts.config["decoder_level_count"] - 1)
     if 0 in (height, width) or height % multiple or width % multiple:
         raise RequestError(
-            f"image embeddings of {embeddings.shape[2]}x{embeddings.shape[3]} give latents of {height}x{width}, "
+            f"image embeddings of {embeddings[2]}x{embeddings[3]} give latents of {height}x{width}, "
             f"which the decoder can't draw; give a grid whose sides are multiples of 3 (128 pixels each)"
         )
-    return len(embeddings), parts.config["latent_channels"], height, width
+    return embeddings[0], parts.config["latent_channels"], height, width
 
 
 def _encode(parts: Parts, picture: Image.Image) -> Array:
     """Image embeddings [1, channels, h, w] of an upright picture whose size the model draws."""
-    if "image_encoder" not in parts.sessions:
-        raise ModelError("this bundle has no image encoder: convert the model again with --image-encoder FILE")
     width, height = (round(side * _ENCODER_SCALE) for side in picture.size)
     return parts.sessions["image_encoder"]({"image": to_array(resize(picture, width, height))})["embeddings"]
 
 
-def _fit(parts: Parts, request: Request, out: Drawing) -> Image.Image:
-    """The request's picture at the size to draw: the one asked for, else the nearest to its own."""
-    picture = read_picture(request.image)
+def _fit(parts: Parts, request: Request, pictures: Sequence[Image.Image], out: Drawing) -> list[Image.Image]:
+    """The request's pictures at the size to draw: the one asked for, else the nearest to the first one's own."""
+    if "image_encoder" not in parts.sessions:
+        raise ModelError("this bundle has no image encoder: convert the model again with --image-encoder FILE")
     width, height = request.width, request.height
-    wanted = near_size(picture.size, parts.limits) if width is None or height is None else (width, height)
-    return fit(picture, wanted, out)
+    own = width is None or height is None
+    wanted = near_size(pictures[0].size, parts.limits) if own else (width or 0, height or 0)
+    return [fit(each, wanted, out) for each in pictures]
+
+
+def _fit_one(parts: Parts, request: Request, out: Drawing) -> Image.Image:
+    pictures = [only(read_pictures(request.image, notes=out.warnings), "image")]
+    return _fit(parts, request, pictures, out)[0]
 
 
 def _note_ignored(request: Request, *scales: float, out: Drawing) -> None:
@@ -323,16 +351,38 @@ def _generate(parts: Parts, request: Request) -> Steps:
     sampler = _sampler(parts, "prior")
     times = _times(request.prior_timesteps, request.prior_num_inference_steps or 0, sampler, "prior_timesteps")
     decoder = _decoder_sampling(parts, request, request.decoder_timesteps, decoder_scale, noise)
-    if request.image is None:
-        shape = _prior_shape(parts, request.image_count, request.height or 0, request.width or 0)
-        start = starting_noise(request.latents, shape, noise)
-    else:
+    pictures: list[Image.Image] = []
+    height, width = request.height or 0, request.width or 0
+    if request.image is not None:
         times = _last_steps(times, request.strength or 0.0)
-        with out.timed("image encoder"):
-            embeddings = np.repeat(_encode(parts, _fit(parts, request, out)), request.image_count, axis=0)
-        start = starting_noise(request.latents, embeddings.shape, noise)
-        start = sampler.add_noise(_to_prior_latents(parts, embeddings), start, times[0])
+        pictures = _fit(parts, request, pictures_of(request, out), out)
+        width, height = pictures[0].size
     prior = _Sampling(sampler, times, prior_scale, request.prior_callback_on_step_end, noise)
+    shape = _prior_shape(parts, request.image_count, height, width)
+    check_latents(request.latents, shape)
+    _check_prior_text(parts, request, prior.guided)
+    _check_decoder(parts, request, shape)
+    return _drawn(parts, request, prior, decoder, pictures, shape, out)
+
+
+def _drawn(
+    parts: Parts,
+    request: Request,
+    prior: _Sampling,
+    decoder: _Sampling,
+    pictures: Sequence[Image.Image],
+    shape: tuple[int, ...],
+    out: Drawing,
+) -> Steps:
+    """Draw what was checked, from noise of ``shape``, or from the ``pictures``, which repeat in their order."""
+    if pictures:
+        with out.timed("image encoder"):
+            embeddings = np.concatenate([_encode(parts, each) for each in pictures])
+        embeddings = np.tile(embeddings, (request.image_count // len(embeddings), 1, 1, 1))
+        start = starting_noise(request.latents, embeddings.shape, prior.noise)
+        start = prior.sampler.add_noise(_to_prior_latents(parts, embeddings), start, prior.times[0])
+    else:
+        start = starting_noise(request.latents, shape, prior.noise)
     yield from _prior(parts, request, prior, start, out)
     assert out.image_embeddings is not None
     return (yield from _decode(parts, request, decoder, out.image_embeddings, out))
@@ -352,7 +402,15 @@ def _prior_alone(parts: Parts, request: Request) -> Steps:
     times = _times(request.timesteps, request.num_inference_steps or 0, sampler, "timesteps")
     shape = _prior_shape(parts, request.image_count, request.height or 0, request.width or 0)
     sampling = _Sampling(sampler, times, scale, request.callback_on_step_end, noise)
-    return (yield from _prior(parts, request, sampling, starting_noise(request.latents, shape, noise), out))
+    check_latents(request.latents, shape)
+    _check_prior_text(parts, request, sampling.guided)
+    return _prior_from_noise(parts, request, sampling, shape, out)
+
+
+def _prior_from_noise(
+    parts: Parts, request: Request, sampling: _Sampling, shape: tuple[int, ...], out: Drawing
+) -> Steps:
+    return (yield from _prior(parts, request, sampling, starting_noise(request.latents, shape, sampling.noise), out))
 
 
 def _decoder_alone(parts: Parts, request: Request) -> Steps:
@@ -363,14 +421,19 @@ def _decoder_alone(parts: Parts, request: Request) -> Steps:
     _note_ignored(request, scale, out=out)
     embeddings = np.repeat(request.image_embeddings, request.num_images_per_prompt or 1, axis=0)
     sampling = _decoder_sampling(parts, request, request.timesteps, scale, request.noise())
-    return (yield from _decode(parts, request, sampling, embeddings, out))
+    _check_decoder(parts, request, embeddings.shape)
+    return _decode(parts, request, sampling, embeddings, out)
 
 
 def _encode_alone(parts: Parts, request: Request) -> Steps:
     """A picture to its image embeddings."""
     out = Drawing()
+    return _encoded(parts, _fit_one(parts, request, out), out)
+
+
+def _encoded(parts: Parts, picture: Image.Image, out: Drawing) -> Steps:
     with out.timed("image encoder"):
-        out.image_embeddings = _encode(parts, _fit(parts, request, out))
+        out.image_embeddings = _encode(parts, picture)
     yield Step("image encoder", 1, 1)
     return out
 
@@ -378,12 +441,16 @@ def _encode_alone(parts: Parts, request: Request) -> Steps:
 def _reconstruct(parts: Parts, request: Request) -> Steps:
     """A picture to its image embeddings and back."""
     out = Drawing()
-    picture = _fit(parts, request, out)
+    picture = _fit_one(parts, request, out)
+    sampling = _decoder_sampling(parts, request, request.timesteps, 0.0, request.noise())
+    return _reconstructed(parts, request, picture, sampling, out)
+
+
+def _reconstructed(parts: Parts, request: Request, picture: Image.Image, sampling: _Sampling, out: Drawing) -> Steps:
     with out.timed("image encoder"):
         embeddings = _encode(parts, picture)
     yield Step("image encoder", 1, 1)
     repeated = np.repeat(embeddings, request.num_images_per_prompt or 1, axis=0)
-    sampling = _decoder_sampling(parts, request, request.timesteps, 0.0, request.noise())
     yield from _decode(parts, request, sampling, repeated, out)
     out.image_embeddings = repeated
     if out.images is not None:
@@ -437,6 +504,7 @@ FAMILY = Family(
             components=_DRAWING,
             remedy=_REMEDY,
             limits=_TIMES,
+            steps="prior_num_inference_steps",
         ),
         "prior": Call(
             about="text to image embeddings",

@@ -18,7 +18,7 @@ from vinograph import families
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
 from vinograph.pipeline import Pipeline
-from vinograph.request import FIELDS, MAX_STEPS, OPTIONS, VAES, kind_of, size_limits
+from vinograph.request import FIELDS, OPTIONS, VAES, fewest_steps, kind_of, size_limits
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -172,7 +172,7 @@ class Controls:
         }
         if "strength" in self._options and "strength" in takes:
             updates[self._options["strength"]] = gr.update(visible=picture, value=takes["strength"])
-            enough = max(steps, _fewest(takes["strength"])) if picture else steps
+            enough = max(steps, fewest_steps(takes["strength"]) or steps) if picture else steps
             updates[self.steps] = gr.update(value=enough)
         return updates
 
@@ -246,11 +246,6 @@ class Controls:
             for name, argument in known.items()
             if argument in takes and not (argument == "vae" and one_vae)
         }
-
-
-def _fewest(strength: float) -> int:
-    """The fewest steps of which a picture that is left by ``strength`` goes through one."""
-    return next(steps for steps in range(math.floor(1 / strength), MAX_STEPS + 1) if int(steps * strength) >= 1)
 
 
 def _component(name: str, argument: str) -> Any:

@@ -1,0 +1,26 @@
+"""Random requests to small models of every family: odd objects, and odd pairs of usual ones."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from random import Random
+
+from tests.fuzz import Attempt, Target
+from tests.odd_values import CALLS, answer, odd_arguments, small_pipelines
+
+
+def _prepare(prepared: Path) -> Attempt:
+    pipes = small_pipelines(prepared)
+
+    def attempt(random: Random, folder: Path) -> None:
+        del folder
+        family, call = random.choice(CALLS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of numbers on their way to infinity, which is then found
+            answer(pipes[family], call, odd_arguments(pipes[family].calls[call], random), make=True)
+
+    return attempt
+
+
+TARGETS = [Target("request", _prepare, 60)]

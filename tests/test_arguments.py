@@ -1,0 +1,116 @@
+"""What a message shows of a value, and what becomes of whatever a value's own methods raise."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vinograph import ModelError, RequestError
+from vinograph.arguments import MAX_SHOWN, as_array, clipped, is_tensor, reading, reason, shown
+
+
+class Broken:
+    """Nothing can be done with it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+class Endless:
+    def __repr__(self) -> str:
+        return "two\nlines\x1b[31m" * 1_000_000
+
+
+class SilentError(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class TestShown:
+    @pytest.mark.parametrize(
+        "value",
+        [None, 5, -3.5, "it's", b"x", [1, "a"], (1,), (), [], {}, {1: 2}, {1}, set(), frozenset({2}), frozenset()],
+    )
+    def test_short_values_are_their_repr(self, value: Any) -> None:
+        assert shown(value) == (repr(value) if not isinstance(value, frozenset) or not value else "{2}")
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            (10**5000, "a whole number of about 5000 digits"),
+            ([-(10**5000)], "[a whole number of about 5000 digits]"),
+            (Broken(), "a Broken without a repr"),
+            ([Broken(), 1], "[a Broken without a repr, 1]"),
+            (np.zeros((3, 40)), "an array of float64, shape (3, 40)"),
+            (list(range(100)), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...]"),
+            ([[[[[1]]]]], "[[[[...]]]]"),
+            ({key: [1] for key in range(3)}, "{0: [1], 1: [1], 2: [1]}"),
+        ],
+        ids=lambda each: each if isinstance(each, str) else "",
+    )
+    def test_others_are_described(self, value: Any, text: str) -> None:
+        assert shown(value) == text
+
+    def test_it_is_one_short_line_whatever_it_is(self) -> None:
+        ring: list[Any] = []
+        ring.append(ring)
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        values = ("x" * 10**7, b"\n" * 10**7, Endless(), [["y" * 1000] * 1000] * 1000, ring, deep, "\x1b[31m\n")
+        for text in map(shown, values):
+            assert len(text) <= MAX_SHOWN
+            assert text.isprintable()
+        while deep:  # else it would be taken apart recursively
+            deep = deep.pop()
+
+    def test_what_never_ends_is_not_run_through(self) -> None:
+        forever = itertools.count()
+        assert shown(forever) == "count(0)"
+        assert next(forever) == 0
+
+    def test_clipped(self) -> None:
+        assert clipped("a\tb\x07") == "a b?"
+        assert clipped("a" * 500) == "a" * (MAX_SHOWN - 1) + "…"
+
+    def test_reasons(self) -> None:
+        assert reason(ValueError("why\nso")) == "ValueError: why so"
+        assert reason(SilentError()) == reason(type("SilentError", (Exception,), {})()) == "SilentError"
+
+
+class TestReading:
+    def test_foreign_errors_become_ours(self) -> None:
+        with pytest.raises(RequestError) as caught, reading("seed", 5):
+            raise ZeroDivisionError("by 0")
+        assert str(caught.value) == "seed is 5, which can't be read (ZeroDivisionError: by 0)"
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+    @pytest.mark.parametrize("error", [ModelError("ours"), MemoryError(), KeyboardInterrupt()])
+    def test_others_pass(self, error: BaseException) -> None:
+        with pytest.raises(type(error)) as caught, reading("seed", 5):
+            raise error
+        assert caught.value is error
+
+
+class TestArrays:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            [[1, 2]],
+            np.array([[1, 2]], np.int8),
+            torch.tensor([[1.0, 2.0]], requires_grad=True),
+            torch.tensor([[1.0, 2.0]]).bfloat16(),
+            torch.tensor([[1.0, 2.0]]).half(),
+            torch.nn.Parameter(torch.tensor([[1.0, 2.0]])),
+            [torch.tensor([1.0, 2.0], requires_grad=True)],
+            [torch.tensor([1.0, 2.0]).bfloat16()],
+        ],
+    )
+    def test_everything_that_has_numbers(self, value: Any) -> None:
+        assert as_array(value).tolist() == [[1, 2]]
+
+    def test_what_a_tensor_is(self) -> None:
+        assert is_tensor(torch.zeros(1))
+        assert not any(map(is_tensor, (np.zeros(1), [1], None, "cpu", torch)))
