@@ -378,10 +378,13 @@ class TestServer:
         told = log.read_text()
         assert "warning: whoever can reach 0.0.0.0 can draw on this machine: the page asks for no password" in told
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-    def test_a_proxy_is_not_asked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
-            monkeypatch.setenv(name, "http://127.0.0.1:9")
+    @pytest.mark.parametrize(
+        ("host", "proxy"), [("127.0.0.1", "http"), ("localhost", "http"), ("127.0.0.1", "socks5"), ("::1", "socks5h")]
+    )
+    def test_a_proxy_is_not_asked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, proxy: str) -> None:
+        """Nor is the package needed that asks one of its kind."""
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"{proxy}://127.0.0.1:9")
         with served("--host", host, models=tmp_path / "models"):
             pass
 

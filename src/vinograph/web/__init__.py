@@ -39,20 +39,20 @@ def serve(
         _keep_to_ourselves(folder)
         with _without_proxies():
             from vinograph.web.page import Page
-            from vinograph.web.server import listen
+            from vinograph.web.server import listening
 
-        sockets = listen(host, port)
-        page = Page(models, device, folder)
-        for problem in page.problems:
-            warn(problem)
-        if host not in LOCAL:
-            warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
-        page.open(host, sockets, allowed_hosts)
-        try:
-            say(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")
-            threading.Event().wait()
-        finally:
-            page.close()
+        with listening(host, port) as sockets:
+            page = Page(models, device, folder)
+            for problem in page.problems:
+                warn(problem)
+            if host not in LOCAL:
+                warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
+            page.open(host, sockets, allowed_hosts)
+            try:
+                say(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")
+                threading.Event().wait()
+            finally:
+                page.close()
 
 
 @contextmanager

@@ -196,7 +196,7 @@ class DrawTab:
         """A picture of this visit was chosen."""
         pictures = self._studio.visits.of(self._studio.who(request)).pictures
         chosen = getattr(event, "chosen", None)
-        return next((self._show(each) for each in pictures if each.address == chosen), {})
+        return next((self._show(each) for each in pictures if each.address == chosen), {self._shown: gr.skip()})
 
     def draw(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Draw what the page asks for, showing it as it forms."""

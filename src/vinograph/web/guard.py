@@ -27,12 +27,12 @@ _FORM = 10_000  # bytes of an upload's form around its file
 _SHOWN = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 _API = "/gradio_api/"
-_FILE, _HEARTBEAT, _UPLOAD, _UPLOAD_PROGRESS = (
-    _API + name for name in ("file=", "heartbeat/", "upload", "upload_progress")
+_FILE, _HEARTBEAT, _EVENTS, _UPLOAD, _UPLOAD_PROGRESS = (
+    _API + name for name in ("file=", "heartbeat/", "queue/data", "upload", "upload_progress")
 )
 # Gradio has more routes: some fetch addresses for whoever asks, write code, or run what no control of the page does.
 _PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
-_PAGES |= {_API + name for name in ("startup-events", "app_id", "queue/data")}
+_PAGES |= {_API + name for name in ("startup-events", "app_id")}
 _FOLDERS = ("/static/", "/assets/")
 _CALLS = {_API + name for name in ("queue/join", "run/predict", "cancel", "reset")}
 
@@ -72,6 +72,7 @@ class Guard:
         self._hosts = hosts
         self._uploads = uploads
         self._check = check
+        self._streams: set[asyncio.Task[None]] = set()
         self._cookie = f"vinograph-{secrets.token_hex(4)}"  # other servers on this machine share a browser's cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,7 +113,10 @@ class Guard:
                 raise _RefusalError(400, "this is no page's name")
             visitor = _visitor(visit, session)
             with self._uploads.open_page(visitor):
-                await self._pass_on(scope, receive, send, visitor)
+                await self._stream(scope, receive, send, visitor)
+            return None
+        if path == _EVENTS:
+            await self._stream(scope, receive, send, visit.visitor)
             return None
         if path not in _PAGES and not path.startswith(_FOLDERS):
             raise _RefusalError(404, "the page has nothing there")
@@ -172,6 +176,32 @@ class Guard:
             kept.append((b"content-length", str(len(body)).encode()))
         state = {**scope.get("state", {}), "visitor": visitor}
         await self._app({**scope, "headers": kept, "state": state}, receiving, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
+        """Let Gradio answer for as long as the page is open, and the server."""
+        last: Message = {"more_body": False}
+
+        async def sending(message: Message) -> None:
+            nonlocal last
+            last = message
+            await send(message)
+
+        task = asyncio.create_task(self._pass_on(scope, receive, sending, visitor))
+        self._streams.add(task)
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._streams.discard(task)
+            task.cancel()
+        if not task.cancelled():
+            task.result()
+        elif last.get("more_body", True):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def end(self) -> None:
+        """End what would go on for as long as the pages are open. Called in the server's own thread."""
+        for task in self._streams:
+            task.cancel()
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, visit: _Visit) -> None:
         """Pass a call of one of the page's functions on, in which every file is one of the visitor's own."""

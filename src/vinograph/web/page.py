@@ -155,7 +155,10 @@ class Page:
             kind = next((kinds for base, kinds in _KINDS if isinstance(block, base)), str)
             if value is not None and not (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
                 raise RequestError(f"{getattr(block, 'label', None) or 'a control'} takes no such value")
-        if not isinstance(event, (dict, type(None))):
+        takes_event = any(
+            name == "click" and isinstance(self.blocks.blocks.get(target), gr.HTML) for target, name in function.targets
+        )
+        if not isinstance(event, dict if takes_event else (dict, type(None))):
             raise RequestError("an event has named values")
 
 
