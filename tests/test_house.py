@@ -56,7 +56,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("pipeline", "bundle", "catalog", "limits", "runtime", "images", "families", "request", "errors", "vinograph"),
     },
     "benchmark.systems": {"vinograph", "tuning"},
-    "web": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
+    "web": {
+        *("pipeline", "catalog", "runtime", "images", "families", "request", "strict_json", "errors", "vinograph"),
+    },
     "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "cli": {
         *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "images", "families", "request", "errors"),
