@@ -346,7 +346,7 @@ class TestComparing:
         visitor.page.get_by_role("tab", name="Compare").click()
         visitor.page.click("#compare")
         slider = visitor.page.locator("#compared .slider input")
-        expect(slider).to_be_visible()
+        slider.scroll_into_view_if_needed()
         box = slider.bounding_box()
         assert box is not None
         assert box["width"] >= 240
@@ -539,7 +539,7 @@ class TestLooks:
 # Texts of controls that are seen, and lie over each other, or reach out of what they stand in.
 _CROSSED = """
 () => {
-  const seen = [...document.querySelectorAll("label, [data-testid=block-info], .notes p, .tools, .slider")].filter(
+  const seen = [...document.querySelectorAll("label, label span, [data-testid=block-info], .notes p, .tools, .slider")].filter(
     (each) => each.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true }) && each.getBoundingClientRect().width > 2
   );
   const found = [];
