@@ -89,7 +89,7 @@ def served(arguments: Sequence[str], models: Path, log: Path) -> Iterator[str]:
     with log.open("w", encoding="utf-8") as printed:
         process = subprocess.Popen(command, env={**os.environ, **here}, stdout=printed, stderr=subprocess.STDOUT)
         try:
-            address = f"http://127.0.0.1:{port}/"
+            address = f"http://{_host(arguments)}:{port}/"
             while not _answers(address):
                 if process.poll() is not None:
                     raise RuntimeError(f"vinograph web ended: {log.read_text(encoding='utf-8')}")
@@ -100,6 +100,12 @@ def served(arguments: Sequence[str], models: Path, log: Path) -> Iterator[str]:
             code = process.wait(timeout=120)
     if code != _BY_SIGTERM:
         raise RuntimeError(f"vinograph web ended with {code}: {log.read_text(encoding='utf-8')}")
+
+
+def _host(arguments: Sequence[str]) -> str:
+    """Where the page can be asked for, as an address has it."""
+    host = arguments[arguments.index("--host") + 1] if "--host" in arguments else "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def _answers(address: str) -> bool:

@@ -63,7 +63,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "vinograph",
     },
     "benchmark.systems": {"vinograph", "tuning"},
-    "web": {"pipeline", "catalog", "runtime", "images", "families", "folders", "request", "errors", "vinograph"},
+    "web": {
+        *("pipeline", "catalog", "runtime", "images", "families", "folders", "request", "strict_json", "errors"),
+        "vinograph",
+    },
     "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "cli": {
         *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "images", "families", "request", "errors"),

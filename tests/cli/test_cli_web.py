@@ -19,7 +19,7 @@ def test_without_gradio_it_names_the_extra() -> None:
 def test_what_it_takes_is_told_without_gradio() -> None:
     done = in_process("web", "--help", first='import sys; sys.modules["gradio"] = None\n')
     assert done.code == 0
-    for option in ("--model", "--device", "--host", "--port"):
+    for option in ("--model", "--device", "--host", "--port", "--allowed-host"):
         assert option in done.out
 
 
@@ -57,3 +57,10 @@ def test_a_damaged_model_that_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "bundle.json").write_text("{")
     run("--model", tmp_path / "broken").fails(4, "bundle.json")
+
+
+def test_no_folder_for_temporary_files() -> None:
+    """As in a container with a root file system that nothing can be written to."""
+    nowhere = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/nowhere']\n"
+    done = in_process("web", "--port", free_port(), first=nowhere)
+    done.fails(5, "No usable temporary directory", "TMPDIR", "--tmpfs /tmp")

@@ -1,10 +1,12 @@
 """PixArt's generator of steps, on trivial components: what they are asked, and what the caller is told."""
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import itertools
 import random
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from vinograph import DamagedModelError, ModelError, NumericalError, Pipeline, R
 from vinograph.families import Remembered, Step, captions
 from vinograph.families.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.families.pixart import FAMILY
+from vinograph.request import MAX_PROMPT
 
 PROMPT = "a red house"
 LONG = "a red house on a snowy hill at night " * 6
@@ -585,6 +588,85 @@ class TestCaptions:
         for _ in range(500):
             pieces = [chosen.choice(PIECES) + chosen.choice(["", " ", "-"]) for _ in range(chosen.randint(0, 7))]
             assert captions.cleaned("".join(pieces)) == theirs("".join(pieces))
+
+    @pytest.mark.parametrize("letters", ["a1.-_@x é:/ ", " .\t\n.png", "1x.é_×", "aZ19_é", "w:.htpsco/@-"])
+    def test_strange_ones_as_theirs(self, theirs: Any, letters: str) -> None:
+        """Where rules that never give back what they took would show."""
+        chosen = random.Random(letters)
+        words = [*letters, "http:", "www:", ".com", ".co", ".it", ".jpg", "a1a1"]
+        for _ in range(300):
+            caption = "".join(chosen.choices(words, k=chosen.randint(1, 20)))
+            assert captions.cleaned(caption) == theirs(caption)
+
+    @pytest.mark.parametrize("tail", ["", "é", "_"])
+    @pytest.mark.parametrize(
+        "piece",
+        [
+            *("a.", "a", " ", "-", ".", "1", "1a", "a1", "1x", "1.", "a.com@", "http:", "www:a.", "page ", "shipping "),
+            *(
+                "worldwide ",
+                "click for ",
+                " :",
+                "&",
+                "&#1;",
+                "&amp;",
+                "'",
+                '"',
+                "é",
+                "âœ”",
+                "İ",
+                "%41",
+                "a-",
+                "<",
+                "1:23 ",
+            ),
+            *("@", "#1", "\n", "\\n", "free ", "download ", "png ", "a/", "x×1"),
+        ],
+    )
+    def test_the_time_grows_with_the_length(self, piece: str, tail: str) -> None:
+        """Five times the length would take twenty-five times as long by a quadratic rule."""
+
+        def seconds(length: int) -> float:
+            caption = ("a1a" + piece * length)[: length - len(tail)] + tail
+            start = time.process_time()
+            with contextlib.suppress(RequestError):  # of too many angle brackets
+                captions.cleaned(caption)
+            return time.process_time() - start
+
+        seconds(100)
+        short, long = seconds(MAX_PROMPT // 5), seconds(MAX_PROMPT)
+        assert long < 0.1 + 10 * short
+        assert long < 1
+
+    def test_the_most_markup_takes_less_than_a_second(self) -> None:
+        start = time.process_time()
+        captions.cleaned(("<a " + "x" * (MAX_PROMPT // captions.MAX_TAGS - 3)) * captions.MAX_TAGS)
+        assert time.process_time() - start < 1
+
+    @pytest.mark.parametrize("caption", ["<a " * 6000, "&lt;a " * 3000])
+    def test_more_markup_is_refused(self, caption: str) -> None:
+        with pytest.raises(RequestError, match='times "<"; with clean_caption it may have 256: leave some out'):
+            captions.cleaned(caption)
+
+    @pytest.mark.parametrize(
+        ("caption", "text"),
+        [
+            *(("a <![x house", "a <! x house"), ("a &#xd800; house", "a \ufffd house")),
+            *((f"a &#{'9' * 5000}; house", "a \ufffd house"), (f"&#{'0' * 5000}65; house", "a house")),
+        ],
+    )
+    def test_what_theirs_breaks_on(self, caption: str, text: str) -> None:
+        """Markup that is none, half a letter, and numbers longer than Python reads."""
+        assert captions.cleaned(caption).lower() == text
+
+    def test_a_prompt_has_a_longest_length(self, pipe: Pipeline) -> None:
+        told = {"output_type": "latent", "num_inference_steps": 1}
+        pipe("a" * MAX_PROMPT, **told)
+        for wrong in ({"prompt": "a." * 24_000}, {"prompt": ["a", "b" * 48_000]}):
+            with pytest.raises(RequestError, match="prompt has 48,000 characters; give at most 20,000"):
+                pipe(**wrong, **told)
+        with pytest.raises(RequestError, match="negative_prompt has 20,001 characters; give at most 20,000"):
+            pipe("a", negative_prompt="a" * 20_001, **told)
 
     def test_what_is_drawn(self, pipe: Pipeline) -> None:
         told = {"seed": 1, "output_type": "np"}

@@ -123,6 +123,17 @@ class Visitor:
         """What stands on the easel."""
         return self.page.locator("#easel img")
 
+    def reads(self, place: str, words: str | re.Pattern[str]) -> Locator:
+        """See words in a place: a text that is there, but hidden, or pressed flat, tells nobody anything."""
+        there = self.page.locator(f"{place} p")
+        expect(there.first).to_contain_text(words)
+        expect(there.first).to_be_visible()
+        box = there.first.bounding_box()
+        assert box is not None
+        assert box["height"] >= 14
+        assert box["width"] >= 100
+        return there
+
     def snippet(self, language: str) -> Locator:
         """The lines that draw the picture again."""
         there = self.page.locator(f"#{language} textarea")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from playwright.sync_api import Locator, expect
 
 from scripts import browser as browser_tools
 from tests.web.conftest import PATIENCE, ROOT, Visitor, served
+from tests.web.posts import Client
 from vinograph import catalog
 from vinograph.images import read_metadata
 
@@ -122,7 +124,38 @@ class TestDrawing:
     def test_words_that_were_cut_off_are_told(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-sdxl")
         visitor.draws(LONG)
-        expect(visitor.page.locator("#notes")).to_contain_text(re.compile(r"reads \d+ tokens; cut off: "))
+        visitor.reads("#notes", re.compile(r"reads \d+ tokens; cut off: "))
+        visitor.sees("told", whole=True)
+
+    def test_they_stay_with_their_picture(self, visitor: Visitor) -> None:
+        """Starting from it, or choosing another model, leaves it on the easel; another picture has its own."""
+        visitor.chooses("storybook-sdxl")
+        visitor.draws("a red house")
+        expect(visitor.page.locator("#notes p")).to_have_count(0)
+        visitor.draws(LONG)
+        cut_off = re.compile("cut off: ")
+        visitor.reads("#notes", cut_off)
+        visitor.page.get_by_role("button", name="Start from this picture").click()
+        expect(visitor.number("Strength")).to_be_visible()
+        visitor.reads("#notes", cut_off)
+        visitor.chooses("storybook-wuerstchen")
+        visitor.reads("#notes", cut_off)
+        visitor.page.locator("#visit .gallery button").nth(1).click()
+        expect(visitor.page.locator("#notes p")).to_have_count(0)
+        visitor.page.locator("#visit .gallery button").nth(0).click()
+        visitor.reads("#notes", cut_off)
+
+    def test_a_note_is_never_longer_than_a_glance(self, visitor: Visitor) -> None:
+        visitor.chooses("storybook-sdxl")
+        visitor.draws("a red house and a boat " * 500)
+        box = visitor.reads("#notes", re.compile("cut off: .* …$")).bounding_box()
+        assert box is not None
+        assert box["height"] < 250
+
+    def test_a_prompt_that_is_too_long(self, visitor: Visitor) -> None:
+        visitor.presses_draw("a." * 24_000)
+        visitor.reads("#notes", "the prompt has 48,000 characters; give at most 20,000")
+        expect(visitor.picture).to_have_count(0)
 
     def test_examples_are_of_the_model(self, visitor: Visitor) -> None:
         visitor.page.locator(".examples button").nth(1).click()
@@ -152,8 +185,7 @@ class TestControls:
         visitor.chooses("storybook-wuerstchen")
         visitor.asks_for_size(*SIDES)
         words = "Width is 300; this model draws multiples of 128 from 128 to 512, the nearest: 256 and 384"
-        refusal = visitor.page.locator(".settings .refused").first
-        expect(refusal).to_have_text(words)
+        refusal = visitor.reads(".settings .notes:visible", words)
         visitor.presses_draw("a red house")
         expect(refusal).to_have_text(words)
         expect(visitor.picture).to_have_count(0)
@@ -168,7 +200,7 @@ class TestControls:
     def test_so_is_a_bad_seed(self, visitor: Visitor, seed: str) -> None:
         visitor.text("Seed").fill(seed)
         visitor.presses_draw("a red house")
-        expect(visitor.page.locator(".settings")).to_contain_text("give a whole number from 0 to 18446744073709551615")
+        visitor.reads(".settings .notes:visible", "give a whole number from 0 to 18446744073709551615")
         expect(visitor.picture).to_have_count(0)
 
     def test_the_die_rolls_a_seed(self, visitor: Visitor) -> None:
@@ -201,7 +233,15 @@ class TestFromAPicture:
         (tmp_path / "house.png").write_bytes(b"no picture")
         visitor.page.get_by_role("button", name="Start from a picture").click()
         visitor.page.locator("#original input[type=file]").set_input_files(tmp_path / "house.png")
-        expect(visitor.page.locator("#notes")).to_contain_text("is not a PNG, JPEG or WebP picture")
+        told = visitor.reads("#notes", "picture: house.png is not a PNG, JPEG or WebP picture")
+        expect(told).not_to_contain_text("/")
+        visitor.sees("refused")
+        visitor.page.get_by_role("tab", name="Reconstruct").click()
+        visitor.page.locator("#to-reconstruct input[type=file]").set_input_files(tmp_path / "house.png")
+        expect(visitor.page.locator("#to-reconstruct img")).to_have_count(1)
+        visitor.page.click("#reconstruct")
+        told = visitor.reads("#reconstruct-notes", "picture: house.png is not a PNG, JPEG or WebP picture")
+        expect(told).not_to_contain_text("/")
 
     @pytest.mark.parametrize("model", MASKED)
     def test_paint_says_where(self, visitor: Visitor, model: str, tmp_path: Path) -> None:
@@ -300,6 +340,21 @@ class TestComparing:
         assert slider.evaluate("(each) => each.style.getPropertyValue('--at')") == "1%"
         visitor.sees("compared", whole=True)
 
+    @pytest.mark.parametrize("width", [390, 1366, 1920])
+    def test_its_slider_can_be_moved(self, visitors: Callable[..., Visitor], width: int) -> None:
+        visitor = visitors(viewport={"width": width, "height": 844})
+        visitor.page.get_by_role("tab", name="Compare").click()
+        visitor.page.click("#compare")
+        slider = visitor.page.locator("#compared .slider input")
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        assert box is not None
+        assert box["width"] >= 240
+        visitor.page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+        at = slider.evaluate("(each) => each.closest('.slider').style.getPropertyValue('--at')")
+        assert 15 <= float(at.removesuffix("%")) <= 35
+        visitor.sees("compared", whole=True)
+
     def test_two_settings(self, visitor: Visitor) -> None:
         visitor.page.get_by_role("tab", name="Compare").click()
         for side in ("a", "b"):
@@ -335,7 +390,7 @@ class TestReconstructing:
     def test_it_wants_a_picture(self, visitor: Visitor) -> None:
         visitor.page.get_by_role("tab", name="Reconstruct").click()
         visitor.page.click("#reconstruct")
-        expect(visitor.page.locator("#reconstruct-notes")).to_have_text("Give a picture first.")
+        visitor.reads("#reconstruct-notes", "Give a picture first.")
 
 
 class TestTwoAtOnce:
@@ -378,10 +433,13 @@ class TestServer:
         told = log.read_text()
         assert "warning: whoever can reach 0.0.0.0 can draw on this machine: the page asks for no password" in told
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-    def test_a_proxy_is_not_asked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
-            monkeypatch.setenv(name, "http://127.0.0.1:9")
+    @pytest.mark.parametrize(
+        ("host", "proxy"), [("127.0.0.1", "http"), ("localhost", "http"), ("127.0.0.1", "socks5"), ("::1", "socks5h")]
+    )
+    def test_a_proxy_is_not_asked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, proxy: str) -> None:
+        """Nor is the package needed that asks one of its kind."""
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"{proxy}://127.0.0.1:9")
         with served("--host", host, models=tmp_path / "models"):
             pass
 
@@ -398,8 +456,34 @@ class TestServer:
             while file.exists() and time.monotonic() < patience:
                 time.sleep(0.1)
             assert not file.exists()
-            assert file.parents[2].exists()
-        assert not file.parents[2].exists()
+            assert file.parents[3].exists()
+        assert not file.parents[3].exists()
+
+    def test_so_do_uploads(self, visitors: Callable[..., Visitor], tmp_path: Path) -> None:
+        with served("--model", "storybook-sdxl", models=tmp_path / "models") as address:
+            visitor, other = visitors(address), visitors(address)
+            for each in (visitor, other):
+                each.page.get_by_role("button", name="Start from a picture").click()
+                each.page.locator("#original input[type=file]").set_input_files(
+                    ROOT / "docs" / "pictures" / "house.png"
+                )
+                expect(each.number("Strength")).to_be_visible()
+            sources = [each.page.locator("#original img").first.get_attribute("src") for each in (visitor, other)]
+            mine, others = (Path(unquote(str(source).partition("file=")[2])) for source in sources)
+            assert mine.is_file()
+            assert others.is_file()
+            visitor.page.close()
+            patience = time.monotonic() + PATIENCE / 1000
+            while mine.exists() and time.monotonic() < patience:
+                time.sleep(0.1)
+            assert not mine.exists()
+            assert others.is_file()
+
+    def test_under_another_name(self, tmp_path: Path) -> None:
+        with served("--allowed-host", "pictures.example", models=tmp_path / "models") as address:
+            client = Client(address)
+            assert client.get("/", Host="pictures.example", Origin="https://pictures.example").status == 200
+            assert client.get("/", Host="pictures.example.org").status == 403
 
 
 class TestModels:
@@ -425,8 +509,12 @@ class TestLooks:
         assert box is not None
         assert box["y"] + box["height"] <= size[1]
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        if tab == "Compare":
+            page.wait_for_function("document.querySelector('#side-b [type=checkbox]')?.checkVisibility()")
         hidden = page.evaluate(_COVERED)
         assert not hidden
+        crossed = page.evaluate(_CROSSED)
+        assert not crossed
         visitor.sees("looks", whole=True)
 
     @pytest.mark.parametrize("tab", ["Draw", "Compare", "Reconstruct"])
@@ -447,6 +535,29 @@ class TestLooks:
         found = Axe().run(visitor.page)
         assert found.violations_count == 0, found.generate_report()
 
+
+# Texts of controls that are seen, and lie over each other, or reach out of what they stand in.
+_CROSSED = """
+() => {
+  const seen = [...document.querySelectorAll("label, label span, [data-testid=block-info], .notes p, .tools, .slider")].filter(
+    (each) => each.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true }) && each.getBoundingClientRect().width > 2
+  );
+  const found = [];
+  for (const one of seen) {
+    const a = one.getBoundingClientRect();
+    const around = one.closest(".settings, .ask, .picture")?.getBoundingClientRect();
+    if (around && (a.right > around.right + 1 || a.left < around.left - 1)) found.push("reaches out: " + one.outerHTML.slice(0, 200));
+    for (const other of seen) {
+      if (one === other || one.contains(other) || other.contains(one)) continue;
+      const b = other.getBoundingClientRect();
+      const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (across > 2 && down > 2) found.push(one.outerHTML.slice(0, 200) + " crosses " + other.outerHTML.slice(0, 200));
+    }
+  }
+  return found;
+}
+"""
 
 # What can be used, but something else lies over the middle of it.
 _COVERED = """

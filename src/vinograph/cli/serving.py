@@ -27,6 +27,14 @@ def web(
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="the port to listen at")] = _PORT,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            metavar="NAME",
+            help="another name that visitors may reach the page by, such as a reverse proxy's; may be repeated",
+        ),
+    ] = None,
 ) -> None:
     """Serve a page in the browser to draw with.
 
@@ -36,4 +44,4 @@ def web(
     from vinograph.web import serve
 
     named = model or [options.DEFAULT_MODEL]
-    serve(named, options.per_component(device), host, port, output.note, output.warn)
+    serve(named, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())

@@ -142,32 +142,33 @@ def _without_addresses(caption: str, scheme: re.Pattern[str]) -> str:
 
     One pattern for both would begin anew at each dot of a word that has no domain in it.
     """
-    pieces, copied, position = [], 0, 0
+    pieces: list[str] = []
+    copied = position = 0
     by_scheme = scheme.search(caption)
     while True:
         if by_scheme is not None and by_scheme.start() < position:
             by_scheme = scheme.search(caption, position)
         letters = _DOMAIN_LETTERS.search(caption, position)
         if by_scheme is not None and (letters is None or by_scheme.start() <= letters.start()):
-            found: tuple[int, int] | None = by_scheme.span()
+            start, end = by_scheme.span()
         elif letters is not None:
-            found = _domain(caption, *letters.span())
-            if found is None:
+            start, end = letters.start(), _end_of_domain(caption, *letters.span())
+            if end < 0:
                 position = letters.end() if by_scheme is None else min(letters.end(), by_scheme.start())
                 continue
         else:
             return "".join([*pieces, caption[copied:]])
-        pieces.append(caption[copied : found[0]])
-        copied = position = found[1]
+        pieces.append(caption[copied:start])
+        copied = position = end
 
 
-def _domain(caption: str, start: int, end_of_letters: int) -> tuple[int, int] | None:
-    """Where the longest domain from ``start`` lies; its last dot comes before ``end_of_letters``."""
+def _end_of_domain(caption: str, start: int, end_of_letters: int) -> int:
+    """Where the longest domain from ``start`` ends, of which all to the last dot is among the letters; or -1."""
     dot = end_of_letters
     while (dot := caption.rfind(".", start + 1, dot)) >= 0:
         if end := _DOMAIN_END.match(caption, dot):
-            return start, end.end()
-    return None
+            return end.end()
+    return -1
 
 
 def _unescaped(caption: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from vinograph.errors import RequestError
+from vinograph.errors import RequestError, ResourceError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -22,54 +22,73 @@ def serve(
     port: int,
     say: Callable[[str], None],
     warn: Callable[[str], None],
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page until the process is interrupted. ``models`` are offered first, the first of them chosen.
 
+    Visitors may ask for it under the ``host``'s names and addresses, and under the ``allowed_hosts``.
+
     Raises:
         RequestError: gradio is not installed, or ``host`` and ``port`` can't be had.
+        ResourceError: there is no folder for temporary files.
         VinographError: one of ``models`` can't be used.
     """
     if importlib.util.find_spec("gradio") is None:
         raise RequestError('the page needs gradio: pip install "vinograph[web]"')
-    _check_free(host, port)
-    with tempfile.TemporaryDirectory(prefix="vinograph-") as folder:
-        _keep_to_ourselves(folder, host)
-        from vinograph.web.page import Page
+    with _temporary_folder() as folder:
+        _keep_to_ourselves(folder)
+        with _without_proxies():
+            from vinograph.web.page import Page
+            from vinograph.web.server import listening
 
-        page = Page(models, device, Path(folder))
-        for problem in page.problems:
-            warn(problem)
-        if host not in LOCAL:
-            warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
-        page.open(host, port)
-        try:
-            say(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")
-            threading.Event().wait()
-        finally:
-            page.close()
-
-
-def _check_free(host: str, port: int) -> None:
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(place)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"--host {host} --port {port}: {reason}; name another, such as --port {port + 1}") from error
+        with listening(host, port) as sockets:
+            page = Page(models, device, folder)
+            for problem in page.problems:
+                warn(problem)
+            if host not in LOCAL:
+                warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
+            page.open(host, sockets, allowed_hosts)
+            try:
+                say(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")
+                threading.Event().wait()
+            finally:
+                page.close()
 
 
-def _keep_to_ourselves(folder: str, host: str) -> None:
-    """Have Gradio tell nobody what it does, ask for its own page by no proxy, and keep its files where ours are.
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder that goes when the server ends.
 
-    It reads this when it is imported.
+    Raises:
+        ResourceError: there is no place for one.
     """
-    near = {name: ",".join([*filter(None, [os.environ.get(name)]), host, *LOCAL]) for name in ("no_proxy", "NO_PROXY")}
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="vinograph-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ResourceError(
+            f"the page needs a folder for pictures while it is open, and there is none: {error.strerror or error}; "
+            "set TMPDIR to a folder that can be written to (for a container, --tmpfs /tmp adds one)"
+        ) from error
+    with folder as name:
+        yield Path(name).resolve()
+
+
+def _keep_to_ourselves(folder: Path) -> None:
+    """Have Gradio tell nobody what it does, and keep its files where ours are. It reads this when it is imported."""
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": folder,
+        "GRADIO_TEMP_DIR": str(folder),
+        "GRADIO_EXAMPLES_CACHE": str(folder / "examples"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
-        **near,
     }
+
+
+@contextmanager
+def _without_proxies() -> Iterator[None]:
+    """Hide the proxy while Gradio is imported: it prepares to ask one, which for some kinds takes further packages."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    try:
+        yield
+    finally:
+        os.environ |= hidden

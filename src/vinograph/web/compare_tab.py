@@ -8,14 +8,14 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from vinograph.errors import RequestError
+from vinograph.errors import RequestError, VinographError
 from vinograph.images import resize
 from vinograph.request import FIELDS
 from vinograph.web import fragments
-from vinograph.web.controls import Controls, Updates, Values, new_seed
-from vinograph.web.drawing import Order, said
+from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_seed
+from vinograph.web.drawing import Job, Order, said
 from vinograph.web.studio import HIDDEN, SHOWN, Studio, on
-from vinograph.web.visits import Picture
+from vinograph.web.visits import Picture, Visit
 
 _NAMES = ("A", "B")
 _EMPTY = fragments.empty("Two pictures will form here.")
@@ -34,7 +34,7 @@ class CompareTab:
                 self._seed = gr.Textbox(label="Seed of both", placeholder="a new one each time", max_lines=1)
                 self._go = gr.Button("Draw both", variant="primary", elem_classes="go", elem_id="compare")
                 self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-comparing")
-                self._notes = gr.HTML(elem_classes="note", elem_id="compare-notes")
+                self._notes = gr.HTML(elem_classes="notes", elem_id="compare-notes")
             with gr.Column(elem_classes="picture"):
                 self._easel = gr.HTML(_EMPTY, elem_id="compared")
             with gr.Column(elem_classes="settings"):
@@ -72,17 +72,24 @@ class CompareTab:
 
     def draw(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Draw both in one turn, showing them as they form."""
-        visits, session = self._studio.visits, str(request.session_hash)
-        orders, refused = self._orders(values)
-        if refused:
-            yield self._refuse(refused)
-            return
-        job = visits.begin(session, *orders)
-        yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({}), self._easel: _EMPTY}
+        visits, who = self._studio.visits, self._studio.who(request)
+        try:
+            orders, refused = self._orders(values)
+            if refused:
+                yield self._refuse(refused)
+                return
+            job = visits.begin(who, *orders)
+            yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({}), self._easel: _EMPTY}
+            yield from self._follow(job, orders, visits.of(who))
+        except VinographError as error:
+            yield {**self._refuse({None: str(error)}), self._go: SHOWN, self._stop: HIDDEN}
+
+    def _follow(self, job: Job, orders: list[Order], visit: Visit) -> Iterator[Updates]:
+        """Show both as they form, and what became of them."""
         drawn: list[Picture] = []
         for news in job.follow():
             for order, result in list(zip(orders, news.results, strict=False))[len(drawn) :]:
-                drawn += visits.of(session).keep(self._studio.models, order, result)
+                drawn += visit.keep(self._studio.models, order, result)
             yield {self._easel: _side_by_side(orders, drawn, fragments.progress(news), fragments.forming(news))}
             if news.ended:
                 warnings = [text for result in news.results for text in result.warnings]
@@ -96,17 +103,17 @@ class CompareTab:
                 }
 
     def _orders(self, values: Values) -> tuple[list[Order], dict[Any, str]]:
-        text = str(values[self._seed] or new_seed()).strip()
         refused: dict[Any, str] = {}
-        seed: Any = int(text) if text.isdecimal() else text
+        seed = typed_seed(values[self._seed] or new_seed())
         try:
             FIELDS["seed"].metadata["check"]("Seed", seed, {})
         except RequestError as error:
             refused[None] = str(error)
+        prompt = checked_prompt(values[self._prompt])
         orders = []
         for model, side in self._sides:
             told, wrong = side.read(self._studio.models.look_at(values[model]), values)
-            orders.append(Order(values[model], "generate", {"prompt": values[self._prompt], **told, "seed": seed}))
+            orders.append(Order(values[model], "generate", {"prompt": prompt, **told, "seed": seed}))
             refused |= wrong
         return orders, refused
 

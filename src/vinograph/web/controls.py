@@ -27,6 +27,7 @@ LIKE_THE_PICTURE = "like the picture"
 _OTHER = "other"
 _CALL = "generate"
 _MOST_AT_ONCE = 8
+_LONGEST_SEED = 20  # digits
 
 _LABELS = {"vae": "VAE", "count": "Pictures", "negative_prompt": "Keep away from"}
 _SHAPES: Mapping[str, Fraction] = {
@@ -47,6 +48,22 @@ _LARGEST_AREA = 2.0  # of the model's native one
 def new_seed() -> str:
     """A seed that nobody chose, as text: a browser's numbers are too short for the longest."""
     return str(secrets.randbits(32))
+
+
+def typed_seed(text: Any) -> Any:
+    """The number that was typed. What is none, or far too long, stays a text, which the check of a seed refuses."""
+    typed = str(text).strip()
+    return int(typed) if typed.isdecimal() and len(typed) <= _LONGEST_SEED else typed[: 2 * _LONGEST_SEED]
+
+
+def checked_prompt(text: Any) -> str:
+    """The prompt, before anything is done with it.
+
+    Raises:
+        RequestError: it is too long, or no text.
+    """
+    (prompt,) = FIELDS["prompt"].metadata["check"]("the prompt", text or "", {})
+    return str(prompt)
 
 
 def shapes(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -90,13 +107,13 @@ class Controls:
         with gr.Row(elem_classes="pair", visible=False) as self._sides:
             self.width = gr.Number(label="Width", precision=0, elem_classes="width")
             self.height = gr.Number(label="Height", precision=0, elem_classes="height")
-        self.size_note = gr.HTML(elem_classes="note refused")
+        self.size_note = gr.HTML(elem_classes="notes")
         if several:
             with gr.Row(elem_classes="seed"):
                 self._options["seed"] = gr.Textbox(label="Seed", placeholder="a new one each time", max_lines=1)
                 dice = gr.Button("Roll a seed", elem_classes="dice", elem_id="dice")
             dice.click(new_seed, outputs=self._options["seed"], show_progress="hidden")
-            self.seed_note = gr.HTML(elem_classes="note refused")
+            self.seed_note = gr.HTML(elem_classes="notes")
         with gr.Row(elem_classes="pair"):
             if several:
                 self._options["count"] = gr.Slider(1, _MOST_AT_ONCE, value=1, step=1, label=label("count"))
@@ -204,7 +221,7 @@ class Controls:
             if value in (None, "") or (name == "strength" and not picture):
                 continue
             if name == "seed":
-                value = int(value) if str(value).strip().isdecimal() else value
+                value = typed_seed(value)
             try:
                 told[argument] = FIELDS[argument].metadata["check"](label(name), value, limits)
             except RequestError as error:

@@ -12,12 +12,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from vinograph.errors import RequestError
-from vinograph.images import read_picture
+from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
 from vinograph.web import fragments
-from vinograph.web.controls import Controls, Updates, Values
-from vinograph.web.drawing import News, Order, said
+from vinograph.web.controls import Controls, Updates, Values, checked_prompt
+from vinograph.web.drawing import Job, News, Order, said
 from vinograph.web.studio import HIDDEN, SHOWN, Studio, on, upload
 from vinograph.web.visits import Picture, Visit, address
 
@@ -63,7 +62,7 @@ class DrawTab:
         )
         self._go = gr.Button("Draw", variant="primary", elem_classes="go", elem_id="draw")
         self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
-        self._notes = gr.HTML(elem_classes="note", elem_id="notes")
+        self._notes = gr.HTML(elem_classes="notes", elem_id="notes")
         with gr.Row(elem_classes="examples"):
             texts = self._studio.models.examples(self._model.value)
             self._examples = [gr.Button(text, size="sm") for text in texts[:_EXAMPLES]]
@@ -73,7 +72,7 @@ class DrawTab:
             self._picture = upload("Picture", 180)
             with gr.Column(visible=False) as self._masking:
                 gr.HTML(
-                    fragments.notes("Paint over what to draw anew; without paint, all of it is."), elem_classes="note"
+                    fragments.notes("Paint over what to draw anew; without paint, all of it is."), elem_classes="notes"
                 )
                 self._mask = gr.HTML(
                     "",
@@ -102,7 +101,7 @@ class DrawTab:
         drawing = on(self._go.click, self.draw, inputs, drawn)
         on(drawing.failure, lambda: {self._go: SHOWN, self._stop: HIDDEN}, None, [self._go, self._stop])
         on(self._stop.click, self._studio.stop, queue=False)
-        on(self._model.change, self.choose, [self._model, self._picture], self.followers)
+        on(self._model.change, self.choose, [self._model, self._picture, self._shown], self.followers)
         for each in self._examples:
             on(each.click, lambda text: text, each, self._prompt, queue=False)
         on(controls.shape.change, controls.sides_for, controls.shape, controls.sides, queue=False)
@@ -111,10 +110,12 @@ class DrawTab:
         for scale in controls.guidance:
             on(scale.change, self.guide, [self._model, *controls.guidance], controls.negative_prompt)
         with_picture = [*controls.outputs, self._masking, self._mask, self._painting, self._notes]
-        on(self._picture.change, self.start_from, [self._model, self._picture, controls.steps], with_picture)
+        given = [self._model, self._picture, controls.steps, self._shown]
+        on(self._picture.change, self.start_from, given, with_picture)
         on(self._mask.change, self.paint, [self._model, self._mask, self._painting], [*controls.inputs, self._painting])
         on(self._easel.click, self.use, self._shown, [self._picture, self._original])
-        on(self._gallery.click, self.show_again, None, [self._easel, self._shown, self._python, self._shell])
+        shown = [self._easel, self._shown, self._notes, self._python, self._shell]
+        on(self._gallery.click, self.show_again, None, shown)
 
     @property
     def model(self) -> Any:
@@ -127,12 +128,17 @@ class DrawTab:
         return self._picture
 
     @property
+    def shown(self) -> Any:
+        """What holds the finished picture that stands on the easel."""
+        return self._shown
+
+    @property
     def followers(self) -> list[Any]:
         """What follows the model."""
         return [*self._controls.outputs, *self._examples, self._original, self._masking, self._notes]
 
-    def choose(self, model: str, picture: str | None) -> Updates:
-        """Let everything follow the chosen model."""
+    def choose(self, model: str, picture: str | None, shown: Picture | None) -> Updates:
+        """Let everything follow the chosen model. What was said about the picture that is ``shown`` stays."""
         pipe = self._studio.models.look_at(model)
         takes = pipe.calls["generate"].takes
         examples = dict(zip(self._examples, self._studio.models.examples(model), strict=False))
@@ -141,16 +147,18 @@ class DrawTab:
             **examples,
             self._original: gr.update(visible="image" in takes),
             self._masking: gr.update(visible=picture is not None and "mask_image" in takes),
-            self._notes: "",
+            self._notes: _warnings(shown),
         }
 
-    def start_from(self, model: str, picture: str | None, steps: int | None) -> Updates:
+    def start_from(
+        self, model: str, picture: str | None, steps: int | None, shown: Picture | None, request: gr.Request
+    ) -> Updates:
         """A picture to start from was given, or taken away."""
         pipe = self._studio.models.look_at(model)
         painted_on, refusal = "", ""
         if picture is not None:
             try:
-                opened = read_picture(picture)
+                opened = self._studio.read(request, picture)
                 opened.thumbnail((_PAINTED_ON, _PAINTED_ON))
                 painted_on = fragments.inlined(opened)
             except RequestError as error:
@@ -161,7 +169,7 @@ class DrawTab:
             self._masking: gr.update(visible=bool(masks)),
             self._mask: gr.update(value="", picture=painted_on),
             self._painting: False,
-            self._notes: fragments.notes(refusal, kind="refused"),
+            self._notes: fragments.notes(refusal, kind="refused") + _warnings(shown),
         }
 
     def paint(self, model: str, mask: str, painting: bool) -> Updates:
@@ -186,59 +194,62 @@ class DrawTab:
 
     def show_again(self, request: gr.Request, event: gr.EventData) -> Updates:
         """A picture of this visit was chosen."""
-        pictures = self._studio.visits.of(str(request.session_hash)).pictures
-        return next((self._show(each) for each in pictures if each.address == event.chosen), {})
+        pictures = self._studio.visits.of(self._studio.who(request)).pictures
+        chosen = getattr(event, "chosen", None)
+        return next((self._show(each) for each in pictures if each.address == chosen), {self._shown: gr.skip()})
 
     def draw(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Draw what the page asks for, showing it as it forms."""
-        visits, session = self._studio.visits, str(request.session_hash)
+        visits, who = self._studio.visits, self._studio.who(request)
+        visit = visits.of(who)
+        order: Order | dict[Any, str] | None = None
         try:
-            order = self._order(values, visits.of(session))
-        except RequestError as error:
-            yield self._refuse({None: str(error)})
-            return
-        if isinstance(order, dict):
-            yield self._refuse(order)
-            return
-        job = visits.begin(session, order)
-        about = str(values[self._prompt])
-        yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({})}
+            order = self._order(values, visit, request)
+            if isinstance(order, dict):
+                yield self._refuse(order)
+                return
+            job = visits.begin(who, order)
+            yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({})}
+            yield from self._follow(job, order, visit, values[self._shown])
+        except VinographError as error:
+            yield {**self._refuse({None: str(error)}), self._go: SHOWN, self._stop: HIDDEN}
+        finally:
+            if isinstance(order, Order):
+                visit.discard(order)
+
+    def _follow(self, job: Job, order: Order, visit: Visit, last: Picture | None) -> Iterator[Updates]:
+        """Show the drawing as it forms, and what became of it."""
+        about = str(order.arguments["prompt"])
         for news in job.follow():
             if not news.ended:
                 yield {self._easel: fragments.waiting(news, about)}
             elif news.results:
-                drawn = visits.of(session).keep(self._studio.models, order, news.results[0])
-                pictures = visits.of(session).pictures
-                yield {
-                    **self._show(drawn[0]),
-                    self._notes: fragments.notes(*news.results[0].warnings),
-                    self._gallery: fragments.gallery([(each.address, each.prompt) for each in pictures]),
-                    self._again: SHOWN,
-                    self._go: SHOWN,
-                    self._stop: HIDDEN,
-                }
+                drawn = visit.keep(self._studio.models, order, news.results[0])
+                pictures = [(each.address, each.prompt) for each in visit.pictures]
+                done = {self._gallery: fragments.gallery(pictures), self._again: SHOWN}
+                yield {**self._show(drawn[0]), **done, self._go: SHOWN, self._stop: HIDDEN}
             else:
-                yield {**self._not_drawn(news, about, values[self._shown]), self._go: SHOWN, self._stop: HIDDEN}
+                yield {**self._not_drawn(news, about, last), self._go: SHOWN, self._stop: HIDDEN}
 
-    def _order(self, values: Values, visit: Visit) -> Order | dict[Any, str]:
+    def _order(self, values: Values, visit: Visit, request: gr.Request) -> Order | dict[Any, str]:
         """What the page asks for; or what is wrong with it, by the place to say so."""
         model = values[self._model]
         pipe = self._studio.models.look_at(model)
-        original = self._originals(pipe, values, visit)
-        told, refused = self._controls.read(pipe, values, picture=bool(original))
+        prompt = checked_prompt(values[self._prompt])
+        from_picture = values[self._picture] is not None and "image" in pipe.calls["generate"].takes
+        told, refused = self._controls.read(pipe, values, picture=from_picture)
         if refused:
             return refused
-        return Order(model, "generate", {"prompt": values[self._prompt], **original, **told})
+        original = self._originals(pipe, values, visit, request) if from_picture else {}
+        return Order(model, "generate", {"prompt": prompt, **original, **told})
 
-    def _originals(self, pipe: Pipeline, values: Values, visit: Visit) -> dict[str, str]:
-        """The files of the picture to start from and of its mask, where there are any."""
-        takes = pipe.calls["generate"].takes
-        if values[self._picture] is None or "image" not in takes:
-            return {}
-        picture = read_picture(values[self._picture])
+    def _originals(self, pipe: Pipeline, values: Values, visit: Visit, request: gr.Request) -> dict[str, str]:
+        """The files of the picture to start from and of its mask, where one is painted."""
+        picture = self._studio.read(request, values[self._picture])
+        masked = values[self._mask] and "mask_image" in pipe.calls["generate"].takes
+        mask = _painted(values[self._mask]).resize(picture.size, Image.Resampling.NEAREST) if masked else None
         files = {"image": str(visit.write(picture, name="start.png"))}
-        if values[self._mask] and "mask_image" in takes:
-            mask = _painted(values[self._mask]).resize(picture.size, Image.Resampling.NEAREST)
+        if mask is not None:
             files["mask_image"] = str(visit.write(mask, name="mask.png"))
         return files
 
@@ -273,6 +284,7 @@ class DrawTab:
         return {
             self._easel: fragments.easel(picture.address, picture.size, picture.prompt, below),
             self._shown: picture,
+            self._notes: _warnings(picture),
             self._python: picture.python,
             self._shell: picture.shell,
         }
@@ -281,15 +293,25 @@ class DrawTab:
         return self._studio.models.look_at(model).calls["generate"].takes
 
 
+def _warnings(picture: Picture | None) -> str:
+    """What was said when the picture was drawn."""
+    return "" if picture is None else fragments.notes(*picture.warnings)
+
+
 def _painted(mask: str) -> Image.Image:
     """The picture, white where it was painted, that the painter's value holds.
 
     Raises:
-        RequestError: it is not a PNG.
+        RequestError: it is not a PNG, or larger than what was painted on.
     """
     try:
         data = base64.b64decode(mask.partition(",")[2], validate=True)
-        painted = Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGBA")
-    except (binascii.Error, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError(f"the mask can't be read: {error}") from error
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            if max(picture.size) > _PAINTED_ON:
+                raise RequestError(f"the mask is {picture.width}x{picture.height}; give at most {_PAINTED_ON} a side")
+            painted = picture.convert("RGBA")
+    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError("the mask can't be read: it is not a PNG picture") from error
     return painted.getchannel("A").point(lambda value: 255 if value >= 128 else 0)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from vinograph.web.drawing import News
 
+_LONGEST_NOTE = 320  # characters
 _MEASURES: Mapping[str, str] = {
     "psnr": "PSNR {:.2f} dB",
     "spatial_compression": "{:.1f} times smaller in each direction",
@@ -92,8 +93,12 @@ def measures(report: Mapping[str, float]) -> str:
 
 
 def notes(*texts: str, kind: str = "note") -> str:
-    """Lines of text, each of its own."""
-    return "".join(f'<p class="{kind}">{escape(text)}</p>' for text in texts if text)
+    """Lines of text, each of its own, and none so long that it pushes everything else away."""
+    return "".join(f'<p class="{kind}">{escape(_shortened(text))}</p>' for text in texts if text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE].rstrip()} …"
 
 
 def facts(*texts: str) -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from vinograph import catalog
-from vinograph.errors import VinographError
+from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
 
 _KEPT = 2  # pipelines that have drawn: as many as a comparison takes
@@ -60,7 +60,13 @@ class Models:
         return list(self._pipelines)
 
     def look_at(self, reference: str) -> Pipeline:
-        """The pipeline, to ask what it takes. Nothing is loaded for that."""
+        """The pipeline, to ask what it takes. Nothing is loaded for that.
+
+        Raises:
+            RequestError: there is no such model.
+        """
+        if reference not in self._pipelines:
+            raise RequestError("choose a model")
         return self._pipelines[reference]
 
     def draw_with(self, reference: str) -> Pipeline:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
 
+from vinograph.errors import RequestError
 from vinograph.web.compare_tab import CompareTab
 from vinograph.web.draw_tab import DrawTab
 from vinograph.web.drawing import Line
+from vinograph.web.guard import Guard
+from vinograph.web.hosts import Hosts
 from vinograph.web.models import Models
 from vinograph.web.reconstruct_tab import ReconstructTab
+from vinograph.web.server import Server
 from vinograph.web.studio import Studio, on
-from vinograph.web.visits import Visits
+from vinograph.web.uploads import Uploads
+from vinograph.web.visits import MOST_PAGES, Visits
 
 _HERE = Path(__file__).parent
-_LARGEST_UPLOAD = "64mb"
-_MOST_WAITING = 200  # pages at once; each has a thread while it waits for its drawing
 
 _WINE = gr.themes.Color(
     *("#fbf3f5", "#f6e4e8", "#ecc8d0", "#dd9fac", "#c86f83", "#ad4a62", "#8f3149", "#78273c", "#642233", "#551f2e"),
@@ -78,9 +84,9 @@ class Page:
         """
         models = Models(named, device)
         self._line = Line(models)
-        studio = Studio(models, Visits(self._line, folder))
+        self._uploads = Uploads(folder)
+        studio = Studio(models, Visits(self._line, self._uploads), self._uploads)
         self.problems = models.problems
-        self._folder = folder
         with gr.Blocks(title="Vinograph", analytics_enabled=False) as self.blocks:
             gr.HTML("<h1>Vinograph <span>draws pictures from words</span></h1>", elem_classes="masthead")
             with gr.Tabs():
@@ -90,34 +96,89 @@ class Page:
                     compare = CompareTab(studio)
                 with gr.Tab("Reconstruct"):
                     ReconstructTab(studio)
-            on(self.blocks.load, draw.choose, [draw.model, draw.picture], draw.followers)
+            on(self.blocks.load, draw.choose, [draw.model, draw.picture, draw.shown], draw.followers)
             for follow, model, followers in compare.follow:
                 on(self.blocks.load, follow, model, followers)
             self.blocks.unload(studio.leave)
+        self._server: Server | None = None
 
-    def open(self, host: str, port: int) -> None:
-        """Begin to serve it."""
-        self.blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            inbrowser=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            max_threads=_MOST_WAITING,
-            ssr_mode=False,
-            pwa=False,
-            max_file_size=_LARGEST_UPLOAD,
-            allowed_paths=[str(self._folder)],
+    def application(self, hosts: Hosts) -> Guard:
+        """The page as an application that answers under the names of ``hosts``."""
+        self.blocks.max_threads = MOST_PAGES
+        self.blocks.state_session_capacity = MOST_PAGES
+        self.blocks.queue(max_size=MOST_PAGES)
+        for block in self.blocks.blocks.values():
+            if isinstance(block, gr.components.Component):
+                _refuse_in_words(block)
+        served = gr.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            self.blocks,
+            path="/",
             footer_links=[],
             run_history=False,
+            show_error=False,
+            max_file_size=self._uploads.limits.largest,
             enable_monitoring=False,
+            pwa=False,
+            ssr_mode=False,
+            mcp_server=False,
             theme=_theme(),
             css_paths=[_HERE / "page.css"],
             head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
         )
+        return Guard(served, hosts, self._uploads, self.check)
+
+    def open(self, host: str, sockets: list[socket.socket], allowed_hosts: Sequence[str] = ()) -> None:
+        """Begin to serve it at ``sockets``, where ``host`` and the ``allowed_hosts`` lead."""
+        hosts = Hosts(host, [each.getsockname()[0] for each in sockets], allowed_hosts)
+        self._server = Server(self.application(hosts), sockets)
 
     def close(self) -> None:
         """Serve it no more. A drawing under way ends after its step."""
         self._line.end()
-        self.blocks.close(verbose=False)
+        if self._server is not None:
+            self._server.close()
+
+    def check(self, call: Mapping[str, Any]) -> None:
+        """Check that one of the page's controls could make this call.
+
+        Raises:
+            RequestError: there is no such function, or it takes other values.
+        """
+        index, data, event = call.get("fn_index"), call.get("data"), call.get("event_data")
+        function = self.blocks.fns.get(index) if type(index) is int else None
+        if function is None:
+            raise RequestError("the page has no such function")
+        if not isinstance(data, list) or len(data) != len(function.inputs):
+            raise RequestError(f"the function takes {len(function.inputs)} values")
+        for block, value in zip(function.inputs, data, strict=True):
+            kind = next((kinds for base, kinds in _KINDS if isinstance(block, base)), str)
+            if value is not None and not (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
+                raise RequestError(f"{getattr(block, 'label', None) or 'a control'} takes no such value")
+        takes_event = any(
+            name == "click" and isinstance(self.blocks.blocks.get(target), gr.HTML) for target, name in function.targets
+        )
+        if not isinstance(event, dict if takes_event else (dict, type(None))):
+            raise RequestError("an event has named values")
+
+
+# What the controls hold, where that is not a text.
+_KINDS: Sequence[tuple[Any, Any]] = (
+    (gr.Image, dict),
+    (gr.Checkbox, bool),
+    ((gr.Slider, gr.Number), (int, float)),
+    (gr.State, type(None)),
+)
+
+
+def _refuse_in_words(block: Any) -> None:
+    """Have a control refuse values that it can't have without a traceback on the terminal: a visitor sent them."""
+    read = block.preprocess
+
+    def preprocess(value: Any) -> Any:
+        try:
+            return read(value)
+        except gr.Error as error:
+            raise gr.Error(str(error.message)[:300], print_exception=False) from error
+
+    block.preprocess = preprocess

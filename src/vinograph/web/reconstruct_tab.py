@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio as gr
 from PIL import Image
@@ -11,9 +12,9 @@ from vinograph.errors import VinographError
 from vinograph.images import read_picture, resize
 from vinograph.web import fragments
 from vinograph.web.controls import Updates
-from vinograph.web.drawing import Order, said
+from vinograph.web.drawing import Job, Order, said
 from vinograph.web.studio import HIDDEN, SHOWN, Studio, on, upload
-from vinograph.web.visits import Picture
+from vinograph.web.visits import Picture, Visit
 
 _CALL = "reconstruct"
 _EMPTY = fragments.empty("The picture and its reconstruction will stand here.")
@@ -31,7 +32,7 @@ class ReconstructTab:
                 self._picture = upload("Picture to encode and decode", 260, elem_id="to-reconstruct")
                 self._go = gr.Button("Reconstruct", variant="primary", elem_classes="go", elem_id="reconstruct")
                 self._stop = gr.Button("Stop", variant="stop", visible=False)
-                self._notes = gr.HTML(elem_classes="note", elem_id="reconstruct-notes")
+                self._notes = gr.HTML(elem_classes="notes", elem_id="reconstruct-notes")
             with gr.Column(elem_classes="picture"):
                 self._easel = gr.HTML(_EMPTY, elem_id="reconstructed")
         outputs = [self._go, self._stop, self._easel, self._notes]
@@ -43,16 +44,25 @@ class ReconstructTab:
         if picture is None:
             yield {self._notes: fragments.notes("Give a picture first.", kind="refused")}
             return
-        visits, session = self._studio.visits, str(request.session_hash)
-        visit = visits.of(session)
+        visits, who = self._studio.visits, self._studio.who(request)
+        visit = visits.of(who)
+        order: Order | None = None
         try:
-            original = visit.write(read_picture(picture), name="start.png")
+            self._studio.models.look_at(model)
+            original = visit.write(self._studio.read(request, picture), name="start.png")
+            order = Order(model, _CALL, {"image": str(original)})
+            job = visits.begin(who, order)
+            yield {self._go: HIDDEN, self._stop: SHOWN, self._notes: ""}
+            yield from self._follow(job, order, visit, original)
         except VinographError as error:
-            yield {self._notes: fragments.notes(str(error), kind="refused")}
-            return
-        order = Order(model, _CALL, {"image": str(original)})
-        job = visits.begin(session, order)
-        yield {self._go: HIDDEN, self._stop: SHOWN, self._notes: ""}
+            refused = fragments.notes(str(error), kind="refused")
+            yield {self._notes: refused, self._go: SHOWN, self._stop: HIDDEN}
+        finally:
+            if order is not None:
+                visit.discard(order)
+
+    def _follow(self, job: Job, order: Order, visit: Visit, original: Path) -> Iterator[Updates]:
+        """Show how far it is, and what became of it."""
         for news in job.follow():
             if not news.ended:
                 yield {self._easel: fragments.waiting(news)}

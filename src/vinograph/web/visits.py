@@ -6,21 +6,34 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from PIL import Image
 
+from vinograph.errors import RequestError
 from vinograph.images import save
 from vinograph.pipeline import Result
 from vinograph.web import snippets
 from vinograph.web.drawing import Job, Line, Order
 from vinograph.web.models import Models
+from vinograph.web.uploads import MEGABYTE, Uploads
 
-_MOST_PICTURES = 100  # of one visit; the oldest go
+MOST_PAGES = 200  # at once; each has a thread while it waits for its drawing
+_MOST_WAITING = MOST_PAGES // 2  # drawings, so that threads are left for everything else
+_MOST_OF_ONE = 16  # pages of one visitor, and drawings that wait for it
+_MOST_PICTURES = 100  # of one page; the oldest go
+_MOST_BYTES = 256 * MEGABYTE  # that these take on the disk
+
+
+class Who(NamedTuple):
+    """Who asks: the visitor, and which of the visitor's pages."""
+
+    visitor: str
+    session: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Picture:
     python: str
     shell: str
     beside: Mapping[str, Path] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -63,6 +77,7 @@ def address(file: Path) -> str:
 class Visit:
     """One open page: its folder, the job that it waits for, and its pictures, the newest first."""
 
+    visitor: str
     folder: Path
     job: Job | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -87,13 +102,30 @@ class Visit:
                     python=snippets.python(order.model, models.device, order.call, again, "picture.png"),
                     shell=snippets.shell(pipe, order.model, models.device, order.call, again, "picture.png"),
                     beside={path.name: path for path in beside.values()},
+                    warnings=tuple(result.warnings),
                 )
             )
-        before, self.pictures = self.pictures, [*drawn, *self.pictures][:_MOST_PICTURES]
+        before, self.pictures = self.pictures, drawn
+        for picture in before[: _MOST_PICTURES - len(drawn)]:
+            if self._size([*self.pictures, picture]) > _MOST_BYTES:
+                break
+            self.pictures = [*self.pictures, picture]
         kept = {file for picture in self.pictures for file in picture.files}
         for file in {file for picture in before for file in picture.files} - kept:
-            file.unlink()
+            shutil.rmtree(file.parent, ignore_errors=True)
         return drawn
+
+    def _size(self, pictures: Iterable[Picture]) -> int:
+        files = {file for picture in pictures for file in picture.files}
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def discard(self, order: Order) -> None:
+        """Remove the files that ``order`` was to be drawn from, unless a picture that was drawn from them is there."""
+        kept = {file for picture in self.pictures for file in picture.files}
+        for name in ("image", "mask_image"):
+            file = order.arguments.get(name)
+            if file is not None and Path(file) not in kept:
+                shutil.rmtree(Path(file).parent, ignore_errors=True)
 
     def write(self, picture: Image.Image, metadata: Mapping[str, Any] | None = None, name: str = "picture.png") -> Path:
         """Write a PNG of that name into a folder of its own."""
@@ -104,35 +136,55 @@ class Visit:
 
 
 class Visits:
-    """The open pages by their session's name."""
+    """The open pages by their visitor and the session's name."""
 
-    def __init__(self, line: Line, folder: Path) -> None:
+    def __init__(self, line: Line, uploads: Uploads) -> None:
         self._line = line
-        self._folder = folder
-        self._open: dict[str, Visit] = {}
+        self._uploads = uploads
+        self._open: dict[Who, Visit] = {}  # the one that was asked for last stands last
         self._lock = threading.Lock()
 
-    def of(self, session: str) -> Visit:
-        """The visit of that session, a new one if it is."""
+    def of(self, who: Who) -> Visit:
+        """The visit of that session, a new one if it is. Where there are too many, the oldest is closed."""
         with self._lock:
-            return self._open.setdefault(session, Visit(self._folder / uuid.uuid4().hex))
+            visit = self._open.pop(who, None)
+            if visit is None:
+                visit = Visit(who.visitor, self._uploads.folder_of(who.visitor) / uuid.uuid4().hex)
+            self._open[who] = visit
+            own = [each for each in self._open if each.visitor == who.visitor]
+            crowded = [own[0]] if len(own) > _MOST_OF_ONE else list(self._open)[:-MOST_PAGES]
+        for each in crowded:
+            self.close(each)
+        return visit
 
-    def begin(self, session: str, *orders: Order) -> Job:
-        """Put a drawing in the line, in place of what the page waited for before."""
-        self.stop(session)
-        job = self.of(session).job = Job(*orders)
-        self._line.add(job)
+    def begin(self, who: Who, *orders: Order) -> Job:
+        """Put a drawing in the line, in place of what the page waited for before.
+
+        Raises:
+            RequestError: too many wait already.
+        """
+        self.stop(who)
+        visit = self.of(who)
+        with self._lock:
+            waiting = [each for each in self._open.values() if each.job is not None and not each.job.news.ended]
+            if len(waiting) >= _MOST_WAITING:
+                raise RequestError(f"{len(waiting)} drawings wait already; try again later")
+            job = visit.job = Job(*orders)
+            self._line.add(job)
         return job
 
-    def stop(self, session: str) -> None:
+    def stop(self, who: Who) -> None:
         """Stop what the page waits for."""
-        job = self.of(session).job
-        if job is not None and not job.news.ended:
-            self._line.stop(job)
+        self._stop(self.of(who))
 
-    def close(self, session: str) -> None:
+    def _stop(self, visit: Visit) -> None:
+        if visit.job is not None and not visit.job.news.ended:
+            self._line.stop(visit.job)
+
+    def close(self, who: Who) -> None:
         """The page was closed: nobody waits for its drawing any more, nor looks at its pictures."""
-        self.stop(session)
         with self._lock:
-            visit = self._open.pop(session)
-        shutil.rmtree(visit.folder, ignore_errors=True)  # there is none where nothing was drawn
+            visit = self._open.pop(who, None)
+        if visit is not None:
+            self._stop(visit)
+            shutil.rmtree(visit.folder, ignore_errors=True)  # there is none where nothing was drawn
