@@ -47,6 +47,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
+    "networks": {"errors", "convert"},
     "convert": {"strict_json", "modules", "bundle", "families", "schedulers", "files", "errors", "vinograph"},
     "quantize": {
         *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "families", "files", "errors"),
@@ -68,7 +69,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 
 # Packages that are heavy, or that only an extra installs, and the units that may import them.
 HEAVY: Mapping[str, set[str]] = {
-    "openvino": {"runtime", "convert", "quantize", "benchmark.systems"},
+    "openvino": {"networks", "runtime", "convert", "quantize", "benchmark.systems"},
     "torch": {"modules", "convert", "training", "benchmark.systems"},
     "torchvision": set(),
     "diffusers": {"training", "benchmark.systems"},
