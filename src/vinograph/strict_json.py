@@ -14,7 +14,8 @@ from typing import Any
 
 DEEPEST = 64
 LARGEST = 16_000_000
-_LONGEST_INTEGER = 20  # digits, sign included: what 64 bits hold
+# Digits, sign included. Published tokenizers say 1000000000000000019884624838656 for "no limit".
+_LONGEST_INTEGER = 40
 
 
 class JsonError(ValueError):
@@ -24,7 +25,7 @@ class JsonError(ValueError):
 def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) -> Any:
     """The value that ``text`` (UTF-8 where it is bytes) describes.
 
-    Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most 64 bits, and every number is
+    Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most 40 digits, and every number is
     finite. With ``unique`` an object that names a key twice is refused; otherwise the last one counts.
 
     Raises:
