@@ -48,6 +48,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
     "networks": {"errors", "convert"},
+    "models": {"errors", "strict_json"},
     "convert": {"strict_json", "modules", "bundle", "families", "schedulers", "files", "errors", "vinograph"},
     "quantize": {
         *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "families", "files", "errors"),
@@ -81,7 +82,7 @@ HEAVY: Mapping[str, set[str]] = {
     "optimum": {"benchmark.systems"},
     "openvino_genai": {"benchmark.systems"},
     "openvino_tokenizers": {"benchmark.systems"},
-    "tokenizers": {"text", "training"},
+    "tokenizers": {"text", "models", "training"},
     "huggingface_hub": {"catalog", "convert"},
     "typer": {"cli"},
     "rich": {"cli"},
