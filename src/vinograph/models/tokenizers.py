@@ -120,7 +120,7 @@ def _clip(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
         return rust.Tokenizer.from_str(_content(folder / _FAST))
     vocabulary = read_object(folder / "vocab.json", largest=_LARGEST_FILE)
     lines = _content(folder / "merges.txt").splitlines()
-    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    pairs = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
     tokenizer = rust.Tokenizer(
         models.BPE(
             vocab=vocabulary,
@@ -142,6 +142,11 @@ def _clip(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
         (end, vocabulary[end]), (start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
     )
     return tokenizer
+
+
+def _pair(line: str) -> tuple[str, str]:
+    first, second = line.split()
+    return first, second
 
 
 def _t5(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
