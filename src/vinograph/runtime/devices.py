@@ -1,0 +1,108 @@
+"""The devices that OpenVINO finds, and what they compute in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache as once
+from typing import Any
+
+import openvino as ov
+
+from vinograph.errors import DeviceError, RequestError
+from vinograph.limits import cpu_count
+from vinograph.runtime.tuning import Machine
+
+PRECISIONS = ("auto", "f32", "bf16", "f16")
+MEMORY = ("auto", "low")
+GROUP_PROPERTY = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+PRECISION_NAMES = {"float": "f32", "f32": "f32", "bfloat16": "bf16", "bf16": "bf16", "float16": "f16", "f16": "f16"}
+META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that OpenVINO finds here: its id ("CPU", "GPU.0"), its name, and the precisions that it computes."""
+
+    id: str
+    name: str
+    precisions: tuple[str, ...]
+
+
+def core() -> ov.Core:
+    """A fresh OpenVINO core; properties set on it concern no other user in the process."""
+    return ov.Core()
+
+
+def devices() -> list[Device]:
+    """The devices that OpenVINO finds on this machine."""
+    found = core()
+    return [
+        Device(
+            each,
+            str(found.get_property(each, "FULL_DEVICE_NAME")).strip(),
+            _precisions(found.get_property(each, "OPTIMIZATION_CAPABILITIES")),
+        )
+        for each in found.available_devices
+    ]
+
+
+def _precisions(capabilities: Any) -> tuple[str, ...]:
+    names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16", "INT8": "int8"}
+    return tuple(names[each] for each in ("FP32", "BF16", "FP16", "INT8") if each in capabilities)
+
+
+def check_device(device: str) -> None:
+    """Check that every device that ``device`` names is there.
+
+    Raises:
+        DeviceError: naming the devices that are.
+    """
+    if not isinstance(device, str) or not device.strip():
+        raise DeviceError(f"device is {device!r}; give a device as OpenVINO names it, such as CPU")
+    head, _, rest = device.partition(":")
+    wanted = [each for each in rest.split(",") if each] if head in META_DEVICES else [device]
+    if head in ("HETERO", "MULTI", "BATCH") and not wanted:
+        raise DeviceError(f"device is {device!r}; name the devices too, such as {head}:GPU,CPU")
+    there = core().available_devices
+    for each in wanted:
+        base = each.lstrip("-").split("(")[0]
+        if not any(base in (found, found.split(".")[0]) for found in there):
+            raise DeviceError(f"device {each!r} is not on this machine; there is {', '.join(there)}")
+
+
+def check_precision(precision: str) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    if precision not in PRECISIONS:
+        raise RequestError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
+
+
+def check_memory(memory: str) -> None:
+    """Check the name of a way to use memory.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    if memory not in MEMORY:
+        raise RequestError(f"memory is {memory!r}; give one of {', '.join(MEMORY)}")
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
+@once
+def machine() -> Machine:
+    """What compiled components and measured settings depend on beside the component."""
+    found = core()
+    capabilities = sorted(map(str, found.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+    told = str(found.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+    return Machine(
+        (processor(), *capabilities, str(cpu_count()), str(ov.__version__)),
+        PRECISION_NAMES.get(told, told),
+        int(found.get_property("CPU", GROUP_PROPERTY)),
+    )
