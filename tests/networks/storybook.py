@@ -1,4 +1,4 @@
-"""The trained models' components: their checkpoints' tensors and configurations, and what their bundles compute."""
+"""The trained models: their components' tensors and configurations, and what bundles compute."""
 
 import json
 from collections.abc import Mapping

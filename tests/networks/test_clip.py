@@ -1,4 +1,4 @@
-"""CLIP's text encoder as a graph computes what transformers' computes, masked and not, pooled and not."""
+"""CLIP's text encoder as a graph computes what transformers' computes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class TestLastHiddenStates:
         assert ("f16" if dtype == torch.float16 else "bf16") in stored
 
     def test_whatever_class_the_file_is_of(self) -> None:
-        """Those with a projection have names with a prefix; whole models have another encoder, too."""
+        """Names may have a prefix; whole models hold the image encoder, too."""
         module = published(projects=True)
         alone = {network_name(name): each for name, each in tensors_of(module).items()}
         whole = {"vision_model.encoder.layers.0.mlp.fc1.weight": MemoryTensor(torch.zeros(3, 2))}
@@ -123,7 +123,7 @@ class TestAllHiddenStates:
 
     @pytest.mark.parametrize("eos", [END, 2], ids=["first", "highest"])
     def test_the_pooled_text_is_that_of_transformers(self, eos: int) -> None:
-        """Of texts with one end, several, and none; by the rule of new configurations and of old ones."""
+        """With one end, several and none, by the rules of new and of old configurations."""
         module = published(projects=True, hidden_act="gelu", eos_token_id=eos)
         network = states(module)
         ids = torch.randint(3, END, (5, 9), generator=torch.Generator().manual_seed(1))
@@ -154,7 +154,7 @@ def test_every_constant_bears_the_checkpoints_name() -> None:
 @pytest.mark.parametrize("build", [encoder, states])
 @pytest.mark.parametrize("projects", [False, True])
 class TestWhatDoesNotFit:
-    """Of the last layer, too, where no hidden states of it are wanted."""
+    """The last layer is checked, too, where its hidden states are not wanted."""
 
     NAMES = (
         "embeddings.token_embedding.weight",

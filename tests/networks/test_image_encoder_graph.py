@@ -1,4 +1,4 @@
-"""Würstchen's image encoder as a graph computes what its PyTorch module computes, batch norms folded."""
+"""Würstchen's image encoder as a graph computes what its PyTorch module computes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rounded(module: ImageEncoder, dtype: torch.dtype) -> ImageEncoder:
 
 
 def folded_in_half(module: ImageEncoder) -> ImageEncoder:
-    """The module with batch norms multiplied into their convolutions by PyTorch, and matrices in f16 after that."""
+    """The module with batch norms folded by PyTorch and matrices then rounded to f16."""
     module = copy.deepcopy(module)
     for parent in module.modules():
         if isinstance(parent, nn.Sequential) and len(parent) > 1 and isinstance(parent[1], nn.BatchNorm2d):

@@ -86,7 +86,7 @@ def test_masked_tokens_change_nothing() -> None:
     ("count", "longest"), [(32, 128), (4, 128), (8, 20), (16, 64), (64, 128), (64, 200), (128, 37)]
 )
 def test_buckets_are_those_of_transformers(count: int, longest: int) -> None:
-    """At every distance: where logarithms are whole numbers, another rounding would give the neighbouring bucket."""
+    """Where a logarithm is a whole number, another rounding gives the neighbouring bucket."""
     distances = torch.arange(-200, 201)
     bucket: Any = T5Attention._relative_position_bucket
     theirs = bucket(distances, num_buckets=count, max_distance=longest)
