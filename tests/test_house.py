@@ -45,7 +45,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
-    "networks": {"errors", "convert"},
+    "networks": {"errors", "convert", "modules"},
     "models": {"errors", "strict_json"},
     "convert": {"strict_json", "modules", "bundle", "families", "schedulers", "files", "errors", "vinograph"},
     "quantize": {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -205,14 +206,21 @@ class Weights:
         array = np.ascontiguousarray(values, np.float32).reshape(tuple(view or values.shape))
         return Value(opset.constant(array, shared_memory=True)).named(self._name(name))
 
-    def finish(self, ignored: Iterable[str] = ()) -> None:
+    def check(self, name: str, shape: Sequence[int]) -> None:
+        """Count a tensor as used that no output depends on. Raises what :meth:`values` does."""
+        self._stored(name, shape)
+
+    def finish(self, ignored: Collection[str] = ()) -> None:
         """Check that every tensor was used, but for those whose names are ``ignored``.
+
+        A * in an ignored name stands for any characters.
 
         Raises:
             DamagedModelError: naming the first that the network has no place for.
         """
         shared = self._shared
-        surplus = sorted(shared.tensors.keys() - shared.used - set(ignored))
+        unused = shared.tensors.keys() - shared.used
+        surplus = sorted(name for name in unused if not any(fnmatchcase(name, each) for each in ignored))
         if surplus:
             more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
             raise DamagedModelError(

@@ -43,16 +43,21 @@ def conv2d(
     ``padding`` is how many of them before and after each side, or a pair of both. With ``depthwise`` every channel has
     a kernel of its own.
     """
-    before, after = (padding, padding) if isinstance(padding, int) else padding
     shape = (channels, 1 if depthwise else x.size(1), kernel, kernel)
-    sides = ([stride, stride], [before, before], [after, after], [1, 1])
-    if depthwise:
-        grouped = weights.matrix("weight", shape, (channels, 1, 1, kernel, kernel))
-        product = Value(opset.group_convolution(x.output, grouped.output, *sides))
-    else:
-        product = Value(opset.convolution(x.output, weights.matrix("weight", shape).output, *sides))
-    product.named(weights.scope)
+    kernels = weights.matrix("weight", shape, (channels, 1, 1, kernel, kernel) if depthwise else shape)
+    product = convolve(x, kernels, stride=stride, padding=padding).named(weights.scope)
     return product + weights.vector("bias", (channels,), (1, channels, 1, 1)) if bias else product
+
+
+def convolve(x: Value, kernels: Value, *, stride: int = 1, padding: Sides = 0) -> Value:
+    """x [b, c, h, w] -> [b, channels, …], by kernels [channels, c, k, k].
+
+    Kernels [c, 1, 1, k, k] are of each channel alone.
+    """
+    before, after = (padding, padding) if isinstance(padding, int) else padding
+    sides = ([stride, stride], [before, before], [after, after], [1, 1])
+    operation = opset.convolution if kernels.rank == 4 else opset.group_convolution
+    return Value(operation(x.output, kernels.output, *sides))
 
 
 def group_norm(x: Value, weights: Weights, groups: int, eps: float) -> Value:
@@ -196,6 +201,12 @@ def positions(like: Value, axis: int) -> Value:
     count = opset.gather(shape, opset.constant(axis, ov.Type.i64), opset.constant(0, ov.Type.i64))
     zero, one = opset.constant(0, ov.Type.i64), opset.constant(1, ov.Type.i64)
     return Value(opset.range(zero, count, one, "i64"))
+
+
+def unmasked(mask: Value) -> Value:
+    """Where a mask [b, n] in i64 is not 0, in the place of keys among scores: boolean [b, 1, 1, n]."""
+    seen = Value(opset.not_equal(mask.output, constant(0, np.int64).output))
+    return reshape(seen, (0, 1, 1, -1))
 
 
 def masked(visible: Value) -> Value:
