@@ -92,8 +92,8 @@ def test_it_computes_what_diffusers_computes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_in_half_precision_are_used_exactly(dtype: torch.dtype) -> None:
-    """Scaling by a power of two loses nothing."""
+def test_weights_may_be_in_half_precision(dtype: torch.dtype) -> None:
+    """Scaling by a power of two loses nothing in bf16, and in f16 the last bits of small weights."""
     module = published()
     decoder, encoder = networks_of(module, tensors_of(module, dtype))
     module.load_state_dict({name: each.to(dtype).float() for name, each in module.state_dict().items()})
