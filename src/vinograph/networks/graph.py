@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -153,12 +154,22 @@ class Weights:
     def __init__(self, tensors: Mapping[str, StoredTensor], origin: str, storage: Storage | None = None) -> None:
         self._shared = _Shared(tensors, origin, storage or Storage())
         self.scope = ""
+        self._matrix_factor = self._vector_factor = np.float32(1)
 
     def __getitem__(self, name: str | int) -> Weights:
-        child = object.__new__(Weights)
-        child._shared = self._shared
+        child = copy.copy(self)
         child.scope = self._name(str(name))
         return child
+
+    def scaled(self, *, matrices: float = 1, vectors: float = 1) -> Weights:
+        """The same scope, whose :meth:`matrix` and :meth:`vector` give the stored values times these factors.
+
+        A matrix that is scaled is computed, so it is held as :meth:`computed` holds one. The factors are those of
+        the scope alone, not on top of those that it may have.
+        """
+        scope = copy.copy(self)
+        scope._matrix_factor, scope._vector_factor = np.float32(matrices), np.float32(vectors)
+        return scope
 
     def __contains__(self, name: object) -> bool:
         return self._name(str(name)) in self._shared.tensors
@@ -176,17 +187,18 @@ class Weights:
 
     def vector(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
         """A tensor that weighs little, in f32, with the dimensions ``view``. Raises what :meth:`values` does."""
-        array = self.values(name, shape).reshape(tuple(view or shape))
-        return Value(opset.constant(array, shared_memory=True)).named(self._name(name))
+        return self._vector(name, self.values(name, shape), self._vector_factor, tuple(view or shape))
 
     def matrix(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
         """A tensor as it is stored, converted to f32 where it is multiplied. Raises what :meth:`values` does.
 
         A matrix with one row or column weighs as little as a vector, and is held as one.
         """
-        tensor, view = self._stored(name, shape), tuple(view or shape)
+        tensor, view, factor = self._stored(name, shape), tuple(view or shape), self._matrix_factor
         if is_vector(tensor.shape):
-            return self.vector(name, shape, view)
+            return self._vector(name, _in_f32(tensor), factor, view)
+        if factor != 1:
+            return self._matrix(name, _in_f32(tensor) * factor, view, tensor.dtype == "F16")
         if tensor.dtype == "F64" or (self._shared.storage.halve and tensor.dtype != "F16"):
             return self._matrix(name, _in_f32(tensor), view)
         array = tensor.array()
@@ -241,6 +253,10 @@ class Weights:
             raise DamagedModelError(f"{shared.origin}: the tensor {full} is of the type {tensor.dtype}")
         shared.used.add(full)
         return tensor
+
+    def _vector(self, name: str, values: NDArray[np.float32], factor: np.float32, view: tuple[int, ...]) -> Value:
+        array = (values if factor == 1 else values * factor).reshape(view)
+        return Value(opset.constant(array, shared_memory=True)).named(self._name(name))
 
     def _matrix(self, name: str, values: Array, view: tuple[int, ...], halve: bool | None = None) -> Value:
         storage = self._shared.storage

@@ -195,12 +195,16 @@ def _nearest(x: Value, sizes: ov.Node, kind: str) -> ov.Node:
     )
 
 
+def length(x: Value, axis: int) -> Value:
+    """A dimension that follows the request: a number in i64."""
+    shape = opset.shape_of(x.output)
+    return Value(opset.gather(shape, opset.constant(axis, ov.Type.i64), opset.constant(0, ov.Type.i64)))
+
+
 def positions(like: Value, axis: int) -> Value:
     """0, 1, 2 … as many as ``like`` has along ``axis``, in i64."""
-    shape = opset.shape_of(like.output)
-    count = opset.gather(shape, opset.constant(axis, ov.Type.i64), opset.constant(0, ov.Type.i64))
     zero, one = opset.constant(0, ov.Type.i64), opset.constant(1, ov.Type.i64)
-    return Value(opset.range(zero, count, one, "i64"))
+    return Value(opset.range(zero, length(like, axis).output, one, "i64"))
 
 
 def unmasked(mask: Value) -> Value:
