@@ -21,7 +21,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from vinograph.limits import cpu_count
-from vinograph.runtime import processor
+from vinograph.runtime.devices import processor
 
 SIDE = 4096
 RUNS = 10

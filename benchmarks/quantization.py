@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from vinograph.bundle import Bundle
 from vinograph.limits import cpu_count
 from vinograph.quantize.speed import first_calls
-from vinograph.runtime import Session
+from vinograph.runtime.sessions import Session
+from vinograph.runtime.sources import IrFile
 
 Values = Mapping[str, NDArray[Any]]
 RUNS = 3
@@ -37,7 +38,7 @@ RUNS = 3
 def computed(bundle: Bundle, name: str, precision: str, inputs: Values) -> list[NDArray[np.float32]]:
     """A component's outputs."""
     component = bundle.manifest.components[name]
-    session = Session(name, bundle.path / component.file, "CPU", precision, component.f16_safe)
+    session = Session(IrFile(name, bundle.path / component.file, component.f16_safe), "CPU", precision)
     outputs = session(inputs)
     session.free()
     return [outputs[each] for each in sorted(outputs)]

@@ -14,7 +14,7 @@ from training.probe import adherence, predict
 from training.world import ATTRIBUTES, Scene, full_caption, render, sample, stated
 from vinograph import Pipeline, catalog
 from vinograph.bundle import Bundle
-from vinograph.runtime import devices
+from vinograph.runtime.devices import devices
 
 ROOT = Path(__file__).parents[1]
 PRECISIONS = [each for each in ("f32", "bf16") if any(d.id == "CPU" and each in d.precisions for d in devices())]

@@ -40,36 +40,36 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "request": {"arguments", "noise", "errors"},
     "bundle": {"strict_json", "files", "errors"},
     "catalog": {"strict_json", "arguments", "bundle", "files", "folders", "errors"},
-    "cache": {"strict_json", "files", "folders", "errors"},
-    "tuning": {"cache"},
-    "runtime": {"arguments", "cache", "limits", "resources", "tuning", "errors"},
+    "runtime": {"strict_json", "arguments", "files", "folders", "limits", "resources", "errors"},
     "families": {"schedulers", "arguments", "noise", "text", "images", "request", "errors"},
     "pipeline": {
-        *("families", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "images", "text", "request"),
+        *("families", "bundle", "catalog", "limits", "runtime", "images", "text", "request"),
         *("arguments", "errors", "vinograph"),
     },
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
+    "networks": {"errors", "convert", "modules"},
+    "models": {"errors", "strict_json"},
     "convert": {
         *("strict_json", "modules", "bundle", "families", "schedulers", "files", "folders", "resources", "errors"),
         "vinograph",
     },
     "quantize": {
-        *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "families", "files", "errors"),
+        *("pipeline", "bundle", "catalog", "limits", "runtime", "families", "files", "errors"),
         "vinograph",
     },
     "benchmark": {
         *("pipeline", "bundle", "catalog", "limits", "runtime", "images", "families", "folders", "request", "errors"),
         "vinograph",
     },
-    "benchmark.systems": {"vinograph", "tuning"},
+    "benchmark.systems": {"vinograph", "runtime"},
     "web": {
         *("pipeline", "catalog", "runtime", "images", "families", "folders", "request", "strict_json", "errors"),
         "vinograph",
     },
     "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "cli": {
-        *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "images", "families", "request", "errors"),
+        *("pipeline", "bundle", "catalog", "limits", "runtime", "images", "families", "request", "errors"),
         *("convert", "quantize", "benchmark", "web", "serve", "files", "folders", "resources", "vinograph"),
     },
     "__main__": {"cli"},
@@ -78,7 +78,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 
 # Packages that are heavy, or that only an extra installs, and the units that may import them.
 HEAVY: Mapping[str, set[str]] = {
-    "openvino": {"runtime", "convert", "quantize", "benchmark.systems"},
+    "openvino": {"networks", "runtime", "convert", "quantize", "benchmark.systems"},
     "torch": {"modules", "convert", "training", "benchmark.systems"},
     "torchvision": set(),
     "diffusers": {"training", "benchmark.systems"},
@@ -90,7 +90,7 @@ HEAVY: Mapping[str, set[str]] = {
     "optimum": {"benchmark.systems"},
     "openvino_genai": {"benchmark.systems"},
     "openvino_tokenizers": {"benchmark.systems"},
-    "tokenizers": {"text", "training"},
+    "tokenizers": {"text", "models", "training"},
     "huggingface_hub": {"catalog", "convert"},
     "typer": {"cli"},
     "rich": {"cli"},

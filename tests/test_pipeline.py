@@ -27,7 +27,7 @@ from vinograph import (
     families,
     pipeline,
 )
-from vinograph.tuning import DEFAULT
+from vinograph.runtime.tuning import DEFAULT
 
 PROMPT = "a red house on a snowy hill at night"
 

@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 from vinograph import catalog
 from vinograph.arguments import reading, shown
 from vinograph.bundle import MANIFEST_FILE, Bundle
-from vinograph.cache import Cache
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families import Call, Drawing, Parts, Session, Step, Steps, family
 from vinograph.images import to_pictures
 from vinograph.limits import memory_installed
 from vinograph.request import FIELDS, Request, resolve
-from vinograph.runtime import Session as ComponentSession
-from vinograph.runtime import check_device, check_memory, check_precision
+from vinograph.runtime.cache import Cache
+from vinograph.runtime.devices import check_device, check_memory, check_precision
+from vinograph.runtime.sessions import Session as ComponentSession
+from vinograph.runtime.sources import IrFile
+from vinograph.runtime.tuning import Origin
 from vinograph.text import Tokenizer
-from vinograph.tuning import Origin
 
 Array = NDArray[np.float32]
 Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
@@ -96,11 +97,9 @@ class _Sessions(Mapping[str, Session]):
             component = self._bundle.manifest.components[name]
             xml = self._bundle.path / component.file
             self._opened[name] = ComponentSession(
-                name,
-                xml,
+                IrFile(name, xml, component.f16_safe),
                 self._device[name],
                 self._precision[name],
-                component.f16_safe,
                 origin(self._bundle, name, self._cache),
             )
         return self._opened[name]

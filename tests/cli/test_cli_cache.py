@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import Run, in_process
 from vinograph.bundle import Bundle
-from vinograph.cache import Cache
+from vinograph.runtime.cache import Cache
 
 
 @pytest.fixture(autouse=True)

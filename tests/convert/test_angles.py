@@ -20,7 +20,8 @@ from tests.convert.exported import export_as_optimum
 from vinograph.bundle import Bundle
 from vinograph.convert import convert
 from vinograph.convert.angles import angle_nodes, mark_precise
-from vinograph.runtime import Session
+from vinograph.runtime.sessions import Session
+from vinograph.runtime.sources import IrFile
 
 Inputs = dict[str, NDArray[np.float32 | np.int64]]
 
@@ -73,7 +74,7 @@ def inputs_at(bundle: Bundle, name: str, time: float) -> Inputs:
 
 def test_bf16_costs_what_rounding_costs(denoiser: tuple[str, Bundle]) -> None:
     name, bundle = denoiser
-    session, exact = (Session(name, bundle.path / f"{name}.xml", "CPU", each, True) for each in ("bf16", "f32"))
+    session, exact = (Session(IrFile(name, bundle.path / f"{name}.xml"), "CPU", each) for each in ("bf16", "f32"))
     for time in (999, 981.5, 500, 20):
         inputs = inputs_at(bundle, name, time)
         (ours,), (theirs,) = session(inputs).values(), exact(inputs).values()

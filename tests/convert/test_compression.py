@@ -24,7 +24,8 @@ from vinograph.convert.compression import compress
 from vinograph.convert.scratch import Scratch
 from vinograph.convert.t5 import T5Encoder
 from vinograph.errors import RequestError
-from vinograph.runtime import Session
+from vinograph.runtime.sessions import Session
+from vinograph.runtime.sources import IrFile
 
 Array = NDArray[np.float32]
 
@@ -46,7 +47,9 @@ class Compressed:
 
     def hidden(self, weights: str, precision: str) -> Array:
         """What the text encoder makes of a text of 30 tokens."""
-        session = Session("text_encoder", self.bundles[weights].path / "text_encoder.xml", "CPU", precision, False)
+        session = Session(
+            IrFile("text_encoder", self.bundles[weights].path / "text_encoder.xml", f16_safe=False), "CPU", precision
+        )
         return session({"input_ids": self.ids.numpy(), "attention_mask": np.ones((1, 30), np.int64)})["hidden_states"]
 
     @property

@@ -16,7 +16,8 @@ from vinograph.limits import cpu_count
 from vinograph.pipeline import watched
 from vinograph.quantize import quantize
 from vinograph.quantize.calibration import Inputs
-from vinograph.runtime import Session
+from vinograph.runtime.sessions import Session
+from vinograph.runtime.sources import IrFile
 
 DENOISERS = {"sdxl": ["unet"], "wuerstchen": ["prior", "decoder"], "pixart": ["transformer"]}
 
@@ -39,7 +40,7 @@ def given(bundle: Bundle, name: str) -> list[Inputs]:
 
 def computed(bundle: Bundle, name: str, inputs: list[Inputs]) -> list[Any]:
     file = bundle.path / bundle.manifest.components[name].file
-    session = Session(name, file, "CPU", "f32", True)
+    session = Session(IrFile(name, file), "CPU", "f32")
     return [next(iter(session(each).values())) for each in inputs]
 
 

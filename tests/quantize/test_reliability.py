@@ -19,7 +19,7 @@ from vinograph import Pipeline
 from vinograph.bundle import Bundle
 from vinograph.pipeline import watched
 from vinograph.quantize import calibration, speed
-from vinograph.tuning import DEFAULT, Choice
+from vinograph.runtime.tuning import DEFAULT, Choice
 
 Usage = namedtuple("Usage", "total used free")
 

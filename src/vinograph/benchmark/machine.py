@@ -7,7 +7,7 @@ import platform
 from typing import Any
 
 from vinograph.limits import cpu_count, memory_available, memory_installed
-from vinograph.runtime import devices, processor
+from vinograph.runtime.devices import devices, processor
 
 
 def describe() -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vinograph.cache import About, Cache, Entry, parse_size
 from vinograph.cli import output
 from vinograph.cli.options import AsJson
+from vinograph.runtime.cache import About, Cache, Entry, parse_size
 
 
 def cache(

@@ -139,9 +139,9 @@ def _extra(name: str, packages: tuple[str, ...]) -> str:
 
 
 def _look_at_devices(found: Findings) -> None:
-    from vinograph import runtime
+    from vinograph.runtime.devices import devices
 
-    there = runtime.devices()
+    there = devices()
     found.facts["devices"] = {each.id: f"{each.name} ({', '.join(each.precisions)})" for each in there}
     if not there:
         found.problems.append(("OpenVINO finds no device on this machine", 1))

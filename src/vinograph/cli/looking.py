@@ -81,9 +81,9 @@ def models(as_json: AsJson = False) -> None:
 
 def devices(as_json: AsJson = False) -> None:
     """List OpenVINO's devices on this machine."""
-    from vinograph import runtime
+    from vinograph.runtime.devices import devices as find_devices
 
-    there = runtime.devices()
+    there = find_devices()
     if as_json:
         output.print_json({"devices": [dataclasses.asdict(each) for each in there]})
         return

@@ -26,7 +26,7 @@ from vinograph.quantize.layers import Kept, kept, with_activations, with_small_w
 from vinograph.quantize.marks import carry_over
 from vinograph.quantize.recipes import Recipe
 from vinograph.quantize.segments import Segment
-from vinograph.runtime import give_back
+from vinograph.runtime.sections import release_pages
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> No
     save(model, work.part(index))
     del model
     gc.collect()
-    give_back(work.source.with_suffix(".bin"))
+    release_pages(work.source.with_suffix(".bin"))
 
 
 def _pass_on(work: Work, segment: Segment, model: ov.Model) -> None:

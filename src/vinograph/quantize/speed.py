@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph import runtime, tuning
 from vinograph.bundle import Bundle, DenoiserSpeed, Speed
-from vinograph.cache import Cache
 from vinograph.errors import NumericalError
 from vinograph.limits import cpu_count
 from vinograph.pipeline import Pipeline, origin, watched
 from vinograph.quantize.calibration import native_size
-from vinograph.runtime import Session, machine, processor
-from vinograph.tuning import Choice
+from vinograph.runtime import tuning
+from vinograph.runtime.cache import Cache
+from vinograph.runtime.devices import machine, processor
+from vinograph.runtime.sessions import Session
+from vinograph.runtime.sources import IrFile
+from vinograph.runtime.tuning import Choice
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -46,10 +48,13 @@ def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[s
     found = {}
     for name, inputs in given.items():
         component = bundle.manifest.components[name]
-        before = Session(name, bundle.path / component.file, "CPU", "auto", component.f16_safe).seconds(inputs)
+        sources = (IrFile(name, place / component.file, component.f16_safe) for place in (bundle.path, folder))
+        source, quantized = (Session(each, "CPU", "auto") for each in sources)
+        before = source.seconds(inputs)
         if before is None:
             raise NumericalError(name, "auto", f"run `vinograph verify` on {bundle.path}")
-        found[name] = (before, runtime.measure(folder / component.file, inputs, component.f16_safe))
+        source.free()
+        found[name] = (before, quantized.measure(inputs))
     return found
 
 

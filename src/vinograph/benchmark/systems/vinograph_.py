@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vinograph import Pipeline
-from vinograph.tuning import MEASURED
+from vinograph.runtime.tuning import MEASURED
 
 from .common import Drawn, Opened, Task
 

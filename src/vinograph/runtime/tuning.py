@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vinograph.cache import About, Cache
+from vinograph.runtime.cache import About, Cache
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 import pytest
 
 from vinograph import RequestError
-from vinograph.cache import About, Cache, folder, parse_size
+from vinograph.runtime.cache import About, Cache, folder, parse_size
 
 ABOUT = About("tiny", "prior", "x 1x4")
 SOURCE = Path(__file__).parent.parent / "src"
@@ -78,7 +78,7 @@ class TestLimit:
     def test_by_default_it_follows_the_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         for free, expected in ((10**12, 10**9), (2 * 10**9, 10**8)):
             monkeypatch.setattr(
-                "vinograph.cache.shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free})
+                "vinograph.runtime.cache.shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free})
             )
             assert cache.limit == expected
 
@@ -247,7 +247,7 @@ class TestSettings:
 
     def test_processes_beside_each_other_lose_nothing(self, cache: Cache) -> None:
         code = (
-            "import sys\nfrom pathlib import Path\nfrom vinograph.cache import About, Cache\n"
+            "import sys\nfrom pathlib import Path\nfrom vinograph.runtime.cache import About, Cache\n"
             "cache = Cache(Path(sys.argv[1]))\n"
             "for index in range(20):\n"
             "    cache.remember('shared', lambda known: {'count': known.get('count', 0) + 1})\n"

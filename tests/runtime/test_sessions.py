@@ -14,8 +14,11 @@ import pytest
 from openvino import opset13 as opset
 
 from tests.bundles import save_bundle
-from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError, runtime
-from vinograph.runtime import Session, check_device, check_precision, devices
+from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError
+from vinograph.runtime import sections, sessions
+from vinograph.runtime.devices import check_device, check_precision, devices
+from vinograph.runtime.sessions import Session
+from vinograph.runtime.sources import IrFile
 
 LATENTS = {"latents": np.ones((1, 4, 4, 6), np.float32)}
 
@@ -25,7 +28,7 @@ OpenSession = Callable[..., Session]
 @pytest.fixture
 def session(tiny_bundle: Path) -> OpenSession:
     def make(device: str = "CPU", precision: str = "f32", *, f16_safe: bool = True, name: str = "vqgan") -> Session:
-        return Session(name, tiny_bundle / f"{name}.xml", device, precision, f16_safe)
+        return Session(IrFile(name, tiny_bundle / f"{name}.xml", f16_safe), device, precision)
 
     return make
 
@@ -68,7 +71,7 @@ class TestDevices:
         "device", ["GPU", "NPU", "cpu", "CPU.7", "HETERO:GPU,CPU", "AUTO:GPU", "MULTI:CPU,NPU", "MULTI CPU"]
     )
     def test_one_that_is_not_there_gets_those_that_are(self, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runtime, "core", lambda: Machine("CPU", "XPU"))
+        monkeypatch.setattr("vinograph.runtime.devices.core", lambda: Machine("CPU", "XPU"))
         missing = (
             next(each for each in device.partition(":")[2].split(",") or [device] if each != "CPU")
             if ":" in device
@@ -78,7 +81,7 @@ class TestDevices:
             check_device(device)
 
     def test_one_of_several_of_a_kind(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runtime, "core", lambda: Machine("CPU", "GPU.0", "GPU.1"))
+        monkeypatch.setattr("vinograph.runtime.devices.core", lambda: Machine("CPU", "GPU.0", "GPU.1"))
         for device in ("GPU", "GPU.1", "HETERO:GPU.0,CPU"):
             check_device(device)
         with pytest.raises(DeviceError, match=r"device 'GPU.2' is not on this machine"):
@@ -216,7 +219,7 @@ class TestShapes:
         assert [shape[2] for shape in compiled] == [4, 6, 8, 6]
 
     def test_nothing_is_read_before_the_first_call(self, tmp_path: Path) -> None:
-        Session("vqgan", tmp_path / "nowhere.xml", "CPU", "f32", True)
+        Session(IrFile("vqgan", tmp_path / "nowhere.xml"), "CPU", "f32")
 
 
 class TestTrouble:
@@ -236,7 +239,7 @@ class TestTrouble:
 
     def test_in_another_precision_f32_is_proposed(self, tmp_path: Path) -> None:
         bundle = save_bundle(tmp_path / "broken", broken="vqgan")
-        one = Session("vqgan", bundle.path / "vqgan.xml", "CPU", "bf16", True)
+        one = Session(IrFile("vqgan", bundle.path / "vqgan.xml"), "CPU", "bf16")
         one._core = Machine("CPU")
         with pytest.raises(NumericalError) as caught:
             one(LATENTS)
@@ -248,7 +251,7 @@ class TestTrouble:
         (tmp_path / "vqgan.xml").write_bytes(content)
         shutil.copy(tiny_bundle / "vqgan.bin", tmp_path)
         with pytest.raises(DamagedModelError, match=r"OpenVINO can't compile .*vqgan.xml"):
-            Session("vqgan", tmp_path / "vqgan.xml", "CPU", "f32", True)(LATENTS)
+            Session(IrFile("vqgan", tmp_path / "vqgan.xml"), "CPU", "f32")(LATENTS)
 
     @pytest.mark.parametrize(
         "error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("could not allocate memory")]
@@ -288,7 +291,7 @@ class TestPreparing:
     def test_what_fails_is_told_by_the_call(self, tmp_path: Path) -> None:
         damaged = tmp_path / "vqgan.xml"
         damaged.write_text("no model")
-        one = Session("vqgan", damaged, "CPU", "f32", f16_safe=True)
+        one = Session(IrFile("vqgan", damaged), "CPU", "f32")
         one.prepare({name: value.shape for name, value in LATENTS.items()})
         with pytest.raises(DamagedModelError, match="can't compile"):
             one(LATENTS)
@@ -335,8 +338,8 @@ class TestSections:
 
     def test_they_compute_the_same(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
-        whole = Session("layers", xml, "CPU", "f32", True)(inputs)
-        monkeypatch.setattr(runtime, "_SECTION", 2 * 4 * self.SIDE**2)
+        whole = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
+        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
         compiled: list[ov.Model] = []
         compile_model = ov.Core.compile_model
 
@@ -345,7 +348,7 @@ class TestSections:
             return compile_model(self, model, *given)
 
         monkeypatch.setattr(ov.Core, "compile_model", noted)
-        session = Session("layers", xml, "CPU", "f32", True)
+        session = Session(IrFile("layers", xml), "CPU", "f32")
         for _ in range(2):
             assert session(inputs).keys() == whole.keys()
             np.testing.assert_allclose(session(inputs)["y"], whole["y"], rtol=1e-6)
@@ -356,11 +359,11 @@ class TestSections:
     def test_what_is_given_early_is_handed_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         xml = self.save(tmp_path, early=True)
         inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
-        whole = Session("layers", xml, "CPU", "f32", True)(inputs)
-        monkeypatch.setattr(runtime, "_SECTION", 2 * 4 * self.SIDE**2)
-        monkeypatch.setattr(runtime, "_PASSING", 3)
-        assert len(runtime._cuts(ov.Core().read_model(xml))) >= 2
-        sections = Session("layers", xml, "CPU", "f32", True)(inputs)
+        whole = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
+        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_MOST_PASSING", 3)
+        assert len(cuts_of(ov.Core().read_model(xml))) >= 2
+        sections = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
         assert sections.keys() == whole.keys() == {"y", "z"}
         for name, value in whole.items():
             np.testing.assert_allclose(sections[name], value, rtol=1e-6)
@@ -372,16 +375,21 @@ class TestSections:
         self, xml: Path, layers: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """By the layers that are to fill a section: those in each."""
-        monkeypatch.setattr(runtime, "_SECTION", layers * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION", layers * 4 * self.SIDE**2)
         model = ov.Core().read_model(xml)
-        weights = [runtime._weight(node) for node in model.get_ordered_ops()]
-        bounds = pairwise([0, *runtime._cuts(model), len(weights)])
+        ordered = sections.Ordered(model)
+        weights = [ordered.weight(index) for index in range(len(ordered.nodes))]
+        bounds = pairwise([0, *cuts_of(model), len(weights)])
         assert [sum(weights[begin:end]) // (4 * self.SIDE**2) for begin, end in bounds] == expected
 
     def test_where_much_passes_nothing_is_cut(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runtime, "_PASSING", 1)
-        monkeypatch.setattr(runtime, "_SECTION", 2 * 4 * self.SIDE**2)
-        assert runtime._cuts(ov.Core().read_model(xml)) == []
+        monkeypatch.setattr(sessions, "_MOST_PASSING", 1)
+        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        assert cuts_of(ov.Core().read_model(xml)) == []
+
+
+def cuts_of(model: ov.Model) -> list[int]:
+    return sections.chain_cuts(sections.Ordered(model), sessions._SECTION, sessions._MOST_PASSING)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
@@ -396,6 +404,6 @@ def test_what_is_mapped_is_given_back(tmp_path: Path) -> None:
 
     before = mapped.sum(dtype=np.int64)
     assert resident() > size // 2
-    runtime.give_back(file)
+    sections.release_pages(file)
     assert resident() == 0
     assert mapped.sum(dtype=np.int64) == before

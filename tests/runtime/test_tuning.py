@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from vinograph import tuning
-from vinograph.tuning import DEFAULT, Choice, Setting
+from vinograph.runtime import tuning
+from vinograph.runtime.tuning import DEFAULT, Choice, Setting
 
 
 def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> Choice:
@@ -61,7 +61,7 @@ class TestSeconds:
         def run() -> None:
             now[0] += next(runs)
 
-        monkeypatch.setattr("vinograph.tuning.time.perf_counter", lambda: now[0])
+        monkeypatch.setattr("vinograph.runtime.tuning.time.perf_counter", lambda: now[0])
         return tuning.seconds_of(run, best), len(each) - len(list(runs))
 
     @pytest.mark.parametrize(

@@ -16,13 +16,16 @@ import pytest
 from openvino import opset13 as ops
 
 from tests.bundles import Node, save_bundle, save_sdxl_bundle
-from vinograph import Pipeline, Result, Step, runtime, tuning
+from vinograph import Pipeline, Result, Step
 from vinograph.benchmark.systems.common import Task
 from vinograph.benchmark.systems.vinograph_ import open_system
 from vinograph.bundle import MANIFEST_FILE, Bundle
-from vinograph.cache import Cache
-from vinograph.runtime import Session
-from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting
+from vinograph.runtime import sessions, tuning
+from vinograph.runtime.cache import Cache
+from vinograph.runtime.devices import machine
+from vinograph.runtime.sessions import Session
+from vinograph.runtime.sources import IrFile
+from vinograph.runtime.tuning import DEFAULT, Choice, Machine, Origin, Setting
 
 SIDE = 64
 PROMPT = "a red house"
@@ -91,7 +94,7 @@ def opened(xml: Path, cache: Cache) -> Open:
     """A session as a new process would have it."""
 
     def make(precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", few: bool = False) -> Session:
-        session = Session("layers", xml, device, precision, True, Origin("tiny", "layers", contents, few, cache))
+        session = Session(IrFile("layers", xml), device, precision, Origin("tiny", "layers", contents, few, cache))
         session._core = Counting()
         return session
 
@@ -117,7 +120,7 @@ class TestCompiled:
         assert (second.precision, second.execution_devices) == (first.precision, first.execution_devices)
 
     def test_it_does_not_change_what_is_computed(self, opened: Open, xml: Path) -> None:
-        alone = Session("layers", xml, "CPU", "f32", True)(values())["y"]
+        alone = Session(IrFile("layers", xml), "CPU", "f32")(values())["y"]
         for _ in range(2):
             assert np.array_equal(opened()(values())["y"], alone)
 
@@ -146,12 +149,12 @@ class TestCompiled:
         other = opened()
         after = other(values())["y"]
         assert done(other) == (1, 0)
-        assert np.array_equal(after, Session("layers", xml, "CPU", "f32", True)(values())["y"])
+        assert np.array_equal(after, Session(IrFile("layers", xml), "CPU", "f32")(values())["y"])
         assert not np.array_equal(after, before)
 
     def test_another_version_of_openvino_compiles_anew(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         opened()(values())
-        monkeypatch.setattr(runtime, "machine", lambda: Machine(("another",), "f32", 32))
+        monkeypatch.setattr(sessions, "machine", lambda: Machine(("another",), "f32", 32))
         other = opened()
         other(values())
         assert done(other) == (1, 0)
@@ -165,7 +168,7 @@ class TestCompiled:
     ) -> None:
         expected = opened()(values())["y"]
         cache.clear()
-        monkeypatch.setattr(runtime, "_SECTION", SIDE * SIDE)
+        monkeypatch.setattr(sessions, "_SECTION", SIDE * SIDE)
         for _ in range(2):
             session = opened()
             np.testing.assert_allclose(session(values())["y"], expected, rtol=1e-5)
@@ -175,7 +178,7 @@ class TestCompiled:
     def test_what_is_large_beside_its_weights_is_not_kept(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(runtime, "_ALWAYS_KEPT", 0)
+        monkeypatch.setattr(sessions, "_ALWAYS_KEPT", 0)
         opened()(values())
         assert cache.entries() == []
 
@@ -273,33 +276,35 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
 def remembered(cache: Cache, rows: int, setting: Setting) -> None:
     """Have ``setting`` be what was measured of so many rows."""
     origin = Origin("tiny", "layers", "its hash", True, cache)
-    tuning.remember(origin, {"x": (rows, SIDE)}, "f32", runtime.machine(), Choice(setting, {setting: 0.1}, 1.0))
+    tuning.remember(origin, {"x": (rows, SIDE)}, "f32", machine(), Choice(setting, {setting: 0.1}, 1.0))
 
 
 class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_each_is_measured(self, xml: Path) -> None:
         """For real: whatever is the fastest, every group works on this processor."""
-        choice = runtime.measure(xml, values(), True, "f32")
-        assert {setting.group for setting in choice.seconds} - {None} == set(runtime.machine().groups)
+        choice = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
+        assert {setting.group for setting in choice.seconds} - {None} == set(machine().groups)
         assert choice.setting in choice.seconds
         assert choice.took > 0
 
     def test_what_takes_no_time_stays_as_it_is(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tuning, "SHORTEST", 100.0)
-        choice = runtime.measure(xml, values(), True, "f32")
+        choice = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
         assert choice.setting == DEFAULT
         assert list(choice.seconds) == [DEFAULT]
 
     def test_one_alone_can_be_timed(self, xml: Path) -> None:
-        session = Session("layers", xml, "CPU", "f32", True)
+        session = Session(IrFile("layers", xml), "CPU", "f32")
         assert (session.seconds(values()) or 0) > 0
         assert session.seconds({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
 
     @pytest.mark.usefixtures("quick")
     def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
-        precisions = {setting.precision for setting in runtime.measure(xml, values(), True).seconds}
-        assert precisions == ({None} if runtime.machine().precision == "f32" else {None, "f32"})
+        precisions = {
+            setting.precision for setting in Session(IrFile("layers", xml), "CPU", "auto").measure(values()).seconds
+        }
+        assert precisions == ({None} if machine().precision == "f32" else {None, "f32"})
 
     @pytest.mark.usefixtures("quick")
     def test_what_does_not_work_is_left_out(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,8 +316,8 @@ class TestSettings:
             return compile_model(self, model, device, settings)
 
         monkeypatch.setattr(ov.Core, "compile_model", refused)
-        groups = {setting.group for setting in runtime.measure(xml, values(), True, "f32").seconds}
-        assert groups == {None, *runtime.machine().groups} - {256}
+        groups = {setting.group for setting in Session(IrFile("layers", xml), "CPU", "f32").measure(values()).seconds}
+        assert groups == {None, *machine().groups} - {256}
 
     def test_a_group_rounds_what_passes(
         self, xml: Path, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
@@ -320,7 +325,7 @@ class TestSettings:
         """And that what is kept is read with another group changes nothing: they are told again."""
         computed = {}
         for group in (0, 32):
-            session = Session("layers", xml, "CPU", "f32", True)
+            session = Session(IrFile("layers", xml), "CPU", "f32")
             monkeypatch.setattr(session, "_setting_for", lambda _, group=group: Setting(group))
             computed[group] = session(values())["y"]
         assert not np.array_equal(computed[0], computed[32])
@@ -389,7 +394,7 @@ class TestSettings:
         origin = Origin("tiny", "layers", "its hash", True, cache)
         shapes = {"x": (3, SIDE)}
         for setting in (Setting(64), Setting(0)):
-            kept = tuning.remember(origin, shapes, "f32", runtime.machine(), Choice(setting, {setting: 0.1}, 1.0))
+            kept = tuning.remember(origin, shapes, "f32", machine(), Choice(setting, {setting: 0.1}, 1.0))
             assert kept == Setting(64)
         session = opened(few=True)
         session(values())
@@ -401,9 +406,7 @@ class TestSettings:
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
         garbled = {"chosen": {"group": "many"}, "spent": 1.0, "cost": 1.0}
-        key = tuning.settings_key(
-            Origin("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", runtime.machine()
-        )
+        key = tuning.settings_key(Origin("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", machine())
         cache.remember(key, lambda _: garbled)
         session = opened(few=True)
         session(values())

@@ -1,0 +1,1 @@
+"""Opening models: published layouts, bundles, and the files that they consist of."""

@@ -1,0 +1,188 @@
+"""Tensors of a file that PyTorch saved, read without PyTorch and without running anything that the file says.
+
+Würstchen's image encoder is published in this form alone. Such a file is a ZIP archive: ``data.pkl`` describes the
+tensors, and their values lie in a member each (https://docs.pytorch.org/docs/stable/notes/serialization.html). Of the
+names that a pickle may call, this reader knows ordered dictionaries and the two functions that PyTorch rebuilds tensors
+by, in a version of its own. Every other name is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.errors import DamagedModelError, ModelError
+
+_LARGEST_PICKLE = 64_000_000
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+# PyTorch's names of what storages hold, the type as safetensors names it, and NumPy's (bf16 has none there).
+_STORAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "DoubleStorage": ("F64", "<f8"),
+        "FloatStorage": ("F32", "<f4"),
+        "HalfStorage": ("F16", "<f2"),
+        "BFloat16Storage": ("BF16", "<u2"),
+        "LongStorage": ("I64", "<i8"),
+        "IntStorage": ("I32", "<i4"),
+        "ShortStorage": ("I16", "<i2"),
+        "CharStorage": ("I8", "|i1"),
+        "ByteStorage": ("U8", "|u1"),
+        "BoolStorage": ("BOOL", "|b1"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class PickledTensor:
+    """One tensor: its type as safetensors names it, and where its values lie in the file, in C order."""
+
+    file: Path
+    dtype: str
+    kind: str
+    shape: tuple[int, ...]
+    begin: int
+
+    def array(self) -> NDArray[Any]:
+        """Its values, mapped from the file; those of BF16 as uint16."""
+        if not math.prod(self.shape):
+            return np.zeros(self.shape, self.kind)
+        return np.memmap(self.file, self.kind, mode="c", offset=self.begin, shape=self.shape or (1,)).reshape(
+            self.shape
+        )
+
+
+def read_pickled(file: Path, key: str) -> dict[str, PickledTensor]:
+    """The tensors under ``key``, by name. Nothing but the description is read.
+
+    Raises:
+        ModelError: the file names anything but tensors and dictionaries, or has no tensors under ``key``.
+        DamagedModelError: it is no such archive, or a tensor lies outside it.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {each.filename: each for each in archive.infolist()}
+            description = next((name for name in members if name.endswith("/data.pkl")), None)
+            if description is None:
+                raise DamagedModelError(f"{file} is an archive without a data.pkl, so PyTorch didn't save it")
+            content = archive.read(_checked(file, members[description], _LARGEST_PICKLE))
+        folder = description.removesuffix("data.pkl")
+        contents = _Reader(content, file, lambda name: members.get(f"{folder}data/{name}")).load()
+    except (ModelError, DamagedModelError, MemoryError):
+        raise
+    except zipfile.BadZipFile as error:
+        raise DamagedModelError(
+            f"{file} is not an archive as PyTorch has written them since version 1.6, or it is cut short: {error}"
+        ) from error
+    except Exception as error:  # on rubbish, pickle raises whatever the bytes lead it to
+        raise DamagedModelError(f"{file} is damaged: its data.pkl can't be read ({type(error).__name__})") from error
+    state = contents.get(key) if isinstance(contents, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise ModelError(f"{file} has no tensors under {key!r}, where the image encoder's are published")
+    if not all(isinstance(name, str) and isinstance(each, PickledTensor) for name, each in state.items()):
+        raise ModelError(f"{file} has more than tensors under {key!r}")
+    return dict(state)
+
+
+def _checked(file: Path, member: zipfile.ZipInfo, largest: int) -> zipfile.ZipInfo:
+    """A member of the archive that is stored as it is."""
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise DamagedModelError(f"{file} is compressed or encrypted, which PyTorch's files are not")
+    if member.file_size > largest or member.file_size != member.compress_size:
+        raise DamagedModelError(f"{file} is damaged: {member.filename[:80]} claims {member.file_size:,} bytes")
+    return member
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """The values that one or more tensors are parts of."""
+
+    dtype: str
+    kind: str
+    count: int
+    begin: int
+
+
+class _Reader(pickle.Unpickler):
+    """Reads the description of tensors, and refuses every name that such a description doesn't need."""
+
+    def __init__(self, content: bytes, file: Path, member: Callable[[str], zipfile.ZipInfo | None]) -> None:
+        super().__init__(io.BytesIO(content))
+        self._file = file
+        self._member = member
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch._utils" and name == "_rebuild_tensor_v2":
+            return self._tensor
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return _parameter
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        raise ModelError(
+            f"{self._file} asks for {module[:60]}.{name[:60]}, which is more than tensors: it is not read, and nothing "
+            "of it was run"
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """The storage that the pickle refers to."""
+        kind, types, name, _, count = pid
+        if kind != "storage" or types not in _STORAGES.values() or not isinstance(name, str):
+            raise ValueError("it refers to something else than a storage")
+        member = self._member(name)
+        if member is None:
+            raise DamagedModelError(f"{self._file} is damaged: it lacks the storage {name[:60]}")
+        _checked(self._file, member, self._file.stat().st_size)
+        dtype, numpy_kind = types
+        if not _is_count(count) or count * np.dtype(numpy_kind).itemsize != member.file_size:
+            raise DamagedModelError(f"{self._file} is damaged: the storage {name[:60]} has {member.file_size:,} bytes")
+        return _Storage(dtype, numpy_kind, count, self._begin(member))
+
+    def _begin(self, member: zipfile.ZipInfo) -> int:
+        """Where the bytes of a member begin: after its own header, whose length only it knows."""
+        with self._file.open("rb") as stream:
+            stream.seek(member.header_offset)
+            signature, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+        begin: int = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        if signature != _LOCAL_SIGNATURE or begin + member.file_size > self._file.stat().st_size:
+            raise DamagedModelError(f"{self._file} is damaged: {member.filename[:80]} lies outside of it")
+        return begin
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> PickledTensor:
+        numbers = (offset, *shape, *strides)
+        if not isinstance(storage, _Storage) or not all(map(_is_count, numbers)) or len(shape) != len(strides):
+            raise ValueError("a tensor is described by other things than numbers")
+        if tuple(strides) != _contiguous(shape) and math.prod(shape) > 1:
+            raise ModelError(f"{self._file} has a tensor whose values don't lie in order, which is not read")
+        if offset + math.prod(shape) > storage.count:
+            raise ValueError("a tensor has more values than its storage")
+        size = np.dtype(storage.kind).itemsize
+        return PickledTensor(self._file, storage.dtype, storage.kind, tuple(shape), storage.begin + offset * size)
+
+
+def _parameter(tensor: Any, *_: Any) -> Any:
+    """A parameter is its tensor."""
+    return tensor
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of values in C order."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

@@ -1,0 +1,194 @@
+"""CLIP's and T5's tokenizers, read from a checkpoint's files into one form for the Rust library.
+
+A checkpoint has a ``tokenizer.json``, or the older files: ``vocab.json`` and ``merges.txt`` of CLIP (byte-level byte
+pair encoding, arXiv 2103.00020, section 2.4), ``spiece.model`` of T5 (a unigram model, arXiv 1804.10959). What each
+does with text beyond that, transformers' tokenizers have established, and the ids are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers as rust
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from vinograph.errors import DamagedModelError
+from vinograph.models.sentencepiece import UNIGRAM, UNKNOWN, read_sentencepiece
+from vinograph.strict_json import parse_object, read_object
+
+_FAST = "tokenizer.json"
+_SETTINGS = "tokenizer_config.json"
+_SETTINGS_FILES = (_SETTINGS, "special_tokens_map.json", "added_tokens.json")
+_SPIECE = "spiece.model"
+_LARGEST_FILE = 64_000_000
+_NO_LIMIT = 1_000_000_000
+
+# Words, contractions, single digits and runs of other signs, as CLIP's own tokenizer cuts a text.
+_CLIP_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"
+# T5's special pieces come first: padding, the end, what is unknown.
+_T5_START = ("<pad>", "</s>", "<unk>")
+_T5_UNKNOWN = 2
+_T5_EXTRA_IDS = 100
+_MOST_EXTRA_IDS = 10_000
+_T5_SPACE = "▁"
+
+
+@dataclass(frozen=True)
+class TokenizerData:
+    """A tokenizer as the Rust library's JSON, the id that pads, and the most tokens that it gives (None: no limit)."""
+
+    content: str
+    pad_id: int
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of tokenizer: its name, the files of its older form, and how a folder with them is read."""
+
+    name: str
+    files: tuple[str, ...]
+    read: Callable[[Path, Mapping[str, Any]], rust.Tokenizer]
+    special: Mapping[str, str]
+
+    def files_of(self, listing: Collection[str]) -> list[str]:
+        """The files among ``listing`` that it is read from, or the names of those that it should have."""
+        settings = [name for name in _SETTINGS_FILES if name in listing]
+        older = [name for name in self.files if name in listing]
+        return [_FAST, *older, *settings] if _FAST in listing else [*self.files, *settings]
+
+
+def read_tokenizer(folder: Path, kind: Kind) -> TokenizerData:
+    """The tokenizer in ``folder``, without padding or truncation: whoever uses it does both.
+
+    Raises:
+        DamagedModelError: the files are not those of such a tokenizer.
+    """
+    try:
+        settings = _settings(folder)
+        tokenizer = kind.read(folder, settings)
+        special = {role: _added(settings.get(role, text)) for role, text in kind.special.items()}
+        tokenizer.add_special_tokens([token for token in special.values() if token is not None])
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        pad = special["pad_token"]
+        pad_id = None if pad is None else tokenizer.token_to_id(pad.content)
+        if pad_id is None:
+            raise ValueError("its padding is not among its tokens")
+        content = json.dumps(parse_object(tokenizer.to_str(), largest=_LARGEST_FILE), ensure_ascii=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # the library raises many kinds, Exception itself among them
+        raise DamagedModelError(f"{folder} does not hold a {kind.name} tokenizer: {error}") from error
+    limit = settings.get("model_max_length")
+    limited = isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < _NO_LIMIT
+    return TokenizerData(content + "\n", pad_id, limit if limited else None)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the older file of special tokens and the newer one of all settings say; the newer one counts."""
+    found: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", _SETTINGS):
+        if (folder / name).is_file():
+            found |= {key: value for key, value in read_object(folder / name).items() if value is not None}
+    return found
+
+
+def _added(token: Any) -> rust.AddedToken | None:
+    """A special token, written as its text or with how it is matched."""
+    if token is None:
+        return None
+    if isinstance(token, str):
+        return rust.AddedToken(token, special=True, normalized=False)
+    if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+        raise ValueError("a special token has no text")
+    flags = {key: bool(token[key]) for key in ("lstrip", "rstrip", "single_word", "normalized") if key in token}
+    return rust.AddedToken(token["content"], special=True, **flags)
+
+
+def _text(token: Any) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+def _clip(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
+    if (folder / _FAST).is_file():
+        return rust.Tokenizer.from_str(_content(folder / _FAST))
+    vocabulary = read_object(folder / "vocab.json", largest=_LARGEST_FILE)
+    lines = _content(folder / "merges.txt").splitlines()
+    pairs = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
+    tokenizer = rust.Tokenizer(
+        models.BPE(
+            vocab=vocabulary,
+            merges=pairs,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+            unk_token=_text(settings.get("unk_token", _CLIP_END)),
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(rust.Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    pieces = pre_tokenizers.Split(rust.Regex(_CLIP_PIECES), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    start, end = (_text(settings.get(*each)) for each in (("bos_token", _CLIP_START), ("eos_token", _CLIP_END)))
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, vocabulary[end]), (start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
+    )
+    return tokenizer
+
+
+def _pair(line: str) -> tuple[str, str]:
+    first, second = line.split()
+    return first, second
+
+
+def _t5(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
+    if (folder / _FAST).is_file():
+        return rust.Tokenizer.from_str(_content(folder / _FAST))
+    model = read_sentencepiece(folder / _SPIECE)
+    if model.model_type != UNIGRAM or model.byte_fallback:
+        raise ValueError("it is not a unigram model without fallback to bytes, as T5's is")
+    start = tuple(piece.text for piece in model.pieces[: len(_T5_START)])
+    if start != _T5_START or model.pieces[_T5_UNKNOWN].kind != UNKNOWN:
+        raise ValueError(f"its first pieces are {', '.join(start)}, not {', '.join(_T5_START)}")
+    extra = settings.get("extra_ids", _T5_EXTRA_IDS)
+    if not isinstance(extra, int) or isinstance(extra, bool) or not 0 <= extra <= _MOST_EXTRA_IDS:
+        raise ValueError(f"its extra_ids are not a whole number from 0 to {_MOST_EXTRA_IDS:,}")
+    vocabulary = [(piece.text, piece.score) for piece in model.pieces]
+    vocabulary += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra))]
+    tokenizer = rust.Tokenizer(models.Unigram(vocabulary, unk_id=_T5_UNKNOWN, byte_fallback=False))
+    if model.charsmap:
+        tokenizer.normalizer = normalizers.Precompiled(model.charsmap)
+    spaces = pre_tokenizers.Metaspace(replacement=_T5_SPACE, prepend_scheme="always", split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
+    tokenizer.decoder = decoders.Metaspace(replacement=_T5_SPACE, prepend_scheme="always", split=True)
+    end = _T5_START[1]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", end], pair=["$A", end, "$B", end], special_tokens=[(end, _T5_START.index(end))]
+    )
+    extra_tokens = [f"<extra_id_{index}>" for index in range(extra)]
+    tokenizer.add_special_tokens([rust.AddedToken(each, special=True, normalized=False) for each in extra_tokens])
+    return tokenizer
+
+
+def _content(file: Path) -> str:
+    size = file.stat().st_size
+    if size > _LARGEST_FILE:
+        raise ValueError(f"{file.name} has {size:,} bytes, over the limit of {_LARGEST_FILE:,}")
+    return file.read_text(encoding="utf-8")
+
+
+CLIP = Kind(
+    "CLIP",
+    ("vocab.json", "merges.txt"),
+    _clip,
+    {"bos_token": _CLIP_START, "eos_token": _CLIP_END, "unk_token": _CLIP_END, "pad_token": _CLIP_END},
+)
+T5 = Kind("T5", (_SPIECE,), _t5, dict(zip(("pad_token", "eos_token", "unk_token"), _T5_START, strict=True)))

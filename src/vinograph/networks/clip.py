@@ -1,0 +1,178 @@
+"""CLIP's text encoder: token ids -> hidden states.
+
+Radford et al., Learning Transferable Visual Models From Natural Language Supervision (arXiv
+2103.00020), section 2.4. Weights have the names of transformers' CLIPTextModel and
+CLIPTextModelWithProjection, without the ``text_model.`` that most files put in front: see
+:func:`network_name`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from openvino import opset13 as opset
+
+from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
+from vinograph.networks.layers import (
+    attention,
+    concat,
+    embedding,
+    gelu,
+    heads,
+    joined_heads,
+    layer_norm,
+    linear,
+    masked,
+    positions,
+    reshape,
+    unmasked,
+)
+
+if TYPE_CHECKING:
+    from vinograph.convert.clip import ClipConfig
+
+IGNORED = frozenset(
+    {
+        *("embeddings.position_ids", "logit_scale", "text_projection.weight"),
+        *("visual_projection.weight", "vision_model.*"),  # of whole CLIP models
+    }
+)
+"""The tensors in files that hidden states don't depend on."""
+
+_PREFIX = "text_model."
+_IDS = Port(("b", "n"), "i64")
+# Configurations from before transformers 4.31 give this as the end's id. It ends no text.
+_OLD_EOS = 2
+
+
+def network_name(name: str) -> str:
+    """The network's name for a tensor of a file."""
+    return name.removeprefix(_PREFIX)
+
+
+def clip_text_encoder(config: ClipConfig, weights: Weights) -> Network:
+    """The graph of the last hidden states, as Würstchen takes them.
+
+    Inputs: ``input_ids`` and ``attention_mask`` [b, n], n at most max_position_embeddings. A token
+    attends to itself and those before it, except where the mask is 0. It must not be 0 at the first
+    token. Output: ``hidden_states`` [b, n, hidden_size].
+
+    Raises:
+        DamagedModelError: a tensor is missing, or of another shape or type.
+    """
+
+    def last_hidden_states(input_ids: Value, attention_mask: Value) -> Value:
+        position_ids = positions(input_ids, 1)
+        visible = opset.logical_and(_causal(position_ids).output, unmasked(attention_mask).output)
+        x, mask = _embed(input_ids, position_ids, weights["embeddings"], config), masked(Value(visible))
+        for index in range(config.num_hidden_layers):
+            x = _layer(x, mask, weights["encoder"]["layers"][index], config)
+        return layer_norm(x, weights["final_layer_norm"], config.layer_norm_eps)
+
+    inputs = {"input_ids": _IDS, "attention_mask": _IDS}
+    return build(weights, inputs, {"hidden_states": Port(("b", "n", config.hidden_size))}, last_hidden_states)
+
+
+def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) -> Network:
+    """The graph of the hidden states that every layer is given, as SDXL takes them.
+
+    Input: ``input_ids`` [b, n], n at most max_position_embeddings. No text is masked: a token
+    attends to all before it, padding among them. Outputs: ``hidden_states`` [b, num_hidden_layers,
+    n, hidden_size], of which the first are the embeddings; those that the last layer gives are not
+    among them. With ``projects`` also ``text_embeds`` [b, projection_dim], the last hidden state at
+    the text's end, projected.
+
+    Raises:
+        DamagedModelError: a tensor is missing, or of another shape or type.
+    """
+    layers = [weights["encoder"]["layers"][index] for index in range(config.num_hidden_layers)]
+
+    def hidden_states(input_ids: Value) -> list[Value]:
+        position_ids = positions(input_ids, 1)
+        mask = masked(_causal(position_ids))
+        states = [_embed(input_ids, position_ids, weights["embeddings"], config)]
+        for layer in layers[:-1]:
+            states.append(_layer(states[-1], mask, layer, config))
+        stacked = concat([reshape(each, (0, 1, -1, config.hidden_size)) for each in states], axis=1)
+        if not projects:
+            _check_last(weights, layers[-1], config)
+            return [stacked]
+        last = _layer(states[-1], mask, layers[-1], config)
+        last = layer_norm(last, weights["final_layer_norm"], config.layer_norm_eps)
+        end = _end_of_text(input_ids, position_ids, config)
+        pooled = Value(opset.gather(last.output, end.output, opset.constant(1), batch_dims=1))
+        return [stacked, linear(pooled, weights["text_projection"], config.projection_dim, bias=False)]
+
+    outputs = {"hidden_states": Port(("b", config.num_hidden_layers, "n", config.hidden_size))}
+    if projects:
+        outputs["text_embeds"] = Port(("b", config.projection_dim))
+    return build(weights, {"input_ids": _IDS}, outputs, hidden_states)
+
+
+def _causal(position_ids: Value) -> Value:
+    """Whether a query sees a key, which must not be after it: [n] -> boolean [n, n]."""
+    queries, keys = reshape(position_ids, (-1, 1)), reshape(position_ids, (1, -1))
+    return Value(opset.less_equal(keys.output, queries.output))
+
+
+def _embed(ids: Value, position_ids: Value, weights: Weights, config: ClipConfig) -> Value:
+    """Embeddings of tokens [b, n] and of their positions [n]: [b, n, hidden_size]."""
+    tokens = embedding(ids, weights["token_embedding"], config.vocab_size, config.hidden_size)
+    count = config.max_position_embeddings
+    return tokens + embedding(position_ids, weights["position_embedding"], count, config.hidden_size)
+
+
+def _layer(x: Value, mask: Value, weights: Weights, config: ClipConfig) -> Value:
+    """Self-attention and a perceptron, each after a norm: x [b, n, hidden_size] -> the same."""
+    normed = layer_norm(x, weights["layer_norm1"], config.layer_norm_eps)
+    x = x + _attend(normed, mask, weights["self_attn"], config.num_attention_heads)
+    normed = layer_norm(x, weights["layer_norm2"], config.layer_norm_eps)
+    inner = _ACTIVATIONS[config.hidden_act](linear(normed, weights["mlp"]["fc1"], config.intermediate_size))
+    return x + linear(inner, weights["mlp"]["fc2"], config.hidden_size)
+
+
+def _attend(x: Value, mask: Value, weights: Weights, head_count: int) -> Value:
+    width = x.size(-1)
+    queries, keys, values = (
+        heads(linear(x, weights[name], width), head_count) for name in ("q_proj", "k_proj", "v_proj")
+    )
+    return linear(joined_heads(attention(queries, keys, values, mask)), weights["out_proj"], width)
+
+
+def _end_of_text(ids: Value, position_ids: Value, config: ClipConfig) -> Value:
+    """The index [b] of the token that ends each text; 0 where none does, as transformers has it.
+
+    That is the first token whose id is ``eos_token_id``. Under the older configurations, it is the
+    first of those with the highest id.
+    """
+    end = constant(config.eos_token_id, np.int64)
+    if config.eos_token_id == _OLD_EOS:
+        end = Value(opset.reduce_max(ids.output, opset.constant([1]), keep_dims=True))
+    none = constant(config.max_position_embeddings, np.int64)
+    is_end = opset.equal(ids.output, end.output)
+    candidates = opset.select(is_end, position_ids.output, none.output)
+    return Value(opset.floor_mod(opset.reduce_min(candidates, opset.constant([1])), none.output))
+
+
+def _check_last(weights: Weights, layer: Weights, config: ClipConfig) -> None:
+    """Check the tensors of the last layer, which no output depends on: a whole file has them."""
+    width, inner = config.hidden_size, config.intermediate_size
+    layers = [(layer["self_attn"][f"{name}_proj"], width, width) for name in ("q", "k", "v", "out")]
+    layers += [(layer["mlp"]["fc1"], inner, width), (layer["mlp"]["fc2"], width, inner)]
+    for scope, c_out, c_in in layers:
+        scope.check("weight", (c_out, c_in))
+        scope.check("bias", (c_out,))
+    for norm in (layer["layer_norm1"], layer["layer_norm2"], weights["final_layer_norm"]):
+        norm.check("weight", (width,))
+        norm.check("bias", (width,))
+
+
+def _quick_gelu(x: Value) -> Value:
+    """x · sigmoid(1.702 x), which is near to GELU (arXiv 1606.08415, section 2)."""
+    return Value(opset.swish(x.output, constant(1.702).output))
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Value], Value]] = MappingProxyType({"gelu": gelu, "quick_gelu": _quick_gelu})

@@ -1,0 +1,128 @@
+"""T5's encoder: token ids -> hidden states, of texts of any length.
+
+Raffel et al., Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer
+(arXiv 1910.10683), section 2.1, in its version 1.1, whose feed-forward layers are gated (arXiv
+2002.05202). Weights have the names of transformers' T5EncoderModel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from openvino import opset13 as opset
+
+from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
+from vinograph.networks.layers import (
+    attention,
+    embedding,
+    gelu,
+    heads,
+    joined_heads,
+    linear,
+    masked,
+    positions,
+    reshape,
+    transpose,
+    unmasked,
+)
+
+if TYPE_CHECKING:
+    from vinograph.convert.t5 import T5Config
+
+# The table of token embeddings is tied: one table under two names, of which files have either or both.
+_TIED = "encoder.embed_tokens.weight"
+
+IGNORED = frozenset({_TIED, "decoder.*", "lm_head.weight"})
+"""The tensors in files that the encoder doesn't use: the table's second copy, and the decoder of whole models."""
+
+_IDS = Port(("b", "n"), "i64")
+
+
+def t5_encoder(config: T5Config, weights: Weights) -> Network:
+    """The graph of the last hidden states.
+
+    Inputs: ``input_ids`` and ``attention_mask`` [b, n]. A token attends to all where the mask is
+    not 0, of which each text needs at least one. Where a text's real tokens come first, their
+    hidden states don't depend on how many follow that are masked. Output: ``hidden_states`` [b, n,
+    d_model].
+
+    Published weights make feed-forward layers pass what half precision holds.
+
+    Raises:
+        DamagedModelError: a tensor is missing, or of another shape or type.
+    """
+    eps, encoder = config.layer_norm_epsilon, weights["encoder"]
+    has_second_name_alone = "shared.weight" not in weights and _TIED in weights
+    table = encoder["embed_tokens"] if has_second_name_alone else weights["shared"]
+
+    def last_hidden_states(input_ids: Value, attention_mask: Value) -> Value:
+        x = embedding(input_ids, table, config.vocab_size, config.d_model)
+        first = encoder["block"][0]["layer"][0]["SelfAttention"]
+        bias = _position_bias(input_ids, first["relative_attention_bias"], config) + masked(unmasked(attention_mask))
+        for index in range(config.num_layers):
+            block = encoder["block"][index]["layer"]
+            x = x + _attend(_rms_norm(x, block[0]["layer_norm"], eps), bias, block[0]["SelfAttention"], config)
+            x = x + _feed_forward(_rms_norm(x, block[1]["layer_norm"], eps), block[1]["DenseReluDense"], config.d_ff)
+        return _rms_norm(x, encoder["final_layer_norm"], eps)
+
+    inputs = {"input_ids": _IDS, "attention_mask": _IDS}
+    outputs = {"hidden_states": Port(("b", "n", config.d_model))}
+    return build(weights, inputs, outputs, last_hidden_states, f16_safe=False)
+
+
+def distance_buckets(count: int, longest: int) -> NDArray[np.int64]:
+    """The bucket, of ``count``, of each distance from -longest to longest, key minus query.
+
+    Half of them are for keys after the query. Of each half, the first half is for one distance
+    each, and the rest share those up to ``longest`` on a logarithmic scale. They are worked out in
+    the precision of T5's own code: at distances where the logarithm is a whole number, another
+    rounding gives the neighbouring bucket.
+    """
+    half, exact = count // 2, count // 4
+    distances = np.arange(-longest, longest + 1)
+    away = np.abs(distances)
+    ratios = np.maximum(away, exact).astype(np.float32) / np.float32(exact)
+    # NumPy's logarithms in f32 differ by the machine. Those in f64, rounded, don't.
+    logarithms = np.log(ratios.astype(np.float64)).astype(np.float32)
+    steps = logarithms / np.float32(math.log(longest / exact)) * np.float32(half - exact)
+    far = np.minimum(exact + steps.astype(np.int64), half - 1)
+    buckets: NDArray[np.int64] = np.where(away < exact, away, far) + half * (distances > 0)
+    return buckets
+
+
+def _position_bias(ids: Value, weights: Weights, config: T5Config) -> Value:
+    """What the distance between two tokens adds to their score in every layer: [heads, n, n]."""
+    count, longest = config.relative_attention_num_buckets, config.relative_attention_max_distance
+    position_ids = positions(ids, 1)
+    distances = reshape(position_ids, (1, -1)) - reshape(position_ids, (-1, 1))
+    index = Value(opset.clamp(distances.output, -longest, longest)) + constant(longest, np.int64)
+    table = constant(distance_buckets(count, longest), np.int64)
+    buckets = Value(opset.gather(table.output, index.output, opset.constant(0)))
+    return transpose(embedding(buckets, weights, count, config.num_heads), (2, 0, 1))
+
+
+def _attend(x: Value, bias: Value, weights: Weights, config: T5Config) -> Value:
+    """Self-attention of x [b, n, d_model]. Scores are not scaled: the weights are."""
+    width = config.num_heads * config.d_kv
+    queries, keys, values = (
+        heads(linear(x, weights[name], width, bias=False), config.num_heads) for name in ("q", "k", "v")
+    )
+    return linear(joined_heads(attention(queries, keys, values, bias, scale=1.0)), weights["o"], x.size(-1), bias=False)
+
+
+def _feed_forward(x: Value, weights: Weights, inner: int) -> Value:
+    """(gelu(x W_0) · x W_1) W (arXiv 2002.05202): x [b, n, d_model] -> the same."""
+    gate = gelu(linear(x, weights["wi_0"], inner, bias=False), approximate=True)
+    return linear(gate * linear(x, weights["wi_1"], inner, bias=False), weights["wo"], x.size(-1), bias=False)
+
+
+def _rms_norm(x: Value, weights: Weights, eps: float) -> Value:
+    """x [b, n, width] over its root mean square, times a weight per channel (arXiv 1910.07467)."""
+    squares = opset.power(x.output, constant(2.0).output)
+    mean = Value(opset.reduce_mean(squares, opset.constant([-1]), keep_dims=True)) + eps
+    inverse = constant(1.0) / Value(opset.sqrt(mean.output))
+    width = x.size(-1)
+    return x * inverse * weights.vector("weight", (width,), (1, 1, width))

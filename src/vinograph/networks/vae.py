@@ -1,0 +1,166 @@
+"""The KL autoencoder of latent diffusion: pictures to latents and back, smaller in each direction.
+
+Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (arXiv 2112.10752), appendix G.1.
+Weights have the names of diffusers' AutoencoderKL.
+
+Half precision: the feature maps that SDXL's own weights make pass 65504. They are a sum, the residual stream, to which
+every block adds and which every block takes through a group norm, so its scale can be chosen. Here it is
+:data:`STREAM_SCALE`: what enters the stream is multiplied by it, which is exact, and the norms undo that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
+
+from vinograph.errors import DamagedModelError
+from vinograph.networks.graph import Network, Port, Value, Weights, build
+from vinograph.networks.layers import attention, conv2d, group_norm, linear, reshape, reshape_like, silu, transpose
+from vinograph.networks.residual import Norm, downsample, entering, residual_block, upsample_block
+
+if TYPE_CHECKING:
+    from vinograph.convert.autoencoder import AutoencoderConfig
+
+STREAM_SCALE = 2.0**-6
+"""Values of four million still fit in half precision; weights keep their eleven bits down to 0.004."""
+
+PICTURE = Port(("b", 3, "height", "width"))
+
+_NORM_EPS = 1e-6
+_ENCODER, _DECODER = ("encoder.", "quant_conv."), ("decoder.", "post_quant_conv.")
+_OLDER_ATTENTION: Mapping[str, str] = MappingProxyType(
+    {
+        ".query.": ".to_q.",
+        ".key.": ".to_k.",
+        ".value.": ".to_v.",
+        ".proj_attn.": ".to_out.0.",
+    }
+)
+_Tensor = TypeVar("_Tensor")
+
+
+def vae_decoder(config: AutoencoderConfig, weights: Weights) -> Network:
+    """The graph from latents, already divided by the scaling factor, to pictures of about [-1, 1].
+
+    Raises:
+        DamagedModelError: a tensor is missing, or of another shape or type.
+    """
+    latents = Port(("b", config.latent_channels, "h", "w"))
+
+    def decode(latent_sample: Value) -> Value:
+        hidden = latent_sample
+        if config.use_post_quant_conv:
+            hidden = conv2d(hidden, weights["post_quant_conv"], config.latent_channels, 1)
+        return _decode(hidden, weights["decoder"], config)
+
+    return build(weights, {"latent_sample": latents}, {"sample": PICTURE}, decode, f16_safe=False)
+
+
+def vae_encoder(config: AutoencoderConfig, weights: Weights) -> Network:
+    """The graph from pictures in [-1, 1] to the mean and the logarithm of the variance of their latents.
+
+    Raises:
+        DamagedModelError: a tensor is missing, or of another shape or type.
+    """
+    parameters = Port(("b", 2 * config.latent_channels, "h", "w"))
+
+    def encode(sample: Value) -> Value:
+        hidden = _encode(sample, weights["encoder"], config)
+        return conv2d(hidden, weights["quant_conv"], hidden.size(1), 1) if config.use_quant_conv else hidden
+
+    return build(weights, {"sample": PICTURE}, {"latent_parameters": parameters}, encode, f16_safe=False)
+
+
+def unused_by_decoder(names: Iterable[str]) -> list[str]:
+    """The encoder's among a checkpoint's tensors, which ``finish`` ignores where the decoder alone is built."""
+    return [name for name in names if name.startswith(_ENCODER)]
+
+
+def unused_by_encoder(names: Iterable[str]) -> list[str]:
+    """The decoder's among a checkpoint's tensors, which ``finish`` ignores where the encoder alone is built."""
+    return [name for name in names if name.startswith(_DECODER)]
+
+
+def with_current_names(tensors: Mapping[str, _Tensor], origin: str) -> dict[str, _Tensor]:
+    """A checkpoint's tensors, those of attention under the names that they have today instead of their older ones.
+
+    Raises:
+        DamagedModelError: a tensor is there under both names.
+    """
+    renamed: dict[str, _Tensor] = {}
+    for name, tensor in tensors.items():
+        current = _current_name(name)
+        if current in renamed:
+            raise DamagedModelError(f"{origin} has the tensor {current} twice, also under an older name")
+        renamed[current] = tensor
+    return renamed
+
+
+def _current_name(name: str) -> str:
+    for older, current in _OLDER_ATTENTION.items():
+        name = name.replace(older, current)
+    return name
+
+
+def _encode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
+    """[b, 3, 2^n h, 2^n w] -> [b, 2c, h, w], n being one less than the number of levels."""
+    widths = config.block_out_channels
+    x = conv2d(x, entering(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
+    for level, width in enumerate(widths):
+        block = weights["down_blocks"][level]
+        x = _residual_blocks(x, block["resnets"], width, config.layers_per_block, config)
+        if level < len(widths) - 1:  # zeros on the right and below alone
+            x = downsample(x, block["downsamplers"][0], padding=(0, 1), scale=STREAM_SCALE)
+    x = _middle_block(x, weights["mid_block"], config)
+    return _leave(x, weights, 2 * config.latent_channels, config)
+
+
+def _decode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
+    """[b, c, h, w] -> [b, 3, 2^n h, 2^n w], n being one less than the number of levels."""
+    widths = config.block_out_channels[::-1]
+    x = conv2d(x, entering(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
+    x = _middle_block(x, weights["mid_block"], config)
+    for turn, width in enumerate(widths):
+        block = weights["up_blocks"][turn]
+        x = _residual_blocks(x, block["resnets"], width, config.layers_per_block + 1, config)
+        if turn < len(widths) - 1:
+            x = upsample_block(x, block["upsamplers"][0], scale=STREAM_SCALE)
+    return _leave(x, weights, 3, config)
+
+
+def _leave(x: Value, weights: Weights, channels: int, config: AutoencoderConfig) -> Value:
+    """The end of either half: a norm, which ends the stream's scale, SiLU and a convolution."""
+    return conv2d(silu(_norm(x, weights["conv_norm_out"], config)), weights["conv_out"], channels, 3, padding=1)
+
+
+def _norm(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
+    """The group norm of the stream."""
+    return group_norm(x, weights, config.norm_num_groups, _NORM_EPS * STREAM_SCALE**2)
+
+
+def _residual_blocks(x: Value, weights: Weights, channels: int, count: int, config: AutoencoderConfig) -> Value:
+    norm = Norm(config.norm_num_groups, _NORM_EPS)
+    for layer in range(count):
+        x = residual_block(x, weights[layer], channels, norm, scale=STREAM_SCALE)
+    return x
+
+
+def _middle_block(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
+    """A residual block, attention where the model has it, a residual block."""
+    norm = Norm(config.norm_num_groups, _NORM_EPS)
+    x = residual_block(x, weights["resnets"][0], x.size(1), norm, scale=STREAM_SCALE)
+    if config.mid_block_add_attention:
+        x = x + _attend(_norm(x, weights["attentions"][0]["group_norm"], config), weights["attentions"][0])
+    return residual_block(x, weights["resnets"][1], x.size(1), norm, scale=STREAM_SCALE)
+
+
+def _attend(x: Value, weights: Weights) -> Value:
+    """Attention among the positions of a feature map [b, c, h, w], with one head, for the stream."""
+    channels = x.size(1)
+    last = transpose(x, (0, 2, 3, 1))
+    hidden = reshape(last, (0, 1, -1, channels))
+    queries, keys, values = (linear(hidden, weights[name], channels) for name in ("to_q", "to_k", "to_v"))
+    attended = attention(queries, keys, values)
+    out = linear(attended, entering(weights["to_out"][0], STREAM_SCALE), channels)
+    return transpose(reshape_like(out, last), (0, 3, 1, 2))

@@ -1,0 +1,144 @@
+"""The devices that OpenVINO finds, and what they compute in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache as once
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from vinograph.arguments import shown
+from vinograph.errors import DeviceError, RequestError, ResourceError
+from vinograph.limits import cpu_count, memory_available, memory_limit
+from vinograph.resources import memory_left, shortage
+from vinograph.runtime.tuning import Machine
+
+PRECISIONS = ("auto", "f32", "bf16", "f16")
+MEMORY = ("auto", "low")
+GROUP_PROPERTY = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+PRECISION_NAMES = {"float": "f32", "f32": "f32", "bfloat16": "bf16", "bf16": "bf16", "float16": "f16", "f16": "f16"}
+META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
+# What OpenVINO's threads take when they start. Where there isn't as much, they wait for ever.
+_TO_START = 200_000_000
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that OpenVINO finds here: its id ("CPU", "GPU.0"), its name, and the precisions that it computes."""
+
+    id: str
+    name: str
+    precisions: tuple[str, ...]
+
+
+def core() -> ov.Core:
+    """A fresh OpenVINO core; properties set on it concern no other user in the process.
+
+    Raises:
+        ResourceError: this process may not have the memory that OpenVINO takes to start.
+    """
+    _start()
+    return ov.Core()
+
+
+@once
+def _start() -> None:
+    """Have the libraries take what they need to start while it can still be refused in an orderly way.
+
+    numpy's BLAS ends the process where it finds no room for its buffer at its first product.
+    """
+    if memory_limit() is not None and memory_available() < _TO_START:
+        raise ResourceError(
+            f"there is not enough memory to start OpenVINO, which takes {_TO_START / 1e9:.1f} GB: {memory_left()}; "
+            "raise the limit, as by `ulimit -v unlimited`"
+        )
+    block = np.ones((256, 256), np.float32)
+    np.dot(block, block)
+
+
+def devices() -> list[Device]:
+    """The devices that OpenVINO finds on this machine."""
+    found = core()
+    return [
+        Device(
+            each,
+            str(found.get_property(each, "FULL_DEVICE_NAME")).strip(),
+            _precisions(found.get_property(each, "OPTIMIZATION_CAPABILITIES")),
+        )
+        for each in found.available_devices
+    ]
+
+
+def _precisions(capabilities: Any) -> tuple[str, ...]:
+    names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16", "INT8": "int8"}
+    return tuple(names[each] for each in ("FP32", "BF16", "FP16", "INT8") if each in capabilities)
+
+
+def check_device(device: str) -> None:
+    """Check that every device that ``device`` names is there.
+
+    Raises:
+        DeviceError: naming the devices that are.
+    """
+    if not isinstance(device, str) or not device.strip():
+        raise DeviceError(f"device is {shown(device)}; give a device as OpenVINO names it, such as CPU")
+    head, _, rest = device.partition(":")
+    wanted = [each for each in rest.split(",") if each] if head in META_DEVICES else [device]
+    if head in ("HETERO", "MULTI", "BATCH") and not wanted:
+        raise DeviceError(f"device is {shown(device)}; name the devices too, such as {head}:GPU,CPU")
+    there = core().available_devices
+    for each in wanted:
+        base = each.lstrip("-").split("(")[0]
+        if not any(base in (found, found.split(".")[0]) for found in there):
+            if base == "CPU":
+                _check_cpu()
+            raise DeviceError(f"device {shown(each)} is not on this machine; there is {', '.join(there)}")
+
+
+def _check_cpu() -> None:
+    """Raise a ResourceError where OpenVINO lists no CPU because it lacks the memory to load its library for it."""
+    try:
+        core().get_property("CPU", "FULL_DEVICE_NAME")
+    except RuntimeError as error:
+        if shortage(error) is not None:
+            raise ResourceError(f"there is not enough memory to start OpenVINO: {memory_left()}") from error
+
+
+def check_precision(precision: str) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    if precision not in PRECISIONS:
+        raise RequestError(f"precision is {shown(precision)}; give one of {', '.join(PRECISIONS)}")
+
+
+def check_memory(memory: str) -> None:
+    """Check the name of a way to use memory.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    if memory not in MEMORY:
+        raise RequestError(f"memory is {shown(memory)}; give one of {', '.join(MEMORY)}")
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
+@once
+def machine() -> Machine:
+    """What compiled components and measured settings depend on beside the component."""
+    found = core()
+    capabilities = sorted(map(str, found.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+    told = str(found.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+    return Machine(
+        (processor(), *capabilities, str(cpu_count()), str(ov.__version__)),
+        PRECISION_NAMES.get(told, told),
+        int(found.get_property("CPU", GROUP_PROPERTY)),
+    )

@@ -1,0 +1,95 @@
+"""What the tests of networks share: tensors in memory or in a file, and runs of a graph."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from vinograph.networks.graph import Network
+
+ROOT = Path(__file__).parents[2]
+NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+
+
+@dataclass(frozen=True)
+class MemoryTensor:
+    """A PyTorch tensor as a network's weights are given."""
+
+    tensor: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> str:
+        return NAMES[self.tensor.dtype]
+
+    def array(self) -> NDArray[Any]:
+        plain = self.tensor.detach().contiguous()
+        return plain.view(torch.uint16).numpy() if plain.dtype == torch.bfloat16 else plain.numpy()
+
+
+def tensors_of(module: torch.nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, MemoryTensor]:
+    """The state of a module, its floating-point tensors in ``dtype``."""
+    state = module.state_dict()
+    return {name: MemoryTensor(each.to(dtype) if each.is_floating_point() else each) for name, each in state.items()}
+
+
+def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.2) -> torch.nn.Module:
+    """Give every parameter random values: norms near one, everything else near zero; f16 and bf16 hold them exactly."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            values = torch.randn(parameter.shape, generator=generator) * scale
+            if "norm" in name and name.endswith("weight"):
+                values = values + 1
+            parameter.copy_(values.to(torch.bfloat16).to(torch.float16).float())
+    return module.eval().requires_grad_(False)
+
+
+Run = Callable[[Mapping[str, Any]], list[NDArray[np.float32]]]
+
+
+def compiled(network: Network, precision: str = "f32") -> Run:
+    """A function that runs a graph and gives what it computes, in the order of its outputs."""
+    settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
+    session = ov.Core().compile_model(network.model, "CPU", settings)
+
+    def compute(inputs: Mapping[str, Any]) -> list[NDArray[np.float32]]:
+        given = {name: each.numpy() if isinstance(each, torch.Tensor) else each for name, each in inputs.items()}
+        results = session(given)
+        return [np.array(results[name]) for name in network.outputs]
+
+    return compute
+
+
+def run(network: Network, inputs: Mapping[str, Any], precision: str = "f32") -> list[NDArray[np.float32]]:
+    """What a graph computes, in the order of its outputs."""
+    return compiled(network, precision)(inputs)
+
+
+def trained(checkpoint: str, part: str) -> tuple[dict[str, Any], dict[str, MemoryTensor]]:
+    """The configuration and the tensors of a part of a storybook checkpoint in diffusers' layout."""
+    folder = ROOT / "training" / "checkpoints" / checkpoint / part
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    state = load_file(folder / "diffusion_pytorch_model.safetensors")
+    return (
+        {key: each for key, each in config.items() if not key.startswith("_")},
+        {name: MemoryTensor(each) for name, each in state.items()},
+    )
+
+
+def run_embedded(bundle: str, component: str, inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
+    """What a component of an embedded bundle computes in f32: its only output."""
+    file = ROOT / "src" / "vinograph" / "embedded" / bundle / f"{component}.xml"
+    session = ov.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
+    (result,) = session({name: each.numpy() for name, each in inputs.items()}).values()
+    return np.array(result)

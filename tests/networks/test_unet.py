@@ -1,0 +1,119 @@
+"""SDXL's UNet as a graph computes what diffusers' computes, from weights of any type, at any size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.checkpoints import SDXL, SDXL_LCM, SDXL_TURBO, SdxlShape, sdxl_models
+from tests.networks.agreement import MemoryTensor, run, tensors_of
+from vinograph.convert.unet_config import UNetConfig
+from vinograph.errors import DamagedModelError
+from vinograph.networks.graph import Network, Storage, Weights
+from vinograph.networks.unet import unet
+
+# Batch, height and width of the latents. Odd ones are halved with a remainder, twice.
+SIZES = [(1, 8, 8), (2, 9, 13), (3, 16, 5)]
+SHAPES = {"base": SDXL, "turbo": SDXL_TURBO, "lcm": SDXL_LCM}
+
+
+def inputs_of(shape: SdxlShape, batch: int, height: int, width: int, tokens: int = 7) -> dict[str, Tensor]:
+    torch.manual_seed(7)
+    inputs = {
+        "sample": torch.randn(batch, 4, height, width),
+        "timestep": torch.rand(batch) * 999,
+        "encoder_hidden_states": torch.randn(batch, tokens, sum(shape.text_widths)),
+        "text_embeds": torch.randn(batch, shape.pooled_width),
+        "time_ids": torch.randint(2048, (batch, 6)).float(),
+    }
+    if shape.guidance_width is not None:
+        inputs["timestep_cond"] = torch.randn(batch, shape.guidance_width)
+    return inputs
+
+
+def published(shape: SdxlShape) -> torch.nn.Module:
+    module: torch.nn.Module = sdxl_models(shape).unet
+    return module
+
+
+def network_of(module: torch.nn.Module, tensors: dict[str, MemoryTensor], storage: Storage | None = None) -> Network:
+    weights = Weights(tensors, "the checkpoint", storage)
+    network = unet(UNetConfig.from_mapping(module.config), weights)  # type: ignore[arg-type]
+    weights.finish()
+    return network
+
+
+def expected_of(module: torch.nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    added = {name: inputs[name] for name in ("text_embeds", "time_ids")}
+    rest = {name: each for name, each in inputs.items() if name not in added}
+    with torch.no_grad():
+        out: Tensor = module(**rest, added_cond_kwargs=added).sample
+    return out
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_it_computes_what_diffusers_computes(name: str) -> None:
+    module = published(SHAPES[name])
+    network = network_of(module, tensors_of(module))
+    for size in SIZES:
+        inputs = inputs_of(SHAPES[name], *size)
+        (found,) = run(network, inputs)
+        torch.testing.assert_close(torch.from_numpy(found), expected_of(module, inputs), atol=2e-5, rtol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_used_as_they_are(dtype: torch.dtype) -> None:
+    module = published(SDXL)
+    halved = {name: each.to(dtype).float() for name, each in module.state_dict().items()}
+    network = network_of(module, tensors_of(module, dtype))
+    module.load_state_dict(halved)
+    inputs = inputs_of(SDXL, *SIZES[1])
+    (found,) = run(network, inputs)
+    torch.testing.assert_close(torch.from_numpy(found), expected_of(module, inputs), atol=2e-5, rtol=2e-4)
+    stored = {node.get_output_element_type(0).get_type_name() for node in network.model.get_ops()}
+    assert ("f16" if dtype == torch.float16 else "bf16") in stored
+
+
+def test_every_constant_bears_the_checkpoints_name() -> None:
+    module = published(SDXL)
+    network = network_of(module, tensors_of(module))
+    names = {node.get_friendly_name() for node in network.model.get_ops() if node.get_type_name() == "Constant"}
+    assert module.state_dict().keys() <= names
+
+
+def test_times_are_exact_in_half_precision() -> None:
+    """bf16 makes 1000 of 999, which without care would draw another time's picture."""
+    module = published(SDXL)
+    network = network_of(module, tensors_of(module))
+    inputs = inputs_of(SDXL, 1, 8, 8)
+    apart = [run(network, {**inputs, "timestep": torch.tensor([time])}, "bf16")[0] for time in (997.0, 999.0)]
+    near = [run(network, {**inputs, "timestep": torch.tensor([time])}, "f32")[0] for time in (997.0, 999.0)]
+    moved, should = apart[1] - apart[0], near[1] - near[0]
+    assert abs(moved).max() > 0
+    assert (moved * should).sum() / ((moved**2).sum() ** 0.5 * (should**2).sum() ** 0.5) > 0.5
+
+
+class TestWhatDoesNotFit:
+    def test_a_missing_tensor_is_named(self) -> None:
+        module = published(SDXL)
+        tensors = tensors_of(module)
+        del tensors["mid_block.attentions.0.proj_in.weight"]
+        with pytest.raises(DamagedModelError, match=r"lacks the tensor mid_block\.attentions\.0\.proj_in\.weight"):
+            network_of(module, tensors)
+
+    def test_so_is_one_too_many(self) -> None:
+        module = published(SDXL)
+        tensors = tensors_of(module) | {"mid_block.extra.weight": MemoryTensor(torch.zeros(2, 2))}
+        with pytest.raises(DamagedModelError, match=r"has the tensor mid_block\.extra\.weight"):
+            network_of(module, tensors)
+
+    def test_and_one_of_another_shape_or_type(self) -> None:
+        module = published(SDXL)
+        tensors = tensors_of(module)
+        wrong = tensors | {"conv_in.weight": MemoryTensor(torch.zeros(1, 4, 3, 3))}
+        with pytest.raises(DamagedModelError, match=r"conv_in\.weight has the shape \[1, 4, 3, 3\]"):
+            network_of(module, wrong)
+        wrong = tensors | {"conv_in.bias": MemoryTensor(torch.zeros(tensors["conv_in.bias"].shape, dtype=torch.int64))}
+        with pytest.raises(DamagedModelError, match=r"conv_in\.bias is of the type I64"):
+            network_of(module, wrong)
