@@ -19,8 +19,9 @@ from tests.bundles import Node, save_bundle, save_sdxl_bundle
 from vinograph import Pipeline, Result, Step, runtime, tuning
 from vinograph.benchmark.systems.common import Task
 from vinograph.benchmark.systems.vinograph_ import open_system
-from vinograph.bundle import MANIFEST_FILE, Bundle
+from vinograph.bundle import Bundle
 from vinograph.cache import Cache
+from vinograph.manifest import MANIFEST_FILE
 from vinograph.runtime import Session
 from vinograph.tuning import DEFAULT, Choice, Machine, Origin, Setting
 

@@ -7,9 +7,10 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
+from vinograph.bundle import Bundle
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
 from vinograph.files import is_full
+from vinograph.manifest import MANIFEST_FILE, Manifest
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -14,9 +14,9 @@ import torch
 
 from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl, split_tokenizer_files, write_card
 from tests.convert.conftest import edit_json, edit_tensors
-from vinograph.bundle import Manifest
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.manifest import Manifest
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

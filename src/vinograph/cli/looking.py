@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from vinograph import catalog
-from vinograph.bundle import Bundle, Component, Quantization, Speed, Tensor
+from vinograph.bundle import Bundle
 from vinograph.cli import output, progress
 from vinograph.cli.options import AsJson
 from vinograph.errors import VinographError
+from vinograph.manifest import Component, Quantization, Speed, Tensor
 
 Reference = Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle's directory, or a model's name")]
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph import __version__
-from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Tensor
+from vinograph.bundle import Bundle, BundleWriter
 from vinograph.convert.tokenizer import CLIP, Kind, write_tokenizer
 from vinograph.errors import ResourceError
+from vinograph.manifest import Component, Manifest, Tensor
 
 if TYPE_CHECKING:
     from vinograph.convert import Job

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vinograph import schedulers
-from vinograph.bundle import Bundle, Manifest, Source
+from vinograph.bundle import Bundle
 from vinograph.convert import pixart_layout, tokenizer
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
 from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
 from vinograph.convert.settings import Settings, licence_file
 from vinograph.families.aspect_ratios import ASPECT_RATIOS
 from vinograph.families.pixart import FAMILY
+from vinograph.manifest import Manifest, Source
 
 if TYPE_CHECKING:
     from vinograph.convert import Job

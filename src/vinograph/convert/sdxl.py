@@ -10,13 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vinograph import schedulers
-from vinograph.bundle import Bundle, Manifest, Source
+from vinograph.bundle import Bundle
 from vinograph.convert import sdxl_layout, tokenizer
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
 from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
 from vinograph.convert.sdxl_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.convert.settings import Settings, licence_file
 from vinograph.families.sdxl import FAMILY
+from vinograph.manifest import Manifest, Source
 
 if TYPE_CHECKING:
     from vinograph.convert import Job

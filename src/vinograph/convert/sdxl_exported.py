@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import openvino as ov
 from openvino import opset13 as opset
 
-from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
 from vinograph.convert.autoencoder import AutoencoderConfig
 from vinograph.convert.autoencoders import (
@@ -39,6 +38,7 @@ from vinograph.convert.skeleton import Skeleton, check_sizes
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from vinograph.convert.unet_config import UNetConfig
 from vinograph.errors import DamagedModelError, ModelError
+from vinograph.manifest import Tensor
 
 Parsed = TypeVar("Parsed")
 Graphs = Iterator[tuple[str, ExportedGraph]]

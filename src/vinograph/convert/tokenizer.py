@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vinograph.bundle import TokenizerFile
 from vinograph.convert.sentencepiece import UNIGRAM, UNKNOWN, read_sentencepiece
 from vinograph.errors import DamagedModelError
+from vinograph.manifest import TokenizerFile
 
 _FAST = "tokenizer.json"
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

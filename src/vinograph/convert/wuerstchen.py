@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vinograph.bundle import Bundle, Manifest, Source
+from vinograph.bundle import Bundle
 from vinograph.convert import tokenizer, wuerstchen_layout
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
 from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
@@ -19,6 +19,7 @@ from vinograph.convert.settings import Settings, licence_file
 from vinograph.convert.wuerstchen_layout import Layout
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families.wuerstchen import FAMILY
+from vinograph.manifest import Manifest, Source
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
