@@ -65,3 +65,10 @@ def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
     assert read_object(file) == {"a": 1}
     with pytest.raises(JsonError, match="over the limit of 4"):
         read_object(file, largest=4)
+
+
+def test_minus_infinity_is_a_number_where_it_is_asked_for() -> None:
+    assert parse_object('{"lambda_min_clipped": -Infinity}', infinity=True) == {"lambda_min_clipped": float("-inf")}
+    for name in ("Infinity", "NaN"):
+        with pytest.raises(JsonError):
+            parse(name, infinity=True)

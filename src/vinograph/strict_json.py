@@ -21,11 +21,12 @@ class JsonError(ValueError):
     """The text is not JSON, or beyond the limits; the message says which, without the text itself."""
 
 
-def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) -> Any:
+def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False, infinity: bool = False) -> Any:
     """The value that ``text`` (UTF-8 where it is bytes) describes.
 
     Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most 64 bits, and every number is
-    finite. With ``unique`` an object that names a key twice is refused; otherwise the last one counts.
+    finite. With ``unique`` an object that names a key twice is refused; otherwise the last one counts. With
+    ``infinity`` the word -Infinity is minus infinity: Python's own writer, and so diffusers' schedulers, write it.
 
     Raises:
         JsonError: it is not JSON, longer than ``largest``, or beyond another limit.
@@ -37,7 +38,7 @@ def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) ->
             text,
             parse_int=_integer,
             parse_float=_float,
-            parse_constant=_constant,
+            parse_constant=_constant_or_infinity if infinity else _constant,
             object_pairs_hook=_unique if unique else None,
         )
     except RecursionError as error:
@@ -50,19 +51,21 @@ def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) ->
     return value
 
 
-def parse_object(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) -> dict[str, Any]:
+def parse_object(
+    text: str | bytes, *, largest: int = LARGEST, unique: bool = False, infinity: bool = False
+) -> dict[str, Any]:
     """The object that ``text`` describes; :func:`parse` says what else is checked.
 
     Raises:
         JsonError: as :func:`parse`, or it is another kind of value.
     """
-    value = parse(text, largest=largest, unique=unique)
+    value = parse(text, largest=largest, unique=unique, infinity=infinity)
     if not isinstance(value, dict):
         raise JsonError("it is not a JSON object")
     return value
 
 
-def read_object(file: Path, *, largest: int = LARGEST) -> dict[str, Any]:
+def read_object(file: Path, *, largest: int = LARGEST, infinity: bool = False) -> dict[str, Any]:
     """The object in a file, of which no more than ``largest`` bytes are read.
 
     Raises:
@@ -73,7 +76,7 @@ def read_object(file: Path, *, largest: int = LARGEST) -> dict[str, Any]:
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise JsonError(f"it has {file.stat().st_size:,} bytes, over the limit of {largest:,}")
-    return parse_object(content, largest=largest)
+    return parse_object(content, largest=largest, infinity=infinity)
 
 
 def _integer(digits: str) -> int:
@@ -91,6 +94,10 @@ def _float(digits: str) -> float:
 
 def _constant(name: str) -> float:
     raise JsonError(f"it has {name}, which is no number in JSON")
+
+
+def _constant_or_infinity(name: str) -> float:
+    return -math.inf if name == "-Infinity" else _constant(name)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.errors import RequestError
+from vinograph.errors import ModelError, RequestError
 from vinograph.families import Call, Family
 from vinograph.request import FIELDS, size_limits
 from vinograph.schema import Divisor, Kind, Many, Named, Real, Record, SchemaError, Whole, shown
@@ -113,7 +113,12 @@ def check_sampler(scheduler: Mapping[str, Any]) -> None:
     name = scheduler.get("class")
     if not isinstance(name, str):
         raise SchemaError(f"scheduler.class is {shown(name)}, where one of {', '.join(SAMPLERS)} should be")
-    settings(scheduler)
+    if name not in SAMPLERS:
+        settings(scheduler)  # which names those that there are
+    try:
+        settings(scheduler)
+    except ModelError as error:
+        raise SchemaError(f"scheduler: {error}") from error
 
 
 def check_vaes(config: Mapping[str, Any]) -> None:
