@@ -49,6 +49,11 @@ def is_plain(text: str) -> bool:
     return not any(unicodedata.category(letter) in _CONTROL for letter in text)
 
 
+def label(name: str) -> str:
+    """A name as a message repeats it: itself where it is short and plain, else its short ``repr``."""
+    return name if len(name) <= _LONGEST_SHOWN and is_plain(name) else shown(name)
+
+
 def _refuse(where: str, value: Any, wanted: str) -> SchemaError:
     return SchemaError(f"{where} is {shown(value)}, where {wanted} should be")
 
@@ -221,7 +226,7 @@ class Named:
             raise _refuse(where, value, self.wanted)
         for name, each in value.items():
             self.name.check(f"a name in {where}", name)
-            self.each.check(f"{where}.{name}", each)
+            self.each.check(f"{where}.{label(name)}", each)
 
 
 @dataclass(frozen=True)

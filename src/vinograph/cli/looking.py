@@ -41,6 +41,8 @@ def inspect(bundle: Reference, as_json: AsJson = False) -> None:
         if defaults:
             output.say(f"defaults of {call}: {_pairs(defaults)}")
     output.say(f"limits: {_pairs(opened.manifest.limits)}")
+    for note in opened.manifest.notes:
+        output.say(note)
 
 
 def verify(bundle: Reference, as_json: AsJson = False) -> None:

@@ -395,6 +395,10 @@ def _reconstruct(parts: Parts, request: Request) -> Steps:
     return out
 
 
+STAGE_SCHEDULER = Record({}, {"scaler": Real(1e-3, 1e3), "s": Real(0, 10)})
+"""The two numbers of a stage's cosine schedule."""
+
+
 def _check_config(config: Mapping[str, Any]) -> None:
     for level in config["effnet_levels"]:
         if level >= config["decoder_level_count"]:
@@ -402,9 +406,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
 
 
 def _check_scheduler(scheduler: Mapping[str, Any]) -> None:
-    """Each stage's is the two numbers of the cosine schedule."""
-    stage = Record({}, {"scaler": Real(1e-3, 1e3), "s": Real(0, 10)})
-    Record({"prior": stage, "decoder": stage}).check("scheduler", scheduler)
+    Record({"prior": STAGE_SCHEDULER, "decoder": STAGE_SCHEDULER}).check("scheduler", scheduler)
 
 
 _COMMON: Mapping[str, Any] = {
