@@ -49,9 +49,9 @@ def is_plain(text: str) -> bool:
     return not any(unicodedata.category(letter) in _CONTROL for letter in text)
 
 
-def label(name: str) -> str:
-    """A name as a message repeats it: itself where it is short and plain, else its short ``repr``."""
-    return name if len(name) <= _LONGEST_SHOWN and is_plain(name) else shown(name)
+def label(name: Any) -> str:
+    """A name as a message repeats it: itself where it is a short and plain text, else its short ``repr``."""
+    return name if isinstance(name, str) and len(name) <= _LONGEST_SHOWN and is_plain(name) else shown(name)
 
 
 def _refuse(where: str, value: Any, wanted: str) -> SchemaError:

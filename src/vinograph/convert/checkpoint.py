@@ -16,7 +16,7 @@ from typing import Any
 from vinograph import strict_json
 from vinograph.convert.weights import choose_weights, shards
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.schema import is_plain, shown
+from vinograph.schema import is_plain, label, shown
 
 INDEX_FILE = "model_index.json"
 CARD_FILE = "README.md"
@@ -240,10 +240,10 @@ def check_classes(index: Mapping[str, Any], known: Mapping[str, Collection[tuple
         if pair in ((None, None), ()):
             continue
         if pair not in list(known.get(part, ())):  # not a set's lookup: the file may hold what can't be hashed
-            named = " of ".join(each if isinstance(each, str) else shown(each) for each in reversed(pair[:2]))
+            named = " of ".join(label(each) for each in reversed(pair[:2]))
             expected = ", ".join(sorted({name for _, name in known.get(part, ())})) or "no such part"
             raise ModelError(
-                f"{origin}: {INDEX_FILE} gives the part {part} the class {named}, which Vinograph doesn't know "
+                f"{origin}: {INDEX_FILE} gives the part {label(part)} the class {named}, which Vinograph doesn't know "
                 f"(known here: {expected}). It runs no code from checkpoints"
             )
 

@@ -14,7 +14,7 @@ from typing import Any
 from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes, locate
 from vinograph.errors import ModelError
 from vinograph.families.wuerstchen import FAMILY
-from vinograph.schema import SchemaError
+from vinograph.schema import SchemaError, label
 
 COMBINED, DECODER, PRIOR = "WuerstchenCombinedPipeline", "WuerstchenDecoderPipeline", "WuerstchenPriorPipeline"
 PIPELINES = (COMBINED, DECODER)
@@ -125,7 +125,7 @@ def _prior_places(checkpoint: Checkpoint, pipeline: Any) -> dict[str, Place]:
     elif pipeline == PRIOR:
         folders = {part: part if part == "prior" else part.removeprefix("prior_") for part in _PRIOR_PARTS}
     else:
-        raise ModelError(f"{checkpoint.id} is a {pipeline}, which has no prior; name a {PRIOR} or a {COMBINED}")
+        raise ModelError(f"{checkpoint.id} is a {label(pipeline)}, which has no prior; name a {PRIOR} or a {COMBINED}")
     return {part: Place(checkpoint, folder) for part, folder in folders.items()}
 
 
