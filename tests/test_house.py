@@ -59,14 +59,14 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "benchmark": {
         *("pipeline", "bundle", "catalog", "limits", "runtime", "images", "families", "request", "errors", "vinograph"),
-        "manifest",
+        *("manifest", "strict_json"),
     },
     "benchmark.systems": {"vinograph", "tuning"},
     "web": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "serve": {"pipeline", "catalog", "runtime", "images", "families", "request", "errors", "vinograph"},
     "cli": {
         *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "images", "families", "request", "errors"),
-        *("convert", "quantize", "benchmark", "web", "serve", "files", "vinograph", "manifest"),
+        *("convert", "quantize", "benchmark", "web", "serve", "files", "vinograph", "manifest", "strict_json"),
     },
     "__main__": {"cli"},
     "training": {"modules", "convert"},

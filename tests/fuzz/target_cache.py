@@ -53,4 +53,4 @@ def _prepare(prepared: Path) -> Attempt:
     return attempt
 
 
-TARGETS = [Target("cache", _prepare, attempts=60)]
+TARGETS = [Target("cache", _prepare, attempts=20)]

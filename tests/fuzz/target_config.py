@@ -63,4 +63,4 @@ class _StoppedError(BaseException):
     """What would be written has been checked."""
 
 
-TARGETS = [Target("config", _prepare, attempts=40)]
+TARGETS = [Target("config", _prepare, attempts=10)]

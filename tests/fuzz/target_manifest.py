@@ -37,4 +37,4 @@ def _prepare(folder: Path) -> Attempt:
     return attempt
 
 
-TARGETS = [Target("manifest", _prepare, attempts=60)]
+TARGETS = [Target("manifest", _prepare, attempts=30)]

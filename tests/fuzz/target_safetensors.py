@@ -42,4 +42,4 @@ def _prepare(_: Path) -> Attempt:
     return attempt
 
 
-TARGETS = [Target("safetensors", _prepare, attempts=300)]
+TARGETS = [Target("safetensors", _prepare, attempts=200)]

@@ -16,15 +16,17 @@ _PROMPT = "a red house on a snowy hill, in the style of [unclosed"
 
 def _prepare_checkpoints(prepared: Path) -> Attempt:
     from tests.checkpoints import clip_tokenizer, split_tokenizer_files, t5_tokenizer
+    from tests.convert.test_t5_tokenizer import folder_of, train
     from vinograph.convert.tokenizer import CLIP, T5, prepare_tokenizer
     from vinograph.errors import DamagedModelError
     from vinograph.text import Tokenizer
 
-    kinds = {"clip": CLIP, "older": CLIP, "t5": T5}
+    kinds = {"clip": CLIP, "older": CLIP, "t5": T5, "sentencepiece": T5}
     clip_tokenizer().save_pretrained(prepared / "clip")
     clip_tokenizer().save_pretrained(prepared / "older")
     split_tokenizer_files(prepared / "older")
     t5_tokenizer().save_pretrained(prepared / "t5")
+    folder_of(train(), prepared / "sentencepiece", extra_ids=10)
 
     def attempt(random: Random, folder: Path) -> None:
         name = random.choice(list(kinds))
@@ -77,6 +79,6 @@ def _read(opened: Callable[[], Any], refused: type[Exception]) -> None:
 
 
 TARGETS = [
-    Target("tokenizer", _prepare_checkpoints, attempts=40),
-    Target("bundled-tokenizer", _prepare_bundles, attempts=150),
+    Target("tokenizer", _prepare_checkpoints, attempts=30),
+    Target("bundled-tokenizer", _prepare_bundles, attempts=100),
 ]
