@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -262,3 +263,24 @@ def test_a_model_card_of_which_nothing_can_be_told(
     assert done.code == 0, done.err
     assert vinograph("inspect", "bundle", "--json").record["source"]["licence"] is None
     assert not Path("owned").exists()
+
+
+class TestAssumedDefaults:
+    def test_they_are_stated(self, vinograph: Run, tmp_path: Path) -> None:
+        home = save_sdxl(tmp_path, dataclasses.replace(SDXL_TINY, turbo=True)).home
+        done = vinograph("convert", home, "bundle")
+        assert done.code == 0
+        note = "defaults assumed: 1 step without guidance, as for SDXL-Turbo, by the scheduler and the name"
+        assert f"warning: {note}" in done.err
+        assert note in vinograph("inspect", "bundle").out
+        assert vinograph("inspect", "bundle", "--json").record["notes"][0].startswith(note)
+        assert vinograph("verify", "bundle").code == 0
+
+    def test_of_a_guided_model_none_are(self, vinograph: Run, tmp_path: Path) -> None:
+        """Its scheduler differs from SDXL-Turbo's in what the network predicts, and in the noise that it ends at."""
+        home = save_sdxl(tmp_path, dataclasses.replace(SDXL_TINY, turbo=True)).home
+        edit(SCHEDULER, prediction_type='"v_prediction"', rescale_betas_zero_snr=True)(home)
+        done = vinograph("convert", home, "bundle")
+        assert (done.code, "assumed" in done.err) == (0, False)
+        generate = vinograph("inspect", "bundle", "--json").record["defaults"]["generate"]
+        assert (generate["num_inference_steps"], generate["guidance_scale"]) == (50, 5.0)

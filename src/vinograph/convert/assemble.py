@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from vinograph import __version__
 from vinograph.bundle import Bundle, BundleWriter
-from vinograph.convert.tokenizer import CLIP, Kind, prepare_tokenizer
-from vinograph.errors import ResourceError
+from vinograph.convert.tokenizer import CLIP, Kind, PreparedTokenizer, prepare_tokenizer
+from vinograph.errors import DamagedModelError, ModelError, ResourceError
 from vinograph.manifest import MANIFEST_FILE, Component, Manifest, Tensor
 
 if TYPE_CHECKING:
@@ -80,15 +80,23 @@ def assemble(plan: Plan, job: Job) -> Bundle:
     }
     dataclasses.replace(plan.manifest, tools=_tools()).check_before_writing(f"its {MANIFEST_FILE}")
     with BundleWriter(job.target, _fingerprint(plan, job), job.overwrite) as writer:
-        _check_space(plan, job, writer)
-        tokenizers = {name: each.write(writer.partial / f"{name}.json") for name, each in prepared.items()}
-        components = _write_components(plan, job, writer)
-        manifest = dataclasses.replace(plan.manifest, components=components, tokenizers=tokenizers, tools=_tools())
-        (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
-        if plan.licence_file is not None:
-            shutil.copyfile(plan.licence_file, writer.partial / "LICENSE")
-        _sweep(writer.partial, manifest)
-        return writer.finish(manifest)
+        try:
+            _check_space(plan, job, writer)
+            return _write(plan, job, writer, prepared)
+        except (ModelError, DamagedModelError):  # the next try would meet the same
+            shutil.rmtree(writer.partial, ignore_errors=True)
+            raise
+
+
+def _write(plan: Plan, job: Job, writer: BundleWriter, prepared: Mapping[str, PreparedTokenizer]) -> Bundle:
+    tokenizers = {name: each.write(writer.partial / f"{name}.json") for name, each in prepared.items()}
+    components = _write_components(plan, job, writer)
+    manifest = dataclasses.replace(plan.manifest, components=components, tokenizers=tokenizers, tools=_tools())
+    (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
+    if plan.licence_file is not None:
+        shutil.copyfile(plan.licence_file, writer.partial / "LICENSE")
+    _sweep(writer.partial, manifest)
+    return writer.finish(manifest)
 
 
 def _write_components(plan: Plan, job: Job, writer: BundleWriter) -> dict[str, Component]:
