@@ -21,6 +21,9 @@ from vinograph.schema import (
     shown,
 )
 
+NO_LISTS: list[Any] = [[], [1, 2, 3], "ab", {}, None]
+NO_OBJECTS: list[Any] = [{}, {"a": 1, "b": 1, "c": 1}, [], None]
+NO_CHOICES: list[Any] = ["c", [], None]
 SIZE = Record({"width": Whole(1, 10)}, {"scale": Real(0, 1)})
 
 
@@ -53,12 +56,12 @@ def test_what_fits(kind: Kind, value: Any) -> None:
         *((Divisor(), each, "a number whose size is from") for each in (0, 1e-31, 1e31, float("nan"), "1")),
         *((Flag(), each, "true or false") for each in (0, 1, "true", None)),
         *((Text(3), each, "a line of at most 3") for each in ("abcd", "a\n", "\x1b", "\ud800", "\u2028", 3, None)),
-        *((Text(choices=("a", "b")), each, "one of a, b") for each in ("c", [], None)),
+        *((Text(choices=("a", "b")), each, "one of a, b") for each in NO_CHOICES),
         (Maybe(Whole(1, 3)), 4, "a whole number"),
         (Either(Whole(1, 3), Text(3)), [], "a whole number from 1 to 3, or a line"),
-        *((Many(Whole(1, 3), 1, 2), each, "a list of 1 to 2") for each in ([], [1, 2, 3], "ab", {}, None)),
+        *((Many(Whole(1, 3), 1, 2), each, "a list of 1 to 2") for each in NO_LISTS),
         (Many(Whole(1, 3), 1, 2), [1, 4], r"it\[1\] is 4"),
-        *((Named(Whole(1, 3), 1, 2), each, "an object of 1 to 2") for each in ({}, {"a": 1, "b": 1, "c": 1}, [], None)),
+        *((Named(Whole(1, 3), 1, 2), each, "an object of 1 to 2") for each in NO_OBJECTS),
         (Named(Whole(1, 3)), {"a": 4}, "it.a is 4"),
         (Named(Whole(1, 3)), {"\x1b": 1}, "a name in it is"),
         (SIZE, {}, "it.width is missing; a whole number from 1 to 10 should be there"),

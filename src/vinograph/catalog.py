@@ -88,7 +88,7 @@ def _fetch(repository: str) -> Bundle:
     try:
         manifest = huggingface_hub.hf_hub_download(repository, MANIFEST_FILE)
         # The manifest is a valid one before anything large is fetched.
-        Manifest.from_json(Path(manifest).read_text(encoding="utf-8"), f"{repository}/{MANIFEST_FILE}")
+        Manifest.from_json(Path(manifest).read_bytes(), f"{repository}/{MANIFEST_FILE}")
         return Bundle.open(Path(huggingface_hub.snapshot_download(repository)))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         if isinstance(error, OSError) and is_full(error):

@@ -27,7 +27,7 @@ _LARGEST_CONFIG = 10_000_000
 _LARGEST_CARD = 4_000_000
 _CARD_LINE = re.compile(r"(license|license_name|prior):[ \t]*(.*)")
 _LONGEST_SCALAR = 200
-_NO_SCALAR = "[]{}&*!|>%@`#,"  # what begins other things in YAML, or nothing
+_NO_SCALAR = "[]{}&*!|>%@`#,-?:"  # what begins other things in YAML, or nothing
 _CARD_ENTRY = re.compile(r"[ \t]*-[ \t]+(.*)")
 
 

@@ -22,7 +22,7 @@ _SPIECE = "spiece.model"
 _T5_START = ("<pad>", "</s>", "<unk>")
 _T5_EXTRA_IDS = 100
 
-_LARGEST = 64_000_000  # bytes of a file; the largest vocabularies have a quarter of that
+_LARGEST = 32_000_000  # bytes of a file; the largest vocabularies have half of that
 _DIGITS = 32
 _LONGEST_MESSAGE = 500
 _LENGTH, _PADDING = Whole(1, 65_536), Whole(0, 2**31)
@@ -32,7 +32,7 @@ _SCHEMA = Record(
     {
         "extra_ids": Whole(0, 1000),
         "model_max_length": Maybe(Real(1, 1e31)),
-        "added_tokens_decoder": Named(Record({}, open=True), most=100_000),
+        "added_tokens_decoder": _TOKENS,
     },
     open=True,
 )
