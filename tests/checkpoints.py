@@ -460,7 +460,7 @@ def save_sdxl(
     size at most, with an index.
     """
     models = sdxl_models(shape, seed)
-    home, tiny = directory / "sdxl", directory / "taesdxl"
+    home, tiny = directory / ("sdxl-turbo" if shape.turbo else "sdxl"), directory / "taesdxl"
     _save(models.pipeline(), home, variant, shard)
     models.tiny_vae.save_pretrained(tiny)
     if shape.tiny_vae:

@@ -18,34 +18,29 @@ from filelock import Timeout
 
 from tests.bundles import save_bundle
 from vinograph import DamagedModelError, ModelError, RequestError
-from vinograph.bundle import (
-    FORMAT_VERSION,
-    Bundle,
-    BundleWriter,
-    Component,
-    FileRecord,
-    Manifest,
-    Source,
-    Tensor,
-    TokenizerFile,
-    check_target,
-    sha256_of,
-)
+from vinograph.bundle import Bundle, BundleWriter, check_target, sha256_of
+from vinograph.manifest import FORMAT_VERSION, Component, FileRecord, Manifest, Source, Tensor, TokenizerFile
 
 MANIFEST = Manifest(
     family="wuerstchen",
     name="tiny",
     components={"prior": Component("prior.xml", {"x": Tensor(("b", 16), "f32")}, {}, "f16", f16_safe=False)},
-    tokenizers={"tokenizer": TokenizerFile("tokenizer.json", 77, 0)},
-    scheduler={"prior": {"scaler": 1.0}},
-    config={"latent_mean": 42.0, "effnet_levels": [1, 2, 3]},
+    tokenizers={name: TokenizerFile("tokenizer.json", 77, 0) for name in ("prior_tokenizer", "tokenizer")},
+    scheduler={"prior": {"scaler": 1.0}, "decoder": {}},
+    config={
+        **{"prior_channels": 16, "prior_text_width": 8, "latent_channels": 4, "decoder_patch_size": 2},
+        **{"resolution_multiple": 42.67, "latent_dim_scale": 10.67, "latent_mean": 42.0, "latent_std": 1.0},
+        **{"scale_factor": 0.3764, "decoder_level_count": 4, "effnet_levels": [1, 2, 3]},
+    },
     defaults={"generate": {"height": 512}},
-    limits={"size_multiple": 128},
+    limits={"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048, "native_size": 1024},
     source=Source("warp-ai/wuerstchen", "abc", "MIT", {"prior": "warp-ai/wuerstchen-prior"}),
     tools={"vinograph": "0.1.0"},
     files={},
 )
 FILES = {"prior.xml": b"<net/>", "prior.bin": bytes(100), "tokenizer.json": b"{}"}
+
+FILES_OF = {"components": "prior.xml", "tokenizers": "tokenizer.json"}
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -184,9 +179,15 @@ class TestOpening:
 
     @pytest.mark.parametrize(("section", "key"), [("components", "prior"), ("tokenizers", "tokenizer")])
     def test_every_file_that_is_used_has_a_size(self, bundle: Bundle, section: str, key: str) -> None:
-        """So no component and no tokenizer can lie outside either."""
-        edit_manifest(bundle, lambda data: data[section][key].update(file="../outside.xml"))
-        with pytest.raises(DamagedModelError, match=r"names no size for \.\./outside.xml, a file that the model needs"):
+        other = f"other{Path(FILES_OF[section]).suffix}"
+        edit_manifest(bundle, lambda data: data[section][key].update(file=other))
+        with pytest.raises(DamagedModelError, match=f"names no size for {other}, a file that the model needs"):
+            Bundle.open(bundle.path)
+
+    @pytest.mark.parametrize(("section", "key"), [("components", "prior"), ("tokenizers", "tokenizer")])
+    def test_no_part_lies_outside(self, bundle: Bundle, section: str, key: str) -> None:
+        edit_manifest(bundle, lambda data: data[section][key].update(file=f"../{FILES_OF[section]}"))
+        with pytest.raises(DamagedModelError, match=rf"{section}.{key}.file names a file outside the bundle"):
             Bundle.open(bundle.path)
 
     def test_weights_without_a_size(self, bundle: Bundle) -> None:

@@ -12,250 +12,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from vinograph import strict_json
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.files import beside, hidden_sibling, is_full, write_atomically
+from vinograph.manifest import MANIFEST_FILE, FileRecord, Manifest, check_checksum
 
-FORMAT_VERSION = 1
-MANIFEST_FILE = "bundle.json"
-_CHECKSUM = "checksum"
 _PROGRESS_FILE = "progress.json"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output of a component: a dimension that follows the request is a name, a fixed one a number."""
-
-    shape: tuple[int | str, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Component:
-    """One OpenVINO IR: ``file`` is the ``.xml``; its ``.bin`` lies beside it.
-
-    ``weights`` is how the weights are stored (``f32``, ``f16``, ``int8``, ``int4``). ``f16_safe`` is False where
-    half-precision arithmetic overflows: the runtime then computes in f32 on devices that would use f16.
-    ``activations`` says which layers compute with activations in int8: ``int8 convolutions``, or ``int8`` where linear
-    layers do so, too.
-    """
-
-    file: str
-    inputs: Mapping[str, Tensor]
-    outputs: Mapping[str, Tensor]
-    weights: str
-    f16_safe: bool = True
-    activations: str | None = None
-
-
-@dataclass(frozen=True)
-class TokenizerFile:
-    """A Rust tokenizer and how the family calls it: padded with ``pad_id`` to ``max_length`` tokens."""
-
-    file: str
-    max_length: int
-    pad_id: int
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Size in bytes and SHA-256 of one file of the bundle."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the weights came from."""
-
-    id: str
-    revision: str | None = None
-    licence: str | None = None
-    also: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DenoiserSpeed:
-    """Seconds of one call of a denoiser before and after, and how many calls a picture takes by default."""
-
-    before: float
-    after: float
-    calls: int
-
-    @property
-    def ratio(self) -> float:
-        """How many times as fast it has become."""
-        return self.before / self.after
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What quantization did to the speed of the denoisers, on the machine that it ran on."""
-
-    processor: str
-    cores: int
-    denoisers: Mapping[str, DenoiserSpeed]
-
-    @property
-    def ratio(self) -> float:
-        """How many times as fast all of a picture's calls have become."""
-        before = sum(each.before * each.calls for each in self.denoisers.values())
-        return before / sum(each.after * each.calls for each in self.denoisers.values())
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """How a bundle was made of another: ``prompts`` and ``samples`` it was calibrated with are 0 where none were."""
-
-    mode: str
-    prompts: int
-    samples: int
-    tools: Mapping[str, str]
-    speed: Speed
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What ``bundle.json`` says.
-
-    ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits`` what a request
-    is resolved against, ``files`` size and hash of every other file. ``quantization`` is None for a bundle that
-    conversion wrote.
-    """
-
-    family: str
-    name: str
-    components: Mapping[str, Component]
-    tokenizers: Mapping[str, TokenizerFile]
-    scheduler: Mapping[str, Any]
-    config: Mapping[str, Any]
-    defaults: Mapping[str, Any]
-    limits: Mapping[str, Any]
-    source: Source
-    tools: Mapping[str, str]
-    files: Mapping[str, FileRecord]
-    format_version: int = FORMAT_VERSION
-    quantization: Quantization | None = None
-
-    def to_json(self) -> str:
-        """The manifest as JSON, with a checksum of its own; equal manifests give equal bytes."""
-        data = _plain(self)
-        whole = {**data, _CHECKSUM: _checksum(data)}
-        return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, origin: str) -> Manifest:
-        """Parse and check a manifest. ``origin`` names it in errors.
-
-        Raises:
-            ModelError: the format is newer than this version reads.
-            DamagedModelError: the text is not a manifest.
-        """
-        try:
-            data = json.loads(text)
-            version = data["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedModelError(f"{origin} is not a bundle's manifest ({error})") from error
-        if not isinstance(version, int) or version < 1:
-            raise DamagedModelError(f"{origin} names format version {version!r}, which never existed")
-        if version > FORMAT_VERSION:
-            tools = data.get("tools")
-            needs = tools.get("vinograph", "a newer one") if isinstance(tools, dict) else "a newer one"
-            raise ModelError(
-                f"{origin} is in bundle format {version}; this version of Vinograph reads up to {FORMAT_VERSION}. "
-                f"It was written by Vinograph {needs}: pip install --upgrade vinograph"
-            )
-        try:
-            return cls(
-                family=str(data["family"]),
-                name=str(data["name"]),
-                components=MappingProxyType({k: _component(v) for k, v in data["components"].items()}),
-                tokenizers=MappingProxyType({k: _tokenizer(v) for k, v in data["tokenizers"].items()}),
-                scheduler=MappingProxyType(dict(data["scheduler"])),
-                config=MappingProxyType(dict(data["config"])),
-                defaults=MappingProxyType(dict(data["defaults"])),
-                limits=MappingProxyType(dict(data["limits"])),
-                source=Source(**data["source"]),
-                tools=MappingProxyType(dict(data["tools"])),
-                files=MappingProxyType({k: _file_record(v) for k, v in data["files"].items()}),
-                format_version=version,
-                quantization=_quantization(data.get("quantization")),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DamagedModelError(f"{origin} lacks or garbles a field: {error}") from error
-
-
-def _component(data: dict[str, Any]) -> Component:
-    tensors = {
-        side: {k: Tensor(tuple(v["shape"]), v["dtype"]) for k, v in data[side].items()}
-        for side in ("inputs", "outputs")
-    }
-    return Component(**{**data, **tensors, "file": _text(data["file"])})
-
-
-def _tokenizer(data: dict[str, Any]) -> TokenizerFile:
-    return TokenizerFile(_text(data["file"]), _number(data["max_length"]), _number(data["pad_id"]))
-
-
-def _file_record(data: dict[str, Any]) -> FileRecord:
-    return FileRecord(_number(data["size"]), _text(data["sha256"]))
-
-
-def _quantization(data: dict[str, Any] | None) -> Quantization | None:
-    if data is None:
-        return None
-    told = data["speed"]
-    denoisers = {
-        name: DenoiserSpeed(_seconds(each["before"]), _seconds(each["after"]), _number(each["calls"]))
-        for name, each in told["denoisers"].items()
-    }
-    return Quantization(
-        mode=_text(data["mode"]),
-        prompts=_number(data["prompts"]),
-        samples=_number(data["samples"]),
-        tools=MappingProxyType({name: _text(version) for name, version in data["tools"].items()}),
-        speed=Speed(_text(told["processor"]), _number(told["cores"]), MappingProxyType(denoisers)),
-    )
-
-
-def _seconds(value: Any) -> float:
-    if not isinstance(value, (int, float)) or not value > 0:
-        raise TypeError(f"{value!r} should be a number of seconds")
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} should be a text")
-    return value
-
-
-def _number(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"{value!r} should be a whole number")
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and tuples as what JSON is made of."""
-    if dataclasses.is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _checksum(data: Mapping[str, Any]) -> str:
-    """The SHA-256 of what a manifest says, however it is laid out."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -276,11 +45,7 @@ class Bundle:
         file = path / MANIFEST_FILE
         if not file.is_file():
             raise ModelError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise DamagedModelError(f"{file} is not a bundle's manifest ({error})") from error
-        bundle = cls(path, Manifest.from_json(text, str(file)))
+        bundle = cls(path, Manifest.from_json(_read(file), str(file)))
         for name, record in bundle.manifest.files.items():
             bundle._check_size(name, record)
         graphs = [each.file for each in bundle.manifest.components.values()]
@@ -296,11 +61,8 @@ class Bundle:
         Raises:
             DamagedModelError: a file's contents are not what conversion wrote.
         """
-        manifest = json.loads((self.path / MANIFEST_FILE).read_text(encoding="utf-8"))
-        if manifest.pop(_CHECKSUM, None) != _checksum(manifest):
-            raise DamagedModelError(
-                f"{self.path / MANIFEST_FILE} was altered: it differs from its own checksum. Convert the model again."
-            )
+        file = self.path / MANIFEST_FILE
+        check_checksum(_read(file), str(file))
         for name, record in self.manifest.files.items():
             self._check_size(name, record)
             if sha256_of(self.path / name) != record.sha256:
@@ -311,8 +73,6 @@ class Bundle:
 
     def _check_size(self, name: str, record: FileRecord) -> None:
         file = self.path / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DamagedModelError(f"{self.path / MANIFEST_FILE} names a file outside the bundle: {name}")
         if not file.is_file():
             raise DamagedModelError(f"{file} is missing. Convert the model again.")
         size = file.stat().st_size
@@ -417,6 +177,7 @@ class BundleWriter:
             if name != MANIFEST_FILE
         }
         whole = dataclasses.replace(manifest, files=files)
+        whole.check_before_writing(f"its {MANIFEST_FILE}")
         for name in files:
             _flush(self.partial / name)
         write_atomically(self.partial / MANIFEST_FILE, whole.to_json().encode(), flush=True)
@@ -442,6 +203,12 @@ class BundleWriter:
     def _write_progress(self) -> None:
         progress = {"fingerprint": self._fingerprint, "done": self._done}
         write_atomically(self.partial / _PROGRESS_FILE, json.dumps(progress).encode(), flush=True)
+
+
+def _read(file: Path) -> bytes:
+    """A manifest's bytes; of one that is too large no more than what its reader refuses."""
+    with file.open("rb") as stream:
+        return stream.read(strict_json.LARGEST + 1)
 
 
 def check_target(target: Path, overwrite: bool) -> None:

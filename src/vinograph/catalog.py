@@ -8,9 +8,10 @@ from pathlib import Path
 
 from vinograph import folders
 from vinograph.arguments import reading, shown
-from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
+from vinograph.bundle import Bundle
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.files import is_full, is_unwritable
+from vinograph.manifest import MANIFEST_FILE, Manifest
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
@@ -90,7 +91,7 @@ def _fetch(repository: str) -> Bundle:
     try:
         manifest = huggingface_hub.hf_hub_download(repository, MANIFEST_FILE)
         # The manifest is a valid one before anything large is fetched.
-        Manifest.from_json(Path(manifest).read_text(encoding="utf-8"), f"{repository}/{MANIFEST_FILE}")
+        Manifest.from_json(Path(manifest).read_bytes(), f"{repository}/{MANIFEST_FILE}")
         return Bundle.open(Path(huggingface_hub.snapshot_download(repository)))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         if isinstance(error, OSError) and is_full(error):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
+from vinograph import strict_json
 from vinograph.arguments import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import check_writable, is_full, replaced
@@ -293,7 +294,10 @@ def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """What :func:`save` wrote into a PNG, or None."""
+    """What :func:`save` wrote into a PNG; None where there is nothing, or nothing that it could have written."""
     with Image.open(path) as picture:
         text = picture.info.get("vinograph")
-    return None if text is None else dict(json.loads(text))
+    try:
+        return strict_json.parse_object(text) if isinstance(text, str) else None
+    except strict_json.JsonError:
+        return None

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from vinograph import catalog
 from vinograph.arguments import reading, shown
-from vinograph.bundle import MANIFEST_FILE, Bundle
-from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.bundle import Bundle
+from vinograph.errors import ModelError, RequestError
 from vinograph.families import Call, Drawing, Parts, Session, Step, Steps, family
 from vinograph.images import to_pictures
 from vinograph.limits import memory_installed
@@ -197,8 +197,6 @@ class Pipeline:
         manifest = bundle.manifest
         self.bundle = bundle
         self._family = family(manifest.family)
-        _check_numbers(bundle, "config", manifest.config, self._family.config)
-        _check_numbers(bundle, "limits", manifest.limits, self._family.limits)
         with reading("device", device):
             devices = _per_component(device, manifest.components, "device", "CPU")
         with reading("precision", precision):
@@ -408,12 +406,3 @@ def _per_component(told: str | Mapping[str, str], names: Mapping[str, Any], what
         if name not in names:
             raise RequestError(f"{what} names the component {shown(name)}; this model has {', '.join(names)}")
     return {name: told.get(name, default) for name in names}
-
-
-def _check_numbers(bundle: Bundle, part: str, told: Mapping[str, Any], wanted: tuple[str, ...]) -> None:
-    for name in wanted:
-        value = told.get(name)
-        numbers = value if isinstance(value, (list, tuple)) else (value,)
-        if not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in numbers):
-            file = bundle.path / MANIFEST_FILE
-            raise DamagedModelError(f"{file} has no number {name!r} in its {part}, but {value!r}. Convert it again.")

@@ -9,24 +9,33 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 DEEPEST = 64
 LARGEST = 16_000_000
-# Digits, sign included. Published tokenizers say 1000000000000000019884624838656 for "no limit".
-_LONGEST_INTEGER = 40
+LONGEST_INTEGER = 20  # digits, sign included: what 64 bits hold
 
 
 class JsonError(ValueError):
     """The text is not JSON, or beyond the limits; the message says which, without the text itself."""
 
 
-def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) -> Any:
+def parse(
+    text: str | bytes,
+    *,
+    largest: int = LARGEST,
+    unique: bool = False,
+    infinity: bool = False,
+    digits: int = LONGEST_INTEGER,
+) -> Any:
     """The value that ``text`` (UTF-8 where it is bytes) describes.
 
-    Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most 40 digits, and every number is
-    finite. With ``unique`` an object that names a key twice is refused; otherwise the last one counts.
+    Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most ``digits`` digits (by default what
+    64 bits hold), and every number is finite. With ``unique`` an object that names a key twice is refused; otherwise
+    the last one counts. With ``infinity`` the word -Infinity is minus infinity: Python's own writer, and so
+    diffusers' schedulers, write it.
 
     Raises:
         JsonError: it is not JSON, longer than ``largest``, or beyond another limit.
@@ -36,9 +45,9 @@ def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) ->
     try:
         value = json.loads(
             text,
-            parse_int=_integer,
+            parse_int=partial(_integer, digits),
             parse_float=_float,
-            parse_constant=_constant,
+            parse_constant=_constant_or_infinity if infinity else _constant,
             object_pairs_hook=_unique if unique else None,
         )
     except RecursionError as error:
@@ -51,19 +60,28 @@ def parse(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) ->
     return value
 
 
-def parse_object(text: str | bytes, *, largest: int = LARGEST, unique: bool = False) -> dict[str, Any]:
+def parse_object(
+    text: str | bytes,
+    *,
+    largest: int = LARGEST,
+    unique: bool = False,
+    infinity: bool = False,
+    digits: int = LONGEST_INTEGER,
+) -> dict[str, Any]:
     """The object that ``text`` describes; :func:`parse` says what else is checked.
 
     Raises:
         JsonError: as :func:`parse`, or it is another kind of value.
     """
-    value = parse(text, largest=largest, unique=unique)
+    value = parse(text, largest=largest, unique=unique, infinity=infinity, digits=digits)
     if not isinstance(value, dict):
         raise JsonError("it is not a JSON object")
     return value
 
 
-def read_object(file: Path, *, largest: int = LARGEST) -> dict[str, Any]:
+def read_object(
+    file: Path, *, largest: int = LARGEST, infinity: bool = False, digits: int = LONGEST_INTEGER
+) -> dict[str, Any]:
     """The object in a file, of which no more than ``largest`` bytes are read.
 
     Raises:
@@ -74,11 +92,11 @@ def read_object(file: Path, *, largest: int = LARGEST) -> dict[str, Any]:
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise JsonError(f"it has {file.stat().st_size:,} bytes, over the limit of {largest:,}")
-    return parse_object(content, largest=largest)
+    return parse_object(content, largest=largest, infinity=infinity, digits=digits)
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > _LONGEST_INTEGER:
+def _integer(most: int, digits: str) -> int:
+    if len(digits) > most:
         raise JsonError(f"it has an integer of {len(digits)} digits")
     return int(digits)
 
@@ -92,6 +110,10 @@ def _float(digits: str) -> float:
 
 def _constant(name: str) -> float:
     raise JsonError(f"it has {name}, which is no number in JSON")
+
+
+def _constant_or_infinity(name: str) -> float:
+    return -math.inf if name == "-Infinity" else _constant(name)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

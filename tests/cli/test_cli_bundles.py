@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.bundles import save_bundle
+from tests.bundles import save_bundle, save_sdxl_bundle
 from tests.cli.conftest import Outcome, Run, files_here, in_process
 from vinograph.bundle import Bundle
 
@@ -22,6 +22,12 @@ def copy(bundle: Bundle, tmp_path: Path) -> Path:
     """A bundle to damage."""
     shutil.copytree(bundle.path, tmp_path / "copy")
     return tmp_path / "copy"
+
+
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole bundle of SDXL, for reading only."""
+    return save_sdxl_bundle(tmp_path_factory.mktemp("sdxl") / "tiny-sdxl").path
 
 
 @pytest.fixture
@@ -271,3 +277,118 @@ class TestDoctor:
         done = vinograph("doctor")
         assert done.code == 0
         assert 'pip install "vinograph[convert]"' in done.out
+
+
+def _at(*path: str | int, value: object = None, drop: bool = False) -> Edit:
+    """An edit of one value in a manifest, found by its path."""
+
+    def edit(manifest: dict[str, Any]) -> None:
+        place: Any = manifest
+        for key in path[:-1]:
+            place = place[key]
+        if drop:
+            del place[path[-1]]
+        else:
+            place[path[-1]] = value
+
+    return edit
+
+
+WUERSTCHEN = {
+    "defaults are a number": (_at("defaults", "generate", value=3), "defaults.generate"),
+    "an unknown default": (_at("defaults", "generate", "colour", value=3), "colour"),
+    "defaults of an unknown call": (_at("defaults", "paint", value={}), "paint"),
+    "a default that is a file": (_at("defaults", "generate", "image", value="/etc/hostname"), "image"),
+    "a default that is null": (_at("defaults", "generate", "height", value=None), "defaults.generate.height is null"),
+    "a default beyond the limits": (_at("defaults", "generate", "height", value=100_000), "height is 100000"),
+    "a default of another kind": (_at("defaults", "generate", "strength", value=[1]), "strength"),
+    "no multiple": (_at("limits", "size_multiple", value=0), "limits.size_multiple is 0"),
+    "a multiple in words": (_at("limits", "size_multiple", value="many"), "limits.size_multiple is 'many'"),
+    "a minimum above the maximum": (_at("limits", "minimum_size", value=4096), "above maximum_size"),
+    "a minimum that is no multiple": (_at("limits", "minimum_size", value=100), "no multiple of size_multiple"),
+    "a native size of nothing": (_at("limits", "native_size", value=0), "limits.native_size is 0"),
+    "a scheduler that is a list": (_at("scheduler", "prior", value=[1]), "scheduler.prior"),
+    "a scheduler that divides by zero": (_at("scheduler", "prior", "s", value=-1), "scheduler.prior.s is -1"),
+    "a setting that there is not": (_at("scheduler", "prior", "t", value=1), "scheduler.prior has 't'"),
+    "a missing tokenizer": (_at("tokenizers", "tokenizer", drop=True), "tokenizers.tokenizer is missing"),
+    "a tokenizer of no tokens": (_at("tokenizers", "tokenizer", "max_length", value=0), "max_length is 0"),
+    "a tokenizer of a billion": (_at("tokenizers", "tokenizer", "max_length", value=10**9), "max_length"),
+    "a licence that is a number": (_at("source", "licence", value=3), "source.licence is 3"),
+    "a licence of two lines": (_at("source", "licence", value="MIT\n# owned"), "source.licence"),
+    "an unknown note about the source": (_at("source", "colour", value="red"), "colour"),
+    "a name that clears the screen": (_at("name", value="\x1b[2J"), "name is '\\x1b[2J'"),
+    "an endless name": (_at("name", value="a" * 100_000), "name is 'aaa"),
+    "tools are numbers": (_at("tools", "openvino", value=3), "tools.openvino is 3"),
+    "a shape of text": (_at("components", "prior", "inputs", "x", "shape", value="bchw"), "inputs.x.shape"),
+    "a shape of nothing": (_at("components", "prior", "inputs", "x", "shape", 1, value=0), "inputs.x.shape[1] is 0"),
+    "an unknown type": (_at("components", "prior", "inputs", "x", "dtype", value="f8"), "inputs.x.dtype is 'f8'"),
+    "weights in words": (_at("components", "prior", "weights", value="few"), "weights is 'few'"),
+    "a graph that is no graph": (_at("components", "prior", "file", value="README.md"), "ends in .xml"),
+    "a file's hash in words": (_at("files", "prior.xml", "sha256", value="good"), "sha256 is 'good'"),
+    "a size below nothing": (_at("files", "prior.xml", "size", value=-1), "size is -1"),
+    "channels beyond memory": (_at("config", "prior_channels", value=10**15), "config.prior_channels"),
+    "no scale": (_at("config", "latent_mean", value=0), "config.latent_mean is 0"),
+    "a level that there is not": (_at("config", "effnet_levels", value=[9]), "config.effnet_levels has 9"),
+    "levels that are a number": (_at("config", "effnet_levels", value=1), "config.effnet_levels is 1"),
+    "a number that is missing": (_at("config", "decoder_patch_size", drop=True), "decoder_patch_size is missing"),
+    "a quantization that took no time": (
+        _at("quantization", value={"mode": "full", "prompts": 1, "samples": 1, "tools": {}, "speed": {}}),
+        "quantization.speed.processor is missing",
+    ),
+    "notes that are a text": (_at("notes", value="something"), "notes is 'something'"),
+}
+SDXL = {
+    "no factor": (_at("config", "vae_scale_factor", value=0), "config.vae_scale_factor is 0"),
+    "a scheduler's class that is a list": (_at("scheduler", "class", value=["EulerDiscreteScheduler"]), "class is ["),
+    "betas beyond a float": (_at("scheduler", "beta_end", value=1e300), "beta_end"),
+    "betas that leave no signal": (_at("scheduler", "trained_betas", value=[0.9999] * 1000), "beta"),
+    "timesteps beyond memory": (_at("scheduler", "num_train_timesteps", value=10**12), "num_train_timesteps"),
+    "means of other latents": (_at("config", "vae_latents_mean", value=[1, 2]), "vae_latents_mean"),
+    "one text encoder": (_at("config", "text_widths", value=[8]), "config.text_widths"),
+    "a guidance embedding too narrow": (_at("config", "time_cond_width", value=3), "config.time_cond_width is 3"),
+    "a crop in words": (_at("defaults", "generate", "crops_coords_top_left", value="top"), "crops_coords_top_left"),
+}
+
+
+class TestSchema:
+    """Every value of a manifest that makes no sense is named, by drawing and by looking, with exit code 4."""
+
+    @pytest.mark.parametrize("name", WUERSTCHEN)
+    def test_of_wuerstchen(self, drawn: Run, vinograph: Run, copy: Path, name: str) -> None:
+        edit, word = WUERSTCHEN[name]
+        edit_manifest(copy, edit)
+        drawn().fails(4, "bundle.json", word)
+        vinograph("inspect", copy).fails(4, "bundle.json", word)
+
+    @pytest.mark.parametrize("name", SDXL)
+    def test_of_sdxl(self, drawn: Run, vinograph: Run, sdxl: Path, tmp_path: Path, name: str) -> None:
+        shutil.copytree(sdxl, tmp_path / "copy")
+        edit, word = SDXL[name]
+        edit_manifest(tmp_path / "copy", edit)
+        drawn().fails(4, "bundle.json", word)
+        vinograph("inspect", "copy").fails(4, "bundle.json", word)
+
+    @pytest.mark.parametrize("opening", ["[", '{"a":'])
+    @pytest.mark.parametrize("command", ["inspect", "verify"])
+    def test_deep_lists(self, drawn: Run, vinograph: Run, copy: Path, opening: str, command: str) -> None:
+        (copy / "bundle.json").write_text(opening * 100_000)
+        drawn().fails(4, "bundle.json is not a bundle's manifest", "nested")
+        vinograph(command, copy).fails(4, "nested")
+
+    def test_a_key_twice(self, drawn: Run, copy: Path) -> None:
+        text = (copy / "bundle.json").read_text()
+        (copy / "bundle.json").write_text(text.replace('"limits": {', '"limits": {}, "limits": {', 1))
+        drawn().fails(4, "names a key twice")
+
+    @pytest.mark.parametrize("number", ["1e999", "NaN", "1" + 400 * "0"])
+    def test_numbers_that_are_none(self, drawn: Run, copy: Path, number: str) -> None:
+        text = (copy / "bundle.json").read_text()
+        (copy / "bundle.json").write_text(text.replace('"latent_mean": 42.0', f'"latent_mean": {number}', 1))
+        drawn().fails(4, "bundle.json is not a bundle's manifest")
+
+    def test_models_lists_it_as_damaged(self, vinograph: Run, bundle: Bundle, tmp_path: Path) -> None:
+        shutil.copytree(bundle.path, tmp_path / "models" / "odd")
+        edit_manifest(tmp_path / "models" / "odd", _at("source", "licence", value=3))
+        done = vinograph("models")
+        assert done.code == 0
+        assert "source.licence is 3" in done.err

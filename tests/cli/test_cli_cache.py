@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,16 @@ from vinograph.runtime.cache import Cache
 @pytest.fixture(autouse=True)
 def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def few_bits(bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle whose prior has weights in int8, as its manifest says, so that settings are looked up for it."""
+    copy = shutil.copytree(bundle.path, tmp_path / "few")
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["components"]["prior"]["weights"] = "int8"
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    return copy
 
 
 def draw(vinograph: Run, bundle: Bundle) -> None:
@@ -113,3 +125,24 @@ def test_a_process_draws_from_what_another_left(bundle: Bundle, tmp_path: Path) 
         assert done.code == 0, done.err
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
     assert len(list((tmp_path / "cache" / "compiled").iterdir())) >= 5
+
+
+class TestDamage:
+    """Whatever the folder holds, a drawing warns and goes on."""
+
+    def test_a_blob_that_begins_with_deep_lists(self, vinograph: Run, bundle: Bundle) -> None:
+        draw(vinograph, bundle)
+        for entry in Cache().entries():
+            entry.file.write_bytes(b"[" * 100_000 + b"\n" + entry.file.read_bytes())
+        done = vinograph("generate", "a red house", "--model", bundle.path, "--seed", 7)
+        assert done.code == 0, done.err
+        assert "was of no use: it was damaged; compiled anew" in done.err
+        draw(vinograph, bundle)
+
+    def test_settings_that_are_deep_lists(self, vinograph: Run, few_bits: Path, tmp_path: Path) -> None:
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "settings.json").write_text('{"format": 1, "settings": ' + '{"a":' * 100_000)
+        done = vinograph("generate", "a red house", "--model", few_bits, "--seed", 7)
+        assert done.code == 0, done.err
+        assert "settings.json can't be read" in done.err
+        assert "settings are measured anew" in done.err

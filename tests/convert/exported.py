@@ -21,8 +21,8 @@ from openvino import opset13 as opset
 from torch import nn
 
 from tests.checkpoints import SavedSdxl, SdxlShape
-from vinograph.bundle import Tensor
 from vinograph.convert.export import Graph, export
+from vinograph.manifest import Tensor
 
 XML = "openvino_model.xml"
 _SIZES = {"b": 1, "n": 5, "h": 8, "w": 12, "height": 64, "width": 96}

@@ -22,9 +22,9 @@ from tests.checkpoints import (
     save_pixart,
 )
 from tests.convert.conftest import edit_json, edit_tensors
-from vinograph.bundle import Manifest
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.manifest import Manifest
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER = "text_encoder/model.safetensors"

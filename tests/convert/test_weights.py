@@ -90,7 +90,9 @@ def test_a_header_longer_than_the_file(file: Path) -> None:
             read_header(file)
 
 
-@pytest.mark.parametrize("header", [b"not JSON", b"[1, 2]", b"{" * 5000, b'{"a": 1, "a": 2}', b'{"\xff": 1}'])
+@pytest.mark.parametrize(
+    "header", [b"not JSON", b"[1, 2]", b"{" * 5000, b'{"a": 1, "a": 2}', b'{"\xff": 1}', b"[" * 200_000]
+)
 def test_a_header_that_is_no_json_object(tmp_path: Path, header: bytes) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(struct.pack("<Q", len(header)) + header)
@@ -109,7 +111,11 @@ def test_a_header_that_is_no_json_object(tmp_path: Path, header: bytes) -> None:
         ({"data_offsets": [0, 10**12]}, "bytes"),
         ({"data_offsets": [24, 0]}, "bytes"),
         ({"data_offsets": [0]}, "garbles"),
-        ({"shape": [2**70], "data_offsets": [0, 2**72]}, "cut short"),
+        ({"shape": [2**46], "data_offsets": [0, 2**48]}, "cut short"),
+        ({"shape": [2**70], "data_offsets": [0, 2**72]}, "not JSON"),
+        ({"shape": [1] * 9}, "garbles the tensor a: it.shape"),
+        ({"dtype": ["F32"]}, "garbles the tensor a: it.dtype"),
+        ({"dtype": {}}, "garbles the tensor a: it.dtype"),
         ({"data_offsets": [8, 32]}, "overlaps|gap|cut short"),
         ({"data_offsets": None}, "garbles"),
     ],

@@ -25,8 +25,8 @@ from tests.parity.pairs import PICTURES, STAGES, Pair, largest
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import SdxlPair
 from vinograph import ModelError, Pipeline, RequestError
-from vinograph.bundle import MANIFEST_FILE
 from vinograph.cli.application import application
+from vinograph.manifest import MANIFEST_FILE
 
 _DIFFUSERS: Any = diffusers
 

@@ -96,6 +96,19 @@ class TestLimit:
         (cache.folder / "limit").write_bytes(b"\xff\0much")
         assert cache.limit > 12_345
 
+    @pytest.mark.parametrize("content", [b"9" * 400, b"1e400", b"[" * 5_000_000])
+    def test_so_is_one_that_no_disk_holds(self, cache: Cache, content: bytes) -> None:
+        cache.set_limit(12_345)
+        (cache.folder / "limit").write_bytes(content)
+        assert cache.limit > 12_345
+
+    def test_a_folder_that_no_disk_can_hold(self, tmp_path: Path) -> None:
+        cache = Cache(tmp_path / ("long" * 100))
+        assert cache.limit > 0
+        assert (cache.entries(), cache.settings(), cache.get("a")) == ([], {}, None)
+        cache.put("a", b"content", ABOUT)
+        assert "can't be written" in " ".join(cache.take_notes())
+
     def test_none_keeps_none(self, cache: Cache) -> None:
         cache.put("a", b"content", ABOUT)
         cache.set_limit(0)
@@ -155,7 +168,7 @@ class TestKeeping:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("how", ["empty", "short", "one bit", "no head", "another head"])
+    @pytest.mark.parametrize("how", ["empty", "short", "one bit", "no head", "another head", "deep head"])
     def test_what_is_damaged_is_thrown_out_and_told(self, cache: Cache, how: str) -> None:
         cache.put("key", bytes(1000), ABOUT)
         file = blob(cache, "key")
@@ -166,6 +179,7 @@ class TestDamage:
             "one bit": content[:-1] + b"\1",
             "no head": content.partition(b"\n")[2],
             "another head": b"[]\n" + content,
+            "deep head": b"[" * 50_000 + b"\n" + content,
         }
         file.write_bytes(damaged[how])
         assert cache.get("key") is None
@@ -178,6 +192,10 @@ class TestDamage:
     def test_garbage_among_the_files_can_be_listed(self, cache: Cache) -> None:
         cache.put("a", b"content", ABOUT)
         blob(cache, "b").write_bytes(b"\xff\0" * 1000)
+        blob(cache, "c").write_bytes(b'{"a":' * 10_000)
+        blob(cache, "d").write_bytes(
+            json.dumps({"model": "\x1b[2J", "component": ["x"], "shapes": "x" * 5000}).encode()
+        )
         assert {entry.about for entry in cache.entries()} == {ABOUT, About("", "", "")}
 
     def test_a_folder_that_cannot_be_written_is_told_once(self, tmp_path: Path) -> None:
@@ -221,7 +239,12 @@ class TestSettings:
         assert cache.take_notes() == []
 
     @pytest.mark.parametrize(
-        "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 99}', b'{"format": 1, "settings": []}']
+        "content",
+        [
+            *(b"", b"{", b"\xff\xfe", b"[]", b'{"format": 99}', b'{"format": 1, "settings": []}'),
+            *(b"[" * 100_000, b'{"format": 1, "settings": ' + b'{"a":' * 100_000, b'{"format": 1e999}'),
+        ],
+        ids=lambda content: content[:40].decode("latin-1"),
     )
     def test_a_garbled_file_is_begun_anew(self, cache: Cache, content: bytes) -> None:
         cache.remember("a", lambda _: {"spent": 1})

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import vinograph
+from vinograph import strict_json
 from vinograph.benchmark.memory import Peaks, watched
 
 CHILD = Path(__file__).with_name("child.py")
@@ -105,7 +106,10 @@ def _tell(child: subprocess.Popen[str], task: Mapping[str, Any] | None) -> None:
 def _listen(child: subprocess.Popen[str], outcome: Outcome, start: float, heard: Listener | None) -> None:
     assert child.stdout is not None
     for line in child.stdout:
-        event = {**json.loads(line), "at": time.perf_counter() - start}
+        try:
+            event = {**strict_json.parse_object(line), "at": time.perf_counter() - start}
+        except strict_json.JsonError:  # cut off where the process was killed; its exit code says so
+            continue
         outcome.events.append(event)
         if heard is not None:
             heard(event)

@@ -11,9 +11,9 @@ from typing import Any
 
 from vinograph import catalog
 from vinograph.benchmark import processes
-from vinograph.bundle import Manifest
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
+from vinograph.manifest import Manifest
 from vinograph.pipeline import Pipeline
 from vinograph.request import FIELDS, resolve
 

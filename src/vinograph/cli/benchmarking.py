@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vinograph import strict_json
 from vinograph.cli import options, output, progress
 from vinograph.cli.options import DEVICE, MEMORY, PRECISION, AsJson
 from vinograph.errors import ModelError, RequestError
@@ -173,8 +174,8 @@ def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, str]:
 def _value(text: str) -> Any:
     """What JSON makes of it, or the text itself."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return strict_json.parse(text)
+    except strict_json.JsonError:
         return text
 
 

@@ -59,6 +59,8 @@ def convert(
             progress=show,
         )
     manifest = written.manifest
+    for note in manifest.notes:
+        output.warn(note)
     if as_json:
         output.print_json(
             {
@@ -67,6 +69,7 @@ def convert(
                 "family": manifest.family,
                 "size": written.size,
                 "components": list(manifest.components),
+                "notes": list(manifest.notes),
             }
         )
         return

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from vinograph import catalog
-from vinograph.bundle import Bundle, Component, Quantization, Speed, Tensor
+from vinograph.bundle import Bundle
 from vinograph.cli import output, progress
 from vinograph.cli.options import AsJson
 from vinograph.errors import VinographError
+from vinograph.manifest import Component, Quantization, Speed, Tensor
 
 Reference = Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle's directory, or a model's name")]
 
@@ -40,6 +41,8 @@ def inspect(bundle: Reference, as_json: AsJson = False) -> None:
         if defaults:
             output.say(f"defaults of {call}: {_pairs(defaults)}")
     output.say(f"limits: {_pairs(opened.manifest.limits)}")
+    for note in opened.manifest.notes:
+        output.say(note)
 
 
 def verify(bundle: Reference, as_json: AsJson = False) -> None:

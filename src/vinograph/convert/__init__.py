@@ -17,10 +17,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from vinograph.arguments import shown
 from vinograph.bundle import Bundle, check_target
 from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, locate
 from vinograph.errors import ModelError, RequestError, ResourceError
 from vinograph.files import explained
+from vinograph.schema import label
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,7 +123,7 @@ def _index(checkpoint: Checkpoint) -> dict[str, Any]:
         advice = f"convert a whole checkpoint and name this one with --tiny-vae {checkpoint.id}"
     else:
         advice = "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
-    raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({kind}); {advice}")
+    raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({label(kind)}); {advice}")
 
 
 def _lone_part(checkpoint: Checkpoint) -> Place | None:
@@ -140,13 +142,13 @@ def family_of(index: Mapping[str, Any], origin: str) -> str:
     """
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str):
-        raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({pipeline!r}); Vinograph runs none")
+        raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({shown(pipeline)}); Vinograph runs none")
     known = {name: importlib.import_module(module).PIPELINES for name, module in FAMILIES.items()}
     for name, pipelines in known.items():
         if pipeline in pipelines:
             return name
     ours = "; ".join(f"{name} ({', '.join(pipelines)})" for name, pipelines in known.items())
-    raise ModelError(f"{origin} is a {pipeline}, which Vinograph doesn't convert. It converts {ours}")
+    raise ModelError(f"{origin} is a {label(pipeline)}, which Vinograph doesn't convert. It converts {ours}")
 
 
 def require_packages() -> None:

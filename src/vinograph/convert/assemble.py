@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph import __version__
-from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Tensor
-from vinograph.convert.tokenizer import CLIP, Kind, write_tokenizer
-from vinograph.errors import ResourceError
+from vinograph.bundle import Bundle, BundleWriter
+from vinograph.convert.tokenizer import CLIP, Kind, PreparedTokenizer, prepare_tokenizer
+from vinograph.errors import DamagedModelError, ModelError, ResourceError
+from vinograph.manifest import MANIFEST_FILE, Component, Manifest, Tensor
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
@@ -68,22 +69,34 @@ def assemble(plan: Plan, job: Job) -> Bundle:
 
     Raises:
         RequestError: another conversion is writing the target.
+        ModelError: the manifest would say what no reader takes; nothing is written then.
+        DamagedModelError: a tokenizer's files are not what they should be; nothing is written then.
         ResourceError: the disk has too little room, seen before the work starts.
         OSError: the disk is full after all; nothing of the bundle is left then.
     """
+    # What can be refused is refused before anything is written.
+    prepared = {
+        name: prepare_tokenizer(each.folder, each.text_length, each.kind) for name, each in plan.tokenizers.items()
+    }
+    dataclasses.replace(plan.manifest, tools=_tools()).check_before_writing(f"its {MANIFEST_FILE}")
     with BundleWriter(job.target, _fingerprint(plan, job), job.overwrite) as writer:
-        _check_space(plan, job, writer)
-        tokenizers = {
-            name: write_tokenizer(each.folder, writer.partial / f"{name}.json", each.text_length, each.kind)
-            for name, each in plan.tokenizers.items()
-        }
-        components = _write_components(plan, job, writer)
-        manifest = dataclasses.replace(plan.manifest, components=components, tokenizers=tokenizers, tools=_tools())
-        (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
-        if plan.licence_file is not None:
-            shutil.copyfile(plan.licence_file, writer.partial / "LICENSE")
-        _sweep(writer.partial, manifest)
-        return writer.finish(manifest)
+        try:
+            _check_space(plan, job, writer)
+            return _write(plan, job, writer, prepared)
+        except (ModelError, DamagedModelError):  # the next try would meet the same
+            shutil.rmtree(writer.partial, ignore_errors=True)
+            raise
+
+
+def _write(plan: Plan, job: Job, writer: BundleWriter, prepared: Mapping[str, PreparedTokenizer]) -> Bundle:
+    tokenizers = {name: each.write(writer.partial / f"{name}.json") for name, each in prepared.items()}
+    components = _write_components(plan, job, writer)
+    manifest = dataclasses.replace(plan.manifest, components=components, tokenizers=tokenizers, tools=_tools())
+    (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
+    if plan.licence_file is not None:
+        shutil.copyfile(plan.licence_file, writer.partial / "LICENSE")
+    _sweep(writer.partial, manifest)
+    return writer.finish(manifest)
 
 
 def _write_components(plan: Plan, job: Job, writer: BundleWriter) -> dict[str, Component]:

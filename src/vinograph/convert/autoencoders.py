@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
 from vinograph.convert.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderDecoder, AutoencoderEncoder
 from vinograph.convert.checkpoint import Place
@@ -16,6 +15,7 @@ from vinograph.convert.skeleton import Skeleton, skeleton
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from vinograph.convert.weights import Allowance
 from vinograph.errors import ModelError
+from vinograph.manifest import Tensor
 
 Graphs = Iterator[tuple[str, Graph]]
 

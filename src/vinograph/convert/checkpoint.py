@@ -6,22 +6,30 @@ asks for.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from vinograph import folders
+from vinograph import folders, strict_json
+from vinograph.arguments import shown
 from vinograph.convert.weights import choose_weights, shards
 from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.schema import is_plain, label
 
 INDEX_FILE = "model_index.json"
 CARD_FILE = "README.md"
+CARD_KEYS = ("license", "license_name", "prior")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LARGEST_CONFIG = 10_000_000
+_LARGEST_CARD = 4_000_000
+_CARD_LINE = re.compile(r"(license|license_name|prior):[ \t]*(.*)")
+_LONGEST_SCALAR = 200
+_NO_SCALAR = "[]{}&*!|>%@`#,-?:"  # what begins other things in YAML, or nothing
+_CARD_ENTRY = re.compile(r"[ \t]*-[ \t]+(.*)")
 
 
 @dataclass(frozen=True)
@@ -85,17 +93,12 @@ class Checkpoint:
         self.fetch([name])
         file = self.directory / name
         try:
-            if file.stat().st_size > _LARGEST_CONFIG:
-                raise DamagedModelError(f"{file} is too large for a configuration")
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DamagedModelError(f"{file} is not JSON ({error})") from error
-        if not isinstance(data, dict):
-            raise DamagedModelError(f"{file} is not a JSON object")
-        return data
+            return strict_json.read_object(file, largest=_LARGEST_CONFIG, infinity=True)
+        except (OSError, strict_json.JsonError) as error:
+            raise DamagedModelError(f"{file} is no configuration: {error}") from error
 
-    def card(self) -> dict[str, Any]:
-        """The front matter of the model card; empty where there is none."""
+    def card(self) -> Mapping[str, str]:
+        """What the front matter of the model card says under :data:`CARD_KEYS`; empty where it says nothing."""
         if CARD_FILE not in self.listing:
             return {}
         self.fetch([CARD_FILE])
@@ -129,7 +132,7 @@ class Place:
         return frozenset(name for name in inside if "/" not in name)
 
     def config(self, file: str = "config.json") -> dict[str, Any]:
-        """The part's configuration.
+        """The part's configuration; without what diffusers notes in it as not set, which it leaves out, too.
 
         Raises:
             ModelError: it is missing, or asks for code of its own to run.
@@ -138,7 +141,8 @@ class Place:
         config = self.checkpoint.read_json(self.name(file))
         if "auto_map" in config:
             raise ModelError(f"{self.checkpoint.id}: {self.name(file)} asks for code of its own; Vinograph runs none")
-        return config
+        unset = config.pop("_use_default_values", []) if "_class_name" in config else []
+        return {key: value for key, value in config.items() if not isinstance(unset, list) or key not in unset}
 
     def weight_files(self, stem: str) -> list[Path]:
         """The files that hold the part's tensors; sharded weights are followed through their index.
@@ -193,7 +197,7 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
             raise RequestError(f"--revision is for a repository of the hub, but {source} is a directory here")
         if (path / "bundle.json").is_file():
             raise RequestError(f"{source} is a bundle already: there is nothing to convert")
-        return Checkpoint(path.resolve().name, path, list_files(path))
+        return Checkpoint(_printable(path.resolve().name), path, list_files(path))
     if path.is_file():
         raise ModelError(
             f"{source} is a single file. A checkpoint is a directory in diffusers' layout, with a {INDEX_FILE}, or its "
@@ -204,6 +208,11 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
     from vinograph.convert import hub
 
     return hub.locate(str(source), revision)
+
+
+def _printable(name: str) -> str:
+    """The name of a folder, as a manifest may hold it: any bytes will do for a folder."""
+    return "".join(letter if is_plain(letter) else "\ufffd" for letter in name)[:_LONGEST_SCALAR] or "model"
 
 
 def list_files(directory: Path) -> frozenset[str]:
@@ -224,36 +233,70 @@ def check_classes(index: Mapping[str, Any], known: Mapping[str, Collection[tuple
         ModelError: naming the first part whose library or class we don't know.
     """
     for part, entry in index.items():
+        if part in known and not isinstance(entry, list | NoneType):
+            raise ModelError(f"{origin}: {INDEX_FILE} gives the part {part} {shown(entry)}, not a library and a class")
         if not isinstance(entry, list) or part.startswith("_"):
             continue
         pair = tuple(entry)
         if pair in ((None, None), ()):
             continue
         if pair not in list(known.get(part, ())):  # not a set's lookup: the file may hold what can't be hashed
-            named = " of ".join(str(each) for each in reversed(pair))
+            named = " of ".join(label(each) for each in reversed(pair[:2]))
             expected = ", ".join(sorted({name for _, name in known.get(part, ())})) or "no such part"
             raise ModelError(
-                f"{origin}: {INDEX_FILE} gives the part {part} the class {named}, which Vinograph doesn't know "
+                f"{origin}: {INDEX_FILE} gives the part {label(part)} the class {named}, which Vinograph doesn't know "
                 f"(known here: {expected}). It runs no code from checkpoints"
             )
 
 
-def _front_matter(card: Path) -> dict[str, Any]:
-    """The YAML between the two `---` lines that a model card starts with; empty if it can't be read."""
-    import yaml  # type: ignore[import-untyped]
+def _front_matter(card: Path) -> dict[str, str]:
+    """The values of :data:`CARD_KEYS` between the two `---` lines that a model card starts with.
 
-    try:
-        text = card.read_text(encoding="utf-8")
-        found = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
-        data = yaml.safe_load(found[1]) if found else None
-    except (OSError, ValueError, yaml.YAMLError):
+    They are words on the key's own line, or the first entry of a list. Only these lines are read, not YAML in general,
+    whose nesting and references can cost any amount of time.
+    """
+    with card.open("rb") as file:
+        lines = file.read(_LARGEST_CARD).decode("utf-8", "replace").lstrip().splitlines()
+    if not lines or lines[0].rstrip() != "---":
         return {}
-    return data if isinstance(data, dict) else {}
+    found: dict[str, str] = {}
+    ends = next((index for index, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), 0)
+    for index, line in enumerate(lines[1:ends], 1):
+        if match := _CARD_LINE.fullmatch(line.rstrip()):
+            entry = None if match[2] else _CARD_ENTRY.fullmatch(lines[index + 1].rstrip())
+            value = _scalar(entry[1] if entry else match[2])
+            if value is not None:
+                found[match[1]] = value
+    return found
 
 
-def licence_of(card: Mapping[str, Any]) -> str | None:
+def _scalar(text: str) -> str | None:
+    """A short YAML scalar, or the first of a list in brackets; None of what is neither."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0].partition(",")[0].strip()
+    if text[:1] in ("'", '"'):
+        text = text[1:].partition(text[0])[0]
+    else:
+        text = re.split(r"[ \t]#", text, maxsplit=1)[0].strip()
+    plain = text not in ("", "~", "null") and text[0] not in _NO_SCALAR and is_plain(text)
+    return text if plain and len(text) <= _LONGEST_SCALAR else None
+
+
+def licence_of(card: Mapping[str, str]) -> str | None:
     """The licence that a card's front matter names."""
     licence = card.get("license")
-    if licence == "other":
-        licence = card.get("license_name", licence)
-    return str(licence) if isinstance(licence, str) else None
+    return card.get("license_name", licence) if licence == "other" else licence
+
+
+def scheduler_config(place: Place, index: Mapping[str, Any], part: str = "scheduler") -> dict[str, Any]:
+    """A scheduler's configuration, under the class that the model_index.json names for ``part``.
+
+    That is the class that diffusers makes, of the settings in the scheduler's own file, whatever class wrote them.
+
+    Raises:
+        ModelError: the configuration is missing.
+        DamagedModelError: it is not a JSON object.
+    """
+    config = place.config("scheduler_config.json")
+    config.pop("class", None)  # the key of our own manifests, which a published file doesn't have
+    return {**config, "_class_name": index[part][1]}

@@ -58,6 +58,8 @@ class ClipConfig:
         Raises:
             ValueError: naming a key whose value makes no sense.
         """
+        if "text_config" in mapping:
+            raise ValueError("text_config is there: it is the configuration of a whole CLIP, not of its text encoder")
         given = {key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping}
         check_kinds(cls, given)
         return cls(**given)

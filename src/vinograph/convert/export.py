@@ -20,11 +20,11 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
-from vinograph.bundle import Component, Tensor
 from vinograph.convert.angles import angle_nodes, mark_precise
 from vinograph.convert.compression import COMPRESSED, compress
 from vinograph.convert.scratch import Scratch
 from vinograph.convert.weights import is_vector
+from vinograph.manifest import Component, Tensor
 
 _MODEL_NAME = "vinograph"
 _STORAGE = {"f16": "f16", "bf16": "f16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}

@@ -5,11 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from vinograph.arguments import shown
+from vinograph.schema import Kind, Real, Whole, label
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
+
+_COUNT = Whole(1, 1_000_000)
+_NUMBER = Real(-1e6, 1e6)
+_EPSILON = Real(1e-20, 1)
+# Of keys that mean the same in every network. Other whole numbers count something, and are at least 1.
+_RANGES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "eos_token_id": Whole(0, 1_000_000),
+        "transformer_layers_per_block": Whole(0, 512),
+        "reverse_transformer_layers_per_block": Whole(0, 512),
+        "norm_eps": _EPSILON,
+        "layer_norm_eps": _EPSILON,
+        "layer_norm_epsilon": _EPSILON,
+        "addition_time_embed_dim": Whole(2, 1_000_000),
+        "time_cond_proj_dim": Whole(4, 1_000_000),
+        "sample_size": Whole(1, 8192),
+        "patch_size": Whole(1, 64),
+        "upsampling_scaling_factor": Whole(1, 16),
+        "interpolation_scale": Real(1e-3, 1e3),
+    }
+)
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
 _DIVISORS = 1e-30, 1e30
@@ -41,9 +65,9 @@ def read_config(
         elif key in fixed:
             expected = fixed[key]
             if value != expected and not (value is None and expected is False):
-                raise ValueError(f"{key} is {value!r}; Vinograph computes {expected!r} alone")
+                raise ValueError(f"{key} is {shown(value)}; Vinograph computes {expected!r} alone")
         elif value is not None:
-            raise ValueError(f"{key} (here {value!r}) is a setting that Vinograph doesn't know")
+            raise ValueError(f"{label(key)} (here {shown(value)}) is a setting that Vinograph doesn't know")
     for name, field in known.items():
         if name not in given and field.default is MISSING:
             raise ValueError(f"{name} is missing")
@@ -61,7 +85,23 @@ def check_kinds(kind: type[Any], given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if not _is_of(value, hints[name]):
             told = list(value) if isinstance(value, tuple) else value
-            raise ValueError(f"{name} is {told!r}, where {_described(hints[name])} should be")
+            raise ValueError(f"{name} is {shown(told)}, where {_described(hints[name])} should be")
+        _check_ranges(name, value, _RANGES.get(name, _NUMBER if float in _leaves(hints[name]) else _COUNT))
+
+
+def _check_ranges(name: str, value: Any, kind: Kind) -> None:
+    """Check each number in a value."""
+    if isinstance(value, tuple):
+        for each in value:
+            _check_ranges(name, each, kind)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        kind.check(name, value)
+
+
+def _leaves(hint: Any) -> set[Any]:
+    """The types of single values that an annotation names."""
+    inner = [each for each in get_args(hint) if each is not Ellipsis]
+    return {leaf for each in inner for leaf in _leaves(each)} if inner else {hint}
 
 
 def _is_of(value: Any, hint: Any) -> bool:

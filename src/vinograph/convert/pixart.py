@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vinograph import schedulers
-from vinograph.bundle import Bundle, Manifest, Source
+from vinograph.bundle import Bundle
 from vinograph.convert import pixart_layout, tokenizer
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
-from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
-from vinograph.convert.settings import Settings, licence_file
+from vinograph.convert.checkpoint import Place, fetch_parts, licence_of, scheduler_config
+from vinograph.convert.settings import Settings, licence_file, size_limits
 from vinograph.families.aspect_ratios import ASPECT_RATIOS
 from vinograph.families.pixart import FAMILY
+from vinograph.manifest import Manifest, Source
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
@@ -36,7 +37,7 @@ _CONSISTENCY_DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 0.0}
 def convert(job: Job) -> Bundle:
     """Convert a PixArt checkpoint. Raises what :func:`vinograph.convert.convert` says."""
     places = pixart_layout.find(job.checkpoint, job.index, job.options.get("tiny_vae"))
-    scheduler = schedulers.settings(places["scheduler"].config("scheduler_config.json"))
+    scheduler = schedulers.settings(scheduler_config(places["scheduler"], job.index))
     files = fetch_parts(places, _files_of)
     from vinograph.convert.pixart_models import Models
 
@@ -68,12 +69,9 @@ def _manifest(job: Job, places: Mapping[str, Place], models: Models, scheduler: 
     factor, sample_size = models.vaes.scale_factor, models.config.sample_size
     native = sample_size * factor
     trained = [side for size in ASPECT_RATIOS.get(sample_size, {}).values() for side in size]
-    limits = {
-        "size_multiple": factor * models.config.patch_size,
-        "minimum_size": _SMALLEST_GRID * factor,
-        "maximum_size": max(_LARGEST, native, *trained),
-        "native_size": native,
-    }
+    limits = settings.limits(
+        size_limits(factor * models.config.patch_size, _SMALLEST_GRID * factor, max(_LARGEST, native, *trained), native)
+    )
     tiny = places.get("tiny_vae")
     elsewhere = tiny is not None and tiny.checkpoint is not origin
     return Manifest(
@@ -83,8 +81,8 @@ def _manifest(job: Job, places: Mapping[str, Place], models: Models, scheduler: 
         tokenizers={},
         scheduler=scheduler,
         config=_config(job.index, models),
-        defaults=settings.defaults(_defaults(native, models, scheduler, job.index)),
-        limits=settings.limits(limits),
+        defaults=settings.defaults(FAMILY, _defaults(native, models, scheduler, job.index), limits),
+        limits=limits,
         source=Source(
             id=origin.id,
             revision=origin.revision,
@@ -93,6 +91,17 @@ def _manifest(job: Job, places: Mapping[str, Place], models: Models, scheduler: 
         ),
         tools={},
         files={},
+        notes=_notes(scheduler, settings),
+    )
+
+
+def _notes(scheduler: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
+    """What was assumed of how the model draws."""
+    if scheduler["class"] != _CONSISTENCY or settings.sets("generate", _CONSISTENCY_DEFAULTS):
+        return ()
+    return (
+        "defaults assumed: 4 steps without guidance, as for PixArt's consistency model, by the LCMScheduler; otherwise "
+        "give --steps and --guidance-scale, or set them in the checkpoint's vinograph.json",
     )
 
 

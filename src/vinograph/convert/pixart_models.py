@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
 from vinograph.convert.autoencoders import (
     DIFFUSERS_STEM,
@@ -25,6 +24,7 @@ from vinograph.convert.scratch import Scratch
 from vinograph.convert.skeleton import Skeleton, skeleton
 from vinograph.convert.t5 import T5Config, T5Encoder
 from vinograph.convert.weights import Allowance
+from vinograph.manifest import Tensor
 
 # The embedding of no text that replaced some while training; the table of positions, which is worked out here.
 _TRANSFORMER = Allowance(unused=frozenset({"caption_projection.y_embedding", "pos_embed.pos_embed"}))

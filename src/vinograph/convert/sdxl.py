@@ -10,13 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vinograph import schedulers
-from vinograph.bundle import Bundle, Manifest, Source
+from vinograph.arguments import shown
+from vinograph.bundle import Bundle
 from vinograph.convert import sdxl_layout, tokenizer
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
-from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
+from vinograph.convert.checkpoint import INDEX_FILE, Place, fetch_parts, licence_of, scheduler_config
+from vinograph.convert.sdxl_distilled import DEFAULTS, Distillation, distillation_of
 from vinograph.convert.sdxl_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
-from vinograph.convert.settings import Settings, licence_file
+from vinograph.convert.settings import Settings, licence_file, size_limits
+from vinograph.errors import ModelError
 from vinograph.families.sdxl import FAMILY
+from vinograph.manifest import Manifest, Source
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
@@ -30,19 +34,12 @@ WEIGHTS = ("f16", "f32")
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8
-# SDXL-Turbo (arXiv 2311.17042) is told by its scheduler; it draws in one step, without guidance.
-_TURBO = {"class": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
-_TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
-# Latent consistency models (arXiv 2310.04378) draw in a few steps; they are told the guidance scale, or (LCM-LoRA,
-# arXiv 2311.05556, fused into the checkpoint) need none.
-_CONSISTENCY_STEPS = 4
-_CONSISTENCY_SCALES = {True: 8.0, False: 0.0}
 
 
 def convert(job: Job) -> Bundle:
     """Convert an SDXL checkpoint. Raises what :func:`vinograph.convert.convert` says."""
     places = sdxl_layout.find(job.checkpoint, job.index, job.options.get("tiny_vae"))
-    scheduler = schedulers.settings(places["scheduler"].config("scheduler_config.json"))
+    scheduler = schedulers.settings(scheduler_config(places["scheduler"], job.index))
     files = fetch_parts(places, partial(_files_of, sdxl_layout.is_exported(places)))
     models = _check(places)
     config = models.config
@@ -89,12 +86,10 @@ def _manifest(
     origin, settings = job.checkpoint, Settings.of(job.checkpoint)
     factor = models.config.autoencoders.scale_factor
     native = models.config.unet.sample_size * factor
-    limits = {
-        "size_multiple": factor * models.grid_multiple,
-        "minimum_size": _SMALLEST_GRID * factor,
-        "maximum_size": max(_LARGEST, native),
-        "native_size": native,
-    }
+    limits = settings.limits(
+        size_limits(factor * models.grid_multiple, _SMALLEST_GRID * factor, max(_LARGEST, native), native)
+    )
+    distilled = distillation_of(origin.id, job.index, scheduler, models.config)
     tiny = places.get("tiny_vae")
     elsewhere = tiny is not None and tiny.checkpoint is not origin
     return Manifest(
@@ -104,8 +99,8 @@ def _manifest(
         tokenizers={},
         scheduler=scheduler,
         config=_config(job.index, models.config),
-        defaults=settings.defaults(_defaults(native, scheduler, models.config)),
-        limits=settings.limits(limits),
+        defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
+        limits=limits,
         source=Source(
             id=origin.id,
             revision=origin.revision,
@@ -114,6 +109,7 @@ def _manifest(
         ),
         tools={},
         files={},
+        notes=() if settings.sets("generate", DEFAULTS) else distilled.notes,
     )
 
 
@@ -123,19 +119,20 @@ def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
         **config.autoencoders.numbers(),
         "text_widths": list(config.text_widths),
         "pooled_width": config.unet.pooled_width,
-        "force_zeros_for_empty_prompt": int(bool(index.get("force_zeros_for_empty_prompt", True))),
+        "force_zeros_for_empty_prompt": int(_flag(index, "force_zeros_for_empty_prompt", True)),
         "time_cond_width": config.unet.time_cond_proj_dim or 0,
     }
 
 
-def _defaults(native: int, scheduler: Mapping[str, Any], config: SdxlConfig) -> dict[str, dict[str, Any]]:
+def _flag(index: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = index.get(name, default)
+    if not isinstance(value, bool | None):
+        raise ModelError(f"{INDEX_FILE} has {name} = {shown(value)}, where true or false should be")
+    return bool(value)
+
+
+def _defaults(native: int, distilled: Distillation) -> dict[str, dict[str, Any]]:
     """The family's at the size that the model was trained on; steps and guidance of a model that draws in few."""
-    own: dict[str, Any] = {"height": native, "width": native}
-    if all(scheduler[key] == value for key, value in _TURBO.items()):
-        own |= _TURBO_DEFAULTS
-    elif scheduler["class"] == "LCMScheduler":
-        told = config.unet.time_cond_proj_dim is not None
-        own |= {"num_inference_steps": _CONSISTENCY_STEPS, "guidance_scale": _CONSISTENCY_SCALES[told]}
     defaults = FAMILY.defaults()
-    defaults["generate"] |= own
+    defaults["generate"] |= {"height": native, "width": native, **distilled.defaults}
     return defaults

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import openvino as ov
 from openvino import opset13 as opset
 
-from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
 from vinograph.convert.autoencoder import AutoencoderConfig
 from vinograph.convert.autoencoders import (
@@ -39,6 +38,8 @@ from vinograph.convert.skeleton import Skeleton, check_sizes
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from vinograph.convert.unet_config import UNetConfig
 from vinograph.errors import DamagedModelError, ModelError
+from vinograph.manifest import Tensor
+from vinograph.schema import label
 
 Parsed = TypeVar("Parsed")
 Graphs = Iterator[tuple[str, ExportedGraph]]
@@ -134,14 +135,14 @@ def _config(place: Place, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parse
 def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoencoderConfig:
     """The configuration of the export's own VAE, of which both halves have it."""
     kinds = {half: places[half].config().get("_class_name") for half in ("vae_decoder", "vae_encoder")}
-    if len(set(kinds.values())) > 1:
+    if kinds["vae_decoder"] != kinds["vae_encoder"]:
         for half, kind in kinds.items():
             if kind is None:
                 raise ModelError(
                     f"{places[half].directory / 'config.json'} has no _class_name, which says what VAE this is half "
                     "of, and the other half's has one: export the checkpoint again"
                 )
-        told = ", ".join(f"{half} is an {kind}" for half, kind in kinds.items())
+        told = ", ".join(f"{half} is an {label(kind)}" for half, kind in kinds.items())
         raise ModelError(
             f"{places['vae_decoder'].checkpoint.id} has halves of two VAEs: {told}. Export the checkpoint again, and "
             "name the tiny VAE with --tiny-vae"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vinograph.bundle import Tensor
 from vinograph.convert.assemble import Weights
 from vinograph.convert.autoencoders import DIFFUSERS_STEM, TRACED_SIZES, Autoencoders, Graphs, Ports
 from vinograph.convert.checkpoint import Place
@@ -18,6 +17,7 @@ from vinograph.convert.skeleton import Skeleton, skeleton
 from vinograph.convert.unet import UNet
 from vinograph.convert.unet_config import UNetConfig
 from vinograph.convert.weights import Allowance
+from vinograph.manifest import Tensor
 
 _NONE = Allowance()
 # What text encoders of either class hold besides, none of which their hidden states depend on.

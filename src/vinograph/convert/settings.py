@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vinograph.convert.checkpoint import Checkpoint
 from vinograph.errors import ModelError
+from vinograph.families import Family
+from vinograph.families.checks import LIMITS, check_defaults, check_limits
+from vinograph.schema import Named, Record, SchemaError, Text
 
 SETTINGS_FILE = "vinograph.json"
+_SCHEMA = Record({}, {"name": Text(200), "defaults": Named(Record({}, open=True)), "limits": Record({}, open=True)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A checkpoint's vinograph.json; ``told`` is empty where it has none."""
+    """A checkpoint's vinograph.json, which is checked; ``told`` is empty where it has none."""
 
     origin: Checkpoint
     told: Mapping[str, Any]
@@ -26,46 +30,82 @@ class Settings:
         """Read them.
 
         Raises:
+            ModelError: a setting is unknown, or of the wrong kind.
             DamagedModelError: the file is not a JSON object.
         """
-        found = SETTINGS_FILE in checkpoint.listing
-        return cls(checkpoint, checkpoint.read_json(SETTINGS_FILE) if found else {})
+        found = checkpoint.read_json(SETTINGS_FILE) if SETTINGS_FILE in checkpoint.listing else {}
+        settings = cls(checkpoint, found)
+        with settings._explained():
+            _SCHEMA.check("", found)
+        return settings
 
     @property
     def name(self) -> str:
         """What the model is called: the checkpoint's own name, where it doesn't say."""
         return str(self.told.get("name", self.origin.id.rpartition("/")[2]))
 
-    def defaults(self, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """What each call starts from: ``defaults``, where the checkpoint doesn't set its own.
-
-        Raises:
-            ModelError: it sets what no call takes, or what is no number.
-        """
-        told = self.told.get("defaults", {})
-        if not isinstance(told, dict) or not told.keys() <= defaults.keys():
-            raise ModelError(
-                f"{self.origin.id}: {SETTINGS_FILE} has defaults {told!r}; give them for {', '.join(defaults)}"
-            )
-        return {call: {**own, **self._numbers(told, call, own)} for call, own in defaults.items()}
+    def sets(self, call: str, arguments: Collection[str]) -> bool:
+        """Whether all of these ``arguments`` of a call have defaults here."""
+        given: Mapping[str, Any] = self.told.get("defaults", {}).get(call, {})
+        return all(name in given for name in arguments)
 
     def limits(self, limits: Mapping[str, float]) -> dict[str, float]:
         """``limits``, where the checkpoint doesn't set its own.
 
         Raises:
-            ModelError: it sets a limit that there isn't, or one that is no number.
+            ModelError: it sets a limit that there isn't, or one that makes no sense.
         """
-        return {**limits, **self._numbers(self.told, "limits", limits)}
+        own = self.told.get("limits", {})
+        whole = {**limits, **own}
+        if own:
+            with self._explained():
+                Record({}, LIMITS).check("limits", own)
+                check_limits(whole)
+        return whole
 
-    def _numbers(self, settings: Mapping[str, Any], key: str, known: Collection[str]) -> dict[str, float]:
-        found = settings.get(key, {})
-        values = list(found.values()) if isinstance(found, dict) else [None]
-        numeric = all(isinstance(each, int | float) and math.isfinite(each) for each in values)
-        if not numeric or not found.keys() <= set(known):
-            raise ModelError(
-                f"{self.origin.id}: {SETTINGS_FILE} has {key} {found!r}; give numbers for {', '.join(sorted(known))}"
-            )
-        return dict(found)
+    def defaults(
+        self, family: Family, defaults: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float]
+    ) -> dict[str, dict[str, Any]]:
+        """What each call starts from: ``defaults``, where the checkpoint doesn't set its own.
+
+        Sides of pictures in ``defaults`` become the nearest ones within ``limits``.
+
+        Raises:
+            ModelError: it sets what no call takes, or what a request with these ``limits`` could not ask for.
+        """
+        own = self.told.get("defaults", {})
+        whole = {call: {**_within(defaults.get(call, {}), limits), **own.get(call, {})} for call in {**defaults, **own}}
+        if self.told:  # limits of its own bear on the defaults, too
+            with self._explained():
+                check_defaults(family, whole, limits)
+        return whole
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except SchemaError as error:
+            raise ModelError(f"{self.origin.id}: {SETTINGS_FILE} can't be used: {error}") from error
+
+
+def _within(defaults: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+    """``defaults`` whose sides are such as a model with these ``limits`` draws."""
+    multiple, least, most = (int(limits[name]) for name in ("size_multiple", "minimum_size", "maximum_size"))
+    return {
+        name: min(max(round(value / multiple) * multiple, least), most) if name in ("height", "width") else value
+        for name, value in defaults.items()
+    }
+
+
+def size_limits(multiple: int, smallest: int, largest: int, native: int) -> dict[str, int]:
+    """The limits of a model that draws multiples of ``multiple`` pixels, from ``smallest`` up to about ``largest``."""
+    least = -(-smallest // multiple) * multiple
+    return {
+        "size_multiple": multiple,
+        "minimum_size": least,
+        "maximum_size": max(largest // multiple * multiple, least),
+        "native_size": native,
+    }
 
 
 def licence_file(checkpoint: Checkpoint) -> Path | None:

@@ -15,6 +15,7 @@ from vinograph.convert.checkpoint import Place
 from vinograph.convert.scratch import Scratch
 from vinograph.convert.weights import Allowance, TensorRecord
 from vinograph.errors import ModelError
+from vinograph.schema import label
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -25,6 +26,11 @@ _COUNTS = (
     *("layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"),
     *("num_encoder_blocks", "num_decoder_blocks", "upsampling_scaling_factor"),
 )
+_PER_LEVEL = ("block_out_channels", "c_hidden", "encoder_block_out_channels", "decoder_block_out_channels")
+_KINDS_OF_BLOCKS = ("level_config",)
+_MOST_IN_ALL = 20_000  # of the greatest counts multiplied; SDXL's UNet has 600
+_MOST_KINDS = 16  # letters that name the blocks of a level
+_LONGEST_TEXT = 1000
 _WIDEST = 1_000_000
 
 
@@ -89,18 +95,28 @@ def check_sizes(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the key.
     """
+    total = 1
     for key, value in config.items():
         limit = _MOST_BLOCKS if key in _COUNTS else _WIDEST
-        for number in _flat(key, value):
-            if isinstance(number, Mapping):
-                check_sizes(number)
-            elif isinstance(number, int) and abs(number) > limit:
-                raise ValueError(f"{key} is {number}, which is beyond {limit}")
+        most = 1
+        for entry in _flat(key, value):
+            if isinstance(entry, Mapping):
+                check_sizes(entry)
+            elif isinstance(entry, int) and abs(entry) > limit:
+                raise ValueError(f"{label(key)} is {entry}, which is beyond {limit}")
+            elif isinstance(entry, str) and len(entry) > (_MOST_KINDS if key in _KINDS_OF_BLOCKS else _LONGEST_TEXT):
+                raise ValueError(f"{label(key)} has a text of {len(entry)} characters")
+            elif key in _COUNTS and isinstance(entry, int):
+                most = max(most, entry)
+        total *= most
+    levels = max((len(config[key]) for key in _PER_LEVEL if isinstance(config.get(key), list)), default=1)
+    if total * levels > _MOST_IN_ALL:
+        raise ValueError(f"it has {total * levels:,} blocks, level by level, which is beyond {_MOST_IN_ALL:,}")
 
 
 def _flat(key: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         return [value]
     if len(value) > _MOST_BLOCKS:
-        raise ValueError(f"{key} has {len(value)} entries")
+        raise ValueError(f"{label(key)} has {len(value)} entries")
     return [number for each in value for number in _flat(key, each)]

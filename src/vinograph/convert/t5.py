@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vinograph.convert.layers import Embedding, Linear
+from vinograph.convert.network_config import check_kinds
 
 _GATED = "gated-gelu"
 # Added where a token must not attend: exp of it is 0 in f32, and f16 and bf16 can hold it.
@@ -66,7 +67,9 @@ class T5Config:
         Raises:
             ValueError: a value that isn't computed here.
         """
-        return cls(**{key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping})
+        given = {key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping}
+        check_kinds(cls, given)
+        return cls(**given)
 
 
 class T5Encoder(nn.Module):

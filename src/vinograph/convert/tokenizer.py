@@ -8,16 +8,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vinograph.bundle import TokenizerFile
+from vinograph import strict_json
 from vinograph.convert.sentencepiece import UNIGRAM, UNKNOWN, read_sentencepiece
 from vinograph.errors import DamagedModelError
+from vinograph.manifest import TokenizerFile
+from vinograph.schema import Maybe, Named, Real, Record, Whole
 
 _FAST = "tokenizer.json"
-_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_CONFIG = "tokenizer_config.json"
+_SETTINGS = (_CONFIG, "special_tokens_map.json", "added_tokens.json")
 _SPIECE = "spiece.model"
 # Where T5's special pieces are: padding, the end, what is unknown.
 _T5_START = ("<pad>", "</s>", "<unk>")
 _T5_EXTRA_IDS = 100
+
+_LARGEST = 32_000_000  # bytes of a file; the largest vocabularies have half of that
+_DIGITS = 32
+_LONGEST_MESSAGE = 500
+_LENGTH, _PADDING = Whole(1, 65_536), Whole(0, 2**31)
+_TOKENS = Named(Record({}, open=True), most=100_000)
+_SCHEMA = Record(
+    {},
+    {
+        "extra_ids": Whole(0, 1000),
+        "model_max_length": Maybe(Real(1, 1e31)),
+        "added_tokens_decoder": _TOKENS,
+    },
+    open=True,
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +64,42 @@ def _t5(folder: Path) -> Any:
     start = tuple(piece.text for piece in model.pieces[: len(_T5_START)])
     if start != _T5_START or model.pieces[2].kind != UNKNOWN:
         raise ValueError(f"its first pieces are {', '.join(start)}, not {', '.join(_T5_START)}")
-    settings = folder / "tokenizer_config.json"
-    told = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    extra = int(told.get("extra_ids", _T5_EXTRA_IDS))
+    settings = _settings(folder)
+    extra = settings.get("extra_ids", _T5_EXTRA_IDS)
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     vocabulary += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra))]
-    limit = {"model_max_length": told["model_max_length"]} if "model_max_length" in told else {}
+    limit = {"model_max_length": settings["model_max_length"]} if "model_max_length" in settings else {}
     return T5Tokenizer(vocabulary, _spm_precompiled_charsmap=model.charsmap or None, extra_ids=extra, **limit)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the folder's tokenizer_config.json says; empty where there is none."""
+    file = folder / _CONFIG
+    return _read(file) if file.is_file() else {}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON file of a tokenizer. transformers writes a length of 31 digits where there is no limit."""
+    try:
+        return strict_json.read_object(file, largest=_LARGEST, digits=_DIGITS)
+    except strict_json.JsonError as error:
+        raise ValueError(f"{file.name} can't be read: {error}") from error
+
+
+def _check_files(folder: Path) -> None:
+    """Check what transformers would read in good faith: depth, size, and numbers that become loops.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    for name in (_FAST, "vocab.json", *_SETTINGS):
+        if (folder / name).is_file():
+            content = _read(folder / name)
+            if name == _CONFIG:
+                _SCHEMA.check(name, content)
+    for name in ("merges.txt", _SPIECE):
+        if (folder / name).is_file() and (folder / name).stat().st_size > _LARGEST:
+            raise ValueError(f"{name} has {(folder / name).stat().st_size:,} bytes, over the limit of {_LARGEST:,}")
 
 
 CLIP = Kind("CLIP", ("vocab.json", "merges.txt"), _clip)
@@ -65,8 +112,22 @@ def files_of(listing: Collection[str], kind: Kind = CLIP) -> list[str]:
     return known if _FAST in known else [*kind.files, *(name for name in known if name in _SETTINGS)]
 
 
-def write_tokenizer(folder: Path, file: Path, text_length: int, kind: Kind = CLIP) -> TokenizerFile:
-    """Write the tokenizer in ``folder`` to ``file``, without padding or truncation: the runtime does both.
+@dataclass(frozen=True)
+class PreparedTokenizer:
+    """The contents of a bundle's file of a tokenizer, its length and its padding."""
+
+    content: str
+    max_length: int
+    pad_id: int
+
+    def write(self, file: Path) -> TokenizerFile:
+        """Write ``file``."""
+        file.write_text(self.content, encoding="utf-8")
+        return TokenizerFile(file.name, self.max_length, self.pad_id)
+
+
+def prepare_tokenizer(folder: Path, text_length: int, kind: Kind = CLIP) -> PreparedTokenizer:
+    """The tokenizer in ``folder`` as a bundle has it: without padding or truncation, since the runtime does both.
 
     ``text_length`` is the most tokens that the text encoder takes, for a configuration that doesn't say.
 
@@ -74,11 +135,21 @@ def write_tokenizer(folder: Path, file: Path, text_length: int, kind: Kind = CLI
         DamagedModelError: the files are not those of such a tokenizer.
     """
     try:
+        _check_files(folder)
         tokenizer = kind.load(folder)
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
-        pad_id, limit = int(tokenizer.pad_token_id), int(tokenizer.model_max_length)
+        pad_id, limit = int(tokenizer.pad_token_id), int(min(tokenizer.model_max_length, text_length))
+        _LENGTH.check("model_max_length", limit)
+        _PADDING.check("the padding's id", pad_id)
+    except MemoryError:
+        raise
     except Exception as error:  # the libraries raise many kinds, Exception itself among them
-        raise DamagedModelError(f"{folder} does not hold a {kind.name} tokenizer: {error}") from error
+        message = str(error)[:_LONGEST_MESSAGE]
+        raise DamagedModelError(f"{folder} does not hold a {kind.name} tokenizer: {message}") from error
     backend["padding"] = backend["truncation"] = None
-    file.write_text(json.dumps(backend, ensure_ascii=False, sort_keys=False) + "\n", encoding="utf-8")
-    return TokenizerFile(file.name, min(limit, text_length), pad_id)
+    return PreparedTokenizer(json.dumps(backend, ensure_ascii=False, sort_keys=False) + "\n", limit, pad_id)
+
+
+def write_tokenizer(folder: Path, file: Path, text_length: int, kind: Kind = CLIP) -> TokenizerFile:
+    """Write the tokenizer in ``folder`` to ``file``. Arguments and errors are :func:`prepare_tokenizer`'s."""
+    return prepare_tokenizer(folder, text_length, kind).write(file)

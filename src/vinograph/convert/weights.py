@@ -6,7 +6,6 @@ JSON, then the tensors without gaps. Everything here but :func:`load` works with
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import struct
@@ -20,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vinograph import strict_json
+from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError
+from vinograph.schema import Many, Named, Record, SchemaError, Text, Whole, label
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 _GRAPHS = "openvino_"  # how OpenVINO's own files begin, which end in .bin too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
-_LONGEST_HEADER = 100_000_000
+_LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
+_LONGEST_NAME = 500
+_MOST_TENSORS = 100_000
 _NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
     {
         "F64": "<f8",
@@ -46,6 +50,15 @@ _NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
     }
 )
 _ITEM_SIZES = {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2}
+
+WEIGHT_INDEX = Record(
+    {"weight_map": Named(Text(255), least=1, most=_MOST_TENSORS, name=Text(_LONGEST_NAME))}, open=True
+)
+"""What a …safetensors.index.json holds."""
+TENSOR = Record(
+    {"dtype": Text(20), "shape": Many(Whole(0, 2**48), most=8), "data_offsets": Many(Whole(0, 2**62), 2, 2)}
+)
+"""What the header of a safetensors file says of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +111,14 @@ def shards(index: Path) -> list[str]:
         DamagedModelError: it is not an index, or it names files elsewhere.
     """
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        content = strict_json.read_object(index)
+        WEIGHT_INDEX.check("", content)
+    except (OSError, strict_json.JsonError, SchemaError) as error:
         raise DamagedModelError(f"{index} is not an index of weights ({error})") from error
+    names = sorted(set(content["weight_map"].values()))
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise DamagedModelError(f"{index} names {name!r}, which is not a safetensors file beside it")
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise DamagedModelError(f"{index} names {shown(name)}, which is not a safetensors file beside it")
     return names
 
 
@@ -128,11 +143,9 @@ def read_header(file: Path) -> dict[str, TensorRecord]:
     if length > min(size - 8, _LONGEST_HEADER):
         raise DamagedModelError(f"{file} is damaged: its header claims {length:,} bytes of a file of {size:,}")
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = strict_json.parse_object(text, largest=_LONGEST_HEADER, unique=True)
+    except strict_json.JsonError as error:
         raise DamagedModelError(f"{file} is damaged: its header is not JSON ({error})") from error
-    if not isinstance(header, dict):
-        raise DamagedModelError(f"{file} is damaged: its header is not a JSON object")
     header.pop("__metadata__", None)
     records = [_record(file, name, entry, 8 + length, size) for name, entry in header.items()]
     _check_layout(file, records, 8 + length, size)
@@ -166,23 +179,15 @@ def _refuse_impostors(file: Path, start: bytes) -> None:
         raise ModelError(f"{file} is a Git LFS pointer, not the weights: fetch them with git lfs pull")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
-
-
 def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRecord:
     try:
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {name}") from error
+        Text(_LONGEST_NAME).check("its name", name)
+        TENSOR.check("it", entry)
+    except SchemaError as error:
+        raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {label(name)}: {error}") from error
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in _ITEM_SIZES:
         raise DamagedModelError(f"{file}: the tensor {name} is of the type {dtype!r}, which is unknown")
-    numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
-    if any(type(number) is not int or number < 0 for number in numbers):
-        raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {name}")
     record = TensorRecord(file, name, dtype, tuple(shape), data + begin, data + end)
     if end - begin != record.size * _ITEM_SIZES[dtype]:
         raise DamagedModelError(

@@ -5,20 +5,22 @@ Everything is checked before anything is written: classes, configurations, and e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vinograph.bundle import Bundle, Manifest, Source
+from vinograph.arguments import shown
+from vinograph.bundle import Bundle
 from vinograph.convert import tokenizer, wuerstchen_layout
 from vinograph.convert.assemble import Plan, TokenizerPlan, assemble
 from vinograph.convert.checkpoint import Place, fetch_parts, licence_of
 from vinograph.convert.settings import Settings, licence_file
 from vinograph.convert.wuerstchen_layout import Layout
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.families.wuerstchen import FAMILY
+from vinograph.families.wuerstchen import FAMILY, STAGE_SCHEDULER
+from vinograph.manifest import Manifest, Source
+from vinograph.schema import SchemaError
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
@@ -83,6 +85,7 @@ def _manifest(job: Job, layout: Layout, models: Models) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin = job.checkpoint
     settings = Settings.of(origin)
+    limits = settings.limits(_LIMITS)
     return Manifest(
         family=FAMILY.name,
         name=settings.name,
@@ -90,8 +93,8 @@ def _manifest(job: Job, layout: Layout, models: Models) -> Manifest:
         tokenizers={},
         scheduler={stage: _scheduler(layout.places[part]) for stage, part in _SCHEDULERS.items()},
         config=_config(layout, models),
-        defaults=settings.defaults(FAMILY.defaults()),
-        limits=settings.limits(_LIMITS),
+        defaults=settings.defaults(FAMILY, FAMILY.defaults(), limits),
+        limits=limits,
         source=Source(
             id=origin.id,
             revision=origin.revision,
@@ -133,8 +136,10 @@ def _scheduler(place: Place) -> dict[str, float]:
     config = place.config("scheduler_config.json")
     kind = config.get("_class_name", "DDPMWuerstchenScheduler")
     if kind != "DDPMWuerstchenScheduler":
-        raise ModelError(f"{place.checkpoint.id} is sampled by {kind}; Würstchen's is DDPMWuerstchenScheduler")
+        raise ModelError(f"{place.checkpoint.id} is sampled by {shown(kind)}; Würstchen's is DDPMWuerstchenScheduler")
     numbers = {"scaler": config.get("scaler", 1.0), "s": config.get("s", 0.008)}
-    if not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers.values()):
-        raise DamagedModelError(f"{place.directory / 'scheduler_config.json'} has {numbers}, which are no numbers")
+    try:
+        STAGE_SCHEDULER.check("its scheduler", numbers)
+    except SchemaError as error:
+        raise DamagedModelError(f"{place.directory / 'scheduler_config.json'} can't be used: {error}") from error
     return {name: float(each) for name, each in numbers.items()}

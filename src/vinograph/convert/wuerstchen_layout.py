@@ -13,6 +13,8 @@ from typing import Any
 
 from vinograph.convert.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes, locate
 from vinograph.errors import ModelError
+from vinograph.families.wuerstchen import FAMILY
+from vinograph.schema import SchemaError, label
 
 COMBINED, DECODER, PRIOR = "WuerstchenCombinedPipeline", "WuerstchenDecoderPipeline", "WuerstchenPriorPipeline"
 PIPELINES = (COMBINED, DECODER)
@@ -68,7 +70,7 @@ def find(main: Checkpoint, index: Mapping[str, Any], prior: str | None) -> Layou
     """
     check_classes(index, CLASSES, main.id)
     places = {part: Place(main, part) for part in _DECODER_PARTS}
-    numbers = {"latent_dim_scale": 10.67, **_numbers(index)}
+    numbers = {"latent_dim_scale": 10.67, **_numbers(index, main.id)}
     if main.has_folder("image_encoder"):
         places["image_encoder"] = Place(main, "image_encoder")
     other, bare = _other_prior(prior)
@@ -82,7 +84,7 @@ def find(main: Checkpoint, index: Mapping[str, Any], prior: str | None) -> Layou
         home_index = home.read_json(INDEX_FILE)
         check_classes(home_index, CLASSES, home.id)
         places |= _prior_places(home, home_index.get("_class_name"))
-        numbers |= _numbers(home_index)
+        numbers |= _numbers(home_index, home.id)
         prior_id = home.id
     if bare is not None:
         places["prior"] = Place(bare, "")
@@ -109,13 +111,12 @@ def _other_prior(prior: str | None) -> tuple[Checkpoint | None, Checkpoint | Non
 def _named_prior(decoder: Checkpoint) -> str:
     """The id of the prior's repository in the front matter of the decoder's model card."""
     named = decoder.card().get("prior")
-    first = named[0] if isinstance(named, list) and named else named
-    if not isinstance(first, str):
+    if named is None:
         raise ModelError(
             f"{decoder.id} holds the decoder alone, and its README.md names no prior: name one with --prior, such as "
             "warp-ai/wuerstchen-prior"
         )
-    return first
+    return named
 
 
 def _prior_places(checkpoint: Checkpoint, pipeline: Any) -> dict[str, Place]:
@@ -124,10 +125,21 @@ def _prior_places(checkpoint: Checkpoint, pipeline: Any) -> dict[str, Place]:
     elif pipeline == PRIOR:
         folders = {part: part if part == "prior" else part.removeprefix("prior_") for part in _PRIOR_PARTS}
     else:
-        raise ModelError(f"{checkpoint.id} is a {pipeline}, which has no prior; name a {PRIOR} or a {COMBINED}")
+        raise ModelError(f"{checkpoint.id} is a {label(pipeline)}, which has no prior; name a {PRIOR} or a {COMBINED}")
     return {part: Place(checkpoint, folder) for part, folder in folders.items()}
 
 
-def _numbers(index: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(index: Mapping[str, Any], origin: str) -> dict[str, float]:
+    """Those of the pipelines' own numbers that a model_index.json has.
+
+    Raises:
+        ModelError: one of them is no number, or none that can be drawn with.
+    """
     names = ("latent_dim_scale", "resolution_multiple", "latent_mean", "latent_std")
-    return {name: float(index[name]) for name in names if isinstance(index.get(name), int | float)}
+    given = {name: index[name] for name in names if index.get(name) is not None}
+    for name, value in given.items():
+        try:
+            FAMILY.config[name].check(name, value)
+        except SchemaError as error:
+            raise ModelError(f"{origin}: in {INDEX_FILE} {error}") from error
+    return {name: float(value) for name, value in given.items()}

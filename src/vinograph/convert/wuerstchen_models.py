@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from vinograph.bundle import Tensor
 from vinograph.convert import weights
 from vinograph.convert.assemble import Weights
 from vinograph.convert.checkpoint import Place
@@ -27,6 +26,7 @@ from vinograph.convert.wuerstchen_graphs import (
     attention_blocks,
 )
 from vinograph.errors import ModelError
+from vinograph.manifest import Tensor
 from vinograph.modules import ImageEncoder, ImageEncoderConfig, StageA, StageB, StageC
 from vinograph.modules.image_encoder import IMAGENET_DEVIATION, IMAGENET_MEAN
 

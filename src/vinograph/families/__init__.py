@@ -21,6 +21,7 @@ from PIL import Image
 
 from vinograph.errors import ModelError
 from vinograph.request import Request
+from vinograph.schema import Kind
 from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
@@ -35,6 +36,10 @@ FAMILIES: Mapping[str, str] = {
 
 def _nothing(_name: str, _shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Prepare nothing: what isn't prepared is compiled when it is called."""
+
+
+def _nothing_to_compare(_settings: Mapping[str, Any]) -> None:
+    """Accept the settings: no two of them depend on each other."""
 
 
 def _keep(_name: str) -> None:
@@ -153,16 +158,19 @@ class Family:
     """A family of models.
 
     ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument of "generate"
-    each of the command line's options sets. ``config`` and ``limits`` name the numbers, or lists of them, that it
-    reads in the manifest.
+    each of the command line's options sets. ``config`` declares the numbers, or lists of them, that it reads in the
+    manifest, and ``check_config`` compares them with each other; ``tokenizers`` are those that it needs;
+    ``check_scheduler`` checks the scheduler's settings. Both checks raise :class:`vinograph.schema.SchemaError`.
     """
 
     name: str
     title: str
     calls: Mapping[str, Call]
     options: Mapping[str, str]
-    config: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ("size_multiple", "minimum_size", "maximum_size", "native_size")
+    config: Mapping[str, Kind] = field(default_factory=dict)
+    tokenizers: tuple[str, ...] = ()
+    check_config: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
+    check_scheduler: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
 
     def defaults(self) -> dict[str, dict[str, Any]]:
         """The defaults of every call, for a manifest; arguments without one are left out."""

@@ -18,6 +18,7 @@ import numpy as np
 from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
 from vinograph.families.aspect_ratios import Size, resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.families.autoencoder import Autoencoder, autoencoder
+from vinograph.families.checks import AUTOENCODERS, check_sampler, check_vaes
 from vinograph.families.latents import SOURCE, drawn_for_the_vae, encode_alone, plan_of, preview, reconstruct
 from vinograph.families.originals import Original, original_of
 from vinograph.families.pixart_text import Told, check_texts, texts_of
@@ -25,6 +26,7 @@ from vinograph.families.shared import check_latents, first_picture, note_ignored
 from vinograph.noise import Noise
 from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, State, sampler
+from vinograph.schema import Whole
 
 
 @dataclass(frozen=True)
@@ -264,17 +266,15 @@ FAMILY = Family(
         "resolution_binning": "use_resolution_binning",
         "clean_caption": "clean_caption",
     },
-    config=(
-        "latent_channels",
-        "vae_scale_factor",
-        "vae_scaling_factor",
-        "vae_latents_mean",
-        "vae_latents_std",
-        "tiny_vae_scaling_factor",
-        "text_width",
-        "text_length",
-        "out_channels",
-        "sample_size",
-        "size_conditions",
-    ),
+    config={
+        **AUTOENCODERS,
+        "text_width": Whole(1, 65_536),
+        "text_length": Whole(1, 512),
+        "out_channels": Whole(1, 128),
+        "sample_size": Whole(1, 8192),
+        "size_conditions": Whole(0, 1),
+    },
+    tokenizers=("tokenizer",),
+    check_config=check_vaes,
+    check_scheduler=check_sampler,
 )

@@ -16,6 +16,7 @@ import numpy as np
 from vinograph.errors import RequestError
 from vinograph.families import Array, Call, Drawing, Family, Parts, Step, Steps
 from vinograph.families.autoencoder import Autoencoder, autoencoder
+from vinograph.families.checks import AUTOENCODERS, check_sampler, check_vaes
 from vinograph.families.latents import SOURCE, drawn_for_the_vae, encode_alone, plan_of, preview, reconstruct
 from vinograph.families.originals import Original, original_of
 from vinograph.families.sdxl_text import TENSORS, TimeIds, Told, check_texts, time_ids, told_to_the_unet
@@ -30,6 +31,7 @@ from vinograph.families.shared import (
 from vinograph.noise import Noise
 from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, State, sampler
+from vinograph.schema import Either, Many, Whole
 
 Blend = Callable[[Array, int], Array]
 
@@ -315,16 +317,14 @@ FAMILY = Family(
         "mask": "mask_image",
         "vae": "vae",
     },
-    config=(
-        "latent_channels",
-        "vae_scale_factor",
-        "vae_scaling_factor",
-        "vae_latents_mean",
-        "vae_latents_std",
-        "tiny_vae_scaling_factor",
-        "text_widths",
-        "pooled_width",
-        "force_zeros_for_empty_prompt",
-        "time_cond_width",
-    ),
+    config={
+        **AUTOENCODERS,
+        "text_widths": Many(Whole(1, 65_536), 2, 2),
+        "pooled_width": Whole(1, 65_536),
+        "force_zeros_for_empty_prompt": Whole(0, 1),
+        "time_cond_width": Either(Whole(0, 0), Whole(4, 65_536)),
+    },
+    tokenizers=("tokenizer", "tokenizer_2"),
+    check_config=check_vaes,
+    check_scheduler=check_sampler,
 )

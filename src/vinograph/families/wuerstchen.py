@@ -38,6 +38,7 @@ from vinograph.images import only, psnr, read_pictures, resize, to_array
 from vinograph.noise import Noise, TorchNoise
 from vinograph.request import Request
 from vinograph.schedulers import WuerstchenSampler, custom_timesteps
+from vinograph.schema import Divisor, Many, Real, Record, SchemaError, Whole
 
 _ENCODER_SCALE = 3 / 4  # the image encoder sees the picture at this share of its size
 _PREVIEW_GRID = 64  # latents of a preview, at most, in each direction
@@ -461,6 +462,20 @@ def _reconstructed(parts: Parts, request: Request, picture: Image.Image, samplin
     return out
 
 
+STAGE_SCHEDULER = Record({}, {"scaler": Real(1e-3, 1e3), "s": Real(0, 10)})
+"""The two numbers of a stage's cosine schedule."""
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    for level in config["effnet_levels"]:
+        if level >= config["decoder_level_count"]:
+            raise SchemaError(f"config.effnet_levels has {level}; there are {config['decoder_level_count']} levels")
+
+
+def _check_scheduler(scheduler: Mapping[str, Any]) -> None:
+    Record({"prior": STAGE_SCHEDULER, "decoder": STAGE_SCHEDULER}).check("scheduler", scheduler)
+
+
 _COMMON: Mapping[str, Any] = {
     "num_images_per_prompt": 1,
     "seed": None,
@@ -571,17 +586,20 @@ FAMILY = Family(
         "decoder_steps": "num_inference_steps",
         "decoder_guidance_scale": "decoder_guidance_scale",
     },
-    config=(
-        "prior_channels",
-        "prior_text_width",
-        "resolution_multiple",
-        "latent_mean",
-        "latent_std",
-        "latent_channels",
-        "latent_dim_scale",
-        "scale_factor",
-        "decoder_patch_size",
-        "decoder_level_count",
-        "effnet_levels",
-    ),
+    config={
+        "prior_channels": Whole(1, 1024),
+        "prior_text_width": Whole(1, 65_536),
+        "resolution_multiple": Real(1, 4096),
+        "latent_mean": Divisor(),
+        "latent_std": Real(-1e6, 1e6),
+        "latent_channels": Whole(1, 1024),
+        "latent_dim_scale": Real(0.01, 1024),
+        "scale_factor": Divisor(),
+        "decoder_patch_size": Whole(1, 64),
+        "decoder_level_count": Whole(1, 16),
+        "effnet_levels": Many(Whole(0, 15), most=16),
+    },
+    tokenizers=("prior_tokenizer", "tokenizer"),
+    check_config=_check_config,
+    check_scheduler=_check_scheduler,
 )

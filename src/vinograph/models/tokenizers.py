@@ -26,6 +26,7 @@ _SETTINGS_FILES = (_SETTINGS, "special_tokens_map.json", "added_tokens.json")
 _SPIECE = "spiece.model"
 _LARGEST_FILE = 64_000_000
 _NO_LIMIT = 1_000_000_000
+_LONGEST_NUMBER = 40  # digits; 1000000000000000019884624838656 is how transformers writes that there is no limit
 
 # Words, contractions, single digits and runs of other signs, as CLIP's own tokenizer cuts a text.
 _CLIP_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -95,7 +96,11 @@ def _settings(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("special_tokens_map.json", _SETTINGS):
         if (folder / name).is_file():
-            found |= {key: value for key, value in read_object(folder / name).items() if value is not None}
+            found |= {
+                key: value
+                for key, value in read_object(folder / name, digits=_LONGEST_NUMBER).items()
+                if value is not None
+            }
     return found
 
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vinograph import __version__, catalog
-from vinograph.bundle import Bundle, BundleWriter, Component, Manifest, Quantization, check_target
+from vinograph.bundle import Bundle, BundleWriter, check_target
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import explained
+from vinograph.manifest import Component, Manifest, Quantization
 from vinograph.quantize import speed
 from vinograph.quantize.recipes import MODES, Recipe, recipes
 

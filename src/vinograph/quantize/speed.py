@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.bundle import Bundle, DenoiserSpeed, Speed
+from vinograph.bundle import Bundle
 from vinograph.errors import NumericalError
 from vinograph.limits import cpu_count
+from vinograph.manifest import DenoiserSpeed, Speed
 from vinograph.pipeline import Pipeline, origin, watched
 from vinograph.quantize.calibration import native_size
 from vinograph.runtime import tuning

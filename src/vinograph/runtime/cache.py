@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vinograph import folders
+from vinograph import folders, strict_json
 from vinograph.errors import RequestError
 from vinograph.files import write_atomically
 
@@ -32,6 +32,8 @@ _UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KIB": 2**10, "MIB":
 _FORMAT = 1
 _ABANDONED = 3600  # seconds after which a file under its temporary name is of a process that was killed
 _PATIENCE = 5  # seconds to wait for another process to have written the settings
+_LONGEST_HEAD = 100_000  # bytes of a blob's first line
+_LONGEST_NAME = 1000  # characters of what a record says for people
 
 
 def folder() -> Path:
@@ -47,8 +49,11 @@ def parse_size(text: str, name: str = "--limit") -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if found is None or found[2].upper() not in _UNITS:
-        raise RequestError(f"{name} is {text!r}; give one such as 5GB, 500MB or 0")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+        raise RequestError(f"{name} is {text[:40]!r}; give one such as 5GB, 500MB or 0")
+    size = float(found[1]) * _UNITS[found[2].upper()]
+    if size > 2**63:
+        raise RequestError(f"{name} is more than any disk holds; give a size such as 5GB, 500MB or 0")
+    return int(size)
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class About:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> About:
-        """Of a record that holds this and more."""
-        return cls(*(str(record.get(name, "")) for name in ("model", "component", "shapes")))
+        """Of a record that holds this and more; what is no short line of text is left out."""
+        return cls(*(_line(record.get(name)) for name in ("model", "component", "shapes")))
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,12 @@ class Cache:
         told = os.environ.get("VINOGRAPH_CACHE_LIMIT")
         if told:
             return parse_size(told, "VINOGRAPH_CACHE_LIMIT")
-        with contextlib.suppress(OSError, ValueError, RequestError):
-            return parse_size((self.folder / "limit").read_text(encoding="utf-8"))
-        there = next(
-            each for each in (self.folder, *self.folder.absolute().parents) if folders.is_there(each) and each.is_dir()
-        )
-        return min(_LIMIT, (shutil.disk_usage(there).free + self.size()) // _SHARE_OF_FREE)
+        with contextlib.suppress(OSError, ValueError, RequestError), (self.folder / "limit").open("rb") as file:
+            return parse_size(file.read(100).decode())
+        for place in (self.folder, *self.folder.absolute().parents):
+            with contextlib.suppress(OSError):  # of a folder that isn't there, or may not be looked into
+                return min(_LIMIT, (shutil.disk_usage(place).free + self.size()) // _SHARE_OF_FREE)
+        return 0
 
     def set_limit(self, size: int) -> None:
         """Remember the limit in the folder, and keep it.
@@ -178,7 +183,7 @@ class Cache:
             with contextlib.suppress(OSError):
                 stat = file.stat()
                 with file.open("rb") as stream:
-                    about = About.read(_head(stream.readline(100_000)))
+                    about = About.read(_head(stream.readline(_LONGEST_HEAD)))
                 found.append(Entry(file, stat.st_size, stat.st_mtime, about))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
@@ -207,13 +212,13 @@ class Cache:
 
     def _read_settings(self) -> dict[str, dict[str, Any]]:
         try:
-            told = json.loads(self._settings.read_text(encoding="utf-8"))
+            content = strict_json.read_object(self._settings)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, strict_json.JsonError) as error:
             self.note(f"{self._settings} can't be read ({error}); settings are measured anew")
             return {}
-        known = told.get("settings") if isinstance(told, dict) and told.get("format") == _FORMAT else None
+        known = content.get("settings") if content.get("format") == _FORMAT else None
         if not isinstance(known, dict):
             self.note(f"{self._settings} is not a file of settings that this version reads; they are measured anew")
             return {}
@@ -235,7 +240,11 @@ class Cache:
             return self._unwritten[key]
 
     def _files(self) -> list[Path]:
-        return [*self._compiled.glob("*.blob")] if folders.is_there(self._compiled) else []
+        """The compiled components; none where the folder is missing or may not be looked into."""
+        try:
+            return [each for each in self._compiled.iterdir() if each.suffix == ".blob"]
+        except OSError:
+            return []
 
     def _evict(self, limit: int) -> None:
         for left in self._compiled.glob(".*.tmp"):
@@ -254,7 +263,11 @@ class Cache:
 def _head(line: bytes) -> dict[str, Any]:
     """What the first line of a file says; nothing where it is damaged."""
     try:
-        told = json.loads(line)
-    except ValueError:
+        return strict_json.parse_object(line, largest=_LONGEST_HEAD)
+    except strict_json.JsonError:
         return {}
-    return told if isinstance(told, dict) else {}
+
+
+def _line(value: Any) -> str:
+    """A record's text for people; nothing of what is no text, or would not fit a line of a terminal."""
+    return value if isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable() else ""

@@ -40,8 +40,8 @@ class OverAlpha(Sampler):
     set_alpha_to_one: bool = setting(True)
     timestep_spacing: str = setting("leading", *SPACINGS)
     thresholding: bool = setting(False)
-    dynamic_thresholding_ratio: float = setting(0.995, least=0)
-    sample_max_value: float = setting(1.0, least=0)
+    dynamic_thresholding_ratio: float = setting(0.995, least=0, most=1)
+    sample_max_value: float = setting(1.0, least=1e-6)
 
     def _left(self, timestep: int) -> np.float32:
         """ᾱ at a timestep; below the first one, what sampling ends at."""

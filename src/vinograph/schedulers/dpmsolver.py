@@ -40,8 +40,8 @@ class DPMSolverMultistepScheduler(Sampler):
 
     solver_order: int = setting(2, 1, 2)
     thresholding: bool = setting(False)
-    dynamic_thresholding_ratio: float = setting(0.995, least=0)
-    sample_max_value: float = setting(1.0, least=0)
+    dynamic_thresholding_ratio: float = setting(0.995, least=0, most=1)
+    sample_max_value: float = setting(1.0, least=1e-6)
     algorithm_type: str = setting("dpmsolver++", "dpmsolver++", "sde-dpmsolver++")
     solver_type: str = setting("midpoint", "midpoint", "heun")
     lower_order_final: bool = setting(True)

@@ -77,8 +77,8 @@ class EulerDiscreteScheduler(_OverSigma):
     interpolation_type: str = setting("linear", "linear", "log_linear")
     use_karras_sigmas: bool = setting(False)
     use_exponential_sigmas: bool = setting(False)
-    sigma_min: float | None = setting(None, kind=float, least=0)
-    sigma_max: float | None = setting(None, kind=float, least=0)
+    sigma_min: float | None = setting(None, kind=float, least=1e-6)
+    sigma_max: float | None = setting(None, kind=float, least=1e-6)
     timestep_type: str = setting("discrete", "discrete", "continuous")
     final_sigmas_type: str = setting("zero", "zero", "sigma_min")
 

@@ -17,14 +17,22 @@ from vinograph.schedulers import levels
 Array = NDArray[np.float32]
 Draw = Callable[[tuple[int, ...]], Array]
 
+LARGEST = 1e6  # of a setting that has no limit of its own: the square of a step's time with it still fits f32
+MOST_TIMESTEPS = 100_000
+
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SPACINGS = ("linspace", "leading", "trailing")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
-def setting(default: Any, *choices: Any, kind: type | None = None, least: float | None = None) -> Any:
-    """A sampler's setting: what holds where the configuration is silent, and the values that are computed."""
-    told = {"kind": type(default) if kind is None else kind, "choices": choices, "least": least}
+def setting(
+    default: Any, *choices: Any, kind: type | None = None, least: float = -LARGEST, most: float = LARGEST
+) -> Any:
+    """A sampler's setting: what holds where the configuration is silent, and the values that are computed.
+
+    Those are the ``choices``, or numbers from ``least`` to ``most``.
+    """
+    told = {"kind": type(default) if kind is None else kind, "choices": choices, "least": least, "most": most}
     return field(default=default, metadata=told)
 
 
@@ -86,14 +94,14 @@ class Sampler(ABC):
     ``distilled`` ones are of models that were taught what guidance leads to, and are drawn from without it.
     """
 
-    num_train_timesteps: int = setting(1000, least=2)
+    num_train_timesteps: int = setting(1000, least=2, most=MOST_TIMESTEPS)
     beta_start: float = setting(0.0001, least=0)
     beta_end: float = setting(0.02, least=0)
     beta_schedule: str = setting("linear", *BETA_SCHEDULES)
     trained_betas: tuple[float, ...] | None = setting(None, kind=tuple)
     prediction_type: str = setting("epsilon", *PREDICTIONS)
     timestep_spacing: str = setting("linspace", *SPACINGS)
-    steps_offset: int = setting(0, least=0)
+    steps_offset: int = setting(0, least=0, most=MOST_TIMESTEPS)
     rescale_betas_zero_snr: bool = setting(False)
 
     computed: ClassVar[Mapping[str, Any]] = {}
@@ -139,7 +147,12 @@ class Sampler(ABC):
             count = len(sigmas) - 1
         if count > self.num_train_timesteps:
             raise RequestError(f"{count} steps are more than this model has; give at most {self.num_train_timesteps}")
-        return self._plan(Asked(count, timesteps, sigmas, eta))
+        planned = self._plan(Asked(count, timesteps, sigmas, eta))
+        if not len(planned.timesteps):
+            raise RequestError(
+                f"this model's scheduler ({name}) has no timestep for {count} steps; give another number"
+            )
+        return planned
 
     def _check_timesteps(self, timesteps: Sequence[float]) -> None:
         last = self.num_train_timesteps - 1

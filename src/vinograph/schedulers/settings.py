@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
+from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.schedulers.alphas import DDIMScheduler, LCMScheduler, OverAlpha
 from vinograph.schedulers.dpmsolver import DPMSolverMultistepScheduler
 from vinograph.schedulers.euler import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
-from vinograph.schedulers.sampler import Sampler
+from vinograph.schedulers.sampler import MOST_TIMESTEPS, Sampler
+from vinograph.schema import Flag, Kind, Many, Real, SchemaError, Whole
 
 SAMPLERS: Mapping[str, type[Sampler]] = {
     each.__name__: each
@@ -30,7 +34,13 @@ _ALIASES: Mapping[str, Mapping[str, str]] = {
     "algorithm_type": {"deis": "dpmsolver++"},
     "prediction_type": {"original_sample": "sample"},
 }
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a name", tuple: "a list of numbers"}
+_KINDS: Mapping[type, Callable[[Any, Any], Kind]] = {
+    bool: lambda _least, _most: Flag(),
+    int: Whole,
+    float: Real,
+    tuple: lambda least, most: Many(Real(least, most), 1, MOST_TIMESTEPS),
+}
+_LEAST_SIGNAL = 1e-20  # of the signal's variance: what is less would be all rounding
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,15 +53,15 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         ModelError: a class that we don't have, a setting that we don't compute, or a value that makes no sense.
     """
     name = config.get("class", config.get("_class_name"))
-    if name not in SAMPLERS:
+    if not isinstance(name, str) or name not in SAMPLERS:
         raise ModelError(
-            f"the scheduler {name!r} is not one that Vinograph computes; it computes {', '.join(SAMPLERS)}"
+            f"the scheduler {shown(name)} is not one that Vinograph computes; it computes {', '.join(SAMPLERS)}"
         )
     kind = SAMPLERS[name]
     for key, computed in kind.computed.items():
         if config.get(key) not in (None, computed):
             raise ModelError(
-                f"{name} has {key} = {config[key]!r}, which Vinograph doesn't compute; {computed!r} it does"
+                f"{name} has {key} = {shown(config[key])}, which Vinograph doesn't compute; {computed!r} it does"
             )
     told: dict[str, Any] = {"class": name}
     for each in dataclasses.fields(kind):
@@ -72,29 +82,22 @@ def sampler(told: Mapping[str, Any]) -> Sampler:
 
 
 def _checked(name: str, each: dataclasses.Field[Any], value: Any) -> Any:
-    kind, choices, least = (each.metadata[key] for key in ("kind", "choices", "least"))
+    kind, choices = each.metadata["kind"], each.metadata["choices"]
+    where = f"{name} has {each.name}"
     if isinstance(value, str):
         value = _ALIASES.get(each.name, {}).get(value, value)
-    if kind is tuple and isinstance(value, (list, tuple)):
-        return tuple(_number(name, each.name, number) for number in value)
-    if kind is float:
-        if value == -math.inf:  # JSON has no such number: None stands for it
-            return None
-        value = _number(name, each.name, value)
-    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        raise ModelError(f"{name} has {each.name} = {value!r}, where {_KINDS[kind]} should be")
-    if choices and value not in choices:
-        have = ", ".join(str(choice) for choice in choices)
-        raise ModelError(f"{name} has {each.name} = {value!r}, which Vinograph doesn't compute; it computes {have}")
-    if least is not None and value < least:
-        raise ModelError(f"{name} has {each.name} = {value!r}, which is below {least}")
-    return value
-
-
-def _number(name: str, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ModelError(f"{name} has {key} = {value!r}, where a number should be")
-    return float(value)
+    if kind is float and isinstance(value, float) and value == -math.inf:  # JSON has no such number: null stands for it
+        return None
+    if choices:
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool) or value not in choices:
+            have = ", ".join(str(choice) for choice in choices)
+            raise ModelError(f"{where} = {shown(value)}, which Vinograph doesn't compute; it computes {have}")
+        return value
+    try:
+        _KINDS[kind](each.metadata["least"], each.metadata["most"]).check("it", value)
+    except SchemaError as error:
+        raise ModelError(f"{where} = {str(error).removeprefix('it is ')}") from error
+    return tuple(map(float, value)) if kind is tuple else kind(value)
 
 
 def _check_together(told: Mapping[str, Any]) -> None:
@@ -113,3 +116,19 @@ def _check_together(told: Mapping[str, Any]) -> None:
         raise ModelError(f"{name} has trained_betas that are not num_train_timesteps numbers between 0 and 1")
     if told.get("original_inference_steps", 1) > told["num_train_timesteps"]:
         raise ModelError(f"{name} has more original_inference_steps than num_train_timesteps")
+    if None not in (told.get("sigma_min"), told.get("sigma_max")) and told["sigma_min"] >= told["sigma_max"]:
+        raise ModelError(f"{name} has sigma_min = {told['sigma_min']}, which is not below sigma_max")
+    _check_noise(told)
+
+
+def _check_noise(told: Mapping[str, Any]) -> None:
+    """Refuse betas under which some timestep has no noise, or no signal where there should be some."""
+    values = {key: value for key, value in told.items() if key != "class"}
+    with np.errstate(all="ignore"):  # what goes wrong is seen in the result
+        alphas = SAMPLERS[told["class"]](**values).alphas_cumprod
+    signal = alphas[:-1] if told["rescale_betas_zero_snr"] else alphas
+    if not (np.all(signal >= _LEAST_SIGNAL) and np.all(alphas < 1) and np.all(np.diff(alphas) <= 0)):
+        raise ModelError(
+            f"{told['class']} has betas (beta_start, beta_end, beta_schedule, num_train_timesteps or trained_betas) "
+            "that make no noise schedule: noise has to grow from a little to no more than all"
+        )
