@@ -36,7 +36,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "images": {"strict_json", "files", "errors"},
     "request": {"noise", "errors"},
     "bundle": {"strict_json", "files", "errors"},
-    "catalog": {"strict_json", "bundle", "files", "errors"},
+    "ir": set(),
+    "hub": {"files", "errors"},
+    "catalog": {"strict_json", "bundle", "hub", "files", "errors"},
     "cache": {"strict_json", "files", "errors"},
     "tuning": {"cache"},
     "runtime": {"cache", "limits", "tuning", "errors"},
@@ -47,8 +49,11 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
-    "convert": {"strict_json", "modules", "bundle", "families", "schedulers", "files", "errors", "vinograph"},
+    "convert": {
+        *("strict_json", "modules", "bundle", "hub", "ir", "families", "schedulers", "files", "errors", "vinograph"),
+    },
     "quantize": {
+        "ir",
         *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "families", "files", "errors"),
         "vinograph",
     },
@@ -68,7 +73,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 
 # Packages that are heavy, or that only an extra installs, and the units that may import them.
 HEAVY: Mapping[str, set[str]] = {
-    "openvino": {"runtime", "convert", "quantize", "benchmark.systems"},
+    "openvino": {"runtime", "ir", "convert", "quantize", "benchmark.systems"},
     "torch": {"modules", "convert", "training", "benchmark.systems"},
     "torchvision": set(),
     "diffusers": {"training", "benchmark.systems"},
@@ -81,7 +86,7 @@ HEAVY: Mapping[str, set[str]] = {
     "openvino_genai": {"benchmark.systems"},
     "openvino_tokenizers": {"benchmark.systems"},
     "tokenizers": {"text", "training"},
-    "huggingface_hub": {"catalog", "convert"},
+    "huggingface_hub": {"hub"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
