@@ -6,12 +6,16 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vinograph.bundle import MANIFEST_FILE, Bundle, Manifest
-from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.files import is_full
+from vinograph.errors import DamagedModelError, ModelError
+
+if TYPE_CHECKING:
+    from vinograph.hub import Repository
 
 _EMBEDDED = Path(__file__).parent / "embedded"
+_LONGEST_NAME = 200
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -45,20 +49,28 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
     path = Path(name)
     with suppress(RuntimeError):  # "~someone" who has no home here
         path = path.expanduser()
-    if path.is_dir():
-        return _open_directory(path)
-    if path.exists():
+    if _exists(path):
+        if path.is_dir():
+            return _open_directory(path)
         raise ModelError(f"{path} is a file; a model is a bundle's directory")
     for folder in (_EMBEDDED, models_folder()):
-        if re.fullmatch(r"[\w.-]+", name) and (folder / name / MANIFEST_FILE).is_file():
+        if re.fullmatch(r"[\w.-]+", name) and _exists(folder / name / MANIFEST_FILE):
             return Bundle.open(folder / name)
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)
     known = [each.name for each in (*embedded(), *found())]
     raise ModelError(
-        f"there is no model {name!r}. By name there is: {', '.join(known) or 'none'}. "
+        f"there is no model {name[:_LONGEST_NAME]!r}. By name there is: {', '.join(known) or 'none'}. "
         "Or give a bundle's directory; `vinograph convert` makes one from a checkpoint"
     )
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something; a name that no file can have is not there."""
+    try:
+        return path.exists()
+    except OSError:  # too long, or in a folder that this user can't read
+        return False
 
 
 def _open_directory(path: Path) -> Bundle:
@@ -71,28 +83,34 @@ def _open_directory(path: Path) -> Bundle:
 
 def _from_hub(repository: str) -> Bundle:
     """A bundle of the hub: the one in its cache if that is whole, else fetched."""
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from vinograph import hub
 
+    cached = hub.cached(repository, None)
+    if len(cached) == 1:
+        with suppress(ModelError, DamagedModelError):  # then the rest of it is fetched
+            return Bundle.open(cached[0])
+    advice = f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"
     try:
-        return Bundle.open(Path(huggingface_hub.snapshot_download(repository, local_files_only=True)))
-    except (LocalEntryNotFoundError, HFValidationError, ModelError, DamagedModelError):
-        return _fetch(repository)
-
-
-def _fetch(repository: str) -> Bundle:
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        manifest = huggingface_hub.hf_hub_download(repository, MANIFEST_FILE)
-        # The manifest is a valid one before anything large is fetched.
-        Manifest.from_json(Path(manifest).read_text(encoding="utf-8"), f"{repository}/{MANIFEST_FILE}")
-        return Bundle.open(Path(huggingface_hub.snapshot_download(repository)))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        if isinstance(error, OSError) and is_full(error):
-            raise ResourceError(f"the disk is full: the hub's cache has no room for {repository}") from error
+        on_hub = hub.look_up(repository, None)
+    except hub.UnreachableError as error:
         raise ModelError(
-            f"no bundle {repository!r} was found here, in the hub's cache, or on the hub ({type(error).__name__}). "
-            f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"
+            f"no bundle {repository!r} was found here or in the hub's cache, and the hub can't be reached ({error}). "
+            f"{advice}"
         ) from error
+    if MANIFEST_FILE not in on_hub.listing:
+        raise ModelError(f"{repository} on the hub is not a bundle: it has no {MANIFEST_FILE}. {advice}")
+    return _fetch(on_hub)
+
+
+def _fetch(repository: Repository) -> Bundle:
+    """Fetch what a bundle's manifest lists, once that is known to be a valid one."""
+    from vinograph import hub
+
+    hub.fetch(repository.id, repository.commit, [MANIFEST_FILE])
+    text = (repository.folder / MANIFEST_FILE).read_text(encoding="utf-8", errors="replace")
+    manifest = Manifest.from_json(text, f"{repository.id}/{MANIFEST_FILE}")
+    missing = sorted(set(manifest.files) - repository.listing)
+    if missing:
+        raise DamagedModelError(f"{repository.id} on the hub lacks files of the bundle: {', '.join(missing[:10])}")
+    hub.fetch(repository.id, repository.commit, [*manifest.files])
+    return Bundle.open(repository.folder)
