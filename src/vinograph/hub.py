@@ -7,6 +7,7 @@ and the name is recorded in the cache, so that the same call finds the same file
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from vinograph.errors import ModelError, RequestError, ResourceError
 from vinograph.files import is_full, write_atomically
 
 DEFAULT_REVISION = "main"
-_COMMIT_LENGTH = 40
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _LONGEST_REASON = 300
 
@@ -49,9 +50,11 @@ def look_up(repository: str, revision: str | None) -> Repository:
     folder = _folder(repository, revision)
     with _explained(repository, revision):
         info = hf.HfApi().model_info(repository, revision=revision, timeout=hf.constants.HF_HUB_ETAG_TIMEOUT)
-        if not info.sha:
+        if not isinstance(info.sha, str) or _COMMIT.fullmatch(info.sha) is None:
             raise UnreachableError("its answer names no commit")
         names = frozenset(each.rfilename for each in info.siblings or ())
+        if not all(isinstance(name, str) for name in names):
+            raise UnreachableError("its answer lists files without a name")
     _record(folder, revision or DEFAULT_REVISION, info.sha)
     return Repository(repository, info.sha, names, folder / "snapshots" / info.sha)
 
@@ -88,7 +91,7 @@ def cached(repository: str, revision: str | None) -> list[Path]:
         ModelError: the id is none that the hub could have.
     """
     snapshots = _folder(repository, revision) / "snapshots"
-    commit = revision if revision and len(revision) == _COMMIT_LENGTH else _recorded(repository, revision)
+    commit = revision if revision and _COMMIT.fullmatch(revision) else _recorded(repository, revision)
     if commit is not None and (snapshots / commit).is_dir():
         return [snapshots / commit]
     if revision is not None or not snapshots.is_dir():
@@ -115,7 +118,7 @@ def _recorded(repository: str, revision: str | None) -> str | None:
         commit = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return commit if commit and "/" not in commit and commit not in (".", "..") else None
+    return commit if _COMMIT.fullmatch(commit) else None
 
 
 def _record(folder: Path, revision: str, commit: str) -> None:
