@@ -117,9 +117,9 @@ class HubServer:
 
     def environment(self, cache: Path) -> dict[str, str]:
         """The environment of a process that uses this hub, with ``cache`` as its HF_HOME."""
-        kept = {name: value for name, value in os.environ.items() if name.upper() not in _PROXIES}
-        kept.pop("HF_HUB_OFFLINE", None)
-        return {**kept, "HF_ENDPOINT": self.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        none = {name: "" for each in _PROXIES for name in (each, each.lower())}
+        own = {"HF_ENDPOINT": self.url, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
+        return {**os.environ, **none, **own, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
     def in_use(self, patch: pytest.MonkeyPatch, cache: Path) -> None:
         """Have huggingface_hub in this process use this hub, with ``cache`` as its HF_HOME."""

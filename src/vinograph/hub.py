@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub as hf
+from huggingface_hub import constants
 from huggingface_hub import errors as hf_errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -49,7 +50,7 @@ def look_up(repository: str, revision: str | None) -> Repository:
     """
     folder = _folder(repository, revision)
     with _explained(repository, revision):
-        info = hf.HfApi().model_info(repository, revision=revision, timeout=hf.constants.HF_HUB_ETAG_TIMEOUT)
+        info = hf.HfApi().model_info(repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         if not isinstance(info.sha, str) or _COMMIT.fullmatch(info.sha) is None:
             raise UnreachableError("its answer names no commit")
         names = frozenset(each.rfilename for each in info.siblings or ())
@@ -105,7 +106,7 @@ def _folder(repository: str, revision: str | None = None) -> Path:
         validate_repo_id(repository)
     if revision is not None and (".." in revision or revision.startswith("/")):  # neither is in a name that git allows
         raise ModelError(f"{repository} has no revision {revision[:_LONGEST_REASON]!r}, nor could it have")
-    place = Path(hf.constants.HF_HUB_CACHE)
+    place = Path(constants.HF_HUB_CACHE)
     if str(place).startswith("~"):  # where huggingface_hub found no home to put in its place
         raise RequestError(f"the hub's cache would be {place}, but this user has no home: set HF_HOME to a folder")
     return place / "--".join(["models", *repository.split("/")])
@@ -154,7 +155,7 @@ def _meaning(error: Exception, repository: str, revision: str | None) -> Excepti
     chain = list(_chain(error))
     if any(isinstance(each, OSError) and is_full(each) for each in chain):
         return ResourceError(
-            f"the disk is full: the hub's cache, {hf.constants.HF_HUB_CACHE}, has no room for {repository}"
+            f"the disk is full: the hub's cache, {constants.HF_HUB_CACHE}, has no room for {repository}"
         )
     refusal = _refusal(error, repository, revision)
     if refusal is not None:
@@ -194,7 +195,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, hf_errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
     if isinstance(error, ImportError) and "socks" in str(error).lower():
-        return "the proxy that ALL_PROXY names speaks SOCKS, which takes a package more: pip install socksio"
+        return "the proxy that ALL_PROXY or HTTPS_PROXY names speaks SOCKS: pip install socksio"
     if status == 429:
         return "it has had too many requests from here (HTTP status 429): try again later, or hf auth login"
     if status is not None:
@@ -225,5 +226,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _is_of_cache(path: Path) -> bool:
     """Whether a path lies in the cache, or where the user's token is, or either of these in it."""
-    homes = (Path(each).absolute() for each in (hf.constants.HF_HUB_CACHE, hf.constants.HF_HOME))
+    homes = (Path(each).absolute() for each in (constants.HF_HUB_CACHE, constants.HF_HOME))
     return any(path.absolute().is_relative_to(home) or home.is_relative_to(path.absolute()) for home in homes)

@@ -196,6 +196,24 @@ class TestFailures:
         assert time.monotonic() - started < LONGEST
 
 
+class TestProcesses:
+    """As a user has it: a process of its own, where huggingface_hub reads its settings from the environment."""
+
+    def test_a_bundle_is_fetched_and_found_again(self, served: HubServer, tmp_path: Path) -> None:
+        served.clear()
+        environment = served.environment(tmp_path / "hub")
+        arguments = ("inspect", BUNDLE, "--json")
+        online = in_process(*arguments, **environment)
+        assert online.code == 0, online.err
+        offline = in_process(*arguments, **{**environment, "HF_HUB_OFFLINE": "1"})
+        assert offline.record == online.record
+
+    @pytest.mark.parametrize("arguments", [("generate", "a house", "--model", BUNDLE), ("convert", BUNDLE, "bundle")])
+    def test_nobody_listens(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+        more = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+        in_process(*arguments, **more).fails(3, BUNDLE, "Connection refused")
+
+
 class TestProxies:
     """A proxy of which huggingface_hub can't make use until a package more is installed."""
 
