@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -55,6 +56,15 @@ class StoredRepository:
     names: set[str]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asks may hang up at any time; all else is a fault of this server."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class HubServer:
     """Serves repositories that are added to it, from a thread, while its block lasts."""
 
@@ -65,8 +75,7 @@ class HubServer:
         self.redirect = False
         """Whether large files are elsewhere, as the hub has them at a CDN."""
         self._answered: dict[str, int] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._stopped = threading.Event()
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from contextlib import suppress
@@ -69,8 +70,10 @@ def _exists(path: Path) -> bool:
     """Whether there is something; a name that no file can have is not there."""
     try:
         return path.exists()
-    except OSError:  # too long, or in a folder that this user can't read
-        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def _open_directory(path: Path) -> Bundle:
@@ -86,16 +89,18 @@ def _from_hub(repository: str) -> Bundle:
     from vinograph import hub
 
     cached = hub.cached(repository, None)
+    in_cache = "in the hub's cache"
     if len(cached) == 1:
-        with suppress(ModelError, DamagedModelError):  # then the rest of it is fetched
+        try:
             return Bundle.open(cached[0])
+        except (ModelError, DamagedModelError) as error:  # the rest of it is fetched, if that can be
+            in_cache = f"whole {in_cache} ({error})"
     advice = f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"
     try:
         on_hub = hub.look_up(repository, None)
     except hub.UnreachableError as error:
         raise ModelError(
-            f"no bundle {repository!r} was found here or in the hub's cache, and the hub can't be reached ({error}). "
-            f"{advice}"
+            f"no bundle {repository!r} was found here or {in_cache}, and the hub can't be reached ({error}). {advice}"
         ) from error
     if MANIFEST_FILE not in on_hub.listing:
         raise ModelError(f"{repository} on the hub is not a bundle: it has no {MANIFEST_FILE}. {advice}")

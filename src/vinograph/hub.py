@@ -117,7 +117,7 @@ def _recorded(repository: str, revision: str | None) -> str | None:
     file = _folder(repository) / "refs" / (revision or DEFAULT_REVISION)
     try:
         commit = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):  # not there, no text, or no name that a file can have
         return None
     return commit if _COMMIT.fullmatch(commit) else None
 
@@ -127,8 +127,8 @@ def _record(folder: Path, revision: str, commit: str) -> None:
     file = folder / "refs" / revision
     if revision == commit:
         return
-    with suppress(OSError):  # a cache that can't be written is complained of when a file is fetched
-        if not file.is_file() or file.read_text(encoding="utf-8") != commit:
+    with suppress(OSError, ValueError):  # a cache that can't be written is complained of when a file is fetched
+        if not file.is_file() or file.read_bytes() != commit.encode():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, commit.encode())
 

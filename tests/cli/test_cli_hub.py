@@ -96,6 +96,18 @@ class TestCheckpoints:
             locate(CHECKPOINT)
         assert locate(CHECKPOINT, other.name).revision == other.name
 
+    @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"../../../elsewhere", b"0" * 1000])
+    def test_a_cache_whose_names_are_garbled(
+        self, server: HubServer, offline: Any, tmp_path: Path, content: bytes
+    ) -> None:
+        online = locate(CHECKPOINT)
+        ref = tmp_path / "hub" / "hub" / "models--someone--sdxl" / "refs" / "main"
+        ref.write_bytes(content)
+        offline("set", tmp_path / "hub")
+        assert locate(CHECKPOINT).directory == online.directory
+        with pytest.raises(ModelError):
+            locate(CHECKPOINT, "a\0b")
+
     def test_a_branch_that_moved_is_what_it_is_now(self, server: HubServer) -> None:
         before = locate(CHECKPOINT)
         server.add(CHECKPOINT, {**server.repositories[CHECKPOINT].files, "new.txt": b"new"})
@@ -307,6 +319,14 @@ class TestBundles:
         whole = catalog.find(BUNDLE)
         (whole.path / "prior.bin").unlink()
         assert len(list(catalog.find(BUNDLE).verify())) == len(whole.manifest.files)
+
+    def test_one_that_is_in_the_cache_by_half_offline(
+        self, server: HubServer, offline: Any, vinograph: Run, tmp_path: Path
+    ) -> None:
+        (catalog.find(BUNDLE).path / "prior.bin").unlink()
+        offline("refused", tmp_path / "hub")
+        done = vinograph("generate", "a house", "--model", BUNDLE)
+        done.fails(3, "whole in the hub's cache", "prior.bin is missing", "Connection refused")
 
     def test_a_checkpoint_is_none(self, server: HubServer, vinograph: Run) -> None:
         done = vinograph("generate", "a house", "--model", CHECKPOINT)
