@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,6 +95,7 @@ def planned(combined: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch
         return dataclasses.replace(old, graphs=lambda names: iter([(name, cast("Any", name)) for name in names]))
 
     monkeypatch.setattr(export, "export", export_copy)
+    monkeypatch.setattr("vinograph.convert.assemble._collected_afterwards", nullcontext)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     plan = dataclasses.replace(plan, weights=tuple(map(weights, plan.weights)))
     return lambda target: assemble(plan, dataclasses.replace(job, target=target))
