@@ -17,6 +17,7 @@ import pytest
 from filelock import Timeout
 
 from tests.bundles import save_bundle
+from tests.interruption import kill_everywhere
 from vinograph import DamagedModelError, ModelError, RequestError
 from vinograph.bundle import Bundle, BundleWriter, check_target, sha256_of
 from vinograph.manifest import FORMAT_VERSION, Component, FileRecord, Manifest, Source, Tensor, TokenizerFile
@@ -331,6 +332,57 @@ class TestAnInterruptedConversion:
         assert contents(tmp_path / "tiny") == undisturbed
         assert {each.name for each in tmp_path.iterdir()} == {"tiny", "other"}
 
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_killed_at_any_moment(self, tmp_path: Path, overwrite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At no moment is there neither a whole bundle nor, run again, the same as undisturbed."""
+        monkeypatch.setattr(os, "fsync", lambda _: None)  # the system lives on
+        write_bundle(tmp_path / "old")
+        undisturbed = contents(write_bundle(tmp_path / "other").path)
+
+        def folder(name: str) -> Path:
+            (tmp_path / name).mkdir()
+            if overwrite:
+                shutil.copytree(tmp_path / "old", tmp_path / name / "tiny")
+                (tmp_path / name / "tiny" / "README.md").write_text("the old one")
+            return tmp_path / name
+
+        def write(place: Path) -> None:
+            with suppress(RequestError), BundleWriter(place / "tiny", "one", overwrite) as writer:
+                for name, content in FILES.items():
+                    if writer.done(name) is None:
+                        (writer.partial / name).write_bytes(content)
+                        writer.mark_done(name, True, [writer.partial / name])
+                writer.finish(MANIFEST)
+
+        def check(place: Path, how: str) -> None:
+            assert contents(place / "tiny") == undisturbed, how
+            assert {each.name for each in place.iterdir()} <= {"tiny", ".tiny.lock"}, how
+
+        names = kill_everywhere(folder, write, check)
+        assert len(names) > 15
+        assert ("rename tiny" in names) == overwrite
+
+    def test_a_step_counts_while_its_files_are_whole(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt), BundleWriter(tmp_path / "tiny", "one") as writer:  # noqa: PT012
+            for name in ("whole", "short", "gone"):
+                (writer.partial / name).write_bytes(b"12345678")
+                writer.mark_done(name, {"about": name}, [writer.partial / name])
+            raise KeyboardInterrupt
+        (tmp_path / ".tiny.partial" / "short").write_bytes(b"1234")
+        (tmp_path / ".tiny.partial" / "gone").unlink()
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            assert [writer.done(name) for name in ("whole", "short", "gone")] == [{"about": "whole"}, None, None]
+            assert [writer.is_whole(writer.partial / name) for name in ("whole", "short", "gone", "none")] == [
+                *(True, False, False, False)
+            ]
+
+    def test_half_of_an_old_bundle_is_never_brought_back(self, tmp_path: Path) -> None:
+        """Killed while it deletes the old one, whose place somebody then empties."""
+        old = write_bundle(tmp_path / "tiny").path.rename(tmp_path / ".tiny.replaced")
+        (old / "bundle.json").unlink()
+        assert sorted(contents(write_bundle(tmp_path / "tiny").path)) == sorted([*FILES, "bundle.json"])
+        assert [each.name for each in tmp_path.iterdir()] == ["tiny"]
+
     def test_killed_between_the_renames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The only moment at which there is neither the old nor the new one: the next run brings the old one back."""
         old = write_bundle(tmp_path / "tiny").manifest
@@ -378,6 +430,70 @@ class TestOneAtATime:
             with pytest.raises(RequestError):
                 write_bundle(tmp_path / "tiny")
             assert sorted(writer.finish(MANIFEST).manifest.files) == sorted(FILES)
+
+    def test_a_place_that_can_not_be_written_is_not_one_that_is_locked(self) -> None:
+        with pytest.raises(RequestError, match=r"/proc/tiny can't be written: "):
+            write_bundle(Path("/proc/tiny"))
+
+
+class Flushes:
+    """The paths that were flushed and renamed, in order, as they were named at the time."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.order: list[tuple[str, Path]] = []
+        fsync, rename = os.fsync, Path.rename
+
+        def flushed(descriptor: int) -> None:
+            self.order.append(("flush", Path(f"/proc/self/fd/{descriptor}").readlink()))
+            fsync(descriptor)
+
+        def renamed(path: Path, target: Path) -> Path:
+            self.order.append(("rename", path))
+            return rename(path, target)
+
+        patch.setattr(os, "fsync", flushed)
+        patch.setattr(Path, "rename", renamed)
+
+    def before(self, path: Path) -> list[Path]:
+        """What was flushed before ``path`` was renamed."""
+        return [each for kind, each in self.order[: self.order.index(("rename", path))] if kind == "flush"]
+
+    def after(self, path: Path) -> list[Path]:
+        """What was flushed after it."""
+        return [each for kind, each in self.order[self.order.index(("rename", path)) :] if kind == "flush"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it reads the names of open files from /proc")
+class TestPowerCuts:
+    """What a machine that loses its power still has: what was flushed."""
+
+    def test_a_bundle_is_on_the_disk_before_it_has_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        flushes = Flushes(monkeypatch)
+        partial = tmp_path / ".tiny.partial"
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            write_files(writer)
+            (writer.partial / "folder").mkdir()
+            (writer.partial / "folder" / "file").write_bytes(b"1")
+            flushes.order.clear()
+            bundle = writer.finish(MANIFEST)
+        before = flushes.before(partial)
+        assert {partial / name for name in bundle.manifest.files} <= set(before)
+        assert len(bundle.manifest.files) == 4
+        (manifest,) = [each for each in before if each.name.startswith(".bundle.json.")]  # under its temporary name
+        assert partial / "folder" in before
+        assert before.index(partial) > before.index(manifest), "the folder is flushed when all names are in it"
+        assert flushes.after(partial)[-1] == tmp_path, "the folder around it is flushed when it has its name"
+
+    def test_a_step_is_on_the_disk_before_its_record(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            write_files(writer)
+            flushes = Flushes(monkeypatch)
+            writer.mark_done("prior", True, [writer.partial / name for name in FILES])
+            names = [each.name for _, each in flushes.order]
+        assert names[:-1] == list(FILES)
+        assert names[-1].startswith(".progress.json.")
 
 
 class TestOverwriting:

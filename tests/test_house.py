@@ -41,7 +41,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "images": {"strict_json", "arguments", "files", "errors"},
     "request": {"arguments", "noise", "errors"},
     "bundle": {"strict_json", "manifest", "files", "errors"},
-    "catalog": {"strict_json", "arguments", "bundle", "manifest", "files", "folders", "errors"},
+    "ir": set(),
+    "hub": {"files", "errors"},
+    "catalog": {"strict_json", "arguments", "bundle", "manifest", "hub", "folders", "errors"},
     "runtime": {"strict_json", "arguments", "files", "folders", "limits", "resources", "errors"},
     "families": {"schedulers", "arguments", "noise", "text", "images", "request", "schema", "errors"},
     "pipeline": {
@@ -54,9 +56,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "models": {"errors", "strict_json"},
     "convert": {
         *("strict_json", "schema", "modules", "bundle", "manifest", "families", "schedulers", "files", "folders"),
-        *("arguments", "resources", "errors", "vinograph"),
+        *("arguments", "hub", "ir", "resources", "errors", "vinograph"),
     },
     "quantize": {
+        "ir",
         *("pipeline", "bundle", "manifest", "catalog", "limits", "runtime", "families", "files", "errors"),
         "vinograph",
     },
@@ -81,7 +84,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 
 # Packages that are heavy, or that only an extra installs, and the units that may import them.
 HEAVY: Mapping[str, set[str]] = {
-    "openvino": {"networks", "runtime", "convert", "quantize", "benchmark.systems"},
+    "openvino": {"networks", "runtime", "ir", "convert", "quantize", "benchmark.systems"},
     "torch": {"modules", "convert", "training", "benchmark.systems"},
     "torchvision": set(),
     "diffusers": {"training", "benchmark.systems"},
@@ -94,7 +97,7 @@ HEAVY: Mapping[str, set[str]] = {
     "openvino_genai": {"benchmark.systems"},
     "openvino_tokenizers": {"benchmark.systems"},
     "tokenizers": {"text", "models", "training"},
-    "huggingface_hub": {"catalog", "convert"},
+    "huggingface_hub": {"hub"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

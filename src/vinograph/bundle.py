@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 
 from vinograph import strict_json
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.files import beside, hidden_sibling, is_full, write_atomically
-from vinograph.manifest import MANIFEST_FILE, FileRecord, Manifest, check_checksum
+from vinograph.files import hidden_sibling, is_full, write_atomically
+from vinograph.manifest import CHECKSUM, MANIFEST_FILE, FileRecord, Manifest, check_checksum, checksum
 
 _PROGRESS_FILE = "progress.json"
 
@@ -90,12 +90,14 @@ class Bundle:
 class BundleWriter:
     """Writes a bundle so that a killed conversion leaves nothing that loads, and can go on where it stopped.
 
-    Files go into the hidden sibling ``.NAME.partial``. A component counts as done once :meth:`mark_done` has
-    recorded it; :meth:`finish` hashes everything, writes the manifest, flushes and renames the directory into place.
+    Files go into the hidden sibling ``.NAME.partial``. A step counts as done once :meth:`mark_done` has recorded it,
+    and only while its files have the sizes that they had then. What a step was made of is deleted after that, never
+    before. :meth:`finish` hashes everything, writes the manifest, flushes and renames the directory into place.
     ``fingerprint`` says what is being converted and how: a partial directory with another one is discarded.
 
     Raises:
-        RequestError: the target exists and ``overwrite`` is false, or another conversion is writing it.
+        RequestError: the target exists and ``overwrite`` is false, another conversion is writing it, or nothing can be
+            written there.
     """
 
     def __init__(self, target: Path, fingerprint: str, overwrite: bool = False) -> None:
@@ -105,52 +107,60 @@ class BundleWriter:
         self._fingerprint = fingerprint
         self._overwrite = overwrite
         self._lock = FileLock(hidden_sibling(self.target, ".lock"))
-        self._done: dict[str, Any] = {}
+        self._done: dict[str, _Step] = {}
 
     def __enter__(self) -> BundleWriter:
         """Take the lock and find what an earlier, interrupted conversion left."""
         check_target(self.target, self._overwrite)
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        if self._replaced.is_dir() and not self.target.exists():  # killed between the two renames of finish()
-            self._replaced.rename(self.target)
         try:
-            check_target(self.target, self._overwrite)
-        except RequestError:
+            self._recover()
+        except BaseException:
             self._release_lock()
             raise
-        self._done = self._read_progress()
-        if not self._done:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir()
-            self._write_progress()
-        for unfinished in self.partial.glob(".*.tmp"):  # of a conversion that was killed while it wrote one
-            unfinished.unlink()
         return self
 
     def _take_lock(self) -> None:
+        lock = Path(self._lock.lock_file)
         try:
+            lock.touch()  # filelock waits for a place that can't be written as for one that is locked
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            self._check_folder()  # FileLock waits for a folder that can't be written, too
             raise RequestError(
                 f"another conversion is writing {self.target} now: wait for it, or name another place"
             ) from error
         except OSError as error:
             if is_full(error):
                 raise
-            raise RequestError(f"{self.target} can't be written: {error.strerror or error}") from error
+            raise RequestError(
+                f"{self.target} can't be written: {error.strerror or error}; name another place"
+            ) from error
 
-    def _check_folder(self) -> None:
-        try:
-            with beside(self.target) as trial:
-                trial.touch()
-        except OSError as error:
-            raise RequestError(f"{self.target} can't be written: {error.strerror}; name another place") from error
+    def _recover(self) -> None:
+        """Bring back a bundle that was being replaced, and empty the partial directory of what can't be used."""
+        if not self.target.exists() and (self._replaced / MANIFEST_FILE).is_file():
+            self._replaced.rename(self.target)  # killed between the two renames of finish()
+        self._discard_replaced()
+        check_target(self.target, self._overwrite)
+        self._done = self._read_progress()
+        if not self._done:
+            if self.partial.exists():
+                shutil.rmtree(self.partial)
+            self.partial.mkdir()
+            self._write_progress()
+        for unfinished in self.partial.glob(".*.tmp"):  # of a conversion that was killed while it wrote one
+            unfinished.unlink()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def _discard_replaced(self) -> None:
+        """Delete the old bundle. Its manifest goes first: without it, a half-deleted one is never brought back."""
+        if self._replaced.is_dir():
+            (self._replaced / MANIFEST_FILE).unlink(missing_ok=True)
+            shutil.rmtree(self._replaced)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Release the lock. What is done stays for the next try, unless the disk was full."""
-        if kind is not None and issubclass(kind, OSError):
+        if isinstance(error, OSError) and is_full(error):
             shutil.rmtree(self.partial, ignore_errors=True)
         self._release_lock()
 
@@ -159,50 +169,102 @@ class BundleWriter:
         self._lock.release()
 
     def done(self, step: str) -> Any | None:
-        """What :meth:`mark_done` recorded for ``step`` in this or an interrupted conversion, or None."""
-        return self._done.get(step)
+        """What :meth:`mark_done` recorded for ``step`` in this or an interrupted conversion.
 
-    def mark_done(self, step: str, record: Any) -> None:
-        """Record that all files of ``step`` are whole; ``record`` is JSON that describes it."""
-        self._done[step] = record
+        None if it recorded nothing, or a file of the step is missing or has another size than it had then.
+        """
+        found = self._done.get(step)
+        return None if found is None or found.sizes != self._sizes(found.sizes) else found.record
+
+    def is_whole(self, file: Path) -> bool:
+        """Whether ``file`` was recorded with a step, and has the size that it had then."""
+        name = file.relative_to(self.partial).as_posix()
+        size = self._sizes([name]).get(name)
+        return size is not None and any(found.sizes.get(name) == size for found in self._done.values())
+
+    def mark_done(self, step: str, record: Any, files: Iterable[Path] = ()) -> None:
+        """Record that ``files``, all those of ``step``, are whole; ``record`` is JSON that describes it.
+
+        The files lie in the partial directory. They are on the disk before the record is.
+        """
+        names = [file.relative_to(self.partial).as_posix() for file in files]
+        for name in names:
+            _flush(self.partial / name)
+        self._done[step] = _Step(record, self._sizes(names))
         self._write_progress()
+
+    def forget(self, steps: Iterable[str]) -> None:
+        """Have ``steps`` count as not done, before what they were made of is made again."""
+        for step in steps:
+            self._done.pop(step, None)
+        self._write_progress()
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Delete what lies in the partial directory under other names: a killed conversion may have left it."""
+        for file in sorted(self.partial.rglob("*"), reverse=True):  # what a folder holds comes before the folder
+            name = file.relative_to(self.partial).as_posix()
+            if file.is_dir():
+                if not any(file.iterdir()):
+                    file.rmdir()
+            elif name not in names and name != _PROGRESS_FILE:
+                file.unlink()
 
     def finish(self, manifest: Manifest) -> Bundle:
         """Hash the files, write the manifest, and move the bundle into place; the old one stays until then."""
-        (self.partial / _PROGRESS_FILE).unlink(missing_ok=True)
-        names = sorted(p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
-        files = {
-            name: FileRecord((self.partial / name).stat().st_size, sha256_of(self.partial / name))
-            for name in names
-            if name != MANIFEST_FILE
-        }
+        files = {name: self._record(name) for name in self._names()}
         whole = dataclasses.replace(manifest, files=files)
         whole.check_before_writing(f"its {MANIFEST_FILE}")
         for name in files:
             _flush(self.partial / name)
+        for folder in sorted({(self.partial / name).parent for name in files} - {self.partial}):
+            _flush(folder)
+        # From here on a killed conversion starts afresh: what has a manifest is a bundle, not work in progress.
+        (self.partial / _PROGRESS_FILE).unlink()
         write_atomically(self.partial / MANIFEST_FILE, whole.to_json().encode(), flush=True)
         _flush(self.partial)
         if self.target.exists():
-            shutil.rmtree(self._replaced, ignore_errors=True)
             self.target.rename(self._replaced)
         self.partial.rename(self.target)
         _flush(self.target.parent)
-        shutil.rmtree(self._replaced, ignore_errors=True)
+        self._discard_replaced()
         return Bundle.open(self.target)
 
-    def _read_progress(self) -> dict[str, Any]:
+    def _names(self) -> list[str]:
+        """The names of the bundle's files but for its manifest, in order."""
+        found = (p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
+        return sorted(name for name in found if name not in (MANIFEST_FILE, _PROGRESS_FILE))
+
+    def _record(self, name: str) -> FileRecord:
+        file = self.partial / name
+        return FileRecord(file.stat().st_size, sha256_of(file))
+
+    def _sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """The sizes of those of the files that there are."""
+        files = {name: self.partial / name for name in names}
+        return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
+
+    def _read_progress(self) -> dict[str, _Step]:
         try:
-            progress = json.loads((self.partial / _PROGRESS_FILE).read_text(encoding="utf-8"))
+            progress = strict_json.read_object(self.partial / _PROGRESS_FILE)
         except (OSError, ValueError):
             return {}
-        if not isinstance(progress, dict) or progress.get("fingerprint") != self._fingerprint:
+        if progress.pop(CHECKSUM, None) != checksum(progress) or progress.get("fingerprint") != self._fingerprint:
             return {}
-        done = progress.get("done", {})
-        return dict(done) if isinstance(done, dict) else {}
+        return {step: _Step(**found) for step, found in progress["done"].items()}
 
     def _write_progress(self) -> None:
-        progress = {"fingerprint": self._fingerprint, "done": self._done}
-        write_atomically(self.partial / _PROGRESS_FILE, json.dumps(progress).encode(), flush=True)
+        done = {step: dataclasses.asdict(found) for step, found in self._done.items()}
+        progress = {"fingerprint": self._fingerprint, "done": done}
+        text = json.dumps({**progress, CHECKSUM: checksum(progress)})
+        write_atomically(self.partial / _PROGRESS_FILE, text.encode(), flush=True)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step that is done: what describes it, and its files' sizes by their names in the partial directory."""
+
+    record: Any
+    sizes: Mapping[str, int]
 
 
 def _read(file: Path) -> bytes:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vinograph import folders
 from vinograph.arguments import reading, shown
 from vinograph.bundle import Bundle
-from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
-from vinograph.files import is_full, is_unwritable
+from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.manifest import MANIFEST_FILE, Manifest
+
+if TYPE_CHECKING:
+    from vinograph.hub import Repository
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
@@ -65,6 +69,16 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
     )
 
 
+def _exists(path: Path) -> bool:
+    """Whether there is something; a name that no file can have is not there."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
 def _open_directory(path: Path) -> Bundle:
     if not (path / MANIFEST_FILE).is_file() and (path / "model_index.json").is_file():
         raise ModelError(
@@ -75,33 +89,36 @@ def _open_directory(path: Path) -> Bundle:
 
 def _from_hub(repository: str) -> Bundle:
     """A bundle of the hub: the one in its cache if that is whole, else fetched."""
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from vinograph import hub
 
+    cached = hub.cached(repository, None)
+    in_cache = "in the hub's cache"
+    if len(cached) == 1:
+        try:
+            return Bundle.open(cached[0])
+        except (ModelError, DamagedModelError) as error:  # the rest of it is fetched, if that can be
+            in_cache = f"whole {in_cache} ({error})"
+    advice = f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"
     try:
-        return Bundle.open(Path(huggingface_hub.snapshot_download(repository, local_files_only=True)))
-    except (LocalEntryNotFoundError, HFValidationError, ModelError, DamagedModelError):
-        return _fetch(repository)
-
-
-def _fetch(repository: str) -> Bundle:
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        manifest = huggingface_hub.hf_hub_download(repository, MANIFEST_FILE)
-        # The manifest is a valid one before anything large is fetched.
-        Manifest.from_json(Path(manifest).read_bytes(), f"{repository}/{MANIFEST_FILE}")
-        return Bundle.open(Path(huggingface_hub.snapshot_download(repository)))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        if isinstance(error, OSError) and is_full(error):
-            raise ResourceError(f"the disk is full: the hub's cache has no room for {repository}") from error
-        if is_unwritable(error):
-            raise RequestError(
-                f"the hub's cache, {folders.hub_cache()}, can't be written ({error}): set HF_HOME to a folder that "
-                f"can, or give a bundle's directory in place of {repository}"
-            ) from error
+        on_hub = hub.look_up(repository, None)
+    except hub.UnreachableError as error:
         raise ModelError(
-            f"no bundle {repository!r} was found here, in the hub's cache, or on the hub ({type(error).__name__}). "
-            f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"
+            f"no bundle {repository!r} was found here or {in_cache}, and the hub can't be reached ({error}). {advice}"
         ) from error
+    if MANIFEST_FILE not in on_hub.listing:
+        raise ModelError(f"{repository} on the hub is not a bundle: it has no {MANIFEST_FILE}. {advice}")
+    return _fetch(on_hub)
+
+
+def _fetch(repository: Repository) -> Bundle:
+    """Fetch what a bundle's manifest lists, once that is known to be a valid one."""
+    from vinograph import hub
+
+    hub.fetch(repository.id, repository.commit, [MANIFEST_FILE])
+    text = (repository.folder / MANIFEST_FILE).read_text(encoding="utf-8", errors="replace")
+    manifest = Manifest.from_json(text, f"{repository.id}/{MANIFEST_FILE}")
+    missing = sorted(set(manifest.files) - repository.listing)
+    if missing:
+        raise DamagedModelError(f"{repository.id} on the hub lacks files of the bundle: {', '.join(missing[:10])}")
+    hub.fetch(repository.id, repository.commit, [*manifest.files])
+    return Bundle.open(repository.folder)

@@ -34,7 +34,7 @@ from vinograph.schema import (
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "bundle.json"
-_CHECKSUM = "checksum"
+CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Manifest:
         data = _plain(self)
         if not self.notes:
             del data["notes"]  # as in bundles that were written before there were any
-        whole = {**data, _CHECKSUM: _checksum(data)}
+        whole = {**data, CHECKSUM: checksum(data)}
         return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -237,7 +237,7 @@ def check_checksum(text: str | bytes, origin: str) -> None:
         DamagedModelError: it was altered.
     """
     data = _parse(text, origin)
-    if data.pop(_CHECKSUM, None) != _checksum(data):
+    if data.pop(CHECKSUM, None) != checksum(data):
         raise DamagedModelError(f"{origin} was altered: it differs from its own checksum. Convert the model again.")
 
 
@@ -298,7 +298,7 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def _checksum(data: Mapping[str, Any]) -> str:
+def checksum(data: Mapping[str, Any]) -> str:
     """The SHA-256 of what a manifest says, however it is laid out."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

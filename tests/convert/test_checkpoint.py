@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from huggingface_hub import errors as hf_errors
 
 from tests.checkpoints import PRIOR_ID
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors
+from tests.hub_server import HubServer
 from vinograph.convert import Job, convert
 from vinograph.convert.assemble import Plan
-from vinograph.convert.checkpoint import Checkpoint
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -282,63 +283,48 @@ class TestOffline:
 
 
 class TestOnline:
-    """The hub, played by a directory."""
+    """The hub, which runs here."""
 
     @pytest.fixture
-    def fetched(self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """The names that were fetched, in order."""
-        names: list[str] = []
-        here = tmp_path / "snapshot"
+    def server(self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+        """It has the checkpoint, and files that nobody needs."""
+        files = {p.relative_to(combined).as_posix(): p.read_bytes() for p in combined.rglob("*") if p.is_file()}
+        unneeded = ["decoder/diffusion_pytorch_model.bin", "decoder/diffusion_pytorch_model.fp16.safetensors", "a.png"]
+        with HubServer() as server:
+            server.add(ID, files | {name: name.encode() for name in unneeded})
+            server.in_use(monkeypatch, tmp_path / "hub")
+            yield server
 
-        def model_info(api: object, repo_id: str, revision: str | None) -> Any:
-            files = [p.relative_to(combined).as_posix() for p in combined.rglob("*") if p.is_file()]
-            files += [
-                "decoder/diffusion_pytorch_model.bin",
-                "decoder/diffusion_pytorch_model.fp16.safetensors",
-                "a.png",
-            ]
-            kind: Any = hf.ModelInfo
-            return kind(id=repo_id, sha=COMMIT, siblings=[{"rfilename": name} for name in files])
-
-        def snapshot_download(repo_id: str, revision: str, allow_patterns: list[str]) -> str:
-            assert revision == COMMIT
-            for name in allow_patterns:
-                if (combined / name).is_file():
-                    names.append(name)
-                    (here / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(combined / name, here / name)
-            return str(here)
-
-        monkeypatch.setattr(hf.HfApi, "model_info", model_info)
-        monkeypatch.setattr(hf, "snapshot_download", snapshot_download)
-        return names
+    @staticmethod
+    def fetched(tmp_path: Path) -> set[str]:
+        """The names of the files that are in the cache."""
+        (snapshot,) = (tmp_path / "hub" / "hub").glob("models--*/snapshots/*")
+        return {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()}
 
     def test_only_what_is_needed_is_fetched(
-        self, fetched: list[str], target: Path, checked: list[Plan], combined: Path
+        self, server: HubServer, target: Path, checked: list[Plan], combined: Path, tmp_path: Path
     ) -> None:
         convert(ID, target, revision="main")
-        assert fetched[0] == "model_index.json"
-        assert set(fetched) == {p.relative_to(combined).as_posix() for p in combined.rglob("*") if p.is_file()}
-        assert checked[0].manifest.source.revision == COMMIT
+        assert server.fetched()[0] == "model_index.json"
+        needed = {p.relative_to(combined).as_posix() for p in combined.rglob("*") if p.is_file()}
+        assert self.fetched(tmp_path) == needed
+        assert checked[0].manifest.source.revision == server.repositories[ID].commit
 
-    def test_one_part_alone(self, fetched: list[str], target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_part_alone(self, server: HubServer, target: Path) -> None:
         """It is told from its configuration; its weights are not fetched."""
-        kind: Any = hf.ModelInfo
         names = ["README.md", "decoder/config.json", "decoder/diffusion_pytorch_model.safetensors"]
-        info = kind(id=ID, sha=COMMIT, siblings=[{"rfilename": name} for name in names])
-        monkeypatch.setattr(hf.HfApi, "model_info", lambda *_, **__: info)
+        server.add(ID, {name: server.repositories[ID].files[name] for name in names})
         with pytest.raises(ModelError, match=r"\(WuerstchenDiffNeXt\); put its decoder/ into a copy of a whole"):
             convert(ID, target)
-        assert fetched[1:] == ["decoder/config.json"]
+        assert server.fetched() == ["decoder/config.json"]
 
-    def test_a_family_that_we_do_not_have(
-        self, fetched: list[str], combined: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        index = json.loads((combined / "model_index.json").read_text()) | {"_class_name": "FluxPipeline"}
-        monkeypatch.setattr(Checkpoint, "read_json", lambda self, name: self.fetch([name]) or index)
+    def test_a_family_that_we_do_not_have(self, server: HubServer, target: Path, tmp_path: Path) -> None:
+        files = server.repositories[ID].files
+        index = json.loads(files["model_index.json"]) | {"_class_name": "FluxPipeline"}
+        server.add(ID, {**files, "model_index.json": json.dumps(index).encode()})
         with pytest.raises(ModelError, match="FluxPipeline"):
             convert(ID, target)
-        assert set(fetched) == {"model_index.json"}
+        assert self.fetched(tmp_path) == {"model_index.json"}
 
     @pytest.mark.parametrize(
         ("error", "message"),

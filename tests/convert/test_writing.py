@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -10,15 +11,21 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, cast
 
 import openvino as ov
 import pytest
 
 from tests.convert.conftest import files_of
+from tests.interruption import kill_everywhere
 from vinograph.bundle import Bundle
-from vinograph.convert import convert, export
+from vinograph.convert import Job, convert, export
+from vinograph.convert.assemble import Plan, Weights, assemble
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
+from vinograph.manifest import Component
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -65,6 +72,53 @@ def test_killed_and_run_again(combined: Path, undisturbed: Bundle, tmp_path: Pat
     assert files_of(target) == files_of(undisturbed.path)
     assert len(list(bundle.verify())) == len(bundle.manifest.files)
     assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.fixture
+def planned(combined: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Bundle]:
+    """Writes ``undisturbed`` to a place as conversion does, but for the computing: components are copied from it."""
+    seen: list[tuple[Plan, Job]] = []
+
+    def remember(plan: Plan, job: Job) -> Bundle:
+        seen.append((plan, job))
+        return undisturbed
+
+    monkeypatch.setattr("vinograph.convert.wuerstchen.assemble", remember)
+    convert(combined, Path("never"))
+    ((plan, job),) = seen
+
+    def export_copy(graph: str, file: Path, weights: str) -> Component:
+        for suffix in (".xml", ".bin"):
+            file.with_suffix(suffix).write_bytes((undisturbed.path / file.name).with_suffix(suffix).read_bytes())
+        return undisturbed.manifest.components[graph]
+
+    def weights(old: Weights) -> Weights:
+        return dataclasses.replace(old, graphs=lambda names: iter([(name, cast("Any", name)) for name in names]))
+
+    monkeypatch.setattr(export, "export", export_copy)
+    monkeypatch.setattr("vinograph.convert.assemble._collected_afterwards", nullcontext)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    plan = dataclasses.replace(plan, weights=tuple(map(weights, plan.weights)))
+    return lambda target: assemble(plan, dataclasses.replace(job, target=target))
+
+
+def test_killed_at_any_moment(planned: Callable[[Path], Bundle], undisturbed: Bundle, tmp_path: Path) -> None:
+    """Before each operation on the disk, and in the middle of each write: run again, it ends as if undisturbed."""
+
+    def folder(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    def run(place: Path) -> None:
+        if not (place / "bundle").exists():
+            planned(place / "bundle")
+
+    def check(place: Path, how: str) -> None:
+        assert files_of(place / "bundle") == files_of(undisturbed.path), how
+        assert {each.name for each in place.iterdir()} <= {"bundle", ".bundle.lock"}, how
+
+    names = kill_everywhere(folder, run, check)
+    assert {"write tokenizer.json", "write decoder.xml", "write README.md", "rename .bundle.partial"} <= set(names)
 
 
 def test_what_another_conversion_left_is_not_taken(combined: Path, tmp_path: Path) -> None:

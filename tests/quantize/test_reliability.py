@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import shutil
 import subprocess
 from collections import namedtuple
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import WITHOUT_HEAVY, Run, command, files_here, in_process, running, wait_for
+from tests.interruption import kill, kill_everywhere
 from vinograph import Pipeline
 from vinograph.bundle import Bundle
 from vinograph.pipeline import watched
-from vinograph.quantize import calibration, speed
+from vinograph.quantize import calibration, component, quantize, segments, speed
+from vinograph.quantize.recipes import recipes
+from vinograph.quantize.segments import Segment
 from vinograph.runtime.tuning import DEFAULT, Choice
 
 Usage = namedtuple("Usage", "total used free")
@@ -167,6 +173,37 @@ class TestTold:
         assert Path("picture.png").is_file()
 
 
+class FakePipeline:
+    """It "draws" in one step, in which the UNet is given what its inputs' names say."""
+
+    def __init__(self) -> None:
+        self.options = {"steps": "num_inference_steps"}
+        self.calls = {"generate": SimpleNamespace(takes={"num_inference_steps": 1})}
+        self.notes: list[Callable[[str, dict[str, Any]], None]] = []
+
+    def __call__(self, prompt: str, **options: Any) -> None:
+        for note in self.notes:
+            note("unet", UNET_INPUTS)
+
+
+UNET_INPUTS = {
+    "timestep": np.zeros(1, np.float32),
+    "sample": np.zeros((1, 4, 8, 8), np.float32),
+    "encoder_hidden_states": np.zeros((1, 77, 24), np.float32),
+    "text_embeds": np.zeros((1, 16), np.float32),
+    "time_ids": np.zeros((1, 6), np.float32),
+}
+
+
+def _pass_on(work: component.Work, segment: Segment, model: object) -> list[Path]:
+    """Values of no meaning under the right names."""
+    return [
+        component._keep(work.value(sample, key), np.full(4, sample, np.float32))
+        for sample in range(work.samples)
+        for key in segment.gives
+    ]
+
+
 def quantizing(source: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     """A quantization in a process of its own, killed at the end of the block if it still runs."""
     arguments = command("quantize", source, "out", "--mode", "full", first=SMALL_SEGMENTS + "\n", warnings="default")
@@ -188,6 +225,55 @@ class TestCutOff:
         assert done.code == 0, done.err
         assert contents(Path("out")) == contents(Path("undisturbed"))
         assert files_here() == ["out", "undisturbed"]
+
+    @pytest.mark.usefixtures("_cheap")
+    def test_killed_at_any_moment(self, sdxl: Bundle, tmp_path: Path) -> None:
+        """Before each operation on the disk, and in the middle of each write: run again, it ends as if undisturbed."""
+        undisturbed = contents(quantize(sdxl.path, tmp_path / "out", mode="full").path)
+
+        def folder(name: str) -> Path:
+            (tmp_path / name).mkdir()
+            return tmp_path / name
+
+        def run(place: Path) -> None:
+            if not (place / "out").exists():
+                quantize(sdxl.path, place / "out", mode="full")
+
+        def check(place: Path, how: str) -> None:
+            assert contents(place / "out") == undisturbed, how
+            assert {each.name for each in place.iterdir()} <= {"out", ".out.lock"}, how
+
+        names = kill_everywhere(folder, run, check)
+        assert {"write unet.xml", "write segment-1.xml", "rmdir unet", "unlink 0.npz"} <= set(names)
+
+    @pytest.fixture
+    def _cheap(self, small_segments: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One component, in two segments; one sample; graphs stay as they are; nothing is measured. What is written, and when, is as it always is."""
+        choice = Choice(DEFAULT, {DEFAULT: 1.0}, 0.0)
+        monkeypatch.setattr(calibration, "SAMPLES", 1)
+        monkeypatch.setattr(segments, "SEGMENT", 110_000)
+        monkeypatch.setattr("vinograph.quantize._chosen", lambda _: {"unet": recipes("sdxl")["unet"]})
+        monkeypatch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
+        monkeypatch.setattr(os, "fsync", lambda _: None)
+        monkeypatch.setattr(component, "with_activations", lambda model, *_: model)
+        monkeypatch.setattr(component, "with_small_weights", lambda model, *_: model)
+        monkeypatch.setattr(component, "_pass_on", _pass_on)
+        monkeypatch.setattr(calibration, "Pipeline", lambda *_, **__: FakePipeline())
+        monkeypatch.setattr(calibration, "watched", lambda pipe, note: nullcontext(pipe.notes.append(note)))
+        monkeypatch.setattr(speed, "first_calls", lambda *_: {})
+        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (1.0, choice)})
+        monkeypatch.setattr(speed, "remember", lambda *_: None)
+
+    @pytest.mark.usefixtures("_cheap")
+    @pytest.mark.parametrize("lost", ["segment-0.bin", "values/0", "0.npz"])
+    def test_what_was_done_and_then_lost_is_done_again(self, sdxl: Bundle, tmp_path: Path, lost: str) -> None:
+        undisturbed = contents(quantize(sdxl.path, tmp_path / "out", mode="full").path)
+        place = tmp_path / "killed"
+        place.mkdir()
+        kill(place, lambda place: quantize(sdxl.path, place / "out", mode="full"), before="write segment-1.xml")
+        found = place / ".out.partial" / ".work" / "unet" / lost
+        shutil.rmtree(found) if found.is_dir() else found.write_bytes(found.read_bytes()[:-1])
+        assert contents(quantize(sdxl.path, place / "out", mode="full").path) == undisturbed
 
     def test_two_into_one_place(self, vinograph: Run, sdxl: Bundle) -> None:
         with quantizing(sdxl.path) as process:

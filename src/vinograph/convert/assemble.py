@@ -95,7 +95,7 @@ def _write(plan: Plan, job: Job, writer: BundleWriter, prepared: Mapping[str, Pr
     (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
     if plan.licence_file is not None:
         shutil.copyfile(plan.licence_file, writer.partial / "LICENSE")
-    _sweep(writer.partial, manifest)
+    writer.keep_only(_names(manifest, licence=plan.licence_file is not None))
     return writer.finish(manifest)
 
 
@@ -104,7 +104,7 @@ def _write_components(plan: Plan, job: Job, writer: BundleWriter) -> dict[str, C
 
     names = [name for weights in plan.weights for name in weights.components]
     for weights in plan.weights:
-        wanted = [name for name in weights.components if not _is_done(name, writer)]
+        wanted = [name for name in weights.components if writer.done(name) is None]
         if not wanted:
             continue
         job.progress(wanted[0], names.index(wanted[0]) + 1, len(names))
@@ -113,8 +113,7 @@ def _write_components(plan: Plan, job: Job, writer: BundleWriter) -> dict[str, C
                 if name != wanted[0]:
                     job.progress(name, names.index(name) + 1, len(names))
                 component = export(graph, writer.partial / f"{name}.xml", job.weights)
-                record = {"component": dataclasses.asdict(component), "sizes": _sizes(name, writer.partial)}
-                writer.mark_done(name, record)
+                writer.mark_done(name, dataclasses.asdict(component), _files(name, writer.partial))
                 del graph
     return {name: _component(writer.done(name)) for name in names}
 
@@ -130,19 +129,11 @@ def _collected_afterwards() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _is_done(name: str, writer: BundleWriter) -> bool:
-    """Whether an interrupted conversion wrote the component, and its files still have their sizes."""
-    record = writer.done(name)
-    return record is not None and record["sizes"] == _sizes(name, writer.partial)
+def _files(name: str, directory: Path) -> tuple[Path, Path]:
+    return directory / f"{name}.xml", directory / f"{name}.bin"
 
 
-def _sizes(name: str, directory: Path) -> dict[str, int]:
-    files = (directory / f"{name}.xml", directory / f"{name}.bin")
-    return {file.name: file.stat().st_size for file in files if file.exists()}
-
-
-def _component(done: Any) -> Component:
-    record = done["component"]
+def _component(record: Any) -> Component:
     sides = {
         side: {name: Tensor(tuple(each["shape"]), each["dtype"]) for name, each in record[side].items()}
         for side in ("inputs", "outputs")
@@ -166,7 +157,7 @@ def _check_space(plan: Plan, job: Job, writer: BundleWriter) -> None:
     size = sum(
         weights.values * (weights.item_size or _BYTES[job.weights]) + weights.scratch
         for weights in plan.weights
-        if not all(_is_done(name, writer) for name in weights.components)
+        if any(writer.done(name) is None for name in weights.components)
     )
     needed = int(size * 1.1) + _SPARE
     free = shutil.disk_usage(writer.partial).free
@@ -178,14 +169,12 @@ def _check_space(plan: Plan, job: Job, writer: BundleWriter) -> None:
         )
 
 
-def _sweep(partial: Path, manifest: Manifest) -> None:
-    """Remove what a killed conversion may have left under names that are not the bundle's."""
-    files = {component.file for component in manifest.components.values()}
-    keep = files | {file.removesuffix(".xml") + ".bin" for file in files}
-    keep |= {each.file for each in manifest.tokenizers.values()} | {"README.md", "LICENSE", "progress.json"}
-    for file in partial.iterdir():
-        if file.name not in keep:
-            file.unlink()
+def _names(manifest: Manifest, licence: bool) -> set[str]:
+    """The names of the bundle's files."""
+    graphs = {component.file for component in manifest.components.values()}
+    names = graphs | {file.removesuffix(".xml") + ".bin" for file in graphs}
+    names |= {each.file for each in manifest.tokenizers.values()} | {"README.md"}
+    return names | {"LICENSE"} if licence else names
 
 
 def _card(manifest: Manifest) -> str:

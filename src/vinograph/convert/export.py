@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +17,7 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
+from vinograph import ir
 from vinograph.convert.angles import angle_nodes, mark_precise
 from vinograph.convert.compression import COMPRESSED, compress
 from vinograph.convert.scratch import Scratch
@@ -82,7 +80,7 @@ def export(graph: Graph | ExportedGraph, file: Path, weights: str) -> Component:
             compress(model, weights, graph.scratch.keep)
     angles = angle_nodes(model)
     _name_nodes(model)
-    _save(model, file)
+    ir.save(model, file)
     mark_precise(file, {node.get_friendly_name() for node in angles})
     return Component(file.name, graph.inputs, graph.outputs, weights, graph.f16_safe)
 
@@ -177,26 +175,3 @@ def _name_nodes(model: ov.Model) -> None:
             users = [user.get_node().get_type_name() for user in output.get_target_inputs()]
             if kind not in ("Parameter", "Result") and "Result" not in users:
                 output.get_tensor().set_names(set())
-
-
-def _save(model: ov.Model, file: Path) -> None:
-    """Write the graph. OpenVINO's writer says "iostream error" when the disk is full, or nothing.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    try:
-        ov.save_model(model, file, compress_to_fp16=False)
-    except RuntimeError as error:
-        if "iostream" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
-    _check_written(file)
-
-
-def _check_written(file: Path) -> None:
-    """Compare the files with each other."""
-    xml = file.read_text(encoding="utf-8")
-    ends = [int(offset) + int(size) for offset, size in re.findall(r' offset="(\d+)" size="(\d+)"', xml)]
-    if not xml.rstrip().endswith("</net>") or file.with_suffix(".bin").stat().st_size < max(ends, default=0):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))

@@ -28,6 +28,7 @@ from vinograph.quantize.recipes import MODES, Recipe, recipes
 Progress = Callable[[str, int, int], None]
 
 _WORK = ".work"
+_CARD = "README.md"
 _SPARE = 64_000_000
 _ACTIVATIONS = {"weights": None, "mixed": "int8 convolutions", "full": "int8"}
 
@@ -161,8 +162,8 @@ def _write_files(job: _Job, writer: BundleWriter) -> int:
     if job.calibrated:
         count = calibration.collect(job.bundle, job.calibrated, job.prompts, work_folder, writer, job.progress)
     _quantize_components(job, writer, work_folder)
-    shutil.rmtree(work_folder, ignore_errors=True)
     _write_card(job, writer.partial)
+    writer.keep_only({*job.bundle.manifest.files, _CARD})
     return count
 
 
@@ -187,7 +188,10 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
         )
         for name, recipe in job.chosen.items()
     ]
-    waiting = [work for work in works if not writer.done(work.name)]
+    waiting = [work for work in works if writer.done(work.name) is None]
+    for work in works:
+        if work not in waiting:  # killed while it was deleted
+            shutil.rmtree(work.folder, ignore_errors=True)
     total = sum(len(plan(work).segments) for work in waiting)
     finished = 0
     for work in waiting:
@@ -200,7 +204,6 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
 
         work.folder.mkdir(parents=True, exist_ok=True)
         quantize_component(work, step)
-        writer.mark_done(work.name, True)
 
 
 def _described(job: _Job, name: str, component: Component) -> Component:
@@ -223,11 +226,11 @@ def _copy(job: _Job, folder: Path) -> None:
 
 
 def _write_card(job: _Job, folder: Path) -> None:
-    """Add to the model card how this bundle was made of the other."""
-    card = folder / "README.md"
+    """Add to the other bundle's model card how this one was made of it."""
+    card = job.bundle.path / _CARD
     text = card.read_text(encoding="utf-8") if card.exists() else f"# {job.bundle.manifest.name}\n"
     told = f"Quantized by Vinograph {__version__} with NNCF {_tools()['nncf']}, mode `{job.mode}`."
-    card.write_text(f"{text.rstrip()}\n\n{told}\n", encoding="utf-8")
+    (folder / _CARD).write_text(f"{text.rstrip()}\n\n{told}\n", encoding="utf-8")
 
 
 def _check_space(job: _Job, writer: BundleWriter) -> None:

@@ -56,7 +56,9 @@ def collect(
     writer: BundleWriter,
     progress: Callable[[str, int, int], None],
 ) -> int:
-    """Draw with ``bundle``, and keep what the components ``names`` are given; what is there from before is not redone.
+    """Draw with ``bundle``, and keep what those of the components ``names`` that aren't done yet are given.
+
+    What an interrupted quantization has kept is not made again.
 
     Sample *i* of a component lies in ``folder / component / i.npz``. Pictures are of the bundle's native size. Returns
     how many prompts were drawn.
@@ -66,10 +68,11 @@ def collect(
     share = SAMPLES // pictures
     for index in range(pictures):
         progress("pictures to calibrate with", index, pictures)
-        if writer.done(f"picture {index}"):
+        wanted = [name for name in names if writer.done(name) is None and writer.done(_step(index, name)) is None]
+        if not wanted:
             continue
         more = {pipe.options["steps"]: _STEPS} if steps < _STEPS and index % 2 else {}
-        seen: dict[str, list[Inputs]] = {name: [] for name in names}
+        seen: dict[str, list[Inputs]] = {name: [] for name in wanted}
 
         def note(name: str, inputs: Inputs, seen: dict[str, list[Inputs]] = seen) -> None:
             if name in seen:
@@ -78,10 +81,14 @@ def collect(
         with watched(pipe, note):
             pipe(prompts[index % len(prompts)], seed=index, output_type="latent", **native_size(bundle), **more)
         for name, calls in seen.items():
-            _keep(calls, share, index, folder / name)
-        writer.mark_done(f"picture {index}", True)
+            writer.mark_done(_step(index, name), True, _keep(calls, share, index, folder / name))
     progress("pictures to calibrate with", pictures, pictures)
     return min(pictures, len(prompts))
+
+
+def _step(index: int, name: str) -> str:
+    """The name under which a component's samples of a picture are recorded as done."""
+    return f"{name}, samples of picture {index}"
 
 
 def native_size(bundle: Bundle) -> dict[str, int]:
@@ -90,14 +97,19 @@ def native_size(bundle: Bundle) -> dict[str, int]:
     return {"width": side, "height": side}
 
 
-def _keep(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> None:
-    """Keep ``share`` of a picture's steps, as far apart as can be, which differ from picture to picture."""
+def _keep(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> list[Path]:
+    """Write ``share`` of a picture's steps, as far apart as can be, which differ from picture to picture.
+
+    Returns the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     count = min(share, len(calls))
     shift = index * 0.618 % 1  # the golden section: multiples of it are spread evenly
-    for which in range(count):
+    files = [folder / f"{index * share + which}.npz" for which in range(count)]
+    for which, file in enumerate(files):
         inputs = calls[int((which + shift) * len(calls) / count)]
-        np.savez(folder / f"{index * share + which}.npz", allow_pickle=False, **inputs)
+        np.savez(file, allow_pickle=False, **inputs)
+    return files
 
 
 def samples(folder: Path) -> list[Path]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import io
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from vinograph import ir
 from vinograph.bundle import BundleWriter
 from vinograph.errors import ResourceError
 from vinograph.limits import cpu_count
@@ -67,6 +66,10 @@ class Work:
         """The file (.xml) of a quantized segment."""
         return self.folder / f"segment-{index}.xml"
 
+    def part_files(self, index: int) -> tuple[Path, Path]:
+        """Both files of a quantized segment."""
+        return self.part(index), self.part(index).with_suffix(".bin")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -90,7 +93,7 @@ def plan(work: Work) -> Plan:
 
 
 def quantize_component(work: Work, done: Callable[[], None]) -> None:
-    """Write ``work.target``. ``done`` is called after each segment.
+    """Write ``work.target`` and record that it is done. ``done`` is called after each segment.
 
     Raises:
         OSError: the disk is full.
@@ -99,19 +102,22 @@ def quantize_component(work: Work, done: Callable[[], None]) -> None:
     planned = plan(work)
     found = planned.segments
     _check_space(work, planned)
-    if work.calibrated:
-        _spread_samples(work)
+    if not _can_go_on(work, found):
+        work.writer.forget(work.step(index) for index in range(len(found)))
+        if work.calibrated:
+            _spread_samples(work)
     for index, segment in enumerate(found):
-        if not work.writer.done(work.step(index)):
+        if work.writer.done(work.step(index)) is None:
             _quantize_segment(work, index, segment, planned.out)
-            work.writer.mark_done(work.step(index), True)
+            work.writer.mark_done(work.step(index), True, work.part_files(index))
         _drop_values(work, found, index)
         done()
     joined = cutting.join(work.source, [(segment, work.part(index)) for index, segment in enumerate(found)])
-    save(joined, work.target)
+    ir.save(joined, work.target)
     carry_over(work.source, work.target)
     del joined
     gc.collect()
+    work.writer.mark_done(work.name, True, (work.target, work.target.with_suffix(".bin")))
     shutil.rmtree(work.folder)
 
 
@@ -126,50 +132,66 @@ def _check_space(work: Work, planned: Plan) -> None:
         )
 
 
+def _can_go_on(work: Work, found: list[Segment]) -> bool:
+    """Whether the values that the segments not yet done need are there, as they were recorded.
+
+    Those that no later segment needs are deleted. So where a segment that was done is lost, all begins again.
+    """
+    waiting = [segment for index, segment in enumerate(found) if work.writer.done(work.step(index)) is None]
+    if not work.calibrated:
+        return True
+    needed = {key for segment in waiting for key in segment.needs}
+    return all(work.writer.is_whole(work.value(sample, key)) for sample in range(work.samples) for key in needed)
+
+
 def _spread_samples(work: Work) -> None:
     """Make of each sample's inputs the first values."""
-    if work.writer.done(f"{work.name}, samples"):
-        return
     keys = cutting.input_keys(work.source)
+    kept = []
     for index, file in enumerate(samples(work.folder)):
         with np.load(file) as inputs:
-            for name in inputs:
-                _keep(work.value(index, keys[name]), inputs[name])
-    work.writer.mark_done(f"{work.name}, samples", True)
+            kept += [_keep(work.value(index, keys[name]), inputs[name]) for name in inputs]
+    work.writer.mark_done(f"{work.name}, samples", True, kept)
 
 
 def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> None:
     model = cutting.cut_out(work.source, segment)
     if work.calibrated and segment.gives:
-        _pass_on(work, segment, model)
+        work.writer.mark_done(f"{work.step(index)}, values", True, _pass_on(work, segment, model))
     with _quietly():
         if work.calibrated:
             model = with_activations(model, out, range(work.samples), lambda sample: _values(work, sample, segment))
         model = with_small_weights(model, work.recipe.weights[work.mode], out)
-    save(model, work.part(index))
+    ir.save(model, work.part(index))
     del model
     gc.collect()
     release_pages(work.source.with_suffix(".bin"))
 
 
-def _pass_on(work: Work, segment: Segment, model: ov.Model) -> None:
-    """Compute from each sample's values those that later segments need, as before the segment is quantized."""
+def _pass_on(work: Work, segment: Segment, model: ov.Model) -> list[Path]:
+    """Compute from each sample's values those that later segments need, as before the segment is quantized.
+
+    Returns their files.
+    """
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
+    kept = []
     for sample in range(work.samples):
         results = request.infer(_values(work, sample, segment), share_inputs=True, share_outputs=True)
-        for key, value in zip(segment.gives, results.values(), strict=True):
-            _keep(work.value(sample, key), value)
+        pairs = zip(segment.gives, results.values(), strict=True)
+        kept += [_keep(work.value(sample, key), value) for key, value in pairs]
+    return kept
 
 
 def _values(work: Work, sample: int, segment: Segment) -> dict[str, NDArray[Any]]:
     return {key: np.load(work.value(sample, key)) for key in segment.needs}
 
 
-def _keep(file: Path, value: NDArray[Any]) -> None:
+def _keep(file: Path, value: NDArray[Any]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, value)
+    return file
 
 
 def _drop_values(work: Work, found: list[Segment], index: int) -> None:
@@ -185,17 +207,3 @@ def _quietly() -> Iterator[None]:
     """Keep NNCF's own bars off the standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
-
-
-def save(model: ov.Model, file: Path) -> None:
-    """Write a graph. OpenVINO's writer says "iostream error" when the disk is full.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    try:
-        ov.save_model(model, file, compress_to_fp16=False)
-    except RuntimeError as error:
-        if "iostream" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
