@@ -47,7 +47,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
-    "networks": {"errors", "convert"},
+    "networks": {"errors", "convert", "modules"},
     "convert": {"strict_json", "modules", "bundle", "families", "schedulers", "files", "errors", "vinograph"},
     "quantize": {
         *("pipeline", "bundle", "cache", "catalog", "limits", "runtime", "tuning", "families", "files", "errors"),
