@@ -37,7 +37,7 @@ from vinograph.networks.wuerstchen_blocks import (
     Mapper,
     Text,
     channel_norm,
-    layer_norm_2d,
+    norm_2d,
     pointwise,
     text_keys_values,
     timestep_embedding,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from vinograph.modules.stage_b import StageBConfig
     from vinograph.modules.stage_c import StageCConfig
 
-_KEYS_VALUES = r"kv_mapper\.1|attention\.to_k|attention\.to_v"
 _BLOCK = r"depthwise|channelwise\.[024]|mapper|attention\.to_q|attention\.to_out\.0"
 
 PRIOR_TEXT_IGNORES = re.compile(rf"(projection|out\.1|blocks\.\d+\.({_BLOCK}))\.\w+")
@@ -98,7 +97,7 @@ def prior(config: StageCConfig, weights: Weights) -> Network:
         hidden = conv2d(x, weights["projection"], config.c, 1)
         blocks = Level("CTA" * config.depth, weights["blocks"], config.nhead)
         hidden = blocks(hidden, timestep_embedding(r, config.c_r), text)
-        a, b = split(conv2d(layer_norm_2d(hidden), weights["out"][1], 2 * config.c_in, 1), 2, axis=1)
+        a, b = split(conv2d(norm_2d(hidden), weights["out"][1], 2 * config.c_in, 1), 2, axis=1)
         return (x - a) / (_abs(1 - b) + _PRIOR_FLOOR)
 
     latents, text = Port(("b", config.c_in, "h", "w")), Port(("b", config.depth, "n", config.c))
@@ -168,12 +167,12 @@ class _Decoder:
         text: Text = ((conditions[f"keys_{turn}"], conditions[f"values_{turn}"]) for turn in range(count))
 
         hidden = conv2d(pixel_unshuffle(x, config.patch_size), weights["embedding"][1], widths[0], 1)
-        hidden = layer_norm_2d(hidden)
+        hidden = norm_2d(hidden)
         shortcuts: list[Value] = []
         for level in range(self.levels):
             scope = weights["down_blocks"][level]
             if level > 0:
-                hidden = conv2d(layer_norm_2d(hidden), scope[0][1], widths[level], 2, stride=2)
+                hidden = conv2d(norm_2d(hidden), scope[0][1], widths[level], 2, stride=2)
             hidden = self._level(level, scope, level, begin=min(level, 1))(hidden, time, text, embeddings[level])
             shortcuts.append(hidden)
         for turn, level in enumerate(reversed(range(self.levels))):
@@ -182,10 +181,10 @@ class _Decoder:
             hidden = blocks(hidden, time, text, embeddings[level], shortcut)
             if level > 0:
                 doubling = scope[len(blocks.kinds)][1]
-                hidden = conv_transpose2d(layer_norm_2d(hidden), doubling, widths[level - 1], 2, stride=2)
+                hidden = conv_transpose2d(norm_2d(hidden), doubling, widths[level - 1], 2, stride=2)
 
         channels = 2 * config.c_out * config.patch_size**2
-        hidden = pixel_shuffle(conv2d(layer_norm_2d(hidden), weights["clf"][1], channels, 1), config.patch_size)
+        hidden = pixel_shuffle(conv2d(norm_2d(hidden), weights["clf"][1], channels, 1), config.patch_size)
         a, b = split(hidden, 2, axis=1)
         return (x - a) / (sigmoid(b) * (1 - 2 * _VARIANCE_FLOOR) + _VARIANCE_FLOOR)
 
@@ -249,10 +248,10 @@ def _mixing_block(x: Value, weights: Weights) -> Value:
     scale1, shift1, weight1, scale2, shift2, weight2 = (
         weights.computed_vector(f"gammas.{index}", gamma) for index, gamma in enumerate(gammas)
     )
-    spatial = _replicated(channel_norm(x, FIRST) * (1 + scale1) + shift1)
+    spatial = _replicated(channel_norm(x) * (1 + scale1) + shift1)
     x = x + conv2d(spatial, weights["depthwise"][1], width, 3, depthwise=True) * weight1
     layers = weights["channelwise"]
-    hidden = gelu(pointwise(channel_norm(x, FIRST) * (1 + scale2) + shift2, layers[0], 4 * width, FIRST))
+    hidden = gelu(pointwise(channel_norm(x) * (1 + scale2) + shift2, layers[0], 4 * width, FIRST))
     return x + pointwise(hidden, layers[2], width, FIRST) * weight2
 
 
