@@ -27,14 +27,21 @@ def frequencies(width: int, shift: float = 0) -> NDArray[np.float32]:
     return waves
 
 
-def sinusoids(values: Value, width: int, shift: float = 0, *, cosines_first: bool = True) -> Value:
+def sinusoids(
+    values: Value,
+    width: int,
+    shift: float = 0,
+    *,
+    cosines_first: bool = True,
+    at: NDArray[np.float32] | None = None,
+) -> Value:
     """Sines and cosines of ``values`` [n] at width // 2 frequencies, in full precision: [n, width].
 
     A time of 999 is 1000 in bf16, and its products with frequencies would be off by radians. So these nodes are
-    computed in f32 whatever the rest of the network runs in.
+    computed in f32 whatever the rest of the network runs in. ``at`` are other frequencies than :func:`frequencies`.
     """
     column = reshape(values, (-1, 1))
-    angles = column * constant(frequencies(width, shift)[None])
+    angles = column * constant((frequencies(width, shift) if at is None else at)[None])
     cosines, sines = Value(opset.cos(angles.output)), Value(opset.sin(angles.output))
     for value in (column, angles, cosines, sines):
         mark_precise(value.node)

@@ -60,6 +60,32 @@ def convolve(x: Value, kernels: Value, *, stride: int = 1, padding: Sides = 0) -
     return Value(operation(x.output, kernels.output, *sides))
 
 
+def conv_transpose2d(x: Value, weights: Weights, channels: int, kernel: int, *, stride: int, padding: int = 0) -> Value:
+    """What spreads each value of x [b, c, h, w] over a square of the result: [b, channels, stride · h, stride · w].
+
+    The kernel is stride + 2 · padding on a side. PyTorch's weights have the channels of x first.
+    """
+    matrix = weights.matrix("weight", (x.size(1), channels, kernel, kernel))
+    sides, strides = [padding, padding], [stride, stride]
+    product = Value(
+        opset.convolution_backprop_data(
+            x.output, matrix.output, strides, pads_begin=sides, pads_end=sides, dilations=[1, 1]
+        )
+    )
+    product.named(weights.scope)
+    return product + weights.vector("bias", (channels,), (1, channels, 1, 1))
+
+
+def pixel_unshuffle(x: Value, factor: int) -> Value:
+    """Squares of pixels as channels: [b, c, h, w] -> [b, c · factor², h / factor, w / factor]."""
+    return Value(opset.space_to_depth(x.output, "depth_first", factor))
+
+
+def pixel_shuffle(x: Value, factor: int) -> Value:
+    """Channels as squares of pixels (arXiv 1609.05158): [b, c · factor², h, w] -> [b, c, factor · h, factor · w]."""
+    return Value(opset.depth_to_space(x.output, "depth_first", factor))
+
+
 def group_norm(x: Value, weights: Weights, groups: int, eps: float) -> Value:
     """Channels in groups over their own mean and deviation, then scaled and shifted (arXiv 1803.08494)."""
     channels = x.size(1)
