@@ -58,7 +58,7 @@ class Part:
         """The graph of a module's configuration over ``tensors``, of which none may be left."""
         weights = Weights(tensors, "the checkpoint", storage)
         network = self.network(module.config, weights)
-        weights.finish(name for name in tensors if self.ignores.fullmatch(name))
+        weights.finish([name for name in tensors if self.ignores.fullmatch(name)])
         return network
 
 
