@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import openvino as ov
 import pytest
@@ -174,7 +176,7 @@ def test_every_constant_bears_the_checkpoints_name() -> None:
     module = published(PIXART)
     network = network_of(module)
     names = {node.get_friendly_name() for node in network.model.get_ops() if node.get_type_name() == "Constant"}
-    assert module.state_dict().keys() - IGNORED <= names
+    assert {name for name in module.state_dict() if not re.fullmatch(IGNORED, name)} <= names
 
 
 def test_matrices_are_held_in_half_precision_where_that_is_asked_for() -> None:
@@ -221,7 +223,10 @@ class TestWhatDoesNotFit:
 
     def test_those_that_are_ignored_may_be_there(self) -> None:
         module = published(PIXART)
-        extra = {name: MemoryTensor(torch.zeros(120, 20)) for name in IGNORED}
+        extra = {
+            name: MemoryTensor(torch.zeros(120, 20))
+            for name in ("caption_projection.y_embedding", "pos_embed.pos_embed")
+        }
         network_of(module, tensors_of(module) | extra)
 
     def test_and_one_of_another_shape(self) -> None:

@@ -15,7 +15,7 @@ from tests.networks.agreement import MemoryTensor, Run, compiled, run, run_embed
 from vinograph.convert.tiny_autoencoder import TinyAutoencoderConfig
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Port, Storage, Weights
-from vinograph.networks.tiny_vae import tiny_vae_decoder, tiny_vae_encoder, unused_by_decoder, unused_by_encoder
+from vinograph.networks.tiny_vae import DECODER_IGNORED, ENCODER_IGNORED, tiny_vae_decoder, tiny_vae_encoder
 
 LIBRARY: Any = diffusers  # its classes have no types
 # Batch, height and width of the latents.
@@ -143,16 +143,16 @@ class TestWhatDoesNotFit:
     def test_either_half_alone_notices_all_but_what_is_the_others(self) -> None:
         module = published()
         config, tensors = config_of(module), tensors_of(module)
-        for half, unused in ((tiny_vae_decoder, unused_by_decoder), (tiny_vae_encoder, unused_by_encoder)):
+        for half, ignored in ((tiny_vae_decoder, DECODER_IGNORED), (tiny_vae_encoder, ENCODER_IGNORED)):
             weights = Weights(tensors, "the checkpoint")
             half(config, weights)
-            weights.finish(unused(tensors))
+            weights.finish(ignored)
             with pytest.raises(DamagedModelError):
                 weights.finish()
             weights = Weights(tensors | {"extra.weight": MemoryTensor(torch.zeros(2, 2))}, "the checkpoint")
             half(config, weights)
             with pytest.raises(DamagedModelError, match=r"has the tensor extra\.weight"):
-                weights.finish(unused([*tensors, "extra.weight"]))
+                weights.finish(ignored)
 
     def test_and_one_of_another_shape(self) -> None:
         module = published()

@@ -17,9 +17,9 @@ from vinograph.convert.autoencoder import Autoencoder, AutoencoderConfig, Autoen
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Port, Storage, Weights
 from vinograph.networks.vae import (
+    DECODER_IGNORED,
+    ENCODER_IGNORED,
     STREAM_SCALE,
-    unused_by_decoder,
-    unused_by_encoder,
     vae_decoder,
     vae_encoder,
     with_current_names,
@@ -275,17 +275,17 @@ class TestWhatDoesNotFit:
     def test_either_half_alone_notices_all_but_what_is_the_others(self) -> None:
         module = published()
         config, tensors = config_of(module), tensors_of(module)
-        for half, unused in ((vae_decoder, unused_by_decoder), (vae_encoder, unused_by_encoder)):
+        for half, ignored in ((vae_decoder, DECODER_IGNORED), (vae_encoder, ENCODER_IGNORED)):
             weights = Weights(tensors, "the checkpoint")
             half(config, weights)
-            weights.finish(unused(tensors))
+            weights.finish(ignored)
             with pytest.raises(DamagedModelError):
                 weights.finish()
             for name in ("extra.weight", f"{'decoder' if half is vae_decoder else 'encoder'}.extra.weight"):
                 weights = Weights(tensors | {name: MemoryTensor(torch.zeros(2, 2))}, "the checkpoint")
                 half(config, weights)
                 with pytest.raises(DamagedModelError, match=f"has the tensor {name}"):
-                    weights.finish(unused([*tensors, name]))
+                    weights.finish(ignored)
 
     def test_and_one_of_another_shape_or_type(self) -> None:
         module = published()

@@ -50,7 +50,7 @@ class Part:
     """A component: the graph of a module's configuration, the tensors that others use, and where they are saved."""
 
     network: Callable[[Any, Weights], Network]
-    ignores: re.Pattern[str]
+    ignored: str
     kind: type[Module]
     folder: str
 
@@ -58,16 +58,16 @@ class Part:
         """The graph of a module's configuration over ``tensors``, of which none may be left."""
         weights = Weights(tensors, "the checkpoint", storage)
         network = self.network(module.config, weights)
-        weights.finish([name for name in tensors if self.ignores.fullmatch(name)])
+        weights.finish(self.ignored)
         return network
 
 
 PARTS = {
-    "prior_text": Part(prior_text, wuerstchen.PRIOR_TEXT_IGNORES, StageC, "prior_prior"),
-    "prior": Part(prior, wuerstchen.PRIOR_IGNORES, StageC, "prior_prior"),
-    "decoder_text": Part(decoder_text, wuerstchen.DECODER_TEXT_IGNORES, StageB, "decoder"),
-    "decoder": Part(decoder, wuerstchen.DECODER_IGNORES, StageB, "decoder"),
-    "vqgan": Part(vqgan_decoder, wuerstchen.VQGAN_DECODER_IGNORES, StageA, "vqgan"),
+    "prior_text": Part(prior_text, wuerstchen.PRIOR_TEXT_IGNORED, StageC, "prior_prior"),
+    "prior": Part(prior, wuerstchen.PRIOR_IGNORED, StageC, "prior_prior"),
+    "decoder_text": Part(decoder_text, wuerstchen.DECODER_TEXT_IGNORED, StageB, "decoder"),
+    "decoder": Part(decoder, wuerstchen.DECODER_IGNORED, StageB, "decoder"),
+    "vqgan": Part(vqgan_decoder, wuerstchen.VQGAN_DECODER_IGNORED, StageA, "vqgan"),
 }
 
 
@@ -239,7 +239,7 @@ class TestConstants:
             for node in network.model.get_ops()
             if node.get_type_name() == "Constant"
         }
-        used = {each for each in tensors if not PARTS[name].ignores.fullmatch(each)}
+        used = {each for each in tensors if not re.fullmatch(PARTS[name].ignored, each)}
         folded = {each for each in used if re.search(r"kv_mapper|effnet_mappers|\.beta$", each)}
         assert used - folded <= constants
 

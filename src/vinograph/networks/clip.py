@@ -34,13 +34,8 @@ from vinograph.networks.layers import (
 if TYPE_CHECKING:
     from vinograph.convert.clip import ClipConfig
 
-IGNORED = frozenset(
-    {
-        *("embeddings.position_ids", "logit_scale", "text_projection.weight"),
-        *("visual_projection.weight", "vision_model.*"),  # of whole CLIP models
-    }
-)
-"""The tensors in files that hidden states don't depend on."""
+IGNORED = r"embeddings\.position_ids|logit_scale|text_projection\.weight|visual_projection\.weight|vision_model\..*"
+"""The tensors in files that hidden states don't depend on; the last two are of whole CLIP models."""
 
 _PREFIX = "text_model."
 _IDS = Port(("b", "n"), "i64")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -70,11 +70,14 @@ class Storage:
     """How a graph holds its matrices.
 
     As they are stored, or with ``halve`` those in f32 and bf16 as f16, unless they pass f16's range. ``allocate``
-    makes room for what is computed or converted; a conversion to disk puts that into a file.
+    makes room for what is computed or converted; a conversion to disk puts that into a file. With ``check_only`` no
+    value is read or computed: the graph that is built has inputs in place of its weights, and only tells whether every
+    tensor is there and fits.
     """
 
     halve: bool = False
     allocate: Allocate = np.empty
+    check_only: bool = False
 
 
 class Value:
@@ -142,6 +145,7 @@ class _Shared:
     storage: Storage
     used: set[str] = field(default_factory=set)
     held: list[Array] = field(default_factory=list)
+    placeholders: list[ov.Node] = field(default_factory=list)
 
 
 class Weights:
@@ -187,7 +191,8 @@ class Weights:
 
     def vector(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
         """A tensor that weighs little, in f32, with the dimensions ``view``. Raises what :meth:`values` does."""
-        return self._vector(name, self.values(name, shape), self._vector_factor, tuple(view or shape))
+        self.check(name, shape)
+        return self.computed_vector(name, view or shape, lambda: self._times(name, shape, self._vector_factor))
 
     def matrix(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
         """A tensor as it is stored, converted to f32 where it is multiplied. Raises what :meth:`values` does.
@@ -196,9 +201,11 @@ class Weights:
         """
         tensor, view, factor = self._stored(name, shape), tuple(view or shape), self._matrix_factor
         if is_vector(tensor.shape):
-            return self._vector(name, _in_f32(tensor), factor, view)
+            return self.computed_vector(name, view, lambda: self._times(name, shape, factor))
+        if self._shared.storage.check_only:
+            return self._placeholder(view)
         if factor != 1:
-            return self._matrix(name, _in_f32(tensor) * factor, view, tensor.dtype == "F16")
+            return self._matrix(name, self._times(name, shape, factor), view, tensor.dtype == "F16")
         if tensor.dtype == "F64" or (self._shared.storage.halve and tensor.dtype != "F16"):
             return self._matrix(name, _in_f32(tensor), view)
         array = tensor.array()
@@ -208,31 +215,32 @@ class Weights:
             return _restored(ov.op.Constant(held, shared_memory=True), self._name(name))
         return _restored(opset.constant(array.reshape(view), shared_memory=True), self._name(name))
 
-    def computed(self, name: str, values: NDArray[np.float32], like: str) -> Value:
+    def computed(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]], like: str) -> Value:
         """A matrix computed of others under its own ``name``, held as the tensor ``like`` of this scope is."""
-        halve = self._shared.tensors[self._name(like)].dtype == "F16"
-        return self._matrix(name, values, values.shape, halve)
+        if self._shared.storage.check_only:
+            return self._placeholder(view)
+        return self._matrix(name, compute(), tuple(view), self._shared.tensors[self._name(like)].dtype == "F16")
 
-    def computed_vector(self, name: str, values: NDArray[np.float32], view: Sequence[int] | None = None) -> Value:
+    def computed_vector(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]]) -> Value:
         """A vector that was computed of others, under its own ``name``."""
-        array = np.ascontiguousarray(values, np.float32).reshape(tuple(view or values.shape))
+        if self._shared.storage.check_only:
+            return self._placeholder(view)
+        array = np.ascontiguousarray(compute(), np.float32).reshape(tuple(view))
         return Value(opset.constant(array, shared_memory=True)).named(self._name(name))
 
     def check(self, name: str, shape: Sequence[int]) -> None:
         """Count a tensor as used that no output depends on. Raises what :meth:`values` does."""
         self._stored(name, shape)
 
-    def finish(self, ignored: Collection[str] = ()) -> None:
-        """Check that every tensor was used, but for those whose names are ``ignored``.
-
-        A * in an ignored name stands for any characters.
+    def finish(self, ignored: str = "") -> None:
+        """Check that every tensor was used, but for those whose names match the regular expression ``ignored``.
 
         Raises:
             DamagedModelError: naming the first that the network has no place for.
         """
         shared = self._shared
         unused = shared.tensors.keys() - shared.used
-        surplus = sorted(name for name in unused if not any(fnmatchcase(name, each) for each in ignored))
+        surplus = sorted(name for name in unused if not re.fullmatch(ignored, name))
         if surplus:
             more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
             raise DamagedModelError(
@@ -254,9 +262,14 @@ class Weights:
         shared.used.add(full)
         return tensor
 
-    def _vector(self, name: str, values: NDArray[np.float32], factor: np.float32, view: tuple[int, ...]) -> Value:
-        array = (values if factor == 1 else values * factor).reshape(view)
-        return Value(opset.constant(array, shared_memory=True)).named(self._name(name))
+    def _times(self, name: str, shape: Sequence[int], factor: np.float32) -> NDArray[np.float32]:
+        values = self.values(name, shape)
+        return values if factor == 1 else values * factor
+
+    def _placeholder(self, view: Sequence[int]) -> Value:
+        node = opset.parameter(list(view), ov.Type.f32)
+        self._shared.placeholders.append(node)
+        return Value(node)
 
     def _matrix(self, name: str, values: Array, view: tuple[int, ...], halve: bool | None = None) -> Value:
         storage = self._shared.storage
@@ -318,11 +331,13 @@ def build(
     Nodes that bear no name of their own are numbered, so that the same network is the same graph in every process.
     """
     parameters = {key: _parameter(key, port) for key, port in inputs.items()}
+    count = len(weights._shared.placeholders)
     results = compute(**{key: Value(node) for key, node in parameters.items()})
     values = [results] if isinstance(results, Value) else list(results)
     for value, key in zip(values, outputs, strict=True):
         value.output.get_tensor().set_names({key})
-    model = ov.Model([value.output for value in values], list(parameters.values()), _MODEL_NAME)
+    placeholders = weights._shared.placeholders[count:]
+    model = ov.Model([value.output for value in values], [*parameters.values(), *placeholders], _MODEL_NAME)
     for index, node in enumerate(model.get_ordered_ops()):
         if node.get_friendly_name() == node.get_name():
             node.set_friendly_name(f"{node.get_type_name()}_{index}")

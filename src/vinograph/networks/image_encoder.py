@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
@@ -20,11 +21,12 @@ from vinograph.networks.layers import conv2d, convolve, sigmoid, silu
 if TYPE_CHECKING:
     from vinograph.modules.image_encoder import EncoderStage, ImageEncoderConfig
 
-IGNORED = frozenset({"*.num_batches_tracked"})
+IGNORED = r".*\.num_batches_tracked"
 """The tensors in files that inference doesn't use: how many batches each norm was trained on."""
 
 _BACKBONE_EPS, _MAPPER_EPS = 1e-3, 1e-5
 _STEM_STRIDE = 2
+_NORM = ("weight", "bias", "running_mean", "running_var")
 # Of ImageNet's red, green and blue, which the published weights expect.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -98,15 +100,25 @@ def _convolution(
     norm(W x) = s (W x - mean) + shift = (s W) x + (shift - s mean), with s = scale / √(variance + eps).
     """
     convolution, norm = weights[0], weights[1]
-    scale, shift, mean, variance = (
-        norm.values(name, (channels,)) for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    with np.errstate(invalid="ignore"):  # damaged variances give NaN, which is reported when drawing
-        factor = scale / np.sqrt(variance + np.float32(eps))
-    kernels = convolution.values("weight", (channels, 1 if depthwise else x.size(1), kernel, kernel))
-    kernels = kernels * factor[:, None, None, None]
-    if depthwise:
-        kernels = kernels[:, :, None]
-    product = convolve(x, convolution.computed("weight", kernels, "weight"), stride=stride, padding=kernel // 2)
-    shifted = norm.computed_vector("bias", shift - mean * factor, (1, channels, 1, 1))
-    return product.named(convolution.scope) + shifted
+    shape = (channels, 1 if depthwise else x.size(1), kernel, kernel)
+    view = (channels, 1, 1, kernel, kernel) if depthwise else shape
+    convolution.check("weight", shape)
+    for name in _NORM:
+        norm.check(name, (channels,))
+
+    def factor() -> NDArray[np.float32]:
+        with np.errstate(invalid="ignore"):  # damaged variances give NaN, which is reported when drawing
+            scale: NDArray[np.float32] = norm.values("weight", (channels,)) / np.sqrt(
+                norm.values("running_var", (channels,)) + np.float32(eps)
+            )
+        return scale
+
+    def kernels() -> NDArray[np.float32]:
+        return convolution.values("weight", shape) * factor()[:, None, None, None]
+
+    def shift() -> NDArray[np.float32]:
+        return norm.values("bias", (channels,)) - norm.values("running_mean", (channels,)) * factor()
+
+    layer = convolution.computed("weight", view, kernels, like="weight")
+    product = convolve(x, layer, stride=stride, padding=kernel // 2).named(convolution.scope)
+    return product + norm.computed_vector("bias", (1, channels, 1, 1), shift)

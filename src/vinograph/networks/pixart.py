@@ -37,7 +37,7 @@ from vinograph.networks.precise import mark_precise
 if TYPE_CHECKING:
     from vinograph.convert.pixart_config import PixArtConfig
 
-IGNORED = frozenset({"caption_projection.y_embedding", "pos_embed.pos_embed"})
+IGNORED = r"caption_projection\.y_embedding|pos_embed\.pos_embed"
 """Tensors of published checkpoints that aren't used: the embedding of no text, which replaced some text in training,
 and the table of positions, which the graph computes."""
 

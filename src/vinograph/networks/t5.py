@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # The table of token embeddings is tied: one table under two names, of which files have either or both.
 _TIED = "encoder.embed_tokens.weight"
 
-IGNORED = frozenset({_TIED, "decoder.*", "lm_head.weight"})
+IGNORED = r"encoder\.embed_tokens\.weight|decoder\..*|lm_head\.weight"
 """The tensors in files that the encoder doesn't use: the table's second copy, and the decoder of whole models."""
 
 _IDS = Port(("b", "n"), "i64")

@@ -6,7 +6,7 @@ all layers of a half are numbered in order of execution, those without weights t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PICTURE = Port(("b", 3, "height", "width"))
 
 _SOFT_LIMIT = 3.0
-_ENCODER, _DECODER = "encoder.", "decoder."
+DECODER_IGNORED, ENCODER_IGNORED = r"(encoder)\..*", r"(decoder)\..*"
+"""The tensors of the other half, where one half alone is built."""
 
 
 def tiny_vae_decoder(config: TinyAutoencoderConfig, weights: Weights) -> Network:
@@ -51,16 +52,6 @@ def tiny_vae_encoder(config: TinyAutoencoderConfig, weights: Weights) -> Network
         return _encode((sample + 1) / 2, weights["encoder"]["layers"], config)
 
     return build(weights, {"sample": PICTURE}, {"latents": latents}, encode)
-
-
-def unused_by_decoder(names: Iterable[str]) -> list[str]:
-    """The encoder's among a checkpoint's tensors, which ``finish`` ignores where the decoder alone is built."""
-    return [name for name in names if name.startswith(_ENCODER)]
-
-
-def unused_by_encoder(names: Iterable[str]) -> list[str]:
-    """The decoder's among a checkpoint's tensors, which ``finish`` ignores where the encoder alone is built."""
-    return [name for name in names if name.startswith(_DECODER)]
 
 
 def _encode(x: Value, weights: Weights, config: TinyAutoencoderConfig) -> Value:

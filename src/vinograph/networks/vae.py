@@ -10,7 +10,7 @@ every block adds and which every block takes through a group norm, so its scale 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,7 +28,8 @@ STREAM_SCALE = 2.0**-6
 PICTURE = Port(("b", 3, "height", "width"))
 
 _NORM_EPS = 1e-6
-_ENCODER, _DECODER = ("encoder.", "quant_conv."), ("decoder.", "post_quant_conv.")
+DECODER_IGNORED, ENCODER_IGNORED = r"(encoder|quant_conv)\..*", r"(decoder|post_quant_conv)\..*"
+"""The tensors of the other half, where one half alone is built."""
 _OLDER_ATTENTION: Mapping[str, str] = MappingProxyType(
     {
         ".query.": ".to_q.",
@@ -70,16 +71,6 @@ def vae_encoder(config: AutoencoderConfig, weights: Weights) -> Network:
         return conv2d(hidden, weights["quant_conv"], hidden.size(1), 1) if config.use_quant_conv else hidden
 
     return build(weights, {"sample": PICTURE}, {"latent_parameters": parameters}, encode, f16_safe=False)
-
-
-def unused_by_decoder(names: Iterable[str]) -> list[str]:
-    """The encoder's among a checkpoint's tensors, which ``finish`` ignores where the decoder alone is built."""
-    return [name for name in names if name.startswith(_ENCODER)]
-
-
-def unused_by_encoder(names: Iterable[str]) -> list[str]:
-    """The decoder's among a checkpoint's tensors, which ``finish`` ignores where the encoder alone is built."""
-    return [name for name in names if name.startswith(_DECODER)]
 
 
 def with_current_names(tensors: Mapping[str, _Tensor], origin: str) -> dict[str, _Tensor]:

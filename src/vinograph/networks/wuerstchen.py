@@ -10,10 +10,12 @@ Each graph uses some of a checkpoint's tensors; the patterns beside it match the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
@@ -50,13 +52,11 @@ if TYPE_CHECKING:
 
 _BLOCK = r"depthwise|channelwise\.[024]|mapper|attention\.to_q|attention\.to_out\.0"
 
-PRIOR_TEXT_IGNORES = re.compile(rf"(projection|out\.1|blocks\.\d+\.({_BLOCK}))\.\w+")
-PRIOR_IGNORES = re.compile(r"(cond_mapper\.[02]|blocks\.\d+\.kv_mapper\.1)\.\w+")
-DECODER_TEXT_IGNORES = re.compile(
-    rf"(embedding\.1|clf\.1|effnet_mappers\.\d+|(down|up)_blocks\.\d+\.\d+\.(1|{_BLOCK}))\.\w+"
-)
-DECODER_IGNORES = re.compile(r"(clip_mapper|(down|up)_blocks\.\d+\.\d+\.kv_mapper\.1)\.\w+")
-VQGAN_DECODER_IGNORES = re.compile(r"(in_block|down_blocks|vquantizer)\..+")
+PRIOR_TEXT_IGNORED = rf"(projection|out\.1|blocks\.\d+\.({_BLOCK}))\.\w+"
+PRIOR_IGNORED = r"(cond_mapper\.[02]|blocks\.\d+\.kv_mapper\.1)\.\w+"
+DECODER_TEXT_IGNORED = rf"(embedding\.1|clf\.1|effnet_mappers\.\d+|(down|up)_blocks\.\d+\.\d+\.(1|{_BLOCK}))\.\w+"
+DECODER_IGNORED = r"(clip_mapper|(down|up)_blocks\.\d+\.\d+\.kv_mapper\.1)\.\w+"
+VQGAN_DECODER_IGNORED = r"(in_block|down_blocks|vquantizer)\..+"
 
 _LEAK = 0.2
 _PRIOR_FLOOR = 1e-5
@@ -242,11 +242,17 @@ def vqgan_decoder(config: StageAConfig, weights: Weights) -> Network:
     return build(weights, inputs, {"image": Port(("b", config.out_channels, "height", "width"))}, compute)
 
 
+def _gamma(weights: Weights, index: int) -> NDArray[np.float32]:
+    gamma: NDArray[np.float32] = weights.values("gammas", (6,))[index]
+    return gamma
+
+
 def _mixing_block(x: Value, weights: Weights) -> Value:
     """Paella's residual block, in which six learned scalars weigh norms and branches: the shape of x."""
-    width, gammas = x.size(1), weights.values("gammas", (6,)).reshape(6, 1, 1, 1, 1)
+    width = x.size(1)
+    weights.check("gammas", (6,))
     scale1, shift1, weight1, scale2, shift2, weight2 = (
-        weights.computed_vector(f"gammas.{index}", gamma) for index, gamma in enumerate(gammas)
+        weights.computed_vector(f"gammas.{index}", (1, 1, 1, 1), partial(_gamma, weights, index)) for index in range(6)
     )
     spatial = _replicated(channel_norm(x) * (1 + scale1) + shift1)
     x = x + conv2d(spatial, weights["depthwise"][1], width, 3, depthwise=True) * weight1

@@ -77,6 +77,11 @@ class Mapper:
     channels: int
     width: int
 
+    def check(self) -> None:
+        """Compare both tensors with their shapes. Raises what :meth:`Weights.values` does."""
+        self.weights.check("weight", (self.width, self.channels, 1, 1))
+        self.weights.check("bias", (self.width,))
+
     def matrix(self) -> NDArray[np.float32]:
         """[width, channels]."""
         return self.weights.values("weight", (self.width, self.channels, 1, 1)).reshape(self.width, self.channels)
@@ -216,13 +221,22 @@ def _expand(x: Value, weights: Weights, width: int, layout: Layout, mapper: Mapp
     if mapper is None:
         return pointwise(x, weights, width, layout)
     direct = x.size(layout.channels) - mapper.channels
-    matrix = weights.values("weight", (width, direct + mapper.width))
-    mapped = matrix[:, direct:]
-    bias = weights.values("bias", (width,)) + _multiplied(mapped, mapper.bias())
-    folded = np.concatenate([matrix[:, :direct], _multiplied(mapped, mapper.matrix())], axis=1)
-    layer = weights.computed("weight", folded.reshape(_view(folded.shape, layout)), like="weight")
+    shape = (width, direct + mapper.width)
+    mapper.check()
+    weights.check("weight", shape)
+    weights.check("bias", (width,))
+
+    def matrix() -> NDArray[np.float32]:
+        whole = weights.values("weight", shape)
+        return np.concatenate([whole[:, :direct], _multiplied(whole[:, direct:], mapper.matrix())], axis=1)
+
+    def bias() -> NDArray[np.float32]:
+        mapped = _multiplied(weights.values("weight", shape)[:, direct:], mapper.bias())
+        return weights.values("bias", (width,)) + mapped
+
+    layer = weights.computed("weight", _view((width, direct + mapper.channels), layout), matrix, like="weight")
     product = _product(x, layer, layout).named(weights.scope)
-    return product + weights.computed_vector("bias", bias, layout.view(width))
+    return product + weights.computed_vector("bias", layout.view(width), bias)
 
 
 def _response(x: Value, weights: Weights, layout: Layout) -> Value:
@@ -237,20 +251,34 @@ def _response(x: Value, weights: Weights, layout: Layout) -> Value:
 def _contract(x: Value, weights: Weights, width: int, layout: Layout, shift: Weights) -> Value:
     """A linear layer of x + β, β being global response norm's ``shift``."""
     shape = (width, x.size(layout.channels))
-    beta = shift.values("beta", (1, 1, 1, shape[1])).reshape(-1)
-    bias = weights.values("bias", (width,)) + _multiplied(weights.values("weight", shape), beta)
+    shift.check("beta", (1, 1, 1, shape[1]))
+    weights.check("bias", (width,))
+
+    def bias() -> NDArray[np.float32]:
+        beta = shift.values("beta", (1, 1, 1, shape[1])).reshape(-1)
+        return weights.values("bias", (width,)) + _multiplied(weights.values("weight", shape), beta)
+
     product = _product(x, weights.matrix("weight", shape, _view(shape, layout)), layout).named(weights.scope)
-    return product + weights.computed_vector("bias", bias, layout.view(width))
+    return product + weights.computed_vector("bias", layout.view(width), bias)
 
 
 def _mapped(x: Value, weights: Weights, mapper: Weights, width: int) -> Value:
     """x [b, n, c_cond] -> the linear layer of ``weights`` after that of ``mapper``: [b, n, width]."""
-    matrix = weights.values("weight", (width, width))
-    bias = weights.values("bias", (width,)) + _multiplied(matrix, mapper.values("bias", (width,)))
-    folded = _multiplied(matrix, mapper.values("weight", (width, x.size(-1))))
-    layer = weights.computed("weight", folded, like="weight")
+    square, wide = (width, width), (width, x.size(-1))
+    for scope, shape in ((weights, square), (mapper, wide)):
+        scope.check("weight", shape)
+        scope.check("bias", (width,))
+
+    def matrix() -> NDArray[np.float32]:
+        return _multiplied(weights.values("weight", square), mapper.values("weight", wide))
+
+    def bias() -> NDArray[np.float32]:
+        mapped = _multiplied(weights.values("weight", square), mapper.values("bias", (width,)))
+        return weights.values("bias", (width,)) + mapped
+
+    layer = weights.computed("weight", wide, matrix, like="weight")
     product = Value(opset.matmul(x.output, layer.output, False, True)).named(weights.scope)
-    return product + weights.computed_vector("bias", bias, (1, 1, width))
+    return product + weights.computed_vector("bias", (1, 1, width), bias)
 
 
 def _multiplied(matrix: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
