@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from vinograph.modules.stage_a import MixingBlock
 
 from training.common import (
     Budget,
@@ -26,7 +27,6 @@ from training.losses import picture_loss, psnr
 from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import stage_a
 from vinograph.modules import StageA
-from vinograph.modules.stage_a import MixingBlock
 
 BATCH = 16
 CROP = 96

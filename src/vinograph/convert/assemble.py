@@ -1,70 +1,32 @@
-"""From a family's plan to a bundle: disk space, components one by one, tokenizers, licence, card, manifest."""
+"""From an opened model to a bundle: disk space, components one by one, tokenizers, licence, card, manifest."""
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph import __version__
 from vinograph.bundle import Bundle, BundleWriter
-from vinograph.convert.tokenizer import CLIP, Kind, PreparedTokenizer, prepare_tokenizer
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.manifest import MANIFEST_FILE, Component, Manifest, Tensor
+from vinograph.manifest import MANIFEST_FILE, Component, Manifest, Tensor, TokenizerFile
+from vinograph.models.opened import Opened, TokenizerPlan
+from vinograph.models.tokenizers import read_tokenizer
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
-    from vinograph.convert.export import ExportedGraph, Graph
 
 # What is compressed lies on the disk twice for a while; int4 then needs less than f16.
 _BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
 _SPARE = 64_000_000
 
 
-@dataclass(frozen=True)
-class Weights:
-    """One set of weights and the components that are made of it.
-
-    ``graphs`` loads the weights and yields the components that it is given, in the order of ``components``. It keeps
-    no hold of what it has yielded. ``values`` is how many numbers there are, ``item_size`` the bytes of each where
-    they are stored as they came. ``scratch`` is how many bytes lie on the disk beside the bundle meanwhile.
-    """
-
-    components: tuple[str, ...]
-    values: int
-    graphs: Callable[[Collection[str]], Iterator[tuple[str, Graph | ExportedGraph]]]
-    item_size: int | None = None
-    scratch: int = 0
-
-
-@dataclass(frozen=True)
-class TokenizerPlan:
-    """The folder of a tokenizer's files, the most tokens that its text encoder takes, and what kind it is."""
-
-    folder: Path
-    text_length: int
-    kind: Kind = CLIP
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a family's converter has found and checked. ``files`` are all that the result depends on."""
-
-    weights: tuple[Weights, ...]
-    tokenizers: Mapping[str, TokenizerPlan]
-    manifest: Manifest
-    files: tuple[Path, ...]
-    licence_file: Path | None
-
-
-def assemble(plan: Plan, job: Job) -> Bundle:
+def assemble(opened: Opened, job: Job) -> Bundle:
     """Write the bundle, or what an interrupted conversion of the same files hasn't written yet.
 
     Raises:
@@ -75,58 +37,56 @@ def assemble(plan: Plan, job: Job) -> Bundle:
         OSError: the disk is full after all; nothing of the bundle is left then.
     """
     # What can be refused is refused before anything is written.
-    prepared = {
-        name: prepare_tokenizer(each.folder, each.text_length, each.kind) for name, each in plan.tokenizers.items()
-    }
-    dataclasses.replace(plan.manifest, tools=_tools()).check_before_writing(f"its {MANIFEST_FILE}")
-    with BundleWriter(job.target, _fingerprint(plan, job), job.overwrite) as writer:
+    prepared = {name: _prepared(each) for name, each in opened.tokenizers.items()}
+    dataclasses.replace(opened.manifest, tools=_tools()).check_before_writing(f"its {MANIFEST_FILE}")
+    with BundleWriter(job.target, _fingerprint(opened, job), job.overwrite) as writer:
         try:
-            _check_space(plan, job, writer)
-            return _write(plan, job, writer, prepared)
+            _check_space(opened, job, writer)
+            return _write(opened, job, writer, prepared)
         except (ModelError, DamagedModelError):  # the next try would meet the same
             shutil.rmtree(writer.partial, ignore_errors=True)
             raise
 
 
-def _write(plan: Plan, job: Job, writer: BundleWriter, prepared: Mapping[str, PreparedTokenizer]) -> Bundle:
+@dataclass(frozen=True)
+class _Tokenizer:
+    """The contents of a bundle's file of a tokenizer, its length and its padding."""
+
+    content: str
+    max_length: int
+    pad_id: int
+
+    def write(self, file: Path) -> TokenizerFile:
+        file.write_text(self.content, encoding="utf-8")
+        return TokenizerFile(file.name, self.max_length, self.pad_id)
+
+
+def _prepared(plan: TokenizerPlan) -> _Tokenizer:
+    data = read_tokenizer(plan.folder, plan.kind)
+    length = plan.text_length if data.limit is None else min(data.limit, plan.text_length)
+    return _Tokenizer(data.content, length, data.pad_id)
+
+
+def _write(opened: Opened, job: Job, writer: BundleWriter, prepared: Mapping[str, _Tokenizer]) -> Bundle:
     tokenizers = {name: each.write(writer.partial / f"{name}.json") for name, each in prepared.items()}
-    components = _write_components(plan, job, writer)
-    manifest = dataclasses.replace(plan.manifest, components=components, tokenizers=tokenizers, tools=_tools())
+    components = _write_components(opened, job, writer)
+    manifest = dataclasses.replace(opened.manifest, components=components, tokenizers=tokenizers, tools=_tools())
     (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
-    if plan.licence_file is not None:
-        shutil.copyfile(plan.licence_file, writer.partial / "LICENSE")
-    writer.keep_only(_names(manifest, licence=plan.licence_file is not None))
+    if opened.licence_file is not None:
+        shutil.copyfile(opened.licence_file, writer.partial / "LICENSE")
+    writer.keep_only(_names(manifest, licence=opened.licence_file is not None))
     return writer.finish(manifest)
 
 
-def _write_components(plan: Plan, job: Job, writer: BundleWriter) -> dict[str, Component]:
-    from vinograph.convert.export import export
+def _write_components(opened: Opened, job: Job, writer: BundleWriter) -> dict[str, Component]:
+    from vinograph.convert.writing import write_component
 
-    names = [name for weights in plan.weights for name in weights.components]
-    for weights in plan.weights:
-        wanted = [name for name in weights.components if writer.done(name) is None]
-        if not wanted:
-            continue
-        job.progress(wanted[0], names.index(wanted[0]) + 1, len(names))
-        with _collected_afterwards():
-            for name, graph in weights.graphs(wanted):
-                if name != wanted[0]:
-                    job.progress(name, names.index(name) + 1, len(names))
-                component = export(graph, writer.partial / f"{name}.xml", job.weights)
-                writer.mark_done(name, dataclasses.asdict(component), _files(name, writer.partial))
-                del graph
-    return {name: _component(writer.done(name)) for name in names}
-
-
-@contextmanager
-def _collected_afterwards() -> Iterator[None]:
-    """Free what is made within: a traced module and what traced it refer to each other, and may hold gigabytes."""
-    gc.freeze()  # what was there before need not be looked at
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.unfreeze()
+    for index, plan in enumerate(opened.components, 1):
+        if writer.done(plan.name) is None:
+            job.progress(plan.name, index, len(opened.components))
+            component = write_component(plan, writer.partial / f"{plan.name}.xml", job.weights)
+            writer.mark_done(plan.name, dataclasses.asdict(component), _files(plan.name, writer.partial))
+    return {plan.name: _component(writer.done(plan.name)) for plan in opened.components}
 
 
 def _files(name: str, directory: Path) -> tuple[Path, Path]:
@@ -141,25 +101,24 @@ def _component(record: Any) -> Component:
     return Component(**{**record, **sides})
 
 
-def _fingerprint(plan: Plan, job: Job) -> str:
+def _fingerprint(opened: Opened, job: Job) -> str:
     """What the bundle depends on: the files by size and time, the options, the versions of the tools."""
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in plan.files]
-    return json.dumps([stats, job.weights, plan.manifest.to_json(), _tools()])
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in opened.files]
+    return json.dumps([stats, job.weights, opened.manifest.to_json(), _tools()])
 
 
 def _tools() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in ("openvino", "torch")}
-    return {"vinograph": __version__, **versions}
+    return {"vinograph": __version__, "openvino": importlib.metadata.version("openvino")}
 
 
-def _check_space(plan: Plan, job: Job, writer: BundleWriter) -> None:
-    """Folding adds and removes some weights; a tenth more covers what it adds."""
-    size = sum(
-        weights.values * (weights.item_size or _BYTES[job.weights]) + weights.scratch
-        for weights in plan.weights
-        if any(writer.done(name) is None for name in weights.components)
-    )
-    needed = int(size * 1.1) + _SPARE
+def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:
+    """Folding adds and removes some weights; a tenth more covers what it adds.
+
+    What is converted lies on the disk beside what is written of it, one component at a time.
+    """
+    waiting = [plan for plan in opened.components if writer.done(plan.name) is None]
+    sizes = [plan.size if plan.is_ir else plan.values * _BYTES[job.weights] for plan in waiting]
+    needed = int(1.1 * (sum(sizes) + max(sizes, default=0))) + _SPARE
     free = shutil.disk_usage(writer.partial).free
     if needed > free:
         shutil.rmtree(writer.partial, ignore_errors=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+_ALIGNED = 64
 
 
 class Scratch:
@@ -21,7 +24,7 @@ class Scratch:
     def __init__(self, directory: Path) -> None:
         """The file is made when the block begins."""
         self._directory = directory
-        self._kept: list[NDArray[np.uint8]] = []
+        self._kept: list[NDArray[Any]] = []
 
     def __enter__(self) -> Scratch:
         """Make the file."""
@@ -49,7 +52,18 @@ class Scratch:
         self._kept.append(mapped)
         return mapped
 
-    def keep_tensor(self, tensor: Tensor) -> Tensor:
-        """A copy of a tensor that isn't empty."""
-        plain = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-        return torch.from_numpy(self.keep(plain)).view(tensor.dtype).reshape(tensor.shape)
+    def allocate(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+        """An array of zeros, to be filled, which stays until the block ends at least.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        size = math.prod(shape) * kind.itemsize
+        offset = -(-self._file.tell() // _ALIGNED) * _ALIGNED
+        if not size:
+            return np.zeros(shape, kind)
+        os.posix_fallocate(self._file.fileno(), offset, size)
+        self._file.seek(offset + size)
+        mapped: NDArray[Any] = np.memmap(self._file, kind, "r+", offset, shape)
+        self._kept.append(mapped)
+        return mapped

@@ -9,13 +9,15 @@ CLIPTextModelWithProjection, without the ``text_model.`` that most files put in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
+from vinograph.networks.config import check_kinds
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
     attention,
     concat,
@@ -31,9 +33,6 @@ from vinograph.networks.layers import (
     unmasked,
 )
 
-if TYPE_CHECKING:
-    from vinograph.convert.clip import ClipConfig
-
 IGNORED = r"embeddings\.position_ids|logit_scale|text_projection\.weight|visual_projection\.weight|vision_model\..*"
 """The tensors in files that hidden states don't depend on; the last two are of whole CLIP models."""
 
@@ -41,6 +40,51 @@ _PREFIX = "text_model."
 _IDS = Port(("b", "n"), "i64")
 # Configurations from before transformers 4.31 give this as the end's id. It ends no text.
 _OLD_EOS = 2
+
+
+def _quick_gelu(x: Value) -> Value:
+    """x · sigmoid(1.702 x), which is near to GELU (arXiv 1606.08415, section 2)."""
+    return Value(opset.swish(x.output, constant(1.702).output))
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Value], Value]] = MappingProxyType({"gelu": gelu, "quick_gelu": _quick_gelu})
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """The keys of the text encoder's config.json that matter, with transformers' defaults."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    projection_dim: int = 512
+    eos_token_id: int = 49407
+
+    def __post_init__(self) -> None:
+        if self.hidden_act not in _ACTIVATIONS:
+            raise ValueError(f"hidden_act is {self.hidden_act!r}; known are {', '.join(_ACTIVATIONS)}")
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} does not divide hidden_size {self.hidden_size}"
+            )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> ClipConfig:
+        """Of a config.json, whose other keys (dropout, generation, …) don't change what is computed.
+
+        Raises:
+            ValueError: naming a key whose value makes no sense.
+        """
+        if "text_config" in mapping:
+            raise ValueError("text_config is there: it is the configuration of a whole CLIP, not of its text encoder")
+        given = {key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping}
+        check_kinds(cls, given)
+        return cls(**given)
 
 
 def network_name(name: str) -> str:
@@ -68,7 +112,8 @@ def clip_text_encoder(config: ClipConfig, weights: Weights) -> Network:
         return layer_norm(x, weights["final_layer_norm"], config.layer_norm_eps)
 
     inputs = {"input_ids": _IDS, "attention_mask": _IDS}
-    return build(weights, inputs, {"hidden_states": Port(("b", "n", config.hidden_size))}, last_hidden_states)
+    states = Port(("b", "n", config.hidden_size))
+    return build(weights, Ports(inputs, {"hidden_states": states}), last_hidden_states)
 
 
 def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) -> Network:
@@ -101,10 +146,15 @@ def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) 
         pooled = Value(opset.gather(last.output, end.output, opset.constant(1), batch_dims=1))
         return [stacked, linear(pooled, weights["text_projection"], config.projection_dim, bias=False)]
 
+    return build(weights, hidden_states_ports(config, projects=projects), hidden_states)
+
+
+def hidden_states_ports(config: ClipConfig, *, projects: bool) -> Ports:
+    """What :func:`clip_hidden_states` takes and gives."""
     outputs = {"hidden_states": Port(("b", config.num_hidden_layers, "n", config.hidden_size))}
     if projects:
         outputs["text_embeds"] = Port(("b", config.projection_dim))
-    return build(weights, {"input_ids": _IDS}, outputs, hidden_states)
+    return Ports({"input_ids": _IDS}, outputs)
 
 
 def _causal(position_ids: Value) -> Value:
@@ -163,11 +213,3 @@ def _check_last(weights: Weights, layer: Weights, config: ClipConfig) -> None:
     for norm in (layer["layer_norm1"], layer["layer_norm2"], weights["final_layer_norm"]):
         norm.check("weight", (width,))
         norm.check("bias", (width,))
-
-
-def _quick_gelu(x: Value) -> Value:
-    """x · sigmoid(1.702 x), which is near to GELU (arXiv 1606.08415, section 2)."""
-    return Value(opset.swish(x.output, constant(1.702).output))
-
-
-_ACTIVATIONS: Mapping[str, Callable[[Value], Value]] = MappingProxyType({"gelu": gelu, "quick_gelu": _quick_gelu})

@@ -51,6 +51,14 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Ports:
+    """What a network takes and gives, in order."""
+
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+
+
+@dataclass(frozen=True)
 class Network:
     """A graph with its ports in order. ``f16_safe`` is False where half-precision arithmetic overflows.
 
@@ -59,10 +67,19 @@ class Network:
     """
 
     model: ov.Model
-    inputs: Mapping[str, Port]
-    outputs: Mapping[str, Port]
+    ports: Ports
     f16_safe: bool
-    held: Sequence[Array]
+    held: Sequence[Array] = ()
+
+    @property
+    def inputs(self) -> Mapping[str, Port]:
+        """What it takes."""
+        return self.ports.inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Port]:
+        """What it gives."""
+        return self.ports.outputs
 
 
 @dataclass(frozen=True)
@@ -320,8 +337,7 @@ def _copy(values: Array, held: Array) -> None:
 
 def build(
     weights: Weights,
-    inputs: Mapping[str, Port],
-    outputs: Mapping[str, Port],
+    ports: Ports,
     compute: Callable[..., Value | Sequence[Value]],
     *,
     f16_safe: bool = True,
@@ -330,18 +346,23 @@ def build(
 
     Nodes that bear no name of their own are numbered, so that the same network is the same graph in every process.
     """
-    parameters = {key: _parameter(key, port) for key, port in inputs.items()}
+    parameters = {key: _parameter(key, port) for key, port in ports.inputs.items()}
     count = len(weights._shared.placeholders)
     results = compute(**{key: Value(node) for key, node in parameters.items()})
     values = [results] if isinstance(results, Value) else list(results)
-    for value, key in zip(values, outputs, strict=True):
+    for value, key in zip(values, ports.outputs, strict=True):
         value.output.get_tensor().set_names({key})
     placeholders = weights._shared.placeholders[count:]
     model = ov.Model([value.output for value in values], [*parameters.values(), *placeholders], _MODEL_NAME)
+    number_nodes(model)
+    return Network(model, ports, f16_safe, weights._shared.held)
+
+
+def number_nodes(model: ov.Model) -> None:
+    """Number the nodes that bear no name of their own: OpenVINO's names count all nodes that the process ever made."""
     for index, node in enumerate(model.get_ordered_ops()):
         if node.get_friendly_name() == node.get_name():
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
-    return Network(model, inputs, outputs, f16_safe, weights._shared.held)
 
 
 def _parameter(name: str, port: Port) -> ov.Node:

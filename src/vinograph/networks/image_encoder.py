@@ -9,17 +9,13 @@ names of ``effnet_state_dict`` in the authors' checkpoint: torchvision's
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import conv2d, convolve, sigmoid, silu
-
-if TYPE_CHECKING:
-    from vinograph.modules.image_encoder import EncoderStage, ImageEncoderConfig
+from vinograph.networks.wuerstchen_config import EncoderStage, ImageEncoderConfig
 
 IGNORED = r".*\.num_batches_tracked"
 """The tensors in files that inference doesn't use: how many batches each norm was trained on."""
@@ -54,7 +50,7 @@ def image_encoder(config: ImageEncoderConfig, weights: Weights) -> Network:
         return _convolution(x, weights["mapper"], config.c_latent, 1, eps=_MAPPER_EPS)
 
     inputs = {"image": Port(("b", 3, "height", "width"))}
-    return build(weights, inputs, {"embeddings": Port(("b", config.c_latent, "h", "w"))}, embeddings)
+    return build(weights, Ports(inputs, {"embeddings": Port(("b", config.c_latent, "h", "w"))}), embeddings)
 
 
 def _block(x: Value, weights: Weights, stage: EncoderStage, stride: int) -> Value:

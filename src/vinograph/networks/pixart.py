@@ -7,14 +7,12 @@ the names of diffusers' PixArtTransformer2DModel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
 from vinograph.networks.embeddings import sinusoids, time_embedding
-from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
     attention,
     concat,
@@ -32,10 +30,8 @@ from vinograph.networks.layers import (
     split,
     transpose,
 )
+from vinograph.networks.pixart_config import PixArtConfig
 from vinograph.networks.precise import mark_precise
-
-if TYPE_CHECKING:
-    from vinograph.convert.pixart_config import PixArtConfig
 
 IGNORED = r"caption_projection\.y_embedding|pos_embed\.pos_embed"
 """Tensors of published checkpoints that aren't used: the embedding of no text, which replaced some text in training,
@@ -67,7 +63,7 @@ def pixart(config: PixArtConfig, weights: Weights) -> Network:
     if config.size_conditions:
         inputs |= {"resolution": Port(("b", 2)), "aspect_ratio": Port(("b", 1))}
     outputs = {"out_sample": Port(("b", config.channels, "h", "w"))}
-    return build(weights, inputs, outputs, _Transformer(config, weights))
+    return build(weights, Ports(inputs, outputs), _Transformer(config, weights))
 
 
 class _Transformer:

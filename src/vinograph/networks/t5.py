@@ -8,13 +8,16 @@ Raffel et al., Exploring the Limits of Transfer Learning with a Unified Text-to-
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
+from vinograph.networks.config import check_kinds
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
     attention,
     embedding,
@@ -29,9 +32,6 @@ from vinograph.networks.layers import (
     unmasked,
 )
 
-if TYPE_CHECKING:
-    from vinograph.convert.t5 import T5Config
-
 # The table of token embeddings is tied: one table under two names, of which files have either or both.
 _TIED = "encoder.embed_tokens.weight"
 
@@ -39,6 +39,57 @@ IGNORED = r"encoder\.embed_tokens\.weight|decoder\..*|lm_head\.weight"
 """The tensors in files that the encoder doesn't use: the table's second copy, and the decoder of whole models."""
 
 _IDS = Port(("b", "n"), "i64")
+
+
+_GATED = "gated-gelu"
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The keys of the encoder's config.json that matter, with transformers' defaults.
+
+    Attributes:
+        d_model: width of the hidden states.
+        d_kv: width of an attention head; all heads together may be wider than the hidden states.
+        d_ff: width within the feed-forward layers.
+        relative_attention_num_buckets: how many distances between tokens are told apart, both directions together.
+        relative_attention_max_distance: from here on they are all the same.
+    """
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_heads: int = 8
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
+
+    def __post_init__(self) -> None:
+        if self.feed_forward_proj != _GATED:
+            raise ValueError(f"feed_forward_proj is {self.feed_forward_proj!r}; Vinograph computes {_GATED!r} alone")
+        if self.relative_attention_num_buckets < 4 or self.relative_attention_num_buckets % 4:
+            raise ValueError(
+                f"relative_attention_num_buckets is {self.relative_attention_num_buckets}; multiples of 4 are computed"
+            )
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
+            raise ValueError(
+                f"relative_attention_max_distance is {self.relative_attention_max_distance}, which is too small for "
+                f"{self.relative_attention_num_buckets} buckets"
+            )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> T5Config:
+        """Of a config.json, whose other keys (dropout, generation, the decoder's) don't change what is computed.
+
+        Raises:
+            ValueError: a value that isn't computed here.
+        """
+        given = {key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping}
+        check_kinds(cls, given)
+        return cls(**given)
 
 
 def t5_encoder(config: T5Config, weights: Weights) -> Network:
@@ -70,7 +121,7 @@ def t5_encoder(config: T5Config, weights: Weights) -> Network:
 
     inputs = {"input_ids": _IDS, "attention_mask": _IDS}
     outputs = {"hidden_states": Port(("b", "n", config.d_model))}
-    return build(weights, inputs, outputs, last_hidden_states, f16_safe=False)
+    return build(weights, Ports(inputs, outputs), last_hidden_states, f16_safe=False)
 
 
 def distance_buckets(count: int, longest: int) -> NDArray[np.int64]:

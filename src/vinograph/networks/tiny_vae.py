@@ -7,16 +7,15 @@ all layers of a half are numbered in order of execution, those without weights t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any
 
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Network, Port, Value, Weights, build
+from vinograph.networks.config import check_divisors, check_unshifted, read_config
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
 from vinograph.networks.layers import conv2d, gelu, relu, silu, tanh, upsample
-
-if TYPE_CHECKING:
-    from vinograph.convert.tiny_autoencoder import TinyAutoencoderConfig
 
 PICTURE = Port(("b", 3, "height", "width"))
 
@@ -25,19 +24,79 @@ DECODER_IGNORED, ENCODER_IGNORED = r"(encoder)\..*", r"(decoder)\..*"
 """The tensors of the other half, where one half alone is built."""
 
 
+_FIXED: Mapping[str, Any] = MappingProxyType({"in_channels": 3, "out_channels": 3, "upsample_fn": "nearest"})
+# block_out_channels repeats decoder_block_out_channels; the latents' magnitude is for storing them in bytes.
+_WITHOUT_EFFECT = ("block_out_channels", "latent_magnitude", "latent_shift", "force_upcast")
+
+
+@dataclass(frozen=True)
+class TinyAutoencoderConfig:
+    """The keys of the tiny autoencoder's config.json that matter, with diffusers' defaults.
+
+    Attributes:
+        encoder_block_out_channels, decoder_block_out_channels: channels of each stage, in order of execution.
+        num_encoder_blocks, num_decoder_blocks: residual blocks of each stage.
+        upsampling_scaling_factor: the decoder's, between stages.
+        scaling_factor: latents are what is drawn, divided by it.
+        shift_factor: nothing; other families have one, which is refused here.
+    """
+
+    encoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
+    decoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
+    num_encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
+    num_decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
+    act_fn: str = "relu"
+    latent_channels: int = 4
+    upsampling_scaling_factor: int = 2
+    scaling_factor: float = 1.0
+    shift_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.act_fn not in _ACTIVATIONS:
+            raise ValueError(f"act_fn is {self.act_fn!r}; known are {', '.join(_ACTIVATIONS)}")
+        check_unshifted(self.shift_factor)
+        check_divisors(scaling_factor=self.scaling_factor)
+        for half in ("encoder", "decoder"):
+            widths, blocks = getattr(self, f"{half}_block_out_channels"), getattr(self, f"num_{half}_blocks")
+            if len(widths) != len(blocks):
+                raise ValueError(
+                    f"{half}_block_out_channels has {len(widths)} entries, num_{half}_blocks {len(blocks)}"
+                )
+            if len(set(widths)) > 1:
+                raise ValueError(f"{half}_block_out_channels is {list(widths)}; its stages must be equally wide")
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> TinyAutoencoderConfig:
+        """Of a config.json.
+
+        Raises:
+            ValueError: naming a key that is unknown, or a value that isn't computed here.
+        """
+        return read_config(cls, mapping, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
+
+    @property
+    def encoder_scale_factor(self) -> int:
+        """How many times smaller than the picture the encoder's latents are, in each direction."""
+        return int(2 ** (len(self.num_encoder_blocks) - 1))
+
+    @property
+    def decoder_scale_factor(self) -> int:
+        """How many times larger than its latents the decoder's picture is, in each direction."""
+        return int(self.upsampling_scaling_factor ** (len(self.num_decoder_blocks) - 1))
+
+
 def tiny_vae_decoder(config: TinyAutoencoderConfig, weights: Weights) -> Network:
     """The graph from latents to pictures of about [-1, 1]. Latents are limited to ±3, softly.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
     """
-    latents = Port(("b", config.latent_channels, "h", "w"))
 
     def decode(latent_sample: Value) -> Value:
         limited = tanh(latent_sample / _SOFT_LIMIT) * _SOFT_LIMIT
         return _decode(limited, weights["decoder"]["layers"], config) * 2 - 1
 
-    return build(weights, {"latent_sample": latents}, {"sample": PICTURE}, decode)
+    return build(weights, decoder_ports(config), decode)
 
 
 def tiny_vae_encoder(config: TinyAutoencoderConfig, weights: Weights) -> Network:
@@ -46,12 +105,22 @@ def tiny_vae_encoder(config: TinyAutoencoderConfig, weights: Weights) -> Network
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
     """
-    latents = Port(("b", config.latent_channels, "h", "w"))
 
     def encode(sample: Value) -> Value:
         return _encode((sample + 1) / 2, weights["encoder"]["layers"], config)
 
-    return build(weights, {"sample": PICTURE}, {"latents": latents}, encode)
+    return build(weights, encoder_ports(config), encode)
+
+
+def decoder_ports(config: TinyAutoencoderConfig) -> Ports:
+    """What :func:`tiny_vae_decoder` takes and gives."""
+    latents = Port(("b", config.latent_channels, "h", "w"))
+    return Ports({"latent_sample": latents}, {"sample": PICTURE})
+
+
+def encoder_ports(config: TinyAutoencoderConfig) -> Ports:
+    """What :func:`tiny_vae_encoder` takes and gives."""
+    return Ports({"sample": PICTURE}, {"latents": Port(("b", config.latent_channels, "h", "w"))})
 
 
 def _encode(x: Value, weights: Weights, config: TinyAutoencoderConfig) -> Value:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vinograph.convert.network_config import broadcast
-from vinograph.convert.unet_config import DOWN_TEXT, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
+from vinograph.networks.config import broadcast
 from vinograph.networks.embeddings import sinusoids, time_embedding
-from vinograph.networks.graph import Network, Port, Value, Weights, build
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
 from vinograph.networks.layers import (
     attention,
     concat,
@@ -30,6 +29,7 @@ from vinograph.networks.layers import (
     transpose,
 )
 from vinograph.networks.residual import Norm, downsample, residual_block, upsample_block
+from vinograph.networks.unet_config import DOWN_TEXT, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
 
 _TRANSFORMER_NORM_EPS = 1e-6
 
@@ -44,6 +44,11 @@ def unet(config: UNetConfig, weights: Weights) -> Network:
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
     """
+    return build(weights, ports(config), _UNet(config, weights))
+
+
+def ports(config: UNetConfig) -> Ports:
+    """What :func:`unet` takes and gives."""
     inputs = {
         "sample": Port(("b", 4, "h", "w")),
         "timestep": Port(("b",)),
@@ -53,7 +58,7 @@ def unet(config: UNetConfig, weights: Weights) -> Network:
     }
     if config.time_cond_proj_dim is not None:
         inputs["timestep_cond"] = Port(("b", config.time_cond_proj_dim))
-    return build(weights, inputs, {"out_sample": inputs["sample"]}, _UNet(config, weights))
+    return Ports(inputs, {"out_sample": inputs["sample"]})
 
 
 class _UNet:

@@ -11,16 +11,15 @@ every block adds and which every block takes through a group norm, so its scale 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from vinograph.errors import DamagedModelError
-from vinograph.networks.graph import Network, Port, Value, Weights, build
+from vinograph.networks.config import check_divisors, check_unshifted, read_config
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
 from vinograph.networks.layers import attention, conv2d, group_norm, linear, reshape, reshape_like, silu, transpose
 from vinograph.networks.residual import Norm, downsample, entering, residual_block, upsample_block
-
-if TYPE_CHECKING:
-    from vinograph.convert.autoencoder import AutoencoderConfig
 
 STREAM_SCALE = 2.0**-6
 """Values of four million still fit in half precision; weights keep their eleven bits down to 0.004."""
@@ -41,13 +40,81 @@ _OLDER_ATTENTION: Mapping[str, str] = MappingProxyType(
 _Tensor = TypeVar("_Tensor")
 
 
+_FIXED: Mapping[str, Any] = MappingProxyType({"in_channels": 3, "out_channels": 3, "act_fn": "silu"})
+_WITHOUT_EFFECT = ("sample_size", "force_upcast")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The keys of the autoencoder's config.json that matter, with diffusers' defaults.
+
+    Attributes:
+        block_out_channels: channels of each level, the finest first.
+        layers_per_block: residual blocks of each level of the encoder; the decoder has one more.
+        latent_channels: channels of the latents.
+        use_quant_conv, use_post_quant_conv: whether a 1×1 convolution ends the encoder and starts the decoder.
+        mid_block_add_attention: whether the coarsest level has attention.
+        scaling_factor: latents are what is drawn, divided by it.
+        shift_factor: nothing; other families have one, which is refused here.
+        latents_mean, latents_std: of each channel of the latents, where the model has them.
+    """
+
+    block_out_channels: tuple[int, ...]
+    down_block_types: tuple[str, ...]
+    up_block_types: tuple[str, ...]
+    layers_per_block: int = 1
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+    shift_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.block_out_channels:
+            raise ValueError("block_out_channels is empty")
+        for name, types, known in (
+            ("down_block_types", self.down_block_types, "DownEncoderBlock2D"),
+            ("up_block_types", self.up_block_types, "UpDecoderBlock2D"),
+        ):
+            if len(types) != len(self.block_out_channels):
+                raise ValueError(f"{name} has {len(types)} entries for {len(self.block_out_channels)} levels")
+            for kind in types:
+                if kind != known:
+                    raise ValueError(f"{name} has {kind!r}; known is {known}")
+        check_unshifted(self.shift_factor)
+        check_divisors(scaling_factor=self.scaling_factor)
+        for name, values in (("latents_mean", self.latents_mean), ("latents_std", self.latents_std)):
+            if values is not None and len(values) != self.latent_channels:
+                raise ValueError(f"{name} has {len(values)} numbers for {self.latent_channels} channels")
+        if (self.latents_mean is None) != (self.latents_std is None):
+            raise ValueError("of latents_mean and latents_std one is missing")
+        check_divisors(**{f"latents_std[{index}]": value for index, value in enumerate(self.latents_std or ())})
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> AutoencoderConfig:
+        """Of a config.json.
+
+        Raises:
+            ValueError: naming a key that is missing or unknown, or a value that isn't computed here.
+        """
+        return read_config(cls, mapping, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
+
+    @property
+    def scale_factor(self) -> int:
+        """How many times smaller than the picture its latents are, in each direction."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
 def vae_decoder(config: AutoencoderConfig, weights: Weights) -> Network:
     """The graph from latents, already divided by the scaling factor, to pictures of about [-1, 1].
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
     """
-    latents = Port(("b", config.latent_channels, "h", "w"))
 
     def decode(latent_sample: Value) -> Value:
         hidden = latent_sample
@@ -55,7 +122,7 @@ def vae_decoder(config: AutoencoderConfig, weights: Weights) -> Network:
             hidden = conv2d(hidden, weights["post_quant_conv"], config.latent_channels, 1)
         return _decode(hidden, weights["decoder"], config)
 
-    return build(weights, {"latent_sample": latents}, {"sample": PICTURE}, decode, f16_safe=False)
+    return build(weights, decoder_ports(config), decode, f16_safe=False)
 
 
 def vae_encoder(config: AutoencoderConfig, weights: Weights) -> Network:
@@ -64,13 +131,22 @@ def vae_encoder(config: AutoencoderConfig, weights: Weights) -> Network:
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
     """
-    parameters = Port(("b", 2 * config.latent_channels, "h", "w"))
 
     def encode(sample: Value) -> Value:
         hidden = _encode(sample, weights["encoder"], config)
         return conv2d(hidden, weights["quant_conv"], hidden.size(1), 1) if config.use_quant_conv else hidden
 
-    return build(weights, {"sample": PICTURE}, {"latent_parameters": parameters}, encode, f16_safe=False)
+    return build(weights, encoder_ports(config), encode, f16_safe=False)
+
+
+def decoder_ports(config: AutoencoderConfig) -> Ports:
+    """What :func:`vae_decoder` takes and gives."""
+    return Ports({"latent_sample": Port(("b", config.latent_channels, "h", "w"))}, {"sample": PICTURE})
+
+
+def encoder_ports(config: AutoencoderConfig) -> Ports:
+    """What :func:`vae_encoder` takes and gives: mean and log variance of each number of the latents."""
+    return Ports({"sample": PICTURE}, {"latent_parameters": Port(("b", 2 * config.latent_channels, "h", "w"))})
 
 
 def with_current_names(tensors: Mapping[str, _Tensor], origin: str) -> dict[str, _Tensor]:

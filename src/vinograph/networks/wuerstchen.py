@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Network, Port, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
     concat,
     conv2d,
@@ -44,11 +43,7 @@ from vinograph.networks.wuerstchen_blocks import (
     text_keys_values,
     timestep_embedding,
 )
-
-if TYPE_CHECKING:
-    from vinograph.modules.stage_a import StageAConfig
-    from vinograph.modules.stage_b import StageBConfig
-    from vinograph.modules.stage_c import StageCConfig
+from vinograph.networks.wuerstchen_config import StageAConfig, StageBConfig, StageCConfig
 
 _BLOCK = r"depthwise|channelwise\.[024]|mapper|attention\.to_q|attention\.to_out\.0"
 
@@ -80,7 +75,7 @@ def prior_text(config: StageCConfig, weights: Weights) -> Network:
 
     text = Port(("b", config.depth, "n", config.c))
     inputs = {"hidden_states": Port(("b", "n", config.c_cond))}
-    return build(weights, inputs, {"keys": text, "values": text}, compute)
+    return build(weights, Ports(inputs, {"keys": text, "values": text}), compute)
 
 
 def prior(config: StageCConfig, weights: Weights) -> Network:
@@ -102,7 +97,7 @@ def prior(config: StageCConfig, weights: Weights) -> Network:
 
     latents, text = Port(("b", config.c_in, "h", "w")), Port(("b", config.depth, "n", config.c))
     inputs = {"x": latents, "r": Port(("b",)), "keys": text, "values": text}
-    return build(weights, inputs, {"noise": latents}, compute)
+    return build(weights, Ports(inputs, {"noise": latents}), compute)
 
 
 def attention_widths(config: StageBConfig) -> list[int]:
@@ -134,7 +129,7 @@ def decoder_text(config: StageBConfig, weights: Weights) -> Network:
         return [part for pair in text_keys_values(condition, _attentions(config, weights)) for part in pair]
 
     inputs = {"hidden_states": Port(("b", "n", config.clip_embd))}
-    return build(weights, inputs, _text_ports(config), compute)
+    return build(weights, Ports(inputs, _text_ports(config)), compute)
 
 
 def decoder(config: StageBConfig, weights: Weights) -> Network:
@@ -149,7 +144,7 @@ def decoder(config: StageBConfig, weights: Weights) -> Network:
     latents = Port(("b", config.c_in, "H", "W"))
     maps = {f"effnet_{k}": Port(("b", config.effnet_embd, f"H_{k}", f"W_{k}")) for k in effnet_levels(config)}
     inputs = {"x": latents, "r": Port(("b",)), **maps, **_text_ports(config)}
-    return build(weights, inputs, {"noise": latents}, _Decoder(config, weights), f16_safe=False)
+    return build(weights, Ports(inputs, {"noise": latents}), _Decoder(config, weights), f16_safe=False)
 
 
 class _Decoder:
@@ -239,7 +234,7 @@ def vqgan_decoder(config: StageAConfig, weights: Weights) -> Network:
         return pixel_shuffle(conv2d(x, weights["out_block"][0], config.out_channels * factor**2, 1), factor)
 
     inputs = {"latents": Port(("b", config.latent_channels, "H", "W"))}
-    return build(weights, inputs, {"image": Port(("b", config.out_channels, "height", "width"))}, compute)
+    return build(weights, Ports(inputs, {"image": Port(("b", config.out_channels, "height", "width"))}), compute)
 
 
 def _gamma(weights: Weights, index: int) -> NDArray[np.float32]:

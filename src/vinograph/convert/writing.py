@@ -1,0 +1,67 @@
+"""A component to an OpenVINO IR on disk: dynamic where its ports say so, the same bytes every time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import openvino as ov
+
+from vinograph import ir
+from vinograph.convert.compression import COMPRESSED, compress
+from vinograph.convert.scratch import Scratch
+from vinograph.manifest import Component, Tensor
+from vinograph.models.parts import ComponentPlan
+from vinograph.networks.graph import Port, Storage, number_nodes
+
+_STORAGE = {"f16": "f16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}
+_MODEL_NAME = "vinograph"
+
+
+def write_component(plan: ComponentPlan, file: Path, weights: str) -> Component:
+    """Write a component as OpenVINO IR: ``file`` (.xml) and its .bin, with weights stored as ``weights``.
+
+    That is "f32", which leaves them as the checkpoint has them; or "f16"; or "int8" and "int4", in which components
+    that aren't to be compressed are stored in f16. Those of a graph that was IR already stay as they are. What is
+    converted or computed lies in a file beside it meanwhile, not in memory.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    few_bits = weights in COMPRESSED and plan.compressible
+    with Scratch(file.parent) as scratch:
+        network = plan.build(Storage(halve=weights != "f32", allocate=scratch.allocate))
+        if few_bits and not plan.is_ir:
+            compress(network.model, weights, scratch.keep)
+        number_nodes(network.model) if not plan.is_ir else _name_nodes(network.model)
+        ir.save(network.model, file)
+        stored = _storage(network.model)
+    return Component(file.name, _tensors(network.inputs), _tensors(network.outputs), stored, network.f16_safe)
+
+
+def _tensors(ports: Mapping[str, Port]) -> dict[str, Tensor]:
+    return {name: Tensor(port.shape, port.dtype) for name, port in ports.items()}
+
+
+def _storage(model: ov.Model) -> str:
+    """How most of a graph's weights are stored."""
+    sizes: Counter[str] = Counter()
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            kind = node.get_output_element_type(0)
+            sizes[_STORAGE.get(kind.get_type_name(), "f32")] += math.prod(node.shape) * kind.bitwidth
+    return max(sizes, key=lambda name: sizes[name], default="f32")
+
+
+def _name_nodes(model: ov.Model) -> None:
+    """Number all nodes of a graph that others exported. Inner tensors go nameless."""
+    model.set_friendly_name(_MODEL_NAME)
+    for index, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        node.set_friendly_name(f"{kind}_{index}")
+        for output in node.outputs():
+            users = [user.get_node().get_type_name() for user in output.get_target_inputs()]
+            if kind not in ("Parameter", "Result") and "Result" not in users:
+                output.get_tensor().set_names(set())

@@ -1,0 +1,128 @@
+"""A checkpoint's autoencoders, full, tiny or both: read, and compared with their networks and with the denoiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vinograph.errors import ModelError
+from vinograph.models.checkpoint import Place
+from vinograph.models.parts import ComponentPlan, Part, plan, read_part
+from vinograph.networks import tiny_vae, vae
+from vinograph.networks.tiny_vae import TinyAutoencoderConfig
+from vinograph.networks.vae import AutoencoderConfig
+
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+"""How diffusers names a model's weights."""
+
+
+@dataclass(frozen=True)
+class AutoencoderConfigs:
+    """Of the full autoencoder and the tiny one, of which one may be missing."""
+
+    vae: AutoencoderConfig | None
+    tiny_vae: TinyAutoencoderConfig | None
+
+    @property
+    def scale_factor(self) -> int:
+        """How many times smaller than the picture its latents are, in each direction."""
+        if self.vae is not None:
+            return self.vae.scale_factor
+        assert self.tiny_vae is not None
+        return self.tiny_vae.decoder_scale_factor
+
+    def check(self, network: str, channels: int = 4) -> None:
+        """Compare them with each other, and with the latents of ``channels`` channels that a network draws.
+
+        Raises:
+            ModelError: naming two that don't fit.
+        """
+        pairs = []
+        if self.vae is not None:
+            pairs.append((f"{network} draws", channels, "VAE takes", self.vae.latent_channels))
+        if self.tiny_vae is not None:
+            tiny, smaller = self.tiny_vae, self.scale_factor
+            pairs += [
+                (f"{network} draws", channels, "tiny VAE takes", tiny.latent_channels),
+                ("latents are smaller by", smaller, "tiny VAE's are by", tiny.decoder_scale_factor),
+                ("latents are smaller by", smaller, "tiny VAE's encoder's are by", tiny.encoder_scale_factor),
+            ]
+        check_pairs(pairs)
+
+    def numbers(self) -> dict[str, Any]:
+        """What a manifest says of them. The numbers of one that isn't there change nothing."""
+        vae, tiny = self.vae, self.tiny_vae
+        return {
+            "latent_channels": 4,
+            "vae_scale_factor": self.scale_factor,
+            "vae_scaling_factor": vae.scaling_factor if vae is not None else 1.0,
+            "vae_latents_mean": list(vae.latents_mean or ()) if vae is not None else [],
+            "vae_latents_std": list(vae.latents_std or ()) if vae is not None else [],
+            "tiny_vae_scaling_factor": tiny.scaling_factor if tiny is not None else 1.0,
+        }
+
+
+def check_pairs(pairs: Collection[tuple[str, int, str, int]]) -> None:
+    """Compare numbers of two parts each: what the one gives and how many, what the other takes and how many.
+
+    Raises:
+        ModelError: naming the first two that differ.
+    """
+    for gives, width, takes, expected in pairs:
+        if width != expected:
+            raise ModelError(f"the parts don't fit together: the {gives} {width}, the {takes} {expected}")
+
+
+@dataclass(frozen=True)
+class Autoencoders:
+    """Those of a checkpoint; one may be missing."""
+
+    vae: Part[AutoencoderConfig] | None
+    tiny_vae: Part[TinyAutoencoderConfig] | None
+
+    @classmethod
+    def read(cls, places: Mapping[str, Place]) -> Autoencoders:
+        """Read what is at "vae" and "tiny_vae". Raises what :func:`read_part` does."""
+        return cls(
+            full_autoencoder(places["vae"]) if "vae" in places else None,
+            tiny_autoencoder(places["tiny_vae"]) if "tiny_vae" in places else None,
+        )
+
+    @property
+    def config(self) -> AutoencoderConfigs:
+        """Their configurations."""
+        return AutoencoderConfigs(
+            vae=self.vae.config if self.vae is not None else None,
+            tiny_vae=self.tiny_vae.config if self.tiny_vae is not None else None,
+        )
+
+    def plans(self) -> tuple[ComponentPlan, ...]:
+        """The components of both. Raises what :func:`vinograph.models.parts.plan` does."""
+        found = []
+        if self.vae is not None:
+            found.append(plan("vae_decoder", self.vae, vae.vae_decoder, vae.DECODER_IGNORED))
+            found.append(plan("vae_encoder", self.vae, vae.vae_encoder, vae.ENCODER_IGNORED))
+        if self.tiny_vae is not None:
+            found += tiny_plans(self.tiny_vae)
+        return tuple(found)
+
+
+def full_autoencoder(place: Place) -> Part[AutoencoderConfig]:
+    """The KL autoencoder in ``place``. Raises what :func:`read_part` does."""
+    part = read_part(place, DIFFUSERS_STEM, AutoencoderConfig.from_mapping)
+    return dataclasses.replace(part, tensors=vae.with_current_names(part.tensors, part.origin))
+
+
+def tiny_autoencoder(place: Place) -> Part[TinyAutoencoderConfig]:
+    """The tiny VAE in ``place``. Raises what :func:`read_part` does."""
+    return read_part(place, DIFFUSERS_STEM, TinyAutoencoderConfig.from_mapping)
+
+
+def tiny_plans(part: Part[TinyAutoencoderConfig]) -> tuple[ComponentPlan, ComponentPlan]:
+    """The two components of a tiny VAE. Raises what :func:`vinograph.models.parts.plan` does."""
+    return (
+        plan("tiny_vae_decoder", part, tiny_vae.tiny_vae_decoder, tiny_vae.DECODER_IGNORED),
+        plan("tiny_vae_encoder", part, tiny_vae.tiny_vae_encoder, tiny_vae.ENCODER_IGNORED),
+    )

@@ -1,0 +1,112 @@
+"""A published checkpoint, by its family: the one registry of families that can be opened.
+
+A family's opener is one module here with one line in :data:`OPENERS`. It has ``PIPELINES``, the class names in a
+model_index.json that are its own; ``OPTIONS``, which options it takes; ``WEIGHTS``, how a bundle of it may store
+weights; and ``open_published``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from vinograph.arguments import shown
+from vinograph.errors import ModelError, RequestError
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, locate
+from vinograph.models.opened import Opened, Published
+from vinograph.schema import label
+
+OPENERS: Mapping[str, str] = MappingProxyType(
+    {
+        "wuerstchen": "vinograph.models.wuerstchen",
+        "sdxl": "vinograph.models.sdxl",
+        "pixart": "vinograph.models.pixart",
+    }
+)
+
+
+def look_at(source: str | Path, revision: str | None = None) -> tuple[Checkpoint, Mapping[str, Any], str]:
+    """Find a checkpoint, what its model_index.json says, and its family. Nothing large is read or fetched.
+
+    Raises:
+        RequestError: ``source`` is neither a directory nor a hub id.
+        ModelError: there is no such checkpoint, or its family is none of ours.
+        DamagedModelError: the index is damaged.
+    """
+    checkpoint = locate(source, revision)
+    index = _index(checkpoint)
+    return checkpoint, index, family_of(index, checkpoint.id)
+
+
+def opener(family: str) -> ModuleType:
+    """The module that opens checkpoints of a family."""
+    return importlib.import_module(OPENERS[family])
+
+
+def open_checkpoint(
+    checkpoint: Checkpoint, index: Mapping[str, Any], family: str, options: Mapping[str, Any]
+) -> Opened:
+    """Open a checkpoint: configurations and headers are read and compared, no weight is.
+
+    ``options`` are those of the family: the sources of a ``prior`` or a ``tiny_vae``, the file of an ``image_encoder``.
+
+    Raises:
+        RequestError: an option is not one that the family takes.
+        ModelError: weights are missing or pickled; a class is unknown; a configuration isn't computed here.
+        DamagedModelError: a file of the checkpoint is not what it should be.
+    """
+    known = opener(family)
+    for name in options:
+        if name not in known.OPTIONS:
+            takes = ", ".join(map(_option, known.OPTIONS)) or "none"
+            raise RequestError(f"{_option(name)} is not an option of {family} models; theirs: {takes}")
+    opened: Opened = known.open_published(Published(checkpoint, index, options))
+    return opened
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _index(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The checkpoint's model_index.json. One part of a model, published alone, is told from what is incomplete."""
+    if INDEX_FILE in checkpoint.listing or (place := _lone_part(checkpoint)) is None:
+        return checkpoint.read_json(INDEX_FILE)
+    kind = checkpoint.read_json(place.name("config.json")).get("_class_name", "network")
+    if place.folder:
+        advice = (
+            f"put its {place.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
+        )
+    elif kind == "AutoencoderTiny":
+        advice = f"convert a whole checkpoint and name this one with --tiny-vae {checkpoint.id}"
+    else:
+        advice = "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
+    raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({label(kind)}); {advice}")
+
+
+def _lone_part(checkpoint: Checkpoint) -> Place | None:
+    """The one part that ``checkpoint`` has, at its top or in a folder, if it is known to have no other."""
+    if "config.json" in checkpoint.listing:
+        return Place(checkpoint, "")
+    folders = [name.removesuffix("/config.json") for name in checkpoint.listing if name.endswith("/config.json")]
+    return Place(checkpoint, folders[0]) if len(folders) == 1 and not checkpoint.is_partial else None
+
+
+def family_of(index: Mapping[str, Any], origin: str) -> str:
+    """The family of the pipeline that a model_index.json names.
+
+    Raises:
+        ModelError: it is none of ours, naming those.
+    """
+    pipeline = index.get("_class_name")
+    if not isinstance(pipeline, str):
+        raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({shown(pipeline)}); Vinograph runs none")
+    known = {name: importlib.import_module(module).PIPELINES for name, module in OPENERS.items()}
+    for name, pipelines in known.items():
+        if pipeline in pipelines:
+            return name
+    ours = "; ".join(f"{name} ({', '.join(pipelines)})" for name, pipelines in known.items())
+    raise ModelError(f"{origin} is a {label(pipeline)}, which Vinograph doesn't open. It opens {ours}")

@@ -1,0 +1,174 @@
+"""The parts of a checkpoint, compared with their networks at once, and built into graphs when they are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from vinograph.errors import ModelError
+from vinograph.models.checkpoint import Place
+from vinograph.models.safetensors import read_headers
+from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
+from vinograph.schema import label
+
+Config = TypeVar("Config")
+
+# More of these than any published model has by far; building them would take for ever.
+_MOST_BLOCKS = 512
+_COUNTS = (
+    *("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "num_layers", "blocks", "layers"),
+    *("layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"),
+    *("num_encoder_blocks", "num_decoder_blocks", "upsampling_scaling_factor"),
+)
+_PER_LEVEL = ("block_out_channels", "c_hidden", "encoder_block_out_channels", "decoder_block_out_channels")
+_KINDS_OF_BLOCKS = ("level_config",)
+_MOST_IN_ALL = 20_000  # of the greatest counts multiplied; SDXL's UNet has 600
+_MOST_KINDS = 16  # letters that name the blocks of a level
+_LONGEST_TEXT = 1000
+_WIDEST = 1_000_000
+
+
+class Tensor(StoredTensor, Protocol):
+    """A tensor in a file."""
+
+    @property
+    def file(self) -> Path:
+        """Where it is."""
+
+
+@dataclass(frozen=True)
+class Part(Generic[Config]):
+    """A part of a checkpoint: its configuration, and the tensors of its files under the network's names.
+
+    ``origin`` names it in errors.
+    """
+
+    config: Config
+    tensors: Mapping[str, Tensor]
+    origin: str
+
+
+def read_part(
+    place: Place,
+    stem: str,
+    parse: Callable[[Mapping[str, Any]], Config],
+    rename: Callable[[str], str] = str,
+) -> Part[Config]:
+    """Read a part's configuration, and the headers of its weights.
+
+    Args:
+        place: where both are.
+        stem: how the weights' file is named where there is one alone.
+        parse: reads the configuration, and raises ValueError where it isn't one that is computed here.
+        rename: from a tensor's name in the file to the network's.
+
+    Raises:
+        ModelError: the configuration makes no sense, or weights are missing or pickled.
+        DamagedModelError: a file is damaged, or holds a tensor twice.
+    """
+    config = parse_config(place, parse)
+    records = read_headers(place.weight_files(stem))
+    return Part(config, {rename(name): record for name, record in records.items()}, str(place.directory))
+
+
+def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
+    """A part's configuration.
+
+    Raises:
+        ModelError: it makes no sense.
+        DamagedModelError: it is not a JSON object.
+    """
+    config = place.config()
+    try:
+        check_sizes(config)
+        return parse({key: value for key, value in config.items() if not key.startswith("_")})
+    except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
+        raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """A component of an opened model, not built yet.
+
+    ``build`` makes its graph over mapped weights. ``values`` is how many numbers its weights hold, ``size`` their
+    bytes as they are stored; ``files`` hold them. Those of a component that is ``compressible`` may be stored in few
+    bits. ``is_ir`` tells a graph that was OpenVINO's before, whose weights stay as they are.
+    """
+
+    name: str
+    build: Callable[[Storage], Network]
+    values: int
+    size: int
+    files: tuple[Path, ...]
+    compressible: bool = False
+    is_ir: bool = False
+
+
+def plan(
+    name: str,
+    part: Part[Config],
+    network: Callable[[Config, Weights], Network],
+    ignored: str = "",
+    *,
+    compressible: bool = False,
+) -> ComponentPlan:
+    """A component that is built by ``network`` over a part's tensors, all of which it uses but those ``ignored``.
+
+    Nothing is built yet, but every tensor is compared with what the network asks for.
+
+    Raises:
+        DamagedModelError: a tensor is missing, too many, or of another shape or type.
+        ModelError: the configuration asks for what can't be built.
+    """
+
+    def build(storage: Storage) -> Network:
+        weights = Weights(part.tensors, part.origin, storage)
+        made = network(part.config, weights)
+        weights.finish(ignored)
+        return made
+
+    try:
+        build(Storage(check_only=True))
+    except RuntimeError as error:  # of OpenVINO, where shapes don't fit
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ModelError(f"{part.origin} describes no network that can be built: {lines[-1].strip()[:300]}") from error
+    files = tuple(sorted({tensor.file for tensor in part.tensors.values()}))
+    values = sum(math.prod(tensor.shape) for tensor in part.tensors.values())
+    size = sum(file.stat().st_size for file in files)
+    return ComponentPlan(name, build, values, size, files, compressible)
+
+
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse numbers so large that building the network would not end.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    total = 1
+    for key, value in config.items():
+        limit = _MOST_BLOCKS if key in _COUNTS else _WIDEST
+        most = 1
+        for entry in _flat(key, value):
+            if isinstance(entry, Mapping):
+                check_sizes(entry)
+            elif isinstance(entry, int) and abs(entry) > limit:
+                raise ValueError(f"{label(key)} is {entry}, which is beyond {limit}")
+            elif isinstance(entry, str) and len(entry) > (_MOST_KINDS if key in _KINDS_OF_BLOCKS else _LONGEST_TEXT):
+                raise ValueError(f"{label(key)} has a text of {len(entry)} characters")
+            elif key in _COUNTS and isinstance(entry, int):
+                most = max(most, entry)
+        total *= most
+    levels = max((len(config[key]) for key in _PER_LEVEL if isinstance(config.get(key), list)), default=1)
+    if total * levels > _MOST_IN_ALL:
+        raise ValueError(f"it has {total * levels:,} blocks, level by level, which is beyond {_MOST_IN_ALL:,}")
+
+
+def _flat(key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        return [value]
+    if len(value) > _MOST_BLOCKS:
+        raise ValueError(f"{label(key)} has {len(value)} entries")
+    return [number for each in value for number in _flat(key, each)]

@@ -1,0 +1,48 @@
+"""Where each part of a PixArt checkpoint lies, as PixArt-alpha/PixArt-XL-2-1024-MS and its like are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from vinograph.errors import ModelError
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes
+from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
+from vinograph.schedulers import SAMPLERS
+
+# The most tokens of a prompt that each was trained with (arXiv 2310.00426, section 3.1; arXiv 2403.04692, section 2.1).
+TEXT_LENGTHS: Mapping[str, int] = MappingProxyType({"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300})
+
+CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
+    {
+        "text_encoder": {("transformers", "T5EncoderModel")},
+        "tokenizer": {("transformers", "T5Tokenizer"), ("transformers", "T5TokenizerFast")},
+        # The older name is of a class that was of many kinds; its configuration says which.
+        "transformer": {("diffusers", "PixArtTransformer2DModel"), ("diffusers", "Transformer2DModel")},
+        **VAE_CLASSES,
+        "scheduler": {("diffusers", name) for name in SAMPLERS},
+    }
+)
+_PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
+
+
+def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
+    """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
+
+    Args:
+        checkpoint: the checkpoint to convert.
+        index: its model_index.json.
+        tiny_vae: a checkpoint with a tiny VAE alone, in place of the one in the checkpoint's folder ``tiny_vae``.
+
+    Raises:
+        ModelError: a part is missing or of an unknown class.
+    """
+    check_classes(index, CLASSES, checkpoint.id)
+    for part in _PARTS:
+        if index.get(part) in (None, [None, None], []):
+            raise ModelError(f"{checkpoint.id}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
+    places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
+    if tiny_vae is not None:
+        places["tiny_vae"] = named_tiny_vae(tiny_vae)
+    return places

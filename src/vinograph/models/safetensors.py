@@ -1,0 +1,212 @@
+"""Published weights: safetensors alone, checked before use, mapped from the file rather than read.
+
+The format is https://github.com/huggingface/safetensors#format: eight bytes with the header's length, the header in
+JSON, then the tensors without gaps.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph import strict_json
+from vinograph.arguments import shown
+from vinograph.errors import DamagedModelError, ModelError
+from vinograph.schema import Many, Named, Record, SchemaError, Text, Whole, label
+
+_GRAPHS = "openvino_"  # how OpenVINO's own files begin, which end in .bin too
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+_LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
+_LONGEST_NAME = 500
+_MOST_TENSORS = 100_000
+_NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "F64": "<f8",
+        "F32": "<f4",
+        "F16": "<f2",
+        "I64": "<i8",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "|i1",
+        "U8": "|u1",
+        "BOOL": "|b1",
+    }
+)
+_ITEM_SIZES = {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2}
+
+WEIGHT_INDEX = Record(
+    {"weight_map": Named(Text(255), least=1, most=_MOST_TENSORS, name=Text(_LONGEST_NAME))}, open=True
+)
+"""What a …safetensors.index.json holds."""
+TENSOR = Record(
+    {"dtype": Text(20), "shape": Many(Whole(0, 2**48), most=8), "data_offsets": Many(Whole(0, 2**62), 2, 2)}
+)
+"""What the header of a safetensors file says of a tensor."""
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """Where one tensor lies: ``begin`` and ``end`` are bytes from the start of ``file``."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    def array(self) -> NDArray[Any]:
+        """The values, mapped from the file; those of BF16 as uint16."""
+        kind = "<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype]
+        if not self.size:
+            return np.zeros(self.shape, kind)
+        mapped = np.memmap(self.file, kind, mode="c", offset=self.begin, shape=self.shape or (1,))
+        return mapped.reshape(self.shape)
+
+
+def choose_weights(listing: Collection[str], stem: str, origin: str) -> str:
+    """The file among ``listing`` that holds the weights of a component, or the index of sharded ones.
+
+    Those in full precision where they are there, else the fp16 variant, else the only safetensors file under another
+    name. Where there is none, the name that it should have.
+
+    Raises:
+        ModelError: there are only pickled ones.
+    """
+    for variant in ("", ".fp16"):
+        whole = f"{stem}{variant}.safetensors"
+        for name in (whole, f"{whole}.index.json", f"{stem}.safetensors.index{variant}.json"):
+            if name in listing:
+                return name
+    others = sorted(name for name in listing if name.endswith(".safetensors"))
+    if len(others) == 1:
+        return others[0]
+    pickles = sorted(name for name in listing if name.endswith(PICKLES) and not name.startswith(_GRAPHS))
+    if pickles and not others:
+        raise ModelError(
+            f"{origin} has its weights in {', '.join(pickles)}, pickled: loading them could run any code. "
+            "Vinograph reads safetensors only; convert them first, or find a repository that has them"
+        )
+    return f"{stem}.safetensors"
+
+
+def shards(index: Path) -> list[str]:
+    """The files beside ``index`` (…safetensors.index.json) that hold the tensors.
+
+    Raises:
+        DamagedModelError: it is not an index, or it names files elsewhere.
+    """
+    try:
+        content = strict_json.read_object(index)
+        WEIGHT_INDEX.check("", content)
+    except (OSError, strict_json.JsonError, SchemaError) as error:
+        raise DamagedModelError(f"{index} is not an index of weights ({error})") from error
+    names = sorted(set(content["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise DamagedModelError(f"{index} names {shown(name)}, which is not a safetensors file beside it")
+    return names
+
+
+def read_header(file: Path) -> dict[str, TensorRecord]:
+    """The tensors of a safetensors file, by name, after checking that the file is what its header says.
+
+    Raises:
+        ModelError: the file is a pickle under another name.
+        DamagedModelError: naming the file, and the tensor where one is at fault.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(9)
+            length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+            text = start[8:] + stream.read(min(length, _LONGEST_HEADER) - 1) if length else b""
+    except OSError as error:
+        raise ModelError(f"{file} can't be read: {error.strerror or error}") from error
+    _refuse_impostors(file, start)
+    if len(start) < 9:
+        raise DamagedModelError(f"{file} is cut short: it has {size} bytes")
+    if length > min(size - 8, _LONGEST_HEADER):
+        raise DamagedModelError(f"{file} is damaged: its header claims {length:,} bytes of a file of {size:,}")
+    try:
+        header = strict_json.parse_object(text, largest=_LONGEST_HEADER, unique=True)
+    except strict_json.JsonError as error:
+        raise DamagedModelError(f"{file} is damaged: its header is not JSON ({error})") from error
+    header.pop("__metadata__", None)
+    records = [_record(file, name, entry, 8 + length, size) for name, entry in header.items()]
+    _check_layout(file, records, 8 + length, size)
+    return {record.name: record for record in records}
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, TensorRecord]:
+    """The tensors of several files together.
+
+    Raises:
+        DamagedModelError: two files hold the same tensor.
+    """
+    together: dict[str, TensorRecord] = {}
+    for file in files:
+        for name, record in read_header(file).items():
+            if name in together:
+                raise DamagedModelError(f"{file} and {together[name].file} both hold the tensor {name}")
+            together[name] = record
+    return together
+
+
+def _refuse_impostors(file: Path, start: bytes) -> None:
+    if start[8:9] == b"{":
+        return
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")) or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
+        raise ModelError(
+            f"{file} is a pickle (PyTorch's own format), whatever its name: loading it could run any code. "
+            "Vinograph reads safetensors only"
+        )
+    if start.startswith(b"version h"):
+        raise ModelError(f"{file} is a Git LFS pointer, not the weights: fetch them with git lfs pull")
+
+
+def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRecord:
+    try:
+        Text(_LONGEST_NAME).check("its name", name)
+        TENSOR.check("it", entry)
+    except SchemaError as error:
+        raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {label(name)}: {error}") from error
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in _ITEM_SIZES:
+        raise DamagedModelError(f"{file}: the tensor {name} is of the type {dtype!r}, which is unknown")
+    record = TensorRecord(file, name, dtype, tuple(shape), data + begin, data + end)
+    if end - begin != record.size * _ITEM_SIZES[dtype]:
+        raise DamagedModelError(
+            f"{file} is damaged: the tensor {name} of shape {list(shape)} and type {dtype} has {end - begin:,} bytes"
+        )
+    if record.end > size:
+        raise DamagedModelError(
+            f"{file} is cut short: the tensor {name} ends at byte {record.end:,} of a file of {size:,}"
+        )
+    return record
+
+
+def _check_layout(file: Path, records: list[TensorRecord], data: int, size: int) -> None:
+    """No tensor may overlap another, and no byte may belong to none."""
+    position = data
+    for record in sorted(records, key=lambda each: (each.begin, each.end)):
+        if record.begin != position:
+            fault = "overlaps another" if record.begin < position else "leaves a gap before it"
+            raise DamagedModelError(f"{file} is damaged: the tensor {record.name} {fault}")
+        position = record.end
+    if position != size:
+        raise DamagedModelError(f"{file} is damaged: {size - position:,} bytes after the last tensor belong to none")

@@ -1,0 +1,90 @@
+"""Where each part of an SDXL checkpoint lies, as stabilityai/sdxl-turbo and its like are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from vinograph.errors import ModelError
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes
+from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
+from vinograph.schedulers import SAMPLERS
+
+_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
+PIPELINES = (*_PIPELINES, *(f"OV{name}" for name in _PIPELINES))
+
+EXPORTED_FILE, EXPORTED_WEIGHTS = "openvino_model.xml", "openvino_model.bin"
+_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "scheduler")
+# optimum-intel's own names, where a pipeline of it was saved: the older and the newer library.
+_OPTIMUM = ("optimum", "optimum.intel.openvino.modeling_diffusion")
+_TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
+
+
+def _exported_as(name: str) -> set[tuple[str, str]]:
+    return {(library, name) for library in _OPTIMUM}
+
+
+CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
+    {
+        "text_encoder": {
+            ("transformers", "CLIPTextModel"),
+            ("transformers", "CLIPTextModelWithProjection"),
+            *_exported_as("OVModelTextEncoder"),
+        },
+        "text_encoder_2": {("transformers", "CLIPTextModelWithProjection"), *_exported_as("OVModelTextEncoder")},
+        "tokenizer": _TOKENIZER,
+        "tokenizer_2": _TOKENIZER,
+        "unet": {("diffusers", "UNet2DConditionModel"), *_exported_as("OVModelUnet")},
+        **VAE_CLASSES,
+        "vae": VAE_CLASSES["vae"] | _exported_as("OVModelVae"),
+        "vae_decoder": _exported_as("OVModelVaeDecoder"),
+        "vae_encoder": _exported_as("OVModelVaeEncoder"),
+        "scheduler": {("diffusers", name) for name in SAMPLERS},
+        # For an IP-Adapter, which a checkpoint may have or not: drawing from text alone is the same, and they stay out.
+        "image_encoder": {("transformers", "CLIPVisionModelWithProjection")},
+        "feature_extractor": {
+            ("transformers", name) for name in ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPFeatureExtractor")
+        },
+    }
+)
+
+
+def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
+    """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
+
+    What optimum-intel has exported has "vae_decoder" and "vae_encoder" in place of "vae".
+
+    Args:
+        checkpoint: the checkpoint to convert.
+        index: its model_index.json.
+        tiny_vae: a checkpoint with a tiny VAE alone, in place of the one in the checkpoint's folder ``tiny_vae``.
+
+    Raises:
+        ModelError: a part is missing or of an unknown class, or the model is a refiner.
+    """
+    check_classes(index, CLASSES, checkpoint.id)
+    if index.get("requires_aesthetics_score"):
+        raise ModelError(f"{checkpoint.id} is a refiner of pictures, which Vinograph doesn't convert: it needs a base")
+    index = {"vae": index.get("vae_decoder"), **index}  # optimum-intel once named the halves alone
+    for part in _PARTS:
+        if index.get(part) in (None, [None, None], []):
+            raise ModelError(f"{checkpoint.id}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
+    places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
+    if is_exported(places):
+        if "vae" not in places:
+            raise ModelError(f"{checkpoint.id} is an export with a tiny VAE; Vinograph converts those with a full one")
+        del places["vae"]
+        places |= {half: Place(checkpoint, half) for half in ("vae_decoder", "vae_encoder")}
+    if tiny_vae is not None:
+        places["tiny_vae"] = named_tiny_vae(tiny_vae)
+    return places
+
+
+def is_exported(places: Mapping[str, Place]) -> bool:
+    """Whether the networks are OpenVINO IR already, of which the UNet tells.
+
+    The published SDXL base has IR and safetensors side by side: then it is a checkpoint.
+    """
+    listing = places["unet"].listing()
+    return EXPORTED_FILE in listing and not any(name.endswith(".safetensors") for name in listing)

@@ -1,0 +1,44 @@
+"""Where a checkpoint's VAEs lie: the full one, a tiny one in its place or beside it, or one named apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from vinograph.errors import ModelError
+from vinograph.models.checkpoint import Checkpoint, Place, locate
+
+_TINY_CLASS = ("diffusers", "AutoencoderTiny")
+
+VAE_CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
+    {"vae": {("diffusers", "AutoencoderKL"), _TINY_CLASS}, "tiny_vae": {_TINY_CLASS}}
+)
+
+
+def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Place]:
+    """ "vae" where the checkpoint has a full one, "tiny_vae" where it has a tiny one.
+
+    ``index`` is its model_index.json, checked. A folder ``tiny_vae`` may stand beside the full one unmentioned.
+    """
+    if tuple(index["vae"]) == _TINY_CLASS:
+        return {"tiny_vae": Place(checkpoint, "vae")}
+    places = {"vae": Place(checkpoint, "vae")}
+    if checkpoint.has_folder("tiny_vae"):
+        places["tiny_vae"] = Place(checkpoint, "tiny_vae")
+    return places
+
+
+def named_tiny_vae(source: str) -> Place:
+    """The tiny VAE that ``--tiny-vae`` names: at the top of its checkpoint.
+
+    Raises:
+        ModelError: there is none.
+    """
+    checkpoint = locate(source)
+    if "config.json" not in checkpoint.listing:
+        raise ModelError(
+            f"the tiny VAE {source} has no config.json: give a directory with an AutoencoderTiny's config.json and "
+            "weights, or a repository such as madebyollin/taesdxl (for PixArt madebyollin/taesd)"
+        )
+    return Place(checkpoint, "")

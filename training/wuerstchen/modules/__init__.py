@@ -1,0 +1,30 @@
+"""PyTorch modules of Würstchen: its three stages and its image encoder.
+
+They load the published weights, they are what the recipes train, and what the graphs are compared with.
+"""
+
+from vinograph.networks.wuerstchen_config import (
+    EncoderStage,
+    ImageEncoderConfig,
+    StageAConfig,
+    StageBConfig,
+    StageCConfig,
+)
+
+from .image_encoder import ImageEncoder
+from .stage_a import Quantized, StageA
+from .stage_b import StageB
+from .stage_c import StageC
+
+__all__ = [
+    "EncoderStage",
+    "ImageEncoder",
+    "ImageEncoderConfig",
+    "Quantized",
+    "StageA",
+    "StageAConfig",
+    "StageB",
+    "StageBConfig",
+    "StageC",
+    "StageCConfig",
+]
