@@ -167,7 +167,7 @@ def write_sheets(
 
 def can(pipe: Pipeline, call: str) -> bool:
     """Whether the bundle has what the call needs."""
-    return call in pipe.calls and all(each in pipe.bundle.manifest.components for each in pipe.calls[call].components)
+    return call in pipe.calls and all(each in pipe.model.manifest.components for each in pipe.calls[call].components)
 
 
 def main() -> None:
@@ -202,9 +202,9 @@ def main() -> None:
         print(json.dumps({"framed": figures}, indent=2))
         framed.append(drawn)
     if arguments.sheets and framed:
-        write_frames(arguments.sheets / f"{pipe.bundle.manifest.name}-frames.webp", framed)
+        write_frames(arguments.sheets / f"{pipe.model.manifest.name}-frames.webp", framed)
     if arguments.sheets:
-        write_sheets(arguments.sheets, pipe.bundle.manifest.name, pictures, prompts, reconstructed, changed)
+        write_sheets(arguments.sheets, pipe.model.manifest.name, pictures, prompts, reconstructed, changed)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from vinograph.quantize.speed import first_calls
 
 def component(model: str, name: str) -> tuple[Path, dict[str, Any]]:
     """The file of a model's component, and what one step of a drawing gives it."""
-    bundle = catalog.find(model)
+    bundle = catalog.find_bundle(model)
     return bundle.path / bundle.manifest.components[name].file, dict(first_calls(bundle, (name,))[name])
 
 

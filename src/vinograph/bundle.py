@@ -23,6 +23,7 @@ from vinograph import strict_json
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.files import hidden_sibling, is_full, write_atomically
 from vinograph.manifest import CHECKSUM, MANIFEST_FILE, FileRecord, Manifest, check_checksum, checksum
+from vinograph.text import Tokenizer
 
 _PROGRESS_FILE = "progress.json"
 
@@ -49,7 +50,7 @@ class Bundle:
         for name, record in bundle.manifest.files.items():
             bundle._check_size(name, record)
         graphs = [each.file for each in bundle.manifest.components.values()]
-        weights = [name.removesuffix(".xml") + ".bin" for name in graphs]
+        weights = [weights_of(name) for name in graphs]
         for name in (*graphs, *weights, *(each.file for each in bundle.manifest.tokenizers.values())):
             if name not in bundle.manifest.files:
                 raise DamagedModelError(f"{file} names no size for {name}, a file that the model needs")
@@ -82,9 +83,40 @@ class Bundle:
             )
 
     @property
+    def tokenizers(self) -> Collection[str]:
+        """The tokenizers' names."""
+        return self.manifest.tokenizers.keys()
+
+    def plan(self, _name: str) -> None:
+        """Components of a bundle aren't built: they lie there as OpenVINO's files."""
+
+    def weights_size(self, name: str) -> int:
+        """Bytes of a component's weights."""
+        return self.manifest.files[weights_of(self.manifest.components[name].file)].size
+
+    def contents(self, name: str) -> str:
+        """What a component is known by between processes: hashes of its files."""
+        graph = self.manifest.components[name].file
+        return " ".join(self.manifest.files[each].sha256 for each in (graph, weights_of(graph)))
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Read a tokenizer.
+
+        Raises:
+            DamagedModelError: its file is not a tokenizer.
+        """
+        file = self.manifest.tokenizers[name]
+        return Tokenizer(self.path / file.file, file.max_length, file.pad_id)
+
+    @property
     def size(self) -> int:
         """Bytes of all files that the manifest lists."""
         return sum(record.size for record in self.manifest.files.values())
+
+
+def weights_of(graph: str) -> str:
+    """The file with the weights of a ``graph`` (.xml)."""
+    return graph.removesuffix(".xml") + ".bin"
 
 
 class BundleWriter:

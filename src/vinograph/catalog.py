@@ -1,8 +1,7 @@
-"""A name, a path or a hub id, to a bundle on this disk."""
+"""A name, a path or a hub id, to a model on this disk: a bundle, or a published checkpoint."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from pathlib import Path
@@ -15,8 +14,10 @@ from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.manifest import MANIFEST_FILE, Manifest
 
 if TYPE_CHECKING:
+    from vinograph.components import Model
     from vinograph.hub import Repository
 
+_INDEX = "model_index.json"
 _EMBEDDED = Path(__file__).parent / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
@@ -37,16 +38,17 @@ def found() -> list[Path]:
     return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folders.is_there(folder) else []
 
 
-def find(reference: str | os.PathLike[str]) -> Bundle:
-    """Open the bundle that ``reference`` names: an embedded one, one in the models folder, a path, or a hub id.
+def find(reference: str | os.PathLike[str]) -> Model:
+    """Open the model that ``reference`` names: an embedded one, one in the models folder, a directory, or a hub id.
 
-    A hub id is looked for in huggingface_hub's cache first and fetched only if it isn't there.
+    A directory holds a bundle, or a checkpoint in diffusers' layout. A hub id is looked for in huggingface_hub's cache
+    first and fetched only if it isn't there.
 
     Raises:
-        RequestError: ``reference`` is neither a text nor a path.
-        ModelError: there is no such bundle, or it is a checkpoint that wants converting first.
-        RequestError, ResourceError: the hub's cache can't be written, or the disk is full.
-        DamagedModelError: a file of the bundle is missing or of the wrong size.
+        RequestError: ``reference`` is neither a text nor a path; or the hub's cache can't be written.
+        ModelError: there is no such model, or it is none that Vinograph draws with.
+        ResourceError: the disk is full.
+        DamagedModelError: a file of the model is missing, of the wrong size, or not what it should be.
     """
     with reading("model", reference):
         name = os.fspath(reference)
@@ -56,7 +58,7 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
     if folders.is_there(path, directory=True):
         return _open_directory(path)
     if folders.is_there(path):
-        raise ModelError(f"{path} is a file; a model is a bundle's directory")
+        raise ModelError(f"{path} is a file; a model is a directory, of a bundle or in diffusers' layout")
     for folder in (_EMBEDDED, models_folder()):
         if re.fullmatch(r"[\w.-]+", name) and folders.is_there(folder / name / MANIFEST_FILE):
             return Bundle.open(folder / name)
@@ -65,49 +67,68 @@ def find(reference: str | os.PathLike[str]) -> Bundle:
     known = [each.name for each in (*embedded(), *found())]
     raise ModelError(
         f"there is no model {shown(name)}. By name there is: {', '.join(known) or 'none'}. "
-        "Or give a bundle's directory; `vinograph convert` makes one from a checkpoint"
+        "Or give the directory of a bundle or of a checkpoint in diffusers' layout, or a hub id"
     )
 
 
-def _exists(path: Path) -> bool:
-    """Whether there is something; a name that no file can have is not there."""
-    try:
-        return path.exists()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return False
-        raise
+def find_bundle(reference: str | os.PathLike[str]) -> Bundle:
+    """Open the bundle that ``reference`` names, as :func:`find` does, for what only a bundle can be used for.
 
-
-def _open_directory(path: Path) -> Bundle:
-    if not (path / MANIFEST_FILE).is_file() and (path / "model_index.json").is_file():
+    Raises:
+        ModelError: it is a checkpoint that wants converting first, naming the command. Otherwise as :func:`find`.
+    """
+    model = find(reference)
+    if not isinstance(model, Bundle):
+        name = model.path.name or "model"
         raise ModelError(
-            f"{path} is a checkpoint, not a bundle. Convert it first: vinograph convert {path} {path.name}-openvino"
+            f"{reference} is a checkpoint, not a bundle. Convert it first: vinograph convert {reference} "
+            f"{name}-openvino"
         )
+    return model
+
+
+def _open_directory(path: Path) -> Model:
+    if not (path / MANIFEST_FILE).is_file() and (path / _INDEX).is_file():
+        return _open_checkpoint(str(path))
     return Bundle.open(path)
 
 
-def _from_hub(repository: str) -> Bundle:
-    """A bundle of the hub: the one in its cache if that is whole, else fetched."""
+def _open_checkpoint(source: str) -> Model:
+    """A checkpoint in diffusers' layout: its configurations and headers are read and compared, no weight is."""
+    from vinograph.models.opened import CheckpointModel
+    from vinograph.models.opening import look_at, open_checkpoint
+
+    checkpoint, index, family = look_at(source)
+    return CheckpointModel(checkpoint.directory, open_checkpoint(checkpoint, index, family, {}))
+
+
+def _from_hub(repository: str) -> Model:
+    """A model of the hub: the one in its cache if that is whole, else fetched."""
     from vinograph import hub
 
     cached = hub.cached(repository, None)
     in_cache = "in the hub's cache"
-    if len(cached) == 1:
+    if len(cached) == 1 and (cached[0] / MANIFEST_FILE).is_file():
         try:
             return Bundle.open(cached[0])
         except (ModelError, DamagedModelError) as error:  # the rest of it is fetched, if that can be
             in_cache = f"whole {in_cache} ({error})"
-    advice = f"If it is a checkpoint, convert it first: vinograph convert {repository} {repository.split('/')[1]}"
     try:
         on_hub = hub.look_up(repository, None)
     except hub.UnreachableError as error:
+        if any((each / _INDEX).is_file() for each in cached):
+            return _open_checkpoint(repository)
         raise ModelError(
-            f"no bundle {repository!r} was found here or {in_cache}, and the hub can't be reached ({error}). {advice}"
+            f"no model {repository!r} was found here or {in_cache}, and the hub can't be reached ({error})"
         ) from error
-    if MANIFEST_FILE not in on_hub.listing:
-        raise ModelError(f"{repository} on the hub is not a bundle: it has no {MANIFEST_FILE}. {advice}")
-    return _fetch(on_hub)
+    if MANIFEST_FILE in on_hub.listing:
+        return _fetch(on_hub)
+    if _INDEX in on_hub.listing:
+        return _open_checkpoint(repository)
+    raise ModelError(
+        f"{repository} on the hub is no model that Vinograph draws with: it has neither a {MANIFEST_FILE} nor a "
+        f"{_INDEX}"
+    )
 
 
 def _fetch(repository: Repository) -> Bundle:

@@ -1,4 +1,4 @@
-"""Opens a bundle and drives its family."""
+"""Opens a model and drives its family."""
 
 from __future__ import annotations
 
@@ -17,22 +17,14 @@ from numpy.typing import NDArray
 
 from vinograph import catalog
 from vinograph.arguments import reading, shown
-from vinograph.bundle import Bundle
+from vinograph.components import Components, Model, Tokenizers, Watch
 from vinograph.errors import ModelError, RequestError
-from vinograph.families import Call, Drawing, Parts, Session, Step, Steps, family
+from vinograph.families import Call, Drawing, Parts, Step, Steps, family
 from vinograph.images import to_pictures
-from vinograph.limits import memory_installed
 from vinograph.request import FIELDS, Request, resolve
-from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import check_device, check_memory, check_precision
-from vinograph.runtime.sessions import Session as ComponentSession
-from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import Origin
-from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
-Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
-"""Called with a component's name and what it is given."""
 
 
 @dataclass(frozen=True)
@@ -68,118 +60,8 @@ class Result:
         return {"model": self.model, "request": record, "vinograph": __version__, "python": platform.python_version()}
 
 
-class _Sessions(Mapping[str, Session]):
-    """The components' sessions, each made when it is first wanted."""
-
-    def __init__(self, bundle: Bundle, device: Mapping[str, str], precision: Mapping[str, str], memory: str) -> None:
-        self._bundle = bundle
-        self._memory = memory
-        self._device = device
-        self._precision = precision
-        self._opened: dict[str, ComponentSession] = {}
-        self._cache = Cache()
-        self._drawings = 0
-        self.watch: Watch | None = None
-
-    def __getitem__(self, name: str) -> Session:
-        session, watch = self._open(name), self.watch
-        if watch is None:
-            return session
-
-        def seen(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-            watch(name, inputs)
-            return session(inputs)
-
-        return seen
-
-    def _open(self, name: str) -> ComponentSession:
-        if name not in self._opened:
-            component = self._bundle.manifest.components[name]
-            xml = self._bundle.path / component.file
-            self._opened[name] = ComponentSession(
-                IrFile(name, xml, component.f16_safe),
-                self._device[name],
-                self._precision[name],
-                origin(self._bundle, name, self._cache),
-            )
-        return self._opened[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._bundle.manifest.components)
-
-    def __len__(self) -> int:
-        return len(self._bundle.manifest.components)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._bundle.manifest.components
-
-    def prepare(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Begin to compile a component for inputs of these shapes, if there is memory for two at once."""
-        if self._memory != "low" and not any(map(self._is_large, self)):
-            self._open(name).prepare(shapes)
-
-    def done_with(self, name: str) -> None:
-        """Free a component that the drawing under way needs no more, if memory is short."""
-        if name in self._opened and (self._memory == "low" or self._is_large(name)):
-            self._opened[name].free()
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Settings that are measured in the block hold for all of it, also for drawings that begin in it."""
-        if not self._drawings:
-            for each in self._opened.values():
-                each.begin_drawing()
-        self._drawings += 1
-        try:
-            yield
-        finally:
-            self._drawings -= 1
-            for each in list(self._opened.values()):
-                each.end_drawing()
-
-    def _is_large(self, name: str) -> bool:
-        """Whether a component's weights take more than a quarter of this machine's memory."""
-        file = self._bundle.manifest.components[name].file.removesuffix(".xml") + ".bin"
-        return 0 < memory_installed() / 4 < self._bundle.manifest.files[file].size
-
-    def what_ran(self) -> dict[str, str]:
-        """Devices and precision of each component that has run."""
-        return {
-            name: f"{','.join(session.execution_devices)} {session.precision}{_told(session)}"
-            for name, session in self._opened.items()
-            if session.execution_devices
-        }
-
-    def surprises(self) -> list[str]:
-        """What ran otherwise than was asked for, and what was wrong with what is kept between processes."""
-        asked: dict[tuple[str, str], list[str]] = {}
-        for name, session in self._opened.items():
-            if session.execution_devices and self._precision[name] not in ("auto", session.precision):
-                asked.setdefault((self._precision[name], session.precision), []).append(name)
-        notes = self._cache.take_notes()
-        return notes + [
-            f"precision {told} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
-            for (told, ran), names in asked.items()
-        ]
-
-
-def origin(bundle: Bundle, name: str, cache: Cache) -> Origin:
-    """What a component of a bundle is remembered by in ``cache``."""
-    manifest = bundle.manifest
-    graph = manifest.components[name].file
-    hashes = [manifest.files[each].sha256 for each in (graph, graph.removesuffix(".xml") + ".bin")]
-    few_bits = manifest.components[name].weights in ("int8", "int4")
-    return Origin(manifest.name, name, " ".join(hashes), few_bits, cache)
-
-
-def _told(session: ComponentSession) -> str:
-    """What a setting that was measured adds to the precision."""
-    group = session.setting.group
-    return "" if group is None else f", groups of {group}" if group else ", activations not rounded"
-
-
 class Pipeline:
-    """A bundle that draws.
+    """A model that draws.
 
     Calling it draws; :meth:`stream` does so step by step. What else a family does is a method of its own, such as
     ``pipe.prior(...)``, ``pipe.decoder(...)``, ``pipe.encode(...)`` and ``pipe.reconstruct(...)`` of Würstchen;
@@ -188,14 +70,14 @@ class Pipeline:
 
     def __init__(
         self,
-        bundle: Bundle,
+        model: Model,
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
     ) -> None:
-        """Use an opened bundle; :meth:`from_pretrained` finds one by name."""
-        manifest = bundle.manifest
-        self.bundle = bundle
+        """Use an opened model; :meth:`from_pretrained` finds one by name."""
+        manifest = model.manifest
+        self.model = model
         self._family = family(manifest.family)
         with reading("device", device):
             devices = _per_component(device, manifest.components, "device", "CPU")
@@ -207,10 +89,10 @@ class Pipeline:
             check_precision(each)
         with reading("memory", memory):
             check_memory(memory)
-        self._sessions = _Sessions(bundle, devices, precisions, memory)
+        self._sessions = Components(model, devices, precisions, memory)
         self._parts = Parts(
             sessions=self._sessions,
-            tokenizers=_Tokenizers(bundle),
+            tokenizers=Tokenizers(model),
             config=manifest.config,
             scheduler=manifest.scheduler,
             limits=manifest.limits,
@@ -230,7 +112,7 @@ class Pipeline:
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
     ) -> Pipeline:
-        """Open a model: an embedded one's name, a bundle's path, or a hub id.
+        """Open a model: an embedded one's name, a bundle's or a checkpoint's directory, or a hub id.
 
         ``device`` is a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a mapping from
         component to one; ``precision`` ("auto", "f32", "bf16", "f16") likewise. Components that a mapping leaves out
@@ -239,7 +121,7 @@ class Pipeline:
         it again. In "auto" that happens to those whose weights take more than a quarter of the machine's memory.
 
         Raises:
-            ModelError: there is no such model, or it is not a bundle.
+            ModelError: there is no such model, or it is none that Vinograph draws with.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: a device is not on this machine.
         """
@@ -248,7 +130,7 @@ class Pipeline:
     @property
     def calls(self) -> Mapping[str, Call]:
         """What the family does: each call's arguments with this model's defaults."""
-        told = self.bundle.manifest.defaults
+        told = self.model.manifest.defaults
         return MappingProxyType(
             {name: _with_defaults(call, told.get(name, {})) for name, call in self._family.calls.items()}
         )
@@ -305,7 +187,7 @@ class Pipeline:
         missing = [each for each in call.components if each not in self._sessions]
         if missing:
             raise ModelError(
-                f"{self.bundle.manifest.name} has no {' and no '.join(missing)}, which {name} needs: {call.remedy}"
+                f"{self.model.manifest.name} has no {' and no '.join(missing)}, which {name} needs: {call.remedy}"
             )
         if len(args) > len(call.positional):
             raise RequestError(f"{name} takes {', '.join(call.positional)} by position; name the other arguments")
@@ -317,7 +199,7 @@ class Pipeline:
     def _resolve(self, name: str, given: Mapping[str, Any]) -> Request:
         call = self.calls[name]
         what = f"{self._family.title} ({name})"
-        limits = {**self.bundle.manifest.limits, **call.limits}
+        limits = {**self.model.manifest.limits, **call.limits}
         return resolve(given, call.takes, limits, what, call.beside, call.steps)
 
     def _start(self, name: str, given: Mapping[str, Any]) -> Generator[Step | Result, None, None]:
@@ -351,7 +233,7 @@ class Pipeline:
             timings=MappingProxyType(drawing.timings),
             warnings=(*drawing.warnings, *self._sessions.surprises()),
             devices=MappingProxyType(self._sessions.what_ran()),
-            model=self.bundle.manifest.name,
+            model=self.model.manifest.name,
             image_embeddings=drawing.image_embeddings,
             report=MappingProxyType(drawing.report),
         )
@@ -375,26 +257,6 @@ def _with_defaults(call: Call, told: Mapping[str, Any]) -> Call:
         for argument, others in call.beside.items()
     }
     return dataclasses.replace(call, takes=takes, beside=beside)
-
-
-class _Tokenizers(Mapping[str, Tokenizer]):
-    """The bundle's tokenizers, each read when it is first wanted."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._opened: dict[str, Tokenizer] = {}
-
-    def __getitem__(self, name: str) -> Tokenizer:
-        if name not in self._opened:
-            file = self._bundle.manifest.tokenizers[name]
-            self._opened[name] = Tokenizer(self._bundle.path / file.file, file.max_length, file.pad_id)
-        return self._opened[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._bundle.manifest.tokenizers)
-
-    def __len__(self) -> int:
-        return len(self._bundle.manifest.tokenizers)
 
 
 def _per_component(told: str | Mapping[str, str], names: Mapping[str, Any], what: str, default: str) -> dict[str, str]:

@@ -32,9 +32,28 @@ class Tokenizer:
             DamagedModelError: the file is not a tokenizer.
         """
         try:
-            self._tokenizer = RustTokenizer.from_file(str(file))
+            tokenizer = RustTokenizer.from_file(str(file))
         except Exception as error:  # the library raises Exception itself
             raise DamagedModelError(f"{file} is not a tokenizer: {error}") from error
+        self._use(tokenizer, max_length, pad_id)
+
+    @classmethod
+    def from_content(cls, content: str, origin: str, max_length: int, pad_id: int) -> Tokenizer:
+        """Of what a ``tokenizer.json`` would hold; ``origin`` names it in errors.
+
+        Raises:
+            DamagedModelError: it is not a tokenizer.
+        """
+        made = cls.__new__(cls)
+        try:
+            tokenizer = RustTokenizer.from_str(content)
+        except Exception as error:  # the library raises Exception itself
+            raise DamagedModelError(f"{origin} holds no tokenizer: {error}") from error
+        made._use(tokenizer, max_length, pad_id)
+        return made
+
+    def _use(self, tokenizer: RustTokenizer, max_length: int, pad_id: int) -> None:
+        self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.max_length = max_length

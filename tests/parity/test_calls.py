@@ -327,7 +327,7 @@ class TestWuerstchen:
 def changed(drawn: SdxlPair, told: Mapping[str, Any], folder: Path) -> Pipeline:
     """Our pipeline of a copy of the bundle with other settings under "scheduler"."""
     copied = folder / "changed"
-    shutil.copytree(drawn.ours.bundle.path, copied)
+    shutil.copytree(drawn.ours.model.path, copied)
     manifest = json.loads((copied / MANIFEST_FILE).read_text(encoding="utf-8"))
     manifest["scheduler"] |= told
     (copied / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
@@ -457,7 +457,7 @@ class TestPixArt:
         with torch.no_grad():
             image = whole.vae.decode(latents / whole.vae.config.scaling_factor, return_dict=False)[0]
         expected = whole.image_processor.postprocess(image, output_type="np")
-        pipe = Pipeline(large.ours.bundle, precision="f32", memory="low")
+        pipe = Pipeline(large.ours.model, precision="f32", memory="low")
         result = pipe("cute cat", seed=1, vae="full", output_type="np", **self.SMALL)
         assert np.abs(result.images - expected).max() <= PICTURES
         assert expected.std() > 0.04

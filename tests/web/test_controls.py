@@ -100,7 +100,7 @@ class TestControls:
         for name, argument in family_options().items():
             component = controls._options[name]
             taken = pipe.options.get(name) in pipe.calls["generate"].takes
-            has_choice = argument != "vae" or "tiny_vae_decoder" in pipe.bundle.manifest.components
+            has_choice = argument != "vae" or "tiny_vae_decoder" in pipe.model.manifest.components
             assert updates[component]["visible"] is (taken and has_choice), name
 
     def test_a_picture_leaves_a_step_to_do(self, controls: Controls, tmp_path: Path) -> None:

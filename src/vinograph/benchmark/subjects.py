@@ -187,20 +187,20 @@ def check_environment(asked: Asked, system: str) -> None:
 
 def _of_bundle(asked: Asked, name: str, count: int) -> Subject:
     pipe = Pipeline.from_pretrained(name, asked.device, asked.precision, asked.memory)
-    manifest = pipe.bundle.manifest
+    manifest = pipe.model.manifest
     settings, told = _settings(pipe, dict(asked.arguments(pipe)), count)
     return Subject(
         name=Path(name).name,
         system="vinograph",
         python=sys.executable,
-        source=pipe.bundle.path.resolve(),
+        source=pipe.model.path.resolve(),
         family=manifest.family,
         count=count,
         settings=settings,
         told=told,
         vae=_vae(pipe, settings),
         knows_the_world=_knows_the_world(manifest),
-        size=pipe.bundle.size,
+        size=pipe.model.size,
     )
 
 
@@ -213,7 +213,7 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
     for name in arguments:
         if name in FIELDS and (not FIELDS[name].metadata["recorded"] or name in ("prompt", "output_type")):
             raise RequestError(f"--option {name}: a benchmark draws from a text alone, and keeps the pictures")
-    call, manifest = pipe.calls["generate"], pipe.bundle.manifest
+    call, manifest = pipe.calls["generate"], pipe.model.manifest
     given = {**arguments, "prompt": "", "num_images_per_prompt": count}
     request = resolve(given, call.takes, {**manifest.limits, **call.limits}, manifest.name, call.beside)
     settings = {name: value for name, value in request.record().items() if name not in _OURS_ALONE or name == "vae"}
@@ -226,7 +226,7 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
 def _vae(pipe: Pipeline, settings: dict[str, Any]) -> str | None:
     """Which VAE decodes. The others' calls don't take it as an argument."""
     told: str | None = settings.pop("vae", None)
-    there = autoencoders(pipe.bundle.manifest.components)
+    there = autoencoders(pipe.model.manifest.components)
     return told or (there[0] if there else None)
 
 

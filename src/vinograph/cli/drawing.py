@@ -45,7 +45,7 @@ def reconstruct(told: Mapping[str, Any]) -> None:
     check_output(file)
     pipe = _open(told)
     if "reconstruct" not in pipe.calls:
-        family, name = pipe.bundle.manifest.family, pipe.bundle.manifest.name
+        family, name = pipe.model.manifest.family, pipe.model.manifest.name
         raise RequestError(f"{name} can't reconstruct: models of the family {family} do {', '.join(pipe.calls)}")
     result = _draw(pipe, "reconstruct", told["picture"], options.arguments(pipe, "reconstruct", _optional(told)))
     save(result.images[0], file)

@@ -14,20 +14,24 @@ from vinograph import catalog
 from vinograph.bundle import Bundle
 from vinograph.cli import output, progress
 from vinograph.cli.options import AsJson
+from vinograph.components import Model
 from vinograph.errors import VinographError
 from vinograph.manifest import Component, Quantization, Speed, Tensor
 
-Reference = Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle's directory, or a model's name")]
+Reference = Annotated[
+    str, typer.Argument(metavar="MODEL", help="a model's name, the directory of a bundle or a checkpoint, or a hub id")
+]
+BundleReference = Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle's directory, or a model's name")]
 
 _WIDTH = 140  # of the components in a pipe, whose inputs may be many
 
 
-def inspect(bundle: Reference, as_json: AsJson = False) -> None:
-    """Say what a bundle is made of.
+def inspect(model: Reference, as_json: AsJson = False) -> None:
+    """Say what a model is made of.
 
     Its family, source and licence, its components with their inputs and outputs, its defaults and limits.
     """
-    opened = catalog.find(bundle)
+    opened = catalog.find(model)
     if as_json:
         output.print_json({"path": str(opened.path), "size": opened.size, **json.loads(opened.manifest.to_json())})
         return
@@ -45,12 +49,12 @@ def inspect(bundle: Reference, as_json: AsJson = False) -> None:
         output.say(note)
 
 
-def verify(bundle: Reference, as_json: AsJson = False) -> None:
+def verify(bundle: BundleReference, as_json: AsJson = False) -> None:
     """Hash every file of a bundle.
 
     A file that is not what conversion wrote ends it with exit code 4.
     """
-    opened = catalog.find(bundle)
+    opened = catalog.find_bundle(bundle)
     files, total = [], len(opened.manifest.files)
     with progress.things("hashing") as show:
         for name in opened.verify():
@@ -93,20 +97,27 @@ def devices(as_json: AsJson = False) -> None:
     output.table(["device", "name", "precisions"], [[each.id, each.name, ", ".join(each.precisions)] for each in there])
 
 
-def _summary(bundle: Bundle) -> list[list[str]]:
-    manifest = bundle.manifest
+def _summary(model: Model) -> list[list[str]]:
+    manifest = model.manifest
     revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
     also = "".join(f", {name}: {each}" for name, each in manifest.source.also.items())
     return [
         ["name", manifest.name],
         ["family", manifest.family],
-        ["path", str(bundle.path)],
+        ["path", str(model.path)],
         ["source", f"{manifest.source.id}{revision}{also}"],
         ["licence", manifest.source.licence or "not stated"],
-        ["size", f"{output.size(bundle.size)} in {len(manifest.files)} files"],
+        *(_how_written(model) if manifest.files else [["size", f"{output.size(model.size)} of weights, as published"]]),
+        *(_how_quantized(manifest.quantization) if manifest.quantization else []),
+    ]
+
+
+def _how_written(model: Model) -> list[list[str]]:
+    manifest = model.manifest
+    return [
+        ["size", f"{output.size(model.size)} in {len(manifest.files)} files"],
         ["written by", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
         ["format", str(manifest.format_version)],
-        *(_how_quantized(manifest.quantization) if manifest.quantization else []),
     ]
 
 
@@ -128,12 +139,16 @@ def speed_told(speed: Speed) -> str:
     return f"{told}, on {speed.cores} cores of {speed.processor}: {each}"
 
 
-def _component_row(bundle: Bundle, name: str, component: Component) -> list[str]:
-    files = bundle.manifest.files
-    size = sum(files[each].size for each in (component.file, component.file.removesuffix(".xml") + ".bin"))
+def _component_row(model: Model, name: str, component: Component) -> list[str]:
     activations = f", activations {component.activations}" if component.activations else ""
     precision = f"{component.weights}{activations}{'' if component.f16_safe else ' (no f16 arithmetic)'}"
-    return [name, precision, output.size(size), _tensors(component.inputs), _tensors(component.outputs)]
+    return [
+        name,
+        precision,
+        output.size(model.weights_size(name)),
+        _tensors(component.inputs),
+        _tensors(component.outputs),
+    ]
 
 
 def _tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -144,7 +144,7 @@ def arguments(pipe: Pipeline, call: str, told: Mapping[str, str | None]) -> dict
     Raises:
         RequestError: naming the option, what was given, and what would do; or the options that the family takes.
     """
-    takes, limits = pipe.calls[call].takes, {**pipe.bundle.manifest.limits, **pipe.calls[call].limits}
+    takes, limits = pipe.calls[call].takes, {**pipe.model.manifest.limits, **pipe.calls[call].limits}
     known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if argument in takes}
     result: dict[str, Any] = {}
     for name, text in told.items():
@@ -171,7 +171,7 @@ def _check_needs(known: Mapping[str, str], given: Mapping[str, Any]) -> None:
 
 
 def _not_taken(pipe: Pipeline, name: str, known: Sequence[str]) -> str:
-    manifest = pipe.bundle.manifest
+    manifest = pipe.model.manifest
     return (
         f"{flag(name)} is not an option of {manifest.name}, a model of the family {manifest.family}; "
         f"it takes {', '.join(sorted(flag(each) for each in known))}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +12,8 @@ from vinograph.convert.compression import COMPRESSED, compress
 from vinograph.convert.scratch import Scratch
 from vinograph.manifest import Component, Tensor
 from vinograph.models.parts import ComponentPlan
-from vinograph.networks.graph import Port, Storage, number_nodes
+from vinograph.networks.graph import Port, Storage, number_nodes, storage_of
 
-_STORAGE = {"f16": "f16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}
 _MODEL_NAME = "vinograph"
 
 
@@ -37,22 +34,12 @@ def write_component(plan: ComponentPlan, file: Path, weights: str) -> Component:
             compress(network.model, weights, scratch.keep)
         number_nodes(network.model) if not plan.is_ir else _name_nodes(network.model)
         ir.save(network.model, file)
-        stored = _storage(network.model)
+        stored = storage_of(network.model)
     return Component(file.name, _tensors(network.inputs), _tensors(network.outputs), stored, network.f16_safe)
 
 
 def _tensors(ports: Mapping[str, Port]) -> dict[str, Tensor]:
     return {name: Tensor(port.shape, port.dtype) for name, port in ports.items()}
-
-
-def _storage(model: ov.Model) -> str:
-    """How most of a graph's weights are stored."""
-    sizes: Counter[str] = Counter()
-    for node in model.get_ops():
-        if node.get_type_name() == "Constant":
-            kind = node.get_output_element_type(0)
-            sizes[_STORAGE.get(kind.get_type_name(), "f32")] += math.prod(node.shape) * kind.bitwidth
-    return max(sizes, key=lambda name: sizes[name], default="f32")
 
 
 def _name_nodes(model: ov.Model) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from vinograph.manifest import Manifest
+from vinograph import __version__
+from vinograph.manifest import Component, Manifest, Tensor
 from vinograph.models.checkpoint import Checkpoint
 from vinograph.models.parts import ComponentPlan
-from vinograph.models.tokenizers import CLIP, Kind
+from vinograph.models.tokenizers import CLIP, Kind, read_tokenizer
+from vinograph.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -46,4 +51,57 @@ class Published:
     options: Mapping[str, Any]
 
 
-Opener = Callable[[Published], Opened]
+class CheckpointModel:
+    """A published checkpoint as a model to draw with: what a bundle is, without having been written."""
+
+    def __init__(self, path: Path, opened: Opened) -> None:
+        """Of a checkpoint in the directory ``path``."""
+        self.path = path
+        self._plans = {plan.name: plan for plan in opened.components}
+        self._tokenizers = opened.tokenizers
+        components = {plan.name: _component(plan) for plan in opened.components}
+        self.manifest = dataclasses.replace(opened.manifest, components=MappingProxyType(components))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all weights."""
+        files = {file for plan in self._plans.values() for file in plan.files}
+        return sum(file.stat().st_size for file in files)
+
+    @property
+    def tokenizers(self) -> Collection[str]:
+        """The tokenizers' names."""
+        return self._tokenizers.keys()
+
+    def plan(self, name: str) -> ComponentPlan | None:
+        """How a component is built."""
+        return self._plans[name]
+
+    def weights_size(self, name: str) -> int:
+        """Bytes of a component's weights."""
+        return self._plans[name].size
+
+    def contents(self, name: str) -> str:
+        """What a component is known by between processes: its files, and the version of the networks."""
+        stats = ((str(file.resolve()), file.stat()) for file in self._plans[name].files)
+        told = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(repr((told, name, __version__)).encode()).hexdigest()
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Read a tokenizer.
+
+        Raises:
+            DamagedModelError: its files are not those of such a tokenizer.
+        """
+        plan = self._tokenizers[name]
+        data = read_tokenizer(plan.folder, plan.kind)
+        length = plan.text_length if data.limit is None else min(data.limit, plan.text_length)
+        return Tokenizer.from_content(data.content, str(plan.folder), length, data.pad_id)
+
+
+def _component(plan: ComponentPlan) -> Component:
+    inputs, outputs = (
+        {name: Tensor(port.shape, port.dtype) for name, port in ports.items()}
+        for ports in (plan.ports.inputs, plan.ports.outputs)
+    )
+    return Component(f"{plan.name}.xml", inputs, outputs, plan.weights, plan.f16_safe)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from vinograph.errors import ModelError
 from vinograph.models.checkpoint import Place
 from vinograph.models.safetensors import read_headers
-from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
+from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
 from vinograph.schema import label
 
 Config = TypeVar("Config")
@@ -93,13 +94,17 @@ def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> 
 class ComponentPlan:
     """A component of an opened model, not built yet.
 
-    ``build`` makes its graph over mapped weights. ``values`` is how many numbers its weights hold, ``size`` their
-    bytes as they are stored; ``files`` hold them. Those of a component that is ``compressible`` may be stored in few
-    bits. ``is_ir`` tells a graph that was OpenVINO's before, whose weights stay as they are.
+    ``build`` makes its graph over mapped weights, with ``ports``; ``f16_safe`` is False where half-precision arithmetic
+    overflows. ``values`` is how many numbers its weights hold, ``size`` their bytes, and ``weights`` how most are
+    stored; ``files`` hold them. Those of a component that is ``compressible`` may be stored in few bits. ``is_ir``
+    tells a graph that was OpenVINO's before, whose weights stay as they are.
     """
 
     name: str
     build: Callable[[Storage], Network]
+    ports: Ports
+    f16_safe: bool
+    weights: str
     values: int
     size: int
     files: tuple[Path, ...]
@@ -131,14 +136,23 @@ def plan(
         return made
 
     try:
-        build(Storage(check_only=True))
+        checked = build(Storage(check_only=True))
     except RuntimeError as error:  # of OpenVINO, where shapes don't fit
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ModelError(f"{part.origin} describes no network that can be built: {lines[-1].strip()[:300]}") from error
     files = tuple(sorted({tensor.file for tensor in part.tensors.values()}))
     values = sum(math.prod(tensor.shape) for tensor in part.tensors.values())
     size = sum(file.stat().st_size for file in files)
-    return ComponentPlan(name, build, values, size, files, compressible)
+    stored = _stored_as(part.tensors.values())
+    return ComponentPlan(name, build, checked.ports, checked.f16_safe, stored, values, size, files, compressible)
+
+
+def _stored_as(tensors: Iterable[Tensor]) -> str:
+    """How most of the weights are stored."""
+    sizes = Counter[str]()
+    for tensor in tensors:
+        sizes[tensor.dtype] += math.prod(tensor.shape)
+    return max(sizes, key=lambda kind: sizes[kind], default="F32").lower()
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from vinograph.models.sdxl_config import SdxlConfig
 from vinograph.models.sdxl_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.networks import clip, tiny_vae, unet, vae
 from vinograph.networks.clip import ClipConfig
-from vinograph.networks.graph import Network, Port, Ports, Storage
+from vinograph.networks.graph import Network, Port, Ports, Storage, storage_of
 from vinograph.networks.tiny_vae import TinyAutoencoderConfig
 from vinograph.networks.unet_config import UNetConfig
 from vinograph.networks.vae import AutoencoderConfig
@@ -109,9 +109,12 @@ class ExportedModels:
         def build(_storage: Storage) -> Network:
             return _network(name, xml, ports, adapt)
 
-        build(Storage(check_only=True))
+        checked = build(Storage(check_only=True))
         size = weights.stat().st_size
-        return ComponentPlan(name, build, size, size, (xml, weights), is_ir=True)
+        stored = storage_of(checked.model)
+        return ComponentPlan(
+            name, build, checked.ports, checked.f16_safe, stored, size, size, (xml, weights), is_ir=True
+        )
 
 
 def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoencoderConfig:

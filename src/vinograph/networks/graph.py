@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,6 +22,7 @@ from vinograph.networks.precise import mark_decompression
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _PORT_TYPES: Mapping[str, ov.Type] = MappingProxyType({"f32": ov.Type.f32, "i64": ov.Type.i64})
 _MODEL_NAME = "vinograph"
+_STORAGE = {"f16": "f16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}
 _LARGEST_F16 = 65504.0
 _VALUES_AT_ONCE = 1 << 22  # values that are converted at once
 
@@ -370,3 +373,13 @@ def _parameter(name: str, port: Port) -> ov.Node:
     parameter = opset.parameter(shape, _PORT_TYPES[port.dtype], name=name)
     parameter.output(0).get_tensor().set_names({name})
     return parameter
+
+
+def storage_of(model: ov.Model) -> str:
+    """How most of a graph's weights are stored."""
+    sizes: Counter[str] = Counter()
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            kind = node.get_output_element_type(0)
+            sizes[_STORAGE.get(kind.get_type_name(), "f32")] += math.prod(node.shape) * kind.bitwidth
+    return max(sizes, key=lambda name: sizes[name], default="f32")

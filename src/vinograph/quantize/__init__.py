@@ -88,7 +88,7 @@ def quantize(
         raise RequestError(f"--mode is {mode!r}; give one of {', '.join(MODES)}")
     target = Path(target)
     check_target(target, overwrite)
-    bundle = catalog.find(source)
+    bundle = catalog.find_bundle(source)
     _check_source(bundle, target)
     chosen = _chosen(bundle)
     if prompts is not None and mode == "weights":

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.bundle import Bundle
+from vinograph.components import origin
 from vinograph.errors import NumericalError
 from vinograph.limits import cpu_count
 from vinograph.manifest import DenoiserSpeed, Speed
-from vinograph.pipeline import Pipeline, origin, watched
+from vinograph.pipeline import Pipeline, watched
 from vinograph.quantize.calibration import native_size
 from vinograph.runtime import tuning
 from vinograph.runtime.cache import Cache

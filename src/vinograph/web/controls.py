@@ -165,8 +165,8 @@ class Controls:
             )
         for component, update in self.with_picture(pipe, picture, takes[pipe.options["steps"]]).items():
             updates[component] = {**updates.get(component, {}), **update}
-        updates[self.width] = gr.update(value=takes["width"], step=pipe.bundle.manifest.limits["size_multiple"])
-        updates[self.height] = gr.update(value=takes["height"], step=pipe.bundle.manifest.limits["size_multiple"])
+        updates[self.width] = gr.update(value=takes["width"], step=pipe.model.manifest.limits["size_multiple"])
+        updates[self.height] = gr.update(value=takes["height"], step=pipe.model.manifest.limits["size_multiple"])
         guided = any((takes[known[name]] or 0) > 1 for name in known if name.endswith("guidance_scale"))
         updates[self._options["negative_prompt"]] = gr.update(visible=guided and "negative_prompt" in takes)
         return updates
@@ -177,7 +177,7 @@ class Controls:
         Its shape can be kept, it has a strength, and of the ``steps`` that are set now, that has to leave one.
         """
         takes = pipe.calls[_CALL].takes
-        choices, own = shapes(pipe.bundle.manifest.limits), f"{takes['width']}x{takes['height']}"
+        choices, own = shapes(pipe.model.manifest.limits), f"{takes['width']}x{takes['height']}"
         if own not in [value for _, value in choices]:
             choices = [(f"The model's own, {own.replace('x', '×')}", own), *choices]
         like = [("Like the picture", LIKE_THE_PICTURE)] if picture else []
@@ -214,7 +214,7 @@ class Controls:
         """The arguments that the controls stand for; and, by the place to say it, what can't be drawn and why."""
         told: dict[str, Any] = {}
         refused: dict[Any, str] = {}
-        limits = {**pipe.bundle.manifest.limits, **pipe.calls[_CALL].limits}
+        limits = {**pipe.model.manifest.limits, **pipe.calls[_CALL].limits}
         known = self._arguments_of(pipe)
         for name, argument in known.items():
             value = values[self._options[name]]
@@ -239,7 +239,7 @@ class Controls:
 
     def _size(self, pipe: Pipeline, values: Values, told: Mapping[str, Any]) -> dict[str, int]:
         call = pipe.calls[_CALL]
-        limits = size_limits({**call.takes, **told}, {**pipe.bundle.manifest.limits, **call.limits})
+        limits = size_limits({**call.takes, **told}, {**pipe.model.manifest.limits, **call.limits})
         sides = (values[self.width], values[self.height])
         if values[self.shape] != _OTHER:
             width, height = map(int, values[self.shape].split("x"))
@@ -257,7 +257,7 @@ class Controls:
         """The argument that each control sets in this model, without those that it doesn't take or has no choice of."""
         takes = pipe.calls[_CALL].takes
         known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if name in self._options}
-        one_vae = len(autoencoders(pipe.bundle.manifest.components)) < len(VAES)
+        one_vae = len(autoencoders(pipe.model.manifest.components)) < len(VAES)
         return {
             name: argument
             for name, argument in known.items()
@@ -281,7 +281,7 @@ def _as_the_model_has_it(argument: str, default: Any, pipe: Pipeline) -> Any:
     """Shown, with the model's default, and room above it."""
     kind = kind_of(argument)
     if argument == "vae":
-        return gr.update(visible=True, value=default or autoencoders(pipe.bundle.manifest.components)[0])
+        return gr.update(visible=True, value=default or autoencoders(pipe.model.manifest.components)[0])
     if argument.endswith("inference_steps"):
         return gr.update(visible=True, value=default, maximum=max(20, 4 * default))
     if argument.endswith("guidance_scale"):

@@ -80,5 +80,5 @@ class Models:
 
     def examples(self, reference: str) -> tuple[str, ...]:
         """Prompts that the model draws well: those of the picture-book world where it was trained on that."""
-        source = self.look_at(reference).bundle.manifest.source.id
+        source = self.look_at(reference).model.manifest.source.id
         return _OF_THE_WORLD if source in {path.name for path in catalog.embedded()} else _OF_ANYTHING

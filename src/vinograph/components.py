@@ -1,0 +1,234 @@
+"""The components of an opened model: when each is compiled, kept and freed, and its tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.families import Session
+from vinograph.limits import memory_installed
+from vinograph.manifest import Manifest
+from vinograph.runtime.cache import Cache
+from vinograph.runtime.sessions import Session as ComponentSession
+from vinograph.runtime.sources import IrFile, Source
+from vinograph.runtime.tuning import Origin
+from vinograph.text import Tokenizer
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from vinograph.models.parts import ComponentPlan
+    from vinograph.networks.graph import Network
+
+Array = NDArray[np.float32]
+Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
+"""Called with a component's name and what it is given."""
+
+
+class Model(Protocol):
+    """An opened model to draw with: a bundle, or a published checkpoint."""
+
+    @property
+    def path(self) -> Path:
+        """The directory that it lies in."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What it is; the files are those of a bundle."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+
+    @property
+    def tokenizers(self) -> Collection[str]:
+        """The tokenizers' names."""
+
+    def plan(self, name: str) -> ComponentPlan | None:
+        """How a component is built; None where it lies there as OpenVINO's file."""
+
+    def weights_size(self, name: str) -> int:
+        """Bytes of a component's weights."""
+
+    def contents(self, name: str) -> str:
+        """What a component is known by between processes."""
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Read a tokenizer. Raises DamagedModelError where its files are none."""
+
+
+class Components(Mapping[str, Session]):
+    """The components' sessions, each made when it is first wanted."""
+
+    def __init__(self, model: Model, device: Mapping[str, str], precision: Mapping[str, str], memory: str) -> None:
+        self._model = model
+        self._memory = memory
+        self._device = device
+        self._precision = precision
+        self._opened: dict[str, ComponentSession] = {}
+        self._cache = Cache()
+        self._drawings = 0
+        self.watch: Watch | None = None
+
+    def __getitem__(self, name: str) -> Session:
+        session, watch = self._open(name), self.watch
+        if watch is None:
+            return session
+
+        def seen(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+            watch(name, inputs)
+            return session(inputs)
+
+        return seen
+
+    def _open(self, name: str) -> ComponentSession:
+        if name not in self._opened:
+            self._opened[name] = ComponentSession(
+                source_of(self._model, name),
+                self._device[name],
+                self._precision[name],
+                origin(self._model, name, self._cache),
+            )
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model.manifest.components)
+
+    def __len__(self) -> int:
+        return len(self._model.manifest.components)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._model.manifest.components
+
+    def prepare(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Begin to compile a component for inputs of these shapes, if there is memory for two at once."""
+        if self._memory != "low" and not any(map(self._is_large, self)):
+            self._open(name).prepare(shapes)
+
+    def done_with(self, name: str) -> None:
+        """Free a component that the drawing under way needs no more, if memory is short."""
+        if name in self._opened and (self._memory == "low" or self._is_large(name)):
+            self._opened[name].free()
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Settings that are measured in the block hold for all of it, also for drawings that begin in it."""
+        if not self._drawings:
+            for each in self._opened.values():
+                each.begin_drawing()
+        self._drawings += 1
+        try:
+            yield
+        finally:
+            self._drawings -= 1
+            for each in list(self._opened.values()):
+                each.end_drawing()
+
+    def _is_large(self, name: str) -> bool:
+        """Whether a component's weights take more than a quarter of this machine's memory."""
+        return 0 < memory_installed() / 4 < self._model.weights_size(name)
+
+    def what_ran(self) -> dict[str, str]:
+        """Devices and precision of each component that has run."""
+        return {
+            name: f"{','.join(session.execution_devices)} {session.precision}{_told(session)}"
+            for name, session in self._opened.items()
+            if session.execution_devices
+        }
+
+    def surprises(self) -> list[str]:
+        """What ran otherwise than was asked for, and what was wrong with what is kept between processes."""
+        asked: dict[tuple[str, str], list[str]] = {}
+        for name, session in self._opened.items():
+            if session.execution_devices and self._precision[name] not in ("auto", session.precision):
+                asked.setdefault((self._precision[name], session.precision), []).append(name)
+        notes = self._cache.take_notes()
+        return notes + [
+            f"precision {told} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
+            for (told, ran), names in asked.items()
+        ]
+
+
+def source_of(model: Model, name: str) -> Source:
+    """Where a component's graph is read from: a bundle's file, or a network over a checkpoint's weights."""
+    plan, component = model.plan(name), model.manifest.components[name]
+    if plan is None:
+        return IrFile(name, model.path / component.file, component.f16_safe)
+    return NetworkSource(plan)
+
+
+@dataclass
+class NetworkSource:
+    """A component that is built anew each time, over weights that are mapped from a checkpoint."""
+
+    plan: ComponentPlan
+    remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"
+
+    def __post_init__(self) -> None:
+        self._networks: list[Network] = []
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.plan.name
+
+    @property
+    def f16_safe(self) -> bool:
+        """Whether it can be computed in f16."""
+        return self.plan.f16_safe
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files with its weights."""
+        return self.plan.files
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return self.plan.size
+
+    def read(self) -> ov.Model:
+        """The graph. What it refers to without owning it is kept as long as this source."""
+        from vinograph.networks.graph import Storage
+
+        network = self.plan.build(Storage())
+        if network.held:
+            self._networks.append(network)
+        return network.model
+
+
+def origin(model: Model, name: str, cache: Cache) -> Origin:
+    """What a component of a model is remembered by in ``cache``."""
+    few_bits = model.manifest.components[name].weights in ("int8", "int4")
+    return Origin(model.manifest.name, name, model.contents(name), few_bits, cache)
+
+
+def _told(session: ComponentSession) -> str:
+    """What a setting that was measured adds to the precision."""
+    group = session.setting.group
+    return "" if group is None else f", groups of {group}" if group else ", activations not rounded"
+
+
+class Tokenizers(Mapping[str, Tokenizer]):
+    """A model's tokenizers, each read when it is first wanted."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._opened: dict[str, Tokenizer] = {}
+
+    def __getitem__(self, name: str) -> Tokenizer:
+        if name not in self._opened:
+            self._opened[name] = self._model.tokenizer(name)
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model.tokenizers)
+
+    def __len__(self) -> int:
+        return len(self._model.tokenizers)
