@@ -32,7 +32,7 @@ $(BASE)/ready: pyproject.toml
 $(DEV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt torch
-	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,quantize,dev]"
+	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[train,quantize,dev]"
 	touch $@
 
 clean:

@@ -29,7 +29,7 @@ def convert(
         typer.Option(
             "--weights",
             metavar="W",
-            help="how weights are stored: f16 or f32; PixArt also int8 or int4, of its text encoder",
+            help="how weights are stored: f16, f32 (as they are) or int8; PixArt also int4, of its text encoder",
         ),
     ] = "f16",
     revision: Annotated[
@@ -42,7 +42,8 @@ def convert(
 ) -> None:
     """Convert a published checkpoint to a bundle.
 
-    This takes PyTorch: pip install "vinograph[convert]". Stopped at any moment, the same command goes on from there.
+    A bundle is quicker to read than the checkpoint, and draws the same picture. Stopped at any moment, the same command
+    goes on from there.
     """
     from vinograph.convert import convert as run
 

@@ -21,7 +21,7 @@ from vinograph.cli.options import DEFAULT_MODEL, AsJson
 from vinograph.errors import VinographError
 
 PACKAGES = ("openvino", "numpy", "pillow", "tokenizers", "huggingface_hub", "filelock", "typer", "rich")
-EXTRAS: Mapping[str, tuple[str, ...]] = {"convert": ("torch", "transformers"), "web": ("gradio",)}
+EXTRAS: Mapping[str, tuple[str, ...]] = {"quantize": ("nncf",), "web": ("gradio",), "captions": ("bs4", "ftfy")}
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
 _LITTLE_MEMORY = 2e9
 _LITTLE_DISK = 1e9
