@@ -351,7 +351,7 @@ class TestPublicSurface:
         per_component = "'str | Mapping[str, str]'"
         told = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
-            Pipeline.__init__: f"(self, bundle: 'Bundle', {told}) -> 'None'",
+            Pipeline.__init__: f"(self, model: 'Model', {told}) -> 'None'",
             Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {told}) -> 'Pipeline'",
             Pipeline.__call__: "(self, *args: 'Any', **kwargs: 'Any') -> 'Any'",
             Pipeline.stream: (
