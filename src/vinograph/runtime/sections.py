@@ -209,13 +209,15 @@ def join(whole: ov.Model, parts: Sequence[tuple[Section, ov.Model]]) -> ov.Model
 def release_pages(file: Path) -> None:
     """Let the system have the memory of what this process maps from ``file``; what is read again is mapped again.
 
-    What is compiled keeps the mapping of its weights, of which it mostly has copies. Only Linux is asked.
+    What is compiled keeps the mapping of its weights, of which it mostly has copies. Weights of checkpoints are mapped
+    copy-on-write, and never written. Only Linux is asked.
     """
     if sys.platform != "linux":
         return
     name, libc = str(file.resolve()), ctypes.CDLL(None, use_errno=True)
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         place, access, *rest = line.split(maxsplit=5)
-        if rest[-1] == name and "w" not in access:
+        shared_with_others = "w" in access and "s" in access
+        if rest[-1] == name and not shared_with_others:
             begin, end = (int(address, 16) for address in place.split("-"))
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _DONT_NEED)
