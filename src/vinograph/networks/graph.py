@@ -263,9 +263,8 @@ class Weights:
         surplus = sorted(name for name in unused if not re.fullmatch(ignored, name))
         if surplus:
             more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
-            raise DamagedModelError(
-                f"{shared.origin} has the tensor {surplus[0]}{more}, which the model has no place for"
-            )
+            place = _place(shared.tensors[surplus[0]], shared.origin)
+            raise DamagedModelError(f"{place} has the tensor {surplus[0]}{more}, which the model has no place for")
 
     def _stored(self, name: str, shape: Sequence[int]) -> StoredTensor:
         shared, full = self._shared, self._name(name)
@@ -274,11 +273,11 @@ class Weights:
             raise DamagedModelError(f"{shared.origin} lacks the tensor {full}, of shape {list(shape)}")
         if tuple(tensor.shape) != tuple(shape):
             raise DamagedModelError(
-                f"{shared.origin}: the tensor {full} has the shape {list(tensor.shape)}; "
+                f"{_place(tensor, shared.origin)}: the tensor {full} has the shape {list(tensor.shape)}; "
                 f"the configuration asks for {list(shape)}"
             )
         if tensor.dtype not in _FLOATS:
-            raise DamagedModelError(f"{shared.origin}: the tensor {full} is of the type {tensor.dtype}")
+            raise DamagedModelError(f"{_place(tensor, shared.origin)}: the tensor {full} is of the type {tensor.dtype}")
         shared.used.add(full)
         return tensor
 
@@ -298,6 +297,11 @@ class Weights:
         held = storage.allocate(values.shape, kind)
         _copy(values, held)
         return _restored(opset.constant(held.reshape(view), shared_memory=True), self._name(name))
+
+
+def _place(tensor: StoredTensor, otherwise: str) -> str:
+    """The file that a tensor is in, where it is in one."""
+    return str(getattr(tensor, "file", otherwise))
 
 
 def is_vector(shape: Iterable[int]) -> bool:
