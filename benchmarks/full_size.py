@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-
 from vinograph.convert.autoencoder import Autoencoder
 from vinograph.convert.clip import ClipConfig, ClipHiddenStates, ClipTextEncoder
 from vinograph.convert.pixart_transformer import PixArtTransformer

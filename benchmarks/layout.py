@@ -18,12 +18,12 @@ from typing import Any
 import openvino as ov
 import torch
 from torch import Tensor, nn
+from vinograph.convert.wuerstchen_graphs import Decoder, attention_blocks
+from vinograph.modules import StageB
 
 from benchmarks.full_size import DECODER
 from benchmarks.turns import compiled, seconds
 from vinograph.convert import wuerstchen_graphs
-from vinograph.convert.wuerstchen_graphs import Decoder, attention_blocks
-from vinograph.modules import StageB
 
 TOKENS = 77
 TRACED = 256  # pixels; the graphs take any size

@@ -15,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from openvino import opset13 as opset
+from vinograph.convert.t5 import T5Encoder
 
 from benchmarks.full_size import T5_XXL
 from tests.checkpoints import SDXL_TINY, PixArtShape, SavedPixArt, save_pixart, save_sdxl
@@ -22,7 +23,6 @@ from vinograph.bundle import Bundle
 from vinograph.convert import compression, convert
 from vinograph.convert.compression import compress
 from vinograph.convert.scratch import Scratch
-from vinograph.convert.t5 import T5Encoder
 from vinograph.errors import RequestError
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile

@@ -7,12 +7,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-
-from tests.checkpoints import randomise
-from tests.convert.running import assert_equal
 from vinograph.convert.autoencoder import Autoencoder, AutoencoderDecoder, AutoencoderEncoder
 from vinograph.convert.tiny_autoencoder import TinyAutoencoder
 from vinograph.convert.unet import UNet
+
+from tests.checkpoints import randomise
+from tests.convert.running import assert_equal
 
 LIBRARY: Any = diffusers
 DOWN, DOWN_TEXT, UP, UP_TEXT = "DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"

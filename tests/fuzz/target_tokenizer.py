@@ -15,9 +15,10 @@ _PROMPT = "a red house on a snowy hill, in the style of [unclosed"
 
 
 def _prepare_checkpoints(prepared: Path) -> Attempt:
-    from tests.checkpoints import clip_tokenizer, split_tokenizer_files, t5_tokenizer
     from tests.convert.test_t5_tokenizer import folder_of, train
     from vinograph.convert.tokenizer import CLIP, T5, prepare_tokenizer
+
+    from tests.checkpoints import clip_tokenizer, split_tokenizer_files, t5_tokenizer
     from vinograph.errors import DamagedModelError
     from vinograph.text import Tokenizer
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import PRIOR_ID, TINY, save_wuerstchen, split_tokenizer_files, write_card
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors, files_of
+from training.wuerstchen.modules import ImageEncoder, ImageEncoderConfig
 from vinograph.bundle import Bundle
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.modules import ImageEncoder, ImageEncoderConfig
 
 PRIOR = "prior_prior/diffusion_pytorch_model.safetensors"
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from vinograph.convert.weights import Allowance, choose_weights, read_header, read_headers, read_pickle, shards
 
 from tests.convert.conftest import edit_header
 from vinograph.convert import weights
-from vinograph.convert.weights import Allowance, choose_weights, read_header, read_headers, read_pickle, shards
 from vinograph.errors import DamagedModelError, ModelError
 
 

@@ -19,9 +19,9 @@ import openvino as ov
 import torch
 from openvino import opset13 as opset
 from torch import nn
+from vinograph.convert.export import Graph, export
 
 from tests.checkpoints import SavedSdxl, SdxlShape
-from vinograph.convert.export import Graph, export
 from vinograph.manifest import Tensor
 
 XML = "openvino_model.xml"

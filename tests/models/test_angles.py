@@ -13,13 +13,13 @@ import numpy as np
 import openvino as ov
 import pytest
 from numpy.typing import NDArray
+from vinograph.convert.angles import angle_nodes, mark_precise
 
 from tests.checkpoints import PIXART, SDXL, SMALL, save_pixart, save_sdxl, save_wuerstchen
 from tests.convert.conftest import once
-from tests.convert.exported import export_as_optimum
+from tests.models.exported import export_as_optimum
 from vinograph.bundle import Bundle
 from vinograph.convert import convert
-from vinograph.convert.angles import angle_nodes, mark_precise
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 
