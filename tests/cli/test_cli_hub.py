@@ -13,12 +13,12 @@ from typing import Any
 
 import huggingface_hub as hf
 import pytest
-from vinograph.convert.checkpoint import locate
 
 from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.cli.conftest import Run, in_process
 from tests.hub_server import Fault, HubServer, use_hub, without_waiting
 from vinograph import ModelError, ResourceError, catalog, hub
+from vinograph.models.checkpoint import locate
 
 BUNDLE = "someone/tiny"
 CHECKPOINT = "someone/sdxl"
