@@ -1,8 +1,8 @@
 """A checkpoint of a published model's size with random weights, to measure conversion and drawing without a download.
 
-    python benchmarks/full_size.py wuerstchen DIRECTORY [--layout combined|split] [--image-encoder]
-    python benchmarks/full_size.py sdxl DIRECTORY
-    python benchmarks/full_size.py pixart DIRECTORY [--consistency]
+    python -m benchmarks.full_size wuerstchen DIRECTORY [--layout combined|split] [--image-encoder]
+    python -m benchmarks.full_size sdxl DIRECTORY
+    python -m benchmarks.full_size pixart DIRECTORY [--consistency]
 
 The layout, the configurations and the names, shapes and type (f16) of the tensors are those that the authors publish:
 6.2 GB for Würstchen; 6.9 GB for SDXL-Turbo, with its tiny VAE in the folder tiny_vae; 10.9 GB for PixArt-α's model of
@@ -18,22 +18,25 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
+import transformers
+from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
+from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext import WuerstchenDiffNeXt
+from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
 from numpy.typing import NDArray
 from torch import nn
 
-from vinograph.convert.autoencoder import Autoencoder
-from vinograph.convert.clip import ClipConfig, ClipHiddenStates, ClipTextEncoder
-from vinograph.convert.pixart_transformer import PixArtTransformer
-from vinograph.convert.t5 import T5Encoder
-from vinograph.convert.tiny_autoencoder import TinyAutoencoder
-from vinograph.convert.unet import UNet
-from vinograph.modules import ImageEncoder, StageA, StageB, StageC
+from training.wuerstchen.modules import ImageEncoder
+
+# Neither library's classes are typed.
+DIFFUSERS: Any = diffusers
+TRANSFORMERS: Any = transformers
 
 PRIOR_ID = "warp-ai/wuerstchen-prior"
 CLIP_BIGG = {
@@ -144,23 +147,46 @@ _OUTPUTS: Mapping[str, tuple[float, float]] = {
 }
 # What is not under the prefix that older text encoders' tensors have.
 _UNPREFIXED = ("text_projection.",)
+# What is another tensor's second name.
+_TIED = "encoder.embed_tokens.weight"
 
-Build = Callable[[Mapping[str, Any]], nn.Module]
+_WUERSTCHEN = {
+    "WuerstchenPrior": WuerstchenPrior,
+    "WuerstchenDiffNeXt": WuerstchenDiffNeXt,
+    "PaellaVQModel": PaellaVQModel,
+}
+_TEXT_CONFIGS = {
+    "CLIPTextModel": TRANSFORMERS.CLIPTextConfig,
+    "CLIPTextModelWithProjection": TRANSFORMERS.CLIPTextConfig,
+    "T5EncoderModel": TRANSFORMERS.T5Config,
+}
 
 
-def write_model(folder: Path, file: str, config: Mapping[str, Any], build: Build, kind: str, prefix: str = "") -> int:
+def network(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    """The network of a class of diffusers or transformers, or our image encoder, without values."""
+    with torch.device("meta"):
+        if kind == "ImageEncoder":
+            return ImageEncoder.from_config(config)
+        if kind in _TEXT_CONFIGS:
+            made: nn.Module = getattr(TRANSFORMERS, kind)(_TEXT_CONFIGS[kind](**config))
+        else:
+            made = (_WUERSTCHEN.get(kind) or getattr(DIFFUSERS, kind))(**config)
+        return made
+
+
+def write_model(folder: Path, file: str, config: Mapping[str, Any], kind: str, prefix: str = "") -> int:
     """Write config.json and random weights in f16, in one file; returns the number of parameters."""
-    return _write(folder, file, {"_class_name": kind, **config}, _shapes(build, config, prefix), prefix)
+    return _write(folder, file, {"_class_name": kind, **config}, _shapes(kind, config, prefix), prefix)
 
 
-def write_shards(folder: Path, file: str, config: Mapping[str, Any], build: Build, kind: str, most: int = SHARD) -> int:
+def write_shards(folder: Path, file: str, config: Mapping[str, Any], kind: str, most: int = SHARD) -> int:
     """Write config.json and random weights in f16, in files of at most ``most`` bytes, or one tensor, and their index.
 
     They are named as transformers names the parts of ``file``. Returns the number of parameters.
     """
     parts: list[dict[str, torch.Tensor]] = [{}]
     room = most
-    for name, tensor in _shapes(build, config, "").items():
+    for name, tensor in _shapes(kind, config, "").items():
         room -= _size(tensor)
         if room < 0 and parts[-1]:
             parts.append({})
@@ -176,11 +202,12 @@ def write_shards(folder: Path, file: str, config: Mapping[str, Any], build: Buil
     return count
 
 
-def _shapes(build: Build, config: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
+def _shapes(kind: str, config: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
     """The model's tensors without their values, under the names that they have in files."""
-    with torch.device("meta"):
-        parameters = build(config).state_dict()
-    return {("" if name.startswith(_UNPREFIXED) else prefix) + name: each for name, each in parameters.items()}
+    tensors = network(kind, config).state_dict()
+    tensors.pop(_TIED, None)
+    plain = (prefix, *_UNPREFIXED)
+    return {name if name.startswith(plain) else prefix + name: each for name, each in tensors.items()}
 
 
 def _size(tensor: torch.Tensor) -> int:
@@ -269,14 +296,6 @@ def write_index(directory: Path, pipeline: str, parts: Mapping[str, tuple[str, s
     (directory / "LICENSE").write_text("Random numbers; use them as you like.\n", encoding="utf-8")
 
 
-def _clip(config: Mapping[str, Any]) -> nn.Module:
-    return ClipTextEncoder(ClipConfig.from_mapping(config))
-
-
-def _projecting(config: Mapping[str, Any]) -> nn.Module:
-    return ClipHiddenStates(ClipConfig.from_mapping(config), projects=True)
-
-
 def wuerstchen(directory: Path, layout: str, image_encoder: bool) -> None:
     """Würstchen v2: one repository, or the decoder's and the prior's in folders of their own."""
     combined = layout == "combined"
@@ -285,13 +304,13 @@ def wuerstchen(directory: Path, layout: str, image_encoder: bool) -> None:
     prefix = "prior_" if combined else ""
     model, weights = "model.safetensors", "diffusion_pytorch_model.safetensors"
 
-    count = write_model(prior_home / f"{prefix}prior", weights, PRIOR, StageC.from_config, "WuerstchenPrior")
-    count += write_model(prior_home / f"{prefix}text_encoder", model, CLIP_BIGG, _clip, "CLIPTextModel", "text_model.")
-    count += write_model(home / "decoder", weights, DECODER, StageB.from_config, "WuerstchenDiffNeXt")
-    count += write_model(home / "text_encoder", model, CLIP_H, _clip, "CLIPTextModel", "text_model.")
-    count += write_model(home / "vqgan", weights, VQGAN, StageA.from_config, "PaellaVQModel")
+    count = write_model(prior_home / f"{prefix}prior", weights, PRIOR, "WuerstchenPrior")
+    count += write_model(prior_home / f"{prefix}text_encoder", model, CLIP_BIGG, "CLIPTextModel", "text_model.")
+    count += write_model(home / "decoder", weights, DECODER, "WuerstchenDiffNeXt")
+    count += write_model(home / "text_encoder", model, CLIP_H, "CLIPTextModel", "text_model.")
+    count += write_model(home / "vqgan", weights, VQGAN, "PaellaVQModel")
     if image_encoder:
-        count += write_model(home / "image_encoder", model, {}, ImageEncoder.from_config, "ImageEncoder")
+        count += write_model(home / "image_encoder", model, {}, "ImageEncoder")
     for folder in (prior_home / f"{prefix}tokenizer", home / "tokenizer"):
         write_tokenizer(folder)
     for folder in (prior_home / f"{prefix}scheduler", home / "scheduler"):
@@ -314,13 +333,11 @@ def sdxl(directory: Path) -> None:
     """SDXL-Turbo: the fp16 variant's files, and its tiny VAE."""
     model, weights = "model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"
     second = {**CLIP_BIGG, "projection_dim": 1280, "eos_token_id": 2}
-    count = write_model(directory / "unet", weights, UNET, UNet.from_config, "UNet2DConditionModel")
-    count += write_model(directory / "text_encoder", model, CLIP_L, _clip, "CLIPTextModel", "text_model.")
-    count += write_model(
-        directory / "text_encoder_2", model, second, _projecting, "CLIPTextModelWithProjection", "text_model."
-    )
-    count += write_model(directory / "vae", weights, VAE, Autoencoder.from_config, "AutoencoderKL")
-    count += write_model(directory / "tiny_vae", weights, {}, TinyAutoencoder.from_config, "AutoencoderTiny")
+    count = write_model(directory / "unet", weights, UNET, "UNet2DConditionModel")
+    count += write_model(directory / "text_encoder", model, CLIP_L, "CLIPTextModel", "text_model.")
+    count += write_model(directory / "text_encoder_2", model, second, "CLIPTextModelWithProjection", "text_model.")
+    count += write_model(directory / "vae", weights, VAE, "AutoencoderKL")
+    count += write_model(directory / "tiny_vae", weights, {}, "AutoencoderTiny")
     write_tokenizer(directory / "tokenizer")
     write_tokenizer(directory / "tokenizer_2", pad="!")
     write_scheduler(directory / "scheduler", TURBO_SCHEDULER)
@@ -342,12 +359,15 @@ def pixart(directory: Path, consistency: bool) -> None:
     model, weights = "model.safetensors", "diffusion_pytorch_model.safetensors"
     vae = {**VAE, "scaling_factor": 0.18215}
     scheduler = "LCMScheduler" if consistency else "DPMSolverMultistepScheduler"
-    count = write_shards(directory / "text_encoder", model, T5_XXL, T5Encoder.from_config, "T5EncoderModel")
+    count = write_shards(directory / "text_encoder", model, T5_XXL, "T5EncoderModel")
     count += write_model(
-        directory / "transformer", weights, PIXART, PixArtTransformer.from_config, "PixArtTransformer2DModel"
+        directory / "transformer",
+        weights,
+        PIXART,
+        "PixArtTransformer2DModel",
     )
-    count += write_model(directory / "vae", weights, vae, Autoencoder.from_config, "AutoencoderKL")
-    count += write_model(directory / "tiny_vae", weights, {}, TinyAutoencoder.from_config, "AutoencoderTiny")
+    count += write_model(directory / "vae", weights, vae, "AutoencoderKL")
+    count += write_model(directory / "tiny_vae", weights, {}, "AutoencoderTiny")
     write_t5_tokenizer(directory / "tokenizer")
     write_scheduler(directory / "scheduler", {"_class_name": scheduler, **PIXART_SCHEDULE})
     parts = {

@@ -1,37 +1,57 @@
-"""Würstchen's decoder (Stage B) as published and as converted, with linear layers and with 1×1 convolutions.
+"""Würstchen's decoder (Stage B) as published and as it is built here, with linear layers and with 1×1 convolutions.
 
     python -m benchmarks.layout [--runs 5] [--size 1024]
 
 The published configuration with random weights, in f16, for latents of a square picture, one call of it: the graph as
-the authors wrote it; then folded, with all that doesn't depend on the step outside, and its blocks with channels first
-and 1×1 convolutions, with channels last and linear layers, or mixed by width as conversion does. They take turns.
+the authors wrote it; then with what doesn't depend on the step outside, and its blocks with channels first and 1×1
+convolutions, with channels last and linear layers, or mixed by width as they are built. They take turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.full_size import DECODER
 from benchmarks.turns import compiled, seconds
-from vinograph.convert import wuerstchen_graphs
-from vinograph.convert.wuerstchen_graphs import Decoder, attention_blocks
-from vinograph.modules import StageB
+from training.wuerstchen.modules import StageB
+from vinograph.networks import wuerstchen, wuerstchen_blocks
+from vinograph.networks.graph import Weights
 
 TOKENS = 77
 TRACED = 256  # pixels; the graphs take any size
 WIDTHS = {
     "folded, 1×1 convolutions": 10**6,
     "folded, linear layers": 0,
-    "folded, linear layers from 1024 channels on": wuerstchen_graphs.CHANNELS_LAST_WIDTH,
+    "folded, linear layers from 1024 channels on": wuerstchen_blocks.CHANNELS_LAST_WIDTH,
 }
+
+
+@dataclass(frozen=True)
+class Half:
+    """A tensor in half precision."""
+
+    values: NDArray[np.float16]
+    dtype: str = "F16"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its dimensions."""
+        return self.values.shape
+
+    def array(self) -> NDArray[np.float16]:
+        """Its values."""
+        return self.values
 
 
 class Published(nn.Module):
@@ -50,31 +70,37 @@ class Published(nn.Module):
         return noise
 
 
-def inputs(decoder: StageB, size: int, *, folded: bool) -> tuple[Tensor, ...]:
-    """What a call is given for a picture of ``size`` pixels."""
-    config = decoder.config
-    side = size // 4
+def inputs(decoder: StageB, size: int) -> tuple[Tensor, ...]:
+    """What a call of the published graph is given for a picture of ``size`` pixels."""
+    config, side = decoder.config, size // 4
     levels = [level for level, injects in enumerate(config.inject_effnet) if injects]
     places = [side // config.patch_size // 2**level for level in levels]
     maps = [torch.randn(1, config.effnet_embd, place, place) for place in places]
-    widths = [block.attention.to_k.out_features for block in attention_blocks(decoder) for _ in range(2)]
-    text = [torch.randn(1, TOKENS, width) for width in widths] if folded else [torch.randn(1, TOKENS, config.clip_embd)]
-    return torch.randn(1, config.c_in, side, side), torch.full((1,), 0.5), *maps, *text
+    text = torch.randn(1, TOKENS, config.clip_embd)
+    return torch.randn(1, config.c_in, side, side), torch.full((1,), 0.5), *maps, text
 
 
-def request(name: str, size: int, file: Path) -> tuple[ov.InferRequest, list[Any]]:
-    """The graph of that name, compiled for a picture of ``size`` pixels, and what it is given."""
-    decoder = StageB.from_config(DECODER).eval()
-    folded = name in WIDTHS
-    example, given = (inputs(decoder, each, folded=folded) for each in (TRACED, size))
-    wuerstchen_graphs.CHANNELS_LAST_WIDTH = WIDTHS.get(name, 0)
-    graph = ov.convert_model(Decoder(decoder) if folded else Published(decoder), example_input=example)
-    ov.save_model(graph, file)
-    del graph, decoder
-    gc.collect()
-    graph = ov.Core().read_model(file)
-    graph.reshape(dict(enumerate(list(each.shape) for each in given)))
-    return compiled(graph), [each.numpy() for each in given]
+def published(decoder: StageB, size: int, file: Path) -> tuple[ov.InferRequest, list[Any]]:
+    """The graph as the authors wrote it, compiled for a picture of ``size`` pixels, and what it is given."""
+    ov.save_model(ov.convert_model(Published(decoder), example_input=inputs(decoder, TRACED)), file)
+    model, given = ov.Core().read_model(file), inputs(decoder, size)
+    model.reshape(dict(enumerate(list(each.shape) for each in given)))
+    return compiled(model), [each.numpy() for each in given]
+
+
+def folded(decoder: StageB, size: int, width: int, tensors: Mapping[str, Half]) -> tuple[ov.InferRequest, list[Any]]:
+    """Our graph with channels last from ``width`` on, compiled likewise, and what it is given."""
+    wuerstchen_blocks.CHANNELS_LAST_WIDTH = width
+    network = wuerstchen.decoder(decoder.config, Weights(tensors, "the decoder"))
+    side, levels = size // 4, range(len(decoder.config.c_hidden))
+    grids = {f"{axis}_{k}": side // decoder.config.patch_size // 2**k for k in levels for axis in "HW"}
+    sizes = {"b": 1, "n": TOKENS, "H": side, "W": side, **grids}
+    shapes = [
+        [sizes[each] if isinstance(each, str) else each for each in port.shape] for port in network.inputs.values()
+    ]
+    given = [torch.rand(shape) for shape in shapes]
+    network.model.reshape(dict(enumerate(list(each.shape) for each in given)))
+    return compiled(network.model), [each.numpy() for each in given]
 
 
 def main() -> None:
@@ -84,11 +110,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     arguments = parser.parse_args()
     torch.manual_seed(0)
+    decoder = StageB.from_config(DECODER).eval().requires_grad_(False)
+    tensors = {name: Half(each.half().numpy()) for name, each in decoder.state_dict().items()}
     with tempfile.TemporaryDirectory(dir=".") as folder, torch.no_grad():
-        names = ("as published", *WIDTHS)
-        requests = {
-            name: request(name, arguments.size, Path(folder) / f"{index}.xml") for index, name in enumerate(names)
-        }
+        requests = {"as published": published(decoder, arguments.size, Path(folder) / "published.xml")}
+        for name, width in WIDTHS.items():
+            requests[name] = folded(decoder, arguments.size, width, tensors)
         found = seconds(requests, arguments.runs)
     print(f"| decoder, {arguments.size}×{arguments.size} | a call, median of {arguments.runs} |\n| --- | --- |")
     for name, taken in found.items():

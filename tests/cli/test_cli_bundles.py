@@ -273,10 +273,10 @@ class TestDoctor:
         assert "problem: drawing failed: there is no model" in done.err
 
     def test_an_extra_that_is_not_installed(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vinograph.cli.doctor.EXTRAS", {"convert": ("torch-that-is-not-there",)})
+        monkeypatch.setattr("vinograph.cli.doctor.EXTRAS", {"quantize": ("torch-that-is-not-there",)})
         done = vinograph("doctor")
         assert done.code == 0
-        assert 'pip install "vinograph[convert]"' in done.out
+        assert 'pip install "vinograph[quantize]"' in done.out
 
 
 def _at(*path: str | int, value: object = None, drop: bool = False) -> Edit:

@@ -18,7 +18,7 @@ from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.cli.conftest import Run, in_process
 from tests.hub_server import Fault, HubServer, use_hub, without_waiting
 from vinograph import ModelError, ResourceError, catalog, hub
-from vinograph.convert.checkpoint import locate
+from vinograph.models.checkpoint import locate
 
 BUNDLE = "someone/tiny"
 CHECKPOINT = "someone/sdxl"
@@ -316,9 +316,9 @@ class TestBundles:
         assert server.requests == [], "what is in the cache is not asked for"
 
     def test_one_that_is_in_the_cache_by_half(self, server: HubServer) -> None:
-        whole = catalog.find(BUNDLE)
+        whole = catalog.find_bundle(BUNDLE)
         (whole.path / "prior.bin").unlink()
-        assert len(list(catalog.find(BUNDLE).verify())) == len(whole.manifest.files)
+        assert len(list(catalog.find_bundle(BUNDLE).verify())) == len(whole.manifest.files)
 
     def test_one_that_is_in_the_cache_by_half_offline(
         self, server: HubServer, offline: Any, vinograph: Run, tmp_path: Path

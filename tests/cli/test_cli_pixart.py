@@ -257,7 +257,7 @@ class TestWhatIsRefused:
 
 
 class TestConvert:
-    """The rest of what a checkpoint may be like is tried in tests/convert."""
+    """The rest of what a checkpoint may be like is tried in tests/models."""
 
     @pytest.fixture
     def checkpoint(self, published: SavedPixArt, tmp_path: Path) -> Path:
@@ -361,7 +361,7 @@ class TestThePage:
         assert any(each.startswith("drawn at 1344x768, the nearest size that ") for each in drawn.warnings)
 
     def test_conversion(self, vinograph: Run, published: SavedPixArt, tmp_path: Path) -> None:
-        """The model is one for all names; what the real ones differ in is tried in tests/convert."""
+        """The model is one for all names; what the real ones differ in is tried in tests/models."""
         sources = {words[2] for words in self.commands("convert")} - {"pixart-256-checkpoint"}
         assert len(sources) == 5
         for source in (*sources, "PixArt-XL-2-1024-MS", "PixArt-XL-2-256x256"):

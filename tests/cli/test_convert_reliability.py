@@ -271,22 +271,10 @@ class TestMissing:
         done = in_process("convert", "someone/wuerstchen", "bundle", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
         done.fails(3, "someone/wuerstchen", "hf download someone/wuerstchen")
 
-    def test_the_extra(self, checkpoint: Path) -> None:
-        without = """
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
-import sys
-sys.modules["torch"] = None
-"""
-        done = in_process("convert", checkpoint, "bundle", first=without)
-        done.fails(3, "torch", 'pip install "vinograph[convert]"')
-        assert files_here() == ["checkpoint"]
-
 
 class TestOptions:
     def test_weights_that_the_family_does_not_take(self, refused: Run, checkpoint: Path) -> None:
-        for weights in ("int8", "int4", "f64", ""):
+        for weights in ("int4", "f64", ""):
             refused("--weights", weights).fails(2, "weights is ", "f16, f32")
 
     def test_an_option_of_another_family(self, refused: Run, checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def run(*arguments: object) -> str:
-    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": ""}
+    environment = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PATH": ""}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
@@ -31,7 +32,7 @@ def run(*arguments: object) -> str:
 @pytest.mark.parametrize(("family", "limit"), [("wuerstchen", 10e9), ("sdxl", 9e9)])
 def test_the_peak_of_memory(tmp_path: Path, family: str, limit: float) -> None:
     options = ["--image-encoder"] if family == "wuerstchen" else []
-    run(ROOT / "benchmarks" / "full_size.py", family, tmp_path / "checkpoint", *options)
+    run("-m", "benchmarks.full_size", family, tmp_path / "checkpoint", *options)
     peak = int(run("-c", CONVERT, tmp_path / "checkpoint", tmp_path / "bundle"))
     assert peak < limit, f"{peak / 1e9:.1f} GB"
 
@@ -65,6 +66,6 @@ print(peak)
 @pytest.mark.large
 def test_a_text_encoder_is_never_copied_whole(tmp_path: Path) -> None:
     """PixArt's, of 9.5 GB in half precision."""
-    run(ROOT / "benchmarks" / "full_size.py", "pixart", tmp_path / "checkpoint")
+    run("-m", "benchmarks.full_size", "pixart", tmp_path / "checkpoint")
     peak = int(run("-c", CONVERT_AND_WATCH, tmp_path / "checkpoint", tmp_path / "bundle"))
     assert peak < 6e9, f"{peak / 1e9:.1f} GB"

@@ -511,7 +511,7 @@ class TestMemory:
         return {name: len(each._compiled) for name, each in sessions._opened.items() if each.execution_devices}
 
     def test_low(self, bundle: Path) -> None:
-        low, usual = (Pipeline(Pipeline.from_pretrained(bundle).bundle, "CPU", "f32", each) for each in ("low", "auto"))
+        low, usual = (Pipeline(Pipeline.from_pretrained(bundle).model, "CPU", "f32", each) for each in ("low", "auto"))
         ours, theirs = (each(PROMPT, seed=1, output_type="np") for each in (low, usual))
         assert np.array_equal(ours.images, theirs.images)
         assert self.compiled(low) == {"text_encoder": 0, "transformer": 0, "tiny_vae_decoder": 1}

@@ -1,12 +1,13 @@
 """Checkpoints: whatever their configurations, indexes and cards say, they are converted or refused by name.
 
-Most attempts end where something would be written: what remains is traced and written in a few of them only.
+Most attempts end where something would be written: what remains is built and written in a few of them only.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from unittest import mock
@@ -49,7 +50,9 @@ def _prepare(prepared: Path) -> Attempt:
                 assert run(["inspect", folder / "bundle"]) == 0
             shutil.rmtree(folder / "bundle", ignore_errors=True)
         else:
-            with mock.patch("vinograph.convert.assemble.BundleWriter", side_effect=_StoppedError):
+            with mock.patch.object(
+                import_module("vinograph.convert.assemble"), "BundleWriter", side_effect=_StoppedError
+            ):
                 try:
                     code = run(["convert", copy, folder / "bundle"])
                 except _StoppedError:

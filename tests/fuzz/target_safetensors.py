@@ -10,8 +10,8 @@ from random import Random
 
 from tests.fuzz import Attempt, Target
 from tests.fuzz.documents import damaged, mutated
-from vinograph.convert.weights import read_header, shards
 from vinograph.errors import DamagedModelError, ModelError
+from vinograph.models.safetensors import read_header, shards
 
 _HEADER = {
     "__metadata__": {"format": "pt"},

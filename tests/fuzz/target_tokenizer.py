@@ -16,9 +16,10 @@ _PROMPT = "a red house on a snowy hill, in the style of [unclosed"
 
 def _prepare_checkpoints(prepared: Path) -> Attempt:
     from tests.checkpoints import clip_tokenizer, split_tokenizer_files, t5_tokenizer
-    from tests.convert.test_t5_tokenizer import folder_of, train
-    from vinograph.convert.tokenizer import CLIP, T5, prepare_tokenizer
+    from tests.models.test_t5_tokenizer import folder_of, train
+    from tests.models.writing import write_tokenizer
     from vinograph.errors import DamagedModelError
+    from vinograph.models.tokenizers import CLIP, T5
     from vinograph.text import Tokenizer
 
     kinds = {"clip": CLIP, "older": CLIP, "t5": T5, "sentencepiece": T5}
@@ -33,12 +34,11 @@ def _prepare_checkpoints(prepared: Path) -> Attempt:
         copy = linked_copy(prepared / name, folder / "tokenizer")
         _damage(random, copy)
         try:
-            tokenizer = prepare_tokenizer(copy, 77, kinds[name])
+            made = write_tokenizer(copy, folder / "tokenizer.json", 77, kinds[name])
         except DamagedModelError:
             return
-        made = tokenizer.write(folder / "tokenizer.json")
         assert 1 <= made.max_length <= 77
-        _read(lambda: Tokenizer(folder / made.file, made.max_length, made.pad_id), DamagedModelError)
+        _read(lambda: Tokenizer(folder / "tokenizer.json", made.max_length, made.pad_id), DamagedModelError)
 
     return attempt
 

@@ -93,6 +93,30 @@ def test_a_damaged_tokenizer(tmp_path: Path, content: str) -> None:
         write_tokenizer(tmp_path, tmp_path / "out.json", 77)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"model_max_length": value} for value in (0, -5, "77", True, [77])]
+    + [{"extra_ids": value} for value in (-1, 1.5, 10_001, "100")],
+    ids=str,
+)
+def test_a_setting_that_makes_no_sense(folder: Path, tmp_path: Path, setting: dict[str, object]) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | setting), encoding="utf-8")
+    with pytest.raises(DamagedModelError, match=f"CLIP tokenizer: .*{next(iter(setting))}"):
+        write_tokenizer(folder, tmp_path / "out.json", 77)
+
+
+def test_an_error_of_any_length_is_cut(tmp_path: Path) -> None:
+    clip_tokenizer().save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["model"]["merges"] = [["x" * 100_000, "y"]]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DamagedModelError) as caught:
+        write_tokenizer(tmp_path, tmp_path / "out.json", 77)
+    assert len(str(caught.value)) < 1000
+
+
 def test_which_files_are_read() -> None:
     assert files_of(["tokenizer.json", "vocab.json", "README.md"]) == ["tokenizer.json", "vocab.json"]
     assert files_of(["tokenizer_config.json"]) == ["vocab.json", "merges.txt", "tokenizer_config.json"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from vinograph.networks.graph import Network
 
 ROOT = Path(__file__).parents[2]
-NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
 @dataclass(frozen=True)

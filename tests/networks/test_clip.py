@@ -13,9 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from tests.checkpoints import randomise
 from tests.networks import storybook
 from tests.networks.agreement import MemoryTensor, run, tensors_of
-from vinograph.convert.clip import ClipConfig
 from vinograph.errors import DamagedModelError
-from vinograph.networks.clip import IGNORED, clip_hidden_states, clip_text_encoder, network_name
+from vinograph.networks.clip import IGNORED, ClipConfig, clip_hidden_states, clip_text_encoder, network_name
 from vinograph.networks.graph import Network, Weights
 
 END = 29

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tests.modules.agreement import randomise
-from tests.modules.test_image_encoder import PUBLISHED_SHAPES, SMALL
 from tests.networks import storybook
 from tests.networks.agreement import MemoryTensor, run, tensors_of
+from tests.training.modules.agreement import randomise
+from tests.training.modules.test_image_encoder import PUBLISHED_SHAPES, SMALL
+from training.wuerstchen.modules import ImageEncoder, ImageEncoderConfig
 from vinograph.errors import DamagedModelError
-from vinograph.modules import ImageEncoder, ImageEncoderConfig
 from vinograph.networks.graph import Network, Storage, Weights
 from vinograph.networks.image_encoder import IGNORED, image_encoder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import openvino as ov
@@ -21,10 +22,10 @@ from tests.checkpoints import (
     pixart_models,
 )
 from tests.networks.agreement import MemoryTensor, compiled, run, run_embedded, tensors_of, trained
-from vinograph.convert.pixart_config import PixArtConfig
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Port, Storage, Weights
 from vinograph.networks.pixart import IGNORED, pixart
+from vinograph.networks.pixart_config import PixArtConfig
 
 # Batch, height and width of the latents: square, wide, high, the extremes of the trained aspect ratios, an odd grid.
 SIZES = [(1, 8, 8), (2, 10, 26), (3, 32, 10), (1, 64, 16), (1, 16, 64), (1, 2, 14)]
@@ -64,10 +65,13 @@ def config_of(module: torch.nn.Module) -> PixArtConfig:
 
 
 def network_of(
-    module: torch.nn.Module, tensors: dict[str, MemoryTensor] | None = None, storage: Storage | None = None
+    module: torch.nn.Module,
+    tensors: dict[str, MemoryTensor] | None = None,
+    storage: Storage | None = None,
+    config: PixArtConfig | None = None,
 ) -> Network:
     weights = Weights(tensors or tensors_of(module), "the checkpoint", storage)
-    network = pixart(config_of(module), weights)
+    network = pixart(config or config_of(module), weights)
     weights.finish(IGNORED)
     return network
 
@@ -164,7 +168,8 @@ class TestFullPrecision:
         """Without blocks, the prediction shows what the patches and the time are worth."""
         shape = PixArtShape(sample_size=256, size_conditions=False, interpolation_scale=1, heads=4, layers=0)
         module = published(shape)
-        network = network_of(module)
+        config = replace(config_of(published(replace(shape, layers=1))), num_layers=0)
+        network = network_of(module, config=config)
         inputs = inputs_of(shape, 1, 160, 4)
         inputs["sample"] *= 0.01
         expected = expected_of(module, inputs)

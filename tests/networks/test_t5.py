@@ -14,10 +14,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from tests.checkpoints import PIXART, PIXART_512, PixArtShape, pixart_models
 from tests.networks import storybook
 from tests.networks.agreement import MemoryTensor, run, tensors_of
-from vinograph.convert.t5 import T5Config
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Weights
-from vinograph.networks.t5 import IGNORED, distance_buckets, t5_encoder
+from vinograph.networks.t5 import IGNORED, T5Config, distance_buckets, t5_encoder
 
 # Batch and tokens; distances of 128 and more are all the same.
 SIZES = [(1, 1), (3, 7), (2, 150)]

@@ -12,10 +12,15 @@ from torch import Tensor
 
 from tests.checkpoints import randomise
 from tests.networks.agreement import MemoryTensor, Run, compiled, run, run_embedded, tensors_of, trained
-from vinograph.convert.tiny_autoencoder import TinyAutoencoderConfig
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Port, Storage, Weights
-from vinograph.networks.tiny_vae import DECODER_IGNORED, ENCODER_IGNORED, tiny_vae_decoder, tiny_vae_encoder
+from vinograph.networks.tiny_vae import (
+    DECODER_IGNORED,
+    ENCODER_IGNORED,
+    TinyAutoencoderConfig,
+    tiny_vae_decoder,
+    tiny_vae_encoder,
+)
 
 LIBRARY: Any = diffusers  # its classes have no types
 # Batch, height and width of the latents.

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from tests.checkpoints import randomise
 from tests.networks.agreement import MemoryTensor, compiled, run, tensors_of
-from vinograph.convert.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderDecoder, AutoencoderEncoder
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Port, Storage, Weights
 from vinograph.networks.vae import (
     DECODER_IGNORED,
     ENCODER_IGNORED,
     STREAM_SCALE,
+    AutoencoderConfig,
     vae_decoder,
     vae_encoder,
     with_current_names,
@@ -102,24 +102,6 @@ def test_weights_may_be_in_half_precision(dtype: torch.dtype) -> None:
     share = 1e-5 if dtype == torch.bfloat16 else 1e-4
     assert_agree(run(decoder, {"latent_sample": latents})[0], module.decode(latents).sample, share)
     assert_agree(run(encoder, {"sample": picture})[0], module.encode(picture).latent_dist.parameters, share)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_every_scaled_constant_is_that_of_the_traced_module(dtype: torch.dtype) -> None:
-    """So bundles that were converted from traces stay what they are."""
-    module = published()
-    traced = Autoencoder(config_of(module))
-    traced.load_state_dict({name: each.to(dtype) for name, each in module.state_dict().items()})
-    for each in traced.modules():
-        if isinstance(each, nn.Conv2d | nn.Linear):
-            each.weight.data = each.weight.data.to(dtype)
-    AutoencoderDecoder(traced), AutoencoderEncoder(traced)
-    expected = traced.state_dict()
-    for network in networks_of(module, tensors_of(module, dtype)):
-        for node in network.model.get_ops():
-            if node.get_type_name() == "Constant" and node.get_friendly_name() in expected:
-                stored = expected[node.get_friendly_name()].numpy()
-                np.testing.assert_array_equal(node.data.reshape(-1), stored.reshape(-1))
 
 
 def test_every_constant_bears_the_checkpoints_name() -> None:

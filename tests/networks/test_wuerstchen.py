@@ -18,11 +18,11 @@ from torch import Tensor
 
 from tests.checkpoints import DEEP, SHALLOW, SMALL, WuerstchenShape, wuerstchen_models
 from tests.networks.agreement import MemoryTensor, tensors_of
+from training.wuerstchen.modules import StageA, StageB, StageC
 from vinograph import catalog
 from vinograph.bundle import Bundle
-from vinograph.convert.weights import TensorRecord, read_header, read_tensor
 from vinograph.errors import DamagedModelError
-from vinograph.modules import StageA, StageB, StageC
+from vinograph.models.safetensors import read_header
 from vinograph.networks import wuerstchen, wuerstchen_blocks
 from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
 from vinograph.networks.wuerstchen import (
@@ -338,25 +338,6 @@ class TestWhatDoesNotFit:
             PARTS[name].of(module, tensors)
 
 
-@dataclass(frozen=True)
-class StoredRecord:
-    """A tensor of a safetensors file as a network's weights are given."""
-
-    record: TensorRecord
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.record.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.record.dtype
-
-    def array(self) -> NDArray[Any]:
-        array: NDArray[Any] = read_tensor(self.record).numpy()
-        return array
-
-
 @pytest.mark.parametrize("name", PARTS)
 class TestTheTrainedModel:
     def test_it_has_the_embedded_components_ports(self, name: str) -> None:
@@ -394,7 +375,7 @@ def trained(name: str) -> Network:
     with torch.device("meta"):
         module = part.kind.from_config(config)
     file = CHECKPOINT / part.folder / "diffusion_pytorch_model.safetensors"
-    return part.of(module, {key: StoredRecord(record) for key, record in read_header(file).items()})
+    return part.of(module, read_header(file))
 
 
 def test_the_configuration_tells_what_a_family_calculates_with() -> None:

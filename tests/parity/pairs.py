@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from tests.checkpoints import SavedWuerstchen, WuerstchenShape, randomise, save_wuerstchen
+from training.wuerstchen.modules import EncoderStage, ImageEncoder, ImageEncoderConfig
 from vinograph import Pipeline
 from vinograph.convert import convert
-from vinograph.modules import EncoderStage, ImageEncoder, ImageEncoderConfig
 
 Array = NDArray[np.float32]
 

@@ -13,6 +13,7 @@ from diffusers import PixArtAlphaPipeline
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from tests.models.writing import write_tokenizer
 from training.common import load
 from training.pixart import consistency, polish, publish, transformer
 from training.pixart.config import FRAMES, LCM_SCHEDULER, SCHEDULER
@@ -21,8 +22,8 @@ from training.pixart.text import Reader
 from training.schedule import Schedule
 from training.sdxl import vae
 from training.world import caption, dataset, sample
-from vinograph.convert.tokenizer import T5, write_tokenizer
 from vinograph.families.aspect_ratios import ASPECT_RATIOS
+from vinograph.models.tokenizers import T5
 
 # diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -16,13 +16,13 @@ from typing import Final
 import sentencepiece
 import torch
 from torch import Tensor, nn
-from transformers import T5Config, T5EncoderModel
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from training.layout import write_json
 from training.pixart.config import LENGTH, TEXT
 from training.tokenizer import EVERYDAY
 from training.world import caption, sample
-from vinograph.convert.tokenizer import T5
+from vinograph.models.sentencepiece import read_sentencepiece
 
 VOCABULARY: Final = 1200
 PUBLISHED_LENGTH: Final = 120
@@ -64,7 +64,20 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "spiece.model").write_bytes(model.getvalue())
     told = {"eos_token": "</s>", "extra_ids": 0, "pad_token": "<pad>", "unk_token": "<unk>"}
     write_json(folder / "tokenizer_config.json", {**told, "model_max_length": PUBLISHED_LENGTH})
-    T5.load(folder).save_pretrained(folder)  # tokenizer.json, which newer libraries read alone
+    _save_as_newer_libraries_read_it(folder)
+
+
+def _save_as_newer_libraries_read_it(folder: Path) -> None:
+    """Write ``tokenizer.json`` of the folder's ``spiece.model``, and the settings again."""
+    model = read_sentencepiece(folder / "spiece.model")
+    pieces = [(piece.text, piece.score) for piece in model.pieces]
+    tokenizer = T5Tokenizer(
+        pieces,
+        _spm_precompiled_charsmap=model.charsmap or None,
+        extra_ids=0,
+        model_max_length=PUBLISHED_LENGTH,
+    )
+    tokenizer.save_pretrained(folder)
 
 
 class Reader:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from vinograph.modules import ImageEncoder, StageA, StageB, StageC
+from training.wuerstchen.modules import ImageEncoder, StageA, StageB, StageC
 
 SIZE: Final = 256
 """The side of a picture."""

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vinograph.modules.blocks import ResidualBlock
 
 from training.common import (
     Budget,
@@ -33,7 +32,8 @@ from training.common import (
 from training.losses import CLASSES, attribute_loss, attributes_right, edges, subject_weight
 from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import image_encoder
-from vinograph.modules import ImageEncoder
+from training.wuerstchen.modules import ImageEncoder
+from training.wuerstchen.modules.blocks import ResidualBlock
 
 BATCH = 32
 RATE = 2e-3

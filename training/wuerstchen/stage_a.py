@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from vinograph.modules.stage_a import MixingBlock
 
 from training.common import (
     Budget,
@@ -26,7 +25,8 @@ from training.common import (
 from training.losses import picture_loss, psnr
 from training.scenes import Scenes, as_pictures
 from training.wuerstchen.config import stage_a
-from vinograph.modules import StageA
+from training.wuerstchen.modules import StageA
+from training.wuerstchen.modules.stage_a import MixingBlock
 
 BATCH = 16
 CROP = 96

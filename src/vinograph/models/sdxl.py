@@ -110,7 +110,7 @@ def open_published(published: Published) -> Opened:
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(_files_of, sdxl_layout.is_exported(places)))
     models = _read(places)
-    config = models.config
+    config, components = models.config, models.plans()
     config.check_together()
     lengths = {
         "tokenizer": config.text_encoder.max_position_embeddings,
@@ -118,7 +118,7 @@ def open_published(published: Published) -> Opened:
     }
     return Opened(
         manifest=_manifest(published, places, models, scheduler),
-        components=models.plans(),
+        components=components,
         tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
         files=tuple(files),
         licence_file=licence_file(published.checkpoint),

@@ -18,6 +18,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from vinograph.errors import DamagedModelError
 from vinograph.models.sentencepiece import UNIGRAM, UNKNOWN, read_sentencepiece
+from vinograph.schema import Real, Record, Whole
 from vinograph.strict_json import parse_object, read_object
 
 _FAST = "tokenizer.json"
@@ -26,6 +27,7 @@ _SETTINGS_FILES = (_SETTINGS, "special_tokens_map.json", "added_tokens.json")
 _SPIECE = "spiece.model"
 _LARGEST_FILE = 64_000_000
 _NO_LIMIT = 1_000_000_000
+_LONGEST_MESSAGE = 500
 _LONGEST_NUMBER = 40  # digits; 1000000000000000019884624838656 is how transformers writes that there is no limit
 
 # Words, contractions, single digits and runs of other signs, as CLIP's own tokenizer cuts a text.
@@ -35,8 +37,10 @@ _CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"
 _T5_START = ("<pad>", "</s>", "<unk>")
 _T5_UNKNOWN = 2
 _T5_EXTRA_IDS = 100
-_MOST_EXTRA_IDS = 10_000
 _T5_SPACE = "▁"
+
+_PADDING = Whole(0, 2**31)
+_SETTINGS_SCHEMA = Record({}, {"extra_ids": Whole(0, 10_000), "model_max_length": Real(1, 1e31)}, open=True)
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,15 @@ def read_tokenizer(folder: Path, kind: Kind) -> TokenizerData:
         pad_id = None if pad is None else tokenizer.token_to_id(pad.content)
         if pad_id is None:
             raise ValueError("its padding is not among its tokens")
+        _PADDING.check("its padding's id", pad_id)
         content = json.dumps(parse_object(tokenizer.to_str(), largest=_LARGEST_FILE), ensure_ascii=False)
     except MemoryError:
         raise
     except Exception as error:  # the library raises many kinds, Exception itself among them
-        raise DamagedModelError(f"{folder} does not hold a {kind.name} tokenizer: {error}") from error
-    limit = settings.get("model_max_length")
-    limited = isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < _NO_LIMIT
-    return TokenizerData(content + "\n", pad_id, limit if limited else None)
+        message = str(error)[:_LONGEST_MESSAGE]
+        raise DamagedModelError(f"{folder} does not hold a {kind.name} tokenizer: {message}") from error
+    limit = settings.get("model_max_length", _NO_LIMIT)
+    return TokenizerData(content + "\n", pad_id, int(limit) if limit < _NO_LIMIT else None)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -101,6 +106,7 @@ def _settings(folder: Path) -> dict[str, Any]:
                 for key, value in read_object(folder / name, digits=_LONGEST_NUMBER).items()
                 if value is not None
             }
+    _SETTINGS_SCHEMA.check(_SETTINGS, found)
     return found
 
 
@@ -164,8 +170,6 @@ def _t5(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
     if start != _T5_START or model.pieces[_T5_UNKNOWN].kind != UNKNOWN:
         raise ValueError(f"its first pieces are {', '.join(start)}, not {', '.join(_T5_START)}")
     extra = settings.get("extra_ids", _T5_EXTRA_IDS)
-    if not isinstance(extra, int) or isinstance(extra, bool) or not 0 <= extra <= _MOST_EXTRA_IDS:
-        raise ValueError(f"its extra_ids are not a whole number from 0 to {_MOST_EXTRA_IDS:,}")
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     vocabulary += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra))]
     tokenizer = rust.Tokenizer(models.Unigram(vocabulary, unk_id=_T5_UNKNOWN, byte_fallback=False))

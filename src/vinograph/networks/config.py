@@ -31,6 +31,7 @@ _RANGES: Mapping[str, Kind] = MappingProxyType(
         "sample_size": Whole(1, 8192),
         "patch_size": Whole(1, 64),
         "upsampling_scaling_factor": Whole(1, 16),
+        "nhead": Whole(-1, 1_000_000),
         "num_encoder_blocks": Whole(0, 512),
         "num_decoder_blocks": Whole(0, 512),
         "interpolation_scale": Real(1e-3, 1e3),
@@ -180,7 +181,9 @@ def parse_config(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
         raise ValueError(
             f"{kind.__name__}: unknown configuration keys {', '.join(unknown)}; known are {', '.join(known)}"
         )
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    check_kinds(kind, values)
+    return kind(**values)
 
 
 def require(condition: bool, message: str) -> None:

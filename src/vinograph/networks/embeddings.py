@@ -35,7 +35,7 @@ def sinusoids(
     cosines_first: bool = True,
     at: NDArray[np.float32] | None = None,
 ) -> Value:
-    """Sines and cosines of ``values`` [n] at width // 2 frequencies, in full precision: [n, width].
+    """Sines and cosines of ``values``, n in any shape, at width // 2 frequencies, in full precision: [n, width].
 
     A time of 999 is 1000 in bf16, and its products with frequencies would be off by radians. So these nodes are
     computed in f32 whatever the rest of the network runs in. ``at`` are other frequencies than :func:`frequencies`.

@@ -271,13 +271,14 @@ class Weights:
         tensor = shared.tensors.get(full)
         if tensor is None:
             raise DamagedModelError(f"{shared.origin} lacks the tensor {full}, of shape {list(shape)}")
+        place = _place(tensor, shared.origin)
         if tuple(tensor.shape) != tuple(shape):
             raise DamagedModelError(
-                f"{_place(tensor, shared.origin)}: the tensor {full} has the shape {list(tensor.shape)}; "
+                f"{place}: the tensor {full} has the shape {list(tensor.shape)}; "
                 f"the configuration asks for {list(shape)}"
             )
         if tensor.dtype not in _FLOATS:
-            raise DamagedModelError(f"{_place(tensor, shared.origin)}: the tensor {full} is of the type {tensor.dtype}")
+            raise DamagedModelError(f"{place}: the tensor {full} is of the type {tensor.dtype}")
         shared.used.add(full)
         return tensor
 

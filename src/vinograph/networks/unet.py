@@ -98,7 +98,7 @@ class _UNet:
         config, weights = self.config, self.weights
         width = config.time_embedding_dim or 4 * config.block_out_channels[0]
         time = self._sinusoids(timestep, config.block_out_channels[0])
-        sizes = self._sinusoids(reshape(time_ids, (-1,)), config.addition_time_embed_dim)
+        sizes = self._sinusoids(time_ids, config.addition_time_embed_dim)
         sizes = reshape(sizes, (-1, 6 * config.addition_time_embed_dim))
         embedded = time_embedding(time, weights["time_embedding"], width, guidance)
         return embedded + time_embedding(concat([pooled, sizes], axis=-1), weights["add_embedding"], width)

@@ -258,8 +258,8 @@ def _mixing_block(x: Value, weights: Weights) -> Value:
 
 def _replicated(x: Value) -> Value:
     """x [b, c, h, w] with its border once more around it: [b, c, h + 2, w + 2]."""
-    sides = opset.constant([0, 0, 1, 1])
-    return Value(opset.pad(x.output, sides, sides, "edge"))
+    sides, unused = opset.constant([0, 0, 1, 1]), opset.constant(np.float32(0))  # or OpenVINO adds one, unnumbered
+    return Value(opset.pad(x.output, sides, sides, "edge", unused))
 
 
 def _slice(text: Value, turn: int) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from vinograph.networks.config import parse_config, require
 
@@ -171,7 +171,7 @@ class EncoderStage:
         layers: blocks.
     """
 
-    kind: Literal["fused", "plain"]
+    kind: str
     expand_ratio: int
     kernel: int
     stride: int

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openvino as ov
 import pytest
 import torch
 
 from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl, split_tokenizer_files, write_card
 from tests.convert.conftest import edit_json, edit_tensors
+from tests.models.opening import components, constants, networks, open_model, sums
+from tests.models.writing import write_tokenizer
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.manifest import Manifest
+from vinograph.networks.graph import Storage
 from vinograph.schedulers import SAMPLERS, settings
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -38,32 +41,8 @@ def checkpoint(saved: SavedSdxl, tmp_path: Path) -> Path:
     return shutil.copytree(saved.home, tmp_path / "checkpoint")
 
 
-@pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    """Conversion up to the point where all is found and checked: what would be written."""
-    monkeypatch.setattr("vinograph.convert.sdxl.assemble", lambda plan, job: plan)
-
-    def run(source: Path, **options: Any) -> Any:
-        return convert(source, tmp_path / "bundle", **options)
-
-    return run
-
-
-def components(plan: Any) -> set[str]:
-    return {name for weights in plan.weights for name in weights.components}
-
-
-def sums(plan: Any) -> dict[str, float]:
-    """The sum of each component's weights."""
-    return {
-        name: float(sum(each.double().abs().sum() for each in graph.module.parameters()))
-        for weights in plan.weights
-        for name, graph in weights.graphs(weights.components)
-    }
-
-
-def test_the_manifest(plan: Callable[..., Any], saved: SavedSdxl) -> None:
-    manifest: Manifest = plan(saved.home).manifest
+def test_the_manifest(saved: SavedSdxl) -> None:
+    manifest: Manifest = open_model(saved.home).manifest
     assert manifest.family == "sdxl"
     assert manifest.config == {
         "latent_channels": 4,
@@ -87,8 +66,6 @@ def test_the_manifest(plan: Callable[..., Any], saved: SavedSdxl) -> None:
 
 
 def test_both_tokenizers_pad_as_their_files_say(saved: SavedSdxl, tmp_path: Path) -> None:
-    from vinograph.convert.tokenizer import write_tokenizer
-
     first = write_tokenizer(saved.home / "tokenizer", tmp_path / "tokenizer.json", 77)
     second = write_tokenizer(saved.home / "tokenizer_2", tmp_path / "tokenizer_2.json", 77)
     assert (first.pad_id, first.max_length) == (saved.models.tokenizer.eos_token_id, 77)
@@ -112,20 +89,20 @@ class TestFewSteps:
         generate = manifest.defaults["generate"]
         return generate["num_inference_steps"], generate["guidance_scale"]
 
-    def test_turbo_by_its_name(self, plan: Callable[..., Any], turbo: Path) -> None:
-        manifest = plan(turbo).manifest
+    def test_turbo_by_its_name(self, turbo: Path) -> None:
+        manifest = open_model(turbo).manifest
         assert self.drawn(manifest) == (1, 0.0)
         (note,) = manifest.notes
         assert "1 step without guidance, as for SDXL-Turbo, by the scheduler and the name" in note
 
-    def test_turbo_by_its_size(self, plan: Callable[..., Any], nameless: Path) -> None:
+    def test_turbo_by_its_size(self, nameless: Path) -> None:
         edit_json(nameless / "unet" / "config.json", sample_size=64)
-        manifest = plan(nameless).manifest
+        manifest = open_model(nameless).manifest
         assert self.drawn(manifest) == (1, 0.0)
         assert "by the scheduler and the UNet's size of 512 pixels" in manifest.notes[0]
 
-    def test_a_scheduler_alone(self, plan: Callable[..., Any], nameless: Path) -> None:
-        manifest = plan(nameless).manifest
+    def test_a_scheduler_alone(self, nameless: Path) -> None:
+        manifest = open_model(nameless).manifest
         assert self.drawn(manifest) == (50, 5.0)
         assert "give --steps 1 --guidance-scale 0" in manifest.notes[0]
 
@@ -139,19 +116,17 @@ class TestFewSteps:
         ],
         ids=str,
     )
-    def test_another_prediction_or_spacing(
-        self, plan: Callable[..., Any], turbo: Path, change: dict[str, object]
-    ) -> None:
+    def test_another_prediction_or_spacing(self, turbo: Path, change: dict[str, object]) -> None:
         """A guided model with zero terminal SNR is saved with Euler's ancestral steps and trailing spacing, too."""
         edit_json(turbo / "scheduler" / "scheduler_config.json", **change)
-        manifest = plan(turbo).manifest
+        manifest = open_model(turbo).manifest
         assert self.drawn(manifest) == (50, 5.0)
         assert manifest.notes == ()
 
-    def test_what_the_checkpoint_says_is_no_assumption(self, plan: Callable[..., Any], turbo: Path) -> None:
+    def test_what_the_checkpoint_says_is_no_assumption(self, turbo: Path) -> None:
         settings = {"defaults": {"generate": {"num_inference_steps": 2, "guidance_scale": 0.0}}}
         (turbo / "vinograph.json").write_text(json.dumps(settings))
-        manifest = plan(turbo).manifest
+        manifest = open_model(turbo).manifest
         assert self.drawn(manifest) == (2, 0.0)
         assert manifest.notes == ()
 
@@ -161,7 +136,7 @@ class TestSchedulerClass:
 
     @pytest.mark.parametrize("named", SAMPLERS)
     @pytest.mark.parametrize("saved_as", SAMPLERS)
-    def test_the_index_names_it(self, plan: Callable[..., Any], checkpoint: Path, named: str, saved_as: str) -> None:
+    def test_the_index_names_it(self, checkpoint: Path, named: str, saved_as: str) -> None:
         import diffusers
 
         library: Any = diffusers
@@ -172,63 +147,61 @@ class TestSchedulerClass:
             ).save_pretrained(checkpoint / "scheduler")
             theirs = getattr(library, named).from_pretrained(checkpoint / "scheduler")
         edit_json(checkpoint / "model_index.json", scheduler=["diffusers", named])
-        ours = plan(checkpoint).manifest.scheduler
+        ours = open_model(checkpoint).manifest.scheduler
         assert ours["class"] == named == type(theirs).__name__
         assert ours == settings({**theirs.config, "_class_name": named})
 
-    def test_what_diffusers_notes_as_not_set_is_left_out(self, plan: Callable[..., Any], checkpoint: Path) -> None:
+    def test_what_diffusers_notes_as_not_set_is_left_out(self, checkpoint: Path) -> None:
         file = checkpoint / "scheduler" / "scheduler_config.json"
         edit_json(file, beta_end=0.5, _use_default_values=["beta_end", "steps_offset"])
-        assert plan(checkpoint).manifest.scheduler["beta_end"] == 0.02
+        assert open_model(checkpoint).manifest.scheduler["beta_end"] == 0.02
 
-    def test_one_that_is_not_computed(self, plan: Callable[..., Any], checkpoint: Path) -> None:
+    def test_one_that_is_not_computed(self, checkpoint: Path) -> None:
         edit_json(checkpoint / "model_index.json", scheduler=["diffusers", "UniPCMultistepScheduler"])
         with pytest.raises(ModelError, match="UniPCMultistepScheduler"):
-            plan(checkpoint)
+            open_model(checkpoint)
 
 
-def test_a_consistency_model_says_how_wide_its_guidance_is(plan: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_consistency_model_says_how_wide_its_guidance_is(tmp_path: Path) -> None:
     saved = save_sdxl(tmp_path / "lcm", replace(SDXL_TINY, guidance_width=12))
-    planned = plan(saved.home)
+    planned = open_model(saved.home)
     assert planned.manifest.config["time_cond_width"] == 12
     assert planned.manifest.scheduler["class"] == "LCMScheduler"
     generate = planned.manifest.defaults["generate"]
     assert (generate["num_inference_steps"], generate["guidance_scale"]) == (4, 8.0)
 
 
-def test_one_that_is_told_no_guidance_has_none(plan: Callable[..., Any], checkpoint: Path) -> None:
+def test_one_that_is_told_no_guidance_has_none(checkpoint: Path) -> None:
     """As where an LCM-LoRA was fused into a checkpoint."""
     edit_json(checkpoint / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
-    generate = plan(checkpoint).manifest.defaults["generate"]
+    generate = open_model(checkpoint).manifest.defaults["generate"]
     assert (generate["num_inference_steps"], generate["guidance_scale"]) == (4, 0.0)
 
 
 @pytest.mark.parametrize("silent", ["missing", "null"])
-def test_a_unet_that_does_not_say_its_size_draws_as_diffusers_has_it(
-    plan: Callable[..., Any], checkpoint: Path, silent: str
-) -> None:
+def test_a_unet_that_does_not_say_its_size_draws_as_diffusers_has_it(checkpoint: Path, silent: str) -> None:
     file = checkpoint / "unet" / "config.json"
     edit_json(file, sample_size=None)
     if silent == "null":
         file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": None}))
-    manifest = plan(checkpoint).manifest
+    manifest = open_model(checkpoint).manifest
     assert (manifest.limits["native_size"], manifest.defaults["generate"]["height"]) == (1024, 1024)
 
 
 @pytest.mark.parametrize("pipeline", ["StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"])
-def test_the_other_pipelines_of_the_same_parts(plan: Callable[..., Any], checkpoint: Path, pipeline: str) -> None:
+def test_the_other_pipelines_of_the_same_parts(checkpoint: Path, pipeline: str) -> None:
     edit_json(checkpoint / "model_index.json", _class_name=pipeline)
-    assert plan(checkpoint).manifest.family == "sdxl"
+    assert open_model(checkpoint).manifest.family == "sdxl"
 
 
-def test_a_checkpoints_own_settings(plan: Callable[..., Any], checkpoint: Path) -> None:
+def test_a_checkpoints_own_settings(checkpoint: Path) -> None:
     settings = {
         "name": "storybook",
         "defaults": {"generate": {"num_inference_steps": 2, "guidance_scale": 1.5}},
         "limits": {"maximum_size": 512},
     }
     (checkpoint / "vinograph.json").write_text(json.dumps(settings))
-    manifest = plan(checkpoint).manifest
+    manifest = open_model(checkpoint).manifest
     assert (manifest.name, manifest.limits["maximum_size"]) == ("storybook", 512)
     assert manifest.defaults["generate"]["num_inference_steps"] == 2
     assert manifest.defaults["generate"]["guidance_scale"] == 1.5
@@ -237,14 +210,12 @@ def test_a_checkpoints_own_settings(plan: Callable[..., Any], checkpoint: Path) 
 class TestFiles:
     """How weights lie in files changes nothing."""
 
-    def test_several(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+    def test_several(self, saved: SavedSdxl, tmp_path: Path) -> None:
         sharded = save_sdxl(tmp_path / "sharded", SDXL_TINY, shard="30KB").home
         assert (sharded / "unet" / "diffusion_pytorch_model.safetensors.index.json").is_file()
-        assert sums(plan(sharded)) == sums(plan(saved.home))
+        assert sums(open_model(sharded)) == sums(open_model(saved.home))
 
-    def test_the_names_of_older_text_encoders(
-        self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path
-    ) -> None:
+    def test_the_names_of_older_text_encoders(self, saved: SavedSdxl, checkpoint: Path) -> None:
         def rename(tensors: dict[str, torch.Tensor]) -> None:
             for name in [each for each in tensors if not each.startswith(("text_model.", "text_projection."))]:
                 tensors[f"text_model.{name}"] = tensors.pop(name)
@@ -252,46 +223,44 @@ class TestFiles:
 
         for part in ("text_encoder", "text_encoder_2"):
             edit_tensors(checkpoint / part / "model.safetensors", rename)
-        assert sums(plan(checkpoint)) == sums(plan(saved.home))
+        assert sums(open_model(checkpoint)) == sums(open_model(saved.home))
 
-    def test_the_names_of_older_vaes(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+    def test_the_names_of_older_vaes(self, saved: SavedSdxl, checkpoint: Path) -> None:
         def rename(tensors: dict[str, torch.Tensor]) -> None:
             for older, newer in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
                 for name in [each for each in tensors if f".{newer}." in each]:
                     tensors[name.replace(f".{newer}.", f".{older}.")] = tensors.pop(name)
 
         edit_tensors(checkpoint / VAE, rename)
-        assert sums(plan(checkpoint)) == sums(plan(saved.home))
+        assert sums(open_model(checkpoint)) == sums(open_model(saved.home))
 
-    def test_vocabulary_and_merges(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+    def test_vocabulary_and_merges(self, saved: SavedSdxl, checkpoint: Path) -> None:
         split_tokenizer_files(checkpoint / "tokenizer_2")
-        planned = plan(checkpoint)
+        planned = open_model(checkpoint)
         assert checkpoint / "tokenizer_2" / "vocab.json" in planned.files
 
-    def test_networks_of_other_engines_beside_the_weights(self, checkpoint: Path, plan: Callable[..., Any]) -> None:
+    def test_networks_of_other_engines_beside_the_weights(self, checkpoint: Path) -> None:
         """As in the repository of SDXL base: OpenVINO's and ONNX's files, which are neither fetched nor read."""
-        alone = {file.relative_to(checkpoint) for file in plan(checkpoint).files}
+        alone = {file.relative_to(checkpoint) for file in open_model(checkpoint).files}
         for part in ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"):
             (checkpoint / part).mkdir(exist_ok=True)
             for name in ("openvino_model.xml", "openvino_model.bin", "model.onnx"):
                 (checkpoint / part / name).write_bytes(b"x")
-        found = plan(checkpoint)
+        found = open_model(checkpoint)
         assert {file.relative_to(checkpoint) for file in found.files} == alone
         assert Path(UNET) in alone
         assert components(found) >= FULL | {"unet", "text_encoder", "text_encoder_2"}
 
-    def test_matrices_are_read_as_they_are_stored(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
-        for weights, kind in (("f16", torch.float16), ("f32", torch.float32)):
-            for each in plan(saved.home, weights=weights).weights:
-                for _, graph in each.graphs(each.components):
-                    kinds = {p.dtype for p in graph.module.parameters() if sum(size > 1 for size in p.shape) > 1}
-                    assert kinds == {kind}
-                    assert all(p.dtype == torch.float32 for p in graph.module.parameters() if p.dim() < 2)
+    def test_matrices_are_halved_where_that_is_asked_for(self, saved: SavedSdxl) -> None:
+        for halve, kind in ((True, ov.Type.f16), (False, ov.Type.f32)):
+            for network in networks(open_model(saved.home), Storage(halve=halve)).values():
+                nodes = constants(network)
+                kinds = {node.get_output_element_type(0) for node in nodes if sum(size > 1 for size in node.shape) > 1}
+                assert kinds == {kind}
+                assert all(node.get_output_element_type(0) == ov.Type.f32 for node in nodes if len(node.shape) < 2)
 
 
-def test_what_an_ip_adapter_would_need_is_left_out(
-    plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path
-) -> None:
+def test_what_an_ip_adapter_would_need_is_left_out(saved: SavedSdxl, checkpoint: Path) -> None:
     """Its folders may be there or not."""
     edit_json(
         checkpoint / "model_index.json",
@@ -300,8 +269,8 @@ def test_what_an_ip_adapter_would_need_is_left_out(
     )
     (checkpoint / "image_encoder").mkdir()
     (checkpoint / "image_encoder" / "config.json").write_text("{}", encoding="utf-8")
-    theirs = components(plan(saved.home))
-    planned = plan(checkpoint)
+    theirs = components(open_model(saved.home))
+    planned = open_model(checkpoint)
     assert components(planned) == theirs
     assert not [file for file in planned.files if "image_encoder" in str(file)]
 
@@ -309,50 +278,50 @@ def test_what_an_ip_adapter_would_need_is_left_out(
 class TestTinyVae:
     """A tiny VAE: named, in the checkpoint's own folder, or in place of the full one."""
 
-    def test_there_is_none(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
-        assert components(plan(saved.home)) == {"text_encoder", "text_encoder_2", "unet", *FULL}
+    def test_there_is_none(self, saved: SavedSdxl) -> None:
+        assert components(open_model(saved.home)) == {"text_encoder", "text_encoder_2", "unet", *FULL}
 
-    def test_it_is_named(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+    def test_it_is_named(self, saved: SavedSdxl, tmp_path: Path) -> None:
         named = shutil.copytree(saved.tiny_vae, tmp_path / "taesdxl")
         edit_json(named / "config.json", scaling_factor=0.5)
-        planned = plan(saved.home, tiny_vae=str(named))
+        planned = open_model(saved.home, tiny_vae=str(named))
         assert components(planned) >= TINY | FULL
         assert planned.manifest.config["tiny_vae_scaling_factor"] == 0.5
         assert planned.manifest.config["vae_scaling_factor"] == 0.13025
         assert planned.manifest.source.also == {"tiny_vae": "taesdxl"}
 
-    def test_it_is_in_the_checkpoint(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+    def test_it_is_in_the_checkpoint(self, saved: SavedSdxl, checkpoint: Path) -> None:
         shutil.copytree(saved.tiny_vae, checkpoint / "tiny_vae")
-        planned = plan(checkpoint)
+        planned = open_model(checkpoint)
         assert components(planned) >= TINY | FULL
         assert planned.manifest.source.also == {}
 
-    def test_it_is_the_only_one(self, plan: Callable[..., Any], saved: SavedSdxl, checkpoint: Path) -> None:
+    def test_it_is_the_only_one(self, saved: SavedSdxl, checkpoint: Path) -> None:
         shutil.rmtree(checkpoint / "vae")
         shutil.copytree(saved.tiny_vae, checkpoint / "vae")
         edit_json(checkpoint / "model_index.json", vae=["diffusers", "AutoencoderTiny"])
-        planned = plan(checkpoint)
+        planned = open_model(checkpoint)
         assert components(planned) == {"text_encoder", "text_encoder_2", "unet", *TINY}
         assert planned.manifest.limits["size_multiple"] == 8
 
-    def test_it_is_nothing_of_the_kind(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+    def test_it_is_nothing_of_the_kind(self, saved: SavedSdxl, tmp_path: Path) -> None:
         (tmp_path / "nothing").mkdir()
         with pytest.raises(ModelError, match=r"the tiny VAE .*nothing has no config\.json"):
-            plan(saved.home, tiny_vae=str(tmp_path / "nothing"))
+            open_model(saved.home, tiny_vae=str(tmp_path / "nothing"))
         with pytest.raises(RequestError, match="neither a directory here nor the id"):
-            plan(saved.home, tiny_vae="none here")
+            open_model(saved.home, tiny_vae="none here")
 
-    def test_it_is_a_full_one(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
+    def test_it_is_a_full_one(self, saved: SavedSdxl) -> None:
         with pytest.raises(ModelError, match=r"vae/config\.json describes no model that Vinograph has"):
-            plan(saved.home, tiny_vae=str(saved.home / "vae"))
+            open_model(saved.home, tiny_vae=str(saved.home / "vae"))
 
-    def test_its_scale_is_zero(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+    def test_its_scale_is_zero(self, saved: SavedSdxl, tmp_path: Path) -> None:
         named = shutil.copytree(saved.tiny_vae, tmp_path / "taesdxl")
         edit_json(named / "config.json", scaling_factor=0)
         with pytest.raises(ModelError, match="scaling_factor is 0, by which latents can't be divided"):
-            plan(saved.home, tiny_vae=str(named))
+            open_model(saved.home, tiny_vae=str(named))
 
-    def test_its_latents_are_of_another_size(self, plan: Callable[..., Any], saved: SavedSdxl, tmp_path: Path) -> None:
+    def test_its_latents_are_of_another_size(self, saved: SavedSdxl, tmp_path: Path) -> None:
         import diffusers
 
         library: Any = diffusers
@@ -364,7 +333,7 @@ class TestTinyVae:
         )
         other.save_pretrained(tmp_path / "other")
         with pytest.raises(ModelError, match="latents are smaller by 8, the tiny VAE's are by 2"):
-            plan(saved.home, tiny_vae=str(tmp_path / "other"))
+            open_model(saved.home, tiny_vae=str(tmp_path / "other"))
 
 
 class TestRefused:
@@ -420,13 +389,11 @@ class TestRefused:
             ("scheduler", {"beta_schedule": "sigmoid"}, "sigmoid"),
         ],
     )
-    def test_a_configuration(
-        self, plan: Callable[..., Any], checkpoint: Path, part: str, change: dict[str, Any], message: str
-    ) -> None:
+    def test_a_configuration(self, checkpoint: Path, part: str, change: dict[str, Any], message: str) -> None:
         file = "scheduler_config.json" if part == "scheduler" else "config.json"
         edit_json(checkpoint / part / file, **change)
         with pytest.raises(ModelError, match=message):
-            plan(checkpoint)
+            open_model(checkpoint)
 
     @pytest.mark.parametrize(
         ("part", "entry"),
@@ -441,12 +408,12 @@ class TestRefused:
             ("safety_checker", ["my_code", "Checker"]),
         ],
     )
-    def test_a_class(self, plan: Callable[..., Any], checkpoint: Path, part: str, entry: list[str]) -> None:
+    def test_a_class(self, checkpoint: Path, part: str, entry: list[str]) -> None:
         edit_json(checkpoint / "model_index.json", **{part: entry})
         with pytest.raises(ModelError, match=f"gives the part {part} the class"):
-            plan(checkpoint)
+            open_model(checkpoint)
 
-    def test_the_refiner(self, plan: Callable[..., Any], checkpoint: Path) -> None:
+    def test_the_refiner(self, checkpoint: Path) -> None:
         edit_json(
             checkpoint / "model_index.json",
             _class_name="StableDiffusionXLImg2ImgPipeline",
@@ -454,12 +421,12 @@ class TestRefused:
             text_encoder=[None, None],
         )
         with pytest.raises(ModelError, match="is a refiner"):
-            plan(checkpoint)
+            open_model(checkpoint)
 
-    def test_a_checkpoint_without_a_part(self, plan: Callable[..., Any], checkpoint: Path) -> None:
+    def test_a_checkpoint_without_a_part(self, checkpoint: Path) -> None:
         edit_json(checkpoint / "model_index.json", text_encoder=[None, None])
         with pytest.raises(ModelError, match="names no text_encoder"):
-            plan(checkpoint)
+            open_model(checkpoint)
 
     @pytest.mark.parametrize(
         ("part", "change", "message"),
@@ -469,22 +436,22 @@ class TestRefused:
         ],
     )
     def test_weights_that_are_not_the_configurations(
-        self, plan: Callable[..., Any], checkpoint: Path, part: str, change: dict[str, Any], message: type[Exception]
+        self, checkpoint: Path, part: str, change: dict[str, Any], message: type[Exception]
     ) -> None:
         edit_json(checkpoint / part / "config.json", **change)
         with pytest.raises(message, match="the configuration asks for"):
-            plan(checkpoint)
+            open_model(checkpoint)
 
-    def test_parts_of_different_models(self, plan: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:
+    def test_parts_of_different_models(self, checkpoint: Path, tmp_path: Path) -> None:
         other = save_sdxl(tmp_path / "other", replace(SDXL_TINY, text_widths=(8, 4))).home
         shutil.rmtree(checkpoint / "text_encoder")
         shutil.copytree(other / "text_encoder", checkpoint / "text_encoder")
         with pytest.raises(ModelError, match="text encoders give 12, the UNet takes 8"):
-            plan(checkpoint)
+            open_model(checkpoint)
 
-    def test_an_option_of_another_family(self, plan: Callable[..., Any], saved: SavedSdxl) -> None:
+    def test_an_option_of_another_family(self, saved: SavedSdxl) -> None:
         with pytest.raises(RequestError, match="--prior is not an option of sdxl models; theirs: --tiny-vae"):
-            plan(saved.home, prior="x")
+            open_model(saved.home, prior="x")
 
 
 def test_the_card_and_the_licence_come_along(saved: SavedSdxl, tmp_path: Path) -> None:

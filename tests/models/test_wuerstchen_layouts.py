@@ -12,10 +12,17 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import PRIOR_ID, TINY, save_wuerstchen, split_tokenizer_files, write_card
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors, files_of
+from tests.models.opening import networks, open_model, sums, total
+from tests.models.writing import Written, write_tokenizer
+from tests.networks.agreement import tensors_of
+from training.wuerstchen.modules import ImageEncoder
 from vinograph.bundle import Bundle
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.modules import ImageEncoder, ImageEncoderConfig
+from vinograph.manifest import Manifest
+from vinograph.networks.graph import Weights
+from vinograph.networks.image_encoder import image_encoder
+from vinograph.networks.wuerstchen_config import ImageEncoderConfig
 
 PRIOR = "prior_prior/diffusion_pytorch_model.safetensors"
 
@@ -66,7 +73,7 @@ def test_the_bundle_holds_what_the_family_calls(undisturbed: Bundle) -> None:
     assert manifest.defaults["generate"]["prior_num_inference_steps"] == 60
     assert manifest.limits["size_multiple"] == 128
     assert manifest.source.licence == "mit"
-    assert manifest.tools.keys() == {"vinograph", "openvino", "torch"}
+    assert manifest.tools.keys() == {"vinograph", "openvino"}
     assert (undisturbed.path / "LICENSE").read_text() == "Use it as you like.\n"
     assert "license: mit" in (undisturbed.path / "README.md").read_text()
     assert list(undisturbed.verify())
@@ -80,32 +87,12 @@ def test_the_split_layout_with_the_prior_named(undisturbed: Bundle, split: tuple
     assert bundle.manifest.source.also == {"prior": prior.name}
 
 
-@pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
-    """Conversion up to the point where all is found and checked; then the sum of each component's weights."""
-    sums: list[dict[str, float]] = []
-
-    def add_up(plan: object, job: object) -> None:
-        found = {}
-        for weights in plan.weights:  # type: ignore[attr-defined]
-            for name, graph in weights.graphs(weights.components):
-                found[name] = float(sum(each.double().abs().sum() for each in graph.module.parameters()))
-        sums.append(found)
-
-    monkeypatch.setattr("vinograph.convert.wuerstchen.assemble", add_up)
-    return sums
+def assert_the_same(one: Path, other: Path) -> None:
+    """Two checkpoints, whose components must hold the same weights."""
+    assert sums(open_model(one)) == sums(open_model(other))
 
 
-def both(planned: list[dict[str, float]], one: Path, other: Path, tmp_path: Path, **options: str) -> None:
-    """Plan two conversions; their weights must be the same."""
-    convert(one, tmp_path / "one")
-    convert(other, tmp_path / "other", **options)  # type: ignore[arg-type]
-    assert planned[0] == planned[1]
-
-
-def test_weights_in_several_files(
-    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_weights_in_several_files(combined: Path, checkpoint: Path) -> None:
     file = checkpoint / VQGAN
     tensors = load_file(file)
     file.unlink()
@@ -115,12 +102,10 @@ def test_weights_in_several_files(
         save_file({key: each for key, each in tensors.items() if placed[key] == name}, file.with_name(name))
     index_file = file.with_name(file.name + ".index.json")
     index_file.write_text(json.dumps({"metadata": {}, "weight_map": placed}))
-    both(planned, combined, checkpoint, tmp_path)
+    assert_the_same(combined, checkpoint)
 
 
-def test_the_names_of_older_text_encoders(
-    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_the_names_of_older_text_encoders(combined: Path, checkpoint: Path) -> None:
     def rename(tensors: dict[str, torch.Tensor]) -> None:
         for name in list(tensors):
             tensors[f"text_model.{name}"] = tensors.pop(name)
@@ -129,12 +114,10 @@ def test_the_names_of_older_text_encoders(
 
     for part in ("prior_text_encoder", "text_encoder"):
         edit_tensors(checkpoint / part / "model.safetensors", rename)
-    both(planned, combined, checkpoint, tmp_path)
+    assert_the_same(combined, checkpoint)
 
 
-def test_classes_under_their_older_library(
-    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_classes_under_their_older_library(combined: Path, checkpoint: Path) -> None:
     edit_json(
         checkpoint / "model_index.json",
         decoder=["wuerstchen", "WuerstchenDiffNeXt"],
@@ -143,24 +126,21 @@ def test_classes_under_their_older_library(
         prior_tokenizer=["transformers", "CLIPTokenizerFast"],
         text_encoder=["transformers", "CLIPTextModelWithProjection"],
     )
-    both(planned, combined, checkpoint, tmp_path)
+    assert_the_same(combined, checkpoint)
 
 
-def test_the_fp16_variant_where_there_is_no_other(planned: list[dict[str, float]], tmp_path: Path) -> None:
+def test_the_fp16_variant_where_there_is_no_other(tmp_path: Path) -> None:
     saved = save_wuerstchen(tmp_path, TINY, variant="fp16")
     assert (saved.decoder / "decoder" / "diffusion_pytorch_model.fp16.safetensors").is_file()
-    convert(saved.decoder, tmp_path / "bundle")
-    assert planned
+    assert {file.suffixes[0] for file in open_model(saved.decoder).components[0].files} == {".fp16"}
 
 
-def test_batch_norms_without_their_counters(
-    planned: list[dict[str, float]], combined: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_batch_norms_without_their_counters(combined: Path, checkpoint: Path) -> None:
     edit_tensors(
         checkpoint / VQGAN,
         lambda tensors: [tensors.pop(name) for name in list(tensors) if name.endswith("num_batches_tracked")],
     )
-    both(planned, combined, checkpoint, tmp_path)
+    assert_the_same(combined, checkpoint)
 
 
 class TestPrior:
@@ -171,26 +151,19 @@ class TestPrior:
         """A combined checkpoint with other weights."""
         return save_wuerstchen(tmp_path / "other", TINY, seed=1).decoder
 
-    def parts(self, planned: list[dict[str, float]]) -> set[str]:
-        """The components in which two conversions differ."""
-        return {name for name in planned[0] if planned[0][name] != planned[1][name]}
+    def changed(self, checkpoint: Path, prior: Path) -> set[str]:
+        """The components that are others with that prior."""
+        own, named = sums(open_model(checkpoint)), sums(open_model(checkpoint, prior=str(prior)))
+        return {name for name in own if own[name] != named[name]}
 
-    def test_a_combined_repository(
-        self, planned: list[dict[str, float]], combined: Path, other: Path, tmp_path: Path
-    ) -> None:
-        convert(combined, tmp_path / "one")
-        convert(combined, tmp_path / "two", prior=str(other))
-        assert self.parts(planned) == {"prior_text_encoder", "prior_text", "prior"}
+    def test_a_combined_repository(self, combined: Path, other: Path) -> None:
+        assert self.changed(combined, other) == {"prior_text_encoder", "prior_text", "prior"}
 
-    def test_a_fine_tuned_prior_alone(
-        self, planned: list[dict[str, float]], combined: Path, other: Path, tmp_path: Path
-    ) -> None:
+    def test_a_fine_tuned_prior_alone(self, combined: Path, other: Path, tmp_path: Path) -> None:
         alone = tmp_path / "tuned"
         shutil.copytree(other / "prior_prior", alone)
         (alone / "diffusion_pytorch_model.safetensors").rename(alone / "tuned.safetensors")
-        convert(combined, tmp_path / "one")
-        convert(combined, tmp_path / "two", prior=str(alone))
-        assert self.parts(planned) == {"prior_text", "prior"}
+        assert self.changed(combined, alone) == {"prior_text", "prior"}
 
     def test_none_is_named(self, split: tuple[Path, Path], tmp_path: Path) -> None:
         decoder = shutil.copytree(split[0], tmp_path / "decoder")
@@ -264,18 +237,16 @@ class TestImageEncoder:
                 np.testing.assert_allclose(ours, encoder(picture).numpy(), atol=1e-4)
 
     @pytest.mark.parametrize("name", ["model_v2_stage_b.pt", "encoder.safetensors"])
-    def test_the_published_one(
-        self, planned: list[dict[str, float]], combined: Path, tmp_path: Path, name: str
-    ) -> None:
+    def test_the_published_one(self, combined: Path, tmp_path: Path, name: str) -> None:
         encoder = ImageEncoder(ImageEncoderConfig()).requires_grad_(False)
         file = tmp_path / name
         if name.endswith(".pt"):
             torch.save({"state_dict": {"x": torch.ones(1)}, "effnet_state_dict": encoder.state_dict()}, file)
         else:
             save_file(encoder.state_dict(), file)
-        convert(combined, tmp_path / "bundle", image_encoder=file)
-        expected = sum(float(each.double().abs().sum()) for each in encoder.parameters())
-        assert planned[0]["image_encoder"] == expected
+        network = networks(open_model(combined, image_encoder=file))["image_encoder"]
+        expected = image_encoder(ImageEncoderConfig(), Weights(tensors_of(encoder), "the module"))
+        assert total(network) == total(expected)
 
     def test_of_another_model(self, combined: Path, tmp_path: Path) -> None:
         file = tmp_path / "encoder.pt"
@@ -292,32 +263,29 @@ class TestTokenizer:
     """The tokenizers' forms."""
 
     def test_vocabulary_and_merges(self, undisturbed: Bundle, checkpoint: Path, tmp_path: Path) -> None:
-        from vinograph.convert.tokenizer import write_tokenizer
-
         split_tokenizer_files(checkpoint / "tokenizer")
         file = tmp_path / "tokenizer.json"
-        assert write_tokenizer(checkpoint / "tokenizer", file, 77) == undisturbed.manifest.tokenizers["tokenizer"]
+        written, converted = write_tokenizer(checkpoint / "tokenizer", file, 77), undisturbed.manifest.tokenizers
+        assert written == Written(converted["tokenizer"].max_length, converted["tokenizer"].pad_id)
         assert json.loads(file.read_text()) == json.loads((undisturbed.path / "tokenizer.json").read_text())
 
 
 class TestSettings:
     """What a checkpoint's own vinograph.json sets."""
 
-    def settings(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> object:
+    def manifest(self, checkpoint: Path, **settings: object) -> Manifest:
         (checkpoint / "vinograph.json").write_text(json.dumps(settings))
-        monkeypatch.setattr("vinograph.convert.wuerstchen.assemble", lambda plan, job: plan.manifest)
-        return convert(checkpoint, checkpoint.parent / "bundle")
+        return open_model(checkpoint).manifest
 
-    def test_they_override(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        manifest = self.settings(
+    def test_they_override(self, checkpoint: Path) -> None:
+        manifest = self.manifest(
             checkpoint,
-            monkeypatch,
             name="storybook",
             defaults={"generate": {"height": 256, "prior_num_inference_steps": 20}, "prior": {"height": 384}},
             limits={"maximum_size": 512},
         )
-        assert manifest.name == "storybook"  # type: ignore[attr-defined]
-        defaults, limits = manifest.defaults, manifest.limits  # type: ignore[attr-defined]
+        assert manifest.name == "storybook"
+        defaults, limits = manifest.defaults, manifest.limits
         assert (defaults["generate"]["height"], defaults["prior"]["height"]) == (256, 384)
         assert defaults["generate"]["prior_num_inference_steps"] == 20
         assert defaults["generate"]["num_inference_steps"] == 12
@@ -332,8 +300,6 @@ class TestSettings:
             {"limits": []},
         ],
     )
-    def test_they_make_no_sense(
-        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
-    ) -> None:
+    def test_they_make_no_sense(self, checkpoint: Path, settings: dict[str, object]) -> None:
         with pytest.raises(ModelError, match=r"vinograph\.json"):
-            self.settings(checkpoint, monkeypatch, **settings)
+            self.manifest(checkpoint, **settings)

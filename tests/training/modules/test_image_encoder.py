@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.modules.agreement import assert_same, randomise, shapes
-from vinograph.modules import EncoderStage, ImageEncoder, ImageEncoderConfig
+from tests.training.modules.agreement import assert_same, randomise, shapes
+from training.wuerstchen.modules import EncoderStage, ImageEncoder, ImageEncoderConfig
 
 # Made from torchvision 0.28's `efficientnet_v2_s().features` and the authors' mapper.
 PUBLISHED_SHAPES = Path(__file__).parent / "efficientnet_v2_s_names.json"

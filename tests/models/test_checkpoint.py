@@ -16,8 +16,8 @@ from huggingface_hub import errors as hf_errors
 from tests.checkpoints import PRIOR_ID
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors
 from tests.hub_server import HubServer
-from vinograph.convert import Job, convert
-from vinograph.convert.assemble import Plan
+from tests.models.opening import open_model
+from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -73,7 +73,7 @@ class TestIndex:
     @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", "WuerstchenPriorPipeline"])
     def test_a_family_that_we_do_not_have(self, unloadable: Path, target: Path, name: str) -> None:
         edit_json(unloadable / "model_index.json", _class_name=name)
-        with pytest.raises(ModelError, match=rf"is a {name}.*It converts wuerstchen \(WuerstchenCombinedPipeline"):
+        with pytest.raises(ModelError, match=rf"is a {name}.*It opens wuerstchen \(WuerstchenCombinedPipeline"):
             convert(unloadable, target)
 
     @pytest.mark.parametrize("name", [None, ["pipeline", "MyPipeline"], 5])
@@ -148,7 +148,7 @@ class TestConfigurations:
 
 
 class TestWeights:
-    """A part's weights; what can be wrong within a file is in test_weights.py."""
+    """A part's weights; what can be wrong within a file is in test_safetensors.py."""
 
     def test_pickled(self, checkpoint: Path, target: Path) -> None:
         (checkpoint / VQGAN).rename(checkpoint / "vqgan" / "diffusion_pytorch_model.bin")
@@ -201,27 +201,10 @@ class TestSource:
         with pytest.raises(RequestError, match="--revision is for a repository"):
             convert(checkpoint, target, revision="main")
 
-    @pytest.mark.parametrize("weights", ["int8", "F16", None])
+    @pytest.mark.parametrize("weights", ["bf16", "F16", None])
     def test_weights_that_conversion_does_not_write(self, checkpoint: Path, target: Path, weights: Any) -> None:
         with pytest.raises(RequestError, match=r"weights is .*; give one of f16, f32"):
             convert(checkpoint, target, weights=weights)
-
-    def test_missing_packages(self, checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(ModelError, match=r'torch and transformers: pip install "vinograph\[convert\]"'):
-            convert(checkpoint, target)
-
-
-@pytest.fixture
-def checked(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
-    """Conversion up to the point where everything is found and checked."""
-    plans: list[Plan] = []
-
-    def note(plan: Plan, job: Job) -> None:
-        plans.append(plan)
-
-    monkeypatch.setattr("vinograph.convert.wuerstchen.assemble", note)
-    return plans
 
 
 class TestOffline:
@@ -240,20 +223,17 @@ class TestOffline:
         (home / "refs" / "main").write_text(COMMIT)
         return shutil.copytree(source, home / "snapshots" / COMMIT)
 
-    def test_it_is_whole(self, cache: Path, combined: Path, target: Path, checked: list[Plan]) -> None:
+    def test_it_is_whole(self, cache: Path, combined: Path) -> None:
         self.fill(cache, ID, combined)
-        convert(ID, target)
-        source = checked[0].manifest.source
+        manifest = open_model(ID).manifest
+        source = manifest.source
         assert (source.id, source.revision, source.licence) == (ID, COMMIT, "mit")
-        assert checked[0].manifest.name == "wuerstchen"
+        assert manifest.name == "wuerstchen"
 
-    def test_the_prior_that_the_card_names(
-        self, cache: Path, split: tuple[Path, Path], target: Path, checked: list[Plan]
-    ) -> None:
+    def test_the_prior_that_the_card_names(self, cache: Path, split: tuple[Path, Path]) -> None:
         self.fill(cache, ID, split[0])
         self.fill(cache, PRIOR_ID, split[1])
-        convert(ID, target)
-        assert checked[0].manifest.source.also == {"prior": PRIOR_ID}
+        assert open_model(ID).manifest.source.also == {"prior": PRIOR_ID}
 
     def test_the_prior_is_missing(self, cache: Path, split: tuple[Path, Path], target: Path) -> None:
         with pytest.raises(ModelError, match=f"hf download {PRIOR_ID} "):
@@ -301,14 +281,12 @@ class TestOnline:
         (snapshot,) = (tmp_path / "hub" / "hub").glob("models--*/snapshots/*")
         return {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()}
 
-    def test_only_what_is_needed_is_fetched(
-        self, server: HubServer, target: Path, checked: list[Plan], combined: Path, tmp_path: Path
-    ) -> None:
-        convert(ID, target, revision="main")
+    def test_only_what_is_needed_is_fetched(self, server: HubServer, combined: Path, tmp_path: Path) -> None:
+        opened = open_model(ID, revision="main")
         assert server.fetched()[0] == "model_index.json"
         needed = {p.relative_to(combined).as_posix() for p in combined.rglob("*") if p.is_file()}
         assert self.fetched(tmp_path) == needed
-        assert checked[0].manifest.source.revision == server.repositories[ID].commit
+        assert opened.manifest.source.revision == server.repositories[ID].commit
 
     def test_one_part_alone(self, server: HubServer, target: Path) -> None:
         """It is told from its configuration; its weights are not fetched."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13 as opset
+from openvino._offline_transformations import apply_moc_transformations
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from tests.checkpoints import SavedSdxl, SdxlShape
-from vinograph.convert.export import Graph, export
 from vinograph.manifest import Tensor
 
 XML = "openvino_model.xml"
+Ports = Mapping[str, Tensor]
 _SIZES = {"b": 1, "n": 5, "h": 8, "w": 12, "height": 64, "width": 96}
 _COMPRESSED = ("MatMul", "Convolution", "Gather")
 
@@ -64,10 +67,7 @@ def export_as_optimum(saved: SavedSdxl, shape: SdxlShape, home: Path, weights: s
         folder = home / part
         folder.mkdir()
         shutil.copy(saved.home / of / "config.json", folder)
-        kinds = {name: Tensor(tensor.shape, "f32") for name, tensor in outputs.items()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries' models warn of being traced
-            export(Graph(module, inputs, kinds, _SIZES), folder / XML, "f16" if weights == "f16" else "f32")
+        _export(module, inputs, outputs, folder / XML, halve=weights == "f16")
         if weights == "int8":
             _compress(folder / XML)
     (home / "openvino_config.json").write_text(json.dumps({"optimum_version": "2.3.0"}), encoding="utf-8")
@@ -113,8 +113,44 @@ def put_tiny_vae_in_place(saved: SavedSdxl, home: Path, latents_name: str) -> No
         ("decoder", lambda vae, z: vae.decode(z).sample, {"latent_sample": latents}, {"sample": picture}),
         ("encoder", lambda vae, x: vae.encode(x).latents, {"sample": picture}, {latents_name: latents}),
     ):
-        export(Graph(_Traced(vae, call), takes, gives, _SIZES), home / f"vae_{half}" / XML, "f32")
+        _export(_Traced(vae, call), takes, gives, home / f"vae_{half}" / XML)
         shutil.copy(saved.tiny_vae / "config.json", home / f"vae_{half}")
+
+
+def _export(module: nn.Module, inputs: Ports, outputs: Ports, file: Path, *, halve: bool = False) -> None:
+    """Trace a module, whose arguments and results are ``inputs`` and ``outputs`` in order, and write it as IR."""
+    shapes = [[_SIZES[size] if isinstance(size, str) else size for size in each.shape] for each in inputs.values()]
+    kinds = [torch.int64 if each.dtype == "i64" else torch.float32 for each in inputs.values()]
+    examples = tuple(torch.ones(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True))
+    # What ov.convert_model does, but for its reports to OpenVINO's makers.
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing being deprecated, and the libraries' models of being traced
+        traced = TorchScriptPythonDecoder(module.eval(), example_input=examples, trace_kwargs={"check_trace": False})
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        source = frontend.load(traced)
+        for index, each in enumerate(inputs.values()):
+            shape = ov.PartialShape([-1 if isinstance(size, str) else size for size in each.shape])
+            source.set_partial_shape(source.get_place_by_input_index(index), shape)
+        model: ov.Model = frontend.convert(source)
+    apply_moc_transformations(model, cf=False, smart_reshape=True)
+    for ports, names in ((model.inputs, inputs), (model.outputs, outputs)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    if halve:
+        _halve(model)
+    ov.save_model(model, file, compress_to_fp16=False)
+
+
+def _halve(model: ov.Model) -> None:
+    """Store matrices in f16. Vectors stay in f32, among them the frequencies of times."""
+    for node in model.get_ops():
+        is_float = node.get_type_name() == "Constant" and node.get_output_element_type(0) == ov.Type.f32
+        if not is_float or sum(size > 1 for size in node.shape) < 2:
+            continue
+        users = list(node.output(0).get_target_inputs())
+        restored = opset.convert(opset.constant(node.data.astype(np.float16)), "f32").output(0)
+        for user in users:
+            user.replace_source_output(restored)
 
 
 def _compress(xml: Path) -> None:

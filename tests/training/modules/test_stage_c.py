@@ -8,7 +8,7 @@ import torch
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
 from torch import nn
 
-from tests.modules.agreement import (
+from tests.training.modules.agreement import (
     assert_same,
     assert_same_gradients,
     exchange_weights,
@@ -17,8 +17,8 @@ from tests.modules.agreement import (
     shapes,
     times,
 )
-from vinograph.modules import StageC, StageCConfig
-from vinograph.modules.blocks import ResidualBlock, TimestepBlock
+from training.wuerstchen.modules import StageC, StageCConfig
+from training.wuerstchen.modules.blocks import ResidualBlock, TimestepBlock
 
 SMALL: dict[str, Any] = {"c_in": 4, "c": 24, "c_cond": 10, "c_r": 8, "depth": 2, "nhead": 3, "dropout": 0.1}
 CONFIGS = {

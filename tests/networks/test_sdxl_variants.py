@@ -10,9 +10,12 @@ import torch
 
 from tests.checkpoints import randomise
 from tests.convert.running import assert_equal
-from vinograph.convert.autoencoder import Autoencoder, AutoencoderDecoder, AutoencoderEncoder
-from vinograph.convert.tiny_autoencoder import TinyAutoencoder
-from vinograph.convert.unet import UNet
+from tests.networks.agreement import run, tensors_of
+from vinograph.networks.graph import Network, Weights
+from vinograph.networks.tiny_vae import TinyAutoencoderConfig, tiny_vae_decoder, tiny_vae_encoder
+from vinograph.networks.unet import unet
+from vinograph.networks.unet_config import UNetConfig
+from vinograph.networks.vae import AutoencoderConfig, vae_decoder, vae_encoder
 
 LIBRARY: Any = diffusers
 DOWN, DOWN_TEXT, UP, UP_TEXT = "DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"
@@ -32,6 +35,14 @@ UNET: dict[str, Any] = {
     "addition_time_embed_dim": 6,
     "projection_class_embeddings_input_dim": 10 + 36,
 }
+
+
+def weights_of(module: torch.nn.Module) -> Weights:
+    return Weights(tensors_of(module), "the checkpoint")
+
+
+def assert_computes(network: Network, inputs: dict[str, torch.Tensor], expected: torch.Tensor) -> None:
+    assert_equal(torch.from_numpy(run(network, inputs)[0]), expected)
 
 
 @pytest.fixture(autouse=True)
@@ -64,14 +75,16 @@ def _seeded() -> None:
 def test_unets(change: dict[str, Any]) -> None:
     theirs = LIBRARY.UNet2DConditionModel(**{**UNET, **change})
     randomise(theirs, torch.Generator().manual_seed(0))
-    ours = UNet.from_config(dict(theirs.config)).eval()
-    ours.load_state_dict(theirs.state_dict(), strict=True)
     sample, time, text = torch.randn(2, 4, 9, 6), torch.tensor([999.0, 0.5]), torch.randn(2, 5, 12)
     pooled, sizes = torch.randn(2, 10), 1000 * torch.rand(2, 6)
     guidance = torch.randn(2, 5) if "time_cond_proj_dim" in change else None
     conditions = {"text_embeds": pooled, "time_ids": sizes}
     expected = theirs(sample, time, text, timestep_cond=guidance, added_cond_kwargs=conditions).sample
-    assert_equal(ours(sample, time, text, pooled, sizes, guidance), expected)
+    inputs = {"sample": sample, "timestep": time, "encoder_hidden_states": text, **conditions}
+    weights = weights_of(theirs)
+    network = unet(UNetConfig.from_mapping(dict(theirs.config)), weights)
+    weights.finish()
+    assert_computes(network, inputs if guidance is None else {**inputs, "timestep_cond": guidance}, expected)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +101,12 @@ def test_autoencoders(change: dict[str, Any]) -> None:
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     theirs = LIBRARY.AutoencoderKL(**{"block_out_channels": (8, 12), "norm_num_groups": 4, **kinds, **change})
     randomise(theirs, torch.Generator().manual_seed(0))
-    ours = Autoencoder.from_config(dict(theirs.config)).eval()
-    ours.load_state_dict(theirs.state_dict(), strict=True)
+    config, weights = AutoencoderConfig.from_mapping(dict(theirs.config)), weights_of(theirs)
     picture, latents = 2 * torch.rand(2, 3, 12, 10) - 1, torch.randn(2, change.get("latent_channels", 4), 5, 6)
     encoded, decoded = theirs.encode(picture).latent_dist.parameters, theirs.decode(latents).sample
-    assert_equal(AutoencoderEncoder(ours)(picture), encoded)
-    assert_equal(AutoencoderDecoder(ours)(latents), decoded)
+    assert_computes(vae_encoder(config, weights), {"sample": picture}, encoded)
+    assert_computes(vae_decoder(config, weights), {"latent_sample": latents}, decoded)
+    weights.finish()
 
 
 @pytest.mark.parametrize(
@@ -107,8 +120,8 @@ def test_autoencoders(change: dict[str, Any]) -> None:
 def test_tiny_autoencoders(change: dict[str, Any]) -> None:
     theirs = LIBRARY.AutoencoderTiny(**change)
     randomise(theirs, torch.Generator().manual_seed(0))
-    ours = TinyAutoencoder.from_config(dict(theirs.config)).eval()
-    ours.load_state_dict(theirs.state_dict(), strict=True)
+    config, weights = TinyAutoencoderConfig.from_mapping(dict(theirs.config)), weights_of(theirs)
     picture, latents = 2 * torch.rand(2, 3, 24, 16) - 1, 4 * torch.randn(2, 4, 3, 2)
-    assert_equal(ours.encoder(picture), theirs.encode(picture).latents)
-    assert_equal(ours.decoder(latents), theirs.decode(latents).sample)
+    assert_computes(tiny_vae_encoder(config, weights), {"sample": picture}, theirs.encode(picture).latents)
+    assert_computes(tiny_vae_decoder(config, weights), {"latent_sample": latents}, theirs.decode(latents).sample)
+    weights.finish()

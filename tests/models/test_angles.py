@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from tests.checkpoints import PIXART, SDXL, SMALL, save_pixart, save_sdxl, save_wuerstchen
 from tests.convert.conftest import once
-from tests.convert.exported import export_as_optimum
+from tests.models.exported import export_as_optimum
 from vinograph.bundle import Bundle
 from vinograph.convert import convert
-from vinograph.convert.angles import angle_nodes, mark_precise
+from vinograph.models.angles import angle_nodes, mark_angles
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 
@@ -107,8 +107,8 @@ def test_marking_again_changes_nothing(denoiser: tuple[str, Bundle], tmp_path: P
     model = core.read_model(bundle.path / f"{name}.xml")
     marked = {node.get_friendly_name() for node in angle_nodes(model)}
     assert marked
+    mark_angles(model)
     ov.save_model(model, file, compress_to_fp16=False)
-    mark_precise(file, marked)
     once_more = core.read_model(file)
     for node in once_more.get_ops():
         assert any("Precision" in key for key in node.get_rt_info()) >= (node.get_friendly_name() in marked)

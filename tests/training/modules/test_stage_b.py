@@ -8,7 +8,7 @@ import torch
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext import WuerstchenDiffNeXt
 from torch import nn
 
-from tests.modules.agreement import (
+from tests.training.modules.agreement import (
     assert_same,
     assert_same_gradients,
     exchange_weights,
@@ -17,8 +17,8 @@ from tests.modules.agreement import (
     shapes,
     times,
 )
-from vinograph.modules import StageB, StageBConfig
-from vinograph.modules.blocks import ResidualBlock, TimestepBlock
+from training.wuerstchen.modules import StageB, StageBConfig
+from training.wuerstchen.modules.blocks import ResidualBlock, TimestepBlock
 
 SMALL: dict[str, Any] = {
     "c_r": 8,

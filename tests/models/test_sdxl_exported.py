@@ -12,9 +12,9 @@ import torch
 
 from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl
 from tests.convert.conftest import edit_json, once
-from tests.convert.exported import XML, export_as_optimum, put_tiny_vae_in_place
 from tests.convert.running import assert_equal, compile_all, run
 from tests.convert.test_sdxl_components import of_diffusers, unet_inputs
+from tests.models.exported import XML, export_as_optimum, put_tiny_vae_in_place
 from vinograph.bundle import Bundle
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from tests.modules.agreement import noise, randomise
-from vinograph.modules.blocks import AttentionBlock, GlobalResponseNorm, ResidualBlock, timestep_embedding
+from tests.training.modules.agreement import noise, randomise
+from training.wuerstchen.modules.blocks import AttentionBlock, GlobalResponseNorm, ResidualBlock, timestep_embedding
 
 
 def response_norm(channels: int, dtype: torch.dtype = torch.float32) -> GlobalResponseNorm:

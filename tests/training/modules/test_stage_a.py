@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 
-from tests.modules.agreement import (
+from tests.training.modules.agreement import (
     assert_same,
     assert_same_gradients,
     exchange_weights,
@@ -15,8 +15,8 @@ from tests.modules.agreement import (
     randomise,
     shapes,
 )
-from vinograph.modules import StageA, StageAConfig
-from vinograph.modules.stage_a import ROWS_AT_A_TIME, MixingBlock
+from training.wuerstchen.modules import StageA, StageAConfig
+from training.wuerstchen.modules.stage_a import ROWS_AT_A_TIME, MixingBlock
 
 SMALL: dict[str, Any] = {"embed_dim": 16, "bottleneck_blocks": 2, "num_vq_embeddings": 32}
 CONFIGS = {

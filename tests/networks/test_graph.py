@@ -1,0 +1,53 @@
+"""How a graph holds its matrices and vectors, whatever type the checkpoint has them in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.networks.agreement import NAMES, MemoryTensor
+from vinograph.networks.graph import Port, Ports, Storage, Value, Weights, build
+from vinograph.networks.layers import linear
+
+
+def stored(tensors: dict[str, torch.Tensor], storage: Storage) -> dict[str, tuple[str, NDArray[Any]]]:
+    """The type and the values of each constant of two linear layers, 2 -> 3 -> 2, the second without bias."""
+    weights = Weights({name: MemoryTensor(each) for name, each in tensors.items()}, "the checkpoint", storage)
+
+    def compute(x: Value) -> Value:
+        return linear(linear(x, weights["0"], 3), weights["1"], 2, bias=False)
+
+    network = build(weights, Ports({"x": Port(("b", 2))}, {"y": Port(("b", 2))}), compute)
+    weights.finish()
+    nodes = [node for node in network.model.get_ops() if node.get_friendly_name() in tensors]
+    constants = [node for node in nodes if node.get_type_name() == "Constant"]
+    return {
+        each.get_friendly_name(): (each.get_output_element_type(0).get_type_name(), each.data) for each in constants
+    }
+
+
+@pytest.mark.parametrize("dtype", [each for each in NAMES if each.is_floating_point])
+def test_matrices_in_f16_where_they_are_wanted_so(dtype: torch.dtype) -> None:
+    """Vectors stay in f32, and so does what f16 can't hold."""
+    torch.manual_seed(7)
+    tensors = {"0.weight": torch.randn(3, 2), "0.bias": torch.randn(3), "1.weight": torch.full((2, 3), 1e5)}
+    tensors = {name: each.to(dtype) for name, each in tensors.items()}
+    found = stored(tensors, Storage(halve=True))
+    last = "f16" if dtype == torch.float16 else "f32"
+    assert {name: kind for name, (kind, _) in found.items()} == {"0.weight": "f16", "0.bias": "f32", "1.weight": last}
+    np.testing.assert_array_equal(found["0.weight"][1], tensors["0.weight"].to(torch.float16).numpy())
+    np.testing.assert_array_equal(found["0.bias"][1].reshape(3), tensors["0.bias"].float().numpy())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [(torch.float64, "f32"), (torch.float32, "f32"), (torch.float16, "f16"), (torch.bfloat16, "bf16")],
+)
+def test_matrices_as_the_checkpoint_has_them(dtype: torch.dtype, kind: str) -> None:
+    tensors = {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(3), "1.weight": torch.ones(2, 3)}
+    found = stored({name: each.to(dtype) for name, each in tensors.items()}, Storage())
+    assert {name: each for name, (each, _) in found.items()} == {"0.weight": kind, "0.bias": "f32", "1.weight": kind}
