@@ -1,4 +1,4 @@
-"""What a checkpoint that can't be used gets from `vinograph convert`, and what a conversion that is cut off leaves."""
+"""What a checkpoint that can't be used gets, converted or drawn with, and what a conversion that is cut off leaves."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ def refused(vinograph: Run) -> Run:
     return run
 
 
+@pytest.fixture
+def unusable(vinograph: Run, refused: Run) -> Run:
+    """``checkpoint``, converted and drawn with as it is: both are to say the same, and to leave nothing."""
+
+    def run() -> Outcome:
+        done = refused()
+        drawn = vinograph("generate", "a house", "--model", "checkpoint", "--output", "house.png")
+        assert (drawn.code, drawn.err) == (done.code, done.err)
+        assert not Path("house.png").exists()
+        return done
+
+    return run
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     """Every file's bytes, but for the times and versions of which the manifest tells."""
     return {each.name: each.read_bytes() for each in directory.iterdir()}
@@ -77,19 +91,19 @@ class Bomb:
 
 class TestPickles:
     @pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "model.pt", "weights.ckpt"])
-    def test_in_the_place_of_weights(self, refused: Run, checkpoint: Path, name: str) -> None:
+    def test_in_the_place_of_weights(self, unusable: Run, checkpoint: Path, name: str) -> None:
         (checkpoint / VQGAN).unlink()
         (checkpoint / "vqgan" / name).write_bytes(pickle.dumps(Bomb()))
-        refused().fails(3, "vqgan", name, "pickled", "safetensors")
+        unusable().fails(3, "vqgan", name, "pickled", "safetensors")
         assert not Path("exploded").exists()
 
     @pytest.mark.parametrize("kind", ["pickle", "torch", "old torch"])
-    def test_under_the_name_of_safetensors(self, refused: Run, checkpoint: Path, kind: str) -> None:
+    def test_under_the_name_of_safetensors(self, unusable: Run, checkpoint: Path, kind: str) -> None:
         if kind == "pickle":
             (checkpoint / VQGAN).write_bytes(pickle.dumps(Bomb()))
         else:
             torch.save({"a": Bomb()}, checkpoint / VQGAN, _use_new_zipfile_serialization=kind == "torch")
-        refused().fails(3, VQGAN, "pickle")
+        unusable().fails(3, VQGAN, "pickle")
         assert not Path("exploded").exists()
 
     @pytest.mark.parametrize("zipped", [True, False])
@@ -120,20 +134,20 @@ class TestDamagedWeights:
     def file(self, checkpoint: Path) -> Path:
         return checkpoint / VQGAN
 
-    def test_cut_short(self, refused: Run, file: Path) -> None:
+    def test_cut_short(self, unusable: Run, file: Path) -> None:
         file.write_bytes(file.read_bytes()[:-1000])
-        refused().fails(4, VQGAN, "cut short", "tensor")
+        unusable().fails(4, VQGAN, "cut short", "tensor")
 
     @pytest.mark.parametrize("size", [0, 4, 8, 100])
-    def test_cut_within_the_header(self, refused: Run, file: Path, size: int) -> None:
+    def test_cut_within_the_header(self, unusable: Run, file: Path, size: int) -> None:
         file.write_bytes(file.read_bytes()[:size])
-        refused().fails(4, VQGAN)
+        unusable().fails(4, VQGAN)
 
-    def test_a_header_longer_than_the_file(self, refused: Run, file: Path) -> None:
+    def test_a_header_longer_than_the_file(self, unusable: Run, file: Path) -> None:
         file.write_bytes(struct.pack("<Q", 2**62) + file.read_bytes()[8:])
-        refused().fails(4, VQGAN, "header")
+        unusable().fails(4, VQGAN, "header")
 
-    def test_overlapping_tensors(self, refused: Run, file: Path) -> None:
+    def test_overlapping_tensors(self, unusable: Run, file: Path) -> None:
         named: list[str] = []
 
         def overlap(header: Header) -> None:
@@ -142,38 +156,38 @@ class TestDamagedWeights:
             named.extend((first, second))
 
         _edit_header(file, overlap)
-        done = refused()
+        done = unusable()
         done.fails(4, VQGAN, "overlaps")
         assert any(name in done.err for name in named)
 
-    def test_an_unknown_tensor(self, refused: Run, file: Path) -> None:
+    def test_an_unknown_tensor(self, unusable: Run, file: Path) -> None:
         def rename(header: Header) -> None:
             header["of_another_model"] = header.pop(_first_tensors(header)[0])
 
         _edit_header(file, rename)
-        done = refused()
+        done = unusable()
         assert done.code == 4
         assert VQGAN in done.err or "vqgan" in done.err
 
-    def test_a_tensor_too_many(self, refused: Run, file: Path) -> None:
+    def test_a_tensor_too_many(self, unusable: Run, file: Path) -> None:
         content = file.read_bytes()
         file.write_bytes(content + b"\0" * 4)
         (length,) = struct.unpack("<Q", content[:8])
         end = len(content) - 8 - length
         extra = {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}
         _edit_header(file, lambda header: header.update(of_another_model=extra))
-        refused().fails(4, VQGAN, "of_another_model")
+        unusable().fails(4, VQGAN, "of_another_model")
 
-    def test_a_missing_tensor(self, refused: Run, file: Path) -> None:
+    def test_a_missing_tensor(self, unusable: Run, file: Path) -> None:
         from safetensors.torch import load_file, save_file
 
         tensors = load_file(file)
-        name = sorted(each for each in tensors if each.endswith("weight"))[0]
+        name = next(each for each in sorted(tensors) if each.startswith("up_blocks") and each.endswith("weight"))
         del tensors[name]
         save_file(tensors, file)
-        refused().fails(4, "vqgan", name)
+        unusable().fails(4, "vqgan", name)
 
-    def test_a_tensor_of_the_wrong_shape(self, refused: Run, file: Path) -> None:
+    def test_a_tensor_of_the_wrong_shape(self, unusable: Run, file: Path) -> None:
         from safetensors.torch import load_file, save_file
 
         tensors = load_file(file)
@@ -182,7 +196,7 @@ class TestDamagedWeights:
             tensors[name][..., :-1].contiguous() if tensors[name].shape[-1] > 1 else tensors[name][:-1].clone()
         )
         save_file(tensors, file)
-        refused().fails(4, VQGAN, name, str(list(tensors[name].shape)))
+        unusable().fails(4, VQGAN, name, str(list(tensors[name].shape)))
 
 
 def _edit_json(file: Path, edit: Callable[[Header], object]) -> None:
@@ -202,33 +216,33 @@ class TestIndex:
             ("decoder", [None, "WuerstchenDiffNeXt"]),
         ],
     )
-    def test_a_class_that_is_not_in_our_table(self, refused: Run, checkpoint: Path, part: str, named: object) -> None:
+    def test_a_class_that_is_not_in_our_table(self, unusable: Run, checkpoint: Path, part: str, named: object) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update({part: named}))
         for file in checkpoint.rglob("*.safetensors"):
             file.write_bytes(b"")  # that nothing is loaded first
-        refused().fails(3, part)
+        unusable().fails(3, part)
 
     @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", "", ["my_code", "MyPipeline"]])
-    def test_a_family_that_we_do_not_have(self, refused: Run, checkpoint: Path, name: object) -> None:
+    def test_a_family_that_we_do_not_have(self, unusable: Run, checkpoint: Path, name: object) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update(_class_name=name))
-        done = refused()
+        done = unusable()
         done.fails(3)
         assert "Vinograph" in done.err
 
-    def test_those_that_we_have_are_named(self, refused: Run, checkpoint: Path) -> None:
+    def test_those_that_we_have_are_named(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update(_class_name="FluxPipeline"))
-        refused().fails(3, "FluxPipeline", "wuerstchen", "sdxl")
+        unusable().fails(3, "FluxPipeline", "wuerstchen", "sdxl")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"'])
-    def test_it_is_garbled(self, refused: Run, checkpoint: Path, text: str) -> None:
+    def test_it_is_garbled(self, unusable: Run, checkpoint: Path, text: str) -> None:
         (checkpoint / "model_index.json").write_text(text)
-        refused().fails(4, "model_index.json")
+        unusable().fails(4, "model_index.json")
 
     @pytest.mark.parametrize("part", ["vqgan", "decoder", "text_encoder", "prior_prior"])
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"hidden_size": "large"}'])
-    def test_a_configuration_is_garbled(self, refused: Run, checkpoint: Path, part: str, text: str) -> None:
+    def test_a_configuration_is_garbled(self, unusable: Run, checkpoint: Path, part: str, text: str) -> None:
         (checkpoint / part / "config.json").write_text(text)
-        done = refused()
+        done = unusable()
         assert done.code in (3, 4)
         done.fails(done.code)
 
@@ -242,9 +256,9 @@ class TestIndex:
 
 class TestMissing:
     @pytest.mark.parametrize("name", [VQGAN, "decoder/config.json", "prior_text_encoder/model.safetensors"])
-    def test_a_file_of_a_directory(self, refused: Run, checkpoint: Path, name: str) -> None:
+    def test_a_file_of_a_directory(self, unusable: Run, checkpoint: Path, name: str) -> None:
         (checkpoint / name).unlink()
-        refused().fails(3, name.split("/")[0])
+        unusable().fails(3, name.split("/")[0])
 
     def test_there_is_no_such_checkpoint(self, vinograph: Run) -> None:
         Path("empty").mkdir()
@@ -387,10 +401,10 @@ class TestSdxl:
         return tmp_path / "checkpoint"
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-    def test_pickles(self, refused: Run, checkpoint: Path, part: str) -> None:
+    def test_pickles(self, unusable: Run, checkpoint: Path, part: str) -> None:
         next((checkpoint / part).glob("*.safetensors")).unlink()
         (checkpoint / part / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-        refused().fails(3, part, "pytorch_model.bin", "pickled")
+        unusable().fails(3, part, "pytorch_model.bin", "pickled")
         assert not Path("exploded").exists()
 
     def test_a_pickled_tiny_vae(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
@@ -401,65 +415,65 @@ class TestSdxl:
         assert not Path("exploded").exists()
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-    def test_weights_cut_short(self, refused: Run, checkpoint: Path, part: str) -> None:
+    def test_weights_cut_short(self, unusable: Run, checkpoint: Path, part: str) -> None:
         file = next((checkpoint / part).glob("*.safetensors"))
         file.write_bytes(file.read_bytes()[:-10])
-        refused().fails(4, f"{part}/{file.name}", "cut short")
+        unusable().fails(4, f"{part}/{file.name}", "cut short")
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-    def test_a_tensor_of_another_name(self, refused: Run, checkpoint: Path, part: str) -> None:
+    def test_a_tensor_of_another_name(self, unusable: Run, checkpoint: Path, part: str) -> None:
         def rename(header: Header) -> None:
             header["of_another_model"] = header.pop(_first_tensors(header)[0])
 
         _edit_header(next((checkpoint / part).glob("*.safetensors")), rename)
-        refused().fails(4, part, "tensor")
+        unusable().fails(4, part, "tensor")
 
-    def test_whole_numbers_where_weights_should_be(self, refused: Run, checkpoint: Path) -> None:
+    def test_whole_numbers_where_weights_should_be(self, unusable: Run, checkpoint: Path) -> None:
         def retype(header: Header) -> None:
             header[_first_tensors(header)[0]]["dtype"] = "I32"
 
         _edit_header(checkpoint / self.UNET, retype)
-        refused().fails(4, self.UNET, "of the type I32")
+        unusable().fails(4, self.UNET, "of the type I32")
 
     @pytest.mark.parametrize("name", [UNET, "vae/config.json", "tokenizer_2/tokenizer.json", "scheduler"])
-    def test_a_file_missing(self, refused: Run, checkpoint: Path, name: str) -> None:
+    def test_a_file_missing(self, unusable: Run, checkpoint: Path, name: str) -> None:
         if name == "scheduler":
             shutil.rmtree(checkpoint / name)
         else:
             (checkpoint / name).unlink()
-        refused().fails(3, "lacks", name.split("/")[0])
+        unusable().fails(3, "lacks", name.split("/")[0])
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "scheduler"])
     @pytest.mark.parametrize("text", ["", "{", "[]"])
-    def test_a_garbled_configuration(self, refused: Run, checkpoint: Path, part: str, text: str) -> None:
+    def test_a_garbled_configuration(self, unusable: Run, checkpoint: Path, part: str, text: str) -> None:
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         (checkpoint / part / name).write_text(text)
-        refused().fails(4, f"{part}/{name}")
+        unusable().fails(4, f"{part}/{name}")
 
-    def test_a_class_that_is_not_in_our_table(self, refused: Run, checkpoint: Path) -> None:
+    def test_a_class_that_is_not_in_our_table(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update(unet=["os", "system"]))
         for file in checkpoint.rglob("*.safetensors"):
             file.write_bytes(b"")  # that nothing is loaded first
-        refused().fails(3, "unet", "system of os")
+        unusable().fails(3, "unet", "system of os")
 
-    def test_a_unet_for_inpainting(self, refused: Run, checkpoint: Path) -> None:
+    def test_a_unet_for_inpainting(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(in_channels=9))
-        refused().fails(3, "unet/config.json", "in_channels is 9")
+        unusable().fails(3, "unet/config.json", "in_channels is 9")
 
-    def test_code_of_its_own(self, refused: Run, checkpoint: Path) -> None:
+    def test_code_of_its_own(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(auto_map={"x": "y.z"}))
-        refused().fails(3, "unet/config.json", "code of its own")
+        unusable().fails(3, "unet/config.json", "code of its own")
 
-    def test_a_unet_alone(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+    def test_a_unet_alone(self, unusable: Run, checkpoint: Path, saved: SavedSdxl) -> None:
         """As consistency models are published."""
         shutil.rmtree(checkpoint)
         shutil.copytree(saved.home / "unet", checkpoint)
-        refused().fails(3, "no model_index.json", "UNet2DConditionModel", "in its folder of a copy", "the scheduler")
+        unusable().fails(3, "no model_index.json", "UNet2DConditionModel", "in its folder of a copy", "the scheduler")
 
-    def test_a_tiny_vae_alone(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+    def test_a_tiny_vae_alone(self, unusable: Run, checkpoint: Path, saved: SavedSdxl) -> None:
         shutil.rmtree(checkpoint)
         shutil.copytree(saved.tiny_vae, checkpoint)
-        refused().fails(3, "no model_index.json", "AutoencoderTiny", "--tiny-vae checkpoint")
+        unusable().fails(3, "no model_index.json", "AutoencoderTiny", "--tiny-vae checkpoint")
 
     def test_options(self, refused: Run, checkpoint: Path) -> None:
         refused("--prior", "x").fails(2, "--prior is not an option of sdxl", "--tiny-vae")
