@@ -260,9 +260,8 @@ class Weights:
         surplus = sorted(name for name in unused if not re.fullmatch(ignored, name))
         if surplus:
             more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
-            raise DamagedModelError(
-                f"{shared.origin} has the tensor {surplus[0]}{more}, which the model has no place for"
-            )
+            place = getattr(shared.tensors[surplus[0]], "file", shared.origin)
+            raise DamagedModelError(f"{place} has the tensor {surplus[0]}{more}, which the model has no place for")
 
     def _stored(self, name: str, shape: Sequence[int]) -> StoredTensor:
         shared, full = self._shared, self._name(name)
