@@ -88,7 +88,8 @@ def find_bundle(reference: str | os.PathLike[str]) -> Bundle:
 
 
 def _open_directory(path: Path) -> Model:
-    if not (path / MANIFEST_FILE).is_file() and (path / _INDEX).is_file():
+    published = (path / _INDEX, path / "config.json", *path.glob("*/config.json"))
+    if not (path / MANIFEST_FILE).is_file() and any(each.is_file() for each in published):
         return _open_checkpoint(str(path))
     return Bundle.open(path)
 

@@ -19,7 +19,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from vinograph.errors import DamagedModelError
 from vinograph.models.sentencepiece import UNIGRAM, UNKNOWN, read_sentencepiece
 from vinograph.schema import Real, Record, Whole
-from vinograph.strict_json import parse_object, read_object
+from vinograph.strict_json import JsonError, parse_object, read_object
 
 _FAST = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
@@ -28,7 +28,7 @@ _SPIECE = "spiece.model"
 _LARGEST_FILE = 64_000_000
 _NO_LIMIT = 1_000_000_000
 _LONGEST_MESSAGE = 500
-_LONGEST_NUMBER = 40  # digits; 1000000000000000019884624838656 is how transformers writes that there is no limit
+_LONGEST_NUMBER = 40  # digits
 
 # Words, contractions, single digits and runs of other signs, as CLIP's own tokenizer cuts a text.
 _CLIP_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -101,13 +101,17 @@ def _settings(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("special_tokens_map.json", _SETTINGS):
         if (folder / name).is_file():
-            found |= {
-                key: value
-                for key, value in read_object(folder / name, digits=_LONGEST_NUMBER).items()
-                if value is not None
-            }
+            found |= {key: value for key, value in _read(folder / name).items() if value is not None}
     _SETTINGS_SCHEMA.check(_SETTINGS, found)
     return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON file of a tokenizer. transformers writes a length of 31 digits where there is no limit."""
+    try:
+        return read_object(file, largest=_LARGEST_FILE, digits=_LONGEST_NUMBER)
+    except JsonError as error:
+        raise ValueError(f"{file.name} can't be read: {error}") from error
 
 
 def _added(token: Any) -> rust.AddedToken | None:
@@ -128,8 +132,8 @@ def _text(token: Any) -> str:
 
 def _clip(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
     if (folder / _FAST).is_file():
-        return rust.Tokenizer.from_str(_content(folder / _FAST))
-    vocabulary = read_object(folder / "vocab.json", largest=_LARGEST_FILE)
+        return _fast(folder / _FAST)
+    vocabulary = _read(folder / "vocab.json")
     lines = _content(folder / "merges.txt").splitlines()
     pairs = [_pair(line) for line in lines if line.strip() and not line.startswith("#version")]
     tokenizer = rust.Tokenizer(
@@ -155,6 +159,12 @@ def _clip(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
     return tokenizer
 
 
+def _fast(file: Path) -> rust.Tokenizer:
+    """A tokenizer that is in the library's form already, which reads any depth in good faith."""
+    _read(file)
+    return rust.Tokenizer.from_str(_content(file))
+
+
 def _pair(line: str) -> tuple[str, str]:
     first, second = line.split()
     return first, second
@@ -162,7 +172,7 @@ def _pair(line: str) -> tuple[str, str]:
 
 def _t5(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
     if (folder / _FAST).is_file():
-        return rust.Tokenizer.from_str(_content(folder / _FAST))
+        return _fast(folder / _FAST)
     model = read_sentencepiece(folder / _SPIECE)
     if model.model_type != UNIGRAM or model.byte_fallback:
         raise ValueError("it is not a unigram model without fallback to bytes, as T5's is")

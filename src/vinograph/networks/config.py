@@ -32,6 +32,7 @@ _RANGES: Mapping[str, Kind] = MappingProxyType(
         "patch_size": Whole(1, 64),
         "upsampling_scaling_factor": Whole(1, 16),
         "nhead": Whole(-1, 1_000_000),
+        "blocks": Whole(0, 512),
         "num_encoder_blocks": Whole(0, 512),
         "num_decoder_blocks": Whole(0, 512),
         "interpolation_scale": Real(1e-3, 1e3),
