@@ -171,7 +171,7 @@ class NetworkSource:
     remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"
 
     def __post_init__(self) -> None:
-        self._networks: list[Network] = []
+        self._network: Network | None = None
 
     @property
     def name(self) -> str:
@@ -194,13 +194,12 @@ class NetworkSource:
         return self.plan.size
 
     def read(self) -> ov.Model:
-        """The graph. What it refers to without owning it is kept as long as this source."""
+        """A copy of the graph, which is built once. The weights that all refer to last as long as this source."""
         from vinograph.networks.graph import Storage
 
-        network = self.plan.build(Storage())
-        if network.held:
-            self._networks.append(network)
-        return network.model
+        if self._network is None:
+            self._network = self.plan.build(Storage())
+        return self._network.model.clone()
 
 
 def origin(model: Model, name: str, cache: Cache) -> Origin:

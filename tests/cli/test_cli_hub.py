@@ -328,10 +328,17 @@ class TestBundles:
         done = vinograph("generate", "a house", "--model", BUNDLE)
         done.fails(3, "whole in the hub's cache", "prior.bin is missing", "Connection refused")
 
-    def test_a_checkpoint_is_none(self, server: HubServer, vinograph: Run) -> None:
-        done = vinograph("generate", "a house", "--model", CHECKPOINT)
-        done.fails(3, "is not a bundle", f"vinograph convert {CHECKPOINT} sdxl")
-        assert server.fetched() == []
+    def test_a_checkpoint_draws_and_is_found_offline_again(
+        self, server: HubServer, offline: Any, vinograph: Run, tmp_path: Path
+    ) -> None:
+        draw = ("generate", "a house", "--model", CHECKPOINT, "--size", "64", "--steps", "2", "--seed", "7")
+        online = vinograph(*draw, "-o", "online.png")
+        assert online.code == 0, online.err
+        assert server.fetched() != []
+        offline("refused", tmp_path / "hub")
+        again = vinograph(*draw, "-o", "offline.png")
+        assert again.code == 0, again.err
+        assert Path("offline.png").read_bytes() == Path("online.png").read_bytes()
 
     @pytest.mark.parametrize("change", [{"format_version": 99}, {"files": 3}, b"\xff\xfe", b"{", b"[]"])
     def test_a_manifest_that_is_none_stops_it_before_anything_large(

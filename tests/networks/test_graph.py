@@ -26,7 +26,8 @@ def stored(tensors: dict[str, torch.Tensor], storage: Storage) -> dict[str, tupl
     nodes = [node for node in network.model.get_ops() if node.get_friendly_name() in tensors]
     constants = [node for node in nodes if node.get_type_name() == "Constant"]
     return {
-        each.get_friendly_name(): (each.get_output_element_type(0).get_type_name(), each.data) for each in constants
+        each.get_friendly_name(): (each.get_output_element_type(0).get_type_name(), each.data.copy())
+        for each in constants
     }
 
 

@@ -20,6 +20,7 @@ from vinograph.errors import DamagedModelError
 from vinograph.networks.precise import mark_decompression
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_TYPES: Mapping[str, ov.Type] = MappingProxyType({"F32": ov.Type.f32, "F16": ov.Type.f16, "BF16": ov.Type.bf16})
 _PORT_TYPES: Mapping[str, ov.Type] = MappingProxyType({"f32": ov.Type.f32, "i64": ov.Type.i64})
 _MODEL_NAME = "vinograph"
 _STORAGE = {"f16": "f16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}
@@ -228,12 +229,7 @@ class Weights:
             return self._matrix(name, self._times(name, shape, factor), view, tensor.dtype == "F16")
         if tensor.dtype == "F64" or (self._shared.storage.halve and tensor.dtype != "F16"):
             return self._matrix(name, _in_f32(tensor), view)
-        array = tensor.array()
-        if tensor.dtype == "BF16":  # NumPy has no such type, and OpenVINO doesn't own what it is given as another
-            self._shared.held.append(array)
-            held = ov.Tensor(array, ov.Shape(view), ov.Type.bf16)
-            return _restored(ov.op.Constant(held, shared_memory=True), self._name(name))
-        return _restored(opset.constant(array.reshape(view), shared_memory=True), self._name(name))
+        return _restored(self._constant(tensor.array(), view, _TYPES[tensor.dtype]), self._name(name))
 
     def computed(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]], like: str) -> Value:
         """A matrix computed of others under its own ``name``, held as the tensor ``like`` of this scope is."""
@@ -245,8 +241,8 @@ class Weights:
         """A vector that was computed of others, under its own ``name``."""
         if self._shared.storage.check_only:
             return self._placeholder(view)
-        array = np.ascontiguousarray(compute(), np.float32).reshape(tuple(view))
-        return Value(opset.constant(array, shared_memory=True)).named(self._name(name))
+        array = np.ascontiguousarray(compute(), np.float32)
+        return Value(self._constant(array, view, ov.Type.f32)).named(self._name(name))
 
     def check(self, name: str, shape: Sequence[int]) -> None:
         """Count a tensor as used that no output depends on. Raises what :meth:`values` does."""
@@ -297,7 +293,17 @@ class Weights:
         kind = np.dtype(np.float16 if halve else np.float32)
         held = storage.allocate(values.shape, kind)
         _copy(values, held)
-        return _restored(opset.constant(held.reshape(view), shared_memory=True), self._name(name))
+        stored = self._constant(held, view, ov.Type.f16 if halve else ov.Type.f32)
+        return _restored(stored, self._name(name))
+
+    def _constant(self, array: Array, view: Sequence[int], kind: ov.Type) -> ov.Node:
+        """A constant that refers to the array.
+
+        It doesn't own it. A constant that did would let go of it on whatever thread drops it last, without Python's
+        lock, and such a thread compiles while Python runs on another.
+        """
+        self._shared.held.append(array)
+        return ov.op.Constant(ov.Tensor(array, ov.Shape(tuple(view)), kind), shared_memory=True)
 
 
 def _place(tensor: StoredTensor, otherwise: str) -> str:
