@@ -134,6 +134,16 @@ class TestAllHiddenStates:
         assert_close(found, torch.stack(expected.hidden_states[:-1], dim=1))
         assert_close(pooled, expected.text_embeds)
 
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_so_it_is_where_the_shape_is_fixed(self, batch: int) -> None:
+        """As drawing has it. OpenVINO plans such graphs otherwise."""
+        module = published(projects=True, eos_token_id=2)
+        network = states(module)
+        network.model.reshape({"input_ids": [batch, 9]})
+        ids = torch.randint(3, END, (batch, 9), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            assert_close(run(network, {"input_ids": ids})[1], module(ids).text_embeds)
+
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_weights_in_half_precision_are_used_as_they_are(self, dtype: torch.dtype) -> None:
         module = published(projects=True)
