@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from tests.checkpoints import randomise
+from tests.checkpoints import SDXL_TINY, randomise, sdxl_models
 from tests.networks import storybook
 from tests.networks.agreement import MemoryTensor, run, tensors_of
 from vinograph.errors import DamagedModelError
@@ -133,6 +133,16 @@ class TestAllHiddenStates:
         found, pooled = run(network, {"input_ids": ids})
         assert_close(found, torch.stack(expected.hidden_states[:-1], dim=1))
         assert_close(pooled, expected.text_embeds)
+
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_so_it_is_where_the_shape_is_fixed(self, batch: int) -> None:
+        """As drawing has it. OpenVINO plans such graphs otherwise."""
+        module = sdxl_models(SDXL_TINY).text_encoder_2
+        network = states(module)
+        network.model.reshape({"input_ids": [batch, 77]})
+        ids = torch.randint(500, (batch, 77), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            assert_close(run(network, {"input_ids": ids})[1], module(ids).text_embeds)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_weights_in_half_precision_are_used_as_they_are(self, dtype: torch.dtype) -> None:

@@ -143,7 +143,7 @@ def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) 
         last = _layer(states[-1], mask, layers[-1], config)
         last = layer_norm(last, weights["final_layer_norm"], config.layer_norm_eps)
         end = _end_of_text(input_ids, position_ids, config)
-        pooled = Value(opset.gather(last.output, end.output, opset.constant(1), batch_dims=1))
+        pooled = _picked(last, position_ids, end)
         return [stacked, linear(pooled, weights["text_projection"], config.projection_dim, bias=False)]
 
     return build(weights, hidden_states_ports(config, projects=projects), hidden_states)
@@ -200,6 +200,16 @@ def _end_of_text(ids: Value, position_ids: Value, config: ClipConfig) -> Value:
     is_end = opset.equal(ids.output, end.output)
     candidates = opset.select(is_end, position_ids.output, none.output)
     return Value(opset.floor_mod(opset.reduce_min(candidates, opset.constant([1])), none.output))
+
+
+def _picked(states: Value, position_ids: Value, index: Value) -> Value:
+    """The state at each text's ``index`` [b]: states [b, n, c] -> [b, c].
+
+    OpenVINO 2026.4 reads beyond its memory where it gathers by batch and there is one text, of a fixed length.
+    """
+    found = opset.equal(position_ids.output, reshape(index, (-1, 1)).output)
+    alone = opset.select(opset.unsqueeze(found, opset.constant([2])), states.output, constant(0).output)
+    return Value(opset.reduce_sum(alone, opset.constant([1])))
 
 
 def _check_last(weights: Weights, layer: Weights, config: ClipConfig) -> None:
