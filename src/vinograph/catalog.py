@@ -120,7 +120,8 @@ def _from_hub(repository: str) -> Model:
         if any((each / _INDEX).is_file() for each in cached):
             return _open_checkpoint(repository)
         raise ModelError(
-            f"no model {repository!r} was found here or {in_cache}, and the hub can't be reached ({error})"
+            f"no model {repository!r} was found here or {in_cache}, and the hub can't be reached ({error}). "
+            f"Fetch it where there is a connection (hf download {repository}), or give the folder of a copy"
         ) from error
     if MANIFEST_FILE in on_hub.listing:
         return _fetch(on_hub)

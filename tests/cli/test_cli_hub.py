@@ -203,7 +203,7 @@ class TestFailures:
         offline(how, tmp_path / "hub")
         reason = "HF_HUB_OFFLINE is set" if how == "set" else "Connection refused"
         started = time.monotonic()
-        vinograph("generate", "a house", "--model", BUNDLE).fails(3, BUNDLE, reason, "vinograph convert")
+        vinograph("generate", "a house", "--model", BUNDLE).fails(3, BUNDLE, reason, f"hf download {BUNDLE}")
         vinograph("convert", CHECKPOINT, "bundle").fails(3, CHECKPOINT, reason, f"hf download {CHECKPOINT}")
         assert time.monotonic() - started < LONGEST
 
