@@ -42,7 +42,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "request": {"arguments", "noise", "errors"},
     "bundle": {"strict_json", "manifest", "files", "errors"},
     "ir": set(),
-    "hub": {"files", "errors"},
+    "hub": {"files", "folders", "resources", "errors"},
     "catalog": {"strict_json", "arguments", "bundle", "manifest", "hub", "folders", "errors"},
     "runtime": {"strict_json", "arguments", "files", "folders", "limits", "resources", "errors"},
     "families": {"schedulers", "arguments", "noise", "text", "images", "request", "schema", "errors"},

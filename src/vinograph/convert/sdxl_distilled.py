@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vinograph.convert.sdxl_config import SdxlConfig
+if TYPE_CHECKING:  # it imports torch
+    from vinograph.convert.sdxl_config import SdxlConfig
 
 DEFAULTS = ("num_inference_steps", "guidance_scale")
 
