@@ -28,6 +28,7 @@ SOURCE = ROOT / "src"
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
+    "panics": set(),
     "strict_json": set(),
     "schema": {"arguments"},
     "manifest": {"strict_json", "arguments", "schema", "families", "errors"},
@@ -37,7 +38,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "files": {"resources", "errors"},
     "noise": {"arguments", "errors"},
     "schedulers": {"arguments", "schema", "errors"},
-    "text": {"errors"},
+    "text": {"panics", "errors"},
     "images": {"strict_json", "arguments", "files", "errors"},
     "request": {"arguments", "noise", "errors"},
     "bundle": {"strict_json", "manifest", "files", "errors"},
@@ -53,10 +54,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "vinograph": {"pipeline", "families", "request", "errors"},
     "modules": set(),
     "networks": {"errors", "convert", "modules"},
-    "models": {"errors", "strict_json"},
+    "models": {"errors", "panics", "strict_json"},
     "convert": {
         *("strict_json", "schema", "modules", "bundle", "manifest", "families", "schedulers", "files", "folders"),
-        *("arguments", "hub", "ir", "resources", "errors", "vinograph"),
+        *("arguments", "hub", "ir", "panics", "resources", "errors", "vinograph"),
     },
     "quantize": {
         "ir",

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from tokenizers import Tokenizer as RustTokenizer
 
 from vinograph.errors import DamagedModelError
+from vinograph.panics import panics_raised
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,10 @@ class Tokenizer:
         Raises:
             DamagedModelError: the file is not a tokenizer.
         """
+        self._file = file
         try:
-            self._tokenizer = RustTokenizer.from_file(str(file))
+            with panics_raised():
+                self._tokenizer = RustTokenizer.from_file(str(file))
         except Exception as error:  # the library raises Exception itself
             raise DamagedModelError(f"{file} is not a tokenizer: {error}") from error
         self._tokenizer.no_padding()
@@ -44,13 +48,16 @@ class Tokenizer:
         """Tokenize ``prompts``; each is cut to ``max_length`` tokens, its end-of-text token kept.
 
         ``max_length`` is the tokenizer's own where it is None.
+
+        Raises:
+            DamagedModelError: the file was read, but makes no sense.
         """
         most = self.max_length if max_length is None else max_length
         ids = np.full((len(prompts), most), self.pad_id, np.int64)
         mask = np.zeros((len(prompts), most), np.int64)
         dropped = []
         for row, prompt in enumerate(prompts):
-            encoding = self._tokenizer.encode(prompt)
+            encoding = self._encode(prompt)
             tokens = list(encoding.ids)
             cut = ""
             if len(tokens) > most:
@@ -60,3 +67,12 @@ class Tokenizer:
             mask[row, : len(tokens)] = 1
             dropped.append(cut)
         return Tokens(ids, mask, tuple(dropped))
+
+    def _encode(self, prompt: str) -> Encoding:
+        try:
+            with panics_raised():
+                return self._tokenizer.encode(prompt)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DamagedModelError(f"{self._file} tokenizes no prompt: {error}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from tests.checkpoints import clip_tokenizer, split_tokenizer_files
+from tests.checkpoints import PANIC, clip_tokenizer, split_tokenizer_files
 from tests.models.writing import files_of, write_tokenizer
 from vinograph.errors import DamagedModelError
 from vinograph.text import Tokenizer
@@ -90,6 +90,14 @@ def test_the_same_bytes_every_time(folder: Path, tmp_path: Path) -> None:
 def test_a_damaged_tokenizer(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(DamagedModelError, match="CLIP tokenizer"):
+        write_tokenizer(tmp_path, tmp_path / "out.json", 77)
+
+
+def test_one_that_the_library_panics_at(tmp_path: Path) -> None:
+    clip_tokenizer().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "model": {**content["model"], **PANIC}}))
+    with pytest.raises(DamagedModelError, match="CLIP tokenizer: .*out of range"):
         write_tokenizer(tmp_path, tmp_path / "out.json", 77)
 
 

@@ -12,6 +12,7 @@ from vinograph import strict_json
 from vinograph.convert.sentencepiece import UNIGRAM, UNKNOWN, read_sentencepiece
 from vinograph.errors import DamagedModelError
 from vinograph.manifest import TokenizerFile
+from vinograph.panics import panics_raised
 from vinograph.schema import Maybe, Named, Real, Record, Whole
 
 _FAST = "tokenizer.json"
@@ -136,8 +137,9 @@ def prepare_tokenizer(folder: Path, text_length: int, kind: Kind = CLIP) -> Prep
     """
     try:
         _check_files(folder)
-        tokenizer = kind.load(folder)
-        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        with panics_raised():
+            tokenizer = kind.load(folder)
+            backend = json.loads(tokenizer.backend_tokenizer.to_str())
         pad_id, limit = int(tokenizer.pad_token_id), int(min(tokenizer.model_max_length, text_length))
         _LENGTH.check("model_max_length", limit)
         _PADDING.check("the padding's id", pad_id)
