@@ -139,6 +139,10 @@ class SavedWuerstchen:
     models: WuerstchenModels
 
 
+# What a tokenizer's model has when the library that reads it panics.
+PANIC = {"continuing_subword_prefix": "x" * 10_000}
+
+
 def clip_tokenizer(max_length: int = 77, pad: str = END) -> CLIPTokenizer:
     """A byte-level CLIP tokenizer that takes any text, with a few merges."""
     letters = sorted(ByteLevel.alphabet())

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from vinograph import folders
-from vinograph.errors import RequestError
+from vinograph.errors import ResourceError
 
 VARIABLES = ("HOME", "XDG_CACHE_HOME", "VINOGRAPH_CACHE", "VINOGRAPH_MODELS", "HF_HOME", "HF_HUB_CACHE")
 
@@ -82,5 +82,5 @@ def test_a_temporary_folder_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_no_temporary_folder_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
-    with pytest.raises(RequestError, match="set TMPDIR"), folders.temporary("vinograph-"):
+    with pytest.raises(ResourceError, match="set TMPDIR"), folders.temporary("vinograph-"):
         pass

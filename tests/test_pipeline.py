@@ -4,6 +4,8 @@ import gc
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.bundles import TOKENS, save_bundle, save_pixart_bundle
+from tests.cli.conftest import environment
 from tests.odd_values import RaisesAlways, small_pipelines
 from vinograph import (
     DamagedModelError,
@@ -431,6 +434,29 @@ class TestDevices:
         ran = result.devices["vqgan"].split()[1]
         told = f"precision f16 was asked for, which this device doesn't compute; vqgan ran in {ran}"
         assert result.warnings == (() if ran == "f16" else (told,))
+
+
+def test_ctrl_c_is_heard_when_the_last_model_is_gone(tiny_bundle: Path, tmp_path: Path) -> None:
+    """OpenVINO puts a stack for the handlers of signals in place, and takes it away again, in each of its cores."""
+    code = """
+import gc, os, signal, sys
+from pathlib import Path
+from vinograph import Pipeline
+
+for _ in range(2):
+    Pipeline.from_pretrained(sys.argv[1])("a house", seed=1)
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(10**8):
+        pass
+except KeyboardInterrupt:
+    Path(sys.argv[2]).write_text("heard")
+"""
+    heard = tmp_path / "heard"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)" + code  # a shell's & ignores it
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_bundle), str(heard)], env=environment(), check=False)
+    assert (done.returncode, heard.exists()) == (0, True)
 
 
 class TestModels:

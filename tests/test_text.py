@@ -1,5 +1,6 @@
 """Prompts to token ids: what transformers' CLIPTokenizer gives, and what was cut off."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from transformers import CLIPTokenizer
 
+from tests.checkpoints import PANIC
 from training.tokenizer import byte_letters, merges_for
 from vinograph import DamagedModelError
 from vinograph.text import Tokenizer
@@ -132,6 +134,15 @@ def test_a_file_that_is_no_tokenizer_is_a_damaged_model(tmp_path: Path, content:
     file = tmp_path / "tokenizer.json"
     file.write_bytes(content)
     with pytest.raises(DamagedModelError, match=r"tokenizer.json is not a tokenizer"):
+        Tokenizer(file, LENGTH, 0)
+
+
+def test_what_the_library_panics_at_is_a_damaged_model(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    clip_tokenizer("!").backend_tokenizer.save(str(file))
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "model": {**content["model"], **PANIC}}))
+    with pytest.raises(DamagedModelError, match=r"tokenizer.json is not a tokenizer: .*out of range"):
         Tokenizer(file, LENGTH, 0)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vinograph.errors import RequestError
+from vinograph.errors import ResourceError
 
 NO_HOME = Path(os.devnull) / "no-home"
 """The home of users who have none: a place where nothing is, and where not even root can make a folder."""
@@ -83,17 +83,17 @@ def prepare_for_libraries() -> None:
 
 @contextmanager
 def temporary(prefix: str) -> Iterator[Path]:
-    """A folder for temporary files, deleted when the block ends.
+    """A folder for temporary files, deleted when the block ends, but for what somebody still writes.
 
     Raises:
-        RequestError: no folder for temporary files can be written.
+        ResourceError: no folder for temporary files can be written.
     """
     try:
-        folder = tempfile.TemporaryDirectory(prefix=prefix)
-    except FileNotFoundError as error:
-        raise RequestError(
-            "there is no folder for temporary files that can be written: set TMPDIR to one, as in "
-            "TMPDIR=/dev/shm vinograph …"
+        folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ResourceError(
+            f"there is no folder for temporary files that can be written ({error.strerror or error}): set TMPDIR to "
+            "one, as in TMPDIR=/dev/shm vinograph …; a container has one with --tmpfs /tmp"
         ) from error
     with folder as name:
-        yield Path(name)
+        yield Path(name).resolve()

@@ -19,7 +19,9 @@ from huggingface_hub import errors as hf_errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from vinograph.errors import ModelError, RequestError, ResourceError
-from vinograph.files import is_full, write_atomically
+from vinograph.files import write_atomically
+from vinograph.folders import NO_HOME
+from vinograph.resources import Shortage, explanation, shortage
 
 DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -107,8 +109,10 @@ def _folder(repository: str, revision: str | None = None) -> Path:
     if revision is not None and (".." in revision or revision.startswith("/")):  # neither is in a name that git allows
         raise ModelError(f"{repository} has no revision {revision[:_LONGEST_REASON]!r}, nor could it have")
     place = Path(constants.HF_HUB_CACHE)
-    if str(place).startswith("~"):  # where huggingface_hub found no home to put in its place
-        raise RequestError(f"the hub's cache would be {place}, but this user has no home: set HF_HOME to a folder")
+    if place.is_relative_to(NO_HOME) or str(place).startswith("~"):  # where huggingface_hub itself found no home
+        raise RequestError(
+            f"{repository} would be in the hub's cache in this user's home, but there is none: set HF_HOME to a folder"
+        )
     return place / "--".join(["models", *repository.split("/")])
 
 
@@ -152,15 +156,16 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
 
 
 def _meaning(error: Exception, repository: str, revision: str | None) -> Exception:
-    chain = list(_chain(error))
-    if any(isinstance(each, OSError) and is_full(each) for each in chain):
+    if shortage(error) is Shortage.DISK:
         return ResourceError(
             f"the disk is full: the hub's cache, {constants.HF_HUB_CACHE}, has no room for {repository}"
         )
+    if (short := explanation(error)) is not None:
+        return ResourceError(short)
     refusal = _refusal(error, repository, revision)
     if refusal is not None:
         return refusal
-    for each in chain:
+    for each in _chain(error):
         if isinstance(each, OSError) and isinstance(each.filename, (str, Path)) and _is_of_cache(Path(each.filename)):
             return RequestError(
                 f"the hub's cache can't be used: {each.filename}: {each.strerror or each}. "

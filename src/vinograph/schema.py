@@ -46,7 +46,7 @@ def label(name: Any) -> str:
 
 
 def _refuse(where: str, value: Any, wanted: str) -> SchemaError:
-    return SchemaError(f"{where} is {shown(value)}, where {wanted} should be")
+    return SchemaError(f"{where or 'it'} is {shown(value)}, where {wanted} should be")
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Record:
             if name in known:
                 known[name].check(_path(where, name), each)
             elif not self.open:
-                raise SchemaError(f"{where} has {shown(name)}; known are {', '.join(known)}")
+                raise SchemaError(f"{where or 'it'} has {shown(name)}; known are {', '.join(known)}")
 
 
 def _path(where: str, name: str) -> str:

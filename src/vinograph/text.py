@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from tokenizers import Tokenizer as RustTokenizer
 
 from vinograph.errors import DamagedModelError
+from vinograph.panics import panics_raised
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ class Tokenizer:
             DamagedModelError: the file is not a tokenizer.
         """
         try:
-            tokenizer = RustTokenizer.from_file(str(file))
+            with panics_raised():
+                tokenizer = RustTokenizer.from_file(str(file))
         except Exception as error:  # the library raises Exception itself
             raise DamagedModelError(f"{file} is not a tokenizer: {error}") from error
-        self._use(tokenizer, max_length, pad_id)
+        self._use(tokenizer, str(file), max_length, pad_id)
 
     @classmethod
     def from_content(cls, content: str, origin: str, max_length: int, pad_id: int) -> Tokenizer:
@@ -46,14 +49,16 @@ class Tokenizer:
         """
         made = cls.__new__(cls)
         try:
-            tokenizer = RustTokenizer.from_str(content)
+            with panics_raised():
+                tokenizer = RustTokenizer.from_str(content)
         except Exception as error:  # the library raises Exception itself
             raise DamagedModelError(f"{origin} holds no tokenizer: {error}") from error
-        made._use(tokenizer, max_length, pad_id)
+        made._use(tokenizer, origin, max_length, pad_id)
         return made
 
-    def _use(self, tokenizer: RustTokenizer, max_length: int, pad_id: int) -> None:
+    def _use(self, tokenizer: RustTokenizer, origin: str, max_length: int, pad_id: int) -> None:
         self._tokenizer = tokenizer
+        self._origin = origin
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.max_length = max_length
@@ -63,13 +68,16 @@ class Tokenizer:
         """Tokenize ``prompts``; each is cut to ``max_length`` tokens, its end-of-text token kept.
 
         ``max_length`` is the tokenizer's own where it is None.
+
+        Raises:
+            DamagedModelError: the tokenizer was read, but makes no sense.
         """
         most = self.max_length if max_length is None else max_length
         ids = np.full((len(prompts), most), self.pad_id, np.int64)
         mask = np.zeros((len(prompts), most), np.int64)
         dropped = []
         for row, prompt in enumerate(prompts):
-            encoding = self._tokenizer.encode(prompt)
+            encoding = self._encode(prompt)
             tokens = list(encoding.ids)
             cut = ""
             if len(tokens) > most:
@@ -79,3 +87,12 @@ class Tokenizer:
             mask[row, : len(tokens)] = 1
             dropped.append(cut)
         return Tokens(ids, mask, tuple(dropped))
+
+    def _encode(self, prompt: str) -> Encoding:
+        try:
+            with panics_raised():
+                return self._tokenizer.encode(prompt)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DamagedModelError(f"{self._origin} tokenizes no prompt: {error}") from error

@@ -172,6 +172,13 @@ sys.meta_path.insert(0, Signal())
 
 
 class TestInterruptionsOfTheStart:
+    @pytest.fixture(autouse=True)
+    def _ctrl_c_is_heard(self) -> Iterator[None]:
+        """Whoever started the tests may have it ignored, as a shell's & does."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @pytest.mark.parametrize("name", IMPORTED)
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_while_a_package_is_imported(self, bundle: Bundle, name: str, number: int) -> None:
@@ -293,15 +300,16 @@ class TestNoHome:
             ["verify", "{bundle}"],
             ["models"],
             ["cache"],
+            ["cache", "--clear"],
             ["doctor"],
             ["devices"],
         ],
-        ids=lambda each: each[0],
+        ids=" ".join,
     )
     def test_everything_that_needs_none_works(self, bundle: Bundle, arguments: Sequence[str]) -> None:
         done = in_process(*(each.format(bundle=bundle.path) for each in arguments), first=HOMELESS)
         assert done.code == 0, done.err
-        assert "Traceback" not in done.err
+        assert done.err.count("warning: ") == (1 if arguments[0] == "generate" else 0), "that nothing can be kept"
         assert files_here() == (["picture.png"] if arguments[0] == "generate" else [])
 
     def test_a_model_that_is_not_there(self) -> None:
@@ -328,26 +336,6 @@ class TestNoHome:
         for arguments in (["models"], ["cache"], ["generate", "a house", "--model", "storybook-sdxl"], ["doctor"]):
             done = vinograph(*arguments)
             assert done.code == 0, done.err
-
-
-class TestHubCache:
-    @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOTDIR])
-    def test_one_that_cannot_be_written(
-        self, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
-    ) -> None:
-        def refused(*_: object, **__: object) -> NoReturn:
-            raise OSError(number, os.strerror(number), str(tmp_path / "hub"))
-
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", refused)
-        done = vinograph("generate", "a house", "--model", "org/model")
-        done.fails(2, str(tmp_path / "hub"), "can't be written", "HF_HOME", "org/model")
-
-    def test_one_on_a_full_disk(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(*_: object, **__: object) -> NoReturn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "hub/blobs/x")
-
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
-        vinograph("generate", "a house", "--model", "org/model").fails(5, "the disk is full", "org/model")
 
 
 class TestPathsOfSomebodyElse:

@@ -303,7 +303,7 @@ class TestCache:
     def test_a_user_without_a_home(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hf.constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
         for arguments in (("generate", "a house", "--model", BUNDLE), ("convert", CHECKPOINT, "bundle")):
-            vinograph(*arguments).fails(2, "no home", "HF_HOME")
+            vinograph(*arguments).fails(2, "home, but there is none", "HF_HOME")
 
 
 class TestBundles:
@@ -366,6 +366,12 @@ class TestBundles:
     def test_what_no_model_can_be_called(self, vinograph: Run, name: str) -> None:
         done = vinograph("generate", "a house", "--model", name)
         done.fails(3, name[:20].replace("\0", "\\x00"))
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOMEM, "memory"), (errno.EMFILE, "too many files are open")])
+def test_so_is_whatever_else_runs_out(number: int, words: str) -> None:
+    with pytest.raises(ResourceError, match=words), hub._explained("someone/tiny", None):
+        raise OSError(number, os.strerror(number))
 
 
 def test_a_full_disk_is_told_from_an_absent_hub() -> None:

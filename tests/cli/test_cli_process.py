@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,10 +176,14 @@ class TestErrors:
         assert done.err.count("\n") == 1
 
     def test_a_file_that_cannot_be_read(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-        def forbidden(*_: object, **__: object) -> str:
-            raise PermissionError(13, "Permission denied", "bundle.json")
+        opened = Path.open
 
-        monkeypatch.setattr(Path, "read_text", forbidden)
+        def forbidden(path: Path, *rest: Any, **more: Any) -> Any:
+            if path.name == "bundle.json":
+                raise PermissionError(13, "Permission denied", path.name)
+            return opened(path, *rest, **more)
+
+        monkeypatch.setattr(Path, "open", forbidden)
         vinograph("verify", bundle.path).fails(2, "bundle.json: Permission denied")
 
 

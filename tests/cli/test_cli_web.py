@@ -63,4 +63,4 @@ def test_no_folder_for_temporary_files() -> None:
     """As in a container with a root file system that nothing can be written to."""
     nowhere = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/nowhere']\n"
     done = in_process("web", "--port", free_port(), first=nowhere)
-    done.fails(5, "No usable temporary directory", "TMPDIR", "--tmpfs /tmp")
+    done.fails(5, "no folder for temporary files", "TMPDIR", "--tmpfs /tmp")

@@ -532,7 +532,7 @@ class TestMemory:
         pipe = Pipeline.from_pretrained(bundle, precision="f32", memory="low")
         pipe(PROMPT, seed=1)
         encoder: Any = pipe._sessions["text_encoder"]
-        encoder._xml = encoder._xml.with_name("gone.xml")
+        encoder._source = dataclasses.replace(encoder._source, xml=bundle / "gone.xml")
         pipe(PROMPT, seed=2)
         with pytest.raises(DamagedModelError):
             pipe("another one")

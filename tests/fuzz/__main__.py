@@ -25,7 +25,9 @@ def run_one(target: Target, attempt: Attempt, seed: int, folder: Path) -> bool:
     folder.mkdir(parents=True)
     try:
         attempt(Random(f"{target.name} {seed}"), folder)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a library's panic is no Exception
         traceback.print_exc()
         print(f"FAILED  python -m tests.fuzz --target {target.name} --seed {seed} --attempts 1", flush=True)
         return False

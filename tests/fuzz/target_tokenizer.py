@@ -16,7 +16,7 @@ _PROMPT = "a red house on a snowy hill, in the style of [unclosed"
 
 def _prepare_checkpoints(prepared: Path) -> Attempt:
     from tests.checkpoints import clip_tokenizer, split_tokenizer_files, t5_tokenizer
-    from tests.models.test_t5_tokenizer import folder_of, train
+    from tests.models.test_t5_tokenizers import folder_of, train
     from tests.models.writing import write_tokenizer
     from vinograph.errors import DamagedModelError
     from vinograph.models.tokenizers import CLIP, T5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from tests.checkpoints import clip_tokenizer, split_tokenizer_files
+from tests.checkpoints import PANIC, clip_tokenizer, split_tokenizer_files
 from tests.models.writing import files_of, write_tokenizer
 from vinograph.errors import DamagedModelError
 from vinograph.text import Tokenizer
@@ -115,6 +115,14 @@ def test_an_error_of_any_length_is_cut(tmp_path: Path) -> None:
     with pytest.raises(DamagedModelError) as caught:
         write_tokenizer(tmp_path, tmp_path / "out.json", 77)
     assert len(str(caught.value)) < 1000
+
+
+def test_one_that_the_library_panics_at(tmp_path: Path) -> None:
+    clip_tokenizer().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "model": {**content["model"], **PANIC}}))
+    with pytest.raises(DamagedModelError, match=r"CLIP tokenizer: .*out of range"):
+        write_tokenizer(tmp_path, tmp_path / "out.json", 77)
 
 
 def test_which_files_are_read() -> None:

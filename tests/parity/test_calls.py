@@ -360,9 +360,8 @@ class TestSdxl:
         assert np.abs(made - usual).max() > 0.02
 
     def test_a_scheduler_that_is_not_there_is_refused(self, base: SdxlPair, tmp_path: Path) -> None:
-        pipe = changed(base, {"class": "HeunDiscreteScheduler"}, tmp_path)
         with pytest.raises(ModelError, match=r"'HeunDiscreteScheduler'.*EulerAncestralDiscreteScheduler"):
-            pipe(PROMPT)
+            changed(base, {"class": "HeunDiscreteScheduler"}, tmp_path)
 
     def test_a_random_state_is_the_first_word_of_its_state(self, turbo: SdxlPair) -> None:
         """A fresh one is its seed. It doesn't move on."""

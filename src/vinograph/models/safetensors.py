@@ -182,7 +182,7 @@ def _refuse_impostors(file: Path, start: bytes) -> None:
 def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRecord:
     try:
         Text(_LONGEST_NAME).check("its name", name)
-        TENSOR.check("it", entry)
+        TENSOR.check("", entry)
     except SchemaError as error:
         raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {label(name)}: {error}") from error
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]

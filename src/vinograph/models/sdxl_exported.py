@@ -30,6 +30,7 @@ from vinograph.networks.graph import Network, Port, Ports, Storage, storage_of
 from vinograph.networks.tiny_vae import TinyAutoencoderConfig
 from vinograph.networks.unet_config import UNetConfig
 from vinograph.networks.vae import AutoencoderConfig
+from vinograph.runtime.devices import core
 from vinograph.schema import label
 
 Outputs = Callable[[ov.Model], dict[str, ov.Output]]
@@ -163,7 +164,7 @@ def _text_outputs(layers: int, others: Collection[str], model: ov.Model) -> dict
 def _network(name: str, file: Path, ports: Ports, adapt: Outputs) -> Network:
     """The graph in ``file``, with our ports. The file stays mapped, it is not read."""
     try:
-        model = ov.Core().read_model(file)
+        model = core().read_model(file)
     except RuntimeError as error:
         raise DamagedModelError(f"OpenVINO can't read {file}: {_first_line(error)}") from error
     try:

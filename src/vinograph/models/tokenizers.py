@@ -18,6 +18,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from vinograph.errors import DamagedModelError
 from vinograph.models.sentencepiece import UNIGRAM, UNKNOWN, read_sentencepiece
+from vinograph.panics import panics_raised
 from vinograph.schema import Real, Record, Whole
 from vinograph.strict_json import JsonError, parse_object, read_object
 
@@ -75,18 +76,19 @@ def read_tokenizer(folder: Path, kind: Kind) -> TokenizerData:
         DamagedModelError: the files are not those of such a tokenizer.
     """
     try:
-        settings = _settings(folder)
-        tokenizer = kind.read(folder, settings)
-        special = {role: _added(settings.get(role, text)) for role, text in kind.special.items()}
-        tokenizer.add_special_tokens([token for token in special.values() if token is not None])
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        pad = special["pad_token"]
-        pad_id = None if pad is None else tokenizer.token_to_id(pad.content)
-        if pad_id is None:
-            raise ValueError("its padding is not among its tokens")
-        _PADDING.check("its padding's id", pad_id)
-        content = json.dumps(parse_object(tokenizer.to_str(), largest=_LARGEST_FILE), ensure_ascii=False)
+        with panics_raised():
+            settings = _settings(folder)
+            tokenizer = kind.read(folder, settings)
+            special = {role: _added(settings.get(role, text)) for role, text in kind.special.items()}
+            tokenizer.add_special_tokens([token for token in special.values() if token is not None])
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            pad = special["pad_token"]
+            pad_id = None if pad is None else tokenizer.token_to_id(pad.content)
+            if pad_id is None:
+                raise ValueError("its padding is not among its tokens")
+            _PADDING.check("its padding's id", pad_id)
+            content = json.dumps(parse_object(tokenizer.to_str(), largest=_LARGEST_FILE), ensure_ascii=False)
     except MemoryError:
         raise
     except Exception as error:  # the library raises many kinds, Exception itself among them

@@ -21,8 +21,11 @@ _EPSILON = Real(1e-20, 1)
 _RANGES: Mapping[str, Kind] = MappingProxyType(
     {
         "eos_token_id": Whole(0, 1_000_000),
+        "num_layers": Whole(0, 512),
         "transformer_layers_per_block": Whole(0, 512),
         "reverse_transformer_layers_per_block": Whole(0, 512),
+        "num_encoder_blocks": Whole(0, 512),
+        "num_decoder_blocks": Whole(0, 512),
         "norm_eps": _EPSILON,
         "layer_norm_eps": _EPSILON,
         "layer_norm_epsilon": _EPSILON,
@@ -33,8 +36,6 @@ _RANGES: Mapping[str, Kind] = MappingProxyType(
         "upsampling_scaling_factor": Whole(1, 16),
         "nhead": Whole(-1, 1_000_000),
         "blocks": Whole(0, 512),
-        "num_encoder_blocks": Whole(0, 512),
-        "num_decoder_blocks": Whole(0, 512),
         "interpolation_scale": Real(1e-3, 1e3),
     }
 )

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from vinograph.runtime.devices import core
+
 # Sin(Convert(Constant)): the sine is precise, the conversion is a decompression.
 _EXAMPLE = """<?xml version="1.0"?>
 <net name="example" version="11">
@@ -64,7 +66,7 @@ def _copy_attributes(kind: str, node: ov.Node) -> None:
 def _attributes() -> dict[str, dict[str, Any]]:
     """The attributes of the example's nodes, by the nodes' names."""
     weights = ov.Tensor(np.zeros(2, np.uint8))
-    model = ov.Core().read_model(_EXAMPLE.encode(), weights)
+    model = core().read_model(_EXAMPLE.encode(), weights)
     found = {node.get_friendly_name(): dict(node.get_rt_info().items()) for node in model.get_ops()}
     for kind in ("precise", "decompression"):
         if not found.get(kind):

@@ -25,6 +25,7 @@ from vinograph.quantize.layers import Kept, kept, with_activations, with_small_w
 from vinograph.quantize.marks import carry_over
 from vinograph.quantize.recipes import Recipe
 from vinograph.quantize.segments import Segment
+from vinograph.runtime.devices import core
 from vinograph.runtime.sections import release_pages
 
 
@@ -174,7 +175,7 @@ def _pass_on(work: Work, segment: Segment, model: ov.Model) -> list[Path]:
     Returns their files.
     """
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
-    compiled = ov.Core().compile_model(model, "CPU", settings)
+    compiled = core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
     kept = []
     for sample in range(work.samples):

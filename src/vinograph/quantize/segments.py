@@ -13,6 +13,7 @@ from pathlib import Path
 import openvino as ov
 
 from vinograph.runtime import sections
+from vinograph.runtime.devices import core
 from vinograph.runtime.sections import Key, Ordered, Section, key_of
 
 # Bytes of weights, as they are stored, that a segment holds at least, where it isn't the last.
@@ -23,7 +24,7 @@ Segment = Section
 
 def read(xml: Path) -> ov.Model:
     """The graph; its weights are mapped, not loaded."""
-    return ov.Core().read_model(xml)
+    return core().read_model(xml)
 
 
 def input_keys(xml: Path) -> dict[str, Key]:

@@ -33,6 +33,7 @@ _FORMAT = 1
 _ABANDONED = 3600  # seconds after which a file under its temporary name is of a process that was killed
 _PATIENCE = 5  # seconds to wait for another process to have written the settings
 _LONGEST_HEAD = 100_000  # bytes of a blob's first line
+_ABSENT = (FileNotFoundError, NotADirectoryError)  # the latter below a file, or the home that nobody has
 _LONGEST_NAME = 1000  # characters of what a record says for people
 
 
@@ -134,7 +135,7 @@ class Cache:
         file = self._compiled / f"{key}.blob"
         try:
             content = file.read_bytes()
-        except FileNotFoundError:
+        except _ABSENT:
             return None
         except OSError as error:
             self.note(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
@@ -204,7 +205,8 @@ class Cache:
         if self._compiled.is_dir():
             for file in self._compiled.iterdir():
                 file.unlink(missing_ok=True)
-        self._settings.unlink(missing_ok=True)
+        with contextlib.suppress(*_ABSENT):
+            self._settings.unlink()
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """What is remembered of settings, by key: records of what was measured, or of what it would take."""
@@ -213,7 +215,7 @@ class Cache:
     def _read_settings(self) -> dict[str, dict[str, Any]]:
         try:
             content = strict_json.read_object(self._settings)
-        except FileNotFoundError:
+        except _ABSENT:
             return {}
         except (OSError, strict_json.JsonError) as error:
             self.note(f"{self._settings} can't be read ({error}); settings are measured anew")

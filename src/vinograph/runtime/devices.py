@@ -33,8 +33,13 @@ class Device:
     precisions: tuple[str, ...]
 
 
+@once
 def core() -> ov.Core:
-    """A fresh OpenVINO core; properties set on it concern no other user in the process.
+    """The one OpenVINO core of this process, which lives as long: set no properties on it, but give them to models.
+
+    Each core has a stack of its own put in place for the handlers of signals, and gives the one before back when it
+    is deleted. With several that are deleted in another order, signals would find a stack that is gone, and end the
+    process (SIGSEGV) at the next Ctrl-C.
 
     Raises:
         ResourceError: this process may not have the memory that OpenVINO takes to start.

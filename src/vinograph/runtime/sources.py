@@ -8,6 +8,8 @@ from typing import Protocol
 
 import openvino as ov
 
+from vinograph.runtime.devices import core
+
 
 class Source(Protocol):
     """A component that can be read again and again.
@@ -73,4 +75,4 @@ class IrFile:
 
     def read(self) -> ov.Model:
         """The graph, its weights mapped."""
-        return ov.Core().read_model(self.xml)
+        return core().read_model(self.xml)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vinograph.errors import RequestError, ResourceError
+from vinograph import folders
+from vinograph.errors import RequestError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -35,7 +35,7 @@ def serve(
     """
     if importlib.util.find_spec("gradio") is None:
         raise RequestError('the page needs gradio: pip install "vinograph[web]"')
-    with _temporary_folder() as folder:
+    with folders.temporary("vinograph-") as folder:
         _keep_to_ourselves(folder)
         with _without_proxies():
             from vinograph.web.page import Page
@@ -53,24 +53,6 @@ def serve(
                 threading.Event().wait()
             finally:
                 page.close()
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder that goes when the server ends.
-
-    Raises:
-        ResourceError: there is no place for one.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="vinograph-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise ResourceError(
-            f"the page needs a folder for pictures while it is open, and there is none: {error.strerror or error}; "
-            "set TMPDIR to a folder that can be written to (for a container, --tmpfs /tmp adds one)"
-        ) from error
-    with folder as name:
-        yield Path(name).resolve()
 
 
 def _keep_to_ourselves(folder: Path) -> None:
