@@ -97,7 +97,7 @@ def test_one_that_the_library_panics_at(tmp_path: Path) -> None:
     clip_tokenizer().save_pretrained(tmp_path)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "model": {**content["model"], **PANIC}}))
-    with pytest.raises(DamagedModelError, match="CLIP tokenizer: .*out of range"):
+    with pytest.raises(DamagedModelError, match=r"CLIP tokenizer: .*out of range"):
         write_tokenizer(tmp_path, tmp_path / "out.json", 77)
 
 
