@@ -214,6 +214,12 @@ class Manifest:
 
         known = family(self.family)
         check_model(known, self.config, self.limits, self.defaults, self.scheduler)
+        known.check_outputs(
+            {
+                name: {output: tensor.shape for output, tensor in component.outputs.items()}
+                for name, component in self.components.items()
+            }
+        )
         missing = [name for name in known.tokenizers if name not in self.tokenizers]
         if missing and self.components:
             raise SchemaError(f"tokenizers.{missing[0]} is missing, without which {self.family} models read no prompt")

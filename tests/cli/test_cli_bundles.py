@@ -337,7 +337,11 @@ WUERSTCHEN = {
     ),
     "notes that are a text": (_at("notes", value="something"), "notes is 'something'"),
 }
+_LAYERS = ("components", "text_encoder", "outputs", "hidden_states")
 SDXL = {
+    "layers that vary": (_at(*_LAYERS, "shape", 1, value="n"), "hidden_states.shape[1] is 'n'"),
+    "layers of one size": (_at(*_LAYERS, "shape", value=[1]), "hidden_states.shape[1] is None"),
+    "no layers": (_at(*_LAYERS, drop=True), "hidden_states.shape[1] is None"),
     "no factor": (_at("config", "vae_scale_factor", value=0), "config.vae_scale_factor is 0"),
     "a scheduler's class that is a list": (_at("scheduler", "class", value=["EulerDiscreteScheduler"]), "class is ["),
     "betas beyond a float": (_at("scheduler", "beta_end", value=1e300), "beta_end"),

@@ -133,4 +133,4 @@ def _run(arguments: tuple[str, ...]) -> tuple[int, str]:
     return code, out.getvalue() + err.getvalue()
 
 
-TARGETS = [Target("hub", _prepare, attempts=60)]
+TARGETS = [Target("hub", _prepare, attempts=25)]

@@ -201,6 +201,13 @@ class TestBodies:
                 data[place] = [1]
                 assert client.join(function.index, data).status == 400
 
+    def test_a_control_that_holds_nothing(self, client: Client) -> None:
+        for function in functions(client.config()):
+            if "slider" in function.kinds:
+                assert client.join(function.index, function.with_value("slider", None)).status == 200
+                said = [each for each in client.events() if each["msg"] == "process_completed"]
+                assert "takes no such value" in json.dumps(said)
+
     def test_a_prompt_that_is_too_long_is_refused_before_it_is_drawn(self, client: Client) -> None:
         for function in functions(client.config()):
             if "click" in function.targets and {"slider", "textbox"} <= {*function.kinds}:

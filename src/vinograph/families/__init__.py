@@ -160,7 +160,8 @@ class Family:
     ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument of "generate"
     each of the command line's options sets. ``config`` declares the numbers, or lists of them, that it reads in the
     manifest, and ``check_config`` compares them with each other; ``tokenizers`` are those that it needs;
-    ``check_scheduler`` checks the scheduler's settings. Both checks raise :class:`vinograph.schema.SchemaError`.
+    ``check_scheduler`` checks the scheduler's settings; ``check_outputs`` checks the shapes of the components' outputs
+    that it reads numbers from. The checks raise :class:`vinograph.schema.SchemaError`.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Family:
     tokenizers: tuple[str, ...] = ()
     check_config: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
     check_scheduler: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
+    check_outputs: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
 
     def defaults(self) -> dict[str, dict[str, Any]]:
         """The defaults of every call, for a manifest; arguments without one are left out."""

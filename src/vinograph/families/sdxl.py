@@ -19,7 +19,7 @@ from vinograph.families.autoencoder import Autoencoder, autoencoder
 from vinograph.families.checks import AUTOENCODERS, check_sampler, check_vaes
 from vinograph.families.latents import SOURCE, drawn_for_the_vae, encode_alone, plan_of, preview, reconstruct
 from vinograph.families.originals import Original, original_of
-from vinograph.families.sdxl_text import TENSORS, TimeIds, Told, check_texts, time_ids, told_to_the_unet
+from vinograph.families.sdxl_text import TENSORS, TimeIds, Told, check_layers, check_texts, time_ids, told_to_the_unet
 from vinograph.families.shared import (
     called_back,
     check_latents,
@@ -327,4 +327,5 @@ FAMILY = Family(
     tokenizers=("tokenizer", "tokenizer_2"),
     check_config=check_vaes,
     check_scheduler=check_sampler,
+    check_outputs=check_layers,
 )

@@ -13,6 +13,7 @@ from vinograph.errors import RequestError
 from vinograph.families import Array, Drawing, Parts
 from vinograph.families.shared import note_dropped
 from vinograph.request import Request
+from vinograph.schema import Whole
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,25 @@ def check_texts(parts: Parts, request: Request, guided: bool) -> None:
         )
 
 
+_ENCODERS = ("text_encoder", "text_encoder_2")
+_LAYERS = Whole(1, 512)
+
+
+def check_layers(outputs: Mapping[str, Mapping[str, Sequence[int | str]]]) -> None:
+    """Check that the text encoders, where they are, say how many layers they give.
+
+    Raises:
+        SchemaError: one doesn't.
+    """
+    for name in _ENCODERS:
+        if name in outputs:
+            shape = outputs[name].get("hidden_states", ())
+            _LAYERS.check(f"components.{name}.outputs.hidden_states.shape[1]", shape[1] if len(shape) > 1 else None)
+
+
 def _layers(parts: Parts) -> int:
     """How many layers both text encoders give."""
-    names = ("text_encoder", "text_encoder_2")
-    return min(int(parts.outputs[name]["hidden_states"][1]) for name in names)
+    return min(int(parts.outputs[name]["hidden_states"][1]) for name in _ENCODERS)
 
 
 def told_to_the_unet(parts: Parts, request: Request, all_times: TimeIds, guided: bool, out: Drawing) -> Told:

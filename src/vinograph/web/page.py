@@ -180,5 +180,7 @@ def _refuse_in_words(block: Any) -> None:
             return read(value)
         except gr.Error as error:
             raise gr.Error(str(error.message)[:300], print_exception=False) from error
+        except (TypeError, ValueError) as error:  # such as nothing at all, for a slider
+            raise gr.Error(f"{block.label or 'a control'} takes no such value", print_exception=False) from error
 
     block.preprocess = preprocess
