@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -568,3 +569,13 @@ def test_the_process_has_one_core_of_openvino() -> None:
         "runtime/devices.py",
         "benchmark/systems/notebook.py",  # a process of its own, in an environment of its own
     }
+
+
+def test_plain_pytest_leaves_out_what_needs_gigabytes() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "tests/convert/test_full_size.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    nothing_collected = 5
+    assert done.returncode == nothing_collected, done.stdout
+    assert "deselected" in done.stdout
