@@ -30,20 +30,18 @@ class TestPaths:
         assert catalog.find("~/tiny").path == tiny_bundle
 
     def test_a_file_is_no_model(self, tiny_bundle: Path) -> None:
-        with pytest.raises(ModelError, match=r"bundle.json is a file; a model is a bundle's directory"):
+        with pytest.raises(ModelError, match=r"bundle.json is a file; a model is a directory"):
             catalog.find(tiny_bundle / "bundle.json")
 
     def test_a_directory_without_a_bundle(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"is not a bundle: it has no bundle.json"):
             catalog.find(tmp_path)
 
-    def test_a_checkpoint_wants_converting_first(self, tmp_path: Path) -> None:
+    def test_a_checkpoint_of_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "wuerstchen").mkdir()
         (tmp_path / "wuerstchen" / "model_index.json").write_text("{}", encoding="utf-8")
-        with pytest.raises(ModelError) as caught:
+        with pytest.raises(ModelError, match=r"wuerstchen: model_index.json names no pipeline"):
             catalog.find(tmp_path / "wuerstchen")
-        path = tmp_path / "wuerstchen"
-        assert f"{path} is a checkpoint, not a bundle. Convert it first: vinograph convert {path} " in str(caught.value)
 
     def test_a_damaged_bundle(self, tiny_bundle: Path, tmp_path: Path) -> None:
         shutil.copytree(tiny_bundle, tmp_path / "damaged")

@@ -27,8 +27,8 @@ from vinograph import (
     RequestError,
     Result,
     Step,
+    components,
     families,
-    pipeline,
 )
 from vinograph.runtime.tuning import DEFAULT
 
@@ -523,7 +523,7 @@ def test_a_component_of_a_quarter_of_the_memory_is_freed_after_use(
 ) -> None:
     bundle = save_pixart_bundle(tmp_path / "bundle")
     weights = bundle.manifest.files["text_encoder.bin"].size
-    monkeypatch.setattr(pipeline, "memory_installed", lambda: share * weights)
+    monkeypatch.setattr(components, "memory_installed", lambda: share * weights)
     pipe = Pipeline.from_pretrained(str(bundle.path))
     pipe("a house", seed=1)
     opened: Any = pipe._sessions._opened

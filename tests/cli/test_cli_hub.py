@@ -331,12 +331,12 @@ class TestBundles:
     def test_a_checkpoint_draws_and_is_found_offline_again(
         self, server: HubServer, offline: Any, vinograph: Run, tmp_path: Path
     ) -> None:
-        draw = ("generate", "a house", "--model", CHECKPOINT, "--size", "64", "--steps", "2", "--seed", "7")
-        online = vinograph(*draw, "-o", "online.png")
+        draw = ("generate", "a house", "--model", CHECKPOINT, "--size", "64x64", "--steps", "2", "--seed", "7")
+        online = vinograph(*draw, "--output", "online.png")
         assert online.code == 0, online.err
         assert server.fetched() != []
         offline("refused", tmp_path / "hub")
-        again = vinograph(*draw, "-o", "offline.png")
+        again = vinograph(*draw, "--output", "offline.png")
         assert again.code == 0, again.err
         assert Path("offline.png").read_bytes() == Path("online.png").read_bytes()
 

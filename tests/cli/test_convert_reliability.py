@@ -334,9 +334,13 @@ class TestTarget:
         assert contents(Path("bundle")) == contents(undisturbed)
 
 
+# Each file takes half a second to reach the disk, so that there is time to see what a conversion is doing.
+_SLOW_DISK = "import os, time; sync = os.fsync; os.fsync = lambda file: (time.sleep(0.5), sync(file))[1]\n"
+
+
 def converting(source: Path, *options: object) -> AbstractContextManager[subprocess.Popen[str]]:
     """A conversion in a process of its own, killed at the end of the block if it still runs."""
-    arguments = command("convert", source, "bundle", *options, warnings="default")  # PyTorch warns of itself
+    arguments = command("convert", source, "bundle", *options, first=_SLOW_DISK)
     return running(arguments)
 
 

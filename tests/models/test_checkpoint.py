@@ -76,10 +76,12 @@ class TestIndex:
         with pytest.raises(ModelError, match=rf"is a {name}.*It opens wuerstchen \(WuerstchenCombinedPipeline"):
             convert(unloadable, target)
 
-    @pytest.mark.parametrize("name", [None, ["pipeline", "MyPipeline"], 5])
-    def test_code_to_run(self, unloadable: Path, target: Path, name: object) -> None:
+    @pytest.mark.parametrize(
+        ("name", "said"), [(None, "names no pipeline"), (["pipeline", "MyPipeline"], "runs none"), (5, "runs none")]
+    )
+    def test_no_pipeline_or_code_to_run(self, unloadable: Path, target: Path, name: object, said: str) -> None:
         edit_json(unloadable / "model_index.json", _class_name=name)
-        with pytest.raises(ModelError, match="runs none"):
+        with pytest.raises(ModelError, match=said):
             convert(unloadable, target)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])

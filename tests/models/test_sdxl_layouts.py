@@ -364,6 +364,13 @@ class TestRefused:
             ("unet", {"layers_per_block": 100_000}, "layers_per_block is 100000, which is beyond"),
             ("unet", {"sample_size": [8, 8]}, r"sample_size is \[8, 8\], where a whole number should be"),
             ("unet", {"sample_size": 0}, "sample_size is 0"),
+            ("unet", {"transformer_layers_per_block": [1] * 9}, "transformer_layers_per_block has 9 entries"),
+            ("unet", {"layers_per_block": [1] * 9}, "layers_per_block has 9 entries"),
+            (
+                "unet",
+                {"reverse_transformer_layers_per_block": [1] * 9},
+                "reverse_transformer_layers_per_block has 9 entries",
+            ),
             (
                 "unet",
                 {"attention_head_dim": "4"},

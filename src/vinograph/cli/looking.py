@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +14,11 @@ from vinograph import catalog
 from vinograph.bundle import Bundle
 from vinograph.cli import output, progress
 from vinograph.cli.options import AsJson
-from vinograph.components import Model
 from vinograph.errors import VinographError
 from vinograph.manifest import Component, Quantization, Speed, Tensor
+
+if TYPE_CHECKING:
+    from vinograph.components import Model
 
 Reference = Annotated[
     str, typer.Argument(metavar="MODEL", help="a model's name, the directory of a bundle or a checkpoint, or a hub id")

@@ -102,6 +102,8 @@ def family_of(index: Mapping[str, Any], origin: str) -> str:
         ModelError: it is none of ours, naming those.
     """
     pipeline = index.get("_class_name")
+    if pipeline is None:
+        raise ModelError(f"{origin}: {INDEX_FILE} names no pipeline (_class_name), so what to draw with is unknown")
     if not isinstance(pipeline, str):
         raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({shown(pipeline)}); Vinograph runs none")
     known = {name: importlib.import_module(module).PIPELINES for name, module in OPENERS.items()}

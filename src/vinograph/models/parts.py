@@ -137,8 +137,8 @@ def plan(
 
     try:
         checked = build(Storage(check_only=True))
-    except RuntimeError as error:  # of OpenVINO, where shapes don't fit
-        lines = [line for line in str(error).splitlines() if line.strip()]
+    except (ValueError, RuntimeError) as error:  # the latter of OpenVINO, where shapes don't fit
+        lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise ModelError(f"{part.origin} describes no network that can be built: {lines[-1].strip()[:300]}") from error
     files = tuple(sorted({tensor.file for tensor in part.tensors.values()}))
     values = sum(math.prod(tensor.shape) for tensor in part.tensors.values())

@@ -68,10 +68,6 @@ class _UNet:
         self.config, self.weights = config, weights
         self.norm = Norm(config.norm_num_groups, config.norm_eps)
         self.levels = len(config.block_out_channels)
-        self.layers = broadcast("layers_per_block", config.layers_per_block, self.levels)
-        depths = config.transformer_layers_per_block
-        self.depths: tuple[Layers, ...] = broadcast("transformer_layers_per_block", depths, self.levels)
-        self.up_depths = config.reverse_transformer_layers_per_block or self.depths[::-1]
 
     def __call__(
         self,
@@ -110,7 +106,7 @@ class _UNet:
         """Residual blocks, each with its transformer, then half the size; every map that the way up joins."""
         config, weights = self.config, self.weights["down_blocks"][level]
         width = config.block_out_channels[level]
-        depths = self._depths(config.down_block_types[level] == DOWN_TEXT, self.depths[level], self.layers[level])
+        depths = self._depths(config.down_block_types[level] == DOWN_TEXT, config.depths[level], config.layers[level])
         for layer, depth in enumerate(depths):
             x = residual_block(x, weights["resnets"][layer], width, self.norm, time)
             x = self._transformer(x, weights["attentions"][layer], text, config.heads[level], depth)
@@ -127,7 +123,7 @@ class _UNet:
         x = residual_block(x, weights["resnets"][0], width, self.norm, time)
         if config.mid_block_type != MIDDLE_TEXT:
             return x
-        (depth,) = self._depths(True, self.depths[-1], 1)
+        (depth,) = self._depths(True, config.depths[-1], 1)
         x = self._transformer(x, weights["attentions"][0], text, config.heads[-1], depth)
         return residual_block(x, weights["resnets"][1], width, self.norm, time)
 
@@ -135,8 +131,8 @@ class _UNet:
         """Residual blocks, each of which joins a map of the way down, then the size of what is joined next."""
         config, weights = self.config, self.weights["up_blocks"][turn]
         level = self.levels - 1 - turn
-        width, count = config.block_out_channels[level], self.layers[level] + 1
-        depths = self._depths(config.up_block_types[turn] == UP_TEXT, self.up_depths[turn], count)
+        width, count = config.block_out_channels[level], config.layers[level] + 1
+        depths = self._depths(config.up_block_types[turn] == UP_TEXT, config.up_depths[turn], count)
         for layer, depth in enumerate(depths):
             joined = concat([x, skips.pop()], axis=1)
             x = residual_block(joined, weights["resnets"][layer], width, self.norm, time)

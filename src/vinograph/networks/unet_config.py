@@ -121,6 +121,7 @@ class UNetConfig:
             raise ValueError(
                 "transformer_layers_per_block has lists in it, so reverse_transformer_layers_per_block must be set"
             )
+        self._check_depths()
         if len(set(self.text_widths)) > 1:
             raise ValueError(f"cross_attention_dim is {self.cross_attention_dim}, different for each level")
         if self.pooled_width < 1:
@@ -128,6 +129,18 @@ class UNetConfig:
                 f"projection_class_embeddings_input_dim {self.projection_class_embeddings_input_dim} has no room for "
                 f"six times addition_time_embed_dim {self.addition_time_embed_dim} and the pooled text"
             )
+
+    def _check_depths(self) -> None:
+        """Check that there is a depth for every transformer. Raises ValueError where there isn't."""
+        down, up = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
+        for kind, depth, layers in zip(self.down_block_types, self.depths, self.layers, strict=True):
+            if kind == DOWN_TEXT:
+                broadcast(down, depth, layers)
+        if self.mid_block_type == MIDDLE_TEXT:
+            broadcast(down, self.depths[-1], 1)
+        for kind, depth, layers in zip(self.up_block_types, self.up_depths, reversed(self.layers), strict=True):
+            if kind == UP_TEXT:
+                broadcast(up, depth, layers + 1)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> UNetConfig:
@@ -144,6 +157,23 @@ class UNetConfig:
     def heads(self) -> tuple[int, ...]:
         """Attention heads of each level."""
         return broadcast("attention_head_dim", self.attention_head_dim, len(self.block_out_channels))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Residual blocks of each level, on the way down."""
+        return broadcast("layers_per_block", self.layers_per_block, len(self.block_out_channels))
+
+    @property
+    def depths(self) -> tuple[Layers, ...]:
+        """Depth of the transformers of each level, on the way down; one number, or one for each of them."""
+        levels = len(self.block_out_channels)
+        return broadcast("transformer_layers_per_block", self.transformer_layers_per_block, levels)
+
+    @property
+    def up_depths(self) -> tuple[Layers, ...]:
+        """The same on the way up, the coarsest level first."""
+        given = self.reverse_transformer_layers_per_block or self.depths[::-1]
+        return broadcast("reverse_transformer_layers_per_block", given, len(self.block_out_channels))
 
     @property
     def text_widths(self) -> tuple[int, ...]:
