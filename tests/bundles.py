@@ -424,3 +424,16 @@ def train_tokenizer(sentences: Sequence[str]) -> Tokenizer:
         special_tokens=[(each, tokenizer.token_to_id(each)) for each in special],
     )
     return tokenizer
+
+
+def comparable(bundle: Path) -> dict[str, bytes | str]:
+    """Every file's bytes, and of the manifest all but the measured timings."""
+    found: dict[str, bytes | str] = {
+        each.relative_to(bundle).as_posix(): each.read_bytes() for each in bundle.rglob("*") if each.is_file()
+    }
+    manifest = Bundle.open(bundle).manifest
+    if manifest.quantization is not None:
+        speed = dataclasses.replace(manifest.quantization.speed, denoisers={})
+        quantization = dataclasses.replace(manifest.quantization, speed=speed)
+        found["bundle.json"] = dataclasses.replace(manifest, quantization=quantization).to_json()
+    return found

@@ -665,3 +665,17 @@ def split_tokenizer_files(folder: Path) -> None:
     merges = [" ".join(merge) for merge in model["merges"]]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     file.unlink()
+
+
+def unet_inputs(shape: SdxlShape, batch: int, height: int, width: int, tokens: int = 7) -> dict[str, torch.Tensor]:
+    """What the UNet takes, at random; the caller seeds it."""
+    inputs = {
+        "sample": torch.randn(batch, 4, height, width),
+        "timestep": torch.rand(batch) * 999,
+        "encoder_hidden_states": torch.randn(batch, tokens, sum(shape.text_widths)),
+        "text_embeds": torch.randn(batch, shape.pooled_width),
+        "time_ids": torch.randint(2048, (batch, 6)).float(),
+    }
+    if shape.guidance_width is not None:
+        inputs["timestep_cond"] = torch.randn(batch, shape.guidance_width)
+    return inputs

@@ -8,7 +8,6 @@ run again must end with the undisturbed bundle's bytes, but for the timings that
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import secrets
 import signal
 import subprocess
@@ -20,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.bundles import save_sdxl_bundle
+from tests.bundles import comparable, save_sdxl_bundle
 from tests.cli.conftest import command, environment
-from vinograph.bundle import Bundle
 
 CHECKPOINT = Path(__file__).parent.parent / "training" / "checkpoints" / "storybook-sdxl"
 _MOST_IN_A_ROW = 3
@@ -76,19 +74,6 @@ def jobs(folder: Path, checkpoint: Path, bundle: Path | None) -> list[Job]:
         Job("convert", lambda target: command("convert", checkpoint, target, warnings="default")),
         Job("quantize", lambda target: command(*quantize, target, "--mode", "full", first=first, warnings="default")),
     ]
-
-
-def comparable(bundle: Path) -> dict[str, bytes | str]:
-    """Every file's bytes, and of the manifest all but the measured timings."""
-    found: dict[str, bytes | str] = {
-        each.relative_to(bundle).as_posix(): each.read_bytes() for each in bundle.rglob("*") if each.is_file()
-    }
-    manifest = Bundle.open(bundle).manifest
-    if manifest.quantization is not None:
-        speed = dataclasses.replace(manifest.quantization.speed, denoisers={})
-        quantization = dataclasses.replace(manifest.quantization, speed=speed)
-        found["bundle.json"] = dataclasses.replace(manifest, quantization=quantization).to_json()
-    return found
 
 
 def attack(job: Job, folder: Path, random: Random, duration: float, undisturbed: dict[str, bytes | str]) -> str:

@@ -16,6 +16,7 @@ from vinograph.manifest import MANIFEST_FILE, Manifest
 if TYPE_CHECKING:
     from vinograph.components import Model
     from vinograph.hub import Repository
+    from vinograph.models.checkpoint import Checkpoint
 
 _INDEX = "model_index.json"
 _EMBEDDED = Path(__file__).parent / "embedded"
@@ -90,43 +91,46 @@ def find_bundle(reference: str | os.PathLike[str]) -> Bundle:
 def _open_directory(path: Path) -> Model:
     published = (path / _INDEX, path / "config.json", *path.glob("*/config.json"))
     if not (path / MANIFEST_FILE).is_file() and any(each.is_file() for each in published):
-        return _open_checkpoint(str(path))
+        from vinograph.models.checkpoint import locate
+
+        return _open_checkpoint(locate(path))
     return Bundle.open(path)
 
 
-def _open_checkpoint(source: str) -> Model:
+def _open_checkpoint(checkpoint: Checkpoint) -> Model:
     """A checkpoint in diffusers' layout: its configurations and headers are read and compared, no weight is."""
     from vinograph.models.opened import CheckpointModel
     from vinograph.models.opening import look_at, open_checkpoint
 
-    checkpoint, index, family = look_at(source)
+    index, family = look_at(checkpoint)
     return CheckpointModel(checkpoint.directory, open_checkpoint(checkpoint, index, family, {}))
 
 
 def _from_hub(repository: str) -> Model:
     """A model of the hub: the one in its cache if that is whole, else fetched."""
     from vinograph import hub
+    from vinograph.models.checkpoint import in_cache, of_repository
 
     cached = hub.cached(repository, None)
-    in_cache = "in the hub's cache"
+    place = "in the hub's cache"
     if len(cached) == 1 and (cached[0] / MANIFEST_FILE).is_file():
         try:
             return Bundle.open(cached[0])
         except (ModelError, DamagedModelError) as error:  # the rest of it is fetched, if that can be
-            in_cache = f"whole {in_cache} ({error})"
+            place = f"whole {place} ({error})"
     try:
         on_hub = hub.look_up(repository, None)
     except hub.UnreachableError as error:
         if any((each / _INDEX).is_file() for each in cached):
-            return _open_checkpoint(repository)
+            return _open_checkpoint(in_cache(repository, None, error))
         raise ModelError(
-            f"no model {repository!r} was found here or {in_cache}, and the hub can't be reached ({error}). "
+            f"no model {repository!r} was found here or {place}, and the hub can't be reached ({error}). "
             f"Fetch it where there is a connection (hf download {repository}), or give the folder of a copy"
         ) from error
     if MANIFEST_FILE in on_hub.listing:
         return _fetch(on_hub)
     if _INDEX in on_hub.listing:
-        return _open_checkpoint(repository)
+        return _open_checkpoint(of_repository(on_hub))
     raise ModelError(
         f"{repository} on the hub is no model that Vinograph draws with: it has neither a {MANIFEST_FILE} nor a "
         f"{_INDEX}"

@@ -165,7 +165,7 @@ def source_of(model: Model, name: str) -> Source:
 
 @dataclass
 class NetworkSource:
-    """A component that is built anew each time, over weights that are mapped from a checkpoint."""
+    """A component that is built when it is first read, over weights that are mapped from a checkpoint."""
 
     plan: ComponentPlan
     remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"

@@ -62,16 +62,6 @@ def models() -> Path:
     return expand(named) if named else home() / ".local" / "share" / "vinograph" / "models"
 
 
-def hub_cache() -> Path:
-    """The folder of huggingface_hub's cache, by the variables that it reads itself."""
-    if named := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return expand(named)
-    if named := os.environ.get("HF_HOME"):
-        return expand(named) / "hub"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (expand(base) if base else home() / ".cache") / "huggingface" / "hub"
-
-
 def prepare_for_libraries() -> None:
     """Tell libraries that expand ``~`` themselves where the home is, if this user has none.
 

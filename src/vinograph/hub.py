@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from vinograph.errors import ModelError, RequestError, ResourceError
 from vinograph.files import write_atomically
 from vinograph.folders import NO_HOME
-from vinograph.resources import Shortage, explanation, shortage
+from vinograph.resources import Shortage, chain, explanation, shortage
 
 DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -165,7 +165,7 @@ def _meaning(error: Exception, repository: str, revision: str | None) -> Excepti
     refusal = _refusal(error, repository, revision)
     if refusal is not None:
         return refusal
-    for each in _chain(error):
+    for each in chain(error, suppressed=True):
         if isinstance(each, OSError) and isinstance(each.filename, (str, Path)) and _is_of_cache(Path(each.filename)):
             return RequestError(
                 f"the hub's cache can't be used: {each.filename}: {each.strerror or each}. "
@@ -205,28 +205,18 @@ def _reason(error: Exception) -> str:
         return "it has had too many requests from here (HTTP status 429): try again later, or hf auth login"
     if status is not None:
         return f"it answered with HTTP status {status}"
-    chain = list(_chain(error))
-    said = [f"{type(each).__name__}: {' '.join(str(each).split())[:_LONGEST_REASON]}" for each in chain if str(each)]
+    errors = list(chain(error, suppressed=True))
+    said = [f"{type(each).__name__}: {' '.join(str(each).split())[:_LONGEST_REASON]}" for each in errors if str(each)]
     first = said[-1] if said else type(error).__name__  # what the others came of
-    if any(isinstance(each, OSError) or type(each).__module__.partition(".")[0] in _CLIENTS for each in chain):
+    if any(isinstance(each, OSError) or type(each).__module__.partition(".")[0] in _CLIENTS for each in errors):
         return first
     return f"its answer makes no sense: {first}"
 
 
 def _status(error: Exception) -> int | None:
     """The HTTP status of the answer that an exception, or one that led to it, is about."""
-    found = (getattr(getattr(each, "response", None), "status_code", None) for each in _chain(error))
+    found = (getattr(getattr(each, "response", None), "status_code", None) for each in chain(error, suppressed=True))
     return next((status for status in found if isinstance(status, int)), None)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and those that led to it."""
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__
 
 
 def _is_of_cache(path: Path) -> bool:

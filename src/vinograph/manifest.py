@@ -186,7 +186,7 @@ class Manifest:
         return cls(
             family=data["family"],
             name=data["name"],
-            components=MappingProxyType({name: _component(each) for name, each in data["components"].items()}),
+            components=MappingProxyType({name: component_of(each) for name, each in data["components"].items()}),
             tokenizers=MappingProxyType({name: TokenizerFile(**each) for name, each in data["tokenizers"].items()}),
             scheduler=MappingProxyType(data["scheduler"]),
             config=MappingProxyType(data["config"]),
@@ -270,7 +270,8 @@ def _check_version(data: Mapping[str, Any], origin: str) -> None:
         )
 
 
-def _component(data: Mapping[str, Any]) -> Component:
+def component_of(data: Mapping[str, Any]) -> Component:
+    """The component that ``data`` describes, which fits the schema."""
     sides = {
         side: {name: Tensor(tuple(each["shape"]), each["dtype"]) for name, each in data[side].items()}
         for side in ("inputs", "outputs")

@@ -52,7 +52,7 @@ _LONGEST_DETAIL = 200
 
 def shortage(error: BaseException) -> Shortage | None:
     """What the process ran out of, by an exception or those that it was raised from; None if it was something else."""
-    return next((found for each in _chain(error) if (found := _shortage_of(each)) is not None), None)
+    return next((found for each in chain(error) if (found := _shortage_of(each)) is not None), None)
 
 
 def explanation(error: BaseException) -> str | None:
@@ -60,7 +60,7 @@ def explanation(error: BaseException) -> str | None:
 
     None where :func:`shortage` is. A :class:`ResourceError` has said it already.
     """
-    for each in _chain(error):
+    for each in chain(error):
         if isinstance(each, ResourceError):
             return str(each)
         match _shortage_of(each):
@@ -90,8 +90,11 @@ def memory_left() -> str:
     return free if limit is None else f"{free} of the {limit / 1e9:.2f} GB that this process may have (ulimit -v)"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, then those that it was raised from or while handling, each once."""
+def chain(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
+    """The exception, then those that it was raised from or while handling, each once.
+
+    With ``suppressed`` also one that ``from None`` hides, whose message may be the only one that tells the cause.
+    """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -102,7 +105,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield each
         if isinstance(each, BaseExceptionGroup):
             waiting += each.exceptions
-        waiting.append(each.__cause__ if each.__suppress_context__ else each.__cause__ or each.__context__)
+        hidden = each.__suppress_context__ and not suppressed
+        waiting.append(each.__cause__ if hidden else each.__cause__ or each.__context__)
 
 
 def _shortage_of(error: BaseException) -> Shortage | None:

@@ -40,6 +40,11 @@ def is_plain(text: str) -> bool:
     return not any(unicodedata.category(letter) in _CONTROL for letter in text)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a whole or a real number, which true and false are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def label(name: Any) -> str:
     """A name as a message repeats it: itself where it is a short and plain text, else its short ``repr``."""
     return name if isinstance(name, str) and len(name) <= _LONGEST_SHOWN and is_plain(name) else shown(name)
@@ -81,8 +86,7 @@ class Real:
 
     def check(self, where: str, value: Any) -> None:
         """Refuse another kind, NaN, and what is out of range."""
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not self.least <= value <= self.most:
+        if not is_number(value) or not self.least <= value <= self.most:
             raise _refuse(where, value, self.wanted)
 
 
@@ -100,8 +104,7 @@ class Divisor:
 
     def check(self, where: str, value: Any) -> None:
         """Refuse another kind, NaN, zero, and what becomes zero or infinite."""
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not self.least <= abs(value) <= self.most:
+        if not is_number(value) or not self.least <= abs(value) <= self.most:
             raise _refuse(where, value, self.wanted)
 
 

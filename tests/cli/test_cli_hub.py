@@ -335,6 +335,7 @@ class TestBundles:
         online = vinograph(*draw, "--output", "online.png")
         assert online.code == 0, online.err
         assert server.fetched() != []
+        assert server.requests.count(f"GET /api/models/{CHECKPOINT}") == 1
         offline("refused", tmp_path / "hub")
         again = vinograph(*draw, "--output", "offline.png")
         assert again.code == 0, again.err

@@ -13,7 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.checkpoints import SDXL, SDXL_LCM, SDXL_TINY, SDXL_TURBO, SdxlModels, SdxlShape, save_sdxl, sdxl_models
+from tests.checkpoints import (
+    SDXL,
+    SDXL_LCM,
+    SDXL_TINY,
+    SDXL_TURBO,
+    SdxlModels,
+    SdxlShape,
+    save_sdxl,
+    sdxl_models,
+    unet_inputs,
+)
 from tests.convert.conftest import once
 from tests.convert.running import assert_equal, compile_all, run
 from vinograph.bundle import Bundle
@@ -64,19 +74,6 @@ def halved(tmp_path_factory: pytest.TempPathFactory) -> Converted:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(7)
-
-
-def unet_inputs(shape: SdxlShape, batch: int, height: int, width: int, tokens: int = 7) -> dict[str, Tensor]:
-    inputs = {
-        "sample": torch.randn(batch, 4, height, width),
-        "timestep": torch.rand(batch) * 999,
-        "encoder_hidden_states": torch.randn(batch, tokens, sum(shape.text_widths)),
-        "text_embeds": torch.randn(batch, shape.pooled_width),
-        "time_ids": torch.randint(2048, (batch, 6)).float(),
-    }
-    if shape.guidance_width is not None:
-        inputs["timestep_cond"] = torch.randn(batch, shape.guidance_width)
-    return inputs
 
 
 def of_diffusers(models: SdxlModels, inputs: Mapping[str, Tensor]) -> Tensor:

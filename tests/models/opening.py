@@ -9,13 +9,15 @@ import numpy as np
 import openvino as ov
 
 from vinograph.models import opening
+from vinograph.models.checkpoint import locate
 from vinograph.models.opened import Opened
 from vinograph.networks.graph import Network, Storage
 
 
 def open_model(source: str | Path, revision: str | None = None, **options: Any) -> Opened:
     """The checkpoint at ``source``, with its family's options: all is found and checked, nothing is built."""
-    checkpoint, index, family = opening.look_at(source, revision)
+    checkpoint = locate(source, revision)
+    index, family = opening.look_at(checkpoint)
     return opening.open_checkpoint(checkpoint, index, family, options)
 
 

@@ -10,10 +10,10 @@ import openvino as ov
 import pytest
 import torch
 
-from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl
+from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl, unet_inputs
 from tests.convert.conftest import edit_json, once
 from tests.convert.running import assert_equal, compile_all, run
-from tests.convert.test_sdxl_components import of_diffusers, unet_inputs
+from tests.convert.test_sdxl_components import of_diffusers
 from tests.models.exported import XML, export_as_optimum, put_tiny_vae_in_place
 from vinograph.bundle import Bundle
 from vinograph.convert import convert

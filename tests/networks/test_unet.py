@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.checkpoints import SDXL, SDXL_LCM, SDXL_TURBO, SdxlShape, sdxl_models
+from tests.checkpoints import SDXL, SDXL_LCM, SDXL_TURBO, SdxlShape, sdxl_models, unet_inputs
 from tests.networks.agreement import MemoryTensor, run, tensors_of
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Storage, Weights
@@ -18,18 +18,9 @@ SIZES = [(1, 8, 8), (2, 9, 13), (3, 16, 5)]
 SHAPES = {"base": SDXL, "turbo": SDXL_TURBO, "lcm": SDXL_LCM}
 
 
-def inputs_of(shape: SdxlShape, batch: int, height: int, width: int, tokens: int = 7) -> dict[str, Tensor]:
+def inputs_of(shape: SdxlShape, batch: int, height: int, width: int) -> dict[str, Tensor]:
     torch.manual_seed(7)
-    inputs = {
-        "sample": torch.randn(batch, 4, height, width),
-        "timestep": torch.rand(batch) * 999,
-        "encoder_hidden_states": torch.randn(batch, tokens, sum(shape.text_widths)),
-        "text_embeds": torch.randn(batch, shape.pooled_width),
-        "time_ids": torch.randint(2048, (batch, 6)).float(),
-    }
-    if shape.guidance_width is not None:
-        inputs["timestep_cond"] = torch.randn(batch, shape.guidance_width)
-    return inputs
+    return unet_inputs(shape, batch, height, width)
 
 
 def published(shape: SdxlShape) -> torch.nn.Module:

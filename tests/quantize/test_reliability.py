@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.bundles import comparable
 from tests.cli.conftest import WITHOUT_HEAVY, Run, command, files_here, in_process, running, wait_for
 from tests.interruption import kill, kill_everywhere
 from vinograph import Pipeline
@@ -30,17 +30,6 @@ from vinograph.runtime.tuning import DEFAULT, Choice
 Usage = namedtuple("Usage", "total used free")
 
 SMALL_SEGMENTS = "import vinograph.quantize.segments as s; s.SEGMENT = 20_000"
-
-
-def contents(directory: Path) -> dict[str, bytes | str]:
-    """Every file's bytes, and what the manifest says but for the speed, which no two runs measure alike."""
-    found: dict[str, bytes | str] = {each.name: each.read_bytes() for each in directory.iterdir()}
-    manifest = Bundle.open(directory).manifest
-    if manifest.quantization is not None:
-        speed = dataclasses.replace(manifest.quantization.speed, denoisers={})
-        made = dataclasses.replace(manifest.quantization, speed=speed)
-        found["bundle.json"] = dataclasses.replace(manifest, quantization=made).to_json()
-    return found
 
 
 class TestRefused:
@@ -110,17 +99,17 @@ class TestTargets:
         assert files_here() == ["out"]
 
     def test_one_that_exists(self, vinograph: Run, sdxl: Bundle, out: Path) -> None:
-        before = contents(out)
+        before = comparable(out)
         vinograph("quantize", sdxl.path, out, "--mode", "weights").fails(2, "out exists", "--overwrite")
-        assert contents(out) == before
+        assert comparable(out) == before
         assert vinograph("quantize", sdxl.path, out, "--mode", "weights", "--overwrite").code == 0
-        assert contents(out) == before
+        assert comparable(out) == before
 
     def test_the_bundle_itself(self, vinograph: Run, sdxl: Bundle) -> None:
         shutil.copytree(sdxl.path, "bundle")
         done = vinograph("quantize", "bundle", "bundle", "--mode", "weights", "--overwrite")
         done.fails(2, "bundle to quantize itself")
-        assert contents(Path("bundle")) == contents(sdxl.path)
+        assert comparable(Path("bundle")) == comparable(sdxl.path)
 
 
 class TestTold:
@@ -223,13 +212,13 @@ class TestCutOff:
         monkeypatch.setattr(calibration, "watched", None)  # drawing again would fail
         done = vinograph("quantize", sdxl.path, "out", "--mode", "full")
         assert done.code == 0, done.err
-        assert contents(Path("out")) == contents(Path("undisturbed"))
+        assert comparable(Path("out")) == comparable(Path("undisturbed"))
         assert files_here() == ["out", "undisturbed"]
 
     @pytest.mark.usefixtures("_cheap")
     def test_killed_at_any_moment(self, sdxl: Bundle, tmp_path: Path) -> None:
         """Before each operation on the disk, and in the middle of each write: run again, it ends as if undisturbed."""
-        undisturbed = contents(quantize(sdxl.path, tmp_path / "out", mode="full").path)
+        undisturbed = comparable(quantize(sdxl.path, tmp_path / "out", mode="full").path)
 
         def folder(name: str) -> Path:
             (tmp_path / name).mkdir()
@@ -240,7 +229,7 @@ class TestCutOff:
                 quantize(sdxl.path, place / "out", mode="full")
 
         def check(place: Path, how: str) -> None:
-            assert contents(place / "out") == undisturbed, how
+            assert comparable(place / "out") == undisturbed, how
             assert {each.name for each in place.iterdir()} <= {"out", ".out.lock"}, how
 
         names = kill_everywhere(folder, run, check)
@@ -267,13 +256,13 @@ class TestCutOff:
     @pytest.mark.usefixtures("_cheap")
     @pytest.mark.parametrize("lost", ["segment-0.bin", "values/0", "0.npz"])
     def test_what_was_done_and_then_lost_is_done_again(self, sdxl: Bundle, tmp_path: Path, lost: str) -> None:
-        undisturbed = contents(quantize(sdxl.path, tmp_path / "out", mode="full").path)
+        undisturbed = comparable(quantize(sdxl.path, tmp_path / "out", mode="full").path)
         place = tmp_path / "killed"
         place.mkdir()
         kill(place, lambda place: quantize(sdxl.path, place / "out", mode="full"), before="write segment-1.xml")
         found = place / ".out.partial" / ".work" / "unet" / lost
         shutil.rmtree(found) if found.is_dir() else found.write_bytes(found.read_bytes()[:-1])
-        assert contents(quantize(sdxl.path, place / "out", mode="full").path) == undisturbed
+        assert comparable(quantize(sdxl.path, place / "out", mode="full").path) == undisturbed
 
     def test_two_into_one_place(self, vinograph: Run, sdxl: Bundle) -> None:
         with quantizing(sdxl.path) as process:

@@ -13,6 +13,7 @@ from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import explained
 from vinograph.models import opening
+from vinograph.models.checkpoint import locate
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,7 +66,8 @@ def convert(
     _check_weights(weights, WEIGHTS, "")
     target = Path(target)
     check_target(target, overwrite)
-    checkpoint, index, family = opening.look_at(source, revision)
+    checkpoint = locate(source, revision)
+    index, family = opening.look_at(checkpoint)
     _check_weights(weights, opening.opener(family).WEIGHTS, f" for {family} models")
     options = {"prior": prior, "tiny_vae": tiny_vae, "image_encoder": image_encoder}
     given = {name: value for name, value in options.items() if value is not None}

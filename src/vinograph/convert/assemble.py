@@ -7,16 +7,15 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vinograph import __version__
 from vinograph.bundle import Bundle, BundleWriter
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.manifest import MANIFEST_FILE, Component, Manifest, Tensor, TokenizerFile
-from vinograph.models.opened import Opened, TokenizerPlan
-from vinograph.models.tokenizers import read_tokenizer
+from vinograph.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
+from vinograph.models.opened import Opened
+from vinograph.models.tokenizers import TokenizerData
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
@@ -37,38 +36,22 @@ def assemble(opened: Opened, job: Job) -> Bundle:
         OSError: the disk is full after all; nothing of the bundle is left then.
     """
     # What can be refused is refused before anything is written.
-    prepared = {name: _prepared(each) for name, each in opened.tokenizers.items()}
+    tokenizers = {name: each.read() for name, each in opened.tokenizers.items()}
     dataclasses.replace(opened.manifest, tools=_tools()).check_before_writing(f"its {MANIFEST_FILE}")
     with BundleWriter(job.target, _fingerprint(opened, job), job.overwrite) as writer:
         try:
             _check_space(opened, job, writer)
-            return _write(opened, job, writer, prepared)
+            return _write(opened, job, writer, tokenizers)
         except (ModelError, DamagedModelError):  # the next try would meet the same
             shutil.rmtree(writer.partial, ignore_errors=True)
             raise
 
 
-@dataclass(frozen=True)
-class _Tokenizer:
-    """The contents of a bundle's file of a tokenizer, its length and its padding."""
-
-    content: str
-    max_length: int
-    pad_id: int
-
-    def write(self, file: Path) -> TokenizerFile:
-        file.write_text(self.content, encoding="utf-8")
-        return TokenizerFile(file.name, self.max_length, self.pad_id)
-
-
-def _prepared(plan: TokenizerPlan) -> _Tokenizer:
-    data = read_tokenizer(plan.folder, plan.kind)
-    length = plan.text_length if data.limit is None else min(data.limit, plan.text_length)
-    return _Tokenizer(data.content, length, data.pad_id)
-
-
-def _write(opened: Opened, job: Job, writer: BundleWriter, prepared: Mapping[str, _Tokenizer]) -> Bundle:
-    tokenizers = {name: each.write(writer.partial / f"{name}.json") for name, each in prepared.items()}
+def _write(opened: Opened, job: Job, writer: BundleWriter, read: Mapping[str, tuple[TokenizerData, int]]) -> Bundle:
+    tokenizers = {}
+    for name, (data, length) in read.items():
+        (writer.partial / f"{name}.json").write_text(data.content, encoding="utf-8")
+        tokenizers[name] = TokenizerFile(f"{name}.json", length, data.pad_id)
     components = _write_components(opened, job, writer)
     manifest = dataclasses.replace(opened.manifest, components=components, tokenizers=tokenizers, tools=_tools())
     (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
@@ -81,24 +64,20 @@ def _write(opened: Opened, job: Job, writer: BundleWriter, prepared: Mapping[str
 def _write_components(opened: Opened, job: Job, writer: BundleWriter) -> dict[str, Component]:
     from vinograph.convert.writing import write_component
 
+    written: dict[str, Component] = {}
     for index, plan in enumerate(opened.components, 1):
-        if writer.done(plan.name) is None:
+        if (record := writer.done(plan.name)) is not None:
+            written[plan.name] = component_of(record)
+        else:
             job.progress(plan.name, index, len(opened.components))
             component = write_component(plan, writer.partial / f"{plan.name}.xml", job.weights)
             writer.mark_done(plan.name, dataclasses.asdict(component), _files(plan.name, writer.partial))
-    return {plan.name: _component(writer.done(plan.name)) for plan in opened.components}
+            written[plan.name] = component
+    return written
 
 
 def _files(name: str, directory: Path) -> tuple[Path, Path]:
     return directory / f"{name}.xml", directory / f"{name}.bin"
-
-
-def _component(record: Any) -> Component:
-    sides = {
-        side: {name: Tensor(tuple(each["shape"]), each["dtype"]) for name, each in record[side].items()}
-        for side in ("inputs", "outputs")
-    }
-    return Component(**{**record, **sides})
 
 
 def _fingerprint(opened: Opened, job: Job) -> str:

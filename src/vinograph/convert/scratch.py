@@ -44,13 +44,9 @@ class Scratch:
         Raises:
             OSError: the disk is full.
         """
-        offset = self._file.tell()
-        self._file.write(array.data)
-        self._file.flush()
-        mapped: NDArray[np.uint8] = np.memmap(self._file, np.uint8, "c", offset, array.shape)
-        self._file.seek(offset + array.nbytes)
-        self._kept.append(mapped)
-        return mapped
+        kept = self.allocate(array.shape, array.dtype)
+        kept[...] = array
+        return kept
 
     def allocate(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
         """An array of zeros, to be filled, which stays until the block ends at least.

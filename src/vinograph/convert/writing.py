@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import openvino as ov
@@ -10,9 +9,10 @@ import openvino as ov
 from vinograph import ir
 from vinograph.convert.compression import COMPRESSED, compress
 from vinograph.convert.scratch import Scratch
-from vinograph.manifest import Component, Tensor
+from vinograph.manifest import Component
+from vinograph.models.opened import described
 from vinograph.models.parts import ComponentPlan
-from vinograph.networks.graph import Port, Storage, number_nodes, storage_of
+from vinograph.networks.graph import Storage, number_nodes, storage_of
 
 _MODEL_NAME = "vinograph"
 
@@ -35,11 +35,7 @@ def write_component(plan: ComponentPlan, file: Path, weights: str) -> Component:
         number_nodes(network.model) if not plan.is_ir else _name_nodes(network.model)
         ir.save(network.model, file)
         stored = storage_of(network.model)
-    return Component(file.name, _tensors(network.inputs), _tensors(network.outputs), stored, network.f16_safe)
-
-
-def _tensors(ports: Mapping[str, Port]) -> dict[str, Tensor]:
-    return {name: Tensor(port.shape, port.dtype) for name, port in ports.items()}
+    return described(file.name, network.ports, stored, network.f16_safe)
 
 
 def _name_nodes(model: ov.Model) -> None:

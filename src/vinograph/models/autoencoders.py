@@ -9,13 +9,10 @@ from typing import Any
 
 from vinograph.errors import ModelError
 from vinograph.models.checkpoint import Place
-from vinograph.models.parts import ComponentPlan, Part, plan, read_part
+from vinograph.models.parts import DIFFUSERS_STEM, ComponentPlan, Part, plan, read_part
 from vinograph.networks import tiny_vae, vae
 from vinograph.networks.tiny_vae import TinyAutoencoderConfig
 from vinograph.networks.vae import AutoencoderConfig
-
-DIFFUSERS_STEM = "diffusion_pytorch_model"
-"""How diffusers names a model's weights."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +61,17 @@ class AutoencoderConfigs:
         }
 
 
-def check_pairs(pairs: Collection[tuple[str, int, str, int]]) -> None:
+def check_pairs(pairs: Collection[tuple[str, int, str, int]], unit: str = "") -> None:
     """Compare numbers of two parts each: what the one gives and how many, what the other takes and how many.
+
+    ``unit`` is what they count, after a space.
 
     Raises:
         ModelError: naming the first two that differ.
     """
     for gives, width, takes, expected in pairs:
         if width != expected:
-            raise ModelError(f"the parts don't fit together: the {gives} {width}, the {takes} {expected}")
+            raise ModelError(f"the parts don't fit together: the {gives} {width}{unit}, the {takes} {expected}")
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vinograph import folders, strict_json
 from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.models.safetensors import choose_weights, shards
 from vinograph.schema import is_plain, label
+
+if TYPE_CHECKING:
+    from vinograph.hub import Repository
 
 INDEX_FILE = "model_index.json"
 CARD_FILE = "README.md"
@@ -174,14 +177,15 @@ def fetch_parts(places: Mapping[str, Place], files_of: Callable[[str, Place], li
         ModelError: naming those that a checkpoint lacks; or a configuration asks for code of its own.
         DamagedModelError: a configuration is not JSON.
     """
+    files = {part: files_of(part, place) for part, place in places.items()}
     wanted: dict[int, tuple[Checkpoint, list[str]]] = {}
     for part, place in places.items():
         names = wanted.setdefault(id(place.checkpoint), (place.checkpoint, []))[1]
-        names += [place.name(file) for file in files_of(part, place)]
+        names += [place.name(file) for file in files[part]]
     for checkpoint, names in wanted.values():
         checkpoint.require(names)
     for part, place in places.items():
-        if "config.json" in files_of(part, place):
+        if "config.json" in files[part]:
             place.config()
     for checkpoint, names in wanted.values():
         checkpoint.fetch(names)
@@ -223,14 +227,31 @@ def _on_hub(repository: str, revision: str | None) -> Checkpoint:
     from vinograph import hub
 
     try:
-        found = hub.look_up(repository, revision)
+        return of_repository(hub.look_up(repository, revision))
     except hub.UnreachableError as error:
-        return _in_cache(repository, revision, error)
-    hub.fetch(repository, found.commit, _FIRST & found.listing)
-    return Checkpoint(repository, found.folder, found.listing, found.commit, is_hub=True, remote=True)
+        return in_cache(repository, revision, error)
 
 
-def _in_cache(repository: str, revision: str | None, reason: Exception) -> Checkpoint:
+def of_repository(found: Repository) -> Checkpoint:
+    """A repository that was looked up on the hub, its configuration and its card fetched.
+
+    Raises:
+        ModelError: the hub stopped answering.
+        ResourceError: the disk is full.
+        RequestError: the hub's cache can't be written.
+    """
+    from vinograph import hub
+
+    hub.fetch(found.id, found.commit, _FIRST & found.listing)
+    return Checkpoint(found.id, found.folder, found.listing, found.commit, is_hub=True, remote=True)
+
+
+def in_cache(repository: str, revision: str | None, reason: Exception) -> Checkpoint:
+    """What the hub's cache has of a repository, for ``reason`` the hub wasn't asked or didn't answer.
+
+    Raises:
+        ModelError: it has nothing of it, or several commits, naming what to run.
+    """
     from vinograph import hub
 
     found = hub.cached(repository, revision)
@@ -258,6 +279,17 @@ def list_files(directory: Path) -> frozenset[str]:
     """The files in a directory and in its folders, as "name" and "folder/name"; no deeper."""
     names = [p for p in directory.glob("*") if p.is_file()] + [p for p in directory.glob("*/*") if p.is_file()]
     return frozenset(p.relative_to(directory).as_posix() for p in names)
+
+
+def require_parts(index: Mapping[str, Any], parts: Collection[str], origin: str) -> None:
+    """Check that a model_index.json names each of ``parts``.
+
+    Raises:
+        ModelError: naming the first that it doesn't.
+    """
+    for part in parts:
+        if index.get(part) in (None, [None, None], []):
+            raise ModelError(f"{origin}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
 
 
 def check_classes(index: Mapping[str, Any], known: Mapping[str, Collection[tuple[str, str]]], origin: str) -> None:

@@ -14,7 +14,8 @@ from vinograph import __version__
 from vinograph.manifest import Component, Manifest, Tensor
 from vinograph.models.checkpoint import Checkpoint
 from vinograph.models.parts import ComponentPlan
-from vinograph.models.tokenizers import CLIP, Kind, read_tokenizer
+from vinograph.models.tokenizers import CLIP, Kind, TokenizerData, read_tokenizer
+from vinograph.networks.graph import Ports
 from vinograph.text import Tokenizer
 
 
@@ -25,6 +26,15 @@ class TokenizerPlan:
     folder: Path
     text_length: int
     kind: Kind = CLIP
+
+    def read(self) -> tuple[TokenizerData, int]:
+        """The tokenizer, and the most tokens that it and its text encoder take.
+
+        Raises:
+            DamagedModelError: its files are not those of such a tokenizer.
+        """
+        data = read_tokenizer(self.folder, self.kind)
+        return data, self.text_length if data.limit is None else min(data.limit, self.text_length)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,10 @@ class CheckpointModel:
         self.path = path
         self._plans = {plan.name: plan for plan in opened.components}
         self._tokenizers = opened.tokenizers
-        components = {plan.name: _component(plan) for plan in opened.components}
+        components = {
+            plan.name: described(f"{plan.name}.xml", plan.ports, plan.weights, plan.f16_safe)
+            for plan in opened.components
+        }
         self.manifest = dataclasses.replace(opened.manifest, components=MappingProxyType(components))
 
     @property
@@ -94,14 +107,13 @@ class CheckpointModel:
             DamagedModelError: its files are not those of such a tokenizer.
         """
         plan = self._tokenizers[name]
-        data = read_tokenizer(plan.folder, plan.kind)
-        length = plan.text_length if data.limit is None else min(data.limit, plan.text_length)
+        data, length = plan.read()
         return Tokenizer.from_content(data.content, str(plan.folder), length, data.pad_id)
 
 
-def _component(plan: ComponentPlan) -> Component:
+def described(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:
+    """What a manifest says of a component whose graph is ``file``."""
     inputs, outputs = (
-        {name: Tensor(port.shape, port.dtype) for name, port in ports.items()}
-        for ports in (plan.ports.inputs, plan.ports.outputs)
+        {name: Tensor(port.shape, port.dtype) for name, port in side.items()} for side in (ports.inputs, ports.outputs)
     )
-    return Component(f"{plan.name}.xml", inputs, outputs, plan.weights, plan.f16_safe)
+    return Component(file, inputs, outputs, weights, f16_safe)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, locate
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place
 from vinograph.models.opened import Opened, Published
 from vinograph.schema import label
 
@@ -28,17 +27,15 @@ OPENERS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def look_at(source: str | Path, revision: str | None = None) -> tuple[Checkpoint, Mapping[str, Any], str]:
-    """Find a checkpoint, what its model_index.json says, and its family. Nothing large is read or fetched.
+def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
+    """What a checkpoint's model_index.json says, and its family. Nothing large is read or fetched.
 
     Raises:
-        RequestError: ``source`` is neither a directory nor a hub id.
-        ModelError: there is no such checkpoint, or its family is none of ours.
+        ModelError: its family is none of ours, or it is one part of a model alone.
         DamagedModelError: the index is damaged.
     """
-    checkpoint = locate(source, revision)
     index = _index(checkpoint)
-    return checkpoint, index, family_of(index, checkpoint.id)
+    return index, family_of(index, checkpoint.id)
 
 
 def opener(family: str) -> ModuleType:

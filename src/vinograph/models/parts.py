@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from vinograph.errors import ModelError
 from vinograph.models.checkpoint import Place
 from vinograph.models.safetensors import read_headers
+from vinograph.models.tokenizers import CLIP, Kind
 from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
 from vinograph.schema import label
 
@@ -29,6 +30,7 @@ _KINDS_OF_BLOCKS = ("level_config",)
 _MOST_IN_ALL = 20_000  # of the greatest counts multiplied; SDXL's UNet has 600
 _MOST_KINDS = 16  # letters that name the blocks of a level
 _LONGEST_TEXT = 1000
+_ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
 _WIDEST = 1_000_000
 
 
@@ -38,6 +40,25 @@ class Tensor(StoredTensor, Protocol):
     @property
     def file(self) -> Path:
         """Where it is."""
+
+
+DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
+"""How diffusers and transformers name a model's weights."""
+
+
+def files_of(part: str, place: Place, tokenizer: Kind = CLIP) -> list[str]:
+    """The names of the files that a part consists of, within its folder, by what pipelines call such parts.
+
+    Raises:
+        ModelError: its weights are pickled.
+        DamagedModelError: the index of sharded weights is damaged.
+    """
+    if "tokenizer" in part:
+        return tokenizer.files_of(place.listing())
+    if "scheduler" in part:
+        return ["scheduler_config.json"]
+    stem = TRANSFORMERS_STEM if part.endswith(_ENCODERS) else DIFFUSERS_STEM
+    return ["config.json", *(file.name for file in place.weight_files(stem))]
 
 
 @dataclass(frozen=True)

@@ -15,56 +15,35 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vinograph.errors import DamagedModelError, ModelError
+from vinograph.models.safetensors import ITEM_SIZES, TensorRecord
 
 _LARGEST_PICKLE = 64_000_000
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_SIGNATURE = b"PK\x03\x04"
-# PyTorch's names of what storages hold, the type as safetensors names it, and NumPy's (bf16 has none there).
-_STORAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
+# PyTorch's names of what storages hold, and the type as safetensors names it.
+_STORAGES: Mapping[str, str] = MappingProxyType(
     {
-        "DoubleStorage": ("F64", "<f8"),
-        "FloatStorage": ("F32", "<f4"),
-        "HalfStorage": ("F16", "<f2"),
-        "BFloat16Storage": ("BF16", "<u2"),
-        "LongStorage": ("I64", "<i8"),
-        "IntStorage": ("I32", "<i4"),
-        "ShortStorage": ("I16", "<i2"),
-        "CharStorage": ("I8", "|i1"),
-        "ByteStorage": ("U8", "|u1"),
-        "BoolStorage": ("BOOL", "|b1"),
+        "DoubleStorage": "F64",
+        "FloatStorage": "F32",
+        "HalfStorage": "F16",
+        "BFloat16Storage": "BF16",
+        "LongStorage": "I64",
+        "IntStorage": "I32",
+        "ShortStorage": "I16",
+        "CharStorage": "I8",
+        "ByteStorage": "U8",
+        "BoolStorage": "BOOL",
     }
 )
 
 
-@dataclass(frozen=True)
-class PickledTensor:
-    """One tensor: its type as safetensors names it, and where its values lie in the file, in C order."""
-
-    file: Path
-    dtype: str
-    kind: str
-    shape: tuple[int, ...]
-    begin: int
-
-    def array(self) -> NDArray[Any]:
-        """Its values, mapped from the file; those of BF16 as uint16."""
-        if not math.prod(self.shape):
-            return np.zeros(self.shape, self.kind)
-        return np.memmap(self.file, self.kind, mode="c", offset=self.begin, shape=self.shape or (1,)).reshape(
-            self.shape
-        )
-
-
-def read_pickled(file: Path, key: str) -> dict[str, PickledTensor]:
+def read_pickled(file: Path, key: str) -> dict[str, TensorRecord]:
     """The tensors under ``key``, by name. Nothing but the description is read.
 
     Raises:
@@ -91,9 +70,9 @@ def read_pickled(file: Path, key: str) -> dict[str, PickledTensor]:
     state = contents.get(key) if isinstance(contents, dict) else None
     if not isinstance(state, dict) or not state:
         raise ModelError(f"{file} has no tensors under {key!r}, where the image encoder's are published")
-    if not all(isinstance(name, str) and isinstance(each, PickledTensor) for name, each in state.items()):
+    if not all(isinstance(name, str) and isinstance(each, TensorRecord) for name, each in state.items()):
         raise ModelError(f"{file} has more than tensors under {key!r}")
-    return dict(state)
+    return {name: replace(each, name=name) for name, each in state.items()}
 
 
 def _checked(file: Path, member: zipfile.ZipInfo, largest: int) -> zipfile.ZipInfo:
@@ -110,7 +89,6 @@ class _Storage:
     """The values that one or more tensors are parts of."""
 
     dtype: str
-    kind: str
     count: int
     begin: int
 
@@ -140,17 +118,16 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         """The storage that the pickle refers to."""
-        kind, types, name, _, count = pid
-        if kind != "storage" or types not in _STORAGES.values() or not isinstance(name, str):
+        kind, dtype, name, _, count = pid
+        if kind != "storage" or dtype not in _STORAGES.values() or not isinstance(name, str):
             raise ValueError("it refers to something else than a storage")
         member = self._member(name)
         if member is None:
             raise DamagedModelError(f"{self._file} is damaged: it lacks the storage {name[:60]}")
         _checked(self._file, member, self._file.stat().st_size)
-        dtype, numpy_kind = types
-        if not _is_count(count) or count * np.dtype(numpy_kind).itemsize != member.file_size:
+        if not _is_count(count) or count * ITEM_SIZES[dtype] != member.file_size:
             raise DamagedModelError(f"{self._file} is damaged: the storage {name[:60]} has {member.file_size:,} bytes")
-        return _Storage(dtype, numpy_kind, count, self._begin(member))
+        return _Storage(dtype, count, self._begin(member))
 
     def _begin(self, member: zipfile.ZipInfo) -> int:
         """Where the bytes of a member begin: after its own header, whose length only it knows."""
@@ -162,7 +139,7 @@ class _Reader(pickle.Unpickler):
             raise DamagedModelError(f"{self._file} is damaged: {member.filename[:80]} lies outside of it")
         return begin
 
-    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> PickledTensor:
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRecord:
         numbers = (offset, *shape, *strides)
         if not isinstance(storage, _Storage) or not all(map(_is_count, numbers)) or len(shape) != len(strides):
             raise ValueError("a tensor is described by other things than numbers")
@@ -170,8 +147,9 @@ class _Reader(pickle.Unpickler):
             raise ModelError(f"{self._file} has a tensor whose values don't lie in order, which is not read")
         if offset + math.prod(shape) > storage.count:
             raise ValueError("a tensor has more values than its storage")
-        size = np.dtype(storage.kind).itemsize
-        return PickledTensor(self._file, storage.dtype, storage.kind, tuple(shape), storage.begin + offset * size)
+        size = ITEM_SIZES[storage.dtype]
+        begin = storage.begin + offset * size
+        return TensorRecord(self._file, "", storage.dtype, tuple(shape), begin, begin + math.prod(shape) * size)
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vinograph import schedulers
 from vinograph.families.aspect_ratios import ASPECT_RATIOS
 from vinograph.families.pixart import FAMILY
-from vinograph.manifest import Manifest, Source
+from vinograph.manifest import Manifest
 from vinograph.models import pixart_layout
-from vinograph.models.autoencoders import DIFFUSERS_STEM, AutoencoderConfigs, Autoencoders, check_pairs
-from vinograph.models.checkpoint import Place, fetch_parts, licence_of, scheduler_config
+from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
+from vinograph.models.checkpoint import Place, fetch_parts, scheduler_config
 from vinograph.models.opened import Opened, Published, TokenizerPlan
-from vinograph.models.parts import ComponentPlan, Part, plan, read_part
-from vinograph.models.settings import Settings, licence_file, size_limits
+from vinograph.models.parts import DIFFUSERS_STEM, TRANSFORMERS_STEM, ComponentPlan, Part, files_of, plan, read_part
+from vinograph.models.settings import Settings, licence_file, size_limits, source_of
 from vinograph.models.tokenizers import T5
+from vinograph.models.vae_layout import tiny_vae_of_another
 from vinograph.networks import pixart, t5
 from vinograph.networks.pixart_config import PixArtConfig
 from vinograph.networks.t5 import T5Config
@@ -54,7 +56,7 @@ class Models:
             DamagedModelError: a file is damaged, or holds a tensor twice.
         """
         models = cls(
-            text_encoder=read_part(places["text_encoder"], "model", T5Config.from_mapping),
+            text_encoder=read_part(places["text_encoder"], TRANSFORMERS_STEM, T5Config.from_mapping),
             transformer=read_part(places["transformer"], DIFFUSERS_STEM, PixArtConfig.from_mapping),
             autoencoders=Autoencoders.read(places),
         )
@@ -86,7 +88,7 @@ def open_published(published: Published) -> Opened:
     """Open a PixArt checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     places = pixart_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
-    files = fetch_parts(places, _files_of)
+    files = fetch_parts(places, partial(files_of, tokenizer=T5))
     models = Models.read(places)
     length = pixart_layout.TEXT_LENGTHS[published.index["_class_name"]]
     return Opened(
@@ -96,16 +98,6 @@ def open_published(published: Published) -> Opened:
         files=tuple(files),
         licence_file=licence_file(published.checkpoint),
     )
-
-
-def _files_of(part: str, place: Place) -> list[str]:
-    """The names of the files that a part consists of, within its folder."""
-    if part == "tokenizer":
-        return T5.files_of(place.listing())
-    if part == "scheduler":
-        return ["scheduler_config.json"]
-    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-    return ["config.json", *(file.name for file in place.weight_files(stem))]
 
 
 def _manifest(
@@ -119,8 +111,6 @@ def _manifest(
     limits = settings.limits(
         size_limits(factor * models.config.patch_size, _SMALLEST_GRID * factor, max(_LARGEST, native, *trained), native)
     )
-    tiny = places.get("tiny_vae")
-    elsewhere = tiny is not None and tiny.checkpoint is not origin
     return Manifest(
         family=FAMILY.name,
         name=settings.name,
@@ -130,12 +120,7 @@ def _manifest(
         config=_config(published.index, models),
         defaults=settings.defaults(FAMILY, _defaults(native, models, scheduler, published.index), limits),
         limits=limits,
-        source=Source(
-            id=origin.id,
-            revision=origin.revision,
-            licence=licence_of(origin.card()),
-            also={"tiny_vae": tiny.checkpoint.id} if tiny is not None and elsewhere else {},
-        ),
+        source=source_of(origin, tiny_vae_of_another(places, origin)),
         tools={},
         files={},
         notes=_notes(scheduler, settings),

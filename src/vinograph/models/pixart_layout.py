@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.errors import ModelError
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes
+from vinograph.models.checkpoint import Checkpoint, Place, check_classes, require_parts
 from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.schedulers import SAMPLERS
 
@@ -39,9 +38,7 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
         ModelError: a part is missing or of an unknown class.
     """
     check_classes(index, CLASSES, checkpoint.id)
-    for part in _PARTS:
-        if index.get(part) in (None, [None, None], []):
-            raise ModelError(f"{checkpoint.id}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
+    require_parts(index, _PARTS, checkpoint.id)
     places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
     if tiny_vae is not None:
         places["tiny_vae"] = named_tiny_vae(tiny_vae)

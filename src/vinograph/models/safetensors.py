@@ -41,7 +41,10 @@ _NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
         "BOOL": "|b1",
     }
 )
-_ITEM_SIZES = {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2}
+ITEM_SIZES: Mapping[str, int] = MappingProxyType(
+    {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2}
+)
+"""Bytes of a value of each type."""
 
 WEIGHT_INDEX = Record(
     {"weight_map": Named(Text(255), least=1, most=_MOST_TENSORS, name=Text(_LONGEST_NAME))}, open=True
@@ -186,10 +189,10 @@ def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRe
     except SchemaError as error:
         raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {label(name)}: {error}") from error
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in _ITEM_SIZES:
+    if dtype not in ITEM_SIZES:
         raise DamagedModelError(f"{file}: the tensor {name} is of the type {dtype!r}, which is unknown")
     record = TensorRecord(file, name, dtype, tuple(shape), data + begin, data + end)
-    if end - begin != record.size * _ITEM_SIZES[dtype]:
+    if end - begin != record.size * ITEM_SIZES[dtype]:
         raise DamagedModelError(
             f"{file} is damaged: the tensor {name} of shape {list(shape)} and type {dtype} has {end - begin:,} bytes"
         )

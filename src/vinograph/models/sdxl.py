@@ -14,17 +14,17 @@ from vinograph import schedulers
 from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.families.sdxl import FAMILY
-from vinograph.manifest import Manifest, Source
+from vinograph.manifest import Manifest
 from vinograph.models import sdxl_layout
-from vinograph.models.autoencoders import DIFFUSERS_STEM, Autoencoders
-from vinograph.models.checkpoint import INDEX_FILE, Place, fetch_parts, licence_of, scheduler_config
+from vinograph.models.autoencoders import Autoencoders
+from vinograph.models.checkpoint import INDEX_FILE, Place, fetch_parts, scheduler_config
 from vinograph.models.opened import Opened, Published, TokenizerPlan
-from vinograph.models.parts import ComponentPlan, Part, plan, read_part
+from vinograph.models.parts import DIFFUSERS_STEM, TRANSFORMERS_STEM, ComponentPlan, Part, files_of, plan, read_part
 from vinograph.models.sdxl_config import SdxlConfig
 from vinograph.models.sdxl_distilled import DEFAULTS, Distillation, distillation_of
 from vinograph.models.sdxl_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
-from vinograph.models.settings import Settings, licence_file, size_limits
-from vinograph.models.tokenizers import CLIP
+from vinograph.models.settings import Settings, licence_file, size_limits, source_of
+from vinograph.models.vae_layout import tiny_vae_of_another
 from vinograph.networks import clip
 from vinograph.networks.clip import ClipConfig
 from vinograph.networks.graph import Network, Weights
@@ -101,7 +101,7 @@ def _hidden_states(projects: bool, config: ClipConfig, weights: Weights) -> Netw
 
 
 def _text_encoder(place: Place) -> Part[ClipConfig]:
-    return read_part(place, "model", ClipConfig.from_mapping, clip.network_name)
+    return read_part(place, TRANSFORMERS_STEM, ClipConfig.from_mapping, clip.network_name)
 
 
 def open_published(published: Published) -> Opened:
@@ -135,14 +135,9 @@ def _read(places: Mapping[str, Place]) -> Models:
 
 def _files_of(exported: bool, part: str, place: Place) -> list[str]:
     """The names of the files that a part consists of, within its folder; in an ``exported`` model they are IR."""
-    if part.startswith("tokenizer"):
-        return CLIP.files_of(place.listing())
-    if part == "scheduler":
-        return ["scheduler_config.json"]
-    if exported and part != "tiny_vae":
+    if exported and part not in ("tiny_vae", "tokenizer", "tokenizer_2", "scheduler"):
         return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
-    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-    return ["config.json", *(file.name for file in place.weight_files(stem))]
+    return files_of(part, place)
 
 
 def _manifest(
@@ -156,8 +151,6 @@ def _manifest(
         size_limits(factor * models.grid_multiple, _SMALLEST_GRID * factor, max(_LARGEST, native), native)
     )
     distilled = distillation_of(origin.id, published.index, scheduler, models.config)
-    tiny = places.get("tiny_vae")
-    elsewhere = tiny is not None and tiny.checkpoint is not origin
     return Manifest(
         family=FAMILY.name,
         name=settings.name,
@@ -167,12 +160,7 @@ def _manifest(
         config=_config(published.index, models.config),
         defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
         limits=limits,
-        source=Source(
-            id=origin.id,
-            revision=origin.revision,
-            licence=licence_of(origin.card()),
-            also={"tiny_vae": tiny.checkpoint.id} if tiny is not None and elsewhere else {},
-        ),
+        source=source_of(origin, tiny_vae_of_another(places, origin)),
         tools={},
         files={},
         notes=() if settings.sets("generate", DEFAULTS) else distilled.notes,

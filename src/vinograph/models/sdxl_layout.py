@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes
+from vinograph.models.checkpoint import Checkpoint, Place, check_classes, require_parts
 from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.schedulers import SAMPLERS
 
@@ -67,9 +67,7 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
     if index.get("requires_aesthetics_score"):
         raise ModelError(f"{checkpoint.id} is a refiner of pictures, which Vinograph doesn't convert: it needs a base")
     index = {"vae": index.get("vae_decoder"), **index}  # optimum-intel once named the halves alone
-    for part in _PARTS:
-        if index.get(part) in (None, [None, None], []):
-            raise ModelError(f"{checkpoint.id}: {INDEX_FILE} names no {part}, without which Vinograph can't draw")
+    require_parts(index, _PARTS, checkpoint.id)
     places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
     if is_exported(places):
         if "vae" not in places:

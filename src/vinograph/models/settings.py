@@ -11,7 +11,8 @@ from typing import Any
 from vinograph.errors import ModelError
 from vinograph.families import Family
 from vinograph.families.checks import LIMITS, check_defaults, check_limits
-from vinograph.models.checkpoint import Checkpoint
+from vinograph.manifest import Source
+from vinograph.models.checkpoint import Checkpoint, licence_of
 from vinograph.schema import Named, Record, SchemaError, Text
 
 SETTINGS_FILE = "vinograph.json"
@@ -106,6 +107,11 @@ def size_limits(multiple: int, smallest: int, largest: int, native: int) -> dict
         "maximum_size": max(largest // multiple * multiple, least),
         "native_size": native,
     }
+
+
+def source_of(checkpoint: Checkpoint, also: Mapping[str, str]) -> Source:
+    """Where a model's weights come from; ``also`` are the ids of other checkpoints, by the part that they gave."""
+    return Source(checkpoint.id, checkpoint.revision, licence_of(checkpoint.card()), also)
 
 
 def licence_file(checkpoint: Checkpoint) -> Path | None:

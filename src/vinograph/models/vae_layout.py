@@ -42,3 +42,9 @@ def named_tiny_vae(source: str) -> Place:
             "weights, or a repository such as madebyollin/taesdxl (for PixArt madebyollin/taesd)"
         )
     return Place(checkpoint, "")
+
+
+def tiny_vae_of_another(places: Mapping[str, Place], origin: Checkpoint) -> dict[str, str]:
+    """The id of the checkpoint that the tiny VAE is from, under "tiny_vae", where that is another than ``origin``."""
+    place = places.get("tiny_vae")
+    return {} if place is None or place.checkpoint is origin else {"tiny_vae": place.checkpoint.id}

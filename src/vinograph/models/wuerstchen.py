@@ -14,16 +14,15 @@ from typing import Any
 from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families.wuerstchen import FAMILY, STAGE_SCHEDULER
-from vinograph.manifest import Manifest, Source
+from vinograph.manifest import Manifest
 from vinograph.models import wuerstchen_layout
-from vinograph.models.autoencoders import DIFFUSERS_STEM
-from vinograph.models.checkpoint import Place, fetch_parts, licence_of
+from vinograph.models.autoencoders import check_pairs
+from vinograph.models.checkpoint import Place, fetch_parts
 from vinograph.models.opened import Opened, Published, TokenizerPlan
-from vinograph.models.parts import ComponentPlan, Part, plan, read_part
+from vinograph.models.parts import DIFFUSERS_STEM, TRANSFORMERS_STEM, ComponentPlan, Part, files_of, plan, read_part
 from vinograph.models.pickled import read_pickled
 from vinograph.models.safetensors import PICKLES, read_header
-from vinograph.models.settings import Settings, licence_file
-from vinograph.models.tokenizers import CLIP
+from vinograph.models.settings import Settings, licence_file, source_of
 from vinograph.models.wuerstchen_layout import Layout
 from vinograph.networks import clip, image_encoder
 from vinograph.networks import wuerstchen as stages
@@ -64,7 +63,7 @@ class Models:
         """
         encoder = _image_encoder_file(image_encoder) if image_encoder is not None else None
         if encoder is None and "image_encoder" in places:
-            encoder = read_part(places["image_encoder"], "model", ImageEncoderConfig.from_mapping)
+            encoder = read_part(places["image_encoder"], TRANSFORMERS_STEM, ImageEncoderConfig.from_mapping)
         models = cls(
             prior_text_encoder=_text_encoder(places["prior_text_encoder"]),
             prior=read_part(places["prior"], DIFFUSERS_STEM, StageCConfig.from_mapping),
@@ -90,9 +89,7 @@ class Models:
         if self.image_encoder is not None:
             given = self.image_encoder.config.c_latent
             pairs.append(("image encoder gives", given, "decoder takes", decoder.effnet_embd))
-        for gives, width, takes, expected in pairs:
-            if width != expected:
-                raise ModelError(f"the parts don't fit together: the {gives} {width} channels, the {takes} {expected}")
+        check_pairs(pairs, " channels")
 
     def plans(self) -> tuple[ComponentPlan, ...]:
         """The components. Raises what :func:`vinograph.models.parts.plan` does."""
@@ -120,7 +117,7 @@ def _text_plan(name: str, part: Part[ClipConfig]) -> ComponentPlan:
 
 
 def _text_encoder(place: Place) -> Part[ClipConfig]:
-    return read_part(place, "model", ClipConfig.from_mapping, clip.network_name)
+    return read_part(place, TRANSFORMERS_STEM, ClipConfig.from_mapping, clip.network_name)
 
 
 def _image_encoder_file(file: Path) -> Part[ImageEncoderConfig]:
@@ -133,7 +130,7 @@ def _image_encoder_file(file: Path) -> Part[ImageEncoderConfig]:
 def open_published(published: Published) -> Opened:
     """Open a Würstchen checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     layout = wuerstchen_layout.find(published.checkpoint, published.index, published.options.get("prior"))
-    files = fetch_parts(layout.places, _files_of)
+    files = fetch_parts(layout.places, files_of)
     encoder_file = published.options.get("image_encoder")
     if encoder_file is not None:
         files.append(_existing(Path(encoder_file)))
@@ -156,16 +153,6 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _files_of(part: str, place: Place) -> list[str]:
-    """The names of the files that a part consists of, within its folder."""
-    if part.endswith("tokenizer"):
-        return CLIP.files_of(place.listing())
-    if part.endswith("scheduler"):
-        return ["scheduler_config.json"]
-    stem = "model" if part.endswith("encoder") else "diffusion_pytorch_model"
-    return ["config.json", *(file.name for file in place.weight_files(stem))]
-
-
 def _tokenizer(place: Place, text_encoder: Part[ClipConfig]) -> TokenizerPlan:
     return TokenizerPlan(place.directory, text_encoder.config.max_position_embeddings)
 
@@ -184,12 +171,7 @@ def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
         config=_config(layout, models),
         defaults=settings.defaults(FAMILY, FAMILY.defaults(), limits),
         limits=limits,
-        source=Source(
-            id=origin.id,
-            revision=origin.revision,
-            licence=licence_of(origin.card()),
-            also={"prior": layout.prior_id} if layout.prior_id else {},
-        ),
+        source=source_of(origin, {"prior": layout.prior_id} if layout.prior_id else {}),
         tools={},
         files={},
     )

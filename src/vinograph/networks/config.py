@@ -9,7 +9,7 @@ from types import MappingProxyType, NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from vinograph.arguments import shown
-from vinograph.schema import Kind, Real, Whole, label
+from vinograph.schema import Divisor, Kind, Real, Whole, is_number, label
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
@@ -41,7 +41,7 @@ _RANGES: Mapping[str, Kind] = MappingProxyType(
 )
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
-_DIVISORS = 1e-30, 1e30
+_DIVISOR = Divisor()
 
 
 def read_config(
@@ -99,7 +99,7 @@ def _check_ranges(name: str, value: Any, kind: Kind) -> None:
     if isinstance(value, tuple):
         for each in value:
             _check_ranges(name, each, kind)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif is_number(value):
         kind.check(name, value)
 
 
@@ -117,7 +117,7 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint is bool:
         return value is None or isinstance(value, bool)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return is_number(value) and math.isfinite(value)
     return isinstance(value, hint) and not isinstance(value, bool)
 
 
@@ -159,7 +159,7 @@ def check_divisors(**values: Any) -> None:
         ValueError: naming the key of one.
     """
     for name, value in values.items():
-        if not _DIVISORS[0] <= abs(value) <= _DIVISORS[1]:
+        if not _DIVISOR.least <= abs(value) <= _DIVISOR.most:
             raise ValueError(f"{name} is {value!r}, by which latents can't be divided")
 
 
