@@ -20,7 +20,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from vinograph.limits import cpu_count
+from vinograph.resources import cpu_count
 from vinograph.runtime.devices import processor
 
 SIDE = 4096

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks.full_size import DECODER
 from benchmarks.turns import compiled, seconds
 from training.wuerstchen.modules import StageB
-from vinograph.networks import wuerstchen, wuerstchen_blocks
+from vinograph.families.wuerstchen import network, network_blocks
 from vinograph.networks.graph import Weights
 
 TOKENS = 77
@@ -33,7 +33,7 @@ TRACED = 256  # pixels; the graphs take any size
 WIDTHS = {
     "folded, 1×1 convolutions": 10**6,
     "folded, linear layers": 0,
-    "folded, linear layers from 1024 channels on": wuerstchen_blocks.CHANNELS_LAST_WIDTH,
+    "folded, linear layers from 1024 channels on": network_blocks.CHANNELS_LAST_WIDTH,
 }
 
 
@@ -90,17 +90,15 @@ def published(decoder: StageB, size: int, file: Path) -> tuple[ov.InferRequest, 
 
 def folded(decoder: StageB, size: int, width: int, tensors: Mapping[str, Half]) -> tuple[ov.InferRequest, list[Any]]:
     """Our graph with channels last from ``width`` on, compiled likewise, and what it is given."""
-    wuerstchen_blocks.CHANNELS_LAST_WIDTH = width
-    network = wuerstchen.decoder(decoder.config, Weights(tensors, "the decoder"))
+    network_blocks.CHANNELS_LAST_WIDTH = width
+    graph = network.decoder(decoder.config, Weights(tensors, "the decoder"))
     side, levels = size // 4, range(len(decoder.config.c_hidden))
     grids = {f"{axis}_{k}": side // decoder.config.patch_size // 2**k for k in levels for axis in "HW"}
     sizes = {"b": 1, "n": TOKENS, "H": side, "W": side, **grids}
-    shapes = [
-        [sizes[each] if isinstance(each, str) else each for each in port.shape] for port in network.inputs.values()
-    ]
+    shapes = [[sizes[each] if isinstance(each, str) else each for each in port.shape] for port in graph.inputs.values()]
     given = [torch.rand(shape) for shape in shapes]
-    network.model.reshape(dict(enumerate(list(each.shape) for each in given)))
-    return compiled(network.model), [each.numpy() for each in given]
+    graph.model.reshape(dict(enumerate(list(each.shape) for each in given)))
+    return compiled(graph.model), [each.numpy() for each in given]
 
 
 def main() -> None:

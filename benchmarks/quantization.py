@@ -25,9 +25,9 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from vinograph.bundle import Bundle
-from vinograph.limits import cpu_count
+from vinograph.models.bundle import Bundle
 from vinograph.quantize.speed import first_calls
+from vinograph.resources import cpu_count
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 

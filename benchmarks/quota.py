@@ -22,7 +22,7 @@ from pathlib import Path
 import openvino as ov
 
 from benchmarks.turns import compiled, component
-from vinograph.limits import cpu_count
+from vinograph.resources import cpu_count
 
 
 def main() -> None:

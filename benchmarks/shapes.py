@@ -12,7 +12,7 @@ import argparse
 import openvino as ov
 
 from benchmarks.turns import compiled, component, seconds
-from vinograph.limits import cpu_count
+from vinograph.resources import cpu_count
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import openvino as ov
 
-from vinograph import catalog
-from vinograph.limits import cpu_count
+from vinograph.models import catalog
 from vinograph.quantize.speed import first_calls
+from vinograph.resources import cpu_count
 
 
 def component(model: str, name: str) -> tuple[Path, dict[str, Any]]:

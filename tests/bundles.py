@@ -20,9 +20,9 @@ from openvino import opset13 as ops
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from vinograph import __version__
-from vinograph.bundle import Bundle, BundleWriter
-from vinograph.families import family
-from vinograph.manifest import Component, Manifest, Source, Tensor, TokenizerFile
+from vinograph.families.registry import family
+from vinograph.models.bundle import Bundle, BundleWriter
+from vinograph.models.manifest import Component, Manifest, Source, Tensor, TokenizerFile
 from vinograph.schedulers import settings
 
 WIDTH = 8  # of the text's hidden states, and of keys and values

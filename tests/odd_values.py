@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
 from vinograph import ModelError, NumericalError, Pipeline, RequestError
-from vinograph.families import Call, Step
+from vinograph.families.contract import Call, Step
 from vinograph.request import FIELDS
 
 

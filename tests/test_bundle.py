@@ -19,8 +19,8 @@ from filelock import Timeout
 from tests.bundles import save_bundle
 from tests.interruption import kill_everywhere
 from vinograph import DamagedModelError, ModelError, RequestError
-from vinograph.bundle import Bundle, BundleWriter, check_target, sha256_of
-from vinograph.manifest import FORMAT_VERSION, Component, FileRecord, Manifest, Source, Tensor, TokenizerFile
+from vinograph.models.bundle import Bundle, BundleWriter, check_target, sha256_of
+from vinograph.models.manifest import FORMAT_VERSION, Component, FileRecord, Manifest, Source, Tensor, TokenizerFile
 
 MANIFEST = Manifest(
     family="wuerstchen",
@@ -308,7 +308,7 @@ class TestAnInterruptedConversion:
         """`kill -9` while it writes: no lock stands in the way, and the bundle is as if undisturbed."""
         undisturbed = contents(write_bundle(tmp_path / "other").path)
         code = (
-            "import sys, time; from pathlib import Path; from vinograph.bundle import BundleWriter\n"
+            "import sys, time; from pathlib import Path; from vinograph.models.bundle import BundleWriter\n"
             "with BundleWriter(Path(sys.argv[1]), 'one') as writer:\n"
             "    (writer.partial / 'prior.xml').write_bytes(b'<net/>')\n"
             "    writer.mark_done('prior', {})\n"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vinograph import DamagedModelError, ModelError, catalog
+from vinograph import DamagedModelError, ModelError
+from vinograph.models import catalog
 
 
 @pytest.fixture(autouse=True)

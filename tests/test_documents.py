@@ -15,9 +15,9 @@ from PIL import Image
 from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
 from training.probe import adherence, predict
 from training.world import stated
-from vinograph import catalog
 from vinograph.cli import main
 from vinograph.cli.application import application
+from vinograph.models import catalog
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("benchmarks", "training", "scripts")

@@ -12,8 +12,9 @@ import pytest
 
 from training.probe import adherence, predict
 from training.world import ATTRIBUTES, Scene, full_caption, render, sample, stated
-from vinograph import Pipeline, catalog
-from vinograph.bundle import Bundle
+from vinograph import Pipeline
+from vinograph.models import catalog
+from vinograph.models.bundle import Bundle
 from vinograph.runtime.devices import devices
 
 ROOT = Path(__file__).parents[1]

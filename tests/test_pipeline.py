@@ -28,8 +28,8 @@ from vinograph import (
     Result,
     Step,
     components,
-    families,
 )
+from vinograph.families import registry
 from vinograph.runtime.tuning import DEFAULT
 
 PROMPT = "a red house on a snowy hill at night"
@@ -472,8 +472,8 @@ class TestModels:
             Pipeline.from_pretrained(tmp_path / "other")
 
     def test_every_family_that_is_listed_is_there(self) -> None:
-        for name in families.FAMILIES:
-            found = families.family(name)
+        for name in registry.FAMILIES:
+            found = registry.family(name)
             assert found.name == name
             assert "generate" in found.calls
             assert set(found.options.values()) <= set(found.calls["generate"].takes)

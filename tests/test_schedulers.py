@@ -10,7 +10,7 @@ from diffusers import DDPMWuerstchenScheduler
 from diffusers.pipelines.deprecated.wuerstchen.pipeline_wuerstchen_prior import DEFAULT_STAGE_C_TIMESTEPS
 
 from vinograph import RequestError
-from vinograph.families.wuerstchen import spaced_prior_timesteps
+from vinograph.families.wuerstchen.drawing import spaced_prior_timesteps
 from vinograph.noise import TorchNoise
 from vinograph.schedulers import WuerstchenSampler, custom_timesteps, linspace
 

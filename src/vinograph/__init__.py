@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         ResourceError,
         VinographError,
     )
-    from vinograph.families import Step
+    from vinograph.families.contract import Step
     from vinograph.pipeline import Pipeline, Result
     from vinograph.request import Request
 
@@ -52,7 +52,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Pipeline", "Result"), "vinograph.pipeline"),
     "Request": "vinograph.request",
-    "Step": "vinograph.families",
+    "Step": "vinograph.families.contract",
 }
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.families import Session
-from vinograph.limits import memory_installed
-from vinograph.manifest import Manifest
+from vinograph.families.contract import Session
+from vinograph.models.model import Model
+from vinograph.models.sources import NetworkSource
+from vinograph.resources import memory_installed
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.sessions import Session as ComponentSession
 from vinograph.runtime.sources import IrFile, Source
@@ -21,46 +20,11 @@ from vinograph.runtime.tuning import Origin
 from vinograph.text import Tokenizer
 
 if TYPE_CHECKING:
-    import openvino as ov
-
-    from vinograph.models.parts import ComponentPlan
-    from vinograph.networks.graph import Network
+    pass
 
 Array = NDArray[np.float32]
 Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
 """Called with a component's name and what it is given."""
-
-
-class Model(Protocol):
-    """An opened model to draw with: a bundle, or a published checkpoint."""
-
-    @property
-    def path(self) -> Path:
-        """The directory that it lies in."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """What it is; the files are those of a bundle."""
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-
-    @property
-    def tokenizers(self) -> Collection[str]:
-        """The tokenizers' names."""
-
-    def plan(self, name: str) -> ComponentPlan | None:
-        """How a component is built; None where it lies there as OpenVINO's file."""
-
-    def weights_size(self, name: str) -> int:
-        """Bytes of a component's weights."""
-
-    def contents(self, name: str) -> str:
-        """What a component is known by between processes."""
-
-    def tokenizer(self, name: str) -> Tokenizer:
-        """Read a tokenizer. Raises DamagedModelError where its files are none."""
 
 
 class Components(Mapping[str, Session]):
@@ -161,45 +125,6 @@ def source_of(model: Model, name: str) -> Source:
     if plan is None:
         return IrFile(name, model.path / component.file, component.f16_safe)
     return NetworkSource(plan)
-
-
-@dataclass
-class NetworkSource:
-    """A component that is built when it is first read, over weights that are mapped from a checkpoint."""
-
-    plan: ComponentPlan
-    remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"
-
-    def __post_init__(self) -> None:
-        self._network: Network | None = None
-
-    @property
-    def name(self) -> str:
-        """The component's name."""
-        return self.plan.name
-
-    @property
-    def f16_safe(self) -> bool:
-        """Whether it can be computed in f16."""
-        return self.plan.f16_safe
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files with its weights."""
-        return self.plan.files
-
-    @property
-    def size(self) -> int:
-        """Bytes of its weights."""
-        return self.plan.size
-
-    def read(self) -> ov.Model:
-        """A copy of the graph, which is built once. The weights that all refer to last as long as this source."""
-        from vinograph.networks.graph import Storage
-
-        if self._network is None:
-            self._network = self.plan.build(Storage())
-        return self._network.model.clone()
 
 
 def origin(model: Model, name: str, cache: Cache) -> Origin:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph import catalog
 from vinograph.arguments import reading, shown
-from vinograph.components import Components, Model, Tokenizers, Watch
+from vinograph.components import Components, Tokenizers, Watch
 from vinograph.errors import ModelError, RequestError
-from vinograph.families import Call, Drawing, Parts, Step, Steps, family
+from vinograph.families.contract import Call, Drawing, Parts, Step, Steps
+from vinograph.families.registry import family
 from vinograph.images import to_pictures
+from vinograph.models import catalog
+from vinograph.models.model import Model
 from vinograph.request import FIELDS, Request, resolve
 from vinograph.runtime.devices import check_device, check_memory, check_precision
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.bundles import save_pixart_bundle, save_sdxl_bundle
 from tests.cli.conftest import Outcome, _clean_place, vinograph  # noqa: F401  # fixtures
-from vinograph.bundle import Bundle
+from vinograph.models.bundle import Bundle
 
 Measure = Callable[..., dict[str, Any]]
 

@@ -23,7 +23,7 @@ from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import Run, command, environment, in_process
 from vinograph.benchmark import chart, child, shares
 from vinograph.benchmark.systems.common import Drawn, Opened
-from vinograph.bundle import Bundle
+from vinograph.models.bundle import Bundle
 
 QUICK = ("--size", "64x64", "--adherence", 0)
 DRAWS = """

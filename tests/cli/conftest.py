@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.bundles import save_bundle
-from vinograph.bundle import Bundle
 from vinograph.cli import main
+from vinograph.models.bundle import Bundle
 
 SOURCE = Path(__file__).parents[2] / "src"
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.bundles import save_bundle, save_sdxl_bundle
 from tests.cli.conftest import Outcome, Run, files_here, in_process
-from vinograph.bundle import Bundle
+from vinograph.models.bundle import Bundle
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -196,7 +196,7 @@ class TestVerify:
 
 class TestModels:
     def test_none(self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vinograph.catalog._EMBEDDED", tmp_path / "embedded")
+        monkeypatch.setattr("vinograph.models.catalog._EMBEDDED", tmp_path / "embedded")
         done = vinograph("models")
         assert done.code == 0
         assert str(tmp_path / "models") in done.out
@@ -205,7 +205,7 @@ class TestModels:
     def test_those_that_are_there_and_a_damaged_one(
         self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("vinograph.catalog._EMBEDDED", tmp_path / "embedded")
+        monkeypatch.setattr("vinograph.models.catalog._EMBEDDED", tmp_path / "embedded")
         size = save_bundle(tmp_path / "embedded" / "storybook").size
         save_bundle(tmp_path / "models" / "whole")
         save_bundle(tmp_path / "models" / "hurt")
@@ -235,7 +235,7 @@ class TestDevices:
 class TestDoctor:
     @pytest.fixture(autouse=True)
     def _embedded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vinograph.catalog._EMBEDDED", tmp_path / "embedded")
+        monkeypatch.setattr("vinograph.models.catalog._EMBEDDED", tmp_path / "embedded")
         save_bundle(tmp_path / "embedded" / "storybook-wuerstchen", name="storybook-wuerstchen")
 
     def test_all_is_well(self, vinograph: Run) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, in_process
-from vinograph.bundle import Bundle
+from vinograph.models.bundle import Bundle
 from vinograph.runtime.cache import Cache
 
 

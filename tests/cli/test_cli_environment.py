@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Outcome, Run, command, environment, files_here, in_process
-from vinograph import limits
-from vinograph.bundle import Bundle
+from vinograph import resources
+from vinograph.models.bundle import Bundle
 
 NOBODY = "~nobody-of-that-name"
 
@@ -49,13 +49,13 @@ class TestMemory:
     def test_the_limit_counts_as_what_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         plenty = 1 << 50
         monkeypatch.setattr("resource.getrlimit", lambda _: (plenty, plenty))
-        before = limits.memory_installed()
-        assert limits.memory_limit() == plenty
+        before = resources.memory_installed()
+        assert resources.memory_limit() == plenty
         monkeypatch.setattr("resource.getrlimit", lambda _: (1 << 20, 1 << 20))
-        assert limits.memory_installed() == limits.memory_limit() == 1 << 20 < before
-        assert limits.memory_available() == 0
+        assert resources.memory_installed() == resources.memory_limit() == 1 << 20 < before
+        assert resources.memory_available() == 0
         monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-        assert limits.memory_limit() is None
+        assert resources.memory_limit() is None
 
     @pytest.mark.parametrize(
         "text", ["can't alloc", "Resource temporarily unavailable", "std::bad_alloc", "err=Cannot allocate memory"]
@@ -149,7 +149,7 @@ class TestFullDisk:
 
                 raise ModelError("the hub stopped answering") from error
 
-        monkeypatch.setattr("vinograph.catalog.find", wrapped)
+        monkeypatch.setattr("vinograph.models.catalog.find", wrapped)
         vinograph("verify", "org/model").fails(5, "no disk space left", "cache/blobs/x", "GB are free there")
 
 
@@ -201,7 +201,7 @@ class TestInterruptionsOfTheStart:
                 raise ImportError("initialization failed") from error
             raise AssertionError("the signal was not delivered")
 
-        monkeypatch.setattr("vinograph.catalog.find", initialized)
+        monkeypatch.setattr("vinograph.models.catalog.find", initialized)
         done = vinograph("verify", "a")
         assert (done.code, done.out, done.err) == (143, "", "interrupted\n")
 
@@ -218,7 +218,7 @@ class TestInterruptionsOfTheStart:
                 pass
             raise AssertionError("the signal was lost")
 
-        monkeypatch.setattr("vinograph.catalog.find", endless)
+        monkeypatch.setattr("vinograph.models.catalog.find", endless)
         done = vinograph("verify", "a")
         assert (done.code, done.out, done.err) == (130, "", "interrupted\n")
 
@@ -235,7 +235,7 @@ class TestInterruptionsOfTheStart:
                 pass
             raise AssertionError("the signal was lost")
 
-        monkeypatch.setattr("vinograph.catalog.find", deaf)
+        monkeypatch.setattr("vinograph.models.catalog.find", deaf)
         done = vinograph("verify", "a")
         assert (done.code, done.out, done.err) == (128 + number, "", "interrupted\n")
 
@@ -259,7 +259,7 @@ class TestInterruptionsOfTheStart:
                 cleaned.append("the rest")
             raise AssertionError("the signal was lost")
 
-        monkeypatch.setattr("vinograph.catalog.find", slow)
+        monkeypatch.setattr("vinograph.models.catalog.find", slow)
         done = vinograph("verify", "a")
         assert (done.code, done.err) == (130, "interrupted\n")
         assert cleaned == ["the generator", "the rest"]

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.bundles import save_bundle
 from tests.cli.conftest import WITHOUT_HEAVY, Run, command, environment, files_here, in_process
-from vinograph.bundle import Bundle
 from vinograph.images import read_metadata
+from vinograph.models.bundle import Bundle
 
 
 def pixels(file: str | Path) -> np.ndarray:

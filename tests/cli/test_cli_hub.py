@@ -17,7 +17,8 @@ import pytest
 from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.cli.conftest import Run, in_process
 from tests.hub_server import Fault, HubServer, use_hub, without_waiting
-from vinograph import ModelError, ResourceError, catalog, hub
+from vinograph import ModelError, ResourceError
+from vinograph.models import catalog, hub
 from vinograph.models.checkpoint import locate
 
 BUNDLE = "someone/tiny"

@@ -16,9 +16,9 @@ from PIL import Image
 from tests.bundles import save_pixart_bundle
 from tests.checkpoints import PIXART_TINY, SavedPixArt, save_pixart
 from tests.cli.conftest import WITHOUT_HEAVY, Outcome, Run, files_here, in_process
-from vinograph.bundle import Bundle
-from vinograph.families.aspect_ratios import ASPECT_RATIOS
+from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
 from vinograph.images import read_metadata
+from vinograph.models.bundle import Bundle
 
 
 @pytest.fixture(scope="session")

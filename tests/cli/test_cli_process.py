@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Outcome, Run, command, environment, files_here, in_process
-from vinograph.bundle import Bundle
 from vinograph.cli import main
+from vinograph.models.bundle import Bundle
 
 ENDLESS = ("--size", "2048x2048", "--steps", 1000, "--decoder-steps", 1000)
 
@@ -136,7 +136,7 @@ class TestErrors:
         def defective(*_: object) -> None:
             raise LookupError("we forgot this")
 
-        monkeypatch.setattr("vinograph.catalog.find", defective)
+        monkeypatch.setattr("vinograph.models.catalog.find", defective)
         done = vinograph("verify", bundle.path)
         assert done.code == 1
         assert done.out == ""

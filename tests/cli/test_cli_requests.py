@@ -16,9 +16,10 @@ from PIL import Image
 
 from tests.bundles import save_bundle
 from tests.cli.conftest import Outcome, Run, files_here, in_process, png_that_claims
-from vinograph import families
-from vinograph.bundle import Bundle
-from vinograph.families import Family, wuerstchen
+from vinograph.families import registry
+from vinograph.families.contract import Call, Family
+from vinograph.families.wuerstchen.arguments import FAMILY
+from vinograph.models.bundle import Bundle
 
 
 @pytest.fixture
@@ -133,14 +134,12 @@ class TestOptionsOfOtherFamilies:
     def _another_family(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A second family in the registry, which has options that Würstchen doesn't."""
         takes = {"prompt": None, "num_inference_steps": 20, "guidance_scale": 5.0, "output_type": "pil"}
-        call = families.Call(
-            "text to image", MappingProxyType(takes), ("prompt",), wuerstchen.FAMILY.calls["generate"].run
-        )
+        call = Call("text to image", MappingProxyType(takes), ("prompt",), FAMILY.calls["generate"].run)
         options = {"steps": "num_inference_steps", "refiner_steps": "num_inference_steps"}
         other = Family("other", "Other", {"generate": call}, options)
-        registry = {**families.FAMILIES, "other": "tests.other"}
-        monkeypatch.setattr(families, "FAMILIES", registry)
-        monkeypatch.setitem(sys.modules, "tests.other", cast("ModuleType", SimpleNamespace(FAMILY=other)))
+        monkeypatch.setattr(registry, "FAMILIES", {**registry.FAMILIES, "other": "tests.other"})
+        arguments = cast("ModuleType", SimpleNamespace(FAMILY=other))
+        monkeypatch.setitem(sys.modules, "tests.other.arguments", arguments)
 
     def test_help_names_the_family(self, vinograph: Run) -> None:
         done = vinograph("generate", "--help")

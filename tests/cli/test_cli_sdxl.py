@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import WITHOUT_HEAVY, Outcome, Run, files_here, in_process, png_that_claims
-from vinograph.bundle import Bundle
 from vinograph.images import read_metadata
+from vinograph.models.bundle import Bundle
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import pytest
 from filelock import FileLock
 
 from tests.checkpoints import TINY, save_wuerstchen
-from vinograph.bundle import Bundle
 from vinograph.convert import convert
+from vinograph.models.bundle import Bundle
 
 VQGAN = "vqgan/diffusion_pytorch_model.safetensors"
 

@@ -9,7 +9,7 @@ import openvino as ov
 import torch
 from torch import Tensor
 
-from vinograph.bundle import Bundle
+from vinograph.models.bundle import Bundle
 
 
 def compile_all(bundle: Bundle) -> dict[str, ov.CompiledModel]:

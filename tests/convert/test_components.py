@@ -24,9 +24,9 @@ from tests.checkpoints import (
 )
 from tests.convert.conftest import once
 from tests.convert.running import assert_equal, compile_all, run
-from vinograph.bundle import Bundle
 from vinograph.convert import convert
-from vinograph.networks import wuerstchen_blocks
+from vinograph.families.wuerstchen import network_blocks
+from vinograph.models.bundle import Bundle
 
 # Batch, tokens, and the grid of the embeddings; 3 by 3 is a picture of 128 by 128.
 SIZES = [(1, 20, 3, 3), (3, 7, 2, 5), (2, 1, 6, 1)]
@@ -57,7 +57,7 @@ def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(wuerstchen_blocks, "CHANNELS_LAST_WIDTH", channels_last_width)
+            patch.setattr(network_blocks, "CHANNELS_LAST_WIDTH", channels_last_width)
             convert(save_wuerstchen(folder, shape).decoder, folder / "bundle", weights="f32")
 
     folder = once(tmp_path_factory, f"components-{channels_last_width}", make)

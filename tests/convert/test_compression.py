@@ -18,11 +18,11 @@ from openvino import opset13 as opset
 
 from benchmarks.full_size import T5_XXL, network
 from tests.checkpoints import SDXL_TINY, PixArtShape, SavedPixArt, save_pixart, save_sdxl
-from vinograph.bundle import Bundle
 from vinograph.convert import compression, convert
 from vinograph.convert.compression import compress
 from vinograph.convert.scratch import Scratch
 from vinograph.errors import RequestError
+from vinograph.models.bundle import Bundle
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 

@@ -25,8 +25,8 @@ from tests.checkpoints import (
 )
 from tests.convert.conftest import once
 from tests.convert.running import assert_equal, compile_all, run
-from vinograph.bundle import Bundle
 from vinograph.convert import convert
+from vinograph.models.bundle import Bundle
 
 # Batch, height and width of the latents: small ones, the extremes of the trained aspect ratios, the model's own.
 SIZES = [(1, 8, 8), (2, 10, 26), (3, 32, 10), (1, 64, 16), (1, 16, 64), (1, 128, 32), (1, 32, 32)]

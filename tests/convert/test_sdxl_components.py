@@ -26,8 +26,8 @@ from tests.checkpoints import (
 )
 from tests.convert.conftest import once
 from tests.convert.running import assert_equal, compile_all, run
-from vinograph.bundle import Bundle
 from vinograph.convert import convert
+from vinograph.models.bundle import Bundle
 
 # Batch, height and width of the latents. Odd ones are halved with a remainder, twice.
 SIZES = [(1, 8, 8), (2, 9, 13), (3, 16, 5)]

@@ -19,11 +19,11 @@ import pytest
 from tests.convert.conftest import files_of
 from tests.interruption import kill_everywhere
 from tests.models.opening import open_model
-from vinograph.bundle import Bundle
 from vinograph.convert import Job, convert, writing
 from vinograph.convert.assemble import assemble
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
-from vinograph.manifest import Component
+from vinograph.models.bundle import Bundle
+from vinograph.models.manifest import Component
 from vinograph.models.parts import ComponentPlan
 
 Usage = namedtuple("Usage", "total used free")

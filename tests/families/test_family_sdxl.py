@@ -14,9 +14,9 @@ from PIL import Image
 
 from tests.bundles import LAYERS, WIDTH, save_sdxl_bundle
 from vinograph import ModelError, NumericalError, Pipeline, RequestError, Result
-from vinograph.families import Step
+from vinograph.families.contract import Step
 from vinograph.families.masks import crop_box, filled, read_masks, to_mask
-from vinograph.families.sdxl import FAMILY
+from vinograph.families.sdxl.arguments import FAMILY
 from vinograph.families.shared import steps_left, whole_size
 from vinograph.images import only
 from vinograph.request import MAX_STEPS

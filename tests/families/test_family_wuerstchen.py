@@ -12,9 +12,11 @@ from diffusers import WuerstchenCombinedPipeline, WuerstchenDecoderPipeline, Wue
 from PIL import Image
 
 from vinograph import Pipeline, RequestError
-from vinograph.families import Drawing, Parts, Step
+from vinograph.families.contract import Drawing, Parts, Step
 from vinograph.families.shared import near_size
-from vinograph.families.wuerstchen import FAMILY, _last_steps, _lerp, resize_bicubic
+from vinograph.families.wuerstchen.arguments import FAMILY
+from vinograph.families.wuerstchen.conditioning import resize_bicubic
+from vinograph.families.wuerstchen.drawing import _last_steps, _lerp
 from vinograph.noise import TorchNoise
 from vinograph.request import resolve
 from vinograph.text import Tokens

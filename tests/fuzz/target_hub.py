@@ -109,7 +109,7 @@ def _prepare(folder: Path) -> Attempt:
             without_waiting(patch)
             for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
                 patch.setattr(hf.constants, name, _TIMEOUT)
-            patch.setattr("vinograph.models.sdxl._read", _enough)
+            patch.setattr("vinograph.families.sdxl.checkpoint._read", _enough)
             patch.chdir(folder)
             patch.setenv("VINOGRAPH_MODELS", str(folder / "models"))
             code, said = _run(arguments)

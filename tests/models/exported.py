@@ -24,7 +24,7 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
 
 from tests.checkpoints import SavedSdxl, SdxlShape
-from vinograph.manifest import Tensor
+from vinograph.models.manifest import Tensor
 
 XML = "openvino_model.xml"
 Ports = Mapping[str, Tensor]

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tests.checkpoints import PIXART, SDXL, SMALL, save_pixart, save_sdxl, save_wuerstchen
 from tests.convert.conftest import once
 from tests.models.exported import export_as_optimum
-from vinograph.bundle import Bundle
 from vinograph.convert import convert
-from vinograph.models.angles import angle_nodes, mark_angles
+from vinograph.models.bundle import Bundle
+from vinograph.runtime.precise import angle_nodes, mark_angles
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 

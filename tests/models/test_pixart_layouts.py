@@ -25,7 +25,7 @@ from tests.convert.conftest import edit_json, edit_tensors
 from tests.models.opening import components, constants, networks, open_model, sums
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.manifest import Manifest
+from vinograph.models.manifest import Manifest
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER = "text_encoder/model.safetensors"

@@ -15,9 +15,9 @@ from tests.convert.conftest import edit_json, once
 from tests.convert.running import assert_equal, compile_all, run
 from tests.convert.test_sdxl_components import of_diffusers
 from tests.models.exported import XML, export_as_optimum, put_tiny_vae_in_place
-from vinograph.bundle import Bundle
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError
+from vinograph.models.bundle import Bundle
 
 TOLERANCES = {"f32": 1e-5, "f16": 2e-2, "int8": 0.2}
 

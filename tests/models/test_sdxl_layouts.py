@@ -19,7 +19,7 @@ from tests.models.opening import components, constants, networks, open_model, su
 from tests.models.writing import write_tokenizer
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.manifest import Manifest
+from vinograph.models.manifest import Manifest
 from vinograph.networks.graph import Storage
 from vinograph.schedulers import SAMPLERS, settings
 

@@ -16,13 +16,13 @@ from tests.models.opening import networks, open_model, sums, total
 from tests.models.writing import Written, write_tokenizer
 from tests.networks.agreement import tensors_of
 from training.wuerstchen.modules import ImageEncoder
-from vinograph.bundle import Bundle
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.manifest import Manifest
+from vinograph.families.wuerstchen.network_config import ImageEncoderConfig
+from vinograph.families.wuerstchen.network_image_encoder import image_encoder
+from vinograph.models.bundle import Bundle
+from vinograph.models.manifest import Manifest
 from vinograph.networks.graph import Weights
-from vinograph.networks.image_encoder import image_encoder
-from vinograph.networks.wuerstchen_config import ImageEncoderConfig
 
 PRIOR = "prior_prior/diffusion_pytorch_model.safetensors"
 

@@ -20,8 +20,8 @@ from tests.training.modules.agreement import randomise
 from tests.training.modules.test_image_encoder import PUBLISHED_SHAPES, SMALL
 from training.wuerstchen.modules import ImageEncoder, ImageEncoderConfig
 from vinograph.errors import DamagedModelError
+from vinograph.families.wuerstchen.network_image_encoder import IGNORED, image_encoder
 from vinograph.networks.graph import Network, Storage, Weights
-from vinograph.networks.image_encoder import IGNORED, image_encoder
 
 # Batch, height and width of pictures; odd ones are halved with a remainder, five times.
 SIZES = [(1, 32, 32), (2, 65, 97), (3, 64, 160)]

@@ -23,9 +23,9 @@ from tests.checkpoints import (
 )
 from tests.networks.agreement import MemoryTensor, compiled, run, run_embedded, tensors_of, trained
 from vinograph.errors import DamagedModelError
+from vinograph.families.pixart.network import IGNORED, pixart
+from vinograph.families.pixart.network_config import PixArtConfig
 from vinograph.networks.graph import Network, Port, Storage, Weights
-from vinograph.networks.pixart import IGNORED, pixart
-from vinograph.networks.pixart_config import PixArtConfig
 
 # Batch, height and width of the latents: square, wide, high, the extremes of the trained aspect ratios, an odd grid.
 SIZES = [(1, 8, 8), (2, 10, 26), (3, 32, 10), (1, 64, 16), (1, 16, 64), (1, 2, 14)]

@@ -11,10 +11,10 @@ import torch
 from tests.checkpoints import randomise
 from tests.convert.running import assert_equal
 from tests.networks.agreement import run, tensors_of
+from vinograph.families.sdxl.network import unet
+from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.networks.graph import Network, Weights
 from vinograph.networks.tiny_vae import TinyAutoencoderConfig, tiny_vae_decoder, tiny_vae_encoder
-from vinograph.networks.unet import unet
-from vinograph.networks.unet_config import UNetConfig
 from vinograph.networks.vae import AutoencoderConfig, vae_decoder, vae_encoder
 
 LIBRARY: Any = diffusers

@@ -9,9 +9,9 @@ from torch import Tensor
 from tests.checkpoints import SDXL, SDXL_LCM, SDXL_TURBO, SdxlShape, sdxl_models, unet_inputs
 from tests.networks.agreement import MemoryTensor, run, tensors_of
 from vinograph.errors import DamagedModelError
+from vinograph.families.sdxl.network import unet
+from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.networks.graph import Network, Storage, Weights
-from vinograph.networks.unet import unet
-from vinograph.networks.unet_config import UNetConfig
 
 # Batch, height and width of the latents. Odd ones are halved with a remainder, twice.
 SIZES = [(1, 8, 8), (2, 9, 13), (3, 16, 5)]

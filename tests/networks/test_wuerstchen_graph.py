@@ -19,13 +19,9 @@ from torch import Tensor
 from tests.checkpoints import DEEP, SHALLOW, SMALL, WuerstchenShape, wuerstchen_models
 from tests.networks.agreement import MemoryTensor, tensors_of
 from training.wuerstchen.modules import StageA, StageB, StageC
-from vinograph import catalog
-from vinograph.bundle import Bundle
 from vinograph.errors import DamagedModelError
-from vinograph.models.safetensors import read_header
-from vinograph.networks import wuerstchen, wuerstchen_blocks
-from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
-from vinograph.networks.wuerstchen import (
+from vinograph.families.wuerstchen import network, network_blocks
+from vinograph.families.wuerstchen.network import (
     attention_widths,
     decoder,
     decoder_text,
@@ -34,6 +30,10 @@ from vinograph.networks.wuerstchen import (
     prior_text,
     vqgan_decoder,
 )
+from vinograph.models import catalog
+from vinograph.models.bundle import Bundle
+from vinograph.models.safetensors import read_header
+from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
 
 # Batch, tokens, height and width.
 SIZES = [(3, 7, 2, 5), (2, 1, 6, 1)]
@@ -63,11 +63,11 @@ class Part:
 
 
 PARTS = {
-    "prior_text": Part(prior_text, wuerstchen.PRIOR_TEXT_IGNORED, StageC, "prior_prior"),
-    "prior": Part(prior, wuerstchen.PRIOR_IGNORED, StageC, "prior_prior"),
-    "decoder_text": Part(decoder_text, wuerstchen.DECODER_TEXT_IGNORED, StageB, "decoder"),
-    "decoder": Part(decoder, wuerstchen.DECODER_IGNORED, StageB, "decoder"),
-    "vqgan": Part(vqgan_decoder, wuerstchen.VQGAN_DECODER_IGNORED, StageA, "vqgan"),
+    "prior_text": Part(prior_text, network.PRIOR_TEXT_IGNORED, StageC, "prior_prior"),
+    "prior": Part(prior, network.PRIOR_IGNORED, StageC, "prior_prior"),
+    "decoder_text": Part(decoder_text, network.DECODER_TEXT_IGNORED, StageB, "decoder"),
+    "decoder": Part(decoder, network.DECODER_IGNORED, StageB, "decoder"),
+    "vqgan": Part(vqgan_decoder, network.VQGAN_DECODER_IGNORED, StageA, "vqgan"),
 }
 
 
@@ -79,7 +79,7 @@ def _seeded() -> None:
 @pytest.fixture(params=SHAPES)
 def shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> WuerstchenShape:
     found, channels_last_width = SHAPES[request.param]
-    monkeypatch.setattr(wuerstchen_blocks, "CHANNELS_LAST_WIDTH", channels_last_width)
+    monkeypatch.setattr(network_blocks, "CHANNELS_LAST_WIDTH", channels_last_width)
     return found
 
 
@@ -220,8 +220,8 @@ class TestWeightsInHalfPrecision:
         tensors = tensors_of(module, dtype)
         module.load_state_dict({name: each.tensor.float() for name, each in tensors.items()})
         networks = [PARTS[name].of(module, tensors) for name in names]
-        for network in networks:
-            stored = {node.get_output_element_type(0).get_type_name() for node in network.model.get_ops()}
+        for each in networks:
+            stored = {node.get_output_element_type(0).get_type_name() for node in each.model.get_ops()}
             assert ("f16" if dtype == torch.float16 else "bf16") in stored
         return networks
 
@@ -276,8 +276,8 @@ class TestConstants:
         generator = np.random.default_rng(0)
         matrix, other = (generator.standard_normal((300, 300)).astype(np.float16).astype(np.float32) for _ in range(2))
         order = generator.permutation(300)
-        product = wuerstchen_blocks._multiplied(matrix, other)
-        assert np.array_equal(product, wuerstchen_blocks._multiplied(matrix[:, order], other[order]))
+        product = network_blocks._multiplied(matrix, other)
+        assert np.array_equal(product, network_blocks._multiplied(matrix[:, order], other[order]))
         assert not np.array_equal(matrix @ other, matrix[:, order] @ other[order])
 
 

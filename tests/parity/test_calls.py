@@ -26,7 +26,7 @@ from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import SdxlPair
 from vinograph import ModelError, Pipeline, RequestError
 from vinograph.cli.application import application
-from vinograph.manifest import MANIFEST_FILE
+from vinograph.models.manifest import MANIFEST_FILE
 
 _DIFFUSERS: Any = diffusers
 

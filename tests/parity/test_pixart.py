@@ -14,8 +14,8 @@ from tests.parity.pairs import assert_same_pictures
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import picture
 from vinograph import Request, RequestError
-from vinograph.families import Drawing
-from vinograph.families.pixart_text import texts_of
+from vinograph.families.contract import Drawing
+from vinograph.families.pixart.conditioning import texts_of
 
 # What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
 BAR = 0.005 / 255

@@ -13,7 +13,7 @@ from openvino import opset13 as ops
 
 from tests.bundles import Node, save_bundle, save_pixart_bundle, save_sdxl_bundle
 from tests.cli.conftest import _clean_place, vinograph  # noqa: F401  # fixtures
-from vinograph.bundle import Bundle
+from vinograph.models.bundle import Bundle
 from vinograph.quantize import segments
 
 CHANNELS = 32

@@ -11,11 +11,11 @@ import pytest
 
 from tests.quantize.conftest import BLOCKS, attentions, stored
 from vinograph import Pipeline
-from vinograph.bundle import Bundle
-from vinograph.limits import cpu_count
+from vinograph.models.bundle import Bundle
 from vinograph.pipeline import watched
 from vinograph.quantize import quantize
 from vinograph.quantize.calibration import Inputs
+from vinograph.resources import cpu_count
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 

@@ -20,10 +20,10 @@ from tests.bundles import comparable
 from tests.cli.conftest import WITHOUT_HEAVY, Run, command, files_here, in_process, running, wait_for
 from tests.interruption import kill, kill_everywhere
 from vinograph import Pipeline
-from vinograph.bundle import Bundle
+from vinograph.families.sdxl.recipe import RECIPE
+from vinograph.models.bundle import Bundle
 from vinograph.pipeline import watched
 from vinograph.quantize import calibration, component, quantize, segments, speed
-from vinograph.quantize.recipes import recipes
 from vinograph.quantize.segments import Segment
 from vinograph.runtime.tuning import DEFAULT, Choice
 
@@ -241,7 +241,7 @@ class TestCutOff:
         choice = Choice(DEFAULT, {DEFAULT: 1.0}, 0.0)
         monkeypatch.setattr(calibration, "SAMPLES", 1)
         monkeypatch.setattr(segments, "SEGMENT", 110_000)
-        monkeypatch.setattr("vinograph.quantize._chosen", lambda _: {"unet": recipes("sdxl")["unet"]})
+        monkeypatch.setattr("vinograph.quantize._chosen", lambda _: {"unet": RECIPE["unet"]})
         monkeypatch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
         monkeypatch.setattr(os, "fsync", lambda _: None)
         monkeypatch.setattr(component, "with_activations", lambda model, *_: model)

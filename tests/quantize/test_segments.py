@@ -9,9 +9,9 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from vinograph.bundle import Bundle
+from vinograph.models.bundle import Bundle
 from vinograph.quantize import segments
-from vinograph.quantize.marks import carry_over
+from vinograph.runtime.precise import carry_over_marks
 
 MARK = '<rt_info><attribute name="precise" version="0" /></rt_info>'
 
@@ -80,9 +80,9 @@ def test_marks_of_precision_are_carried_over(xml: Path, tmp_path: Path) -> None:
     at = text.index("<input", text.index(f'name="{name}"'))
     (tmp_path / "marked.xml").write_text(text[:at] + MARK + text[at:], encoding="utf-8")
     (tmp_path / "plain.xml").write_text(text, encoding="utf-8")
-    carry_over(tmp_path / "marked.xml", tmp_path / "plain.xml")
+    carry_over_marks(tmp_path / "marked.xml", tmp_path / "plain.xml")
     assert (tmp_path / "plain.xml").read_text(encoding="utf-8").count('"precise"') == 1
-    carry_over(tmp_path / "marked.xml", tmp_path / "plain.xml")
+    carry_over_marks(tmp_path / "marked.xml", tmp_path / "plain.xml")
     assert (tmp_path / "plain.xml").read_text(encoding="utf-8").count('"precise"') == 1
 
 
@@ -93,4 +93,4 @@ def test_a_mark_whose_node_is_gone_is_a_defect(xml: Path, tmp_path: Path) -> Non
     (tmp_path / "marked.xml").write_text(text[:at] + MARK + text[at:], encoding="utf-8")
     (tmp_path / "plain.xml").write_text(text.replace(f'name="{name}"', 'name="another"'), encoding="utf-8")
     with pytest.raises(RuntimeError, match=name):
-        carry_over(tmp_path / "marked.xml", tmp_path / "plain.xml")
+        carry_over_marks(tmp_path / "marked.xml", tmp_path / "plain.xml")

@@ -19,8 +19,8 @@ from tests.bundles import Node, save_bundle, save_sdxl_bundle
 from vinograph import Pipeline, Result, Step
 from vinograph.benchmark.systems.common import Task
 from vinograph.benchmark.systems.vinograph_ import open_system
-from vinograph.bundle import Bundle
-from vinograph.manifest import MANIFEST_FILE
+from vinograph.models.bundle import Bundle
+from vinograph.models.manifest import MANIFEST_FILE
 from vinograph.runtime import sessions, tuning
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine

@@ -22,7 +22,7 @@ from training.pixart.text import Reader
 from training.schedule import Schedule
 from training.sdxl import vae
 from training.world import caption, dataset, sample
-from vinograph.families.aspect_ratios import ASPECT_RATIOS
+from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
 from vinograph.models.tokenizers import T5
 
 # diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.

@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from scripts import browser as browser_tools
-from vinograph import Pipeline, catalog
+from vinograph import Pipeline
+from vinograph.models import catalog
 
 ROOT = Path(__file__).parents[2]
 SEEN = Path(__file__).parent / "seen"

@@ -13,7 +13,8 @@ import gradio as gr
 import pytest
 
 from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
-from vinograph import Pipeline, families
+from vinograph import Pipeline
+from vinograph.families import registry
 from vinograph.request import FIELDS
 from vinograph.web import snippets
 from vinograph.web.controls import Controls, family_options, label, shapes
@@ -77,14 +78,14 @@ class TestShapes:
 
 class TestControls:
     def test_no_family_is_known_by_name(self) -> None:
-        names = {name for each in map(families.family, families.FAMILIES) for name in (each.name, each.title)}
+        names = {name for each in map(registry.family, registry.FAMILIES) for name in (each.name, each.title)}
         for file in SOURCE.rglob("*.*"):
             if file.suffix in (".py", ".js", ".css"):
                 text = file.read_text(encoding="utf-8")
                 assert not [name for name in names if name.lower() in text.lower()], file
 
     def test_every_option_of_every_family_has_one(self) -> None:
-        there = {name for each in map(families.family, families.FAMILIES) for name in each.options}
+        there = {name for each in map(registry.family, registry.FAMILIES) for name in each.options}
         assert set(family_options()) == there - {"mask"}
 
     def test_defaults_draw_the_default_picture(self, controls: Controls, pipe: Pipeline) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vinograph.errors import RequestError
-from vinograph.families import Step
+from vinograph.families.contract import Step
 from vinograph.web.drawing import Job, Line, News, Order, _Pace, said
 from vinograph.web.models import Models
 

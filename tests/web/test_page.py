@@ -19,8 +19,8 @@ from playwright.sync_api import Locator, expect
 from scripts import browser as browser_tools
 from tests.web.conftest import PATIENCE, ROOT, Visitor, served
 from tests.web.posts import Client
-from vinograph import catalog
 from vinograph.images import read_metadata
+from vinograph.models import catalog
 
 EMBEDDED = [path.name for path in catalog.embedded()]
 SIDES = (300, 256)

@@ -6,7 +6,7 @@ import os
 import platform
 from typing import Any
 
-from vinograph.limits import cpu_count, memory_available, memory_installed
+from vinograph.resources import cpu_count, memory_available, memory_installed
 from vinograph.runtime.devices import devices, processor
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vinograph import catalog
 from vinograph.benchmark import processes
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
-from vinograph.manifest import Manifest
+from vinograph.models import catalog
+from vinograph.models.manifest import Manifest
 from vinograph.pipeline import Pipeline
 from vinograph.request import FIELDS, resolve
 

@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_memory() -> None:
     """Refuse to start in less memory than the packages take: numpy's BLAS ends a process that lacks it."""
-    from vinograph import limits
+    from vinograph import resources
     from vinograph.errors import ResourceError
     from vinograph.resources import memory_left
 
-    if limits.memory_limit() is not None and limits.memory_available() < _TO_START:
+    if resources.memory_limit() is not None and resources.memory_available() < _TO_START:
         raise ResourceError(
             f"there is not enough memory to start, which takes {_TO_START / 1e9:.2f} GB: {memory_left()}; "
             "raise the limit, as by `ulimit -v unlimited`"

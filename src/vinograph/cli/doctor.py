@@ -14,11 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-from vinograph import __version__, catalog
-from vinograph.bundle import Bundle
+from vinograph import __version__
 from vinograph.cli import output
 from vinograph.cli.options import DEFAULT_MODEL, AsJson
 from vinograph.errors import VinographError
+from vinograph.models import catalog
+from vinograph.models.bundle import Bundle
 
 PACKAGES = ("openvino", "numpy", "pillow", "tokenizers", "huggingface_hub", "filelock", "typer", "rich")
 EXTRAS: Mapping[str, tuple[str, ...]] = {"quantize": ("nncf",), "web": ("gradio",), "captions": ("bs4", "ftfy")}
@@ -88,15 +89,15 @@ def _text(value: Any) -> str:
 
 
 def _look_at_machine(found: Findings) -> None:
-    from vinograph import limits
+    from vinograph import resources
 
     found.facts["vinograph"] = __version__
     found.facts["python"] = platform.python_version()
     found.facts["platform"] = platform.platform()
     found.facts["processor_features"] = _processor_features()
-    found.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": limits.cpu_count()}
-    available = _Bytes(limits.memory_available())
-    found.facts["memory"] = {"total": _Bytes(limits.memory_installed()), "available": available}
+    found.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": resources.cpu_count()}
+    available = _Bytes(resources.memory_available())
+    found.facts["memory"] = {"total": _Bytes(resources.memory_installed()), "available": available}
     if 0 < available < _LITTLE_MEMORY:
         found.warnings.append(f"only {available} of memory are free: large models will not fit")
     free = _Bytes(shutil.disk_usage(Path.cwd()).free)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vinograph.cli import options, output, progress
 from vinograph.cli.options import AS_JSON, DEVICE, MEMORY, MODEL, PRECISION, SEED, SIZE, DrawingCommand, Option
 from vinograph.errors import RequestError
-from vinograph.families import Step
+from vinograph.families.contract import Step
 from vinograph.images import WRITABLE, check_output, save
 
 if TYPE_CHECKING:

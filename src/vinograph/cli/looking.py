@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph import catalog
-from vinograph.bundle import Bundle
 from vinograph.cli import output, progress
 from vinograph.cli.options import AsJson
 from vinograph.errors import VinographError
-from vinograph.manifest import Component, Quantization, Speed, Tensor
+from vinograph.models import catalog
+from vinograph.models.bundle import Bundle
+from vinograph.models.manifest import Component, Quantization, Speed, Tensor
 
 if TYPE_CHECKING:
-    from vinograph.components import Model
+    from vinograph.models.model import Model
 
 Reference = Annotated[
     str, typer.Argument(metavar="MODEL", help="a model's name, the directory of a bundle or a checkpoint, or a hub id")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph import families
 from vinograph.errors import RequestError
+from vinograph.families import registry
 from vinograph.request import FIELDS, OPTIONS, SWITCH, kind_of, size_limits
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class DrawingCommand:
         """The options that only some families take, each with the names of the families that do."""
         known = {each.name for each in self.options}
         meanings: dict[str, dict[str, str]] = {}
-        for each in map(families.family, families.FAMILIES):
+        for each in map(registry.family, registry.FAMILIES):
             takes = each.calls[self.call].takes if self.call in each.calls else {}
             for option, argument in each.options.items():
                 if option not in known and argument in takes:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vinograph.bundle import Bundle, check_target
 from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import explained
 from vinograph.models import opening
+from vinograph.models.bundle import Bundle, check_target
 from vinograph.models.checkpoint import locate
 
 Progress = Callable[[str, int, int], None]

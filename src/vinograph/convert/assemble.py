@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vinograph import __version__
-from vinograph.bundle import Bundle, BundleWriter
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
+from vinograph.models.bundle import Bundle, BundleWriter
+from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
 from vinograph.models.opened import Opened
 from vinograph.models.tokenizers import TokenizerData
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import openvino as ov
 
-from vinograph import ir
 from vinograph.convert.compression import COMPRESSED, compress
 from vinograph.convert.scratch import Scratch
-from vinograph.manifest import Component
+from vinograph.models.manifest import Component
 from vinograph.models.opened import described
 from vinograph.models.parts import ComponentPlan
 from vinograph.networks.graph import Storage, number_nodes, storage_of
+from vinograph.runtime import ir
 
 _MODEL_NAME = "vinograph"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vinograph.errors import ModelError, RequestError
-from vinograph.families import Array, Parts, Session
+from vinograph.families.contract import Array, Parts, Session
 
 Draw = Callable[[tuple[int, ...]], Array]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
-from vinograph.families import Call, Family
+from vinograph.families.contract import Call, Family
 from vinograph.request import FIELDS, size_limits
 from vinograph.schema import Divisor, Kind, Many, Named, Real, Record, SchemaError, Whole
 

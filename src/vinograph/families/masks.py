@@ -11,7 +11,7 @@ from PIL import Image, ImageChops
 
 from vinograph.arguments import as_array, is_array, is_tensor, reading
 from vinograph.errors import RequestError
-from vinograph.families import Array
+from vinograph.families.contract import Array
 from vinograph.images import MAX_PIXELS, check_picture, listed, read_pictures, resize, to_pictures
 
 Box = tuple[int, int, int, int]

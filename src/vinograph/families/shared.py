@@ -12,7 +12,7 @@ from PIL import Image
 
 from vinograph.arguments import as_array, reading, reason
 from vinograph.errors import RequestError
-from vinograph.families import Array, Drawing
+from vinograph.families.contract import Array, Drawing
 from vinograph.images import resize, to_pictures
 from vinograph.noise import Noise
 from vinograph.request import fewest_steps

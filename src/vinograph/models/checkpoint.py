@@ -20,7 +20,7 @@ from vinograph.models.safetensors import choose_weights, shards
 from vinograph.schema import is_plain, label
 
 if TYPE_CHECKING:
-    from vinograph.hub import Repository
+    from vinograph.models.hub import Repository
 
 INDEX_FILE = "model_index.json"
 CARD_FILE = "README.md"
@@ -76,7 +76,7 @@ class Checkpoint:
         """
         self.require(names)
         if self.remote:
-            from vinograph import hub
+            from vinograph.models import hub
 
             assert self.revision is not None, "a repository of the hub has one"
             hub.fetch(self.id, self.revision, names)
@@ -224,7 +224,7 @@ def _on_hub(repository: str, revision: str | None) -> Checkpoint:
         ResourceError: the disk is full.
         RequestError: the hub's cache can't be written.
     """
-    from vinograph import hub
+    from vinograph.models import hub
 
     try:
         return of_repository(hub.look_up(repository, revision))
@@ -240,7 +240,7 @@ def of_repository(found: Repository) -> Checkpoint:
         ResourceError: the disk is full.
         RequestError: the hub's cache can't be written.
     """
-    from vinograph import hub
+    from vinograph.models import hub
 
     hub.fetch(found.id, found.commit, _FIRST & found.listing)
     return Checkpoint(found.id, found.folder, found.listing, found.commit, is_hub=True, remote=True)
@@ -252,7 +252,7 @@ def in_cache(repository: str, revision: str | None, reason: Exception) -> Checkp
     Raises:
         ModelError: it has nothing of it, or several commits, naming what to run.
     """
-    from vinograph import hub
+    from vinograph.models import hub
 
     found = hub.cached(repository, revision)
     if len(found) > 1:

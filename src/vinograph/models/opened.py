@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph import __version__
-from vinograph.manifest import Component, Manifest, Tensor
 from vinograph.models.checkpoint import Checkpoint
+from vinograph.models.manifest import Component, Manifest, Tensor
 from vinograph.models.parts import ComponentPlan
 from vinograph.models.tokenizers import CLIP, Kind, TokenizerData, read_tokenizer
 from vinograph.networks.graph import Ports

@@ -1,30 +1,22 @@
-"""A published checkpoint, by its family: the one registry of families that can be opened.
+"""A published checkpoint, opened by its family.
 
-A family's opener is one module here with one line in :data:`OPENERS`. It has ``PIPELINES``, the class names in a
+A family opens its own in its module ``checkpoint``. That has ``PIPELINES``, the class names in a
 model_index.json that are its own; ``OPTIONS``, which options it takes; ``WEIGHTS``, how a bundle of it may store
 weights; and ``open_published``.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
+from vinograph.families import registry
 from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place
 from vinograph.models.opened import Opened, Published
 from vinograph.schema import label
-
-OPENERS: Mapping[str, str] = MappingProxyType(
-    {
-        "wuerstchen": "vinograph.models.wuerstchen",
-        "sdxl": "vinograph.models.sdxl",
-        "pixart": "vinograph.models.pixart",
-    }
-)
 
 
 def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
@@ -40,7 +32,7 @@ def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
 
 def opener(family: str) -> ModuleType:
     """The module that opens checkpoints of a family."""
-    return importlib.import_module(OPENERS[family])
+    return registry.module(family, "checkpoint")
 
 
 def open_checkpoint(
@@ -103,7 +95,7 @@ def family_of(index: Mapping[str, Any], origin: str) -> str:
         raise ModelError(f"{origin}: {INDEX_FILE} names no pipeline (_class_name), so what to draw with is unknown")
     if not isinstance(pipeline, str):
         raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({shown(pipeline)}); Vinograph runs none")
-    known = {name: importlib.import_module(module).PIPELINES for name, module in OPENERS.items()}
+    known = {name: opener(name).PIPELINES for name in registry.FAMILIES}
     for name, pipelines in known.items():
         if pipeline in pipelines:
             return name

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.families import Family
 from vinograph.families.checks import LIMITS, check_defaults, check_limits
-from vinograph.manifest import Source
+from vinograph.families.contract import Family
 from vinograph.models.checkpoint import Checkpoint, licence_of
+from vinograph.models.manifest import Source
 from vinograph.schema import Named, Record, SchemaError, Text
 
 SETTINGS_FILE = "vinograph.json"

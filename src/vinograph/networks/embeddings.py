@@ -10,7 +10,7 @@ from openvino import opset13 as opset
 
 from vinograph.networks.graph import Value, Weights, constant
 from vinograph.networks.layers import concat, linear, reshape, silu
-from vinograph.networks.precise import mark_precise
+from vinograph.runtime.precise import mark_precise
 
 _MAX_PERIOD = 10_000
 

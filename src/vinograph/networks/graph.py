@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.errors import DamagedModelError
-from vinograph.networks.precise import mark_decompression
+from vinograph.runtime.precise import mark_decompression
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _TYPES: Mapping[str, ov.Type] = MappingProxyType({"F32": ov.Type.f32, "F16": ov.Type.f16, "BF16": ov.Type.bf16})

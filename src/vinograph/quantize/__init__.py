@@ -1,6 +1,6 @@
 """Bundle -> smaller, faster bundle, by NNCF.
 
-:mod:`.recipes` says which component takes what, :mod:`.calibration` draws to see what each is given, and
+a family's ``recipe.py`` says which component takes what, :mod:`.calibration` draws to see what each is given, and
 :mod:`.component` quantizes it segment by segment, so that memory bounds no model. Modules that import NNCF are imported
 inside functions, so that what can be refused is refused at once.
 """
@@ -17,13 +17,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vinograph import __version__, catalog
-from vinograph.bundle import Bundle, BundleWriter, check_target
+from vinograph import __version__
 from vinograph.errors import RequestError, ResourceError
+from vinograph.families import registry
+from vinograph.families.recipes import MODES, Recipe
 from vinograph.files import explained
-from vinograph.manifest import Component, Manifest, Quantization
+from vinograph.models import catalog
+from vinograph.models.bundle import Bundle, BundleWriter, check_target
+from vinograph.models.manifest import Component, Manifest, Quantization
 from vinograph.quantize import speed
-from vinograph.quantize.recipes import MODES, Recipe, recipes
 
 Progress = Callable[[str, int, int], None]
 
@@ -81,7 +83,7 @@ def quantize(
 
     Raises:
         RequestError: an argument is wrong, NNCF isn't installed, the bundle is quantized already, ``target`` exists.
-        ModelError: there is no such bundle, or no recipe for its family.
+        ModelError: there is no such bundle.
         ResourceError: the disk is too small.
     """
     if mode not in MODES:
@@ -129,7 +131,7 @@ def _check_source(bundle: Bundle, target: Path) -> None:
 def _chosen(bundle: Bundle) -> dict[str, Recipe]:
     """The recipes of the bundle's components. What conversion stored in few bits already stays as it is."""
     components = bundle.manifest.components
-    known = recipes(bundle.manifest.family)
+    known: Mapping[str, Recipe] = registry.module(bundle.manifest.family, "recipe").RECIPE
     chosen = {name: known[name] for name in components if name in known and components[name].weights in ("f16", "f32")}
     if not any(recipe.activations for recipe in chosen.values()):
         raise RequestError(

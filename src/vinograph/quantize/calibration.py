@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.bundle import Bundle, BundleWriter
 from vinograph.errors import RequestError
+from vinograph.models.bundle import Bundle, BundleWriter
 from vinograph.pipeline import Pipeline, watched
 
 # Samples that a component is calibrated with; those of one picture are at most so many of its steps.

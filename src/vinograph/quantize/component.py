@@ -15,17 +15,17 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from vinograph import ir
-from vinograph.bundle import BundleWriter
 from vinograph.errors import ResourceError
-from vinograph.limits import cpu_count
+from vinograph.families.recipes import Recipe
+from vinograph.models.bundle import BundleWriter
 from vinograph.quantize import segments as cutting
 from vinograph.quantize.calibration import samples
 from vinograph.quantize.layers import Kept, kept, with_activations, with_small_weights
-from vinograph.quantize.marks import carry_over
-from vinograph.quantize.recipes import Recipe
 from vinograph.quantize.segments import Segment
+from vinograph.resources import cpu_count
+from vinograph.runtime import ir
 from vinograph.runtime.devices import core
+from vinograph.runtime.precise import carry_over_marks
 from vinograph.runtime.sections import release_pages
 
 
@@ -115,7 +115,7 @@ def quantize_component(work: Work, done: Callable[[], None]) -> None:
         done()
     joined = cutting.join(work.source, [(segment, work.part(index)) for index, segment in enumerate(found)])
     ir.save(joined, work.target)
-    carry_over(work.source, work.target)
+    carry_over_marks(work.source, work.target)
     del joined
     gc.collect()
     work.writer.mark_done(work.name, True, (work.target, work.target.with_suffix(".bin")))

@@ -11,7 +11,7 @@ from typing import Any
 import openvino as ov
 from numpy.typing import NDArray
 
-from vinograph.quantize.recipes import Layer, Recipe
+from vinograph.families.recipes import Layer, Recipe
 
 # NNCF reports each use to OpenVINO's makers, unless told that it is being tested.
 os.environ.setdefault("NNCF_CI", "1")

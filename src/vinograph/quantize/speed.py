@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.bundle import Bundle
 from vinograph.components import origin
 from vinograph.errors import NumericalError
-from vinograph.limits import cpu_count
-from vinograph.manifest import DenoiserSpeed, Speed
+from vinograph.models.bundle import Bundle
+from vinograph.models.manifest import DenoiserSpeed, Speed
 from vinograph.pipeline import Pipeline, watched
 from vinograph.quantize.calibration import native_size
+from vinograph.resources import cpu_count
 from vinograph.runtime import tuning
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine, processor

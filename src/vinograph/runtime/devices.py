@@ -11,8 +11,7 @@ import openvino as ov
 
 from vinograph.arguments import shown
 from vinograph.errors import DeviceError, RequestError, ResourceError
-from vinograph.limits import cpu_count, memory_available, memory_limit
-from vinograph.resources import memory_left, shortage
+from vinograph.resources import cpu_count, memory_available, memory_left, memory_limit, shortage
 from vinograph.runtime.tuning import Machine
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")

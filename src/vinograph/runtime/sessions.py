@@ -16,8 +16,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from vinograph.errors import DamagedModelError, NumericalError, RequestError, ResourceError, VinographError
-from vinograph.limits import cpu_count
-from vinograph.resources import Shortage, memory_left, shortage
+from vinograph.resources import Shortage, cpu_count, memory_left, shortage
 from vinograph.runtime import tuning
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
 from vinograph.runtime.sections import Key, Ordered, Section, chain_cuts, cut_out, key_of, release_pages

@@ -14,8 +14,8 @@ from typing import Any
 
 import gradio as gr
 
-from vinograph import families
 from vinograph.errors import RequestError
+from vinograph.families import registry
 from vinograph.families.autoencoder import autoencoders
 from vinograph.pipeline import Pipeline
 from vinograph.request import FIELDS, OPTIONS, VAES, fewest_steps, kind_of, size_limits
@@ -88,7 +88,7 @@ def shapes(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def family_options() -> dict[str, str]:
     """Every option that some family has of its own, with an argument that it sets. A mask is painted, not set here."""
-    known = [each.options for each in map(families.family, families.FAMILIES)]
+    known = [each.options for each in map(registry.family, registry.FAMILIES)]
     return {name: argument for options in known for name, argument in options.items() if argument != "mask_image"}
 
 

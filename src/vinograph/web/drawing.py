@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from vinograph.errors import VinographError
-from vinograph.families import Step
+from vinograph.families.contract import Step
 from vinograph.pipeline import Result
 from vinograph.web.models import Models
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from vinograph import catalog
 from vinograph.errors import RequestError, VinographError
+from vinograph.models import catalog
 from vinograph.pipeline import Pipeline
 
 _KEPT = 2  # pipelines that have drawn: as many as a comparison takes

@@ -3,7 +3,7 @@
 They load the published weights, they are what the recipes train, and what the graphs are compared with.
 """
 
-from vinograph.networks.wuerstchen_config import (
+from vinograph.families.wuerstchen.network_config import (
     EncoderStage,
     ImageEncoderConfig,
     StageAConfig,

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from vinograph.networks.wuerstchen_config import STEM_STRIDE, EncoderStage, ImageEncoderConfig
+from vinograph.families.wuerstchen.network_config import STEM_STRIDE, EncoderStage, ImageEncoderConfig
 
 BACKBONE_NORM_EPS = 1e-3
 # Mean and deviation of ImageNet's red, green and blue, which the published weights expect.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from vinograph.networks.wuerstchen_config import StageAConfig
+from vinograph.families.wuerstchen.network_config import StageAConfig
 
 from .blocks import NORM_EPS, initialise_linear
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vinograph.networks.wuerstchen_config import StageBConfig
+from vinograph.families.wuerstchen.network_config import StageBConfig
 
 from .blocks import (
     AttentionBlock,

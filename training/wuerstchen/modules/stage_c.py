@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from vinograph.networks.wuerstchen_config import StageCConfig
+from vinograph.families.wuerstchen.network_config import StageCConfig
 
 from .blocks import (
     AttentionBlock,

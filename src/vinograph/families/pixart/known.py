@@ -1,0 +1,1 @@
+"""PixArt checkpoints that are known by name."""

@@ -1,0 +1,86 @@
+"""What SDXL's calls take, and the numbers of a manifest that they read."""
+
+from __future__ import annotations
+
+from vinograph.families.checks import AUTOENCODERS, check_sampler, check_vaes
+from vinograph.families.contract import Call, Family
+from vinograph.families.latent import SOURCE, encode_alone, reconstruct
+from vinograph.families.sdxl.conditioning import TENSORS, check_layers
+from vinograph.families.sdxl.drawing import generate
+from vinograph.schema import Either, Many, Whole
+
+_TIMES = "a falling list of numbers"
+_EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
+
+FAMILY = Family(
+    name="sdxl",
+    title="SDXL",
+    calls={
+        "generate": Call(
+            about="text to image; with image=, image to image; with mask_image= too, inpainting",
+            takes={
+                **dict.fromkeys(("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"), None),
+                "height": 1024,
+                "width": 1024,
+                "num_inference_steps": 50,
+                **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end"), None),
+                "guidance_scale": 5.0,
+                "guidance_rescale": 0.0,
+                "num_images_per_prompt": 1,
+                "eta": 0.0,
+                **dict.fromkeys(("seed", "generator", "latents", *_EMBEDDINGS, *_SIZES, "clip_skip"), None),
+                "crops_coords_top_left": (0, 0),
+                "negative_crops_coords_top_left": (0, 0),
+                "image": None,
+                "mask_image": None,
+                "padding_mask_crop": None,
+                "strength": 0.3,
+                "vae": None,
+                "output_type": "pil",
+                "callback_on_step_end": None,
+                "callback_on_step_end_tensor_inputs": None,
+            },
+            positional=(
+                *("prompt", "prompt_2", "height", "width", "num_inference_steps", "timesteps", "sigmas"),
+                *("denoising_end", "guidance_scale", "negative_prompt", "negative_prompt_2", "num_images_per_prompt"),
+                *("eta", "generator", "latents", *_EMBEDDINGS),
+            ),
+            run=generate,
+            components=("text_encoder", "text_encoder_2", "unet"),
+            beside={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
+            limits={"callback_tensors": ("latents", *TENSORS), "times": _TIMES},
+            steps="num_inference_steps",
+        ),
+        "encode": Call(
+            about="a picture to its latents",
+            takes=SOURCE,
+            positional=("image",),
+            run=encode_alone,
+        ),
+        "reconstruct": Call(
+            about="a picture to its latents and back",
+            takes={**SOURCE, "output_type": "pil"},
+            positional=("image",),
+            run=reconstruct,
+            limits={"output_types": ("pil", "np")},
+        ),
+    },
+    options={
+        "steps": "num_inference_steps",
+        "guidance_scale": "guidance_scale",
+        "mask": "mask_image",
+        "vae": "vae",
+    },
+    config={
+        **AUTOENCODERS,
+        "text_widths": Many(Whole(1, 65_536), 2, 2),
+        "pooled_width": Whole(1, 65_536),
+        "force_zeros_for_empty_prompt": Whole(0, 1),
+        "time_cond_width": Either(Whole(0, 0), Whole(4, 65_536)),
+    },
+    tokenizers=("tokenizer", "tokenizer_2"),
+    check_config=check_vaes,
+    check_scheduler=check_sampler,
+    check_outputs=check_layers,
+)

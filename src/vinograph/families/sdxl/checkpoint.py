@@ -1,0 +1,195 @@
+"""SDXL: what is read from a checkpoint, and what the model's manifest says.
+
+Everything is checked before anything is built: classes, configurations, and every tensor's name, type and shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from vinograph import schedulers
+from vinograph.arguments import shown
+from vinograph.errors import ModelError
+from vinograph.families.sdxl import checkpoint_layout
+from vinograph.families.sdxl.arguments import FAMILY
+from vinograph.families.sdxl.checkpoint_config import SdxlConfig
+from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
+from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_of
+from vinograph.families.sdxl.network import unet
+from vinograph.families.sdxl.network_config import UNetConfig
+from vinograph.models.autoencoders import Autoencoders
+from vinograph.models.checkpoint import INDEX_FILE, Place, fetch_parts, scheduler_config
+from vinograph.models.manifest import Manifest
+from vinograph.models.opened import Opened, Published, TokenizerPlan
+from vinograph.models.parts import DIFFUSERS_STEM, TRANSFORMERS_STEM, ComponentPlan, Part, files_of, plan, read_part
+from vinograph.models.settings import Settings, licence_file, size_limits, source_of
+from vinograph.models.vae_layout import tiny_vae_of_another
+from vinograph.networks import clip
+from vinograph.networks.clip import ClipConfig
+from vinograph.networks.graph import Network, Weights
+
+PIPELINES = checkpoint_layout.PIPELINES
+OPTIONS = ("tiny_vae",)
+WEIGHTS = ("f16", "f32", "int8")
+
+_LARGEST = 2048
+_SMALLEST_GRID = 8
+
+
+class Models(Protocol):
+    """The networks of a checkpoint, whose configurations fit each other."""
+
+    @property
+    def config(self) -> SdxlConfig:
+        """Their configurations."""
+
+    @property
+    def grid_multiple(self) -> int:
+        """Latents must be so many wide and high, or a multiple."""
+
+    def plans(self) -> tuple[ComponentPlan, ...]:
+        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+
+
+@dataclass(frozen=True)
+class _PublishedModels:
+    """Those in safetensors; of the two autoencoders one may be missing."""
+
+    text_encoder: Part[ClipConfig]
+    text_encoder_2: Part[ClipConfig]
+    unet: Part[UNetConfig]
+    autoencoders: Autoencoders
+
+    @classmethod
+    def read(cls, places: Mapping[str, Place]) -> _PublishedModels:
+        """Read the configurations, and the headers of the weights. Raises what :func:`read_part` does."""
+        return cls(
+            text_encoder=_text_encoder(places["text_encoder"]),
+            text_encoder_2=_text_encoder(places["text_encoder_2"]),
+            unet=read_part(places["unet"], DIFFUSERS_STEM, UNetConfig.from_mapping),
+            autoencoders=Autoencoders.read(places),
+        )
+
+    @property
+    def grid_multiple(self) -> int:
+        """Latents of any size can be drawn."""
+        return 1
+
+    @property
+    def config(self) -> SdxlConfig:
+        """The parts' configurations."""
+        return SdxlConfig(
+            self.text_encoder.config, self.text_encoder_2.config, self.unet.config, self.autoencoders.config
+        )
+
+    def plans(self) -> tuple[ComponentPlan, ...]:
+        """See :class:`Models`."""
+        states, pooled = (partial(_hidden_states, projects) for projects in (False, True))
+        return (
+            plan("text_encoder", self.text_encoder, states, clip.IGNORED, compressible=True),
+            plan("text_encoder_2", self.text_encoder_2, pooled, clip.IGNORED, compressible=True),
+            plan("unet", self.unet, unet, compressible=True),
+            *self.autoencoders.plans(),
+        )
+
+
+def _hidden_states(projects: bool, config: ClipConfig, weights: Weights) -> Network:
+    return clip.clip_hidden_states(config, weights, projects=projects)
+
+
+def _text_encoder(place: Place) -> Part[ClipConfig]:
+    return read_part(place, TRANSFORMERS_STEM, ClipConfig.from_mapping, clip.network_name)
+
+
+def open_published(published: Published) -> Opened:
+    """Open an SDXL checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
+    places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
+    scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
+    files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)))
+    models = _read(places)
+    config, components = models.config, models.plans()
+    config.check_together()
+    lengths = {
+        "tokenizer": config.text_encoder.max_position_embeddings,
+        "tokenizer_2": config.text_encoder_2.max_position_embeddings,
+    }
+    return Opened(
+        manifest=_manifest(published, places, models, scheduler),
+        components=components,
+        tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
+        files=tuple(files),
+        licence_file=licence_file(published.checkpoint),
+    )
+
+
+def _read(places: Mapping[str, Place]) -> Models:
+    if checkpoint_layout.is_exported(places):
+        from vinograph.families.sdxl.checkpoint_exported import ExportedModels
+
+        return ExportedModels.read(places)
+    return _PublishedModels.read(places)
+
+
+def _files_of(exported: bool, part: str, place: Place) -> list[str]:
+    """The names of the files that a part consists of, within its folder; in an ``exported`` model they are IR."""
+    if exported and part not in ("tiny_vae", "tokenizer", "tokenizer_2", "scheduler"):
+        return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
+    return files_of(part, place)
+
+
+def _manifest(
+    published: Published, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]
+) -> Manifest:
+    """The manifest, but for what only the written files can tell."""
+    origin, settings = published.checkpoint, Settings.of(published.checkpoint)
+    factor = models.config.autoencoders.scale_factor
+    native = models.config.unet.sample_size * factor
+    limits = settings.limits(
+        size_limits(factor * models.grid_multiple, _SMALLEST_GRID * factor, max(_LARGEST, native), native)
+    )
+    unet = models.config.unet
+    distilled = distillation_of(
+        origin.id, published.index, scheduler, unet.sample_size, unet.time_cond_proj_dim is not None
+    )
+    return Manifest(
+        family=FAMILY.name,
+        name=settings.name,
+        components={},
+        tokenizers={},
+        scheduler=scheduler,
+        config=_config(published.index, models.config),
+        defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
+        limits=limits,
+        source=source_of(origin, tiny_vae_of_another(places, origin)),
+        tools={},
+        files={},
+        notes=() if settings.sets("generate", DEFAULTS) else distilled.notes,
+    )
+
+
+def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
+    """The numbers that the family calculates with."""
+    return {
+        **config.autoencoders.numbers(),
+        "text_widths": list(config.text_widths),
+        "pooled_width": config.unet.pooled_width,
+        "force_zeros_for_empty_prompt": int(_flag(index, "force_zeros_for_empty_prompt", True)),
+        "time_cond_width": config.unet.time_cond_proj_dim or 0,
+    }
+
+
+def _flag(index: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = index.get(name, default)
+    if not isinstance(value, bool | None):
+        raise ModelError(f"{INDEX_FILE} has {name} = {shown(value)}, where true or false should be")
+    return bool(value)
+
+
+def _defaults(native: int, distilled: Distillation) -> dict[str, dict[str, Any]]:
+    """The family's at the size that the model was trained on; steps and guidance of a model that draws in few."""
+    defaults = FAMILY.defaults()
+    defaults["generate"] |= {"height": native, "width": native, **distilled.defaults}
+    return defaults

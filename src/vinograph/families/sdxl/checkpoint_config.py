@@ -1,0 +1,39 @@
+"""The configurations of SDXL's parts, which must fit each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vinograph.families.sdxl.network_config import UNetConfig
+from vinograph.models.autoencoders import AutoencoderConfigs, check_pairs
+from vinograph.networks.clip import ClipConfig
+
+
+@dataclass(frozen=True)
+class SdxlConfig:
+    """Those of the networks."""
+
+    text_encoder: ClipConfig
+    text_encoder_2: ClipConfig
+    unet: UNetConfig
+    autoencoders: AutoencoderConfigs
+
+    @property
+    def text_widths(self) -> tuple[int, int]:
+        """The widths of the two encoders' hidden states, which the UNet takes joined."""
+        return self.text_encoder.hidden_size, self.text_encoder_2.hidden_size
+
+    def check_together(self) -> None:
+        """Compare the parts with each other: a tiny VAE may have been named that is another model's.
+
+        Raises:
+            ModelError: naming two that don't fit.
+        """
+        encoder_2, unet = self.text_encoder_2, self.unet
+        check_pairs(
+            [
+                ("text encoders give", sum(self.text_widths), "UNet takes", unet.text_width),
+                ("second text encoder pools to", encoder_2.projection_dim, "UNet takes", unet.pooled_width),
+            ]
+        )
+        self.autoencoders.check("UNet")

@@ -1,0 +1,78 @@
+"""Which SDXL checkpoints were distilled to draw in few steps, as far as they say so themselves.
+
+A scheduler alone is no evidence: people save the one that they like to draw with. So a checkpoint counts as distilled
+where its network, its size or its name says so, too, and what was assumed is noted in the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULTS = ("num_inference_steps", "guidance_scale")
+
+# SDXL-Turbo (arXiv 2311.17042) draws in one step, without guidance. It predicts the noise, as SDXL does.
+_TURBO_SCHEDULER = {
+    "class": "EulerAncestralDiscreteScheduler",
+    "timestep_spacing": "trailing",
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+}
+_TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
+_TURBO_SIZE = 64  # of its latents; SDXL and what is tuned from it have 128
+# Latent consistency models (arXiv 2310.04378) draw in a few steps; they are told the guidance scale, or (LCM-LoRA,
+# arXiv 2311.05556, fused into the checkpoint) need none.
+_CONSISTENCY_STEPS = 4
+_CONSISTENCY_SCALES = {True: 8.0, False: 0.0}
+_OR = "otherwise give --steps and --guidance-scale, or set them in the checkpoint's vinograph.json"
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The ``defaults`` of a distilled model, and ``notes`` that say what they were concluded from."""
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def distillation_of(
+    name: str, index: Mapping[str, Any], scheduler: Mapping[str, Any], sample_size: int, takes_guidance: bool
+) -> Distillation:
+    """How the checkpoint called ``name`` was distilled, by its model_index.json, its scheduler and its UNet.
+
+    ``sample_size`` is of the UNet's latents; ``takes_guidance`` says whether it takes the guidance scale as an input.
+    """
+    if scheduler["class"] == "LCMScheduler":
+        return _consistency(takes_guidance)
+    if any(scheduler[key] != value for key, value in _TURBO_SCHEDULER.items() if key in scheduler):
+        return Distillation()
+    evidence = _turbo_evidence(name, index, sample_size)
+    if evidence is None:
+        return Distillation(
+            notes=(
+                "defaults assumed: many steps with guidance, as for SDXL. The scheduler is such as SDXL-Turbo's, but "
+                "neither the size nor the name is. If the model is distilled, give --steps 1 --guidance-scale 0, or "
+                "set them in the checkpoint's vinograph.json",
+            )
+        )
+    note = f"defaults assumed: 1 step without guidance, as for SDXL-Turbo, by the scheduler and {evidence}; {_OR}"
+    return Distillation(_TURBO_DEFAULTS, (note,))
+
+
+def _turbo_evidence(name: str, index: Mapping[str, Any], sample_size: int) -> str | None:
+    if sample_size == _TURBO_SIZE:
+        return "the UNet's size of 512 pixels"
+    for origin in (name, index.get("_name_or_path")):
+        if isinstance(origin, str) and "turbo" in origin.casefold():
+            return "the name"
+    return None
+
+
+def _consistency(takes_guidance: bool) -> Distillation:
+    scale = _CONSISTENCY_SCALES[takes_guidance]
+    note = (
+        f"defaults assumed: {_CONSISTENCY_STEPS} steps at guidance scale {scale:g}, as for a latent consistency model, "
+        f"by the LCMScheduler and a UNet that takes {'the' if takes_guidance else 'no'} guidance scale; {_OR}"
+    )
+    return Distillation({"num_inference_steps": _CONSISTENCY_STEPS, "guidance_scale": scale}, (note,))

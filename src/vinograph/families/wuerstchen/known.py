@@ -1,0 +1,1 @@
+"""Würstchen checkpoints that are known by name."""

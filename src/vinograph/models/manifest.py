@@ -1,0 +1,396 @@
+"""The manifest: what ``bundle.json`` says, as types, and the schema that it must fit.
+
+:data:`SCHEMA` says what every manifest holds. What depends on the family (``config``, ``scheduler``, ``defaults``) is
+declared by the family and checked by :func:`vinograph.families.checks.check_model`. Both are applied when a manifest
+is read and before one is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from vinograph import strict_json
+from vinograph.arguments import shown
+from vinograph.errors import DamagedModelError, ModelError
+from vinograph.schema import (
+    Either,
+    Flag,
+    Many,
+    Maybe,
+    Named,
+    Real,
+    Record,
+    SchemaError,
+    Text,
+    Whole,
+)
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "bundle.json"
+CHECKSUM = "checksum"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a component: a dimension that follows the request is a name, a fixed one a number."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """One OpenVINO IR: ``file`` is the ``.xml``; its ``.bin`` lies beside it.
+
+    ``weights`` is how the weights are stored (``f32``, ``f16``, ``int8``, ``int4``). ``f16_safe`` is False where
+    half-precision arithmetic overflows: the runtime then computes in f32 on devices that would use f16.
+    ``activations`` says which layers compute with activations in int8: ``int8 convolutions``, or ``int8`` where linear
+    layers do so, too.
+    """
+
+    file: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    weights: str
+    f16_safe: bool = True
+    activations: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A Rust tokenizer and how the family calls it: padded with ``pad_id`` to ``max_length`` tokens."""
+
+    file: str
+    max_length: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from."""
+
+    id: str
+    revision: str | None = None
+    licence: str | None = None
+    also: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DenoiserSpeed:
+    """Seconds of one call of a denoiser before and after, and how many calls a picture takes by default."""
+
+    before: float
+    after: float
+    calls: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast it has become."""
+        return self.before / self.after
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What quantization did to the speed of the denoisers, on the machine that it ran on."""
+
+    processor: str
+    cores: int
+    denoisers: Mapping[str, DenoiserSpeed]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast all of a picture's calls have become."""
+        before = sum(each.before * each.calls for each in self.denoisers.values())
+        return before / sum(each.after * each.calls for each in self.denoisers.values())
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a bundle was made of another: ``prompts`` and ``samples`` it was calibrated with are 0 where none were."""
+
+    mode: str
+    prompts: int
+    samples: int
+    tools: Mapping[str, str]
+    speed: Speed
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``bundle.json`` says.
+
+    ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits`` what a request
+    is resolved against, ``files`` size and hash of every other file. ``quantization`` is None for a bundle that
+    conversion wrote. ``notes`` say what conversion had to assume.
+    """
+
+    family: str
+    name: str
+    components: Mapping[str, Component]
+    tokenizers: Mapping[str, TokenizerFile]
+    scheduler: Mapping[str, Any]
+    config: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    source: Source
+    tools: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+    format_version: int = FORMAT_VERSION
+    quantization: Quantization | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The manifest as JSON, with a checksum of its own; equal manifests give equal bytes."""
+        data = _plain(self)
+        if not self.notes:
+            del data["notes"]  # as in bundles that were written before there were any
+        whole = {**data, CHECKSUM: checksum(data)}
+        return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, origin: str) -> Manifest:
+        """Parse and check a manifest. ``origin`` names it in errors.
+
+        Raises:
+            ModelError: the format is newer than this version reads, or there is no such family or scheduler.
+            DamagedModelError: the text is not a manifest, or a value in it is not what the schema allows.
+        """
+        data = _parse(text, origin)
+        _check_version(data, origin)
+        try:
+            SCHEMA.check("", data)
+            manifest = cls._of(data)
+            manifest.check_for_family()
+        except SchemaError as error:
+            raise DamagedModelError(f"{origin} lacks or garbles a field: {error}") from error
+        return manifest
+
+    @classmethod
+    def _of(cls, data: Mapping[str, Any]) -> Manifest:
+        """The manifest that ``data`` describes, which fits the schema."""
+        return cls(
+            family=data["family"],
+            name=data["name"],
+            components=MappingProxyType({name: component_of(each) for name, each in data["components"].items()}),
+            tokenizers=MappingProxyType({name: TokenizerFile(**each) for name, each in data["tokenizers"].items()}),
+            scheduler=MappingProxyType(data["scheduler"]),
+            config=MappingProxyType(data["config"]),
+            defaults=MappingProxyType(data["defaults"]),
+            limits=MappingProxyType(data["limits"]),
+            source=Source(**data["source"]),
+            tools=MappingProxyType(data["tools"]),
+            files=MappingProxyType({name: FileRecord(**each) for name, each in data["files"].items()}),
+            format_version=data["format_version"],
+            quantization=_quantization(data.get("quantization")),
+            notes=tuple(data.get("notes", ())),
+        )
+
+    def check_for_family(self) -> None:
+        """Check what the family declares: its numbers, limits, defaults, scheduler and tokenizers.
+
+        A manifest that is being made has no components and no tokenizers yet: then those are not missed.
+
+        Raises:
+            SchemaError: naming a value that does not fit.
+            ModelError: there is no such family, or no such scheduler.
+        """
+        from vinograph.families.checks import check_model
+        from vinograph.families.registry import family
+
+        known = family(self.family)
+        check_model(known, self.config, self.limits, self.defaults, self.scheduler)
+        known.check_outputs(
+            {
+                name: {output: tensor.shape for output, tensor in component.outputs.items()}
+                for name, component in self.components.items()
+            }
+        )
+        missing = [name for name in known.tokenizers if name not in self.tokenizers]
+        if missing and self.components:
+            raise SchemaError(f"tokenizers.{missing[0]} is missing, without which {self.family} models read no prompt")
+
+    def check_before_writing(self, origin: str) -> None:
+        """Refuse to write what :meth:`from_json` would not read.
+
+        Raises:
+            ModelError: naming the value.
+        """
+        try:
+            Manifest.from_json(self.to_json(), origin)
+        except DamagedModelError as error:
+            raise ModelError(f"the bundle can't be written: {error}") from error
+
+
+def check_checksum(text: str | bytes, origin: str) -> None:
+    """Compare a manifest with its own checksum.
+
+    Raises:
+        DamagedModelError: it was altered.
+    """
+    data = _parse(text, origin)
+    if data.pop(CHECKSUM, None) != checksum(data):
+        raise DamagedModelError(f"{origin} was altered: it differs from its own checksum. Convert the model again.")
+
+
+def _parse(text: str | bytes, origin: str) -> dict[str, Any]:
+    try:
+        return strict_json.parse_object(text, unique=True)
+    except strict_json.JsonError as error:
+        raise DamagedModelError(f"{origin} is not a bundle's manifest ({error})") from error
+
+
+def _check_version(data: Mapping[str, Any], origin: str) -> None:
+    if "format_version" not in data:
+        raise DamagedModelError(f"{origin} is not a bundle's manifest (it has no format_version)")
+    version = data["format_version"]
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise DamagedModelError(f"{origin} names format version {shown(version)}, which never existed")
+    if version > FORMAT_VERSION:
+        tools = data.get("tools")
+        needs = tools.get("vinograph") if isinstance(tools, dict) else None
+        named = needs if isinstance(needs, str) and re.fullmatch(r"[\w.+-]{1,40}", needs) else "a newer one"
+        raise ModelError(
+            f"{origin} is in bundle format {version}; this version of Vinograph reads up to {FORMAT_VERSION}. "
+            f"It was written by Vinograph {named}: pip install --upgrade vinograph"
+        )
+
+
+def component_of(data: Mapping[str, Any]) -> Component:
+    """The component that ``data`` describes, which fits the schema."""
+    sides = {
+        side: {name: Tensor(tuple(each["shape"]), each["dtype"]) for name, each in data[side].items()}
+        for side in ("inputs", "outputs")
+    }
+    return Component(**{**data, **sides})
+
+
+def _quantization(data: Mapping[str, Any] | None) -> Quantization | None:
+    if data is None:
+        return None
+    speed = data["speed"]
+    denoisers = {
+        name: DenoiserSpeed(float(each["before"]), float(each["after"]), each["calls"])
+        for name, each in speed["denoisers"].items()
+    }
+    return Quantization(
+        mode=data["mode"],
+        prompts=data["prompts"],
+        samples=data["samples"],
+        tools=MappingProxyType(data["tools"]),
+        speed=Speed(speed["processor"], speed["cores"], MappingProxyType(denoisers)),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as what JSON is made of."""
+    if dataclasses.is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a manifest says, however it is laid out."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _FileName:
+    """The name of a file in the bundle: a path below it, with slashes, that ends in ``ending``."""
+
+    ending: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """What it should be."""
+        return f"the name of a file in the bundle{f' that ends in {self.ending}' if self.ending else ''}"
+
+    def check(self, where: str, value: Any) -> None:
+        """Refuse another kind, and paths that lead out of the bundle."""
+        Text(255).check(where, value)
+        parts = value.split("/")
+        if "\\" in value or ":" in value or {"", ".", ".."} & set(parts):
+            raise SchemaError(f"{where} names a file outside the bundle: {value}")
+        if not value.endswith(self.ending):
+            raise SchemaError(f"{where} is {shown(value)}, where {self.wanted} should be")
+
+
+@dataclass(frozen=True)
+class _Sha256:
+    """A SHA-256 in hexadecimal."""
+
+    wanted: str = "64 hexadecimal digits"
+
+    def check(self, where: str, value: Any) -> None:
+        """Refuse anything else."""
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise SchemaError(f"{where} is {shown(value)}, where {self.wanted} should be")
+
+
+_NAME = Text(200)
+_COUNT = Whole(0, 2**31)
+_SECONDS = Real(1e-9, 1e9)
+_TENSOR = Record(
+    {"shape": Many(Either(Whole(1, 2**31), Text(32)), most=8), "dtype": Text(choices=("f32", "f16", "i64", "i32"))}
+)
+_COMPONENT = Record(
+    {
+        "file": _FileName(".xml"),
+        "inputs": Named(_TENSOR, most=100),
+        "outputs": Named(_TENSOR, most=100),
+        "weights": Text(choices=("f32", "f16", "int8", "int4")),
+    },
+    {"f16_safe": Flag(), "activations": Maybe(Text(choices=("int8", "int8 convolutions")))},
+)
+_SPEED = Record(
+    {
+        "processor": _NAME,
+        "cores": Whole(1, 1_000_000),
+        "denoisers": Named(
+            Record({"before": _SECONDS, "after": _SECONDS, "calls": Whole(1, 1_000_000)}), least=1, most=100
+        ),
+    }
+)
+
+SCHEMA = Record(
+    {
+        "format_version": Whole(1, FORMAT_VERSION),
+        "family": _NAME,
+        "name": _NAME,
+        "components": Named(_COMPONENT, most=100),
+        "tokenizers": Named(
+            Record({"file": _FileName(".json"), "max_length": Whole(1, 65_536), "pad_id": _COUNT}), most=100
+        ),
+        "scheduler": Record({}, open=True),
+        "config": Record({}, open=True),
+        "defaults": Record({}, open=True),
+        "limits": Record({}, open=True),
+        "source": Record({"id": Text()}, {"revision": Maybe(_NAME), "licence": Maybe(_NAME), "also": Named(Text())}),
+        "tools": Named(_NAME, most=100),
+        "files": Named(Record({"size": Whole(0, 2**62), "sha256": _Sha256()}), most=10_000, name=_FileName()),
+    },
+    {
+        "quantization": Maybe(
+            Record({"mode": _NAME, "prompts": _COUNT, "samples": _COUNT, "tools": Named(_NAME), "speed": _SPEED})
+        ),
+        "notes": Many(Text()),
+    },
+    open=True,  # what a later version of this format adds
+)
+"""What ``bundle.json`` may hold, but for what its family declares."""

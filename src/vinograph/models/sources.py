@@ -1,0 +1,52 @@
+"""Graphs that are built over the weights of a checkpoint, as sessions read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from vinograph.models.parts import ComponentPlan
+    from vinograph.networks.graph import Network
+
+
+@dataclass
+class NetworkSource:
+    """A component that is built when it is first read, over weights that are mapped from a checkpoint."""
+
+    plan: ComponentPlan
+    remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"
+
+    def __post_init__(self) -> None:
+        self._network: Network | None = None
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.plan.name
+
+    @property
+    def f16_safe(self) -> bool:
+        """Whether it can be computed in f16."""
+        return self.plan.f16_safe
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files with its weights."""
+        return self.plan.files
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return self.plan.size
+
+    def read(self) -> ov.Model:
+        """A copy of the graph, which is built once. The weights that all refer to last as long as this source."""
+        from vinograph.networks.graph import Storage
+
+        if self._network is None:
+            self._network = self.plan.build(Storage())
+        return self._network.model.clone()
