@@ -1,0 +1,83 @@
+"""Every component of two models in turns, by what one step of a drawing gives it.
+
+    python -m benchmarks.components sdxl-f16 /models/sdxl-turbo [--runs 9] [--component unet] [--precision auto]
+
+A model is whatever can be drawn with: a bundle, or a checkpoint's directory. Each component is compiled as a drawing
+compiles it, once in either model, and then called in turns. *Ratio* is the second model's seconds over the first's: the
+median over all turns, and its quartiles, so that a busy moment, which hits both calls of a turn, spoils little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.components import source_of
+from vinograph.models import catalog
+from vinograph.models.model import Model
+from vinograph.pipeline import Pipeline, watched
+from vinograph.resources import cpu_count
+from vinograph.runtime.sessions import Session
+
+Inputs = Mapping[str, NDArray[Any]]
+
+
+def first_calls(model: Model, size: int | None) -> dict[str, Inputs]:
+    """What each component gets in its first call, when a picture of one step is drawn at ``size``, else at its own."""
+    seen: dict[str, Inputs] = {}
+    pipe = Pipeline(model, memory="low")
+    side = size or model.manifest.limits["native_size"]
+    steps = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
+
+    def note(name: str, inputs: Inputs) -> None:
+        seen.setdefault(name, {key: np.array(value) for key, value in inputs.items()})
+
+    with watched(pipe, note):
+        pipe("a red house on a hill", seed=0, height=side, width=side, output_type="np", **steps)
+    return seen
+
+
+def compare(name: str, models: tuple[Model, Model], given: tuple[Inputs, Inputs], runs: int, precision: str) -> str:
+    """A row of the table."""
+    sessions = [Session(source_of(model, name), "CPU", precision) for model in models]
+    taken: list[list[float]] = [[], []]
+    for turn in range(-1, runs):  # the first compiles
+        for side in (0, 1) if turn % 2 else (1, 0):
+            start = time.perf_counter()
+            sessions[side](given[side])
+            if turn >= 0:
+                taken[side].append(time.perf_counter() - start)
+    ratios = [second / first for first, second in zip(*taken, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    first, second = map(statistics.median, taken)
+    return f"| {name} | {first:.4g} s | {second:.4g} s | {middle:.3f} | {low:.3f} to {high:.3f} |"
+
+
+def main() -> None:
+    """Draw with both to see what components get, call them in turns, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs=2, metavar="MODEL")
+    parser.add_argument("--component", action="append", help="only this one; may be given again")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--size", type=int, help="of the picture; default: the model's own")
+    parser.add_argument("--precision", default="auto")
+    arguments = parser.parse_args()
+    first, second = (catalog.find(each) for each in arguments.models)
+    models, given = (first, second), tuple(first_calls(each, arguments.size) for each in (first, second))
+    names = [name for name in given[0] if name in given[1] and name in (arguments.component or given[0])]
+    one, other = arguments.models
+    print(f"| {cpu_count()} cores, {arguments.runs} turns | {one} | {other} | ratio | quartiles |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in names:
+        inputs = (given[0][name], given[1][name])
+        print(compare(name, models, inputs, arguments.runs, arguments.precision), flush=True)
+
+
+if __name__ == "__main__":
+    main()
