@@ -249,6 +249,24 @@ class TestWriting:
             written = writer.finish(MANIFEST)
         assert "notes/a.txt" in written.manifest.files
 
+    def test_a_file_that_changes_after_it_was_hashed_is_hashed_again(self, tmp_path: Path) -> None:
+        with BundleWriter(tmp_path / "tiny", "one") as writer:
+            write_files(writer)
+            writer.mark_done("prior", {}, [writer.partial / "prior.bin"])
+            (writer.partial / "prior.bin").write_bytes(b"rewritten")
+            written = writer.finish(MANIFEST)
+        assert "prior.bin" in list(written.verify())
+
+    def test_an_interruption_does_not_wait_for_the_hash_of_gigabytes(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt), BundleWriter(tmp_path / "tiny", "one") as writer:  # noqa: PT012
+            write_files(writer)
+            large = writer.partial / "prior.bin"
+            with large.open("r+b") as file:
+                file.truncate(1 << 42)  # no byte of it is on the disk, and hashing it takes half an hour
+            writer.mark_done("prior", {}, [large])
+            raise KeyboardInterrupt
+        assert (tmp_path / ".tiny.partial" / "prior.bin").stat().st_size == 1 << 42
+
     def test_the_same_conversion_gives_the_same_bytes(self, tmp_path: Path) -> None:
         one, other = (write_bundle(tmp_path / name) for name in ("one", "other"))
         assert contents(one.path) == contents(other.path)

@@ -65,7 +65,8 @@ def _write_components(opened: Opened, job: Job, writer: BundleWriter) -> dict[st
     from vinograph.convert.writing import write_component
 
     written: dict[str, Component] = {}
-    for index, plan in enumerate(opened.components, 1):
+    # The largest is hashed while the others are written.
+    for index, plan in enumerate(sorted(opened.components, key=lambda plan: -plan.size), 1):
         if (record := writer.done(plan.name)) is not None:
             written[plan.name] = component_of(record)
         else:
@@ -73,7 +74,7 @@ def _write_components(opened: Opened, job: Job, writer: BundleWriter) -> dict[st
             component = write_component(plan, writer.partial / f"{plan.name}.xml", job.weights)
             writer.mark_done(plan.name, dataclasses.asdict(component), _files(plan.name, writer.partial))
             written[plan.name] = component
-    return written
+    return {plan.name: written[plan.name] for plan in opened.components}
 
 
 def _files(name: str, directory: Path) -> tuple[Path, Path]:

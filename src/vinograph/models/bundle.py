@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from vinograph.models.manifest import CHECKSUM, MANIFEST_FILE, FileRecord, Manif
 from vinograph.text import Tokenizer
 
 _PROGRESS_FILE = "progress.json"
+_READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class BundleWriter:
 
     Files go into the hidden sibling ``.NAME.partial``. A step counts as done once :meth:`mark_done` has recorded it,
     and only while its files have the sizes that they had then. What a step was made of is deleted after that, never
-    before. :meth:`finish` hashes everything, writes the manifest, flushes and renames the directory into place.
+    before. :meth:`finish` writes the manifest with the hashes of all files, flushes and renames the directory into
+    place. The files of a step are hashed in a thread while the next one is written.
     ``fingerprint`` says what is being converted and how: a partial directory with another one is discarded.
 
     Raises:
@@ -140,6 +144,7 @@ class BundleWriter:
         self._overwrite = overwrite
         self._lock = FileLock(hidden_sibling(self.target, ".lock"))
         self._done: dict[str, _Step] = {}
+        self._hashes = _Hashes()
 
     def __enter__(self) -> BundleWriter:
         """Take the lock and find what an earlier, interrupted conversion left."""
@@ -192,6 +197,7 @@ class BundleWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Release the lock. What is done stays for the next try, unless the disk was full."""
+        self._hashes.stop()
         if isinstance(error, OSError) and is_full(error):
             shutil.rmtree(self.partial, ignore_errors=True)
         self._release_lock()
@@ -224,6 +230,8 @@ class BundleWriter:
             _flush(self.partial / name)
         self._done[step] = _Step(record, self._sizes(names))
         self._write_progress()
+        for name in names:
+            self._hashes.begin(self.partial / name)
 
     def forget(self, steps: Iterable[str]) -> None:
         """Have ``steps`` count as not done, before what they were made of is made again."""
@@ -242,7 +250,7 @@ class BundleWriter:
                 file.unlink()
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Hash the files, write the manifest, and move the bundle into place; the old one stays until then."""
+        """Write the manifest with the files' hashes, and move the bundle into place; the old one stays until then."""
         files = {name: self._record(name) for name in self._names()}
         whole = dataclasses.replace(manifest, files=files)
         whole.check_before_writing(f"its {MANIFEST_FILE}")
@@ -268,7 +276,7 @@ class BundleWriter:
 
     def _record(self, name: str) -> FileRecord:
         file = self.partial / name
-        return FileRecord(file.stat().st_size, sha256_of(file))
+        return FileRecord(file.stat().st_size, self._hashes.of(file))
 
     def _sizes(self, names: Iterable[str]) -> dict[str, int]:
         """The sizes of those of the files that there are."""
@@ -316,10 +324,47 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise RequestError(f"{target} is not a bundle, so --overwrite does not replace it: name another place")
 
 
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def sha256_of(file: Path, stopped: threading.Event | None = None) -> str:
+    """The SHA-256 of a file, in hexadecimal; of a part of it when ``stopped`` is set meanwhile."""
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while (part := stream.read(_READ_AT_ONCE)) and not (stopped and stopped.is_set()):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+class _Hashes:
+    """The SHA-256 of files, computed by one thread while others are written: two cores share the work."""
+
+    def __init__(self) -> None:
+        self._begun: dict[Path, tuple[tuple[int, int], Future[str]]] = {}
+        self._stopped = threading.Event()
+        self._thread: ThreadPoolExecutor | None = None
+
+    def begin(self, file: Path) -> None:
+        """Have a file hashed that is whole."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "sha256")
+        self._begun[file] = (_stamp(file), self._thread.submit(sha256_of, file, self._stopped))
+
+    def of(self, file: Path) -> str:
+        """The hash of a file: what was begun, unless the file was changed since."""
+        stamp, begun = self._begun.get(file, (None, None))
+        if begun is not None and stamp == _stamp(file):
+            return begun.result()
+        return sha256_of(file)
+
+    def stop(self) -> None:
+        """End the thread, also in the middle of a file."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """What differs when a file was changed: its size, and when it was written, in nanoseconds."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _flush(path: Path) -> None:
