@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from vinograph.errors import ModelError
 from vinograph.models.checkpoint import Place
+from vinograph.models.float8 import with_scales
 from vinograph.models.safetensors import read_headers
 from vinograph.models.tokenizers import CLIP, Kind
 from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
@@ -73,6 +74,20 @@ class Part(Generic[Config]):
     origin: str
 
 
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network that one family alone has: its folder in a checkpoint, and how its configuration is read.
+
+    ``tensor`` is the name of one that no other network has. ``option`` is that of `convert` which names one that is
+    published alone, where there is such an option.
+    """
+
+    folder: str
+    parse: Callable[[Mapping[str, Any]], Any]
+    tensor: str
+    option: str | None = None
+
+
 def read_part(
     place: Place,
     stem: str,
@@ -92,8 +107,8 @@ def read_part(
         DamagedModelError: a file is damaged, or holds a tensor twice.
     """
     config = parse_config(place, parse)
-    records = read_headers(place.weight_files(stem))
-    return Part(config, {rename(name): record for name, record in records.items()}, str(place.directory))
+    tensors = with_scales(read_headers(place.weight_files(stem)))
+    return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(place.directory))
 
 
 def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
@@ -104,6 +119,13 @@ def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> 
         DamagedModelError: it is not a JSON object.
     """
     config = place.config()
+    if (quantized := config.get("quantization_config")) is not None:
+        method = quantized.get("quant_method", "unknown") if isinstance(quantized, Mapping) else quantized
+        raise ModelError(
+            f"{place.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
+            "a form that Vinograph doesn't read: give the model that they were made of, and quantize it here "
+            "(vinograph convert --weights int8)"
+        )
     try:
         check_sizes(config)
         return parse({key: value for key, value in config.items() if not key.startswith("_")})
