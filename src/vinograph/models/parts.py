@@ -103,12 +103,26 @@ def read_part(
         rename: from a tensor's name in the file to the network's.
 
     Raises:
-        ModelError: the configuration makes no sense, or weights are missing or pickled.
+        ModelError: the configuration makes no sense, or weights are missing, pickled or quantized by others.
         DamagedModelError: a file is damaged, or holds a tensor twice.
     """
+    _refuse_quantized(place)
     config = parse_config(place, parse)
     tensors = with_scales(read_headers(place.weight_files(stem)))
     return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(place.directory))
+
+
+def _refuse_quantized(place: Place) -> None:
+    """Refuse weights that another library has quantized, which a configuration says."""
+    quantized = place.config().get("quantization_config")
+    if quantized is None:
+        return
+    method = quantized.get("quant_method", "unknown") if isinstance(quantized, Mapping) else quantized
+    raise ModelError(
+        f"{place.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
+        "a form that Vinograph doesn't read: give the model that they were made of, and quantize it here "
+        "(vinograph convert --weights int8)"
+    )
 
 
 def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
@@ -119,13 +133,6 @@ def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> 
         DamagedModelError: it is not a JSON object.
     """
     config = place.config()
-    if (quantized := config.get("quantization_config")) is not None:
-        method = quantized.get("quant_method", "unknown") if isinstance(quantized, Mapping) else quantized
-        raise ModelError(
-            f"{place.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
-            "a form that Vinograph doesn't read: give the model that they were made of, and quantize it here "
-            "(vinograph convert --weights int8)"
-        )
     try:
         check_sizes(config)
         return parse({key: value for key, value in config.items() if not key.startswith("_")})
