@@ -11,6 +11,7 @@ from random import Random
 from tests.fuzz import Attempt, Target
 from tests.fuzz.documents import damaged, mutated
 from vinograph.errors import DamagedModelError, ModelError
+from vinograph.models.float8 import with_scales
 from vinograph.models.safetensors import read_header, shards
 
 _HEADER = {
@@ -18,6 +19,8 @@ _HEADER = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
     "b.weight": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]},
     "c": {"dtype": "I64", "shape": [], "data_offsets": [32, 40]},
+    "d.weight": {"dtype": "F8_E4M3", "shape": [2, 2], "data_offsets": [40, 44]},
+    "d.scale_weight": {"dtype": "F32", "shape": [1], "data_offsets": [44, 48]},
 }
 _INDEX = {"metadata": {"total_size": 40}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
 
@@ -28,12 +31,15 @@ def _prepare(_: Path) -> Attempt:
     def attempt(random: Random, folder: Path) -> None:
         text = mutated(random, _HEADER) if random.random() < 0.8 else whole
         length = random.choice((len(text),) * 8 + (0, 2**63, len(text) + 1))
-        content = struct.pack("<Q", length) + text + bytes(40)
+        content = struct.pack("<Q", length) + text + bytes(48)
         file = folder / "model.safetensors"
         file.write_bytes(damaged(random, content) if random.random() < 0.3 else content)
         with suppress(DamagedModelError, ModelError):
-            for record in read_header(file).values():
+            records = read_header(file)
+            for record in records.values():
                 assert 8 <= record.begin <= record.end <= file.stat().st_size
+            for tensor in with_scales(records).values():
+                assert tensor.array().shape == tensor.shape
         index = folder / "model.safetensors.index.json"
         index.write_bytes(mutated(random, _INDEX))
         with suppress(DamagedModelError):

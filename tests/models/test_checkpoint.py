@@ -271,7 +271,8 @@ class TestOnline:
     def server(self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         """It has the checkpoint, and files that nobody needs."""
         files = {p.relative_to(combined).as_posix(): p.read_bytes() for p in combined.rglob("*") if p.is_file()}
-        unneeded = ["decoder/diffusion_pytorch_model.bin", "decoder/diffusion_pytorch_model.fp16.safetensors", "a.png"]
+        variants = [f"decoder/diffusion_pytorch_model.{each}.safetensors" for each in ("bf16", "ema", "non_ema")]
+        unneeded = ["decoder/diffusion_pytorch_model.bin", "a.png", *variants]
         with HubServer() as server:
             server.add(ID, files | {name: name.encode() for name in unneeded})
             server.in_use(monkeypatch, tmp_path / "hub")

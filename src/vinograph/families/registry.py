@@ -20,7 +20,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 
 
 def module(name: str, room: str) -> ModuleType:
-    """The module ``room`` of a family's package: "arguments", "checkpoint", "recipe" or "known".
+    """The module ``room`` of a family's package: "arguments", "checkpoint", "checkpoint_layout", "recipe" or "known".
 
     Raises:
         ModelError: there is no such family, naming those that there are.

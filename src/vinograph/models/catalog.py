@@ -89,11 +89,13 @@ def find_bundle(reference: str | os.PathLike[str]) -> Bundle:
 
 
 def _open_directory(path: Path) -> Model:
-    published = (path / _INDEX, path / "config.json", *path.glob("*/config.json"))
-    if not (path / MANIFEST_FILE).is_file() and any(each.is_file() for each in published):
+    if not (path / MANIFEST_FILE).is_file():
         from vinograph.models.checkpoint import locate
+        from vinograph.models.recognition import is_published
 
-        return _open_checkpoint(locate(path))
+        checkpoint = locate(path)
+        if is_published(checkpoint.listing):
+            return _open_checkpoint(checkpoint)
     return Bundle.open(path)
 
 
@@ -110,6 +112,7 @@ def _from_hub(repository: str) -> Model:
     """A model of the hub: the one in its cache if that is whole, else fetched."""
     from vinograph.models import hub
     from vinograph.models.checkpoint import in_cache, of_repository
+    from vinograph.models.recognition import is_published
 
     cached = hub.cached(repository, None)
     place = "in the hub's cache"
@@ -129,7 +132,7 @@ def _from_hub(repository: str) -> Model:
         ) from error
     if MANIFEST_FILE in on_hub.listing:
         return _fetch(on_hub)
-    if _INDEX in on_hub.listing:
+    if is_published(on_hub.listing):
         return _open_checkpoint(of_repository(on_hub))
     raise ModelError(
         f"{repository} on the hub is no model that Vinograph draws with: it has neither a {MANIFEST_FILE} nor a "

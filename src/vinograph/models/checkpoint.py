@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from vinograph import folders, strict_json
 from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.models.safetensors import choose_weights, shards
+from vinograph.models.safetensors import (
+    DOWNLOAD_ORDER,
+    ON_DISK_ORDER,
+    choose_weights,
+    read_header,
+    shards,
+    weight_names,
+)
 from vinograph.schema import is_plain, label
 
 if TYPE_CHECKING:
@@ -104,6 +111,20 @@ class Checkpoint:
         except (OSError, strict_json.JsonError) as error:
             raise DamagedModelError(f"{file} is no configuration: {error}") from error
 
+    def tensor_names(self, name: str) -> frozenset[str]:
+        """The names of the tensors in a safetensors file, of which the header alone is read or fetched.
+
+        Raises:
+            ModelError: it can't be read, or the hub stopped answering.
+            DamagedModelError: it is no such file.
+        """
+        if not self.remote or (self.directory / name).is_file():
+            return frozenset(read_header(self.directory / name))
+        from vinograph.models import hub
+
+        assert self.revision is not None, "a repository of the hub has one"
+        return hub.tensor_names(self.id, self.revision, name)
+
     def card(self) -> Mapping[str, str]:
         """What the front matter of the model card says under :data:`CARD_KEYS`; empty where it says nothing."""
         if CARD_FILE not in self.listing:
@@ -154,17 +175,34 @@ class Place:
     def weight_files(self, stem: str) -> list[Path]:
         """The files that hold the part's tensors; sharded weights are followed through their index.
 
-        ``stem`` is how they are named where they are, "model" or "diffusion_pytorch_model".
+        Of several variants, one that is on this disk is read before another is fetched, as
+        :data:`~vinograph.models.safetensors.ON_DISK_ORDER` and ``DOWNLOAD_ORDER`` say. ``stem`` is how the files are
+        named, "model" or "diffusion_pytorch_model".
 
         Raises:
             ModelError: there are none, or only pickled ones.
             DamagedModelError: the index of sharded weights is damaged.
         """
-        names = choose_weights(self.listing(), stem, f"{self.checkpoint.id}, {self.folder or 'its top folder'}")
-        if names.endswith(".json"):
-            self.checkpoint.fetch([self.name(names)])
-            return [self.directory / each for each in shards(self.directory / names)]
-        return [self.directory / names]
+        origin = f"{self.checkpoint.id}, {self.folder or 'its top folder'}"
+        order = DOWNLOAD_ORDER if self.checkpoint.remote else ON_DISK_ORDER
+        chosen = self._fetched_weights(stem) or choose_weights(self.listing(), stem, origin, order)
+        if chosen.endswith(".json"):
+            self.checkpoint.fetch([self.name(chosen)])
+        return self._weights_of(chosen)
+
+    def _fetched_weights(self, stem: str) -> str | None:
+        """The variant of a hub's repository that is whole in its cache, so that nothing need be fetched."""
+        if not self.checkpoint.is_hub:
+            return None
+        listing = self.listing()
+        names = (name for variant in ON_DISK_ORDER for name in weight_names(stem, variant))
+        fetched = (name for name in names if name in listing and (self.directory / name).is_file())
+        return next((name for name in fetched if all(file.is_file() for file in self._weights_of(name))), None)
+
+    def _weights_of(self, chosen: str) -> list[Path]:
+        """The files of a variant: the one that was chosen, or those that its index names."""
+        names = shards(self.directory / chosen) if chosen.endswith(".json") else [chosen]
+        return [self.directory / name for name in names]
 
 
 def fetch_parts(places: Mapping[str, Place], files_of: Callable[[str, Place], list[str]]) -> list[Path]:

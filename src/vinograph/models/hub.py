@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hf_errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from vinograph.errors import ModelError, RequestError, ResourceError
+from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.files import write_atomically
 from vinograph.folders import NO_HOME
 from vinograph.resources import Shortage, chain, explanation, shortage
@@ -83,6 +83,24 @@ def fetch(repository: str, commit: str, names: Collection[str]) -> None:
     for name in missing:
         if not (folder / name).is_file():
             raise ModelError(f"the hub lists {name} in {repository} at {commit}, but does not have it")
+
+
+def tensor_names(repository: str, commit: str, name: str) -> frozenset[str]:
+    """The names of the tensors in a safetensors file of a commit. Its header alone is fetched.
+
+    Raises:
+        ModelError: the hub can't be reached, or refuses.
+        DamagedModelError: it is no such file.
+    """
+    found = None
+    try:
+        with _explained(repository, commit), suppress(hf_errors.SafetensorsParsingError):
+            found = hf.HfApi().parse_safetensors_file_metadata(repository, name, revision=commit)
+    except UnreachableError as error:
+        raise ModelError(f"the hub stopped answering while {repository} was looked at: {error}") from error
+    if found is None:
+        raise DamagedModelError(f"{name} in {repository} is no safetensors file, or its header is damaged")
+    return frozenset(found.tensors)
 
 
 def cached(repository: str, revision: str | None) -> list[Path]:

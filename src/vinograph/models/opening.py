@@ -1,8 +1,8 @@
 """A published checkpoint, opened by its family.
 
 A family opens its own in its module ``checkpoint``. That has ``PIPELINES``, the class names in a
-model_index.json that are its own; ``OPTIONS``, which options it takes; ``WEIGHTS``, how a bundle of it may store
-weights; and ``open_published``.
+model_index.json that are its own; ``NETWORKS``, the networks that no other family has; ``OPTIONS``, which options it
+takes; ``WEIGHTS``, how a bundle of it may store weights; and ``open_published``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint
 from vinograph.models.opened import Opened, Published
+from vinograph.models.recognition import recognized
 from vinograph.schema import label
 
 
@@ -23,7 +24,7 @@ def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
     """What a checkpoint's model_index.json says, and its family. Nothing large is read or fetched.
 
     Raises:
-        ModelError: its family is none of ours, or it is one part of a model alone.
+        ModelError: its family is none of ours, or it is no whole checkpoint.
         DamagedModelError: the index is damaged.
     """
     index = _index(checkpoint)
@@ -61,27 +62,10 @@ def _option(name: str) -> str:
 
 
 def _index(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint's model_index.json. One part of a model, published alone, is told from what is incomplete."""
-    if INDEX_FILE in checkpoint.listing or (place := _lone_part(checkpoint)) is None:
-        return checkpoint.read_json(INDEX_FILE)
-    kind = checkpoint.read_json(place.name("config.json")).get("_class_name", "network")
-    if place.folder:
-        advice = (
-            f"put its {place.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
-        )
-    elif kind == "AutoencoderTiny":
-        advice = f"convert a whole checkpoint and name this one with --tiny-vae {checkpoint.id}"
-    else:
-        advice = "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
-    raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({label(kind)}); {advice}")
-
-
-def _lone_part(checkpoint: Checkpoint) -> Place | None:
-    """The one part that ``checkpoint`` has, at its top or in a folder, if it is known to have no other."""
-    if "config.json" in checkpoint.listing:
-        return Place(checkpoint, "")
-    folders = [name.removesuffix("/config.json") for name in checkpoint.listing if name.endswith("/config.json")]
-    return Place(checkpoint, folders[0]) if len(folders) == 1 and not checkpoint.is_partial else None
+    """The checkpoint's model_index.json. What is known to be no whole checkpoint is told from what is incomplete."""
+    if INDEX_FILE not in checkpoint.listing and (what := recognized(checkpoint)) is not None:
+        raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is {what}")
+    return checkpoint.read_json(INDEX_FILE)
 
 
 def family_of(index: Mapping[str, Any], origin: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from vinograph.errors import ModelError
 from vinograph.models.checkpoint import Place
+from vinograph.models.float8 import with_scales
 from vinograph.models.safetensors import read_headers
 from vinograph.models.tokenizers import CLIP, Kind
 from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
@@ -73,6 +74,20 @@ class Part(Generic[Config]):
     origin: str
 
 
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network that one family alone has: its folder in a checkpoint, and how its configuration is read.
+
+    ``tensor`` is the name of one that no other network has. ``option`` is that of `convert` which names one that is
+    published alone, where there is such an option.
+    """
+
+    folder: str
+    parse: Callable[[Mapping[str, Any]], Any]
+    tensor: str
+    option: str | None = None
+
+
 def read_part(
     place: Place,
     stem: str,
@@ -88,12 +103,26 @@ def read_part(
         rename: from a tensor's name in the file to the network's.
 
     Raises:
-        ModelError: the configuration makes no sense, or weights are missing or pickled.
+        ModelError: the configuration makes no sense, or weights are missing, pickled or quantized by others.
         DamagedModelError: a file is damaged, or holds a tensor twice.
     """
+    _refuse_quantized(place)
     config = parse_config(place, parse)
-    records = read_headers(place.weight_files(stem))
-    return Part(config, {rename(name): record for name, record in records.items()}, str(place.directory))
+    tensors = with_scales(read_headers(place.weight_files(stem)))
+    return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(place.directory))
+
+
+def _refuse_quantized(place: Place) -> None:
+    """Refuse weights that another library has quantized, which a configuration says."""
+    quantized = place.config().get("quantization_config")
+    if quantized is None:
+        return
+    method = quantized.get("quant_method", "unknown") if isinstance(quantized, Mapping) else quantized
+    raise ModelError(
+        f"{place.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
+        "a form that Vinograph doesn't read: give the model that they were made of, and quantize it here "
+        "(vinograph convert --weights int8)"
+    )
 
 
 def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> Config:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,9 +25,19 @@ from vinograph.schema import Many, Named, Record, SchemaError, Text, Whole, labe
 _GRAPHS = "openvino_"  # how OpenVINO's own files begin, which end in .bin too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
+ON_DISK_ORDER = ("", "fp16", "bf16", "ema", "ema_only", "non_ema")
+"""Which variant of a component's weights is read where several are on this disk, the first of these that is there.
+
+"" is the file without a variant's name, in full precision where others are not: it comes first, so that a directory
+draws what diffusers draws of it.
+"""
+DOWNLOAD_ORDER = ("fp16", "", "bf16", "ema", "ema_only", "non_ema")
+"""Which variant is fetched of a hub's repository, where this disk has none: half the bytes first."""
+
 _LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
 _LONGEST_NAME = 500
 _MOST_TENSORS = 100_000
+_CODES_AT_ONCE = 1 << 20
 _NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
     {
         "F64": "<f8",
@@ -42,9 +52,30 @@ _NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
     }
 )
 ITEM_SIZES: Mapping[str, int] = MappingProxyType(
-    {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2}
+    {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 )
-"""Bytes of a value of each type."""
+"""Bytes of a value of each type that is read."""
+_OTHER_TYPES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "U16", "U32", "U64", "C64")
+# They are what the format knows besides.
+
+
+def _e4m3_values() -> NDArray[np.float16]:
+    """The value of each byte, of one sign bit, four of the exponent and three of the mantissa.
+
+    Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no infinities, and
+    the greatest magnitude is not a number. All values are exact in half precision.
+    """
+    codes = np.arange(256)
+    exponent, mantissa = codes >> 3 & 15, codes & 7
+    magnitude = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10))
+    magnitude[codes & 127 == 127] = np.nan
+    return np.where(codes < 128, magnitude, -magnitude).astype(np.float16)
+
+
+F8_VALUES: Mapping[str, NDArray[np.float16]] = MappingProxyType(
+    {"F8_E4M3": _e4m3_values(), "F8_E5M2": (np.arange(256, dtype=np.uint16) << 8).view(np.float16)}
+)
+"""The value of each byte, by type; a byte of E5M2 is the upper half of the same number in half precision."""
 
 WEIGHT_INDEX = Record(
     {"weight_map": Named(Text(255), least=1, most=_MOST_TENSORS, name=Text(_LONGEST_NAME))}, open=True
@@ -73,26 +104,55 @@ class TensorRecord:
         return math.prod(self.shape)
 
     def array(self) -> NDArray[Any]:
-        """The values, mapped from the file; those of BF16 as uint16."""
-        kind = "<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype]
+        """The values, mapped from the file; those of BF16 as uint16, and those in 8 bits decoded to float16."""
+        if (values := F8_VALUES.get(self.dtype)) is not None:
+            return _decoded(self._mapped("|u1"), values)
+        return self._mapped("<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype])
+
+    def _mapped(self, kind: str) -> NDArray[Any]:
         if not self.size:
             return np.zeros(self.shape, kind)
         mapped = np.memmap(self.file, kind, mode="c", offset=self.begin, shape=self.shape or (1,))
         return mapped.reshape(self.shape)
 
 
-def choose_weights(listing: Collection[str], stem: str, origin: str) -> str:
+def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[np.float16]:
+    """What each byte stands for, worked out in stretches: NumPy makes eight bytes of each that it looks up by."""
+    result = np.empty(codes.shape, np.float16)
+    source, target = codes.reshape(-1), result.reshape(-1)
+    for begin in range(0, source.size, _CODES_AT_ONCE):
+        part = slice(begin, begin + _CODES_AT_ONCE)
+        np.take(values, source[part], out=target[part], mode="clip")
+    return result
+
+
+def weight_names(stem: str, variant: str) -> tuple[str, ...]:
+    """The names under which one variant of a component's weights may lie: the file, or the index of sharded ones.
+
+    Of an index, the first name is what diffusers and transformers write, the second what older versions of diffusers
+    wrote.
+    """
+    if not variant:
+        return f"{stem}.safetensors", f"{stem}.safetensors.index.json"
+    return (
+        f"{stem}.{variant}.safetensors",
+        f"{stem}.safetensors.index.{variant}.json",
+        f"{stem}.safetensors.{variant}.index.json",
+        f"{stem}.{variant}.safetensors.index.json",
+    )
+
+
+def choose_weights(listing: Collection[str], stem: str, origin: str, order: Sequence[str] = ON_DISK_ORDER) -> str:
     """The file among ``listing`` that holds the weights of a component, or the index of sharded ones.
 
-    Those in full precision where they are there, else the fp16 variant, else the only safetensors file under another
-    name. Where there is none, the name that it should have.
+    The first variant of ``order`` that is there, else the only safetensors file under another name. Where there is
+    none, the name that it should have.
 
     Raises:
         ModelError: there are only pickled ones.
     """
-    for variant in ("", ".fp16"):
-        whole = f"{stem}{variant}.safetensors"
-        for name in (whole, f"{whole}.index.json", f"{stem}.safetensors.index{variant}.json"):
+    for variant in order:
+        for name in weight_names(stem, variant):
             if name in listing:
                 return name
     others = sorted(name for name in listing if name.endswith(".safetensors"))
@@ -189,6 +249,11 @@ def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRe
     except SchemaError as error:
         raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {label(name)}: {error}") from error
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype in _OTHER_TYPES:
+        raise ModelError(
+            f"{file}: the tensor {label(name)} is of the type {dtype}, which Vinograph doesn't compute with. Give a "
+            "copy of the model in F32, F16, BF16, F8_E4M3 or F8_E5M2"
+        )
     if dtype not in ITEM_SIZES:
         raise DamagedModelError(f"{file}: the tensor {name} is of the type {dtype!r}, which is unknown")
     record = TensorRecord(file, name, dtype, tuple(shape), data + begin, data + end)

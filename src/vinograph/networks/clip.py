@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from openvino import opset13 as opset
 
+from vinograph.arguments import shown
 from vinograph.networks.config import check_kinds
 from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
@@ -77,14 +78,31 @@ class ClipConfig:
     def from_mapping(cls, mapping: Mapping[str, Any]) -> ClipConfig:
         """Of a config.json, whose other keys (dropout, generation, …) don't change what is computed.
 
+        That of a whole CLIP model has its text encoder's under ``text_config``.
+
         Raises:
             ValueError: naming a key whose value makes no sense.
         """
         if "text_config" in mapping:
-            raise ValueError("text_config is there: it is the configuration of a whole CLIP, not of its text encoder")
+            mapping = _text_config(mapping)
         given = {key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping}
         check_kinds(cls, given)
         return cls(**given)
+
+
+def _text_config(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The text encoder's configuration within that of a whole CLIP model, which may hold the projection's width alone.
+
+    Raises:
+        ValueError: it is no object, or the settings are outside it, too.
+    """
+    own = mapping["text_config"]
+    if not isinstance(own, Mapping):
+        raise ValueError(f"text_config is {shown(own)}, where the text encoder's settings should be")
+    if "hidden_size" in mapping:
+        raise ValueError("text_config is there beside hidden_size, so that it isn't clear which of both to follow")
+    shared = {key: mapping[key] for key in ("projection_dim",) if key in mapping}
+    return {**shared, **own}
 
 
 def network_name(name: str) -> str:

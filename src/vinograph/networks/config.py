@@ -188,6 +188,22 @@ def parse_config(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
     return kind(**values)
 
 
+def with_square_size(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration whose ``sample_size`` is one number, also where it gives the height and the width.
+
+    diffusers' pipelines multiply it by the VAE's factor, so that no two numbers would do there.
+
+    Raises:
+        ValueError: the height is not the width.
+    """
+    size = mapping.get("sample_size")
+    if not isinstance(size, list) or len(size) != 2:
+        return mapping
+    if size[0] != size[1]:
+        raise ValueError(f"sample_size is {shown(size)}; Vinograph draws with models of square pictures")
+    return {**mapping, "sample_size": size[0]}
+
+
 def require(condition: bool, message: str) -> None:
     """Raises ValueError with ``message`` unless ``condition`` holds."""
     if not condition:

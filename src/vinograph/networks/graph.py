@@ -19,7 +19,9 @@ from openvino import opset13 as opset
 from vinograph.errors import DamagedModelError
 from vinograph.runtime.precise import mark_decompression
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_F8 = ("F8_E4M3", "F8_E5M2")
+_FLOATS = ("F64", "F32", "F16", "BF16", *_F8)
+_HALVES = ("F16", *_F8)  # what half precision holds in full
 _TYPES: Mapping[str, ov.Type] = MappingProxyType({"F32": ov.Type.f32, "F16": ov.Type.f16, "BF16": ov.Type.bf16})
 _PORT_TYPES: Mapping[str, ov.Type] = MappingProxyType({"f32": ov.Type.f32, "i64": ov.Type.i64})
 _MODEL_NAME = "vinograph"
@@ -43,7 +45,10 @@ class StoredTensor(Protocol):
         """Its type."""
 
     def array(self) -> Array:
-        """Its values, mapped from the file where they can be; those of BF16 as uint16."""
+        """Its values, mapped from the file where they can be.
+
+        Those of BF16 are given as uint16, and those in 8 bits as the floating-point numbers that they stand for.
+        """
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,7 @@ class Weights:
     def matrix(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
         """A tensor as it is stored, converted to f32 where it is multiplied. Raises what :meth:`values` does.
 
-        A matrix with one row or column weighs as little as a vector, and is held as one.
+        A matrix with one row or column weighs as little as a vector, and is held as one. One in 8 bits is held as f16.
         """
         tensor, view, factor = self._stored(name, shape), tuple(view or shape), self._matrix_factor
         if is_vector(tensor.shape):
@@ -226,7 +231,9 @@ class Weights:
         if self._shared.storage.check_only:
             return self._placeholder(view)
         if factor != 1:
-            return self._matrix(name, self._times(name, shape, factor), view, tensor.dtype == "F16")
+            return self._matrix(name, self._times(name, shape, factor), view, tensor.dtype in _HALVES)
+        if tensor.dtype in _F8:
+            return self._matrix(name, tensor.array(), view, halve=True)
         if tensor.dtype == "F64" or (self._shared.storage.halve and tensor.dtype != "F16"):
             return self._matrix(name, _in_f32(tensor), view)
         return _restored(self._constant(tensor.array(), view, _TYPES[tensor.dtype]), self._name(name))
@@ -235,7 +242,7 @@ class Weights:
         """A matrix computed of others under its own ``name``, held as the tensor ``like`` of this scope is."""
         if self._shared.storage.check_only:
             return self._placeholder(view)
-        return self._matrix(name, compute(), tuple(view), self._shared.tensors[self._name(like)].dtype == "F16")
+        return self._matrix(name, compute(), tuple(view), self._shared.tensors[self._name(like)].dtype in _HALVES)
 
     def computed_vector(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]]) -> Value:
         """A vector that was computed of others, under its own ``name``."""

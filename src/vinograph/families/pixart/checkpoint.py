@@ -19,7 +19,16 @@ from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, chec
 from vinograph.models.checkpoint import Place, fetch_parts, scheduler_config
 from vinograph.models.manifest import Manifest
 from vinograph.models.opened import Opened, Published, TokenizerPlan
-from vinograph.models.parts import DIFFUSERS_STEM, TRANSFORMERS_STEM, ComponentPlan, Part, files_of, plan, read_part
+from vinograph.models.parts import (
+    DIFFUSERS_STEM,
+    TRANSFORMERS_STEM,
+    ComponentPlan,
+    OwnNetwork,
+    Part,
+    files_of,
+    plan,
+    read_part,
+)
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
 from vinograph.models.tokenizers import T5
 from vinograph.models.vae_layout import tiny_vae_of_another
@@ -27,6 +36,10 @@ from vinograph.networks import t5
 from vinograph.networks.t5 import T5Config
 
 PIPELINES = tuple(checkpoint_layout.TEXT_LENGTHS)
+NETWORKS = {
+    name: OwnNetwork("transformer", PixArtConfig.from_mapping, "adaln_single.linear.weight")
+    for name in ("PixArtTransformer2DModel", "Transformer2DModel")
+}
 OPTIONS = ("tiny_vae",)
 WEIGHTS = ("f16", "f32", "int8", "int4")
 """Of which those in int8 and int4 are the text encoder's; all others are stored in f16 beside them."""

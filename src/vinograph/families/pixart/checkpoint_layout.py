@@ -13,9 +13,13 @@ from vinograph.schedulers import SAMPLERS
 # The most tokens of a prompt that each was trained with (arXiv 2310.00426, section 3.1; arXiv 2403.04692, section 2.1).
 TEXT_LENGTHS: Mapping[str, int] = MappingProxyType({"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300})
 
+SINGLE_FILES: Mapping[str, str] = MappingProxyType({})
+"""How tensors begin that single files in the authors' own layout have: they are pickled, so that none is read."""
+
 CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
     {
-        "text_encoder": {("transformers", "T5EncoderModel")},
+        # Of a whole T5ForConditionalGeneration, the encoder is used.
+        "text_encoder": {("transformers", "T5EncoderModel"), ("transformers", "T5ForConditionalGeneration")},
         "tokenizer": {("transformers", "T5Tokenizer"), ("transformers", "T5TokenizerFast")},
         # The older name is of a class that was of many kinds; its configuration says which.
         "transformer": {("diffusers", "PixArtTransformer2DModel"), ("diffusers", "Transformer2DModel")},

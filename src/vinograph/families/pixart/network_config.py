@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.networks.config import read_config
+from vinograph.networks.config import read_config, with_square_size
 
 _CONDITIONED_SIZE = 128
 _FIXED: Mapping[str, Any] = MappingProxyType(
@@ -81,7 +81,7 @@ class PixArtConfig:
         Raises:
             ValueError: naming a key that is missing or unknown, or a value that isn't computed here.
         """
-        return read_config(cls, mapping, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
+        return read_config(cls, with_square_size(mapping), fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
 
     @property
     def width(self) -> int:

@@ -24,7 +24,16 @@ from vinograph.models.autoencoders import Autoencoders
 from vinograph.models.checkpoint import INDEX_FILE, Place, fetch_parts, scheduler_config
 from vinograph.models.manifest import Manifest
 from vinograph.models.opened import Opened, Published, TokenizerPlan
-from vinograph.models.parts import DIFFUSERS_STEM, TRANSFORMERS_STEM, ComponentPlan, Part, files_of, plan, read_part
+from vinograph.models.parts import (
+    DIFFUSERS_STEM,
+    TRANSFORMERS_STEM,
+    ComponentPlan,
+    OwnNetwork,
+    Part,
+    files_of,
+    plan,
+    read_part,
+)
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
 from vinograph.models.vae_layout import tiny_vae_of_another
 from vinograph.networks import clip
@@ -32,6 +41,7 @@ from vinograph.networks.clip import ClipConfig
 from vinograph.networks.graph import Network, Weights
 
 PIPELINES = checkpoint_layout.PIPELINES
+NETWORKS = {"UNet2DConditionModel": OwnNetwork("unet", UNetConfig.from_mapping, "add_embedding.linear_1.weight")}
 OPTIONS = ("tiny_vae",)
 WEIGHTS = ("f16", "f32", "int8")
 

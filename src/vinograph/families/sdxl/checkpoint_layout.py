@@ -14,10 +14,16 @@ from vinograph.schedulers import SAMPLERS
 _PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
 PIPELINES = (*_PIPELINES, *(f"OV{name}" for name in _PIPELINES))
 
+SINGLE_FILES: Mapping[str, str] = MappingProxyType(
+    {"conditioner.embedders.1.": "SDXL", "conditioner.embedders.0.": "SDXL's refiner"}
+)
+"""How tensors begin that single files in the authors' own layout have, and of which model they are then."""
+
 EXPORTED_FILE, EXPORTED_WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "scheduler")
 # optimum-intel's own names, where a pipeline of it was saved: the older and the newer library.
 _OPTIMUM = ("optimum", "optimum.intel.openvino.modeling_diffusion")
+_WHOLE_CLIP = ("transformers", "CLIPModel")  # of which the text encoder and its projection are used
 _TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
 
 
@@ -30,9 +36,14 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
         "text_encoder": {
             ("transformers", "CLIPTextModel"),
             ("transformers", "CLIPTextModelWithProjection"),
+            _WHOLE_CLIP,
             *_exported_as("OVModelTextEncoder"),
         },
-        "text_encoder_2": {("transformers", "CLIPTextModelWithProjection"), *_exported_as("OVModelTextEncoder")},
+        "text_encoder_2": {
+            ("transformers", "CLIPTextModelWithProjection"),
+            _WHOLE_CLIP,
+            *_exported_as("OVModelTextEncoder"),
+        },
         "tokenizer": _TOKENIZER,
         "tokenizer_2": _TOKENIZER,
         "unet": {("diffusers", "UNet2DConditionModel"), *_exported_as("OVModelUnet")},

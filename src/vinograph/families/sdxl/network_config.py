@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.networks.config import broadcast, read_config
+from vinograph.networks.config import broadcast, read_config, with_square_size
 
 DOWN, DOWN_TEXT = "DownBlock2D", "CrossAttnDownBlock2D"
 UP, UP_TEXT = "UpBlock2D", "CrossAttnUpBlock2D"
@@ -151,7 +151,7 @@ class UNetConfig:
         """
         if mapping.get("sample_size") is None:
             mapping = {**mapping, "sample_size": _SAMPLE_SIZE}
-        return read_config(cls, mapping, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
+        return read_config(cls, with_square_size(mapping), fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
 
     @property
     def heads(self) -> tuple[int, ...]:

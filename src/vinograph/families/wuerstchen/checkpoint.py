@@ -23,7 +23,16 @@ from vinograph.models.autoencoders import check_pairs
 from vinograph.models.checkpoint import Place, fetch_parts
 from vinograph.models.manifest import Manifest
 from vinograph.models.opened import Opened, Published, TokenizerPlan
-from vinograph.models.parts import DIFFUSERS_STEM, TRANSFORMERS_STEM, ComponentPlan, Part, files_of, plan, read_part
+from vinograph.models.parts import (
+    DIFFUSERS_STEM,
+    TRANSFORMERS_STEM,
+    ComponentPlan,
+    OwnNetwork,
+    Part,
+    files_of,
+    plan,
+    read_part,
+)
 from vinograph.models.pickled import read_pickled
 from vinograph.models.safetensors import PICKLES, read_header
 from vinograph.models.settings import Settings, licence_file, source_of
@@ -32,6 +41,11 @@ from vinograph.networks.clip import ClipConfig
 from vinograph.schema import SchemaError
 
 PIPELINES = checkpoint_layout.PIPELINES
+NETWORKS = {
+    "WuerstchenPrior": OwnNetwork("prior", StageCConfig.from_mapping, "cond_mapper.0.weight", "--prior"),
+    "WuerstchenDiffNeXt": OwnNetwork("decoder", StageBConfig.from_mapping, "clip_mapper.weight"),
+    "PaellaVQModel": OwnNetwork("vqgan", StageAConfig.from_mapping, "vquantizer.embedding.weight"),
+}
 OPTIONS = ("prior", "image_encoder")
 WEIGHTS = ("f16", "f32", "int8")
 

@@ -23,7 +23,11 @@ PIPELINES = (COMBINED, DECODER)
 _PRIOR_PARTS = ("prior", "prior_text_encoder", "prior_tokenizer", "prior_scheduler")
 _DECODER_PARTS = ("decoder", "vqgan", "text_encoder", "tokenizer", "scheduler")
 
-_TEXT_ENCODER = {("transformers", "CLIPTextModel"), ("transformers", "CLIPTextModelWithProjection")}
+SINGLE_FILES: Mapping[str, str] = MappingProxyType({})
+"""How tensors begin that single files in the authors' own layout have: they are pickled, so that none is read."""
+
+# Of a whole CLIPModel, the text encoder is used.
+_TEXT_ENCODER = {("transformers", name) for name in ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")}
 _TOKENIZER = {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")}
 _SCHEDULER = {("diffusers", "DDPMWuerstchenScheduler")}
 
