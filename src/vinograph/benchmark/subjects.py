@@ -12,10 +12,11 @@ from typing import Any
 from vinograph.benchmark import processes
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
+from vinograph.families.registry import family
 from vinograph.models import catalog
 from vinograph.models.manifest import Manifest
 from vinograph.pipeline import Pipeline
-from vinograph.request import FIELDS, resolve
+from vinograph.request import fields_of, resolve
 
 Arguments = Callable[[Pipeline], Mapping[str, Any]]
 """The arguments of a bundle's drawing call that were asked for."""
@@ -210,15 +211,18 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
     Raises:
         RequestError: one of them is not what the call takes, or not for a benchmark to choose.
     """
-    for name in arguments:
-        if name in FIELDS and (not FIELDS[name].metadata["recorded"] or name in ("prompt", "output_type")):
-            raise RequestError(f"--option {name}: a benchmark draws from a text alone, and keeps the pictures")
     call, manifest = pipe.calls["generate"], pipe.model.manifest
+    kind = family(manifest.family).request
+    fields = fields_of(kind)
+    for name in arguments:
+        if name in fields and (not fields[name].metadata["recorded"] or name in ("prompt", "output_type")):
+            raise RequestError(f"--option {name}: a benchmark draws from a text alone, and keeps the pictures")
     given = {**arguments, "prompt": "", "num_images_per_prompt": count}
-    request = resolve(given, call.takes, {**manifest.limits, **call.limits}, manifest.name, call.beside)
+    limits = {**manifest.limits, **call.limits}
+    request = resolve(given, call.takes, limits, manifest.name, call.beside, kind=kind)
     settings = {name: value for name, value in request.record().items() if name not in _OURS_ALONE or name == "vae"}
     for name, value in settings.items():
-        if FIELDS[name].metadata["each"]:
+        if fields[name].metadata["each"]:
             settings[name] = value[0]
     return settings, [name for name in arguments if name not in _OURS_ALONE]
 
