@@ -20,6 +20,7 @@ from PIL import Image
 from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import Outcome
 from tests.families.toy_checkpoint import save_toy
+from tests.test_architecture import HEAVY, MAY_IMPORT, ROOMS, imports, unit_of
 
 SOURCE = Path(__file__).parents[2] / "src"
 TOY = Path(__file__).parent / "toy"
@@ -102,6 +103,16 @@ def test_one_folder_and_one_line_differ(copy: Copy) -> None:
     before, after = (files[REGISTRY].decode().splitlines(keepends=True) for files in (ours, theirs))
     changed = [line for line in difflib.ndiff(before, after) if not line.startswith("  ")]
     assert changed == [f"+ {LINE}"]
+
+
+def test_it_has_the_rooms_of_every_family_and_keeps_their_rules() -> None:
+    assert {file.stem for file in TOY.glob("*.py")} == {*ROOMS, "__init__"}
+    for file in TOY.glob("*.py"):
+        found = set(imports(file, "vinograph.families.toy"))
+        unit = unit_of(f"vinograph.families.toy.{file.stem}")
+        ours = {unit_of(each) for each in found if each.startswith("vinograph")}
+        assert ours - {unit} <= MAY_IMPORT[unit], file
+        assert not {each for each in found if unit not in HEAVY.get(each.split(".")[0], {unit})}, file
 
 
 def test_it_runs_from_the_copy(copy: Copy, tmp_path: Path) -> None:

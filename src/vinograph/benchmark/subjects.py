@@ -1,7 +1,8 @@
-"""What is measured: bundles, and other systems that draw from the checkpoint that a bundle was converted from."""
+"""What is measured: models, and other systems that draw from the checkpoint that a bundle was converted from."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
 from vinograph.families.registry import family
 from vinograph.models import catalog
+from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Manifest
 from vinograph.pipeline import Pipeline
 from vinograph.request import fields_of, resolve
@@ -41,8 +43,9 @@ _OURS_ALONE = ("prompt", "seed", "vae", "num_images_per_prompt", "output_type")
 class Asked:
     """What to measure.
 
-    ``bundles`` are names or paths; ``against`` names :data:`SYSTEMS`, each run by its interpreter in ``pythons`` and
-    drawing from ``checkpoint`` (and ``prior``, where that is published apart). Each of ``counts`` is measured by
+    ``bundles`` are models: bundles or checkpoints, by names, paths or hub ids. ``against`` names :data:`SYSTEMS`, each
+    run by its interpreter in ``pythons`` and drawing from ``checkpoint``, which is the first model where that is a
+    checkpoint (and from ``prior``, where that is published apart). Each of ``counts`` is measured by
     itself. ``runs`` pictures after the first are spread over ``rounds`` processes. With ``compare``, the first
     picture is compared with the one that ``reference`` (default: the first bundle) draws in f32. ``adherence`` is how
     many prompts the embedded models are asked besides. ``work`` keeps what is made of the checkpoint.
@@ -123,6 +126,18 @@ class Subject:
             "prior": None if asked.prior is None else str(asked.prior.resolve()),
             **changes,
         }
+
+
+def complete(asked: Asked) -> Asked:
+    """``asked``, with the first model as the checkpoint of other systems where it is one and no other was named.
+
+    Raises:
+        ModelError: it can't be used.
+    """
+    if not asked.against or asked.checkpoint is not None:
+        return asked
+    first = catalog.find(asked.bundles[0])
+    return dataclasses.replace(asked, checkpoint=None if isinstance(first, Bundle) else first.path)
 
 
 def subjects(asked: Asked) -> list[Subject]:

@@ -52,7 +52,8 @@ class Option:
         )
 
 
-MODEL = Option("model", "REF", "an embedded model's name, a bundle's directory, or a hub id", DEFAULT_MODEL)
+MODEL_ABOUT = "a model's name, the directory of a bundle or a checkpoint, or a hub id"
+MODEL = Option("model", "REF", MODEL_ABOUT, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
 SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")
 DEVICE = Option(
