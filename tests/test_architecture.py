@@ -61,7 +61,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "vinograph": {"pipeline", "families", "request", "errors"},
     "convert": {"models", "networks", "runtime", "files", "errors", "vinograph"},
     "quantize": {
-        *("pipeline", "components", "models", "families", "runtime", "files", "resources", "errors"),
+        *("convert", "pipeline", "components", "models", "families", "runtime", "files", "resources", "errors"),
         "vinograph",
     },
     "benchmark": {

@@ -23,7 +23,7 @@ from vinograph.families.registry import family
 from vinograph.images import to_pictures
 from vinograph.models import catalog
 from vinograph.models.model import Model
-from vinograph.request import FIELDS, Request, resolve
+from vinograph.request import Request, fields_of, resolve
 from vinograph.runtime.devices import check_device, check_memory, check_precision
 
 Array = NDArray[np.float32]
@@ -54,7 +54,7 @@ class Result:
         from vinograph import __version__
 
         record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}
-        for name, field_ in FIELDS.items():
+        for name, field_ in fields_of(type(self.request)).items():
             if field_.metadata["each"] and (texts := record.get(name)):
                 record[name] = texts[index * len(texts) // self.request.image_count]
         if "num_images_per_prompt" in record:
@@ -202,7 +202,7 @@ class Pipeline:
         call = self.calls[name]
         what = f"{self._family.title} ({name})"
         limits = {**self.model.manifest.limits, **call.limits}
-        return resolve(given, call.takes, limits, what, call.beside, call.steps)
+        return resolve(given, call.takes, limits, what, call.beside, call.steps, self._family.request)
 
     def _start(self, name: str, given: Mapping[str, Any]) -> Generator[Step | Result, None, None]:
         """Check all that ``given`` decides, and return the generator that does the work."""

@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -265,7 +266,7 @@ def _guarded(check: Check) -> Check:
     return run
 
 
-def _argument(
+def argument_field(
     check: Check,
     about: str,
     *,
@@ -275,11 +276,12 @@ def _argument(
     unless: str | None = None,
     metavar: str | None = None,
 ) -> Any:
-    """A field: how its value is checked and what it means.
+    """A field of :class:`Request`: how its value is checked and what it means.
 
     ``recorded`` values go into a picture's metadata, those of ``each`` prompt one by one. A value is pointless
     without those that it ``needs`` (of the ones that the family takes), and a default ``unless`` another argument is
-    told. ``metavar`` stands for the value in a command line's help.
+    told. ``metavar`` stands for the value in a command line's help. ``check`` gets the name to say in errors, the value
+    and the model's limits, and returns the value as it is used, or raises RequestError.
     """
     needs = (needs,) if isinstance(needs, str) else needs
     told = {"check": _guarded(check), "about": about, "recorded": recorded, "each": each}
@@ -291,101 +293,114 @@ class Request:
     """What was asked, resolved against a family's defaults and a model's limits. None: the family doesn't take it.
 
     Sizes are in pixels; scales and strength have no unit; times of the continuous samplers lie in [0, 1].
+
+    A family whose calls take an argument that isn't here declares it in its own folder: in a frozen dataclass that
+    inherits from this one, with a field made by :func:`argument_field`, which its ``Family`` names as ``request``.
     """
 
-    prompt: tuple[str, ...] | None = _argument(_prompts, "what to draw; a list draws each", each=True)
-    prompt_2: tuple[str, ...] | None = _argument(
+    prompt: tuple[str, ...] | None = argument_field(_prompts, "what to draw; a list draws each", each=True)
+    prompt_2: tuple[str, ...] | None = argument_field(
         _prompts, "the prompt for the second text encoder; default: the same", each=True, needs="prompt"
     )
-    negative_prompt: tuple[str, ...] | None = _argument(
+    negative_prompt: tuple[str, ...] | None = argument_field(
         _prompts, "what to keep away from, under guidance", each=True, unless="negative_prompt_embeds"
     )
-    negative_prompt_2: tuple[str, ...] | None = _argument(
+    negative_prompt_2: tuple[str, ...] | None = argument_field(
         _prompts, "the same for the second text encoder", each=True, needs="negative_prompt"
     )
-    image: Any = _argument(_anything, "a picture to start from: a path, a PIL picture or an array", recorded=False)
-    mask_image: Any = _argument(
+    image: Any = argument_field(_anything, "a picture to start from: a path, a PIL picture or an array", recorded=False)
+    mask_image: Any = argument_field(
         _anything,
         "a picture that is white where to draw anew, and black where to keep the image",
         recorded=False,
         needs="image",
         metavar="FILE",
     )
-    padding_mask_crop: int | None = _argument(
+    padding_mask_crop: int | None = argument_field(
         _pixels, "draw only the mask's surroundings, by so many pixels, at full size", needs="mask_image"
     )
-    strength: float | None = _argument(
+    strength: float | None = argument_field(
         _strength,
         "how far to leave the picture behind, above 0 and up to 1",
         needs="image",
         unless="denoising_start",
     )
-    height: int | None = _argument(_size, "the picture's height in pixels", unless="image")
-    width: int | None = _argument(_size, "the picture's width in pixels", unless="image")
-    num_inference_steps: int | None = _argument(_steps, "denoising steps (of Würstchen's decoder)")
-    guidance_scale: float | None = _argument(_scale, "guidance scale; above 1 turns guidance on")
-    guidance_rescale: float | None = _argument(_amount, "how far guidance keeps the contrast of what it guides, to 1")
-    timesteps: Any = _argument(_custom_times, "custom times of the denoising steps")
-    sigmas: Any = _argument(_custom_times, "custom noise levels of the denoising steps, and the one that they end at")
-    denoising_start: float | None = _argument(
+    height: int | None = argument_field(_size, "the picture's height in pixels", unless="image")
+    width: int | None = argument_field(_size, "the picture's width in pixels", unless="image")
+    num_inference_steps: int | None = argument_field(_steps, "denoising steps (of Würstchen's decoder)")
+    guidance_scale: float | None = argument_field(_scale, "guidance scale; above 1 turns guidance on")
+    guidance_rescale: float | None = argument_field(
+        _amount, "how far guidance keeps the contrast of what it guides, to 1"
+    )
+    timesteps: Any = argument_field(_custom_times, "custom times of the denoising steps")
+    sigmas: Any = argument_field(
+        _custom_times, "custom noise levels of the denoising steps, and the one that they end at"
+    )
+    denoising_start: float | None = argument_field(
         _share, "the share of denoising that the image has behind it", needs="image"
     )
-    denoising_end: float | None = _argument(_share, "the share of denoising after which to stop")
-    eta: float | None = _argument(_amount, "the share of fresh noise in DDIM's steps")
-    clip_skip: int | None = _argument(_layers, "layers of the text encoders to leave out at the end")
-    original_size: tuple[int, int] | None = _argument(_two_numbers, "height and width that the model is told it was")
-    crops_coords_top_left: tuple[int, int] | None = _argument(_two_numbers, "where it is told that it was cropped")
-    target_size: tuple[int, int] | None = _argument(_two_numbers, "height and width that it is told to draw")
-    negative_original_size: tuple[int, int] | None = _argument(_two_numbers, "what to guide away from: original_size")
-    negative_crops_coords_top_left: tuple[int, int] | None = _argument(_two_numbers, "and crops_coords_top_left")
-    negative_target_size: tuple[int, int] | None = _argument(_two_numbers, "and target_size")
-    use_resolution_binning: bool | None = _argument(
+    denoising_end: float | None = argument_field(_share, "the share of denoising after which to stop")
+    eta: float | None = argument_field(_amount, "the share of fresh noise in DDIM's steps")
+    clip_skip: int | None = argument_field(_layers, "layers of the text encoders to leave out at the end")
+    original_size: tuple[int, int] | None = argument_field(
+        _two_numbers, "height and width that the model is told it was"
+    )
+    crops_coords_top_left: tuple[int, int] | None = argument_field(_two_numbers, "where it is told that it was cropped")
+    target_size: tuple[int, int] | None = argument_field(_two_numbers, "height and width that it is told to draw")
+    negative_original_size: tuple[int, int] | None = argument_field(
+        _two_numbers, "what to guide away from: original_size"
+    )
+    negative_crops_coords_top_left: tuple[int, int] | None = argument_field(_two_numbers, "and crops_coords_top_left")
+    negative_target_size: tuple[int, int] | None = argument_field(_two_numbers, "and target_size")
+    use_resolution_binning: bool | None = argument_field(
         _switch, "whether to draw at the nearest size that the model was trained on, and resize that", metavar="on|off"
     )
-    clean_caption: bool | None = _argument(
+    clean_caption: bool | None = argument_field(
         _switch, "whether to take addresses, markup and the like out of the prompt", metavar="on|off"
     )
-    max_sequence_length: int | None = _argument(_tokens, "tokens of the prompt that are read")
-    vae: str | None = _argument(_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny")
-    prior_num_inference_steps: int | None = _argument(_steps, "denoising steps of the prior")
-    prior_guidance_scale: float | None = _argument(_scale, "guidance scale of the prior")
-    prior_timesteps: Any = _argument(_custom_times, 'custom times of the prior, or "spaced": 29 well-spaced steps')
-    decoder_guidance_scale: float | None = _argument(_scale, "guidance scale of the decoder")
-    decoder_timesteps: Any = _argument(_custom_times, "custom times of the decoder")
-    num_images_per_prompt: int | None = _argument(_count, "pictures of each prompt")
-    seed: int | None = _argument(_seed, "picture i is drawn from seed + i")
-    generator: Any = _argument(_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False)
-    latents: Array | None = _argument(_maps, "noise to start from", recorded=False)
-    image_embeddings: Array | None = _argument(_list_of_maps, "what the prior draws", recorded=False)
-    prompt_embeds: Array | None = _argument(
+    max_sequence_length: int | None = argument_field(_tokens, "tokens of the prompt that are read")
+    vae: str | None = argument_field(
+        _vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny"
+    )
+    prior_num_inference_steps: int | None = argument_field(_steps, "denoising steps of the prior")
+    prior_guidance_scale: float | None = argument_field(_scale, "guidance scale of the prior")
+    prior_timesteps: Any = argument_field(_custom_times, 'custom times of the prior, or "spaced": 29 well-spaced steps')
+    decoder_guidance_scale: float | None = argument_field(_scale, "guidance scale of the decoder")
+    decoder_timesteps: Any = argument_field(_custom_times, "custom times of the decoder")
+    num_images_per_prompt: int | None = argument_field(_count, "pictures of each prompt")
+    seed: int | None = argument_field(_seed, "picture i is drawn from seed + i")
+    generator: Any = argument_field(_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False)
+    latents: Array | None = argument_field(_maps, "noise to start from", recorded=False)
+    image_embeddings: Array | None = argument_field(_list_of_maps, "what the prior draws", recorded=False)
+    prompt_embeds: Array | None = argument_field(
         _text_states, "text embeddings", recorded=False, needs=("pooled_prompt_embeds", "prompt_attention_mask")
     )
-    negative_prompt_embeds: Array | None = _argument(
+    negative_prompt_embeds: Array | None = argument_field(
         _text_states,
         "the same for the negative prompt",
         recorded=False,
         needs=("negative_pooled_prompt_embeds", "negative_prompt_attention_mask"),
     )
-    pooled_prompt_embeds: Array | None = _argument(
+    pooled_prompt_embeds: Array | None = argument_field(
         _pooled, "one text embedding for each prompt", recorded=False, needs="prompt_embeds"
     )
-    negative_pooled_prompt_embeds: Array | None = _argument(
+    negative_pooled_prompt_embeds: Array | None = argument_field(
         _pooled, "the same for the negative prompt", recorded=False, needs="negative_prompt_embeds"
     )
-    prompt_attention_mask: Array | None = _argument(
+    prompt_attention_mask: Array | None = argument_field(
         _mask, "1 for each token of the text embeddings, 0 for padding", recorded=False, needs="prompt_embeds"
     )
-    negative_prompt_attention_mask: Array | None = _argument(
+    negative_prompt_attention_mask: Array | None = argument_field(
         _mask, "the same for the negative prompt", recorded=False, needs="negative_prompt_embeds"
     )
-    output_type: str | None = _argument(_output_type, "pil, np or latent")
-    callback_on_step_end: Any = _argument(_callback, "called after each step of the last stage", recorded=False)
-    callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
-    prior_callback_on_step_end: Any = _argument(_callback, "called after each step of the prior", recorded=False)
-    prior_callback_on_step_end_tensor_inputs: Any = _argument(_callback_inputs, "its tensors", recorded=False)
+    output_type: str | None = argument_field(_output_type, "pil, np or latent")
+    callback_on_step_end: Any = argument_field(_callback, "called after each step of the last stage", recorded=False)
+    callback_on_step_end_tensor_inputs: Any = argument_field(_callback_inputs, "its tensors", recorded=False)
+    prior_callback_on_step_end: Any = argument_field(_callback, "called after each step of the prior", recorded=False)
+    prior_callback_on_step_end_tensor_inputs: Any = argument_field(_callback_inputs, "its tensors", recorded=False)
 
-    callback: Any = _argument(_plain_callback, "called with the step, its time, and the latents", recorded=False)
-    callback_steps: int | None = _argument(_every, "call it in every so many steps", needs="callback")
+    callback: Any = argument_field(_plain_callback, "called with the step, its time, and the latents", recorded=False)
+    callback_steps: int | None = argument_field(_every, "call it in every so many steps", needs="callback")
 
     @property
     def prompt_count(self) -> int:
@@ -423,7 +438,16 @@ class Request:
         }
 
 
-FIELDS: Mapping[str, dataclasses.Field[Any]] = {each.name: each for each in dataclasses.fields(Request)}
+Fields = Mapping[str, dataclasses.Field[Any]]
+
+
+def fields_of(kind: type[Request]) -> Fields:
+    """All arguments that requests of a family have, by name."""
+    return MappingProxyType({each.name: each for each in dataclasses.fields(kind)})
+
+
+FIELDS: Fields = fields_of(Request)
+"""The arguments that every family may take."""
 
 OPTIONS: Mapping[str, str] = {
     "negative_prompt": "negative_prompt",
@@ -434,13 +458,15 @@ OPTIONS: Mapping[str, str] = {
 }
 """The argument that each option sets, of those that mean the same in every family. Families have more of their own."""
 
-_KINDS = get_type_hints(Request)
+
+_HINTS = get_type_hints(Request)
 
 
-def kind_of(argument: str) -> Any:
-    """The type of an argument's value: the first of those that its field may have."""
-    kinds = get_args(_KINDS[argument])
-    return kinds[0] if kinds else _KINDS[argument]
+def kind_of(argument: str, kind: type[Request] = Request) -> Any:
+    """The type of an argument's value: the first of those that its field in a ``kind`` of request may have."""
+    hint = _HINTS[argument] if argument in _HINTS else get_type_hints(kind)[argument]
+    kinds = get_args(hint)
+    return kinds[0] if kinds else hint
 
 
 def resolve(
@@ -450,11 +476,13 @@ def resolve(
     what: str,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
     steps: str | None = None,
+    kind: type[Request] = Request,
 ) -> Request:
     """Check ``given`` and fill it up from ``defaults``, whose keys are all that ``what`` takes.
 
     ``beside`` holds, for an argument, the defaults that are others where it is given. ``steps`` names the argument
     that counts the steps of which image to image does a share: its default is raised where it would leave none.
+    ``kind`` is the family's own kind of request.
 
     Raises:
         RequestError: naming the argument, what was given, and what would do.
@@ -464,14 +492,15 @@ def resolve(
             raise RequestError(_not_taken(name, defaults, what))
     told = {name: value for name, value in given.items() if value is not None}
     others = {name: value for argument in told for name, value in (beside or {}).get(argument, {}).items()}
-    values = {**_applicable({**defaults, **others}, told), **told}
+    fields = fields_of(kind)
+    values = {**_applicable({**defaults, **others}, told, fields), **told}
     limits = size_limits(values, limits)
     checked = {
-        name: FIELDS[name].metadata["check"](name, value, limits) for name, value in values.items() if value is not None
+        name: fields[name].metadata["check"](name, value, limits) for name, value in values.items() if value is not None
     }
     if steps is not None and steps not in told and not _TIMES & told.keys():
         checked[steps] = _enough_steps(checked[steps], checked)
-    request = Request(**checked)
+    request = kind(**checked)
     _check_together(request, defaults)
     if "seed" in defaults and request.seed is None and request.generator is None:
         request = dataclasses.replace(request, seed=random_seed())
@@ -507,11 +536,11 @@ def size_limits(values: Mapping[str, Any], limits: Limits) -> Limits:
     return {**limits, "size_multiple": 1} if resized is True else limits
 
 
-def _applicable(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def _applicable(defaults: Mapping[str, Any], told: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
     """The defaults that hold beside what was told: a picture brings its own size, and only it has a strength."""
 
     def holds(name: str) -> bool:
-        needs, unless = FIELDS[name].metadata["needs"], FIELDS[name].metadata["unless"]
+        needs, unless = fields[name].metadata["needs"], fields[name].metadata["unless"]
         return unless not in told and all(each in told for each in needs if each in defaults)
 
     return {name: value for name, value in defaults.items() if holds(name)}
@@ -539,10 +568,11 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
         raise RequestError(
             f"generator has {len(request.generator)} generators for {request.image_count} pictures; give one for each"
         )
-    for name, each in FIELDS.items():
+    fields = fields_of(type(request))
+    for name, each in fields.items():
         for needs in each.metadata["needs"]:
             if needs in takes and getattr(request, name) is not None and getattr(request, needs) is None:
-                raise RequestError(f"{name} needs {needs}: {FIELDS[needs].metadata['about']}")
+                raise RequestError(f"{name} needs {needs}: {fields[needs].metadata['about']}")
     if request.image is not None and (request.height is None) != (request.width is None):
         raise RequestError("give both height and width, or neither: the picture then brings its own size")
 
@@ -550,7 +580,7 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
 def _spread_texts(request: Request) -> Request:
     """One text goes with every prompt."""
     spread: dict[str, Any] = {}
-    for name, each in FIELDS.items():
+    for name, each in fields_of(type(request)).items():
         texts = getattr(request, name)
         if not each.metadata["each"] or texts is None or len(texts) == request.prompt_count:
             continue

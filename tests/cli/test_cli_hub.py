@@ -317,9 +317,9 @@ class TestBundles:
         assert server.requests == [], "what is in the cache is not asked for"
 
     def test_one_that_is_in_the_cache_by_half(self, server: HubServer) -> None:
-        whole = catalog.find_bundle(BUNDLE)
+        whole = catalog.find(BUNDLE)
         (whole.path / "prior.bin").unlink()
-        assert len(list(catalog.find_bundle(BUNDLE).verify())) == len(whole.manifest.files)
+        assert len(list(catalog.find(BUNDLE).verify())) == len(whole.manifest.files)
 
     def test_one_that_is_in_the_cache_by_half_offline(
         self, server: HubServer, offline: Any, vinograph: Run, tmp_path: Path

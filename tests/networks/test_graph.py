@@ -52,3 +52,18 @@ def test_matrices_as_the_checkpoint_has_them(dtype: torch.dtype, kind: str) -> N
     tensors = {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(3), "1.weight": torch.ones(2, 3)}
     found = stored({name: each.to(dtype) for name, each in tensors.items()}, Storage())
     assert {name: each for name, (each, _) in found.items()} == {"0.weight": kind, "0.bias": "f32", "1.weight": kind}
+
+
+def test_every_node_has_a_name_of_its_own() -> None:
+    """A layer may be called as an input is, and be used twice; graphs are cut and quantized by the names of nodes."""
+    tensors = {"x.weight": torch.ones(2, 2), "x.bias": torch.ones(2)}
+    weights = Weights({name: MemoryTensor(each) for name, each in tensors.items()}, "the checkpoint", Storage())
+
+    def compute(x: Value) -> Value:
+        return linear(linear(x, weights["x"], 2), weights["x"], 2)
+
+    network = build(weights, Ports({"x": Port(("b", 2))}, {"y": Port(("b", 2))}), compute)
+    names = [node.get_friendly_name() for node in network.model.get_ops()]
+    assert len(set(names)) == len(names)
+    assert [node.get_friendly_name() for node in network.model.get_parameters()] == ["x"]
+    assert {"x.weight", "x.bias"} <= set(names)

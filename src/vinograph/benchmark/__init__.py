@@ -20,7 +20,16 @@ from vinograph.benchmark import judge, machine, processes
 from vinograph.benchmark.memory import Peaks
 from vinograph.benchmark.processes import Outcome
 from vinograph.benchmark.quality import distance
-from vinograph.benchmark.subjects import PREPARED_BY, SYSTEMS, Asked, Subject, bytes_below, reference, subjects
+from vinograph.benchmark.subjects import (
+    PREPARED_BY,
+    SYSTEMS,
+    Asked,
+    Subject,
+    bytes_below,
+    complete,
+    reference,
+    subjects,
+)
 
 __all__ = ["PROMPTS", "SYSTEMS", "Asked", "benchmark"]
 
@@ -94,6 +103,7 @@ def benchmark(asked: Asked, command: Sequence[str], progress: Progress) -> dict[
         RequestError: what was asked can't be measured: an option, an environment, a family.
         ModelError: a bundle can't be used.
     """
+    asked = complete(asked)
     every = [_Measured(each) for each in subjects(asked)]
     root = judge.checkout()
     judged = [each for each in every if each.subject.knows_the_world and asked.adherence]

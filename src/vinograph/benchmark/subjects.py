@@ -1,7 +1,8 @@
-"""What is measured: bundles, and other systems that draw from the checkpoint that a bundle was converted from."""
+"""What is measured: models, and other systems that draw from the checkpoint that a bundle was converted from."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +13,12 @@ from typing import Any
 from vinograph.benchmark import processes
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import autoencoders
+from vinograph.families.registry import family
 from vinograph.models import catalog
+from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Manifest
 from vinograph.pipeline import Pipeline
-from vinograph.request import FIELDS, resolve
+from vinograph.request import fields_of, resolve
 
 Arguments = Callable[[Pipeline], Mapping[str, Any]]
 """The arguments of a bundle's drawing call that were asked for."""
@@ -40,8 +43,9 @@ _OURS_ALONE = ("prompt", "seed", "vae", "num_images_per_prompt", "output_type")
 class Asked:
     """What to measure.
 
-    ``bundles`` are names or paths; ``against`` names :data:`SYSTEMS`, each run by its interpreter in ``pythons`` and
-    drawing from ``checkpoint`` (and ``prior``, where that is published apart). Each of ``counts`` is measured by
+    ``bundles`` are models: bundles or checkpoints, by names, paths or hub ids. ``against`` names :data:`SYSTEMS`, each
+    run by its interpreter in ``pythons`` and drawing from ``checkpoint``, which is the first model where that is a
+    checkpoint (and from ``prior``, where that is published apart). Each of ``counts`` is measured by
     itself. ``runs`` pictures after the first are spread over ``rounds`` processes. With ``compare``, the first
     picture is compared with the one that ``reference`` (default: the first bundle) draws in f32. ``adherence`` is how
     many prompts the embedded models are asked besides. ``work`` keeps what is made of the checkpoint.
@@ -122,6 +126,18 @@ class Subject:
             "prior": None if asked.prior is None else str(asked.prior.resolve()),
             **changes,
         }
+
+
+def complete(asked: Asked) -> Asked:
+    """``asked``, with the first model as the checkpoint of other systems where it is one and no other was named.
+
+    Raises:
+        ModelError: it can't be used.
+    """
+    if not asked.against or asked.checkpoint is not None:
+        return asked
+    first = catalog.find(asked.bundles[0])
+    return dataclasses.replace(asked, checkpoint=None if isinstance(first, Bundle) else first.path)
 
 
 def subjects(asked: Asked) -> list[Subject]:
@@ -210,15 +226,18 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
     Raises:
         RequestError: one of them is not what the call takes, or not for a benchmark to choose.
     """
-    for name in arguments:
-        if name in FIELDS and (not FIELDS[name].metadata["recorded"] or name in ("prompt", "output_type")):
-            raise RequestError(f"--option {name}: a benchmark draws from a text alone, and keeps the pictures")
     call, manifest = pipe.calls["generate"], pipe.model.manifest
+    kind = family(manifest.family).request
+    fields = fields_of(kind)
+    for name in arguments:
+        if name in fields and (not fields[name].metadata["recorded"] or name in ("prompt", "output_type")):
+            raise RequestError(f"--option {name}: a benchmark draws from a text alone, and keeps the pictures")
     given = {**arguments, "prompt": "", "num_images_per_prompt": count}
-    request = resolve(given, call.takes, {**manifest.limits, **call.limits}, manifest.name, call.beside)
+    limits = {**manifest.limits, **call.limits}
+    request = resolve(given, call.takes, limits, manifest.name, call.beside, kind=kind)
     settings = {name: value for name, value in request.record().items() if name not in _OURS_ALONE or name == "vae"}
     for name, value in settings.items():
-        if FIELDS[name].metadata["each"]:
+        if fields[name].metadata["each"]:
             settings[name] = value[0]
     return settings, [name for name in arguments if name not in _OURS_ALONE]
 

@@ -24,7 +24,10 @@ _NONE = "-"
 
 
 def benchmark(
-    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="bundles' directories, or models' names")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="models' names, directories of bundles or checkpoints, or hub ids"),
+    ],
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,7 +38,11 @@ def benchmark(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", metavar="DIR", help="what those draw from: the checkpoint of the first bundle"),
+        typer.Option(
+            "--checkpoint",
+            metavar="DIR",
+            help="what those draw from: the checkpoint of the first model, or that itself",
+        ),
     ] = None,
     prior: Annotated[
         Path | None, typer.Option("--prior", metavar="DIR", help="Würstchen: its prior's checkpoint, if that is apart")
@@ -49,7 +56,7 @@ def benchmark(
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", metavar="BUNDLE", help="whose picture in f32 is compared with; default: the first bundle"
+            "--reference", metavar="SOURCE", help="whose picture in f32 is compared with; default: the first model"
         ),
     ] = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="compare no pictures")] = False,
@@ -106,7 +113,7 @@ def benchmark(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what bundles cost and how close they draw, beside other systems.
+    """Measure what models cost and how close they draw, beside other systems.
 
     Every system runs in processes of its own, one at a time, which take turns. One that fails is told of; the exit
     code is 3 if all do. A chart takes matplotlib: pip install "vinograph[benchmark]".
@@ -125,7 +132,7 @@ def benchmark(
         return {**named, **options.arguments(pipe, "generate", told)}
 
     asked = measuring.Asked(
-        bundles=bundles,
+        bundles=sources,
         arguments=arguments,
         against=against or [],
         reference=reference,

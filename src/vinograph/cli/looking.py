@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vinograph.cli import output, progress
-from vinograph.cli.options import AsJson
+from vinograph.cli.options import MODEL_ABOUT, AsJson
 from vinograph.errors import VinographError
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
@@ -20,10 +20,7 @@ from vinograph.models.manifest import Component, Quantization, Speed, Tensor
 if TYPE_CHECKING:
     from vinograph.models.model import Model
 
-Reference = Annotated[
-    str, typer.Argument(metavar="MODEL", help="a model's name, the directory of a bundle or a checkpoint, or a hub id")
-]
-BundleReference = Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle's directory, or a model's name")]
+Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_ABOUT)]
 
 _WIDTH = 140  # of the components in a pipe, whose inputs may be many
 
@@ -51,21 +48,30 @@ def inspect(model: Reference, as_json: AsJson = False) -> None:
         output.say(note)
 
 
-def verify(bundle: BundleReference, as_json: AsJson = False) -> None:
-    """Hash every file of a bundle.
+def verify(model: Reference, as_json: AsJson = False) -> None:
+    """Check every file of a model.
 
-    A file that is not what conversion wrote ends it with exit code 4.
+    Those of a bundle, and those of a checkpoint in the hub's cache, are compared with their hashes. Other checkpoints
+    carry none: then every file is read, and every tensor's name, type, shape and size compared with the model's. A file
+    that is not what it should be ends it with exit code 4.
     """
-    opened = catalog.find_bundle(bundle)
-    files, total = [], len(opened.manifest.files)
-    with progress.things("hashing") as show:
+    opened = catalog.find(model)
+    files, total = [], len(opened.files)
+    with progress.things("checking") as show:
         for name in opened.verify():
             files.append(name)
             show(name, len(files), total)
+    unknown = total - len(opened.hashed)
     if as_json:
-        output.print_json({"path": str(opened.path), "files": files, "size": opened.size, "whole": True})
+        record = {"path": str(opened.path), "files": files, "without_hash": unknown, "size": opened.size, "whole": True}
+        output.print_json(record)
         return
     output.say(f"{opened.path} is whole: {len(files)} files, {output.size(opened.size)}")
+    if unknown:
+        output.say(
+            f"{unknown} of them have no hash to compare with, as a bundle's do: that they fit the model was checked, "
+            "not what numbers they hold"
+        )
 
 
 def models(as_json: AsJson = False) -> None:

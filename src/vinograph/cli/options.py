@@ -17,9 +17,10 @@ import typer
 
 from vinograph.errors import RequestError
 from vinograph.families import registry
-from vinograph.request import FIELDS, OPTIONS, SWITCH, kind_of, size_limits
+from vinograph.request import FIELDS, OPTIONS, SWITCH, Fields, Request, fields_of, kind_of, size_limits
 
 if TYPE_CHECKING:
+    from vinograph.families.contract import Family
     from vinograph.pipeline import Pipeline
 
 DEFAULT_MODEL = "storybook-wuerstchen"
@@ -51,7 +52,8 @@ class Option:
         )
 
 
-MODEL = Option("model", "REF", "an embedded model's name, a bundle's directory, or a hub id", DEFAULT_MODEL)
+MODEL_ABOUT = "a model's name, the directory of a bundle or a checkpoint, or a hub id"
+MODEL = Option("model", "REF", MODEL_ABOUT, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
 SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")
 DEVICE = Option(
@@ -98,25 +100,21 @@ class DrawingCommand:
     def _family_options(self) -> list[Option]:
         """The options that only some families take, each with the names of the families that do."""
         known = {each.name for each in self.options}
-        meanings: dict[str, dict[str, str]] = {}
+        meanings: dict[str, list[tuple[Family, str]]] = {}
         for each in map(registry.family, registry.FAMILIES):
             takes = each.calls[self.call].takes if self.call in each.calls else {}
             for option, argument in each.options.items():
                 if option not in known and argument in takes:
-                    meanings.setdefault(option, {})[each.title] = argument
-        return [
-            Option(name, _metavar(next(iter(by_title.values()))), _meaning(by_title))
-            for name, by_title in meanings.items()
-        ]
+                    meanings.setdefault(option, []).append((each, argument))
+        return [_family_option(name, families) for name, families in meanings.items()]
 
 
-def _metavar(argument: str) -> str:
-    told: str | None = FIELDS[argument].metadata["metavar"]
-    return told or {int: "N", float: "G"}.get(kind_of(argument), "X")
-
-
-def _meaning(by_title: Mapping[str, str]) -> str:
-    return f"{', '.join(by_title)}: {FIELDS[next(iter(by_title.values()))].metadata['about']}"
+def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
+    """The option ``name``, for each of the families that take it with the argument that it sets there."""
+    first, argument = families[0]
+    metadata = fields_of(first.request)[argument].metadata
+    metavar = metadata["metavar"] or {int: "N", float: "G"}.get(kind_of(argument, first.request), "X")
+    return Option(name, metavar, f"{', '.join(family.title for family, _ in families)}: {metadata['about']}")
 
 
 def count_of(told: Mapping[str, Any]) -> int:
@@ -145,28 +143,29 @@ def arguments(pipe: Pipeline, call: str, told: Mapping[str, str | None]) -> dict
         RequestError: naming the option, what was given, and what would do; or the options that the family takes.
     """
     takes, limits = pipe.calls[call].takes, {**pipe.model.manifest.limits, **pipe.calls[call].limits}
+    kind = registry.family(pipe.model.manifest.family).request
     known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if argument in takes}
     result: dict[str, Any] = {}
     for name, text in told.items():
         if text is None:
             continue
         if name in known:
-            result[known[name]] = _checked(name, known[name], text, limits)
+            result[known[name]] = _checked(name, known[name], text, limits, kind)
         elif name != "size" or "width" not in takes:
             raise RequestError(_not_taken(pipe, name, [*(["size"] if "width" in takes else []), *known]))
     if (text := told.get("size")) is not None:
         result |= _size(text, size_limits({**takes, **result}, limits))
-    _check_needs(known, result)
+    _check_needs(known, result, fields_of(kind))
     return result
 
 
-def _check_needs(known: Mapping[str, str], given: Mapping[str, Any]) -> None:
+def _check_needs(known: Mapping[str, str], given: Mapping[str, Any], fields: Fields) -> None:
     """Refuse an option without the one that it is pointless without. ``known`` has the argument of each option."""
     options = {argument: name for name, argument in known.items()}
     for argument in given.keys() & options.keys():
-        for needs in FIELDS[argument].metadata["needs"]:
+        for needs in fields[argument].metadata["needs"]:
             if needs in options and needs not in given:
-                about = FIELDS[needs].metadata["about"]
+                about = fields[needs].metadata["about"]
                 raise RequestError(f"{flag(options[argument])} needs {flag(options[needs])}: {about}")
 
 
@@ -188,16 +187,16 @@ def _size(text: str, limits: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _checked(name: str, argument: str, text: str, limits: Mapping[str, Any]) -> Any:
+def _checked(name: str, argument: str, text: str, limits: Mapping[str, Any], request: type[Request] = Request) -> Any:
     """The value that ``text`` stands for, checked by the schema under the option's own name."""
-    kind = kind_of(argument)
+    kind = kind_of(argument, request)
     value: Any = text
     if kind in (int, float):
         with contextlib.suppress(ValueError):  # the check below says what would do
             value = kind(text)
     if kind is bool:
         value = SWITCH.get(text, text)
-    return FIELDS[argument].metadata["check"](flag(name), value, limits)
+    return fields_of(request)[argument].metadata["check"](flag(name), value, limits)
 
 
 def per_component(text: str) -> str | dict[str, str]:

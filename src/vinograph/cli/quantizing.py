@@ -14,7 +14,12 @@ from vinograph.cli.options import AsJson
 
 
 def quantize(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="a bundle that conversion wrote, or a model's name")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="a bundle that conversion wrote or a checkpoint: its directory, a name, or a hub id"
+        ),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="the directory to write")],
     mode: Annotated[
         str,
@@ -34,15 +39,18 @@ def quantize(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a bundle smaller and faster.
+    """Write a smaller, faster bundle of a model.
 
-    This takes NNCF: pip install "vinograph[quantize]". Stopped at any moment, the same command goes on from there.
+    Of a checkpoint comes what comes of the bundle that it is converted to. This takes NNCF:
+    pip install "vinograph[quantize]". Stopped at any moment, the same command goes on from there.
     """
     from vinograph.quantize import quantize as run
 
     with progress.stages() as show:
-        written = run(bundle, out, mode=mode, prompts=prompts, overwrite=overwrite, progress=show)
+        written = run(source, out, mode=mode, prompts=prompts, overwrite=overwrite, progress=show)
     manifest = written.manifest
+    for note in manifest.notes:
+        output.warn(note)
     made = manifest.quantization
     assert made is not None
     if as_json:
@@ -65,5 +73,5 @@ def quantize(
         output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")
     if made.speed.ratio <= 1:
         output.warn(
-            f"on this machine it isn't faster than {bundle}, which loses nothing: draw with that, or try another --mode"
+            f"on this machine it isn't faster than {source}, which loses nothing: draw with that, or try another --mode"
         )

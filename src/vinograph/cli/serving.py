@@ -15,9 +15,7 @@ _PORT = 7860
 def web(
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model", metavar="REF", help="a bundle's directory, a name, or a hub id to offer; may be repeated"
-        ),
+        typer.Option("--model", metavar="REF", help=f"to offer: {options.MODEL_ABOUT}; may be repeated"),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.about)] = "CPU",
     host: Annotated[

@@ -19,6 +19,7 @@ from vinograph.models.tokenizers import TokenizerData
 
 if TYPE_CHECKING:
     from vinograph.convert import Job
+    from vinograph.models.parts import ComponentPlan
 
 # What is compressed lies on the disk twice for a while; int4 then needs less than f16.
 _BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
@@ -38,7 +39,7 @@ def assemble(opened: Opened, job: Job) -> Bundle:
     # What can be refused is refused before anything is written.
     tokenizers = {name: each.read() for name, each in opened.tokenizers.items()}
     dataclasses.replace(opened.manifest, tools=_tools()).check_before_writing(f"its {MANIFEST_FILE}")
-    with BundleWriter(job.target, _fingerprint(opened, job), job.overwrite) as writer:
+    with BundleWriter(job.target, fingerprint(opened, job.weights), job.overwrite) as writer:
         try:
             _check_space(opened, job, writer)
             return _write(opened, job, writer, tokenizers)
@@ -81,10 +82,10 @@ def _files(name: str, directory: Path) -> tuple[Path, Path]:
     return directory / f"{name}.xml", directory / f"{name}.bin"
 
 
-def _fingerprint(opened: Opened, job: Job) -> str:
+def fingerprint(opened: Opened, weights: str) -> str:
     """What the bundle depends on: the files by size and time, the options, the versions of the tools."""
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in opened.files]
-    return json.dumps([stats, job.weights, opened.manifest.to_json(), _tools()])
+    return json.dumps([stats, weights, opened.manifest.to_json(), _tools()])
 
 
 def _tools() -> dict[str, str]:
@@ -97,7 +98,7 @@ def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:
     What is converted lies on the disk beside what is written of it, one component at a time.
     """
     waiting = [plan for plan in opened.components if writer.done(plan.name) is None]
-    sizes = [plan.size if plan.is_ir else plan.values * _BYTES[job.weights] for plan in waiting]
+    sizes = [_size(plan, job.weights) for plan in waiting]
     needed = int(1.1 * (sum(sizes) + max(sizes, default=0))) + _SPARE
     free = shutil.disk_usage(writer.partial).free
     if needed > free:
@@ -106,6 +107,16 @@ def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:
             f"the bundle needs {needed / 1e9:.1f} GB on the disk of {job.target.parent}, "
             f"which has {free / 1e9:.1f} GB free"
         )
+
+
+def size_of(opened: Opened, weights: str) -> int:
+    """About how many bytes the bundle will have."""
+    return int(1.1 * sum(_size(plan, weights) for plan in opened.components))
+
+
+def _size(plan: ComponentPlan, weights: str) -> int:
+    """Bytes of a component's weights, but for what folding adds."""
+    return plan.size if plan.is_ir else plan.values * _BYTES[weights]
 
 
 def _names(manifest: Manifest, licence: bool) -> set[str]:

@@ -125,7 +125,8 @@ Steps = Generator[Step, None, Drawing]
 class Call:
     """One thing that a family does: the arguments that it takes, with their defaults, and how it is done.
 
-    ``run`` refuses at once what can't be done, and returns the generator that does the work.
+    ``run`` gets the resolved request, of the family's kind; it refuses at once what can't be done, and returns the
+    generator that does the work.
     ``positional`` names the arguments that may be given by position. ``components`` are those without which the
     call can't be made, and ``remedy`` says how a model gets them. ``beside`` holds, for an argument, the defaults
     that are others where it is given. ``steps`` names the argument that counts the steps of which image to image does
@@ -137,7 +138,7 @@ class Call:
     about: str
     takes: Mapping[str, Any]
     positional: tuple[str, ...]
-    run: Callable[[Parts, Request], Steps]
+    run: Callable[[Parts, Any], Steps]
     components: tuple[str, ...] = ()
     remedy: str = "convert the model again with all of its components"
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -153,7 +154,8 @@ class Family:
     each of the command line's options sets. ``config`` declares the numbers, or lists of them, that it reads in the
     manifest, and ``check_config`` compares them with each other; ``tokenizers`` are those that it needs;
     ``check_scheduler`` checks the scheduler's settings; ``check_outputs`` checks the shapes of the components' outputs
-    that it reads numbers from. The checks raise :class:`vinograph.schema.SchemaError`.
+    that it reads numbers from. The checks raise :class:`vinograph.schema.SchemaError`. ``request`` declares arguments
+    of the family's own, where :class:`vinograph.request.Request` doesn't have all that its calls take.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Family:
     check_config: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
     check_scheduler: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
     check_outputs: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
+    request: type[Request] = Request
 
     def defaults(self) -> dict[str, dict[str, Any]]:
         """The defaults of every call, for a manifest; arguments without one are left out."""

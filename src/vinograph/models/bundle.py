@@ -86,6 +86,16 @@ class Bundle:
             )
 
     @property
+    def files(self) -> Collection[str]:
+        """The names of the files that :meth:`verify` checks."""
+        return self.manifest.files.keys()
+
+    @property
+    def hashed(self) -> Collection[str]:
+        """Those of them that a hash is known of: all."""
+        return self.files
+
+    @property
     def tokenizers(self) -> Collection[str]:
         """The tokenizers' names."""
         return self.manifest.tokenizers.keys()

@@ -72,22 +72,6 @@ def find(reference: str | os.PathLike[str]) -> Model:
     )
 
 
-def find_bundle(reference: str | os.PathLike[str]) -> Bundle:
-    """Open the bundle that ``reference`` names, as :func:`find` does, for what only a bundle can be used for.
-
-    Raises:
-        ModelError: it is a checkpoint that wants converting first, naming the command. Otherwise as :func:`find`.
-    """
-    model = find(reference)
-    if not isinstance(model, Bundle):
-        name = model.path.name or "model"
-        raise ModelError(
-            f"{reference} is a checkpoint, not a bundle. Convert it first: vinograph convert {reference} "
-            f"{name}-openvino"
-        )
-    return model
-
-
 def _open_directory(path: Path) -> Model:
     if not (path / MANIFEST_FILE).is_file():
         from vinograph.models.checkpoint import locate

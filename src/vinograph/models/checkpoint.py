@@ -61,6 +61,11 @@ class Checkpoint:
     remote: bool = False
 
     @property
+    def source(self) -> str:
+        """How a command line names it."""
+        return self.id if self.is_hub else str(self.directory)
+
+    @property
     def is_partial(self) -> bool:
         """Whether there may be files that the listing doesn't have: those that the hub has and its cache has not."""
         return self.is_hub and not self.remote

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,3 +43,14 @@ class Model(Protocol):
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Read a tokenizer. Raises DamagedModelError where its files are none."""
+
+    @property
+    def files(self) -> Collection[str]:
+        """The names of the files that it is read from."""
+
+    @property
+    def hashed(self) -> Collection[str]:
+        """Those of them that a hash is known of."""
+
+    def verify(self) -> Iterator[str]:
+        """Check every file, yielding the names of those that are right. Raises DamagedModelError where one isn't."""

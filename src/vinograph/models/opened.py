@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from vinograph import __version__
+from vinograph.errors import DamagedModelError
 from vinograph.models.checkpoint import Checkpoint
+from vinograph.models.hub_hashes import hub_hash
 from vinograph.models.manifest import Component, Manifest, Tensor
 from vinograph.models.parts import ComponentPlan
 from vinograph.models.tokenizers import CLIP, Kind, TokenizerData, read_tokenizer
 from vinograph.networks.graph import Ports
 from vinograph.text import Tokenizer
+
+_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class CheckpointModel:
     def __init__(self, path: Path, opened: Opened) -> None:
         """Of a checkpoint in the directory ``path``."""
         self.path = path
+        self.opened = opened
         self._plans = {plan.name: plan for plan in opened.components}
         self._tokenizers = opened.tokenizers
         components = {
@@ -85,6 +90,16 @@ class CheckpointModel:
     def tokenizers(self) -> Collection[str]:
         """The tokenizers' names."""
         return self._tokenizers.keys()
+
+    @property
+    def files(self) -> Collection[str]:
+        """The names of the files that it is read from."""
+        return [str(file) for file in self.opened.files]
+
+    @property
+    def hashed(self) -> Collection[str]:
+        """Those of them that the hub gave a hash of, and that lie in its cache."""
+        return [str(file) for file in self.opened.files if hub_hash(file) is not None]
 
     def plan(self, name: str) -> ComponentPlan | None:
         """How a component is built."""
@@ -109,6 +124,42 @@ class CheckpointModel:
         plan = self._tokenizers[name]
         data, length = plan.read()
         return Tokenizer.from_content(data.content, str(plan.folder), length, data.pad_id)
+
+    def verify(self) -> Iterator[str]:
+        """Read every file whole, yielding the name of each one that is right, and the tokenizers.
+
+        Sizes, names, types and shapes were compared when the checkpoint was opened. A file in the hub's cache is
+        compared with the hash that the hub gave for it, too.
+
+        Raises:
+            DamagedModelError: a tokenizer's files are not what they should be, or a file was altered.
+        """
+        for file in self.opened.files:
+            published = hub_hash(file)
+            if published is not None and not published.fits(file):
+                raise DamagedModelError(
+                    f"{file} was altered: its hash differs from the hub's. Delete it and fetch it again: "
+                    f"hf download {published.repository} --force-download"
+                )
+            if published is None:
+                _read_through(file)
+            yield str(file)
+        for name in self._tokenizers:
+            self.tokenizer(name)
+
+
+def _read_through(file: Path) -> None:
+    """Read a file to its end, so that a disk that can't is found out.
+
+    Raises:
+        DamagedModelError: the disk can't.
+    """
+    try:
+        with file.open("rb") as stream:
+            while stream.read(_BLOCK):
+                pass
+    except OSError as error:
+        raise DamagedModelError(f"{file} can't be read: {error.strerror or error}") from error
 
 
 def described(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:

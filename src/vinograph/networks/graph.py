@@ -380,10 +380,21 @@ def build(
 
 
 def number_nodes(model: ov.Model) -> None:
-    """Number the nodes that bear no name of their own: OpenVINO's names count all nodes that the process ever made."""
-    for index, node in enumerate(model.get_ordered_ops()):
-        if node.get_friendly_name() == node.get_name():
+    """Number the nodes that bear no name of their own: OpenVINO's names count all nodes that the process ever made.
+
+    Nodes are told apart by their names, so one that bears another's is numbered, too: a layer may be called as an input
+    is. Inputs keep theirs.
+    """
+    nodes = model.get_ordered_ops()
+    taken = {node.get_friendly_name() for node in model.get_parameters()}
+    for index, node in enumerate(nodes):
+        name = node.get_friendly_name()
+        if name == node.get_name():
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
+        elif node.get_type_name() != "Parameter":
+            if name in taken:
+                node.set_friendly_name(f"{name}_{index}")
+            taken.add(node.get_friendly_name())
 
 
 def _parameter(name: str, port: Port) -> ov.Node:

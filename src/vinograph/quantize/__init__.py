@@ -1,8 +1,9 @@
-"""Bundle -> smaller, faster bundle, by NNCF.
+"""A model -> a smaller, faster bundle, by NNCF.
 
-a family's ``recipe.py`` says which component takes what, :mod:`.calibration` draws to see what each is given, and
-:mod:`.component` quantizes it segment by segment, so that memory bounds no model. Modules that import NNCF are imported
-inside functions, so that what can be refused is refused at once.
+A checkpoint is converted first, into the folder that the work is done in. A family's ``recipe.py`` says which
+component takes what, :mod:`.calibration` draws to see what each is given, and :mod:`.component` quantizes it segment by
+segment, so that memory bounds no model. Modules that import NNCF are imported inside functions, so that what can be
+refused is refused at once.
 """
 
 from __future__ import annotations
@@ -13,23 +14,32 @@ import importlib.metadata
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from vinograph import __version__
-from vinograph.errors import RequestError, ResourceError
+from vinograph.convert import Job as Conversion
+from vinograph.convert.assemble import assemble, fingerprint, size_of
+from vinograph.errors import NumericalError, RequestError, ResourceError
 from vinograph.families import registry
 from vinograph.families.recipes import MODES, Recipe
 from vinograph.files import explained
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle, BundleWriter, check_target
-from vinograph.models.manifest import Component, Manifest, Quantization
+from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization
+from vinograph.models.model import Model
+from vinograph.models.opened import CheckpointModel
+from vinograph.models.sources import NetworkSource
 from vinograph.quantize import speed
 
 Progress = Callable[[str, int, int], None]
 
 _WORK = ".work"
+_SOURCE = ".source"
+_WEIGHTS = "f16"
+"""How a checkpoint is converted first, as ``convert`` does by default."""
 _CARD = "README.md"
 _SPARE = 64_000_000
 _ACTIVATIONS = {"weights": None, "mixed": "int8 convolutions", "full": "int8"}
@@ -55,11 +65,6 @@ class _Job:
         """The denoisers, with the arguments of a drawing that set how often each is called."""
         return {name: recipe.steps for name, recipe in self.chosen.items() if recipe.steps is not None}
 
-    def fingerprint(self) -> str:
-        """What the result depends on."""
-        told = json.dumps([self.bundle.manifest.to_json(), self.mode, self.prompts, _tools()])
-        return hashlib.sha256(told.encode()).hexdigest()
-
 
 def quantize(
     source: str | Path,
@@ -70,10 +75,11 @@ def quantize(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Write a quantized copy of a bundle. Killed at any moment, the same call goes on where it stopped.
+    """Write a quantized copy of a model. Killed at any moment, the same call goes on where it stopped.
 
     Args:
-        source: a bundle that conversion wrote: its directory, or a model's name.
+        source: the model: a bundle that conversion wrote, or a published checkpoint; its directory, a name, or a hub
+            id. Of a checkpoint comes what comes of the bundle that it is converted to with weights in f16.
         target: the directory to write.
         mode: "weights" stores weights in int8 alone; "mixed" computes convolutions with int8 activations, too, and
             "full" linear layers as well.
@@ -82,25 +88,30 @@ def quantize(
         progress: called with the name of a stage, and how many of how many steps of it are done.
 
     Raises:
-        RequestError: an argument is wrong, NNCF isn't installed, the bundle is quantized already, ``target`` exists.
-        ModelError: there is no such bundle.
+        RequestError: an argument is wrong, NNCF isn't installed, the model is quantized already, ``target`` exists.
+        ModelError: there is no such model, or it is none that Vinograph draws with.
+        DamagedModelError: a file of the model is not what it should be.
         ResourceError: the disk is too small.
     """
     if mode not in MODES:
         raise RequestError(f"--mode is {mode!r}; give one of {', '.join(MODES)}")
     target = Path(target)
     check_target(target, overwrite)
-    bundle = catalog.find_bundle(source)
-    _check_source(bundle, target)
-    chosen = _chosen(bundle)
+    model = catalog.find(source)
+    _check_source(model, target)
+    chosen = _chosen(model)
     if prompts is not None and mode == "weights":
         raise RequestError("--prompts is for the modes mixed and full; weights alone are quantized without data")
     _require_nncf()
     from vinograph.quantize import calibration
 
     told = calibration.read_prompts(calibration.PROMPTS if prompts is None else prompts)
-    job = _Job(bundle, mode, told if mode != "weights" else (), chosen, progress or _silent)
-    with explained(target), BundleWriter(target, job.fingerprint(), overwrite) as writer:
+    prompts_drawn = told if mode != "weights" else ()
+    writing = BundleWriter(target, _fingerprint(model, mode, prompts_drawn), overwrite)
+    with _blaming(model), explained(target), writing as writer:
+        _check_space(model, writer)
+        bundle = _as_bundle(model, writer, progress or _silent)
+        job = _Job(bundle, mode, prompts_drawn, chosen, progress or _silent)
         count = _write_files(job, writer)
         job.progress("speed measured", 0, 1)
         given = speed.first_calls(bundle, job.steps)
@@ -113,31 +124,79 @@ def quantize(
             tools=_tools(),
             speed=speed.told(bundle, job.steps, measured),
         )
-        written = writer.finish(_manifest(job, made))
+        manifest = _manifest(job, made)
+        writer.keep_only({*bundle.manifest.files, _CARD})
+        written = writer.finish(manifest)
     speed.remember(written, given, measured)
     return written
 
 
-def _check_source(bundle: Bundle, target: Path) -> None:
-    if bundle.path.resolve() == target.resolve():
+def _check_source(model: Model, target: Path) -> None:
+    if model.path.resolve() == target.resolve():
         raise RequestError(f"{target} is the bundle to quantize itself: name another place to write to")
-    made = bundle.manifest.quantization
+    made = model.manifest.quantization
     if made:
         raise RequestError(
-            f"{bundle.path} is quantized already (mode {made.mode}): give the bundle that conversion wrote"
+            f"{model.path} is quantized already (mode {made.mode}): give the bundle that conversion wrote"
         )
 
 
-def _chosen(bundle: Bundle) -> dict[str, Recipe]:
-    """The recipes of the bundle's components. What conversion stored in few bits already stays as it is."""
-    components = bundle.manifest.components
-    known: Mapping[str, Recipe] = registry.module(bundle.manifest.family, "recipe").RECIPE
-    chosen = {name: known[name] for name in components if name in known and components[name].weights in ("f16", "f32")}
+def _chosen(model: Model) -> dict[str, Recipe]:
+    """The recipes of the model's components. What is stored in few bits already stays as it is."""
+    known: Mapping[str, Recipe] = registry.module(model.manifest.family, "recipe").RECIPE
+    components = model.manifest.components
+    chosen = {name: known[name] for name in components if name in known and not _in_few_bits(components[name])}
     if not any(recipe.activations for recipe in chosen.values()):
-        raise RequestError(
-            f"{bundle.path} is stored in few bits already: give a bundle that was converted with weights in f16 or f32"
-        )
+        raise RequestError(f"{model.path} is stored in few bits already: give a model whose weights are in f16 or f32")
     return chosen
+
+
+def _in_few_bits(component: Component) -> bool:
+    return component.weights in ("int8", "int4")
+
+
+def _fingerprint(model: Model, mode: str, prompts: tuple[str, ...]) -> str:
+    """What the result depends on."""
+    source = fingerprint(model.opened, _WEIGHTS) if isinstance(model, CheckpointModel) else model.manifest.to_json()
+    return hashlib.sha256(json.dumps([source, mode, prompts, _tools()]).encode()).hexdigest()
+
+
+@contextmanager
+def _blaming(model: Model) -> Iterator[None]:
+    """Say of a checkpoint that computes NaN what to do about it, not about what it was converted to.
+
+    Raises:
+        NumericalError: it computes NaN or infinity.
+    """
+    try:
+        yield
+    except NumericalError as error:
+        if isinstance(model, Bundle):
+            raise
+        raise NumericalError(error.stage, error.precision, NetworkSource.remedy) from error
+
+
+def _as_bundle(model: Model, writer: BundleWriter, progress: Progress) -> Bundle:
+    """The bundle to quantize: the model itself, or what conversion makes of a checkpoint.
+
+    That lies in the folder that is being written until the end. What an interrupted quantization has converted is not
+    converted again.
+    """
+    if isinstance(model, Bundle):
+        return model
+    assert isinstance(model, CheckpointModel)
+    total = len(model.opened.components)
+    place = writer.partial / _SOURCE / model.manifest.family
+    if (place / MANIFEST_FILE).is_file():
+        return Bundle.open(place)
+    writer.mark_done("begun", True)  # or what is converted would count as of another quantization
+    progress("components converted", 0, total)
+    conversion = Conversion(
+        place, _WEIGHTS, False, lambda _, number, total: progress("components converted", number - 1, total)
+    )
+    made = assemble(model.opened, conversion)
+    progress("components converted", total, total)
+    return made
 
 
 def _require_nncf() -> None:
@@ -157,7 +216,6 @@ def _write_files(job: _Job, writer: BundleWriter) -> int:
     """Write all files but the manifest; returns how many prompts were calibrated with."""
     from vinograph.quantize import calibration
 
-    _check_space(job, writer)
     _copy(job, writer.partial)
     work_folder = writer.partial / _WORK
     count = 0
@@ -165,7 +223,6 @@ def _write_files(job: _Job, writer: BundleWriter) -> int:
         count = calibration.collect(job.bundle, job.calibrated, job.prompts, work_folder, writer, job.progress)
     _quantize_components(job, writer, work_folder)
     _write_card(job, writer.partial)
-    writer.keep_only({*job.bundle.manifest.files, _CARD})
     return count
 
 
@@ -235,9 +292,13 @@ def _write_card(job: _Job, folder: Path) -> None:
     (folder / _CARD).write_text(f"{text.rstrip()}\n\n{told}\n", encoding="utf-8")
 
 
-def _check_space(job: _Job, writer: BundleWriter) -> None:
-    """Segments and what is joined of them lie on the disk beside each other for a while."""
-    needed = job.bundle.size + _SPARE
+def _check_space(model: Model, writer: BundleWriter) -> None:
+    """Segments and what is joined of them lie on the disk beside each other for a while.
+
+    So does what is converted of a checkpoint, to the end.
+    """
+    size = 2 * size_of(model.opened, _WEIGHTS) if isinstance(model, CheckpointModel) else model.size
+    needed = size + _SPARE
     free = shutil.disk_usage(writer.partial).free
     there = sum(file.stat().st_size for file in writer.partial.rglob("*") if file.is_file())
     if needed > free + there:

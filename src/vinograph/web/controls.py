@@ -18,7 +18,7 @@ from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.families.autoencoder import autoencoders
 from vinograph.pipeline import Pipeline
-from vinograph.request import FIELDS, OPTIONS, VAES, fewest_steps, kind_of, size_limits
+from vinograph.request import FIELDS, OPTIONS, VAES, Request, fewest_steps, fields_of, kind_of, size_limits
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -118,8 +118,8 @@ class Controls:
             if several:
                 self._options["count"] = gr.Slider(1, _MOST_AT_ONCE, value=1, step=1, label=label("count"))
                 self._options["strength"] = gr.Slider(0.01, 1, step=0.01, label="Strength", visible=False)
-            for name, argument in family_options().items():
-                self._options[name] = _component(name, argument)
+            for name in family_options():
+                self._options[name] = _component(name)
         self._options["negative_prompt"] = gr.Textbox(
             label=label("negative_prompt"), placeholder="what should not be in it", lines=1, max_lines=3, visible=False
         )
@@ -215,7 +215,7 @@ class Controls:
         told: dict[str, Any] = {}
         refused: dict[Any, str] = {}
         limits = {**pipe.model.manifest.limits, **pipe.calls[_CALL].limits}
-        known = self._arguments_of(pipe)
+        known, fields = self._arguments_of(pipe), fields_of(_request_of(pipe))
         for name, argument in known.items():
             value = values[self._options[name]]
             if value in (None, "") or (name == "strength" and not picture):
@@ -223,7 +223,7 @@ class Controls:
             if name == "seed":
                 value = typed_seed(value)
             try:
-                told[argument] = FIELDS[argument].metadata["check"](label(name), value, limits)
+                told[argument] = fields[argument].metadata["check"](label(name), value, limits)
             except RequestError as error:
                 refused[self.seed_note if name == "seed" else None] = str(error)
         if "negative_prompt" in told:
@@ -265,9 +265,10 @@ class Controls:
         }
 
 
-def _component(name: str, argument: str) -> Any:
-    """A control for the argument: a slider for a number, a box for a switch, a choice for the names of a VAE."""
-    kind = kind_of(argument)
+def _component(name: str) -> Any:
+    """A control for an option: a slider for a number, a box for a switch, a choice for the names of a VAE."""
+    families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
+    kind = kind_of(families[0].options[name], families[0].request)
     if kind is bool:
         return gr.Checkbox(label=label(name), visible=False)
     if kind is int:
@@ -277,9 +278,14 @@ def _component(name: str, argument: str) -> Any:
     return gr.Dropdown(list(VAES), label=label(name), filterable=False, visible=False)
 
 
+def _request_of(pipe: Pipeline) -> type[Request]:
+    """The kind of request that the model's family takes."""
+    return registry.family(pipe.model.manifest.family).request
+
+
 def _as_the_model_has_it(argument: str, default: Any, pipe: Pipeline) -> Any:
     """Shown, with the model's default, and room above it."""
-    kind = kind_of(argument)
+    kind = kind_of(argument, _request_of(pipe))
     if argument == "vae":
         return gr.update(visible=True, value=default or autoencoders(pipe.model.manifest.components)[0])
     if argument.endswith("inference_steps"):

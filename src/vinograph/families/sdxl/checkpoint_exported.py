@@ -130,9 +130,10 @@ def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoenc
                     "of, and the other half's has one: export the checkpoint again"
                 )
         told = ", ".join(f"{half} is an {label(kind)}" for half, kind in kinds.items())
+        checkpoint = places["vae_decoder"].checkpoint
         raise ModelError(
-            f"{places['vae_decoder'].checkpoint.id} has halves of two VAEs: {told}. Export the checkpoint again, and "
-            "name the tiny VAE with --tiny-vae"
+            f"{checkpoint.id} has halves of two VAEs: {told}. Export it again, and convert that with the tiny "
+            f"VAE beside its own: vinograph convert {checkpoint.source} BUNDLE --tiny-vae SOURCE"
         )
     if kinds["vae_decoder"] == "AutoencoderTiny":
         return parse_config(places["vae_decoder"], TinyAutoencoderConfig.from_mapping)

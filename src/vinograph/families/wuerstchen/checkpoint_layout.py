@@ -117,7 +117,8 @@ def _named_prior(decoder: Checkpoint) -> str:
     named = decoder.card().get("prior")
     if named is None:
         raise ModelError(
-            f"{decoder.id} holds the decoder alone, and its README.md names no prior: name one with --prior, such as "
+            f"{decoder.id} holds the decoder alone, and its README.md names no prior: name one with --prior "
+            f"in a conversion, and use its bundle: vinograph convert {decoder.source} BUNDLE --prior "
             "warp-ai/wuerstchen-prior"
         )
     return named

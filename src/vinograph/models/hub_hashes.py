@@ -1,0 +1,48 @@
+"""The hashes that the hub gave for the files in its cache: each lies there under the name of its own.
+
+A large file's is the SHA-256 of its bytes, a small one's is git's: the SHA-1 of a short header and its bytes. Mirrors
+of the hub may give the SHA-1 of the bytes alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SHA256, _SHA1 = 64, 40  # digits
+_BLOCK = 1 << 22
+_MODELS = "models--"
+
+
+@dataclass(frozen=True)
+class HubHash:
+    """A file's hash, in hexadecimal: SHA-256, git's or SHA-1; and the id of the file's ``repository``."""
+
+    value: str
+    repository: str
+
+    def fits(self, file: Path) -> bool:
+        """Whether the file has it."""
+        if len(self.value) == _SHA256:
+            return _digest("sha256", b"", file) == self.value
+        header = b"blob %d\0" % file.stat().st_size
+        return any(_digest("sha1", start, file) == self.value for start in (header, b""))
+
+
+def _digest(kind: str, start: bytes, file: Path) -> str:
+    digest = hashlib.new(kind, start, usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hub_hash(file: Path) -> HubHash | None:
+    """The hash that the hub gave for ``file``, where it lies in the hub's cache as a link; else None."""
+    stored = file.resolve()
+    home = stored.parent.parent.name
+    in_cache = stored.parent.name == "blobs" and home.startswith(_MODELS)
+    known = in_cache and len(stored.name) in (_SHA256, _SHA1) and re.fullmatch(r"[0-9a-f]+", stored.name)
+    return HubHash(stored.name, home.removeprefix(_MODELS).replace("--", "/", 1)) if known else None

@@ -1,0 +1,57 @@
+"""What the toy's calls take: of the shared arguments, and one of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vinograph.errors import RequestError
+from vinograph.families.contract import Call, Family
+from vinograph.request import Request, argument_field
+from vinograph.schema import Whole
+
+from .drawing import generate
+
+MOST_CONTRAST = 9.0
+
+
+def _contrast(name: str, value: Any, _: Any) -> float:
+    if not isinstance(value, float | int) or not 0 < value <= MOST_CONTRAST:
+        raise RequestError(f"{name} is {value!r}; give a number above 0 and up to {MOST_CONTRAST:g}")
+    return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyRequest(Request):
+    """A request with the argument that no other family has."""
+
+    contrast: float | None = argument_field(_contrast, "how far colours are apart")
+
+
+FAMILY = Family(
+    name="toy",
+    title="Toy",
+    calls={
+        "generate": Call(
+            about="text to image",
+            takes={
+                "prompt": None,
+                "height": 32,
+                "width": 32,
+                "num_inference_steps": 4,
+                "contrast": 1.0,
+                "num_images_per_prompt": 1,
+                "seed": None,
+                "generator": None,
+                "output_type": "pil",
+            },
+            positional=("prompt", "height", "width", "num_inference_steps"),
+            run=generate,
+            components=("text_table", "smoother"),
+        )
+    },
+    options={"steps": "num_inference_steps", "contrast": "contrast"},
+    config={"channels": Whole(1, 16)},
+    tokenizers=("tokenizer",),
+    request=ToyRequest,
+)
