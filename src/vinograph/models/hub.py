@@ -7,8 +7,10 @@ and the name is recorded in the cache, so that the same call finds the same file
 from __future__ import annotations
 
 import glob
+import queue
 import re
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,15 @@ from pathlib import Path
 import huggingface_hub as hf
 from huggingface_hub import constants
 from huggingface_hub import errors as hf_errors
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    are_progress_bars_disabled,
+    build_hf_headers,
+    disable_progress_bars,
+    enable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+    validate_repo_id,
+)
 
 from vinograph.errors import ModelError, RequestError, ResourceError
 from vinograph.files import write_atomically
@@ -27,6 +37,10 @@ DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _LONGEST_REASON = 300
+_AT_ONCE = 8  # files that are fetched at once, as huggingface_hub does by default
+_POLLED = 0.2  # seconds after which is looked how much has arrived
+_LENGTH = 8  # bytes of the header's length, at the start of a safetensors file
+_LONGEST_HEADER = 4_000_000  # bytes: ten times what the largest published models have
 
 
 class UnreachableError(Exception):
@@ -41,6 +55,14 @@ class Repository:
     commit: str
     listing: frozenset[str]
     folder: Path
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: how many bytes it has, and the name of its contents in the cache."""
+
+    size: int
+    blob: str
 
 
 def look_up(repository: str, revision: str | None) -> Repository:
@@ -74,15 +96,150 @@ def fetch(repository: str, commit: str, names: Collection[str]) -> None:
     missing = [name for name in sorted(names) if not (folder / name).is_file()]
     if not missing:
         return
-    try:
-        with _explained(repository, commit):
-            patterns = [glob.escape(name) for name in missing]
-            hf.snapshot_download(repository, revision=commit, allow_patterns=patterns)
-    except UnreachableError as error:
-        raise ModelError(f"the hub stopped answering while {repository} was fetched: {error}") from error
+    with _answering(repository, commit):
+        patterns = [glob.escape(name) for name in missing]
+        hf.snapshot_download(repository, revision=commit, allow_patterns=patterns)
     for name in missing:
         if not (folder / name).is_file():
             raise ModelError(f"the hub lists {name} in {repository} at {commit}, but does not have it")
+
+
+def files_of(repository: str, commit: str) -> dict[str, RemoteFile]:
+    """Every file of a repository at a commit. Nothing is fetched but their list.
+
+    Raises:
+        ModelError: the hub can't be reached, or refuses.
+    """
+    with _answering(repository, commit):
+        entries = hf.HfApi().list_repo_tree(repository, recursive=True, revision=commit)
+        found = {each.path: _remote_file(each) for each in entries if isinstance(each, hf.hf_api.RepoFile)}
+        if not all(isinstance(each.size, int) and isinstance(each.blob, str) for each in found.values()):
+            raise UnreachableError("its answer lists files without a size")
+    return found
+
+
+def _remote_file(entry: hf.hf_api.RepoFile) -> RemoteFile:
+    return RemoteFile(entry.size, entry.blob_id if entry.lfs is None else entry.lfs.sha256)
+
+
+def read_header(repository: str, commit: str, name: str) -> bytes | None:
+    """The header of a safetensors file on the hub, of which no more than that is fetched; None if it is very long.
+
+    Raises:
+        ModelError: the hub can't be reached, or refuses.
+    """
+    url = hf.hf_hub_url(repository, name, revision=commit, endpoint=constants.ENDPOINT)
+    headers = {**build_hf_headers(), "Range": f"bytes=0-{_LONGEST_HEADER - 1}"}
+    read = b""
+    with (
+        _answering(repository, commit),
+        get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer,
+    ):
+        hf_raise_for_status(answer)
+        for chunk in answer.iter_bytes():
+            read += chunk
+            end = _LENGTH + int.from_bytes(read[:_LENGTH], "little")
+            if len(read) >= min(end, _LONGEST_HEADER):
+                return read[_LENGTH:end] if end <= _LONGEST_HEADER else None
+    return None
+
+
+def download(repository: str, commit: str, files: Mapping[str, RemoteFile], report: Callable[[int], None]) -> None:
+    """Have ``files`` of a commit in the cache, as :func:`fetch` does, and ``report`` how many bytes have arrived.
+
+    An exception in the calling thread, such as Ctrl-C, ends it at once. What was whole by then stays.
+
+    Raises:
+        ModelError: the hub can't be reached, or refuses, or lacks one of them.
+        ResourceError: the disk is full.
+        RequestError: the cache can't be written.
+    """
+    downloads = _Downloads(repository, commit, files)
+    with _answering(repository, commit):
+        downloads.run(report)
+
+
+class _Downloads:
+    """The fetching of several files, each in a thread that the process does not wait for when it ends."""
+
+    def __init__(self, repository: str, commit: str, files: Mapping[str, RemoteFile]) -> None:
+        self._repository, self._commit, self._files = repository, commit, files
+        self._folder = _folder(repository)
+        self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._before = self._unfinished()
+
+    def run(self, report: Callable[[int], None]) -> None:
+        """Fetch them all; raises what the first that fails raises."""
+        for name in sorted(self._files):
+            self._waiting.put(name)
+        try:
+            for _ in range(min(_AT_ONCE, len(self._files))):
+                threading.Thread(target=self._work, daemon=True).start()
+            left = len(self._files)
+            while left:
+                with suppress(queue.Empty):
+                    if (error := self._ended.get(timeout=_POLLED)) is not None:
+                        raise error
+                    left -= 1
+                report(self._arrived())
+        except BaseException:
+            self._stopped.set()
+            self._discard()
+            raise
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                name = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                hf.hf_hub_download(self._repository, name, revision=self._commit)
+            except BaseException as error:  # raised again by who waits for it
+                self._ended.put(error)
+            else:
+                self._ended.put(None)
+
+    def _arrived(self) -> int:
+        """Bytes that are in the cache, those of files that are not whole yet included."""
+        snapshot = self._folder / "snapshots" / self._commit
+        whole = {name for name in self._files if (snapshot / name).is_file()}
+        arrived = sum(self._files[name].size for name in whole)
+        unfinished = self._unfinished()
+        for name in self._files.keys() - whole:
+            own = [size for path, size in unfinished.items() if path.name.startswith(self._files[name].blob)]
+            arrived += min(max(own, default=0), self._files[name].size)
+        return arrived
+
+    def _unfinished(self) -> dict[Path, int]:
+        """Files that huggingface_hub has begun to fetch, with their sizes: <contents>[.<of this try>].incomplete."""
+        found = {}
+        for path in (self._folder / "blobs").glob("*.incomplete"):
+            with suppress(OSError):  # it has just become whole
+                found[path] = path.stat().st_size
+        return found
+
+    def _discard(self) -> None:
+        """Delete what was begun now and can't be taken up again, as its name is of this try alone."""
+        blobs = tuple(each.blob for each in self._files.values())
+        for path in self._unfinished().keys() - self._before.keys():
+            if path.name.startswith(blobs) and path.stem.count("."):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have huggingface_hub show no progress of its own in the block, unless the environment asks for it."""
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def cached(repository: str, revision: str | None) -> list[Path]:
@@ -102,13 +259,23 @@ def cached(repository: str, revision: str | None) -> list[Path]:
     return sorted(each for each in snapshots.iterdir() if each.is_dir())
 
 
+def address(repository: str) -> str:
+    """The page of a repository, where its licence can be read and its terms accepted."""
+    return f"{constants.ENDPOINT}/{repository}"
+
+
+def cache_folder() -> Path:
+    """The cache's folder."""
+    return Path(constants.HF_HUB_CACHE)
+
+
 def _folder(repository: str, revision: str | None = None) -> Path:
     """The folder of a repository in the cache, whose layout huggingface_hub documents."""
     with _explained(repository, revision):
         validate_repo_id(repository)
     if revision is not None and (".." in revision or revision.startswith("/")):  # neither is in a name that git allows
         raise ModelError(f"{repository} has no revision {revision[:_LONGEST_REASON]!r}, nor could it have")
-    place = Path(constants.HF_HUB_CACHE)
+    place = cache_folder()
     if place.is_relative_to(NO_HOME) or str(place).startswith("~"):  # where huggingface_hub itself found no home
         raise RequestError(
             f"{repository} would be in the hub's cache in this user's home, but there is none: set HF_HOME to a folder"
@@ -135,6 +302,20 @@ def _record(folder: Path, revision: str, commit: str) -> None:
         if not file.is_file() or file.read_bytes() != commit.encode():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, commit.encode())
+
+
+@contextmanager
+def _answering(repository: str, commit: str) -> Iterator[None]:
+    """Say what any failure in the block means, of a hub that has answered before.
+
+    Raises:
+        ModelError: it doesn't answer any more. Otherwise as :func:`_explained`.
+    """
+    try:
+        with _explained(repository, commit):
+            yield
+    except UnreachableError as error:
+        raise ModelError(f"the hub stopped answering while {repository} was fetched: {error}") from error
 
 
 @contextmanager
@@ -178,9 +359,7 @@ def _refusal(error: Exception, repository: str, revision: str | None) -> ModelEr
     """What the hub's own answer means, where it is about the repository."""
     status = _status(error)
     if isinstance(error, hf_errors.GatedRepoError):
-        return ModelError(
-            f"{repository} is gated: accept its terms on https://huggingface.co/{repository}, then hf auth login"
-        )
+        return ModelError(f"{repository} is gated: accept its terms on {address(repository)}, then hf auth login")
     if isinstance(error, hf_errors.RepositoryNotFoundError):
         return ModelError(f"the hub has no {repository}, or not for this user (hf auth login)")
     if isinstance(error, hf_errors.RevisionNotFoundError):

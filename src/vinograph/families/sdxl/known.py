@@ -1,7 +1,8 @@
-"""Which SDXL checkpoints were distilled to draw in few steps, as far as they say so themselves.
+"""SDXL checkpoints that are known by name, and those that were distilled to draw in few steps.
 
-A scheduler alone is no evidence: people save the one that they like to draw with. So a checkpoint counts as distilled
-where its network, its size or its name says so, too, and what was assumed is noted in the bundle.
+A checkpoint may say itself that it was distilled. A scheduler alone is no evidence: people save the one that they like
+to draw with. So a checkpoint counts as distilled where its network, its size or its name says so, too, and what was
+assumed is noted in the bundle.
 """
 
 from __future__ import annotations
@@ -9,6 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from vinograph.families.known import Companion, KnownModel
+
+_TINY_VAE = Companion("tiny_vae", "madebyollin/taesdxl", "mit", "decodes at a small part of the full VAE's cost")
+
+KNOWN = (
+    KnownModel(
+        name="sdxl-turbo",
+        repository="stabilityai/sdxl-turbo",
+        licence="sai-nc-community",
+        download=13_900_000_000,
+        about="512×512 in a single step: the quickest to draw",
+        companions=(_TINY_VAE,),
+    ),
+    KnownModel(
+        name="sdxl-base",
+        repository="stabilityai/stable-diffusion-xl-base-1.0",
+        licence="openrail++",
+        download=13_900_000_000,
+        about="1024×1024 in 50 guided steps: what most tuned SDXL models start from",
+        companions=(_TINY_VAE,),
+    ),
+)
 
 DEFAULTS = ("num_inference_steps", "guidance_scale")
 
