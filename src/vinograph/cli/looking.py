@@ -87,7 +87,6 @@ def models(as_json: AsJson = False) -> None:
     else:
         output.say(f"there are none: no model is embedded, and {catalog.models_folder()} has no bundle")
     if to_fetch := [each for each in known if not each["here"]]:
-        output.say("")
         output.say("not here, to be fetched by: vinograph pull NAME")
         output.table(["name", "family", "download", "licence", "for"], [_known_row(each) for each in to_fetch])
     for each in records:

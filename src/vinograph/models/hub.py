@@ -10,6 +10,7 @@ import glob
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _LONGEST_REASON = 300
 _AT_ONCE = 8  # files that are fetched at once, as huggingface_hub does by default
+_JOINED = 5.0  # seconds in which other files may become whole after one has failed
 _POLLED = 0.2  # seconds after which is looked how much has arrived
 _LENGTH = 8  # bytes of the header's length, at the start of a safetensors file
 _LONGEST_HEADER = 4_000_000  # bytes: ten times what the largest published models have
@@ -123,17 +125,21 @@ def _remote_file(entry: hf.hf_api.RepoFile) -> RemoteFile:
 
 
 def read_header(repository: str, commit: str, name: str) -> bytes | None:
-    """The header of a safetensors file on the hub, of which no more than that is fetched; None if it is very long.
+    """The header of a safetensors file on the hub, of which no more than that is fetched.
+
+    None where it is very long, or breaks off: it is asked for an estimate, which is worth no second try.
 
     Raises:
-        ModelError: the hub can't be reached, or refuses.
+        ModelError: the hub refuses.
     """
     url = hf.hf_hub_url(repository, name, revision=commit, endpoint=constants.ENDPOINT)
     headers = {**build_hf_headers(), "Range": f"bytes=0-{_LONGEST_HEADER - 1}"}
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     read = b""
     with (
-        _answering(repository, commit),
-        get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer,
+        suppress(UnreachableError),
+        _explained(repository, commit),
+        get_session().stream("GET", url, headers=headers, timeout=timeout) as answer,
     ):
         hf_raise_for_status(answer)
         for chunk in answer.iter_bytes():
@@ -168,15 +174,17 @@ class _Downloads:
         self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
-        self._before = self._unfinished()
+        self._left_over = self._of_one_try()
 
     def run(self, report: Callable[[int], None]) -> None:
         """Fetch them all; raises what the first that fails raises."""
         for name in sorted(self._files):
             self._waiting.put(name)
+        count = min(_AT_ONCE, len(self._files))
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         try:
-            for _ in range(min(_AT_ONCE, len(self._files))):
-                threading.Thread(target=self._work, daemon=True).start()
+            for thread in threads:
+                thread.start()
             left = len(self._files)
             while left:
                 with suppress(queue.Empty):
@@ -184,10 +192,13 @@ class _Downloads:
                         raise error
                     left -= 1
                 report(self._arrived())
-        except BaseException:
+        except BaseException as error:
             self._stopped.set()
-            self._discard()
+            if isinstance(error, Exception):  # not where a user has said to stop
+                _join(threads)
+            _delete(self._of_one_try() - self._left_over)
             raise
+        _delete(self._left_over)
 
     def _work(self) -> None:
         while not self._stopped.is_set():
@@ -207,26 +218,45 @@ class _Downloads:
         snapshot = self._folder / "snapshots" / self._commit
         whole = {name for name in self._files if (snapshot / name).is_file()}
         arrived = sum(self._files[name].size for name in whole)
-        unfinished = self._unfinished()
+        unfinished = self._unfinished() - self._left_over
         for name in self._files.keys() - whole:
-            own = [size for path, size in unfinished.items() if path.name.startswith(self._files[name].blob)]
-            arrived += min(max(own, default=0), self._files[name].size)
+            sizes = [_size(path) for path in unfinished if path.name.startswith(self._files[name].blob)]
+            arrived += min(max(sizes, default=0), self._files[name].size)
         return arrived
 
-    def _unfinished(self) -> dict[Path, int]:
-        """Files that huggingface_hub has begun to fetch, with their sizes: <contents>[.<of this try>].incomplete."""
-        found = {}
-        for path in (self._folder / "blobs").glob("*.incomplete"):
-            with suppress(OSError):  # it has just become whole
-                found[path] = path.stat().st_size
-        return found
-
-    def _discard(self) -> None:
-        """Delete what was begun now and can't be taken up again, as its name is of this try alone."""
+    def _unfinished(self) -> set[Path]:
+        """What huggingface_hub has begun to fetch of these files: <contents>.incomplete."""
         blobs = tuple(each.blob for each in self._files.values())
-        for path in self._unfinished().keys() - self._before.keys():
-            if path.name.startswith(blobs) and path.stem.count("."):
-                path.unlink(missing_ok=True)
+        return {path for path in (self._folder / "blobs").glob("*.incomplete") if path.name.startswith(blobs)}
+
+    def _of_one_try(self) -> set[Path]:
+        """That part of it which nobody takes up again, since its name is of one try: <contents>.<try>.incomplete.
+
+        Those of a try that was killed are left over. Each file is locked while it is fetched, so that whoever has
+        fetched it knows that no other process needs them.
+        """
+        return {path for path in self._unfinished() if "." in path.stem}
+
+
+def _join(threads: Collection[threading.Thread]) -> None:
+    """Give threads a while to end."""
+    limit = time.monotonic() + _JOINED
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(max(0, limit - time.monotonic()))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it has just become whole
+        return 0
+
+
+def _delete(paths: Collection[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager

@@ -72,9 +72,10 @@ def resolve(reference: str, name: str | None = None, companions: Collection[str]
             f"hub repository (owner/name).{here}"
         )
     if known is None:
-        return Pull(reference, _check_name(name or _name_of(reference)), None, _chosen((), reference, companions))
+        own = _name_of(reference) if name is None else name
+        return Pull(reference, _check_name(own), None, _chosen((), reference, companions))
     chosen = _chosen(known.optional, known.name, companions)
-    return Pull(known.repository, _check_name(name or known.name), known, known.required + chosen)
+    return Pull(known.repository, _check_name(known.name if name is None else name), known, known.required + chosen)
 
 
 def _chosen(optional: Sequence[Companion], model: str, wanted: Collection[str]) -> tuple[Companion, ...]:
