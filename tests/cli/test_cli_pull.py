@@ -120,6 +120,9 @@ class TestKnownModels:
         assert len(list(bundle.verify())) == len(bundle.manifest.files)
         assert "tiny_vae_decoder" in bundle.manifest.components
         assert bundle.manifest.source.also == {"tiny_vae": TINY_VAE}
+        defaults = bundle.manifest.defaults["generate"]
+        assert (defaults["num_inference_steps"], defaults["guidance_scale"]) == (1, 0.0)
+        assert "assumed" not in done.err, "the defaults of a known model are known"
         drawn = vinograph("generate", "a house", "--model", "sdxl-turbo", "--output", "house.png")
         assert drawn.code == 0, drawn.err
         assert Path("house.png").is_file()
@@ -208,6 +211,7 @@ class TestKnownModels:
         manifest = Bundle.open(models / "pixart-alpha-lcm").manifest
         assert manifest.source.also == {"tiny_vae": ALPHA_TINY_VAE}
         assert manifest.defaults["generate"]["num_inference_steps"] == 4
+        assert "assumed" not in done.err
         drawn = vinograph("generate", "a house", "--model", "pixart-alpha-lcm", "--size", "128x128", *DRAW[2:])
         assert drawn.code == 0, drawn.err
 

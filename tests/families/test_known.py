@@ -47,6 +47,9 @@ class TestEntries:
         assert 10 < len(known.about) <= 100
         assert "\n" not in known.about
 
+    def test_its_defaults_are_arguments_that_are_taken(self, known: KnownModel) -> None:
+        assert set(known.defaults) <= set(registry.family(FAMILY[known.name]).calls["generate"].takes)
+
     def test_its_companions_are_options_of_its_family(self, known: KnownModel) -> None:
         options = [each.option for each in known.companions]
         assert len(set(options)) == len(options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class KnownModel:
     """A published model: its short ``name``, and the ``repository`` of the hub that it is fetched from.
 
     ``licence`` is the one that its model card names. ``download`` is about how many bytes are fetched, those of
-    companions that are not optional included. ``about`` says on one line what the model is for.
+    companions that are not optional included. ``about`` says on one line what the model is for. ``defaults`` are those
+    of "generate" that its checkpoint doesn't state itself.
     """
 
     name: str
@@ -40,6 +43,7 @@ class KnownModel:
     download: int
     about: str
     companions: tuple[Companion, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def required(self) -> tuple[Companion, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from vinograph.families.known import Companion, KnownModel
 
+# What the authors draw with when the model is distilled as a latent consistency model (arXiv 2310.04378).
+CONSISTENCY_DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 0.0}
+
 # α's VAE is Stable Diffusion's, Σ's is SDXL's.
 _ALPHA_TINY_VAE = Companion("tiny_vae", "madebyollin/taesd", "mit", "decodes at a small part of the full VAE's cost")
 _SIGMA_TINY_VAE = Companion("tiny_vae", "madebyollin/taesdxl", "mit", "decodes at a small part of the full VAE's cost")
@@ -26,6 +29,7 @@ KNOWN = (
         download=_DOWNLOAD,
         about="the consistency model of PixArt-α: 1024×1024 in 4 steps",
         companions=(_ALPHA_TINY_VAE,),
+        defaults=CONSISTENCY_DEFAULTS,
     ),
     KnownModel(
         name="pixart-alpha-512",

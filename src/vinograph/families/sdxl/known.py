@@ -13,6 +13,9 @@ from typing import Any
 
 from vinograph.families.known import Companion, KnownModel
 
+DEFAULTS = ("num_inference_steps", "guidance_scale")
+# SDXL-Turbo (arXiv 2311.17042) draws in one step, without guidance.
+_TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
 _TINY_VAE = Companion("tiny_vae", "madebyollin/taesdxl", "mit", "decodes at a small part of the full VAE's cost")
 
 KNOWN = (
@@ -23,6 +26,7 @@ KNOWN = (
         download=13_900_000_000,
         about="512×512 in a single step: the quickest to draw",
         companions=(_TINY_VAE,),
+        defaults=_TURBO_DEFAULTS,
     ),
     KnownModel(
         name="sdxl-base",
@@ -34,16 +38,13 @@ KNOWN = (
     ),
 )
 
-DEFAULTS = ("num_inference_steps", "guidance_scale")
-
-# SDXL-Turbo (arXiv 2311.17042) draws in one step, without guidance. It predicts the noise, as SDXL does.
+# SDXL-Turbo predicts the noise, as SDXL does.
 _TURBO_SCHEDULER = {
     "class": "EulerAncestralDiscreteScheduler",
     "timestep_spacing": "trailing",
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,
 }
-_TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
 _TURBO_SIZE = 64  # of its latents; SDXL and what is tuned from it have 128
 # Latent consistency models (arXiv 2310.04378) draw in a few steps; they are told the guidance scale, or (LCM-LoRA,
 # arXiv 2311.05556, fused into the checkpoint) need none.
