@@ -351,6 +351,15 @@ class TestRoom:
         assert weights_in_cache(tmp_path) == []
         assert not models.exists()
 
+    def test_a_models_folder_that_can_not_be_written(
+        self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("file").write_text("")
+        for folder in ("file", "file/below", "/dev/null/no-home"):
+            monkeypatch.setenv("VINOGRAPH_MODELS", folder)
+            vinograph("pull", "sdxl-turbo").fails(2, folder, "can't be written", "VINOGRAPH_MODELS")
+        assert server.requests == []
+
     def test_two_disks_are_asked_each(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: Path
     ) -> None:
@@ -369,6 +378,7 @@ class TestRoom:
         monkeypatch.setattr(Path, "stat", stat)
         done = vinograph("pull", "sdxl-turbo")
         done.fails(5, f"on the disk of {models}", "for the bundle", "VINOGRAPH_MODELS")
+        assert weights_in_cache(tmp_path) == []
         free.update(hub=10**3, models=10**12)
         vinograph("pull", "sdxl-turbo").fails(5, f"on the disk of {tmp_path / 'hub' / 'hub'}", "to fetch it", "HF_HOME")
 

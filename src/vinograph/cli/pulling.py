@@ -113,9 +113,9 @@ class _Observer:
 
     def plan(self, plan: PullPlan) -> None:
         """Print how much is fetched, and the room that is needed."""
-        here = plan.size - plan.download
-        already = f", of {output.size(plan.size)}: the rest is in the hub's cache" if here else ""
-        output.note(f"to fetch: {output.size(plan.download)}{already}")
+        missing, whole = output.size(plan.download), output.size(plan.size)
+        already = f", of {whole}: the rest is in the hub's cache" if missing != whole else ""
+        output.note(f"to fetch: {missing}{already}")
         output.note(f"room for the bundle: at most {output.size(plan.bundle)}, while it is written")
 
     def fetched(self, done: int, total: int) -> None:

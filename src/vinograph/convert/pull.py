@@ -16,6 +16,7 @@ from vinograph.models.manifest import MANIFEST_FILE, Manifest
 from vinograph.models.pull import (
     Pull,
     PullPlan,
+    check_place,
     check_space,
     companion_file,
     files_needed,
@@ -87,13 +88,14 @@ def pull(
 
 
 def _check_free(wanted: Pull, overwrite: bool) -> None:
-    """Refuse the name of a model that is there, and say what can be done."""
+    """Refuse the name of a model that is there, and a place that can't be written, and say what can be done."""
     if not overwrite and (wanted.target / MANIFEST_FILE).is_file():
         raise RequestError(
             f"{wanted.name} is here already, in {wanted.target}: draw with it by --model {wanted.name}, or add "
             "--overwrite to fetch and replace it, or --as NAME to call the new one otherwise"
         )
     check_target(wanted.target, overwrite)
+    check_place(wanted.target)
 
 
 def _check_is_model(checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -256,6 +257,17 @@ def check_space(plan: PullPlan, target: Path) -> None:
     else:
         _check_room(cache, plan.download, "to fetch it", "HF_HOME")
         _check_room(place, bundle, "for the bundle", "VINOGRAPH_MODELS")
+
+
+def check_place(target: Path) -> None:
+    """Check, before anything is fetched, that a bundle can be written to ``target``.
+
+    Raises:
+        RequestError: naming the folder, and how to set another.
+    """
+    folder = existing(target.parent.absolute())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise RequestError(f"{target} can't be written: set VINOGRAPH_MODELS to a folder that can be")
 
 
 def _check_room(folder: Path, needed: int, purpose: str, variable: str) -> None:
