@@ -115,13 +115,17 @@ def files_of(repository: str, commit: str) -> dict[str, RemoteFile]:
     with _answering(repository, commit):
         entries = hf.HfApi().list_repo_tree(repository, recursive=True, revision=commit)
         found = {each.path: _remote_file(each) for each in entries if isinstance(each, hf.hf_api.RepoFile)}
-        if not all(isinstance(each.size, int) and isinstance(each.blob, str) for each in found.values()):
-            raise UnreachableError("its answer lists files without a size")
+        if not all(_is_plain(each) for each in found.values()):
+            raise UnreachableError("its answer lists files without a size or the name of their contents")
     return found
 
 
 def _remote_file(entry: hf.hf_api.RepoFile) -> RemoteFile:
     return RemoteFile(entry.size, entry.blob_id if entry.lfs is None else entry.lfs.sha256)
+
+
+def _is_plain(file: RemoteFile) -> bool:
+    return type(file.size) is int and file.size >= 0 and isinstance(file.blob, str) and file.blob.isalnum()
 
 
 def read_header(repository: str, commit: str, name: str) -> bytes | None:
