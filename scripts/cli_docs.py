@@ -47,7 +47,7 @@ This prints the file, its seed, and the seconds that each stage took.
   Components that are left out run on the CPU, in `auto`. A device's own commas stay with it:
   `prior=HETERO:GPU,CPU,vqgan=CPU`. `vinograph inspect` lists the components, `vinograph devices` the devices.
 - Files are written under a temporary name and renamed, so that none is ever half-written. `generate` and
-  `reconstruct` replace a picture that exists, `convert` and `quantize` refuse a bundle that exists without
+  `reconstruct` replace a picture that exists, `pull`, `convert` and `quantize` refuse a bundle that exists without
   `--overwrite`.
 - Ctrl-C stops after the step under way.
 

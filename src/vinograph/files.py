@@ -159,7 +159,7 @@ def explained(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if is_full(error):
-            free = shutil.disk_usage(_existing(target.absolute().parent)).free
+            free = shutil.disk_usage(existing(target.absolute().parent)).free
             raise ResourceError(
                 f"{target} doesn't fit: {error.strerror}; {target.absolute().parent} has {free / 1e9:.3f} GB free"
             ) from error
@@ -174,6 +174,6 @@ def explained(target: Path) -> Iterator[None]:
         raise
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     return next(each for each in (folder, *folder.parents) if each.exists())

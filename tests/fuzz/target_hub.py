@@ -1,4 +1,4 @@
-"""A hub that answers wrongly in every way, asked by `inspect`, `generate` and `convert`."""
+"""A hub that answers wrongly in every way, asked by `inspect`, `generate`, `convert` and `pull`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ _COMMANDS = (
     *[("inspect", "someone/tiny")] * 4,
     ("generate", "a house", "--model", "someone/tiny", "--output", "picture.png"),
     *[("convert", "someone/sdxl", "bundle")] * 4,
+    *[("pull", "someone/sdxl"), ("pull", "someone/tiny")] * 3,
 )
 
 
@@ -115,7 +116,7 @@ def _prepare(folder: Path) -> Attempt:
             code, said = _run(arguments)
         assert code in _ALLOWED, said
         assert "Traceback" not in said, said
-        assert {each.name for each in folder.iterdir()} <= {"cache", "picture.png"}, "written elsewhere"
+        assert {each.name for each in folder.iterdir()} <= {"cache", "models", "picture.png"}, "written elsewhere"
 
     return attempt
 

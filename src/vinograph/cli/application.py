@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import benchmarking, caching, converting, doctor, drawing, looking, quantizing, serving
+from vinograph.cli import benchmarking, caching, converting, doctor, drawing, looking, pulling, quantizing, serving
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -21,6 +21,7 @@ def application() -> typer.Typer:
     )
     app.command("generate")(drawing.GENERATE.function())
     app.command("reconstruct")(drawing.RECONSTRUCT.function())
+    app.command("pull")(pulling.pull)
     app.command("convert")(converting.convert)
     app.command("quantize")(quantizing.quantize)
     app.command("benchmark")(benchmarking.benchmark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +13,13 @@ import typer
 from vinograph.cli import output, progress
 from vinograph.cli.options import MODEL_ABOUT, AsJson
 from vinograph.errors import VinographError
+from vinograph.families import registry
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Component, Quantization, Speed, Tensor
 
 if TYPE_CHECKING:
+    from vinograph.families.known import Companion
     from vinograph.models.model import Model
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_ABOUT)]
@@ -75,20 +77,24 @@ def verify(model: Reference, as_json: AsJson = False) -> None:
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models that have a name.
+    """List the models that have a name, and those that can be fetched by one.
 
-    Those are the embedded ones, and the bundles in the models folder: $VINOGRAPH_MODELS, or
-    ~/.local/share/vinograph/models.
+    Those that are here are the embedded ones, and the bundles in the models folder: $VINOGRAPH_MODELS, or
+    ~/.local/share/vinograph/models. The others are published ones, which `vinograph pull NAME` fetches from the hub.
     """
     places = {"embedded": catalog.embedded(), "models folder": catalog.found()}
     records = [_model_record(path, place) for place, paths in places.items() for path in paths]
+    known = _known_records({each["name"] for each in records})
     if as_json:
-        output.print_json({"models": records, "models_folder": str(catalog.models_folder())})
+        output.print_json({"models": records, "models_folder": str(catalog.models_folder()), "known": known})
         return
     if records:
         output.table(["name", "family", "size", "where", "path"], [_model_row(each) for each in records])
     else:
         output.say(f"there are none: no model is embedded, and {catalog.models_folder()} has no bundle")
+    if to_fetch := [each for each in known if not each["here"]]:
+        output.say("not here, to be fetched by: vinograph pull NAME")
+        output.table(["name", "family", "download", "licence", "for"], [_known_row(each) for each in to_fetch])
     for each in records:
         if each["problem"]:
             output.warn(str(each["problem"]))
@@ -174,6 +180,37 @@ def _model_record(path: Path, place: str) -> dict[str, Any]:
     except VinographError as error:
         return {**record, "family": None, "size": None, "problem": str(error)}
     return {**record, "family": bundle.manifest.family, "size": bundle.size}
+
+
+def _known_records(here: Collection[str]) -> list[dict[str, Any]]:
+    """The published models that are known by name; ``here`` are the names of models that are on this machine."""
+    return [
+        {
+            "name": name,
+            "family": family,
+            "repository": known.repository,
+            "licence": known.licence,
+            "download": known.download,
+            "about": known.about,
+            "companions": [_companion_record(each) for each in known.companions],
+            "here": name in here,
+        }
+        for name, (family, known) in registry.known_models().items()
+    ]
+
+
+def _companion_record(companion: Companion) -> dict[str, Any]:
+    return {
+        "name": companion.name,
+        "repository": companion.repository,
+        "licence": companion.licence,
+        "about": companion.about,
+        "optional": companion.optional,
+    }
+
+
+def _known_row(record: Mapping[str, Any]) -> list[str]:
+    return [record["name"], record["family"], output.size(record["download"]), record["licence"], record["about"]]
 
 
 def _model_row(record: Mapping[str, Any]) -> list[str]:

@@ -6,10 +6,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from vinograph.cli import output
+
 Show = Callable[[str, int, int], None]
 """Called with the name of a stage, and how many of how many steps of it are done."""
 
 _LINES = 6  # of plain text for a long stage
+_TENTHS = 10  # of a transfer, with a line for each
+
+ShowBytes = Callable[[int, int], None]
+"""Called with how many bytes of how many have arrived."""
 
 
 def stages() -> AbstractContextManager[Show]:
@@ -20,6 +26,46 @@ def stages() -> AbstractContextManager[Show]:
 def things(what: str) -> AbstractContextManager[Show]:
     """The same for one list of things of different names: one bar, or a line for each."""
     return _bars(lambda _: what) if sys.stderr.isatty() else _lines(sys.maxsize)
+
+
+def transfer(what: str) -> AbstractContextManager[ShowBytes]:
+    """A function that shows how much of what is fetched has arrived, for as long as the block lasts."""
+    return _transfer_bar(what) if sys.stderr.isatty() else _transfer_lines(what)
+
+
+@contextmanager
+def _transfer_lines(what: str) -> Iterator[ShowBytes]:
+    last = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        tenths = _TENTHS * done // max(1, total)
+        if tenths > last:
+            output.note(f"{what} {output.size(done)} of {output.size(total)}")
+            last = tenths
+
+    yield show
+
+
+@contextmanager
+def _transfer_bar(what: str) -> Iterator[ShowBytes]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(what, total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        yield show
 
 
 @contextmanager

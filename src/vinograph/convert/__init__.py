@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from vinograph import files
 from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
-from vinograph.files import explained
 from vinograph.models import opening
 from vinograph.models.bundle import Bundle, check_target
-from vinograph.models.checkpoint import locate
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, locate, nothing_before
 
 Progress = Callable[[str, int, int], None]
 
@@ -63,17 +64,45 @@ def convert(
         DamagedModelError: a file of the checkpoint is not what it should be.
         ResourceError: the disk or the memory is too small.
     """
-    _check_weights(weights, WEIGHTS, "")
+    check_weights(weights)
     target = Path(target)
     check_target(target, overwrite)
-    checkpoint = locate(source, revision)
-    index, family = opening.look_at(checkpoint)
-    _check_weights(weights, opening.opener(family).WEIGHTS, f" for {family} models")
     options = {"prior": prior, "tiny_vae": tiny_vae, "image_encoder": image_encoder}
     given = {name: value for name, value in options.items() if value is not None}
-    with _explained(target):
-        opened = opening.open_checkpoint(checkpoint, index, family, given)
-        return assemble(opened, Job(target, weights, overwrite, progress or _silent))
+    job = Job(target, weights, overwrite, progress or _silent)
+    return convert_checkpoint(locate(source, revision), given, job)
+
+
+def convert_checkpoint(
+    checkpoint: Checkpoint,
+    options: Mapping[str, Any],
+    job: Job,
+    before_fetch: BeforeFetch = nothing_before,
+    licence: str | None = None,
+) -> Bundle:
+    """Convert a checkpoint that was located, with the ``options`` of its family that are given.
+
+    ``before_fetch`` is called with all the files that are needed, before any large one is fetched. ``licence`` is that
+    of a checkpoint whose card names none. Raises what :func:`convert` does.
+    """
+    index, family = opening.look_at(checkpoint)
+    _check_weights(job.weights, opening.opener(family).WEIGHTS, f" for {family} models")
+    with explained(job.target):
+        opened = opening.open_checkpoint(checkpoint, index, family, options, before_fetch)
+        source = opened.manifest.source
+        if source.licence is None and licence is not None:
+            source = dataclasses.replace(source, licence=licence)
+            opened = dataclasses.replace(opened, manifest=dataclasses.replace(opened.manifest, source=source))
+        return assemble(opened, job)
+
+
+def check_weights(weights: str) -> None:
+    """Refuse a way to store weights that no family knows.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    _check_weights(weights, WEIGHTS, "")
 
 
 def _check_weights(weights: str, known: Sequence[str], where: str) -> None:
@@ -86,10 +115,10 @@ def _silent(component: str, number: int, total: int) -> None:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def explained(target: Path) -> Iterator[None]:
     """Say what a full disk, a read-only place or too little memory means."""
     try:
-        with explained(target):
+        with files.explained(target):
             yield
     except MemoryError as error:
         raise ResourceError(_NO_MEMORY) from error

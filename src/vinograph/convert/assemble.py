@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from vinograph.models.parts import ComponentPlan
 
 # What is compressed lies on the disk twice for a while; int4 then needs less than f16.
-_BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
+BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
+"""Bytes on the disk for each value of weights, by how they are stored."""
 _SPARE = 64_000_000
 
 
@@ -92,14 +93,18 @@ def _tools() -> dict[str, str]:
     return {"vinograph": __version__, "openvino": importlib.metadata.version("openvino")}
 
 
-def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:
-    """Folding adds and removes some weights; a tenth more covers what it adds.
+def space_needed(sizes: Collection[int]) -> int:
+    """Bytes of disk that writing components of these sizes takes at most.
 
-    What is converted lies on the disk beside what is written of it, one component at a time.
+    Folding adds and removes some weights; a tenth more covers what it adds. What is converted lies on the disk beside
+    what is written of it, one component at a time.
     """
+    return int(1.1 * (sum(sizes) + max(sizes, default=0))) + _SPARE
+
+
+def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:
     waiting = [plan for plan in opened.components if writer.done(plan.name) is None]
-    sizes = [_size(plan, job.weights) for plan in waiting]
-    needed = int(1.1 * (sum(sizes) + max(sizes, default=0))) + _SPARE
+    needed = space_needed([_size(plan, job.weights) for plan in waiting])
     free = shutil.disk_usage(writer.partial).free
     if needed > free:
         shutil.rmtree(writer.partial, ignore_errors=True)
@@ -116,7 +121,7 @@ def size_of(opened: Opened, weights: str) -> int:
 
 def _size(plan: ComponentPlan, weights: str) -> int:
     """Bytes of a component's weights, but for what folding adds."""
-    return plan.size if plan.is_ir else plan.values * _BYTES[weights]
+    return plan.size if plan.is_ir else plan.values * BYTES[weights]
 
 
 def _names(manifest: Manifest, licence: bool) -> set[str]:

@@ -8,6 +8,7 @@ from types import MappingProxyType, ModuleType
 
 from vinograph.errors import ModelError
 from vinograph.families.contract import Family
+from vinograph.families.known import KnownModel
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
@@ -38,3 +39,8 @@ def family(name: str) -> Family:
     """
     found: Family = module(name, "arguments").FAMILY
     return found
+
+
+def known_models() -> dict[str, tuple[str, KnownModel]]:
+    """The published models that are known by a short name, under it: each one's family, and what is known."""
+    return {model.name: (name, model) for name in FAMILIES for model in module(name, "known").KNOWN}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vinograph import folders
 from vinograph.arguments import reading, shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.families import registry
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import MANIFEST_FILE, Manifest
 
@@ -65,9 +66,15 @@ def find(reference: str | os.PathLike[str]) -> Model:
             return Bundle.open(folder / name)
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)
-    known = [each.name for each in (*embedded(), *found())]
+    if name in (known_models := registry.known_models()):
+        _, known = known_models[name]
+        raise ModelError(
+            f"the model {name} is not here yet. Fetch it with: vinograph pull {name} "
+            f"({known.download / 1e9:.3g} GB, licence {known.licence})"
+        )
+    there = [each.name for each in (*embedded(), *found())]
     raise ModelError(
-        f"there is no model {shown(name)}. By name there is: {', '.join(known) or 'none'}. "
+        f"there is no model {shown(name)}. By name there is: {', '.join(there) or 'none'}. "
         "Or give the directory of a bundle or of a checkpoint in diffusers' layout, or a hub id"
     )
 

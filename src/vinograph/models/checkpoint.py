@@ -7,7 +7,7 @@ asks for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -210,11 +210,24 @@ class Place:
         return [self.directory / name for name in names]
 
 
-def fetch_parts(places: Mapping[str, Place], files_of: Callable[[str, Place], list[str]]) -> list[Path]:
+Needed = Sequence[tuple[Checkpoint, Sequence[str]]]
+"""The files that a model needs, by the checkpoints that have them."""
+BeforeFetch = Callable[[Needed], None]
+
+
+def nothing_before(_needed: Needed) -> None:
+    """Fetch at once."""
+
+
+def fetch_parts(
+    places: Mapping[str, Place],
+    files_of: Callable[[str, Place], list[str]],
+    before_fetch: BeforeFetch = nothing_before,
+) -> list[Path]:
     """Have every file that the parts need on this disk; those files.
 
     ``files_of`` names the files of a part within its folder. Where a config.json is among them, it is read before
-    anything large is fetched.
+    anything large is fetched. ``before_fetch`` is then called with all of the files, and may raise.
 
     Raises:
         ModelError: naming those that a checkpoint lacks; or a configuration asks for code of its own.
@@ -230,6 +243,7 @@ def fetch_parts(places: Mapping[str, Place], files_of: Callable[[str, Place], li
     for part, place in places.items():
         if "config.json" in files[part]:
             place.config()
+    before_fetch([*wanted.values()])
     for checkpoint, names in wanted.values():
         checkpoint.fetch(names)
     return sorted({checkpoint.directory / name for checkpoint, names in wanted.values() for name in names})
@@ -256,10 +270,10 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
         )
     if not _HUB_ID.fullmatch(str(source)):
         raise RequestError(f"{source} is neither a directory here nor the id of a hub repository (owner/name)")
-    return _on_hub(str(source), revision)
+    return on_hub(str(source), revision)
 
 
-def _on_hub(repository: str, revision: str | None) -> Checkpoint:
+def on_hub(repository: str, revision: str | None) -> Checkpoint:
     """The repository as the hub has it now, or, where the hub can't be reached, as its cache on this disk has it.
 
     Raises:

@@ -7,8 +7,11 @@ and the name is recorded in the cache, so that the same call finds the same file
 from __future__ import annotations
 
 import glob
+import queue
 import re
-from collections.abc import Collection, Iterator
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,15 @@ from pathlib import Path
 import huggingface_hub as hf
 from huggingface_hub import constants
 from huggingface_hub import errors as hf_errors
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    are_progress_bars_disabled,
+    build_hf_headers,
+    disable_progress_bars,
+    enable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+    validate_repo_id,
+)
 
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.files import write_atomically
@@ -27,6 +38,11 @@ DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _LONGEST_REASON = 300
+_AT_ONCE = 8  # files that are fetched at once, as huggingface_hub does by default
+_JOINED = 5.0  # seconds in which other files may become whole after one has failed
+_POLLED = 0.2  # seconds after which is looked how much has arrived
+_LENGTH = 8  # bytes of the header's length, at the start of a safetensors file
+_LONGEST_HEADER = 4_000_000  # bytes: ten times what the largest published models have
 
 
 class UnreachableError(Exception):
@@ -41,6 +57,14 @@ class Repository:
     commit: str
     listing: frozenset[str]
     folder: Path
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: how many bytes it has, and the name of its contents in the cache."""
+
+    size: int
+    blob: str
 
 
 def look_up(repository: str, revision: str | None) -> Repository:
@@ -74,12 +98,9 @@ def fetch(repository: str, commit: str, names: Collection[str]) -> None:
     missing = [name for name in sorted(names) if not (folder / name).is_file()]
     if not missing:
         return
-    try:
-        with _explained(repository, commit):
-            patterns = [glob.escape(name) for name in missing]
-            hf.snapshot_download(repository, revision=commit, allow_patterns=patterns)
-    except UnreachableError as error:
-        raise ModelError(f"the hub stopped answering while {repository} was fetched: {error}") from error
+    with _answering(repository, commit):
+        patterns = [glob.escape(name) for name in missing]
+        hf.snapshot_download(repository, revision=commit, allow_patterns=patterns)
     for name in missing:
         if not (folder / name).is_file():
             raise ModelError(f"the hub lists {name} in {repository} at {commit}, but does not have it")
@@ -103,6 +124,176 @@ def tensor_names(repository: str, commit: str, name: str) -> frozenset[str]:
     return frozenset(found.tensors)
 
 
+def files_of(repository: str, commit: str) -> dict[str, RemoteFile]:
+    """Every file of a repository at a commit. Nothing is fetched but their list.
+
+    Raises:
+        ModelError: the hub can't be reached, or refuses.
+    """
+    with _answering(repository, commit):
+        entries = hf.HfApi().list_repo_tree(repository, recursive=True, revision=commit)
+        found = {each.path: _remote_file(each) for each in entries if isinstance(each, hf.hf_api.RepoFile)}
+        if not all(_is_plain(each) for each in found.values()):
+            raise UnreachableError("its answer lists files without a size or the name of their contents")
+    return found
+
+
+def _remote_file(entry: hf.hf_api.RepoFile) -> RemoteFile:
+    return RemoteFile(entry.size, entry.blob_id if entry.lfs is None else entry.lfs.sha256)
+
+
+def _is_plain(file: RemoteFile) -> bool:
+    return type(file.size) is int and file.size >= 0 and isinstance(file.blob, str) and file.blob.isalnum()
+
+
+def read_header(repository: str, commit: str, name: str) -> bytes | None:
+    """The header of a safetensors file on the hub, of which no more than that is fetched.
+
+    None where it is very long, or breaks off: it is asked for an estimate, which is worth no second try.
+
+    Raises:
+        ModelError: the hub refuses.
+    """
+    url = hf.hf_hub_url(repository, name, revision=commit, endpoint=constants.ENDPOINT)
+    headers = {**build_hf_headers(), "Range": f"bytes=0-{_LONGEST_HEADER - 1}"}
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    read = b""
+    with (
+        suppress(UnreachableError),
+        _explained(repository, commit),
+        get_session().stream("GET", url, headers=headers, timeout=timeout) as answer,
+    ):
+        hf_raise_for_status(answer)
+        for chunk in answer.iter_bytes():
+            read += chunk
+            end = _LENGTH + int.from_bytes(read[:_LENGTH], "little")
+            if len(read) >= min(end, _LONGEST_HEADER):
+                return read[_LENGTH:end] if end <= _LONGEST_HEADER else None
+    return None
+
+
+def download(repository: str, commit: str, files: Mapping[str, RemoteFile], report: Callable[[int], None]) -> None:
+    """Have ``files`` of a commit in the cache, as :func:`fetch` does, and ``report`` how many bytes have arrived.
+
+    An exception in the calling thread, such as Ctrl-C, ends it at once. What was whole by then stays.
+
+    Raises:
+        ModelError: the hub can't be reached, or refuses, or lacks one of them.
+        ResourceError: the disk is full.
+        RequestError: the cache can't be written.
+    """
+    downloads = _Downloads(repository, commit, files)
+    with _answering(repository, commit):
+        downloads.run(report)
+
+
+class _Downloads:
+    """The fetching of several files, each in a thread that the process does not wait for when it ends."""
+
+    def __init__(self, repository: str, commit: str, files: Mapping[str, RemoteFile]) -> None:
+        self._repository, self._commit, self._files = repository, commit, files
+        self._folder = _folder(repository)
+        self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._left_over = self._of_one_try()
+
+    def run(self, report: Callable[[int], None]) -> None:
+        """Fetch them all; raises what the first that fails raises."""
+        for name in sorted(self._files):
+            self._waiting.put(name)
+        count = min(_AT_ONCE, len(self._files))
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        try:
+            for thread in threads:
+                thread.start()
+            left = len(self._files)
+            while left:
+                with suppress(queue.Empty):
+                    if (error := self._ended.get(timeout=_POLLED)) is not None:
+                        raise error
+                    left -= 1
+                report(self._arrived())
+        except BaseException as error:
+            self._stopped.set()
+            if isinstance(error, Exception):  # not where a user has said to stop
+                _join(threads)
+            _delete(self._of_one_try() - self._left_over)
+            raise
+        _delete(self._left_over)
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                name = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                hf.hf_hub_download(self._repository, name, revision=self._commit)
+            except BaseException as error:  # raised again by who waits for it
+                self._ended.put(error)
+            else:
+                self._ended.put(None)
+
+    def _arrived(self) -> int:
+        """Bytes that are in the cache, those of files that are not whole yet included."""
+        snapshot = self._folder / "snapshots" / self._commit
+        whole = {name for name in self._files if (snapshot / name).is_file()}
+        arrived = sum(self._files[name].size for name in whole)
+        unfinished = self._unfinished() - self._left_over
+        for name in self._files.keys() - whole:
+            sizes = [_size(path) for path in unfinished if path.name.startswith(self._files[name].blob)]
+            arrived += min(max(sizes, default=0), self._files[name].size)
+        return arrived
+
+    def _unfinished(self) -> set[Path]:
+        """What huggingface_hub has begun to fetch of these files: <contents>.incomplete."""
+        blobs = tuple(each.blob for each in self._files.values())
+        return {path for path in (self._folder / "blobs").glob("*.incomplete") if path.name.startswith(blobs)}
+
+    def _of_one_try(self) -> set[Path]:
+        """That part of it which nobody takes up again, since its name is of one try: <contents>.<try>.incomplete.
+
+        Those of a try that was killed are left over. Each file is locked while it is fetched, so that whoever has
+        fetched it knows that no other process needs them.
+        """
+        return {path for path in self._unfinished() if "." in path.stem}
+
+
+def _join(threads: Collection[threading.Thread]) -> None:
+    """Give threads a while to end."""
+    limit = time.monotonic() + _JOINED
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(max(0, limit - time.monotonic()))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it has just become whole
+        return 0
+
+
+def _delete(paths: Collection[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have huggingface_hub show no progress of its own in the block, unless the environment asks for it."""
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
 def cached(repository: str, revision: str | None) -> list[Path]:
     """The folder of ``repository`` at ``revision`` in the cache; its name is the commit.
 
@@ -120,13 +311,23 @@ def cached(repository: str, revision: str | None) -> list[Path]:
     return sorted(each for each in snapshots.iterdir() if each.is_dir())
 
 
+def address(repository: str) -> str:
+    """The page of a repository, where its licence can be read and its terms accepted."""
+    return f"{constants.ENDPOINT}/{repository}"
+
+
+def cache_folder() -> Path:
+    """The cache's folder."""
+    return Path(constants.HF_HUB_CACHE)
+
+
 def _folder(repository: str, revision: str | None = None) -> Path:
     """The folder of a repository in the cache, whose layout huggingface_hub documents."""
     with _explained(repository, revision):
         validate_repo_id(repository)
     if revision is not None and (".." in revision or revision.startswith("/")):  # neither is in a name that git allows
         raise ModelError(f"{repository} has no revision {revision[:_LONGEST_REASON]!r}, nor could it have")
-    place = Path(constants.HF_HUB_CACHE)
+    place = cache_folder()
     if place.is_relative_to(NO_HOME) or str(place).startswith("~"):  # where huggingface_hub itself found no home
         raise RequestError(
             f"{repository} would be in the hub's cache in this user's home, but there is none: set HF_HOME to a folder"
@@ -153,6 +354,20 @@ def _record(folder: Path, revision: str, commit: str) -> None:
         if not file.is_file() or file.read_bytes() != commit.encode():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, commit.encode())
+
+
+@contextmanager
+def _answering(repository: str, commit: str) -> Iterator[None]:
+    """Say what any failure in the block means, of a hub that has answered before.
+
+    Raises:
+        ModelError: it doesn't answer any more. Otherwise as :func:`_explained`.
+    """
+    try:
+        with _explained(repository, commit):
+            yield
+    except UnreachableError as error:
+        raise ModelError(f"the hub stopped answering while {repository} was fetched: {error}") from error
 
 
 @contextmanager
@@ -196,9 +411,7 @@ def _refusal(error: Exception, repository: str, revision: str | None) -> ModelEr
     """What the hub's own answer means, where it is about the repository."""
     status = _status(error)
     if isinstance(error, hf_errors.GatedRepoError):
-        return ModelError(
-            f"{repository} is gated: accept its terms on https://huggingface.co/{repository}, then hf auth login"
-        )
+        return ModelError(f"{repository} is gated: accept its terms on {address(repository)}, then hf auth login")
     if isinstance(error, hf_errors.RepositoryNotFoundError):
         return ModelError(f"the hub has no {repository}, or not for this user (hf auth login)")
     if isinstance(error, hf_errors.RevisionNotFoundError):

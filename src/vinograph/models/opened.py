@@ -12,7 +12,7 @@ from typing import Any
 
 from vinograph import __version__
 from vinograph.errors import DamagedModelError
-from vinograph.models.checkpoint import Checkpoint
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, nothing_before
 from vinograph.models.hub_hashes import hub_hash
 from vinograph.models.manifest import Component, Manifest, Tensor
 from vinograph.models.parts import ComponentPlan
@@ -58,11 +58,15 @@ class Opened:
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint: its ``index`` is what model_index.json says, ``options`` the family's that were given."""
+    """A published checkpoint: its ``index`` is what model_index.json says, ``options`` the family's that were given.
+
+    ``before_fetch`` is called with all the files that it needs, before any large one is fetched.
+    """
 
     checkpoint: Checkpoint
     index: Mapping[str, Any]
     options: Mapping[str, Any]
+    before_fetch: BeforeFetch = nothing_before
 
 
 class CheckpointModel:

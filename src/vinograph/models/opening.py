@@ -14,7 +14,7 @@ from typing import Any
 from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint
+from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, nothing_before
 from vinograph.models.opened import Opened, Published
 from vinograph.models.recognition import recognized
 from vinograph.schema import label
@@ -37,11 +37,16 @@ def opener(family: str) -> ModuleType:
 
 
 def open_checkpoint(
-    checkpoint: Checkpoint, index: Mapping[str, Any], family: str, options: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    index: Mapping[str, Any],
+    family: str,
+    options: Mapping[str, Any],
+    before_fetch: BeforeFetch = nothing_before,
 ) -> Opened:
     """Open a checkpoint: configurations and headers are read and compared, no weight is.
 
     ``options`` are those of the family: the sources of a ``prior`` or a ``tiny_vae``, the file of an ``image_encoder``.
+    ``before_fetch`` is called with all the files that are needed, before any large one is fetched.
 
     Raises:
         RequestError: an option is not one that the family takes.
@@ -53,7 +58,7 @@ def open_checkpoint(
         if name not in known.OPTIONS:
             takes = ", ".join(map(_option, known.OPTIONS)) or "none"
             raise RequestError(f"{_option(name)} is not an option of {family} models; theirs: {takes}")
-    opened: Opened = known.open_published(Published(checkpoint, index, options))
+    opened: Opened = known.open_published(Published(checkpoint, index, options, before_fetch))
     return opened
 
 

@@ -145,9 +145,9 @@ class ComponentPlan:
     """A component of an opened model, not built yet.
 
     ``build`` makes its graph over mapped weights, with ``ports``; ``f16_safe`` is False where half-precision arithmetic
-    overflows. ``values`` is how many numbers its weights hold, ``size`` their bytes, and ``weights`` how most are
-    stored; ``files`` hold them. Those of a component that is ``compressible`` may be stored in few bits. ``is_ir``
-    tells a graph that was OpenVINO's before, whose weights stay as they are.
+    overflows. ``values`` is how many numbers of its weights it uses, and ``weights`` how most are stored; ``files``
+    hold them, and ``size`` is the bytes of these. Weights of a component that is ``compressible`` may be stored in few
+    bits. ``is_ir`` tells a graph that was OpenVINO's before, whose weights stay as they are.
     """
 
     name: str
@@ -178,11 +178,14 @@ def plan(
         DamagedModelError: a tensor is missing, too many, or of another shape or type.
         ModelError: the configuration asks for what can't be built.
     """
+    used: frozenset[str] = frozenset()
 
     def build(storage: Storage) -> Network:
+        nonlocal used
         weights = Weights(part.tensors, part.origin, storage)
         made = network(part.config, weights)
         weights.finish(ignored)
+        used = weights.used
         return made
 
     try:
@@ -191,7 +194,7 @@ def plan(
         lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise ModelError(f"{part.origin} describes no network that can be built: {lines[-1].strip()[:300]}") from error
     files = tuple(sorted({tensor.file for tensor in part.tensors.values()}))
-    values = sum(math.prod(tensor.shape) for tensor in part.tensors.values())
+    values = sum(math.prod(part.tensors[each].shape) for each in used)
     size = sum(file.stat().st_size for file in files)
     stored = _stored_as(part.tensors.values())
     return ComponentPlan(name, build, checked.ports, checked.f16_safe, stored, values, size, files, compressible)

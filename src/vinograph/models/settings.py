@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vinograph.errors import ModelError
+from vinograph.families import registry
 from vinograph.families.checks import LIMITS, check_defaults, check_limits
 from vinograph.families.contract import Family
 from vinograph.models.checkpoint import Checkpoint, licence_of
@@ -21,7 +22,10 @@ _SCHEMA = Record({}, {"name": Text(200), "defaults": Named(Record({}, open=True)
 
 @dataclass(frozen=True)
 class Settings:
-    """A checkpoint's vinograph.json, which is checked; ``told`` is empty where it has none."""
+    """A checkpoint's vinograph.json, which is checked; ``told`` is empty where it has none.
+
+    Of a repository of the hub that is known by name, it is what the table of such models says.
+    """
 
     origin: Checkpoint
     told: Mapping[str, Any]
@@ -34,7 +38,8 @@ class Settings:
             ModelError: a setting is unknown, or of the wrong kind.
             DamagedModelError: the file is not a JSON object.
         """
-        found = checkpoint.read_json(SETTINGS_FILE) if SETTINGS_FILE in checkpoint.listing else {}
+        own = SETTINGS_FILE in checkpoint.listing
+        found = checkpoint.read_json(SETTINGS_FILE) if own else _known_settings(checkpoint)
         settings = cls(checkpoint, found)
         with settings._explained():
             _SCHEMA.check("", found)
@@ -87,6 +92,13 @@ class Settings:
             yield
         except SchemaError as error:
             raise ModelError(f"{self.origin.id}: {SETTINGS_FILE} can't be used: {error}") from error
+
+
+def _known_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    for _, known in registry.known_models().values():
+        if checkpoint.is_hub and checkpoint.id == known.repository and known.defaults:
+            return {"defaults": {"generate": dict(known.defaults)}}
+    return {}
 
 
 def _within(defaults: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:

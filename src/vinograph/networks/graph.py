@@ -255,6 +255,11 @@ class Weights:
         """Count a tensor as used that no output depends on. Raises what :meth:`values` does."""
         self._stored(name, shape)
 
+    @property
+    def used(self) -> frozenset[str]:
+        """The names of the tensors that were used so far, in any scope."""
+        return frozenset(self._shared.used)
+
     def finish(self, ignored: str = "") -> None:
         """Check that every tensor was used, but for those whose names match the regular expression ``ignored``.
 

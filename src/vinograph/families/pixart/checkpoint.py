@@ -14,6 +14,7 @@ from vinograph import schedulers
 from vinograph.families.pixart import checkpoint_layout, network
 from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
+from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS
 from vinograph.families.pixart.network_config import PixArtConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
 from vinograph.models.checkpoint import Place, fetch_parts, scheduler_config
@@ -46,9 +47,7 @@ WEIGHTS = ("f16", "f32", "int8", "int4")
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8
-# What the authors draw with when the model is distilled as a latent consistency model (arXiv 2310.04378).
 _CONSISTENCY = "LCMScheduler"
-_CONSISTENCY_DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 0.0}
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def open_published(published: Published) -> Opened:
     """Open a PixArt checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
-    files = fetch_parts(places, partial(files_of, tokenizer=T5))
+    files = fetch_parts(places, partial(files_of, tokenizer=T5), published.before_fetch)
     models = Models.read(places)
     length = checkpoint_layout.TEXT_LENGTHS[published.index["_class_name"]]
     return Opened(
@@ -142,7 +141,7 @@ def _manifest(
 
 def _notes(scheduler: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
     """What was assumed of how the model draws."""
-    if scheduler["class"] != _CONSISTENCY or settings.sets("generate", _CONSISTENCY_DEFAULTS):
+    if scheduler["class"] != _CONSISTENCY or settings.sets("generate", CONSISTENCY_DEFAULTS):
         return ()
     return (
         "defaults assumed: 4 steps without guidance, as for PixArt's consistency model, by the LCMScheduler; otherwise "
@@ -170,7 +169,7 @@ def _defaults(
     own: dict[str, Any] = {"height": native, "width": native}
     own["max_sequence_length"] = checkpoint_layout.TEXT_LENGTHS[index["_class_name"]]
     if scheduler["class"] == _CONSISTENCY:
-        own |= _CONSISTENCY_DEFAULTS
+        own |= CONSISTENCY_DEFAULTS
     if models.config.sample_size not in ASPECT_RATIOS:
         own["use_resolution_binning"] = False
     defaults = FAMILY.defaults()

@@ -118,7 +118,7 @@ def open_published(published: Published) -> Opened:
     """Open an SDXL checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
-    files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)))
+    files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)), published.before_fetch)
     models = _read(places)
     config, components = models.config, models.plans()
     config.check_together()

@@ -1,7 +1,8 @@
-"""Which SDXL checkpoints were distilled to draw in few steps, as far as they say so themselves.
+"""SDXL checkpoints that are known by name, and those that were distilled to draw in few steps.
 
-A scheduler alone is no evidence: people save the one that they like to draw with. So a checkpoint counts as distilled
-where its network, its size or its name says so, too, and what was assumed is noted in the bundle.
+A checkpoint may say itself that it was distilled. A scheduler alone is no evidence: people save the one that they like
+to draw with. So a checkpoint counts as distilled where its network, its size or its name says so, too, and what was
+assumed is noted in the bundle.
 """
 
 from __future__ import annotations
@@ -10,16 +11,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DEFAULTS = ("num_inference_steps", "guidance_scale")
+from vinograph.families.known import Companion, KnownModel
 
-# SDXL-Turbo (arXiv 2311.17042) draws in one step, without guidance. It predicts the noise, as SDXL does.
+DEFAULTS = ("num_inference_steps", "guidance_scale")
+# SDXL-Turbo (arXiv 2311.17042) draws in one step, without guidance.
+_TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
+_TINY_VAE = Companion("tiny_vae", "madebyollin/taesdxl", "mit", "decodes at a small part of the full VAE's cost")
+
+KNOWN = (
+    KnownModel(
+        name="sdxl-turbo",
+        repository="stabilityai/sdxl-turbo",
+        licence="sai-nc-community",
+        download=6_940_000_000,
+        about="512×512 in a single step: the quickest to draw",
+        companions=(_TINY_VAE,),
+        defaults=_TURBO_DEFAULTS,
+    ),
+    KnownModel(
+        name="sdxl-base",
+        repository="stabilityai/stable-diffusion-xl-base-1.0",
+        licence="openrail++",
+        download=6_940_000_000,
+        about="1024×1024 in 50 guided steps: what most tuned SDXL models start from",
+        companions=(_TINY_VAE,),
+    ),
+)
+
+# SDXL-Turbo predicts the noise, as SDXL does.
 _TURBO_SCHEDULER = {
     "class": "EulerAncestralDiscreteScheduler",
     "timestep_spacing": "trailing",
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,
 }
-_TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
 _TURBO_SIZE = 64  # of its latents; SDXL and what is tuned from it have 128
 # Latent consistency models (arXiv 2310.04378) draw in a few steps; they are told the guidance scale, or (LCM-LoRA,
 # arXiv 2311.05556, fused into the checkpoint) need none.

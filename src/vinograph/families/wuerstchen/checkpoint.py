@@ -152,7 +152,7 @@ def _image_encoder_file(file: Path) -> Part[ImageEncoderConfig]:
 def open_published(published: Published) -> Opened:
     """Open a Würstchen checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     layout = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("prior"))
-    files = fetch_parts(layout.places, files_of)
+    files = fetch_parts(layout.places, files_of, published.before_fetch)
     encoder_file = published.options.get("image_encoder")
     if encoder_file is not None:
         files.append(_existing(Path(encoder_file)))

@@ -1,1 +1,27 @@
 """Würstchen checkpoints that are known by name."""
+
+from __future__ import annotations
+
+from vinograph.families.known import Companion, KnownModel
+
+KNOWN = (
+    KnownModel(
+        name="wuerstchen",
+        repository="warp-ai/wuerstchen",
+        licence="mit",
+        download=12_300_000_000,
+        about="1024×1024 up to 2048×2048, with most steps in a 42× compressed space",
+        companions=(
+            Companion("prior", "warp-ai/wuerstchen-prior", "mit", "draws image embeddings of a text"),
+            # A pickle with all of Stage B's training state, of which the encoder is a small part.
+            Companion(
+                "image_encoder",
+                "dome272/wuerstchen",
+                "mit",
+                "encodes pictures, for image to image and reconstruction; a file of several GB",
+                file="model_v2_stage_b.pt",
+                optional=True,
+            ),
+        ),
+    ),
+)

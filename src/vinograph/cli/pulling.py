@@ -1,0 +1,132 @@
+"""``pull``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vinograph.cli import output, progress
+from vinograph.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from vinograph.models.pull import PullPlan
+
+EXAMPLE = "a red house on a snowy hill at night"
+
+
+def pull(
+    model: Annotated[str, typer.Argument(metavar="NAME|HUB-ID", help="a known model's name, or a hub id")],
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="what to call it; default: the known name, or the id's last part"),
+    ] = None,
+    companions: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="COMPANION", help="an optional companion of a known model; again for more"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="W",
+            help="how weights are stored: f16 (the default), f32 (as they are) or int8; PixArt also int4, of its "
+            "text encoder",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="R", help="a branch, tag or commit of the repository")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a model of that name, once the new one is whole")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a published model from the Hugging Face hub, and make a bundle of it in the models folder.
+
+    `vinograph models` lists those that are known by name. Licences and sizes are said before anything large is fetched,
+    and only what the model needs is. Stopped at any moment, the same command goes on from there.
+    """
+    from vinograph.convert.pull import pull as run
+
+    with ExitStack() as stack:
+        observer = _Observer(stack)
+        written, plan = run(
+            model,
+            observer,
+            name=name,
+            companions=companions or (),
+            weights=weights,
+            revision=revision,
+            overwrite=overwrite,
+        )
+    manifest = written.manifest
+    for note in manifest.notes:
+        output.warn(note)
+    if as_json:
+        output.print_json(
+            {
+                "path": str(written.path),
+                "name": written.path.name,
+                "family": manifest.family,
+                "size": written.size,
+                "components": list(manifest.components),
+                "notes": list(manifest.notes),
+                "fetched": plan.download,
+                "repositories": _repositories(plan),
+            }
+        )
+        return
+    output.say(f"{written.path}  {written.path.name}, {manifest.family}, {output.size(written.size)}")
+    output.say(f'draw with it: vinograph generate "{EXAMPLE}" --model {written.path.name}')
+
+
+def _repositories(plan: PullPlan) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": each.checkpoint.id,
+            "revision": each.checkpoint.revision,
+            "licence": each.licence,
+            "files": sorted(each.files),
+            "size": each.size,
+        }
+        for each in plan.repositories
+    ]
+
+
+class _Observer:
+    """Says on standard error what is done. What it shows lasts no longer than ``stack``."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._transfer: progress.ShowBytes | None = None
+        self._components: progress.Show | None = None
+
+    def licences(self, found: Mapping[str, str | None]) -> None:
+        """Print the licence of each repository."""
+        from vinograph.models import hub
+
+        for repository, licence in found.items():
+            output.note(f"licence of {repository}: {licence or 'not stated'} ({hub.address(repository)})")
+
+    def plan(self, plan: PullPlan) -> None:
+        """Print how much is fetched, and the room that is needed."""
+        missing, whole = output.size(plan.download), output.size(plan.size)
+        already = f", of {whole}: the rest is in the hub's cache" if missing != whole else ""
+        output.note(f"to fetch: {missing}{already}")
+        output.note(f"room for the bundle: at most {output.size(plan.bundle)}, while it is written")
+
+    def fetched(self, done: int, total: int) -> None:
+        """Show how much has arrived."""
+        if self._transfer is None:
+            self._transfer = self._stack.enter_context(progress.transfer("fetching"))
+        self._transfer(done, total)
+
+    def converting(self, component: str, number: int, total: int) -> None:
+        """Show which component is being written."""
+        if self._components is None:
+            self._stack.close()  # one display at a time
+            self._components = self._stack.enter_context(progress.things("converting"))
+        self._components(component, number, total)

@@ -1,0 +1,56 @@
+"""Published models that are known by a short name, as data: the types that each family's ``known.py`` is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Another repository of the hub that a known model is completed with.
+
+    ``option`` is the option under which the family's opener takes it: a checkpoint, or the one ``file`` of the
+    repository that is needed. What is ``optional`` is fetched only on demand, and ``about`` says what it is for.
+    """
+
+    option: str
+    repository: str
+    licence: str
+    about: str
+    file: str | None = None
+    optional: bool = False
+
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
+        return self.option.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A published model: its short ``name``, and the ``repository`` of the hub that it is fetched from.
+
+    ``licence`` is the one that its model card names. ``download`` is about how many bytes are fetched, those of
+    companions that are not optional included. ``about`` says on one line what the model is for. ``defaults`` are those
+    of "generate" that its checkpoint doesn't state itself.
+    """
+
+    name: str
+    repository: str
+    licence: str
+    download: int
+    about: str
+    companions: tuple[Companion, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def required(self) -> tuple[Companion, ...]:
+        """The companions that are always fetched."""
+        return tuple(each for each in self.companions if not each.optional)
+
+    @property
+    def optional(self) -> tuple[Companion, ...]:
+        """The companions that are fetched on demand."""
+        return tuple(each for each in self.companions if each.optional)
