@@ -137,7 +137,7 @@ def _lone_network(place: Place) -> str:
 
 def _is_part(name: Any) -> bool:
     """Whether a family's models have a part of that class."""
-    tables = [registry.module(family, "checkpoint_layout").CLASSES for family in registry.FAMILIES]
+    tables = [registry.module(family, "checkpoint").CLASSES for family in registry.FAMILIES]
     return any(name == known for table in tables for classes in table.values() for _, known in classes)
 
 
@@ -215,5 +215,5 @@ def _of_tensors(tensors: Collection[str]) -> Kind | None:
 def _single_files() -> Iterator[tuple[str, str]]:
     """How tensors begin that only single files of one model have, and that model."""
     for family in registry.FAMILIES:
-        yield from registry.module(family, "checkpoint_layout").SINGLE_FILES.items()
+        yield from registry.module(family, "checkpoint").SINGLE_FILES.items()
     yield "cond_stage_model.", "Stable Diffusion 1 or 2"

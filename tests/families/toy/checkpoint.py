@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vinograph.models.autoencoders import check_pairs
 from vinograph.models.checkpoint import Place, check_classes, fetch_parts, require_parts
 from vinograph.models.manifest import Manifest
 from vinograph.models.opened import Opened, Published, TokenizerPlan
-from vinograph.models.parts import DIFFUSERS_STEM, files_of, plan, read_part
+from vinograph.models.parts import DIFFUSERS_STEM, OwnNetwork, files_of, plan, read_part
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
 
 from .arguments import FAMILY
-from .known import CLASSES
 from .network import SmootherConfig, TableConfig, smoother, text_table
 
 PIPELINES = ("ToyPipeline",)
+CLASSES: Mapping[str, set[tuple[str, str]]] = {
+    "tokenizer": {("transformers", "CLIPTokenizer")},
+    "text_table": {("toylib", "ToyTextTable")},
+    "smoother": {("toylib", "ToySmoother")},
+}
+NETWORKS = {"ToySmoother": OwnNetwork("smoother", SmootherConfig.from_mapping, "last.weight")}
+SINGLE_FILES: Mapping[str, str] = {}
 OPTIONS = ()
 WEIGHTS = ("f16", "f32", "int8")
 _SMALLEST, _LARGEST = 16, 256

@@ -1,11 +1,7 @@
-"""The classes that a toy checkpoint's model_index.json names."""
+"""Toy checkpoints that are known by name: none is published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from vinograph.families.known import KnownModel
 
-CLASSES: Mapping[str, set[tuple[str, str]]] = {
-    "tokenizer": {("transformers", "CLIPTokenizer")},
-    "text_table": {("toylib", "ToyTextTable")},
-    "smoother": {("toylib", "ToySmoother")},
-}
+KNOWN: tuple[KnownModel, ...] = ()

@@ -37,6 +37,8 @@ from vinograph.networks import t5
 from vinograph.networks.t5 import T5Config
 
 PIPELINES = tuple(checkpoint_layout.TEXT_LENGTHS)
+CLASSES = checkpoint_layout.CLASSES
+SINGLE_FILES = checkpoint_layout.SINGLE_FILES
 NETWORKS = {
     name: OwnNetwork("transformer", PixArtConfig.from_mapping, "adaln_single.linear.weight")
     for name in ("PixArtTransformer2DModel", "Transformer2DModel")

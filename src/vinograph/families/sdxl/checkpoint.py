@@ -41,6 +41,8 @@ from vinograph.networks.clip import ClipConfig
 from vinograph.networks.graph import Network, Weights
 
 PIPELINES = checkpoint_layout.PIPELINES
+CLASSES = checkpoint_layout.CLASSES
+SINGLE_FILES = checkpoint_layout.SINGLE_FILES
 NETWORKS = {"UNet2DConditionModel": OwnNetwork("unet", UNetConfig.from_mapping, "add_embedding.linear_1.weight")}
 OPTIONS = ("tiny_vae",)
 WEIGHTS = ("f16", "f32", "int8")

@@ -41,6 +41,8 @@ from vinograph.networks.clip import ClipConfig
 from vinograph.schema import SchemaError
 
 PIPELINES = checkpoint_layout.PIPELINES
+CLASSES = checkpoint_layout.CLASSES
+SINGLE_FILES = checkpoint_layout.SINGLE_FILES
 NETWORKS = {
     "WuerstchenPrior": OwnNetwork("prior", StageCConfig.from_mapping, "cond_mapper.0.weight", "--prior"),
     "WuerstchenDiffNeXt": OwnNetwork("decoder", StageBConfig.from_mapping, "clip_mapper.weight"),
