@@ -2,7 +2,7 @@
 
 A family opens its own in its module ``checkpoint``. That has ``PIPELINES``, the class names in a model_index.json that
 are its own; ``CLASSES``, the library and class that each part may have; ``NETWORKS``, the networks that no other family
-has; ``SINGLE_FILES``, how tensors begin that its single files have, and of which model they are then; ``OPTIONS``, which
+has; ``SINGLE_FILES``, how tensors begin that its single files have, and of which model they are then; ``OPTIONS``, the
 options it takes; ``WEIGHTS``, how a bundle of it may store weights; and ``open_published``.
 """
 
