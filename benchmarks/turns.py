@@ -11,13 +11,16 @@ from typing import Any
 import openvino as ov
 
 from vinograph.models import catalog
+from vinograph.models.bundle import Bundle
 from vinograph.quantize.speed import first_calls
 from vinograph.resources import cpu_count
 
 
 def component(model: str, name: str) -> tuple[Path, dict[str, Any]]:
     """The file of a model's component, and what one step of a drawing gives it."""
-    bundle = catalog.find_bundle(model)
+    bundle = catalog.find(model)
+    if not isinstance(bundle, Bundle):
+        raise SystemExit(f"{model} is a checkpoint, which has no file of a graph: vinograph convert {model} BUNDLE")
     return bundle.path / bundle.manifest.components[name].file, dict(first_calls(bundle, (name,))[name])
 
 
