@@ -20,7 +20,7 @@ def component(model: str, name: str) -> tuple[Path, dict[str, Any]]:
     """The file of a model's component, and what one step of a drawing gives it."""
     bundle = catalog.find(model)
     if not isinstance(bundle, Bundle):
-        raise SystemExit(f"{model} is a checkpoint; give a bundle, whose files can be changed: vinograph convert")
+        raise SystemExit(f"{model} is a checkpoint, which has no file of a graph: vinograph convert {model} BUNDLE")
     return bundle.path / bundle.manifest.components[name].file, dict(first_calls(bundle, (name,))[name])
 
 

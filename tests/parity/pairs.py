@@ -1,4 +1,4 @@
-"""The same small checkpoint drawn by both: converted and drawn by us, and by diffusers' own pipelines."""
+"""The same small checkpoint drawn by both: by us in all ways, and by diffusers' own pipelines."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from tests.checkpoints import SavedWuerstchen, WuerstchenShape, randomise, save_wuerstchen
+from tests.checkpoints import PRIOR_ID, SavedWuerstchen, WuerstchenShape, randomise, save_wuerstchen
+from tests.parity.ways import AllWays, in_the_hubs_cache
 from training.wuerstchen.modules import EncoderStage, ImageEncoder, ImageEncoderConfig
-from vinograph import Pipeline
 from vinograph.convert import convert
 
 Array = NDArray[np.float32]
@@ -54,7 +54,7 @@ class Pair:
 
     saved: SavedWuerstchen
     bundle: Path
-    ours: Pipeline
+    ours: AllWays
     theirs: Any
     image_encoder: ImageEncoder
 
@@ -104,15 +104,17 @@ def generators(seed: int, given: Any) -> Any:
 
 
 def make_pair(folder: Path, shape: WuerstchenShape, layout: Any, seed: int) -> Pair:
-    """Build a random checkpoint with an image encoder, convert it in f32, and open both."""
+    """Build a random checkpoint with an image encoder, convert it in f32, and open all ways and theirs."""
     saved = save_wuerstchen(folder, shape, layout, seed)
     image_encoder = save_image_encoder(saved.decoder / "image_encoder")
     prior = str(saved.prior) if layout == "split" else None
     bundle = convert(saved.decoder, folder / "bundle", prior=prior, weights="f32")
+    with in_the_hubs_cache(folder / "hub", PRIOR_ID, saved.prior):  # where the decoder's card says that the prior is
+        ours = AllWays.opened(saved.decoder, bundle)
     theirs: Any = saved.models.combined()
     for each in (theirs.prior_pipe, theirs.decoder_pipe):
         each.set_progress_bar_config(disable=True)
-    return Pair(saved, bundle.path, Pipeline(bundle, precision="f32"), theirs, image_encoder)
+    return Pair(saved, bundle.path, ours, theirs, image_encoder)
 
 
 def save_image_encoder(folder: Path) -> ImageEncoder:

@@ -1,9 +1,9 @@
-"""The same small PixArt drawn by both: converted and drawn by us, and by diffusers' own pipelines."""
+"""The same small PixArt drawn by both: by us in all ways, and by diffusers' own pipelines."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from tests.checkpoints import PixArtModels, PixArtShape, save_pixart
-from vinograph import Pipeline, Result
+from tests.parity.ways import AllWays
+from vinograph import Result
 from vinograph.convert import convert
 from vinograph.schedulers import settings
 
@@ -27,14 +28,14 @@ _DIFFUSERS: Any = diffusers
 class PixArtPair:
     """Ours, and the models of theirs, of one checkpoint."""
 
-    ours: Pipeline
+    ours: AllWays
     models: PixArtModels
 
     def with_scheduler(self, name: str, **changes: Any) -> PixArtPair:
         """Both with another scheduler, of the same noise."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.models.scheduler.config, **changes)
-        ours = copy.copy(self.ours)
-        ours._parts = dataclasses.replace(ours._parts, scheduler=settings({**scheduler.config, "_class_name": name}))
+        told = settings({**scheduler.config, "_class_name": name})
+        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=told))
         return PixArtPair(ours, dataclasses.replace(self.models, scheduler=scheduler))
 
     def draw(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> tuple[Array, Array]:
@@ -66,7 +67,10 @@ class PixArtPair:
 
 
 def make_pair(folder: Path, shape: PixArtShape, seed: int = 0) -> PixArtPair:
-    """Build a random checkpoint, convert it in f32 with both VAEs, and open both."""
+    """Build a random checkpoint, convert it in f32 with both VAEs, and open all ways."""
     saved = save_pixart(folder, shape, seed)
     bundle = convert(saved.home, folder / "bundle", weights="f32", tiny_vae=str(saved.tiny_vae))
-    return PixArtPair(Pipeline(bundle, precision="f32"), saved.models)
+    if not (saved.home / "tiny_vae").exists():
+        shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")  # which is how a directory has both
+    ours = AllWays.opened(saved.home, bundle)
+    return PixArtPair(ours, saved.models)

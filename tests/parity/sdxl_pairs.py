@@ -1,9 +1,9 @@
-"""The same small SDXL drawn by both: converted and drawn by us, and by diffusers' own pipelines."""
+"""The same small SDXL drawn by both: by us in all ways, and by diffusers' own pipelines."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.checkpoints import SdxlShape, save_sdxl
-from vinograph import Pipeline
+from tests.parity.ways import AllWays
 from vinograph.convert import convert
 from vinograph.schedulers import settings
 
@@ -33,16 +33,15 @@ _KINDS = {
 class SdxlPair:
     """Ours, and the parts of theirs, of one checkpoint."""
 
-    ours: Pipeline
+    ours: AllWays
     parts: dict[str, Any]
     tiny_vae: Any
 
     def with_scheduler(self, name: str, **changes: Any) -> SdxlPair:
         """Both with another scheduler, of the same noise."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.parts["scheduler"].config, **changes)
-        ours = copy.copy(self.ours)
         told = settings({**scheduler.config, "_class_name": name})
-        ours._parts = dataclasses.replace(ours._parts, scheduler=told)
+        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=told))
         return SdxlPair(ours, {**self.parts, "scheduler": scheduler}, self.tiny_vae)
 
     def theirs(self, kind: str, vae: str) -> Any:
@@ -79,12 +78,15 @@ class SdxlPair:
 
 
 def make_pair(folder: Path, shape: SdxlShape, seed: int = 0) -> SdxlPair:
-    """Build a random checkpoint, convert it in f32 with both VAEs, and open both."""
+    """Build a random checkpoint, convert it in f32 with both VAEs, and open all ways."""
     saved = save_sdxl(folder, shape, seed)
     bundle = convert(saved.home, folder / "bundle", weights="f32", tiny_vae=str(saved.tiny_vae))
+    if not (saved.home / "tiny_vae").exists():
+        shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")  # which is how a directory has both
+    ours = AllWays.opened(saved.home, bundle)
     parts = dict(saved.models.pipeline().components)
     parts = {name: part for name, part in parts.items() if part is not None}
-    return SdxlPair(Pipeline(bundle, precision="f32"), parts, saved.models.tiny_vae)
+    return SdxlPair(ours, parts, saved.models.tiny_vae)
 
 
 def picture(width: int = 64, height: int = 64) -> Image.Image:

@@ -327,7 +327,7 @@ class TestWuerstchen:
 def changed(drawn: SdxlPair, told: Mapping[str, Any], folder: Path) -> Pipeline:
     """Our pipeline of a copy of the bundle with other settings under "scheduler"."""
     copied = folder / "changed"
-    shutil.copytree(drawn.ours.model.path, copied)
+    shutil.copytree(drawn.ours.bundle, copied)
     manifest = json.loads((copied / MANIFEST_FILE).read_text(encoding="utf-8"))
     manifest["scheduler"] |= told
     (copied / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")

@@ -1,7 +1,11 @@
-"""From a checkpoint to a picture by the command line alone, drawn in a process where torch can't be imported."""
+"""From a checkpoint to a picture by the command line alone, drawn in a process where torch can't be imported.
+
+It is opened as it is, and converted: both draw what diffusers draws, and the same bytes.
+"""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.checkpoints import SDXL_TINY, save_sdxl
+from tests.checkpoints import PIXART_TINY, SDXL_TINY, save_pixart, save_sdxl
 from tests.parity.pairs import Pair
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,11 +38,16 @@ def converted(*arguments: str) -> None:
     assert "Warning" not in done.stderr
 
 
-def drawn(process: Run, *arguments: str, picture: Path) -> Image.Image:
-    """What ``vinograph generate`` with ``arguments`` writes to ``picture``, in f32."""
-    done = process(DRAW, "generate", PROMPT, *arguments, "--output", str(picture), "--precision", "f32", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images"][0]["file"] == str(picture)
+def drawn(process: Run, checkpoint: Path, bundle: str, *arguments: str, picture: Path) -> Image.Image:
+    """What ``vinograph generate`` with ``arguments`` writes to ``picture``, in f32: the same bytes with both models."""
+    written = []
+    for model in (str(checkpoint), bundle):
+        options = ("--model", model, *arguments, "--output", str(picture), "--precision", "f32", "--json")
+        done = process(DRAW, "generate", PROMPT, *options)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["images"][0]["file"] == str(picture)
+        written.append(picture.read_bytes())
+    assert written[0] == written[1]
     with Image.open(picture) as read:
         assert read.mode == "RGB"
         return read.copy()
@@ -55,7 +64,7 @@ def test_wuerstchen(small: Pair, tmp_path: Path, without_torch: Run) -> None:
     converted(str(small.saved.decoder), bundle)
     told: tuple[str, ...] = ("--size", "256x128", "--steps", "4", "--decoder-steps", "3", "--negative-prompt", "blurry")
     told += ("--guidance-scale", "5", "--seed", "7")
-    made = drawn(without_torch, "--model", bundle, *told, picture=tmp_path / "house.png")
+    made = drawn(without_torch, small.saved.decoder, bundle, *told, picture=tmp_path / "house.png")
     (expected,) = small.theirs(
         PROMPT,
         height=128,
@@ -75,10 +84,11 @@ def test_sdxl(tmp_path: Path, without_torch: Run) -> None:
     torch.set_num_threads(1)
     saved = save_sdxl(tmp_path, SDXL_TINY)
     bundle = str(tmp_path / "house")
-    converted(str(saved.home), bundle, "--tiny-vae", str(saved.tiny_vae))
+    shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")
+    converted(str(saved.home), bundle)
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     told: tuple[str, ...] = ("--size", "96x72", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
-    made = drawn(without_torch, "--model", bundle, *told, picture=first)
+    made = drawn(without_torch, saved.home, bundle, *told, picture=first)
     parts = saved.models.pipeline().components
     text = quiet("StableDiffusionXLPipeline", {**parts, "vae": saved.models.tiny_vae})
     few = {"num_inference_steps": 4, "negative_prompt": "blurry"}
@@ -86,7 +96,7 @@ def test_sdxl(tmp_path: Path, without_torch: Run) -> None:
     assert_same(made, expected)
 
     told = ("--image", str(first), "--strength", "0.6", "--vae", "full", *told[2:])
-    again = drawn(without_torch, "--model", bundle, *told, picture=second)
+    again = drawn(without_torch, saved.home, bundle, *told, picture=second)
     image = quiet("StableDiffusionXLImg2ImgPipeline", parts)
     given = {**few, "image": made, "strength": 0.6, "generator": torch.Generator().manual_seed(7)}
     assert_same(again, image(PROMPT, **given).images[0])
@@ -98,3 +108,24 @@ def quiet(name: str, parts: dict[str, Any]) -> Any:
     pipeline = getattr(_DIFFUSERS, name)(**there, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_pixart(tmp_path: Path, without_torch: Run) -> None:
+    """Guided, at a size of its own, and from the picture that was drawn."""
+    torch.set_num_threads(1)
+    saved = save_pixart(tmp_path, PIXART_TINY)
+    bundle = str(tmp_path / "house")
+    converted(str(saved.home), bundle)
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    told: tuple[str, ...] = ("--size", "96x64", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
+    made = drawn(without_torch, saved.home, bundle, *told, picture=first)
+    pipeline = saved.models.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    given = {"height": 64, "width": 96, "num_inference_steps": 4, "negative_prompt": "blurry"}
+    generator = torch.Generator().manual_seed(7)
+    (expected,) = pipeline(PROMPT, **given, use_resolution_binning=False, generator=generator).images
+    assert_same(made, expected)
+    told = ("--image", str(first), "--strength", "0.5", *told[2:])
+    again = drawn(without_torch, saved.home, bundle, *told, picture=second)
+    assert np.abs(np.asarray(again, int) - np.asarray(made, int)).max() > 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vinograph import Pipeline
+from tests.parity.ways import AllWays
 
 # diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -26,7 +26,7 @@ PROMPT = "two green trees on the left in a meadow on a clear day"
 def test_text_to_image(model: str, steps: int) -> None:
     pipe = _DIFFUSERS.PixArtAlphaPipeline.from_pretrained(CHECKPOINTS / model, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    ours = Pipeline.from_pretrained(model, precision="f32")
+    ours = AllWays.opened(CHECKPOINTS / model, model)
     scale = ours.calls["generate"].takes["guidance_scale"]
     for height, width in ((256, 256), (192, 320), (200, 300)):
         told: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "np"}

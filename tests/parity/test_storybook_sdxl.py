@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.parity.ways import AllWays
 from training.world import Scene, render
 from vinograph import Pipeline
 
@@ -32,8 +33,8 @@ def theirs() -> Any:
 
 @pytest.fixture(scope="module")
 def ours() -> Pipeline:
-    """The embedded bundle."""
-    return Pipeline.from_pretrained("storybook-sdxl", precision="f32")
+    """The checkpoint as it is, beside the embedded bundle and the command line."""
+    return AllWays.opened(CHECKPOINT, "storybook-sdxl")
 
 
 def assert_alike(mine: NDArray[np.float32], other: NDArray[np.float32]) -> None:

@@ -1,0 +1,73 @@
+"""That the other comparisons here take every way, and would see one that leads elsewhere."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.parity.sdxl_pairs import SdxlPair, picture
+from tests.parity.ways import AllWays, command_line
+
+FEW: Mapping[str, Any] = {"num_inference_steps": 2, "output_type": "np"}
+BY_COMMAND: Mapping[str, Any] = {**FEW, "seed": 3}
+BY_CALL: Mapping[str, Any] = {**FEW, "seed": 3, "eta": 0.0}  # for which there is no option
+
+
+@pytest.fixture
+def ours(open_sdxl: Callable[[str], SdxlPair]) -> AllWays:
+    return open_sdxl("base").ours
+
+
+def test_the_directory_is_opened_and_the_bundle_and_the_command_line_draw_too(ours: AllWays) -> None:
+    assert (ours.model.path / "model_index.json").is_file()
+    assert (ours.bundle / "bundle.json").is_file()
+    before = dict(ours.counts)
+    ours("a red house", **BY_COMMAND)
+    ours("a red house", **BY_CALL)
+    assert ours.counts == {way: before[way] + 1 for way in before}
+
+
+@pytest.mark.parametrize("given", [BY_COMMAND, BY_CALL], ids=["command", "call"])
+def test_a_bundle_that_draws_something_else_is_seen(ours: AllWays, given: Mapping[str, Any]) -> None:
+    other = copy.copy(ours._bundle)
+    config = {**other._parts.config, "vae_scaling_factor": other._parts.config["vae_scaling_factor"] * 1.001}
+    other._parts = dataclasses.replace(other._parts, config=config)
+    with pytest.raises(AssertionError, match=r"draw different bits|writes something else"):
+        AllWays(ours._directory, other)("a red house", vae="full", **given)
+
+
+def test_what_options_say(ours: AllWays, tmp_path: Path) -> None:
+    given = {
+        "prompt": "a",
+        "seed": 1,
+        "width": 64,
+        "height": 72,
+        "guidance_scale": 2.5,
+        "image": picture(),
+        "vae": "tiny",
+    }
+    line = command_line(ours, {**given, "strength": 0.5, "negative_prompt": "b", "output_type": "np"}, tmp_path)
+    assert line == [
+        *("a", "--size", "64x72", "--seed", "1", "--guidance-scale", "2.5", "--image", str(tmp_path / "image.png")),
+        *("--vae", "tiny", "--strength", "0.5", "--negative-prompt", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"prompt": ["a", "b"]},
+        {"output_type": "latent"},
+        {"eta": 0.5},
+        {"seed": None, "generator": torch.Generator()},
+        {"image": torch.zeros(1, 3, 8, 8)},
+        {"prompt": "-a"},
+    ],
+    ids=lambda each: "-".join(each),
+)
+def test_what_they_can_not(ours: AllWays, given: dict[str, Any], tmp_path: Path) -> None:
+    assert command_line(ours, {"prompt": "a", "seed": 1, **given}, tmp_path) is None
