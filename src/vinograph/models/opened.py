@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,6 +70,7 @@ class CheckpointModel:
         self.path = path
         self._plans = {plan.name: plan for plan in opened.components}
         self._tokenizers = opened.tokenizers
+        self._configurations = tuple(file for file in opened.files if file.suffix == ".json")
         components = {
             plan.name: described(f"{plan.name}.xml", plan.ports, plan.weights, plan.f16_safe)
             for plan in opened.components
@@ -95,10 +97,11 @@ class CheckpointModel:
         return self._plans[name].size
 
     def contents(self, name: str) -> str:
-        """What a component is known by between processes: its files, and the version of the networks."""
-        stats = ((str(file.resolve()), file.stat()) for file in self._plans[name].files)
+        """What a component is known by between processes: its files, and the code that builds it of them."""
+        files = (*self._plans[name].files, *self._configurations)
+        stats = ((str(file.resolve()), file.stat()) for file in files)
         told = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-        return hashlib.sha256(repr((told, name, __version__)).encode()).hexdigest()
+        return hashlib.sha256(repr((told, name, __version__, _code())).encode()).hexdigest()
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Read a tokenizer.
@@ -109,6 +112,17 @@ class CheckpointModel:
         plan = self._tokenizers[name]
         data, length = plan.read()
         return Tokenizer.from_content(data.content, str(plan.folder), length, data.pad_id)
+
+
+@once
+def _code() -> str:
+    """A hash of the modules that make graphs of checkpoints, which may change without the version."""
+    package = Path(__file__).parent.parent
+    modules = [*package.glob("networks/*.py"), *package.glob("models/*.py"), *package.glob("families/*/*.py")]
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()
 
 
 def described(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:
