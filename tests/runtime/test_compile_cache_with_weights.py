@@ -20,8 +20,7 @@ from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.runtime.test_compile_cache import SIDE, Counting, Open, done, save_layers, values
 from vinograph import Pipeline
 from vinograph.models import opened as opened_models
-from vinograph.runtime import cache as cache_module
-from vinograph.runtime import sessions
+from vinograph.runtime import mapped_blob, sessions
 from vinograph.runtime.cache import About, Cache, Entry
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
@@ -88,9 +87,7 @@ def written() -> None:
 
 class TestKept:
     @pytest.mark.parametrize("precision", ["f32", "auto"])
-    def test_the_next_process_reads_it_and_computes_the_same(
-        self, opened: Open, cache: Cache, precision: str
-    ) -> None:
+    def test_the_next_process_reads_it_and_computes_the_same(self, opened: Open, cache: Cache, precision: str) -> None:
         first, second = opened(precision), opened(precision)
         expected = first(values())["y"]
         assert (done(first), cache.entries()) == ((1, 0), [])
@@ -122,7 +119,9 @@ class TestKept:
         assert np.array_equal(session(values())["y"], expected)
         assert done(session) == (0, 1)
 
-    def test_a_group_is_told_again(self, opened: Open, xml: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_group_is_told_again(
+        self, opened: Open, xml: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for group in (0, 32):
             alone, session = Session(IrFile("layers", xml), "CPU", "f32"), opened()
             for each in (alone, session):
@@ -143,9 +142,7 @@ class TestKept:
         other(values())
         assert done(other) == (1, 0)
 
-    def test_what_is_compiled_quickly_is_not(
-        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_compiled_quickly_is_not(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sessions, "_LONG", 100.0)
         session = opened()
         session(values())
@@ -228,7 +225,7 @@ class TestTrouble:
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(cache_module.mapped_blob, "write", full)
+        monkeypatch.setattr(mapped_blob, "write", full)
         session = opened()
         session(values())
         with caplog.at_level(logging.WARNING):

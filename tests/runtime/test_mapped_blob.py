@@ -92,7 +92,15 @@ def another_head(content: bytes, head: int) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [cut, longer, zeros, no_head, empty, another_head, *map(flipped, (0, 100, (1 << 20) - 1, 5 << 20, -1, -(60 << 20)))],
+    [
+        cut,
+        longer,
+        zeros,
+        no_head,
+        empty,
+        another_head,
+        *map(flipped, (0, 100, (1 << 20) - 1, 5 << 20, -1, -(60 << 20))),
+    ],
 )
 def test_damage(file: Path, content: bytes, damage: Callable[[bytes, int], bytes]) -> None:
     mapped_blob.write(file, ABOUT, pieces(content), 2 * LARGE)

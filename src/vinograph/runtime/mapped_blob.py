@@ -32,7 +32,7 @@ _STRIDE = 4 << 20  # bytes from one page between them to the next
 _DIGEST = 64  # characters of a SHA-256
 _DIGITS = 20  # more than a file's size has
 
-Export = Callable[[io.BytesIO], None]
+Export = Callable[[io.BytesIO], object]
 """Writes a compiled component to what it is given, in pieces."""
 
 
