@@ -149,6 +149,16 @@ class TestKept:
         session.keep()
         assert (session.unkept, cache.entries()) == (0, [])
 
+    @pytest.mark.parametrize(("room", "keeps"), [(1.1, False), (3.0, True)])
+    def test_what_would_not_fit_is_not(
+        self, opened: Open, cache: Cache, xml: Path, room: float, *, keeps: bool
+    ) -> None:
+        """It would be written in vain by each process."""
+        cache.set_limit(round(room * xml.with_suffix(".bin").stat().st_size))
+        session = opened()
+        session(values())
+        assert (session.unkept > 0) is keeps
+
     def test_what_was_freed_is_not(self, opened: Open, cache: Cache) -> None:
         session = opened()
         session(values())
@@ -324,6 +334,17 @@ class TestBesideEachOther:
         go_on.set()
         writing.join(30)
         assert names(cache) == {"a"}
+
+    def test_a_cache_that_is_cleared_meanwhile(self, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+        def cleared(stream: Any) -> None:
+            stream.write(bytes(1000))
+            Cache(cache.folder).clear()
+
+        with caplog.at_level(logging.WARNING):
+            cache.put_with_weights("a", cleared, ABOUT)
+        assert (caplog.text, cache.entries()) == ("", [])
+        put(cache, "b", 1000)
+        assert names(cache) == {"b"}
 
     def test_what_is_there_is_not_written_again(self, cache: Cache) -> None:
         put(cache, "a", 1000)

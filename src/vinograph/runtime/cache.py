@@ -263,7 +263,11 @@ class Cache:
                     mapped_blob.write(temporary, vars(about), export, most)
                     self._make_room(temporary.stat().st_size)
                     temporary.replace(file)
-        except (Timeout, mapped_blob.TooLargeError):
+        except (
+            Timeout,
+            mapped_blob.TooLargeError,
+            FileNotFoundError,
+        ):  # the last where the cache was cleared meanwhile
             return
         except OSError as error:
             self._disabled = True

@@ -37,6 +37,8 @@ _SHARE_KEPT = 4
 _ALWAYS_KEPT = 32_000_000
 # Seconds of compiling that are worth keeping gigabytes for.
 _LONG = 2.0
+# What is exported with its weights has up to so much of their size: those of convolutions in int8 lie unpacked in it.
+_GROWS = 1.25
 
 
 class Form(Enum):
@@ -249,7 +251,7 @@ class Session:
         assert self._origin is not None
         if self._form is not Form.MAPPED:
             self._keep(key, compiled.model, shapes)
-        elif seconds >= _LONG and self._origin.cache.wants_with_weights(self._source.size):
+        elif seconds >= _LONG and self._origin.cache.wants_with_weights(round(_GROWS * self._source.size)):
             compiled.unkept = _Unkept(key, dict(shapes), seconds)
 
     @property
