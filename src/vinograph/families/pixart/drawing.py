@@ -181,9 +181,9 @@ def _drawn(run: _Run, original: Original | None, wanted: Size, size: Size, out: 
     with out.timed("text"):
         told = texts.encoded(parts)
     parts.done_with("text_encoder")
+    yield Step("text", 1, 1)
     if request.output_type != "latent":
         run.vae.prepare(parts, run.latent_shape(size))
-    yield Step("text", 1, 1)
     if original is None:
         latents = _begin(run, None, size)
     else:
