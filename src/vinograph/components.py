@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -93,6 +95,23 @@ class Components(Mapping[str, Session]):
             self._drawings -= 1
             for each in list(self._opened.values()):
                 each.end_drawing()
+
+    def keep(self) -> None:
+        """Begin to write compiled components that have gigabytes for the next process, beside what the caller does.
+
+        Those go first that took longest to compile. The process doesn't end before all are written.
+        """
+        waiting = [session for session in self._opened.values() if session.unkept]
+        if not waiting:
+            return
+        waiting.sort(key=lambda session: session.unkept, reverse=True)
+
+        def work() -> None:
+            for session in waiting:
+                session.keep()
+
+        with contextlib.suppress(RuntimeError):  # no more threads: the next process compiles, too
+            threading.Thread(target=work, name="keep what is compiled").start()
 
     def _is_large(self, name: str) -> bool:
         """Whether a component's weights take more than a quarter of this machine's memory."""

@@ -212,6 +212,7 @@ class Pipeline:
     def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
         with self._sessions.drawing():
             drawing = yield from steps
+        self._sessions.keep()
         yield self._result(request, drawing)
 
     def _with_pipeline(self, request: Request) -> Request:

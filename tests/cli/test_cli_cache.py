@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Run, in_process
 from vinograph.models.bundle import Bundle
-from vinograph.runtime.cache import Cache
+from vinograph.runtime.cache import About, Cache
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,20 @@ class TestShowing:
         assert components >= {"prior", "decoder", "vqgan"}
         assert {each["model"] for each in record["compiled"]} == {bundle.manifest.name}
         assert record["settings"] == record["warnings"] == []
+
+    def test_what_has_its_weights_with_it(self, vinograph: Run) -> None:
+        cache, about = Cache(), About("sdxl", "unet", "sample 1x4x64x64")
+        cache.put_with_weights("key", lambda stream: stream.write(bytes(3_000_000)), about)
+        cache.put("another", bytes(1_000_000), about)
+        done = vinograph("cache")
+        (line,) = (each for each in done.out.splitlines() if "with weights" in each and "sdxl" in each)
+        assert "3.0 MB" in line
+        assert done.out.splitlines()[-1].startswith(f"{cache.folder}: 1.0 MB of at most ")
+        assert ", and with weights 3.0 MB of at most " in done.out.splitlines()[-1]
+        record = vinograph("cache", "--json").record
+        assert [each["with_weights"] for each in record["compiled"]] == [False, True]
+        assert record["with_weights"]["size"] == record["compiled"][1]["size"] > 3_000_000
+        assert record["with_weights"]["limit"] == cache.limit_with_weights
 
     def test_settings(self, vinograph: Run) -> None:
         about = {"model": "few", "component": "unet", "shapes": "sample 1x4x64x64"}
@@ -94,6 +108,15 @@ class TestChanging:
         assert 0 < record["size"] <= largest
         draw(vinograph, bundle)
         assert vinograph("cache", "--json").record["size"] <= largest
+
+    def test_a_limit_is_for_those_with_weights_too(self, vinograph: Run) -> None:
+        cache, about = Cache(), About("sdxl", "unet", "sample 1x4x64x64")
+        for key in "ab":
+            cache.put_with_weights(key, lambda stream: stream.write(bytes(3_000_000)), about)
+        record = vinograph("cache", "--limit", "4MB", "--json").record
+        assert (record["limit"], len(record["compiled"])) == (4_000_000, 1)
+        assert vinograph("cache", "--clear", "--json").record["compiled"] == []
+        assert list((cache.folder / "compiled").iterdir()) == []
 
     def test_a_limit_of_nothing_turns_it_off(self, vinograph: Run, bundle: Bundle) -> None:
         assert vinograph("cache", "--limit", 0).code == 0

@@ -481,7 +481,7 @@ class TestPreparing:
         ids=["plain", "several", "long", "image", "embeddings"],
     )
     @pytest.mark.parametrize("size_conditions", [0, 1])
-    def test_the_transformer_is_prepared_for_what_it_is_given(
+    def test_components_are_prepared_for_what_they_are_given(
         self, tmp_path: Path, told: dict[str, Any], size_conditions: int
     ) -> None:
         prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
@@ -489,7 +489,10 @@ class TestPreparing:
         watched = Watched(pipe._parts.sessions)
         pipe._parts = dataclasses.replace(pipe._parts, sessions=watched, prepare=prepared.__setitem__)
         pipe(**told)
-        assert prepared == {"transformer": {name: each.shape for name, each in watched.calls["transformer"][0].items()}}
+        assert prepared == {
+            component: {name: each.shape for name, each in watched.calls[component][0].items()}
+            for component in ("transformer", "tiny_vae_decoder")
+        }
 
     def test_before_the_text_is_encoded(self, tmp_path: Path) -> None:
         done: list[str] = []

@@ -626,7 +626,7 @@ class TestPreparing:
             {"strength": 0.5},
         ],
     )
-    def test_the_unet_is_prepared_for_what_it_is_given(
+    def test_components_are_prepared_for_what_they_are_given(
         self, opened: Pipeline, watched: Watched, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
     ) -> None:
         prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
@@ -634,4 +634,7 @@ class TestPreparing:
         monkeypatch.setattr(opened, "_parts", parts)
         image = {"image": Image.new("RGB", (96, 64))} if "strength" in told else {}
         opened(PROMPT, num_inference_steps=2, seed=0, **image, **told)
-        assert prepared == {"unet": {name: value.shape for name, value in watched.calls["unet"][0].items()}}
+        assert prepared == {
+            component: {name: value.shape for name, value in watched.calls[component][0].items()}
+            for component in ("unet", "tiny_vae_decoder")
+        }

@@ -23,7 +23,11 @@ def cache(
     """Show what is kept between processes.
 
     That is components compiled for a size of picture, and the settings that were measured to be the fastest. It lies in
-    $VINOGRAPH_CACHE, or ~/.cache/vinograph. $VINOGRAPH_CACHE_LIMIT goes before what --limit has set.
+    $VINOGRAPH_CACHE, or ~/.cache/vinograph.
+
+    Components take 1 GB at most, or a twentieth of the disk's free space. Those in few bits, and those of checkpoints
+    that were not converted, are kept with their weights where they took seconds to compile: 10 GB at most, or a tenth.
+    What was used longest ago goes. A --limit is for both together; $VINOGRAPH_CACHE_LIMIT goes before it.
     """
     kept = Cache()
     if limit is not None:
@@ -37,6 +41,7 @@ def cache(
                 "folder": str(kept.folder),
                 "limit": kept.limit,
                 "size": sum(each.size for each in entries),
+                "with_weights": {"limit": kept.limit_with_weights, "size": _size(entries, with_weights=True)},
                 "compiled": [_entry_record(each) for each in entries],
                 "settings": settings,
                 "warnings": kept.take_notes(),
@@ -45,15 +50,21 @@ def cache(
         return
     if entries:
         rows = [
-            [each.about.model, each.about.component, output.size(each.size), _when(each).replace("T", " ")]
+            [
+                *(each.about.model, each.about.component, output.size(each.size)),
+                *("with weights" if each.with_weights else "", _when(each).replace("T", " ")),
+            ]
             for each in entries
         ]
-        output.table(["model", "component", "size", "last used"], rows)
+        output.table(["model", "component", "size", "", "last used"], rows)
     if settings:
         rows = [[each["model"], each["component"], each["setting"], _seconds(each["seconds"])] for each in settings]
         output.table(["model", "component", "fastest", "seconds in each"], rows)
-    total = output.size(sum(each.size for each in entries))
-    output.say(f"{kept.folder}: {total} of at most {output.size(kept.limit)}")
+    total, large = (output.size(_size(entries, with_weights=each)) for each in (False, True))
+    output.say(
+        f"{kept.folder}: {total} of at most {output.size(kept.limit)}, "
+        f"and with weights {large} of at most {output.size(kept.limit_with_weights)}"
+    )
     for note in kept.take_notes():
         output.warn(note)
 
@@ -69,8 +80,14 @@ def _measured(kept: Cache) -> list[dict[str, Any]]:
     return found
 
 
+def _size(entries: list[Entry], *, with_weights: bool) -> int:
+    """Bytes of those with their weights, or of the others."""
+    return sum(each.size for each in entries if each.with_weights is with_weights)
+
+
 def _entry_record(entry: Entry) -> dict[str, Any]:
-    return {"file": entry.file.name, "size": entry.size, "last_used": _when(entry), **vars(entry.about)}
+    size = {"size": entry.size, "with_weights": entry.with_weights}
+    return {"file": entry.file.name, **size, "last_used": _when(entry), **vars(entry.about)}
 
 
 def _when(entry: Entry) -> str:

@@ -51,6 +51,10 @@ class Autoencoder:
         pictures: Array = np.clip(np.concatenate(fitted) * 0.5 + 0.5, 0, 1).transpose(0, 2, 3, 1)
         return pictures
 
+    def prepare(self, parts: Parts, latents: tuple[int, ...]) -> None:
+        """Have the decoder compiled for latents of the shape [n, channels, h, w], beside the work at hand."""
+        parts.prepare(f"{_PREFIXES[self.name]}_decoder", {"latent_sample": (1, *latents[1:])})
+
     def check_encoder(self) -> None:
         """Check that pictures can be encoded.
 

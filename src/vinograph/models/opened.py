@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -78,6 +79,7 @@ class CheckpointModel:
         self.opened = opened
         self._plans = {plan.name: plan for plan in opened.components}
         self._tokenizers = opened.tokenizers
+        self._configurations = tuple(file for file in opened.files if file.suffix == ".json")
         components = {
             plan.name: described(f"{plan.name}.xml", plan.ports, plan.weights, plan.f16_safe)
             for plan in opened.components
@@ -114,10 +116,11 @@ class CheckpointModel:
         return self._plans[name].size
 
     def contents(self, name: str) -> str:
-        """What a component is known by between processes: its files, and the version of the networks."""
-        stats = ((str(file.resolve()), file.stat()) for file in self._plans[name].files)
+        """What a component is known by between processes: its files, and the code that builds it of them."""
+        files = (*self._plans[name].files, *self._configurations)
+        stats = ((str(file.resolve()), file.stat()) for file in files)
         told = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-        return hashlib.sha256(repr((told, name, __version__)).encode()).hexdigest()
+        return hashlib.sha256(repr((told, name, __version__, _code())).encode()).hexdigest()
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Read a tokenizer.
@@ -164,6 +167,17 @@ def _read_through(file: Path) -> None:
                 pass
     except OSError as error:
         raise DamagedModelError(f"{file} can't be read: {error.strerror or error}") from error
+
+
+@once
+def _code() -> str:
+    """A hash of the modules that make graphs of checkpoints, which may change without the version."""
+    package = Path(__file__).parent.parent
+    modules = [*package.glob("networks/*.py"), *package.glob("models/*.py"), *package.glob("families/*/*.py")]
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()
 
 
 def described(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,47 @@ _MOST_PASSING = 2
 # same, such as those of convolutions in few bits, which it has unpacked by then: to read these costs what it saves.
 _SHARE_KEPT = 4
 _ALWAYS_KEPT = 32_000_000
+# Seconds of compiling that are worth keeping gigabytes for.
+_LONG = 2.0
+# What is exported with its weights has up to so much of their size: those of convolutions in int8 lie unpacked in it.
+_GROWS = 1.25
+
+
+class Form(Enum):
+    """How a component is kept: without its weights, with them, or with them and so large that it is mapped."""
+
+    WEIGHTLESS = "weightless"
+    WITH_WEIGHTS = "with weights"
+    MAPPED = "mapped"
+
+
+_MODES = {
+    Form.WEIGHTLESS: "OPTIMIZE_SIZE",
+    Form.WITH_WEIGHTS: "OPTIMIZE_SPEED",
+    Form.MAPPED: "OPTIMIZE_SPEED",
+}
 
 
 @dataclass(frozen=True)
+class _Unkept:
+    """What is still to be written for the next process, and the seconds that it took to compile."""
+
+    key: str
+    shapes: Mapping[str, tuple[int, ...]]
+    seconds: float
+
+
+@dataclass
 class _Compiled:
-    """A component, or a section of one, and the keys of what it takes and gives; None of a whole component."""
+    """A component, or a section of one, and the keys of what it takes and gives; None of a whole component.
+
+    ``held`` is what it refers to without owning it.
+    """
 
     model: ov.CompiledModel
     section: Section | None = None
+    held: Any = None
+    unkept: _Unkept | None = None
 
 
 class Session:
@@ -51,7 +85,8 @@ class Session:
     compiled last are kept. While a graph is compiled, its weights are in memory twice: mapped from the file, and as the
     device wants them. So a large one is compiled and run in sections, if it can be cut.
 
-    With an ``origin``, what is compiled for the CPU is kept for the next process. And where weights are stored in few
+    With an ``origin``, what is compiled for the CPU is kept for the next process, at once or, where it has gigabytes,
+    when :meth:`keep` is called. And where weights are stored in few
     bits, the fastest setting is measured, once: at the first call of a drawing, when calls of these shapes have taken
     as much time, in this and earlier processes, as measuring does. A drawing keeps to one setting.
     """
@@ -197,17 +232,49 @@ class Session:
         key = self._kept_as(shapes, settings)
         kept = self._import(key, settings) if key else None
         if kept is not None:
-            return [_Compiled(kept)]
+            return [kept]
+        begin = time.perf_counter()
         try:
             sections = self._sections(shapes)
             if key and len(sections) == 1:
-                settings = {**settings, "CACHE_MODE": "OPTIMIZE_SIZE"}
+                settings = {**settings, "CACHE_MODE": _MODES[self._form]}
             compiled = [self._compile_section(shapes, section, settings) for section in sections]
         except (RuntimeError, MemoryError, OSError) as error:
             raise self._explain(error, "compile") from error
         if key and len(sections) == 1:
-            self._keep(key, compiled[0].model, shapes)
+            self._keep_or_plan_to(key, compiled[0], shapes, time.perf_counter() - begin)
         return compiled
+
+    def _keep_or_plan_to(
+        self, key: str, compiled: _Compiled, shapes: Mapping[str, tuple[int, ...]], seconds: float
+    ) -> None:
+        assert self._origin is not None
+        if self._form is not Form.MAPPED:
+            self._keep(key, compiled.model, shapes)
+        elif seconds >= _LONG and self._origin.cache.wants_with_weights(round(_GROWS * self._source.size)):
+            compiled.unkept = _Unkept(key, dict(shapes), seconds)
+
+    @property
+    def unkept(self) -> float:
+        """The seconds that it took to compile what :meth:`keep` would write; 0 if there is nothing."""
+        parts = [part for parts in list(self._compiled.values()) for part in parts]
+        return max((part.unkept.seconds for part in parts if part.unkept is not None), default=0.0)
+
+    def keep(self) -> None:
+        """Write for the next process what has gigabytes, which takes seconds. The component can be called meanwhile."""
+        if self._origin is None:
+            return
+        with self._compiling:
+            parts = [part for parts in self._compiled.values() for part in parts if part.unkept is not None]
+        for part in parts:
+            unkept, part.unkept = part.unkept, None
+            if unkept is None:
+                continue
+            try:
+                about = self._origin.about(unkept.shapes)
+                self._origin.cache.put_with_weights(unkept.key, part.model.export_model, about)
+            except (RuntimeError, MemoryError) as error:
+                self._origin.cache.note(self._cannot_be_kept(error))
 
     def _sections(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Section | None]:
         """What is compiled one after another; None alone where that is the whole graph."""
@@ -238,42 +305,61 @@ class Session:
         """
         if self._origin is None or not self._origin.cache.wants():
             return None
-        if self._origin.few_bits and self._source.size > _ALWAYS_KEPT:
-            return None
-        if not isinstance(self._source, IrFile):
-            return None  # OpenVINO reads weights of what it exported from one file of its own
         try:
             files = [file.stat() for file in self._source.files]
         except OSError:
             return None  # which compiling explains
         times = [(file.st_size, file.st_mtime_ns) for file in files]
         told = {name: value for name, value in settings.items() if name != GROUP_PROPERTY}
-        return tuning.key(self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), machine().told)
+        what = [self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), machine().told]
+        return tuning.key(*what, *([] if self._form is Form.WEIGHTLESS else [self._form.value]))
 
-    def _import(self, key: str, settings: Mapping[str, Any]) -> ov.CompiledModel | None:
+    @property
+    def _form(self) -> Form:
+        """How the component is kept.
+
+        OpenVINO reads weights of what it exported without them from one file of its own, which a checkpoint has not.
+        And in few bits those of convolutions lie unpacked in what it exports, in whatever form.
+        """
+        few = self._origin is not None and self._origin.few_bits
+        large = self._source.size > _ALWAYS_KEPT
+        if isinstance(self._source, IrFile) and not (few and large):
+            return Form.WEIGHTLESS
+        return Form.MAPPED if large else Form.WITH_WEIGHTS
+
+    def _import(self, key: str, settings: Mapping[str, Any]) -> _Compiled | None:
+        """What was kept; None where there is nothing that OpenVINO can read."""
         assert self._origin is not None
-        assert isinstance(self._source, IrFile)
-        kept = self._origin.cache.get(key)
+        cache, given = self._origin.cache, dict(settings)
+        kept = cache.map_with_weights(key) if self._form is Form.MAPPED else cache.get(key)
         if kept is None:
             return None
-        weights = {"ENABLE_WEIGHTLESS": True, "WEIGHTS_PATH": str(self._source.weights)}
+        if self._form is Form.WEIGHTLESS:
+            given |= {"ENABLE_WEIGHTLESS": True, "WEIGHTS_PATH": str(self._source.files[-1])}
         try:
-            compiled = self._core.import_model(kept, self._device, {**settings, **weights})
+            content = kept if isinstance(kept, bytes) else ov.Tensor(kept, shared_memory=True)
+            compiled = self._core.import_model(content, self._device, given)
         except RuntimeError as error:
-            self._origin.cache.drop(key, str(error).strip().splitlines()[-1])
+            stem = cache.file_with_weights(key).stem if self._form is Form.MAPPED else key
+            cache.drop(stem, str(error).strip().splitlines()[-1])
             return None
-        release_pages(self._source.weights)
-        return compiled
+        mapped = [cache.file_with_weights(key)] if self._form is Form.MAPPED else self._source.files
+        for file in mapped:
+            release_pages(file)
+        return _Compiled(compiled, held=None if isinstance(kept, bytes) else kept)
 
     def _keep(self, key: str, compiled: ov.CompiledModel, shapes: Mapping[str, tuple[int, ...]]) -> None:
         assert self._origin is not None
         try:
             content = compiled.export_model().getvalue()
         except RuntimeError as error:
-            self._origin.cache.note(f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}")
+            self._origin.cache.note(self._cannot_be_kept(error))
             return
         if len(content) <= max(_ALWAYS_KEPT, self._source.size // _SHARE_KEPT):
             self._origin.cache.put(key, content, self._origin.about(shapes))
+
+    def _cannot_be_kept(self, error: BaseException) -> str:
+        return f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}"
 
     def _read(self, shapes: Mapping[str, tuple[int, ...]]) -> ov.Model:
         """The graph, read anew: reshaping one back and forth would leave constants behind, and cutting changes it."""

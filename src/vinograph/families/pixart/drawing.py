@@ -182,6 +182,8 @@ def _drawn(run: _Run, original: Original | None, wanted: Size, size: Size, out: 
         told = texts.encoded(parts)
     parts.done_with("text_encoder")
     yield Step("text", 1, 1)
+    if request.output_type != "latent":
+        run.vae.prepare(parts, run.latent_shape(size))
     if original is None:
         latents = _begin(run, None, size)
     else:

@@ -237,6 +237,8 @@ def _drawn(run: _Run, original: Original | None, size: tuple[int, int], sizes: T
     for each in ("text_encoder", "text_encoder_2"):
         parts.done_with(each)
     yield Step("text", 1, 1)
+    if request.output_type != "latent":
+        run.vae.prepare(parts, run.latent_shape(*size))
     blend = None
     if original is None:
         latents = starting_noise(request.latents, run.latent_shape(*size), run.noise)

@@ -278,6 +278,9 @@ def _drawn(
     out: Drawing,
 ) -> Steps:
     """Draw what was checked, from noise of ``shape``, or from the ``pictures``, which repeat in their order."""
+    if request.output_type != "latent":
+        _, *latents = _latent_shape(parts, shape)
+        parts.prepare("vqgan", {"latents": (1, *latents)})
     if pictures:
         with out.timed("image encoder"):
             embeddings = np.concatenate([_encode(parts, each) for each in pictures])
