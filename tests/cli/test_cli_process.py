@@ -163,7 +163,7 @@ class TestErrors:
         [
             (["paint"], ["paint"]),
             (["generate", "a", "b"], ["b", "vinograph generate --help"]),
-            (["verify"], ["BUNDLE", "vinograph verify --help"]),
+            (["verify"], ["MODEL", "vinograph verify --help"]),
             (["models", "--all"], ["--all"]),
             (["generate", "a", "--steps"], ["--steps"]),
             (["convert", "a", "b", "--weights"], ["--weights"]),
