@@ -116,11 +116,11 @@ def running(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def wait_for(process: subprocess.Popen[str], line: str) -> None:
-    """Wait until the process tells a line that begins so."""
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    """Wait until the process tells a line with these words."""
     assert process.stderr is not None
     seen = ""
-    while not seen.startswith(line):
+    while words not in seen:
         seen = process.stderr.readline()
         assert seen, "it ended before it was to be killed"
 
