@@ -196,6 +196,16 @@ class TestFailures:
         vinograph("convert", CHECKPOINT, "bundle").fails(3, "can't be reached", "imed out")
         assert time.monotonic() - started < LONGEST
 
+    def test_a_hub_that_stops_in_its_list_of_files(
+        self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """huggingface_hub would wait for ever."""
+        monkeypatch.setattr(hf.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+        server.faults["/tree/"] = Fault(delay=30)
+        started = time.monotonic()
+        vinograph("convert", CHECKPOINT, "bundle").fails(3, CHECKPOINT, "stopped answering", "imed out")
+        assert time.monotonic() - started < LONGEST
+
     @pytest.mark.parametrize("how", ["set", "refused"])
     def test_offline_it_is_said_at_once(
         self, server: HubServer, offline: Any, tmp_path: Path, vinograph: Run, how: str, monkeypatch: pytest.MonkeyPatch

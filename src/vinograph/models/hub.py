@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub as hf
 from huggingface_hub import constants
@@ -38,6 +39,7 @@ DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _LONGEST_REASON = 300
+_PHASES = ("connect", "read", "write", "pool")  # of a request, each of which may wait
 _AT_ONCE = 8  # files that are fetched at once, as huggingface_hub does by default
 _JOINED = 5.0  # seconds in which other files may become whole after one has failed
 _POLLED = 0.2  # seconds after which is looked how much has arrived
@@ -380,12 +382,23 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
         ResourceError: the disk is full.
         RequestError: the cache can't be written, or the id is none.
     """
+    client = get_session()
+    hooks = client.event_hooks
+    if _limit_wait not in hooks["request"]:
+        client.event_hooks = {**hooks, "request": [*hooks["request"], _limit_wait]}
     try:
         yield
     except (UnreachableError, MemoryError):
         raise
     except Exception as error:
         raise _meaning(error, repository, revision) from error
+
+
+def _limit_wait(request: Any) -> None:
+    """Limit how long a request waits where huggingface_hub doesn't, as when it lists a repository's files."""
+    waits = dict.fromkeys(_PHASES) | request.extensions.get("timeout", {})
+    limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    request.extensions["timeout"] = {phase: limit if wait is None else wait for phase, wait in waits.items()}
 
 
 def _meaning(error: Exception, repository: str, revision: str | None) -> Exception:
