@@ -118,6 +118,7 @@ def tensor_names(repository: str, commit: str, name: str) -> frozenset[str]:
     found = None
     try:
         with _explained(repository, commit), suppress(hf_errors.SafetensorsParsingError):
+            _limit_waits()
             found = hf.HfApi().parse_safetensors_file_metadata(repository, name, revision=commit)
     except UnreachableError as error:
         raise ModelError(f"the hub stopped answering while {repository} was looked at: {error}") from error
@@ -367,6 +368,7 @@ def _answering(repository: str, commit: str) -> Iterator[None]:
     """
     try:
         with _explained(repository, commit):
+            _limit_waits()
             yield
     except UnreachableError as error:
         raise ModelError(f"the hub stopped answering while {repository} was fetched: {error}") from error
@@ -382,16 +384,20 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
         ResourceError: the disk is full.
         RequestError: the cache can't be written, or the id is none.
     """
-    client = get_session()
-    hooks = client.event_hooks
-    if _limit_wait not in hooks["request"]:
-        client.event_hooks = {**hooks, "request": [*hooks["request"], _limit_wait]}
     try:
         yield
     except (UnreachableError, MemoryError):
         raise
     except Exception as error:
         raise _meaning(error, repository, revision) from error
+
+
+def _limit_waits() -> None:
+    """Have no request of huggingface_hub's client wait without end."""
+    client = get_session()
+    hooks = client.event_hooks
+    if _limit_wait not in hooks["request"]:
+        client.event_hooks = {**hooks, "request": [*hooks["request"], _limit_wait]}
 
 
 def _limit_wait(request: Any) -> None:
