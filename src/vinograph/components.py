@@ -133,8 +133,8 @@ class Components(Mapping[str, Session]):
                 asked.setdefault((self._precision[name], session.precision), []).append(name)
         notes = self._cache.take_notes()
         return notes + [
-            f"precision {told} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
-            for (told, ran), names in asked.items()
+            f"precision {wanted} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
+            for (wanted, ran), names in asked.items()
         ]
 
 

@@ -21,6 +21,7 @@ _UNWRITABLE = (
 )
 _LONGEST_NAME = 255  # bytes, of ext4, XFS, APFS and NTFS
 _KEPT_OF_LONG_NAMES = 100
+_READ_AT_ONCE = 1 << 20
 
 
 def is_full(error: BaseException) -> bool:
@@ -177,3 +178,11 @@ def explained(target: Path) -> Iterator[None]:
 def existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     return next(each for each in (folder, *folder.parents) if each.exists())
+
+
+def digest_of(file: Path, digest: hashlib._Hash, stopped: threading.Event | None = None) -> str:
+    """``digest`` with a file's bytes added, in hexadecimal; with a part of them when ``stopped`` is set meanwhile."""
+    with file.open("rb", buffering=0) as stream:
+        while (part := stream.read(_READ_AT_ONCE)) and not (stopped and stopped.is_set()):
+            digest.update(part)
+    return digest.hexdigest()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from vinograph.cli import output, progress
 from vinograph.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from vinograph.models.bundle import Bundle
 
 
 def convert(
@@ -63,16 +66,20 @@ def convert(
     for note in manifest.notes:
         output.warn(note)
     if as_json:
-        output.print_json(
-            {
-                "path": str(written.path),
-                "name": manifest.name,
-                "family": manifest.family,
-                "size": written.size,
-                "components": list(manifest.components),
-                "notes": list(manifest.notes),
-            }
-        )
+        output.print_json(record(written))
         return
     output.say(f"{written.path}  {manifest.name}, {manifest.family}, {output.size(written.size)}")
     output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")
+
+
+def record(written: Bundle) -> dict[str, Any]:
+    """What is printed as JSON of a bundle that was written."""
+    manifest = written.manifest
+    return {
+        "path": str(written.path),
+        "name": manifest.name,
+        "family": manifest.family,
+        "size": written.size,
+        "components": list(manifest.components),
+        "notes": list(manifest.notes),
+    }

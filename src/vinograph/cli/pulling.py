@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vinograph.cli import output, progress
+from vinograph.cli.converting import record
 from vinograph.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -68,12 +69,8 @@ def pull(
     if as_json:
         output.print_json(
             {
-                "path": str(written.path),
+                **record(written),
                 "name": written.path.name,
-                "family": manifest.family,
-                "size": written.size,
-                "components": list(manifest.components),
-                "notes": list(manifest.notes),
                 "fetched": plan.download,
                 "repositories": _repositories(plan),
             }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vinograph import __version__
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.models.bundle import Bundle, BundleWriter
+from vinograph.models.bundle import Bundle, BundleWriter, weights_of
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
 from vinograph.models.opened import Opened
 from vinograph.models.tokenizers import TokenizerData
@@ -127,7 +127,7 @@ def _size(plan: ComponentPlan, weights: str) -> int:
 def _names(manifest: Manifest, licence: bool) -> set[str]:
     """The names of the bundle's files."""
     graphs = {component.file for component in manifest.components.values()}
-    names = graphs | {file.removesuffix(".xml") + ".bin" for file in graphs}
+    names = graphs | {weights_of(file) for file in graphs}
     names |= {each.file for each in manifest.tokenizers.values()} | {"README.md"}
     return names | {"LICENSE"} if licence else names
 

@@ -23,12 +23,11 @@ from filelock import FileLock, Timeout
 
 from vinograph import strict_json
 from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.files import hidden_sibling, is_full, write_atomically
+from vinograph.files import digest_of, hidden_sibling, is_full, write_atomically
 from vinograph.models.manifest import CHECKSUM, MANIFEST_FILE, FileRecord, Manifest, check_checksum, checksum
 from vinograph.text import Tokenizer
 
 _PROGRESS_FILE = "progress.json"
-_READ_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -336,11 +335,7 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 def sha256_of(file: Path, stopped: threading.Event | None = None) -> str:
     """The SHA-256 of a file, in hexadecimal; of a part of it when ``stopped`` is set meanwhile."""
-    digest = hashlib.sha256()
-    with file.open("rb", buffering=0) as stream:
-        while (part := stream.read(_READ_AT_ONCE)) and not (stopped and stopped.is_set()):
-            digest.update(part)
-    return digest.hexdigest()
+    return digest_of(file, hashlib.sha256(), stopped)
 
 
 class _Hashes:

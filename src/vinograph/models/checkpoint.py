@@ -36,7 +36,7 @@ _PATTERNS = '"*.json" "*.txt" "*.model" "*.safetensors" "README.md" "LICENSE*"'
 _FIRST = {INDEX_FILE, "vinograph.json"}
 CARD_KEYS = ("license", "license_name", "prior")
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LARGEST_CONFIG = 10_000_000
 _LARGEST_CARD = 4_000_000
 _CARD_LINE = re.compile(r"(license|license_name|prior):[ \t]*(.*)")
@@ -268,7 +268,7 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
             f"{source} is a single file. A checkpoint is a directory in diffusers' layout, with a {INDEX_FILE}, or its "
             "id on the hub"
         )
-    if not _HUB_ID.fullmatch(str(source)):
+    if not HUB_ID.fullmatch(str(source)):
         raise RequestError(f"{source} is neither a directory here nor the id of a hub repository (owner/name)")
     return on_hub(str(source), revision)
 

@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vinograph.files import digest_of
+
 _SHA256, _SHA1 = 64, 40  # digits
-_BLOCK = 1 << 22
 _MODELS = "models--"
 
 
@@ -26,17 +27,10 @@ class HubHash:
     def fits(self, file: Path) -> bool:
         """Whether the file has it."""
         if len(self.value) == _SHA256:
-            return _digest("sha256", b"", file) == self.value
+            return digest_of(file, hashlib.sha256()) == self.value
         header = b"blob %d\0" % file.stat().st_size
-        return any(_digest("sha1", start, file) == self.value for start in (header, b""))
-
-
-def _digest(kind: str, start: bytes, file: Path) -> str:
-    digest = hashlib.new(kind, start, usedforsecurity=False)
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        sha1s = (hashlib.sha1(start, usedforsecurity=False) for start in (header, b""))
+        return any(digest_of(file, sha1) == self.value for sha1 in sha1s)
 
 
 def hub_hash(file: Path) -> HubHash | None:

@@ -8,24 +8,24 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vinograph import folders, strict_json
 from vinograph.arguments import shown
-from vinograph.errors import ModelError, RequestError, ResourceError
+from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.families import registry
 from vinograph.families.known import Companion, KnownModel
 from vinograph.files import existing, hidden_sibling
 from vinograph.models import catalog
-from vinograph.models.checkpoint import Checkpoint, Needed, licence_of, on_hub
+from vinograph.models.checkpoint import HUB_ID, Checkpoint, Needed, licence_of, on_hub
 from vinograph.models.hub import RemoteFile
+from vinograph.models.safetensors import read_header
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 _WEIGHTS = ".safetensors"
-_LONGEST_HEADER = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def resolve(reference: str, name: str | None = None, companions: Collection[str]
     """
     known_models = registry.known_models()
     known = next((each for _, each in known_models.values() if reference in (each.name, each.repository)), None)
-    if known is None and not _HUB_ID.fullmatch(reference):
+    if known is None and not HUB_ID.fullmatch(reference):
         here = f" It is a path: vinograph convert {reference} BUNDLE" if folders.is_there(Path(reference)) else ""
         raise RequestError(
             f"{shown(reference)} is neither a model that is known by name ({', '.join(known_models)}) nor the id of a "
@@ -215,15 +215,14 @@ def weights_sizes(repositories: Iterable[RepositoryPlan], bytes_per_value: int) 
 def _values(repository: RepositoryPlan, name: str) -> int | None:
     """How many values a safetensors file holds; None where its header doesn't say so."""
     checkpoint = repository.checkpoint
-    if name in repository.missing:
-        from vinograph.models import hub
+    if name not in repository.missing:
+        with suppress(ModelError, DamagedModelError):  # whoever reads it says what is wrong with it
+            return sum(record.size for record in read_header(checkpoint.directory / name).values())
+        return None
+    from vinograph.models import hub
 
-        assert checkpoint.revision is not None
-        header = hub.read_header(checkpoint.id, checkpoint.revision, name)
-    else:
-        with (checkpoint.directory / name).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = file.read(min(length, _LONGEST_HEADER))
+    assert checkpoint.revision is not None
+    header = hub.read_header(checkpoint.id, checkpoint.revision, name)
     if header is None:
         return None
     try:

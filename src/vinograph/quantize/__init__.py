@@ -27,7 +27,7 @@ from vinograph.families import registry
 from vinograph.families.recipes import MODES, Recipe
 from vinograph.files import explained
 from vinograph.models import catalog
-from vinograph.models.bundle import Bundle, BundleWriter, check_target
+from vinograph.models.bundle import Bundle, BundleWriter, check_target, weights_of
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization
 from vinograph.models.model import Model
 from vinograph.models.opened import CheckpointModel
@@ -276,7 +276,7 @@ def _described(job: _Job, name: str, component: Component) -> Component:
 def _copy(job: _Job, folder: Path) -> None:
     """Copy every file of the bundle but those of the components that change."""
     changed = {job.bundle.manifest.components[name].file for name in job.chosen}
-    changed |= {name.removesuffix(".xml") + ".bin" for name in changed}
+    changed |= {weights_of(name) for name in changed}
     for name in job.bundle.manifest.files:
         if name not in changed:
             place = folder / name
