@@ -12,6 +12,8 @@ import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import openvino as ov
 import pytest
@@ -25,12 +27,13 @@ from vinograph.errors import DamagedModelError, ModelError, RequestError, Resour
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Component
 from vinograph.models.parts import ComponentPlan
+from vinograph.runtime import mappings
 
 Usage = namedtuple("Usage", "total used free")
 
-# Converts, and kills itself when work on a component begins.
+# Converts, and kills itself when work on a component begins. Components are written one by one.
 KILLED = """
-import os, signal, sys
+import importlib, os, signal, sys
 from pathlib import Path
 from vinograph.convert import convert
 
@@ -38,6 +41,7 @@ def progress(component, number, total):
     if component == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
 
+importlib.import_module("vinograph.convert.assemble")._AT_ONCE = 1
 convert(sys.argv[1], Path(sys.argv[2]), progress=progress)
 """
 
@@ -84,12 +88,14 @@ def test_killed_and_run_again(combined: Path, undisturbed: Bundle, order: list[s
 def planned(combined: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Bundle]:
     """Writes ``undisturbed`` to a place as conversion does, but for the computing: components are copied from it."""
 
-    def copy(plan: ComponentPlan, file: Path, weights: str) -> Component:
+    def copy(plan: ComponentPlan, file: Path, weights: str, stopped: Event) -> tuple[Component, str]:
         for suffix in (".xml", ".bin"):
             file.with_suffix(suffix).write_bytes((undisturbed.path / file.name).with_suffix(suffix).read_bytes())
-        return undisturbed.manifest.components[plan.name]
+        record = undisturbed.manifest.files[file.with_suffix(".bin").name]
+        return undisturbed.manifest.components[plan.name], record.sha256
 
     monkeypatch.setattr(writing, "write_component", copy)
+    monkeypatch.setattr(sys.modules[assemble.__module__], "_AT_ONCE", 1)  # operations come in one order
     monkeypatch.setattr(os, "fsync", lambda _: None)
     opened = open_model(combined)
     return lambda target: assemble(opened, Job(target, "f16", False, lambda *_: None))
@@ -112,6 +118,27 @@ def test_killed_at_any_moment(planned: Callable[[Path], Bundle], undisturbed: Bu
 
     names = kill_everywhere(folder, run, check)
     assert {"write tokenizer.json", "write decoder.xml", "write README.md", "rename .bundle.partial"} <= set(names)
+
+
+def test_an_error_leaves_what_was_begun_before(
+    combined: Path, order: list[str], tmp_path: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = writing.write_component
+
+    def fail(plan: ComponentPlan, *rest: Any) -> tuple[Component, str]:
+        if plan.name == order[1]:
+            raise OSError(errno.EIO, "Input/output error")
+        return write(plan, *rest)
+
+    monkeypatch.setattr(writing, "write_component", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        convert(combined, tmp_path / "bundle")
+    monkeypatch.undo()
+    began: list[str] = []
+    bundle = convert(combined, tmp_path / "bundle", progress=lambda component, *_: began.append(component))
+    assert order[0] not in began
+    assert order[1] in began
+    assert files_of(bundle.path) == files_of(undisturbed.path)
 
 
 def test_what_another_conversion_left_is_not_taken(combined: Path, order: list[str], tmp_path: Path) -> None:
@@ -207,26 +234,40 @@ class TestResources:
             convert(combined, tmp_path / "bundle")
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_full_disk(self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def save(model: object, file: Path, compress_to_fp16: bool) -> None:
+    @pytest.mark.parametrize("error", ["iostream error", "basic_ios::clear: iostream error"])
+    def test_a_disk_too_full_for_the_graph(
+        self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+    ) -> None:
+        def serialize(model: object, file: Path, weights: str) -> None:
+            raise RuntimeError(error)
+
+        monkeypatch.setattr(ov, "serialize", serialize)
+        with pytest.raises(ResourceError, match=r"No space left on device; .* GB free|doesn't fit"):
+            convert(combined, tmp_path / "bundle")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_disk_too_full_for_the_weights(
+        self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def write(descriptor: int, data: object, *rest: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(ov, "save_model", save)
+        monkeypatch.setattr(mappings.os, "write", write)
+        monkeypatch.setattr(mappings.os, "copy_file_range", write, raising=False)
         with pytest.raises(ResourceError, match=r"No space left on device; .* GB free"):
             convert(combined, tmp_path / "bundle")
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("short", [".xml", ".bin"])
     def test_a_full_disk_that_openvino_does_not_notice(
-        self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: str
+        self, combined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        save_model = ov.save_model
+        serialize = ov.serialize
 
-        def save(model: ov.Model, file: Path, compress_to_fp16: bool) -> None:
-            save_model(model, file, compress_to_fp16=compress_to_fp16)
-            os.truncate(file.with_suffix(short), file.with_suffix(short).stat().st_size // 2)
+        def cut_off(model: ov.Model, file: Path, weights: str) -> None:
+            serialize(model, file, weights)
+            os.truncate(file, file.stat().st_size // 2)
 
-        monkeypatch.setattr(ov, "save_model", save)
+        monkeypatch.setattr(ov, "serialize", cut_off)
         with pytest.raises(ResourceError, match="doesn't fit"):
             convert(combined, tmp_path / "bundle")
         assert list(tmp_path.iterdir()) == []

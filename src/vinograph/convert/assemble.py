@@ -7,7 +7,9 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Collection, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from vinograph import __version__
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
 """Bytes on the disk for each value of weights, by how they are stored."""
 _SPARE = 64_000_000
+_AT_ONCE = 2  # components that are written at the same time
 
 
 def assemble(opened: Opened, job: Job) -> Bundle:
@@ -64,19 +67,46 @@ def _write(opened: Opened, job: Job, writer: BundleWriter, read: Mapping[str, tu
 
 
 def _write_components(opened: Opened, job: Job, writer: BundleWriter) -> dict[str, Component]:
+    """Write the components that an earlier conversion didn't, two at a time, the largest first.
+
+    Computing the weights of one, copying those of another and hashing keep two cores busy. After
+    an error the components that were begun are finished, after Ctrl-C they are not.
+    """
+    done = {plan.name: record for plan in opened.components if (record := writer.done(plan.name)) is not None}
+    written = {name: component_of(record) for name, record in done.items()}
+    begun: dict[str, Future[Component]] = {}
+    stopped = Event()
+    with ThreadPoolExecutor(_AT_ONCE, "components") as threads:
+        try:
+            for number, plan in enumerate(sorted(opened.components, key=lambda plan: -plan.size), 1):
+                if plan.name not in written:
+                    _wait_for_room(begun.values())
+                    job.progress(plan.name, number, len(opened.components))
+                    begun[plan.name] = threads.submit(_write_component, plan, job, writer, stopped)
+            written |= {name: future.result() for name, future in begun.items()}
+        except KeyboardInterrupt:
+            stopped.set()
+            raise
+    return {plan.name: written[plan.name] for plan in opened.components}
+
+
+def _wait_for_room(begun: Collection[Future[Component]]) -> None:
+    """Wait until another component may be begun. Raises what one of them raised."""
+    running = [future for future in begun if not future.done()]
+    if len(running) == _AT_ONCE:
+        wait(running, return_when=FIRST_COMPLETED)
+    for future in begun:
+        if future.done():
+            future.result()
+
+
+def _write_component(plan: ComponentPlan, job: Job, writer: BundleWriter, stopped: Event) -> Component:
     from vinograph.convert.writing import write_component
 
-    written: dict[str, Component] = {}
-    # The largest is hashed while the others are written.
-    for index, plan in enumerate(sorted(opened.components, key=lambda plan: -plan.size), 1):
-        if (record := writer.done(plan.name)) is not None:
-            written[plan.name] = component_of(record)
-        else:
-            job.progress(plan.name, index, len(opened.components))
-            component = write_component(plan, writer.partial / f"{plan.name}.xml", job.weights)
-            writer.mark_done(plan.name, dataclasses.asdict(component), _files(plan.name, writer.partial))
-            written[plan.name] = component
-    return {plan.name: written[plan.name] for plan in opened.components}
+    graph, weights = _files(plan.name, writer.partial)
+    component, digest = write_component(plan, graph, job.weights, stopped)
+    writer.mark_done(plan.name, dataclasses.asdict(component), (graph, weights), {weights: digest})
+    return component
 
 
 def _files(name: str, directory: Path) -> tuple[Path, Path]:
@@ -97,9 +127,9 @@ def space_needed(sizes: Collection[int]) -> int:
     """Bytes of disk that writing components of these sizes takes at most.
 
     Folding adds and removes some weights; a tenth more covers what it adds. What is converted lies on the disk beside
-    what is written of it, one component at a time.
+    what is written of it, while a component is written.
     """
-    return int(1.1 * (sum(sizes) + max(sizes, default=0))) + _SPARE
+    return int(1.1 * (sum(sizes) + sum(sorted(sizes)[-_AT_ONCE:]))) + _SPARE
 
 
 def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:

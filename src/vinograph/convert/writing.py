@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 import openvino as ov
 
@@ -17,15 +18,23 @@ from vinograph.runtime import ir
 _MODEL_NAME = "vinograph"
 
 
-def write_component(plan: ComponentPlan, file: Path, weights: str) -> Component:
+def write_component(
+    plan: ComponentPlan, file: Path, weights: str, stopped: Event | None = None
+) -> tuple[Component, str]:
     """Write a component as OpenVINO IR: ``file`` (.xml) and its .bin, with weights stored as ``weights``.
 
     That is "f32", which leaves them as the checkpoint has them; or "f16"; or "int8" and "int4", in which components
     that aren't to be compressed are stored in f16. Those of a graph that was IR already stay as they are. What is
     converted or computed lies in a file beside it meanwhile, not in memory.
 
+    Setting ``stopped`` ends the writing early.
+
+    Returns:
+        What the manifest says of it, and the SHA-256 of the .bin file.
+
     Raises:
         OSError: the disk is full.
+        InterruptedError: ``stopped`` was set.
     """
     few_bits = weights in COMPRESSED and plan.compressible
     with Scratch(file.parent) as scratch:
@@ -33,9 +42,9 @@ def write_component(plan: ComponentPlan, file: Path, weights: str) -> Component:
         if few_bits and not plan.is_ir:
             compress(network.model, weights, scratch.keep)
         number_nodes(network.model) if not plan.is_ir else _name_nodes(network.model)
-        ir.save(network.model, file)
+        digest = ir.save(network.model, file, stopped)
         stored = storage_of(network.model)
-    return described(file.name, network.ports, stored, network.f16_safe)
+    return described(file.name, network.ports, stored, network.f16_safe), digest
 
 
 def _name_nodes(model: ov.Model) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -154,6 +155,7 @@ class BundleWriter:
         self._lock = FileLock(hidden_sibling(self.target, ".lock"))
         self._done: dict[str, _Step] = {}
         self._hashes = _Hashes()
+        self._recording = threading.Lock()
 
     def __enter__(self) -> BundleWriter:
         """Take the lock and find what an earlier, interrupted conversion left."""
@@ -229,18 +231,26 @@ class BundleWriter:
         size = self._sizes([name]).get(name)
         return size is not None and any(found.sizes.get(name) == size for found in self._done.values())
 
-    def mark_done(self, step: str, record: Any, files: Iterable[Path] = ()) -> None:
+    def mark_done(
+        self, step: str, record: Any, files: Iterable[Path] = (), hashes: Mapping[Path, str] = MappingProxyType({})
+    ) -> None:
         """Record that ``files``, all those of ``step``, are whole; ``record`` is JSON that describes it.
 
-        The files lie in the partial directory. They are on the disk before the record is.
+        The files lie in the partial directory. They are on the disk before the record is. ``hashes`` holds the SHA-256
+        of those that were hashed while they were written. Several threads may call this.
         """
         names = [file.relative_to(self.partial).as_posix() for file in files]
         for name in names:
             _flush(self.partial / name)
-        self._done[step] = _Step(record, self._sizes(names))
-        self._write_progress()
-        for name in names:
-            self._hashes.begin(self.partial / name)
+        with self._recording:
+            self._done[step] = _Step(record, self._sizes(names))
+            self._write_progress()
+            for name in names:
+                file = self.partial / name
+                if (digest := hashes.get(file)) is not None:
+                    self._hashes.add(file, digest)
+                else:
+                    self._hashes.begin(file)
 
     def forget(self, steps: Iterable[str]) -> None:
         """Have ``steps`` count as not done, before what they were made of is made again."""
@@ -352,8 +362,14 @@ class _Hashes:
             self._thread = ThreadPoolExecutor(1, "sha256")
         self._begun[file] = (_stamp(file), self._thread.submit(sha256_of, file, self._stopped))
 
+    def add(self, file: Path, digest: str) -> None:
+        """Take the hash of a file that is whole from who wrote it."""
+        known: Future[str] = Future()
+        known.set_result(digest)
+        self._begun[file] = (_stamp(file), known)
+
     def of(self, file: Path) -> str:
-        """The hash of a file: what was begun, unless the file was changed since."""
+        """The hash of a file: what is known or was begun, unless the file was changed since."""
         stamp, begun = self._begun.get(file, (None, None))
         if begun is not None and stamp == _stamp(file):
             return begun.result()

@@ -114,11 +114,12 @@ def quantize_component(work: Work, done: Callable[[], None]) -> None:
         _drop_values(work, found, index)
         done()
     joined = cutting.join(work.source, [(segment, work.part(index)) for index, segment in enumerate(found)])
-    ir.save(joined, work.target)
+    weights = work.target.with_suffix(".bin")
+    digest = ir.save(joined, work.target)
     carry_over_marks(work.source, work.target)
     del joined
     gc.collect()
-    work.writer.mark_done(work.name, True, (work.target, work.target.with_suffix(".bin")))
+    work.writer.mark_done(work.name, True, (work.target, weights), {weights: digest})
     shutil.rmtree(work.folder)
 
 

@@ -1,0 +1,137 @@
+"""Copies of memory that is mapped from files, made inside the kernel where it can do that."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAPS = Path("/proc/self/smaps")
+# Address range, permissions, offset, device, inode, path. Anonymous memory has no inode. A private
+# mapping that was changed has anonymous pages, and then the file is not what is in memory.
+_MAP = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) r\S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) ([1-9]\d*) +(/.*)\n"
+    r"(?:[A-Z].*\n)*?Anonymous: +0 kB\n",
+    re.MULTILINE,
+)
+_SMALLEST = 1 << 16  # bytes; fewer are written as quickly as they are looked up
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, order=True)
+class _Mapping:
+    """A range of addresses, and the place in a file that it shows."""
+
+    begin: int
+    end: int
+    offset: int
+    device: tuple[int, int]
+    inode: int
+    path: str
+
+
+class MappedFiles:
+    """The files that this process has mapped into its memory when the block begins.
+
+    A mapping counts only where the memory is what the file holds.
+    """
+
+    def __init__(self) -> None:
+        self._mappings: Sequence[_Mapping] = ()
+        self._open: dict[_Mapping, int | None] = {}
+
+    def __enter__(self) -> MappedFiles:
+        """List the mappings."""
+        self._mappings = sorted(_read_mappings())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files that were copied from."""
+        for descriptor in self._open.values():
+            if descriptor is not None:
+                os.close(descriptor)
+        self._open.clear()
+
+    def copy(self, data: Bytes, target: int) -> None:
+        """Write ``data`` at the position of the file descriptor ``target``.
+
+        Data that is not mapped from a file is written from memory, as it is where the kernel
+        can't copy between the two files.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        done = self._copy_in_kernel(data, target) if data.size >= _SMALLEST else 0
+        _write(data[done:], target)
+
+    def _copy_in_kernel(self, data: Bytes, target: int) -> int:
+        """Copy what the kernel can. Returns the number of bytes."""
+        address = int(data.ctypes.data)
+        mapping = self._mapping_at(address, data.size)
+        source = None if mapping is None else self._descriptor(mapping)
+        if mapping is None or source is None:
+            return 0
+        offset, done = mapping.offset + address - mapping.begin, 0
+        while done < data.size:
+            try:
+                count = os.copy_file_range(source, target, data.size - done, offset + done)
+            except OSError:  # between these file systems it can't; a full disk is met again by writing
+                break
+            if count == 0:
+                break
+            done += count
+        return done
+
+    def _mapping_at(self, address: int, size: int) -> _Mapping | None:
+        index = bisect.bisect_right(self._mappings, address, key=lambda mapping: mapping.begin) - 1
+        if index < 0 or address + size > self._mappings[index].end:
+            return None
+        return self._mappings[index]
+
+    def _descriptor(self, mapping: _Mapping) -> int | None:
+        """The mapping's file, opened; None if there is another file under its name by now."""
+        if mapping not in self._open:
+            self._open[mapping] = _opened(mapping)
+        return self._open[mapping]
+
+
+def _read_mappings() -> list[_Mapping]:
+    """This process's mappings of files; none where the system has no list of them."""
+    try:
+        text = _MAPS.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return []
+    return [_mapping(match) for match in _MAP.finditer(text)]
+
+
+def _mapping(match: re.Match[str]) -> _Mapping:
+    begin, end, offset, major, minor = (int(match[group], 16) for group in range(1, 6))
+    return _Mapping(begin, end, offset, (major, minor), int(match[6]), match[7])
+
+
+def _opened(mapping: _Mapping) -> int | None:
+    try:
+        descriptor = os.open(mapping.path, os.O_RDONLY)
+    except OSError:
+        return None
+    stat = os.fstat(descriptor)
+    if (stat.st_ino, os.major(stat.st_dev), os.minor(stat.st_dev)) == (mapping.inode, *mapping.device):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _write(data: Bytes, target: int) -> None:
+    view = data.data
+    while view:
+        view = view[os.write(target, view) :]
