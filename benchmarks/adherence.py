@@ -29,7 +29,7 @@ from PIL import Image
 from training.judge import heldout
 from training.probe import adherence, predict
 from training.sdxl.alterations import another
-from training.world import ATTRIBUTES, Scene, full_caption, render, sample, sheet, stated
+from training.world import ATTRIBUTES, Scene, full_caption, render, sample, sheet, stated_attributes
 from training.world.frame import Frame
 from vinograph import Pipeline
 from vinograph.images import psnr
@@ -55,7 +55,7 @@ def measure_drawing(pipe: Pipeline, count: int, **options: Any) -> tuple[dict[st
     start = time.perf_counter()
     pictures = draw(pipe, [text for _, text in asked], **options)
     taken = time.perf_counter() - start
-    mean, whole, counts = adherence(predict(pictures), [stated(text) for _, text in asked])
+    mean, whole, counts = adherence(predict(pictures), [stated_attributes(text) for _, text in asked])
     attributes = {name: found / total for name, (found, total) in counts.items()}
     figures = {"prompts": count, "mean": mean, "whole": whole, "attributes": attributes, "seconds": taken / count}
     return figures, pictures, [text for _, text in asked]
@@ -120,7 +120,7 @@ def measure_frame(pipe: Pipeline, size: str, count: int, **options: Any) -> tupl
     """Adherence in a frame ("320x192"), beside that of scenes rendered in it; and the pictures."""
     width, height = map(int, size.split("x"))
     asked = heldout(count)
-    wanted = [stated(text) for _, text in asked]
+    wanted = [stated_attributes(text) for _, text in asked]
     pictures = draw(pipe, [text for _, text in asked], width=width, height=height, **options)
     frame = Frame(width, height)
     rendered = np.stack([render(scene, 600_000 + i, frame) for i, (scene, _) in enumerate(asked)])

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from training.probe import adherence, predict
-from training.world import Scene, full_caption, sample, stated
+from training.world import Scene, full_caption, sample, stated_attributes
 
 
-def heldout(count: int, seed: int = 2024) -> list[tuple[Scene, str]]:
+def heldout_prompts(count: int, seed: int = 2024) -> list[tuple[Scene, str]]:
     """Scenes of held-out combinations, each with a caption that states all six attributes."""
     rng = random.Random(seed)
     scenes = [sample(rng, "heldout") for _ in range(count)]
@@ -31,12 +31,12 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("folder", type=Path, nargs="?")
     arguments = parser.parse_args()
-    asked = [text for _, text in heldout(arguments.count)]
+    asked = [text for _, text in heldout_prompts(arguments.count)]
     if arguments.what == "prompts":
         print(json.dumps(asked))
         return
     pictures = np.concatenate([np.load(arguments.folder / f"{index}.npy")[:1] for index in range(len(asked))])
-    mean, whole, _ = adherence(predict(pictures), [stated(text) for text in asked])
+    mean, whole, _ = adherence(predict(pictures), [stated_attributes(text) for text in asked])
     print(json.dumps({"prompts": len(asked), "mean": mean, "whole": whole}))
 
 

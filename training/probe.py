@@ -2,9 +2,9 @@
 
     python -m training.probe train --data FOLDER --out FILE
 
-Training takes about fifteen minutes on two cores, and 1 GB of memory; it goes on where it was stopped. The
-probe learns from scenes of all combinations, blurred, warped, noised, recoloured and packed as JPEG, so that
-it judges what is there and not how sharp it is.
+Training takes about fifteen minutes on two cores, and 1 GB of memory; it goes on where it was
+stopped. The probe learns from scenes of all combinations, blurred, warped, noised, recoloured and
+packed as JPEG, so that it judges what is there and not how sharp it is.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ def adherence(
 ) -> tuple[float, float, dict[str, tuple[int, int]]]:
     """How much of what was asked is there.
 
-    `asked` has the stated attributes of each prompt. The results: the share of asked attributes found, the share
-    of prompts with every one found, and for each attribute how many were found and how many asked.
+    `asked` has the stated attributes of each prompt. The results: the share of asked attributes
+    found, the share of prompts with every one found, and for each attribute how many were found and
+    how many asked.
     """
     counts = dict.fromkeys(ATTRIBUTES, (0, 0))
     whole = 0

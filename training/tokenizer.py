@@ -2,8 +2,9 @@
 
     python -m training.tokenizer --out FOLDER
 
-It is a byte-level BPE: any text can be written with it. Every word of the picture-book grammar is one token.
-The folder gets what CLIP's tokenizers are published as, `vocab.json` and `merges.txt` among it.
+It is a byte-level BPE: any text can be written with it. Every word of the picture-book grammar is
+one token. The folder gets what CLIP's tokenizers are published as, `vocab.json` and `merges.txt`
+among it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from training.world.caption import caption, pieces
+from training.world.caption import caption, split_words
 from training.world.scene import sample
 
 START: Final = "<|startoftext|>"
@@ -50,7 +51,7 @@ def grammar_words(captions: int = 60000) -> list[str]:
     """Every word that the grammar uses, the commonest first."""
     rng, counts = random.Random("vocabulary"), Counter[str]()
     for _ in range(captions):
-        counts.update(pieces(caption(sample(rng, None), rng, drop=0.2)))
+        counts.update(split_words(caption(sample(rng, None), rng, drop=0.2)))
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 

@@ -11,8 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.world import ATTRIBUTES, SPLITS, Scene, caption, full_caption, render, sample, sheet, split_of, stated
-from training.world.caption import LONGEST, pieces
+from training.world import (
+    ATTRIBUTES,
+    SPLITS,
+    Scene,
+    caption,
+    full_caption,
+    render,
+    sample,
+    sheet,
+    split_of,
+    stated_attributes,
+)
+from training.world.caption import LONGEST, split_words
 from training.world.dataset import main as write_dataset
 from training.world.dataset import plan
 from training.world.scene import UNSEEN_PAIRS
@@ -75,9 +86,9 @@ def test_render_follows_its_seed() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_subjects_stand_apart_and_whole(kind: str, count: int) -> None:
     """Where black and white drawings differ is the subjects: as many as asked for, clear of each other and the edge."""
-    for seed, place in itertools.product(range(4), ATTRIBUTES["place"]):
+    for seed, move_module in itertools.product(range(4), ATTRIBUTES["place"]):
         black, white = (
-            render(Scene("sunset", "sea", kind, colour, count, place), seed).astype(int)
+            render(Scene("sunset", "sea", kind, colour, count, move_module), seed).astype(int)
             for colour in ("black", "white")
         )
         columns = (np.abs(black - white).max(axis=2) > 60).any(axis=0)
@@ -87,7 +98,7 @@ def test_subjects_stand_apart_and_whole(kind: str, count: int) -> None:
         assert runs[-1] <= 254
         assert all(right - left >= 6 for left, right in zip(runs[1:-1:2], runs[2::2], strict=True))
         centre = (runs[0] + runs[-1]) / 2
-        assert {"left": centre < 110, "middle": 118 < centre < 138, "right": centre > 146}[place]
+        assert {"left": centre < 110, "middle": 118 < centre < 138, "right": centre > 146}[move_module]
 
 
 def test_full_captions_say_all_six_and_read_back() -> None:
@@ -95,8 +106,8 @@ def test_full_captions_say_all_six_and_read_back() -> None:
     for _ in range(3000):
         scene = sample(rng, None)
         text = full_caption(scene, rng)
-        assert stated(text) == words_of(scene), text
-        assert len(pieces(text)) <= LONGEST
+        assert stated_attributes(text) == words_of(scene), text
+        assert len(split_words(text)) <= LONGEST
         assert text == text.lower()
 
 
@@ -106,7 +117,7 @@ def test_dropped_captions_say_nothing_wrong() -> None:
     for _ in range(3000):
         scene = sample(rng, None)
         text = caption(scene, rng, drop=0.4)
-        found = stated(text)
+        found = stated_attributes(text)
         assert found.items() <= words_of(scene).items(), text
         for name in found:
             said[name] += 1
@@ -138,7 +149,7 @@ def test_captions_are_many_and_fixed_by_the_generator() -> None:
     ],
 )
 def test_stated_reads_what_people_write(text: str, found: dict[str, str]) -> None:
-    assert stated(text) == found
+    assert stated_attributes(text) == found
 
 
 def test_the_grammar_can_say_the_readme_prompt() -> None:

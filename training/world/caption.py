@@ -38,10 +38,10 @@ def caption(scene: Scene, rng: random.Random, drop: float = 0.0) -> str:
 
     Colour and count are left unsaid half as often. The kind always is said.
     """
-    return caption_and_said(scene, rng, drop)[0]
+    return caption_and_attributes(scene, rng, drop)[0]
 
 
-def caption_and_said(scene: Scene, rng: random.Random, drop: float = 0.0) -> tuple[str, frozenset[str]]:
+def caption_and_attributes(scene: Scene, rng: random.Random, drop: float = 0.0) -> tuple[str, frozenset[str]]:
     """A caption, and the names of the attributes that it tells."""
     said = {"kind"}
     for name in ATTRIBUTES:
@@ -50,7 +50,7 @@ def caption_and_said(scene: Scene, rng: random.Random, drop: float = 0.0) -> tup
             said.add(name)
     while True:
         text = _sentence(scene, said, rng)
-        if len(pieces(text)) <= LONGEST:
+        if len(split_words(text)) <= LONGEST:
             return text, frozenset(said)
 
 
@@ -59,7 +59,7 @@ def full_caption(scene: Scene, rng: random.Random) -> str:
     return caption(scene, rng)
 
 
-def pieces(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words and marks of a text, as a tokenizer of CLIP's kind splits it."""
     return re.findall(r"'s|[a-z]+|[0-9]|[^\sa-z0-9]+", text)
 
@@ -182,7 +182,7 @@ _READINGS: Final = sorted(_readings(), key=lambda reading: -len(reading[0]))
 _SINGULAR: Final = {pair[0] for forms in KIND.values() for pair in forms}
 
 
-def stated(text: str) -> dict[str, str]:
+def stated_attributes(text: str) -> dict[str, str]:
     """The attributes that a text states, as far as the world's words say. The first mention of each counts.
 
     An article counts as one: "a house" is one house. "houses" and "house" state no count.

@@ -21,8 +21,8 @@ _ABOVE: Final = 0.6  # of what a tall picture shows more of
 class Frame:
     """A picture's size in pixels. Its shorter side shows as much as a square's.
 
-    Places in the world are in units that are a square picture's pixels. In another frame, what stands in the sky or on
-    the ground is spread over all there is of it; its size in units stays.
+    Places in the world are in units that are a square picture's pixels. In another frame, what
+    stands in the sky or on the ground is spread over all there is of it; its size in units stays.
     """
 
     width: int = SIZE

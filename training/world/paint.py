@@ -1,7 +1,8 @@
 """A small painter of clean shapes: signed distances in, antialiased layers out.
 
-Only additions, multiplications, divisions and square roots of doubles are used. Those are exact by IEEE 754
-on every machine, so a picture has the same bytes everywhere, whatever the version of an imaging library.
+Only additions, multiplications, divisions and square roots of doubles are used. Those are exact by
+IEEE 754 on every machine, so a picture has the same bytes everywhere, whatever the version of an
+imaging library.
 """
 
 from __future__ import annotations

@@ -36,10 +36,11 @@ _SAND: Final[Colour] = (246, 220, 158)
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class Variation:
     """What a description leaves open: sides, shifts in pixels, and which of several drawings is taken.
 
-    All values of a field are as likely. Scenes of as many subjects that share a seed share all of it.
+    All values of a field are as likely. Scenes of as many subjects that share a seed share all of
+    it.
     """
 
     side: int
@@ -54,7 +55,7 @@ class Chance:
     down: int
 
     @classmethod
-    def of(cls, seed: int, count: int) -> Chance:
+    def of(cls, seed: int, count: int) -> Variation:
         """What ``seed`` chooses for a scene of ``count`` subjects. ``across`` spreads less the more there are."""
         rng = random.Random(seed)
         side, rise, drift = rng.randrange(2), rng.choice((-4, 0, 4)), rng.randint(-5, 5)
@@ -68,7 +69,7 @@ class Chance:
 
 def render(scene: Scene, seed: int, frame: Frame = SQUARE) -> NDArray[np.uint8]:
     """The picture of a scene, uint8 [height, width, 3]. The seed chooses what the description leaves open."""
-    chance = Chance.of(seed, scene.count)
+    chance = Variation.of(seed, scene.count)
     side, preset, level = chance.side, chance.preset, chance.level
     size = _SIZES[scene.count][chance.size] * _STRETCH[scene.kind][scene.count > 1] // 100
 

@@ -1,6 +1,7 @@
 """PyTorch modules of Würstchen: its three stages and its image encoder.
 
-They load the published weights, they are what the recipes train, and what the graphs are compared with.
+They load the published weights, they are what the recipes train, and what the graphs are compared
+with.
 """
 
 from vinograph.families.wuerstchen.network_config import (

@@ -1,8 +1,8 @@
 """The blocks that Würstchen's Stage B and Stage C are made of.
 
-Feature maps are [batch, channels, height, width]. Inside a block the channels come last, where layer norms
-and linear layers want them. The maps that blocks hand on therefore lie in memory as `torch.channels_last`,
-and permuting them costs nothing.
+Feature maps are [batch, channels, height, width]. Inside a block the channels come last, where
+layer norms and linear layers want them. The maps that blocks hand on therefore lie in memory as
+`torch.channels_last`, and permuting them costs nothing.
 """
 
 import math
@@ -20,8 +20,8 @@ MAX_POSITIONS = 10_000
 def timestep_embedding(r: Tensor, channels: int) -> Tensor:
     """Sines, then cosines, of `r` at `channels // 2` geometrically spaced frequencies.
 
-    Attention Is All You Need (arXiv 1706.03762), section 3.5, at position 10000·r. An odd number of channels
-    ends in a zero.
+    Attention Is All You Need (arXiv 1706.03762), section 3.5, at position 10000·r. An odd number of
+    channels ends in a zero.
 
     Args:
         r: [batch], time in [0, 1], 1 being pure noise.
@@ -97,7 +97,8 @@ class _FusedGlobalResponseNorm(torch.autograd.Function):
 class GlobalResponseNorm(nn.Module):
     """Global response norm: each channel is scaled by its share of the map's energy.
 
-    ConvNeXt V2 (arXiv 2301.00808), section 3.2. γ and β start at zero, where the layer is the identity.
+    ConvNeXt V2 (arXiv 2301.00808), section 3.2. γ and β start at zero, where the layer is the
+    identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -108,7 +109,8 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, height, width, channels] -> the same.
 
-        In training with the gradient written out; in evaluation by plain operations, which exporters know.
+        In training with the gradient written out; in evaluation by plain operations, which
+        exporters know.
         """
         if self.training:
             normed: Tensor = _FusedGlobalResponseNorm.apply(  # type: ignore[no-untyped-call]

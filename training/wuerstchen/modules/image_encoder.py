@@ -73,10 +73,10 @@ class EncoderBlock(nn.Module):
 class ImageEncoder(nn.Module):
     """Würstchen's image encoder: EfficientNetV2 (arXiv 2104.00298), a 1×1 convolution and a batch norm.
 
-    Würstchen (arXiv 2306.00637) calls it the semantic compressor. Names and shapes of the parameters are
-    those of `effnet_state_dict` in the authors' checkpoint: torchvision's `efficientnet_v2_s().features` as
-    `backbone`, then `mapper`. The backbone's convolutions start Kaiming-normal by fan out, as torchvision's
-    do. There is no stochastic depth.
+    Würstchen (arXiv 2306.00637) calls it the semantic compressor. Names and shapes of the
+    parameters are those of `effnet_state_dict` in the authors' checkpoint: torchvision's
+    `efficientnet_v2_s().features` as `backbone`, then `mapper`. The backbone's convolutions start
+    Kaiming-normal by fan out, as torchvision's do. There is no stochastic depth.
     """
 
     mean: Tensor
@@ -118,7 +118,8 @@ class ImageEncoder(nn.Module):
         """Embeddings of `pictures`, on the decoder's scale: the prior works on (embedding + 1) / 42.
 
         Args:
-            pictures: [batch, 3, height, width], RGB in [0, 1], at 3/4 of the size that is to be drawn.
+            pictures: [batch, 3, height, width], RGB in [0, 1], at 3/4 of the size that is to be
+            drawn.
 
         Returns:
             [batch, c_latent, height / 32, width / 32], rounded up.

@@ -11,7 +11,8 @@ from vinograph.families.wuerstchen.network_config import StageAConfig
 
 from .blocks import NORM_EPS, initialise_linear
 
-# Rows of latents compared with the codebook at a time: 128 MB of distances for the published 8192 codes.
+# Rows of latents compared with the codebook at a time: 128 MB of distances for the published 8192
+# codes.
 ROWS_AT_A_TIME = 4096
 
 
@@ -81,8 +82,8 @@ class Codebook(nn.Module):
 class StageA(nn.Module):
     """Würstchen's VQGAN (arXiv 2306.00637), which is Paella's (arXiv 2211.07292).
 
-    Names and shapes of the parameters are those of diffusers' `PaellaVQModel`. Residual blocks start with
-    Xavier-uniform weights as in the authors' code. Pictures are RGB in [0, 1].
+    Names and shapes of the parameters are those of diffusers' `PaellaVQModel`. Residual blocks
+    start with Xavier-uniform weights as in the authors' code. Pictures are RGB in [0, 1].
     """
 
     def __init__(self, config: StageAConfig) -> None:
@@ -124,8 +125,8 @@ class StageA(nn.Module):
 
         Stage B works on these divided by scale_factor.
 
-        [batch, in_channels, height, width] -> [batch, latent_channels, height / f, width / f], where
-        f is up_down_scale_factor · 2^(levels − 1), of which height and width are multiples.
+        [batch, in_channels, height, width] -> [batch, latent_channels, height / f, width / f],
+        where f is up_down_scale_factor · 2^(levels − 1), of which height and width are multiples.
         """
         latents: Tensor = self.down_blocks(self.in_block(pictures))
         return latents

@@ -35,8 +35,8 @@ class StageB(nn.Module):
     """Würstchen's decoder (arXiv 2306.00637): predicts the noise in latents, given embeddings.
 
     A U-Net of ConvNeXt V2 blocks. Names and shapes of the parameters are those of diffusers'
-    `WuerstchenDiffNeXt`. Weights start as in the authors' code: the output at zero, and each residual block's
-    last layer divided by √(sum of blocks).
+    `WuerstchenDiffNeXt`. Weights start as in the authors' code: the output at zero, and each
+    residual block's last layer divided by √(sum of blocks).
     """
 
     def __init__(self, config: StageBConfig) -> None:
@@ -121,9 +121,9 @@ class StageB(nn.Module):
     def resized_embeddings(self, effnet: Tensor, height: int, width: int) -> list[Tensor | None]:
         """`effnet` on the grid of each level, or None where the level doesn't see it.
 
-        It doesn't depend on the noised latents or the time, so a sampler needs it once per picture. Export `predict`
-        rather than `forward`: OpenVINO 2026.4 converts this resize to one with other results.
-        `height` and `width` are those of the latents.
+        It doesn't depend on the noised latents or the time, so a sampler needs it once per picture.
+        Export `predict` rather than `forward`: OpenVINO 2026.4 converts this resize to one with
+        other results. `height` and `width` are those of the latents.
         """
         rows, columns = height // self.config.patch_size, width // self.config.patch_size
         return [

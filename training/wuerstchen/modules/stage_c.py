@@ -21,8 +21,9 @@ from .blocks import (
 class StageC(nn.Module):
     """Würstchen's prior (arXiv 2306.00637): predicts the noise in embeddings, given the text.
 
-    Names and shapes of the parameters are those of diffusers' `WuerstchenPrior`. Weights start as in the
-    authors' code: the output at zero, and each residual block's last layer divided by √depth.
+    Names and shapes of the parameters are those of diffusers' `WuerstchenPrior`. Weights start as
+    in the authors' code: the output at zero, and each residual block's last layer divided by
+    √depth.
     """
 
     def __init__(self, config: StageCConfig) -> None:
@@ -62,9 +63,9 @@ class StageC(nn.Module):
         """The noise in `x`.
 
         Args:
-            x: [batch, c_in, height, width], noised embeddings on the prior's scale, (embedding + 1) / 42.
-            r: [batch], time in [0, 1], 1 being pure noise.
-            c: [batch, tokens, c_cond], the text encoder's last hidden states.
+            x: [batch, c_in, height, width], noised embeddings on the prior's scale, (embedding + 1)
+            / 42. r: [batch], time in [0, 1], 1 being pure noise. c: [batch, tokens, c_cond], the
+            text encoder's last hidden states.
 
         Returns:
             The shape of `x`.
