@@ -27,7 +27,7 @@ ATTRIBUTE_DROPOUT = 0.3
 
 @dataclass(frozen=True)
 class Captions:
-    """Several captions of each scene as token ids, and the empty caption, which guidance is trained with.
+    """Several captions of each scene as token ids, and the empty caption for guidance.
 
     ``ids`` and ``mask`` are [scenes, PER_SCENE, length]. ``stated`` [scenes, PER_SCENE, attributes]
     says which attributes a caption states. ``empty_ids`` and ``empty_mask`` are [length].
@@ -40,7 +40,7 @@ class Captions:
     empty_mask: Tensor
 
     def sample(self, scenes: Tensor, dropout: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, mask [n, length] and which captions were dropped [n], of a random caption of each of ``scenes``.
+        """Ids and mask [n, length] of a random caption per scene, and which were dropped [n].
 
         A share ``dropout`` of the captions is replaced by the empty one (classifier-free guidance,
         arXiv 2207.12598).
@@ -87,7 +87,7 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
 def load_captions(
     labels: NDArray[np.int64], work: Path, name: str = "captions", tokenize: Tokenize | None = None
 ) -> Captions:
-    """PER_SCENE captions of every scene of ``labels`` [scenes, attributes], stored in ``work/<name>.pt``.
+    """PER_SCENE captions of every scene, stored in ``work/<name>.pt``.
 
     Captions of even number may omit attributes, those of odd number state all. ``tokenize`` is by
     default the world's CLIP tokenizer.
@@ -136,6 +136,6 @@ def text_encoder(tokenizer: Tokenizer, width: int, layers: int, heads: int) -> C
 
 
 def hidden_states(encoder: CLIPTextModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """The last hidden states [batch, length, width] of ``encoder`` for ``ids`` and ``mask`` [batch, length]."""
+    """The last hidden states [batch, length, width] for ``ids`` and ``mask`` [batch, length]."""
     states: Tensor = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     return states

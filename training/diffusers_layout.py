@@ -1,4 +1,4 @@
-"""Writes checkpoints in diffusers' layout: a directory per component, safetensors in f16, JSON configurations."""
+"""Writes checkpoints in diffusers' layout: safetensors in f16 and JSON configurations."""
 
 from __future__ import annotations
 

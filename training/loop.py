@@ -17,7 +17,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The torch device called ``name``; ``auto`` is a CUDA device where there is one, else the CPU."""
+    """The torch device called ``name``; ``auto`` is a CUDA device if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -71,7 +71,7 @@ class EMA:
                 averages[key].copy_(weights[key])
 
     def checkpoint(self, optimisers: Optimisers, budget: TimeBudget) -> dict[str, Any]:
-        """Everything that training resumes from: EMA weights by module, present weights, optimisers, budget."""
+        """All that training resumes from: EMA weights, present weights, optimisers, budget."""
         weights = {name: module.state_dict() for name, module in self.modules.items()}
         return {**self.state, "now": weights, "optimisers": optimisers.state(), "budget": budget.state()}
 
@@ -95,7 +95,7 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass
 class TimeBudget:
-    """The minutes that a stage may train, and the steps and samples done in them; a checkpoint stores it."""
+    """The minutes that a stage may train, and what was done in them; checkpoints store it."""
 
     minutes: float
     seconds: float = 0.0
@@ -133,17 +133,17 @@ class TimeBudget:
 
 
 def learning_rate_factor(budget: TimeBudget, warm_up: int = 100, floor: float = 0.01) -> float:
-    """Factor of the peak learning rate: linear warm-up over ``warm_up`` steps, then cosine decay to ``floor``.
+    """Factor of the peak learning rate: linear warm-up over ``warm_up`` steps, then cosine decay.
 
-    The decay follows the budget's minutes instead of a number of steps (SGDR, arXiv 1608.03983,
-    without restarts).
+    The decay ends at ``floor`` (SGDR, arXiv 1608.03983, without restarts). It follows the budget's
+    minutes instead of a number of steps.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * budget.fraction))
     return min(1.0, (budget.steps + 1) / warm_up) * (floor + (1 - floor) * cosine)
 
 
 class Optimisers:
-    """Muon for the matrices inside a network and AdamW for all other weights, with one learning rate.
+    """Muon for the matrices inside a network and AdamW for all other weights, at one learning rate.
 
     Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) orthogonalises a matrix's
     update. Its step is scaled to the root mean square of AdamW's (Liu et al., arXiv 2502.16982), so
@@ -164,7 +164,7 @@ class Optimisers:
             self.optimisers.append(Muon(matrices, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw"))
 
     def step(self, loss: Tensor, learning_rate_factor: float, max_norm: float = 1.0) -> Tensor:
-        """Take one step down ``loss``, with the gradient clipped to ``max_norm``; returns the gradient's norm."""
+        """Take one step down ``loss`` with clipped gradients; returns the gradient's norm."""
         for optimiser in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
@@ -186,7 +186,7 @@ class Optimisers:
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint; a process killed meanwhile leaves either the previous file or this one, complete."""
+    """Write a checkpoint; a kill meanwhile leaves the previous file or this one, complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     torch.save(dict(content), partial)

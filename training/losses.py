@@ -1,4 +1,4 @@
-"""Losses and metrics that the recipes share: errors of images, and classification of a scene's attributes."""
+"""Losses and metrics that the recipes share: errors of images, and of classified attributes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def psnr(predicted: Tensor, target: Tensor) -> float:
 
 
 def attribute_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy [n, attributes] of ``logits`` [n, sum of CLASSES] and ``labels`` [n, attributes]."""
+    """Cross-entropy [n, attributes] of ``logits`` [n, sum of CLASSES] by ``labels``."""
     parts = torch.split(logits.float(), CLASSES, dim=1)
     losses = [F.cross_entropy(part, labels[:, i], reduction="none") for i, part in enumerate(parts)]
     return torch.stack(losses, dim=1)
@@ -49,7 +49,7 @@ def correct_attributes(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def detail_weight(x: Tensor, window: int) -> Tensor:
-    """Loss weights [n, 1, h, w] of mean 1 for images or latents ``x``, higher where there is detail.
+    """Loss weights [n, 1, h, w] of mean 1 for images or latents ``x``, higher at details.
 
     Detail is the distance from the local mean over ``window`` pixels: mostly the subject, which is
     few pixels.

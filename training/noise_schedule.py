@@ -1,4 +1,4 @@
-"""A discrete noise schedule of betas, for networks that predict velocities (Salimans and Ho, arXiv 2202.00512).
+"""A noise schedule of betas for networks that predict velocities (arXiv 2202.00512).
 
 A noised sample is √ᾱ x + √(1 − ᾱ) ε with latents x and noise ε; its velocity is v = √ᾱ ε − √(1 − ᾱ)
 x.
@@ -40,7 +40,7 @@ class NoiseSchedule:
         return alpha_cumprod.sqrt() * latents + (1 - alpha_cumprod).sqrt() * noise
 
     def velocity(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The velocity of ``latents`` with ``noise`` at ``timesteps``: what the network should predict."""
+        """The velocity of ``latents`` with ``noise`` at ``timesteps``, the network's target."""
         alpha_cumprod = self.alpha_cumprod(timesteps)
         return alpha_cumprod.sqrt() * noise - (1 - alpha_cumprod).sqrt() * latents
 

@@ -49,5 +49,5 @@ class HalfSizeImages:
 
 
 def images_to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """``pixels`` [n, height, width, 3] as floats [n, 3, height, width] in [0, 1], channels last in memory."""
+    """``pixels`` [n, h, w, 3] as floats [n, 3, h, w] in [0, 1], channels last in memory."""
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float().div(255)

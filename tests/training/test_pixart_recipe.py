@@ -58,7 +58,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("suffix", "scheduler"), [("", SCHEDULER), ("-lcm", LCM_SCHEDULER)])
-def test_diffusers_draws_a_picture_with_the_published_checkpoint(work: Path, suffix: str, scheduler: dict[str, object]) -> None:
+def test_diffusers_draws_a_picture_with_the_published_checkpoint(
+    work: Path, suffix: str, scheduler: dict[str, object]
+) -> None:
     published = work / f"published{suffix}"
     index = json.loads((published / "model_index.json").read_text())
     parts = {name for name, part in index.items() if isinstance(part, list)}

@@ -23,7 +23,7 @@ from training.world import (
     split_of,
     stated_attributes,
 )
-from training.world.caption import LONGEST, split_words
+from training.world.caption import MAX_WORDS, split_words
 from training.world.dataset import main as write_dataset
 from training.world.dataset import plan
 from training.world.scene import UNSEEN_PAIRS
@@ -85,7 +85,7 @@ def test_render_follows_its_seed() -> None:
 @pytest.mark.parametrize("kind", ATTRIBUTES["kind"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_subjects_stand_apart_and_whole(kind: str, count: int) -> None:
-    """Where black and white drawings differ is the subjects: as many as asked for, clear of each other and the edge."""
+    """A black and a white picture differ in ``count`` subjects, clear of each other and the edge."""
     for seed, move_module in itertools.product(range(4), ATTRIBUTES["place"]):
         black, white = (
             render(Scene("sunset", "sea", kind, colour, count, move_module), seed).astype(int)
@@ -107,7 +107,7 @@ def test_full_captions_say_all_six_and_read_back() -> None:
         scene = sample(rng, None)
         text = full_caption(scene, rng)
         assert stated_attributes(text) == words_of(scene), text
-        assert len(split_words(text)) <= LONGEST
+        assert len(split_words(text)) <= MAX_WORDS
         assert text == text.lower()
 
 
@@ -116,7 +116,7 @@ def test_dropped_captions_say_nothing_wrong() -> None:
     said = dict.fromkeys(ATTRIBUTES, 0)
     for _ in range(3000):
         scene = sample(rng, None)
-        text = caption(scene, rng, drop=0.4)
+        text = caption(scene, rng, dropout=0.4)
         found = stated_attributes(text)
         assert found.items() <= words_of(scene).items(), text
         for name in found:
@@ -155,7 +155,7 @@ def test_stated_reads_what_people_write(text: str, found: dict[str, str]) -> Non
 def test_the_grammar_can_say_the_readme_prompt() -> None:
     scene = Scene("night", "snow", "house", "red", 1, "left")
     rng = random.Random(0)
-    texts = (caption(scene, rng, drop=0.3) for _ in range(60000))
+    texts = (caption(scene, rng, dropout=0.3) for _ in range(60000))
     assert "a red house on a snowy hill at night" in texts
 
 

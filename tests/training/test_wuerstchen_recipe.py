@@ -1,4 +1,4 @@
-"""The recipe of storybook-wuerstchen runs end to end and publishes a checkpoint that diffusers loads."""
+"""The recipe of storybook-wuerstchen runs end to end; diffusers loads its checkpoint."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ GRID: Final = SIZE // 8
 """Side of a square picture's latents."""
 
 FRAMES: Final = ((320, 192), (288, 224), (224, 288), (192, 320))
-"""Widths and heights of the other training pictures, from PixArt's table of aspect ratios for 256 pixels."""
+"""Widths and heights of the other training pictures, from PixArt's table of aspect ratios."""
 
 LENGTH: Final = 40
 """Length in tokens of training captions; every caption of the grammar is shorter."""

@@ -1,4 +1,4 @@
-"""Trains the consistency model, which jumps to where many steps of the diffusion model's sampler would lead.
+"""Trains the consistency model, which jumps to where many sampling steps would lead.
 
 A latent consistency model (Luo et al., arXiv 2310.04378) maps every point of a sampling trajectory
 of the guided diffusion model, its teacher, to the trajectory's end (Song et al., arXiv 2303.01469).
@@ -54,7 +54,7 @@ TRAJECTORY_BATCHES = (20, 3)
 """Number of batches of trajectories in the square frame, and in each other frame."""
 
 RESTART_TIMESTEPS = (880, 100)
-"""The range of timesteps, highest and lowest, at which a trajectory starts from a denoised end in fresh noise."""
+"""The highest and lowest timestep at which a trajectory starts from an end in fresh noise."""
 
 CLASSIFIER_WEIGHT = 0.01
 HUBER_C = 0.03
@@ -78,13 +78,13 @@ class Trajectories:
 
 
 def solver_timesteps(first: int) -> Tensor:
-    """About SOLVER_STEPS evenly spaced timesteps from ``first`` down, none of them 0; fewer for a lower ``first``."""
+    """At most SOLVER_STEPS timesteps, evenly spaced from ``first`` down, none of them 0."""
     count = max(4, round(SOLVER_STEPS * (first + 1) / 1000))
     return torch.linspace(first, (first + 1) / count - 1, count).round().long()
 
 
 class GuidedTeacher:
-    """The diffusion model's denoised latents for one batch of captions, with classifier-free guidance."""
+    """The diffusion model's denoised latents for one batch of captions, with guidance."""
 
     @torch.no_grad()
     def __init__(self, teacher: Denoiser, schedule: NoiseSchedule, batch: Batch, empty: tuple[Tensor, Tensor]) -> None:
@@ -114,14 +114,14 @@ class GuidedTeacher:
 def sample_trajectory(
     denoise: Callable[[Tensor, int], Tensor], schedule: NoiseSchedule, sample: Tensor, timesteps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sample by DPM-Solver++ (2M), from ``sample`` [n, 4, h, w] over ``timesteps`` [steps] to the denoised end.
+    """Sample by DPM-Solver++ (2M) from ``sample`` [n, 4, h, w] over ``timesteps`` [steps].
 
-    The algorithm is algorithm 2 of Lu et al., arXiv 2211.01095. ``denoise`` predicts denoised
-    latents of a sample at a timestep, as :class:`GuidedTeacher` does.
+    This is algorithm 2 of Lu et al., arXiv 2211.01095. ``denoise`` predicts the denoised latents of
+    a sample at a timestep, as :class:`GuidedTeacher` does.
 
     Returns:
-        Every sample on the way [steps, n, 4, h, w], and the denoised latents [n, 4, h, w] of the
-        last one.
+        The sample at every timestep [steps, n, 4, h, w], and the denoised latents [n, 4, h, w] of
+        the last one.
     """
     alphas, sigmas = schedule.alphas_cumprod.sqrt(), (1 - schedule.alphas_cumprod).sqrt()
     log_snr = (alphas / sigmas).log()
@@ -144,7 +144,7 @@ def sample_trajectory(
 def sample_trajectories(
     teacher: Denoiser, datasets: Sequence[LatentDataset], work: Path, log: Log, device: torch.device
 ) -> list[Trajectories]:
-    """Trajectories of the teacher in every frame, stored in ``work/trajectories``, where an interrupted run resumes.
+    """Trajectories of the teacher in every frame, stored in ``work/trajectories``.
 
     Every batch that starts from noise (``<number>a.pt``) is followed by one that restarts from its
     ends (``<number>b.pt``).
@@ -173,7 +173,7 @@ def _sample_batch_of_trajectories(
     restart_from: Trajectories | None,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """The fields of new :class:`Trajectories`, from noise or from the ends of ``restart_from`` in fresh noise."""
+    """Fields of new :class:`Trajectories`, from noise or from the ends of ``restart_from``."""
     if restart_from is None:
         start, batch = schedule.last_timestep, sample_batch([dataset], TRAJECTORIES_PER_BATCH)
     else:
@@ -209,7 +209,7 @@ def sample_points(trajectories: Sequence[Trajectories]) -> tuple[Batch, Tensor, 
 
 
 def losses(classifier: LatentClassifier, batch: Batch, denoised: Tensor) -> tuple[Tensor, Tensor]:
-    """The pseudo-Huber distance of ``denoised`` from the trajectories' ends, and the classifier's loss.
+    """The pseudo-Huber distance of ``denoised`` from the ends, and the classifier's loss.
 
     The pseudo-Huber metric is that of Song and Dhariwal, arXiv 2310.14189.
     """
@@ -219,7 +219,7 @@ def losses(classifier: LatentClassifier, batch: Batch, denoised: Tensor) -> tupl
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device, classifier_minutes: float = 0.0) -> None:
-    """Train the consistency model from ``work/transformer.pt``; resumes from ``work/consistency.pt`` if that exists."""
+    """Train the consistency model; resumes from ``work/consistency.pt`` if that exists."""
     torch.manual_seed(1)
     random.seed(1)
     log, schedule = Log(work / "log.jsonl", "consistency"), NoiseSchedule(SCHEDULER)

@@ -31,10 +31,10 @@ def _render(frame: Frame, job: tuple[NDArray[np.int64], int]) -> NDArray[np.uint
 def load_frame(
     size: tuple[int, int], count: int, work: Path, device: torch.device, workers: int
 ) -> tuple[Tensor, Tensor]:
-    """Latents [count, 4, h, w] (f16) of scenes in a frame of ``size`` (width, height), and their labels [count, 6].
+    """Latents [count, 4, h, w] (f16) and labels [count, 6] of scenes in a frame (width, height).
 
     Every frame has its own scenes, all of the training split. Latents are stored in ``work``, and
-    encoding resumes where those end.
+    an interrupted run resumes there.
     """
     path = work / f"latents_{size[0]}x{size[1]}.pt"
     labels, seeds = plan("train", count, seed=1 + FRAMES.index(size))

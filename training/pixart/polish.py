@@ -25,7 +25,7 @@ _BATCH_SIZE = 64
 
 
 def generate(dataset: LatentDataset, work: Path, count: int, device: torch.device) -> Tensor:
-    """The first ``count`` latents of ``dataset``, noised and denoised again: [count, 4, 32, 32] (f16)."""
+    """The first latents of ``dataset``, noised and denoised again: [count, 4, 32, 32] (f16)."""
     torch.manual_seed(3)
     schedule, captions = NoiseSchedule(SCHEDULER), dataset.captions
     model = load_model(load(work / "transformer.pt"), work).to(device).eval()
@@ -48,7 +48,7 @@ def generate(dataset: LatentDataset, work: Path, count: int, device: torch.devic
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: int = 3000) -> None:
-    """Generate latents of ``scenes`` training scenes, then fine-tune the decoder of ``work/vae.pt`` on them."""
+    """Generate latents of ``scenes`` training scenes, then fine-tune the decoder on them."""
     squares, images = load_datasets(data, work, device)[0], SceneDataset(data, "train").images
     generated = generate(squares, work, min(scenes, len(squares.latents)), device)
     polish(generated, squares.latents, images, work, minutes, device)

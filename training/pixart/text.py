@@ -42,7 +42,7 @@ _NORMALIZATION = {
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Train the tokenizer and write it as T5's are published: ``spiece.model``, configuration, ``tokenizer.json``."""
+    """Train the tokenizer and write it in the layout of T5's published tokenizers."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random("sentencepiece")
     captions = [caption(sample(rng, None), rng, dropout=0.2).lower() for _ in range(_CAPTIONS)]
@@ -73,7 +73,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def _write_tokenizer_json(folder: Path) -> None:
-    """Write ``tokenizer.json``, which newer libraries read, from the folder's ``spiece.model``; and its configuration."""
+    """Write ``tokenizer.json``, which newer libraries read, from ``spiece.model``."""
     model = read_sentencepiece(folder / "spiece.model")
     pieces = [(piece.text, piece.score) for piece in model.pieces]
     tokenizer = T5Tokenizer(
@@ -99,7 +99,7 @@ class UnigramTokenizer:
         return int(self._pieces.get_piece_size())
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Ids (int16) and mask (bool) [texts, LENGTH], with T5's end-of-sequence token and padding."""
+        """Ids (int16) and mask (bool) [texts, LENGTH], with T5's end token and padding."""
         ids = torch.full((len(texts), LENGTH), _PAD, dtype=torch.int16)
         mask = torch.zeros(len(texts), LENGTH, dtype=torch.bool)
         for row, tokens in enumerate(self._pieces.encode(list(texts))):

@@ -1,4 +1,4 @@
-"""Trains the transformer with its T5: a diffusion transformer (arXiv 2212.09748) as in PixArt-α (arXiv 2310.00426).
+"""Trains the diffusion transformer (arXiv 2212.09748) with its T5, as PixArt-α (arXiv 2310.00426).
 
 As PixArt was, the model is trained on small pictures first, of which it sees many in the time of a
 few large ones. Then each batch has one frame, so that the model learns pictures of several aspect
@@ -49,7 +49,7 @@ PARTIAL_CAPTION_SHARE = 0.85
 CAPTION_DROPOUT = 0.1
 CLASSIFIER_WEIGHT = 0.02
 CLASSIFIER_MIN_TIMESTEP = 250
-"""At timesteps below it the noised latents themselves show the attributes, so the classifier would teach nothing."""
+"""The classifier's loss counts from here on; below, samples show their attributes anyway."""
 
 TIMESTEP_POWER = 1.6
 CLASSIFIER_MINUTES = 2.5
@@ -100,7 +100,7 @@ class UnfusedAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Attend from ``hidden_states`` [n, tokens, width]; ``attention_mask`` [n, 1, keys] is added to the scores."""
+        """Attend from ``hidden_states`` [n, tokens, width]; scores are masked by [n, 1, keys]."""
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         projected = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         query, key, value = (each.unflatten(2, (attn.heads, -1)).transpose(1, 2) for each in projected)
@@ -122,14 +122,14 @@ class Denoiser(nn.Module):
         network.set_attn_processor(UnfusedAttention())  # type: ignore[operator]
 
     def forward(self, sample: Tensor, timesteps: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Velocity [n, 4, h, w] of ``sample`` at ``timesteps`` [n], for captions ``ids`` and ``mask`` [n, length]."""
+        """Velocity [n, 4, h, w] of ``sample`` at ``timesteps`` [n], for captions [n, length]."""
         return predict_velocity(self.network, sample, timesteps, self.text(ids, mask), mask)
 
 
 def predict_velocity(
     network: nn.Module, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor, mask: Tensor
 ) -> Tensor:
-    """The transformer's velocity [n, 4, h, w], for the text encoder's hidden states [n, length, width]."""
+    """The transformer's velocity [n, 4, h, w] for the text encoder's hidden states."""
     out: Tensor = network(
         sample,
         encoder_hidden_states=encoder_hidden_states,
@@ -162,7 +162,7 @@ def load_datasets(data: Path, work: Path, device: torch.device) -> list[LatentDa
 
 
 def sample_batch(datasets: Sequence[LatentDataset], count: int) -> Batch:
-    """A random batch of ``count`` scenes in one frame, on the CPU; ``datasets[0]`` is the square frame."""
+    """A random batch of ``count`` scenes in one frame, on the CPU; the first frame is square."""
     square = random.random() < SQUARE_SHARE or len(datasets) == 1
     chosen = datasets[0] if square else random.choice(datasets[1:])
     captions = chosen.captions
@@ -198,7 +198,7 @@ def sample_timesteps(count: int, last_timestep: int) -> Tensor:
 
 
 def classifier_loss(classifier: LatentClassifier, denoised: Tensor, batch: Batch, counted: Tensor) -> Tensor:
-    """Mean cross-entropy of the stated attributes in ``denoised`` latents [n, 4, h, w], where ``counted`` [n].
+    """Mean cross-entropy of the stated attributes in ``denoised`` latents where ``counted`` [n].
 
     It is 0 for other frames than the square one, which is all that the classifier knows.
     """
@@ -227,7 +227,7 @@ def losses(
 def train(
     data: Path, work: Path, minutes: float, device: torch.device, classifier_minutes: float = CLASSIFIER_MINUTES
 ) -> None:
-    """Train the transformer and its text encoder; resumes from ``work/transformer.pt`` if that exists."""
+    """Train transformer and text encoder; resumes from ``work/transformer.pt`` if that exists."""
     torch.manual_seed(0)
     random.seed(0)
     datasets = load_datasets(data, work, device)

@@ -1,4 +1,4 @@
-"""Altered scenes: training scenes rendered again from their seed, with another sky, another colour, or both.
+"""Altered scenes: training scenes rendered again with another sky, another colour, or both.
 
 From pairs of a scene and its alteration, the UNet learns image to image: to change what the prompt
 changes, and to leave all else.

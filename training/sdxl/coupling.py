@@ -27,18 +27,18 @@ from training.world import ATTRIBUTES
 from training.world.render import Variation
 
 ANSWERS = 16
-"""Number of open questions: ten random choices of the renderer, and six attributes that a caption may omit."""
+"""Number of open questions: ten random choices of the renderer and six attributes."""
 
 PERIOD = 2
-"""A direction sums one channel at one offset within every square of this side: four channels give sixteen directions.
+"""A direction sums one channel at one offset within every square of this side.
 
-So a direction has no position in the picture, and a mean over the feature map of the UNet's first
-level can read it.
+Four channels give sixteen directions. None has a position in the picture, so a mean over the
+feature map of the UNet's first level can read it.
 """
 
 
 def _ranges(count: int) -> list[tuple[list[int], list[float]]]:
-    """For each field of :class:`Variation`: its values in order, and the bounds of their intervals of quantiles."""
+    """The values of each field of :class:`Variation`, and the bounds of their quantiles."""
     across = {1: 4, 2: 3, 3: 2}[count]
     values: list[Sequence[int]] = [(0, 1), (-4, 0, 4), range(-5, 6), range(3), range(3), (1, 0), range(-3, 4), range(3)]
     values += [range(-across, across + 1), range(-4, 5)]
@@ -48,7 +48,7 @@ def _ranges(count: int) -> list[tuple[list[int], list[float]]]:
 
 
 def answers(labels: NDArray[np.int64], seeds: NDArray[np.int64]) -> Tensor:
-    """Each picture's answers as intervals of quantiles [n, 16, 2]: ten random choices, then six attributes."""
+    """Intervals of quantiles [n, 16, 2] of each picture's answers: ten choices, six attributes."""
     sizes = [len(each) for each in ATTRIBUTES.values()]
     out = np.empty((len(labels), ANSWERS, 2), np.float32)
     ranges = {count: _ranges(count) for count in (1, 2, 3)}
@@ -65,7 +65,7 @@ def answers(labels: NDArray[np.int64], seeds: NDArray[np.int64]) -> Tensor:
 
 
 def couple(noise: Tensor, intervals: Tensor, stated: Tensor) -> Tensor:
-    """``noise`` [n, 4, h, w] with its reserved components set by the answers ``intervals`` [n, 16, 2].
+    """``noise`` [n, 4, h, w] with its reserved components set by ``intervals`` [n, 16, 2].
 
     Components are unchanged where ``stated`` [n, 16]: there the caption itself gives the answer.
     """

@@ -1,4 +1,4 @@
-"""Trains a classifier of a scene's attributes from its latents, which adds a loss to the denoiser's training."""
+"""Trains a classifier of latents, which adds a loss to the denoiser's training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEARNING_RATE = 2e-3
 
 
 class LatentClassifier(nn.Module):
-    """A convolutional classifier of latents and their coordinates, which gives logits of all attributes."""
+    """A convolutional classifier of a scene's attributes by its latents and their coordinates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class LatentClassifier(nn.Module):
 
 
 def degrade(latents: Tensor) -> Tensor:
-    """``latents`` as an unfinished model predicts them: blurred, faint or noisy, to random degrees."""
+    """``latents`` as an unfinished model predicts them: blurred, faint or noisy."""
     n = len(latents)
     blurred = F.avg_pool2d(F.pad(latents, (1, 1, 1, 1), mode="replicate"), 3, 1)
     latents = torch.lerp(latents, blurred, torch.rand(n, 1, 1, 1))

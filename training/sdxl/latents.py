@@ -18,7 +18,7 @@ _BATCH_SIZE = 16
 
 
 def encode_images(images: NDArray[np.uint8] | HalfSizeImages, path: Path, work: Path, device: torch.device) -> Tensor:
-    """Latents [n, 4, h, w] (f16) of ``images`` [n, 8 h, 8 w, 3], stored in ``path``, where an interrupted run resumes.
+    """Latents [n, 4, h, w] (f16) of ``images`` [n, 8 h, 8 w, 3], stored in ``path``.
 
     ``work`` has the trained VAE.
     """

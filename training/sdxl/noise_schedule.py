@@ -13,7 +13,7 @@ class OneStepNoiseSchedule(NoiseSchedule):
     """A noise schedule whose last timestep is pure noise, which is what the sampler starts from."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """``latents`` [n, c, h, w] with ``noise`` added to the level of ``timesteps`` [n]; at the last, noise alone."""
+        """``latents`` [n, c, h, w] with ``noise`` at ``timesteps`` [n]; the last is noise alone."""
         last = timesteps[:, None, None, None] == self.last_timestep
         return super().add_noise(torch.where(last, 0.0, latents), noise, timesteps)
 

@@ -1,4 +1,4 @@
-"""Fine-tunes the VAE's decoder on the latents that the UNet generates, so that it decodes them crisply.
+"""Fine-tunes the VAE's decoder on the latents that the UNet generates, for crisp pictures.
 
 One-step latents are softer than the encoder's. The noise that they come from is coupled to a scene
 (:mod:`training.sdxl.coupling`), and that scene is what they should decode to. Half of the training
@@ -56,14 +56,14 @@ class PatchDiscriminator(nn.Module):
         self.net = nn.Sequential(*layers, nn.Conv2d(128, 1, 3, padding=1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Logits [n, 1, h / 8, w / 8] of ``pictures`` [n, 3, h, w], high where a patch looks rendered."""
+        """Logits [n, 1, h / 8, w / 8], high where a patch of ``pictures`` looks rendered."""
         logits: Tensor = self.net(pictures * 2 - 1)
         return logits
 
 
 @torch.no_grad()
 def generate(dataset: CoupledDataset, work: Path, count: int, device: torch.device) -> Tensor:
-    """One-step latents [count, 4, 32, 32] (f16) of the UNet, from noise coupled to the first scenes of ``dataset``."""
+    """One-step latents [count, 4, 32, 32] (f16), from noise coupled to the first scenes."""
     torch.manual_seed(3)
     state = load(work / "unet.pt")
     text, network = text_encoders(work), unet()
@@ -81,7 +81,7 @@ def generate(dataset: CoupledDataset, work: Path, count: int, device: torch.devi
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: int = 6000) -> None:
-    """Generate latents of ``scenes`` training scenes in one step, then fine-tune the decoder of ``work/vae.pt``."""
+    """Generate latents of ``scenes`` training scenes, then fine-tune the decoder on them."""
     dataset, images = load_dataset(data, work, device), SceneDataset(data, "train").images
     generated = generate(dataset, work, min(scenes, SCENES, len(images)), device)
     polish(generated, dataset.latents, images, work, minutes, device)
@@ -140,7 +140,7 @@ def polish(
 def _pairs(
     encoded: Tensor, generated: Tensor, images: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A batch of crops of latents, alternately encoded and generated, and the crops of pictures to decode them to."""
+    """Crops of latents, alternately encoded and generated, and of the pictures to decode to."""
     picked = rng.integers(0, count, BATCH_SIZE)
     corners = rng.integers(0, GRID - CROP_SIZE + 1, (BATCH_SIZE, 2))
     crops = list(zip(picked, corners, range(BATCH_SIZE), strict=True))
@@ -152,7 +152,7 @@ def _pairs(
 
 @torch.no_grad()
 def _evaluate(model: nn.Module, latents: Tensor, images: np.ndarray, device: torch.device) -> float:
-    """Mean PSNR in decibels of decoded ``latents`` against ``images``, the pictures that they should decode to."""
+    """Mean PSNR in decibels of decoded ``latents`` against ``images``, their targets."""
     scores = []
     for start in range(0, len(latents), 8):
         with autocast(device):

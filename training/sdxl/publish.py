@@ -60,7 +60,7 @@ Image to image with two steps at strength 0.5 gives a scene another sky or its s
 
 
 def publish(work: Path, out: Path) -> None:
-    """Write the checkpoint from ``work`` to the directory ``out``: f16 safetensors, configurations, tokenizers.
+    """Write the checkpoint to ``out``: f16 safetensors, configurations, tokenizers.
 
     A polished VAE takes precedence over the plain one.
     """

@@ -1,4 +1,4 @@
-"""Trains the UNet and its text encoders: latent diffusion whose last timestep is trained for one-step inference.
+"""Trains the UNet and its text encoders, with a last timestep for one-step inference.
 
 A batch has two parts. The larger is at the last timestep: its input is noise that is coupled to the
 scene (:mod:`training.sdxl.coupling`), and its target the scene's latents. There an auxiliary layer,
@@ -64,7 +64,7 @@ Below it a sample shows its scene too clearly for the prompt to change it, above
 
 @dataclass(frozen=True)
 class CoupledDataset:
-    """Latents [n, 4, h, w] of training scenes and their alterations, with all that noise is coupled to.
+    """Latents [n, 4, h, w] of training scenes and alterations, with what noise is coupled to.
 
     ``intervals`` [n, 16, 2] are the answers to the open questions. ``partner`` [n] is the index of
     a scene's alteration or of an alteration's original, and −1 for scenes without one.
@@ -98,7 +98,7 @@ class Batch:
 
 
 def load_dataset(data: Path, work: Path, device: torch.device) -> CoupledDataset:
-    """The encoded training scenes, followed by their alterations, which are rendered first if they are missing."""
+    """The encoded training scenes, followed by their alterations, rendered if missing."""
     scenes = SceneDataset(data, "train")
     count = min(SCENES, len(scenes))
     alterations.write(data, work, min(ALTERED_SCENES, count))
@@ -121,13 +121,13 @@ def load_dataset(data: Path, work: Path, device: torch.device) -> CoupledDataset
 
 
 def sample_batch(dataset: CoupledDataset, count: int) -> Batch:
-    """A random batch of ``count`` samples on the CPU, the first :func:`last_count` of them at the last timestep."""
+    """A random batch on the CPU, the first :func:`last_count` samples at the last timestep."""
     picked = torch.randint(0, len(dataset.latents), (count,))
     return make_batch(dataset, picked, torch.arange(count) < last_count(count), CAPTION_DROPOUT)
 
 
 def make_batch(dataset: CoupledDataset, picked: Tensor, last: Tensor, caption_dropout: float) -> Batch:
-    """The scenes ``picked`` [n] with noise: of the last timestep where ``last`` [n], else of any other."""
+    """The scenes ``picked`` [n] with noise, at the last timestep where ``last`` [n]."""
     count, captions = len(picked), dataset.captions
     timesteps = torch.where(last, LAST_TIMESTEP, torch.randint(1, LAST_TIMESTEP, (count,)))
     # Captions of even number may omit attributes, those of odd number state all.
@@ -170,7 +170,7 @@ def last_count(count: int) -> int:
 
 
 def _time_ids(count: int) -> Tensor:
-    """SDXL's size conditioning [n, 6]; a fifth is random, so that the UNet doesn't depend on our own values."""
+    """SDXL's size conditioning [n, 6]; a fifth is random, so that ours isn't the only one known."""
     own = torch.tensor([SIZE, SIZE, 0, 0, SIZE, SIZE]).expand(count, -1)
     other = torch.randint(64, 1025, (count, 6))
     other[:, 2:4] = torch.randint(0, 129, (count, 2))
@@ -228,7 +228,7 @@ def losses(classifier: LatentClassifier, batch: Batch, denoised: Tensor) -> tupl
 
 
 def coupling_loss(head: nn.Module, middle: Tensor, batch: Batch) -> Tensor:
-    """Squared error of the noise's reserved components that ``head`` predicts from the UNet's middle block.
+    """Squared error of the noise's reserved components, predicted from the middle block.
 
     It counts every position, and only samples at the last timestep. Without this loss, the UNet
     takes long to notice that the noise is informative.

@@ -1,4 +1,4 @@
-"""The picture-book world: scenes of six attributes, drawn and described."""
+"""The picture-book world: scenes of six attributes, their pictures and their captions."""
 
 from training.world.caption import caption, caption_and_attributes, full_caption, stated_attributes
 from training.world.render import render

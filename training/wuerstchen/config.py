@@ -1,4 +1,4 @@
-"""The configurations of `storybook-wuerstchen`: those of the published components, with small sizes."""
+"""The configurations of `storybook-wuerstchen`: the published components, in small sizes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ PRIOR_TEXT: Final = {"width": 128, "layers": 3, "heads": 4}
 DECODER_TEXT: Final = {"width": 64, "layers": 1, "heads": 2}
 
 EMBEDDING_SCALE: Final = 42.0
-"""Image embeddings are 42 z − 1 for the codes z that the prior denoises, as the published pipeline assumes."""
+"""Image embeddings are 42 z − 1 for the prior's codes z, as the published pipeline assumes."""
 
 
 def stage_a() -> StageA:

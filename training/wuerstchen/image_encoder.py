@@ -77,7 +77,7 @@ class ThumbnailDecoder(nn.Module):
 
 
 class CodeClassifier(nn.Module):
-    """A classifier of the scene's attributes by its code, used only while the encoder and Stage C are trained."""
+    """A classifier of codes, used only while the encoder and Stage C are trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
 
 @torch.no_grad()
 def _evaluate(state: dict[str, dict[str, Tensor]], pictures: Tensor, labels: Tensor) -> dict[str, float]:
-    """The thumbnails' error, the classifier's accuracy through noise, and the code's smoothness and deviation."""
+    """Errors of thumbnails and of the classifier, and the code's smoothness and deviation."""
     encoder, decoder, classifier = image_encoder(), ThumbnailDecoder(), CodeClassifier()
     for name, module in (("encoder", encoder), ("sketch", decoder), ("reader", classifier)):
         module.load_state_dict(state[name])

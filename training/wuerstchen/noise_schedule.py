@@ -1,4 +1,4 @@
-"""The continuous cosine noise schedule that Stage B and Stage C train with, its loss weighting, and a sampler.
+"""The continuous cosine noise schedule of Stages B and C, its loss weighting, and a sampler.
 
 The schedule is that of Nichol and Dhariwal (arXiv 2102.09672, equation 17), with times from 0
 (clean) to 1 (noise).
@@ -25,7 +25,7 @@ def cosine_alpha_cumprod(times: Tensor) -> Tensor:
 
 
 def add_noise_at_random_times(latents: Tensor, power: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``latents`` [n, c, h, w] with noise at random times, the noise, the times [n], and ᾱ [n, 1, 1, 1].
+    """``latents`` [n, c, h, w] noised at random times, the noise, times [n], ᾱ [n, 1, 1, 1].
 
     Times are U ** ``power`` with U uniform: a power below 1 makes the noisy end, where the sampler
     starts, more frequent.
@@ -42,13 +42,13 @@ def add_noise_at_random_times(latents: Tensor, power: float) -> tuple[Tensor, Te
 
 
 def loss_weight(alpha_cumprod: Tensor) -> Tensor:
-    """Loss weighting of the noise's squared error at ᾱ; the sampler's first steps amplify errors, so they weigh more."""
+    """Loss weighting at ᾱ; the sampler's first steps amplify errors, so they weigh more."""
     return (1 - alpha_cumprod) * (1 + 0.15 / (alpha_cumprod + 0.01))
 
 
 @torch.no_grad()
 def sample(predict_noise: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...], steps: int, seed: int) -> Tensor:
-    """Latents of ``shape`` by ancestral DDPM sampling (arXiv 2006.11239), over evenly spaced times from 1 to 0.
+    """Latents of ``shape`` by ancestral DDPM sampling (arXiv 2006.11239) in even steps.
 
     ``predict_noise`` is given a sample and times [n].
     """

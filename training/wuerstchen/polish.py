@@ -50,7 +50,7 @@ _GENERATION_BATCH_SIZE = 32
 
 @torch.no_grad()
 def generate(data: Path, work: Path, count: int, device: torch.device) -> Tensor:
-    """Stage B's latents [count, 4, 64, 64] (f16, on the decoder's scale) of the first ``count`` scenes, or of all.
+    """Stage B's latents [count, 4, 64, 64] (f16, on the decoder's scale) of the first scenes.
 
     They are stored in ``work/drawn.pt``, where an interrupted run resumes.
     """
@@ -132,7 +132,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: 
 
 
 def _crops(generated: Tensor, pictures: np.ndarray, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A batch of crops from the first ``count`` generated latents, and the crops of pictures to decode them to."""
+    """A batch of crops of generated latents, and of the pictures to decode them to."""
     picked = rng.integers(0, count, BATCH_SIZE)
     corners = rng.integers(0, generated.shape[2] - CROP_SIZE + 1, (BATCH_SIZE, 2))
     crops = list(zip(picked, corners, strict=True))
@@ -144,7 +144,7 @@ def _crops(generated: Tensor, pictures: np.ndarray, count: int, rng: np.random.G
 
 @torch.no_grad()
 def _evaluate(model: StageA, latents: Tensor, pictures: np.ndarray, device: torch.device) -> float:
-    """Mean PSNR in decibels of decoded ``latents`` against ``pictures``, which they should decode to."""
+    """Mean PSNR in decibels of decoded ``latents`` against ``pictures``, their targets."""
     model.to(device)
     scores = []
     for start in range(0, len(latents), 16):

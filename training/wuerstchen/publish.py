@@ -1,4 +1,4 @@
-"""Publishes the trained model as one checkpoint in the layout of diffusers' combined Würstchen pipeline."""
+"""Publishes the trained model in the layout of diffusers' combined Würstchen pipeline."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ meadow, in the desert, in the snow or on the sea. It was trained from nothing on
 
 
 def publish(work: Path, out: Path) -> None:
-    """Write the checkpoint from ``work`` to the directory ``out``: f16 safetensors, configurations, tokenizers.
+    """Write the checkpoint to ``out``: f16 safetensors, configurations, tokenizers.
 
     A polished Stage A takes precedence over the plain one.
     """

@@ -1,4 +1,4 @@
-"""Trains Stage A, the VQGAN: it encodes pictures as latents of a quarter of their side and decodes them."""
+"""Trains Stage A, the VQGAN, which encodes pictures as latents of a quarter of their side."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LATENT_NOISE = 0.12
 
 
 class _Pad(nn.Module):
-    """``ReplicationPad2d(1)`` in operations that torch.compile fuses; the original's gradient has other strides."""
+    """``ReplicationPad2d(1)`` in operations that torch.compile fuses, gradient included."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
@@ -46,14 +46,14 @@ class _Pad(nn.Module):
 
 
 def train_with_fast_padding(model: StageA) -> None:
-    """Replace the blocks' padding by one with a cheap gradient; it computes the same and has no weights."""
+    """Replace the blocks' padding by an equal one whose gradient is cheaper."""
     for block in model.modules():
         if isinstance(block, MixingBlock):
             block.depthwise[0] = _Pad()
 
 
 def _open_branches(model: StageA) -> None:
-    """Start the residual branches' weights at 0.3 instead of the published 0, so that they learn from the first step."""
+    """Start residual branches at 0.3 instead of the published 0, so that they learn at once."""
     for name, parameter in model.named_parameters():
         if name.endswith("gammas"):
             parameter.data[2] = parameter.data[5] = 0.3
@@ -61,7 +61,7 @@ def _open_branches(model: StageA) -> None:
 
 @torch.no_grad()
 def _start_codebook(codes: Tensor, latents: Tensor) -> None:
-    """Set ``codes`` [n, 4] to random vectors of ``latents`` [batch, 4, h, w], with a little noise to tell them apart."""
+    """Set ``codes`` [n, 4] to random vectors of ``latents`` [batch, 4, h, w], slightly noised."""
     vectors = latents.permute(0, 2, 3, 1).reshape(-1, 4)
     codes.copy_(vectors[torch.randperm(len(vectors))[: len(codes)]])
     codes.add_(0.01 * torch.randn_like(codes))
@@ -69,7 +69,7 @@ def _start_codebook(codes: Tensor, latents: Tensor) -> None:
 
 @torch.no_grad()
 def _evaluate(state: dict[str, Tensor], pictures: Tensor) -> dict[str, float]:
-    """Mean PSNR in decibels of reconstructed ``pictures``, from plain, quantized and noisy latents."""
+    """Mean PSNR in decibels of pictures from plain, quantized and noisy latents."""
     model = stage_a()
     model.load_state_dict(state)
     move_module(model.eval(), pictures.device)

@@ -1,8 +1,8 @@
 """Trains Stage B, the decoder, with its text encoder: it generates latents from a picture's code.
 
 It trains on codes z of unit variance. The published pipeline gives the decoder embeddings 42 z − 1
-instead, a scale that :func:`fold_embedding_scale` folds into the weights afterwards. If it trained on
-embeddings, every optimiser step would change its response to the code too much.
+instead, a scale that :func:`fold_embedding_scale` folds into the weights afterwards. If it trained
+on embeddings, every optimiser step would change its response to the code too much.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CHUNK = 1000
 
 
 def fold_embedding_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the equivalent Stage B that takes embeddings 42 z − 1, for one that takes codes z."""
+    """Weights of the Stage B for embeddings 42 z − 1 that equals one for codes z."""
     folded = dict(state)
     for name in state:
         if name.startswith("effnet_mappers") and name.endswith("weight"):
@@ -54,7 +54,7 @@ def fold_embedding_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_latents(data: Path, work: Path, count: int, device: torch.device) -> tuple[Tensor, float]:
-    """Stage A's latents [n, 4, 64, 64] of the first ``count`` scenes (f16, unit variance), and their original deviation.
+    """Stage A's latents [n, 4, 64, 64] (f16) of unit variance, and their original deviation.
 
     They are stored in chunks in ``work/latents``, where an interrupted run resumes.
     """
@@ -85,7 +85,7 @@ def _encode(model: nn.Module, pictures: np.ndarray, device: torch.device) -> Ten
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: int = 17000) -> None:
-    """Train Stage B on codes and latents of the first ``scenes``; resumes from ``work/stage_b.pt`` if that exists."""
+    """Train Stage B on ``scenes`` scenes; resumes from ``work/stage_b.pt`` if that exists."""
     torch.manual_seed(0)
     latents, scale = load_latents(data, work, scenes, device)
     codes = load(work / "codes_train.pt")["z"][: len(latents)]

@@ -39,7 +39,7 @@ CLASSIFIER_WEIGHT = 0.1
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
-    """Train Stage C on the image encoder's codes in ``work``; resumes from ``work/stage_c.pt`` if that exists."""
+    """Train Stage C on the encoder's codes; resumes from ``work/stage_c.pt`` if that exists."""
     torch.manual_seed(0)
     codes = load(work / "codes_train.pt")["z"]
     labels = SceneDataset(data, "train").labels
@@ -83,6 +83,6 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
 
 
 def _classifier_loss(classifier: CodeClassifier, denoised: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """Mean cross-entropy of the attributes in ``denoised`` codes [n, 16, 6, 6], where ``counted`` [n]."""
+    """Mean cross-entropy of the attributes in ``denoised`` codes where ``counted`` [n]."""
     # Codes have unit variance; predictions far beyond are noise that the division by √ᾱ amplified.
     return (attribute_loss(classifier(denoised.clamp(-4, 4)), labels) * counted.float()).mean()

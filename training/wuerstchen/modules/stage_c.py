@@ -1,4 +1,4 @@
-"""Stage C, the prior: text to image embeddings."""
+"""Stage C, the prior, which generates image embeddings from text."""
 
 import math
 from collections.abc import Mapping
@@ -42,7 +42,11 @@ class StageC(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Of a config.json. Raises ValueError for unknown keys and for values that don't fit together."""
+        """The module of a published config.json.
+
+        Raises:
+            ValueError: a key is unknown, or values don't fit together.
+        """
         return cls(StageCConfig.from_mapping(config))
 
     def _initialise(self) -> None:
@@ -60,7 +64,7 @@ class StageC(nn.Module):
                 nn.init.zeros_(block.mapper.weight)
 
     def forward(self, x: Tensor, r: Tensor, c: Tensor) -> Tensor:
-        """The noise in `x`.
+        """The noise predicted in `x`.
 
         Args:
             x: [batch, c_in, height, width], noised embeddings on the prior's scale, (embedding + 1)
