@@ -1,9 +1,11 @@
-"""One component on the CPU: what it takes to compile it and to read it compiled, and which settings are the fastest.
+"""Measures one component on the CPU: compiling it, reading it from the cache, its settings.
 
-    python benchmarks/component.py FOLDER/unet.xml --input sample=1x4x64x64 --input timestep=1 … [--runs 3] [--settings]
+    python benchmarks/component.py FOLDER/unet.xml --input sample=1x4x64x64 --input timestep=1 …
+        [--runs 3] [--settings]
 
-Each figure of the cache is of a process of its own: seconds until the component is ready to compute, and the process's
-peak of resident memory. With --settings it is run in each setting that a drawing would measure.
+Each figure of the cache is of a process of its own: seconds until the component can compute, and
+the process's peak of resident memory. With --settings, the component is timed in each setting that
+a pipeline would measure.
 """
 
 from __future__ import annotations
@@ -39,33 +41,34 @@ print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_m
 """
 
 
-def ready(arguments: argparse.Namespace, **environment: str) -> tuple[float, float]:
-    """Seconds until the component is ready in a fresh process, and its peak of resident memory in GB."""
+def measure_start(arguments: argparse.Namespace, **environment: str) -> tuple[float, float]:
+    """Seconds until a fresh process has compiled the component, and its peak memory in GB."""
     command = [sys.executable, "-c", _PROCESS, str(arguments.xml), *arguments.input]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment}).stdout
-    seconds, peak = map(float, told.split())
+    variables = {**os.environ, **environment}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout
+    seconds, peak = map(float, output.split())
     return seconds, peak
 
 
 def show_cache(arguments: argparse.Namespace) -> None:
-    """Compiled each time, and read from the cache, in turns."""
+    """Measure compiling without a cache and reading from a filled one, in turns, and print both."""
     with tempfile.TemporaryDirectory() as folder:
-        without, kept = {"VINOGRAPH_CACHE_LIMIT": "0"}, {"VINOGRAPH_CACHE": folder, "VINOGRAPH_CACHE_LIMIT": "10GB"}
-        seconds, peak = ready(arguments, **kept)
+        uncached, cached = {"VINOGRAPH_CACHE_LIMIT": "0"}, {"VINOGRAPH_CACHE": folder, "VINOGRAPH_CACHE_LIMIT": "10GB"}
+        seconds, peak = measure_start(arguments, **cached)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.blob"))
-        print(f"compiled and kept: {seconds:.2f} s, peak {peak:.2f} GB; the cache has {size / 1e6:.1f} MB")
-        found: dict[str, list[tuple[float, float]]] = {"compiled": [], "read from the cache": []}
+        print(f"compiled and cached: {seconds:.2f} s, peak {peak:.2f} GB; the cache has {size / 1e6:.1f} MB")
+        starts: dict[str, list[tuple[float, float]]] = {"compiled": [], "read from the cache": []}
         for _ in range(arguments.runs):
-            found["compiled"].append(ready(arguments, **without))
-            found["read from the cache"].append(ready(arguments, **kept))
-    for name, each in found.items():
-        taken = [seconds for seconds, _ in each]
-        spread = f"{statistics.median(taken):.2f} s ({min(taken):.2f} to {max(taken):.2f})"
+            starts["compiled"].append(measure_start(arguments, **uncached))
+            starts["read from the cache"].append(measure_start(arguments, **cached))
+    for name, each in starts.items():
+        durations = [seconds for seconds, _ in each]
+        spread = f"{statistics.median(durations):.2f} s ({min(durations):.2f} to {max(durations):.2f})"
         print(f"{name}: {spread}, peak {max(peak for _, peak in each):.2f} GB")
 
 
 def show_settings(arguments: argparse.Namespace) -> None:
-    """The seconds of a call in each setting, on noise."""
+    """Print the seconds of a call with random inputs in each setting."""
     rng = np.random.default_rng(0)
     shapes = {name: tuple(map(int, shape.split("x"))) for name, shape in (each.split("=") for each in arguments.input)}
     types = {port.get_any_name(): port.get_element_type() for port in ov.Core().read_model(arguments.xml).inputs}
@@ -80,7 +83,7 @@ def show_settings(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the cache, or with --settings the settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("xml", type=Path)
     parser.add_argument("--input", action="append", default=[], metavar="NAME=SHAPE")

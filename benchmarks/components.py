@@ -1,10 +1,11 @@
-"""Every component of two models in turns, by what one step of a drawing gives it.
+"""Times every component of two models in turns, with the inputs of one generation step.
 
-    python -m benchmarks.components sdxl-f16 /models/sdxl-turbo [--runs 9] [--component unet] [--precision auto]
+    python -m benchmarks.components sdxl-f16 /models/sdxl-turbo [--runs 9] [--component unet]
 
-A model is whatever can be drawn with: a bundle, or a checkpoint's directory. Each component is compiled as a drawing
-compiles it, once in either model, and then called in turns. *Ratio* is the second model's seconds over the first's: the
-median over all turns, and its quartiles, so that a busy moment, which hits both calls of a turn, spoils little.
+A model is a bundle or a checkpoint's directory. Each component is compiled as a pipeline compiles
+it, once for either model, and then called in turns. *Ratio* is the second model's seconds over the
+first's: the median over all turns, with quartiles. So a busy moment, which hits both calls of a
+turn, spoils little.
 """
 
 from __future__ import annotations
@@ -29,38 +30,38 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 def first_calls(model: Model, size: int | None) -> dict[str, Inputs]:
-    """What each component gets in its first call, when a picture of one step is drawn at ``size``, else at its own."""
-    seen: dict[str, Inputs] = {}
+    """Each component's inputs in its first call, for a picture of one step at ``size``, if given."""
+    calls: dict[str, Inputs] = {}
     pipe = Pipeline(model, memory="low")
     side = size or model.manifest.limits["native_size"]
     steps = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
 
-    def note(name: str, inputs: Inputs) -> None:
-        seen.setdefault(name, {key: np.array(value) for key, value in inputs.items()})
+    def record(name: str, inputs: Inputs) -> None:
+        calls.setdefault(name, {key: np.array(value) for key, value in inputs.items()})
 
-    with watched(pipe, note):
+    with watched(pipe, record):
         pipe("a red house on a hill", seed=0, height=side, width=side, output_type="np", **steps)
-    return seen
+    return calls
 
 
-def compare(name: str, models: tuple[Model, Model], given: tuple[Inputs, Inputs], runs: int, precision: str) -> str:
-    """A row of the table."""
+def compare(name: str, models: tuple[Model, Model], inputs: tuple[Inputs, Inputs], runs: int, precision: str) -> str:
+    """The table's row for the component ``name``."""
     sessions = [Session(source_of(model, name), "CPU", precision) for model in models]
-    taken: list[list[float]] = [[], []]
-    for turn in range(-1, runs):  # the first compiles
-        for side in (0, 1) if turn % 2 else (1, 0):
+    seconds: list[list[float]] = [[], []]
+    for turn in range(-1, runs):  # the turn before the first compiles
+        for which in (0, 1) if turn % 2 else (1, 0):
             start = time.perf_counter()
-            sessions[side](given[side])
+            sessions[which](inputs[which])
             if turn >= 0:
-                taken[side].append(time.perf_counter() - start)
-    ratios = [second / first for first, second in zip(*taken, strict=True)]
+                seconds[which].append(time.perf_counter() - start)
+    ratios = [second / first for first, second in zip(*seconds, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
-    first, second = map(statistics.median, taken)
+    first, second = map(statistics.median, seconds)
     return f"| {name} | {first:.4g} s | {second:.4g} s | {middle:.3f} | {low:.3f} to {high:.3f} |"
 
 
 def main() -> None:
-    """Draw with both to see what components get, call them in turns, and print the table."""
+    """Record inputs by generating pictures, time the components, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs=2, metavar="MODEL")
     parser.add_argument("--component", action="append", help="only this one; may be given again")
@@ -69,13 +70,13 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     first, second = (catalog.find(each) for each in arguments.models)
-    models, given = (first, second), tuple(first_calls(each, arguments.size) for each in (first, second))
-    names = [name for name in given[0] if name in given[1] and name in (arguments.component or given[0])]
-    one, other = arguments.models
-    print(f"| {cpu_count()} cores, {arguments.runs} turns | {one} | {other} | ratio | quartiles |")
+    models, calls = (first, second), tuple(first_calls(each, arguments.size) for each in (first, second))
+    names = [name for name in calls[0] if name in calls[1] and name in (arguments.component or calls[0])]
+    title, other_title = arguments.models
+    print(f"| {cpu_count()} cores, {arguments.runs} turns | {title} | {other_title} | ratio | quartiles |")
     print("| --- | --- | --- | --- | --- |")
     for name in names:
-        inputs = (given[0][name], given[1][name])
+        inputs = (calls[0][name], calls[1][name])
         print(compare(name, models, inputs, arguments.runs, arguments.precision), flush=True)
 
 

@@ -1,14 +1,14 @@
-"""A checkpoint of a published model's size with random weights, to measure conversion and drawing without a download.
+"""Writes a checkpoint of a published size with random weights, to measure without a download.
 
     python -m benchmarks.full_size wuerstchen DIRECTORY [--layout combined|split] [--image-encoder]
     python -m benchmarks.full_size sdxl DIRECTORY
     python -m benchmarks.full_size pixart DIRECTORY [--consistency]
 
-The layout, the configurations and the names, shapes and type (f16) of the tensors are those that the authors publish:
-6.2 GB for Würstchen; 6.9 GB for SDXL-Turbo, with its tiny VAE in the folder tiny_vae; 10.9 GB for PixArt-α's model of
-1024 pixels or its consistency model, with the text encoder of 4.76 billion parameters in shards. Weights are drawn so
-that activations stay finite, so what it draws is noise, but no NaN. Tensors are written one at a time; memory stays
-below 1 GB.
+The layout, the configurations, and the names, shapes and type (f16) of the tensors are the
+published ones: 6.2 GB for Würstchen; 6.9 GB for SDXL-Turbo, with its tiny VAE in the folder
+tiny_vae; 10.9 GB for PixArt-α's model of 1024 pixels or its consistency model, with a sharded text
+encoder of 4.76 billion parameters. Weights are scaled so that activations stay finite: pictures are
+noise, but not NaN. Tensors are written one at a time, in less than 1 GB of memory.
 """
 
 from __future__ import annotations
@@ -32,6 +32,20 @@ from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import 
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.published_configs import (
+    CLIP_BIGG,
+    CLIP_H,
+    CLIP_L,
+    DECODER,
+    PIXART,
+    PIXART_SCHEDULE,
+    PRIOR,
+    T5_XXL,
+    TURBO_SCHEDULER,
+    UNET,
+    VAE,
+    VQGAN,
+)
 from training.wuerstchen.modules import ImageEncoder
 
 # Neither library's classes are typed.
@@ -39,115 +53,19 @@ DIFFUSERS: Any = diffusers
 TRANSFORMERS: Any = transformers
 
 PRIOR_ID = "warp-ai/wuerstchen-prior"
-CLIP_BIGG = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-}
-CLIP_H = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "hidden_act": "gelu",
-}
-PRIOR = {"c_in": 16, "c": 1536, "c_cond": 1280, "c_r": 64, "depth": 32, "nhead": 24, "dropout": 0.1}
-DECODER = {
-    "c_in": 4,
-    "c_out": 4,
-    "c_r": 64,
-    "patch_size": 2,
-    "c_cond": 1024,
-    "c_hidden": [320, 640, 1280, 1280],
-    "nhead": [-1, 10, 20, 20],
-    "blocks": [4, 4, 14, 4],
-    "level_config": ["CT", "CTA", "CTA", "CTA"],
-    "inject_effnet": [False, True, True, True],
-    "effnet_embd": 16,
-    "clip_embd": 1024,
-    "kernel_size": 3,
-    "dropout": 0.1,
-}
-CLIP_L = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "hidden_act": "quick_gelu",
-    "eos_token_id": 2,
-}
-UNET = {
-    "sample_size": 64,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "scaling_factor": 0.13025,
-}
-TURBO_SCHEDULER = {
-    "_class_name": "EulerAncestralDiscreteScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "steps_offset": 1,
-    "timestep_spacing": "trailing",
-}
-T5_XXL = {
-    "vocab_size": 32128,
-    "d_model": 4096,
-    "d_kv": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "feed_forward_proj": "gated-gelu",
-}
-PIXART = {
-    "sample_size": 128,
-    "num_layers": 28,
-    "num_attention_heads": 16,
-    "attention_head_dim": 72,
-    "cross_attention_dim": 1152,
-    "caption_channels": 4096,
-    "out_channels": 8,
-    "norm_type": "ada_norm_single",
-    "activation_fn": "gelu-approximate",
-}
-PIXART_SCHEDULE = {
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-}
 SHARD = 4_000_000_000
-VQGAN = {"embed_dim": 384, "bottleneck_blocks": 12, "levels": 2, "num_vq_embeddings": 8192, "scale_factor": 0.3764}
 
-# Outputs that are divided by, or that must lie in [0, 1]: a smaller spread of weights, and what is added to the bias.
+# Outputs that are divisors or must lie in [0, 1]: a factor of the weights' deviation, the bias's
+# mean.
 _OUTPUTS: Mapping[str, tuple[float, float]] = {
     "out.1": (0.05, 0.0),
     "clf.1": (0.1, 3.0),
     "out_block.0": (0.15, 0.5),
     "decoder.conv_out": (0.2, 0.0),
 }
-# What is not under the prefix that older text encoders' tensors have.
+# Tensors of older text encoders whose names lack the usual prefix.
 _UNPREFIXED = ("text_projection.",)
-# What is another tensor's second name.
+# A second name of another tensor, which files don't have.
 _TIED = "encoder.embed_tokens.weight"
 
 _WUERSTCHEN = {
@@ -163,47 +81,48 @@ _TEXT_CONFIGS = {
 
 
 def network(kind: str, config: Mapping[str, Any]) -> nn.Module:
-    """The network of a class of diffusers or transformers, or our image encoder, without values."""
+    """A network of diffusers, transformers or our own by its class's name, on the meta device."""
     with torch.device("meta"):
         if kind == "ImageEncoder":
             return ImageEncoder.from_config(config)
         if kind in _TEXT_CONFIGS:
-            made: nn.Module = getattr(TRANSFORMERS, kind)(_TEXT_CONFIGS[kind](**config))
+            module: nn.Module = getattr(TRANSFORMERS, kind)(_TEXT_CONFIGS[kind](**config))
         else:
-            made = (_WUERSTCHEN.get(kind) or getattr(DIFFUSERS, kind))(**config)
-        return made
+            module = (_WUERSTCHEN.get(kind) or getattr(DIFFUSERS, kind))(**config)
+        return module
 
 
 def write_model(folder: Path, file: str, config: Mapping[str, Any], kind: str, prefix: str = "") -> int:
-    """Write config.json and random weights in f16, in one file; returns the number of parameters."""
+    """Write config.json and random f16 weights in one file; returns the number of parameters."""
     return _write(folder, file, {"_class_name": kind, **config}, _shapes(kind, config, prefix), prefix)
 
 
-def write_shards(folder: Path, file: str, config: Mapping[str, Any], kind: str, most: int = SHARD) -> int:
-    """Write config.json and random weights in f16, in files of at most ``most`` bytes, or one tensor, and their index.
+def write_shards(folder: Path, file: str, config: Mapping[str, Any], kind: str, max_bytes: int = SHARD) -> int:
+    """Write config.json, random f16 weights in shards, and their index.
 
-    They are named as transformers names the parts of ``file``. Returns the number of parameters.
+    A shard has at most ``max_bytes``, or a single tensor. Shards are named as transformers names
+    those of ``file``. Returns the number of parameters.
     """
-    parts: list[dict[str, torch.Tensor]] = [{}]
-    room = most
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    room = max_bytes
     for name, tensor in _shapes(kind, config, "").items():
         room -= _size(tensor)
-        if room < 0 and parts[-1]:
-            parts.append({})
-            room = most - _size(tensor)
-        parts[-1][name] = tensor
-    stem, told = file.removesuffix(".safetensors"), {"architectures": [kind], **config}
-    names = [f"{stem}-{index + 1:05}-of-{len(parts):05}.safetensors" for index in range(len(parts))]
-    count = sum(_write(folder, name, told, part, "") for name, part in zip(names, parts, strict=True))
-    total = sum(_size(tensor) for part in parts for tensor in part.values())
-    where = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
-    index = {"metadata": {"total_size": total}, "weight_map": where}
+        if room < 0 and shards[-1]:
+            shards.append({})
+            room = max_bytes - _size(tensor)
+        shards[-1][name] = tensor
+    stem, config = file.removesuffix(".safetensors"), {"architectures": [kind], **config}
+    names = [f"{stem}-{index + 1:05}-of-{len(shards):05}.safetensors" for index in range(len(shards))]
+    count = sum(_write(folder, name, config, shard, "") for name, shard in zip(names, shards, strict=True))
+    total = sum(_size(tensor) for shard in shards for tensor in shard.values())
+    weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / f"{file}.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return count
 
 
 def _shapes(kind: str, config: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
-    """The model's tensors without their values, under the names that they have in files."""
+    """The model's tensors without values, by their names in files."""
     tensors = network(kind, config).state_dict()
     tensors.pop(_TIED, None)
     plain = (prefix, *_UNPREFIXED)
@@ -211,7 +130,7 @@ def _shapes(kind: str, config: Mapping[str, Any], prefix: str) -> dict[str, torc
 
 
 def _size(tensor: torch.Tensor) -> int:
-    """Bytes in a file."""
+    """The tensor's size in a file, in bytes."""
     return int(tensor.numel()) * (2 if tensor.is_floating_point() else 8)
 
 
@@ -238,7 +157,10 @@ def _write(folder: Path, file: str, config: Mapping[str, Any], shapes: Mapping[s
 
 
 def _values(name: str, tensor: torch.Tensor, rng: np.random.Generator) -> Iterator[NDArray[Any]]:
-    """The values of one tensor, in chunks: weights by fan-in, norms about one, variances one, the rest about zero."""
+    """Random values of one tensor in chunks, scaled as an initialised network's.
+
+    Weights are scaled by fan-in; norms and variances are about one, all else about zero.
+    """
     if not tensor.is_floating_point():
         yield np.zeros(tensor.numel(), np.int64)
         return
@@ -249,7 +171,7 @@ def _values(name: str, tensor: torch.Tensor, rng: np.random.Generator) -> Iterat
     if ("embedding" in name or name == "shared.weight") and not vector:
         spread = 0.02
     layer = name.rpartition(".")[0]
-    if layer.endswith("SelfAttention.q"):  # T5 has in its weights what others divide scores by
+    if layer.endswith("SelfAttention.q"):  # T5's weights include the scale of attention's scores
         spread /= 8
     if layer in _OUTPUTS:
         scale, shift = _OUTPUTS[layer]
@@ -262,7 +184,7 @@ def _values(name: str, tensor: torch.Tensor, rng: np.random.Generator) -> Iterat
 
 
 def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
-    """A byte-level tokenizer of CLIP's kind without merges: every letter is a token."""
+    """Write a CLIP tokenizer without merges: every letter is a token."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
@@ -273,7 +195,7 @@ def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
 
 
 def write_t5_tokenizer(folder: Path) -> None:
-    """A tokenizer of T5's kind without words: every letter is a token."""
+    """Write a T5 tokenizer without words: every letter is a token."""
     from transformers import T5Tokenizer
 
     letters = [chr(code) for code in range(33, 127)]
@@ -283,13 +205,13 @@ def write_t5_tokenizer(folder: Path) -> None:
 
 
 def write_scheduler(folder: Path, config: Mapping[str, Any]) -> None:
-    """A scheduler's configuration."""
+    """Write a scheduler's configuration."""
     folder.mkdir(parents=True)
     (folder / "scheduler_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def write_index(directory: Path, pipeline: str, parts: Mapping[str, tuple[str, str]], card: str) -> None:
-    """model_index.json, the model card and the licence."""
+    """Write model_index.json, the model card and the licence."""
     index = {"_class_name": pipeline, **{part: list(kind) for part, kind in parts.items()}}
     (directory / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     (directory / "README.md").write_text(f"---\nlicense: mit\n{card}---\n\nRandom weights.\n", encoding="utf-8")
@@ -297,7 +219,7 @@ def write_index(directory: Path, pipeline: str, parts: Mapping[str, tuple[str, s
 
 
 def wuerstchen(directory: Path, layout: str, image_encoder: bool) -> None:
-    """Würstchen v2: one repository, or the decoder's and the prior's in folders of their own."""
+    """Write Würstchen v2, combined or with decoder and prior in folders of their own."""
     combined = layout == "combined"
     home = directory if combined else directory / "wuerstchen"
     prior_home = directory if combined else directory / "wuerstchen-prior"
@@ -330,7 +252,7 @@ def wuerstchen(directory: Path, layout: str, image_encoder: bool) -> None:
 
 
 def sdxl(directory: Path) -> None:
-    """SDXL-Turbo: the fp16 variant's files, and its tiny VAE."""
+    """Write SDXL-Turbo: the files of its fp16 variant, and its tiny VAE."""
     model, weights = "model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"
     second = {**CLIP_BIGG, "projection_dim": 1280, "eos_token_id": 2}
     count = write_model(directory / "unet", weights, UNET, "UNet2DConditionModel")
@@ -355,7 +277,10 @@ def sdxl(directory: Path) -> None:
 
 
 def pixart(directory: Path, consistency: bool) -> None:
-    """PixArt-XL-2-1024-MS, or PixArt-LCM-XL-2-1024-MS, which differ in the scheduler alone; and a tiny VAE."""
+    """Write PixArt-XL-2-1024-MS or PixArt-LCM-XL-2-1024-MS, and a tiny VAE.
+
+    The two differ only in the scheduler.
+    """
     model, weights = "model.safetensors", "diffusion_pytorch_model.safetensors"
     vae = {**VAE, "scaling_factor": 0.18215}
     scheduler = "LCMScheduler" if consistency else "DPMSolverMultistepScheduler"

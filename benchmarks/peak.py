@@ -1,4 +1,4 @@
-"""A command's minutes and its peak of memory, all that it had and what no file backs.
+"""Measures a command's minutes and peak memory, in all and without what files back.
 
 python benchmarks/peak.py vinograph convert full/pixart pixart-f16
 """
@@ -13,7 +13,7 @@ from vinograph.benchmark.memory import watched
 
 
 def main() -> None:
-    """Run the command, and tell."""
+    """Run the command and print its minutes and peaks."""
     command = sys.argv[1:]
     start = time.perf_counter()
     with subprocess.Popen(command) as child, watched(child.pid) as peaks:

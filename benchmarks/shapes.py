@@ -1,8 +1,8 @@
-"""One component at one size: with shapes left open, and with shapes fixed as drawing has them.
+"""Times one component with dynamic shapes, and with static shapes as generation compiles it.
 
     python -m benchmarks.shapes sdxl-f16 unet [--runs 5]
 
-The rows take turns, on what one step of a drawing gives the component.
+The two take turns, with the inputs of one generation step.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import argparse
 
 import openvino as ov
 
-from benchmarks.turns import compiled, component, seconds
+from benchmarks.timing import compile_graph, load_component, median_seconds
 from vinograph.resources import cpu_count
 
 
 def main() -> None:
-    """Compile the variants, call them in turns, and print the table."""
+    """Time the component in both variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("component")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    file, given = component(arguments.bundle, arguments.component)
-    open_, fixed = ov.Core().read_model(file), ov.Core().read_model(file)
-    fixed.reshape({name: list(value.shape) for name, value in given.items()})
-    requests = {"shapes open": (compiled(open_), given), "shapes fixed": (compiled(fixed), given)}
+    file, inputs = load_component(arguments.bundle, arguments.component)
+    dynamic, static = ov.Core().read_model(file), ov.Core().read_model(file)
+    static.reshape({name: list(value.shape) for name, value in inputs.items()})
+    requests = {"dynamic shapes": (compile_graph(dynamic), inputs), "static shapes": (compile_graph(static), inputs)}
     print(f"| `{arguments.component}`, {cpu_count()} cores | a call, median of {arguments.runs} |\n| --- | --- |")
-    for name, taken in seconds(requests, arguments.runs).items():
-        print(f"| {name} | {taken:.3g} s |")
+    for name, seconds in median_seconds(requests, arguments.runs).items():
+        print(f"| {name} | {seconds:.3g} s |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
 from training.probe import adherence, predict
-from training.world import stated
+from training.world import stated_attributes
 from vinograph.cli import main
 from vinograph.cli.application import application
 from vinograph.models import catalog
@@ -122,7 +122,7 @@ class TestReadme:
         """The probe finds in a picture what its prompt asks."""
         with Image.open(file) as picture:
             pixels = np.asarray(picture.convert("RGB"))[None]
-        _, whole, counts = adherence(predict(pixels), [stated(prompt)])
+        _, whole, counts = adherence(predict(pixels), [stated_attributes(prompt)])
         assert whole == 1, f"{prompt}: {counts}"
 
     def test_the_environment_is_activated_before_its_command_is_used(self) -> None:

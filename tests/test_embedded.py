@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from training.probe import adherence, predict
-from training.world import ATTRIBUTES, Scene, full_caption, render, sample, stated
+from training.world import ATTRIBUTES, Scene, full_caption, render, sample, stated_attributes
 from vinograph import Pipeline
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
@@ -53,7 +53,7 @@ def assert_draws_what_it_is_asked(pipe: Pipeline, **options: Any) -> None:
             for start in range(0, HELD_OUT, 8)
         ]
     )
-    mean, whole, counts = adherence(predict(drawn), [stated(prompt) for prompt in prompts])
+    mean, whole, counts = adherence(predict(drawn), [stated_attributes(prompt) for prompt in prompts])
     assert mean >= 0.95, counts
     assert whole >= 0.85, counts
 
@@ -154,7 +154,7 @@ class TestStorybookPixart:
         for width, height in ((288, 224), (224, 288)):
             drawn = pipe(prompts, width=width, height=height, seed=0, output_type="np").images
             assert drawn.shape == (8, height, width, 3)
-            mean, _, counts = adherence(predict(drawn), [stated(prompt) for prompt in prompts])
+            mean, _, counts = adherence(predict(drawn), [stated_attributes(prompt) for prompt in prompts])
             assert mean >= 0.93, counts
 
     def test_image_to_image_keeps_the_place_and_changes_what_the_prompt_says(self, precision: str) -> None:

@@ -1,10 +1,10 @@
-"""The probe: a small classifier that says what a picture shows, and so whether a model drew what it was asked.
+"""Trains the probe, a small classifier that measures whether pictures follow their prompts.
 
     python -m training.probe train --data FOLDER --out FILE
 
-Training takes about fifteen minutes on two cores, and 1 GB of memory; it goes on where it was stopped. The
-probe learns from scenes of all combinations, blurred, warped, noised, recoloured and packed as JPEG, so that
-it judges what is there and not how sharp it is.
+Training takes about fifteen minutes on two cores and 1 GB of memory; an interrupted training
+resumes. The probe learns from scenes of all combinations, blurred, warped, noised, recoloured and
+compressed as JPEG, so that it judges what a picture shows and not how sharp it is.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from training.world.render import render
 from training.world.scene import ATTRIBUTES, Scene
 
 SIDE: Final = 96
-"""The side of what the probe sees; larger pictures are averaged down to it."""
+"""Side in pixels of the probe's input; other pictures are resized to it."""
 
-DEFAULT: Final = Path(__file__).parent / "checkpoints" / "probe.safetensors"
+DEFAULT_PATH: Final = Path(__file__).parent / "checkpoints" / "probe.safetensors"
 
 _SCENES: Final = 16000
-_BATCH: Final = 64
+_BATCH_SIZE: Final = 64
+_LEARNING_RATE: Final = 2e-3
 
 
 def _conv(inside: int, outside: int, stride: int) -> nn.Sequential:
@@ -47,7 +48,7 @@ def _conv(inside: int, outside: int, stride: int) -> nn.Sequential:
 
 
 class Probe(nn.Module):
-    """Convolutions over the picture and its coordinates, and one linear head per attribute."""
+    """Convolutions over a picture and its coordinates, with one linear head per attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,24 +58,24 @@ class Probe(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(192, len(values)) for name, values in ATTRIBUTES.items()})
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Logits per attribute for pictures [n, 3, h, w] with values from 0 to 1."""
-        pixels = shrink(pixels)
+        """Logits [n, values] of each attribute for pictures ``pixels`` [n, 3, h, w] in [0, 1]."""
+        pixels = downsample(pixels)
         line = torch.linspace(-1, 1, SIDE, device=pixels.device, dtype=pixels.dtype)
         across = line.expand(len(pixels), 1, SIDE, SIDE)
         hidden = self.trunk(self.features(torch.cat([pixels * 2 - 1, across, across.transpose(2, 3)], 1)))
         return [head(hidden) for head in self.heads.values()]
 
 
-def shrink(pixels: Tensor) -> Tensor:
-    """Pictures [n, 3, h, w] averaged down to what the probe sees."""
+def downsample(pixels: Tensor) -> Tensor:
+    """``pixels`` [n, 3, h, w] resized to [n, 3, SIDE, SIDE] by averaging areas."""
     if pixels.shape[-2:] == (SIDE, SIDE):
         return pixels
     return F.interpolate(pixels, size=(SIDE, SIDE), mode="area")
 
 
 @lru_cache(maxsize=4)
-def load(path: Path = DEFAULT) -> Probe:
-    """The trained probe, ready to judge."""
+def load(path: Path = DEFAULT_PATH) -> Probe:
+    """The trained probe with the weights at ``path``, in evaluation mode."""
     probe = Probe()
     state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     probe.load_state_dict(state)
@@ -82,46 +83,48 @@ def load(path: Path = DEFAULT) -> Probe:
 
 
 def predict(images: NDArray[Any], probe: Probe | None = None, batch: int = 64) -> NDArray[np.int64]:
-    """What pictures show, as label vectors [n, 6].
-
-    The pictures are [n, h, w, 3], bytes or floats from 0 to 1.
-    """
-    judge = load() if probe is None else probe
-    judge.eval()
+    """The label vectors [n, 6] of ``images`` [n, h, w, 3], which are uint8 or floats in [0, 1]."""
+    probe = load() if probe is None else probe
+    probe.eval()
     out = [np.empty((0, len(ATTRIBUTES)), np.int64)]
     with torch.no_grad():
         for start in range(0, len(images), batch):
             part = np.ascontiguousarray(images[start : start + batch])
             scale = 255.0 if part.dtype == np.uint8 else 1.0
             pixels = torch.from_numpy(part.astype(np.float32)).permute(0, 3, 1, 2) / scale
-            out.append(torch.stack([logits.argmax(1) for logits in judge(pixels)], 1).numpy())
+            out.append(torch.stack([logits.argmax(1) for logits in probe(pixels)], 1).numpy())
     return np.concatenate(out)
 
 
 def adherence(
-    labels: NDArray[np.int64], asked: Sequence[Mapping[str, str]]
+    labels: NDArray[np.int64], expected: Sequence[Mapping[str, str]]
 ) -> tuple[float, float, dict[str, tuple[int, int]]]:
-    """How much of what was asked is there.
+    """How much of what prompts state their pictures show.
 
-    `asked` has the stated attributes of each prompt. The results: the share of asked attributes found, the share
-    of prompts with every one found, and for each attribute how many were found and how many asked.
+    Args:
+        labels: what the pictures show, [n, 6], as :func:`predict` gives it.
+        expected: the attributes that each prompt states.
+
+    Returns:
+        The share of stated attributes that are found, the share of prompts whose attributes are all
+        found, and for each attribute how often it is found and how often stated.
     """
     counts = dict.fromkeys(ATTRIBUTES, (0, 0))
     whole = 0
-    for row, wanted in zip(labels, asked, strict=True):
-        right = True
+    for row, attributes in zip(labels, expected, strict=True):
+        all_found = True
         for (name, values), index in zip(ATTRIBUTES.items(), row, strict=True):
-            if name in wanted:
-                hit = values[int(index)] == wanted[name]
-                counts[name] = (counts[name][0] + hit, counts[name][1] + 1)
-                right = right and hit
-        whole += right
-    found, total = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
-    return found / max(total, 1), whole / max(len(asked), 1), counts
+            if name in attributes:
+                found = values[int(index)] == attributes[name]
+                counts[name] = (counts[name][0] + found, counts[name][1] + 1)
+                all_found = all_found and found
+        whole += all_found
+    found_count, total = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
+    return found_count / max(total, 1), whole / max(len(expected), 1), counts
 
 
 def degrade(pixels: Tensor, rng: torch.Generator) -> Tensor:
-    """Pictures of the probe's size as an imperfect model or a copy would show them."""
+    """``pixels`` [n, 3, SIDE, SIDE] as an imperfect model or a compressed copy would show them."""
     n = len(pixels)
 
     def uniform(*shape: int) -> Tensor:
@@ -136,56 +139,62 @@ def degrade(pixels: Tensor, rng: torch.Generator) -> Tensor:
             soft = F.interpolate(F.interpolate(pixels, size=(side, side), mode="area"), size=SIDE, mode="bilinear")
         else:
             soft = blur(pixels, 0.4 + 1.4 * uniform(1).item())
-        share = uniform(n, 1, 1, 1)
-        pixels = pixels * (1 - share) + soft * share
+        softness = uniform(n, 1, 1, 1)
+        pixels = pixels * (1 - softness) + soft * softness
+    # Saturation, brightness and a colour cast.
     grey = pixels.mean(1, keepdim=True)
     pixels = grey + (pixels - grey) * (0.82 + 0.36 * uniform(n, 1, 1, 1))
     pixels = pixels * (0.9 + 0.2 * uniform(n, 1, 1, 1)) + (uniform(n, 3, 1, 1) - 0.5) * 0.08
+    # Fine and coarse noise.
     speckle = torch.randn(pixels.shape, generator=rng) * uniform(n, 1, 1, 1) * 0.08
     coarse = torch.randn((n, 3, SIDE // 4, SIDE // 4), generator=rng)
     stains = F.interpolate(coarse, size=SIDE, mode="bilinear") * uniform(n, 1, 1, 1) * 0.05
     pixels = (pixels + speckle + stains).clamp(0, 1)
-    packed = pixels.clone()
+    compressed = pixels.clone()
     for i in torch.nonzero(uniform(n) < 0.15).flatten().tolist():
-        packed[i] = jpeg(pixels[i], 25 + int(60 * uniform(1).item()))
-    return packed
+        compressed[i] = jpeg(pixels[i], 25 + int(60 * uniform(1).item()))
+    return compressed
 
 
 def blur(pixels: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur."""
-    reach = max(1, math.ceil(2.5 * sigma))
-    at = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    kernel = torch.exp(-(at**2) / (2 * sigma**2))
+    """``pixels`` [n, 3, h, w] with a Gaussian blur of ``sigma`` pixels."""
+    radius = max(1, math.ceil(2.5 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
-    padded = F.pad(pixels, (reach,) * 4, mode="replicate")
+    padded = F.pad(pixels, (radius,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
 
 
 def jpeg(pixels: Tensor, quality: int) -> Tensor:
-    """One picture [3, h, w] after a trip through JPEG."""
+    """One picture ``pixels`` [3, h, w] after JPEG compression of ``quality``."""
     file = io.BytesIO()
     Image.fromarray((pixels.permute(1, 2, 0) * 255).round().byte().numpy()).save(file, "JPEG", quality=quality)
     return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
 
 
 def _warp(pixels: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
-    """Wobbles every line a little."""
+    """``pixels`` displaced by a smooth random field of ``strength`` [n, 1, 1, 1]."""
     n = len(pixels)
-    wobble = F.interpolate(torch.randn((n, 2, 12, 12), generator=rng), size=SIDE, mode="bicubic") * strength * 0.5
+    displacement = F.interpolate(torch.randn((n, 2, 12, 12), generator=rng), size=SIDE, mode="bicubic")
+    displacement = displacement * strength * 0.5
     line = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
     across = line.expand(n, SIDE, SIDE)
-    grid = torch.stack([across, across.transpose(1, 2)], -1) + wobble.permute(0, 2, 3, 1)
+    grid = torch.stack([across, across.transpose(1, 2)], -1) + displacement.permute(0, 2, 3, 1)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
-def _picture(job: tuple[tuple[int, ...], int]) -> NDArray[np.uint8]:
+def _render(job: tuple[tuple[int, ...], int]) -> NDArray[np.uint8]:
     labels, seed = job
     pixels = torch.from_numpy(render(Scene.from_labels(labels), seed)).permute(2, 0, 1)[None].float()
-    return shrink(pixels)[0].round().byte().numpy()
+    return downsample(pixels)[0].round().byte().numpy()
 
 
-def scenes(folder: Path, count: int, workers: int) -> tuple[Tensor, Tensor]:
-    """Scenes of all combinations at the probe's size: bytes [n, 3, 96, 96] and labels. Drawn once, then kept."""
+def load_scenes(folder: Path, count: int, workers: int) -> tuple[Tensor, Tensor]:
+    """Scenes of all combinations, uint8 [count, 3, SIDE, SIDE], and their labels [count, 6].
+
+    They are rendered once and stored in ``folder``.
+    """
     labels, seeds = plan("probe", count)
     path = folder / f"probe_{SIDE}_{count}.npy"
     if not path.exists():
@@ -193,10 +202,10 @@ def scenes(folder: Path, count: int, workers: int) -> tuple[Tensor, Tensor]:
         jobs = [(tuple(int(v) for v in row), int(seed)) for row, seed in zip(labels, seeds, strict=True)]
         pictures = np.empty((count, 3, SIDE, SIDE), np.uint8)
         with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-            for i, picture in enumerate(pool.imap(_picture, jobs, chunksize=50)):
+            for i, picture in enumerate(pool.imap(_render, jobs, chunksize=50)):
                 pictures[i] = picture
                 if (i + 1) % 2000 == 0:
-                    print(f"drawn {i + 1} of {count}", file=sys.stderr)
+                    print(f"rendered {i + 1} of {count}", file=sys.stderr)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, pictures)
@@ -205,50 +214,43 @@ def scenes(folder: Path, count: int, workers: int) -> tuple[Tensor, Tensor]:
 
 
 def accuracy(
-    probe: Probe, folder: Path, split: str, change: Callable[[Tensor], Tensor] | None = None
+    probe: Probe, folder: Path, split: str, transform: Callable[[Tensor], Tensor] | None = None
 ) -> dict[str, float]:
-    """The share of a written split that the probe gets right, per attribute and for all six together."""
+    """The probe's accuracy on a split of the data set: per attribute, and for all six at once."""
     images = np.load(folder / f"{split}_images.npy", mmap_mode="r")
     labels = np.load(folder / f"{split}_labels.npy")
-    right = []
+    batches = []
     for start in range(0, len(images), 100):
         pixels = torch.from_numpy(np.array(images[start : start + 100])).permute(0, 3, 1, 2).float() / 255
-        pixels = pixels if change is None else change(pixels)
-        right.append(predict(pixels.permute(0, 2, 3, 1).numpy(), probe) == labels[start : start + 100])
-    hits = np.concatenate(right)
-    return {**dict(zip(ATTRIBUTES, hits.mean(0).tolist(), strict=True)), "all": float(hits.all(1).mean())}
+        pixels = pixels if transform is None else transform(pixels)
+        batches.append(predict(pixels.permute(0, 2, 3, 1).numpy(), probe) == labels[start : start + 100])
+    correct = np.concatenate(batches)
+    return {**dict(zip(ATTRIBUTES, correct.mean(0).tolist(), strict=True)), "all": float(correct.all(1).mean())}
 
 
 def train(folder: Path, out: Path, steps: int, threads: int, count: int = _SCENES) -> Probe:
-    """Trains a probe and writes it; an interrupted training is taken up where it was saved last."""
+    """Train a probe and write it to ``out``; an interrupted training resumes."""
     torch.set_num_threads(threads)
-    pictures, labels = scenes(folder, count, threads)
+    pictures, labels = load_scenes(folder, count, threads)
     torch.manual_seed(0)
     probe = Probe()
     probe.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(probe.parameters(), 2e-3, weight_decay=0.02)
-    saved, step = out.with_suffix(".partial.pt"), 0
+    optimizer = torch.optim.AdamW(probe.parameters(), _LEARNING_RATE, weight_decay=0.02)
+    checkpoint, step = out.with_suffix(".partial.pt"), 0
     out.parent.mkdir(parents=True, exist_ok=True)
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
         probe.load_state_dict(state["probe"])
         optimizer.load_state_dict(state["optimizer"])
         step = int(state["step"])
     while step < steps:
+        # A generator per step, so that a resumed training sees what an uninterrupted one would.
         rng = torch.Generator().manual_seed(step)
-        done = step / steps
+        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-        pick = torch.randint(len(pictures), (_BATCH,), generator=rng)
-        pixels = pictures[pick].float() / 255
-        clean = _BATCH // 8
-        pixels[clean:] = degrade(pixels[clean:], rng)
-        probe.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = probe(pixels.contiguous(memory_format=torch.channels_last))
-        targets = labels[pick]
-        losses = [F.cross_entropy(a.float(), targets[:, i], label_smoothing=0.02) for i, a in enumerate(logits)]
-        loss = torch.stack(losses).sum()
+            group["lr"] = _LEARNING_RATE * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * cosine)
+        picked = torch.randint(len(pictures), (_BATCH_SIZE,), generator=rng)
+        loss = _loss(probe, pictures[picked].float() / 255, labels[picked], rng)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(probe.parameters(), 5.0)
@@ -256,25 +258,38 @@ def train(folder: Path, out: Path, steps: int, threads: int, count: int = _SCENE
         step += 1
         if step % 250 == 0 or step == steps:
             print(f"step {step} of {steps}, loss {loss.item():.3f}", file=sys.stderr)
-            partial = saved.with_suffix(".tmp")
+            partial = checkpoint.with_suffix(".tmp")
             torch.save({"probe": probe.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, partial)
-            partial.replace(saved)
+            partial.replace(checkpoint)
     halves = {n: (v.half() if v.is_floating_point() else v).contiguous() for n, v in probe.state_dict().items()}
     temporary = out.with_suffix(".tmp")
     save_file(halves, temporary, metadata={"format": "pt"})
     temporary.replace(out)
-    saved.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return probe
+
+
+def _loss(probe: Probe, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+    """The cross-entropy of all attributes on a batch [n, 3, SIDE, SIDE], mostly degraded."""
+    undegraded = len(pixels) // 8
+    pixels[undegraded:] = degrade(pixels[undegraded:], rng)
+    probe.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = probe(pixels.contiguous(memory_format=torch.channels_last))
+    losses = [F.cross_entropy(each.float(), labels[:, i], label_smoothing=0.02) for i, each in enumerate(logits)]
+    return torch.stack(losses).sum()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `python -m training.probe`."""
     parser = argparse.ArgumentParser(prog="python -m training.probe", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("train", "train a probe, then judge it"), ("judge", "say how often a probe is right")):
+    for name, text in (("train", "train a probe and measure it"), ("judge", "measure a probe's accuracy")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--data", type=Path, required=True, help="what `python -m training.world` wrote")
-        command.add_argument("--out", type=Path, default=DEFAULT, help="the probe's weights")
+        command.add_argument(
+            "--data", type=Path, required=True, help="the data set that `python -m training.world` wrote"
+        )
+        command.add_argument("--out", type=Path, default=DEFAULT_PATH, help="the probe's weights")
         command.add_argument("--threads", type=int, default=2)
         if name == "train":
             command.add_argument("--steps", type=int, default=2500)
@@ -285,15 +300,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load.cache_clear()
     probe = load(options.out)
     rng = torch.Generator().manual_seed(1)
-    ways: dict[str, Callable[[Tensor], Tensor] | None] = {
+    transforms: dict[str, Callable[[Tensor], Tensor] | None] = {
         "clean": None,
         "blurred and noisy": lambda x: (blur(x, 2.5) + torch.randn(x.shape, generator=rng) * 0.05).clamp(0, 1),
-        "degraded": lambda x: degrade(shrink(x), rng),
+        "degraded": lambda x: degrade(downsample(x), rng),
     }
     for split in ("val", "heldout", "unseen_pair"):
-        for way, change in ways.items():
-            shares = accuracy(probe, options.data, split, change)
-            print(f"{split}, {way}: " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items()))
+        for title, transform in transforms.items():
+            accuracies = accuracy(probe, options.data, split, transform)
+            print(f"{split}, {title}: " + ", ".join(f"{name} {each:.4f}" for name, each in accuracies.items()))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Trains the tokenizer of the embedded models: CLIP's kind, on the grammar's words and everyday English.
+"""Trains the embedded models' CLIP tokenizer, on the grammar's words and everyday English.
 
     python -m training.tokenizer --out FOLDER
 
-It is a byte-level BPE: any text can be written with it. Every word of the picture-book grammar is one token.
-The folder gets what CLIP's tokenizers are published as, `vocab.json` and `merges.txt` among it.
+It is a byte-level BPE (Sennrich et al., arXiv 1508.07909, over bytes as in GPT-2), so it can encode
+any text. Every word of the picture-book grammar is one token. The folder gets the files of
+published CLIP tokenizers, among them `vocab.json` and `merges.txt`.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from typing import Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from training.world.caption import caption, pieces
+from training.world.caption import caption, split_words
 from training.world.scene import sample
 
 START: Final = "<|startoftext|>"
 END: Final = "<|endoftext|>"
 LENGTH: Final = 32
-"""The tokens of a prompt, both marks counted."""
+"""Length of a prompt in tokens, with its start and end tokens."""
 
 VOCABULARY: Final = 1536
 
 _SPLIT: Final = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 EVERYDAY: Final = tuple((Path(__file__).parent / "world" / "everyday.txt").read_text(encoding="utf-8").split())
-"""English that people use of pictures, so that words outside the grammar take few tokens."""
+"""English words about pictures, so that prompts outside the grammar take few tokens too."""
 
 Pair = tuple[str, str]
 
 
 def byte_letters() -> dict[int, str]:
-    """The visible letter that stands for each byte, in the order of GPT-2's and CLIP's vocabularies."""
+    """The visible letter for each byte, in the order of GPT-2's and CLIP's vocabularies."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     letters = {byte: chr(byte) for byte in plain}
     for byte in range(256):
@@ -47,15 +48,15 @@ def byte_letters() -> dict[int, str]:
 
 
 def grammar_words(captions: int = 60000) -> list[str]:
-    """Every word that the grammar uses, the commonest first."""
+    """Every word that the grammar uses, the most frequent first."""
     rng, counts = random.Random("vocabulary"), Counter[str]()
     for _ in range(captions):
-        counts.update(pieces(caption(sample(rng, None), rng, drop=0.2)))
+        counts.update(split_words(caption(sample(rng, None), rng, dropout=0.2)))
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
 def merges_for(words: Iterable[str], most: int, known: Sequence[Pair] = ()) -> list[Pair]:
-    """Learns up to `most` merges from words that all count the same, after those `known`."""
+    """``known`` merges and new ones up to ``most``, learned from equally weighted ``words``."""
     letters = byte_letters()
     merges = list(known)
     rest = []
@@ -75,6 +76,7 @@ def merges_for(words: Iterable[str], most: int, known: Sequence[Pair] = ()) -> l
 
 
 def _merge(symbols: list[str], pair: Pair) -> list[str]:
+    """``symbols`` with every occurrence of ``pair`` merged into one."""
     out: list[str] = []
     i = 0
     while i < len(symbols):
@@ -88,7 +90,7 @@ def _merge(symbols: list[str], pair: Pair) -> list[str]:
 
 
 def train(size: int = VOCABULARY) -> tuple[dict[str, int], list[Pair]]:
-    """The vocabulary and the merges: first all that the grammar needs, then everyday English."""
+    """The vocabulary and the merges: first those of the grammar, then those of everyday English."""
     letters = byte_letters()
     tokens = [*letters.values(), *(letter + "</w>" for letter in letters.values())]
     most = size - len(tokens) - 2
@@ -101,7 +103,7 @@ def train(size: int = VOCABULARY) -> tuple[dict[str, int], list[Pair]]:
 
 
 def build(vocabulary: dict[str, int], merges: list[Pair]) -> Tokenizer:
-    """The tokenizer, as transformers' `CLIPTokenizer` is in Rust."""
+    """The tokenizer, equal to the Rust tokenizer of transformers' ``CLIPTokenizer``."""
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=END
@@ -125,7 +127,7 @@ def build(vocabulary: dict[str, int], merges: list[Pair]) -> Tokenizer:
 
 
 def write(folder: Path, size: int = VOCABULARY, pad: str = END, length: int = LENGTH) -> None:
-    """Trains a tokenizer and writes the published layout. SDXL's second tokenizer pads with `!`."""
+    """Train a tokenizer and write it in the published layout; SDXL's second one pads with ``!``."""
     vocabulary, merges = train(size)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -139,8 +141,8 @@ def write(folder: Path, size: int = VOCABULARY, pad: str = END, length: int = LE
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     build(vocabulary, merges).save(str(folder / "tokenizer.json"))
-    marks = {"bos_token": added(START), "eos_token": added(END), "pad_token": pad, "unk_token": added(END)}
-    save("special_tokens_map.json", marks)
+    special_tokens = {"bos_token": added(START), "eos_token": added(END), "pad_token": pad, "unk_token": added(END)}
+    save("special_tokens_map.json", special_tokens)
     decoder = {str(vocabulary[t]): {**added(t), "normalized": False, "special": True} for t in (START, END)}
     save(
         "tokenizer_config.json",

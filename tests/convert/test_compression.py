@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from benchmarks.full_size import T5_XXL, network
+from benchmarks.full_size import network
+from benchmarks.published_configs import T5_XXL
 from tests.checkpoints import SDXL_TINY, PixArtShape, SavedPixArt, save_pixart, save_sdxl
 from vinograph.convert import compression, convert
 from vinograph.convert.compression import compress

@@ -1,4 +1,4 @@
-"""The probe: it judges pictures that it hasn't seen, sharp or not."""
+"""The probe classifies pictures that it hasn't seen, sharp or not."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.probe import DEFAULT, adherence, blur, degrade, load, predict, shrink, train
+from training.probe import DEFAULT_PATH, adherence, blur, degrade, downsample, load, predict, train
 from training.world import ATTRIBUTES, render, sample
 
 
 @pytest.fixture(scope="module")
 def scenes() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Scenes of every combination and of seeds that training doesn't use."""
+    """Pictures and labels of scenes of every combination, with seeds that training doesn't use."""
     rng = random.Random("unseen by the probe")
     drawn = [sample(rng, None) for _ in range(300)]
     pictures = np.stack([render(scene, rng.randrange(2**40, 2**41)) for scene in drawn])
     return pictures, np.array([scene.labels() for scene in drawn], np.int64)
 
 
-def test_it_is_small() -> None:
-    assert DEFAULT.stat().st_size < 5_000_000
+def test_the_probe_is_small() -> None:
+    assert DEFAULT_PATH.stat().st_size < 5_000_000
     assert sum(parameter.numel() for parameter in load().parameters()) < 2_000_000
 
 
-def test_it_knows_unseen_scenes(scenes: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
+def test_it_classifies_unseen_scenes(scenes: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     pictures, labels = scenes
     right = predict(pictures) == labels
     assert dict(zip(ATTRIBUTES, right.mean(0) >= 0.99, strict=True)) == dict.fromkeys(ATTRIBUTES, True)
     assert right.all(1).mean() >= 0.99
 
 
-def test_it_knows_them_blurred_and_noisy(scenes: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
+def test_it_classifies_blurred_and_noisy_scenes(scenes: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     pictures, labels = scenes
     pixels = blur(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255, 2.5)
     pixels = (pixels + torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0)) * 0.05).clamp(0, 1)
@@ -43,23 +43,23 @@ def test_it_knows_them_blurred_and_noisy(scenes: tuple[NDArray[np.uint8], NDArra
     assert right.mean(0).min() >= 0.99
 
 
-def test_bytes_and_floats_are_judged_alike(scenes: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
+def test_bytes_and_floats_are_classified_alike(scenes: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     pictures = scenes[0][:20]
     assert np.array_equal(predict(pictures), predict(pictures.astype(np.float32) / 255))
     assert predict(pictures[:0]).shape == (0, 6)
 
 
-def test_adherence_counts_only_what_was_asked() -> None:
+def test_adherence_counts_only_the_attributes_that_prompts_state() -> None:
     labels = np.array([[0, 1, 2, 3, 0, 0], [2, 0, 5, 7, 1, 2]])
-    asked = [{"sky": "day", "kind": "boat", "colour": "red"}, {"kind": "cat", "count": "2"}]
-    mean, whole, counts = adherence(labels, asked)
+    expected = [{"sky": "day", "kind": "boat", "colour": "red"}, {"kind": "cat", "count": "2"}]
+    mean, whole, counts = adherence(labels, expected)
     assert (mean, whole) == (4 / 5, 1 / 2)
     assert counts["kind"] == (2, 2)
     assert counts["colour"] == (0, 1)
     assert counts["ground"] == (0, 0)
 
 
-def test_degrading_is_repeatable_and_keeps_the_range() -> None:
+def test_degrading_is_repeatable_and_stays_in_range() -> None:
     pixels = torch.rand((4, 3, 96, 96), generator=torch.Generator().manual_seed(0))
     for seed in range(6):
         first, second = (degrade(pixels, torch.Generator().manual_seed(seed)) for _ in range(2))
@@ -69,7 +69,7 @@ def test_degrading_is_repeatable_and_keeps_the_range() -> None:
         assert first.shape == pixels.shape
 
 
-def test_training_is_taken_up_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, threads = tmp_path / "probe.safetensors", torch.get_num_threads()
 
     def stop(*_: object, **__: object) -> None:
@@ -90,6 +90,6 @@ def test_training_is_taken_up_where_it_was_stopped(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.glob("*.partial*"))
 
 
-def test_shrinking_averages() -> None:
+def test_downsampling_averages() -> None:
     pixels = torch.arange(4.0).reshape(1, 1, 2, 2).repeat_interleave(96, 2).repeat_interleave(96, 3)
-    assert torch.equal(shrink(pixels)[..., ::48, ::48].flatten(), torch.arange(4.0))
+    assert torch.equal(downsample(pixels)[..., ::48, ::48].flatten(), torch.arange(4.0))

@@ -1,4 +1,4 @@
-"""The recipe of storybook-sdxl runs end to end, and ends in a checkpoint that diffusers loads."""
+"""The recipe of storybook-sdxl runs end to end and publishes a checkpoint that diffusers loads."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from training.common import load
+from training.loop import load
 from training.sdxl import alterations, polish, publish, unet, vae
 from training.sdxl.coupling import answers, couple
-from training.sdxl.diffusion import LAST, SCHEDULE
+from training.sdxl.noise_schedule import LAST_TIMESTEP, NOISE_SCHEDULE
 from training.world import ATTRIBUTES, Scene, dataset, render
-from training.world.render import Chance
+from training.world.render import Variation
 
-# diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.
+# diffusers' schedulers pass tensors to numpy in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 CPU = torch.device("cpu")
-BLINK = 0.001  # minutes: one step, or a few
+BRIEFLY = 0.001  # minutes, enough for one step or a few
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working directory of a run in which every stage trained for a blink."""
+    """The working directory of a run in which every stage trained for a few steps."""
     data, work = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("work")
     for split, count in (("train", 12), ("val", 4), ("heldout", 2), ("unseen_pair", 2)):
         dataset.write(data, split, count, workers=1)
     (work / "data").symlink_to(data)
-    vae.train(data, work, BLINK, CPU)
-    unet.train(data, work, BLINK, CPU, reader_minutes=BLINK)
-    polish.train(data, work, BLINK, CPU)
+    vae.train(data, work, BRIEFLY, CPU)
+    unet.train(data, work, BRIEFLY, CPU, classifier_minutes=BRIEFLY)
+    polish.train(data, work, BRIEFLY, CPU)
     publish.publish(work, work / "published")
     return work
 
 
-def test_diffusers_draws_with_what_was_published(work: Path) -> None:
+def test_diffusers_draws_a_picture_with_the_published_checkpoint(work: Path) -> None:
     published = work / "published"
     index = json.loads((published / "model_index.json").read_text())
     parts = {name for name, part in index.items() if isinstance(part, list) and part[0] is not None}
@@ -54,22 +54,22 @@ def test_diffusers_draws_with_what_was_published(work: Path) -> None:
     assert pipe.tokenizer_2.pad_token == "!"
 
 
-def test_a_stage_goes_on_from_its_checkpoint(work: Path) -> None:
+def test_a_stage_resumes_from_its_checkpoint(work: Path) -> None:
     before = load(work / "unet.pt")["budget"]
-    unet.train(work / "data", work, 2 * BLINK + before["seconds"] / 60, CPU, reader_minutes=BLINK)
+    unet.train(work / "data", work, 2 * BRIEFLY + before["seconds"] / 60, CPU, classifier_minutes=BRIEFLY)
     assert load(work / "unet.pt")["budget"]["steps"] > before["steps"]
 
 
-def test_the_polish_leaves_the_encoder_as_it_is(work: Path) -> None:
+def test_the_polish_changes_the_decoder_and_not_the_encoder(work: Path) -> None:
     before, after = load(work / "vae.pt")["model"], load(work / "polish.pt")["model"]
     same = {name: bool(torch.equal(value, after[name])) for name, value in before.items()}
-    assert all(kept for name, kept in same.items() if name.startswith("encoder."))
-    assert not all(kept for name, kept in same.items() if name.startswith("decoder."))
+    assert all(equal for name, equal in same.items() if name.startswith("encoder."))
+    assert not all(equal for name, equal in same.items() if name.startswith("decoder."))
 
 
-def test_the_log_says_what_each_stage_took(work: Path) -> None:
+def test_the_log_has_lines_of_every_stage(work: Path) -> None:
     log = (work / "log.jsonl").read_text()
-    for stage in ("vae", "reader", "unet", "polish"):
+    for stage in ("vae", "classifier", "unet", "polish"):
         assert f'"stage": "{stage}"' in log
 
 
@@ -77,7 +77,7 @@ def _scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
     return dataset.plan("train", count)
 
 
-def test_coupled_noise_is_standard_normal_and_says_the_answers() -> None:
+def test_coupled_noise_is_standard_normal_and_encodes_the_answers() -> None:
     torch.manual_seed(0)
     labels, seeds = _scenes(2000)
     intervals = answers(labels, seeds)
@@ -88,7 +88,7 @@ def test_coupled_noise_is_standard_normal_and_says_the_answers() -> None:
     assert ((quantiles > intervals[..., 0] - 1e-3) & (quantiles < intervals[..., 1] + 1e-3)).all()
     assert parts.mean(dim=0).abs().max() < 0.1
     assert (parts.std(dim=0) - 1).abs().max() < 0.1
-    # Whatever is orthogonal to those sixteen directions is left alone.
+    # What is orthogonal to those sixteen directions doesn't change.
     rest = coupled - noise
     rest = rest - rest.reshape(2000, 4, 16, 2, 16, 2).mean(dim=(2, 4), keepdim=True).expand(
         -1, -1, 16, -1, 16, -1
@@ -96,7 +96,7 @@ def test_coupled_noise_is_standard_normal_and_says_the_answers() -> None:
     assert rest.abs().max() < 1e-5
 
 
-def test_what_the_caption_says_is_left_to_the_caption() -> None:
+def test_noise_is_unchanged_where_the_caption_states_everything() -> None:
     torch.manual_seed(0)
     labels, seeds = _scenes(50)
     noise = torch.randn(50, 4, 32, 32)
@@ -104,20 +104,19 @@ def test_what_the_caption_says_is_left_to_the_caption() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_every_chance_has_its_interval(count: int) -> None:
+def test_an_answers_interval_is_as_wide_as_the_answer_is_likely(count: int) -> None:
     seeds = np.arange(500)
     labels = np.tile(np.array([[0, 0, 0, 0, count - 1, 0]]), (500, 1))
     widths = (answers(labels, seeds)[..., 1] - answers(labels, seeds)[..., 0])[:, :10]
-    for k, values in enumerate(zip(*(vars_of(Chance.of(int(seed), count)) for seed in seeds), strict=True)):
+    for k, values in enumerate(zip(*(field_values(Variation.of(int(seed), count)) for seed in seeds), strict=True)):
         shares = {value: values.count(value) / 500 for value in values}
-        told = {value: float(widths[values.index(value), k]) for value in values}
-        assert sum(told.values()) == pytest.approx(1, abs=1e-4)
-        assert all(abs(shares[value] - told[value]) < 0.08 for value in values)
+        width_of = {value: float(widths[values.index(value), k]) for value in values}
+        assert sum(width_of.values()) == pytest.approx(1, abs=1e-4)
+        assert all(abs(shares[value] - width_of[value]) < 0.08 for value in values)
 
 
-def vars_of(chance: Chance) -> tuple[int, ...]:
-    """The fields' values in order."""
-    return tuple(int(getattr(chance, name)) for name in Chance.__slots__)
+def field_values(variation: Variation) -> tuple[int, ...]:
+    return tuple(int(getattr(variation, name)) for name in Variation.__slots__)
 
 
 def test_altered_scenes_differ_in_sky_or_colour_alone(work: Path) -> None:
@@ -131,26 +130,26 @@ def test_altered_scenes_differ_in_sky_or_colour_alone(work: Path) -> None:
     assert (images[3] == render(Scene.from_labels(tuple(int(v) for v in after[3])), int(seeds[3]))).all()
 
 
-def test_an_alteration_that_is_not_trained_on_is_drawn_again() -> None:
+def test_alterations_stay_in_the_training_split() -> None:
     import random
 
     rng = random.Random(0)
     scene = Scene("day", "meadow", "house", "red", 1, "left")
-    assert all(alterations.altered(scene, rng).colour != "purple" for _ in range(300))
+    assert all(alterations.alter_within_training(scene, rng).colour != "purple" for _ in range(300))
 
 
-def test_the_schedule_is_that_of_the_sampler() -> None:
+def test_the_noise_schedule_is_that_of_diffusers_scheduler() -> None:
     from diffusers import EulerAncestralDiscreteScheduler
 
     from training.sdxl.config import SCHEDULER
 
     theirs = EulerAncestralDiscreteScheduler.from_config(dict(SCHEDULER))  # type: ignore[no-untyped-call]
-    assert torch.allclose(SCHEDULE.signal, theirs.alphas_cumprod, atol=1e-6)
+    assert torch.allclose(NOISE_SCHEDULE.alphas_cumprod, theirs.alphas_cumprod, atol=1e-6)
     theirs.set_timesteps(1)
     sample = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * theirs.init_noise_sigma
     velocity = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     scaled = theirs.scale_model_input(sample, theirs.timesteps[0])
     stepped = theirs.step(velocity, theirs.timesteps[0], sample, generator=torch.Generator().manual_seed(2))
-    last = torch.tensor([LAST])
-    assert torch.allclose(SCHEDULE.clean_of(scaled, velocity, last), stepped.prev_sample, atol=1e-4)
-    assert torch.allclose(SCHEDULE.noised(sample, sample / theirs.init_noise_sigma, last), scaled, atol=1e-2)
+    last = torch.tensor([LAST_TIMESTEP])
+    assert torch.allclose(NOISE_SCHEDULE.denoised_from_velocity(scaled, velocity, last), stepped.prev_sample, atol=1e-4)
+    assert torch.allclose(NOISE_SCHEDULE.add_noise(sample, sample / theirs.init_noise_sigma, last), scaled, atol=1e-2)

@@ -11,8 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.world import ATTRIBUTES, SPLITS, Scene, caption, full_caption, render, sample, sheet, split_of, stated
-from training.world.caption import LONGEST, pieces
+from training.world import (
+    ATTRIBUTES,
+    SPLITS,
+    Scene,
+    caption,
+    full_caption,
+    render,
+    sample,
+    sheet,
+    split_of,
+    stated_attributes,
+)
+from training.world.caption import MAX_WORDS, split_words
 from training.world.dataset import main as write_dataset
 from training.world.dataset import plan
 from training.world.scene import UNSEEN_PAIRS
@@ -74,10 +85,10 @@ def test_render_follows_its_seed() -> None:
 @pytest.mark.parametrize("kind", ATTRIBUTES["kind"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_subjects_stand_apart_and_whole(kind: str, count: int) -> None:
-    """Where black and white drawings differ is the subjects: as many as asked for, clear of each other and the edge."""
-    for seed, place in itertools.product(range(4), ATTRIBUTES["place"]):
+    """A black and a white picture differ in ``count`` subjects, clear of each other and the edge."""
+    for seed, move_module in itertools.product(range(4), ATTRIBUTES["place"]):
         black, white = (
-            render(Scene("sunset", "sea", kind, colour, count, place), seed).astype(int)
+            render(Scene("sunset", "sea", kind, colour, count, move_module), seed).astype(int)
             for colour in ("black", "white")
         )
         columns = (np.abs(black - white).max(axis=2) > 60).any(axis=0)
@@ -87,7 +98,7 @@ def test_subjects_stand_apart_and_whole(kind: str, count: int) -> None:
         assert runs[-1] <= 254
         assert all(right - left >= 6 for left, right in zip(runs[1:-1:2], runs[2::2], strict=True))
         centre = (runs[0] + runs[-1]) / 2
-        assert {"left": centre < 110, "middle": 118 < centre < 138, "right": centre > 146}[place]
+        assert {"left": centre < 110, "middle": 118 < centre < 138, "right": centre > 146}[move_module]
 
 
 def test_full_captions_say_all_six_and_read_back() -> None:
@@ -95,8 +106,8 @@ def test_full_captions_say_all_six_and_read_back() -> None:
     for _ in range(3000):
         scene = sample(rng, None)
         text = full_caption(scene, rng)
-        assert stated(text) == words_of(scene), text
-        assert len(pieces(text)) <= LONGEST
+        assert stated_attributes(text) == words_of(scene), text
+        assert len(split_words(text)) <= MAX_WORDS
         assert text == text.lower()
 
 
@@ -105,8 +116,8 @@ def test_dropped_captions_say_nothing_wrong() -> None:
     said = dict.fromkeys(ATTRIBUTES, 0)
     for _ in range(3000):
         scene = sample(rng, None)
-        text = caption(scene, rng, drop=0.4)
-        found = stated(text)
+        text = caption(scene, rng, dropout=0.4)
+        found = stated_attributes(text)
         assert found.items() <= words_of(scene).items(), text
         for name in found:
             said[name] += 1
@@ -138,13 +149,13 @@ def test_captions_are_many_and_fixed_by_the_generator() -> None:
     ],
 )
 def test_stated_reads_what_people_write(text: str, found: dict[str, str]) -> None:
-    assert stated(text) == found
+    assert stated_attributes(text) == found
 
 
 def test_the_grammar_can_say_the_readme_prompt() -> None:
     scene = Scene("night", "snow", "house", "red", 1, "left")
     rng = random.Random(0)
-    texts = (caption(scene, rng, drop=0.3) for _ in range(60000))
+    texts = (caption(scene, rng, dropout=0.3) for _ in range(60000))
     assert "a red house on a snowy hill at night" in texts
 
 

@@ -37,7 +37,7 @@ def tokenizer(folder: Path) -> Tokenizer:
 
 def captions(count: int) -> list[str]:
     rng = random.Random(3)
-    return [caption(sample(rng, None), rng, drop=0.2) for _ in range(count)]
+    return [caption(sample(rng, None), rng, dropout=0.2) for _ in range(count)]
 
 
 def test_the_folder_has_the_published_layout(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The recipe of storybook-wuerstchen runs end to end, and ends in a checkpoint that diffusers loads."""
+"""The recipe of storybook-wuerstchen runs end to end; diffusers loads its checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.common import load
+from training.loop import load
 from training.world import dataset
 from training.wuerstchen import image_encoder, polish, publish, stage_a, stage_b, stage_c
 from training.wuerstchen.config import EMBEDDING_SCALE
@@ -19,59 +19,60 @@ from training.wuerstchen.config import stage_b as make_stage_b
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 CPU = torch.device("cpu")
-BLINK = 0.001  # minutes: one step, or a few
+BRIEFLY = 0.001  # minutes, enough for one step or a few
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working directory of a run in which every stage trained for a blink."""
+    """The working directory of a run in which every stage trained for a few steps."""
     data, work = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("work")
     for split, count in (("train", 12), ("val", 4), ("heldout", 2), ("unseen_pair", 2)):
         dataset.write(data, split, count, workers=1)
     torch.compiler.set_stance("force_eager")
     try:
-        stage_a.train(data, work, BLINK, CPU)
-        image_encoder.train(data, work, BLINK, CPU)
-        stage_b.train(data, work, BLINK, CPU, scenes=100)
-        stage_c.train(data, work, BLINK, CPU)
-        polish.train(data, work, BLINK, CPU, scenes=100)  # more than there are
+        stage_a.train(data, work, BRIEFLY, CPU)
+        image_encoder.train(data, work, BRIEFLY, CPU)
+        stage_b.train(data, work, BRIEFLY, CPU, scenes=100)
+        stage_c.train(data, work, BRIEFLY, CPU)
+        polish.train(data, work, BRIEFLY, CPU, scenes=100)  # more than there are
     finally:
         torch.compiler.set_stance("default")
     publish.publish(work, work / "published")
     return work
 
 
-def test_diffusers_and_transformers_load_every_part_of_what_was_published(work: Path) -> None:
+def test_diffusers_and_transformers_load_every_published_component(work: Path) -> None:
     published = work / "published"
     index = json.loads((published / "model_index.json").read_text())
-    homes = {"wuerstchen": "diffusers.pipelines.deprecated.wuerstchen"}
+    # The published index names a module of diffusers that has moved since.
+    modules = {"wuerstchen": "diffusers.pipelines.deprecated.wuerstchen"}
     parts = {name: part for name, part in index.items() if not name.startswith("_")}
     assert set(parts) == {path.name for path in published.iterdir() if path.is_dir()} - {"image_encoder"}
     for name, (library, kind) in parts.items():
-        loaded = getattr(importlib.import_module(homes.get(library, library)), kind).from_pretrained(published / name)
+        loaded = getattr(importlib.import_module(modules.get(library, library)), kind).from_pretrained(published / name)
         if isinstance(loaded, torch.nn.Module):
             assert all(torch.isfinite(value).all() for value in loaded.state_dict().values())
 
 
-def test_a_stage_goes_on_from_its_checkpoint(work: Path) -> None:
+def test_a_stage_resumes_from_its_checkpoint(work: Path) -> None:
     before = load(work / "stage_c.pt")["budget"]["steps"]
     data = next(path for path in work.parent.iterdir() if (path / "train_labels.npy").exists())
-    stage_c.train(data, work, 2 * BLINK + load(work / "stage_c.pt")["budget"]["seconds"] / 60, CPU)
+    stage_c.train(data, work, 2 * BRIEFLY + load(work / "stage_c.pt")["budget"]["seconds"] / 60, CPU)
     assert load(work / "stage_c.pt")["budget"]["steps"] > before
 
 
-def test_the_log_says_what_each_stage_took(work: Path) -> None:
+def test_the_log_has_lines_of_every_stage(work: Path) -> None:
     log = (work / "log.jsonl").read_text()
     for stage in ("stage-a", "image-encoder", "stage-b", "stage-c", "polish"):
         assert f'"stage": "{stage}"' in log
 
 
-def test_folding_the_embeddings_scale_changes_no_result() -> None:
+def test_folding_the_scale_of_embeddings_changes_no_prediction() -> None:
     torch.manual_seed(0)
     plain, folded = make_stage_b().eval(), make_stage_b().eval()
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    folded.load_state_dict(stage_b.for_embeddings(plain.state_dict()))
+    folded.load_state_dict(stage_b.fold_embedding_scale(plain.state_dict()))
     x, codes, clip = torch.randn(1, 4, 64, 64), torch.randn(1, 16, 6, 6), torch.randn(1, 5, 64)
     time = torch.tensor([0.5])
     with torch.no_grad():

@@ -6,17 +6,18 @@
     python -m training.pixart polish      --data DATA --work WORK --minutes 5
     python -m training.pixart publish     --work WORK --out training/checkpoints/storybook-pixart
 
-The autoencoder is that of ``storybook-sdxl``, as PixArt's is that of another model; the first stage is the same. The
-transformer needs it (it first draws scenes in other frames, encodes all, and trains a reader of latents), the last two
-need the transformer. Each goes on from its checkpoint in WORK where it was interrupted, but for the polish. What
-each took: ``docs/storybook.md``.
+The VAE is that of ``storybook-sdxl``, as PixArt's own is that of Stable Diffusion, so the first
+stage is that recipe's. The transformer's stage needs it: it renders scenes in other frames, encodes
+all, and trains a classifier of latents. The consistency model and the polish need the transformer.
+Every stage but the polish resumes from its checkpoint in WORK after an interruption. What each took
+is in ``docs/storybook.md``.
 """
 
 from __future__ import annotations
 
-from training import recipe
+from training import command
 
 MINUTES = {"transformer": 78.0, "consistency": 12.0, "polish": 5.0}
 
 if __name__ == "__main__":
-    recipe.main("training.pixart", __doc__, MINUTES)
+    command.main("training.pixart", __doc__, MINUTES)

@@ -1,4 +1,4 @@
-"""The sizes of `storybook-pixart`: each part's published configuration, with small numbers."""
+"""The configurations of `storybook-pixart`: those of the published components, with small sizes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from diffusers import PixArtTransformer2DModel
 from torch import nn
 
 SIZE: Final = 256
-"""The side of a square picture."""
+"""Side of a square picture in pixels."""
 
 GRID: Final = SIZE // 8
-"""The side of its latents."""
+"""Side of a square picture's latents."""
 
 FRAMES: Final = ((320, 192), (288, 224), (224, 288), (192, 320))
-"""Widths and heights of the other pictures that are trained on, all from PixArt's table for models of 256 pixels."""
+"""Widths and heights of the other training pictures, from PixArt's table of aspect ratios."""
 
 LENGTH: Final = 40
-"""The most tokens of a caption that are trained on; the longest of the grammar's are shorter."""
+"""Length in tokens of training captions; every caption of the grammar is shorter."""
 
 TEXT: Final[dict[str, Any]] = {
     "d_model": 128,
@@ -75,5 +75,5 @@ LCM_SCHEDULER: Final[dict[str, Any]] = {
 
 
 def transformer() -> nn.Module:
-    """The transformer with weights as they start."""
+    """The transformer with initial weights."""
     return cast(nn.Module, PixArtTransformer2DModel(**TRANSFORMER))  # type: ignore[no-untyped-call]

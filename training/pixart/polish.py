@@ -1,7 +1,7 @@
-"""The VAE's decoder, finished on latents as the transformer draws them.
+"""Fine-tunes the VAE's decoder on latents that the transformer generates.
 
-As :mod:`training.sdxl.polish`; here a scene's latents are noised so far that its things stay where they are, and
-drawn again from there.
+This is :mod:`training.sdxl.polish` with other latents. A scene's latents are noised only so far
+that its contents stay in place, and denoised again from there.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.common import load
+from training.loop import load
+from training.noise_schedule import NoiseSchedule
 from training.pixart.config import SCHEDULER
-from training.pixart.consistency import Guided, solve
-from training.pixart.transformer import Batch, Pictures, load_model, load_pictures, to_device
-from training.scenes import Scenes
-from training.schedule import Schedule
+from training.pixart.consistency import GuidedTeacher, sample_trajectory
+from training.pixart.transformer import Batch, LatentDataset, load_datasets, load_model, to_device
+from training.scene_dataset import SceneDataset
 from training.sdxl.polish import polish
 
-START = 400
-STEPS = 5
-_DRAWN_AT_ONCE = 64
+START_TIMESTEP = 400
+INFERENCE_STEPS = 5
+_BATCH_SIZE = 64
 
 
-def draw(pictures: Pictures, work: Path, count: int, device: torch.device) -> Tensor:
-    """The first pictures, noised and drawn again: latents [count, 4, 32, 32] (f16)."""
+def generate(dataset: LatentDataset, work: Path, count: int, device: torch.device) -> Tensor:
+    """The first latents of ``dataset``, noised and denoised again: [count, 4, 32, 32] (f16)."""
     torch.manual_seed(3)
-    schedule, captions = Schedule(SCHEDULER), pictures.captions
+    schedule, captions = NoiseSchedule(SCHEDULER), dataset.captions
     model = load_model(load(work / "transformer.pt"), work).to(device).eval()
-    way = torch.linspace(START, START / STEPS, STEPS).round().long()
-    drawn = []
-    for picked in torch.split(torch.arange(count), _DRAWN_AT_ONCE):
+    steps = torch.linspace(START_TIMESTEP, START_TIMESTEP / INFERENCE_STEPS, INFERENCE_STEPS).round().long()
+    generated = []
+    for picked in torch.split(torch.arange(count), _BATCH_SIZE):
         batch = Batch(
-            clean=pictures.latents[picked].float(),
-            ids=captions.ids[picked, 1].long(),  # captions of odd number say all
+            latents=dataset.latents[picked].float(),
+            ids=captions.ids[picked, 1].long(),  # captions of odd number state all attributes
             mask=captions.mask[picked, 1].long(),
-            labels=pictures.labels[picked],
-            told=captions.said[picked, 1],
+            labels=dataset.labels[picked],
+            attribute_mask=captions.stated[picked, 1],
         )
         batch = to_device(batch, device)
-        timesteps = torch.full((len(picked),), START, device=device)
-        sample = schedule.noised(batch.clean, torch.randn_like(batch.clean), timesteps)
-        guided = Guided(model, schedule, batch, (captions.empty_ids, captions.empty_mask))
-        drawn.append(solve(guided, schedule, sample, way)[1].half().cpu())
-    return torch.cat(drawn)
+        timesteps = torch.full((len(picked),), START_TIMESTEP, device=device)
+        sample = schedule.add_noise(batch.latents, torch.randn_like(batch.latents), timesteps)
+        denoise = GuidedTeacher(model, schedule, batch, (captions.empty_ids, captions.empty_mask))
+        generated.append(sample_trajectory(denoise, schedule, sample, steps)[1].half().cpu())
+    return torch.cat(generated)
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: int = 3000) -> None:
-    """Draws ``scenes`` of the training scenes again, then trains the decoder, from ``work/vae.pt``."""
-    squares, originals = load_pictures(data, work, device)[0], Scenes(data, "train").images
-    drawn = draw(squares, work, min(scenes, len(squares.latents)), device)
-    polish(drawn, squares.latents, originals, work, minutes, device)
+    """Generate latents of ``scenes`` training scenes, then fine-tune the decoder on them."""
+    squares, images = load_datasets(data, work, device)[0], SceneDataset(data, "train").images
+    generated = generate(squares, work, min(scenes, len(squares.latents)), device)
+    polish(generated, squares.latents, images, work, minutes, device)

@@ -1,4 +1,4 @@
-"""Publish: what was trained, as two checkpoints in the layout that diffusers' PixArt-α pipeline saves."""
+"""Publishes the trained model as two checkpoints in the layout of diffusers' PixArt-α pipeline."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.common import load
-from training.layout import VERSION, write_card, write_json, write_model
+from training.diffusers_layout import VERSION, write_card, write_json, write_model
+from training.loop import load
 from training.pixart.config import LCM_SCHEDULER, SCHEDULER, SIZE, TRANSFORMER
 from training.pixart.text import text_encoder
 from training.sdxl.config import VAE
@@ -48,18 +48,19 @@ _ABOUT_LCM = (
 
 
 def publish(work: Path, out: Path) -> None:
-    """Write what the stages left in ``work``: f16 safetensors, configurations, and the tokenizer.
+    """Write the checkpoints from ``work``: f16 safetensors, configurations, and the tokenizer.
 
-    The diffusion model goes to the directory ``out``, its consistency model, if it is trained, beside it to
-    ``<out>-lcm``. The polished autoencoder is taken where there is one.
+    The diffusion model is written to the directory ``out``. Its consistency model, if it is
+    trained, is written to the directory ``<out>-lcm`` next to it. A polished VAE takes precedence
+    over the plain one.
     """
     state = load(work / "transformer.pt")
-    own = {"num_inference_steps": 20, "guidance_scale": 3.0}
-    _write(work, out, state, SCHEDULER, _ABOUT, own)
+    defaults = {"num_inference_steps": 20, "guidance_scale": 3.0}
+    _write(work, out, state, SCHEDULER, _ABOUT, defaults)
     if (work / "consistency.pt").exists():
         lcm = {**state, "transformer": load(work / "consistency.pt")["transformer"]}
-        own = {"num_inference_steps": 4, "guidance_scale": 0.0}
-        _write(work, out.with_name(f"{out.name}-lcm"), lcm, LCM_SCHEDULER, _ABOUT_LCM, own)
+        defaults = {"num_inference_steps": 4, "guidance_scale": 0.0}
+        _write(work, out.with_name(f"{out.name}-lcm"), lcm, LCM_SCHEDULER, _ABOUT_LCM, defaults)
 
 
 def _write(

@@ -1,8 +1,9 @@
-"""The transformer and its T5: latent diffusion (Peebles and Xie, arXiv 2212.09748; Chen et al., arXiv 2310.00426).
+"""Trains the diffusion transformer (arXiv 2212.09748) with its T5, as PixArt-α (arXiv 2310.00426).
 
-As PixArt was, the model is trained on small pictures first, of which it sees many in the time of a few large ones. Then
-a batch is of one frame, so that pictures of several shapes are learned side by side; and a reader of latents says what
-the predicted ones show, and the loss asks that it be what the caption says.
+As PixArt was, the model is trained on small pictures first, of which it sees many in the time of a
+few large ones. Then each batch has one frame, so that the model learns pictures of several aspect
+ratios. A frozen classifier of latents adds a loss: the attributes that it finds in the denoised
+latents should be those that the caption states.
 """
 
 from __future__ import annotations
@@ -18,47 +19,53 @@ import torch
 from torch import Tensor, nn
 
 from training.captions import Captions, load_captions
-from training.common import (
-    Budget,
-    Ema,
+from training.loop import (
+    EMA,
     Log,
-    Means,
     Optimisers,
+    RunningMeans,
+    TimeBudget,
     autocast,
     count_parameters,
-    learning_rate,
+    learning_rate_factor,
     restore,
     save,
 )
 from training.losses import attribute_losses
-from training.pixart import frames
+from training.noise_schedule import NoiseSchedule
+from training.pixart import frame_latents
 from training.pixart.config import FRAMES, GRID, SCHEDULER, transformer
-from training.pixart.text import Reader, TextEncoder, text_encoder
-from training.scenes import Halves, Scenes
-from training.schedule import Schedule
+from training.pixart.text import TextEncoder, UnigramTokenizer, text_encoder
+from training.scene_dataset import HalfSizeImages, SceneDataset
 from training.sdxl import latents
-from training.sdxl.reader import LatentReader
-from training.sdxl.reader import train as train_reader
+from training.sdxl.latent_classifier import LatentClassifier
+from training.sdxl.latent_classifier import train as train_classifier
 
-BATCH = 64
-RATE = 2e-3
-PARTIAL = 0.85
-UNSAID = 0.1
-READING = 0.02
-READ_FROM = 250
-SKEW = 1.6
-READER_MINUTES = 2.5
-SQUARES = 24000
-OTHERS = 4000
+BATCH_SIZE = 64
+LEARNING_RATE = 2e-3
+PARTIAL_CAPTION_SHARE = 0.85
+"""Share of captions that may omit attributes."""
+
+CAPTION_DROPOUT = 0.1
+CLASSIFIER_WEIGHT = 0.02
+CLASSIFIER_MIN_TIMESTEP = 250
+"""The classifier's loss counts from here on; below, samples show their attributes anyway."""
+
+TIMESTEP_POWER = 1.6
+CLASSIFIER_MINUTES = 2.5
+SQUARE_SCENES = 24000
+SCENES_PER_FRAME = 4000
 SQUARE_SHARE = 0.6
 WORKERS = 3
-SMALL_SHARE = 0.3
-SMALL_BATCH = 128
+SMALL_PHASE = 0.3
+"""Share of the training time that is spent on small pictures."""
+
+SMALL_BATCH_SIZE = 128
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Latents of one frame, and what is known of them."""
+class LatentDataset:
+    """Latents [n, 4, h, w] of scenes in one frame, their labels [n, 6] and captions."""
 
     latents: Tensor
     labels: Tensor
@@ -67,17 +74,24 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees. ``told`` says which attributes count when what was drawn is read."""
+    """What one training step sees.
 
-    clean: Tensor
+    ``attribute_mask`` [n, 6] says which attributes the caption states, and so which the
+    classifier's loss counts.
+    """
+
+    latents: Tensor
     ids: Tensor
     mask: Tensor
     labels: Tensor
-    told: Tensor
+    attribute_mask: Tensor
 
 
-class Attention:
-    """Attention by plain products, which for as few tokens is sooner on a processor than torch's fused one."""
+class UnfusedAttention:
+    """An attention processor of plain matrix products.
+
+    For as few tokens as ours it is faster on a CPU than torch's fused attention.
+    """
 
     def __call__(
         self,
@@ -86,37 +100,39 @@ class Attention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [n, tokens, width]; the mask [n, 1, others] is added to the scores."""
-        others = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        projected = attn.to_q(hidden_states), attn.to_k(others), attn.to_v(others)
+        """Attend from ``hidden_states`` [n, tokens, width]; scores are masked by [n, 1, keys]."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        projected = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         query, key, value = (each.unflatten(2, (attn.heads, -1)).transpose(1, 2) for each in projected)
         with torch.autocast(hidden_states.device.type, enabled=False):
             scores = (query * query.shape[3] ** -0.5) @ key.transpose(2, 3)
             if attention_mask is not None:
                 scores = scores + attention_mask[:, None].to(scores.dtype)
-            found = torch.softmax(scores, dim=3) @ value
-        out: Tensor = attn.to_out[0](found.transpose(1, 2).flatten(2))
+            attended = torch.softmax(scores, dim=3) @ value
+        out: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
         return out
 
 
 class Denoiser(nn.Module):
-    """The transformer with its text encoder: latents in noise to the velocity that it predicts."""
+    """The transformer with its text encoder, which predicts the velocity of noised latents."""
 
     def __init__(self, text: TextEncoder, network: nn.Module) -> None:
         super().__init__()
         self.text, self.network = text, network
-        network.set_attn_processor(Attention())  # type: ignore[operator]
+        network.set_attn_processor(UnfusedAttention())  # type: ignore[operator]
 
     def forward(self, sample: Tensor, timesteps: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Velocity [n, 4, h, w]."""
-        return velocity(self.network, sample, timesteps, self.text(ids, mask), mask)
+        """Velocity [n, 4, h, w] of ``sample`` at ``timesteps`` [n], for captions [n, length]."""
+        return predict_velocity(self.network, sample, timesteps, self.text(ids, mask), mask)
 
 
-def velocity(network: nn.Module, sample: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-    """What the transformer predicts."""
+def predict_velocity(
+    network: nn.Module, sample: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor, mask: Tensor
+) -> Tensor:
+    """The transformer's velocity [n, 4, h, w] for the text encoder's hidden states."""
     out: Tensor = network(
         sample,
-        encoder_hidden_states=states,
+        encoder_hidden_states=encoder_hidden_states,
         timestep=timesteps,
         added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         encoder_attention_mask=mask,
@@ -125,105 +141,127 @@ def velocity(network: nn.Module, sample: Tensor, timesteps: Tensor, states: Tens
     return out.float()
 
 
-def load_small(squares: Pictures, data: Path, work: Path, device: torch.device) -> Pictures:
-    """The square scenes at half their size."""
-    images = Halves(Scenes(data, "train").images[: len(squares.latents)])
-    return dataclasses.replace(squares, latents=latents.encode(images, work / "latents_small.pt", work, device))
+def load_small(squares: LatentDataset, data: Path, work: Path, device: torch.device) -> LatentDataset:
+    """The dataset ``squares`` with its pictures encoded at half their size."""
+    images = HalfSizeImages(SceneDataset(data, "train").images[: len(squares.latents)])
+    return dataclasses.replace(squares, latents=latents.encode_images(images, work / "latents_small.pt", work, device))
 
 
-def load_pictures(data: Path, work: Path, device: torch.device) -> list[Pictures]:
-    """Training scenes, the square ones first."""
-    scenes, read = Scenes(data, "train"), Reader(work / "tokenizer")
-    count = min(SQUARES, len(scenes))
+def load_datasets(data: Path, work: Path, device: torch.device) -> list[LatentDataset]:
+    """Encoded training scenes, one dataset per frame, the square one first."""
+    scenes, tokenize = SceneDataset(data, "train"), UnigramTokenizer(work / "tokenizer")
+    count = min(SQUARE_SCENES, len(scenes))
     labels = scenes.labels[:count]
-    encoded = latents.encode(scenes.images[:count], work / "latents_train.pt", work, device)
-    found = [Pictures(encoded, labels, load_captions(labels.numpy(), work, "captions", read))]
+    encoded = latents.encode_images(scenes.images[:count], work / "latents_train.pt", work, device)
+    datasets = [LatentDataset(encoded, labels, load_captions(labels.numpy(), work, "captions", tokenize))]
     for size in FRAMES:
-        encoded, labels = frames.latents(size, min(OTHERS, count), work, device, WORKERS)
-        captions = load_captions(labels.numpy(), work, f"captions_{size[0]}x{size[1]}", read)
-        found.append(Pictures(encoded, labels, captions))
-    return found
+        encoded, labels = frame_latents.load_frame(size, min(SCENES_PER_FRAME, count), work, device, WORKERS)
+        captions = load_captions(labels.numpy(), work, f"captions_{size[0]}x{size[1]}", tokenize)
+        datasets.append(LatentDataset(encoded, labels, captions))
+    return datasets
 
 
-def draw_batch(pictures: Sequence[Pictures], count: int) -> Batch:
-    """A random batch of one frame, on the CPU."""
-    square = random.random() < SQUARE_SHARE or len(pictures) == 1
-    chosen = pictures[0] if square else random.choice(pictures[1:])
+def sample_batch(datasets: Sequence[LatentDataset], count: int) -> Batch:
+    """A random batch of ``count`` scenes in one frame, on the CPU; the first frame is square."""
+    square = random.random() < SQUARE_SHARE or len(datasets) == 1
+    chosen = datasets[0] if square else random.choice(datasets[1:])
+    captions = chosen.captions
     picked = torch.randint(0, len(chosen.latents), (count,))
-    # Captions of even number leave things unsaid.
-    which = 2 * torch.randint(0, chosen.captions.ids.shape[1] // 2, (count,)) + (torch.rand(count) > PARTIAL).long()
-    ids, mask = chosen.captions.ids[picked, which].long(), chosen.captions.mask[picked, which].long()
-    unsaid = torch.rand(count) < UNSAID
-    ids[unsaid], mask[unsaid] = chosen.captions.empty_ids.long(), chosen.captions.empty_mask.long()
+    # Captions of even number may omit attributes, those of odd number state all.
+    number = 2 * torch.randint(0, captions.ids.shape[1] // 2, (count,))
+    number += (torch.rand(count) > PARTIAL_CAPTION_SHARE).long()
+    ids, mask = captions.ids[picked, number].long(), captions.mask[picked, number].long()
+    dropped = torch.rand(count) < CAPTION_DROPOUT
+    ids[dropped], mask[dropped] = captions.empty_ids.long(), captions.empty_mask.long()
     longest = int(mask.sum(dim=1).max())
     return Batch(
-        clean=chosen.latents[picked].float(),
+        latents=chosen.latents[picked].float(),
         ids=ids[:, :longest],
         mask=mask[:, :longest],
         labels=chosen.labels[picked],
-        told=chosen.captions.said[picked, which] & ~unsaid[:, None],
+        attribute_mask=captions.stated[picked, number] & ~dropped[:, None],
     )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch where the modules are."""
+    """The batch with its tensors on ``device``."""
     return Batch(**{name: value.to(device) for name, value in vars(batch).items()})
 
 
-def draw_timesteps(count: int, last: int) -> Tensor:
-    """Timesteps [count], fewer of the late ones, of which half are all but noise; spread evenly over their order."""
+def sample_timesteps(count: int, last_timestep: int) -> Tensor:
+    """Random timesteps [count], stratified over their distribution so that batches differ less.
+
+    Late timesteps are rarer: with the linear betas, half of all timesteps are almost pure noise.
+    """
     quantiles = (torch.arange(count) + torch.rand(count)) / count
-    return (quantiles**SKEW * (last + 1)).long().clamp(max=last)
+    return (quantiles**TIMESTEP_POWER * (last_timestep + 1)).long().clamp(max=last_timestep)
 
 
-def reading_loss(reader: LatentReader, clean: Tensor, batch: Batch, counts: Tensor) -> Tensor:
-    """Cross-entropy of what the reader finds in ``clean`` where ``counts`` [n]; 0 in frames that it can't read."""
-    if clean.shape[2:] != (GRID, GRID):
-        return torch.zeros((), device=clean.device)
-    return (attribute_losses(reader(clean), batch.labels) * (batch.told & counts[:, None])).sum(dim=1).mean()
+def classifier_loss(classifier: LatentClassifier, denoised: Tensor, batch: Batch, counted: Tensor) -> Tensor:
+    """Mean cross-entropy of the stated attributes in ``denoised`` latents where ``counted`` [n].
+
+    It is 0 for other frames than the square one, which is all that the classifier knows.
+    """
+    if denoised.shape[2:] != (GRID, GRID):
+        return torch.zeros((), device=denoised.device)
+    counts = batch.attribute_mask & counted[:, None]
+    return (attribute_losses(classifier(denoised), batch.labels) * counts).sum(dim=1).mean()
 
 
-def train(data: Path, work: Path, minutes: float, device: torch.device, reader_minutes: float = READER_MINUTES) -> None:
-    """Trains transformer and text encoder; goes on from ``work/transformer.pt`` where that is."""
+def losses(
+    model: Denoiser, classifier: LatentClassifier, schedule: NoiseSchedule, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """The squared error of the velocity at random timesteps, and the classifier's loss."""
+    count, device = len(batch.latents), batch.latents.device
+    timesteps = sample_timesteps(count, schedule.last_timestep).to(device)
+    noise = torch.randn_like(batch.latents)
+    sample = schedule.add_noise(batch.latents, noise, timesteps)
+    with autocast(device):
+        velocity = model(sample, timesteps, batch.ids, batch.mask)
+        denoised = schedule.denoised_from_velocity(sample, velocity, timesteps)
+        classification = classifier_loss(classifier, denoised, batch, timesteps >= CLASSIFIER_MIN_TIMESTEP)
+    target = schedule.velocity(batch.latents, noise, timesteps)
+    return (velocity - target).square().mean(), classification
+
+
+def train(
+    data: Path, work: Path, minutes: float, device: torch.device, classifier_minutes: float = CLASSIFIER_MINUTES
+) -> None:
+    """Train transformer and text encoder; resumes from ``work/transformer.pt`` if that exists."""
     torch.manual_seed(0)
     random.seed(0)
-    pictures = load_pictures(data, work, device)
-    little = load_small(pictures[0], data, work, device)
-    reader = train_reader(pictures[0].latents, pictures[0].labels, work, reader_minutes, device)
-    schedule = Schedule(SCHEDULER)
+    datasets = load_datasets(data, work, device)
+    small_dataset = load_small(datasets[0], data, work, device)
+    classifier = train_classifier(datasets[0].latents, datasets[0].labels, work, classifier_minutes, device)
+    schedule = NoiseSchedule(SCHEDULER)
     model = Denoiser(text_encoder(work), transformer())
     modules: dict[str, nn.Module] = {"text": model.text, "transformer": model.network}
     model.to(device).train()
-    ema, optimisers = Ema(modules, 0.997), Optimisers(modules.values(), RATE, 0.02)
-    budget, log, means = Budget(minutes), Log(work / "log.jsonl", "transformer"), Means()
+    ema, optimisers = EMA(modules, 0.997), Optimisers(modules.values(), LEARNING_RATE, 0.02)
+    budget, log, means = TimeBudget(minutes), Log(work / "log.jsonl", "transformer"), RunningMeans()
     path = work / "transformer.pt"
     restore(path, modules, ema, optimisers, budget)
     counts = {name: count_parameters(module) for name, module in modules.items()}
     log.write(budget, **counts, device=str(device))
     while not budget.done:
-        small = budget.fraction < SMALL_SHARE
-        count = SMALL_BATCH if small else BATCH
-        batch = to_device(draw_batch([little] if small else pictures, count), device)
-        timesteps, noise = draw_timesteps(count, schedule.last).to(device), torch.randn_like(batch.clean)
-        sample = schedule.noised(batch.clean, noise, timesteps)
-        with autocast(device):
-            predicted = model(sample, timesteps, batch.ids, batch.mask)
-            clean = schedule.clean_of(sample, predicted, timesteps)
-            reading = reading_loss(reader, clean, batch, timesteps >= READ_FROM)
-        share = schedule.share(timesteps)
-        error = (predicted - (share.sqrt() * noise - (1 - share).sqrt() * batch.clean)).square().mean()
-        helped = READING * min(1.0, (1 - budget.fraction) / 0.15)
-        norm = optimisers.step(error + helped * reading, learning_rate(budget))
+        small = budget.fraction < SMALL_PHASE
+        count = SMALL_BATCH_SIZE if small else BATCH_SIZE
+        batch = to_device(sample_batch([small_dataset] if small else datasets, count), device)
+        error, classification = losses(model, classifier, schedule, batch)
+        # The classifier's loss fades out over the last 15% of the time, so that the plain objective
+        # has the last word.
+        weight = CLASSIFIER_WEIGHT * min(1.0, (1 - budget.fraction) / 0.15)
+        norm = optimisers.step(error + weight * classification, learning_rate_factor(budget))
         budget.count(count)
         ema.update()
-        means.add(error=error, reading=reading, gradient=norm)
+        means.add(error=error, classification=classification, gradient=norm)
         if budget.steps % 200 == 0 or budget.done:
-            log.write(budget, **means.take())
+            log.write(budget, **means.pop())
             save(path, ema.checkpoint(optimisers, budget))
 
 
 def load_model(state: dict[str, dict[str, Tensor]], work: Path) -> Denoiser:
-    """The model of a checkpoint, for use."""
+    """The model with the EMA weights of the checkpoint ``state``, for the tokenizer in ``work``."""
     model = Denoiser(text_encoder(work), transformer())
     model.text.load_state_dict(state["text"])
     model.network.load_state_dict(state["transformer"])

@@ -5,15 +5,16 @@
     python -m training.sdxl polish  --data DATA --work WORK --minutes 5
     python -m training.sdxl publish --work WORK --out training/checkpoints/storybook-sdxl
 
-The UNet needs the VAE (it first draws altered scenes, encodes all, and trains a reader of latents), the polish both.
-VAE and UNet go on from their checkpoints in WORK where they were interrupted. What each took: ``docs/storybook.md``.
+The UNet's stage needs the VAE: it renders altered scenes, encodes all, and trains a classifier of
+latents. The polish needs both. VAE and UNet resume from their checkpoints in WORK after an
+interruption. What each took is in ``docs/storybook.md``.
 """
 
 from __future__ import annotations
 
-from training import recipe
+from training import command
 
 MINUTES = {"vae": 19.0, "unet": 86.0, "polish": 5.0}
 
 if __name__ == "__main__":
-    recipe.main("training.sdxl", __doc__, MINUTES)
+    command.main("training.sdxl", __doc__, MINUTES)

@@ -1,6 +1,7 @@
-"""Altered scenes: a training scene drawn again from its seed, with another sky, another colour, or both.
+"""Altered scenes: training scenes rendered again with another sky, another colour, or both.
 
-From pairs of them the UNet learns what image to image is for: what the prompt changes changes, all else stays.
+From pairs of a scene and its alteration, the UNet learns image to image: to change what the prompt
+changes, and to leave all else.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ CHANGES = (("sky",), ("colour",), ("sky", "colour"))
 _CHUNK = 250
 
 
-def another(scene: Scene, rng: random.Random) -> Scene:
-    """A scene that differs in the sky, the colour, or both."""
+def alter(scene: Scene, rng: random.Random) -> Scene:
+    """A scene that differs from ``scene`` in the sky, the colour, or both."""
     values: dict[str, Any] = {
         name: rng.choice([value for value in ATTRIBUTES[name] if value != getattr(scene, name)])
         for name in rng.choice(CHANGES)
@@ -31,14 +32,14 @@ def another(scene: Scene, rng: random.Random) -> Scene:
     return dataclasses.replace(scene, **values)
 
 
-def altered(scene: Scene, rng: random.Random) -> Scene:
-    """Another scene that is of the training combinations."""
-    while split_of(other := another(scene, rng)) != "train":
+def alter_within_training(scene: Scene, rng: random.Random) -> Scene:
+    """An alteration of ``scene`` that is in the training split."""
+    while split_of(altered := alter(scene, rng)) != "train":
         pass
-    return other
+    return altered
 
 
-def _draw(job: tuple[Path, int, NDArray[np.int64], NDArray[np.int64]]) -> None:
+def _render(job: tuple[Path, int, NDArray[np.int64], NDArray[np.int64]]) -> None:
     path, start, labels, seeds = job
     images = np.load(path, mmap_mode="r+")
     for i, (row, seed) in enumerate(zip(labels, seeds, strict=True)):
@@ -47,15 +48,19 @@ def _draw(job: tuple[Path, int, NDArray[np.int64], NDArray[np.int64]]) -> None:
 
 
 def write(data: Path, work: Path, count: int, workers: int | None = None) -> None:
-    """Alterations of the first ``count`` training scenes: ``altered_images.npy`` and ``altered_labels.npy``."""
+    """Render alterations of the first ``count`` training scenes, unless they are there.
+
+    They are written to ``altered_images.npy`` and ``altered_labels.npy`` in ``work``, in the order
+    of the originals.
+    """
     path = work / "altered_images.npy"
     if path.exists():
         return
     work.mkdir(parents=True, exist_ok=True)
     rng = random.Random("altered/0")
-    before = np.load(data / "train_labels.npy")[:count]
+    originals = np.load(data / "train_labels.npy")[:count]
     seeds = np.load(data / "train_seeds.npy")[:count]
-    scenes = [altered(Scene.from_labels(tuple(int(v) for v in row)), rng) for row in before]
+    scenes = [alter_within_training(Scene.from_labels(tuple(int(v) for v in row)), rng) for row in originals]
     labels = np.array([scene.labels() for scene in scenes], np.int64)
     partial = work / "altered_images.partial.npy"
     np.lib.format.open_memmap(partial, "w+", np.dtype(np.uint8), (len(labels), 256, 256, 3))
@@ -64,7 +69,7 @@ def write(data: Path, work: Path, count: int, workers: int | None = None) -> Non
         for start in range(0, len(labels), _CHUNK)
     ]
     with multiprocessing.get_context("fork").Pool(workers or max(1, (os.cpu_count() or 2) - 1)) as pool:
-        for _ in pool.imap_unordered(_draw, jobs):
+        for _ in pool.imap_unordered(_render, jobs):
             pass
     np.save(work / "altered_labels.npy", labels)
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""The sizes of `storybook-sdxl`: each part's published configuration, with small numbers."""
+"""The configurations of `storybook-sdxl`: those of the published components, with small sizes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
 SIZE: Final = 256
-"""The side of a picture."""
+"""Side of a picture in pixels."""
 
 GRID: Final = SIZE // 8
-"""The side of its latents."""
+"""Side of a picture's latents."""
 
 VAE: Final[dict[str, Any]] = {
     "in_channels": 3,
@@ -27,7 +27,7 @@ VAE: Final[dict[str, Any]] = {
 TEXT: Final = {"width": 64, "layers": 2, "heads": 2}
 TEXT_2: Final = {"width": 128, "layers": 3, "heads": 4}
 POOLED: Final = 128
-"""The width of the second encoder's projection."""
+"""Width of the pooled embedding, the second text encoder's projection."""
 
 UNET: Final[dict[str, Any]] = {
     "sample_size": GRID,
@@ -60,10 +60,10 @@ SCHEDULER: Final[dict[str, Any]] = {
 
 
 def vae() -> nn.Module:
-    """The tiny autoencoder with weights as they start."""
+    """The tiny VAE with initial weights."""
     return cast(nn.Module, AutoencoderTiny(**VAE))  # type: ignore[no-untyped-call]
 
 
 def unet() -> nn.Module:
-    """The UNet with weights as they start."""
+    """The UNet with initial weights."""
     return cast(nn.Module, UNet2DConditionModel(**UNET))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Publish: what was trained, as one checkpoint in the layout that diffusers' SDXL pipeline saves."""
+"""Publishes the trained model as one checkpoint in the layout of diffusers' SDXL pipeline."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from training import tokenizer
-from training.common import load
-from training.layout import VERSION, write_card, write_json, write_model
+from training.diffusers_layout import VERSION, write_card, write_json, write_model
+from training.loop import load
 from training.sdxl.config import SCHEDULER, SIZE, UNET, VAE
 from training.sdxl.text import text_encoders
 
@@ -60,9 +60,9 @@ Image to image with two steps at strength 0.5 gives a scene another sky or its s
 
 
 def publish(work: Path, out: Path) -> None:
-    """Write what the stages left in ``work`` to the directory ``out``: f16 safetensors, configurations, tokenizers.
+    """Write the checkpoint to ``out``: f16 safetensors, configurations, tokenizers.
 
-    The polished autoencoder is taken where there is one.
+    A polished VAE takes precedence over the plain one.
     """
     out.mkdir(parents=True, exist_ok=True)
     state = load(work / "unet.pt")

@@ -1,4 +1,4 @@
-"""The two text encoders, and what they tell the UNet."""
+"""The two text encoders, and the conditioning that they give the UNet."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ from training.sdxl.config import POOLED, TEXT, TEXT_2
 
 
 class TextEncoders(nn.Module):
-    """Token ids to hidden states [n, length, 192] and a pooled embedding [n, 128], as SDXL's pipeline joins them."""
+    """Both text encoders, whose hidden states are joined as in SDXL's pipeline."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.first: CLIPTextModel = text_encoder(tokenizer, **TEXT)
-        told = text_encoder(tokenizer, **TEXT_2).config.to_dict()
-        # The activation of the published second encoder.
+        config = text_encoder(tokenizer, **TEXT_2).config.to_dict()
+        # The published second encoder, OpenCLIP's, uses GELU instead of its fast approximation.
         self.second = CLIPTextModelWithProjection(
-            CLIPTextConfig(**{**told, "projection_dim": POOLED, "hidden_act": "gelu"})
+            CLIPTextConfig(**{**config, "projection_dim": POOLED, "hidden_act": "gelu"})
         )
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids [n, length] padded with the end of text, and which of them are text. The second pads with id 0."""
+        """Hidden states [n, length, 192] and the pooled embedding [n, 128].
+
+        ``ids`` [n, length] are padded with the end-of-text token; ``mask`` [n, length] says which
+        of them are text.
+        """
         first = self.first(input_ids=ids, output_hidden_states=True)
+        # SDXL's second tokenizer pads with token 0.
         second = self.second(input_ids=torch.where(mask.bool(), ids, 0), output_hidden_states=True)
         return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=2), second.text_embeds
 
 
 def text_encoders(work: Path) -> TextEncoders:
-    """The encoders with weights as they start, for the tokenizer in ``work``."""
+    """The text encoders with initial weights, for the tokenizer in ``work``."""
     return TextEncoders(load_tokenizer(work))

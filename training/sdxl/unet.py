@@ -1,10 +1,11 @@
-"""The UNet and its text encoders: latent diffusion whose last timestep is learned for drawing in one step.
+"""Trains the UNet and its text encoders, with a last timestep for one-step inference.
 
-A batch has two parts. The larger is at the last timestep: noise that is coupled to the scene
-(:mod:`training.sdxl.coupling`) in, the scene's latents out; a throw-away layer has to tell, from every position of the
-UNet's middle, what the noise says. The rest is at all other timesteps, with any noise; of those in the middle, some
-start from an altered scene, so that image to image follows the prompt and keeps the rest
-(:mod:`training.sdxl.alterations`).
+A batch has two parts. The larger is at the last timestep: its input is noise that is coupled to the
+scene (:mod:`training.sdxl.coupling`), and its target the scene's latents. There an auxiliary layer,
+thrown away afterwards, has to recover what the noise encodes, at every position of the UNet's
+middle block. The rest of the batch is at all other timesteps, with independent noise. In the middle
+range of timesteps some of it starts from an altered scene, so that image to image follows the
+prompt and leaves all else (:mod:`training.sdxl.alterations`).
 """
 
 from __future__ import annotations
@@ -17,47 +18,57 @@ import torch
 from torch import Tensor, nn
 
 from training.captions import Captions, load_captions
-from training.common import (
-    Budget,
-    Ema,
+from training.loop import (
+    EMA,
     Log,
-    Means,
     Optimisers,
+    RunningMeans,
+    TimeBudget,
     autocast,
     channels_last,
     count_parameters,
-    learning_rate,
-    place,
+    learning_rate_factor,
+    move_module,
     restore,
     save,
 )
 from training.losses import attribute_losses
-from training.scenes import Scenes
+from training.scene_dataset import SceneDataset
 from training.sdxl import alterations, latents
 from training.sdxl.config import SIZE, UNET, unet
 from training.sdxl.coupling import ANSWERS, answers, components, couple
-from training.sdxl.diffusion import LAST, SCHEDULE
-from training.sdxl.reader import LatentReader
-from training.sdxl.reader import train as train_reader
+from training.sdxl.latent_classifier import LatentClassifier
+from training.sdxl.latent_classifier import train as train_classifier
+from training.sdxl.noise_schedule import LAST_TIMESTEP, NOISE_SCHEDULE
 from training.sdxl.text import TextEncoders, text_encoders
 
-BATCH = 32
-RATE = 2e-3
-LAST_SHARE = 0.625
-PARTIAL = 0.85
-UNSAID = 0.06
-READING = 0.02
-HEARING = 0.3
-READER_MINUTES = 2.5
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
+LAST_TIMESTEP_SHARE = 0.625
+PARTIAL_CAPTION_SHARE = 0.85
+"""Share of captions that may omit attributes."""
+
+CAPTION_DROPOUT = 0.06
+CLASSIFIER_WEIGHT = 0.02
+COUPLING_WEIGHT = 0.3
+CLASSIFIER_MINUTES = 2.5
 SCENES = 24000
-ALTERED = 12000
-FROM_ANOTHER = 0.5
-BETWEEN = (250, 850)
+ALTERED_SCENES = 12000
+ALTERED_START_SHARE = 0.5
+ALTERED_TIMESTEPS = (250, 850)
+"""The range of timesteps at which a sample may start from an altered scene.
+
+Below it a sample shows its scene too clearly for the prompt to change it, above it hardly at all.
+"""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Latents and what is known of them. ``partner`` is the altered scene's index, or its original's."""
+class CoupledDataset:
+    """Latents [n, 4, h, w] of training scenes and alterations, with what noise is coupled to.
+
+    ``intervals`` [n, 16, 2] are the answers to the open questions. ``partner`` [n] is the index of
+    a scene's alteration or of an alteration's original, and −1 for scenes without one.
+    """
 
     latents: Tensor
     labels: Tensor
@@ -68,85 +79,98 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees. ``told`` says which attributes count when what was drawn is read."""
+    """What one training step sees.
+
+    ``latents`` are the targets of ``sample``. ``zero_embeddings`` [n] are empty captions whose
+    embeddings are zeroed, as SDXL does for an empty negative prompt. ``attribute_mask`` [n, 6] says
+    which attributes the classifier counts.
+    """
 
     sample: Tensor
-    clean: Tensor
+    latents: Tensor
     timesteps: Tensor
     ids: Tensor
     mask: Tensor
-    zeroed: Tensor
+    zero_embeddings: Tensor
     time_ids: Tensor
     labels: Tensor
-    told: Tensor
+    attribute_mask: Tensor
 
 
-def load_pictures(data: Path, work: Path, device: torch.device) -> Pictures:
-    """Training scenes and the altered ones, encoded."""
-    scenes = Scenes(data, "train")
+def load_dataset(data: Path, work: Path, device: torch.device) -> CoupledDataset:
+    """The encoded training scenes, followed by their alterations, rendered if missing."""
+    scenes = SceneDataset(data, "train")
     count = min(SCENES, len(scenes))
-    alterations.write(data, work, min(ALTERED, count))
-    other = np.load(work / "altered_images.npy", mmap_mode="r")
-    own = latents.encode(scenes.images[:count], work / "latents_train.pt", work, device)
-    changed = latents.encode(other, work / "latents_altered.pt", work, device)
+    alterations.write(data, work, min(ALTERED_SCENES, count))
+    altered_images = np.load(work / "altered_images.npy", mmap_mode="r")
+    originals = latents.encode_images(scenes.images[:count], work / "latents_train.pt", work, device)
+    altered = latents.encode_images(altered_images, work / "latents_altered.pt", work, device)
     labels = np.concatenate([scenes.labels.numpy()[:count], np.load(work / "altered_labels.npy")])
     seeds = np.load(data / "train_seeds.npy")[:count]
-    seeds = np.concatenate([seeds, seeds[: len(other)]])
+    seeds = np.concatenate([seeds, seeds[: len(altered)]])
     partner = torch.full((len(labels),), -1)
-    partner[: len(other)] = torch.arange(count, len(labels))
-    partner[count:] = torch.arange(len(other))
-    captions = load_captions(labels, work)
-    return Pictures(torch.cat([own, changed]), torch.from_numpy(labels), captions, answers(labels, seeds), partner)
+    partner[: len(altered)] = torch.arange(count, len(labels))
+    partner[count:] = torch.arange(len(altered))
+    return CoupledDataset(
+        latents=torch.cat([originals, altered]),
+        labels=torch.from_numpy(labels),
+        captions=load_captions(labels, work),
+        intervals=answers(labels, seeds),
+        partner=partner,
+    )
 
 
-def draw_batch(pictures: Pictures, count: int) -> Batch:
-    """A random batch on the CPU: its first part at the last timestep."""
-    picked = torch.randint(0, len(pictures.latents), (count,))
-    return batch_of(pictures, picked, torch.arange(count) < last_count(count), UNSAID)
+def sample_batch(dataset: CoupledDataset, count: int) -> Batch:
+    """A random batch on the CPU, the first :func:`last_count` samples at the last timestep."""
+    picked = torch.randint(0, len(dataset.latents), (count,))
+    return make_batch(dataset, picked, torch.arange(count) < last_count(count), CAPTION_DROPOUT)
 
 
-def batch_of(pictures: Pictures, picked: Tensor, last: Tensor, unsaid_share: float) -> Batch:
-    """These pictures [n] in noise: at the last timestep where ``last`` [n], else at any other."""
-    count = len(picked)
-    timesteps = torch.where(last, LAST, torch.randint(1, LAST, (count,)))
-    # Captions of even number leave things unsaid.
-    which = 2 * torch.randint(0, pictures.captions.ids.shape[1] // 2, (count,)) + (torch.rand(count) > PARTIAL).long()
-    between = (timesteps >= BETWEEN[0]) & (timesteps < BETWEEN[1])
-    changed = between & (pictures.partner[picked] >= 0) & (torch.rand(count) < FROM_ANOTHER)
-    source = torch.where(changed, pictures.partner[picked], picked)
-    # A change has to be said; captions of odd number say all.
-    silent = (pictures.labels[picked] != pictures.labels[source]) & ~pictures.captions.said[picked, which]
-    which = torch.where(silent.any(dim=1), which | 1, which)
-    ids, mask = pictures.captions.ids[picked, which].long(), pictures.captions.mask[picked, which].long()
-    said = pictures.captions.said[picked, which]
-    unsaid = (torch.rand(count) < unsaid_share) & ~changed
-    ids[unsaid], mask[unsaid] = pictures.captions.empty_ids.long(), pictures.captions.empty_mask.long()
-    said = said & ~unsaid[:, None]
-    clean = pictures.latents[picked].float()
-    noise = torch.randn_like(clean)
-    told = torch.cat([torch.zeros(count, pictures.intervals.shape[1] - said.shape[1], dtype=torch.bool), said], dim=1)
-    coupled = couple(noise, pictures.intervals[picked], told)
+def make_batch(dataset: CoupledDataset, picked: Tensor, last: Tensor, caption_dropout: float) -> Batch:
+    """The scenes ``picked`` [n] with noise, at the last timestep where ``last`` [n]."""
+    count, captions = len(picked), dataset.captions
+    timesteps = torch.where(last, LAST_TIMESTEP, torch.randint(1, LAST_TIMESTEP, (count,)))
+    # Captions of even number may omit attributes, those of odd number state all.
+    number = 2 * torch.randint(0, captions.ids.shape[1] // 2, (count,))
+    number += (torch.rand(count) > PARTIAL_CAPTION_SHARE).long()
+    in_range = (timesteps >= ALTERED_TIMESTEPS[0]) & (timesteps < ALTERED_TIMESTEPS[1])
+    altered = in_range & (dataset.partner[picked] >= 0) & (torch.rand(count) < ALTERED_START_SHARE)
+    source = torch.where(altered, dataset.partner[picked], picked)
+    # A caption has to state what it changes; where it does not, its neighbour that states all is
+    # taken.
+    unstated = (dataset.labels[picked] != dataset.labels[source]) & ~captions.stated[picked, number]
+    number = torch.where(unstated.any(dim=1), number | 1, number)
+    ids, mask = captions.ids[picked, number].long(), captions.mask[picked, number].long()
+    dropped = (torch.rand(count) < caption_dropout) & ~altered
+    ids[dropped], mask[dropped] = captions.empty_ids.long(), captions.empty_mask.long()
+    stated = captions.stated[picked, number] & ~dropped[:, None]
+    target = dataset.latents[picked].float()
+    noise = torch.randn_like(target)
+    # No caption answers the renderer's random choices, which come first.
+    choices = torch.zeros(count, ANSWERS - stated.shape[1], dtype=torch.bool)
+    coupled = couple(noise, dataset.intervals[picked], torch.cat([choices, stated], dim=1))
     noise = torch.where(last[:, None, None, None], coupled, noise)
     return Batch(
-        sample=SCHEDULE.noised(pictures.latents[source].float(), noise, timesteps),
-        clean=clean,
+        sample=NOISE_SCHEDULE.add_noise(dataset.latents[source].float(), noise, timesteps),
+        latents=target,
         timesteps=timesteps,
         ids=ids,
         mask=mask,
-        zeroed=unsaid & (torch.rand(count) < 0.5),
+        zero_embeddings=dropped & (torch.rand(count) < 0.5),
         time_ids=_time_ids(count),
-        labels=pictures.labels[picked],
-        told=(said & (timesteps >= BETWEEN[0])[:, None]) | last[:, None],
+        labels=dataset.labels[picked],
+        # At the last timestep the coupled noise determines even what the caption omits.
+        attribute_mask=(stated & (timesteps >= ALTERED_TIMESTEPS[0])[:, None]) | last[:, None],
     )
 
 
 def last_count(count: int) -> int:
-    """How many of a batch are at the last timestep."""
-    return int(count * LAST_SHARE)
+    """How many samples of a batch of ``count`` are at the last timestep."""
+    return int(count * LAST_TIMESTEP_SHARE)
 
 
 def _time_ids(count: int) -> Tensor:
-    """SDXL's size conditions. A few are any numbers, so that the UNet doesn't come to lean on ours."""
+    """SDXL's size conditioning [n, 6]; a fifth is random, so that ours isn't the only one known."""
     own = torch.tensor([SIZE, SIZE, 0, 0, SIZE, SIZE]).expand(count, -1)
     other = torch.randint(64, 1025, (count, 6))
     other[:, 2:4] = torch.randint(0, 129, (count, 2))
@@ -154,89 +178,99 @@ def _time_ids(count: int) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """The UNet with its text encoders: a batch's sample to the clean latents that it predicts.
+    """The UNet with its text encoders, which predicts a batch's denoised latents.
 
-    ``middle`` is what the UNet's middle block made of the last batch, [n, channels, 8, 8].
+    ``middle`` is the output of the UNet's middle block for the last batch, [n, channels, 8, 8].
     """
 
     def __init__(self, text: TextEncoders, network: nn.Module) -> None:
         super().__init__()
         self.text, self.network = text, network
         self.middle = torch.empty(0)
-        network.get_submodule("mid_block").register_forward_hook(self._keep)
+        network.get_submodule("mid_block").register_forward_hook(self._store_middle)
 
-    def _keep(self, _block: nn.Module, _given: object, made: Tensor) -> None:
-        self.middle = made
+    def _store_middle(self, _block: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.middle = output
 
     def forward(self, batch: Batch) -> Tensor:
-        """Clean latents [n, 4, 32, 32]."""
-        states, pooled = self.text(batch.ids, batch.mask)
-        states = torch.where(batch.zeroed[:, None, None], 0.0, states)
-        pooled = torch.where(batch.zeroed[:, None], 0.0, pooled)
-        velocity = predict(self.network, batch.sample, batch.timesteps, states, pooled, batch.time_ids)
-        return SCHEDULE.clean_of(batch.sample, velocity, batch.timesteps)
-
-
-def predict(
-    network: nn.Module, sample: Tensor, timesteps: Tensor, states: Tensor, pooled: Tensor, time_ids: Tensor
-) -> Tensor:
-    """The UNet's velocity."""
-    told = {"text_embeds": pooled, "time_ids": time_ids}
-    out: Tensor = network(channels_last(sample), timesteps, states, added_cond_kwargs=told, return_dict=False)[0]
-    return out.float()
+        """Denoised latents [n, 4, 32, 32]."""
+        encoder_hidden_states, pooled = self.text(batch.ids, batch.mask)
+        encoder_hidden_states = torch.where(batch.zero_embeddings[:, None, None], 0.0, encoder_hidden_states)
+        conditioning = {
+            "text_embeds": torch.where(batch.zero_embeddings[:, None], 0.0, pooled),
+            "time_ids": batch.time_ids,
+        }
+        velocity = self.network(
+            channels_last(batch.sample),
+            batch.timesteps,
+            encoder_hidden_states,
+            added_cond_kwargs=conditioning,
+            return_dict=False,
+        )[0].float()
+        return NOISE_SCHEDULE.denoised_from_velocity(batch.sample, velocity, batch.timesteps)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch where the modules are."""
+    """The batch with its tensors on ``device``."""
     return Batch(**{name: value.to(device) for name, value in vars(batch).items()})
 
 
-def losses(reader: LatentReader, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Squared error at the last timestep, elsewhere (as a velocity's), and of what the reader reads."""
-    error = (drawn - batch.clean).square().mean(dim=(1, 2, 3)) / (1 - SCHEDULE.share(batch.timesteps)[:, 0, 0, 0])
+def losses(classifier: LatentClassifier, batch: Batch, denoised: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared errors at the last timestep and at the others, and the classifier's loss.
+
+    Dividing the latents' error by 1 − ᾱ makes it that of the velocity.
+    """
+    alpha_cumprod = NOISE_SCHEDULE.alpha_cumprod(batch.timesteps)[:, 0, 0, 0]
+    error = (denoised - batch.latents).square().mean(dim=(1, 2, 3)) / (1 - alpha_cumprod)
     first = last_count(len(error))
-    reading = (attribute_losses(reader(drawn), batch.labels) * batch.told).sum(dim=1).mean()
-    return error[:first].mean(), error[first:].mean(), reading
+    classification = (attribute_losses(classifier(denoised), batch.labels) * batch.attribute_mask).sum(dim=1).mean()
+    return error[:first].mean(), error[first:].mean(), classification
 
 
-def hearing_loss(head: nn.Module, middle: Tensor, batch: Batch) -> Tensor:
-    """Squared error of what ``head`` finds at every position of the UNet's middle, of what the noise says.
+def coupling_loss(head: nn.Module, middle: Tensor, batch: Batch) -> Tensor:
+    """Squared error of the noise's reserved components, predicted from the middle block.
 
-    Of the part at the last timestep alone. Without it the UNet takes long to notice that the noise says anything.
+    It counts every position, and only samples at the last timestep. Without this loss, the UNet
+    takes long to notice that the noise is informative.
     """
     first = last_count(len(batch.sample))
-    wanted = components(batch.sample[:first] / (1 - SCHEDULE.signal[LAST]).sqrt())
-    error: Tensor = head(middle[:first]).float() - wanted[:, :, None, None]
+    targets = components(batch.sample[:first] / (1 - NOISE_SCHEDULE.alphas_cumprod[LAST_TIMESTEP]).sqrt())
+    error: Tensor = head(middle[:first]).float() - targets[:, :, None, None]
     return error.square().mean()
 
 
-def train(data: Path, work: Path, minutes: float, device: torch.device, reader_minutes: float = READER_MINUTES) -> None:
-    """Trains UNet and text encoders; goes on from ``work/unet.pt`` where that is."""
+def train(
+    data: Path, work: Path, minutes: float, device: torch.device, classifier_minutes: float = CLASSIFIER_MINUTES
+) -> None:
+    """Train the UNet and its text encoders; resumes from ``work/unet.pt`` if that exists."""
     torch.manual_seed(0)
-    pictures = load_pictures(data, work, device)
-    reader = train_reader(pictures.latents, pictures.labels, work, reader_minutes, device)
+    dataset = load_dataset(data, work, device)
+    classifier = train_classifier(dataset.latents, dataset.labels, work, classifier_minutes, device)
     text, network, head = text_encoders(work), unet(), nn.Conv2d(UNET["block_out_channels"][-1], ANSWERS, 1)
     modules: dict[str, nn.Module] = {"text": text, "unet": network, "head": head}
     model = Denoiser(text, network)
     for each in (model, head):
-        place(each, device)
+        move_module(each, device)
     model.train()
-    ema, optimisers = Ema(modules, 0.995), Optimisers(modules.values(), RATE, 0.02)
-    budget, log, means = Budget(minutes), Log(work / "log.jsonl", "unet"), Means()
+    ema, optimisers = EMA(modules, 0.995), Optimisers(modules.values(), LEARNING_RATE, 0.02)
+    budget, log, means = TimeBudget(minutes), Log(work / "log.jsonl", "unet"), RunningMeans()
     path = work / "unet.pt"
     restore(path, modules, ema, optimisers, budget)
     log.write(budget, unet=count_parameters(network), text=count_parameters(text), device=str(device))
     while not budget.done:
-        batch = to_device(draw_batch(pictures, BATCH), device)
+        batch = to_device(sample_batch(dataset, BATCH_SIZE), device)
         with autocast(device):
-            drawn = model(batch)
-            last, others, reading = losses(reader, batch, drawn)
-            hearing = hearing_loss(head, model.middle, batch)
-        helped = min(1.0, (1 - budget.fraction) / 0.15) * (READING * reading + HEARING * hearing)
-        norm = optimisers.step(last + others + helped, learning_rate(budget))
-        budget.count(BATCH)
+            denoised = model(batch)
+            last, others, classification = losses(classifier, batch, denoised)
+            coupling = coupling_loss(head, model.middle, batch)
+        # The auxiliary losses fade out over the last 15% of the time, so that the plain objective
+        # has the last word.
+        fade = min(1.0, (1 - budget.fraction) / 0.15)
+        auxiliary = fade * (CLASSIFIER_WEIGHT * classification + COUPLING_WEIGHT * coupling)
+        norm = optimisers.step(last + others + auxiliary, learning_rate_factor(budget))
+        budget.count(BATCH_SIZE)
         ema.update()
-        means.add(last=last, others=others, reading=reading, hearing=hearing, gradient=norm)
+        means.add(last=last, others=others, classification=classification, coupling=coupling, gradient=norm)
         if budget.steps % 200 == 0 or budget.done:
-            log.write(budget, **means.take())
+            log.write(budget, **means.pop())
             save(path, ema.checkpoint(optimisers, budget))

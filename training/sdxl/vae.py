@@ -1,4 +1,4 @@
-"""The tiny autoencoder: pictures to 32×32×4 latents, and back. Its latents are what the UNet draws."""
+"""Trains the tiny VAE, which encodes a picture as latents of 4×32×32 and decodes them."""
 
 from __future__ import annotations
 
@@ -8,102 +8,104 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.common import (
-    Budget,
-    Ema,
+from training.loop import (
+    EMA,
     Log,
-    Means,
     Optimisers,
+    RunningMeans,
+    TimeBudget,
     autocast,
     channels_last,
     count_parameters,
-    learning_rate,
+    learning_rate_factor,
     load,
-    place,
+    move_module,
     restore,
     save,
 )
-from training.losses import edges, psnr, subject_weight
-from training.scenes import Scenes, as_pictures
+from training.losses import detail_weight, edges, psnr
+from training.scene_dataset import SceneDataset, images_to_tensor
 from training.sdxl.config import vae
 
-BATCH = 16
-CROP = 96
-RATE = 2e-3
-NOISE = 0.1
+BATCH_SIZE = 16
+CROP_SIZE = 96
+LEARNING_RATE = 2e-3
+LATENT_NOISE = 0.1
 
 
-def encoded(model: nn.Module, pictures: Tensor) -> Tensor:
-    """The latents [n, 4, h, w] of pictures in [0, 1]."""
+def encode(model: nn.Module, pictures: Tensor) -> Tensor:
+    """Latents [n, 4, h, w] of ``pictures`` [n, 3, 8 h, 8 w] in [0, 1]."""
     latents: Tensor = model.get_submodule("encoder")(pictures * 2 - 1).float()
     return latents
 
 
-def decoded(model: nn.Module, latents: Tensor) -> Tensor:
-    """Pictures in [0, 1], not clamped, of latents."""
+def decode(model: nn.Module, latents: Tensor) -> Tensor:
+    """Pictures [n, 3, 8 h, 8 w] of ``latents`` [n, 4, h, w]; values are not clamped to [0, 1]."""
     pictures: Tensor = model.get_submodule("decoder")(latents).float() / 2 + 0.5
     return pictures
 
 
-def drawing_loss(drawn: Tensor, picture: Tensor) -> Tensor:
-    """Absolute, squared and edge error, weighted on the details: a cat's face is few pixels."""
-    error, weight = drawn - picture, subject_weight(picture, 9)
+def reconstruction_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """L1, L2 and edge error of pictures, weighted towards detail: a cat's face is few pixels."""
+    error, weight = reconstruction - target, detail_weight(target, 9)
     across, down = edges(error)
-    fields = (weight * (error.abs() + 2 * error.square())).mean()
-    return fields + 0.5 * ((weight[..., 1:] * across.abs()).mean() + (weight[..., 1:, :] * down.abs()).mean())
+    pixels = (weight * (error.abs() + 2 * error.square())).mean()
+    return pixels + 0.5 * ((weight[..., 1:] * across.abs()).mean() + (weight[..., 1:, :] * down.abs()).mean())
 
 
 def load_vae(work: Path) -> nn.Module:
-    """The trained autoencoder, for use."""
+    """The VAE with the EMA weights of ``work/vae.pt``, frozen for inference."""
     model = vae()
     model.load_state_dict(load(work / "vae.pt")["model"])
     return model.eval().requires_grad_(False)
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
-    """Trains the autoencoder; goes on from ``work/vae.pt`` where that is."""
+    """Train the VAE; resumes from ``work/vae.pt`` if that exists."""
     torch.manual_seed(0)
-    scenes, rng = Scenes(data, "train"), np.random.default_rng(0)
-    check = as_pictures(Scenes(data, "val").images[:32]).to(device)
+    scenes, rng = SceneDataset(data, "train"), np.random.default_rng(0)
+    validation = images_to_tensor(SceneDataset(data, "val").images[:32]).to(device)
     model = vae()
-    place(model, device)
-    ema, optimisers = Ema({"model": model}, 0.998), Optimisers([model], RATE, 1e-4)
-    budget, log, means = Budget(minutes), Log(work / "log.jsonl", "vae"), Means()
+    move_module(model, device)
+    ema, optimisers = EMA({"model": model}, 0.998), Optimisers([model], LEARNING_RATE, 1e-4)
+    budget, log, means = TimeBudget(minutes), Log(work / "log.jsonl", "vae"), RunningMeans()
     path = work / "vae.pt"
     restore(path, {"model": model}, ema, optimisers, budget)
     log.write(budget, parameters=count_parameters(model), device=str(device))
 
     def losses(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with autocast(device):
-            latents = encoded(model, x)
-            drawn = decoded(model, latents + noise)
-        # Unit variance in every channel, so that no divergence has to hold the latents in place.
-        spread, centre = latents.std(dim=(0, 2, 3)), latents.mean(dim=(0, 2, 3))
-        return drawing_loss(drawn, x), (spread - 1).square().mean() + centre.square().mean(), spread.mean()
+            latents = encode(model, x)
+            reconstruction = decode(model, latents + noise)
+        # Zero mean and unit variance in every channel take the place of a VAE's Kullback-Leibler
+        # term.
+        deviation, mean = latents.std(dim=(0, 2, 3)), latents.mean(dim=(0, 2, 3))
+        moments = (deviation - 1).square().mean() + mean.square().mean()
+        return reconstruction_loss(reconstruction, x), moments, deviation.mean()
 
     model.train()
     while not budget.done:
-        x = channels_last(scenes.crops(BATCH, CROP, rng).to(device))
-        shape = (BATCH, 4, CROP // 8, CROP // 8)
-        noise = torch.randn(shape, device=device) * torch.rand(BATCH, 1, 1, 1, device=device) * NOISE
-        drawing, shape_loss, spread = losses(x, channels_last(noise))
-        norm = optimisers.step(drawing + 0.02 * shape_loss, learning_rate(budget))
-        budget.count(BATCH)
+        x = channels_last(scenes.random_crops(BATCH_SIZE, CROP_SIZE, rng).to(device))
+        shape = (BATCH_SIZE, 4, CROP_SIZE // 8, CROP_SIZE // 8)
+        noise = torch.randn(shape, device=device) * torch.rand(BATCH_SIZE, 1, 1, 1, device=device) * LATENT_NOISE
+        reconstruction, moments, deviation = losses(x, channels_last(noise))
+        norm = optimisers.step(reconstruction + 0.02 * moments, learning_rate_factor(budget))
+        budget.count(BATCH_SIZE)
         ema.update()
-        means.add(drawing=drawing, spread=spread, gradient=norm)
+        means.add(reconstruction=reconstruction, deviation=deviation, gradient=norm)
         if budget.steps % 250 == 0 or budget.done:
-            log.write(budget, **means.take(), psnr=_evaluate(ema.state["model"], check))
+            log.write(budget, **means.pop(), psnr=_evaluate(ema.state["model"], validation))
             save(path, ema.checkpoint(optimisers, budget))
 
 
 @torch.no_grad()
 def _evaluate(state: dict[str, Tensor], pictures: Tensor) -> float:
-    """Decibels of reconstructions of whole pictures."""
+    """Mean PSNR in decibels of reconstructions of ``pictures``."""
     model = vae()
     model.load_state_dict(state)
-    place(model.eval(), pictures.device)
+    move_module(model.eval(), pictures.device)
     scores = []
     for x in torch.split(channels_last(pictures), 8):
         with autocast(pictures.device):
-            scores.append(psnr(decoded(model, encoded(model, x)), x))
+            scores.append(psnr(decode(model, encode(model, x)), x))
     return float(np.mean(scores))

@@ -1,6 +1,6 @@
-"""The picture-book world: scenes of six attributes, drawn and described."""
+"""The picture-book world: scenes of six attributes, their pictures and their captions."""
 
-from training.world.caption import caption, caption_and_said, full_caption, stated
+from training.world.caption import caption, caption_and_attributes, full_caption, stated_attributes
 from training.world.render import render
 from training.world.scene import ATTRIBUTES, SPLITS, Scene, sample, split_of
 from training.world.sheet import sheet
@@ -10,11 +10,11 @@ __all__ = [
     "SPLITS",
     "Scene",
     "caption",
-    "caption_and_said",
+    "caption_and_attributes",
     "full_caption",
     "render",
     "sample",
     "sheet",
     "split_of",
-    "stated",
+    "stated_attributes",
 ]

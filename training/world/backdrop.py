@@ -1,4 +1,4 @@
-"""What stands behind the subjects: skies, grounds, and one small extra. Few choices, all of them presets."""
+"""Draws what is behind the subjects, from a few presets: sky, clouds, ground, and an extra."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from training.world.paint import (
     Layer,
     Shape,
     box,
+    difference,
     ellipse,
     lit,
-    minus,
     mix,
-    moved,
     polygon,
     ramp,
     smooth,
     stroke,
+    translate,
     union,
     wave,
 )  # fmt: skip
@@ -36,12 +36,12 @@ AIR: Final[dict[str, Colour]] = {
     "night": (0.58, 0.62, 0.88),
     "storm": (0.80, 0.85, 0.88),
 }
-"""What a sky's light does to the ground."""
+"""Factors of a sky's light on the colours of the ground."""
 
 HAZE: Final[dict[str, Colour]] = {
     "day": (206, 232, 248), "sunset": (255, 190, 140), "night": (84, 84, 160), "storm": (150, 158, 170),
 }  # fmt: skip
-"""The colour that far hills fade into."""
+"""The colour of a sky that far hills fade into."""
 
 _GRADIENT: Final[dict[str, list[tuple[float, Colour]]]] = {
     "day": [(0.0, (62, 154, 236)), (0.55, (142, 204, 248)), (1.0, (224, 243, 252))],
@@ -66,10 +66,11 @@ _STARS: Final[tuple[tuple[tuple[int, int, int], ...], ...]] = (
 
 
 Page = NDArray[np.float32]
+"""An image of the frame or a part of it, with three channels, or coverage as a fourth."""
 
 
-def finished(layer: Layer) -> Page:
-    """Colour and cover together, in single precision: pages are kept by the hundred."""
+def to_page(layer: Layer) -> Page:
+    """``layer`` as [height, width, 4], colour and coverage, in f32 because caches hold hundreds."""
     return np.concatenate([layer.rgb, layer.alpha[..., None]], axis=-1).astype(np.float32)
 
 
@@ -79,7 +80,7 @@ def _glow(layer: Layer, cx: float, cy: float, radius: float, colour: Colour, str
 
 
 def _cloud(cx: float, cy: float, r: float) -> Shape:
-    """A heap of rounds with a flat bottom."""
+    """A cloud of three overlapping circles with a flat bottom."""
     return union(
         ellipse(cx - r * 1.15, cy + r * 0.22, r * 0.62), ellipse(cx - r * 0.25, cy - r * 0.22, r * 0.85),
         ellipse(cx + r * 0.75, cy + r * 0.05, r * 0.7),
@@ -88,20 +89,20 @@ def _cloud(cx: float, cy: float, r: float) -> Shape:
 
 
 def _star(x: float, y: float, far: float, near: float) -> Shape:
-    """A star of four points."""
+    """A star of four points; ``far`` and ``near`` are its corners' distances from the centre."""
     return polygon([(x, y - far), (x + near, y - near), (x + far, y), (x + near, y + near),
                     (x, y + far), (x - near, y + near), (x - far, y), (x - near, y - near)])  # fmt: skip
 
 
 def sun_at(sky: str, side: int, rise: int, frame: Frame) -> tuple[float, float]:
-    """Where the sun, the moon or the lightning is."""
+    """The place of the sun, the moon or the lightning, in units."""
     x, y = 46.0 if side == 0 else 210.0, {"day": 46.0, "sunset": 128.0, "night": 48.0, "storm": 40.0}[sky]
     return frame.spread(x), frame.lift(y) + rise
 
 
 @lru_cache(maxsize=256)
 def sky_page(sky: str, side: int, rise: int, preset: int, frame: Frame = SQUARE) -> Page:
-    """The whole sky without its clouds, [height, width, 3]."""
+    """The sky without its clouds, [height, width, 3]."""
     page = frame.page()
     page.blend(np.ones_like(page.x), ramp((page.y - frame.top) / (HORIZON + 8 - frame.top), _GRADIENT[sky]))
     x, y = sun_at(sky, side, rise, frame)
@@ -115,7 +116,7 @@ def sky_page(sky: str, side: int, rise: int, preset: int, frame: Frame = SQUARE)
         page.fill(ellipse(x, y, 29), (255, 240, 180))
     elif sky == "night":
         _glow(page, x, y, 52, (150, 150, 226), 0.6)
-        page.fill(minus(ellipse(x, y, 23), ellipse(x + 11, y - 6, 19)), (255, 246, 206))
+        page.fill(difference(ellipse(x, y, 23), ellipse(x + 11, y - 6, 19)), (255, 246, 206))
         for u, v, r in ((frame.spread(u), frame.lift(v), r) for u, v, r in _STARS[preset]):
             if abs(u - x) > 34 or abs(v - y) > 34:
                 _glow(page, u, v, r * 2.2, (206, 206, 255), 0.5)
@@ -147,7 +148,7 @@ def _placed_clouds(sky: str, preset: int, frame: Frame) -> list[tuple[float, flo
 
 @lru_cache(maxsize=64)
 def clouds(sky: str, preset: int, frame: Frame = SQUARE) -> Page | None:
-    """The clouds of a sky as [height, width, 4] (cover in 0 to 1), or None at night."""
+    """The clouds of a sky, [height, width, 4] with coverage from 0 to 1, or None at night."""
     page = frame.page()
     if sky == "night":
         return None
@@ -157,7 +158,7 @@ def clouds(sky: str, preset: int, frame: Frame = SQUARE) -> Page | None:
             heaps = [(frame.spread(u + preset * 22 - turn + drop), v, r) for turn in (0, 252) for u, v, r in tops]
             bank = union(*(ellipse(u, v * 0.55 + drop, r, r * 0.8) for u, v, r in heaps),
                          box(frame.left - 40, -60, frame.right + 44, 10 + drop * 0.9), blend=9.0)  # fmt: skip
-            page.fill(moved(bank, 0, frame.top), shade)
+            page.fill(translate(bank, 0, frame.top), shade)
     elif sky == "sunset":
         for cx, cy, r in _placed_clouds(sky, preset, frame):
             bar = union(box(cx - r, cy - 5, cx + r, cy + 5, 5), box(cx - r * 0.35, cy + 3, cx + r * 1.5, cy + 11, 4),
@@ -167,11 +168,11 @@ def clouds(sky: str, preset: int, frame: Frame = SQUARE) -> Page | None:
         for cx, cy, r in _placed_clouds(sky, preset, frame):
             fluff = ramp((page.y - cy + r * 0.4) / (r * 1.3), [(0.0, (255, 255, 255)), (1.0, (214, 232, 248))])
             page.fill(_cloud(cx, cy, r), fluff, 0.97)
-    return finished(page)
+    return to_page(page)
 
 
 def _hill(page: Layer, line: Field, top: Colour, bottom: Colour, depth: float) -> None:
-    """Everything below a line, from one colour to another."""
+    """Fill all below ``line``, with a gradient from ``top`` to ``bottom`` over ``depth`` units."""
     cover = np.clip((page.y - line) * page.scale + 0.5, 0.0, 1.0)
     page.blend(cover, ramp(np.clip((page.y - line) / depth, 0.0, 1.0), [(0.0, top), (1.0, bottom)]))
 
@@ -185,7 +186,7 @@ _FLOWERS: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
 
 @lru_cache(maxsize=256)
 def ground_page(ground: str, sky: str, side: int, preset: int, frame: Frame = SQUARE) -> Page:
-    """The ground below a level horizon as [height, width, 4] (cover in 0 to 1)."""
+    """The ground below a level horizon, [height, width, 4] with coverage from 0 to 1."""
     page, haze = frame.page(), HAZE[sky]
     air = (0.74, 0.78, 0.99) if (ground, sky) == ("snow", "night") else AIR[sky]
     x = page.x / SIZE
@@ -220,7 +221,7 @@ def ground_page(ground: str, sky: str, side: int, preset: int, frame: Frame = SQ
             page.blend(np.where(below > -0.04, 0.55 * smooth(1 - below), 0.0), tone((198, 214, 240)))
     else:
         _sea(page, sky, side, preset, frame)
-    return finished(page)
+    return to_page(page)
 
 
 def _sea(page: Layer, sky: str, side: int, preset: int, frame: Frame) -> None:
@@ -241,7 +242,7 @@ def _sea(page: Layer, sky: str, side: int, preset: int, frame: Frame) -> None:
 
 @lru_cache(maxsize=64)
 def extra(ground: str, sky: str, frame: Frame = SQUARE) -> Page:
-    """The small extra of a ground, 64 units high and 96 wide; it stands 48 units below the upper edge."""
+    """The extra of a ground, 64 units high and 96 wide; its base is 48 units below the top."""
     across, down = frame.patch(96, 64)
     x, y = np.broadcast_arrays((across - 48)[None, :], (48 - down)[:, None])
     page, air = Layer(x, y, frame.scale), AIR[sky]
@@ -266,6 +267,6 @@ def extra(ground: str, sky: str, frame: Frame = SQUARE) -> Page:
                       lit((250, 252, 255), air))  # fmt: skip
     else:
         rock = union(ellipse(-8, 0, 22, 13), ellipse(12, 0, 15, 8), blend=4.0)
-        flat = minus(rock, box(-60, -30, 60, 0))
+        flat = difference(rock, box(-60, -30, 60, 0))
         page.fill(flat, mix(lit((92, 138, 110), air), HAZE[sky], 0.35))
-    return finished(page)
+    return to_page(page)

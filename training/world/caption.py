@@ -1,4 +1,4 @@
-"""Captions: English sentences that say what a scene shows, and the reading of them."""
+"""Writes captions, English sentences that state a scene's attributes, and reads them back."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 
 from training.world.scene import ATTRIBUTES, Scene
 from training.world.words import (
+    ACTIONS,
     ADJECTIVES,
     COLOUR,
     COUNT,
-    DOING,
     GROUND,
     GROUND_SCENES,
     ISLAND,
     KIND,
-    MEANING,
+    PHRASES,
     PLACE,
     PREFIXES,
     SAILING,
@@ -27,114 +27,114 @@ from training.world.words import (
     TAGS,
 )  # fmt: skip
 
-LONGEST: Final = 28
-"""The most words and marks a caption has, so that a tokenizer of length 32 cuts none."""
-
-_NUMBER: Final = {1: "one", 2: "two", 3: "three"}
+MAX_WORDS: Final = 28
+"""The most words and marks of a caption, so that a tokenizer of length 32 truncates none."""
 
 
-def caption(scene: Scene, rng: random.Random, drop: float = 0.0) -> str:
-    """A caption in lower case. `drop` is how likely sky, ground and place are each left unsaid.
+def caption(scene: Scene, rng: random.Random, dropout: float = 0.0) -> str:
+    """A caption of ``scene``, in lower case, which may omit attributes.
 
-    Colour and count are left unsaid half as often. The kind always is said.
+    Sky, ground and place are each omitted with the probability ``dropout``, colour and count with
+    half of it. The kind is always stated.
     """
-    return caption_and_said(scene, rng, drop)[0]
+    return caption_and_attributes(scene, rng, dropout)[0]
 
 
-def caption_and_said(scene: Scene, rng: random.Random, drop: float = 0.0) -> tuple[str, frozenset[str]]:
-    """A caption, and the names of the attributes that it tells."""
-    said = {"kind"}
+def caption_and_attributes(scene: Scene, rng: random.Random, dropout: float = 0.0) -> tuple[str, frozenset[str]]:
+    """A caption as :func:`caption` gives it, and the names of the attributes that it states."""
+    stated = {"kind"}
     for name in ATTRIBUTES:
-        chance = drop / 2 if name in ("colour", "count") else drop
+        chance = dropout / 2 if name in ("colour", "count") else dropout
         if rng.random() >= chance:
-            said.add(name)
+            stated.add(name)
     while True:
-        text = _sentence(scene, said, rng)
-        if len(pieces(text)) <= LONGEST:
-            return text, frozenset(said)
+        text = _sentence(scene, stated, rng)
+        if len(split_words(text)) <= MAX_WORDS:
+            return text, frozenset(stated)
 
 
 def full_caption(scene: Scene, rng: random.Random) -> str:
-    """A caption that says all six attributes."""
+    """A caption that states all six attributes."""
     return caption(scene, rng)
 
 
-def pieces(text: str) -> list[str]:
-    """The words and marks of a text, as a tokenizer of CLIP's kind splits it."""
+def split_words(text: str) -> list[str]:
+    """The words and punctuation marks of ``text``, as CLIP's tokenizers split it."""
     return re.findall(r"'s|[a-z]+|[0-9]|[^\sa-z0-9]+", text)
 
 
-def _sentence(scene: Scene, said: set[str], rng: random.Random) -> str:
+def _sentence(scene: Scene, stated: set[str], rng: random.Random) -> str:
     shape = rng.random()
     if shape < 0.10:
-        text = _tags(scene, said, rng)
+        text = _tag_list(scene, stated, rng)
     elif shape < 0.22:
-        text = _view(scene, said, rng)
+        text = _view(scene, stated, rng)
     else:
-        text = _statement(scene, said, rng)
+        text = _statement(scene, stated, rng)
     if shape > 0.30 and rng.random() < 0.06:
         text = f"{text}, {rng.choice(SUFFIXES)}"
     return f"{text}." if rng.random() < 0.05 else text
 
 
-def _statement(scene: Scene, said: set[str], rng: random.Random) -> str:
-    """A thing and where it is, in any order; now and then what it does."""
-    around = [_around(name, scene, rng) for name in ("ground", "sky", "place") if name in said]
-    things = _things(scene, said, rng)
-    if "ground" in said:
-        if rng.random() < 0.6:  # most people say the ground first, then the sky
-            pass
-        else:
-            rng.shuffle(around)
+def _statement(scene: Scene, stated: set[str], rng: random.Random) -> str:
+    """A subject and its surroundings, in any order, at times with what the subject does."""
+    surroundings = [_surroundings(name, scene, rng) for name in ("ground", "sky", "place") if name in stated]
+    subject = _subject_phrase(scene, stated, rng)
+    if "ground" in stated:
+        if rng.random() >= 0.6:  # most people state the ground first, then the sky
+            rng.shuffle(surroundings)
         if rng.random() < 0.2:
-            things = f"{things} {rng.choice(_doing(scene))}"
+            subject = f"{subject} {rng.choice(_actions(scene))}"
     else:
-        rng.shuffle(around)
+        rng.shuffle(surroundings)
     roll = rng.random()
-    if around and roll < 0.22:
-        first = around.pop(rng.randrange(len(around)))
+    if surroundings and roll < 0.22:
+        first = surroundings.pop(rng.randrange(len(surroundings)))
         start = " there is" if scene.count == 1 else " there are"
-        if "count" not in said or rng.random() < 0.7:
-            return " ".join([f"{first},", things, *around])
-        return " ".join([f"{first}{start}", things, *around])
-    if roll < 0.28 and "count" in said:
-        return " ".join(["there is" if scene.count == 1 else "there are", things, *around])
-    text = things
-    for part in around:
+        if "count" not in stated or rng.random() < 0.7:
+            return " ".join([f"{first},", subject, *surroundings])
+        return " ".join([f"{first}{start}", subject, *surroundings])
+    if roll < 0.28 and "count" in stated:
+        return " ".join(["there is" if scene.count == 1 else "there are", subject, *surroundings])
+    text = subject
+    for part in surroundings:
         text += (", " if rng.random() < 0.12 else " ") + part
     return f"{rng.choice(PREFIXES)} {text}" if rng.random() < 0.22 else text
 
 
-def _view(scene: Scene, said: set[str], rng: random.Random) -> str:
-    """A landscape "with" the thing in it."""
-    things, place = _things(scene, said, rng), [_around("place", scene, rng)] if "place" in said else []
-    sky = "sky" in said
-    if "ground" in said and rng.random() < 0.6:
-        parts = [rng.choice(GROUND_SCENES[scene.ground]), *([_around("sky", scene, rng)] if sky else [])]
+def _view(scene: Scene, stated: set[str], rng: random.Random) -> str:
+    """A landscape "with" the subject in it."""
+    subject, place = (
+        _subject_phrase(scene, stated, rng),
+        [_surroundings("place", scene, rng)] if "place" in stated else [],
+    )
+    sky = "sky" in stated
+    if "ground" in stated and rng.random() < 0.6:
+        parts = [rng.choice(GROUND_SCENES[scene.ground]), *([_surroundings("sky", scene, rng)] if sky else [])]
     elif sky:
         parts = [rng.choice(SKY_SCENES[scene.sky])]
-        if "ground" in said:
+        if "ground" in stated:
             parts.append(rng.choice(GROUND[scene.ground]))
     else:
-        return _statement(scene, said, rng)
-    return " ".join([*parts, "with", things, *place])
+        return _statement(scene, stated, rng)
+    return " ".join([*parts, "with", subject, *place])
 
 
-def _tags(scene: Scene, said: set[str], rng: random.Random) -> str:
-    """Words strung together with commas."""
+def _tag_list(scene: Scene, stated: set[str], rng: random.Random) -> str:
+    """The subject and single words for the rest, joined by commas."""
     words = [
         rng.choice(TAGS[name][value])
         for name, value in (("ground", scene.ground), ("sky", scene.sky), ("place", scene.place))
-        if name in said
+        if name in stated
     ]
     rng.shuffle(words)
-    things = _things(scene, said, rng)
-    if "count" in said and scene.count == 1 and rng.random() < 0.5:
-        things = re.sub(r"^an? (single )?", "one ", things)
-    return ", ".join([things, *words])
+    subject = _subject_phrase(scene, stated, rng)
+    if "count" in stated and scene.count == 1 and rng.random() < 0.5:
+        subject = re.sub(r"^an? (single )?", "one ", subject)
+    return ", ".join([subject, *words])
 
 
-def _around(name: str, scene: Scene, rng: random.Random) -> str:
+def _surroundings(name: str, scene: Scene, rng: random.Random) -> str:
     if name == "sky":
         return rng.choice(SKY[scene.sky])
     if name == "place":
@@ -144,15 +144,15 @@ def _around(name: str, scene: Scene, rng: random.Random) -> str:
     return rng.choice(GROUND[scene.ground])
 
 
-def _doing(scene: Scene) -> tuple[str, ...]:
-    return SAILING if (scene.kind, scene.ground) == ("boat", "sea") else DOING[scene.kind]
+def _actions(scene: Scene) -> tuple[str, ...]:
+    return SAILING if (scene.kind, scene.ground) == ("boat", "sea") else ACTIONS[scene.kind]
 
 
-def _things(scene: Scene, said: set[str], rng: random.Random) -> str:
-    """The thing with its number and colour: "three little red houses"."""
+def _subject_phrase(scene: Scene, stated: set[str], rng: random.Random) -> str:
+    """The subject with its count and colour, such as "three little red houses"."""
     one, many = rng.choice(KIND[scene.kind])
     noun = one if scene.count == 1 else many
-    if "colour" in said:
+    if "colour" in stated:
         colour = rng.choice(COLOUR[scene.colour])
         if rng.random() < 0.06:
             noun = f"{noun} with {colour} fur" if scene.kind == "cat" else f"{noun} painted {colour}"
@@ -160,7 +160,7 @@ def _things(scene: Scene, said: set[str], rng: random.Random) -> str:
             noun = f"{colour} {noun}"
     if rng.random() < 0.15:
         noun = f"{rng.choice(ADJECTIVES)} {noun}"
-    if "count" not in said:
+    if "count" not in stated:
         return noun if scene.count == 1 or rng.random() < 0.5 else f"some {noun}"
     number = rng.choice(COUNT[scene.count])
     if number == "a" and noun[0] in "aeiou":
@@ -168,8 +168,8 @@ def _things(scene: Scene, said: set[str], rng: random.Random) -> str:
     return f"{number} {noun}"
 
 
-def _readings() -> Iterator[tuple[str, str, str]]:
-    for name, values in MEANING.items():
+def _phrases() -> Iterator[tuple[str, str, str]]:
+    for name, values in PHRASES.items():
         for value, phrases in values.items():
             for phrase in phrases:
                 yield phrase, name, value
@@ -178,18 +178,18 @@ def _readings() -> Iterator[tuple[str, str, str]]:
             yield form, "kind", value
 
 
-_READINGS: Final = sorted(_readings(), key=lambda reading: -len(reading[0]))
+_PHRASES: Final = sorted(_phrases(), key=lambda reading: -len(reading[0]))
 _SINGULAR: Final = {pair[0] for forms in KIND.values() for pair in forms}
 
 
-def stated(text: str) -> dict[str, str]:
-    """The attributes that a text states, as far as the world's words say. The first mention of each counts.
+def stated_attributes(text: str) -> dict[str, str]:
+    """The attributes that ``text`` states in the world's vocabulary, by the first mention of each.
 
-    An article counts as one: "a house" is one house. "houses" and "house" state no count.
+    An article states the count: "a house" is one house. "houses" and "house" state no count.
     """
     rest, found = text.lower(), dict[str, tuple[int, str]]()
     subject = -1
-    for phrase, name, value in _READINGS:
+    for phrase, name, value in _PHRASES:
         for match in re.finditer(rf"(?<![a-z]){re.escape(phrase)}(?![a-z])", rest):
             at = match.start()
             rest = rest[:at] + "·" * len(phrase) + rest[match.end() :]
@@ -198,7 +198,7 @@ def stated(text: str) -> dict[str, str]:
                 if name == "kind":
                     subject = at if phrase in _SINGULAR else -1
     if "count" not in found and subject >= 0:
-        # The article nearest before the thing, with nothing but its own adjectives between.
+        # The nearest article before the subject, with nothing but the subject's adjectives between.
         plain = "|".join([*ADJECTIVES, "bright", "dark"])
         if re.search(rf"(?:^|[^a-z])an? (?:(?:{plain})[ -]|·+ )*$", rest[:subject]):
             found["count"] = (subject, "1")

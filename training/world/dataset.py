@@ -1,4 +1,4 @@
-"""Writes scenes as memory-mapped arrays. Can be stopped at any time and goes on where it was."""
+"""Writes the data set of rendered scenes as numpy arrays; an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ DATA_SPLITS: Final[dict[str, str | None]] = {
     "unseen_pair": "unseen_pair",
     "probe": None,
 }
-"""What is written, and which combinations each draws from. The probe, which judges, learns from all of them."""
+"""The splits of the data set, and the split of combinations that each samples from.
+
+The probe judges pictures of every combination, so it learns from all of them.
+"""
 
 ENCODER_SIZE: Final = 192
-"""The side of what the image encoder sees: three quarters of a picture."""
+"""Side in pixels of the image encoder's pictures: three quarters of a picture's side."""
 
 _CHUNK: Final = 250
 
 
-def small(image: NDArray[np.uint8], side: int = ENCODER_SIZE) -> NDArray[np.uint8]:
-    """A picture as the image encoder sees it: bilinear, antialiased."""
+def downsample(image: NDArray[np.uint8], side: int = ENCODER_SIZE) -> NDArray[np.uint8]:
+    """``image`` resized for the image encoder, bilinear and antialiased."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def plan(split: str, count: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The labels [n, 6] and render seeds [n] of a split; a longer plan begins with the shorter one."""
+    """Labels [n, 6] and render seeds [n] of a split; a longer plan starts with the shorter."""
     rng = random.Random(f"{split}/{seed}")
     labels, seeds = np.empty((count, 6), np.int64), np.empty(count, np.int64)
     for i in range(count):
@@ -53,12 +56,12 @@ def _names(folder: Path, split: str, suffix: str = "") -> tuple[Path, Path]:
 
 
 def _draw(job: tuple[Path, str, int, NDArray[np.int64], NDArray[np.int64]]) -> int:
-    """Renders one chunk into the arrays under way."""
+    """Render one chunk of scenes into the unfinished arrays; returns the chunk's start."""
     folder, split, start, labels, seeds = job
     images, smalls = (np.load(path, mmap_mode="r+") for path in _names(folder, split, ".partial"))
     for i, (row, seed) in enumerate(zip(labels, seeds, strict=True)):
         image = render(Scene.from_labels(tuple(int(v) for v in row)), int(seed))
-        images[start + i], smalls[start + i] = image, small(image)
+        images[start + i], smalls[start + i] = image, downsample(image)
     images.flush()
     smalls.flush()
     return start
@@ -72,7 +75,7 @@ def _save(path: Path, array: NDArray[np.int64]) -> None:
 
 
 def write(folder: Path, split: str, count: int, workers: int, seed: int = 0) -> None:
-    """Writes one split, unless it is there already. Chunks that were finished before are kept."""
+    """Write one split, unless it exists; an interrupted run resumes with the missing chunks."""
     finals, partials = _names(folder, split), _names(folder, split, ".partial")
     progress = folder / f"{split}.progress"
     if all(path.exists() for path in finals) and np.load(finals[0], mmap_mode="r").shape[0] == count:

@@ -1,7 +1,9 @@
-"""A small painter of clean shapes: signed distances in, antialiased layers out.
+"""Draws shapes that are given as signed distance functions, as antialiased layers.
 
-Only additions, multiplications, divisions and square roots of doubles are used. Those are exact by IEEE 754
-on every machine, so a picture has the same bytes everywhere, whatever the version of an imaging library.
+Only additions, multiplications, divisions and square roots of doubles are used. IEEE 754 rounds
+them alike on every machine, so a picture has the same bytes everywhere, whatever the version of a
+library. The distance functions are of the kind collected at
+https://iquilezles.org/articles/distfunctions2d.
 """
 
 from __future__ import annotations
@@ -14,35 +16,35 @@ from numpy.typing import NDArray
 
 Field = NDArray[np.float64]
 Shape = Callable[[Field, Field], Field]
-"""A shape is its signed distance: negative inside, in the units of the coordinates."""
+"""A shape as its signed distance function: negative inside, in the units of the coordinates."""
 Colour = tuple[float, float, float]
 Paint = Colour | Field
 
 
 def mix(a: Colour, b: Colour, t: float) -> Colour:
-    """The colour `t` of the way from `a` to `b`."""
+    """The colour that is the share ``t`` of the way from ``a`` to ``b``."""
     return (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t)
 
 
 def lit(colour: Colour, light: Colour) -> Colour:
-    """A colour as it looks under a light."""
+    """``colour`` as it looks under ``light``, whose channels are factors."""
     return (min(255.0, colour[0] * light[0]), min(255.0, colour[1] * light[1]), min(255.0, colour[2] * light[2]))
 
 
 def wave(x: Field) -> Field:
-    """A smooth wave of period 1 between -1 and 1: a sine made of parabolas, the same on every machine."""
+    """A smooth wave of period 1 between −1 and 1, made of parabolas to be equal everywhere."""
     t = x - np.floor(x)
     return np.where(t < 0.5, 16 * t * (0.5 - t), -16 * (t - 0.5) * (1 - t))
 
 
 def smooth(t: Field) -> Field:
-    """0 below 0, 1 above 1, a smooth cubic between."""
+    """The smoothstep function: 0 below 0, 1 above 1, and a cubic between."""
     t = np.clip(t, 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
 def ramp(t: Field, stops: Sequence[tuple[float, Colour]]) -> Field:
-    """Colours along `t`, smooth between the stops: the shape of `t` with three channels."""
+    """Colours [*t, 3] along ``t``, linear between the ``stops`` (position, colour)."""
     out = np.empty((*t.shape, 3))
     out[...] = stops[0][1]
     for (p0, c0), (p1, c1) in pairwise(stops):
@@ -52,12 +54,12 @@ def ramp(t: Field, stops: Sequence[tuple[float, Colour]]) -> Field:
 
 
 def length(x: Field, y: Field) -> Field:
-    """The Euclidean length; `hypot` isn't exact everywhere, a square root is."""
+    """The Euclidean length, as a square root: ``hypot`` doesn't round alike everywhere."""
     return np.sqrt(x * x + y * y)
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float | None = None) -> Shape:
-    """An ellipse, or a circle where one radius is given."""
+    """An ellipse with centre (cx, cy), or a circle if only one radius is given."""
     r = rx if ry is None else ry
 
     def distance(x: Field, y: Field) -> Field:
@@ -82,7 +84,7 @@ def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0.0) -> Shap
 
 
 def polygon(points: Sequence[tuple[float, float]], radius: float = 0.0) -> Shape:
-    """A polygon; a radius rounds its corners by growing it."""
+    """A polygon, which ``radius`` grows by that much, with round corners."""
 
     def distance(x: Field, y: Field) -> Field:
         nearest = np.full(x.shape, 1e18)
@@ -101,7 +103,7 @@ def polygon(points: Sequence[tuple[float, float]], radius: float = 0.0) -> Shape
 
 
 def stroke(points: Sequence[tuple[float, float]], width: float) -> Shape:
-    """A line through points, with round ends."""
+    """A line of ``width`` through ``points``, with round ends."""
 
     def distance(x: Field, y: Field) -> Field:
         nearest = np.full(x.shape, 1e18)
@@ -117,7 +119,7 @@ def stroke(points: Sequence[tuple[float, float]], width: float) -> Shape:
 
 
 def union(*shapes: Shape, blend: float = 0.0) -> Shape:
-    """All of the shapes; `blend` melts them together."""
+    """The union of shapes, whose joints ``blend`` smooths over that many units."""
 
     def distance(x: Field, y: Field) -> Field:
         out = shapes[0](x, y)
@@ -133,49 +135,49 @@ def union(*shapes: Shape, blend: float = 0.0) -> Shape:
     return distance
 
 
-def minus(shape: Shape, hole: Shape) -> Shape:
-    """The first shape without the second."""
+def difference(shape: Shape, hole: Shape) -> Shape:
+    """``shape`` without ``hole``."""
     return lambda x, y: np.maximum(shape(x, y), -hole(x, y))
 
 
-def both(a: Shape, b: Shape) -> Shape:
-    """Where both shapes are."""
+def intersection(a: Shape, b: Shape) -> Shape:
+    """What lies in both shapes."""
     return lambda x, y: np.maximum(a(x, y), b(x, y))
 
 
-def moved(shape: Shape, dx: float, dy: float) -> Shape:
-    """The shape, shifted."""
+def translate(shape: Shape, dx: float, dy: float) -> Shape:
+    """``shape``, shifted by (dx, dy)."""
     return lambda x, y: shape(x - dx, y - dy)
 
 
 class Layer:
-    """Colour and cover on a grid of coordinates. `scale` is how many of the grid's cells make one unit."""
+    """Colour and coverage (alpha) on a grid of coordinates with ``scale`` cells per unit."""
 
     def __init__(self, x: Field, y: Field, scale: float) -> None:
         self.x, self.y, self.scale = x, y, scale
         self.rgb = np.zeros((*x.shape, 3))
         self.alpha = np.zeros(x.shape)
 
-    def cover(self, shape: Shape, soft: float = 0.0) -> Field:
-        """How much of each cell the shape covers; `soft` spreads its edge over that many units."""
+    def coverage(self, shape: Shape, soft: float = 0.0) -> Field:
+        """The share of each cell that ``shape`` covers, its edge blurred by ``soft`` units."""
         d = shape(self.x, self.y)
         if soft > 0:
             return smooth(0.5 - d / soft)
         return np.clip(0.5 - d * self.scale, 0.0, 1.0)
 
-    def blend(self, cover: Field, paint: Paint) -> None:
-        """Lays paint over what is there."""
-        alpha = cover + self.alpha * (1 - cover)
-        weight = (cover / np.maximum(alpha, 1e-9))[..., None]
+    def blend(self, coverage: Field, paint: Paint) -> None:
+        """Composite ``paint`` over the layer ("over" of Porter and Duff, 1984)."""
+        alpha = coverage + self.alpha * (1 - coverage)
+        weight = (coverage / np.maximum(alpha, 1e-9))[..., None]
         self.rgb = self.rgb + (np.asarray(paint, dtype=np.float64) - self.rgb) * weight
         self.alpha = alpha
 
     def fill(self, shape: Shape, paint: Paint, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Fills a shape."""
-        self.blend(self.cover(shape, soft) * opacity, paint)
+        """Fill ``shape`` with ``paint``; ``soft`` is that of :meth:`coverage`."""
+        self.blend(self.coverage(shape, soft) * opacity, paint)
 
     def stamp(self) -> NDArray[np.uint8]:
-        """The layer at half its size, as RGBA bytes with colours not multiplied by cover."""
+        """The layer at half its size, as RGBA bytes with straight (not premultiplied) alpha."""
         alpha = np.floor(self.alpha * 255 + 0.5).astype(np.int64)
         rgb = np.floor(np.clip(self.rgb, 0, 255) + 0.5).astype(np.int64) * alpha[..., None]
 

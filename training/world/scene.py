@@ -1,4 +1,4 @@
-"""What a picture-book scene is: six attributes, and which combinations are trained on."""
+"""A picture-book scene: its six attributes, and which of their combinations are trained on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "count": ("1", "2", "3"),
     "place": ("left", "middle", "right"),
 }
-"""Every attribute and its values, in the order of a label vector."""
+"""The values of every attribute, in the order of a label vector."""
 
 UNSEEN_PAIRS: Final = frozenset({("house", "purple"), ("tree", "blue"), ("cat", "yellow"), ("car", "orange")})
-"""(kind, colour) pairs that no training picture shows."""
+"""Pairs of kind and colour that no training picture shows."""
 
 SPLITS: Final = ("train", "heldout", "unseen_pair")
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One scene: every field is a value of `ATTRIBUTES`, except `count`, which is a number."""
+    """One scene; every field is a value of ``ATTRIBUTES``, but ``count`` as a number."""
 
     sky: str
     ground: str
@@ -40,13 +40,13 @@ class Scene:
                 raise ValueError(f"{name} can't be {value!r}; it is one of {', '.join(values)}")
 
     def labels(self) -> tuple[int, ...]:
-        """The scene as indices into `ATTRIBUTES`, in their order."""
+        """The label vector: indices into the values of ``ATTRIBUTES``, in their order."""
         values = zip(ATTRIBUTES.values(), astuple(self), strict=True)
         return tuple(options.index(str(value)) for options, value in values)
 
     @classmethod
     def from_labels(cls, labels: tuple[int, ...]) -> Scene:
-        """The scene of a label vector, as `labels` gives it."""
+        """The scene of a label vector, the inverse of :meth:`labels`."""
         sky, ground, kind, colour, count, place = (
             options[index] for options, index in zip(ATTRIBUTES.values(), labels, strict=True)
         )
@@ -54,7 +54,7 @@ class Scene:
 
 
 def split_of(scene: Scene) -> str:
-    """`unseen_pair`, `heldout` (a stable tenth of the other combinations) or `train`."""
+    """A scene's split: ``unseen_pair``, ``heldout`` (a tenth of the others) or ``train``."""
     if (scene.kind, scene.colour) in UNSEEN_PAIRS:
         return "unseen_pair"
     key = "/".join(str(value) for value in astuple(scene))
@@ -62,7 +62,7 @@ def split_of(scene: Scene) -> str:
 
 
 def sample(rng: random.Random, split: str | None = "train") -> Scene:
-    """A scene drawn evenly from the combinations of `split`, or from all of them where it is None."""
+    """A uniformly random scene of ``split``, or of all combinations if it is None."""
     if split is not None and split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
     while True:

@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures side by side, for the eye."""
+"""Contact sheets: many pictures side by side in one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def sheet(images: Sequence[NDArray[np.uint8]], columns: int = 8) -> Image.Image:
-    """Pictures of one size in rows of `columns`, without gaps."""
+    """A sheet of ``images`` of one size in rows of ``columns``, without gaps."""
     if not images:
         raise ValueError("a sheet needs one picture at least")
     height, width = images[0].shape[:2]

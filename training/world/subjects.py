@@ -1,4 +1,4 @@
-"""The six kinds of thing that a scene shows, each drawn once per colour, light and size."""
+"""Draws the subjects of scenes: six kinds, each once per colour, light and size."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from training.world.paint import (
     Colour,
     Layer,
     Shape,
-    both,
     box,
+    difference,
     ellipse,
+    intersection,
     lit,
-    minus,
     mix,
-    moved,
     polygon,
     stroke,
+    translate,
     union,
 )
 
@@ -48,18 +48,25 @@ LIGHT: Final[dict[str, Colour]] = {
     "night": (0.90, 0.91, 1.0),
     "storm": (0.95, 0.96, 0.97),
 }
-"""What a sky's light does to a subject: little, so that its colour can still be named."""
+"""Factors of a sky's light on a subject's colours: near 1, so that the colour is still nameable."""
 
-REACH: Final[dict[str, float]] = {"house": 0.5, "tree": 0.4, "boat": 0.52, "car": 0.53, "lighthouse": 0.25, "cat": 0.42}
-"""Half the width of each kind, in sizes."""
+HALF_WIDTH: Final[dict[str, float]] = {
+    "house": 0.5,
+    "tree": 0.4,
+    "boat": 0.52,
+    "car": 0.53,
+    "lighthouse": 0.25,
+    "cat": 0.42,
+}
+"""Half the width of each kind, as a share of the subject's size."""
 
 LINE: Final = 0.016
-"""Half the width of an outline, in sizes."""
+"""Half the width of an outline, as a share of the subject's size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The tones of one colour under one light."""
+    """The tones that one colour has under the light of one sky."""
 
     base: Colour
     light: Colour
@@ -71,7 +78,7 @@ class Palette:
 
     @classmethod
     def of(cls, colour: str, sky: str, snowy: bool) -> Palette:
-        """The palette of a named colour."""
+        """The palette of the colour that is called ``colour``."""
         base = BASE[colour]
         tones = {
             "white": ((255, 255, 255), (212, 220, 236), (84, 92, 122), (190, 200, 220)),
@@ -84,21 +91,21 @@ class Palette:
         return cls(lit(base, lamp), lit(light, lamp), lit(dark, lamp), lit(line, lamp), lit(trim, lamp), sky, snowy)
 
     def other(self, colour: Colour) -> Colour:
-        """Another colour under the same light."""
+        """``colour``, which is not the subject's own, under the same light."""
         return lit(colour, LIGHT[self.sky])
 
     @property
     def lamp(self) -> Colour:
-        """What a lit window looks like: brighter than its surroundings when it is dark."""
+        """The colour of a lit window, brighter than its surroundings when it is dark."""
         return self.other((255, 240, 196)) if self.sky == "day" else GLOW
 
 
-def _block(layer: Layer, shape: Shape, tones: tuple[Colour, Colour, Colour], shift: float = 0.045) -> None:
-    """A flat shape with a lit upper-left edge and a shaded lower-right one."""
+def _bevel(layer: Layer, shape: Shape, tones: tuple[Colour, Colour, Colour], shift: float = 0.045) -> None:
+    """Fill ``shape`` in (base, light, dark) tones: lit upper left, shaded lower right."""
     base, light, dark = tones
     layer.fill(shape, base)
-    layer.fill(minus(shape, moved(shape, -shift, shift)), dark)
-    layer.fill(minus(shape, moved(shape, shift * 0.7, -shift * 0.7)), light)
+    layer.fill(difference(shape, translate(shape, -shift, shift)), dark)
+    layer.fill(difference(shape, translate(shape, shift * 0.7, -shift * 0.7)), light)
 
 
 def _outline(layer: Layer, shape: Shape, paint: Colour, width: float = LINE) -> None:
@@ -112,11 +119,11 @@ def _house(layer: Layer, p: Palette) -> None:
     roof_tone = mix(p.dark, INK, 0.08)
     _outline(layer, union(walls, roof, chimney), p.line)
     layer.fill(chimney, mix(p.dark, p.other((150, 96, 80)), 0.75))
-    _block(layer, walls, (p.base, p.base, p.dark), 0.05)
+    _bevel(layer, walls, (p.base, p.base, p.dark), 0.05)
     layer.fill(box(-0.39, 0.43, 0.39, 0.5), mix(p.base, p.line, 0.45))
-    _block(layer, roof, (roof_tone, mix(roof_tone, p.light, 0.45), roof_tone))
+    _bevel(layer, roof, (roof_tone, mix(roof_tone, p.light, 0.45), roof_tone))
     if p.snowy:
-        cap = both(
+        cap = intersection(
             roof,
             polygon(
                 [
@@ -148,9 +155,9 @@ def _tree(layer: Layer, p: Palette) -> None:
     crown = union(ellipse(-0.18, 0.55, 0.2), ellipse(0.18, 0.55, 0.2), ellipse(0.0, 0.78, 0.25), blend=0.06)
     _outline(layer, union(trunk, stroke([(0, 0.3), (0.13, 0.44)], 0.05)), p.other((58, 38, 34)))
     layer.fill(union(trunk, stroke([(0, 0.3), (0.13, 0.44)], 0.05)), p.other((140, 92, 62)))
-    layer.fill(both(trunk, box(0.015, 0, 0.2, 0.5)), p.other((112, 70, 50)))
+    layer.fill(intersection(trunk, box(0.015, 0, 0.2, 0.5)), p.other((112, 70, 50)))
     _outline(layer, crown, p.line)
-    _block(layer, crown, (p.base, p.base, p.dark), 0.075)
+    _bevel(layer, crown, (p.base, p.base, p.dark), 0.075)
     for u, v, r in ((-0.09, 0.87, 0.075), (-0.24, 0.62, 0.06), (0.09, 0.66, 0.055)):
         layer.fill(ellipse(u, v, r, r * 0.72), p.light)
 
@@ -163,14 +170,14 @@ def _boat(layer: Layer, p: Palette) -> None:
     flag = polygon([(0.0, 1.07), (0.0, 0.99), (0.13, 1.03)], 0.008)
     _outline(layer, union(main, mast), p.other((96, 78, 76)), LINE * 0.8)
     layer.fill(mast, p.other((128, 86, 60)))
-    _block(layer, main, (p.other(CREAM), p.other((255, 255, 252)), p.other((232, 218, 196))), 0.05)
+    _bevel(layer, main, (p.other(CREAM), p.other((255, 255, 252)), p.other((232, 218, 196))), 0.05)
     for part in (jib, flag):
         _outline(layer, part, p.line, LINE * 0.8)
         layer.fill(part, p.base)
     _outline(layer, hull, p.line)
-    _block(layer, hull, (p.base, p.base, p.dark), 0.05)
-    layer.fill(both(hull, box(-0.6, 0.235, 0.6, 0.31)), p.light)
-    layer.fill(both(hull, box(-0.6, 0.19, 0.6, 0.225)), p.trim)
+    _bevel(layer, hull, (p.base, p.base, p.dark), 0.05)
+    layer.fill(intersection(hull, box(-0.6, 0.235, 0.6, 0.31)), p.light)
+    layer.fill(intersection(hull, box(-0.6, 0.19, 0.6, 0.225)), p.trim)
 
 
 def _car(layer: Layer, p: Palette) -> None:
@@ -179,7 +186,7 @@ def _car(layer: Layer, p: Palette) -> None:
     whole = union(cabin, body)
     wheels = union(ellipse(-0.29, 0.135, 0.135), ellipse(0.29, 0.135, 0.135))
     _outline(layer, union(whole, wheels), p.line)
-    _block(layer, whole, (p.base, p.light, p.dark), 0.04)
+    _bevel(layer, whole, (p.base, p.light, p.dark), 0.04)
     glass = union(
         polygon([(-0.255, 0.375), (-0.19, 0.545), (-0.05, 0.545), (-0.05, 0.375)], 0.012),
         polygon([(0.015, 0.375), (0.015, 0.545), (0.095, 0.545), (0.235, 0.375)], 0.012),
@@ -187,7 +194,8 @@ def _car(layer: Layer, p: Palette) -> None:
     _outline(layer, glass, p.line, LINE * 0.7)
     layer.fill(glass, p.other((196, 230, 246)))
     layer.fill(
-        both(glass, polygon([(-0.2, 0.36), (-0.1, 0.57), (-0.04, 0.57), (-0.14, 0.36)])), p.other((236, 250, 255))
+        intersection(glass, polygon([(-0.2, 0.36), (-0.1, 0.57), (-0.04, 0.57), (-0.14, 0.36)])),
+        p.other((236, 250, 255)),
     )
     layer.fill(box(-0.5, 0.215, 0.5, 0.24), mix(p.base, p.dark, 0.8))
     layer.fill(lambda x, y: wheels(x, y) - 0.022, p.line)
@@ -205,8 +213,8 @@ def _lighthouse(layer: Layer, p: Palette) -> None:
     _outline(layer, union(tower, gallery, lantern, dome), p.line)
     layer.fill(tower, p.base)
     for low, high in ((0.17, 0.33), (0.49, 0.65)):
-        layer.fill(both(tower, box(-0.3, low, 0.3, high)), p.trim)
-    side = minus(tower, moved(tower, -0.075, 0.0))
+        layer.fill(intersection(tower, box(-0.3, low, 0.3, high)), p.trim)
+    side = difference(tower, translate(tower, -0.075, 0.0))
     layer.fill(side, mix(p.dark, INK, 0.1), 0.4)
     layer.fill(union(box(-0.06, -0.01, 0.06, 0.1), ellipse(0, 0.1, 0.06)), p.line)
     layer.fill(ellipse(0, 0.41, 0.036, 0.045), p.line)
@@ -215,7 +223,7 @@ def _lighthouse(layer: Layer, p: Palette) -> None:
     layer.fill(ellipse(0, 0.95, 0.055), (255, 250, 214))
     layer.fill(box(-0.11, 0.855, 0.11, 0.875), p.line)
     layer.fill(gallery, p.dark)
-    _block(layer, dome, (p.base, p.light, p.dark), 0.03)
+    _bevel(layer, dome, (p.base, p.light, p.dark), 0.03)
 
 
 def _cat(layer: Layer, p: Palette) -> None:
@@ -233,7 +241,7 @@ def _cat(layer: Layer, p: Palette) -> None:
     pink = p.other((250, 160, 168))
     for part in (tail, body):
         _outline(layer, part, p.line)
-        _block(layer, part, (p.base, p.base, p.dark), 0.04)
+        _bevel(layer, part, (p.base, p.base, p.dark), 0.04)
     layer.fill(ellipse(0, 0.3, 0.105, 0.15), p.light)
     for u in (-0.1, 0.1):
         _outline(layer, ellipse(u, 0.045, 0.085, 0.05), p.line, LINE * 0.8)
@@ -241,8 +249,8 @@ def _cat(layer: Layer, p: Palette) -> None:
     whole = union(head, ears)
     _outline(layer, whole, p.line)
     layer.fill(inner, pink)
-    layer.fill(minus(whole, inner), p.base)
-    layer.fill(both(minus(head, moved(head, -0.03, 0.05)), head), p.dark)
+    layer.fill(difference(whole, inner), p.base)
+    layer.fill(intersection(difference(head, translate(head, -0.03, 0.05)), head), p.dark)
     for u in (-0.125, 0.125):
         layer.fill(ellipse(u, 0.69, 0.086, 0.096), p.line)
         layer.fill(ellipse(u, 0.69, 0.07, 0.08), p.other((238, 255, 190)))
@@ -260,25 +268,25 @@ _DRAW: Final[dict[str, Callable[[Layer, Palette], None]]] = {
 
 @lru_cache(maxsize=4096)
 def subject(kind: str, colour: str, sky: str, snowy: bool, size: int) -> NDArray[np.uint8]:
-    """A subject as an RGBA stamp whose base line is 4 pixels above its lower edge, centred."""
+    """A subject as an RGBA stamp, centred, with its base line 4 pixels above the lower edge."""
     half, tall = (size * 60) // 100 + 4, (size * 130) // 100 + 8
     columns = (np.arange(half * 4) + 0.5 - half * 2) / (2 * size)
     rows = (tall * 2 - 8 - np.arange(tall * 2) - 0.5) / (2 * size)
     x, y = np.broadcast_arrays(columns[None, :], rows[:, None])
-    drawing = Layer(x, y, 2.0 * size)
-    _DRAW[kind](drawing, Palette.of(colour, sky, snowy))
+    layer = Layer(x, y, 2.0 * size)
+    _DRAW[kind](layer, Palette.of(colour, sky, snowy))
     rim = _rim(colour, sky)
     if rim is None:
-        return drawing.stamp()
+        return layer.stamp()
     paint, width, opacity = rim
-    backed = Layer(x, y, 2.0 * size)
-    backed.blend(_grown(drawing.alpha, width * size * 2) * opacity, paint)
-    backed.blend(drawing.alpha, drawing.rgb)
-    return backed.stamp()
+    rimmed = Layer(x, y, 2.0 * size)
+    rimmed.blend(_dilate(layer.alpha, width * size * 2) * opacity, paint)
+    rimmed.blend(layer.alpha, layer.rgb)
+    return rimmed.stamp()
 
 
 def _rim(colour: str, sky: str) -> tuple[Colour, float, float] | None:
-    """The light behind a subject that would else sink into a dark sky: colour, width and strength."""
+    """Colour, width and opacity of a rim that lifts a subject off its sky, if it needs one."""
     if colour == "black":
         return ((236, 232, 240), 0.02, 0.9) if sky in ("night", "storm") else ((255, 250, 240), 0.018, 0.75)
     if sky == "night":
@@ -286,15 +294,15 @@ def _rim(colour: str, sky: str) -> tuple[Colour, float, float] | None:
     return None
 
 
-def _grown(alpha: NDArray[np.float64], by: float) -> NDArray[np.float64]:
-    """A cover grown by some cells on all sides."""
-    reach = int(by) + 1
+def _dilate(alpha: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    """``alpha`` dilated by a disk of ``radius`` cells."""
+    reach = int(radius) + 1
     padded = np.pad(alpha, reach)
     out = alpha
     rows, columns = alpha.shape
     for dy in range(-reach, reach + 1):
         for dx in range(-reach, reach + 1):
-            if dx * dx + dy * dy <= by * by:
+            if dx * dx + dy * dy <= radius * radius:
                 part = padded[reach + dy : reach + dy + rows, reach + dx : reach + dx + columns]
                 out = np.maximum(out, part)
     return out

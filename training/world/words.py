@@ -1,4 +1,4 @@
-"""The words for a scene: many ways to say each attribute."""
+"""The vocabulary of captions: many ways to state each attribute."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ GROUND: Final[dict[str, tuple[str, ...]]] = {
 }
 
 ISLAND: Final = ("on a little island", "on a small island in the sea", "on an island", "on a sandy island at sea")
-"""More ways to be at sea, for what doesn't float."""
+"""More ways to state that a subject which doesn't float is at sea."""
 
 PLACE: Final[dict[str, tuple[str, ...]]] = {
     "left": ("on the left", "to the left", "at the left", "on the left side", "on the left of the picture", "at left"),
@@ -201,7 +201,7 @@ COLOUR: Final[dict[str, tuple[str, ...]]] = {
 
 ADJECTIVES: Final = ("little", "small", "big", "pretty", "lovely", "cute", "old", "beautiful")
 
-DOING: Final[dict[str, tuple[str, ...]]] = {
+ACTIONS: Final[dict[str, tuple[str, ...]]] = {
     "house": ("standing", "built"),
     "tree": ("standing", "growing"),
     "boat": ("resting", "lying"),
@@ -234,7 +234,7 @@ SKY_SCENES: Final[dict[str, tuple[str, ...]]] = {
     "night": ("a starry night", "a moonlit night", "a night"),
     "storm": ("a storm", "a rainy day", "a thunderstorm", "a stormy day"),
 }
-"""Skies as what a picture is of: "a starry night in the desert with two red cars"."""
+"""Skies as the topic of a picture, as in "a starry night in the desert with two red cars"."""
 
 GROUND_SCENES: Final[dict[str, tuple[str, ...]]] = {
     "meadow": ("a meadow", "a green field", "a grassy hill", "green hills"),
@@ -262,9 +262,9 @@ TAGS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "right": ("right", "right side"),
     },
 }
-"""Bare words, as people string them together with commas."""
+"""Single words, for captions that people write as lists of tags."""
 
-MEANING: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+PHRASES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "sky": {
         "day": (
             "clear blue sky",
@@ -325,4 +325,4 @@ MEANING: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "black": ("coal-black", "black"),
     },
 }
-"""What words state; longer ones are read first and use up what they cover."""
+"""Phrases that state a value; longer ones are found first, and no word is read twice."""

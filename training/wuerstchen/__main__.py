@@ -7,15 +7,16 @@
     python -m training.wuerstchen polish         --data DATA --work WORK --minutes 4
     python -m training.wuerstchen publish        --work WORK --out training/checkpoints/storybook-wuerstchen
 
-Stage B needs Stage A and the image encoder, Stage C the image encoder, the polish Stage B. Each stage goes on from its
-checkpoint in WORK where it was interrupted. ``docs/storybook.md`` says what each took.
+Stage B needs Stage A and the image encoder, Stage C the image encoder, and the polish Stage B. Each
+stage resumes from its checkpoint in WORK after an interruption. What each took is in
+``docs/storybook.md``.
 """
 
 from __future__ import annotations
 
-from training import recipe
+from training import command
 
 MINUTES = {"stage-a": 10.0, "image-encoder": 11.0, "stage-b": 67.0, "stage-c": 79.0, "polish": 4.0}
 
 if __name__ == "__main__":
-    recipe.main("training.wuerstchen", __doc__, MINUTES)
+    command.main("training.wuerstchen", __doc__, MINUTES)

@@ -1,4 +1,4 @@
-"""The sizes of `storybook-wuerstchen`: each part's published configuration, with small numbers."""
+"""The configurations of `storybook-wuerstchen`: the published components, in small sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from training.wuerstchen.modules import ImageEncoder, StageA, StageB, StageC
 
 SIZE: Final = 256
-"""The side of a picture."""
+"""Side of a picture in pixels."""
 
 STAGE_A: Final[dict[str, Any]] = {
     "in_channels": 3,
@@ -66,18 +66,18 @@ PRIOR_TEXT: Final = {"width": 128, "layers": 3, "heads": 4}
 DECODER_TEXT: Final = {"width": 64, "layers": 1, "heads": 2}
 
 EMBEDDING_SCALE: Final = 42.0
-"""Image embeddings are 42 z − 1, where the prior denoises z: what the published pipeline assumes."""
+"""Image embeddings are 42 z − 1 for the prior's codes z, as the published pipeline assumes."""
 
 
 def stage_a() -> StageA:
-    """Stage A with weights as they start."""
+    """Stage A with initial weights."""
     return StageA.from_config(STAGE_A)
 
 
 def image_encoder() -> ImageEncoder:
-    """The image encoder with weights as they start, but for the last norm, which is fixed.
+    """The image encoder with initial weights, and with its last norm frozen.
 
-    Its output is 42 z − 1, where z has unit variance.
+    That norm scales its output to 42 z − 1 with codes z of unit variance.
     """
     encoder = ImageEncoder.from_config(IMAGE_ENCODER)
     norm = encoder.mapper[1]
@@ -89,10 +89,10 @@ def image_encoder() -> ImageEncoder:
 
 
 def stage_b() -> StageB:
-    """Stage B with weights as they start."""
+    """Stage B with initial weights."""
     return StageB.from_config(STAGE_B)
 
 
 def stage_c() -> StageC:
-    """Stage C with weights as they start."""
+    """Stage C with initial weights."""
     return StageC.from_config(STAGE_C)

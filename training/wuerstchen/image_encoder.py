@@ -1,8 +1,9 @@
-"""The image encoder: a picture to 6×6×16 numbers from which it can be drawn again.
+"""Trains the image encoder, which encodes a picture as a code of 16×6×6 that Stage B can decode.
 
-It is trained before Stage B, with a small throw-away decoder and a throw-away classifier of the scene's
-attributes, both of which see its code through noise. That makes a code that is smooth, so that Stage C can
-learn to draw it, and that Stage B finds easy. Trained together with Stage B it comes out fragile.
+It is trained before Stage B, with a small decoder and a classifier of the scene's attributes, which
+are thrown away afterwards. Both see the code through noise. This makes the code smooth, so that
+Stage C can learn to generate it, and easy for Stage B. An encoder that is trained together with
+Stage B gives a fragile code.
 """
 
 from __future__ import annotations
@@ -14,40 +15,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.common import (
-    Budget,
-    Ema,
+from training.loop import (
+    EMA,
     Log,
-    Means,
     Optimisers,
+    RunningMeans,
+    TimeBudget,
     autocast,
     channels_last,
     count_parameters,
-    learning_rate,
+    learning_rate_factor,
     load,
-    place,
+    move_module,
     restore,
     save,
 )
-from training.losses import CLASSES, attribute_loss, attributes_right, edges, subject_weight
-from training.scenes import Scenes, as_pictures
-from training.wuerstchen.config import image_encoder
+from training.losses import CLASSES, attribute_loss, correct_attributes, detail_weight, edges
+from training.scene_dataset import SceneDataset, images_to_tensor
+from training.wuerstchen.config import EMBEDDING_SCALE, image_encoder
 from training.wuerstchen.modules import ImageEncoder
 from training.wuerstchen.modules.blocks import ResidualBlock
 
-BATCH = 32
-RATE = 2e-3
-NOISE = 0.5
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
+CODE_NOISE = 0.5
 
 
-def code(encoder: ImageEncoder, pictures: Tensor) -> Tensor:
-    """The unit-variance z of pictures of 192×192: what Stage C denoises. Embeddings are 42 z − 1."""
-    z: Tensor = (encoder(pictures).float() + 1) / 42
+def encode(encoder: ImageEncoder, pictures: Tensor) -> Tensor:
+    """The codes z [n, 16, 6, 6], of unit variance, of ``pictures`` [n, 3, 192, 192] in [0, 1].
+
+    They are what Stage C denoises. The encoder's own outputs, the image embeddings, are 42 z − 1.
+    """
+    z: Tensor = (encoder(pictures).float() + 1) / EMBEDDING_SCALE
     return z
 
 
-class Sketch(nn.Module):
-    """z to a picture of 96×96. Thrown away after training."""
+class ThumbnailDecoder(nn.Module):
+    """A decoder of codes to small pictures, used only while the encoder is trained."""
 
     def __init__(self, wide: int = 224, fine: int = 96) -> None:
         super().__init__()
@@ -67,13 +71,13 @@ class Sketch(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """[n, 16, 6, 6] -> [n, 3, 96, 96]."""
+        """Pictures [n, 3, 96, 96] of codes ``z`` [n, 16, 6, 6]."""
         x: Tensor = self.end(self.middle(self.start(z)))
         return x
 
 
-class Reader(nn.Module):
-    """Z to the logits of every attribute. Thrown away after Stage C's training."""
+class CodeClassifier(nn.Module):
+    """A classifier of codes, used only while the encoder and Stage C are trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,99 +93,110 @@ class Reader(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """[n, 16, 6, 6] -> [n, sum of classes]."""
+        """Logits [n, sum of CLASSES] of codes ``z`` [n, 16, 6, 6]."""
         logits: Tensor = self.net(z)
         return logits
 
 
-def sketch_loss(drawn: Tensor, target: Tensor) -> Tensor:
-    """Error of a sketch, weighted on the subject."""
-    error, weight = drawn.float() - target, subject_weight(target, 9)
+def thumbnail_loss(thumbnail: Tensor, target: Tensor) -> Tensor:
+    """L1, L2 and edge error of thumbnails, weighted towards detail."""
+    error, weight = thumbnail.float() - target, detail_weight(target, 9)
     across, down = edges(error)
     return (weight * (error.abs() + 2 * error.square())).mean() + 0.3 * (across.abs().mean() + down.abs().mean())
 
 
 @torch.no_grad()
-def encode_all(encoder: ImageEncoder, small: np.ndarray, device: torch.device) -> Tensor:
-    """The codes z of all pictures [n, 192, 192, 3], on the CPU."""
+def encode_all(encoder: ImageEncoder, images: np.ndarray, device: torch.device) -> Tensor:
+    """The codes z [n, 16, 6, 6] of all ``images`` [n, 192, 192, 3], on the CPU."""
     encoder.eval()
     codes = []
-    for start in range(0, len(small), 200):
-        x = as_pictures(small[start : start + 200]).to(device)
-        codes.append(code(encoder, channels_last(x)).cpu())
+    for start in range(0, len(images), 200):
+        x = images_to_tensor(images[start : start + 200]).to(device)
+        codes.append(encode(encoder, channels_last(x)).cpu())
     return torch.cat(codes).contiguous()
 
 
 def load_encoder(work: Path) -> ImageEncoder:
-    """The trained encoder, for use."""
+    """The encoder with the EMA weights of ``work/image_encoder.pt``, frozen for inference."""
     encoder = image_encoder()
     encoder.load_state_dict(load(work / "image_encoder.pt")["encoder"])
     return encoder.eval().requires_grad_(False)
 
 
 def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
-    """Trains the encoder; goes on from `work/image_encoder.pt` where that is. Then encodes every split."""
+    """Train the encoder, then encode every split to ``work/codes_<split>.pt``.
+
+    Training resumes from ``work/image_encoder.pt`` if that exists.
+    """
     torch.manual_seed(0)
-    scenes, rng = Scenes(data, "train"), np.random.default_rng(1)
-    val = Scenes(data, "val")
-    check, check_labels = as_pictures(val.small[:400]).to(device), val.labels[:400].to(device)
-    modules: dict[str, nn.Module] = {"encoder": image_encoder(), "sketch": Sketch(), "reader": Reader()}
+    scenes, rng = SceneDataset(data, "train"), np.random.default_rng(1)
+    val = SceneDataset(data, "val")
+    pictures, picture_labels = images_to_tensor(val.small_images[:400]).to(device), val.labels[:400].to(device)
+    modules: dict[str, nn.Module] = {
+        "encoder": image_encoder(),
+        "sketch": ThumbnailDecoder(),
+        "reader": CodeClassifier(),
+    }
     for module in modules.values():
-        place(module, device)
-    encoder, sketch, reader = modules.values()
-    ema, optimisers = Ema(modules, 0.998), Optimisers(modules.values(), RATE, 0.02)
-    budget, log, means = Budget(minutes), Log(work / "log.jsonl", "image-encoder"), Means()
+        move_module(module, device)
+    encoder, decoder, classifier = modules.values()
+    ema, optimisers = EMA(modules, 0.998), Optimisers(modules.values(), LEARNING_RATE, 0.02)
+    budget, log, means = TimeBudget(minutes), Log(work / "log.jsonl", "image-encoder"), RunningMeans()
     path = work / "image_encoder.pt"
     restore(path, modules, ema, optimisers, budget)
     log.write(budget, parameters=count_parameters(encoder), device=str(device))
 
-    def losses(x: Tensor, noise: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def losses(x: Tensor, noise: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(device):
-            z = (encoder(x).float() + 1) / 42
-            seen = z + noise
-            drawn, logits = sketch(seen), reader(seen)
-        return sketch_loss(drawn, F.avg_pool2d(x, 2)), attribute_loss(logits, labels).mean(), z
+            noised = (encoder(x).float() + 1) / EMBEDDING_SCALE + noise
+            thumbnail, logits = decoder(noised), classifier(noised)
+        return thumbnail_loss(thumbnail, F.avg_pool2d(x, 2)), attribute_loss(logits, labels).mean()
 
-    fast = torch.compile(losses)
+    compiled = torch.compile(losses)
     encoder.train()
-    # The residual blocks' norm has a form for training that torch.compile can't fuse; they have no dropout.
-    sketch.eval()
+    # The residual blocks' norm has a form for training that torch.compile can't fuse; they have no
+    # dropout.
+    decoder.eval()
     while not budget.done:
-        picked = np.sort(rng.integers(0, len(scenes), BATCH))
-        x = channels_last(as_pictures(scenes.small[picked]).to(device))
-        noise = torch.randn(BATCH, 16, 6, 6, device=device) * torch.rand(BATCH, 1, 1, 1, device=device) * NOISE
-        drawing, reading, z = fast(x, noise, scenes.labels[picked].to(device))
-        norm = optimisers.step(3 * drawing + 0.1 * reading, learning_rate(budget), clip=2.0)
-        budget.count(BATCH)
+        picked = np.sort(rng.integers(0, len(scenes), BATCH_SIZE))
+        x = channels_last(images_to_tensor(scenes.small_images[picked]).to(device))
+        noise = (
+            torch.randn(BATCH_SIZE, 16, 6, 6, device=device)
+            * torch.rand(BATCH_SIZE, 1, 1, 1, device=device)
+            * CODE_NOISE
+        )
+        reconstruction, classification = compiled(x, noise, scenes.labels[picked].to(device))
+        norm = optimisers.step(3 * reconstruction + 0.1 * classification, learning_rate_factor(budget), max_norm=2.0)
+        budget.count(BATCH_SIZE)
         ema.update()
-        means.add(drawing=drawing, reading=reading, gradient=norm)
+        means.add(reconstruction=reconstruction, classification=classification, gradient=norm)
         if budget.steps % 200 == 0 or budget.done:
-            values = _evaluate(ema.state, check, check_labels)
-            log.write(budget, **means.take(), **values)
+            log.write(budget, **means.pop(), **_evaluate(ema.state, pictures, picture_labels))
             save(path, ema.checkpoint(optimisers, budget))
-    final = load_encoder(work)
-    place(final, device)
+    trained = load_encoder(work)
+    move_module(trained, device)
     for split in ("train", "val", "heldout", "unseen_pair"):
-        z = encode_all(final, Scenes(data, split).small, device)
+        z = encode_all(trained, SceneDataset(data, split).small_images, device)
         save(work / f"codes_{split}.pt", {"z": z})
         log.write(budget, split=split, mean=float(z.mean()), deviation=float(z.std()))
 
 
 @torch.no_grad()
 def _evaluate(state: dict[str, dict[str, Tensor]], pictures: Tensor, labels: Tensor) -> dict[str, float]:
-    encoder, sketch, reader = image_encoder(), Sketch(), Reader()
-    for name, module in (("encoder", encoder), ("sketch", sketch), ("reader", reader)):
+    """Errors of thumbnails and of the classifier, and the code's smoothness and deviation."""
+    encoder, decoder, classifier = image_encoder(), ThumbnailDecoder(), CodeClassifier()
+    for name, module in (("encoder", encoder), ("sketch", decoder), ("reader", classifier)):
         module.load_state_dict(state[name])
         module.eval().to(pictures.device)
-    z = torch.cat([code(encoder, x) for x in torch.split(pictures, 100)])
-    right = attributes_right(reader(z + 0.25 * torch.randn_like(z)), labels).float()
-    error = sketch_loss(sketch(z[:64]), F.avg_pool2d(pictures[:64], 2))
-    smooth = (z[..., 1:] - z[..., :-1]).square().mean() / 2
+    z = torch.cat([encode(encoder, x) for x in torch.split(pictures, 100)])
+    correct = correct_attributes(classifier(z + 0.25 * torch.randn_like(z)), labels).float()
+    error = thumbnail_loss(decoder(z[:64]), F.avg_pool2d(pictures[:64], 2))
+    neighbours = (z[..., 1:] - z[..., :-1]).square().mean() / 2
     return {
         "error": float(error),
-        "right": float(right.mean()),
-        "all_right": float((right.mean(1) == 1).float().mean()),
-        "worst": float(right.mean(0).min()),
-        "unlike_neighbour": float(smooth),
-        "std": float(z.std()),
+        "accuracy": float(correct.mean()),
+        "whole": float((correct.mean(1) == 1).float().mean()),
+        "worst": float(correct.mean(0).min()),
+        "neighbour_difference": float(neighbours),
+        "deviation": float(z.std()),
     }

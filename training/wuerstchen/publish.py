@@ -1,4 +1,4 @@
-"""Publish: what was trained, as one checkpoint in the layout that diffusers' combined pipeline saves."""
+"""Publishes the trained model in the layout of diffusers' combined Würstchen pipeline."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from transformers import CLIPTextModel
 
 from training import tokenizer
 from training.captions import load_tokenizer, text_encoder
-from training.common import load
-from training.layout import VERSION, write_card, write_json, write_model
-from training.wuerstchen.config import DECODER_TEXT, IMAGE_ENCODER, PRIOR_TEXT, STAGE_A, STAGE_B, STAGE_C
-from training.wuerstchen.stage_b import for_embeddings
+from training.diffusers_layout import VERSION, write_card, write_json, write_model
+from training.loop import load
+from training.wuerstchen.config import DECODER_TEXT, IMAGE_ENCODER, PRIOR_TEXT, SIZE, STAGE_A, STAGE_B, STAGE_C
+from training.wuerstchen.stage_b import fold_embedding_scale
 
 _LIBRARY = "wuerstchen"
 _WEIGHTS = "diffusion_pytorch_model"
@@ -37,19 +37,19 @@ _SCHEDULER: Mapping[str, Any] = {
     "s": 0.008,
     "scaler": 1.0,
 }
-_DRAWING: Mapping[str, Any] = {"height": 256, "width": 256}
+_SIZE: Mapping[str, Any] = {"height": SIZE, "width": SIZE}
 SETTINGS: Mapping[str, Any] = {
     "name": "storybook-wuerstchen",
     "defaults": {
         "generate": {
-            **_DRAWING,
+            **_SIZE,
             "prior_num_inference_steps": 30,
             "prior_guidance_scale": 3.0,
             "num_inference_steps": 12,
         },
-        "prior": {**_DRAWING, "num_inference_steps": 30, "guidance_scale": 3.0},
+        "prior": {**_SIZE, "num_inference_steps": 30, "guidance_scale": 3.0},
     },
-    "limits": {"maximum_size": 512, "native_size": 256},
+    "limits": {"maximum_size": 512, "native_size": SIZE},
 }
 _CARD = """---
 license: apache-2.0
@@ -69,9 +69,9 @@ meadow, in the desert, in the snow or on the sea. It was trained from nothing on
 
 
 def publish(work: Path, out: Path) -> None:
-    """Write what the stages left in ``work`` to the directory ``out``: f16 safetensors, configurations, tokenizers.
+    """Write the checkpoint to ``out``: f16 safetensors, configurations, tokenizers.
 
-    The polished Stage A is taken where there is one.
+    A polished Stage A takes precedence over the plain one.
     """
     out.mkdir(parents=True, exist_ok=True)
     state_b, state_c = load(work / "stage_b.pt"), load(work / "stage_c.pt")
@@ -80,7 +80,10 @@ def publish(work: Path, out: Path) -> None:
     config_a = {**STAGE_A, "scale_factor": float(state_b["scale"])}
     write_model(out / "vqgan", _WEIGHTS, {"_class_name": "PaellaVQModel", **config_a}, state_a)
     write_model(
-        out / "decoder", _WEIGHTS, {"_class_name": "WuerstchenDiffNeXt", **STAGE_B}, for_embeddings(state_b["stage"])
+        out / "decoder",
+        _WEIGHTS,
+        {"_class_name": "WuerstchenDiffNeXt", **STAGE_B},
+        fold_embedding_scale(state_b["stage"]),
     )
     write_model(out / "prior_prior", _WEIGHTS, {"_class_name": "WuerstchenPrior", **STAGE_C}, state_c["stage"])
     write_model(out / "image_encoder", "model", IMAGE_ENCODER, load(work / "image_encoder.pt")["encoder"])

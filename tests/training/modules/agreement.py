@@ -9,7 +9,7 @@ TOLERANCE = 1e-5
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
-    """Gives every parameter and statistic a value, none of them special, that keeps activations near 1."""
+    """Give parameters and statistics random values, none special, that keep activations near 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -63,7 +63,8 @@ def assert_same_gradients(ours: nn.Module, theirs: nn.Module) -> None:
         if parameter.grad is None or expected is None:
             assert parameter.grad is expected, name
         else:
-            # Where the true gradient is zero, both are rounding; 1 is the size of what the others are.
+            # Where the true gradient is zero, both are rounding; 1 is the size of what the others
+            # are.
             scale = float(expected.abs().max()) + 1e-2
             assert float((parameter.grad - expected).abs().max()) / scale < 1e-3, name
 

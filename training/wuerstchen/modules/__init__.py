@@ -1,6 +1,7 @@
 """PyTorch modules of Würstchen: its three stages and its image encoder.
 
-They load the published weights, they are what the recipes train, and what the graphs are compared with.
+They load the published weights, the recipes train them, and the OpenVINO graphs are tested against
+them.
 """
 
 from vinograph.families.wuerstchen.network_config import (

@@ -1,8 +1,8 @@
 """The blocks that Würstchen's Stage B and Stage C are made of.
 
-Feature maps are [batch, channels, height, width]. Inside a block the channels come last, where layer norms
-and linear layers want them. The maps that blocks hand on therefore lie in memory as `torch.channels_last`,
-and permuting them costs nothing.
+Feature maps are [batch, channels, height, width]. Inside a block the channels come last, where
+layer norms and linear layers want them. The maps that blocks hand on therefore lie in memory as
+`torch.channels_last`, and permuting them costs nothing.
 """
 
 import math
@@ -20,12 +20,12 @@ MAX_POSITIONS = 10_000
 def timestep_embedding(r: Tensor, channels: int) -> Tensor:
     """Sines, then cosines, of `r` at `channels // 2` geometrically spaced frequencies.
 
-    Attention Is All You Need (arXiv 1706.03762), section 3.5, at position 10000·r. An odd number of channels
-    ends in a zero.
+    Attention Is All You Need (arXiv 1706.03762), section 3.5, at position 10000·r. An odd number of
+    channels ends in a zero.
 
     Args:
         r: [batch], time in [0, 1], 1 being pure noise.
-        channels: at least 4.
+        channels: width of the embedding, at least 4.
 
     Returns:
         [batch, channels], in the dtype of `r`.
@@ -41,13 +41,13 @@ def timestep_embedding(r: Tensor, channels: int) -> Tensor:
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each position of a feature map, without parameters."""
+    """Layer norm over the channels of each position of a feature map, not affine."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=NORM_EPS, elementwise_affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, height, width] -> the same."""
+        """The normalised feature map, [batch, channels, height, width] as `x`."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -56,7 +56,7 @@ def _statistics_dtype(x: Tensor) -> torch.dtype:
 
 
 class _FusedGlobalResponseNorm(torch.autograd.Function):
-    """Global response norm with its gradient written out: one elementwise pass forward, two backward.
+    """Global response norm with its gradient written out: one elementwise pass forward, two back.
 
     With N_c the norm of channel c over positions, M the mean of N over channels plus epsilon,
     and s_c = 1 + γ_c N_c / M:
@@ -88,7 +88,7 @@ class _FusedGlobalResponseNorm(torch.autograd.Function):
         weighted = gamma * product
         through_mean = (weighted * norm).sum(dim=-1, keepdim=True) / (mean.square() * x.shape[-1])
         grad_norm = weighted / mean - through_mean
-        # A channel that is zero everywhere has norm 0, where the norm's subgradient is 0.
+        # A channel of zeros has norm 0, where 0 is a subgradient of the norm.
         slope = (grad_norm / norm).masked_fill(norm == 0, 0).to(x.dtype)
         grad_x = (grad * scale).addcmul_(slope, x)
         return grad_x, grad_gamma.to(gamma.dtype), grad_beta.to(gamma.dtype)
@@ -97,7 +97,8 @@ class _FusedGlobalResponseNorm(torch.autograd.Function):
 class GlobalResponseNorm(nn.Module):
     """Global response norm: each channel is scaled by its share of the map's energy.
 
-    ConvNeXt V2 (arXiv 2301.00808), section 3.2. γ and β start at zero, where the layer is the identity.
+    ConvNeXt V2 (arXiv 2301.00808), section 3.2. γ and β start at zero, where the layer is the
+    identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -106,9 +107,9 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, height, width, channels] -> the same.
+        """The normalised feature map, [batch, height, width, channels] as `x`.
 
-        In training with the gradient written out; in evaluation by plain operations, which exporters know.
+        Training uses the gradient written out, evaluation plain operations, which exporters know.
         """
         if self.training:
             normed: Tensor = _FusedGlobalResponseNorm.apply(  # type: ignore[no-untyped-call]
@@ -121,22 +122,22 @@ class GlobalResponseNorm(nn.Module):
 
 
 class TimestepBlock(nn.Module):
-    """Scales and shifts channels by the time: x (1 + a) + b, with a and b linear in the time's embedding."""
+    """Scales and shifts channels by the time: x (1 + a) + b, a and b linear in its embedding."""
 
     def __init__(self, channels: int, c_r: int) -> None:
         super().__init__()
         self.mapper = nn.Linear(c_r, 2 * channels)
 
     def forward(self, x: Tensor, r_embed: Tensor) -> Tensor:
-        """x [batch, channels, height, width], r_embed [batch, c_r] -> the shape of x."""
+        """The modulated `x` [batch, channels, height, width] for `r_embed` [batch, c_r]."""
         scale, shift = self.mapper(r_embed)[:, :, None, None].chunk(2, dim=1)
         return torch.addcmul(shift, x, 1 + scale)
 
 
 class ResidualBlock(nn.Module):
-    """ConvNeXt V2's block (arXiv 2301.00808): a depthwise convolution, then a perceptron for each position.
+    """ConvNeXt V2's block (arXiv 2301.00808): a depthwise convolution, then an MLP per position.
 
-    `skip` joins the channels between the two, after the norm.
+    The channels of `skip` are concatenated between the two, after the norm.
     """
 
     def __init__(self, channels: int, c_skip: int, kernel_size: int, dropout: float) -> None:
@@ -153,13 +154,13 @@ class ResidualBlock(nn.Module):
 
     @property
     def output(self) -> nn.Linear:
-        """The layer that writes into the residual stream, which weight initialisation scales down."""
+        """The last layer before the residual sum, whose weights initialisation scales down."""
         layer = self.channelwise[4]
         assert isinstance(layer, nn.Linear)
         return layer
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """x [batch, channels, height, width], skip [batch, c_skip, height, width] -> the shape of x."""
+        """The output for `x` [batch, channels, h, w] and `skip` [batch, c_skip, h, w]."""
         hidden = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         if skip is not None:
             hidden = torch.cat([hidden, skip.permute(0, 2, 3, 1)], dim=-1)
@@ -168,7 +169,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, always by `scaled_dot_product_attention` so that PyTorch and OpenVINO fuse it."""
+    """Multi-head attention by `scaled_dot_product_attention`, which PyTorch and OpenVINO fuse."""
 
     def __init__(self, channels: int, nhead: int, dropout: float) -> None:
         super().__init__()
@@ -183,7 +184,7 @@ class Attention(nn.Module):
         return x.view(batch, tokens, self.nhead, channels // self.nhead).transpose(1, 2)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """queries [batch, n, channels], context [batch, m, channels] -> [batch, n, channels]."""
+        """Attention of `queries` [batch, n, channels] to `context` [batch, m, channels]."""
         attended = F.scaled_dot_product_attention(
             self._heads(self.to_q(queries)), self._heads(self.to_k(context)), self._heads(self.to_v(context))
         )
@@ -192,7 +193,7 @@ class Attention(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Every position attends to all positions and to the condition."""
+    """Attention of every position to all positions and to the conditioning (the text)."""
 
     def __init__(self, channels: int, c_cond: int, nhead: int, dropout: float) -> None:
         super().__init__()
@@ -201,7 +202,7 @@ class AttentionBlock(nn.Module):
         self.kv_mapper = nn.Sequential(nn.SiLU(), nn.Linear(c_cond, channels))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x [batch, channels, height, width], condition [batch, tokens, c_cond] -> the shape of x."""
+        """The output for `x` [batch, channels, h, w] and `condition` [batch, tokens, c_cond]."""
         positions = self.norm(x.permute(0, 2, 3, 1)).flatten(1, 2)
         context = torch.cat([positions, self.kv_mapper(condition)], dim=1)
         change: Tensor = self.attention(positions, context).transpose(1, 2).reshape(x.shape)
@@ -209,9 +210,10 @@ class AttentionBlock(nn.Module):
 
 
 def initialise_linear(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for a convolution or linear layer; other modules keep theirs.
+    """Initialise a convolution or linear layer with Xavier-uniform weights and zero biases.
 
-    Transposed convolutions keep PyTorch's default, as in the published code.
+    Other modules are unchanged. Transposed convolutions keep PyTorch's default, as in the published
+    code.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -1,4 +1,4 @@
-"""The image encoder: pictures to the embeddings that Stage B decodes and Stage C learns to draw."""
+"""The image encoder, whose image embeddings Stage B decodes and Stage C generates."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from vinograph.families.wuerstchen.network_config import STEM_STRIDE, EncoderStage, ImageEncoderConfig
 
 BACKBONE_NORM_EPS = 1e-3
-# Mean and deviation of ImageNet's red, green and blue, which the published weights expect.
+# Mean and standard deviation of ImageNet's channels, by which the published weights expect pictures
+# normalised.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -17,7 +18,7 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 def _convolution(
     c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, active: bool = True
 ) -> nn.Sequential:
-    """Convolution and batch norm, then SiLU if `active`."""
+    """A convolution and a batch norm, followed by SiLU if `active`."""
     layers: list[nn.Module] = [
         nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(c_out, eps=BACKBONE_NORM_EPS),
@@ -26,7 +27,7 @@ def _convolution(
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs each channel by what the means of all say (arXiv 1709.01507)."""
+    """Squeeze and excitation (arXiv 1709.01507): scales channels by all their means."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -35,15 +36,15 @@ class SqueezeExcitation(nn.Module):
         self.activation = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, height, width] -> the same."""
+        """The scaled feature map, [batch, channels, height, width] as `x`."""
         weights = self.fc2(self.activation(self.fc1(x.mean(dim=(2, 3), keepdim=True))))
         return x * torch.sigmoid(weights)
 
 
 class EncoderBlock(nn.Module):
-    """MBConv or Fused-MBConv (EfficientNetV2, arXiv 2104.00298, figure 2).
+    """An MBConv or Fused-MBConv block (EfficientNetV2, arXiv 2104.00298, figure 2).
 
-    A block that changes neither size nor width adds its input.
+    A block that changes neither size nor number of channels is residual.
     """
 
     def __init__(self, stage: EncoderStage, c_in: int, stride: int) -> None:
@@ -65,18 +66,18 @@ class EncoderBlock(nn.Module):
         self.block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, c_in, height, width] -> [batch, c_out, height / stride, width / stride], rounded up."""
+        """The output [batch, c_out, ⌈h / stride⌉, ⌈w / stride⌉] for `x` [batch, c_in, h, w]."""
         out: Tensor = self.block(x)
         return out + x if self.residual else out
 
 
 class ImageEncoder(nn.Module):
-    """Würstchen's image encoder: EfficientNetV2 (arXiv 2104.00298), a 1×1 convolution and a batch norm.
+    """Würstchen's image encoder: EfficientNetV2 (arXiv 2104.00298), a convolution, a batch norm.
 
-    Würstchen (arXiv 2306.00637) calls it the semantic compressor. Names and shapes of the parameters are
-    those of `effnet_state_dict` in the authors' checkpoint: torchvision's `efficientnet_v2_s().features` as
-    `backbone`, then `mapper`. The backbone's convolutions start Kaiming-normal by fan out, as torchvision's
-    do. There is no stochastic depth.
+    Würstchen (arXiv 2306.00637) calls it the semantic compressor. Names and shapes of the
+    parameters are those of `effnet_state_dict` in the authors' checkpoint: torchvision's
+    `efficientnet_v2_s().features` as `backbone`, then `mapper`. The backbone's convolutions start
+    Kaiming-normal by fan out, as torchvision's do. There is no stochastic depth.
     """
 
     mean: Tensor
@@ -108,17 +109,18 @@ class ImageEncoder(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Of the JSON form of `ImageEncoderConfig`, in which a stage is an object.
+        """The encoder of a configuration in JSON's form of `ImageEncoderConfig`.
 
-        Raises ValueError for unknown keys and for values that don't fit together.
+        Raises:
+            ValueError: a key is unknown, or values don't fit together.
         """
         return cls(ImageEncoderConfig.from_mapping(config))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Embeddings of `pictures`, on the decoder's scale: the prior works on (embedding + 1) / 42.
+        """Image embeddings of `pictures` on the decoder's scale; the prior denoises (e + 1) / 42.
 
         Args:
-            pictures: [batch, 3, height, width], RGB in [0, 1], at 3/4 of the size that is to be drawn.
+            pictures: [batch, 3, height, width], RGB in [0, 1], at 3/4 of the size to generate.
 
         Returns:
             [batch, c_latent, height / 32, width / 32], rounded up.

@@ -1,4 +1,4 @@
-"""Stage A, the VQGAN: pictures to latents and back."""
+"""Stage A, the VQGAN, which encodes pictures as latents and decodes them."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -11,19 +11,19 @@ from vinograph.families.wuerstchen.network_config import StageAConfig
 
 from .blocks import NORM_EPS, initialise_linear
 
-# Rows of latents compared with the codebook at a time: 128 MB of distances for the published 8192 codes.
+# Latent vectors per comparison with the codebook: 128 MB of distances for the published 8192 codes.
 ROWS_AT_A_TIME = 4096
 
 
 class Quantized(NamedTuple):
-    """Latents at their nearest codes.
+    """Latents rounded to their nearest codes, and the losses that train both.
 
     Attributes:
-        latents: [batch, latent_channels, height, width]. Their gradient goes to the latents before.
-        indices: [batch, height, width], of the codes.
-        codebook_loss: mean square distance, whose gradient moves the codes to the latents.
-        commitment_loss: the same distance, whose gradient moves the latents to the codes. The authors weigh
-            it 0.25.
+        latents: [batch, latent_channels, height, width]. Their gradient passes straight through.
+        indices: [batch, height, width], indices of the codes.
+        codebook_loss: mean squared distance, whose gradient moves the codes to the latents.
+        commitment_loss: the same distance, whose gradient moves the latents to the codes. The
+            authors' weight for it is 0.25.
     """
 
     latents: Tensor
@@ -33,7 +33,7 @@ class Quantized(NamedTuple):
 
 
 class MixingBlock(nn.Module):
-    """Paella's residual block (arXiv 2211.07292): six learned scalars weigh the norms and the two branches.
+    """Paella's residual block (arXiv 2211.07292), with six learned scalars for norms and branches.
 
     The scalars start at zero, where the block is the identity.
     """
@@ -51,7 +51,7 @@ class MixingBlock(nn.Module):
         self.gammas = nn.Parameter(torch.zeros(6))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, height, width] -> the same."""
+        """The block's output, [batch, channels, height, width] as `x`."""
         scale1, shift1, weight1, scale2, shift2, weight2 = self.gammas.unbind()
         spatial = self.norm1(x.permute(0, 2, 3, 1)) * (1 + scale1) + shift1
         x = x + self.depthwise(spatial.permute(0, 3, 1, 2)) * weight1
@@ -61,7 +61,7 @@ class MixingBlock(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The vectors that latents are rounded to in training."""
+    """The codebook of vectors that latents are rounded to in training."""
 
     def __init__(self, codes: int, channels: int) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class Codebook(nn.Module):
 class StageA(nn.Module):
     """Würstchen's VQGAN (arXiv 2306.00637), which is Paella's (arXiv 2211.07292).
 
-    Names and shapes of the parameters are those of diffusers' `PaellaVQModel`. Residual blocks start with
-    Xavier-uniform weights as in the authors' code. Pictures are RGB in [0, 1].
+    Names and shapes of the parameters are those of diffusers' `PaellaVQModel`. Residual blocks
+    start with Xavier-uniform weights as in the authors' code. Pictures are RGB in [0, 1].
     """
 
     def __init__(self, config: StageAConfig) -> None:
@@ -116,30 +116,34 @@ class StageA(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Of a config.json. Raises ValueError for unknown keys and for values that don't fit together."""
+        """The module of a published config.json.
+
+        Raises:
+            ValueError: a key is unknown, or values don't fit together.
+        """
         return cls(StageAConfig.from_mapping(config))
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Latents of `pictures`, of mean 0 and deviation 1, not quantized.
+        """Latents of `pictures`, with mean 0 and standard deviation 1, not quantized.
 
-        Stage B works on these divided by scale_factor.
+        Stage B generates them divided by scale_factor.
 
-        [batch, in_channels, height, width] -> [batch, latent_channels, height / f, width / f], where
-        f is up_down_scale_factor · 2^(levels − 1), of which height and width are multiples.
+        [batch, in_channels, height, width] -> [batch, latent_channels, height / f, width / f],
+        where f is up_down_scale_factor · 2^(levels − 1), of which height and width are multiples.
         """
         latents: Tensor = self.down_blocks(self.in_block(pictures))
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of `latents`, which are taken as they are: neither quantized nor scaled.
+        """Pictures decoded from `latents`, which are neither quantized nor scaled first.
 
-        Shapes are those of `encode`, the other way. Values may lie somewhat outside [0, 1].
+        Shapes are those of `encode`. Values may lie somewhat outside [0, 1].
         """
         pictures: Tensor = self.out_block(self.up_blocks(latents))
         return pictures
 
     def quantize(self, latents: Tensor) -> Quantized:
-        """`latents` at their nearest codes, with a straight-through gradient, and the losses that train both.
+        """`latents` rounded to their nearest codes, with straight-through gradient, and the losses.
 
         VQ-VAE (arXiv 1711.00937), equations 2 and 3.
         """
@@ -154,5 +158,5 @@ class StageA(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures of the latents of `pictures`, not quantized."""
+        """The reconstruction of `pictures` from their latents, not quantized."""
         return self.decode(self.encode(pictures))

@@ -1,4 +1,4 @@
-"""Stage B, the decoder: image embeddings to VQGAN latents."""
+"""Stage B, the decoder, which generates Stage A's latents from image embeddings."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ VARIANCE_FLOOR = 1e-3
 
 
 def resize_embeddings(effnet: Tensor, size: tuple[int, int]) -> Tensor:
-    """`effnet` [batch, channels, h, w] on a grid of `size` (height, width).
+    """`effnet` [batch, channels, h, w] resized to `size` (height, width).
 
     Bicubic, antialiased, corners aligned. Computed in f32, whatever the dtype, which is kept.
     """
@@ -35,8 +35,8 @@ class StageB(nn.Module):
     """Würstchen's decoder (arXiv 2306.00637): predicts the noise in latents, given embeddings.
 
     A U-Net of ConvNeXt V2 blocks. Names and shapes of the parameters are those of diffusers'
-    `WuerstchenDiffNeXt`. Weights start as in the authors' code: the output at zero, and each residual block's
-    last layer divided by √(sum of blocks).
+    `WuerstchenDiffNeXt`. Weights start as in the authors' code: the output at zero, and each
+    residual block's last layer divided by √(sum of blocks).
     """
 
     def __init__(self, config: StageBConfig) -> None:
@@ -69,17 +69,21 @@ class StageB(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Of a config.json. Raises ValueError for unknown keys and for values that don't fit together."""
+        """The module of a published config.json.
+
+        Raises:
+            ValueError: a key is unknown, or values don't fit together.
+        """
         return cls(StageBConfig.from_mapping(config))
 
-    def _blocks(self, level: int, c_shortcut: int) -> list[nn.Module]:
-        """The level's blocks; the first, if residual, also takes `c_shortcut` channels from the way down."""
+    def _blocks(self, level: int, skip_channels: int) -> list[nn.Module]:
+        """The blocks of `level`; the first, if residual, also takes `skip_channels`."""
         config, c, dropout = self.config, self.config.c_hidden[level], self.config.level_dropout(level)
         blocks: list[nn.Module] = []
         for kind in config.level_config[level] * config.blocks[level]:
             if kind == "C":
                 c_skip = config.c_cond if config.inject_effnet[level] else 0
-                c_skip += 0 if blocks else c_shortcut
+                c_skip += 0 if blocks else skip_channels
                 blocks.append(ResidualBlock(c, c_skip, config.kernel_size, dropout))
             elif kind == "T":
                 blocks.append(TimestepBlock(c, config.c_r))
@@ -88,7 +92,7 @@ class StageB(nn.Module):
         return blocks
 
     def _down_level(self, level: int) -> nn.ModuleList:
-        c_hidden, blocks = self.config.c_hidden, self._blocks(level, c_shortcut=0)
+        c_hidden, blocks = self.config.c_hidden, self._blocks(level, skip_channels=0)
         if level > 0:
             halve = nn.Conv2d(c_hidden[level - 1], c_hidden[level], kernel_size=2, stride=2)
             blocks.insert(0, nn.Sequential(ChannelNorm(c_hidden[level - 1]), halve))
@@ -96,7 +100,7 @@ class StageB(nn.Module):
 
     def _up_level(self, level: int) -> nn.ModuleList:
         c_hidden, deepest = self.config.c_hidden, len(self.config.c_hidden) - 1
-        blocks = self._blocks(level, c_shortcut=c_hidden[level] if level < deepest else 0)
+        blocks = self._blocks(level, skip_channels=c_hidden[level] if level < deepest else 0)
         if level > 0:
             double = nn.ConvTranspose2d(c_hidden[level], c_hidden[level - 1], kernel_size=2, stride=2)
             blocks.append(nn.Sequential(ChannelNorm(c_hidden[level]), double))
@@ -119,11 +123,11 @@ class StageB(nn.Module):
                 nn.init.zeros_(block.mapper.weight)
 
     def resized_embeddings(self, effnet: Tensor, height: int, width: int) -> list[Tensor | None]:
-        """`effnet` on the grid of each level, or None where the level doesn't see it.
+        """`effnet` resized for each level, or None for a level without injection.
 
-        It doesn't depend on the noised latents or the time, so a sampler needs it once per picture. Export `predict`
-        rather than `forward`: OpenVINO 2026.4 converts this resize to one with other results.
-        `height` and `width` are those of the latents.
+        It doesn't depend on the noised latents or the time, so a sampler needs it once per picture.
+        Export `predict` rather than `forward`: OpenVINO 2026.4 converts this resize to one with
+        other results. `height` and `width` are those of the latents.
         """
         rows, columns = height // self.config.patch_size, width // self.config.patch_size
         return [
@@ -134,7 +138,7 @@ class StageB(nn.Module):
     def forward(
         self, x: Tensor, r: Tensor, effnet: Tensor, clip: Tensor | None = None, return_noise: bool = True
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The noise in `x`.
+        """The noise predicted in `x`.
 
         Args:
             x: [batch, c_in, height, width], noised latents. Height and width are multiples of
@@ -142,7 +146,7 @@ class StageB(nn.Module):
             r: [batch], time in [0, 1], 1 being pure noise.
             effnet: [batch, effnet_embd, h, w], image embeddings, of any size.
             clip: [batch, tokens, clip_embd], the text encoder's last hidden states.
-            return_noise: or else the (a, b) of noise = (x − a) / b.
+            return_noise: return the noise, or else the (a, b) of noise = (x − a) / b.
 
         Returns:
             [batch, c_out, height, width], or two of them.
@@ -157,7 +161,7 @@ class StageB(nn.Module):
     def predict(
         self, x: Tensor, r: Tensor, embeddings: list[Tensor | None], clip: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The a and b of `forward`, from what `resized_embeddings` gave."""
+        """The (a, b) of `forward`, for `embeddings` from `resized_embeddings`."""
         if clip is None and any("A" in kinds for kinds in self.config.level_config):
             raise ValueError("clip is None, but the configuration has attention blocks, which attend to it")
         condition = None if clip is None else self.seq_norm(self.clip_mapper(clip))
@@ -165,15 +169,15 @@ class StageB(nn.Module):
         levels = len(self.down_blocks)
 
         hidden: Tensor = self.embedding(x)
-        shortcuts: list[Tensor] = []
+        skips: list[Tensor] = []
         for level in range(levels):
             embedding = self._mapped(level, embeddings[level])
             hidden = self._run(self.down_blocks[level], hidden, r_embed, embedding, condition)
-            shortcuts.append(hidden)
+            skips.append(hidden)
         for turn, level in enumerate(reversed(range(levels))):
             embedding = self._mapped(levels + turn, embeddings[level])
-            shortcut = shortcuts[level] if turn > 0 else None
-            hidden = self._run(self.up_blocks[turn], hidden, r_embed, embedding, condition, shortcut)
+            skip = skips[level] if turn > 0 else None
+            hidden = self._run(self.up_blocks[turn], hidden, r_embed, embedding, condition, skip)
 
         a, b = self.clf(hidden).chunk(2, dim=1)
         return a, b.sigmoid() * (1 - 2 * VARIANCE_FLOOR) + VARIANCE_FLOOR
@@ -188,12 +192,12 @@ class StageB(nn.Module):
         r_embed: Tensor,
         embedding: Tensor | None,
         condition: Tensor | None,
-        shortcut: Tensor | None = None,
+        skip: Tensor | None = None,
     ) -> Tensor:
-        """Through one level. The shortcut goes to the first block alone, if that is a residual block."""
+        """The output of one level's blocks; only its first block takes the skip, if residual."""
         for index, block in enumerate(blocks.children()):
             if isinstance(block, ResidualBlock):
-                joined = [part for part in (shortcut if index == 0 else None, embedding) if part is not None]
+                joined = [part for part in (skip if index == 0 else None, embedding) if part is not None]
                 x = block(x, torch.cat(joined, dim=1) if joined else None)
             elif isinstance(block, AttentionBlock):
                 x = block(x, condition)

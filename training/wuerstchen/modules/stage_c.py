@@ -1,4 +1,4 @@
-"""Stage C, the prior: text to image embeddings."""
+"""Stage C, the prior, which generates image embeddings from text."""
 
 import math
 from collections.abc import Mapping
@@ -21,8 +21,9 @@ from .blocks import (
 class StageC(nn.Module):
     """Würstchen's prior (arXiv 2306.00637): predicts the noise in embeddings, given the text.
 
-    Names and shapes of the parameters are those of diffusers' `WuerstchenPrior`. Weights start as in the
-    authors' code: the output at zero, and each residual block's last layer divided by √depth.
+    Names and shapes of the parameters are those of diffusers' `WuerstchenPrior`. Weights start as
+    in the authors' code: the output at zero, and each residual block's last layer divided by
+    √depth.
     """
 
     def __init__(self, config: StageCConfig) -> None:
@@ -41,7 +42,11 @@ class StageC(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Of a config.json. Raises ValueError for unknown keys and for values that don't fit together."""
+        """The module of a published config.json.
+
+        Raises:
+            ValueError: a key is unknown, or values don't fit together.
+        """
         return cls(StageCConfig.from_mapping(config))
 
     def _initialise(self) -> None:
@@ -59,12 +64,12 @@ class StageC(nn.Module):
                 nn.init.zeros_(block.mapper.weight)
 
     def forward(self, x: Tensor, r: Tensor, c: Tensor) -> Tensor:
-        """The noise in `x`.
+        """The noise predicted in `x`.
 
         Args:
-            x: [batch, c_in, height, width], noised embeddings on the prior's scale, (embedding + 1) / 42.
-            r: [batch], time in [0, 1], 1 being pure noise.
-            c: [batch, tokens, c_cond], the text encoder's last hidden states.
+            x: [batch, c_in, height, width], noised embeddings on the prior's scale, (embedding + 1)
+            / 42. r: [batch], time in [0, 1], 1 being pure noise. c: [batch, tokens, c_cond], the
+            text encoder's last hidden states.
 
         Returns:
             The shape of `x`.

@@ -1,4 +1,4 @@
-"""Writes a checkpoint in the layout that diffusers reads."""
+"""Writes checkpoints in diffusers' layout: safetensors in f16 and JSON configurations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 VERSION = "0.36.0"
-"""The version of diffusers whose layout it is."""
+"""The version of diffusers that the files name as theirs."""
 
 _LICENCE = Path(__file__).parents[1] / "LICENSE"
 
 
 def write_model(folder: Path, name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """``config.json`` and ``<name>.safetensors``, in f16."""
+    """Write ``config.json`` and the weights ``<name>.safetensors``, in f16, to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     halves = {
@@ -30,12 +30,12 @@ def write_model(folder: Path, name: str, config: Mapping[str, Any], state: Mappi
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """``value`` as indented JSON; the folder is made."""
+    """Write ``value`` as indented JSON; a missing folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def write_card(out: Path, card: str) -> None:
-    """The model card and our licence."""
+    """Write the model card ``README.md`` and this project's licence to ``out``."""
     (out / "README.md").write_text(card, encoding="utf-8")
     shutil.copyfile(_LICENCE, out / "LICENSE")

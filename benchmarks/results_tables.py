@@ -1,10 +1,11 @@
-"""A page of results from what `vinograph benchmark --output` wrote, with the floors of benchmarks/floor.py.
+"""Prints tables of the results that `vinograph benchmark --output` wrote, with their floors.
 
     python benchmarks/floor.py --json > benchmarks/results/2026-11-21/floor.json
-    python benchmarks/page.py benchmarks/results/2026-11-21 > benchmarks/results/2026-11-21/tables.md
+    python benchmarks/results_tables.py benchmarks/results/2026-11-21 > tables.md
 
-Each JSON file is a section, headed by the command that wrote it. *Faster* is the first row's seconds over this row's;
-*share* is the floor over the seconds: what part of them the processor would need, were nothing lost.
+Each JSON file is a section, headed by the command that wrote it. *Faster* is the first row's
+seconds over this row's. *Share of the floor* is the floor over the seconds: the part of them that
+the processor would need at its peak rates.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-# The workload of the floor that each file is held against.
+# The workload of benchmarks/floor.py that each file is compared with.
 FLOORS = {
     "sdxl-1-tiny": "sdxl-turbo, 512x512, 1 step, tiny VAE",
     "sdxl-1-full": "sdxl-turbo, 512x512, 1 step, full VAE",
@@ -31,7 +32,7 @@ HEAD = ("", "size", "first", "picture", "faster", "share of the floor", "peak", 
 
 
 def section(name: str, record: dict[str, Any], floors: dict[str, dict[str, float]]) -> str:
-    """The heading, the command and the table of one file."""
+    """The section of one file: its heading, its command and its table."""
     command = shlex.join(["vinograph", *_without(record["command"][1:], "--output")])
     lines = [f"## {name}", "", "```sh", command, "```", ""]
     floor = floors.get(FLOORS.get(name, ""))
@@ -54,16 +55,16 @@ def _without(arguments: list[str], option: str) -> list[str]:
 
 
 def cells_of(row: dict[str, Any], first: float | None, floor: dict[str, float] | None) -> list[str]:
-    """What is told of a system after its name."""
+    """The cells of a system's row, after its name."""
     seconds = row["seconds_per_picture"]
     quantized = row["name"].endswith(("full", "mixed", "weights"))
-    least = None if floor is None else floor["int8" if quantized else "bf16"]
+    floor_seconds = None if floor is None else floor["int8" if quantized else "bf16"]
     return [
         "" if row["size"] is None else f"{row['size'] / 1e9:.2f} GB",
         f"{row['first']:.1f} s",
         "" if seconds is None else f"{seconds:.2f} s",
         "" if seconds is None or first is None else f"{first / seconds:.2f}×",
-        "" if seconds is None or least is None else f"{least / seconds:.0%}",
+        "" if seconds is None or floor_seconds is None else f"{floor_seconds / seconds:.0%}",
         f"{row['peaks']['resident'] / 1e9:.1f} GB",
         "" if row["psnr"] is None else f"{row['psnr']:.1f} dB",
         "" if row["ssim"] is None else f"{row['ssim']:.3f}",
@@ -72,14 +73,14 @@ def cells_of(row: dict[str, Any], first: float | None, floor: dict[str, float] |
 
 
 def main() -> None:
-    """Print the page's tables."""
+    """Print the tables of all files in a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
-    told = json.loads((arguments.folder / "floor.json").read_text(encoding="utf-8"))
+    floors = json.loads((arguments.folder / "floor.json").read_text(encoding="utf-8"))["floors"]
     for file in sorted(arguments.folder.glob("*.json")):
         if file.name != "floor.json":
-            print(section(file.stem, json.loads(file.read_text(encoding="utf-8")), told["floors"]), end="\n\n")
+            print(section(file.stem, json.loads(file.read_text(encoding="utf-8")), floors), end="\n\n")
 
 
 if __name__ == "__main__":
