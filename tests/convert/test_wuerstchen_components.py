@@ -1,68 +1,30 @@
-"""Every component of a bundle computes what diffusers' or transformers' model computes, in f32, at any size."""
+"""Every component of a Würstchen bundle computes what diffusers' or transformers' model computes, in f32, at any size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-
-import openvino as ov
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tests.checkpoints import (
-    DEEP,
-    SHALLOW,
-    SMALL,
-    TINY,
-    WuerstchenModels,
     WuerstchenShape,
-    save_wuerstchen,
-    wuerstchen_models,
 )
-from tests.convert.conftest import once
-from tests.convert.running import assert_equal, compile_all, run
-from vinograph.convert import convert
-from vinograph.families.wuerstchen import network_blocks
-from vinograph.models.bundle import Bundle
+from tests.convert.converted import WUERSTCHEN, Converted
+from tests.convert.running import assert_equal
 
 # Batch, tokens, and the grid of the embeddings; 3 by 3 is a picture of 128 by 128.
 SIZES = [(1, 20, 3, 3), (3, 7, 2, 5), (2, 1, 6, 1)]
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A bundle in f32, the models that it is made of, and its sessions."""
-
-    bundle: Bundle
-    models: WuerstchenModels
-    shape: WuerstchenShape
-    sessions: Mapping[str, ov.CompiledModel]
-
-    def run(self, name: str, **inputs: Tensor) -> dict[str, Tensor]:
-        """The outputs of a component."""
-        component = self.bundle.manifest.components[name]
-        assert inputs.keys() == component.inputs.keys()
-        outputs = run(self.sessions[name], inputs)
-        assert outputs.keys() == component.outputs.keys()
-        return outputs
-
-
-# The width from which on channels come last: never, in the deeper levels, everywhere.
-@pytest.fixture(scope="module", params=[(SMALL, 1024), (DEEP, 20), (SHALLOW, 0)], ids=["small", "deep", "shallow"])
+@pytest.fixture(scope="module", params=WUERSTCHEN.shapes)
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    shape, channels_last_width = request.param
+    return WUERSTCHEN.open(tmp_path_factory, request.param)
 
-    def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(network_blocks, "CHANNELS_LAST_WIDTH", channels_last_width)
-            convert(save_wuerstchen(folder, shape).decoder, folder / "bundle", weights="f32")
 
-    folder = once(tmp_path_factory, f"components-{channels_last_width}", make)
-    bundle = Bundle.open(folder / "bundle")
-    return Converted(bundle, wuerstchen_models(shape), shape, compile_all(bundle))
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    return WUERSTCHEN.open(tmp_path_factory, "tiny", "f16")
 
 
 @pytest.fixture(autouse=True)
@@ -143,46 +105,10 @@ def test_vqgan(converted: Converted, batch: int, height: int, width: int) -> Non
     assert image.min() < 0 or image.max() > 1 or image.std() > 0.01
 
 
-def test_manifest_tells_the_graphs_ports(converted: Converted) -> None:
-    for name, component in converted.bundle.manifest.components.items():
-        inputs, outputs = converted.sessions[name].inputs, converted.sessions[name].outputs
-        for ports, declared in ((inputs, component.inputs), (outputs, component.outputs)):
-            assert {port.get_any_name() for port in ports} == declared.keys()
-            for port in ports:
-                shape = declared[port.get_any_name()].shape
-                sizes = [None if dimension.is_dynamic else dimension.get_length() for dimension in port.partial_shape]
-                assert len(sizes) == len(shape)
-                for size, told in zip(sizes, shape, strict=True):
-                    assert size == told if isinstance(told, int) and ports is inputs else size in (None, told)
-
-
-def test_attention_is_one_operation(converted: Converted) -> None:
-    """Which the runtime fuses; and no attention is left out."""
-    core = ov.Core()
-    for name, expected in (
-        ("prior", converted.shape.prior_depth),
-        ("decoder", len(converted.bundle.manifest.config["decoder_attention_widths"])),
-        ("text_encoder", converted.shape.text_layers),
-    ):
-        kinds = [node.get_type_name() for node in core.read_model(converted.bundle.path / f"{name}.xml").get_ops()]
-        assert kinds.count("ScaledDotProductAttention") == expected
-        assert "Softmax" not in kinds
-
-
-def test_weights_in_f16(undisturbed: Bundle) -> None:
+def test_weights_in_f16(halved: Converted) -> None:
     """Rounded weights, no more: the time's embedding, whose angles f16 would turn, must be exact."""
-    converted = Converted(undisturbed, wuerstchen_models(TINY), TINY, compile_all(undisturbed))
-    assert {component.weights for component in undisturbed.manifest.components.values()} == {"f16"}
-    x, states = torch.randn(1, 16, 3, 3), torch.randn(1, 7, TINY.prior_text_width)
-    text = converted.run("prior_text", hidden_states=states)
+    x, states = torch.randn(1, 16, 3, 3), torch.randn(1, 7, halved.shape.prior_text_width)
+    text = halved.run("prior_text", hidden_states=states)
     for r in torch.tensor([[1.0], [0.731], [0.01]]):
-        theirs = converted.models.prior(x, r, states)
-        assert_equal(converted.run("prior", x=x, r=r, **text)["noise"], theirs, tolerance=5e-3)
-
-
-def test_only_vectors_stay_in_f32(undisturbed: Bundle) -> None:
-    core = ov.Core()
-    for component in undisturbed.manifest.components.values():
-        for node in core.read_model(undisturbed.path / component.file).get_ops():
-            if node.get_type_name() == "Constant" and node.get_output_element_type(0) == ov.Type.f32:
-                assert sum(size > 1 for size in node.shape) < 2, f"{component.file}: {node.shape}"
+        theirs = halved.models.prior(x, r, states)
+        assert_equal(halved.run("prior", x=x, r=r, **text)["noise"], theirs, tolerance=5e-3)
