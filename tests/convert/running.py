@@ -12,13 +12,15 @@ from torch import Tensor
 from vinograph.models.bundle import Bundle
 
 
+def compile_component(bundle: Bundle, name: str) -> ov.CompiledModel:
+    """One component, to be computed in f32."""
+    settings = {"INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": "f32"}
+    return ov.Core().compile_model(bundle.path / bundle.manifest.components[name].file, "CPU", settings)
+
+
 def compile_all(bundle: Bundle) -> dict[str, ov.CompiledModel]:
-    core = ov.Core()
-    core.set_property("CPU", {"INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": "f32"})
-    return {
-        name: core.compile_model(bundle.path / component.file, "CPU")
-        for name, component in bundle.manifest.components.items()
-    }
+    """All components, by name."""
+    return {name: compile_component(bundle, name) for name in bundle.manifest.components}
 
 
 def run(session: ov.CompiledModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

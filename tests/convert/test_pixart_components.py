@@ -3,71 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-import openvino as ov
 import pytest
 import torch
 from torch import Tensor
 
 from tests.checkpoints import (
-    PIXART,
-    PIXART_256,
-    PIXART_512,
-    PIXART_LCM,
-    PIXART_SIGMA,
-    PIXART_TINY,
     PixArtModels,
     PixArtShape,
-    pixart_models,
-    save_pixart,
 )
-from tests.convert.conftest import once
-from tests.convert.running import assert_equal, compile_all, run
-from vinograph.convert import convert
-from vinograph.models.bundle import Bundle
+from tests.convert.converted import PIXART, Converted
+from tests.convert.running import assert_equal
 
 # Batch, height and width of the latents: small ones, the extremes of the trained aspect ratios, the model's own.
 SIZES = [(1, 8, 8), (2, 10, 26), (3, 32, 10), (1, 64, 16), (1, 16, 64), (1, 128, 32), (1, 32, 32)]
-SHAPES = {"1024": PIXART, "lcm": PIXART_LCM, "512": PIXART_512, "256": PIXART_256, "sigma": PIXART_SIGMA}
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A bundle, the models that it is made of, and its sessions."""
-
-    bundle: Bundle
-    models: PixArtModels
-    shape: PixArtShape
-    sessions: Mapping[str, ov.CompiledModel]
-
-    def run(self, name: str, **inputs: Tensor) -> dict[str, Tensor]:
-        """The outputs of a component."""
-        component = self.bundle.manifest.components[name]
-        assert inputs.keys() == component.inputs.keys()
-        outputs = run(self.sessions[name], inputs)
-        assert outputs.keys() == component.outputs.keys()
-        return outputs
-
-
-def _converted(tmp_path_factory: pytest.TempPathFactory, name: str, shape: PixArtShape, weights: str) -> Converted:
-    def make(folder: Path) -> None:
-        saved = save_pixart(folder, shape)
-        convert(saved.home, folder / "bundle", tiny_vae=str(saved.tiny_vae), weights=weights)  # type: ignore[arg-type]
-
-    bundle = Bundle.open(once(tmp_path_factory, f"pixart-{name}-{weights}", make) / "bundle")
-    return Converted(bundle, pixart_models(shape), shape, compile_all(bundle))
-
-
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=PIXART.shapes)
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    return _converted(tmp_path_factory, request.param, SHAPES[request.param], "f32")
+    return PIXART.open(tmp_path_factory, request.param)
 
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    return _converted(tmp_path_factory, "tiny", PIXART_TINY, "f16")
+    return PIXART.open(tmp_path_factory, "tiny", "f16")
 
 
 @pytest.fixture(autouse=True)
@@ -153,39 +112,6 @@ def test_real_tokens_alone_say_the_same(converted: Converted) -> None:
     assert_equal(alone, padded)
 
 
-@pytest.mark.parametrize(("batch", "height", "width"), SIZES[:3])
-def test_vaes(converted: Converted, batch: int, height: int, width: int) -> None:
-    latents, picture = 5 * torch.randn(batch, 4, height, width), 2 * torch.rand(batch, 3, 8 * height, 8 * width) - 1
-    vae, tiny = converted.models.vae, converted.models.tiny_vae
-    assert_equal(converted.run("vae_decoder", latent_sample=latents)["sample"], vae.decode(latents).sample)
-    moments = converted.run("vae_encoder", sample=picture)["latent_parameters"]
-    assert_equal(moments, vae.encode(picture).latent_dist.parameters)
-    assert_equal(converted.run("tiny_vae_decoder", latent_sample=latents)["sample"], tiny.decode(latents).sample)
-    assert_equal(converted.run("tiny_vae_encoder", sample=picture)["latents"], tiny.encode(picture).latents)
-
-
-def test_manifest_tells_the_graphs_ports(converted: Converted) -> None:
-    for name, component in converted.bundle.manifest.components.items():
-        session = converted.sessions[name]
-        for ports, declared in ((session.inputs, component.inputs), (session.outputs, component.outputs)):
-            assert {port.get_any_name() for port in ports} == declared.keys()
-            for port in ports:
-                for size, told in zip(port.partial_shape, declared[port.get_any_name()].shape, strict=True):
-                    if isinstance(told, int):
-                        assert size == told
-                    else:
-                        assert size.is_dynamic
-
-
-def test_attention_is_one_operation(converted: Converted) -> None:
-    """Which the runtime fuses; and no attention is left out."""
-    core = ov.Core()
-    for name, expected in (("transformer", 2 * converted.shape.layers), ("text_encoder", converted.shape.text_layers)):
-        kinds = [node.get_type_name() for node in core.read_model(converted.bundle.path / f"{name}.xml").get_ops()]
-        assert kinds.count("ScaledDotProductAttention") == expected
-        assert "Softmax" not in kinds
-
-
 def test_where_half_precision_would_overflow(converted: Converted) -> None:
     safe = {name: component.f16_safe for name, component in converted.bundle.manifest.components.items()}
     assert not safe["text_encoder"]
@@ -195,7 +121,6 @@ def test_where_half_precision_would_overflow(converted: Converted) -> None:
 
 def test_weights_in_f16(halved: Converted) -> None:
     """Rounded weights, no more: the time's embedding, whose angles f16 would turn, must be exact."""
-    assert {component.weights for component in halved.bundle.manifest.components.values()} == {"f16"}
     for time in (999.0, 501.3, 1.0):
         inputs = {**transformer_inputs(halved.shape, 2, 8, 12), "timestep": torch.full((2,), time)}
         ours = halved.run("transformer", **inputs)["out_sample"]
@@ -203,11 +128,3 @@ def test_weights_in_f16(halved: Converted) -> None:
     ids = torch.randint(3, 60, (2, 30))
     ours = halved.run("text_encoder", input_ids=ids, attention_mask=torch.ones_like(ids))["hidden_states"]
     assert_equal(ours, halved.models.text_encoder(ids).last_hidden_state, tolerance=5e-3)
-
-
-def test_only_vectors_stay_in_f32(halved: Converted) -> None:
-    core = ov.Core()
-    for component in halved.bundle.manifest.components.values():
-        for node in core.read_model(halved.bundle.path / component.file).get_ops():
-            if node.get_type_name() == "Constant" and node.get_output_element_type(0) == ov.Type.f32:
-                assert sum(size > 1 for size in node.shape) < 2, f"{component.file}: {node.shape}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,61 +12,27 @@ import torch
 from torch import Tensor
 
 from tests.checkpoints import (
-    SDXL,
-    SDXL_LCM,
     SDXL_TINY,
-    SDXL_TURBO,
     SdxlModels,
-    SdxlShape,
     save_sdxl,
-    sdxl_models,
     unet_inputs,
 )
-from tests.convert.conftest import once
-from tests.convert.running import assert_equal, compile_all, run
+from tests.convert.converted import SDXL, Converted
+from tests.convert.running import assert_equal
 from vinograph.convert import convert
-from vinograph.models.bundle import Bundle
 
 # Batch, height and width of the latents. Odd ones are halved with a remainder, twice.
 SIZES = [(1, 8, 8), (2, 9, 13), (3, 16, 5)]
-SHAPES = {"base": SDXL, "turbo": SDXL_TURBO, "lcm": SDXL_LCM}
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A bundle, the models that it is made of, and its sessions."""
-
-    bundle: Bundle
-    models: SdxlModels
-    shape: SdxlShape
-    sessions: Mapping[str, ov.CompiledModel]
-
-    def run(self, name: str, **inputs: Tensor) -> dict[str, Tensor]:
-        """The outputs of a component."""
-        component = self.bundle.manifest.components[name]
-        assert inputs.keys() == component.inputs.keys()
-        outputs = run(self.sessions[name], inputs)
-        assert outputs.keys() == component.outputs.keys()
-        return outputs
-
-
-def _converted(tmp_path_factory: pytest.TempPathFactory, name: str, shape: SdxlShape, weights: str) -> Converted:
-    def make(folder: Path) -> None:
-        saved = save_sdxl(folder, shape)
-        convert(saved.home, folder / "bundle", tiny_vae=str(saved.tiny_vae), weights=weights)  # type: ignore[arg-type]
-
-    bundle = Bundle.open(once(tmp_path_factory, f"sdxl-{name}-{weights}", make) / "bundle")
-    return Converted(bundle, sdxl_models(shape), shape, compile_all(bundle))
-
-
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=SDXL.shapes)
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    return _converted(tmp_path_factory, request.param, SHAPES[request.param], "f32")
+    return SDXL.open(tmp_path_factory, request.param)
 
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    return _converted(tmp_path_factory, "tiny", SDXL_TINY, "f16")
+    return SDXL.open(tmp_path_factory, "tiny", "f16")
 
 
 @pytest.fixture(autouse=True)
@@ -115,69 +79,14 @@ def test_a_text_without_an_end(converted: Converted) -> None:
     assert_equal(converted.run("text_encoder_2", input_ids=ids)["text_embeds"], theirs.text_embeds)
 
 
-@pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_vae(converted: Converted, batch: int, height: int, width: int) -> None:
-    latents, picture = 7 * torch.randn(batch, 4, height, width), 2 * torch.rand(batch, 3, 8 * height, 8 * width) - 1
-    vae = converted.models.vae
-    assert_equal(converted.run("vae_decoder", latent_sample=latents)["sample"], vae.decode(latents).sample)
-    moments = converted.run("vae_encoder", sample=picture)["latent_parameters"]
-    assert_equal(moments, vae.encode(picture).latent_dist.parameters)
-
-
-@pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_tiny_vae(converted: Converted, batch: int, height: int, width: int) -> None:
-    latents, picture = 2 * torch.randn(batch, 4, height, width), 2 * torch.rand(batch, 3, 8 * height, 8 * width) - 1
-    vae = converted.models.tiny_vae
-    assert_equal(converted.run("tiny_vae_decoder", latent_sample=latents)["sample"], vae.decode(latents).sample)
-    assert_equal(converted.run("tiny_vae_encoder", sample=picture)["latents"], vae.encode(picture).latents)
-
-
-def test_manifest_tells_the_graphs_ports(converted: Converted) -> None:
-    for name, component in converted.bundle.manifest.components.items():
-        session = converted.sessions[name]
-        for ports, declared in ((session.inputs, component.inputs), (session.outputs, component.outputs)):
-            assert {port.get_any_name() for port in ports} == declared.keys()
-            for port in ports:
-                for size, told in zip(port.partial_shape, declared[port.get_any_name()].shape, strict=True):
-                    if isinstance(told, int):
-                        assert size == told
-                    else:
-                        assert size.is_dynamic
-
-
-def test_attention_is_one_operation(converted: Converted) -> None:
-    """Which the runtime fuses; and no attention is left out."""
-    core = ov.Core()
-    blocks = Counter(type(each).__name__ for each in converted.models.unet.modules())["BasicTransformerBlock"]
-    for name, expected in (
-        ("unet", 2 * blocks),
-        ("vae_decoder", 1),
-        ("vae_encoder", 1),
-        ("text_encoder", converted.shape.text_layers - 1),  # the hidden states of the last layer are not wanted
-        ("text_encoder_2", converted.shape.text_layers + 1),
-    ):
-        kinds = [node.get_type_name() for node in core.read_model(converted.bundle.path / f"{name}.xml").get_ops()]
-        assert kinds.count("ScaledDotProductAttention") == expected
-        assert "Softmax" not in kinds
-
-
 def test_weights_in_f16(halved: Converted) -> None:
     """Rounded weights, no more: the time's embedding, whose angles f16 would turn, must be exact."""
-    assert {component.weights for component in halved.bundle.manifest.components.values()} == {"f16"}
     for time in (999.0, 501.3, 1.0):
         inputs = {**unet_inputs(halved.shape, 2, 8, 8), "timestep": torch.full((2,), time)}
         assert_equal(halved.run("unet", **inputs)["out_sample"], of_diffusers(halved.models, inputs), tolerance=5e-3)
     latents = 7 * torch.randn(1, 4, 5, 6)
     decoded = halved.run("vae_decoder", latent_sample=latents)["sample"]
     assert_equal(decoded, halved.models.vae.decode(latents).sample, tolerance=5e-3)
-
-
-def test_only_vectors_stay_in_f32(halved: Converted) -> None:
-    core = ov.Core()
-    for component in halved.bundle.manifest.components.values():
-        for node in core.read_model(halved.bundle.path / component.file).get_ops():
-            if node.get_type_name() == "Constant" and node.get_output_element_type(0) == ov.Type.f32:
-                assert sum(size > 1 for size in node.shape) < 2, f"{component.file}: {node.shape}"
 
 
 def test_files_in_half_precision_give_the_same_graphs(

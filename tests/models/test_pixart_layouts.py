@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,13 @@ from tests.checkpoints import (
     save_pixart,
 )
 from tests.convert.conftest import edit_json, edit_tensors
-from tests.models.opening import components, constants, networks, open_model, sums
+from tests.models.opening import constants, networks, open_model, sums
 from vinograph.convert import convert
-from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.errors import DamagedModelError, ModelError
 from vinograph.models.manifest import Manifest
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER = "text_encoder/model.safetensors"
-FULL = {"vae_decoder", "vae_encoder"}
-TINY = {"tiny_vae_decoder", "tiny_vae_encoder"}
 
 
 @pytest.fixture(scope="module")
@@ -43,30 +40,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> SavedPixArt:
 def checkpoint(saved: SavedPixArt, tmp_path: Path) -> Path:
     """A copy to change."""
     return shutil.copytree(saved.home, tmp_path / "checkpoint")
-
-
-def test_the_manifest(saved: SavedPixArt) -> None:
-    manifest: Manifest = open_model(saved.home).manifest
-    assert manifest.family == "pixart"
-    assert manifest.config == {
-        "latent_channels": 4,
-        "vae_scale_factor": 8,
-        "vae_scaling_factor": 0.18215,
-        "vae_latents_mean": [],
-        "vae_latents_std": [],
-        "tiny_vae_scaling_factor": 1.0,
-        "text_width": 8,
-        "text_length": 120,
-        "out_channels": 4,
-        "sample_size": 16,
-        "size_conditions": 0,
-    }
-    assert manifest.limits == {"size_multiple": 16, "minimum_size": 64, "maximum_size": 2048, "native_size": 128}
-    assert manifest.scheduler["class"] == "DPMSolverMultistepScheduler"
-    assert manifest.defaults["generate"]["height"] == manifest.defaults["generate"]["width"] == 128
-    assert not manifest.defaults["generate"]["use_resolution_binning"]  # there is no table for such a model
-    assert manifest.source.licence == "openrail++"
-    assert components(open_model(saved.home)) == {"text_encoder", "transformer", *FULL}
 
 
 @pytest.mark.parametrize(
@@ -133,16 +106,6 @@ def test_the_table_of_tokens_under_either_name(checkpoint: Path, name: str) -> N
     assert sums(open_model(checkpoint)) == before
 
 
-def test_half_precision_and_shards(saved: SavedPixArt, tmp_path: Path) -> None:
-    halves = save_pixart(tmp_path, PIXART_TINY, variant="fp16", shard="3KB").home
-    assert len(list((halves / "text_encoder").glob("*-of-*.safetensors"))) > 1
-    for (name, one), (other, two) in zip(
-        sums(open_model(halves)).items(), sums(open_model(saved.home)).items(), strict=True
-    ):
-        assert name == other
-        assert one == pytest.approx(two, rel=1e-3)
-
-
 def test_half_precision_stays_in_the_file(tmp_path: Path) -> None:
     """No matrix of the text encoder is copied: their bytes are those of the mapped file."""
     network = networks(open_model(save_pixart(tmp_path, PIXART_TINY, variant="fp16").home))["text_encoder"]
@@ -155,113 +118,6 @@ def test_half_precision_stays_in_the_file(tmp_path: Path) -> None:
         assert each.get_output_element_type(0) == ov.Type.f16
         place = each.data.__array_interface__["data"][0]
         assert any(int(start, 16) <= place < int(end, 16) for start, end in spans), each
-
-
-def test_a_tiny_vae(saved: SavedPixArt, checkpoint: Path) -> None:
-    named = open_model(saved.home, tiny_vae=str(saved.tiny_vae))
-    assert components(named) == {"text_encoder", "transformer", *FULL, *TINY}
-    assert named.manifest.source.also == {"tiny_vae": "taesd"}
-    shutil.copytree(saved.tiny_vae, checkpoint / "tiny_vae")
-    beside = open_model(checkpoint)
-    assert components(beside) == components(named)
-    assert beside.manifest.source.also == {}
-
-
-def test_a_tiny_vae_in_the_place_of_the_full_one(saved: SavedPixArt, checkpoint: Path) -> None:
-    shutil.rmtree(checkpoint / "vae")
-    shutil.copytree(saved.tiny_vae, checkpoint / "vae")
-    edit_json(checkpoint / "model_index.json", vae=["diffusers", "AutoencoderTiny"])
-    assert components(open_model(checkpoint)) == {"text_encoder", "transformer", *TINY}
-
-
-def test_a_tiny_vae_that_is_none(saved: SavedPixArt, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"madebyollin/taesd\b"):
-        open_model(saved.home, tiny_vae=str(tmp_path / "empty"))
-
-
-@pytest.mark.parametrize("option", [{"prior": "x"}, {"image_encoder": Path("x")}])
-def test_options_of_other_families(saved: SavedPixArt, option: dict[str, Any]) -> None:
-    with pytest.raises(RequestError, match=r"not an option of pixart models; theirs: --tiny-vae"):
-        open_model(saved.home, **option)
-
-
-@pytest.mark.parametrize("weights", ["bf16", "INT8", ""])
-def test_other_storage(saved: SavedPixArt, tmp_path: Path, weights: str) -> None:
-    with pytest.raises(RequestError, match="f16, f32"):
-        convert(saved.home, tmp_path / "bundle", weights=weights)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("part", ["text_encoder", "tokenizer", "transformer", "vae", "scheduler"])
-@pytest.mark.parametrize("given", [None, [None, None]])
-def test_a_part_that_is_not_there(checkpoint: Path, part: str, given: Any) -> None:
-    index = json.loads((checkpoint / "model_index.json").read_text()) | {part: given}
-    (checkpoint / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match=f"names no {part}"):
-        open_model(checkpoint)
-
-
-@pytest.mark.parametrize(
-    ("part", "named"),
-    [
-        ("text_encoder", ["transformers", "CLIPTextModel"]),
-        ("text_encoder", ["evil", "T5EncoderModel"]),
-        ("tokenizer", ["transformers", "CLIPTokenizer"]),
-        ("transformer", ["diffusers", "SD3Transformer2DModel"]),
-        ("scheduler", ["diffusers", "DDPMWuerstchenScheduler"]),
-    ],
-)
-def test_classes_that_we_do_not_have(checkpoint: Path, part: str, named: list[str]) -> None:
-    edit_json(checkpoint / "model_index.json", **{part: named})
-    with pytest.raises(ModelError, match=f"gives the part {part} the class {named[1]} of {named[0]}"):
-        open_model(checkpoint)
-
-
-@pytest.mark.parametrize(
-    ("folder", "changes", "told"),
-    [
-        ("transformer", {"norm_type": "layer_norm"}, "norm_type"),
-        ("transformer", {"activation_fn": "geglu"}, "activation_fn"),
-        ("transformer", {"norm_elementwise_affine": True}, "norm_elementwise_affine"),
-        ("transformer", {"attention_type": "gated"}, "attention_type"),
-        ("transformer", {"caption_channels": None}, "caption_channels"),
-        ("transformer", {"cross_attention_dim": 12}, "cross_attention_dim"),
-        ("transformer", {"out_channels": 6}, "out_channels"),
-        ("transformer", {"in_channels": 8}, "in_channels"),
-        ("transformer", {"interpolation_scale": -1}, "interpolation_scale"),
-        ("transformer", {"use_additional_conditions": True}, "three conditions"),
-        ("transformer", {"patch_size": 0}, "patch_size"),
-        ("transformer", {"num_layers": 100_000}, "num_layers"),
-        ("transformer", {"rope": True}, "rope"),
-        ("text_encoder", {"feed_forward_proj": "relu"}, "gated-gelu"),
-        ("text_encoder", {"relative_attention_num_buckets": 31}, "relative_attention_num_buckets"),
-        ("text_encoder", {"relative_attention_max_distance": 5}, "relative_attention_max_distance"),
-        ("text_encoder", {"num_layers": -1, "d_model": "wide"}, "text_encoder"),
-    ],
-)
-def test_configurations_that_are_not_computed(
-    checkpoint: Path, folder: str, changes: dict[str, Any], told: str
-) -> None:
-    edit_json(checkpoint / folder / "config.json", **changes)
-    with pytest.raises(ModelError, match=told):
-        open_model(checkpoint)
-
-
-@pytest.mark.parametrize("file", [TRANSFORMER, TEXT_ENCODER])
-def test_tensors_that_are_missing_or_too_many(checkpoint: Path, file: str) -> None:
-    kept: dict[str, Any] = {}
-
-    def drop(tensors: dict[str, Any]) -> None:
-        name = sorted(tensors)[-1]
-        kept[name] = tensors.pop(name)
-
-    edit_tensors(checkpoint / file, drop)
-    (name,) = kept
-    with pytest.raises(DamagedModelError, match=rf"lacks the tensor {name}"):
-        open_model(checkpoint)
-    edit_tensors(checkpoint / file, lambda tensors: tensors.update({**kept, "another": torch.ones(2)}))
-    with pytest.raises(DamagedModelError, match="another, which the model has no place for"):
-        open_model(checkpoint)
 
 
 def test_parts_of_two_models(checkpoint: Path, tmp_path: Path) -> None:

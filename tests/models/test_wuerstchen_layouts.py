@@ -10,10 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints import PRIOR_ID, TINY, save_wuerstchen, split_tokenizer_files, write_card
+from tests.checkpoints import PRIOR_ID, TINY, save_wuerstchen, write_card
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors, files_of
 from tests.models.opening import networks, open_model, sums, total
-from tests.models.writing import Written, write_tokenizer
 from tests.networks.agreement import tensors_of
 from training.wuerstchen.modules import ImageEncoder
 from vinograph.convert import convert
@@ -24,8 +23,6 @@ from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Manifest
 from vinograph.networks.graph import Weights
 
-PRIOR = "prior_prior/diffusion_pytorch_model.safetensors"
-
 
 def graphs_of(bundle: Bundle) -> dict[str, bytes]:
     """What the bundle computes: graphs, weights and tokenizers."""
@@ -34,49 +31,13 @@ def graphs_of(bundle: Bundle) -> dict[str, bytes]:
     }
 
 
-def test_the_bundle_holds_what_the_family_calls(undisturbed: Bundle) -> None:
-    manifest = undisturbed.manifest
-    assert manifest.family == "wuerstchen"
-    assert set(manifest.components) == {
-        "prior_text_encoder",
-        "prior_text",
-        "prior",
-        "text_encoder",
-        "decoder_text",
-        "decoder",
-        "vqgan",
-    }
-    assert {name: each.f16_safe for name, each in manifest.components.items() if not each.f16_safe} == {
-        "decoder": False
-    }
-    assert {name: each.file for name, each in manifest.tokenizers.items()} == {
+def test_the_bundle_has_both_tokenizers(undisturbed: Bundle) -> None:
+    assert {name: each.file for name, each in undisturbed.manifest.tokenizers.items()} == {
         "prior_tokenizer": "prior_tokenizer.json",
         "tokenizer": "tokenizer.json",
     }
-    assert manifest.config == {
-        "prior_channels": 16,
-        "latent_channels": 4,
-        "resolution_multiple": 42.67,
-        "latent_dim_scale": 10.67,
-        "latent_mean": 42.0,
-        "latent_std": 1.0,
-        "scale_factor": 0.3764,
-        "decoder_patch_size": TINY.patch_size,
-        "decoder_level_count": 1,
-        "effnet_levels": [0],
-        "prior_text_width": TINY.prior_text_width,
-        "decoder_text_width": TINY.decoder_text_width,
-        "prior_attention": 1,
-        "decoder_attention_widths": [8, 8],
-    }
-    assert manifest.scheduler == {"prior": {"scaler": 1.0, "s": 0.008}, "decoder": {"scaler": 1.0, "s": 0.008}}
-    assert manifest.defaults["generate"]["prior_num_inference_steps"] == 60
-    assert manifest.limits["size_multiple"] == 128
-    assert manifest.source.licence == "mit"
-    assert manifest.tools.keys() == {"vinograph", "openvino"}
-    assert (undisturbed.path / "LICENSE").read_text() == "Use it as you like.\n"
+    assert undisturbed.manifest.source.licence == "mit"
     assert "license: mit" in (undisturbed.path / "README.md").read_text()
-    assert list(undisturbed.verify())
 
 
 def test_the_split_layout_with_the_prior_named(undisturbed: Bundle, split: tuple[Path, Path], tmp_path: Path) -> None:
@@ -105,18 +66,6 @@ def test_weights_in_several_files(combined: Path, checkpoint: Path) -> None:
     assert_the_same(combined, checkpoint)
 
 
-def test_the_names_of_older_text_encoders(combined: Path, checkpoint: Path) -> None:
-    def rename(tensors: dict[str, torch.Tensor]) -> None:
-        for name in list(tensors):
-            tensors[f"text_model.{name}"] = tensors.pop(name)
-        tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
-        tensors["text_projection.weight"] = torch.ones(4, 4)
-
-    for part in ("prior_text_encoder", "text_encoder"):
-        edit_tensors(checkpoint / part / "model.safetensors", rename)
-    assert_the_same(combined, checkpoint)
-
-
 def test_classes_under_their_older_library(combined: Path, checkpoint: Path) -> None:
     edit_json(
         checkpoint / "model_index.json",
@@ -127,12 +76,6 @@ def test_classes_under_their_older_library(combined: Path, checkpoint: Path) -> 
         text_encoder=["transformers", "CLIPTextModelWithProjection"],
     )
     assert_the_same(combined, checkpoint)
-
-
-def test_the_fp16_variant_where_there_is_no_other(tmp_path: Path) -> None:
-    saved = save_wuerstchen(tmp_path, TINY, variant="fp16")
-    assert (saved.decoder / "decoder" / "diffusion_pytorch_model.fp16.safetensors").is_file()
-    assert {file.suffixes[0] for file in open_model(saved.decoder).components[0].files} == {".fp16"}
 
 
 def test_batch_norms_without_their_counters(combined: Path, checkpoint: Path) -> None:
@@ -259,17 +202,6 @@ class TestImageEncoder:
             convert(combined, tmp_path / "bundle", image_encoder=tmp_path / "none.pt")
 
 
-class TestTokenizer:
-    """The tokenizers' forms."""
-
-    def test_vocabulary_and_merges(self, undisturbed: Bundle, checkpoint: Path, tmp_path: Path) -> None:
-        split_tokenizer_files(checkpoint / "tokenizer")
-        file = tmp_path / "tokenizer.json"
-        written, converted = write_tokenizer(checkpoint / "tokenizer", file, 77), undisturbed.manifest.tokenizers
-        assert written == Written(converted["tokenizer"].max_length, converted["tokenizer"].pad_id)
-        assert json.loads(file.read_text()) == json.loads((undisturbed.path / "tokenizer.json").read_text())
-
-
 class TestSettings:
     """What a checkpoint's own vinograph.json sets."""
 
@@ -290,16 +222,3 @@ class TestSettings:
         assert defaults["generate"]["prior_num_inference_steps"] == 20
         assert defaults["generate"]["num_inference_steps"] == 12
         assert (limits["maximum_size"], limits["minimum_size"]) == (512, 128)
-
-    @pytest.mark.parametrize(
-        "settings",
-        [
-            {"defaults": {"colour": 5}},
-            {"defaults": {"generate": {"colour": 5}}},
-            {"limits": {"maximum_size": "big"}},
-            {"limits": []},
-        ],
-    )
-    def test_they_make_no_sense(self, checkpoint: Path, settings: dict[str, object]) -> None:
-        with pytest.raises(ModelError, match=r"vinograph\.json"):
-            self.manifest(checkpoint, **settings)

@@ -1,20 +1,16 @@
 """What the tests of networks share: tensors in memory or in a file, and runs of a graph."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from vinograph.networks.graph import Network
 
-ROOT = Path(__file__).parents[2]
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
@@ -74,22 +70,3 @@ def compiled(network: Network, precision: str = "f32") -> Run:
 def run(network: Network, inputs: Mapping[str, Any], precision: str = "f32") -> list[NDArray[np.float32]]:
     """What a graph computes, in the order of its outputs."""
     return compiled(network, precision)(inputs)
-
-
-def trained(checkpoint: str, part: str) -> tuple[dict[str, Any], dict[str, MemoryTensor]]:
-    """The configuration and the tensors of a part of a storybook checkpoint in diffusers' layout."""
-    folder = ROOT / "training" / "checkpoints" / checkpoint / part
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    state = load_file(folder / "diffusion_pytorch_model.safetensors")
-    return (
-        {key: each for key, each in config.items() if not key.startswith("_")},
-        {name: MemoryTensor(each) for name, each in state.items()},
-    )
-
-
-def run_embedded(bundle: str, component: str, inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
-    """What a component of an embedded bundle computes in f32: its only output."""
-    file = ROOT / "src" / "vinograph" / "embedded" / bundle / f"{component}.xml"
-    session = ov.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
-    (result,) = session({name: each.numpy() for name, each in inputs.items()}).values()
-    return np.array(result)

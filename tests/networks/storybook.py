@@ -22,10 +22,10 @@ def tensors_in(model: str, component: str) -> dict[str, MemoryTensor]:
 
 
 def config_of(model: str, component: str) -> dict[str, Any]:
-    """Its config.json."""
+    """The settings in its config.json."""
     file = ROOT / "training" / "checkpoints" / model / component / "config.json"
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return config
+    return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def run_bundled(model: str, component: str, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:

@@ -13,7 +13,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from tests.checkpoints import SDXL_TINY, randomise, sdxl_models
 from tests.networks import storybook
 from tests.networks.agreement import MemoryTensor, run, tensors_of
-from vinograph.errors import DamagedModelError
 from vinograph.networks.clip import IGNORED, ClipConfig, clip_hidden_states, clip_text_encoder, network_name
 from vinograph.networks.graph import Network, Weights
 
@@ -152,42 +151,6 @@ class TestAllHiddenStates:
         with torch.no_grad():
             expected = module.to(dtype).float()(ids).text_embeds
         assert_close(run(network, {"input_ids": ids})[1], expected)
-
-
-def test_every_constant_bears_the_checkpoints_name() -> None:
-    for network, module in ((encoder(published()), published()), (states(published(projects=True)), published(True))):
-        names = {node.get_friendly_name() for node in network.model.get_ops() if node.get_type_name() == "Constant"}
-        assert {network_name(name) for name in module.state_dict()} <= names
-
-
-@pytest.mark.parametrize("build", [encoder, states])
-@pytest.mark.parametrize("projects", [False, True])
-class TestWhatDoesNotFit:
-    """The last layer is checked, too, where its hidden states are not wanted."""
-
-    NAMES = (
-        "embeddings.token_embedding.weight",
-        "encoder.layers.2.mlp.fc2.bias",
-        "encoder.layers.2.self_attn.k_proj.weight",
-        "encoder.layers.2.layer_norm2.weight",
-        "final_layer_norm.bias",
-    )
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_a_missing_tensor_or_one_of_another_shape_is_named(self, name: str, projects: bool, build: Any) -> None:
-        module = published(projects)
-        tensors = {network_name(each): tensor for each, tensor in tensors_of(module).items()}
-        with pytest.raises(DamagedModelError, match=f"{name} has the shape \\[3, 5\\]"):
-            build(module, tensors | {name: MemoryTensor(torch.zeros(3, 5))})
-        del tensors[name]
-        with pytest.raises(DamagedModelError, match=f"lacks the tensor {name}, of shape "):
-            build(module, tensors)
-
-    def test_so_is_one_too_many(self, projects: bool, build: Any) -> None:
-        module = published(projects)
-        surplus = {"encoder.layers.3.mlp.fc1.bias": MemoryTensor(torch.zeros(40))}
-        with pytest.raises(DamagedModelError, match=r"has the tensor encoder\.layers\.3\.mlp\.fc1\.bias, which"):
-            build(module, tensors_of(module) | surplus)
 
 
 @pytest.mark.parametrize("component", ["prior_text_encoder", "text_encoder"])

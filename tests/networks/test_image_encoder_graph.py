@@ -19,7 +19,6 @@ from tests.networks.agreement import MemoryTensor, run, tensors_of
 from tests.training.modules.agreement import randomise
 from tests.training.modules.test_image_encoder import PUBLISHED_SHAPES, SMALL
 from training.wuerstchen.modules import ImageEncoder, ImageEncoderConfig
-from vinograph.errors import DamagedModelError
 from vinograph.families.wuerstchen.network_image_encoder import IGNORED, image_encoder
 from vinograph.networks.graph import Network, Storage, Weights
 
@@ -129,32 +128,13 @@ def test_the_published_encoder_has_a_place_for_each_of_its_tensors() -> None:
     assert network.outputs["embeddings"].shape == ("b", 16, "h", "w")
 
 
-class TestWhatDoesNotFit:
-    NAMES = ("backbone.0.0.weight", "backbone.3.1.block.1.fc2.bias", "mapper.1.running_var")
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_a_missing_tensor_or_one_of_another_shape_is_named(self, name: str) -> None:
-        module = module_of()
-        tensors = tensors_of(module)
-        with pytest.raises(DamagedModelError, match=f"{name} has the shape \\[3, 5\\]"):
-            network_of(module, tensors | {name: MemoryTensor(torch.zeros(3, 5))})
-        del tensors[name]
-        with pytest.raises(DamagedModelError, match=f"lacks the tensor {name}, of shape "):
-            network_of(module, tensors)
-
-    def test_so_is_one_too_many(self) -> None:
-        module = module_of()
-        surplus = {"backbone.6.0.weight": MemoryTensor(torch.zeros(2, 2, 1, 1))}
-        with pytest.raises(DamagedModelError, match=r"has the tensor backbone\.6\.0\.weight, which"):
-            network_of(module, tensors_of(module) | surplus)
-
-    def test_counters_may_be_absent(self) -> None:
-        module, image = module_of(), pictures(*SIZES[0])
-        tensors = {name: each for name, each in tensors_of(module).items() if not name.endswith("num_batches_tracked")}
-        assert len(tensors) < len(tensors_of(module))
-        np.testing.assert_array_equal(
-            run(network_of(module, tensors), {"image": image})[0], run(network_of(module), {"image": image})[0]
-        )
+def test_counters_of_batch_norms_may_be_absent() -> None:
+    module, image = module_of(), pictures(*SIZES[0])
+    tensors = {name: each for name, each in tensors_of(module).items() if not name.endswith("num_batches_tracked")}
+    assert len(tensors) < len(tensors_of(module))
+    np.testing.assert_array_equal(
+        run(network_of(module, tensors), {"image": image})[0], run(network_of(module), {"image": image})[0]
+    )
 
 
 def test_the_trained_encoder_computes_what_its_bundle_does() -> None:

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from tests.checkpoints import randomise
-from tests.networks.agreement import MemoryTensor, Run, compiled, run, run_embedded, tensors_of, trained
-from vinograph.errors import DamagedModelError
+from tests.networks import storybook
+from tests.networks.agreement import MemoryTensor, Run, compiled, run, tensors_of
 from vinograph.networks.graph import Network, Port, Storage, Weights
 from vinograph.networks.tiny_vae import (
-    DECODER_IGNORED,
-    ENCODER_IGNORED,
     TinyAutoencoderConfig,
     tiny_vae_decoder,
     tiny_vae_encoder,
@@ -99,23 +97,13 @@ def test_weights_in_half_precision_are_used_as_they_are(dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("half", ["decoder", "encoder"])
 def test_the_trained_model_computes_what_its_bundle_computes(half: str) -> None:
-    settings, tensors = trained("storybook-sdxl", "vae")
+    config = TinyAutoencoderConfig.from_mapping(storybook.config_of("storybook-sdxl", "vae"))
     build = tiny_vae_decoder if half == "decoder" else tiny_vae_encoder
-    network = build(TinyAutoencoderConfig.from_mapping(settings), Weights(tensors, "the checkpoint"))
+    network = build(config, Weights(storybook.tensors_in("storybook-sdxl", "vae"), "the checkpoint"))
     inputs = {"latent_sample": latents_of(SIZES[1])} if half == "decoder" else {"sample": picture_of(SIZES[1])}
-    expected = run_embedded("storybook-sdxl", f"tiny_vae_{half}", inputs)
+    given = {name: each.numpy() for name, each in inputs.items()}
+    (expected,) = storybook.run_bundled("storybook-sdxl", f"tiny_vae_{half}", given)
     np.testing.assert_allclose(run(network, inputs)[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-def test_every_constant_bears_the_checkpoints_name() -> None:
-    module = published()
-    names = {
-        node.get_friendly_name()
-        for network in networks_of(module)
-        for node in network.model.get_ops()
-        if node.get_type_name() == "Constant"
-    }
-    assert module.state_dict().keys() <= names
 
 
 def test_ports_are_those_of_bundles() -> None:
@@ -127,40 +115,3 @@ def test_ports_are_those_of_bundles() -> None:
     assert encoder.outputs == {"latents": latents}
     assert decoder.f16_safe
     assert encoder.f16_safe
-
-
-class TestWhatDoesNotFit:
-    @pytest.mark.parametrize("name", ["decoder.layers.0.weight", "encoder.layers.1.conv.4.bias"])
-    def test_a_missing_tensor_is_named(self, name: str) -> None:
-        module = published()
-        tensors = tensors_of(module)
-        del tensors[name]
-        with pytest.raises(DamagedModelError, match=rf"lacks the tensor {name}".replace(".", r"\.")):
-            networks_of(module, tensors)
-
-    @pytest.mark.parametrize("name", ["decoder.layers.1.weight", "extra.weight"])
-    def test_so_is_one_too_many(self, name: str) -> None:
-        module = published()
-        tensors = tensors_of(module) | {name: MemoryTensor(torch.zeros(2, 2))}
-        with pytest.raises(DamagedModelError, match=rf"has the tensor {name}".replace(".", r"\.")):
-            networks_of(module, tensors)
-
-    def test_either_half_alone_notices_all_but_what_is_the_others(self) -> None:
-        module = published()
-        config, tensors = config_of(module), tensors_of(module)
-        for half, ignored in ((tiny_vae_decoder, DECODER_IGNORED), (tiny_vae_encoder, ENCODER_IGNORED)):
-            weights = Weights(tensors, "the checkpoint")
-            half(config, weights)
-            weights.finish(ignored)
-            with pytest.raises(DamagedModelError):
-                weights.finish()
-            weights = Weights(tensors | {"extra.weight": MemoryTensor(torch.zeros(2, 2))}, "the checkpoint")
-            half(config, weights)
-            with pytest.raises(DamagedModelError, match=r"has the tensor extra\.weight"):
-                weights.finish(ignored)
-
-    def test_and_one_of_another_shape(self) -> None:
-        module = published()
-        wrong = tensors_of(module) | {"encoder.layers.0.weight": MemoryTensor(torch.zeros(1, 3, 3, 3))}
-        with pytest.raises(DamagedModelError, match=r"encoder\.layers\.0\.weight has the shape \[1, 3, 3, 3\]"):
-            networks_of(module, wrong)

@@ -16,8 +16,6 @@ from tests.networks.agreement import MemoryTensor, compiled, run, tensors_of
 from vinograph.errors import DamagedModelError
 from vinograph.networks.graph import Network, Port, Storage, Weights
 from vinograph.networks.vae import (
-    DECODER_IGNORED,
-    ENCODER_IGNORED,
     STREAM_SCALE,
     AutoencoderConfig,
     vae_decoder,
@@ -102,25 +100,6 @@ def test_weights_may_be_in_half_precision(dtype: torch.dtype) -> None:
     share = 1e-5 if dtype == torch.bfloat16 else 1e-4
     assert_agree(run(decoder, {"latent_sample": latents})[0], module.decode(latents).sample, share)
     assert_agree(run(encoder, {"sample": picture})[0], module.encode(picture).latent_dist.parameters, share)
-
-
-def test_every_constant_bears_the_checkpoints_name() -> None:
-    module = published()
-    names = {
-        node.get_friendly_name()
-        for network in networks_of(module)
-        for node in network.model.get_ops()
-        if node.get_type_name() == "Constant"
-    }
-    assert module.state_dict().keys() <= names
-
-
-def test_matrices_are_held_in_half_precision_where_that_is_asked_for() -> None:
-    module = published()
-    for network in networks_of(module, storage=Storage(halve=True)):
-        for node in network.model.get_ops():
-            if node.get_type_name() == "Constant" and node.get_output_element_type(0) == ov.Type.f32:
-                assert sum(size > 1 for size in node.shape) < 2, node.get_friendly_name()
 
 
 def test_ports_are_those_of_bundles() -> None:
@@ -236,45 +215,3 @@ class TestOlderNames:
         tensors = tensors_of(published())
         with pytest.raises(DamagedModelError, match=r"the checkpoint has the tensor \S*to_q\.weight twice"):
             with_current_names(older_names(tensors) | tensors, "the checkpoint")
-
-
-class TestWhatDoesNotFit:
-    @pytest.mark.parametrize("name", ["decoder.mid_block.attentions.0.to_k.bias", "quant_conv.weight"])
-    def test_a_missing_tensor_is_named(self, name: str) -> None:
-        module = published()
-        tensors = tensors_of(module)
-        del tensors[name]
-        with pytest.raises(DamagedModelError, match=rf"lacks the tensor {name}".replace(".", r"\.")):
-            networks_of(module, tensors)
-
-    @pytest.mark.parametrize("name", ["decoder.extra.weight", "extra.weight"])
-    def test_so_is_one_too_many(self, name: str) -> None:
-        module = published()
-        tensors = tensors_of(module) | {name: MemoryTensor(torch.zeros(2, 2))}
-        with pytest.raises(DamagedModelError, match=rf"has the tensor {name}".replace(".", r"\.")):
-            networks_of(module, tensors)
-
-    def test_either_half_alone_notices_all_but_what_is_the_others(self) -> None:
-        module = published()
-        config, tensors = config_of(module), tensors_of(module)
-        for half, ignored in ((vae_decoder, DECODER_IGNORED), (vae_encoder, ENCODER_IGNORED)):
-            weights = Weights(tensors, "the checkpoint")
-            half(config, weights)
-            weights.finish(ignored)
-            with pytest.raises(DamagedModelError):
-                weights.finish()
-            for name in ("extra.weight", f"{'decoder' if half is vae_decoder else 'encoder'}.extra.weight"):
-                weights = Weights(tensors | {name: MemoryTensor(torch.zeros(2, 2))}, "the checkpoint")
-                half(config, weights)
-                with pytest.raises(DamagedModelError, match=f"has the tensor {name}"):
-                    weights.finish(ignored)
-
-    def test_and_one_of_another_shape_or_type(self) -> None:
-        module = published()
-        tensors = tensors_of(module)
-        wrong = tensors | {"encoder.conv_in.weight": MemoryTensor(torch.zeros(1, 3, 3, 3))}
-        with pytest.raises(DamagedModelError, match=r"encoder\.conv_in\.weight has the shape \[1, 3, 3, 3\]"):
-            networks_of(module, wrong)
-        whole = MemoryTensor(torch.zeros(tensors["encoder.conv_in.bias"].shape, dtype=torch.int64))
-        with pytest.raises(DamagedModelError, match=r"encoder\.conv_in\.bias is of the type I64"):
-            networks_of(module, tensors | {"encoder.conv_in.bias": whole})
