@@ -13,7 +13,7 @@ import torch
 
 from vinograph import ModelError, RequestError
 from vinograph.noise import TorchNoise
-from vinograph.schedulers import SAMPLERS, Plan, Sampler, State, sampler, settings
+from vinograph.schedulers import SAMPLERS, Sampler, SamplingPlan, StepInput, make_sampler, read_scheduler_config
 
 # diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -97,8 +97,8 @@ def diffusers_scheduler(name: str, **options: Any) -> Any:
 def both(name: str, **options: Any) -> tuple[Sampler, Any]:
     """Ours by way of what diffusers writes as scheduler_config.json, and by way of a manifest's JSON."""
     theirs = diffusers_scheduler(name, **options)
-    told = settings({**json.loads(theirs.to_json_string()), "_class_name": name})
-    return sampler(json.loads(json.dumps(told))), theirs
+    config = read_scheduler_config({**json.loads(theirs.to_json_string()), "_class_name": name})
+    return make_sampler(json.loads(json.dumps(config))), theirs
 
 
 def normal(seed: int) -> Any:
@@ -113,33 +113,37 @@ def relative(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def follow(ours: Sampler, plan: Plan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **told: Any) -> None:
+def follow(
+    ours: Sampler, plan: SamplingPlan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **options: Any
+) -> None:
     """Both go through all steps from ``begin`` on, on noise in place of a model's prediction."""
     if hasattr(theirs, "set_begin_index"):
         theirs.set_begin_index(begin)
     noise, generator = TorchNoise(1), torch.Generator().manual_seed(1)
     expected = theirs.timesteps.numpy().astype(np.float32)
     np.testing.assert_allclose(plan.timesteps, expected, rtol=1e-6, atol=1e-7)
-    clean, fresh = normal(2), normal(3)
-    expected = theirs.add_noise(torch.tensor(clean), torch.tensor(fresh), theirs.timesteps[begin : begin + 1])
-    sample = ours.add_noise(plan, begin, clean, fresh)
+    original, start_noise = normal(2), normal(3)
+    expected = theirs.add_noise(torch.tensor(original), torch.tensor(start_noise), theirs.timesteps[begin : begin + 1])
+    sample = ours.add_noise(plan, begin, original, start_noise)
     assert relative(sample, expected) < 2e-6
-    before = None
+    previous_denoised = None
     for index in range(begin, len(plan.timesteps)):
         timestep = theirs.timesteps[index]
         scaled = theirs.scale_model_input(torch.tensor(sample), timestep)
-        assert relative(ours.scale_input(plan, index, sample), scaled) < 1e-6
-        predicted = normal(index + 10)
+        assert relative(ours.scale_model_input(plan, index, sample), scaled) < 1e-6
+        model_output = normal(index + 10)
         there = theirs.step(
-            torch.tensor(predicted), timestep, torch.tensor(sample), generator=generator, **told
+            torch.tensor(model_output), timestep, torch.tensor(sample), generator=generator, **options
         ).prev_sample
-        here = ours.step(State(plan, index, sample, predicted, noise.normal, before))
+        here = ours.step(StepInput(plan, index, sample, model_output, noise.normal, previous_denoised))
         assert relative(here.sample, there) < tolerance, f"step {index}"
-        assert here.clean.dtype == np.float32
-        sample, before = here.sample, here.clean
+        assert here.denoised.dtype == np.float32
+        sample, previous_denoised = here.sample, here.denoised
         if index + 1 < len(plan.timesteps):  # as inpainting does between steps
-            expected = theirs.add_noise(torch.tensor(clean), torch.tensor(fresh), theirs.timesteps[index + 1][None])
-            assert relative(ours.add_noise(plan, index + 1, clean, fresh), expected) < 2e-6
+            expected = theirs.add_noise(
+                torch.tensor(original), torch.tensor(start_noise), theirs.timesteps[index + 1][None]
+            )
+            assert relative(ours.add_noise(plan, index + 1, original, start_noise), expected) < 2e-6
     drawn = torch.randn(SHAPE, generator=generator).numpy()
     assert np.abs(noise.normal(SHAPE) - drawn).max() < 1e-5, "both have drawn as often"
 
@@ -149,7 +153,7 @@ def compare(name: str, counts: tuple[int, ...] = COUNTS, tolerance: float = 5e-6
     for count in counts:
         theirs.set_timesteps(count)
         plan = ours.plan(count)
-        assert float(plan.initial_sigma) == pytest.approx(float(theirs.init_noise_sigma), rel=1e-6)
+        assert float(plan.init_noise_sigma) == pytest.approx(float(theirs.init_noise_sigma), rel=1e-6)
         follow(ours, plan, theirs, tolerance=tolerance)
 
 
@@ -174,9 +178,9 @@ class TestSteps:
     def test_where_diffusers_computes_nan(self) -> None:
         ours, theirs = both(ANCESTRAL, beta_schedule="squaredcos_cap_v2")
         theirs.set_timesteps(4)
-        sample, predicted = torch.tensor(normal(1)), torch.tensor(normal(2))
-        assert theirs.step(predicted, theirs.timesteps[0], sample).prev_sample.isnan().all()
-        here = ours.step(State(ours.plan(4), 0, normal(1), normal(2), TorchNoise(3).normal))
+        sample, model_output = torch.tensor(normal(1)), torch.tensor(normal(2))
+        assert theirs.step(model_output, theirs.timesteps[0], sample).prev_sample.isnan().all()
+        here = ours.step(StepInput(ours.plan(4), 0, normal(1), normal(2), TorchNoise(3).normal))
         assert np.isfinite(here.sample).all()
 
     @pytest.mark.parametrize(("name", "options"), [(name, each) for name in OPTIONS for each in OPTIONS[name]], ids=str)
@@ -210,7 +214,7 @@ class TestCustomSteps:
         ours, theirs = both(name, **SDXL)
         theirs.set_timesteps(timesteps=timesteps)
         plan = ours.plan(50, timesteps=timesteps)
-        assert plan.count == len(timesteps)
+        assert plan.num_inference_steps == len(timesteps)
         follow(ours, plan, theirs)
 
     @pytest.mark.parametrize("sigmas", [[14.6, 0.0], [14.6, 6.3, 3.8, 1.0, 0.0], [80.0, 2.0, 0.01], [3.0, 0.02, 0.0]])
@@ -219,7 +223,7 @@ class TestCustomSteps:
         ours, theirs = both(EULER, **SDXL, **options)
         theirs.set_timesteps(sigmas=sigmas)
         plan = ours.plan(50, sigmas=sigmas)
-        assert plan.count == len(sigmas) - 1
+        assert plan.num_inference_steps == len(sigmas) - 1
         follow(ours, plan, theirs)
 
     @pytest.mark.parametrize("name", [ANCESTRAL, DDIM])
@@ -282,7 +286,7 @@ class TestSettings:
     @CLASSES
     def test_defaults_are_diffusers(self, name: str) -> None:
         theirs = diffusers_scheduler(name).config
-        ours = settings({"_class_name": name})
+        ours = read_scheduler_config({"_class_name": name})
         assert ours.pop("class") == name
         for key, value in ours.items():
             assert theirs[key] == value or (key, theirs[key]) == ("lambda_min_clipped", -float("inf")), key
@@ -290,7 +294,7 @@ class TestSettings:
     @CLASSES
     def test_every_setting_of_diffusers_is_computed_or_refused(self, name: str) -> None:
         kind = SAMPLERS[name]
-        ours = {each.name for each in dataclasses.fields(kind)} | set(kind.computed)
+        ours = {each.name for each in dataclasses.fields(kind)} | set(kind.fixed_settings)
         # What has no effect unless another setting, which is refused, says so.
         idle = {"flow_shift", "time_shift_type"}
         theirs = {key for key in diffusers_scheduler(name).config if not key.startswith("_")}
@@ -316,8 +320,8 @@ class TestSettings:
             "trained_betas": None,
             "use_karras_sigmas": False,
         }
-        told = settings(published)
-        assert told == {
+        config = read_scheduler_config(published)
+        assert config == {
             "class": ANCESTRAL,
             **SDXL,
             "num_train_timesteps": 1000,
@@ -327,18 +331,18 @@ class TestSettings:
             "trained_betas": None,
             "rescale_betas_zero_snr": False,
         }
-        assert sampler(told).plan(4).timesteps.tolist() == [999, 749, 499, 249]
+        assert make_sampler(config).plan(4).timesteps.tolist() == [999, 749, 499, 249]
 
     @pytest.mark.parametrize("name", ["PNDMScheduler", None, 7])
     def test_an_unknown_class(self, name: Any) -> None:
         with pytest.raises(ModelError) as caught:
-            settings({"_class_name": name})
+            read_scheduler_config({"_class_name": name})
         assert str(caught.value) == (
             f"the scheduler {name!r} is not one that Vinograph computes; it computes {', '.join(PREDICTIONS)}"
         )
 
     @pytest.mark.parametrize(
-        ("name", "told", "message"),
+        ("name", "config", "message"),
         [
             (DPM, {"solver_order": 3}, "solver_order = 3, which Vinograph doesn't compute; it computes 1, 2"),
             (DPM, {"algorithm_type": "dpmsolver"}, "algorithm_type = 'dpmsolver', which Vinograph doesn't compute"),
@@ -371,8 +375,8 @@ class TestSettings:
             (LCM, {"original_inference_steps": 2000}, "more original_inference_steps than num_train_timesteps"),
         ],
     )
-    def test_what_is_refused(self, name: str, told: dict[str, Any], message: str) -> None:
+    def test_what_is_refused(self, name: str, config: dict[str, Any], message: str) -> None:
         with pytest.raises(ModelError) as caught:
-            settings({"_class_name": name, **told})
+            read_scheduler_config({"_class_name": name, **config})
         assert message in str(caught.value)
         assert str(caught.value).startswith(name)
