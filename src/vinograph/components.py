@@ -18,7 +18,7 @@ from vinograph.resources import memory_installed
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.sessions import Session as ComponentSession
 from vinograph.runtime.sources import IrFile, Source
-from vinograph.runtime.tuning import Origin
+from vinograph.runtime.tuning import CacheKey
 from vinograph.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Components(Mapping[str, Session]):
                 source_of(self._model, name),
                 self._device[name],
                 self._precision[name],
-                origin(self._model, name, self._cache),
+                cache_key(self._model, name, self._cache),
             )
         return self._opened[name]
 
@@ -146,10 +146,10 @@ def source_of(model: Model, name: str) -> Source:
     return NetworkSource(plan)
 
 
-def origin(model: Model, name: str, cache: Cache) -> Origin:
+def cache_key(model: Model, name: str, cache: Cache) -> CacheKey:
     """What a component of a model is remembered by in ``cache``."""
-    few_bits = model.manifest.components[name].weights in ("int8", "int4")
-    return Origin(model.manifest.name, name, model.contents(name), few_bits, cache)
+    low_bit_weights = model.manifest.components[name].weights in ("int8", "int4")
+    return CacheKey(model.manifest.name, name, model.contents(name), low_bit_weights, cache)
 
 
 def _told(session: ComponentSession) -> str:

@@ -25,7 +25,7 @@ from vinograph.models.bundle import Bundle
 from vinograph.pipeline import watched
 from vinograph.quantize import calibration, component, quantize, segments, speed
 from vinograph.quantize.segments import Segment
-from vinograph.runtime.tuning import DEFAULT, Choice
+from vinograph.runtime.tuning import DEFAULT, TuningResult
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -146,7 +146,9 @@ class TestTold:
         self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch, before: float, after: float
     ) -> None:
         """By quantize, which warns where it isn't, and by inspect."""
-        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (before, Choice(DEFAULT, {DEFAULT: after}, 0.0))})
+        monkeypatch.setattr(
+            speed, "measure", lambda *_: {"unet": (before, TuningResult(DEFAULT, {DEFAULT: after}, 0.0))}
+        )
         done = vinograph("quantize", sdxl.path, "out", "--mode", "weights")
         told = vinograph("inspect", "out").out
         for each in (done.out, told):
@@ -238,7 +240,7 @@ class TestCutOff:
     @pytest.fixture
     def _cheap(self, small_segments: None, monkeypatch: pytest.MonkeyPatch) -> None:
         """One component, in two segments; one sample; graphs stay as they are; nothing is measured. What is written, and when, is as it always is."""
-        choice = Choice(DEFAULT, {DEFAULT: 1.0}, 0.0)
+        result = TuningResult(DEFAULT, {DEFAULT: 1.0}, 0.0)
         monkeypatch.setattr(calibration, "SAMPLES", 1)
         monkeypatch.setattr(segments, "SEGMENT", 110_000)
         monkeypatch.setattr("vinograph.quantize._chosen", lambda _: {"unet": RECIPE["unet"]})
@@ -250,7 +252,7 @@ class TestCutOff:
         monkeypatch.setattr(calibration, "Pipeline", lambda *_, **__: FakePipeline())
         monkeypatch.setattr(calibration, "watched", lambda pipe, note: nullcontext(pipe.notes.append(note)))
         monkeypatch.setattr(speed, "first_calls", lambda *_: {})
-        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (1.0, choice)})
+        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (1.0, result)})
         monkeypatch.setattr(speed, "remember", lambda *_: None)
 
     @pytest.mark.usefixtures("_cheap")

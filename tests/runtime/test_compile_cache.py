@@ -26,7 +26,7 @@ from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import DEFAULT, Choice, Machine, Origin, Setting
+from vinograph.runtime.tuning import DEFAULT, TuningResult, Machine, CacheKey, Setting
 
 SIDE = 64
 PROMPT = "a red house"
@@ -95,7 +95,7 @@ def opened(xml: Path, cache: Cache) -> Open:
     """A session as a new process would have it."""
 
     def make(precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", few: bool = False) -> Session:
-        session = Session(IrFile("layers", xml), device, precision, Origin("tiny", "layers", contents, few, cache))
+        session = Session(IrFile("layers", xml), device, precision, CacheKey("tiny", "layers", contents, few, cache))
         session._core = Counting()
         return session
 
@@ -264,11 +264,11 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
     """Have ``setting`` found to be the fastest; returns what grows with each measuring."""
     measured: list[str] = []
 
-    def found(timed: tuning.Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> Choice:
+    def found(timed: tuning.Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
         measured.append("measured")
         seconds = {each: timed(each, float("inf")) for each in (DEFAULT, setting)}
         assert all(seconds.values())
-        return Choice(setting, {each: taken or 0.0 for each, taken in seconds.items()}, 0.1)
+        return TuningResult(setting, {each: taken or 0.0 for each, taken in seconds.items()}, 0.1)
 
     monkeypatch.setattr(tuning, "fastest", found)
     return measured
@@ -276,24 +276,24 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
 
 def remembered(cache: Cache, rows: int, setting: Setting) -> None:
     """Have ``setting`` be what was measured of so many rows."""
-    origin = Origin("tiny", "layers", "its hash", True, cache)
-    tuning.remember(origin, {"x": (rows, SIDE)}, "f32", machine(), Choice(setting, {setting: 0.1}, 1.0))
+    cache_key = CacheKey("tiny", "layers", "its hash", True, cache)
+    tuning.remember(cache_key, {"x": (rows, SIDE)}, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0))
 
 
 class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_each_is_measured(self, xml: Path) -> None:
         """For real: whatever is the fastest, every group works on this processor."""
-        choice = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
-        assert {setting.group for setting in choice.seconds} - {None} == set(machine().groups)
-        assert choice.setting in choice.seconds
-        assert choice.took > 0
+        result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
+        assert {setting.group for setting in result.seconds} - {None} == set(machine().groups)
+        assert result.setting in result.seconds
+        assert result.took > 0
 
     def test_what_takes_no_time_stays_as_it_is(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tuning, "SHORTEST", 100.0)
-        choice = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
-        assert choice.setting == DEFAULT
-        assert list(choice.seconds) == [DEFAULT]
+        result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
+        assert result.setting == DEFAULT
+        assert list(result.seconds) == [DEFAULT]
 
     def test_one_alone_can_be_timed(self, xml: Path) -> None:
         session = Session(IrFile("layers", xml), "CPU", "f32")
@@ -392,10 +392,10 @@ class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_who_measured_first_is_right(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of two processes that measured at once: both draw alike from then on."""
-        origin = Origin("tiny", "layers", "its hash", True, cache)
+        cache_key = CacheKey("tiny", "layers", "its hash", True, cache)
         shapes = {"x": (3, SIDE)}
         for setting in (Setting(64), Setting(0)):
-            kept = tuning.remember(origin, shapes, "f32", machine(), Choice(setting, {setting: 0.1}, 1.0))
+            kept = tuning.remember(cache_key, shapes, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0))
             assert kept == Setting(64)
         session = opened(few=True)
         session(values())
@@ -407,7 +407,9 @@ class TestSettings:
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
         garbled = {"chosen": {"group": "many"}, "spent": 1.0, "cost": 1.0}
-        key = tuning.settings_key(Origin("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", machine())
+        key = tuning.settings_key(
+            CacheKey("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", machine()
+        )
         cache.remember(key, lambda _: garbled)
         session = opened(few=True)
         session(values())

@@ -24,7 +24,7 @@ from vinograph.runtime import mapped_blob, sessions
 from vinograph.runtime.cache import About, Cache, Entry
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import Origin, Setting
+from vinograph.runtime.tuning import CacheKey, Setting
 
 ABOUT = About("tiny", "unet", "x 1x4")
 PROMPT = "a red house"
@@ -54,7 +54,7 @@ def opened(xml: Path, cache: Cache) -> Open:
     """A session as a new process would have it."""
 
     def make(precision: str = "f32", *, contents: str = "its hash") -> Session:
-        session = Session(IrFile("layers", xml), "CPU", precision, Origin("tiny", "layers", contents, True, cache))
+        session = Session(IrFile("layers", xml), "CPU", precision, CacheKey("tiny", "layers", contents, True, cache))
         session._core = Counting()
         return session
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from vinograph.runtime import tuning
-from vinograph.runtime.tuning import DEFAULT, Choice, Setting
+from vinograph.runtime.tuning import DEFAULT, TuningResult, Setting
 
 
-def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> Choice:
-    """The choice where a call takes so long in each setting; what isn't named doesn't work."""
+def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> TuningResult:
+    """The result where a call takes so long in each setting; what isn't named doesn't work."""
     groups = tuple(each.group for each in seconds if each.group is not None and each.precision is None)
     return tuning.fastest(lambda setting, _: seconds.get(setting), groups, precisions)
 
@@ -17,9 +17,9 @@ def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()
 class TestFastest:
     def test_the_fastest_is_chosen(self) -> None:
         seconds: dict[Setting, float | None] = {DEFAULT: 1.1, Setting(64): 0.87, Setting(128): 0.8, Setting(0): 1.2}
-        choice = found(seconds)
-        assert choice.setting == Setting(128)
-        assert choice.seconds == seconds
+        result = found(seconds)
+        assert result.setting == Setting(128)
+        assert result.seconds == seconds
 
     @pytest.mark.parametrize(("other", "expected"), [(0.98, DEFAULT), (1.0, DEFAULT), (0.96, Setting(64))])
     def test_within_the_noise_the_default_stays(self, other: float, expected: Setting) -> None:
@@ -43,14 +43,14 @@ class TestFastest:
     )
     def test_it_has_to_be_so_again(self, again: tuple[float, float | None], expected: Setting) -> None:
         taken: dict[Setting, list[float | None]] = {DEFAULT: [1.0, again[0]], Setting(64): [0.8, again[1]]}
-        choice = tuning.fastest(lambda setting, _: taken[setting].pop(0), (64,), ())
-        assert choice.setting == expected
+        result = tuning.fastest(lambda setting, _: taken[setting].pop(0), (64,), ())
+        assert result.setting == expected
         assert not any(taken.values())
 
     def test_what_does_not_work_is_left_out(self) -> None:
-        choice = found({DEFAULT: 1.0, Setting(64): None, Setting(128): 0.5})
-        assert choice.setting == Setting(128)
-        assert Setting(64) not in choice.seconds
+        result = found({DEFAULT: 1.0, Setting(64): None, Setting(128): 0.5})
+        assert result.setting == Setting(128)
+        assert Setting(64) not in result.seconds
 
 
 class TestSeconds:

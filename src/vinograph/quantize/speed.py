@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.components import origin
+from vinograph.components import cache_key
 from vinograph.errors import NumericalError
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import DenoiserSpeed, Speed
@@ -21,7 +21,7 @@ from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine, processor
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import Choice
+from vinograph.runtime.tuning import TuningResult
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -45,7 +45,7 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
     return seen
 
 
-def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[str, tuple[float, Choice]]:
+def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[str, tuple[float, TuningResult]]:
     """Seconds of one call of each denoiser in ``bundle``; and in each setting in ``folder``, its quantized files."""
     found = {}
     for name, inputs in given.items():
@@ -60,19 +60,19 @@ def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[s
     return found
 
 
-def told(bundle: Bundle, steps: Mapping[str, str], measured: Mapping[str, tuple[float, Choice]]) -> Speed:
+def told(bundle: Bundle, steps: Mapping[str, str], measured: Mapping[str, tuple[float, TuningResult]]) -> Speed:
     """The seconds in the fastest settings, with the calls that a picture takes by default."""
     takes = Pipeline(bundle).calls["generate"].takes
     denoisers = {
-        name: DenoiserSpeed(before, choice.seconds[choice.setting], int(takes[steps[name]]))
-        for name, (before, choice) in measured.items()
+        name: DenoiserSpeed(before, result.seconds[result.setting], int(takes[steps[name]]))
+        for name, (before, result) in measured.items()
     }
     return Speed(processor(), cpu_count(), denoisers)
 
 
-def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str, tuple[float, Choice]]) -> None:
+def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str, tuple[float, TuningResult]]) -> None:
     """Have drawings with the quantized ``bundle`` use the fastest settings from the first one on."""
     cache = Cache()
-    for name, (_, choice) in measured.items():
+    for name, (_, result) in measured.items():
         shapes = {each: tuple(value.shape) for each, value in given[name].items()}
-        tuning.remember(origin(bundle, name, cache), shapes, "auto", machine(), choice)
+        tuning.remember(cache_key(bundle, name, cache), shapes, "auto", machine(), result)

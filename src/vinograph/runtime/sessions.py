@@ -22,7 +22,7 @@ from vinograph.runtime import tuning
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
 from vinograph.runtime.sections import Key, Ordered, Section, chain_cuts, cut_out, key_of, release_pages
 from vinograph.runtime.sources import IrFile, Source
-from vinograph.runtime.tuning import DEFAULT, Choice, Origin, Setting, Tuner
+from vinograph.runtime.tuning import DEFAULT, TuningResult, CacheKey, Setting, Tuner
 
 Array = NDArray[np.float32]
 
@@ -85,13 +85,13 @@ class Session:
     compiled last are kept. While a graph is compiled, its weights are in memory twice: mapped from the file, and as the
     device wants them. So a large one is compiled and run in sections, if it can be cut.
 
-    With an ``origin``, what is compiled for the CPU is kept for the next process, at once or, where it has gigabytes,
+    With a ``cache_key``, what is compiled for the CPU is kept for the next process, at once or, where it has gigabytes,
     when :meth:`keep` is called. And where weights are stored in few
     bits, the fastest setting is measured, once: at the first call of a drawing, when calls of these shapes have taken
     as much time, in this and earlier processes, as measuring does. A drawing keeps to one setting.
     """
 
-    def __init__(self, source: Source, device: str, precision: str, origin: Origin | None = None) -> None:
+    def __init__(self, source: Source, device: str, precision: str, cache_key: CacheKey | None = None) -> None:
         """Nothing is read before the first call."""
         self.name = source.name
         self._source = source
@@ -103,9 +103,9 @@ class Session:
         self.execution_devices: tuple[str, ...] = ()
         self.precision = precision
         self.setting = DEFAULT
-        self._origin = origin if device == "CPU" else None
-        tuned = self._origin is not None and self._origin.few_bits
-        self._tuner = Tuner(self._origin, precision, machine()) if self._origin and tuned else None
+        self._cache_key = cache_key if device == "CPU" else None
+        tuned = self._cache_key is not None and self._cache_key.low_bit_weights
+        self._tuner = Tuner(self._cache_key, precision, machine()) if self._cache_key and tuned else None
         self._compiling_took = 0.0
         self._input_keys: dict[str, Key] = {}
 
@@ -162,7 +162,7 @@ class Session:
             with self._compiling:
                 self._tuner.end_drawing()
 
-    def measure(self, inputs: Mapping[str, NDArray[Any]]) -> Choice:
+    def measure(self, inputs: Mapping[str, NDArray[Any]]) -> TuningResult:
         """Run ``inputs`` in each setting, one at a time in memory; see :func:`vinograph.runtime.tuning.fastest`."""
 
         def timed(setting: Setting, best: float) -> float | None:
@@ -248,10 +248,10 @@ class Session:
     def _keep_or_plan_to(
         self, key: str, compiled: _Compiled, shapes: Mapping[str, tuple[int, ...]], seconds: float
     ) -> None:
-        assert self._origin is not None
+        assert self._cache_key is not None
         if self._form is not Form.MAPPED:
             self._keep(key, compiled.model, shapes)
-        elif seconds >= _LONG and self._origin.cache.wants_with_weights(round(_GROWS * self._source.size)):
+        elif seconds >= _LONG and self._cache_key.cache.wants_with_weights(round(_GROWS * self._source.size)):
             compiled.unkept = _Unkept(key, dict(shapes), seconds)
 
     @property
@@ -262,7 +262,7 @@ class Session:
 
     def keep(self) -> None:
         """Write for the next process what has gigabytes, which takes seconds. The component can be called meanwhile."""
-        if self._origin is None:
+        if self._cache_key is None:
             return
         with self._compiling:
             parts = [part for parts in self._compiled.values() for part in parts if part.unkept is not None]
@@ -271,10 +271,10 @@ class Session:
             if unkept is None:
                 continue
             try:
-                about = self._origin.about(unkept.shapes)
-                self._origin.cache.put_with_weights(unkept.key, part.model.export_model, about)
+                about = self._cache_key.about(unkept.shapes)
+                self._cache_key.cache.put_with_weights(unkept.key, part.model.export_model, about)
             except (RuntimeError, MemoryError) as error:
-                self._origin.cache.note(self._cannot_be_kept(error))
+                self._cache_key.cache.note(self._cannot_be_kept(error))
 
     def _sections(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Section | None]:
         """What is compiled one after another; None alone where that is the whole graph."""
@@ -303,7 +303,7 @@ class Session:
         The files' times are in it beside their contents as the manifest has them, since weights are read from them.
         Groups are not: they are told again when it is read.
         """
-        if self._origin is None or not self._origin.cache.wants():
+        if self._cache_key is None or not self._cache_key.cache.wants():
             return None
         try:
             files = [file.stat() for file in self._source.files]
@@ -311,7 +311,7 @@ class Session:
             return None  # which compiling explains
         times = [(file.st_size, file.st_mtime_ns) for file in files]
         told = {name: value for name, value in settings.items() if name != GROUP_PROPERTY}
-        what = [self._origin.contents, times, sorted(shapes.items()), sorted(told.items()), machine().told]
+        what = [self._cache_key.contents, times, sorted(shapes.items()), sorted(told.items()), machine().told]
         return tuning.key(*what, *([] if self._form is Form.WEIGHTLESS else [self._form.value]))
 
     @property
@@ -321,7 +321,7 @@ class Session:
         OpenVINO reads weights of what it exported without them from one file of its own, which a checkpoint has not.
         And in few bits those of convolutions lie unpacked in what it exports, in whatever form.
         """
-        few = self._origin is not None and self._origin.few_bits
+        few = self._cache_key is not None and self._cache_key.low_bit_weights
         large = self._source.size > _ALWAYS_KEPT
         if isinstance(self._source, IrFile) and not (few and large):
             return Form.WEIGHTLESS
@@ -329,8 +329,8 @@ class Session:
 
     def _import(self, key: str, settings: Mapping[str, Any]) -> _Compiled | None:
         """What was kept; None where there is nothing that OpenVINO can read."""
-        assert self._origin is not None
-        cache, given = self._origin.cache, dict(settings)
+        assert self._cache_key is not None
+        cache, given = self._cache_key.cache, dict(settings)
         kept = cache.map_with_weights(key) if self._form is Form.MAPPED else cache.get(key)
         if kept is None:
             return None
@@ -349,14 +349,14 @@ class Session:
         return _Compiled(compiled, held=None if isinstance(kept, bytes) else kept)
 
     def _keep(self, key: str, compiled: ov.CompiledModel, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        assert self._origin is not None
+        assert self._cache_key is not None
         try:
             content = compiled.export_model().getvalue()
         except RuntimeError as error:
-            self._origin.cache.note(self._cannot_be_kept(error))
+            self._cache_key.cache.note(self._cannot_be_kept(error))
             return
         if len(content) <= max(_ALWAYS_KEPT, self._source.size // _SHARE_KEPT):
-            self._origin.cache.put(key, content, self._origin.about(shapes))
+            self._cache_key.cache.put(key, content, self._cache_key.about(shapes))
 
     def _cannot_be_kept(self, error: BaseException) -> str:
         return f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}"

@@ -66,7 +66,7 @@ DEFAULT = Setting()
 
 
 @dataclass(frozen=True)
-class Choice:
+class TuningResult:
     """The fastest setting, and the seconds that a call took in each that was tried to the end."""
 
     setting: Setting
@@ -78,7 +78,7 @@ Timed = Callable[[Setting, float], float | None]
 """The seconds of a call in a setting, told those of the fastest so far; None where the setting doesn't work."""
 
 
-def fastest(timed: Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> Choice:
+def fastest(timed: Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
     """Try the default, then each group, then the best of them in each other precision.
 
     One that is not faster than the default by more than :data:`NOISE` is not chosen, and one that is has to be so
@@ -94,7 +94,7 @@ def fastest(timed: Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) 
         return taken
 
     if (attempt(DEFAULT) or math.inf) < SHORTEST:
-        return Choice(DEFAULT, seconds, time.perf_counter() - begin)
+        return TuningResult(DEFAULT, seconds, time.perf_counter() - begin)
     for group in groups:
         attempt(Setting(group))
     group_found = _best(seconds).group
@@ -104,7 +104,7 @@ def fastest(timed: Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) 
     if best != DEFAULT and DEFAULT in seconds:
         again = {setting: attempt(setting) or math.inf for setting in (DEFAULT, best)}
         best = best if best == _best(again) == _best({each: seconds[each] for each in again}) else DEFAULT
-    return Choice(best, seconds, time.perf_counter() - begin)
+    return TuningResult(best, seconds, time.perf_counter() - begin)
 
 
 def _best(seconds: dict[Setting, float]) -> Setting:
@@ -157,16 +157,16 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Origin:
+class CacheKey:
     """What something is remembered of a component by, between processes.
 
-    ``contents`` is a hash of its files; ``few_bits`` whether its weights are stored in so few that settings matter.
+    ``contents`` is a hash of its files; ``low_bit_weights`` whether its weights are stored in so few that settings matter.
     """
 
     model: str
     component: str
     contents: str
-    few_bits: bool
+    low_bit_weights: bool
     cache: Cache
 
     def about(self, shapes: Shapes) -> About:
@@ -180,14 +180,14 @@ def key(*what: Any) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
-def _component_key(origin: Origin, precision: str, machine: Machine) -> str:
+def _component_key(cache_key: CacheKey, precision: str, machine: Machine) -> str:
     """What is the same of all sizes of a component."""
-    return key(origin.contents, precision, machine.told)
+    return key(cache_key.contents, precision, machine.told)
 
 
-def settings_key(origin: Origin, shapes: Shapes, precision: str, machine: Machine) -> str:
+def settings_key(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine) -> str:
     """What the fastest setting is remembered by."""
-    return key(origin.contents, sorted(shapes.items()), precision, machine.told)
+    return key(cache_key.contents, sorted(shapes.items()), precision, machine.told)
 
 
 def _size(shapes: Shapes) -> dict[str, int]:
@@ -204,19 +204,19 @@ def _apart(one: Mapping[str, int], other: Any) -> float:
     return max((max(one[name] / other[name], other[name] / one[name]) for name in one), default=1.0)
 
 
-def remember(origin: Origin, shapes: Shapes, precision: str, machine: Machine, choice: Choice) -> Setting:
+def remember(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine, result: TuningResult) -> Setting:
     """Keep what was measured. What another process has measured meanwhile stays, and is returned in its place."""
 
     def change(known: dict[str, Any]) -> dict[str, Any]:
         if _chosen(known, precision, machine) is not None:
             return known
-        seconds = {str(setting): round(taken, 5) for setting, taken in choice.seconds.items()}
-        told = {"chosen": choice.setting.record(), "setting": str(choice.setting), "seconds": seconds}
-        near = {"of": _component_key(origin, precision, machine), "size": _size(shapes)}
-        return {**vars(origin.about(shapes)), **near, **told}
+        seconds = {str(setting): round(taken, 5) for setting, taken in result.seconds.items()}
+        told = {"chosen": result.setting.record(), "setting": str(result.setting), "seconds": seconds}
+        near = {"of": _component_key(cache_key, precision, machine), "size": _size(shapes)}
+        return {**vars(cache_key.about(shapes)), **near, **told}
 
-    kept = origin.cache.remember(settings_key(origin, shapes, precision, machine), change)
-    return _chosen(kept, precision, machine) or choice.setting
+    kept = cache_key.cache.remember(settings_key(cache_key, shapes, precision, machine), change)
+    return _chosen(kept, precision, machine) or result.setting
 
 
 class Tuner:
@@ -229,8 +229,8 @@ class Tuner:
     picture.
     """
 
-    def __init__(self, origin: Origin, precision: str, machine: Machine) -> None:
-        self._origin = origin
+    def __init__(self, cache_key: CacheKey, precision: str, machine: Machine) -> None:
+        self._cache_key = cache_key
         self._precision = precision
         self._machine = machine
         self._settled: dict[Any, Setting] = {}
@@ -245,7 +245,7 @@ class Tuner:
     def end_drawing(self) -> None:
         """Record how long calls took that no setting was measured for."""
         for shapes, (spent, cost_) in self._unrecorded.items():
-            about = vars(self._origin.about(dict(shapes)))
+            about = vars(self._cache_key.about(dict(shapes)))
 
             def change(
                 known: dict[str, Any], about: dict[str, Any] = about, spent: float = spent, cost_: float = cost_
@@ -254,15 +254,15 @@ class Tuner:
                     return known
                 return {**about, "spent": _number(known, "spent") + spent, "cost": cost_}
 
-            self._origin.cache.remember(self._key(dict(shapes)), change)
+            self._cache_key.cache.remember(self._key(dict(shapes)), change)
         self._unrecorded.clear()
 
     def setting(self, shapes: Shapes) -> Setting:
         """What the drawing keeps to; before its first call, what that would find without measuring."""
         settled = self._settled.get(_sorted(shapes))
-        return settled or self._known(shapes, self._origin.cache.settings()) or DEFAULT
+        return settled or self._known(shapes, self._cache_key.cache.settings()) or DEFAULT
 
-    def settle(self, shapes: Shapes, measure: Callable[[], Choice]) -> None:
+    def settle(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> None:
         """Decide for a setting, if this is the drawing's first call."""
         if _sorted(shapes) not in self._settled:
             self._settled[_sorted(shapes)] = self._find(shapes, measure)
@@ -276,8 +276,8 @@ class Tuner:
         tried = 1 + len(self._machine.groups) + len(self._machine.others(self._precision))
         self._unrecorded[size] = (spent + seconds, cost(compiling, seconds, tried))
 
-    def _find(self, shapes: Shapes, measure: Callable[[], Choice]) -> Setting:
-        records = self._origin.cache.settings()
+    def _find(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> Setting:
+        records = self._cache_key.cache.settings()
         known = self._known(shapes, records)
         if known is not None:
             return known
@@ -286,18 +286,18 @@ class Tuner:
         if not 0 < takes <= spent:
             self._unmeasured.add(_sorted(shapes))
             return DEFAULT
-        name = self._origin.component
+        name = self._cache_key.component
         _log.warning("measuring once which settings are the fastest for %s: about %.0f s", name, math.ceil(takes))
-        choice = measure()
-        self._origin.cache.note(f"{MEASURED} for {name}, which took {choice.took:.1f} s: {choice.setting}")
-        return remember(self._origin, shapes, self._precision, self._machine, choice)
+        result = measure()
+        self._cache_key.cache.note(f"{MEASURED} for {name}, which took {result.took:.1f} s: {result.setting}")
+        return remember(self._cache_key, shapes, self._precision, self._machine, result)
 
     def _known(self, shapes: Shapes, records: Mapping[str, Mapping[str, Any]]) -> Setting | None:
         """What was measured at this size, or at the nearest one that is near."""
         here = _chosen(records.get(self._key(shapes), {}), self._precision, self._machine)
         if here is not None:
             return here
-        of = _component_key(self._origin, self._precision, self._machine)
+        of = _component_key(self._cache_key, self._precision, self._machine)
         near = [
             (apart, chosen)
             for record in records.values()
@@ -308,7 +308,7 @@ class Tuner:
         return min(near, key=lambda each: each[0])[1] if near else None
 
     def _key(self, shapes: Shapes) -> str:
-        return settings_key(self._origin, shapes, self._precision, self._machine)
+        return settings_key(self._cache_key, shapes, self._precision, self._machine)
 
 
 def _sorted(shapes: Shapes) -> tuple[tuple[str, tuple[int, ...]], ...]:
