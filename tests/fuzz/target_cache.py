@@ -9,10 +9,10 @@ from unittest import mock
 
 from tests.fuzz import Attempt, Target
 from tests.fuzz.documents import damaged, mutated, run
-from vinograph.runtime.cache import About, Cache
-from vinograph.runtime.tuning import Machine, CacheKey, Tuner, _component_key, settings_key
+from vinograph.runtime.cache import Cache, Description
+from vinograph.runtime.tuning import CacheKey, Machine, Tuner, _component_key, settings_key
 
-_ABOUT = About("tiny", "unet", "sample 1x4x8x8")
+_DESCRIPTION = Description("tiny", "unet", "sample 1x4x8x8")
 _SHAPES = {"sample": (1, 4, 8, 8)}
 _MACHINE = Machine(("a processor", "2"), "bf16", 32)
 
@@ -20,11 +20,11 @@ _MACHINE = Machine(("a processor", "2"), "bf16", 32)
 def _prepare(prepared: Path) -> Attempt:
     def attempt(random: Random, folder: Path) -> None:
         cache = Cache(folder)
-        cache.put("a", bytes(100), _ABOUT)
+        cache.put("a", bytes(100), _DESCRIPTION)
         cache_key = CacheKey("tiny", "unet", "b", True, cache)
         settings = {
             key: {
-                **vars(_ABOUT),
+                **vars(_DESCRIPTION),
                 "chosen": {"group": 64, "precision": None},
                 "setting": "groups of 64",
                 "seconds": {"groups of 64": 0.8},

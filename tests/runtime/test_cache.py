@@ -11,9 +11,9 @@ from typing import IO, Any
 import pytest
 
 from vinograph import RequestError
-from vinograph.runtime.cache import About, Cache, folder, parse_size
+from vinograph.runtime.cache import Cache, Description, folder, parse_size
 
-ABOUT = About("tiny", "prior", "x 1x4")
+DESCRIPTION = Description("tiny", "prior", "x 1x4")
 SOURCE = Path(__file__).parent.parent / "src"
 
 
@@ -106,11 +106,11 @@ class TestLimit:
         cache = Cache(tmp_path / ("long" * 100))
         assert cache.limit > 0
         assert (cache.entries(), cache.settings(), cache.get("a")) == ([], {}, None)
-        cache.put("a", b"content", ABOUT)
+        cache.put("a", b"content", DESCRIPTION)
         assert "can't be written" in " ".join(cache.take_notes())
 
     def test_none_keeps_none(self, cache: Cache) -> None:
-        cache.put("a", b"content", ABOUT)
+        cache.put("a", b"content", DESCRIPTION)
         cache.set_limit(0)
         assert not cache.wants()
         assert cache.entries() == []
@@ -120,48 +120,48 @@ class TestKeeping:
     def test_what_is_put_is_got(self, cache: Cache) -> None:
         content = bytes(range(256)) * 10 + b"\n\n"
         assert cache.get("key") is None
-        cache.put("key", content, ABOUT)
+        cache.put("key", content, DESCRIPTION)
         assert Cache(cache.folder).get("key") == content
         assert cache.take_notes() == []
         (entry,) = cache.entries()
-        assert entry.about == ABOUT
+        assert entry.description == DESCRIPTION
         assert entry.size == cache.size() > len(content)
 
     def test_the_one_used_longest_ago_goes(self, cache: Cache) -> None:
         for index, key in enumerate("abc"):
-            cache.put(key, bytes(1000), ABOUT)
+            cache.put(key, bytes(1000), DESCRIPTION)
             used(cache, key, 1000 + index)
         assert cache.get("a") is not None  # and so it was used last
         cache.set_limit(3 * 1300)
-        cache.put("d", bytes(1000), ABOUT)
+        cache.put("d", bytes(1000), DESCRIPTION)
         assert {key for key in "abcd" if cache.get(key)} == {"a", "c", "d"}
 
     def test_the_total_stays_within_the_limit(self, cache: Cache) -> None:
         cache.set_limit(5000)
         for index in range(20):
-            cache.put(str(index), bytes(1000), ABOUT)
+            cache.put(str(index), bytes(1000), DESCRIPTION)
             assert cache.size() <= 5000
         assert cache.get("19") is not None
 
     def test_what_is_larger_than_the_limit_pushes_nothing_out(self, cache: Cache) -> None:
         cache.set_limit(2000)
-        cache.put("small", bytes(100), ABOUT)
-        cache.put("large", bytes(3000), ABOUT)
+        cache.put("small", bytes(100), DESCRIPTION)
+        cache.put("large", bytes(3000), DESCRIPTION)
         assert (cache.get("small"), cache.get("large")) == (bytes(100), None)
 
     def test_what_a_killed_process_left_goes(self, cache: Cache) -> None:
-        cache.put("a", b"content", ABOUT)
+        cache.put("a", b"content", DESCRIPTION)
         old, new = (cache.folder / "compiled" / f".{name}.blob.1.2.tmp" for name in ("old", "new"))
         for each in (old, new):
             each.write_bytes(b"half of it")
         os.utime(old, (time.time() - 7200,) * 2)
-        cache.put("b", b"content", ABOUT)
+        cache.put("b", b"content", DESCRIPTION)
         assert (old.exists(), new.exists()) == (False, True)
 
     def test_clearing(self, cache: Cache) -> None:
         cache.clear()  # where there is nothing yet
         cache.set_limit(5000)
-        cache.put("a", b"content", ABOUT)
+        cache.put("a", b"content", DESCRIPTION)
         cache.remember("key", lambda _: {"spent": 1})
         cache.clear()
         assert (cache.entries(), cache.settings(), cache.limit) == ([], {}, 5000)
@@ -170,7 +170,7 @@ class TestKeeping:
 class TestDamage:
     @pytest.mark.parametrize("how", ["empty", "short", "one bit", "no head", "another head", "deep head"])
     def test_what_is_damaged_is_thrown_out_and_told(self, cache: Cache, how: str) -> None:
-        cache.put("key", bytes(1000), ABOUT)
+        cache.put("key", bytes(1000), DESCRIPTION)
         file = blob(cache, "key")
         content = file.read_bytes()
         damaged = {
@@ -186,23 +186,23 @@ class TestDamage:
         assert not file.exists()
         (note,) = cache.take_notes()
         assert note.endswith("in the cache was of no use: it was damaged; compiled anew")
-        cache.put("key", bytes(1000), ABOUT)
+        cache.put("key", bytes(1000), DESCRIPTION)
         assert cache.get("key") == bytes(1000)
 
     def test_garbage_among_the_files_can_be_listed(self, cache: Cache) -> None:
-        cache.put("a", b"content", ABOUT)
+        cache.put("a", b"content", DESCRIPTION)
         blob(cache, "b").write_bytes(b"\xff\0" * 1000)
         blob(cache, "c").write_bytes(b'{"a":' * 10_000)
         blob(cache, "d").write_bytes(
             json.dumps({"model": "\x1b[2J", "component": ["x"], "shapes": "x" * 5000}).encode()
         )
-        assert {entry.about for entry in cache.entries()} == {ABOUT, About("", "", "")}
+        assert {entry.description for entry in cache.entries()} == {DESCRIPTION, Description("", "", "")}
 
     def test_a_folder_that_cannot_be_written_is_told_once(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("no folder")
         cache = Cache(tmp_path / "file" / "cache")
         for key in ("a", "b"):
-            cache.put(key, b"content", ABOUT)
+            cache.put(key, b"content", DESCRIPTION)
             assert cache.get(key) is None
         (note,) = [each for each in cache.take_notes() if "can't be written" in each]
         assert "VINOGRAPH_CACHE names another folder, VINOGRAPH_CACHE_LIMIT=0 does without" in note
@@ -219,7 +219,7 @@ class TestDamage:
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "open", full)
-            cache.put("a", b"content", ABOUT)
+            cache.put("a", b"content", DESCRIPTION)
         assert [each for each in cache.take_notes() if "No space left on device" in each]
         assert list((cache.folder / "compiled").iterdir()) == []
 
@@ -270,11 +270,11 @@ class TestSettings:
 
     def test_processes_beside_each_other_lose_nothing(self, cache: Cache) -> None:
         code = (
-            "import sys\nfrom pathlib import Path\nfrom vinograph.runtime.cache import About, Cache\n"
+            "import sys\nfrom pathlib import Path\nfrom vinograph.runtime.cache import Description, Cache\n"
             "cache = Cache(Path(sys.argv[1]))\n"
             "for index in range(20):\n"
             "    cache.remember('shared', lambda known: {'count': known.get('count', 0) + 1})\n"
-            "    cache.put(f'blob-{index}', bytes(10_000), About('tiny', sys.argv[2], ''))\n"
+            "    cache.put(f'blob-{index}', bytes(10_000), Description('tiny', sys.argv[2], ''))\n"
             "    assert cache.get(f'blob-{index}') in (bytes(10_000), None)\n"
             "sys.exit(len(cache.take_notes()))\n"
         )

@@ -26,7 +26,7 @@ from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import DEFAULT, TuningResult, Machine, CacheKey, Setting
+from vinograph.runtime.tuning import DEFAULT, CacheKey, Machine, Setting, TuningResult
 
 SIDE = 64
 PROMPT = "a red house"
@@ -128,7 +128,11 @@ class TestCompiled:
     def test_it_is_small(self, opened: Open, xml: Path, cache: Cache) -> None:
         opened()(values())
         (entry,) = cache.entries()
-        assert (entry.about.model, entry.about.component, entry.about.shapes) == ("tiny", "layers", "x 3x64")
+        assert (entry.description.model, entry.description.component, entry.description.shapes) == (
+            "tiny",
+            "layers",
+            "x 3x64",
+        )
 
     def test_each_size_and_precision_is_another(self, opened: Open) -> None:
         opened()(values())
@@ -195,7 +199,7 @@ class TestTrouble:
     def test_what_openvino_cannot_read_is_thrown_out(self, opened: Open, cache: Cache) -> None:
         expected = opened()(values())["y"]
         (entry,) = cache.entries()
-        cache.put(entry.file.stem, b"another version's", entry.about)
+        cache.put(entry.file.stem, b"another version's", entry.description)
         session = opened()
         assert np.array_equal(session(values())["y"], expected)
         assert done(session) == (1, 0)
@@ -548,5 +552,5 @@ class TestDrawing:
         """By what is in them; but each is compiled of its own files."""
         for name in ("one", "two"):
             Pipeline(save_bundle(tmp_path / name), precision="f32").prior(PROMPT, 128, 128, seed=1)
-        assert {each.about.component for each in cache.entries()} == {"prior_text_encoder", "prior_text", "prior"}
+        assert {each.description.component for each in cache.entries()} == {"prior_text_encoder", "prior_text", "prior"}
         assert len(cache.entries()) == 6

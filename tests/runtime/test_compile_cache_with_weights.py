@@ -21,12 +21,12 @@ from tests.runtime.test_compile_cache import SIDE, Counting, Open, done, save_la
 from vinograph import Pipeline
 from vinograph.models import opened as opened_models
 from vinograph.runtime import mapped_blob, sessions
-from vinograph.runtime.cache import About, Cache, Entry
+from vinograph.runtime.cache import Cache, Description, Entry
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 from vinograph.runtime.tuning import CacheKey, Setting
 
-ABOUT = About("tiny", "unet", "x 1x4")
+DESCRIPTION = Description("tiny", "unet", "x 1x4")
 PROMPT = "a red house"
 SOURCE = Path(__file__).parent.parent.parent / "src"
 
@@ -97,7 +97,11 @@ class TestKept:
         (entry,) = cache.entries()
         assert entry.with_weights
         assert entry.size > 4 * SIDE * SIDE
-        assert (entry.about.model, entry.about.component, entry.about.shapes) == ("tiny", "layers", "x 3x64")
+        assert (entry.description.model, entry.description.component, entry.description.shapes) == (
+            "tiny",
+            "layers",
+            "x 3x64",
+        )
         assert np.array_equal(second(values())["y"], expected)
         assert done(second) == (0, 1)
         assert second.unkept == 0
@@ -207,7 +211,7 @@ class TestTrouble:
         expected = opened()(values())["y"]
         key = kept.file.name.partition(".")[0]
         kept.file.unlink()
-        cache.put_with_weights(key, lambda stream: stream.write(b"another version's"), ABOUT)
+        cache.put_with_weights(key, lambda stream: stream.write(b"another version's"), DESCRIPTION)
         self.check(opened, cache, expected, "")
 
     def test_a_file_that_is_a_folder(self, kept: Entry, opened: Open, cache: Cache) -> None:
@@ -246,7 +250,7 @@ class TestTrouble:
 
 def put(cache: Cache, key: str, size: int, used: float | None = None) -> None:
     """Keep something of that size, which was last used so many seconds ago."""
-    cache.put_with_weights(key, lambda stream: stream.write(bytes(size)), ABOUT)
+    cache.put_with_weights(key, lambda stream: stream.write(bytes(size)), DESCRIPTION)
     if used is not None:
         then = time.time() - used
         os.utime(cache.file_with_weights(key), (then, then))
@@ -271,7 +275,7 @@ class TestLimit:
 
     def test_one_that_was_set_is_for_all(self, cache: Cache) -> None:
         cache.set_limit(100_000)
-        cache.put("small", bytes(20_000), ABOUT)
+        cache.put("small", bytes(20_000), DESCRIPTION)
         assert 79_000 < cache.limit_with_weights < 80_000
         put(cache, "large", 50_000, DAY)
         put(cache, "larger", 70_000)
@@ -280,10 +284,10 @@ class TestLimit:
 
     def test_what_is_small_goes_last(self, cache: Cache) -> None:
         cache.set_limit(100_000)
-        cache.put("small", bytes(20_000), ABOUT)
+        cache.put("small", bytes(20_000), DESCRIPTION)
         os.utime(cache.folder / "compiled" / "small.blob", (1, 1))
         put(cache, "large", 50_000)
-        cache.put("other", bytes(50_000), ABOUT)
+        cache.put("other", bytes(50_000), DESCRIPTION)
         assert names(cache) == {"small", "other"}
         cache.set_limit(60_000)
         assert names(cache) == {"other"}
@@ -326,11 +330,11 @@ class TestBesideEachOther:
             assert go_on.wait(30)
             stream.write(bytes(1000))
 
-        writing = threading.Thread(target=cache.put_with_weights, args=("a", slowly, ABOUT))
+        writing = threading.Thread(target=cache.put_with_weights, args=("a", slowly, DESCRIPTION))
         writing.start()
         assert begun.wait(30)
         for key in "ab":
-            Cache(cache.folder).put_with_weights(key, lambda _: pytest.fail("it was written"), ABOUT)
+            Cache(cache.folder).put_with_weights(key, lambda _: pytest.fail("it was written"), DESCRIPTION)
         go_on.set()
         writing.join(30)
         assert names(cache) == {"a"}
@@ -341,14 +345,14 @@ class TestBesideEachOther:
             Cache(cache.folder).clear()
 
         with caplog.at_level(logging.WARNING):
-            cache.put_with_weights("a", cleared, ABOUT)
+            cache.put_with_weights("a", cleared, DESCRIPTION)
         assert (caplog.text, cache.entries()) == ("", [])
         put(cache, "b", 1000)
         assert names(cache) == {"b"}
 
     def test_what_is_there_is_not_written_again(self, cache: Cache) -> None:
         put(cache, "a", 1000)
-        cache.put_with_weights("a", lambda _: pytest.fail("it was written"), ABOUT)
+        cache.put_with_weights("a", lambda _: pytest.fail("it was written"), DESCRIPTION)
 
     def test_what_a_killed_process_left_goes(self, cache: Cache) -> None:
         put(cache, "a", 1000)
@@ -393,7 +397,7 @@ class TestDrawing:
             assert np.array_equal(picture, expected)
             assert warnings == ()
             assert compiled() >= times if times else compiled() == 0
-        assert {entry.about.component for entry in cache.entries()} == {
+        assert {entry.description.component for entry in cache.entries()} == {
             *("unet", "text_encoder", "text_encoder_2", "vae_decoder")
         }
 

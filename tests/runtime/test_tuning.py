@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from vinograph.runtime import tuning
-from vinograph.runtime.tuning import DEFAULT, TuningResult, Setting
+from vinograph.runtime.tuning import DEFAULT, Setting, TuningResult
 
 
 def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> TuningResult:

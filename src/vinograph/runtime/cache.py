@@ -69,7 +69,7 @@ def parse_size(text: str, name: str = "--limit") -> int:
 
 
 @dataclass(frozen=True)
-class About:
+class Description:
     """What a compiled component, or a measured setting, is of: for people."""
 
     model: str
@@ -77,7 +77,7 @@ class About:
     shapes: str
 
     @classmethod
-    def read(cls, record: Mapping[str, Any]) -> About:
+    def read(cls, record: Mapping[str, Any]) -> Description:
         """Of a record that holds this and more; what is no short line of text is left out."""
         return cls(*(_line(record.get(name)) for name in ("model", "component", "shapes")))
 
@@ -89,7 +89,7 @@ class Entry:
     file: Path
     size: int
     used: float
-    about: About
+    description: Description
 
     @property
     def with_weights(self) -> bool:
@@ -199,9 +199,9 @@ class Cache:
         """Whether compiled components are kept at all."""
         return not self._disabled and self.limit > 0
 
-    def put(self, key: str, payload: bytes, about: About) -> None:
+    def put(self, key: str, payload: bytes, description: Description) -> None:
         """Keep a compiled component, and throw out those that were not used longest if there are too many."""
-        record = {**vars(about), "sha256": hashlib.sha256(payload).hexdigest()}
+        record = {**vars(description), "sha256": hashlib.sha256(payload).hexdigest()}
         content = json.dumps(record).encode() + b"\n" + payload
         limit = self.limit
         if len(content) > limit:
@@ -245,7 +245,7 @@ class Cache:
         """Whether a compiled component with weights of ``size`` bytes would be kept."""
         return not self._disabled and size <= self._room_with_weights()
 
-    def put_with_weights(self, key: str, export: Export, about: About) -> None:
+    def put_with_weights(self, key: str, export: Export, description: Description) -> None:
         """Keep a compiled component with its weights, which ``export`` writes to a stream.
 
         One process writes at a time, and another doesn't wait for it: what it leaves out, a later one will keep. Nobody
@@ -260,7 +260,7 @@ class Cache:
                 if file.exists():
                     return
                 with beside(file) as temporary:
-                    mapped_blob.write(temporary, vars(about), export, most)
+                    mapped_blob.write(temporary, vars(description), export, most)
                     self._make_room(temporary.stat().st_size)
                     temporary.replace(file)
         except (
@@ -280,8 +280,8 @@ class Cache:
             with contextlib.suppress(OSError):
                 stat = file.stat()
                 with file.open("rb") as stream:
-                    about = About.read(_head(stream.readline(LONGEST_HEAD)))
-                found.append(Entry(file, stat.st_size, stat.st_mtime, about))
+                    description = Description.read(_head(stream.readline(LONGEST_HEAD)))
+                found.append(Entry(file, stat.st_size, stat.st_mtime, description))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def size(self) -> int:

@@ -86,21 +86,21 @@ class _Stream(io.BytesIO):
             raise self._error
 
 
-def write(file: Path, about: Mapping[str, Any], export: Export, most: int) -> None:
+def write(file: Path, description: Mapping[str, Any], export: Export, most: int) -> None:
     """Write what ``export`` exports, of at most ``most`` bytes, to ``file``, and have it on the disk.
 
     Raises:
         TooLargeError: it has more.
         OSError: it can't be written.
     """
-    begin = len(_head(about, 0, "0" * _DIGEST))
+    begin = len(_head(description, 0, "0" * _DIGEST))
     with file.open("w+b") as opened:
         opened.seek(begin)
         stream = _Stream(opened, begin, most - begin)
         export(stream)
         stream.check()
         size = opened.seek(0, os.SEEK_END) - begin
-        head = _head(about, size, _checksum(opened, begin, size))
+        head = _head(description, size, _checksum(opened, begin, size))
         opened.seek(0)
         opened.write(head)
         opened.flush()
@@ -126,9 +126,9 @@ def read(file: Path) -> NDArray[np.uint8]:
         return np.memmap(opened, np.uint8, mode="c", offset=len(line), shape=(size,))
 
 
-def _head(about: Mapping[str, Any], size: int, checksum: str) -> bytes:
+def _head(description: Mapping[str, Any], size: int, checksum: str) -> bytes:
     """The first line. It is as long whatever the size and the checksum are."""
-    text = json.dumps({**about, "size": size, "sampled": checksum})
+    text = json.dumps({**description, "size": size, "sampled": checksum})
     room = len(text) + _DIGITS - len(str(size)) + 1
     return text.encode().ljust(-(-room // _PAGE) * _PAGE - 1) + b"\n"
 

@@ -22,7 +22,7 @@ from vinograph.runtime import tuning
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
 from vinograph.runtime.sections import Key, Ordered, Section, chain_cuts, cut_out, key_of, release_pages
 from vinograph.runtime.sources import IrFile, Source
-from vinograph.runtime.tuning import DEFAULT, TuningResult, CacheKey, Setting, Tuner
+from vinograph.runtime.tuning import DEFAULT, CacheKey, Setting, Tuner, TuningResult
 
 Array = NDArray[np.float32]
 
@@ -271,8 +271,8 @@ class Session:
             if unkept is None:
                 continue
             try:
-                about = self._cache_key.about(unkept.shapes)
-                self._cache_key.cache.put_with_weights(unkept.key, part.model.export_model, about)
+                description = self._cache_key.description(unkept.shapes)
+                self._cache_key.cache.put_with_weights(unkept.key, part.model.export_model, description)
             except (RuntimeError, MemoryError) as error:
                 self._cache_key.cache.note(self._cannot_be_kept(error))
 
@@ -356,7 +356,7 @@ class Session:
             self._cache_key.cache.note(self._cannot_be_kept(error))
             return
         if len(content) <= max(_ALWAYS_KEPT, self._source.size // _SHARE_KEPT):
-            self._cache_key.cache.put(key, content, self._cache_key.about(shapes))
+            self._cache_key.cache.put(key, content, self._cache_key.description(shapes))
 
     def _cannot_be_kept(self, error: BaseException) -> str:
         return f"{self.name} can't be kept compiled: {str(error).strip().splitlines()[-1]}"

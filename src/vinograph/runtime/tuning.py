@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vinograph.runtime.cache import About, Cache
+from vinograph.runtime.cache import Cache, Description
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -160,7 +160,7 @@ class Machine:
 class CacheKey:
     """What something is remembered of a component by, between processes.
 
-    ``contents`` is a hash of its files; ``low_bit_weights`` whether its weights are stored in so few that settings matter.
+    ``contents`` is a hash of its files. ``low_bit_weights`` says that its weights have so few bits that settings matter.
     """
 
     model: str
@@ -169,10 +169,10 @@ class CacheKey:
     low_bit_weights: bool
     cache: Cache
 
-    def about(self, shapes: Shapes) -> About:
+    def description(self, shapes: Shapes) -> Description:
         """The component at a size, for people."""
         told = (f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
-        return About(self.model, self.component, ", ".join(told))
+        return Description(self.model, self.component, ", ".join(told))
 
 
 def key(*what: Any) -> str:
@@ -213,7 +213,7 @@ def remember(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machi
         seconds = {str(setting): round(taken, 5) for setting, taken in result.seconds.items()}
         told = {"chosen": result.setting.record(), "setting": str(result.setting), "seconds": seconds}
         near = {"of": _component_key(cache_key, precision, machine), "size": _size(shapes)}
-        return {**vars(cache_key.about(shapes)), **near, **told}
+        return {**vars(cache_key.description(shapes)), **near, **told}
 
     kept = cache_key.cache.remember(settings_key(cache_key, shapes, precision, machine), change)
     return _chosen(kept, precision, machine) or result.setting
@@ -245,14 +245,17 @@ class Tuner:
     def end_drawing(self) -> None:
         """Record how long calls took that no setting was measured for."""
         for shapes, (spent, cost_) in self._unrecorded.items():
-            about = vars(self._cache_key.about(dict(shapes)))
+            description = vars(self._cache_key.description(dict(shapes)))
 
             def change(
-                known: dict[str, Any], about: dict[str, Any] = about, spent: float = spent, cost_: float = cost_
+                known: dict[str, Any],
+                description: dict[str, Any] = description,
+                spent: float = spent,
+                cost_: float = cost_,
             ) -> dict[str, Any]:
                 if _chosen(known, self._precision, self._machine) is not None:
                     return known
-                return {**about, "spent": _number(known, "spent") + spent, "cost": cost_}
+                return {**description, "spent": _number(known, "spent") + spent, "cost": cost_}
 
             self._cache_key.cache.remember(self._key(dict(shapes)), change)
         self._unrecorded.clear()
