@@ -131,7 +131,7 @@ class Components(Mapping[str, Session]):
         for name, session in self._opened.items():
             if session.execution_devices and self._precision[name] not in ("auto", session.precision):
                 asked.setdefault((self._precision[name], session.precision), []).append(name)
-        notes = self._cache.take_notes()
+        notes = self._cache.take_warnings()
         return notes + [
             f"precision {wanted} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
             for (wanted, ran), names in asked.items()

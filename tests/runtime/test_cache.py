@@ -107,12 +107,12 @@ class TestLimit:
         assert cache.limit > 0
         assert (cache.entries(), cache.settings(), cache.get("a")) == ([], {}, None)
         cache.put("a", b"content", DESCRIPTION)
-        assert "can't be written" in " ".join(cache.take_notes())
+        assert "can't be written" in " ".join(cache.take_warnings())
 
     def test_none_keeps_none(self, cache: Cache) -> None:
         cache.put("a", b"content", DESCRIPTION)
         cache.set_limit(0)
-        assert not cache.wants()
+        assert not cache.is_enabled()
         assert cache.entries() == []
 
 
@@ -122,7 +122,7 @@ class TestKeeping:
         assert cache.get("key") is None
         cache.put("key", content, DESCRIPTION)
         assert Cache(cache.folder).get("key") == content
-        assert cache.take_notes() == []
+        assert cache.take_warnings() == []
         (entry,) = cache.entries()
         assert entry.description == DESCRIPTION
         assert entry.size == cache.size() > len(content)
@@ -184,8 +184,8 @@ class TestDamage:
         file.write_bytes(damaged[how])
         assert cache.get("key") is None
         assert not file.exists()
-        (note,) = cache.take_notes()
-        assert note.endswith("in the cache was of no use: it was damaged; compiled anew")
+        (warning,) = cache.take_warnings()
+        assert warning.endswith("in the cache was of no use: it was damaged; compiled anew")
         cache.put("key", bytes(1000), DESCRIPTION)
         assert cache.get("key") == bytes(1000)
 
@@ -204,9 +204,9 @@ class TestDamage:
         for key in ("a", "b"):
             cache.put(key, b"content", DESCRIPTION)
             assert cache.get(key) is None
-        (note,) = [each for each in cache.take_notes() if "can't be written" in each]
-        assert "VINOGRAPH_CACHE names another folder, VINOGRAPH_CACHE_LIMIT=0 does without" in note
-        assert not cache.wants()
+        (warning,) = [each for each in cache.take_warnings() if "can't be written" in each]
+        assert "VINOGRAPH_CACHE names another folder, VINOGRAPH_CACHE_LIMIT=0 does without" in warning
+        assert not cache.is_enabled()
 
     def test_a_full_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Path.open
@@ -220,13 +220,13 @@ class TestDamage:
         with monkeypatch.context() as patch:
             patch.setattr(Path, "open", full)
             cache.put("a", b"content", DESCRIPTION)
-        assert [each for each in cache.take_notes() if "No space left on device" in each]
+        assert [each for each in cache.take_warnings() if "No space left on device" in each]
         assert list((cache.folder / "compiled").iterdir()) == []
 
     def test_a_blob_that_cannot_be_read(self, cache: Cache) -> None:
         blob(cache, "key").mkdir(parents=True)
         assert cache.get("key") is None
-        assert "can't be read (Is a directory); compiled anew" in cache.take_notes()[0]
+        assert "can't be read (Is a directory); compiled anew" in cache.take_warnings()[0]
 
 
 class TestSettings:
@@ -236,7 +236,7 @@ class TestSettings:
         assert cache.remember("a", lambda known: {**known, "cost": 2}) == {"spent": 1, "cost": 2}
         cache.remember("b", lambda _: {"spent": 3})
         assert Cache(cache.folder).settings() == {"a": {"spent": 1, "cost": 2}, "b": {"spent": 3}}
-        assert cache.take_notes() == []
+        assert cache.take_warnings() == []
 
     @pytest.mark.parametrize(
         "content",
@@ -250,7 +250,7 @@ class TestSettings:
         cache.remember("a", lambda _: {"spent": 1})
         (cache.folder / "settings.json").write_bytes(content)
         assert cache.settings() == {}
-        assert "measured anew" in cache.take_notes()[0]
+        assert "measured anew" in cache.take_warnings()[0]
         cache.remember("b", lambda _: {"spent": 2})
         assert Cache(cache.folder).settings() == {"b": {"spent": 2}}
 
@@ -266,7 +266,7 @@ class TestSettings:
         cache.remember("a", lambda known: {"spent": known.get("spent", 0) + 1})
         cache.remember("a", lambda known: {"spent": known.get("spent", 0) + 1})
         assert cache.settings() == {"a": {"spent": 2}}
-        assert any("can't be remembered" in each for each in cache.take_notes())
+        assert any("can't be remembered" in each for each in cache.take_warnings())
 
     def test_processes_beside_each_other_lose_nothing(self, cache: Cache) -> None:
         code = (
@@ -276,7 +276,7 @@ class TestSettings:
             "    cache.remember('shared', lambda known: {'count': known.get('count', 0) + 1})\n"
             "    cache.put(f'blob-{index}', bytes(10_000), Description('tiny', sys.argv[2], ''))\n"
             "    assert cache.get(f'blob-{index}') in (bytes(10_000), None)\n"
-            "sys.exit(len(cache.take_notes()))\n"
+            "sys.exit(len(cache.take_warnings()))\n"
         )
         cache.set_limit(100_000)
         environment = {**os.environ, "PYTHONPATH": str(SOURCE)}

@@ -203,8 +203,8 @@ class TestTrouble:
         session = opened()
         assert np.array_equal(session(values())["y"], expected)
         assert done(session) == (1, 0)
-        (note,) = cache.take_notes()
-        assert "in the cache was of no use: " in note
+        (warning,) = cache.take_warnings()
+        assert "in the cache was of no use: " in warning
         again = opened()
         again(values())
         assert done(again) == (0, 1)
@@ -215,7 +215,7 @@ class TestTrouble:
 
         monkeypatch.setattr(ov.CompiledModel, "export_model", fail)
         opened()(values())
-        assert cache.take_notes() == ["layers can't be kept compiled: no such layer"]
+        assert cache.take_warnings() == ["layers can't be kept compiled: no such layer"]
 
     def test_a_drawing_goes_on_and_says_so(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tiny_bundle.parent / "a file").write_text("no folder")

@@ -186,9 +186,9 @@ class TestTrouble:
         session = opened()
         assert np.array_equal(session(values())["y"], expected)
         assert done(session) == (1, 0)
-        (note,) = cache.take_notes()
-        assert f" in the cache was of no use: {why}" in note
-        assert note.endswith("compiled anew")
+        (warning,) = cache.take_warnings()
+        assert f" in the cache was of no use: {why}" in warning
+        assert warning.endswith("compiled anew")
         session.keep()
         again = opened()
         assert np.array_equal(again(values())["y"], expected)
@@ -220,7 +220,7 @@ class TestTrouble:
         kept.file.mkdir()
         session = opened()
         assert np.array_equal(session(values())["y"], expected)
-        assert "can't be read" in " ".join(cache.take_notes())
+        assert "can't be read" in " ".join(cache.take_warnings())
 
     def test_what_cannot_be_exported_is_told(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: Any) -> Any:
@@ -230,7 +230,7 @@ class TestTrouble:
         session = opened()
         session(values())
         session.keep()
-        assert cache.take_notes() == ["layers can't be kept compiled: no such layer"]
+        assert cache.take_warnings() == ["layers can't be kept compiled: no such layer"]
         assert cache.entries() == []
 
     def test_a_disk_that_is_full_is_logged(
@@ -270,8 +270,8 @@ class TestLimit:
     ) -> None:
         monkeypatch.setattr("vinograph.runtime.cache.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
         assert cache.limit_with_weights == expected
-        assert cache.wants_with_weights(expected)
-        assert not cache.wants_with_weights(expected + 1)
+        assert cache.has_room_with_weights(expected)
+        assert not cache.has_room_with_weights(expected + 1)
 
     def test_one_that_was_set_is_for_all(self, cache: Cache) -> None:
         cache.set_limit(100_000)
@@ -303,7 +303,7 @@ class TestLimit:
         """Or else two that don't fit together would be written again and again."""
         cache.set_limit(100_000)
         put(cache, "a", 60_000)
-        assert not cache.wants_with_weights(60_000)
+        assert not cache.has_room_with_weights(60_000)
         put(cache, "b", 60_000)
         assert names(cache) == {"a"}
 

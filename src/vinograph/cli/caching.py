@@ -44,7 +44,7 @@ def cache(
                 "with_weights": {"limit": kept.limit_with_weights, "size": _size(entries, with_weights=True)},
                 "compiled": [_entry_record(each) for each in entries],
                 "settings": settings,
-                "warnings": kept.take_notes(),
+                "warnings": kept.take_warnings(),
             }
         )
         return
@@ -65,8 +65,8 @@ def cache(
         f"{kept.folder}: {total} of at most {output.size(kept.limit)}, "
         f"and with weights {large} of at most {output.size(kept.limit_with_weights)}"
     )
-    for note in kept.take_notes():
-        output.warn(note)
+    for warning in kept.take_warnings():
+        output.warn(warning)
 
 
 def _measured(kept: Cache) -> list[dict[str, Any]]:

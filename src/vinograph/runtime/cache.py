@@ -109,13 +109,13 @@ class Cache:
         self._disabled = False
         self._unwritten: dict[str, dict[str, Any]] = {}
 
-    def note(self, text: str) -> None:
+    def add_warning(self, text: str) -> None:
         """Have a warning told, once."""
         if text not in self._told:
             self._told.add(text)
             self._notes.append(text)
 
-    def take_notes(self) -> list[str]:
+    def take_warnings(self) -> list[str]:
         """The warnings since the last time."""
         notes, self._notes = self._notes, []
         return notes
@@ -178,24 +178,24 @@ class Cache:
         except _ABSENT:
             return None
         except OSError as error:
-            self.note(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
+            self.add_warning(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
             return None
         head, _, payload = content.partition(b"\n")
         if _head(head).get("sha256") != hashlib.sha256(payload).hexdigest():
-            self.drop(key, "it was damaged")
+            self.discard(key, "it was damaged")
             return None
         with contextlib.suppress(OSError):  # of a folder that is there to be read only
             os.utime(file)
         return payload
 
-    def drop(self, key: str, why: str) -> None:
+    def discard(self, key: str, why: str) -> None:
         """Throw a compiled component away, and say so."""
         file = self._compiled / f"{key}.blob"
-        self.note(f"{file} in the cache was of no use: {why}; compiled anew")
+        self.add_warning(f"{file} in the cache was of no use: {why}; compiled anew")
         with contextlib.suppress(OSError):
             file.unlink()
 
-    def wants(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether compiled components are kept at all."""
         return not self._disabled and self.limit > 0
 
@@ -212,7 +212,7 @@ class Cache:
             self._evict()
         except OSError as error:
             self._disabled = True
-            self.note(self._unwritable(error))
+            self.add_warning(self._unwritable(error))
 
     def _unwritable(self, error: OSError) -> str:
         return (
@@ -228,10 +228,10 @@ class Cache:
         except _ABSENT:
             return None
         except OSError as error:
-            self.note(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
+            self.add_warning(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
             return None
         except mapped_blob.DamagedError:
-            self.drop(file.stem, "it was damaged")
+            self.discard(file.stem, "it was damaged")
             return None
         with contextlib.suppress(OSError):  # of a folder that is there to be read only
             os.utime(file)
@@ -241,7 +241,7 @@ class Cache:
         """Where a compiled component lies if it is kept with its weights."""
         return self._compiled / f"{key}{_WITH_WEIGHTS}.blob"
 
-    def wants_with_weights(self, size: int) -> bool:
+    def has_room_with_weights(self, size: int) -> bool:
         """Whether a compiled component with weights of ``size`` bytes would be kept."""
         return not self._disabled and size <= self._room_with_weights()
 
@@ -314,11 +314,13 @@ class Cache:
         except _ABSENT:
             return {}
         except (OSError, strict_json.JsonError) as error:
-            self.note(f"{self._settings} can't be read ({error}); settings are measured anew")
+            self.add_warning(f"{self._settings} can't be read ({error}); settings are measured anew")
             return {}
         known = content.get("settings") if content.get("format") == _FORMAT else None
         if not isinstance(known, dict):
-            self.note(f"{self._settings} is not a file of settings that this version reads; they are measured anew")
+            self.add_warning(
+                f"{self._settings} is not a file of settings that this version reads; they are measured anew"
+            )
             return {}
         return {key: record for key, record in known.items() if isinstance(record, dict)}
 
@@ -333,7 +335,7 @@ class Cache:
                 write_atomically(self._settings, told.encode())
                 return record
         except (OSError, Timeout) as error:
-            self.note(f"the fastest settings can't be remembered in {self.folder} ({error})")
+            self.add_warning(f"the fastest settings can't be remembered in {self.folder} ({error})")
             self._unwritten[key] = change(self._unwritten.get(key, {}))
             return self._unwritten[key]
 

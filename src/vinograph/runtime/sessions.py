@@ -251,7 +251,7 @@ class Session:
         assert self._cache_key is not None
         if self._form is not Form.MAPPED:
             self._keep(key, compiled.model, shapes)
-        elif seconds >= _LONG and self._cache_key.cache.wants_with_weights(round(_GROWS * self._source.size)):
+        elif seconds >= _LONG and self._cache_key.cache.has_room_with_weights(round(_GROWS * self._source.size)):
             compiled.unkept = _Unkept(key, dict(shapes), seconds)
 
     @property
@@ -274,7 +274,7 @@ class Session:
                 description = self._cache_key.description(unkept.shapes)
                 self._cache_key.cache.put_with_weights(unkept.key, part.model.export_model, description)
             except (RuntimeError, MemoryError) as error:
-                self._cache_key.cache.note(self._cannot_be_kept(error))
+                self._cache_key.cache.add_warning(self._cannot_be_kept(error))
 
     def _sections(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Section | None]:
         """What is compiled one after another; None alone where that is the whole graph."""
@@ -303,7 +303,7 @@ class Session:
         The files' times are in it beside their contents as the manifest has them, since weights are read from them.
         Groups are not: they are told again when it is read.
         """
-        if self._cache_key is None or not self._cache_key.cache.wants():
+        if self._cache_key is None or not self._cache_key.cache.is_enabled():
             return None
         try:
             files = [file.stat() for file in self._source.files]
@@ -341,7 +341,7 @@ class Session:
             compiled = self._core.import_model(content, self._device, given)
         except RuntimeError as error:
             stem = cache.file_with_weights(key).stem if self._form is Form.MAPPED else key
-            cache.drop(stem, str(error).strip().splitlines()[-1])
+            cache.discard(stem, str(error).strip().splitlines()[-1])
             return None
         mapped = [cache.file_with_weights(key)] if self._form is Form.MAPPED else self._source.files
         for file in mapped:
@@ -353,7 +353,7 @@ class Session:
         try:
             content = compiled.export_model().getvalue()
         except RuntimeError as error:
-            self._cache_key.cache.note(self._cannot_be_kept(error))
+            self._cache_key.cache.add_warning(self._cannot_be_kept(error))
             return
         if len(content) <= max(_ALWAYS_KEPT, self._source.size // _SHARE_KEPT):
             self._cache_key.cache.put(key, content, self._cache_key.description(shapes))

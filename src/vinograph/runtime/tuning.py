@@ -160,7 +160,7 @@ class Machine:
 class CacheKey:
     """What something is remembered of a component by, between processes.
 
-    ``contents`` is a hash of its files. ``low_bit_weights`` says that its weights have so few bits that settings matter.
+    ``contents`` is a hash of its files. ``low_bit_weights`` says that they are stored in int8 or int4, so that settings matter.
     """
 
     model: str
@@ -292,7 +292,7 @@ class Tuner:
         name = self._cache_key.component
         _log.warning("measuring once which settings are the fastest for %s: about %.0f s", name, math.ceil(takes))
         result = measure()
-        self._cache_key.cache.note(f"{MEASURED} for {name}, which took {result.took:.1f} s: {result.setting}")
+        self._cache_key.cache.add_warning(f"{MEASURED} for {name}, which took {result.took:.1f} s: {result.setting}")
         return remember(self._cache_key, shapes, self._precision, self._machine, result)
 
     def _known(self, shapes: Shapes, records: Mapping[str, Mapping[str, Any]]) -> Setting | None:
