@@ -17,7 +17,7 @@ from vinograph.models.sources import NetworkSource
 from vinograph.resources import memory_installed
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.sessions import Session as ComponentSession
-from vinograph.runtime.sources import IrFile, Source
+from vinograph.runtime.sources import GraphSource, IrFile
 from vinograph.runtime.tuning import CacheKey
 from vinograph.text import Tokenizer
 
@@ -138,7 +138,7 @@ class Components(Mapping[str, Session]):
         ]
 
 
-def source_of(model: Model, name: str) -> Source:
+def source_of(model: Model, name: str) -> GraphSource:
     """Where a component's graph is read from: a bundle's file, or a network over a checkpoint's weights."""
     plan, component = model.plan(name), model.manifest.components[name]
     if plan is None:

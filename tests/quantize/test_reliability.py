@@ -191,7 +191,7 @@ def _pass_on(work: component.Work, segment: Segment, model: object) -> list[Path
     return [
         component._keep(work.value(sample, key), np.full(4, sample, np.float32))
         for sample in range(work.samples)
-        for key in segment.gives
+        for key in segment.outputs
     ]
 
 

@@ -46,8 +46,8 @@ def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp
         model = segments.cut_out(xml, segment)
         file = tmp_path / f"{index}.xml"
         ov.save_model(model, file, compress_to_fp16=False)
-        results = compute(model, {key: values[key] for key in segment.needs})
-        values |= dict(zip(segment.gives, results, strict=False))
+        results = compute(model, {key: values[key] for key in segment.inputs})
+        values |= dict(zip(segment.outputs, results, strict=False))
         parts.append((segment, file))
     whole = compute(segments.read(xml), inputs)
     np.testing.assert_allclose(results[0], whole[0], atol=1e-6)
@@ -59,8 +59,8 @@ def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp
 
 def test_a_small_graph_is_one(xml: Path) -> None:
     (only,) = segments.segments(xml, {})
-    assert only.gives == ()
-    assert len(only.needs) == 5
+    assert only.outputs == ()
+    assert len(only.inputs) == 5
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -68,7 +68,7 @@ def test_few_bytes_pass(xml: Path, inputs: dict[str, Any]) -> None:
     """After a block there is one feature map, and what later blocks are told besides."""
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
     found = segments.segments(xml, shapes)
-    maps = [key for segment in found for key in segment.gives if len(shapes[key.rpartition(".")[0]]) == 4]
+    maps = [key for segment in found for key in segment.outputs if len(shapes[key.rpartition(".")[0]]) == 4]
     assert len(maps) <= 2 * len(found)
     told = sum(4 * value.size for value in inputs.values())
     assert 0 < segments.passing_bytes(found, shapes) <= told + 4 * 4 * 32 * 64 * 2

@@ -377,7 +377,7 @@ class TestSections:
         """By the layers that are to fill a section: those in each."""
         monkeypatch.setattr(sessions, "_SECTION", layers * 4 * self.SIDE**2)
         model = ov.Core().read_model(xml)
-        ordered = sections.Ordered(model)
+        ordered = sections.OrderedGraph(model)
         weights = [ordered.weight(index) for index in range(len(ordered.nodes))]
         bounds = pairwise([0, *cuts_of(model), len(weights)])
         assert [sum(weights[begin:end]) // (4 * self.SIDE**2) for begin, end in bounds] == expected
@@ -389,7 +389,7 @@ class TestSections:
 
 
 def cuts_of(model: ov.Model) -> list[int]:
-    return sections.chain_cuts(sections.Ordered(model), sessions._SECTION, sessions._MOST_PASSING)
+    return sections.chain_cuts(sections.OrderedGraph(model), sessions._SECTION, sessions._MOST_PASSING)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")

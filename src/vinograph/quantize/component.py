@@ -141,7 +141,7 @@ def _can_go_on(work: Work, found: list[Segment]) -> bool:
     waiting = [segment for index, segment in enumerate(found) if work.writer.done(work.step(index)) is None]
     if not work.calibrated:
         return True
-    needed = {key for segment in waiting for key in segment.needs}
+    needed = {key for segment in waiting for key in segment.inputs}
     return all(work.writer.is_whole(work.value(sample, key)) for sample in range(work.samples) for key in needed)
 
 
@@ -157,7 +157,7 @@ def _spread_samples(work: Work) -> None:
 
 def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> None:
     model = cutting.cut_out(work.source, segment)
-    if work.calibrated and segment.gives:
+    if work.calibrated and segment.outputs:
         work.writer.mark_done(f"{work.step(index)}, values", True, _pass_on(work, segment, model))
     with _quietly():
         if work.calibrated:
@@ -180,13 +180,13 @@ def _pass_on(work: Work, segment: Segment, model: ov.Model) -> list[Path]:
     kept = []
     for sample in range(work.samples):
         results = request.infer(_values(work, sample, segment), share_inputs=True, share_outputs=True)
-        pairs = zip(segment.gives, results.values(), strict=True)
+        pairs = zip(segment.outputs, results.values(), strict=True)
         kept += [_keep(work.value(sample, key), value) for key, value in pairs]
     return kept
 
 
 def _values(work: Work, sample: int, segment: Segment) -> dict[str, NDArray[Any]]:
-    return {key: np.load(work.value(sample, key)) for key in segment.needs}
+    return {key: np.load(work.value(sample, key)) for key in segment.inputs}
 
 
 def _keep(file: Path, value: NDArray[Any]) -> Path:
@@ -197,7 +197,7 @@ def _keep(file: Path, value: NDArray[Any]) -> Path:
 
 def _drop_values(work: Work, found: list[Segment], index: int) -> None:
     """Delete the values that no later segment needs."""
-    needed = {key for segment in found[index + 1 :] for key in segment.needs}
+    needed = {key for segment in found[index + 1 :] for key in segment.inputs}
     for file in (work.folder / "values").glob("*/*.npy"):
         if file.name.removesuffix(".npy") not in needed:
             file.unlink()

@@ -14,7 +14,7 @@ import openvino as ov
 
 from vinograph.runtime import sections
 from vinograph.runtime.devices import core
-from vinograph.runtime.sections import Key, Ordered, Section, key_of
+from vinograph.runtime.sections import OrderedGraph, Section, ValueKey, value_key
 
 # Bytes of weights, as they are stored, that a segment holds at least, where it isn't the last.
 SEGMENT = 300_000_000
@@ -27,9 +27,9 @@ def read(xml: Path) -> ov.Model:
     return core().read_model(xml)
 
 
-def input_keys(xml: Path) -> dict[str, Key]:
+def input_keys(xml: Path) -> dict[str, ValueKey]:
     """The key of each of the graph's inputs, by the input's name."""
-    return {port.get_any_name(): key_of(port) for port in read(xml).inputs}
+    return {port.get_any_name(): value_key(port) for port in read(xml).inputs}
 
 
 def node_shapes(xml: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -45,14 +45,14 @@ def node_shapes(xml: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, tup
 
 def segments(xml: Path, sizes: Mapping[str, tuple[int, ...]]) -> list[Segment]:
     """The segments of a graph, one if it is small; ``sizes`` are the shapes of its nodes, where they are known."""
-    ordered = Ordered(read(xml))
-    return ordered.sections(sections.sum_cuts(ordered, SEGMENT, sizes))
+    ordered = OrderedGraph(read(xml))
+    return ordered.sections(sections.residual_cuts(ordered, SEGMENT, sizes))
 
 
 def cut_out(xml: Path, segment: Segment) -> ov.Model:
     """A segment as a graph of its own, whose inputs and outputs are named by their keys."""
     model = sections.cut_out(read(xml), segment)
-    for port, key in zip(model.inputs, segment.needs, strict=True):
+    for port, key in zip(model.inputs, segment.inputs, strict=True):
         port.get_tensor().set_names({key})
     return model
 
@@ -64,9 +64,9 @@ def join(xml: Path, parts: Sequence[tuple[Segment, Path]]) -> ov.Model:
 
 def passing_bytes(found: Sequence[Segment], sizes: Mapping[str, tuple[int, ...]]) -> int:
     """The most bytes of values, of one sample, that are to be kept at once, by the shapes of the nodes."""
-    most, there = 0, set(found[0].needs)
+    most, there = 0, set(found[0].inputs)
     for index, segment in enumerate(found):
-        there |= {*segment.needs, *segment.gives}
+        there |= {*segment.inputs, *segment.outputs}
         most = max(most, sum(4 * math.prod(sizes.get(key.rpartition(".")[0], ())) for key in there))
-        there &= {key for later in found[index + 1 :] for key in later.needs}
+        there &= {key for later in found[index + 1 :] for key in later.inputs}
     return most

@@ -1,7 +1,7 @@
 """A graph in sections, each a graph of its own, and the whole again.
 
 A large graph is compiled in sections, since its weights are in memory twice meanwhile, and quantized in sections, since
-the ranges of activations are local. Values between sections are named by :data:`Key`.
+the ranges of activations are local. Values between sections are named by :data:`ValueKey`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import openvino as ov
 from openvino import opset13 as opset
 
-Key = str
+ValueKey = str
 """A value of the graph: the name of the node that computes it, and its place among that node's outputs."""
 
 _WINDOW = 1.3  # times a section's size, within which the best place to cut is looked for
@@ -34,16 +34,16 @@ class Section:
     """
 
     nodes: frozenset[str]
-    needs: tuple[Key, ...]
-    gives: tuple[Key, ...]
+    needs: tuple[ValueKey, ...]
+    gives: tuple[ValueKey, ...]
 
 
-def key_of(value: ov.Output) -> Key:
+def value_key(value: ov.Output) -> ValueKey:
     """The name of a value."""
     return f"{value.get_node().get_friendly_name()}.{value.get_index()}"
 
 
-class Ordered:
+class OrderedGraph:
     """A graph's nodes in order, its results last, and where each value is used."""
 
     def __init__(self, model: ov.Model) -> None:
@@ -63,14 +63,14 @@ class Ordered:
         return found
 
     @cached_property
-    def last_use(self) -> dict[Key, int]:
+    def last_use(self) -> dict[ValueKey, int]:
         """The last place at which each value is used. What a graph gives is used at its end."""
-        uses: dict[Key, int] = {}
+        uses: dict[ValueKey, int] = {}
         for index, node in enumerate(self.nodes):
             last = len(self.nodes) if node.get_type_name() == "Result" else index
             for value in node.input_values():
                 if value.get_node().get_friendly_name() not in self.constant:
-                    uses[key_of(value)] = max(last, uses.get(key_of(value), 0))
+                    uses[value_key(value)] = max(last, uses.get(value_key(value), 0))
         return uses
 
     def weight(self, index: int) -> int:
@@ -85,20 +85,20 @@ class Ordered:
     def _section(self, begin: int, end: int) -> Section:
         nodes = self.nodes[begin:end]
         inside = {node.get_friendly_name() for node in nodes if node.get_type_name() != "Parameter"}
-        needs: dict[Key, None] = {}
-        gives: dict[Key, None] = {}
+        needs: dict[ValueKey, None] = {}
+        gives: dict[ValueKey, None] = {}
         for node in nodes:
             for value in node.input_values():
                 source = value.get_node().get_friendly_name()
                 if source not in inside and source not in self.constant:
-                    needs[key_of(value)] = None
+                    needs[value_key(value)] = None
             if node.get_friendly_name() in inside - self.constant and end < len(self.nodes):
-                given = (key_of(value) for value in node.outputs())
+                given = (value_key(value) for value in node.outputs())
                 gives |= dict.fromkeys(key for key in given if self.last_use.get(key, 0) >= end)
         return Section(frozenset(inside), tuple(needs), tuple(gives))
 
 
-def chain_cuts(ordered: Ordered, size_wanted: int, most_passing: int) -> list[int]:
+def chain_cuts(ordered: OrderedGraph, size_wanted: int, most_passing: int) -> list[int]:
     """Before which places a chain is cut: where weights fill ``size_wanted`` bytes and ``most_passing`` values pass.
 
     A cut that leaves less than half a section after it would cost more than it spares.
@@ -108,7 +108,7 @@ def chain_cuts(ordered: Ordered, size_wanted: int, most_passing: int) -> list[in
         index
         for index, node in enumerate(ordered.nodes)
         for value in node.outputs()
-        if key_of(value) in ordered.last_use
+        if value_key(value) in ordered.last_use
     )
     left = sum(map(ordered.weight, range(len(ordered.nodes))))
     cuts, passing, size = [], 0, 0
@@ -123,7 +123,7 @@ def chain_cuts(ordered: Ordered, size_wanted: int, most_passing: int) -> list[in
     return cuts
 
 
-def sum_cuts(ordered: Ordered, size_wanted: int, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+def residual_cuts(ordered: OrderedGraph, size_wanted: int, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """Before which places a network is cut: after a sum of two values, where the fewest bytes pass.
 
     Such a sum is the end of a residual block. A section holds ``size_wanted`` bytes of weights at least, where it isn't
@@ -135,7 +135,7 @@ def sum_cuts(ordered: Ordered, size_wanted: int, shapes: Mapping[str, tuple[int,
     size = 0
     for index, node in enumerate(ordered.nodes):
         for value in node.outputs():
-            until = ordered.last_use.get(key_of(value), index)
+            until = ordered.last_use.get(value_key(value), index)
             if until > index:
                 passing[until] = passing.get(until, 0) + _bytes(node, value, shapes)
         passing.pop(index, None)
@@ -165,15 +165,15 @@ def cut_out(model: ov.Model, section: Section) -> ov.Model:
     """A section as a graph of its own, which takes what it needs in order. The ``model`` is spent then."""
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
 
-    def value(key: Key) -> ov.Output:
+    def value(key: ValueKey) -> ov.Output:
         name, _, index = key.rpartition(".")
         return nodes[name].output(int(index))
 
-    results = [opset.result(value(key)) for key in section.gives] or model.get_results()
-    for key, result in zip(section.gives, results, strict=False):
+    results = [opset.result(value(key)) for key in section.outputs] or model.get_results()
+    for key, result in zip(section.outputs, results, strict=False):
         result.set_friendly_name(f"to {key}")
     parameters = []
-    for key in section.needs:
+    for key in section.inputs:
         source = value(key)
         parameter = opset.parameter(source.get_partial_shape(), source.get_element_type(), name=f"from {key}")
         for user in source.get_target_inputs():
@@ -186,7 +186,7 @@ def cut_out(model: ov.Model, section: Section) -> ov.Model:
 def join(whole: ov.Model, parts: Sequence[tuple[Section, ov.Model]]) -> ov.Model:
     """The whole graph of its changed sections, with the inputs and outputs of ``whole``, which is spent then."""
     known = {node.get_friendly_name() for node in whole.get_ops()}
-    there = {key_of(port): port for port in whole.inputs}
+    there = {value_key(port): port for port in whole.inputs}
     results: list[ov.Node] = []
     for section, part in parts:
         for parameter in part.get_parameters():
@@ -195,7 +195,7 @@ def join(whole: ov.Model, parts: Sequence[tuple[Section, ov.Model]]) -> ov.Model
                 user.replace_source_output(there[key])
         found = part.get_results()
         there |= {node.get_friendly_name().removeprefix("to "): node.input_value(0) for node in found}
-        results = [] if section.gives else found
+        results = [] if section.outputs else found
     inputs, outputs = whole.inputs, whole.outputs
     joined = ov.Model(results, whole.get_parameters(), whole.get_friendly_name())
     for old, new in zip([*inputs, *outputs], [*joined.inputs, *joined.outputs], strict=True):

@@ -20,8 +20,8 @@ from vinograph.errors import DamagedModelError, NumericalError, RequestError, Re
 from vinograph.resources import Shortage, cpu_count, memory_left, shortage
 from vinograph.runtime import tuning
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
-from vinograph.runtime.sections import Key, Ordered, Section, chain_cuts, cut_out, key_of, release_pages
-from vinograph.runtime.sources import IrFile, Source
+from vinograph.runtime.sections import OrderedGraph, Section, ValueKey, chain_cuts, cut_out, release_pages, value_key
+from vinograph.runtime.sources import GraphSource, IrFile
 from vinograph.runtime.tuning import DEFAULT, CacheKey, Setting, Tuner, TuningResult
 
 Array = NDArray[np.float32]
@@ -91,7 +91,7 @@ class Session:
     as much time, in this and earlier processes, as measuring does. A drawing keeps to one setting.
     """
 
-    def __init__(self, source: Source, device: str, precision: str, cache_key: CacheKey | None = None) -> None:
+    def __init__(self, source: GraphSource, device: str, precision: str, cache_key: CacheKey | None = None) -> None:
         """Nothing is read before the first call."""
         self.name = source.name
         self._source = source
@@ -107,7 +107,7 @@ class Session:
         tuned = self._cache_key is not None and self._cache_key.low_bit_weights
         self._tuner = Tuner(self._cache_key, precision, machine()) if self._cache_key and tuned else None
         self._compiling_took = 0.0
-        self._input_keys: dict[str, Key] = {}
+        self._input_keys: dict[str, ValueKey] = {}
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
         """Compute every output, float32.
@@ -140,13 +140,13 @@ class Session:
         except (RuntimeError, MemoryError) as error:
             raise self._explain(error, "run") from error
 
-    def _run_sections(self, parts: list[_Compiled], passing: dict[Key, NDArray[Any]]) -> Any:
+    def _run_sections(self, parts: list[_Compiled], passing: dict[ValueKey, NDArray[Any]]) -> Any:
         for place, part in enumerate(parts):
             assert part.section is not None
-            given = {index: passing[key] for index, key in enumerate(part.section.needs)}
+            given = {index: passing[key] for index, key in enumerate(part.section.inputs)}
             results = part.model.create_infer_request().infer(given, share_inputs=True, share_outputs=False)
-            passing |= dict(zip(part.section.gives, results.values(), strict=False))
-            needed = {key for later in parts[place + 1 :] if later.section for key in later.section.needs}
+            passing |= dict(zip(part.section.outputs, results.values(), strict=False))
+            needed = {key for later in parts[place + 1 :] if later.section for key in later.section.inputs}
             passing = {key: value for key, value in passing.items() if key in needed}
         return results
 
@@ -281,9 +281,9 @@ class Session:
         if self._source.size <= _SECTION:
             return [None]
         model = self._read(shapes)
-        ordered = Ordered(model)
+        ordered = OrderedGraph(model)
         cuts = chain_cuts(ordered, _SECTION, _MOST_PASSING)
-        self._input_keys = {port.get_any_name(): key_of(port) for port in model.inputs}
+        self._input_keys = {port.get_any_name(): value_key(port) for port in model.inputs}
         return [*ordered.sections(cuts)] if cuts else [None]
 
     def _compile_section(

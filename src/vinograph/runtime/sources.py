@@ -11,7 +11,7 @@ import openvino as ov
 from vinograph.runtime.devices import core
 
 
-class Source(Protocol):
+class GraphSource(Protocol):
     """A component that can be read again and again.
 
     ``f16_safe`` is False where half-precision arithmetic overflows. ``remedy`` says what to do where it computes NaN

@@ -160,7 +160,7 @@ class Machine:
 class CacheKey:
     """What something is remembered of a component by, between processes.
 
-    ``contents`` is a hash of its files. ``low_bit_weights`` says that they are stored in int8 or int4, so that settings matter.
+    ``contents`` is a hash of its files. ``low_bit_weights`` says that they hold int8 or int4, so that settings matter.
     """
 
     model: str
