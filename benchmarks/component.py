@@ -76,7 +76,7 @@ def show_settings(arguments: argparse.Namespace) -> None:
     result = Session(IrFile(arguments.xml.stem, arguments.xml), "CPU", "auto").measure(inputs)
     for setting, seconds in result.seconds.items():
         print(f"{setting}: {seconds:.4f} s{'  (chosen)' if setting == result.setting else ''}")
-    print(f"measuring took {result.took:.1f} s")
+    print(f"measuring took {result.measuring_seconds:.1f} s")
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def computed(bundle: Bundle, name: str, precision: str, inputs: Values) -> list[
     component = bundle.manifest.components[name]
     session = Session(IrFile(name, bundle.path / component.file, component.f16_safe), "CPU", precision)
     outputs = session(inputs)
-    session.free()
+    session.release()
     return [outputs[each] for each in sorted(outputs)]
 
 

@@ -80,7 +80,7 @@ class Components(Mapping[str, Session]):
     def done_with(self, name: str) -> None:
         """Free a component that the drawing under way needs no more, if memory is short."""
         if name in self._opened and (self._memory == "low" or self._is_large(name)):
-            self._opened[name].free()
+            self._opened[name].release()
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -101,14 +101,14 @@ class Components(Mapping[str, Session]):
 
         Those go first that took longest to compile. The process doesn't end before all are written.
         """
-        waiting = [session for session in self._opened.values() if session.unkept]
+        waiting = [session for session in self._opened.values() if session.pending_seconds]
         if not waiting:
             return
-        waiting.sort(key=lambda session: session.unkept, reverse=True)
+        waiting.sort(key=lambda session: session.pending_seconds, reverse=True)
 
         def work() -> None:
             for session in waiting:
-                session.keep()
+                session.save_pending()
 
         with contextlib.suppress(RuntimeError):  # no more threads: the next process compiles, too
             threading.Thread(target=work, name="keep what is compiled").start()

@@ -21,7 +21,7 @@ from vinograph.benchmark.systems.common import Task
 from vinograph.benchmark.systems.vinograph_ import open_system
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import MANIFEST_FILE
-from vinograph.runtime import sessions, tuning
+from vinograph.runtime import exports, sessions, tuning
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine
 from vinograph.runtime.sessions import Session
@@ -159,7 +159,7 @@ class TestCompiled:
 
     def test_another_version_of_openvino_compiles_anew(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         opened()(values())
-        monkeypatch.setattr(sessions, "machine", lambda: Machine(("another",), "f32", 32))
+        monkeypatch.setattr(exports, "machine", lambda: Machine(("another",), "f32", 32))
         other = opened()
         other(values())
         assert done(other) == (1, 0)
@@ -173,7 +173,7 @@ class TestCompiled:
     ) -> None:
         expected = opened()(values())["y"]
         cache.clear()
-        monkeypatch.setattr(sessions, "_SECTION", SIDE * SIDE)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", SIDE * SIDE)
         for _ in range(2):
             session = opened()
             np.testing.assert_allclose(session(values())["y"], expected, rtol=1e-5)
@@ -183,7 +183,7 @@ class TestCompiled:
     def test_what_is_large_beside_its_weights_is_not_kept(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sessions, "_ALWAYS_KEPT", 0)
+        monkeypatch.setattr(exports, "_ALWAYS_KEPT", 0)
         opened()(values())
         assert cache.entries() == []
 
@@ -256,8 +256,8 @@ class TestTrouble:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """However short calls are, they count; and measuring takes no longer than a call."""
-    monkeypatch.setattr(tuning, "SHORTEST", 0.0)
-    monkeypatch.setattr(tuning, "cost", lambda *_: 1e-9)
+    monkeypatch.setattr(tuning, "SHORTEST_CALL", 0.0)
+    monkeypatch.setattr(tuning, "tuning_cost", lambda *_: 1e-9)
 
 
 def changed(known: dict[str, Any], **more: float) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
     """Have ``setting`` found to be the fastest; returns what grows with each measuring."""
     measured: list[str] = []
 
-    def found(timed: tuning.Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
+    def found(timed: tuning.TimeCall, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
         measured.append("measured")
         seconds = {each: timed(each, float("inf")) for each in (DEFAULT, setting)}
         assert all(seconds.values())
@@ -291,18 +291,18 @@ class TestSettings:
         result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
         assert {setting.group for setting in result.seconds} - {None} == set(machine().groups)
         assert result.setting in result.seconds
-        assert result.took > 0
+        assert result.measuring_seconds > 0
 
     def test_what_takes_no_time_stays_as_it_is(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tuning, "SHORTEST", 100.0)
+        monkeypatch.setattr(tuning, "SHORTEST_CALL", 100.0)
         result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
         assert result.setting == DEFAULT
         assert list(result.seconds) == [DEFAULT]
 
     def test_one_alone_can_be_timed(self, xml: Path) -> None:
         session = Session(IrFile("layers", xml), "CPU", "f32")
-        assert (session.seconds(values()) or 0) > 0
-        assert session.seconds({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
+        assert (session.time_call(values()) or 0) > 0
+        assert session.time_call({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
 
     @pytest.mark.usefixtures("quick")
     def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
@@ -344,8 +344,8 @@ class TestSettings:
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
-        monkeypatch.setattr(tuning, "SHORTEST", 0.0)
-        monkeypatch.setattr(tuning, "cost", lambda *_: 100.0)
+        monkeypatch.setattr(tuning, "SHORTEST_CALL", 0.0)
+        monkeypatch.setattr(tuning, "tuning_cost", lambda *_: 100.0)
         for spent in (0.0, 99.0, 101.0):
             if spent:
                 (key,) = cache.settings()
@@ -463,7 +463,7 @@ class TestSettings:
         assert session.setting == DEFAULT
 
     def test_short_calls_are_not_worth_it(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tuning, "SHORTEST", 100.0)
+        monkeypatch.setattr(tuning, "SHORTEST_CALL", 100.0)
         session = opened(few=True)
         session(values())
         session.end_drawing()

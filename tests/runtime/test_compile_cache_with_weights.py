@@ -20,7 +20,7 @@ from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.runtime.test_compile_cache import SIDE, Counting, Open, done, save_layers, values
 from vinograph import Pipeline
 from vinograph.models import opened as opened_models
-from vinograph.runtime import mapped_blob, sessions
+from vinograph.runtime import exports, mapped_blob
 from vinograph.runtime.cache import Cache, Description, Entry
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
@@ -35,8 +35,8 @@ SOURCE = Path(__file__).parent.parent.parent / "src"
 def _small_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache, in which what is of no size counts as having gigabytes, and compiling as taking long."""
     monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sessions, "_ALWAYS_KEPT", 0)
-    monkeypatch.setattr(sessions, "_LONG", 0.0)
+    monkeypatch.setattr(exports, "_ALWAYS_KEPT", 0)
+    monkeypatch.setattr(exports, "_WORTHWHILE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def kept(opened: Open, cache: Cache) -> Entry:
     """What a session has left in the cache."""
     session = opened()
     session(values())
-    session.keep()
+    session.save_pending()
     (entry,) = cache.entries()
     return entry
 
@@ -91,9 +91,9 @@ class TestKept:
         first, second = opened(precision), opened(precision)
         expected = first(values())["y"]
         assert (done(first), cache.entries()) == ((1, 0), [])
-        assert first.unkept > 0
-        first.keep()
-        assert first.unkept == 0
+        assert first.pending_seconds > 0
+        first.save_pending()
+        assert first.pending_seconds == 0
         (entry,) = cache.entries()
         assert entry.with_weights
         assert entry.size > 4 * SIDE * SIDE
@@ -104,14 +104,14 @@ class TestKept:
         )
         assert np.array_equal(second(values())["y"], expected)
         assert done(second) == (0, 1)
-        assert second.unkept == 0
+        assert second.pending_seconds == 0
 
     def test_it_does_not_change_what_is_computed(self, opened: Open, xml: Path) -> None:
         alone = Session(IrFile("layers", xml), "CPU", "f32")(values())["y"]
         for _ in range(2):
             session = opened()
             assert np.array_equal(session(values())["y"], alone)
-            session.keep()
+            session.save_pending()
         assert done(session) == (0, 1)
 
     def test_the_weights_are_not_read_again(self, kept: Entry, opened: Open, xml: Path) -> None:
@@ -131,7 +131,7 @@ class TestKept:
             for each in (alone, session):
                 monkeypatch.setattr(each, "_setting_for", lambda _, group=group: Setting(group))
             assert np.array_equal(session(values())["y"], alone(values())["y"])
-            session.keep()
+            session.save_pending()
         assert len(cache.entries()) == 1
 
     def test_it_outlives_what_is_kept_on_the_disk(self, kept: Entry, opened: Open) -> None:
@@ -147,11 +147,11 @@ class TestKept:
         assert done(other) == (1, 0)
 
     def test_what_is_compiled_quickly_is_not(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sessions, "_LONG", 100.0)
+        monkeypatch.setattr(exports, "_WORTHWHILE_SECONDS", 100.0)
         session = opened()
         session(values())
-        session.keep()
-        assert (session.unkept, cache.entries()) == (0, [])
+        session.save_pending()
+        assert (session.pending_seconds, cache.entries()) == (0, [])
 
     @pytest.mark.parametrize(("room", "keeps"), [(1.1, False), (3.0, True)])
     def test_what_would_not_fit_is_not(
@@ -161,13 +161,13 @@ class TestKept:
         cache.set_limit(round(room * xml.with_suffix(".bin").stat().st_size))
         session = opened()
         session(values())
-        assert (session.unkept > 0) is keeps
+        assert (session.pending_seconds > 0) is keeps
 
     def test_what_was_freed_is_not(self, opened: Open, cache: Cache) -> None:
         session = opened()
         session(values())
-        session.free()
-        session.keep()
+        session.release()
+        session.save_pending()
         assert cache.entries() == []
 
     def test_without_a_limit_nothing_is_written(
@@ -176,7 +176,7 @@ class TestKept:
         monkeypatch.setenv("VINOGRAPH_CACHE_LIMIT", "0")
         session = opened()
         session(values())
-        session.keep()
+        session.save_pending()
         assert not cache.folder.exists()
 
 
@@ -189,7 +189,7 @@ class TestTrouble:
         (warning,) = cache.take_warnings()
         assert f" in the cache was of no use: {why}" in warning
         assert warning.endswith("compiled anew")
-        session.keep()
+        session.save_pending()
         again = opened()
         assert np.array_equal(again(values())["y"], expected)
         assert done(again) == (0, 1)
@@ -229,7 +229,7 @@ class TestTrouble:
         monkeypatch.setattr(ov.CompiledModel, "export_model", fail)
         session = opened()
         session(values())
-        session.keep()
+        session.save_pending()
         assert cache.take_warnings() == ["layers can't be kept compiled: no such layer"]
         assert cache.entries() == []
 
@@ -243,7 +243,7 @@ class TestTrouble:
         session = opened()
         session(values())
         with caplog.at_level(logging.WARNING):
-            session.keep()
+            session.save_pending()
         assert "can't be written (No space left on device)" in caplog.text
         assert [each.name for each in (cache.folder / "compiled").iterdir()] == ["writing.lock"]
 
@@ -404,7 +404,7 @@ class TestDrawing:
     def test_a_small_checkpoint_is_kept_at_once(
         self, tmp_path: Path, cache: Cache, compiled: Callable[[], int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sessions, "_ALWAYS_KEPT", 32_000_000)
+        monkeypatch.setattr(exports, "_ALWAYS_KEPT", 32_000_000)
         model = save_sdxl(tmp_path, SDXL_TINY).home
         expected, _ = drawn(model, num_inference_steps=2)
         assert compiled() >= 4
@@ -468,8 +468,8 @@ class TestDrawing:
 _DRAW = """
 import sys
 from vinograph import Pipeline
-from vinograph.runtime import sessions
-sessions._ALWAYS_KEPT, sessions._LONG = 0, 0.0
+from vinograph.runtime import exports
+exports._ALWAYS_KEPT, exports._WORTHWHILE_SECONDS = 0, 0.0
 result = Pipeline.from_pretrained(sys.argv[1], precision="f32")("a red house", seed=1)
 result.images[0].save(sys.argv[2])
 sys.exit(len(result.warnings))

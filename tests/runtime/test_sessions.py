@@ -17,6 +17,7 @@ from tests.bundles import save_bundle
 from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError
 from vinograph.runtime import sections, sessions
 from vinograph.runtime.devices import check_device, check_precision, devices
+from vinograph.runtime.pages import release_pages
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 
@@ -339,7 +340,7 @@ class TestSections:
     def test_they_compute_the_same(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
         whole = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
-        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", 2 * 4 * self.SIDE**2)
         compiled: list[ov.Model] = []
         compile_model = ov.Core.compile_model
 
@@ -360,7 +361,7 @@ class TestSections:
         xml = self.save(tmp_path, early=True)
         inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
         whole = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
-        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", 2 * 4 * self.SIDE**2)
         monkeypatch.setattr(sessions, "_MOST_PASSING", 3)
         assert len(cuts_of(ov.Core().read_model(xml))) >= 2
         sections = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
@@ -375,7 +376,7 @@ class TestSections:
         self, xml: Path, layers: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """By the layers that are to fill a section: those in each."""
-        monkeypatch.setattr(sessions, "_SECTION", layers * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", layers * 4 * self.SIDE**2)
         model = ov.Core().read_model(xml)
         ordered = sections.OrderedGraph(model)
         weights = [ordered.weight(index) for index in range(len(ordered.nodes))]
@@ -384,12 +385,12 @@ class TestSections:
 
     def test_where_much_passes_nothing_is_cut(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sessions, "_MOST_PASSING", 1)
-        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", 2 * 4 * self.SIDE**2)
         assert cuts_of(ov.Core().read_model(xml)) == []
 
 
 def cuts_of(model: ov.Model) -> list[int]:
-    return sections.chain_cuts(sections.OrderedGraph(model), sessions._SECTION, sessions._MOST_PASSING)
+    return sections.chain_cuts(sections.OrderedGraph(model), sessions._SECTION_SIZE, sessions._MOST_PASSING)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
@@ -404,6 +405,6 @@ def test_what_is_mapped_is_given_back(tmp_path: Path) -> None:
 
     before = mapped.sum(dtype=np.int64)
     assert resident() > size // 2
-    sections.release_pages(file)
+    release_pages(file)
     assert resident() == 0
     assert mapped.sum(dtype=np.int64) == before

@@ -55,14 +55,14 @@ class TestFastest:
 
 class TestSeconds:
     def timed(self, monkeypatch: pytest.MonkeyPatch, each: list[float], best: float) -> tuple[float, int]:
-        """What is told of runs that take so long, and how many there were."""
+        """The seconds that are found for runs that take so long, and the number of runs."""
         now, runs = [0.0], iter(each)
 
         def run() -> None:
             now[0] += next(runs)
 
         monkeypatch.setattr("vinograph.runtime.tuning.time.perf_counter", lambda: now[0])
-        return tuning.seconds_of(run, best), len(each) - len(list(runs))
+        return tuning.least_seconds(run, best), len(each) - len(list(runs))
 
     @pytest.mark.parametrize(
         ("each", "best", "expected"),
@@ -79,14 +79,14 @@ class TestSeconds:
         assert runs == expected[1]
 
     def test_what_measuring_costs(self) -> None:
-        assert tuning.cost(compiling=10, call=1, settings=6) == 8 * (10 + 1 + 3)
-        assert tuning.cost(compiling=1, call=0.01, settings=5) == pytest.approx(7 * (1 + 0.01 + 0.15))
+        assert tuning.tuning_cost(compiling=10, call=1, settings=6) == 8 * (10 + 1 + 3)
+        assert tuning.tuning_cost(compiling=1, call=0.01, settings=5) == pytest.approx(7 * (1 + 0.01 + 0.15))
 
 
 class TestRecords:
     @pytest.mark.parametrize("setting", [DEFAULT, Setting(0), Setting(128), Setting(64, "f32")])
     def test_they_are_read_as_written(self, setting: Setting) -> None:
-        assert Setting.read(setting.record(), ("f32",)) == setting
+        assert Setting.from_json(setting.to_json(), ("f32",)) == setting
 
     @pytest.mark.parametrize(
         "record",
@@ -97,8 +97,8 @@ class TestRecords:
         ],
     )
     def test_what_is_never_tried_is_none(self, record: Any) -> None:
-        assert Setting.read(record, ("f32",)) is None
+        assert Setting.from_json(record, ("f32",)) is None
 
     def test_to_people(self) -> None:
-        told = [str(each) for each in (DEFAULT, Setting(64), Setting(0), Setting(64, "f32"))]
-        assert told == ["groups as by default", "groups of 64", "activations not rounded", "groups of 64, f32"]
+        described = [str(each) for each in (DEFAULT, Setting(64), Setting(0), Setting(64, "f32"))]
+        assert described == ["groups as by default", "groups of 64", "activations not rounded", "groups of 64, f32"]

@@ -25,8 +25,8 @@ from vinograph.quantize.segments import Segment
 from vinograph.resources import cpu_count
 from vinograph.runtime import ir
 from vinograph.runtime.devices import core
+from vinograph.runtime.pages import release_pages
 from vinograph.runtime.precise import carry_over_marks
-from vinograph.runtime.sections import release_pages
 
 
 @dataclass(frozen=True)

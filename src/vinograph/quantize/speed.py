@@ -52,10 +52,10 @@ def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[s
         component = bundle.manifest.components[name]
         sources = (IrFile(name, place / component.file, component.f16_safe) for place in (bundle.path, folder))
         source, quantized = (Session(each, "CPU", "auto") for each in sources)
-        before = source.seconds(inputs)
+        before = source.time_call(inputs)
         if before is None:
             raise NumericalError(name, "auto", f"run `vinograph verify` on {bundle.path}")
-        source.free()
+        source.release()
         found[name] = (before, quantized.measure(inputs))
     return found
 
