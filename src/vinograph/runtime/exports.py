@@ -16,16 +16,21 @@ from vinograph.runtime.pages import release_pages
 from vinograph.runtime.sources import GraphSource, IrFile
 from vinograph.runtime.tuning import CacheKey, Shapes
 
-# An export without weights has a tenth of their size or less. OpenVINO keeps some weights in it all the same, such as
-# those of low-bit convolutions, which it has unpacked by then. Reading a large one costs what it saves.
+# An export without weights has a tenth of their size or less. OpenVINO keeps some weights in it all
+# the same, such as those of low-bit convolutions, which it has unpacked by then. Reading a large
+# one costs what it saves.
 _LARGEST_SHARE = 4  # a weightless export is kept if it has at most this part of the weights' size …
 _ALWAYS_KEPT = 32_000_000  # … or at most so many bytes, which are read in no time
 _WORTHWHILE_SECONDS = 2.0  # of compiling, from which on gigabytes are kept to save it
-_GROWTH = 1.25  # an export with weights has up to so many times their size: int8 convolutions lie unpacked in it
+# An export with weights has up to so many times their size: int8 convolutions lie unpacked in it.
+_GROWTH = 1.25
 
 
 class ExportForm(Enum):
-    """How a compiled model is kept: without its weights, with them, or with them and so large that it is mapped."""
+    """How a compiled model is kept: without weights, with them, or with them and mapped.
+
+    Large ones are mapped.
+    """
 
     WEIGHTLESS = "weightless"
     WITH_WEIGHTS = "with weights"
@@ -50,14 +55,14 @@ class PendingExport:
 
 @dataclass(frozen=True)
 class LoadedExport:
-    """A compiled model that was read from the cache, and the buffer that it refers to without owning it."""
+    """A compiled model from the cache, and the buffer that it refers to without owning it."""
 
     model: ov.CompiledModel
     buffer: Any
 
 
 class CompiledExports:
-    """The exports of one component's compiled models: one for each combination of shapes and settings."""
+    """The exports of one component's compiled models, one for each set of shapes and settings."""
 
     def __init__(self, source: GraphSource, cache_key: CacheKey) -> None:
         self._source = source
@@ -71,8 +76,9 @@ class CompiledExports:
     def form(self) -> ExportForm:
         """How the component is kept.
 
-        A weightless export reads its weights from one file in OpenVINO's own format, which a checkpoint doesn't have.
-        And low-bit convolutions lie unpacked in every export, so that a large weightless one saves nothing.
+        A weightless export reads its weights from one file in OpenVINO's own format, which a
+        checkpoint doesn't have. And low-bit convolutions lie unpacked in every export, so that a
+        large weightless one saves nothing.
         """
         is_large = self._source.size > _ALWAYS_KEPT
         if isinstance(self._source, IrFile) and not (self._key.low_bit_weights and is_large):
@@ -87,8 +93,9 @@ class CompiledExports:
     def blob_key(self, shapes: Shapes, settings: Mapping[str, Any]) -> str | None:
         """The key under which a compiled model is kept; None where nothing is kept.
 
-        The times of the files are part of it beside the hash of their contents, because weights are read from them.
-        The group size of dynamic quantization is not: it is set again when an export is read.
+        The times of the files are part of it beside the hash of their contents, because weights are
+        read from them. The group size of dynamic quantization is not: it is set again when an
+        export is read.
         """
         if not self._cache.is_enabled():
             return None
@@ -102,7 +109,7 @@ class CompiledExports:
         return tuning.hash_key(*parts, *([] if self.form is ExportForm.WEIGHTLESS else [self.form.value]))
 
     def load(self, blob_key: str, core: ov.Core, device: str, settings: Mapping[str, Any]) -> LoadedExport | None:
-        """The compiled model kept under ``blob_key``; None where there is none that OpenVINO can read."""
+        """The compiled model kept under ``blob_key``; None where OpenVINO can read none."""
         is_mapped, settings = self.form is ExportForm.MAPPED, dict(settings)
         kept = self._cache.map_with_weights(blob_key) if is_mapped else self._cache.get(blob_key)
         if kept is None:
@@ -123,7 +130,8 @@ class CompiledExports:
     def save(self, blob_key: str, model: ov.CompiledModel, shapes: Shapes, seconds: float) -> PendingExport | None:
         """Keep a model that took ``seconds`` to compile.
 
-        One that has gigabytes isn't written at once: what is returned is for :meth:`save_with_weights`.
+        One that has gigabytes isn't written at once: what is returned is for
+        :meth:`save_with_weights`.
         """
         if self.form is not ExportForm.MAPPED:
             self._save_small(blob_key, model, shapes)

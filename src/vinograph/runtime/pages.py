@@ -10,10 +10,11 @@ _MADV_DONTNEED = 4
 
 
 def release_pages(file: Path) -> None:
-    """Give the memory of what this process maps from ``file`` back to the system; pages that are read again return.
+    """Give the memory of what this process maps from ``file`` back to the system.
 
-    A compiled model keeps the mapping of its weights, of most of which it has copies. Weights of checkpoints are mapped
-    copy-on-write and never written, so nothing is lost. Does nothing on other systems than Linux.
+    Pages that are read again come back. A compiled model keeps the mapping of its weights, of most
+    of which it has copies. Weights of checkpoints are mapped copy-on-write and never written, so
+    nothing is lost. Does nothing on other systems than Linux.
     """
     if sys.platform != "linux":
         return

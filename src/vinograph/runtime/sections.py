@@ -1,7 +1,8 @@
 """Cutting a graph into sections, each a graph of its own, and joining them again.
 
-A large graph is compiled in sections, because its weights are in memory twice while it is compiled. It is quantized in
-sections, because the ranges of activations are local. Values between sections are named by a :data:`ValueKey`.
+A large graph is compiled in sections, because its weights are in memory twice while it is compiled.
+It is quantized in sections, because the ranges of activations are local. Values between sections
+are named by a :data:`ValueKey`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import openvino as ov
 from openvino import opset13 as opset
 
 ValueKey = str
-"""The name of a value: that of the node that computes it, a dot, and its index among that node's outputs."""
+"""The name of a value: its node's name, a dot, and its index among that node's outputs."""
 
-_WINDOW = 1.3  # the best place to cut is looked for until a section has so many times its least size
+# The best place to cut is looked for until a section has so many times its least size.
+_WINDOW = 1.3
 
 
 @dataclass(frozen=True)
 class Section:
-    """Consecutive nodes of a graph, by name, with the values that they take and those that later sections take.
+    """Consecutive nodes of a graph, by name, and the values that pass into and out of them.
 
     The last section has no ``outputs``: it ends in the graph's own results.
     """
@@ -75,7 +77,7 @@ class OrderedGraph:
         return int(node.get_byte_size()) if node.get_type_name() == "Constant" else 0
 
     def sections(self, cuts: Sequence[int]) -> list[Section]:
-        """The sections between ``cuts``, which are positions in the order; the whole graph if there are none."""
+        """The sections between ``cuts``, positions in the order; the whole graph without any."""
         return [self._section(begin, end) for begin, end in pairwise([0, *cuts, len(self.nodes)])]
 
     def _section(self, begin: int, end: int) -> Section:
@@ -95,10 +97,10 @@ class OrderedGraph:
 
 
 def chain_cuts(ordered: OrderedGraph, section_size: int, most_passing: int) -> list[int]:
-    """Positions at which a chain of layers is cut into sections of about ``section_size`` bytes of weights.
+    """Positions at which a chain of layers is cut into sections.
 
-    At most ``most_passing`` values pass a cut. A cut that leaves less than half a section after it would cost more
-    than it spares.
+    A section holds about ``section_size`` bytes of weights. At most ``most_passing`` values pass a
+    cut. A cut that leaves less than half a section after it would cost more than it spares.
     """
     ending = Counter(ordered.last_use.values())
     beginning = Counter(
@@ -121,10 +123,10 @@ def chain_cuts(ordered: OrderedGraph, section_size: int, most_passing: int) -> l
 
 
 def residual_cuts(ordered: OrderedGraph, section_size: int, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
-    """Positions at which a residual network is cut: after the block's final addition where the fewest bytes pass.
+    """Positions at which a residual network is cut: after the end of a block, where few bytes pass.
 
-    Each section but the last holds at least ``section_size`` bytes of weights. ``shapes`` are those of the nodes'
-    values, by the nodes' names, where they are known.
+    Each section but the last holds at least ``section_size`` bytes of weights. ``shapes`` are those
+    of the nodes' values, by the nodes' names, where they are known.
     """
     cuts: list[int] = []
     best: tuple[int, int] | None = None
@@ -154,14 +156,14 @@ def _value_size(node: ov.Node, value: ov.Output, shapes: Mapping[str, tuple[int,
 
 
 def _is_sum(node: ov.Node, constant: set[str]) -> bool:
-    """Whether a node adds two values that depend on the inputs, as the end of a residual block does."""
+    """Whether a node adds two values that depend on the inputs, as a residual block ends."""
     if node.get_type_name() != "Add":
         return False
     return not any(value.get_node().get_friendly_name() in constant for value in node.input_values())
 
 
 def cut_out(model: ov.Model, section: Section) -> ov.Model:
-    """A section as a graph of its own, with its inputs in order. ``model`` can't be used afterwards."""
+    """A section as a graph of its own, with its inputs in order; ``model`` is used up."""
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
 
     def value(key: ValueKey) -> ov.Output:
@@ -185,7 +187,7 @@ def cut_out(model: ov.Model, section: Section) -> ov.Model:
 def join(whole: ov.Model, parts: Sequence[tuple[Section, ov.Model]]) -> ov.Model:
     """The whole graph, made of its changed sections, with the inputs and outputs of ``whole``.
 
-    ``whole`` can't be used afterwards.
+    ``whole`` is used up.
     """
     known = {node.get_friendly_name() for node in whole.get_ops()}
     values = {value_key(port): port for port in whole.inputs}
@@ -202,7 +204,8 @@ def join(whole: ov.Model, parts: Sequence[tuple[Section, ov.Model]]) -> ov.Model
     joined = ov.Model(results, whole.get_parameters(), whole.get_friendly_name())
     for old, new in zip([*inputs, *outputs], [*joined.inputs, *joined.outputs], strict=True):
         new.get_tensor().set_names(old.get_names())
-    for index, node in enumerate(joined.get_ordered_ops()):  # OpenVINO's own names count all nodes of the process
+    # OpenVINO's own names count all nodes of the process.
+    for index, node in enumerate(joined.get_ordered_ops()):
         if node.get_friendly_name() not in known:
             node.set_friendly_name(f"{node.get_type_name()}_q{index}")
     return joined

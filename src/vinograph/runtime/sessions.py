@@ -28,8 +28,9 @@ from vinograph.runtime.tuning import DEFAULT, CacheKey, Setting, Shapes, Tuner, 
 Array = NDArray[np.float32]
 
 _MOST_COMPILED = 2  # shapes or settings whose compiled models are held at once
-# A graph with more bytes of weights is compiled in sections of about so many, cut where few values pass. Those are
-# chains, such as text encoders. Denoisers take conditions in every block, so they are cut nowhere but at their ends.
+# A graph with more bytes of weights is compiled in sections of about so many, cut where few values
+# pass. Those are chains, such as text encoders. Denoisers take conditions in every block, so they
+# are cut nowhere but at their ends.
 _SECTION_SIZE = 1_500_000_000
 _MOST_PASSING = 2
 
@@ -38,7 +39,8 @@ _MOST_PASSING = 2
 class _Compiled:
     """A compiled component, or a section of one; ``section`` is None for a whole component.
 
-    ``buffer`` is what the model refers to without owning it. ``pending`` is its export, while that isn't written.
+    ``buffer`` is what the model refers to without owning it. ``pending`` is its export, while that
+    isn't written.
     """
 
     model: ov.CompiledModel
@@ -50,14 +52,16 @@ class _Compiled:
 class Session:
     """One component on one device: a callable from named arrays to named arrays.
 
-    The graph is compiled for the shapes of the inputs at hand, which is faster than for any shape. The few compiled
-    last are held. While a graph is compiled, its weights are in memory twice: mapped from the file, and as the device
-    wants them. So a large one is compiled and run in sections, if it can be cut.
+    The graph is compiled for the shapes of the inputs at hand, which is faster than for any shape.
+    The few compiled last are held. While a graph is compiled, its weights are in memory twice:
+    mapped from the file, and as the device wants them. So a large one is compiled and run in
+    sections, if it can be cut.
 
-    With a ``cache_key``, what is compiled for the CPU is kept for the next process: at once, or when
-    :meth:`save_pending` is called if it has gigabytes. And for low-bit weights the fastest setting is measured, once.
-    That happens at the first call of a drawing, when calls of these shapes have taken as much time in all processes as
-    measuring does. A drawing keeps to one setting.
+    With a ``cache_key``, what is compiled for the CPU is kept for the next process: at once, or
+    when :meth:`save_pending` is called if it has gigabytes. And for low-bit weights the fastest
+    setting is measured, once. That happens at the first call of a drawing, when calls of these
+    shapes have taken as much time in all processes as measuring does. A drawing keeps to one
+    setting.
     """
 
     def __init__(self, source: GraphSource, device: str, precision: str, cache_key: CacheKey | None = None) -> None:
@@ -122,13 +126,13 @@ class Session:
         return results
 
     def begin_drawing(self) -> None:
-        """Let the fastest settings be looked up or measured anew. The drawing that begins keeps to them."""
+        """Let settings be looked up or measured anew; the drawing that begins keeps to them."""
         if self._tuner:
             with self._compiling:
                 self._tuner.begin_drawing()
 
     def end_drawing(self) -> None:
-        """Record how long the drawing's calls measuring_seconds, which decides when settings are measured."""
+        """Record how long the drawing's calls took, which decides when settings are measured."""
         if self._tuner:
             with self._compiling:
                 self._tuner.end_drawing()
@@ -152,9 +156,10 @@ class Session:
     def time_call(
         self, inputs: Mapping[str, NDArray[Any]], setting: Setting = DEFAULT, best: float = math.inf
     ) -> float | None:
-        """Seconds of a call in a setting: the least of several, or the first if that is clearly slower than ``best``.
+        """Seconds of a call in a setting: the least of several.
 
-        None where the setting computes NaN or infinity. Whatever else was compiled is released first.
+        The first is the only one if it is clearly slower than ``best``. None where the setting
+        computes NaN or infinity. Whatever else was compiled is released first.
         """
         self._compiled.clear()
         compiled = self._build({name: tuple(value.shape) for name, value in inputs.items()}, setting)
@@ -224,7 +229,7 @@ class Session:
 
     @property
     def pending_seconds(self) -> float:
-        """The seconds that it took to compile what :meth:`save_pending` would write; 0 if there is nothing."""
+        """Seconds of compiling that :meth:`save_pending` would save; 0 if nothing is pending."""
         parts = [part for parts in list(self._compiled.values()) for part in parts]
         return max((part.pending.seconds for part in parts if part.pending is not None), default=0.0)
 
@@ -265,7 +270,8 @@ class Session:
     def _read(self, shapes: Shapes) -> ov.Model:
         """The graph at these shapes.
 
-        It is read anew each time: reshaping it back and forth would leave constants behind, and cutting changes it.
+        It is read anew each time: reshaping it back and forth would leave constants behind, and
+        cutting changes it.
         """
         model = self._source.read()
         model.reshape({name: list(shape) for name, shape in shapes.items()})
@@ -287,7 +293,7 @@ class Session:
         return settings
 
     def _computes_f16(self) -> bool:
-        """Whether the device computes in f16 unless it is set otherwise. Devices behind AUTO and HETERO may."""
+        """Whether the device computes in f16 by itself. Devices behind AUTO and HETERO may."""
         if self._device.split(":")[0] in META_DEVICES:
             return any(each.split(".")[0] != "CPU" for each in self._core.available_devices)
         return str(self._core.get_property(self._device, "INFERENCE_PRECISION_HINT").to_string()) == "f16"

@@ -1,8 +1,8 @@
-"""Which of OpenVINO's settings is the fastest for a component with low-bit weights: measured, never assumed.
+"""Which of OpenVINO's settings is the fastest for low-bit weights: measured, never assumed.
 
-A linear layer with such weights can round its activations to int8 as it goes ("dynamic quantization"), in groups of
-values that share a scale. Which group size is the fastest, and which precision for the rest, depends on the processor,
-the layers and the size of the picture.
+A linear layer with such weights can round its activations to int8 as it goes ("dynamic
+quantization"), in groups of values that share a scale. Which group size is the fastest, and which
+precision for the rest, depends on the processor, the layers and the size of the picture.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ GROUPS = (64, 128, 256, 32, 0)
 MEASUREMENT_NOISE = 0.03  # a setting counts as faster if it saves more than this share of the time
 SHORTEST_CALL = 0.01  # seconds: for shorter calls measuring isn't worth its while
 NEAR_SIZES = 4  # inputs of up to so many times the values are computed in the same setting
-MEASURED = "it was measured once which settings are the fastest"  # how a drawing's warning of it begins
+# How a drawing's warning of it begins.
+MEASURED = "it was measured once which settings are the fastest"
 _RUNS = 3  # timed calls in a setting, at least …
 _MOST_RUNS = 15  # … and at most …
 _ENOUGH_SECONDS = 0.3  # … when they have taken as long as this together
@@ -36,9 +37,10 @@ _log = logging.getLogger("vinograph")
 
 @dataclass(frozen=True)
 class Setting:
-    """How a component computes: ``group`` activations share a scale, and the rest is computed in ``precision``.
+    """How a component computes: the group size of dynamic quantization, and the precision.
 
-    A group of 0 leaves the activations as they are. None is what the device does by itself.
+    ``group`` activations share a scale. A group of 0 leaves the activations as they are. None is
+    what the device does by itself.
     """
 
     group: int | None = None
@@ -54,7 +56,7 @@ class Setting:
 
     @classmethod
     def from_json(cls, record: Any, precisions: tuple[str, ...]) -> Setting | None:
-        """The setting of a record; None where the record is damaged, or its setting is none that is tried."""
+        """The setting of a record; None where it is damaged, or a setting that is never tried."""
         if not isinstance(record, dict):
             return None
         group, precision = record.get("group"), record.get("precision")
@@ -67,7 +69,7 @@ DEFAULT = Setting()
 
 @dataclass(frozen=True)
 class TuningResult:
-    """The fastest setting, the seconds of a call in each that works, and the seconds that measuring took."""
+    """The fastest setting, the seconds of a call in each, and the seconds that measuring took."""
 
     setting: Setting
     seconds: dict[Setting, float]
@@ -75,14 +77,15 @@ class TuningResult:
 
 
 TimeCall = Callable[[Setting, float], float | None]
-"""Gives the seconds of a call in a setting, from the setting and the least seconds so far; None if it doesn't work."""
+"""From a setting and the least seconds so far to the seconds of a call; None if it fails."""
 
 
 def fastest(time_call: TimeCall, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
     """Try the default, then each group size, then the best of them in each other precision.
 
-    A setting has to be faster than the default by more than :data:`MEASUREMENT_NOISE`, and that twice, because other
-    work on the machine comes and goes. Calls shorter than :data:`SHORTEST_CALL` stay with the default.
+    A setting has to be faster than the default by more than :data:`MEASUREMENT_NOISE`, and that
+    twice, because other work on the machine comes and goes. Calls shorter than
+    :data:`SHORTEST_CALL` stay with the default.
     """
     begin = time.perf_counter()
     seconds: dict[Setting, float] = {}
@@ -116,9 +119,10 @@ def _best(seconds: dict[Setting, float]) -> Setting:
 
 
 def least_seconds(run: Callable[[], Any], best: float) -> float:
-    """The least seconds of several runs, after one to warm up: other work on the machine only adds to them.
+    """The least seconds of several runs, after one to warm up.
 
-    Where the first is clearly slower than ``best``, it is the only one.
+    It is the least because other work on the machine only adds. Where the first is clearly slower
+    than ``best``, it is the only one.
     """
     run()
     taken: list[float] = []
@@ -164,7 +168,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Under which key a component's compiled models and settings are kept in ``cache``, between processes.
+    """The key of a component in ``cache``, for its compiled models and settings.
 
     Attributes:
         model, component: names, for people.
@@ -205,7 +209,7 @@ def _size(shapes: Shapes) -> dict[str, int]:
 
 
 def _size_ratio(one: Mapping[str, int], other: Any) -> float:
-    """The largest ratio of an input's numbers of values at two sizes; infinite where there is none."""
+    """The largest ratio of an input's values at two sizes; infinite where there is none."""
     if not isinstance(other, dict) or one.keys() != other.keys():
         return math.inf
     if not all(type(each) is int and each > 0 for each in (*one.values(), *other.values())):
@@ -232,14 +236,14 @@ def remember(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machi
 
 
 class Tuner:
-    """The setting of one component for each size: known, measured when that pays, else OpenVINO's own.
+    """The setting of a component for each size: known, measured when that pays, or OpenVINO's own.
 
-    A setting is known if it was measured at this size or at a near one. Sizes are near if no input has more than
-    :data:`NEAR_SIZES` times as many values in one as in the other.
+    A setting is known if it was measured at this size or at a near one. Sizes are near if no input
+    has more than :data:`NEAR_SIZES` times as many values in one as in the other.
 
-    Measuring pays once calls in OpenVINO's own setting have taken as long as measuring does, in all processes together.
-    It is done at the first call of a drawing. A drawing keeps to the setting of its first call, so that one seed gives
-    one picture.
+    Measuring pays once calls in OpenVINO's own setting have taken as long as measuring does, in all
+    processes together. It is done at the first call of a drawing. A drawing keeps to the setting of
+    its first call, so that one seed gives one picture.
     """
 
     def __init__(self, cache_key: CacheKey, precision: str, machine: Machine) -> None:
@@ -256,7 +260,7 @@ class Tuner:
         self._unmeasured.clear()
 
     def end_drawing(self) -> None:
-        """Add the seconds of the drawing's calls to the records of the sizes that aren't measured."""
+        """Add the seconds of the drawing's calls to the records of sizes that aren't measured."""
         for shapes, (spent, cost) in self._unrecorded.items():
             description = vars(self._cache_key.description(dict(shapes)))
 
@@ -274,7 +278,7 @@ class Tuner:
         self._unrecorded.clear()
 
     def setting(self, shapes: Shapes) -> Setting:
-        """The setting of the drawing; before its first call, the one that it would find without measuring."""
+        """The setting of the drawing; before its first call, the one that is known so far."""
         settled = self._settled.get(shapes_key(shapes))
         return settled or self._known(shapes, self._cache_key.cache.settings()) or DEFAULT
 
@@ -284,7 +288,10 @@ class Tuner:
             self._settled[shapes_key(shapes)] = self._find(shapes, measure)
 
     def note_time(self, shapes: Shapes, seconds: float, compiling: float) -> None:
-        """Add up the seconds of calls for which nothing is measured; ``compiling`` are those of compiling for them."""
+        """Add the ``seconds`` of a call, if nothing was measured for its size.
+
+        ``compiling`` are the seconds of compiling for it.
+        """
         size = shapes_key(shapes)
         if size not in self._unmeasured or seconds < SHORTEST_CALL:
             return
@@ -311,7 +318,7 @@ class Tuner:
         return remember(self._cache_key, shapes, self._precision, self._machine, result)
 
     def _known(self, shapes: Shapes, records: Mapping[str, Mapping[str, Any]]) -> Setting | None:
-        """The setting that was measured at this size, or at the nearest of the sizes that are near."""
+        """The setting that was measured at this size, or at the nearest size that is near."""
         here = _chosen(records.get(self._key(shapes), {}), self._precision, self._machine)
         if here is not None:
             return here

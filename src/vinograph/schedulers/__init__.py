@@ -1,9 +1,10 @@
 """The samplers of diffusion models, in numpy, as small pure pieces.
 
-A *scheduler* is what a checkpoint names, with its configuration; a *sampler* is the algorithm that does the steps.
-:func:`read_scheduler_config` checks a checkpoint's configuration, and :func:`make_sampler` makes the
-:class:`Sampler` of it. A sampler makes a :class:`SamplingPlan` of a run and does its steps one by one. It keeps
-nothing between them. Würstchen's, over continuous time, is :class:`WuerstchenSampler`.
+A *scheduler* is what a checkpoint names, with its configuration; a *sampler* is the algorithm that
+does the steps. :func:`read_scheduler_config` checks a checkpoint's configuration, and
+:func:`make_sampler` makes the :class:`Sampler` of it. A sampler makes a :class:`SamplingPlan` of a
+run and does its steps one by one. It keeps nothing between them. Würstchen's, over continuous time,
+is :class:`WuerstchenSampler`.
 """
 
 from vinograph.schedulers.config import SAMPLERS, make_sampler, read_scheduler_config

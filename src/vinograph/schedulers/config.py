@@ -1,4 +1,4 @@
-"""Reading a scheduler's configuration: what Vinograph computes is taken, anything else is refused by name."""
+"""Reading a scheduler's configuration: what isn't computed here is refused by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
     each.scheduler_class: each
     for each in (EulerAncestralSampler, EulerSampler, DPMSolverMultistepSampler, LCMSampler, DDIMSampler)
 }
-"""The sampler of each of diffusers' scheduler classes that Vinograph computes, by that class's name."""
+"""The samplers by the names of diffusers' scheduler classes."""
 
 # Other values that diffusers takes for the same thing.
 _ALIASES: Mapping[str, Mapping[str, str]] = {
@@ -41,10 +41,11 @@ _LEAST_SIGNAL = 1e-20  # a smaller share of the signal's variance would be all r
 
 
 def read_scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of the scheduler that ``config`` describes, with diffusers' defaults where it is silent.
+    """All settings of a scheduler: those of ``config``, and diffusers' defaults for the others.
 
-    ``config`` is a scheduler_config.json, whose class stands under "_class_name", or a result of this function, whose
-    class stands under "class". Settings that the class doesn't read are left out.
+    ``config`` is a scheduler_config.json, whose class stands under "_class_name", or a result of
+    this function, whose class stands under "class". Settings that the class doesn't read are left
+    out.
 
     Raises:
         ModelError: a class or a setting that isn't computed here, or a value that makes no sense.
@@ -69,7 +70,7 @@ def read_scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_sampler(config: Mapping[str, Any]) -> Sampler:
-    """The sampler with the settings that :func:`read_scheduler_config` returned, perhaps by way of a manifest.
+    """The sampler with settings that :func:`read_scheduler_config` returned.
 
     Raises:
         ModelError: as :func:`read_scheduler_config`.
@@ -84,7 +85,8 @@ def _checked(name: str, each: dataclasses.Field[Any], value: Any) -> Any:
     where = f"{name} has {each.name}"
     if isinstance(value, str):
         value = _ALIASES.get(each.name, {}).get(value, value)
-    if kind is float and isinstance(value, float) and value == -math.inf:  # JSON has no such number: null stands for it
+    # JSON has no such number: null stands for it.
+    if kind is float and isinstance(value, float) and value == -math.inf:
         return None
     if choices:
         if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool) or value not in choices:

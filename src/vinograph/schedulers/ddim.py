@@ -15,7 +15,10 @@ from vinograph.schedulers.vp_sampler import VPSampler
 
 @dataclass(frozen=True)
 class DDIMSampler(VPSampler):
-    """Implicit sampling. ``eta`` of the plan is the share of fresh noise (equation 16): 0 is DDIM, 1 is DDPM."""
+    """Implicit sampling.
+
+    The plan's ``eta`` is the share of fresh noise (equation 16): 0 is DDIM, 1 is DDPM.
+    """
 
     clip_sample: bool = setting(True)
 
@@ -32,7 +35,8 @@ class DDIMSampler(VPSampler):
     def step(self, inputs: StepInput) -> StepOutput:
         """Equation 12: √ᾱ' x₀, the direction to xₜ, and fresh noise; ᾱ' is that of the step's end.
 
-        As in diffusers, the direction is computed from the model's own ε, also where x₀ was clipped.
+        As in diffusers, the direction is computed from the model's own ε, also where x₀ was
+        clipped.
         """
         plan, sample = inputs.plan, inputs.sample
         timestep = int(plan.timesteps[inputs.index])

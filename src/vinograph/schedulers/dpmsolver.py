@@ -27,7 +27,7 @@ _FEW_STEPS = 15  # with fewer, lower_order_final makes the last one of first ord
 
 @dataclass(frozen=True)
 class _NoiseLevel:
-    """A point of the process αₜ x₀ + σₜ ε, with λₜ = log αₜ - log σₜ, half its log signal-to-noise ratio."""
+    """A point of the process αₜ x₀ + σₜ ε, with λₜ = log αₜ - log σₜ."""
 
     alpha: np.float32
     sigma: np.float32
@@ -110,7 +110,8 @@ class DPMSolverMultistepSampler(Sampler):
             return np.array(request.timesteps).astype(np.int64)
         lambda_min = -np.inf if self.lambda_min_clipped is None else self.lambda_min_clipped
         count, train = request.num_inference_steps, self.num_train_timesteps
-        last = train - int(np.searchsorted(-np.log(training_sigmas)[::-1], lambda_min))  # λ is -log σ
+        # Λ is -log σ.
+        last = train - int(np.searchsorted(-np.log(training_sigmas)[::-1], lambda_min))
         if self.timestep_spacing == "linspace":
             timesteps: NDArray[Any] = np.linspace(0, last - 1, count + 1).round()[::-1][:-1]
         elif self.timestep_spacing == "leading":
@@ -125,7 +126,7 @@ class DPMSolverMultistepSampler(Sampler):
         return np.asarray(level.alpha * original + level.sigma * noise, np.float32)
 
     def step(self, inputs: StepInput) -> StepOutput:
-        """One step: of second order where the step before is known (algorithm 2, "2M"), else of first order."""
+        """One step, of second order where the step before is known (algorithm 2, "2M")."""
         plan, index, sample = inputs.plan, inputs.index, inputs.sample
         start, end = _NoiseLevel.at(plan.sigmas[index]), _NoiseLevel.at(plan.sigmas[index + 1])
         h = end.lambda_t - start.lambda_t
@@ -142,7 +143,7 @@ class DPMSolverMultistepSampler(Sampler):
         return StepOutput(np.asarray(next_sample, np.float32), d0)
 
     def _ode_update(self, sample: Array, start: _NoiseLevel, end: _NoiseLevel, d0: Array, d1: Array | None) -> Array:
-        """σₜ/σₛ x - αₜ (e⁻ʰ - 1) D₀, plus the term of second order, in D₁ (algorithm 2)."""
+        """σₜ/σₛ x - αₜ (e⁻ʰ - 1) D₀, plus the second-order term in D₁ (algorithm 2)."""
         h = end.lambda_t - start.lambda_t
         phi = end.alpha * (np.exp(-h) - 1)
         update = end.sigma / start.sigma * sample - phi * d0
@@ -153,7 +154,7 @@ class DPMSolverMultistepSampler(Sampler):
         return update + np.float32(end.alpha * ((np.exp(-h) - 1) / h + 1)) * d1
 
     def _sde_update(self, sample: Array, start: _NoiseLevel, end: _NoiseLevel, d0: Array, d1: Array | None) -> Array:
-        """σₜ/σₛ e⁻ʰ x + αₜ (1 - e⁻²ʰ) D₀, plus the term of second order, in D₁ (SDE-DPM-Solver++)."""
+        """σₜ/σₛ e⁻ʰ x + αₜ (1 - e⁻²ʰ) D₀, plus the second-order term in D₁ (SDE-DPM-Solver++)."""
         h = end.lambda_t - start.lambda_t
         phi = end.alpha * (1 - np.exp(-2 * h))
         update = end.sigma / start.sigma * np.exp(-h) * sample + phi * d0

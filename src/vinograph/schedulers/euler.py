@@ -38,7 +38,8 @@ class VESampler(Sampler):
     def _sampling_plan(self, timesteps: NDArray[Any], sigmas: NDArray[Any], count: int) -> SamplingPlan:
         sigmas = sigmas.astype(np.float32)
         init_noise_sigma = sigmas.max()
-        if self.timestep_spacing == "leading":  # diffusers starts these from the variance of signal and noise
+        # Diffusers starts these from the variance of signal and noise.
+        if self.timestep_spacing == "leading":
             init_noise_sigma = np.sqrt(init_noise_sigma**2 + 1)
         return SamplingPlan(timesteps.astype(np.float32), sigmas, count, float(init_noise_sigma))
 
@@ -62,7 +63,7 @@ class VESampler(Sampler):
 
 @dataclass(frozen=True)
 class EulerAncestralSampler(VESampler):
-    """Euler's method to a lower σ than the step's end, and fresh noise up to that (k-diffusion's Euler a)."""
+    """k-diffusion's Euler ancestral: a step below the step's end, and fresh noise up to it."""
 
     prediction_type: str = setting("epsilon", "epsilon", "v_prediction")
 
@@ -81,7 +82,8 @@ class EulerAncestralSampler(VESampler):
         next_sigma = inputs.plan.sigmas[inputs.index + 1]
         denoised = self._denoised(sample, inputs.model_output, sigma)
         sigma_up = np.sqrt(next_sigma**2 * (sigma**2 - next_sigma**2) / sigma**2)
-        sigma_down = next_sigma**2 / sigma  # √(next_sigma² - sigma_up²), whose difference is all rounding at high σ
+        # √(next_sigma² - sigma_up²), whose difference is all rounding at high σ.
+        sigma_down = next_sigma**2 / sigma
         derivative = (sample - denoised) / sigma
         next_sample = sample + derivative * (sigma_down - sigma)
         return StepOutput(next_sample + inputs.draw_noise(next_sample.shape) * sigma_up, denoised)
@@ -89,7 +91,7 @@ class EulerAncestralSampler(VESampler):
 
 @dataclass(frozen=True)
 class EulerSampler(VESampler):
-    """Euler's method without fresh noise (algorithm 2 of the paper, without churn and correction)."""
+    """Euler's method without fresh noise (algorithm 1 of the paper, without its correction)."""
 
     interpolation_type: str = setting("linear", "linear", "log_linear")
     use_karras_sigmas: bool = setting(False)

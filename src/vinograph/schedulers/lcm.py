@@ -16,7 +16,10 @@ _SIGMA_DATA = 0.5  # the data's deviation, in the consistency model's boundary c
 
 @dataclass(frozen=True)
 class LCMSampler(VPSampler):
-    """Each step predicts x₀ at once, and all but the last add noise to it for the next (algorithm 1 of 2303.01469)."""
+    """Multistep consistency sampling (Song et al., arXiv 2303.01469, algorithm 1).
+
+    Each step predicts x₀ at once, and all but the last add noise to it for the next.
+    """
 
     beta_start: float = setting(0.00085, least=0)
     beta_end: float = setting(0.012, least=0)

@@ -1,8 +1,8 @@
-"""Noise schedules of discrete diffusion: the noise at each training timestep, and the steps chosen from them.
+"""Noise schedules of discrete diffusion, and the timesteps that a run takes from them.
 
-ᾱ (``alpha_cumprod``) is the signal's share of the sample's variance. σ = √((1 - ᾱ) / ᾱ) is the noise's deviation
-where the signal has its full size. Values are float32. They are computed by the operations of diffusers' schedulers
-in the same order, so that they round alike.
+ᾱ (``alpha_cumprod``) is the signal's share of the sample's variance. σ = √((1 - ᾱ) / ᾱ) is the
+noise's deviation where the signal has its full size. Values are float32. They are computed by the
+operations of diffusers' schedulers in the same order, so that they round alike.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _LOWEST_SIGMA = 1e-10  # in place of 0, which has no logarithm
 
 
 def linspace(start: float, stop: float, count: int) -> Array:
-    """``count`` float32 values from ``start`` to ``stop``, equal to ``torch.linspace`` to the last bit.
+    """Evenly spaced float32 values, equal to those of ``torch.linspace`` to the last bit.
 
-    torch steps up from the start in the first half and down from the end in the second. Each value is one fused
-    multiply-add: a float32 step, a product and a sum that are rounded once.
+    torch steps up from the start in the first half and down from the end in the second. Each value
+    is one fused multiply-add: a float32 step, a product and a sum that are rounded once.
     """
     first, last = np.float32(start), np.float32(stop)
     step = np.float64((last - first) / np.float32(count - 1)) if count > 1 else 0.0
@@ -38,8 +38,9 @@ def linspace(start: float, stop: float, count: int) -> Array:
 def betas(beta_schedule: str, beta_start: float, beta_end: float, num_train_timesteps: int) -> Array:
     """β of each training timestep [num_train_timesteps]: the variance of the noise that it adds.
 
-    "linear" is that of Ho et al. (arXiv 2006.11239). "scaled_linear" is linear in √β, as in latent diffusion (arXiv
-    2112.10752). "squaredcos_cap_v2" is the cosine schedule (arXiv 2102.09672, equation 17), with β at most 0.999.
+    "linear" is that of Ho et al. (arXiv 2006.11239). "scaled_linear" is linear in √β, as in latent
+    diffusion (arXiv 2112.10752). "squaredcos_cap_v2" is the cosine schedule (arXiv 2102.09672,
+    equation 17), with β at most 0.999.
     """
     if beta_schedule == "linear":
         return linspace(beta_start, beta_end, num_train_timesteps)
@@ -59,7 +60,7 @@ def alphas_cumprod(betas: Array) -> Array:
 
 
 def rescale_zero_terminal_snr(betas: Array) -> Array:
-    """Betas under which the last timestep is noise alone (Lin et al., arXiv 2305.08891, algorithm 1)."""
+    """Betas whose last timestep is noise alone (Lin et al., arXiv 2305.08891, algorithm 1)."""
     root = np.sqrt(alphas_cumprod(betas))
     first, last = root[0], root[-1]
     alpha_cumprod = ((root - last) * (first / (first - last))) ** 2
@@ -79,8 +80,9 @@ def sigmas_from_alphas_cumprod(alphas_cumprod: Array) -> Array:
 def spaced_timesteps(spacing: str, num_train_timesteps: int, count: int, steps_offset: int) -> Doubles:
     """About ``count`` of the training timesteps, falling (arXiv 2305.08891, table 2).
 
-    Those of "linspace" are not whole. "trailing" counts down by ``num_train_timesteps / count`` in floating point, as
-    diffusers does. For a few counts from 61 on that ends in one step more, at -1.
+    Those of "linspace" are not whole. "trailing" counts down by ``num_train_timesteps / count`` in
+    floating point, as diffusers does. For a few counts from 61 on that ends in one step more, at
+    -1.
     """
     if spacing == "linspace":
         return np.linspace(0, num_train_timesteps - 1, count)[::-1]
@@ -90,20 +92,21 @@ def spaced_timesteps(spacing: str, num_train_timesteps: int, count: int, steps_o
 
 
 def karras_sigmas(sigma_max: float, sigma_min: float, count: int) -> Doubles:
-    """``count`` σ evenly spaced in σ^(1/ρ), falling (Karras et al., arXiv 2206.00364, equation 5)."""
+    """``count`` σ, falling evenly in σ^(1/ρ) (Karras et al., arXiv 2206.00364, equation 5)."""
     high, low = sigma_max ** (1 / _RHO), sigma_min ** (1 / _RHO)
     return np.asarray((high + np.linspace(0, 1, count) * (low - high)) ** _RHO)
 
 
 def exponential_sigmas(sigma_max: float, sigma_min: float, count: int) -> Doubles:
-    """``count`` σ evenly spaced in log σ, falling."""
+    """``count`` σ, falling evenly in log σ."""
     return np.asarray(np.exp(np.linspace(math.log(sigma_max), math.log(sigma_min), count)))
 
 
 def sigma_to_t(sigmas: NDArray[np.floating], log_sigmas: Array) -> Doubles:
     """The fractional training timestep of each σ, interpolated in log σ.
 
-    ``log_sigmas`` [num_train_timesteps] are those of all training timesteps. k-diffusion's function of that name.
+    ``log_sigmas`` [num_train_timesteps] are those of all training timesteps. k-diffusion's function
+    of that name.
     """
     log_sigma = np.log(np.maximum(sigmas, _LOWEST_SIGMA))
     low = np.clip(np.searchsorted(log_sigmas, log_sigma, side="right") - 1, 0, len(log_sigmas) - 2)

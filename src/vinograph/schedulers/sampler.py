@@ -1,7 +1,8 @@
 """What every sampler of discrete diffusion has: settings, a plan of its steps, and the step itself.
 
-A *scheduler* is what a checkpoint names: a class of diffusers, with its configuration. A *sampler* is the algorithm
-that does the steps. There is one sampler for each scheduler class that Vinograph computes.
+A *scheduler* is what a checkpoint names: a class of diffusers, with its configuration. A *sampler*
+is the algorithm that does the steps. There is one sampler for each scheduler class that Vinograph
+computes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from vinograph.schedulers import noise_schedule
 Array = NDArray[np.float32]
 DrawNoise = Callable[[tuple[int, ...]], Array]
 
-LARGEST = 1e6  # of a setting without a limit of its own: the square of a timestep times it still fits f32
+# Of a setting without a limit of its own: the square of a timestep times it still fits f32.
+LARGEST = 1e6
 MOST_TIMESTEPS = 100_000
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -34,8 +36,8 @@ def setting(
 ) -> Any:
     """A dataclass field for a sampler's setting.
 
-    ``default`` holds where the configuration is silent. The values that are computed are the ``choices``, or numbers
-    from ``least`` to ``most``.
+    ``default`` holds where the configuration is silent. The values that are computed are the
+    ``choices``, or numbers from ``least`` to ``most``.
     """
     metadata = {"kind": type(default) if kind is None else kind, "choices": choices, "least": least, "most": most}
     return field(default=default, metadata=metadata)
@@ -78,7 +80,8 @@ class StepInput:
         sample: the noisy sample, [b, c, h, w].
         model_output: what the model predicted for ``sample``, of the same shape.
         draw_noise: gives normal noise of a shape; called where, and only where, diffusers draws.
-        previous_denoised: the denoised sample of the step before; None in the first step that is done.
+        previous_denoised: the denoised sample of the step before; None in the first step that is
+            done.
     """
 
     plan: SamplingPlan
@@ -91,7 +94,7 @@ class StepInput:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Where a step led: the next ``sample``, and ``denoised``, the prediction of x₀ that it was made with."""
+    """Where a step led: the next ``sample``, and the prediction of x₀ that led there."""
 
     sample: Array
     denoised: Array
@@ -103,7 +106,8 @@ class Sampler(ABC):
 
     Attributes:
         scheduler_class: the class of diffusers whose steps it does.
-        fixed_settings: settings of that class which have no field here, each with the one value that is computed.
+        fixed_settings: settings of that class which have no field here, each with the one value
+            that is computed.
         distilled: whether its models were distilled with guidance, so that they draw without it.
     """
 
@@ -142,7 +146,7 @@ class Sampler(ABC):
         sigmas: Sequence[float] | None = None,
         eta: float = 0.0,
     ) -> SamplingPlan:
-        """The steps of a run: ``num_inference_steps`` of them, or those of custom ``timesteps`` or ``sigmas``.
+        """The steps of a run: so many, or those of custom ``timesteps`` or ``sigmas``.
 
         Custom ``sigmas`` are the noise before each step and after the last one.
 

@@ -1,4 +1,4 @@
-"""What the variance-preserving samplers share: the process √ᾱ x₀ + √(1 - ᾱ) ε (Ho et al., arXiv 2006.11239)."""
+"""Variance-preserving samplers, of the process √ᾱ x₀ + √(1 - ᾱ) ε (arXiv 2006.11239)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vinograph.schedulers.sampler import SPACINGS, Array, Sampler, SamplingPlan,
 def dynamic_threshold(denoised: Array, ratio: float, largest: float) -> Array:
     """Dynamic thresholding of x₀ (Saharia et al., arXiv 2205.11487, section 2.3).
 
-    Each sample is clipped to the ``ratio`` quantile of its absolute values, and divided by it. The quantile is kept
-    between 1 and ``largest``.
+    Each sample is clipped to the ``ratio`` quantile of its absolute values, and divided by it. The
+    quantile is kept between 1 and ``largest``.
     """
     limit = np.quantile(np.abs(denoised).reshape(len(denoised), -1), ratio, axis=1)
     limit = np.minimum(np.maximum(limit, 1), largest).astype(np.float32).reshape(-1, *[1] * (denoised.ndim - 1))

@@ -18,11 +18,13 @@ Array = NDArray[np.float32]
 class WuerstchenSampler:
     """Ancestral DDPM sampling over continuous time t in [0, 1], with the cosine noise schedule.
 
-    Ho et al. (arXiv 2006.11239), equations 6 and 7, with ᾱ(t) of Nichol and Dhariwal (arXiv 2102.09672), equation 17,
-    as Würstchen's authors use it (arXiv 2306.00637). Samples are arrays of any shape.
+    Ho et al. (arXiv 2006.11239), equations 6 and 7, with ᾱ(t) of Nichol and Dhariwal (arXiv
+    2102.09672), equation 17, as Würstchen's authors use it (arXiv 2306.00637). Samples are arrays
+    of any shape.
 
     Attributes:
-        scaler: warps time. Above 1, steps dwell near t = 0 (``1 - (1 - t) ** scaler``); below 1, near t = 1.
+        scaler: warps time. Above 1, steps dwell near t = 0 (``1 - (1 - t) ** scaler``); below 1,
+            near t = 1.
         s: the offset of the cosine schedule, which keeps the noise near t = 0 from vanishing.
     """
 
@@ -47,8 +49,8 @@ class WuerstchenSampler:
     def step(self, sample: Array, model_output: Array, t: np.float32, previous_t: np.float32, noise: Array) -> Array:
         """From ``sample`` at time ``t`` to the earlier time ``previous_t``.
 
-        ``model_output`` is the noise that the model predicts in the sample. ``noise`` is fresh normal noise, of which
-        the last step, to time 0, takes none.
+        ``model_output`` is the noise that the model predicts in the sample. ``noise`` is fresh
+        normal noise, of which the last step, to time 0, takes none.
         """
         alpha_cumprod, previous_alpha_cumprod = self.alpha_cumprod(t), self.alpha_cumprod(previous_t)
         alpha = alpha_cumprod / previous_alpha_cumprod
