@@ -20,18 +20,18 @@ from vinograph.arguments import shown
 from vinograph.networks.config import check_kinds
 from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
+    arange_like,
     attention,
+    attention_bias,
     concat,
     embedding,
     gelu,
-    heads,
-    joined_heads,
     layer_norm,
     linear,
-    masked,
-    positions,
+    merge_heads,
     reshape,
-    unmasked,
+    split_heads,
+    visible_keys,
 )
 
 IGNORED = r"embeddings\.position_ids|logit_scale|text_projection\.weight|visual_projection\.weight|vision_model\..*"
@@ -122,9 +122,9 @@ def clip_text_encoder(config: ClipConfig, weights: Weights) -> Network:
     """
 
     def last_hidden_states(input_ids: Value, attention_mask: Value) -> Value:
-        position_ids = positions(input_ids, 1)
-        visible = opset.logical_and(_causal(position_ids).output, unmasked(attention_mask).output)
-        x, mask = _embed(input_ids, position_ids, weights["embeddings"], config), masked(Value(visible))
+        position_ids = arange_like(input_ids, 1)
+        visible = opset.logical_and(_causal(position_ids).output, visible_keys(attention_mask).output)
+        x, mask = _embed(input_ids, position_ids, weights["embeddings"], config), attention_bias(Value(visible))
         for index in range(config.num_hidden_layers):
             x = _layer(x, mask, weights["encoder"]["layers"][index], config)
         return layer_norm(x, weights["final_layer_norm"], config.layer_norm_eps)
@@ -149,8 +149,8 @@ def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) 
     layers = [weights["encoder"]["layers"][index] for index in range(config.num_hidden_layers)]
 
     def hidden_states(input_ids: Value) -> list[Value]:
-        position_ids = positions(input_ids, 1)
-        mask = masked(_causal(position_ids))
+        position_ids = arange_like(input_ids, 1)
+        mask = attention_bias(_causal(position_ids))
         states = [_embed(input_ids, position_ids, weights["embeddings"], config)]
         for layer in layers[:-1]:
             states.append(_layer(states[-1], mask, layer, config))
@@ -200,9 +200,9 @@ def _layer(x: Value, mask: Value, weights: Weights, config: ClipConfig) -> Value
 def _attend(x: Value, mask: Value, weights: Weights, head_count: int) -> Value:
     width = x.size(-1)
     queries, keys, values = (
-        heads(linear(x, weights[name], width), head_count) for name in ("q_proj", "k_proj", "v_proj")
+        split_heads(linear(x, weights[name], width), head_count) for name in ("q_proj", "k_proj", "v_proj")
     )
-    return linear(joined_heads(attention(queries, keys, values, mask)), weights["out_proj"], width)
+    return linear(merge_heads(attention(queries, keys, values, mask)), weights["out_proj"], width)
 
 
 def _end_of_text(ids: Value, position_ids: Value, config: ClipConfig) -> Value:

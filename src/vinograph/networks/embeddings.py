@@ -27,7 +27,7 @@ def frequencies(width: int, shift: float = 0) -> NDArray[np.float32]:
     return waves
 
 
-def sinusoids(
+def sinusoidal_embedding(
     values: Value,
     width: int,
     shift: float = 0,
@@ -52,7 +52,7 @@ def sinusoids(
     return waves
 
 
-def time_embedding(x: Value, weights: Weights, width: int, condition: Value | None = None) -> Value:
+def timestep_embedding(x: Value, weights: Weights, width: int, condition: Value | None = None) -> Value:
     """Two linear layers with SiLU between: x [b, n] -> [b, width]. ``condition`` is projected and added to x."""
     if condition is not None:
         x = x + linear(condition, weights["cond_proj"], x.size(-1), bias=False)

@@ -16,7 +16,7 @@ from vinograph.networks.graph import Value, Weights, constant
 
 Sides = int | tuple[int, int]
 
-MASKED = -30_000.0
+MASKED_SCORE = -30_000.0
 """Added to a score where a token must not attend: its exponential is 0 in f32, and f16 and bf16 can hold it."""
 
 
@@ -138,12 +138,12 @@ def tanh(x: Value) -> Value:
     return Value(opset.tanh(x.output))
 
 
-def heads(x: Value, count: int) -> Value:
+def split_heads(x: Value, count: int) -> Value:
     """[b, n, count · width] -> [b, count, n, width]."""
     return transpose(reshape(x, (0, 0, count, x.size(-1) // count)), (0, 2, 1, 3))
 
 
-def joined_heads(x: Value) -> Value:
+def merge_heads(x: Value) -> Value:
     """[b, count, n, width] -> [b, n, count · width]."""
     return reshape(transpose(x, (0, 2, 1, 3)), (0, 0, x.size(1) * x.size(3)))
 
@@ -221,27 +221,27 @@ def _nearest(x: Value, sizes: ov.Node, kind: str) -> ov.Node:
     )
 
 
-def length(x: Value, axis: int) -> Value:
+def dynamic_size(x: Value, axis: int) -> Value:
     """A dimension that follows the request: a number in i64."""
     shape = opset.shape_of(x.output)
     return Value(opset.gather(shape, opset.constant(axis, ov.Type.i64), opset.constant(0, ov.Type.i64)))
 
 
-def positions(like: Value, axis: int) -> Value:
+def arange_like(like: Value, axis: int) -> Value:
     """0, 1, 2 … as many as ``like`` has along ``axis``, in i64."""
     zero, one = opset.constant(0, ov.Type.i64), opset.constant(1, ov.Type.i64)
-    return Value(opset.range(zero, length(like, axis).output, one, "i64"))
+    return Value(opset.range(zero, dynamic_size(like, axis).output, one, "i64"))
 
 
-def unmasked(mask: Value) -> Value:
+def visible_keys(mask: Value) -> Value:
     """Where a mask [b, n] in i64 is not 0, in the place of keys among scores: boolean [b, 1, 1, n]."""
     seen = Value(opset.not_equal(mask.output, constant(0, np.int64).output))
     return reshape(seen, (0, 1, 1, -1))
 
 
-def masked(visible: Value) -> Value:
-    """What is added to scores: 0 where ``visible`` (boolean) is true, else :data:`MASKED`."""
-    return Value(opset.select(visible.output, constant(0.0).output, constant(MASKED).output))
+def attention_bias(visible: Value) -> Value:
+    """What is added to scores: 0 where ``visible`` (boolean) is true, else :data:`MASKED_SCORE`."""
+    return Value(opset.select(visible.output, constant(0.0).output, constant(MASKED_SCORE).output))
 
 
 def _last(x: Value, width: int) -> tuple[int, ...]:

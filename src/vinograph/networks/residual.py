@@ -13,7 +13,7 @@ from vinograph.networks.layers import conv2d, group_norm, linear, reshape, silu,
 
 
 @dataclass(frozen=True)
-class Norm:
+class GroupNorm:
     """The number of groups of a block's group norms, and what is added to their variance."""
 
     groups: int
@@ -21,7 +21,7 @@ class Norm:
 
 
 def residual_block(
-    x: Value, weights: Weights, channels: int, norm: Norm, time: Value | None = None, *, scale: float = 1
+    x: Value, weights: Weights, channels: int, norm: GroupNorm, time: Value | None = None, *, scale: float = 1
 ) -> Value:
     """x + conv(silu(norm(conv(silu(norm(x))) + time))): [b, c, h, w] -> [b, channels, h, w].
 
@@ -30,33 +30,33 @@ def residual_block(
     """
     eps = norm.eps * scale**2
     hidden = silu(group_norm(x, weights["norm1"], norm.groups, eps))
-    hidden = conv2d(hidden, entering(weights["conv1"], scale), channels, 3, padding=1)
+    hidden = conv2d(hidden, into_stream(weights["conv1"], scale), channels, 3, padding=1)
     if time is not None:
-        time = linear(time, entering(weights["time_emb_proj"], scale), channels)
+        time = linear(time, into_stream(weights["time_emb_proj"], scale), channels)
         hidden = hidden + reshape(time, (0, 0, 1, 1))
     hidden = silu(group_norm(hidden, weights["norm2"], norm.groups, eps))
-    hidden = conv2d(hidden, entering(weights["conv2"], scale), channels, 3, padding=1)
+    hidden = conv2d(hidden, into_stream(weights["conv2"], scale), channels, 3, padding=1)
     if x.size(1) != channels:
-        x = conv2d(x, _within(weights["conv_shortcut"], scale), channels, 1)
+        x = conv2d(x, _within_stream(weights["conv_shortcut"], scale), channels, 1)
     return hidden + x
 
 
 def downsample(x: Value, weights: Weights, *, padding: int | tuple[int, int] = 1, scale: float = 1) -> Value:
     """A convolution of half the height and width, rounded up: [b, c, h, w] -> [b, c, h/2, w/2]."""
-    return conv2d(x, _within(weights["conv"], scale), x.size(1), 3, stride=2, padding=padding)
+    return conv2d(x, _within_stream(weights["conv"], scale), x.size(1), 3, stride=2, padding=padding)
 
 
 def upsample_block(x: Value, weights: Weights, like: Value | None = None, *, scale: float = 1) -> Value:
     """Nearest values to the height and width of ``like``, or to twice those of x, then a convolution."""
     larger = upsample(x) if like is None else upsample_like(x, like)
-    return conv2d(larger, _within(weights["conv"], scale), x.size(1), 3, padding=1)
+    return conv2d(larger, _within_stream(weights["conv"], scale), x.size(1), 3, padding=1)
 
 
-def entering(weights: Weights, scale: float) -> Weights:
+def into_stream(weights: Weights, scale: float) -> Weights:
     """The weights of a layer that takes values as they are and gives scaled ones."""
     return weights.scaled(matrices=scale, vectors=scale)
 
 
-def _within(weights: Weights, scale: float) -> Weights:
+def _within_stream(weights: Weights, scale: float) -> Weights:
     """The weights of a layer that takes scaled values and gives scaled ones."""
     return weights.scaled(vectors=scale)

@@ -19,17 +19,17 @@ from openvino import opset13 as opset
 from vinograph.networks.config import check_kinds
 from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
+    arange_like,
     attention,
+    attention_bias,
     embedding,
     gelu,
-    heads,
-    joined_heads,
     linear,
-    masked,
-    positions,
+    merge_heads,
     reshape,
+    split_heads,
     transpose,
-    unmasked,
+    visible_keys,
 )
 
 # The table of token embeddings is tied: one table under two names, of which files have either or both.
@@ -112,7 +112,9 @@ def t5_encoder(config: T5Config, weights: Weights) -> Network:
     def last_hidden_states(input_ids: Value, attention_mask: Value) -> Value:
         x = embedding(input_ids, table, config.vocab_size, config.d_model)
         first = encoder["block"][0]["layer"][0]["SelfAttention"]
-        bias = _position_bias(input_ids, first["relative_attention_bias"], config) + masked(unmasked(attention_mask))
+        bias = _position_bias(input_ids, first["relative_attention_bias"], config) + attention_bias(
+            visible_keys(attention_mask)
+        )
         for index in range(config.num_layers):
             block = encoder["block"][index]["layer"]
             x = x + _attend(_rms_norm(x, block[0]["layer_norm"], eps), bias, block[0]["SelfAttention"], config)
@@ -147,7 +149,7 @@ def distance_buckets(count: int, longest: int) -> NDArray[np.int64]:
 def _position_bias(ids: Value, weights: Weights, config: T5Config) -> Value:
     """What the distance between two tokens adds to their score in every layer: [heads, n, n]."""
     count, longest = config.relative_attention_num_buckets, config.relative_attention_max_distance
-    position_ids = positions(ids, 1)
+    position_ids = arange_like(ids, 1)
     distances = reshape(position_ids, (1, -1)) - reshape(position_ids, (-1, 1))
     index = Value(opset.clamp(distances.output, -longest, longest)) + constant(longest, np.int64)
     table = constant(distance_buckets(count, longest), np.int64)
@@ -159,9 +161,9 @@ def _attend(x: Value, bias: Value, weights: Weights, config: T5Config) -> Value:
     """Self-attention of x [b, n, d_model]. Scores are not scaled: the weights are."""
     width = config.num_heads * config.d_kv
     queries, keys, values = (
-        heads(linear(x, weights[name], width, bias=False), config.num_heads) for name in ("q", "k", "v")
+        split_heads(linear(x, weights[name], width, bias=False), config.num_heads) for name in ("q", "k", "v")
     )
-    return linear(joined_heads(attention(queries, keys, values, bias, scale=1.0)), weights["o"], x.size(-1), bias=False)
+    return linear(merge_heads(attention(queries, keys, values, bias, scale=1.0)), weights["o"], x.size(-1), bias=False)
 
 
 def _feed_forward(x: Value, weights: Weights, inner: int) -> Value:

@@ -19,7 +19,7 @@ from vinograph.errors import DamagedModelError
 from vinograph.networks.config import check_divisors, check_unshifted, read_config
 from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
 from vinograph.networks.layers import attention, conv2d, group_norm, linear, reshape, reshape_like, silu, transpose
-from vinograph.networks.residual import Norm, downsample, entering, residual_block, upsample_block
+from vinograph.networks.residual import GroupNorm, downsample, into_stream, residual_block, upsample_block
 
 STREAM_SCALE = 2.0**-6
 """Values of four million still fit in half precision; weights keep their eleven bits down to 0.004."""
@@ -173,7 +173,7 @@ def _current_name(name: str) -> str:
 def _encode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
     """[b, 3, 2^n h, 2^n w] -> [b, 2c, h, w], n being one less than the number of levels."""
     widths = config.block_out_channels
-    x = conv2d(x, entering(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
+    x = conv2d(x, into_stream(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
     for level, width in enumerate(widths):
         block = weights["down_blocks"][level]
         x = _residual_blocks(x, block["resnets"], width, config.layers_per_block, config)
@@ -186,7 +186,7 @@ def _encode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
 def _decode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
     """[b, c, h, w] -> [b, 3, 2^n h, 2^n w], n being one less than the number of levels."""
     widths = config.block_out_channels[::-1]
-    x = conv2d(x, entering(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
+    x = conv2d(x, into_stream(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
     x = _middle_block(x, weights["mid_block"], config)
     for turn, width in enumerate(widths):
         block = weights["up_blocks"][turn]
@@ -207,7 +207,7 @@ def _norm(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
 
 
 def _residual_blocks(x: Value, weights: Weights, channels: int, count: int, config: AutoencoderConfig) -> Value:
-    norm = Norm(config.norm_num_groups, _NORM_EPS)
+    norm = GroupNorm(config.norm_num_groups, _NORM_EPS)
     for layer in range(count):
         x = residual_block(x, weights[layer], channels, norm, scale=STREAM_SCALE)
     return x
@@ -215,7 +215,7 @@ def _residual_blocks(x: Value, weights: Weights, channels: int, count: int, conf
 
 def _middle_block(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
     """A residual block, attention where the model has it, a residual block."""
-    norm = Norm(config.norm_num_groups, _NORM_EPS)
+    norm = GroupNorm(config.norm_num_groups, _NORM_EPS)
     x = residual_block(x, weights["resnets"][0], x.size(1), norm, scale=STREAM_SCALE)
     if config.mid_block_add_attention:
         x = x + _attend(_norm(x, weights["attentions"][0]["group_norm"], config), weights["attentions"][0])
@@ -229,5 +229,5 @@ def _attend(x: Value, weights: Weights) -> Value:
     hidden = reshape(last, (0, 1, -1, channels))
     queries, keys, values = (linear(hidden, weights[name], channels) for name in ("to_q", "to_k", "to_v"))
     attended = attention(queries, keys, values)
-    out = linear(attended, entering(weights["to_out"][0], STREAM_SCALE), channels)
+    out = linear(attended, into_stream(weights["to_out"][0], STREAM_SCALE), channels)
     return transpose(reshape_like(out, last), (0, 3, 1, 2))

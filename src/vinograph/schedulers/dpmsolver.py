@@ -110,7 +110,7 @@ class DPMSolverMultistepSampler(Sampler):
             return np.array(request.timesteps).astype(np.int64)
         lambda_min = -np.inf if self.lambda_min_clipped is None else self.lambda_min_clipped
         count, train = request.num_inference_steps, self.num_train_timesteps
-        # Λ is -log σ.
+        # λ is -log σ, as the signal has its full size.
         last = train - int(np.searchsorted(-np.log(training_sigmas)[::-1], lambda_min))
         if self.timestep_spacing == "linspace":
             timesteps: NDArray[Any] = np.linspace(0, last - 1, count + 1).round()[::-1][:-1]

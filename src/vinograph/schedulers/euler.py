@@ -38,7 +38,7 @@ class VESampler(Sampler):
     def _sampling_plan(self, timesteps: NDArray[Any], sigmas: NDArray[Any], count: int) -> SamplingPlan:
         sigmas = sigmas.astype(np.float32)
         init_noise_sigma = sigmas.max()
-        # Diffusers starts these from the variance of signal and noise.
+        # diffusers starts these from the variance of signal and noise.
         if self.timestep_spacing == "leading":
             init_noise_sigma = np.sqrt(init_noise_sigma**2 + 1)
         return SamplingPlan(timesteps.astype(np.float32), sigmas, count, float(init_noise_sigma))

@@ -20,21 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from vinograph.networks.embeddings import sinusoids
+from vinograph.networks.embeddings import sinusoidal_embedding
 from vinograph.networks.graph import Value, Weights, constant
 from vinograph.networks.layers import (
     attention,
     concat,
     conv2d,
     gelu,
-    heads,
-    joined_heads,
     linear,
+    merge_heads,
     normalise,
     reshape,
     reshape_like,
     silu,
     split,
+    split_heads,
     transpose,
 )
 from vinograph.runtime.precise import mark_precise
@@ -166,7 +166,9 @@ def attention_block(x: Value, weights: Weights, layout: Layout, head_count: int,
     queries = linear(rows, weights["to_q"], width)
     keys = concat([linear(rows, weights["to_k"], width), keys], axis=1)
     values = concat([linear(rows, weights["to_v"], width), values], axis=1)
-    found = joined_heads(attention(heads(queries, head_count), heads(keys, head_count), heads(values, head_count)))
+    found = merge_heads(
+        attention(split_heads(queries, head_count), split_heads(keys, head_count), split_heads(values, head_count))
+    )
     change = linear(found, weights["to_out"][0], width)
     return x + reshape_like(change if layout == LAST else transpose(change, (0, 2, 1)), x)
 
@@ -188,7 +190,7 @@ def timestep_embedding(r: Value, width: int) -> Value:
     """Sines, then cosines, of r [b], a time from 0 to 1, in full precision: [b, width]."""
     positions = r * _MAX_POSITIONS
     mark_precise(positions.node)
-    return sinusoids(positions, width, cosines_first=False, at=_frequencies(width // 2))
+    return sinusoidal_embedding(positions, width, cosines_first=False, at=_frequencies(width // 2))
 
 
 def channel_norm(x: Value, layout: Layout = FIRST) -> Value:
