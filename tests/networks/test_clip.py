@@ -46,7 +46,7 @@ def config(module: torch.nn.Module) -> ClipConfig:
 def encoder(module: torch.nn.Module, tensors: dict[str, MemoryTensor] | None = None) -> Network:
     weights = weights_of(tensors_of(module) if tensors is None else tensors)
     network = clip_text_encoder(config(module), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -54,7 +54,7 @@ def states(module: torch.nn.Module, tensors: dict[str, MemoryTensor] | None = No
     weights = weights_of(tensors_of(module) if tensors is None else tensors)
     projects = isinstance(module, CLIPTextModelWithProjection)
     network = clip_hidden_states(config(module), weights, projects=projects)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -195,7 +195,7 @@ def test_trained_encoders_of_wuerstchen_compute_what_their_bundle_does(component
     name = "storybook-wuerstchen"
     weights = weights_of(storybook.tensors_in(name, component))
     network = clip_text_encoder(ClipConfig.from_mapping(storybook.config_of(name, component)), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     inputs = {key: each.numpy() for key, each in texts(3, 16).items()}
     np.testing.assert_array_equal(run(network, inputs), storybook.run_bundled(name, component, inputs))
 
@@ -206,7 +206,7 @@ def test_trained_encoders_of_sdxl_compute_what_their_bundle_does(component: str)
     weights = weights_of(storybook.tensors_in(name, component))
     settings = ClipConfig.from_mapping(storybook.config_of(name, component))
     network = clip_hidden_states(settings, weights, projects=projects)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     ids = texts(3, 16)["input_ids"].numpy()
     ids[ids == END] = settings.eos_token_id
     found, expected = run(network, {"input_ids": ids}), storybook.run_bundled(name, component, {"input_ids": ids})

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from tests.networks.agreement import NAMES, MemoryTensor
-from vinograph.networks.graph import Port, Ports, Storage, Value, Weights, build
+from vinograph.networks.graph import Port, Ports, Storage, Weights, build
 from vinograph.networks.layers import linear
+from vinograph.networks.values import Value
 
 
 def stored(tensors: dict[str, torch.Tensor], storage: Storage) -> dict[str, tuple[str, NDArray[Any]]]:
@@ -22,7 +23,7 @@ def stored(tensors: dict[str, torch.Tensor], storage: Storage) -> dict[str, tupl
         return linear(linear(x, weights["0"], 3), weights["1"], 2, bias=False)
 
     network = build(weights, Ports({"x": Port(("b", 2))}, {"y": Port(("b", 2))}), compute)
-    weights.finish()
+    weights.check_all_used()
     nodes = [node for node in network.model.get_ops() if node.get_friendly_name() in tensors]
     constants = [node for node in nodes if node.get_type_name() == "Constant"]
     return {

@@ -72,7 +72,7 @@ def network_of(
 ) -> Network:
     weights = Weights(tensors or tensors_of(module), "the checkpoint", storage)
     network = pixart(config or config_of(module), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -142,7 +142,7 @@ def test_the_trained_model_computes_what_its_bundle_computes(bundle: str) -> Non
     settings, tensors = trained(bundle, "transformer")
     config, weights = PixArtConfig.from_mapping(settings), Weights(tensors, "the checkpoint")
     network = pixart(config, weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     shape = PixArtShape(sample_size=config.sample_size, text_width=config.text_width)
     inputs = inputs_of(shape, 2, 32, 20)
     expected = run_embedded(bundle, "transformer", inputs)

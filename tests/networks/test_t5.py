@@ -30,7 +30,7 @@ def published(shape: PixArtShape = PIXART) -> T5EncoderModel:
 def network_of(module: T5EncoderModel, tensors: dict[str, MemoryTensor] | None = None) -> Network:
     weights = Weights(tensors_of(module) if tensors is None else tensors, "the checkpoint")
     network = t5_encoder(T5Config.from_mapping(module.config.to_dict()), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -160,6 +160,6 @@ class TestWhatDoesNotFit:
 def test_trained_encoders_compute_what_their_bundle_does(name: str) -> None:
     weights = Weights(storybook.tensors_in(name, "text_encoder"), "the checkpoint")
     network = t5_encoder(T5Config.from_mapping(storybook.config_of(name, "text_encoder")), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     inputs = {key: each.numpy() for key, each in texts(2, 150, words=560).items()}
     np.testing.assert_array_equal(run(network, inputs), storybook.run_bundled(name, "text_encoder", inputs))

@@ -55,7 +55,7 @@ def networks_of(
     """The decoder and the encoder, of all tensors together."""
     config, weights = config_of(module), Weights(tensors or tensors_of(module), "the checkpoint", storage)
     decoder, encoder = tiny_vae_decoder(config, weights), tiny_vae_encoder(config, weights)
-    weights.finish()
+    weights.check_all_used()
     return decoder, encoder
 
 
@@ -151,13 +151,13 @@ class TestWhatDoesNotFit:
         for half, ignored in ((tiny_vae_decoder, DECODER_IGNORED), (tiny_vae_encoder, ENCODER_IGNORED)):
             weights = Weights(tensors, "the checkpoint")
             half(config, weights)
-            weights.finish(ignored)
+            weights.check_all_used(ignored)
             with pytest.raises(DamagedModelError):
-                weights.finish()
+                weights.check_all_used()
             weights = Weights(tensors | {"extra.weight": MemoryTensor(torch.zeros(2, 2))}, "the checkpoint")
             half(config, weights)
             with pytest.raises(DamagedModelError, match=r"has the tensor extra\.weight"):
-                weights.finish(ignored)
+                weights.check_all_used(ignored)
 
     def test_and_one_of_another_shape(self) -> None:
         module = published()

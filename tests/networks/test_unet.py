@@ -31,7 +31,7 @@ def published(shape: SdxlShape) -> torch.nn.Module:
 def network_of(module: torch.nn.Module, tensors: dict[str, MemoryTensor], storage: Storage | None = None) -> Network:
     weights = Weights(tensors, "the checkpoint", storage)
     network = unet(UNetConfig.from_mapping(module.config), weights)  # type: ignore[arg-type]
-    weights.finish()
+    weights.check_all_used()
     return network
 
 

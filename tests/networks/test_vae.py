@@ -60,7 +60,7 @@ def networks_of(
     """The decoder and the encoder, of all tensors together."""
     config, weights = config_of(module), Weights(tensors or tensors_of(module), "the checkpoint", storage)
     decoder, encoder = vae_decoder(config, weights), vae_encoder(config, weights)
-    weights.finish()
+    weights.check_all_used()
     return decoder, encoder
 
 
@@ -260,14 +260,14 @@ class TestWhatDoesNotFit:
         for half, ignored in ((vae_decoder, DECODER_IGNORED), (vae_encoder, ENCODER_IGNORED)):
             weights = Weights(tensors, "the checkpoint")
             half(config, weights)
-            weights.finish(ignored)
+            weights.check_all_used(ignored)
             with pytest.raises(DamagedModelError):
-                weights.finish()
+                weights.check_all_used()
             for name in ("extra.weight", f"{'decoder' if half is vae_decoder else 'encoder'}.extra.weight"):
                 weights = Weights(tensors | {name: MemoryTensor(torch.zeros(2, 2))}, "the checkpoint")
                 half(config, weights)
                 with pytest.raises(DamagedModelError, match=f"has the tensor {name}"):
-                    weights.finish(ignored)
+                    weights.check_all_used(ignored)
 
     def test_and_one_of_another_shape_or_type(self) -> None:
         module = published()

@@ -58,7 +58,7 @@ class Part:
         """The graph of a module's configuration over ``tensors``, of which none may be left."""
         weights = Weights(tensors, "the checkpoint", storage)
         network = self.network(module.config, weights)
-        weights.finish(self.ignored)
+        weights.check_all_used(self.ignored)
         return network
 
 
@@ -249,7 +249,7 @@ class TestConstants:
             weights = Weights(tensors_of(module), "the checkpoint")
             for name in pair:
                 PARTS[name].network(module.config, weights)
-            weights.finish()
+            weights.check_all_used()
 
     @pytest.mark.parametrize("name", PARTS)
     def test_they_are_the_same_again(self, name: str) -> None:

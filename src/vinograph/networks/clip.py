@@ -18,7 +18,7 @@ from openvino import opset13 as opset
 
 from vinograph.arguments import shown
 from vinograph.networks.config import check_kinds
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
     arange_like,
     attention,
@@ -33,6 +33,7 @@ from vinograph.networks.layers import (
     split_heads,
     visible_keys,
 )
+from vinograph.networks.values import Value, constant
 
 IGNORED = r"embeddings\.position_ids|logit_scale|text_projection\.weight|visual_projection\.weight|vision_model\..*"
 """The tensors in files that hidden states don't depend on; the last two are of whole CLIP models."""
@@ -236,8 +237,8 @@ def _check_last(weights: Weights, layer: Weights, config: ClipConfig) -> None:
     layers = [(layer["self_attn"][f"{name}_proj"], width, width) for name in ("q", "k", "v", "out")]
     layers += [(layer["mlp"]["fc1"], inner, width), (layer["mlp"]["fc2"], width, inner)]
     for scope, c_out, c_in in layers:
-        scope.check("weight", (c_out, c_in))
-        scope.check("bias", (c_out,))
+        scope.mark_used("weight", (c_out, c_in))
+        scope.mark_used("bias", (c_out,))
     for norm in (layer["layer_norm1"], layer["layer_norm2"], weights["final_layer_norm"]):
-        norm.check("weight", (width,))
-        norm.check("bias", (width,))
+        norm.mark_used("weight", (width,))
+        norm.mark_used("bias", (width,))

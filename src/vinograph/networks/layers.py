@@ -12,7 +12,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Value, Weights, constant
+from vinograph.networks.graph import Weights
+from vinograph.networks.values import Value, constant
 
 Sides = int | tuple[int, int]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.networks.config import check_kinds
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
     arange_like,
     attention,
@@ -31,6 +31,7 @@ from vinograph.networks.layers import (
     transpose,
     visible_keys,
 )
+from vinograph.networks.values import Value, constant
 
 # The table of token embeddings is tied: one table under two names, of which files have either or both.
 _TIED = "encoder.embed_tokens.weight"

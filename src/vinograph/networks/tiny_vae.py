@@ -14,8 +14,9 @@ from typing import Any
 from openvino import opset13 as opset
 
 from vinograph.networks.config import check_divisors, check_unshifted, read_config
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import conv2d, gelu, relu, silu, tanh, upsample
+from vinograph.networks.values import Value
 
 PICTURE = Port(("b", 3, "height", "width"))
 

@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 from vinograph.errors import DamagedModelError
 from vinograph.networks.config import check_divisors, check_unshifted, read_config
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import attention, conv2d, group_norm, linear, reshape, reshape_like, silu, transpose
 from vinograph.networks.residual import GroupNorm, downsample, into_stream, residual_block, upsample_block
+from vinograph.networks.values import Value
 
 STREAM_SCALE = 2.0**-6
 """Values of four million still fit in half precision; weights keep their eleven bits down to 0.004."""

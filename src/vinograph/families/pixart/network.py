@@ -13,7 +13,7 @@ from openvino import opset13 as opset
 
 from vinograph.families.pixart.network_config import PixArtConfig
 from vinograph.networks.embeddings import sinusoidal_embedding, timestep_embedding
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
     arange_like,
     attention,
@@ -31,6 +31,7 @@ from vinograph.networks.layers import (
     split_heads,
     transpose,
 )
+from vinograph.networks.values import Value, constant
 from vinograph.runtime.precise import mark_precise
 
 IGNORED = r"caption_projection\.y_embedding|pos_embed\.pos_embed"

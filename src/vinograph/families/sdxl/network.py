@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from vinograph.families.sdxl.network_config import DOWN_TEXT, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
 from vinograph.networks.config import broadcast
 from vinograph.networks.embeddings import sinusoidal_embedding, timestep_embedding
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
     attention,
     concat,
@@ -30,6 +30,7 @@ from vinograph.networks.layers import (
     transpose,
 )
 from vinograph.networks.residual import GroupNorm, downsample, residual_block, upsample_block
+from vinograph.networks.values import Value
 
 _TRANSFORMER_NORM_EPS = 1e-6
 
