@@ -17,10 +17,11 @@ _MAX_PERIOD = 10_000
 
 
 def frequencies(width: int, shift: float = 0) -> NDArray[np.float32]:
-    """The ``width // 2`` frequencies of a sinusoidal embedding, falling from 1 (arXiv 1706.03762, section 3.5).
+    """The ``width // 2`` frequencies of a sinusoidal embedding, falling from 1.
 
-    Exponentials are computed in f64 and rounded once. NumPy's in f32 differ in the last bit from machine to machine,
-    which is 0.00006 radians at timestep 999.
+    Vaswani et al. (arXiv 1706.03762), section 3.5. Exponentials are computed in f64 and rounded
+    once. NumPy's in f32 differ in the last bit from machine to machine, which is 0.00006 radians at
+    timestep 999.
     """
     half = width // 2
     decay = np.float32(-math.log(_MAX_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
@@ -38,8 +39,8 @@ def sinusoidal_embedding(
 ) -> Value:
     """Sines and cosines of n ``values``, of any shape, at ``width // 2`` frequencies: [n, width].
 
-    They are computed in f32 in every precision. In bf16 a timestep of 999 is 1000, and its products with frequencies
-    are off by radians. ``at`` replaces :func:`frequencies`.
+    They are computed in f32 in every precision. In bf16 a timestep of 999 is 1000, and its products
+    with frequencies are off by radians. ``at`` replaces :func:`frequencies`.
     """
     column = reshape(values, (-1, 1))
     angles = column * constant((frequencies(width, shift) if at is None else at)[None])

@@ -48,7 +48,8 @@ class StoredTensor(Protocol):
     def array(self) -> Array:
         """Its values, mapped from the file where that is possible.
 
-        Values in BF16 come as uint16, and values in 8 bits as the floating-point numbers that they stand for.
+        Values in BF16 come as uint16, and values in 8 bits as the floating-point numbers that they
+        stand for.
         """
 
 
@@ -77,8 +78,8 @@ class Network:
 
     Attributes:
         f16_safe: False where half-precision arithmetic overflows.
-        buffers: arrays that the graph refers to without owning them. Who keeps a compiled form of the graph has to
-            keep the network, too.
+        buffers: arrays that the graph refers to without owning them. Who keeps a compiled form of
+            the graph has to keep the network, too.
     """
 
     model: ov.Model
@@ -102,11 +103,12 @@ class Storage:
     """How a graph holds its matrices.
 
     Attributes:
-        halve: hold matrices in f32 and bf16 as f16, unless their values exceed f16's range. Otherwise they are held as
-            the checkpoint stores them.
-        allocate: makes the arrays for what is computed or converted. A conversion to disk puts these into a file.
-        check_only: read and compute no value. The graph has inputs in place of its weights, and building it shows
-            whether every tensor is there and has the right shape.
+        halve: hold matrices in f32 and bf16 as f16, unless their values exceed f16's range.
+            Otherwise they are held as the checkpoint stores them.
+        allocate: makes the arrays for what is computed or converted. A conversion to disk puts
+            these into a file.
+        check_only: read and compute no value. The graph has inputs in place of its weights, and
+            building it shows whether every tensor is there and has the right shape.
     """
 
     halve: bool = False
@@ -129,8 +131,9 @@ class _Shared:
 class Weights:
     """A component's tensors under the checkpoint's names; ``weights["a"]["b"]`` are those in "a.b".
 
-    When a tensor is used, its shape is compared with the one that the network needs. :meth:`check_all_used` reports
-    tensors that were not used. ``origin`` names the checkpoint in errors.
+    When a tensor is used, its shape is compared with the one that the network needs.
+    :meth:`check_all_used` reports tensors that were not used. ``origin`` names the checkpoint in
+    errors.
     """
 
     def __init__(self, tensors: Mapping[str, StoredTensor], origin: str, storage: Storage | None = None) -> None:
@@ -144,9 +147,10 @@ class Weights:
         return child
 
     def scaled(self, *, matrices: float = 1, vectors: float = 1) -> Weights:
-        """The same scope, whose :meth:`matrix` and :meth:`vector` give the stored values times these factors.
+        """The same scope, which multiplies its tensors by these factors.
 
-        A scaled matrix is held as :meth:`computed` holds one. The factors replace those that the scope may have.
+        They hold for :meth:`matrix` and :meth:`vector`. A scaled matrix is held as :meth:`computed`
+        holds one. The factors replace those that the scope may have.
         """
         scope = copy.copy(self)
         scope._matrix_factor, scope._vector_factor = np.float32(matrices), np.float32(vectors)
@@ -172,9 +176,10 @@ class Weights:
         return self.computed_vector(name, view or shape, lambda: self._times(name, shape, self._vector_factor))
 
     def matrix(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
-        """A tensor as it is stored, converted to f32 where it is used. Raises what :meth:`values` does.
+        """A tensor as it is stored, converted to f32 where it is used.
 
-        A matrix with one row or column is as small as a vector, and is held as one. One in 8 bits is held in f16.
+        Raises what :meth:`values` does. A matrix with one row or column is as small as a vector,
+        and is held as one. One in 8 bits is held in f16.
         """
         tensor, view, factor = self._stored(name, shape), tuple(view or shape), self._matrix_factor
         if is_vector(tensor.shape):
@@ -190,7 +195,7 @@ class Weights:
         return _restored(self._constant(tensor.array(), view, _TYPES[tensor.dtype]), self._name(name))
 
     def computed(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]], like: str) -> Value:
-        """A matrix that is computed from others, under its own ``name``, held as the tensor ``like`` is."""
+        """A matrix computed from others, under its own ``name``, held as the tensor ``like`` is."""
         if self._shared.storage.check_only:
             return self._placeholder(view)
         return self._matrix(name, compute(), tuple(view), self._shared.tensors[self._name(like)].dtype in _HALVES)
@@ -212,7 +217,7 @@ class Weights:
         return frozenset(self._shared.used)
 
     def check_all_used(self, ignored: str = "") -> None:
-        """Check that every tensor was used, except names that match the regular expression ``ignored``.
+        """Check that every tensor was used, except those whose names match ``ignored``, a pattern.
 
         Raises:
             DamagedModelError: naming the first tensor that was not used.
@@ -262,8 +267,8 @@ class Weights:
     def _constant(self, array: Array, view: Sequence[int], kind: ov.Type) -> ov.Node:
         """A constant that refers to the array without owning it.
 
-        The thread that drops an owning constant last would release the array without Python's lock. That can be a
-        thread of OpenVINO's that compiles while Python runs on another.
+        The thread that drops an owning constant last would release the array without Python's lock.
+        That can be a thread of OpenVINO's that compiles while Python runs on another.
         """
         self._shared.buffers.append(array)
         return ov.op.Constant(ov.Tensor(array, ov.Shape(tuple(view)), kind), shared_memory=True)
@@ -275,7 +280,7 @@ def _place(tensor: StoredTensor, otherwise: str) -> str:
 
 
 def is_vector(shape: Iterable[int]) -> bool:
-    """Whether at most one dimension is larger than 1: such a tensor is small and always held in f32."""
+    """Whether at most one dimension exceeds 1: such a tensor is small and held in f32."""
     return sum(size > 1 for size in shape) < 2
 
 
@@ -322,8 +327,9 @@ def build(
 ) -> Network:
     """The network that ``compute`` describes, over ``weights``.
 
-    ``compute`` takes the inputs as keyword arguments and returns the outputs in order. Nodes without a name of their
-    own are numbered, so that the same network is the same graph in every process.
+    ``compute`` takes the inputs as keyword arguments and returns the outputs in order. Nodes
+    without a name of their own are numbered, so that the same network is the same graph in every
+    process.
     """
     parameters = {key: _parameter(key, port) for key, port in ports.inputs.items()}
     count = len(weights._shared.placeholders)
@@ -340,8 +346,8 @@ def build(
 def number_nodes(model: ov.Model) -> None:
     """Give numbers to the nodes without a name of their own.
 
-    OpenVINO's default names count all nodes that the process ever made. A node whose name is taken is numbered, too,
-    since a layer may have the name of an input. Inputs keep theirs.
+    OpenVINO's default names count all nodes that the process ever made. A node whose name is taken
+    is numbered, too, since a layer may have the name of an input. Inputs keep theirs.
     """
     nodes = model.get_ordered_ops()
     taken = {node.get_friendly_name() for node in model.get_parameters()}

@@ -1,7 +1,8 @@
 """The residual blocks of SDXL's UNet and of the KL autoencoder.
 
-With a ``scale``, a block's x and its result are ``scale`` times as large as the checkpoint's weights would make them.
-Whatever the block adds to x is scaled too, and its norms divide the scale out, so nothing else changes.
+With a ``scale``, a block's x and its result are ``scale`` times as large as the checkpoint's
+weights would make them. Whatever the block adds to x is scaled too, and its norms divide the scale
+out, so nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vinograph.networks.values import Value
 
 @dataclass(frozen=True)
 class GroupNorm:
-    """The settings of a block's group norms: the number of groups, and what is added to the variance."""
+    """A block's group norms: the number of groups, and what is added to the variance."""
 
     groups: int
     eps: float
@@ -26,8 +27,8 @@ def residual_block(
 ) -> Value:
     """x + conv(silu(norm(conv(silu(norm(x))) + time))): [b, c, h, w] -> [b, channels, h, w].
 
-    ``time`` [b, t] is the timestep embedding after its SiLU. Where the number of channels changes, a 1x1 convolution
-    of x is added in place of x. Diffusers' ResnetBlock2D.
+    ``time`` [b, t] is the timestep embedding after its SiLU. Where the number of channels changes,
+    a 1x1 convolution of x is added in place of x. Diffusers' ResnetBlock2D.
     """
     eps = norm.eps * scale**2
     hidden = silu(group_norm(x, weights["norm1"], norm.groups, eps))
@@ -48,7 +49,7 @@ def downsample(x: Value, weights: Weights, *, padding: int | tuple[int, int] = 1
 
 
 def upsample_block(x: Value, weights: Weights, like: Value | None = None, *, scale: float = 1) -> Value:
-    """Nearest-neighbour upsampling to twice the size, or to that of ``like``, then a convolution."""
+    """Nearest upsampling to twice the size, or to that of ``like``, then a convolution."""
     larger = upsample(x) if like is None else upsample_like(x, like)
     return conv2d(larger, _within_stream(weights["conv"], scale), x.size(1), 3, padding=1)
 
