@@ -186,10 +186,10 @@ UNET_INPUTS = {
 }
 
 
-def _pass_on(work: component.Work, segment: Segment, model: object) -> list[Path]:
+def _compute_values(work: component.ComponentWork, segment: Segment, model: object) -> list[Path]:
     """Values of no meaning under the right names."""
     return [
-        component._keep(work.value(sample, key), np.full(4, sample, np.float32))
+        component._save_value(work.value(sample, key), np.full(4, sample, np.float32))
         for sample in range(work.samples)
         for key in segment.outputs
     ]
@@ -243,12 +243,12 @@ class TestCutOff:
         result = TuningResult(DEFAULT, {DEFAULT: 1.0}, 0.0)
         monkeypatch.setattr(calibration, "SAMPLES", 1)
         monkeypatch.setattr(segments, "SEGMENT", 110_000)
-        monkeypatch.setattr("vinograph.quantize._chosen", lambda _: {"unet": RECIPE["unet"]})
+        monkeypatch.setattr("vinograph.quantize._applicable_recipes", lambda _: {"unet": RECIPE["unet"]})
         monkeypatch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
         monkeypatch.setattr(os, "fsync", lambda _: None)
-        monkeypatch.setattr(component, "with_activations", lambda model, *_: model)
-        monkeypatch.setattr(component, "with_small_weights", lambda model, *_: model)
-        monkeypatch.setattr(component, "_pass_on", _pass_on)
+        monkeypatch.setattr(component, "quantize_activations", lambda model, *_: model)
+        monkeypatch.setattr(component, "compress_weights", lambda model, *_: model)
+        monkeypatch.setattr(component, "_compute_values", _compute_values)
         monkeypatch.setattr(calibration, "Pipeline", lambda *_, **__: FakePipeline())
         monkeypatch.setattr(calibration, "watched", lambda pipe, note: nullcontext(pipe.notes.append(note)))
         monkeypatch.setattr(speed, "first_calls", lambda *_: {})

@@ -37,7 +37,7 @@ def compute(model: ov.Model, inputs: dict[str, Any]) -> list[Any]:
 @pytest.mark.usefixtures("small_segments")
 def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp_path: Path) -> None:
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
-    found = segments.segments(xml, shapes)
+    found = segments.find_segments(xml, shapes)
     assert len(found) > 2
     keys = segments.input_keys(xml)
     values = {keys[name]: value for name, value in inputs.items()}
@@ -58,7 +58,7 @@ def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp
 
 
 def test_a_small_graph_is_one(xml: Path) -> None:
-    (only,) = segments.segments(xml, {})
+    (only,) = segments.find_segments(xml, {})
     assert only.outputs == ()
     assert len(only.inputs) == 5
 
@@ -67,7 +67,7 @@ def test_a_small_graph_is_one(xml: Path) -> None:
 def test_few_bytes_pass(xml: Path, inputs: dict[str, Any]) -> None:
     """After a block there is one feature map, and what later blocks are told besides."""
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
-    found = segments.segments(xml, shapes)
+    found = segments.find_segments(xml, shapes)
     maps = [key for segment in found for key in segment.outputs if len(shapes[key.rpartition(".")[0]]) == 4]
     assert len(maps) <= 2 * len(found)
     told = sum(4 * value.size for value in inputs.values())

@@ -61,7 +61,7 @@ class Counting:
         return compiled
 
 
-def _few_bits(x: Node, seed: int = 0, side: int = SIDE) -> Node:
+def _low_bit_linear(x: Node, seed: int = 0, side: int = SIDE) -> Node:
     """A linear layer whose weights are stored in int8."""
     rng = np.random.default_rng(seed)
     stored = ops.constant(rng.integers(-127, 128, (side, side), np.int8))
@@ -75,7 +75,7 @@ def save_layers(folder: Path, seed: int = 0) -> Path:
     x.output(0).get_tensor().set_names({"x"})
     y = ops.tanh(x)
     for layer in range(4):
-        y = ops.add(y, ops.tanh(_few_bits(y, 10 * seed + layer)))
+        y = ops.add(y, ops.tanh(_low_bit_linear(y, 10 * seed + layer)))
     y.output(0).get_tensor().set_names({"y"})
     ov.save_model(ov.Model([ops.result(y)], [x], "layers"), folder / "layers.xml", compress_to_fp16=False)
     return folder / "layers.xml"
@@ -94,8 +94,12 @@ def xml(tmp_path: Path) -> Path:
 def opened(xml: Path, cache: Cache) -> Open:
     """A session as a new process would have it."""
 
-    def make(precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", few: bool = False) -> Session:
-        session = Session(IrFile("layers", xml), device, precision, CacheKey("tiny", "layers", contents, few, cache))
+    def make(
+        precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", low_bit_weights: bool = False
+    ) -> Session:
+        session = Session(
+            IrFile("layers", xml), device, precision, CacheKey("tiny", "layers", contents, low_bit_weights, cache)
+        )
         session._core = Counting()
         return session
 
@@ -351,7 +355,7 @@ class TestSettings:
                 (key,) = cache.settings()
                 cache.remember(key, partial(changed, spent=spent))
             assert measured == []
-            session = opened(few=True)
+            session = opened(low_bit_weights=True)
             session.begin_drawing()
             session(values())
             session.end_drawing()
@@ -363,7 +367,7 @@ class TestSettings:
         measured = measuring(monkeypatch, Setting(0))
         computed = []
         for _ in range(4):
-            session = opened(few=True)
+            session = opened(low_bit_weights=True)
             session.begin_drawing()
             computed.append(session(values())["y"])
             session.end_drawing()
@@ -382,7 +386,7 @@ class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_a_drawing_keeps_to_one(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         measured = measuring(monkeypatch, Setting(0))
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session.begin_drawing()
         first = session(values())["y"]
         session.end_drawing()  # of another drawing, say
@@ -401,7 +405,7 @@ class TestSettings:
         for setting in (Setting(64), Setting(0)):
             kept = tuning.remember(cache_key, shapes, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0))
             assert kept == Setting(64)
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values())
         assert session.setting == Setting(64)
 
@@ -415,7 +419,7 @@ class TestSettings:
             CacheKey("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", machine()
         )
         cache.remember(key, lambda _: garbled)
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values())
         assert measured == ["measured"]
         assert cache.settings()[key]["chosen"] == {"group": 0, "precision": None}
@@ -428,7 +432,7 @@ class TestSettings:
         """A size with four times the values and as many between is near."""
         remembered(cache, 3, Setting(0))
         measured = measuring(monkeypatch, Setting(64))
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         for _ in range(3):
             session.begin_drawing()
             session(values(rows))
@@ -439,7 +443,7 @@ class TestSettings:
     def test_of_several_the_nearest_is(self, opened: Open, cache: Cache) -> None:
         for rows, setting in ((2, Setting(64)), (6, Setting(0)), (12, Setting(128))):
             remembered(cache, rows, setting)
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values(7))
         assert session.setting == Setting(0)
 
@@ -458,13 +462,13 @@ class TestSettings:
         remembered(cache, 3, Setting(0))
         (key,) = cache.settings()
         cache.remember(key, lambda known: {**known, **other})
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values(4))
         assert session.setting == DEFAULT
 
     def test_short_calls_are_not_worth_it(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tuning, "SHORTEST_CALL", 100.0)
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values())
         session.end_drawing()
         assert cache.settings() == {}
@@ -485,7 +489,7 @@ class TestDrawing:
         def denoise(given: Any) -> dict[str, Node]:
             x = given["sample"]
             flat = ops.reshape(x, ops.constant([0, 4, 16, 4]), special_zero=True)
-            mixed = ops.reshape(_few_bits(flat, side=4), ops.shape_of(x), special_zero=False)
+            mixed = ops.reshape(_low_bit_linear(flat, side=4), ops.shape_of(x), special_zero=False)
             told = [each for name, each in given.items() if name != "sample"]
             for each in told:
                 rows = ops.reshape(each, ops.constant([0, -1, 1, 1]), special_zero=True)

@@ -1,4 +1,4 @@
-"""What a session keeps with its weights: components in few bits, and those that are built over a checkpoint."""
+"""What a session keeps with its weights: components with low-bit weights, and those that are built over a checkpoint."""
 
 import contextlib
 import logging
@@ -363,7 +363,7 @@ class TestBesideEachOther:
         assert names(cache) == {"a", "c"}
 
 
-def few_bits(tmp_path: Path) -> Path:
+def low_bit_bundle(tmp_path: Path) -> Path:
     """A bundle whose manifest says that its UNet has weights in int8."""
     bundle = save_sdxl_bundle(tmp_path / "few")
     manifest = bundle.path / "bundle.json"
@@ -374,8 +374,8 @@ def few_bits(tmp_path: Path) -> Path:
 
 
 class TestDrawing:
-    def test_a_bundle_in_few_bits(self, tmp_path: Path, cache: Cache, compiled: Callable[[], int]) -> None:
-        model = few_bits(tmp_path)
+    def test_a_bundle_with_low_bit_weights(self, tmp_path: Path, cache: Cache, compiled: Callable[[], int]) -> None:
+        model = low_bit_bundle(tmp_path)
         expected, warnings = drawn(model)
         assert warnings == ()
         assert compiled() > 0
@@ -429,7 +429,7 @@ class TestDrawing:
         assert compiled() >= 1
 
     def test_damage_is_told_in_the_result(self, tmp_path: Path, cache: Cache) -> None:
-        model = few_bits(tmp_path)
+        model = low_bit_bundle(tmp_path)
         expected, _ = drawn(model)
         for entry in cache.entries():
             entry.file.write_bytes(entry.file.read_bytes()[:-7])
@@ -447,7 +447,7 @@ class TestDrawing:
             put_with_weights(self, *given)
 
         monkeypatch.setattr(Cache, "put_with_weights", later)
-        result = Pipeline.from_pretrained(few_bits(tmp_path), precision="f32")(PROMPT, seed=1)
+        result = Pipeline.from_pretrained(low_bit_bundle(tmp_path), precision="f32")(PROMPT, seed=1)
         assert result.images
         assert not any(entry.with_weights for entry in cache.entries())
         go_on.set()
@@ -458,7 +458,7 @@ class TestDrawing:
         def fail(*_: Any) -> dict[str, Any]:
             raise RuntimeError("of the user's own")
 
-        pipe = Pipeline.from_pretrained(few_bits(tmp_path), precision="f32")
+        pipe = Pipeline.from_pretrained(low_bit_bundle(tmp_path), precision="f32")
         with contextlib.suppress(RuntimeError):
             pipe(PROMPT, seed=1, callback_on_step_end=fail)
         written()
@@ -478,7 +478,7 @@ sys.exit(len(result.warnings))
 
 def test_a_process_that_ends_at_once_has_kept_it(tmp_path: Path, cache: Cache) -> None:
     """And two beside each other, as well."""
-    model = few_bits(tmp_path)
+    model = low_bit_bundle(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     files = [tmp_path / f"{index}.png" for index in range(3)]
     commands = [[sys.executable, "-c", _DRAW, str(model), str(file)] for file in files]

@@ -1,4 +1,4 @@
-"""Whether what was quantized is faster than what it was made of, on this machine."""
+"""Measuring whether a quantized bundle is faster than its source, on this machine."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_type: str = "latent") -> dict[str, Inputs]:
-    """What each component (or those of ``names``) is given in its first call, at the bundle's native size.
+    """The inputs of each component's first call, at the bundle's native size.
 
-    One step of each stage is drawn, and no VAE runs for an ``output_type`` of "latent".
+    ``names`` are the components; None means all. One step of each stage is drawn, and no VAE runs
+    if ``output_type`` is "latent".
     """
     seen: dict[str, Inputs] = {}
     pipe = Pipeline(bundle, memory="low")
@@ -46,32 +47,35 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
 
 
 def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[str, tuple[float, TuningResult]]:
-    """Seconds of one call of each denoiser in ``bundle``; and in each setting in ``folder``, its quantized files."""
+    """Seconds of a call of each denoiser in ``bundle``, and the result of tuning the quantized one.
+
+    ``folder`` holds the quantized files, and ``given`` the inputs of the calls.
+    """
     found = {}
     for name, inputs in given.items():
         component = bundle.manifest.components[name]
         sources = (IrFile(name, place / component.file, component.f16_safe) for place in (bundle.path, folder))
         source, quantized = (Session(each, "CPU", "auto") for each in sources)
-        before = source.time_call(inputs)
-        if before is None:
+        source_seconds = source.time_call(inputs)
+        if source_seconds is None:
             raise NumericalError(name, "auto", f"run `vinograph verify` on {bundle.path}")
         source.release()
-        found[name] = (before, quantized.measure(inputs))
+        found[name] = (source_seconds, quantized.measure(inputs))
     return found
 
 
-def told(bundle: Bundle, steps: Mapping[str, str], measured: Mapping[str, tuple[float, TuningResult]]) -> Speed:
-    """The seconds in the fastest settings, with the calls that a picture takes by default."""
+def speed_record(bundle: Bundle, steps: Mapping[str, str], measured: Mapping[str, tuple[float, TuningResult]]) -> Speed:
+    """The manifest's record: seconds in the fastest settings, and a picture's default steps."""
     takes = Pipeline(bundle).calls["generate"].takes
     denoisers = {
-        name: DenoiserSpeed(before, result.seconds[result.setting], int(takes[steps[name]]))
-        for name, (before, result) in measured.items()
+        name: DenoiserSpeed(source_seconds, result.seconds[result.setting], int(takes[steps[name]]))
+        for name, (source_seconds, result) in measured.items()
     }
     return Speed(processor(), cpu_count(), denoisers)
 
 
 def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str, tuple[float, TuningResult]]) -> None:
-    """Have drawings with the quantized ``bundle`` use the fastest settings from the first one on."""
+    """Store the fastest settings, so that the first drawing with ``bundle`` uses them."""
     cache = Cache()
     for name, (_, result) in measured.items():
         shapes = {each: tuple(value.shape) for each, value in given[name].items()}
