@@ -1,4 +1,4 @@
-"""The samplers: each step is diffusers'."""
+"""Würstchen's sampler: each step is that of diffusers."""
 
 from itertools import pairwise
 from typing import Any
@@ -34,7 +34,7 @@ def relative(ours: Any, theirs: Any) -> float:
 
 
 class TestLinspace:
-    def test_it_is_torchs_to_the_last_bit(self) -> None:
+    def test_linspace_is_torchs_to_the_last_bit(self) -> None:
         for count in range(1, 1100):
             assert np.array_equal(linspace(1, 0, count), torch.linspace(1, 0, count).numpy()), count
 
@@ -45,7 +45,7 @@ class TestLinspace:
 
 
 class TestSteps:
-    """A sampler is followed through all of its steps, on noise in place of a model's prediction."""
+    """All steps of a sampler, with noise in place of the model's output."""
 
     @pytest.mark.parametrize("scaler", SCALERS)
     @pytest.mark.parametrize("count", [1, 2, 12, 29, 60])
@@ -138,6 +138,6 @@ class TestCustomTimesteps:
             custom_timesteps(given, "prior_timesteps")
 
     @pytest.mark.parametrize("given", [[0.0, 1.0], [1.0, 0.5, 0.5], [1.1, 0.0], [1.0, -0.1], [1.0, float("nan"), 0.0]])
-    def test_they_fall_within_0_and_1(self, given: Any) -> None:
+    def test_times_fall_from_1_to_0(self, given: Any) -> None:
         with pytest.raises(RequestError, match="decoder_timesteps has to fall from at most 1 to at least 0"):
             custom_timesteps(given, "decoder_timesteps")

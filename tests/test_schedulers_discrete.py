@@ -1,4 +1,4 @@
-"""The samplers of the discrete diffusion process: each step is that of diffusers' scheduler of the same name."""
+"""The samplers of discrete diffusion: each step is that of diffusers' scheduler."""
 
 import dataclasses
 import json
@@ -95,7 +95,7 @@ def diffusers_scheduler(name: str, **options: Any) -> Any:
 
 
 def both(name: str, **options: Any) -> tuple[Sampler, Any]:
-    """Ours by way of what diffusers writes as scheduler_config.json, and by way of a manifest's JSON."""
+    """Our sampler, from diffusers' configuration by way of a manifest's JSON, and theirs."""
     theirs = diffusers_scheduler(name, **options)
     config = read_scheduler_config({**json.loads(theirs.to_json_string()), "_class_name": name})
     return make_sampler(json.loads(json.dumps(config))), theirs
@@ -116,7 +116,7 @@ def relative(ours: Any, theirs: Any) -> float:
 def follow(
     ours: Sampler, plan: SamplingPlan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **options: Any
 ) -> None:
-    """Both go through all steps from ``begin`` on, on noise in place of a model's prediction."""
+    """Both do all steps from ``begin`` on, with noise in place of the model's output."""
     if hasattr(theirs, "set_begin_index"):
         theirs.set_begin_index(begin)
     noise, generator = TorchNoise(1), torch.Generator().manual_seed(1)
@@ -165,13 +165,14 @@ class TestSteps:
     @pytest.mark.parametrize(
         ("name", "prediction"), [(name, each) for name in PREDICTIONS for each in PREDICTIONS[name]]
     )
-    def test_spacing_and_what_is_predicted(self, name: str, prediction: str, spacing: dict[str, Any]) -> None:
+    def test_spacings_and_prediction_types(self, name: str, prediction: str, spacing: dict[str, Any]) -> None:
         compare(name, **SDXL, **spacing, prediction_type=prediction)
 
     @CLASSES
     @pytest.mark.parametrize("betas", BETAS, ids=range(len(BETAS)))
     def test_noise_schedules(self, name: str, betas: dict[str, Any]) -> None:
-        # Of σ in the thousands diffusers takes differences of squares, in which little is left but rounding.
+        # Of σ in the thousands diffusers takes differences of squares, in which little is left but
+        # rounding.
         steep = betas.get("rescale_betas_zero_snr", False)
         compare(name, (1, 4, 20), 2e-4 if steep else 5e-6, **betas)
 
@@ -189,8 +190,8 @@ class TestSteps:
 
     @CLASSES
     @pytest.mark.parametrize(("count", "begin"), [(2, 1), (4, 1), (4, 3), (20, 12)])
-    def test_from_the_middle_on(self, name: str, count: int, begin: int) -> None:
-        """As image to image does."""
+    def test_from_a_later_step_on(self, name: str, count: int, begin: int) -> None:
+        """Image-to-image begins at a later step."""
         ours, theirs = both(name, **SDXL)
         theirs.set_timesteps(count)
         follow(ours, ours.plan(count), theirs, begin)
@@ -227,19 +228,19 @@ class TestCustomSteps:
         follow(ours, plan, theirs)
 
     @pytest.mark.parametrize("name", [ANCESTRAL, DDIM])
-    def test_some_take_none(self, name: str) -> None:
+    def test_samplers_without_custom_timesteps(self, name: str) -> None:
         ours, _ = both(name)
         with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no timesteps; give num_inference_steps"):
             ours.plan(1, timesteps=[999])
 
     @pytest.mark.parametrize("name", [ANCESTRAL, DDIM, LCM, DPM])
-    def test_most_take_no_sigmas(self, name: str) -> None:
+    def test_samplers_without_custom_sigmas(self, name: str) -> None:
         ours, _ = both(name)
         with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no sigmas"):
             ours.plan(1, sigmas=[14.0, 0.0])
 
     @pytest.mark.parametrize("name", [EULER, DPM])
-    def test_none_where_sigmas_are_spaced(self, name: str) -> None:
+    def test_no_custom_timesteps_where_sigmas_are_spaced(self, name: str) -> None:
         ours, _ = both(name, use_karras_sigmas=True)
         with pytest.raises(RequestError, match="spaces its own sigmas and takes no timesteps"):
             ours.plan(1, timesteps=[999])
@@ -254,7 +255,7 @@ class TestCustomSteps:
         with pytest.raises(RequestError, match="sigmas have to fall"):
             both(EULER)[0].plan(1, sigmas=sigmas)
 
-    def test_one_of_them(self) -> None:
+    def test_timesteps_and_sigmas_exclude_each_other(self) -> None:
         with pytest.raises(RequestError, match="give timesteps or sigmas, not both"):
             both(EULER)[0].plan(1, timesteps=[1], sigmas=[1.0, 0.0])
 
@@ -270,14 +271,14 @@ class TestTooManySteps:
         with pytest.raises(RequestError, match="51 steps are more than this model was distilled from; give at most 50"):
             both(LCM)[0].plan(51)
 
-    def test_a_solver_that_would_stand_still(self) -> None:
+    def test_a_solver_whose_steps_would_not_move(self) -> None:
         with pytest.raises(RequestError, match="1000 steps are too many"):
             both(DPM)[0].plan(1000)
 
     @pytest.mark.parametrize(
         ("options", "count"), [({"steps_offset": 1}, 1000), ({"timestep_spacing": "trailing"}, 61)], ids=str
     )
-    def test_timesteps_that_there_are_not(self, options: dict[str, Any], count: int) -> None:
+    def test_timesteps_beyond_the_models(self, options: dict[str, Any], count: int) -> None:
         with pytest.raises(RequestError, match=f"{count} steps leave this model's timesteps"):
             both(DDIM, **options)[0].plan(count)
 
@@ -300,8 +301,8 @@ class TestSettings:
         theirs = {key for key in diffusers_scheduler(name).config if not key.startswith("_")}
         assert theirs - ours - idle == set()
 
-    def test_what_sdxl_turbo_says(self, tmp_path: Path) -> None:
-        """Its configuration holds settings of other classes, which this one doesn't read."""
+    def test_the_published_config_of_sdxl_turbo(self, tmp_path: Path) -> None:
+        """It holds settings of other classes, which this one doesn't read."""
         published = {
             "_class_name": ANCESTRAL,
             "_diffusers_version": "0.24.0.dev0",
@@ -375,7 +376,7 @@ class TestSettings:
             (LCM, {"original_inference_steps": 2000}, "more original_inference_steps than num_train_timesteps"),
         ],
     )
-    def test_what_is_refused(self, name: str, config: dict[str, Any], message: str) -> None:
+    def test_settings_that_are_refused(self, name: str, config: dict[str, Any], message: str) -> None:
         with pytest.raises(ModelError) as caught:
             read_scheduler_config({"_class_name": name, **config})
         assert message in str(caught.value)

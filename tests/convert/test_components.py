@@ -1,4 +1,4 @@
-"""Every component of a bundle computes what diffusers' or transformers' model computes, in f32, at any size."""
+"""Würstchen's components compute in f32 what diffusers' and transformers' models compute."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_vqgan(converted: Converted, batch: int, height: int, width: int) -> Non
     assert image.min() < 0 or image.max() > 1 or image.std() > 0.01
 
 
-def test_manifest_tells_the_graphs_ports(converted: Converted) -> None:
+def test_the_manifest_has_the_graphs_ports(converted: Converted) -> None:
     for name, component in converted.bundle.manifest.components.items():
         inputs, outputs = converted.sessions[name].inputs, converted.sessions[name].outputs
         for ports, declared in ((inputs, component.inputs), (outputs, component.outputs)):
@@ -152,12 +152,14 @@ def test_manifest_tells_the_graphs_ports(converted: Converted) -> None:
                 shape = declared[port.get_any_name()].shape
                 sizes = [None if dimension.is_dynamic else dimension.get_length() for dimension in port.partial_shape]
                 assert len(sizes) == len(shape)
-                for size, told in zip(sizes, shape, strict=True):
-                    assert size == told if isinstance(told, int) and ports is inputs else size in (None, told)
+                for size, expected in zip(sizes, shape, strict=True):
+                    assert (
+                        size == expected if isinstance(expected, int) and ports is inputs else size in (None, expected)
+                    )
 
 
 def test_attention_is_one_operation(converted: Converted) -> None:
-    """Which the runtime fuses; and no attention is left out."""
+    """The runtime fuses that operation, and no attention is left out."""
     core = ov.Core()
     for name, expected in (
         ("prior", converted.shape.prior_depth),
@@ -170,7 +172,7 @@ def test_attention_is_one_operation(converted: Converted) -> None:
 
 
 def test_weights_in_f16(undisturbed: Bundle) -> None:
-    """Rounded weights, no more: the time's embedding, whose angles f16 would turn, must be exact."""
+    """Only weights are rounded: the timestep embedding, whose angles f16 would spoil, is exact."""
     converted = Converted(undisturbed, wuerstchen_models(TINY), TINY, compile_all(undisturbed))
     assert {component.weights for component in undisturbed.manifest.components.values()} == {"f16"}
     x, states = torch.randn(1, 16, 3, 3), torch.randn(1, 7, TINY.prior_text_width)

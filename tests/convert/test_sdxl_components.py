@@ -1,4 +1,4 @@
-"""Every component of an SDXL bundle computes what diffusers' or transformers' model computes, in f32, at any size."""
+"""SDXL's components compute in f32 what diffusers' and transformers' models compute."""
 
 from __future__ import annotations
 
@@ -77,16 +77,16 @@ def _seeded() -> None:
 
 
 def of_diffusers(models: SdxlModels, inputs: Mapping[str, Tensor]) -> Tensor:
-    """What diffusers' UNet makes of our UNet's inputs."""
+    """The output of diffusers' UNet for our UNet's inputs."""
     conditions = {name: inputs[name] for name in ("text_embeds", "time_ids")}
-    predicted: Tensor = models.unet(
+    model_output: Tensor = models.unet(
         inputs["sample"],
         inputs["timestep"],
         inputs["encoder_hidden_states"],
         timestep_cond=inputs.get("timestep_cond"),
         added_cond_kwargs=conditions,
     ).sample
-    return predicted
+    return model_output
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
@@ -132,21 +132,21 @@ def test_tiny_vae(converted: Converted, batch: int, height: int, width: int) -> 
     assert_equal(converted.run("tiny_vae_encoder", sample=picture)["latents"], vae.encode(picture).latents)
 
 
-def test_manifest_tells_the_graphs_ports(converted: Converted) -> None:
+def test_the_manifest_has_the_graphs_ports(converted: Converted) -> None:
     for name, component in converted.bundle.manifest.components.items():
         session = converted.sessions[name]
         for ports, declared in ((session.inputs, component.inputs), (session.outputs, component.outputs)):
             assert {port.get_any_name() for port in ports} == declared.keys()
             for port in ports:
-                for size, told in zip(port.partial_shape, declared[port.get_any_name()].shape, strict=True):
-                    if isinstance(told, int):
-                        assert size == told
+                for size, declared_size in zip(port.partial_shape, declared[port.get_any_name()].shape, strict=True):
+                    if isinstance(declared_size, int):
+                        assert size == declared_size
                     else:
                         assert size.is_dynamic
 
 
 def test_attention_is_one_operation(converted: Converted) -> None:
-    """Which the runtime fuses; and no attention is left out."""
+    """The runtime fuses that operation, and no attention is left out."""
     core = ov.Core()
     blocks = Counter(type(each).__name__ for each in converted.models.unet.modules())["BasicTransformerBlock"]
     for name, expected in (
@@ -162,7 +162,7 @@ def test_attention_is_one_operation(converted: Converted) -> None:
 
 
 def test_weights_in_f16(halved: Converted) -> None:
-    """Rounded weights, no more: the time's embedding, whose angles f16 would turn, must be exact."""
+    """Only weights are rounded: the timestep embedding, whose angles f16 would spoil, is exact."""
     assert {component.weights for component in halved.bundle.manifest.components.values()} == {"f16"}
     for time in (999.0, 501.3, 1.0):
         inputs = {**unet_inputs(halved.shape, 2, 8, 8), "timestep": torch.full((2,), time)}
@@ -183,7 +183,7 @@ def test_only_vectors_stay_in_f32(halved: Converted) -> None:
 def test_files_in_half_precision_give_the_same_graphs(
     halved: Converted, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    """As they are published for SDXL-Turbo, in several files; but for the vectors, which were rounded there."""
+    """SDXL-Turbo is published so, in several files. Only vectors, rounded there, differ."""
     saved = save_sdxl(tmp_path, SDXL_TINY, variant="fp16", shard="30KB")
     assert len(list((saved.home / "unet").glob("*.fp16-0000?-of-*.safetensors"))) > 1
     bundle = convert(saved.home, tmp_path / "bundle")

@@ -1,4 +1,4 @@
-"""What the tests of networks share: tensors in memory or in a file, and runs of a graph."""
+"""Helpers for tests of networks: tensors in memory or in a file, and runs of a graph."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -44,7 +44,10 @@ def tensors_of(module: torch.nn.Module, dtype: torch.dtype = torch.float32) -> d
 
 
 def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.2) -> torch.nn.Module:
-    """Give every parameter random values: norms near one, everything else near zero; f16 and bf16 hold them exactly."""
+    """Give every parameter random values that f16 and bf16 hold exactly.
+
+    Norms are near one, and everything else is near zero.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -59,7 +62,7 @@ Run = Callable[[Mapping[str, Any]], list[NDArray[np.float32]]]
 
 
 def compiled(network: Network, precision: str = "f32") -> Run:
-    """A function that runs a graph and gives what it computes, in the order of its outputs."""
+    """A function that runs a graph and returns its outputs in order."""
     settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
     session = ov.Core().compile_model(network.model, "CPU", settings)
 
@@ -72,12 +75,12 @@ def compiled(network: Network, precision: str = "f32") -> Run:
 
 
 def run(network: Network, inputs: Mapping[str, Any], precision: str = "f32") -> list[NDArray[np.float32]]:
-    """What a graph computes, in the order of its outputs."""
+    """A graph's outputs in order."""
     return compiled(network, precision)(inputs)
 
 
 def trained(checkpoint: str, part: str) -> tuple[dict[str, Any], dict[str, MemoryTensor]]:
-    """The configuration and the tensors of a part of a storybook checkpoint in diffusers' layout."""
+    """The configuration and the tensors of a part of a storybook checkpoint."""
     folder = ROOT / "training" / "checkpoints" / checkpoint / part
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     state = load_file(folder / "diffusion_pytorch_model.safetensors")
@@ -88,7 +91,7 @@ def trained(checkpoint: str, part: str) -> tuple[dict[str, Any], dict[str, Memor
 
 
 def run_embedded(bundle: str, component: str, inputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32]:
-    """What a component of an embedded bundle computes in f32: its only output."""
+    """The only output of an embedded bundle's component, computed in f32."""
     file = ROOT / "src" / "vinograph" / "embedded" / bundle / f"{component}.xml"
     session = ov.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
     (result,) = session({name: each.numpy() for name, each in inputs.items()}).values()

@@ -1,4 +1,4 @@
-"""CLIP's text encoder as a graph computes what transformers' computes."""
+"""CLIP's graph computes what transformers' text encoder computes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def assert_close(found: Any, expected: Tensor) -> None:
 
 class TestLastHiddenStates:
     @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-    def test_they_are_those_of_transformers(self, activation: str) -> None:
+    def test_hidden_states_are_those_of_transformers(self, activation: str) -> None:
         module = published(hidden_act=activation)
         network = encoder(module)
         for size in SIZES:
@@ -96,7 +96,7 @@ class TestLastHiddenStates:
         stored = {node.get_output_element_type(0).get_type_name() for node in network.model.get_ops()}
         assert ("f16" if dtype == torch.float16 else "bf16") in stored
 
-    def test_whatever_class_the_file_is_of(self) -> None:
+    def test_files_of_every_class(self) -> None:
         """Names may have a prefix; whole models hold the image encoder, too."""
         module = published(projects=True)
         alone = {network_name(name): each for name, each in tensors_of(module).items()}
@@ -110,7 +110,7 @@ class TestLastHiddenStates:
 
 
 class TestAllHiddenStates:
-    def test_they_are_those_of_transformers(self) -> None:
+    def test_hidden_states_are_those_of_transformers(self) -> None:
         module = published()
         network = states(module)
         for size in SIZES:
@@ -135,8 +135,8 @@ class TestAllHiddenStates:
         assert_close(pooled, expected.text_embeds)
 
     @pytest.mark.parametrize("batch", [1, 2])
-    def test_so_it_is_where_the_shape_is_fixed(self, batch: int) -> None:
-        """As drawing has it. OpenVINO plans such graphs otherwise."""
+    def test_the_pooled_text_with_a_fixed_shape(self, batch: int) -> None:
+        """Drawing fixes the shape, and OpenVINO compiles such graphs differently."""
         module = sdxl_models(SDXL_TINY).text_encoder_2
         network = states(module)
         network.model.reshape({"input_ids": [batch, 77]})
@@ -154,7 +154,7 @@ class TestAllHiddenStates:
         assert_close(run(network, {"input_ids": ids})[1], expected)
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     for network, module in ((encoder(published()), published()), (states(published(projects=True)), published(True))):
         names = {node.get_friendly_name() for node in network.model.get_ops() if node.get_type_name() == "Constant"}
         assert {network_name(name) for name in module.state_dict()} <= names
@@ -163,7 +163,7 @@ def test_every_constant_bears_the_checkpoints_name() -> None:
 @pytest.mark.parametrize("build", [encoder, states])
 @pytest.mark.parametrize("projects", [False, True])
 class TestWhatDoesNotFit:
-    """The last layer is checked, too, where its hidden states are not wanted."""
+    """The last layer is checked, also where its output isn't used."""
 
     NAMES = (
         "embeddings.token_embedding.weight",
@@ -183,7 +183,7 @@ class TestWhatDoesNotFit:
         with pytest.raises(DamagedModelError, match=f"lacks the tensor {name}, of shape "):
             build(module, tensors)
 
-    def test_so_is_one_too_many(self, projects: bool, build: Any) -> None:
+    def test_a_surplus_tensor_is_named(self, projects: bool, build: Any) -> None:
         module = published(projects)
         surplus = {"encoder.layers.3.mlp.fc1.bias": MemoryTensor(torch.zeros(40))}
         with pytest.raises(DamagedModelError, match=r"has the tensor encoder\.layers\.3\.mlp\.fc1\.bias, which"):

@@ -1,4 +1,4 @@
-"""Würstchen's image encoder as a graph computes what its PyTorch module computes."""
+"""The graph of Würstchen's image encoder computes what its PyTorch module computes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class TestWeightsInHalfPrecision:
         assert kinds["backbone.0.1.bias"].get_type_name() == "f32"
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     """Batch norms are in the convolutions' weights, and in a bias under their own name."""
     module = module_of()
     nodes = network_of(module).model.get_ops()
@@ -142,7 +142,7 @@ class TestWhatDoesNotFit:
         with pytest.raises(DamagedModelError, match=f"lacks the tensor {name}, of shape "):
             network_of(module, tensors)
 
-    def test_so_is_one_too_many(self) -> None:
+    def test_a_surplus_tensor_is_named(self) -> None:
         module = module_of()
         surplus = {"backbone.6.0.weight": MemoryTensor(torch.zeros(2, 2, 1, 1))}
         with pytest.raises(DamagedModelError, match=r"has the tensor backbone\.6\.0\.weight, which"):

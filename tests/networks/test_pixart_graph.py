@@ -1,4 +1,4 @@
-"""PixArt's transformer as a graph computes what diffusers' computes, from weights of any type, at any size."""
+"""PixArt's graph computes what diffusers' transformer computes, at any size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from vinograph.families.pixart.network import IGNORED, pixart
 from vinograph.families.pixart.network_config import PixArtConfig
 from vinograph.networks.graph import Network, Port, Storage, Weights
 
-# Batch, height and width of the latents: square, wide, high, the extremes of the trained aspect ratios, an odd grid.
+# Batch, height and width of the latents: square, wide, high, the extremes of the trained aspect
+# ratios, an odd grid.
 SIZES = [(1, 8, 8), (2, 10, 26), (3, 32, 10), (1, 64, 16), (1, 16, 64), (1, 2, 14)]
 SHAPES = {
     "1024": PIXART,
@@ -99,7 +100,7 @@ def test_it_computes_what_diffusers_computes(name: str) -> None:
 
 
 def test_every_input_changes_the_prediction() -> None:
-    """Otherwise agreement would say little."""
+    """Otherwise the agreement would say little."""
     run_graph = compiled(network_of(published(PIXART)))
     inputs = inputs_of(PIXART, 1, 8, 12)
     inputs["encoder_attention_mask"] = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
@@ -150,10 +151,10 @@ def test_the_trained_model_computes_what_its_bundle_computes(bundle: str) -> Non
 
 
 class TestFullPrecision:
-    """bf16 makes 1000 of 999, and 54 of 54.1, whose sine is another."""
+    """In bf16, 999 is 1000 and 54.1 is 54, whose sines differ."""
 
     @pytest.mark.parametrize("name", SHAPES)
-    def test_what_sines_and_cosines_are_computed_of_is_marked(self, name: str) -> None:
+    def test_the_angles_of_sines_and_cosines_are_marked(self, name: str) -> None:
         network = network_of(published(SHAPES[name]))
         waiting = [node for node in network.model.get_ops() if node.get_type_name() in ("Sin", "Cos")]
         assert len(waiting) == (10 if SHAPES[name].conditioned else 6)
@@ -165,7 +166,7 @@ class TestFullPrecision:
             waiting += [source.get_node() for source in node.input_values()]
 
     def test_positions_and_times_are_right_in_half_precision(self) -> None:
-        """Without blocks, the prediction shows what the patches and the time are worth."""
+        """Without blocks, the output depends on patches and the timestep embedding alone."""
         shape = PixArtShape(sample_size=256, size_conditions=False, interpolation_scale=1, heads=4, layers=0)
         module = published(shape)
         config = replace(config_of(published(replace(shape, layers=1))), num_layers=0)
@@ -177,14 +178,14 @@ class TestFullPrecision:
         assert (found - expected).square().mean().sqrt() < 0.06 * expected.std()
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     module = published(PIXART)
     network = network_of(module)
     names = {node.get_friendly_name() for node in network.model.get_ops() if node.get_type_name() == "Constant"}
     assert {name for name in module.state_dict() if not re.fullmatch(IGNORED, name)} <= names
 
 
-def test_matrices_are_held_in_half_precision_where_that_is_asked_for() -> None:
+def test_matrices_are_held_in_f16_on_request() -> None:
     network = network_of(published(PIXART), storage=Storage(halve=True))
     for node in network.model.get_ops():
         if node.get_type_name() == "Constant" and node.get_output_element_type(0) == ov.Type.f32:
@@ -220,13 +221,13 @@ class TestWhatDoesNotFit:
         with pytest.raises(DamagedModelError, match=r"lacks the tensor transformer_blocks\.1\.scale_shift_table"):
             network_of(module, tensors)
 
-    def test_so_is_one_too_many(self) -> None:
+    def test_a_surplus_tensor_is_named(self) -> None:
         module = published(PIXART)
         tensors = tensors_of(module) | {"transformer_blocks.2.extra": MemoryTensor(torch.zeros(2, 2))}
         with pytest.raises(DamagedModelError, match=r"has the tensor transformer_blocks\.2\.extra"):
             network_of(module, tensors)
 
-    def test_those_that_are_ignored_may_be_there(self) -> None:
+    def test_ignored_tensors_may_be_there(self) -> None:
         module = published(PIXART)
         extra = {
             name: MemoryTensor(torch.zeros(120, 20))
@@ -234,7 +235,7 @@ class TestWhatDoesNotFit:
         }
         network_of(module, tensors_of(module) | extra)
 
-    def test_and_one_of_another_shape(self) -> None:
+    def test_a_tensor_of_another_shape_is_named(self) -> None:
         module = published(PIXART)
         wrong = tensors_of(module) | {"scale_shift_table": MemoryTensor(torch.zeros(3, 24))}
         with pytest.raises(DamagedModelError, match=r"scale_shift_table has the shape \[3, 24\]"):

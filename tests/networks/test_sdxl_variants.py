@@ -1,4 +1,4 @@
-"""Configurations that fine-tuned and distilled models have, compared with diffusers' classes in PyTorch."""
+"""Configurations of fine-tuned and distilled models, compared with diffusers' classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T5's encoder as a graph computes what transformers' computes, of short texts and of long ones."""
+"""T5's graph computes what transformers' encoder computes, for short and long texts."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_buckets_are_those_of_transformers(count: int, longest: int) -> None:
 
 
 class TestTheTableOfTokens:
-    """One under two names, of which files have either or both."""
+    """Files have the table under either of two names, or both."""
 
     def test_either_name_will_do(self) -> None:
         module = published()
@@ -112,21 +112,21 @@ class TestTheTableOfTokens:
         with pytest.raises(DamagedModelError, match=r"lacks the tensor shared\.weight, of shape "):
             network_of(module, tensors)
 
-    def test_it_bears_the_name_that_it_has_in_the_file(self) -> None:
+    def test_the_table_has_its_name_in_the_file(self) -> None:
         module = published()
         tensors = {name: each for name, each in tensors_of(module).items() if name not in (TABLE, TIED)}
         network = network_of(module, tensors | {TIED: MemoryTensor(module.get_parameter(TABLE))})
         assert TIED in {node.get_friendly_name() for node in network.model.get_ops()}
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     module = published()
     nodes = network_of(module).model.get_ops()
     names = {node.get_friendly_name() for node in nodes if node.get_type_name() == "Constant"}
     assert module.state_dict().keys() - {TIED} <= names
 
 
-def test_a_decoder_besides_is_ignored() -> None:
+def test_a_decoder_in_the_file_is_ignored() -> None:
     module = published()
     decoder = {"decoder.block.0.layer.0.SelfAttention.q.weight", "decoder.embed_tokens.weight", "lm_head.weight"}
     surplus = {name: MemoryTensor(torch.zeros(2, 3)) for name in decoder}
@@ -148,8 +148,8 @@ class TestWhatDoesNotFit:
         with pytest.raises(DamagedModelError, match=f"lacks the tensor {name}, of shape "):
             network_of(module, tensors)
 
-    def test_so_is_one_too_many(self) -> None:
-        """As that of a version of T5 whose layers aren't gated."""
+    def test_a_surplus_tensor_is_named(self) -> None:
+        """Such as one of a T5 whose feed-forward layers aren't gated."""
         module = published()
         surplus = {"encoder.block.0.layer.1.DenseReluDense.wi.weight": MemoryTensor(torch.zeros(3, 5))}
         with pytest.raises(DamagedModelError, match=r"has the tensor encoder.*DenseReluDense\.wi\.weight, which"):

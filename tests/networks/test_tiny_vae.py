@@ -1,4 +1,4 @@
-"""The tiny autoencoder's graphs compute what diffusers computes, and what the embedded bundles compute."""
+"""The tiny autoencoder's graphs compute what diffusers and the embedded bundles compute."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_trained_model_computes_what_its_bundle_computes(half: str) -> None:
     np.testing.assert_allclose(run(network, inputs)[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     module = published()
     names = {
         node.get_friendly_name()
@@ -139,13 +139,13 @@ class TestWhatDoesNotFit:
             networks_of(module, tensors)
 
     @pytest.mark.parametrize("name", ["decoder.layers.1.weight", "extra.weight"])
-    def test_so_is_one_too_many(self, name: str) -> None:
+    def test_a_surplus_tensor_is_named(self, name: str) -> None:
         module = published()
         tensors = tensors_of(module) | {name: MemoryTensor(torch.zeros(2, 2))}
         with pytest.raises(DamagedModelError, match=rf"has the tensor {name}".replace(".", r"\.")):
             networks_of(module, tensors)
 
-    def test_either_half_alone_notices_all_but_what_is_the_others(self) -> None:
+    def test_either_half_alone_ignores_only_the_others_tensors(self) -> None:
         module = published()
         config, tensors = config_of(module), tensors_of(module)
         for half, ignored in ((tiny_vae_decoder, DECODER_IGNORED), (tiny_vae_encoder, ENCODER_IGNORED)):
@@ -159,7 +159,7 @@ class TestWhatDoesNotFit:
             with pytest.raises(DamagedModelError, match=r"has the tensor extra\.weight"):
                 weights.check_all_used(ignored)
 
-    def test_and_one_of_another_shape(self) -> None:
+    def test_a_tensor_of_another_shape_is_named(self) -> None:
         module = published()
         wrong = tensors_of(module) | {"encoder.layers.0.weight": MemoryTensor(torch.zeros(1, 3, 3, 3))}
         with pytest.raises(DamagedModelError, match=r"encoder\.layers\.0\.weight has the shape \[1, 3, 3, 3\]"):

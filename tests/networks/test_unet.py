@@ -1,4 +1,4 @@
-"""SDXL's UNet as a graph computes what diffusers' computes, from weights of any type, at any size."""
+"""SDXL's graph computes what diffusers' UNet computes, at any size."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_weights_in_half_precision_are_used_as_they_are(dtype: torch.dtype) -> N
     assert ("f16" if dtype == torch.float16 else "bf16") in stored
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     module = published(SDXL)
     network = network_of(module, tensors_of(module))
     names = {node.get_friendly_name() for node in network.model.get_ops() if node.get_type_name() == "Constant"}
@@ -74,7 +74,7 @@ def test_every_constant_bears_the_checkpoints_name() -> None:
 
 
 def test_times_are_exact_in_half_precision() -> None:
-    """bf16 makes 1000 of 999, which without care would draw another time's picture."""
+    """In bf16, 999 is 1000, which would be another timestep."""
     module = published(SDXL)
     network = network_of(module, tensors_of(module))
     inputs = inputs_of(SDXL, 1, 8, 8)
@@ -93,13 +93,13 @@ class TestWhatDoesNotFit:
         with pytest.raises(DamagedModelError, match=r"lacks the tensor mid_block\.attentions\.0\.proj_in\.weight"):
             network_of(module, tensors)
 
-    def test_so_is_one_too_many(self) -> None:
+    def test_a_surplus_tensor_is_named(self) -> None:
         module = published(SDXL)
         tensors = tensors_of(module) | {"mid_block.extra.weight": MemoryTensor(torch.zeros(2, 2))}
         with pytest.raises(DamagedModelError, match=r"has the tensor mid_block\.extra\.weight"):
             network_of(module, tensors)
 
-    def test_and_one_of_another_shape_or_type(self) -> None:
+    def test_a_tensor_of_another_shape_or_type_is_named(self) -> None:
         module = published(SDXL)
         tensors = tensors_of(module)
         wrong = tensors | {"conv_in.weight": MemoryTensor(torch.zeros(1, 4, 3, 3))}

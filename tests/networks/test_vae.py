@@ -1,4 +1,4 @@
-"""The KL autoencoder's graphs compute what diffusers computes, and their feature maps fit half precision."""
+"""The KL autoencoder's graphs compute what diffusers computes, and fit half precision."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def published(kind: str = "published", encoder_stream: float = 1, decoder_stream: float = 1) -> Any:
-    """diffusers' autoencoder of random weights, whose streams are that many times as large as usual."""
+    """diffusers' autoencoder with random weights and a residual stream of that scale."""
     settings = {"block_out_channels": (8, 8, 16), "layers_per_block": 2, "norm_num_groups": 4, **KINDS[kind]}
     levels = len(settings["block_out_channels"])
     types = {"down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels}
@@ -77,7 +77,7 @@ def picture_of(module: Any, size: tuple[int, int, int]) -> Tensor:
 
 
 def assert_agree(found: np.ndarray[Any, Any], expected: Tensor, share: float = 1e-5) -> None:
-    """Equal but for the order of sums: the difference is a ``share`` of the largest value."""
+    """Compare up to the order of sums: ``share`` is a share of the largest value."""
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=share * float(expected.abs().max()), rtol=0)
 
 
@@ -93,7 +93,7 @@ def test_it_computes_what_diffusers_computes(kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_may_be_in_half_precision(dtype: torch.dtype) -> None:
-    """Scaling by a power of two loses nothing in bf16, and in f16 the last bits of small weights."""
+    """Scaling by a power of two is exact in bf16, and costs small f16 weights their last bits."""
     module = published()
     decoder, encoder = networks_of(module, tensors_of(module, dtype))
     module.load_state_dict({name: each.to(dtype).float() for name, each in module.state_dict().items()})
@@ -104,7 +104,7 @@ def test_weights_may_be_in_half_precision(dtype: torch.dtype) -> None:
     assert_agree(run(encoder, {"sample": picture})[0], module.encode(picture).latent_dist.parameters, share)
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     module = published()
     names = {
         node.get_friendly_name()
@@ -115,7 +115,7 @@ def test_every_constant_bears_the_checkpoints_name() -> None:
     assert module.state_dict().keys() <= names
 
 
-def test_matrices_are_held_in_half_precision_where_that_is_asked_for() -> None:
+def test_matrices_are_held_in_f16_on_request() -> None:
     module = published()
     for network in networks_of(module, storage=Storage(halve=True)):
         for node in network.model.get_ops():
@@ -137,7 +137,7 @@ def test_ports_are_those_of_bundles() -> None:
 
 
 class TestScaledStream:
-    """The feature maps that SDXL's published weights make pass a million, and half precision ends at 65504."""
+    """With SDXL's weights, feature maps exceed a million, and half precision ends at 65504."""
 
     @staticmethod
     def module() -> Any:
@@ -180,7 +180,7 @@ class TestScaledStream:
         assert_agree(run(encoder, {"sample": picture})[0], module.encode(picture).latent_dist.parameters)
 
     def test_all_that_adds_to_the_stream_is_scaled_exactly(self) -> None:
-        """A layer that were forgotten would be seen here."""
+        """A layer that isn't scaled would be found here."""
         module = published()
         seen: dict[str, float] = {}
         for name, each in module.named_modules():
@@ -248,13 +248,13 @@ class TestWhatDoesNotFit:
             networks_of(module, tensors)
 
     @pytest.mark.parametrize("name", ["decoder.extra.weight", "extra.weight"])
-    def test_so_is_one_too_many(self, name: str) -> None:
+    def test_a_surplus_tensor_is_named(self, name: str) -> None:
         module = published()
         tensors = tensors_of(module) | {name: MemoryTensor(torch.zeros(2, 2))}
         with pytest.raises(DamagedModelError, match=rf"has the tensor {name}".replace(".", r"\.")):
             networks_of(module, tensors)
 
-    def test_either_half_alone_notices_all_but_what_is_the_others(self) -> None:
+    def test_either_half_alone_ignores_only_the_others_tensors(self) -> None:
         module = published()
         config, tensors = config_of(module), tensors_of(module)
         for half, ignored in ((vae_decoder, DECODER_IGNORED), (vae_encoder, ENCODER_IGNORED)):
@@ -269,7 +269,7 @@ class TestWhatDoesNotFit:
                 with pytest.raises(DamagedModelError, match=f"has the tensor {name}"):
                     weights.check_all_used(ignored)
 
-    def test_and_one_of_another_shape_or_type(self) -> None:
+    def test_a_tensor_of_another_shape_or_type_is_named(self) -> None:
         module = published()
         tensors = tensors_of(module)
         wrong = tensors | {"encoder.conv_in.weight": MemoryTensor(torch.zeros(1, 3, 3, 3))}

@@ -1,4 +1,4 @@
-"""Graphs in segments: they compute what the whole does, and so does what is joined of them."""
+"""Graphs in segments: the segments, and what is joined from them, compute what the whole does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compute(model: ov.Model, inputs: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_segments_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp_path: Path) -> None:
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
     found = segments.find_segments(xml, shapes)
     assert len(found) > 2
@@ -57,7 +57,7 @@ def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp
     assert [port.get_names() for port in joined.outputs] == [{"out_sample"}]
 
 
-def test_a_small_graph_is_one(xml: Path) -> None:
+def test_a_small_graph_is_one_segment(xml: Path) -> None:
     (only,) = segments.find_segments(xml, {})
     assert only.outputs == ()
     assert len(only.inputs) == 5
@@ -65,13 +65,13 @@ def test_a_small_graph_is_one(xml: Path) -> None:
 
 @pytest.mark.usefixtures("small_segments")
 def test_few_bytes_pass(xml: Path, inputs: dict[str, Any]) -> None:
-    """After a block there is one feature map, and what later blocks are told besides."""
+    """After a block, one feature map passes, and the conditioning of later blocks."""
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
     found = segments.find_segments(xml, shapes)
     maps = [key for segment in found for key in segment.outputs if len(shapes[key.rpartition(".")[0]]) == 4]
     assert len(maps) <= 2 * len(found)
-    told = sum(4 * value.size for value in inputs.values())
-    assert 0 < segments.passing_bytes(found, shapes) <= told + 4 * 4 * 32 * 64 * 2
+    conditioning = sum(4 * value.size for value in inputs.values())
+    assert 0 < segments.passing_bytes(found, shapes) <= conditioning + 4 * 4 * 32 * 64 * 2
 
 
 def test_marks_of_precision_are_carried_over(xml: Path, tmp_path: Path) -> None:

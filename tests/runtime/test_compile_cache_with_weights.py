@@ -1,4 +1,4 @@
-"""What a session keeps with its weights: components with low-bit weights, and those that are built over a checkpoint."""
+"""Exports with weights: of components with low-bit weights, and of checkpoints."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ SOURCE = Path(__file__).parent.parent.parent / "src"
 
 @pytest.fixture(autouse=True)
 def _small_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty cache, in which what is of no size counts as having gigabytes, and compiling as taking long."""
+    """An empty cache for which every component is large and compiling slow."""
     monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(exports, "_ALWAYS_KEPT", 0)
     monkeypatch.setattr(exports, "_WORTHWHILE_SECONDS", 0.0)
@@ -63,7 +63,7 @@ def opened(xml: Path, cache: Cache) -> Open:
 
 @pytest.fixture
 def kept(opened: Open, cache: Cache) -> Entry:
-    """What a session has left in the cache."""
+    """The export that a session has left in the cache."""
     session = opened()
     session(values())
     session.save_pending()
@@ -72,22 +72,24 @@ def kept(opened: Open, cache: Cache) -> Entry:
 
 
 def drawn(model: Path, **more: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The picture that a new pipeline draws, and its warnings; returns when all that it keeps is written."""
+    """A new pipeline's picture and warnings, after all of its exports are written."""
     result = Pipeline.from_pretrained(model, precision="f32")(PROMPT, seed=1, **more)
     written()
     return np.asarray(result.images[0]), result.warnings
 
 
 def written() -> None:
-    """Wait for what is written after a drawing."""
+    """Wait until the exports of a drawing are written."""
     for thread in threading.enumerate():
         if thread.name.startswith("keep"):
             thread.join(30)
 
 
-class TestKept:
+class TestExports:
     @pytest.mark.parametrize("precision", ["f32", "auto"])
-    def test_the_next_process_reads_it_and_computes_the_same(self, opened: Open, cache: Cache, precision: str) -> None:
+    def test_the_next_process_reads_the_export_and_computes_the_same(
+        self, opened: Open, cache: Cache, precision: str
+    ) -> None:
         first, second = opened(precision), opened(precision)
         expected = first(values())["y"]
         assert (done(first), cache.entries()) == ((1, 0), [])
@@ -106,7 +108,7 @@ class TestKept:
         assert done(second) == (0, 1)
         assert second.pending_seconds == 0
 
-    def test_it_does_not_change_what_is_computed(self, opened: Open, xml: Path) -> None:
+    def test_an_export_does_not_change_the_result(self, opened: Open, xml: Path) -> None:
         alone = Session(IrFile("layers", xml), "CPU", "f32")(values())["y"]
         for _ in range(2):
             session = opened()
@@ -123,7 +125,7 @@ class TestKept:
         assert np.array_equal(session(values())["y"], expected)
         assert done(session) == (0, 1)
 
-    def test_a_group_is_told_again(
+    def test_the_group_size_is_set_again(
         self, opened: Open, xml: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for group in (0, 32):
@@ -134,19 +136,21 @@ class TestKept:
             session.save_pending()
         assert len(cache.entries()) == 1
 
-    def test_it_outlives_what_is_kept_on_the_disk(self, kept: Entry, opened: Open) -> None:
-        """It is mapped."""
+    def test_a_session_outlives_its_file(self, kept: Entry, opened: Open) -> None:
+        """The file is mapped, so it may be deleted."""
         session = opened()
         expected = session(values())["y"]
         kept.file.unlink()
         assert np.array_equal(session(values())["y"], expected)
 
-    def test_another_model_is_another(self, kept: Entry, opened: Open) -> None:
+    def test_each_model_has_its_export(self, kept: Entry, opened: Open) -> None:
         other = opened(contents="another hash")
         other(values())
         assert done(other) == (1, 0)
 
-    def test_what_is_compiled_quickly_is_not(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_model_that_compiles_quickly_is_not_exported(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(exports, "_WORTHWHILE_SECONDS", 100.0)
         session = opened()
         session(values())
@@ -154,16 +158,16 @@ class TestKept:
         assert (session.pending_seconds, cache.entries()) == (0, [])
 
     @pytest.mark.parametrize(("room", "keeps"), [(1.1, False), (3.0, True)])
-    def test_what_would_not_fit_is_not(
+    def test_a_model_that_would_not_fit_is_not_exported(
         self, opened: Open, cache: Cache, xml: Path, room: float, *, keeps: bool
     ) -> None:
-        """It would be written in vain by each process."""
+        """Otherwise each process would write it in vain."""
         cache.set_limit(round(room * xml.with_suffix(".bin").stat().st_size))
         session = opened()
         session(values())
         assert (session.pending_seconds > 0) is keeps
 
-    def test_what_was_freed_is_not(self, opened: Open, cache: Cache) -> None:
+    def test_a_released_model_is_not_exported(self, opened: Open, cache: Cache) -> None:
         session = opened()
         session(values())
         session.release()
@@ -182,7 +186,7 @@ class TestKept:
 
 class TestTrouble:
     def check(self, opened: Open, cache: Cache, expected: np.ndarray, why: str) -> None:
-        """That it is compiled anew, which is told, and then kept again."""
+        """The component is compiled anew, with a warning, and then kept again."""
         session = opened()
         assert np.array_equal(session(values())["y"], expected)
         assert done(session) == (1, 0)
@@ -195,19 +199,19 @@ class TestTrouble:
         assert done(again) == (0, 1)
 
     @pytest.mark.parametrize("place", [0, 5000, -5])
-    def test_a_byte_that_turned(self, kept: Entry, opened: Open, cache: Cache, place: int) -> None:
+    def test_a_flipped_byte(self, kept: Entry, opened: Open, cache: Cache, place: int) -> None:
         expected = opened()(values())["y"]
         content = bytearray(kept.file.read_bytes())
         content[place] ^= 1
         kept.file.write_bytes(content)
         self.check(opened, cache, expected, "it was damaged")
 
-    def test_one_that_was_cut_off(self, kept: Entry, opened: Open, cache: Cache) -> None:
+    def test_a_truncated_file(self, kept: Entry, opened: Open, cache: Cache) -> None:
         expected = opened()(values())["y"]
         kept.file.write_bytes(kept.file.read_bytes()[:-100])
         self.check(opened, cache, expected, "it was damaged")
 
-    def test_what_openvino_cannot_read(self, kept: Entry, opened: Open, cache: Cache) -> None:
+    def test_an_export_that_openvino_cannot_read(self, kept: Entry, opened: Open, cache: Cache) -> None:
         expected = opened()(values())["y"]
         key = kept.file.name.partition(".")[0]
         kept.file.unlink()
@@ -222,7 +226,9 @@ class TestTrouble:
         assert np.array_equal(session(values())["y"], expected)
         assert "can't be read" in " ".join(cache.take_warnings())
 
-    def test_what_cannot_be_exported_is_told(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_warning_if_a_model_cannot_be_exported(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*_: Any) -> Any:
             raise RuntimeError("line 1\nno such layer")
 
@@ -233,7 +239,7 @@ class TestTrouble:
         assert cache.take_warnings() == ["layers can't be kept compiled: no such layer"]
         assert cache.entries() == []
 
-    def test_a_disk_that_is_full_is_logged(
+    def test_a_full_disk_is_logged(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def full(*_: Any) -> None:
@@ -249,7 +255,7 @@ class TestTrouble:
 
 
 def put(cache: Cache, key: str, size: int, used: float | None = None) -> None:
-    """Keep something of that size, which was last used so many seconds ago."""
+    """Put an export of ``size`` bytes that was last used so many seconds ago."""
     cache.put_with_weights(key, lambda stream: stream.write(bytes(size)), DESCRIPTION)
     if used is not None:
         then = time.time() - used
@@ -273,7 +279,7 @@ class TestLimit:
         assert cache.has_room_with_weights(expected)
         assert not cache.has_room_with_weights(expected + 1)
 
-    def test_one_that_was_set_is_for_all(self, cache: Cache) -> None:
+    def test_a_limit_that_was_set_is_for_all_exports(self, cache: Cache) -> None:
         cache.set_limit(100_000)
         cache.put("small", bytes(20_000), DESCRIPTION)
         assert 79_000 < cache.limit_with_weights < 80_000
@@ -282,7 +288,7 @@ class TestLimit:
         assert names(cache) == {"small", "larger"}
         assert cache.size() <= 100_000
 
-    def test_what_is_small_goes_last(self, cache: Cache) -> None:
+    def test_exports_without_weights_go_last(self, cache: Cache) -> None:
         cache.set_limit(100_000)
         cache.put("small", bytes(20_000), DESCRIPTION)
         os.utime(cache.folder / "compiled" / "small.blob", (1, 1))
@@ -292,37 +298,37 @@ class TestLimit:
         cache.set_limit(60_000)
         assert names(cache) == {"other"}
 
-    def test_those_not_used_longest_go(self, cache: Cache) -> None:
+    def test_the_exports_unused_for_longest_go(self, cache: Cache) -> None:
         cache.set_limit(100_000)
         for key, used in (("a", 3 * DAY), ("b", 5 * DAY), ("c", DAY)):
             put(cache, key, 20_000, used)
         put(cache, "d", 40_000)
         assert names(cache) == {"a", "c", "d"}
 
-    def test_what_is_in_use_is_not_thrown_out_for_another(self, cache: Cache) -> None:
-        """Or else two that don't fit together would be written again and again."""
+    def test_an_export_in_use_is_not_evicted(self, cache: Cache) -> None:
+        """Otherwise two that don't fit together would be written again and again."""
         cache.set_limit(100_000)
         put(cache, "a", 60_000)
         assert not cache.has_room_with_weights(60_000)
         put(cache, "b", 60_000)
         assert names(cache) == {"a"}
 
-    def test_what_has_more_than_the_limit_leaves_nothing(self, cache: Cache) -> None:
+    def test_an_export_larger_than_the_limit_leaves_nothing(self, cache: Cache) -> None:
         cache.set_limit(100_000)
         put(cache, "small", 1000, DAY)
         put(cache, "large", 200_000)
         assert names(cache) == {"small"}
         assert {each.name for each in (cache.folder / "compiled").iterdir()} == {"small.weights.blob", "writing.lock"}
 
-    def test_reading_is_using(self, cache: Cache) -> None:
+    def test_reading_counts_as_use(self, cache: Cache) -> None:
         put(cache, "a", 1000, DAY)
         assert cache.map_with_weights("a") is not None
         (entry,) = cache.entries()
         assert entry.used > time.time() - 100
 
 
-class TestBesideEachOther:
-    def test_one_writes_at_a_time_and_the_others_do_not_wait(self, cache: Cache) -> None:
+class TestConcurrentProcesses:
+    def test_one_process_writes_and_the_others_do_not_wait(self, cache: Cache) -> None:
         begun, go_on = threading.Event(), threading.Event()
 
         def slowly(stream: Any) -> None:
@@ -339,7 +345,7 @@ class TestBesideEachOther:
         writing.join(30)
         assert names(cache) == {"a"}
 
-    def test_a_cache_that_is_cleared_meanwhile(self, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_cache_that_is_cleared_while_it_is_written(self, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
         def cleared(stream: Any) -> None:
             stream.write(bytes(1000))
             Cache(cache.folder).clear()
@@ -350,11 +356,11 @@ class TestBesideEachOther:
         put(cache, "b", 1000)
         assert names(cache) == {"b"}
 
-    def test_what_is_there_is_not_written_again(self, cache: Cache) -> None:
+    def test_an_export_that_is_there_is_not_written_again(self, cache: Cache) -> None:
         put(cache, "a", 1000)
         cache.put_with_weights("a", lambda _: pytest.fail("it was written"), DESCRIPTION)
 
-    def test_what_a_killed_process_left_goes(self, cache: Cache) -> None:
+    def test_files_of_killed_processes_go(self, cache: Cache) -> None:
         put(cache, "a", 1000)
         left = cache.folder / "compiled" / ".b.weights.blob.123.456.tmp"
         left.write_bytes(bytes(1000))
@@ -401,7 +407,7 @@ class TestDrawing:
             *("unet", "text_encoder", "text_encoder_2", "vae_decoder")
         }
 
-    def test_a_small_checkpoint_is_kept_at_once(
+    def test_a_small_checkpoint_is_exported_at_once(
         self, tmp_path: Path, cache: Cache, compiled: Callable[[], int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(exports, "_ALWAYS_KEPT", 32_000_000)
@@ -428,7 +434,7 @@ class TestDrawing:
         drawn(model, num_inference_steps=1)
         assert compiled() >= 1
 
-    def test_damage_is_told_in_the_result(self, tmp_path: Path, cache: Cache) -> None:
+    def test_the_result_warns_of_damage(self, tmp_path: Path, cache: Cache) -> None:
         model = low_bit_bundle(tmp_path)
         expected, _ = drawn(model)
         for entry in cache.entries():
@@ -454,7 +460,7 @@ class TestDrawing:
         written()
         assert any(entry.with_weights for entry in cache.entries())
 
-    def test_a_drawing_that_failed_keeps_nothing(self, tmp_path: Path, cache: Cache) -> None:
+    def test_a_drawing_that_failed_exports_nothing(self, tmp_path: Path, cache: Cache) -> None:
         def fail(*_: Any) -> dict[str, Any]:
             raise RuntimeError("of the user's own")
 
@@ -476,8 +482,8 @@ sys.exit(len(result.warnings))
 """
 
 
-def test_a_process_that_ends_at_once_has_kept_it(tmp_path: Path, cache: Cache) -> None:
-    """And two beside each other, as well."""
+def test_a_process_that_ends_at_once_has_written_its_exports(tmp_path: Path, cache: Cache) -> None:
+    """Two processes at the same time do so, too."""
     model = low_bit_bundle(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     files = [tmp_path / f"{index}.png" for index in range(3)]

@@ -1,4 +1,4 @@
-"""How the fastest setting is found, from seconds that are given."""
+"""How the fastest setting is found from given seconds."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from vinograph.runtime.tuning import DEFAULT, Setting, TuningResult
 
 
 def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> TuningResult:
-    """The result where a call takes so long in each setting; what isn't named doesn't work."""
+    """The result for these seconds of a call in each setting; others fail."""
     groups = tuple(each.group for each in seconds if each.group is not None and each.precision is None)
     return tuning.fastest(lambda setting, _: seconds.get(setting), groups, precisions)
 
@@ -41,13 +41,13 @@ class TestFastest:
             pytest.param((1.0, None), DEFAULT, id="it works no more"),
         ],
     )
-    def test_it_has_to_be_so_again(self, again: tuple[float, float | None], expected: Setting) -> None:
+    def test_the_fastest_has_to_be_so_twice(self, again: tuple[float, float | None], expected: Setting) -> None:
         taken: dict[Setting, list[float | None]] = {DEFAULT: [1.0, again[0]], Setting(64): [0.8, again[1]]}
         result = tuning.fastest(lambda setting, _: taken[setting].pop(0), (64,), ())
         assert result.setting == expected
         assert not any(taken.values())
 
-    def test_what_does_not_work_is_left_out(self) -> None:
+    def test_settings_that_fail_are_left_out(self) -> None:
         result = found({DEFAULT: 1.0, Setting(64): None, Setting(128): 0.5})
         assert result.setting == Setting(128)
         assert Setting(64) not in result.seconds
@@ -55,7 +55,7 @@ class TestFastest:
 
 class TestSeconds:
     def timed(self, monkeypatch: pytest.MonkeyPatch, each: list[float], best: float) -> tuple[float, int]:
-        """The seconds that are found for runs that take so long, and the number of runs."""
+        """The least seconds of runs that take ``each``, and the number of runs."""
         now, runs = [0.0], iter(each)
 
         def run() -> None:
@@ -85,7 +85,7 @@ class TestSeconds:
 
 class TestRecords:
     @pytest.mark.parametrize("setting", [DEFAULT, Setting(0), Setting(128), Setting(64, "f32")])
-    def test_they_are_read_as_written(self, setting: Setting) -> None:
+    def test_records_are_read_as_written(self, setting: Setting) -> None:
         assert Setting.from_json(setting.to_json(), ("f32",)) == setting
 
     @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ class TestRecords:
             *({"precision": "f8"}, {"precision": ["f32"]}, {"group": 64, "precision": "bf16"}),
         ],
     )
-    def test_what_is_never_tried_is_none(self, record: Any) -> None:
+    def test_settings_that_are_never_tried_are_refused(self, record: Any) -> None:
         assert Setting.from_json(record, ("f32",)) is None
 
-    def test_to_people(self) -> None:
+    def test_settings_as_text(self) -> None:
         described = [str(each) for each in (DEFAULT, Setting(64), Setting(0), Setting(64, "f32"))]
         assert described == ["groups as by default", "groups of 64", "activations not rounded", "groups of 64, f32"]

@@ -112,7 +112,7 @@ def _int4(values: NDArray[np.float32], group: int, store: StoreBytes) -> ov.Node
 
 
 def group_size(width: int, most: int) -> int:
-    """The largest power of two up to ``most`` that divides ``width``; ``width`` if that is small."""
+    """The largest power of two up to ``most`` that divides ``width``; ``width`` if it is small."""
     size = math.gcd(width, most)
     return size if size >= _SMALLEST_GROUP else width
 

@@ -118,7 +118,7 @@ def _check_together(settings: Mapping[str, Any]) -> None:
     if settings.get("original_inference_steps", 1) > settings["num_train_timesteps"]:
         raise ModelError(f"{name} has more original_inference_steps than num_train_timesteps")
     sigma_min, sigma_max = settings.get("sigma_min"), settings.get("sigma_max")
-    if None not in (sigma_min, sigma_max) and sigma_min >= sigma_max:
+    if sigma_min is not None and sigma_max is not None and sigma_min >= sigma_max:
         raise ModelError(f"{name} has sigma_min = {sigma_min}, which is not below sigma_max")
     _check_noise(settings)
 

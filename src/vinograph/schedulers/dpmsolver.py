@@ -142,27 +142,31 @@ class DPMSolverMultistepSampler(Sampler):
             next_sample = self._ode_update(sample, start, end, d0, d1)
         return StepOutput(np.asarray(next_sample, np.float32), d0)
 
-    def _ode_update(self, sample: Array, start: _NoiseLevel, end: _NoiseLevel, d0: Array, d1: Array | None) -> Array:
+    def _ode_update(
+        self, sample: Array, start: _NoiseLevel, end: _NoiseLevel, d0: Array, d1: Array | None
+    ) -> NDArray[Any]:
         """σₜ/σₛ x - αₜ (e⁻ʰ - 1) D₀, plus the second-order term in D₁ (algorithm 2)."""
         h = end.lambda_t - start.lambda_t
         phi = end.alpha * (np.exp(-h) - 1)
-        update = end.sigma / start.sigma * sample - phi * d0
-        if d1 is None:
-            return update
-        if self.solver_type == "midpoint":
-            return update - np.float32(0.5) * phi * d1
-        return update + np.float32(end.alpha * ((np.exp(-h) - 1) / h + 1)) * d1
+        update: NDArray[Any] = end.sigma / start.sigma * sample - phi * d0
+        if d1 is not None and self.solver_type == "midpoint":
+            update = update - np.float32(0.5) * phi * d1
+        elif d1 is not None:
+            update = update + np.float32(end.alpha * ((np.exp(-h) - 1) / h + 1)) * d1
+        return update
 
-    def _sde_update(self, sample: Array, start: _NoiseLevel, end: _NoiseLevel, d0: Array, d1: Array | None) -> Array:
+    def _sde_update(
+        self, sample: Array, start: _NoiseLevel, end: _NoiseLevel, d0: Array, d1: Array | None
+    ) -> NDArray[Any]:
         """σₜ/σₛ e⁻ʰ x + αₜ (1 - e⁻²ʰ) D₀, plus the second-order term in D₁ (SDE-DPM-Solver++)."""
         h = end.lambda_t - start.lambda_t
         phi = end.alpha * (1 - np.exp(-2 * h))
-        update = end.sigma / start.sigma * np.exp(-h) * sample + phi * d0
-        if d1 is None:
-            return update
-        if self.solver_type == "midpoint":
-            return update + np.float32(0.5) * phi * d1
-        return update + np.float32(end.alpha * ((1 - np.exp(-2 * h)) / (-2 * h) + 1)) * d1
+        update: NDArray[Any] = end.sigma / start.sigma * np.exp(-h) * sample + phi * d0
+        if d1 is not None and self.solver_type == "midpoint":
+            update = update + np.float32(0.5) * phi * d1
+        elif d1 is not None:
+            update = update + np.float32(end.alpha * ((1 - np.exp(-2 * h)) / (-2 * h) + 1)) * d1
+        return update
 
     def _ends_in_first_order(self, inputs: StepInput) -> bool:
         """Whether this is the last step, and one of first order."""

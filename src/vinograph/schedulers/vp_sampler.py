@@ -56,5 +56,5 @@ class VPSampler(Sampler):
         if self.thresholding:
             return dynamic_threshold(denoised, self.dynamic_thresholding_ratio, self.sample_max_value)
         if self.clip_sample:
-            return np.clip(denoised, -self.clip_sample_range, self.clip_sample_range)
+            return np.asarray(np.clip(denoised, -self.clip_sample_range, self.clip_sample_range), np.float32)
         return denoised
