@@ -204,7 +204,7 @@ def quantizing(source: Path) -> AbstractContextManager[subprocess.Popen[str]]:
 @pytest.mark.usefixtures("small_segments")
 class TestCutOff:
     def test_killed_and_run_again(self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Killed in calibration and among segments, it ends with the bytes of an undisturbed run."""
+        """Killed in calibration and among segments, it ends with an undisturbed run's bytes."""
         assert vinograph("quantize", sdxl.path, "undisturbed", "--mode", "full").code == 0
         for line in ("pictures to calibrate with 2/", "segments quantized 2/"):
             with quantizing(sdxl.path) as process:

@@ -322,7 +322,7 @@ class TestSections:
         return self.save(tmp_path)
 
     def save(self, folder: Path, *, early: bool = False) -> Path:
-        """Eight layers that all take the first one's output; with ``early``, the second is an output."""
+        """Eight layers that all take the first's output; with ``early``, the second is an output."""
         rng, side = np.random.default_rng(0), self.SIDE
         x = opset.parameter([-1, side], ov.Type.f32)
         x.output(0).get_tensor().set_names({"x"})

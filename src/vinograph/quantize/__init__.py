@@ -30,7 +30,7 @@ from vinograph.families.recipes import MODES, Recipe
 from vinograph.files import explained
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle, BundleWriter, check_target, weights_of
-from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization
+from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization, Speed
 from vinograph.models.model import Model
 from vinograph.models.opened import CheckpointModel
 from vinograph.models.sources import NetworkSource
@@ -124,14 +124,7 @@ def quantize(
         given = speed.first_calls(bundle, job.steps)
         measured = speed.measure(bundle, writer.partial, given)
         job.progress("speed measured", 1, 1)
-        made = Quantization(
-            mode=mode,
-            prompts=count,
-            samples=calibration.SAMPLES if count else 0,
-            tools=_tools(),
-            speed=speed.speed_record(bundle, job.steps, measured),
-        )
-        manifest = _manifest(job, made)
+        manifest = _manifest(job, count, speed.speed_record(bundle, job.steps, measured))
         writer.keep_only({*bundle.manifest.files, _CARD})
         written = writer.finish(manifest)
     speed.remember(written, given, measured)
@@ -235,11 +228,15 @@ def _write_files(job: _QuantizationJob, writer: BundleWriter) -> int:
     return count
 
 
-def _manifest(job: _QuantizationJob, made: Quantization) -> Manifest:
+def _manifest(job: _QuantizationJob, prompt_count: int, measured: Speed) -> Manifest:
     """The source's manifest, with what quantization changes."""
+    from vinograph.quantize.calibration import SAMPLES
+
+    samples = SAMPLES if prompt_count else 0
+    quantization = Quantization(job.mode, prompt_count, samples, _tools(), measured)
     manifest = job.bundle.manifest
     components = {name: _described(job, name, each) for name, each in manifest.components.items()}
-    return dataclasses.replace(manifest, components=components, quantization=made)
+    return dataclasses.replace(manifest, components=components, quantization=quantization)
 
 
 def _quantize_components(job: _QuantizationJob, writer: BundleWriter, folder: Path) -> None:

@@ -265,8 +265,7 @@ class Cache:
         try:
             self._compiled.mkdir(parents=True, exist_ok=True)
             with FileLock(self._compiled / "writing.lock", timeout=0):
-                # Left by killed processes.
-                for orphan in self._compiled.glob(f".*{_WITH_WEIGHTS}.blob.*.tmp"):
+                for orphan in self._compiled.glob(f".*{_WITH_WEIGHTS}.blob.*.tmp"):  # of killed processes
                     orphan.unlink(missing_ok=True)
                 if file.exists():
                     return
@@ -274,10 +273,8 @@ class Cache:
                     mapped_blob.write(temporary, vars(description), export, most)
                     self._make_room(temporary.stat().st_size)
                     temporary.replace(file)
-        except (Timeout, mapped_blob.TooLargeError):
+        except (Timeout, mapped_blob.TooLargeError, FileNotFoundError):  # the last if the cache is cleared meanwhile
             return
-        except FileNotFoundError:
-            return  # the cache was cleared meanwhile
         except OSError as error:
             self._disabled = True
             _log.warning(self._unwritable(error))
@@ -334,10 +331,7 @@ class Cache:
         return {key: record for key, record in known.items() if isinstance(record, dict)}
 
     def remember(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """Replace a setting's record by what ``change`` makes of it, and return that.
-
-        One process writes at a time.
-        """
+        """Replace a record by what ``change`` makes of it, and return that; one process at a time."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "settings.lock", timeout=_PATIENCE):
@@ -369,10 +363,7 @@ class Cache:
         _delete_oldest([entry for entry in self.entries() if entry.with_weights], self.limit_with_weights - size)
 
     def _evict(self) -> None:
-        """Delete what exceeds the limits, exports with weights first.
-
-        Those without are worth more for their size.
-        """
+        """Delete what exceeds the limits: first exports with weights, worth less for their size."""
         for orphan in self._compiled.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 if orphan.stat().st_mtime < time.time() - _ABANDONED:
