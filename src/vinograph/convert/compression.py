@@ -30,7 +30,7 @@ StoreBytes = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 def compress(model: ov.Model, weights: str, store: StoreBytes) -> None:
     """Store a graph's matrices and token tables as ``weights``: "int8" or "int4".
 
-    They are constants [out, in] in f16 or f32. One at a time is held in f32; ``store`` makes the
+    They are constants [out, in] in f16 or f32. One at a time is held in full; ``store`` makes the
     array for the result.
     """
     for constant, is_table in list(_matrices(model)):
