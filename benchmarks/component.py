@@ -30,11 +30,11 @@ from pathlib import Path
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import Origin
+from vinograph.runtime.tuning import CacheKey
 
 xml = Path(sys.argv[1])
 shapes = {name: tuple(map(int, shape.split("x"))) for name, shape in (each.split("=") for each in sys.argv[2:])}
-session = Session(IrFile(xml.stem, xml), "CPU", "auto", Origin("benchmark", xml.stem, str(xml), False, Cache()))
+session = Session(IrFile(xml.stem, xml), "CPU", "auto", CacheKey("benchmark", xml.stem, str(xml), False, Cache()))
 begin = time.perf_counter()
 session._compile(shapes)
 print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
@@ -76,10 +76,10 @@ def show_settings(arguments: argparse.Namespace) -> None:
         name: np.ones(shape, np.int64) if types[name].is_integral() else rng.standard_normal(shape, np.float32)
         for name, shape in shapes.items()
     }
-    choice = Session(IrFile(arguments.xml.stem, arguments.xml), "CPU", "auto").measure(inputs)
-    for setting, seconds in choice.seconds.items():
-        print(f"{setting}: {seconds:.4f} s{'  (chosen)' if setting == choice.setting else ''}")
-    print(f"measuring took {choice.took:.1f} s")
+    result = Session(IrFile(arguments.xml.stem, arguments.xml), "CPU", "auto").measure(inputs)
+    for setting, seconds in result.seconds.items():
+        print(f"{setting}: {seconds:.4f} s{'  (chosen)' if setting == result.setting else ''}")
+    print(f"measuring took {result.measuring_seconds:.1f} s")
 
 
 def main() -> None:

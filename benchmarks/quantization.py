@@ -41,7 +41,7 @@ def outputs_of(bundle: Bundle, name: str, precision: str, inputs: Inputs) -> lis
     component = bundle.manifest.components[name]
     session = Session(IrFile(name, bundle.path / component.file, component.f16_safe), "CPU", precision)
     outputs = session(inputs)
-    session.free()
+    session.release()
     return [outputs[each] for each in sorted(outputs)]
 
 

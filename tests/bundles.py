@@ -23,7 +23,7 @@ from vinograph import __version__
 from vinograph.families.registry import family
 from vinograph.models.bundle import Bundle, BundleWriter
 from vinograph.models.manifest import Component, Manifest, Source, Tensor, TokenizerFile
-from vinograph.schedulers import settings
+from vinograph.schedulers import read_scheduler_config
 
 WIDTH = 8  # of the text's hidden states, and of keys and values
 VOCABULARY = 300
@@ -96,7 +96,7 @@ def save_sdxl_bundle(
         manifest = dataclasses.replace(
             manifest,
             config={**manifest.config, **config},
-            scheduler=manifest.scheduler if scheduler is None else settings(scheduler),
+            scheduler=manifest.scheduler if scheduler is None else read_scheduler_config(scheduler),
             defaults={**manifest.defaults, "generate": {**manifest.defaults["generate"], **(defaults or {})}},
         )
         return writer.finish(manifest)
@@ -128,7 +128,7 @@ def save_pixart_bundle(
             name=name,
             components=_write_components(writer.partial, parts, broken),
             tokenizers={"tokenizer": _write_tokenizer(writer.partial, "tokenizer")},
-            scheduler=settings(scheduler or {"_class_name": "DPMSolverMultistepScheduler"}),
+            scheduler=read_scheduler_config(scheduler or {"_class_name": "DPMSolverMultistepScheduler"}),
             config=numbers,
             defaults=defaults,
             limits={"size_multiple": 16, "minimum_size": 64, "maximum_size": 2 * native, "native_size": native},
@@ -155,7 +155,7 @@ def _sdxl_manifest(name: str, components: dict[str, Component], tokenizers: dict
         name=name,
         components=components,
         tokenizers=tokenizers,
-        scheduler=settings({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}),
+        scheduler=read_scheduler_config({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}),
         config={
             "latent_channels": 4,
             "vae_scale_factor": 8,

@@ -1,4 +1,4 @@
-"""The samplers: each step is diffusers'."""
+"""Würstchen's sampler: each step is that of diffusers."""
 
 from itertools import pairwise
 from typing import Any
@@ -34,7 +34,7 @@ def relative(ours: Any, theirs: Any) -> float:
 
 
 class TestLinspace:
-    def test_it_is_torchs_to_the_last_bit(self) -> None:
+    def test_linspace_is_torchs_to_the_last_bit(self) -> None:
         for count in range(1, 1100):
             assert np.array_equal(linspace(1, 0, count), torch.linspace(1, 0, count).numpy()), count
 
@@ -45,7 +45,7 @@ class TestLinspace:
 
 
 class TestSteps:
-    """A sampler is followed through all of its steps, on noise in place of a model's prediction."""
+    """All steps of a sampler, with noise in place of the model's output."""
 
     @pytest.mark.parametrize("scaler", SCALERS)
     @pytest.mark.parametrize("count", [1, 2, 12, 29, 60])
@@ -77,19 +77,19 @@ class TestSteps:
     def follow(sampler: WuerstchenSampler, times: Any, theirs: Any) -> None:
         noise, generator, sample = TorchNoise(1), torch.Generator().manual_seed(1), normal(0)
         for index, (now, following) in enumerate(pairwise(times)):
-            predicted = normal(index + 10)
+            model_output = normal(index + 10)
             expected = theirs.step(
-                torch.from_numpy(predicted),
+                torch.from_numpy(model_output),
                 theirs.timesteps[index].expand(SHAPE[0]),
                 torch.from_numpy(sample),
                 generator=generator,
             ).prev_sample.numpy()
-            sample = sampler.step(sample, predicted, now, following, noise.normal(SHAPE))
+            sample = sampler.step(sample, model_output, now, following, noise.normal(SHAPE))
             assert relative(sample, expected) < 5e-6, f"step {index}"
 
 
 @pytest.mark.parametrize("scaler", SCALERS)
-def test_the_shares_of_signal_are_diffusers(scaler: float) -> None:
+def test_alphas_cumprod_are_diffusers(scaler: float) -> None:
     theirs, ours = diffusers_scheduler(scaler=scaler), WuerstchenSampler(scaler=scaler)
     times = np.linspace(0, 1, 301).astype(np.float32)
     expected = theirs._alpha_cumprod(torch.from_numpy(times), torch.device("cpu")).numpy()
@@ -103,17 +103,17 @@ def test_the_shares_of_signal_are_diffusers(scaler: float) -> None:
 @pytest.mark.parametrize("scaler", SCALERS)
 @pytest.mark.parametrize("time", [0.0, 0.01, 0.3, 0.75, 1.0])
 def test_adding_noise_is_diffusers(scaler: float, time: float) -> None:
-    clean, noise, t = normal(1), normal(2), np.float32(time)
+    original, noise, t = normal(1), normal(2), np.float32(time)
     theirs = diffusers_scheduler(scaler=scaler).add_noise(
-        torch.from_numpy(clean), torch.from_numpy(noise), torch.full((SHAPE[0],), float(t))
+        torch.from_numpy(original), torch.from_numpy(noise), torch.full((SHAPE[0],), float(t))
     )
-    assert relative(WuerstchenSampler(scaler=scaler).add_noise(clean, noise, t), theirs.numpy()) < 2e-6
+    assert relative(WuerstchenSampler(scaler=scaler).add_noise(original, noise, t), theirs.numpy()) < 2e-6
 
 
 @pytest.mark.parametrize("time", [0.05, 0.5, 0.95])
-def test_the_clean_sample_is_what_noise_was_added_to(time: float) -> None:
-    sampler, clean, noise, t = WuerstchenSampler(), normal(1), normal(2), np.float32(time)
-    assert relative(sampler.predict_clean(sampler.add_noise(clean, noise, t), noise, t), clean) < 1e-4
+def test_the_denoised_sample_is_what_noise_was_added_to(time: float) -> None:
+    sampler, original, noise, t = WuerstchenSampler(), normal(1), normal(2), np.float32(time)
+    assert relative(sampler.predict_denoised(sampler.add_noise(original, noise, t), noise, t), original) < 1e-4
 
 
 def test_the_last_step_adds_no_noise() -> None:
@@ -138,6 +138,6 @@ class TestCustomTimesteps:
             custom_timesteps(given, "prior_timesteps")
 
     @pytest.mark.parametrize("given", [[0.0, 1.0], [1.0, 0.5, 0.5], [1.1, 0.0], [1.0, -0.1], [1.0, float("nan"), 0.0]])
-    def test_they_fall_within_0_and_1(self, given: Any) -> None:
+    def test_times_fall_from_1_to_0(self, given: Any) -> None:
         with pytest.raises(RequestError, match="decoder_timesteps has to fall from at most 1 to at least 0"):
             custom_timesteps(given, "decoder_timesteps")

@@ -1,4 +1,4 @@
-"""The samplers of the discrete diffusion process: each step is that of diffusers' scheduler of the same name."""
+"""The samplers of discrete diffusion: each step is that of diffusers' scheduler."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ import torch
 
 from vinograph import ModelError, RequestError
 from vinograph.noise import TorchNoise
-from vinograph.schedulers import SAMPLERS, Plan, Sampler, State, sampler, settings
+from vinograph.schedulers import SAMPLERS, Sampler, SamplingPlan, StepInput, make_sampler, read_scheduler_config
 
 # diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -95,10 +95,10 @@ def diffusers_scheduler(name: str, **options: Any) -> Any:
 
 
 def both(name: str, **options: Any) -> tuple[Sampler, Any]:
-    """Ours by way of what diffusers writes as scheduler_config.json, and by way of a manifest's JSON."""
+    """Our sampler, from diffusers' configuration by way of a manifest's JSON, and theirs."""
     theirs = diffusers_scheduler(name, **options)
-    told = settings({**json.loads(theirs.to_json_string()), "_class_name": name})
-    return sampler(json.loads(json.dumps(told))), theirs
+    config = read_scheduler_config({**json.loads(theirs.to_json_string()), "_class_name": name})
+    return make_sampler(json.loads(json.dumps(config))), theirs
 
 
 def normal(seed: int) -> Any:
@@ -113,33 +113,37 @@ def relative(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def follow(ours: Sampler, plan: Plan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **told: Any) -> None:
-    """Both go through all steps from ``begin`` on, on noise in place of a model's prediction."""
+def follow(
+    ours: Sampler, plan: SamplingPlan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **options: Any
+) -> None:
+    """Both do all steps from ``begin`` on, with noise in place of the model's output."""
     if hasattr(theirs, "set_begin_index"):
         theirs.set_begin_index(begin)
     noise, generator = TorchNoise(1), torch.Generator().manual_seed(1)
     expected = theirs.timesteps.numpy().astype(np.float32)
     np.testing.assert_allclose(plan.timesteps, expected, rtol=1e-6, atol=1e-7)
-    clean, fresh = normal(2), normal(3)
-    expected = theirs.add_noise(torch.tensor(clean), torch.tensor(fresh), theirs.timesteps[begin : begin + 1])
-    sample = ours.add_noise(plan, begin, clean, fresh)
+    original, start_noise = normal(2), normal(3)
+    expected = theirs.add_noise(torch.tensor(original), torch.tensor(start_noise), theirs.timesteps[begin : begin + 1])
+    sample = ours.add_noise(plan, begin, original, start_noise)
     assert relative(sample, expected) < 2e-6
-    before = None
+    previous_denoised = None
     for index in range(begin, len(plan.timesteps)):
         timestep = theirs.timesteps[index]
         scaled = theirs.scale_model_input(torch.tensor(sample), timestep)
-        assert relative(ours.scale_input(plan, index, sample), scaled) < 1e-6
-        predicted = normal(index + 10)
+        assert relative(ours.scale_model_input(plan, index, sample), scaled) < 1e-6
+        model_output = normal(index + 10)
         there = theirs.step(
-            torch.tensor(predicted), timestep, torch.tensor(sample), generator=generator, **told
+            torch.tensor(model_output), timestep, torch.tensor(sample), generator=generator, **options
         ).prev_sample
-        here = ours.step(State(plan, index, sample, predicted, noise.normal, before))
+        here = ours.step(StepInput(plan, index, sample, model_output, noise.normal, previous_denoised))
         assert relative(here.sample, there) < tolerance, f"step {index}"
-        assert here.clean.dtype == np.float32
-        sample, before = here.sample, here.clean
+        assert here.denoised.dtype == np.float32
+        sample, previous_denoised = here.sample, here.denoised
         if index + 1 < len(plan.timesteps):  # as inpainting does between steps
-            expected = theirs.add_noise(torch.tensor(clean), torch.tensor(fresh), theirs.timesteps[index + 1][None])
-            assert relative(ours.add_noise(plan, index + 1, clean, fresh), expected) < 2e-6
+            expected = theirs.add_noise(
+                torch.tensor(original), torch.tensor(start_noise), theirs.timesteps[index + 1][None]
+            )
+            assert relative(ours.add_noise(plan, index + 1, original, start_noise), expected) < 2e-6
     drawn = torch.randn(SHAPE, generator=generator).numpy()
     assert np.abs(noise.normal(SHAPE) - drawn).max() < 1e-5, "both have drawn as often"
 
@@ -149,7 +153,7 @@ def compare(name: str, counts: tuple[int, ...] = COUNTS, tolerance: float = 5e-6
     for count in counts:
         theirs.set_timesteps(count)
         plan = ours.plan(count)
-        assert float(plan.initial_sigma) == pytest.approx(float(theirs.init_noise_sigma), rel=1e-6)
+        assert float(plan.init_noise_sigma) == pytest.approx(float(theirs.init_noise_sigma), rel=1e-6)
         follow(ours, plan, theirs, tolerance=tolerance)
 
 
@@ -161,22 +165,23 @@ class TestSteps:
     @pytest.mark.parametrize(
         ("name", "prediction"), [(name, each) for name in PREDICTIONS for each in PREDICTIONS[name]]
     )
-    def test_spacing_and_what_is_predicted(self, name: str, prediction: str, spacing: dict[str, Any]) -> None:
+    def test_spacings_and_prediction_types(self, name: str, prediction: str, spacing: dict[str, Any]) -> None:
         compare(name, **SDXL, **spacing, prediction_type=prediction)
 
     @CLASSES
     @pytest.mark.parametrize("betas", BETAS, ids=range(len(BETAS)))
     def test_noise_schedules(self, name: str, betas: dict[str, Any]) -> None:
-        # Of σ in the thousands diffusers takes differences of squares, in which little is left but rounding.
+        # Of σ in the thousands diffusers takes differences of squares, in which little is left but
+        # rounding.
         steep = betas.get("rescale_betas_zero_snr", False)
         compare(name, (1, 4, 20), 2e-4 if steep else 5e-6, **betas)
 
     def test_where_diffusers_computes_nan(self) -> None:
         ours, theirs = both(ANCESTRAL, beta_schedule="squaredcos_cap_v2")
         theirs.set_timesteps(4)
-        sample, predicted = torch.tensor(normal(1)), torch.tensor(normal(2))
-        assert theirs.step(predicted, theirs.timesteps[0], sample).prev_sample.isnan().all()
-        here = ours.step(State(ours.plan(4), 0, normal(1), normal(2), TorchNoise(3).normal))
+        sample, model_output = torch.tensor(normal(1)), torch.tensor(normal(2))
+        assert theirs.step(model_output, theirs.timesteps[0], sample).prev_sample.isnan().all()
+        here = ours.step(StepInput(ours.plan(4), 0, normal(1), normal(2), TorchNoise(3).normal))
         assert np.isfinite(here.sample).all()
 
     @pytest.mark.parametrize(("name", "options"), [(name, each) for name in OPTIONS for each in OPTIONS[name]], ids=str)
@@ -185,8 +190,8 @@ class TestSteps:
 
     @CLASSES
     @pytest.mark.parametrize(("count", "begin"), [(2, 1), (4, 1), (4, 3), (20, 12)])
-    def test_from_the_middle_on(self, name: str, count: int, begin: int) -> None:
-        """As image to image does."""
+    def test_from_a_later_step_on(self, name: str, count: int, begin: int) -> None:
+        """Image-to-image begins at a later step."""
         ours, theirs = both(name, **SDXL)
         theirs.set_timesteps(count)
         follow(ours, ours.plan(count), theirs, begin)
@@ -210,7 +215,7 @@ class TestCustomSteps:
         ours, theirs = both(name, **SDXL)
         theirs.set_timesteps(timesteps=timesteps)
         plan = ours.plan(50, timesteps=timesteps)
-        assert plan.count == len(timesteps)
+        assert plan.num_inference_steps == len(timesteps)
         follow(ours, plan, theirs)
 
     @pytest.mark.parametrize("sigmas", [[14.6, 0.0], [14.6, 6.3, 3.8, 1.0, 0.0], [80.0, 2.0, 0.01], [3.0, 0.02, 0.0]])
@@ -219,23 +224,23 @@ class TestCustomSteps:
         ours, theirs = both(EULER, **SDXL, **options)
         theirs.set_timesteps(sigmas=sigmas)
         plan = ours.plan(50, sigmas=sigmas)
-        assert plan.count == len(sigmas) - 1
+        assert plan.num_inference_steps == len(sigmas) - 1
         follow(ours, plan, theirs)
 
     @pytest.mark.parametrize("name", [ANCESTRAL, DDIM])
-    def test_some_take_none(self, name: str) -> None:
+    def test_samplers_without_custom_timesteps(self, name: str) -> None:
         ours, _ = both(name)
         with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no timesteps; give num_inference_steps"):
             ours.plan(1, timesteps=[999])
 
     @pytest.mark.parametrize("name", [ANCESTRAL, DDIM, LCM, DPM])
-    def test_most_take_no_sigmas(self, name: str) -> None:
+    def test_samplers_without_custom_sigmas(self, name: str) -> None:
         ours, _ = both(name)
         with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no sigmas"):
             ours.plan(1, sigmas=[14.0, 0.0])
 
     @pytest.mark.parametrize("name", [EULER, DPM])
-    def test_none_where_sigmas_are_spaced(self, name: str) -> None:
+    def test_no_custom_timesteps_where_sigmas_are_spaced(self, name: str) -> None:
         ours, _ = both(name, use_karras_sigmas=True)
         with pytest.raises(RequestError, match="spaces its own sigmas and takes no timesteps"):
             ours.plan(1, timesteps=[999])
@@ -250,7 +255,7 @@ class TestCustomSteps:
         with pytest.raises(RequestError, match="sigmas have to fall"):
             both(EULER)[0].plan(1, sigmas=sigmas)
 
-    def test_one_of_them(self) -> None:
+    def test_timesteps_and_sigmas_exclude_each_other(self) -> None:
         with pytest.raises(RequestError, match="give timesteps or sigmas, not both"):
             both(EULER)[0].plan(1, timesteps=[1], sigmas=[1.0, 0.0])
 
@@ -266,14 +271,14 @@ class TestTooManySteps:
         with pytest.raises(RequestError, match="51 steps are more than this model was distilled from; give at most 50"):
             both(LCM)[0].plan(51)
 
-    def test_a_solver_that_would_stand_still(self) -> None:
+    def test_a_solver_whose_steps_would_not_move(self) -> None:
         with pytest.raises(RequestError, match="1000 steps are too many"):
             both(DPM)[0].plan(1000)
 
     @pytest.mark.parametrize(
         ("options", "count"), [({"steps_offset": 1}, 1000), ({"timestep_spacing": "trailing"}, 61)], ids=str
     )
-    def test_timesteps_that_there_are_not(self, options: dict[str, Any], count: int) -> None:
+    def test_timesteps_beyond_the_models(self, options: dict[str, Any], count: int) -> None:
         with pytest.raises(RequestError, match=f"{count} steps leave this model's timesteps"):
             both(DDIM, **options)[0].plan(count)
 
@@ -282,7 +287,7 @@ class TestSettings:
     @CLASSES
     def test_defaults_are_diffusers(self, name: str) -> None:
         theirs = diffusers_scheduler(name).config
-        ours = settings({"_class_name": name})
+        ours = read_scheduler_config({"_class_name": name})
         assert ours.pop("class") == name
         for key, value in ours.items():
             assert theirs[key] == value or (key, theirs[key]) == ("lambda_min_clipped", -float("inf")), key
@@ -290,14 +295,14 @@ class TestSettings:
     @CLASSES
     def test_every_setting_of_diffusers_is_computed_or_refused(self, name: str) -> None:
         kind = SAMPLERS[name]
-        ours = {each.name for each in dataclasses.fields(kind)} | set(kind.computed)
+        ours = {each.name for each in dataclasses.fields(kind)} | set(kind.fixed_settings)
         # What has no effect unless another setting, which is refused, says so.
         idle = {"flow_shift", "time_shift_type"}
         theirs = {key for key in diffusers_scheduler(name).config if not key.startswith("_")}
         assert theirs - ours - idle == set()
 
-    def test_what_sdxl_turbo_says(self, tmp_path: Path) -> None:
-        """Its configuration holds settings of other classes, which this one doesn't read."""
+    def test_the_published_config_of_sdxl_turbo(self, tmp_path: Path) -> None:
+        """It holds settings of other classes, which this one doesn't read."""
         published = {
             "_class_name": ANCESTRAL,
             "_diffusers_version": "0.24.0.dev0",
@@ -316,8 +321,8 @@ class TestSettings:
             "trained_betas": None,
             "use_karras_sigmas": False,
         }
-        told = settings(published)
-        assert told == {
+        config = read_scheduler_config(published)
+        assert config == {
             "class": ANCESTRAL,
             **SDXL,
             "num_train_timesteps": 1000,
@@ -327,18 +332,18 @@ class TestSettings:
             "trained_betas": None,
             "rescale_betas_zero_snr": False,
         }
-        assert sampler(told).plan(4).timesteps.tolist() == [999, 749, 499, 249]
+        assert make_sampler(config).plan(4).timesteps.tolist() == [999, 749, 499, 249]
 
     @pytest.mark.parametrize("name", ["PNDMScheduler", None, 7])
     def test_an_unknown_class(self, name: Any) -> None:
         with pytest.raises(ModelError) as caught:
-            settings({"_class_name": name})
+            read_scheduler_config({"_class_name": name})
         assert str(caught.value) == (
             f"the scheduler {name!r} is not one that Vinograph computes; it computes {', '.join(PREDICTIONS)}"
         )
 
     @pytest.mark.parametrize(
-        ("name", "told", "message"),
+        ("name", "config", "message"),
         [
             (DPM, {"solver_order": 3}, "solver_order = 3, which Vinograph doesn't compute; it computes 1, 2"),
             (DPM, {"algorithm_type": "dpmsolver"}, "algorithm_type = 'dpmsolver', which Vinograph doesn't compute"),
@@ -371,8 +376,8 @@ class TestSettings:
             (LCM, {"original_inference_steps": 2000}, "more original_inference_steps than num_train_timesteps"),
         ],
     )
-    def test_what_is_refused(self, name: str, told: dict[str, Any], message: str) -> None:
+    def test_settings_that_are_refused(self, name: str, config: dict[str, Any], message: str) -> None:
         with pytest.raises(ModelError) as caught:
-            settings({"_class_name": name, **told})
+            read_scheduler_config({"_class_name": name, **config})
         assert message in str(caught.value)
         assert str(caught.value).startswith(name)

@@ -17,8 +17,8 @@ from vinograph.models.sources import NetworkSource
 from vinograph.resources import memory_installed
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.sessions import Session as ComponentSession
-from vinograph.runtime.sources import IrFile, Source
-from vinograph.runtime.tuning import Origin
+from vinograph.runtime.sources import GraphSource, IrFile
+from vinograph.runtime.tuning import CacheKey
 from vinograph.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Components(Mapping[str, Session]):
                 source_of(self._model, name),
                 self._device[name],
                 self._precision[name],
-                origin(self._model, name, self._cache),
+                cache_key(self._model, name, self._cache),
             )
         return self._opened[name]
 
@@ -80,7 +80,7 @@ class Components(Mapping[str, Session]):
     def done_with(self, name: str) -> None:
         """Free a component that the drawing under way needs no more, if memory is short."""
         if name in self._opened and (self._memory == "low" or self._is_large(name)):
-            self._opened[name].free()
+            self._opened[name].release()
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -101,14 +101,14 @@ class Components(Mapping[str, Session]):
 
         Those go first that took longest to compile. The process doesn't end before all are written.
         """
-        waiting = [session for session in self._opened.values() if session.unkept]
+        waiting = [session for session in self._opened.values() if session.pending_seconds]
         if not waiting:
             return
-        waiting.sort(key=lambda session: session.unkept, reverse=True)
+        waiting.sort(key=lambda session: session.pending_seconds, reverse=True)
 
         def work() -> None:
             for session in waiting:
-                session.keep()
+                session.save_pending()
 
         with contextlib.suppress(RuntimeError):  # no more threads: the next process compiles, too
             threading.Thread(target=work, name="keep what is compiled").start()
@@ -131,14 +131,14 @@ class Components(Mapping[str, Session]):
         for name, session in self._opened.items():
             if session.execution_devices and self._precision[name] not in ("auto", session.precision):
                 asked.setdefault((self._precision[name], session.precision), []).append(name)
-        notes = self._cache.take_notes()
+        notes = self._cache.take_warnings()
         return notes + [
             f"precision {wanted} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
             for (wanted, ran), names in asked.items()
         ]
 
 
-def source_of(model: Model, name: str) -> Source:
+def source_of(model: Model, name: str) -> GraphSource:
     """Where a component's graph is read from: a bundle's file, or a network over a checkpoint's weights."""
     plan, component = model.plan(name), model.manifest.components[name]
     if plan is None:
@@ -146,10 +146,10 @@ def source_of(model: Model, name: str) -> Source:
     return NetworkSource(plan)
 
 
-def origin(model: Model, name: str, cache: Cache) -> Origin:
+def cache_key(model: Model, name: str, cache: Cache) -> CacheKey:
     """What a component of a model is remembered by in ``cache``."""
-    few_bits = model.manifest.components[name].weights in ("int8", "int4")
-    return Origin(model.manifest.name, name, model.contents(name), few_bits, cache)
+    low_bit_weights = model.manifest.components[name].weights in ("int8", "int4")
+    return CacheKey(model.manifest.name, name, model.contents(name), low_bit_weights, cache)
 
 
 def _told(session: ComponentSession) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Run, in_process
 from vinograph.models.bundle import Bundle
-from vinograph.runtime.cache import About, Cache
+from vinograph.runtime.cache import Cache, Description
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,9 @@ class TestShowing:
         assert record["settings"] == record["warnings"] == []
 
     def test_what_has_its_weights_with_it(self, vinograph: Run) -> None:
-        cache, about = Cache(), About("sdxl", "unet", "sample 1x4x64x64")
-        cache.put_with_weights("key", lambda stream: stream.write(bytes(3_000_000)), about)
-        cache.put("another", bytes(1_000_000), about)
+        cache, description = Cache(), Description("sdxl", "unet", "sample 1x4x64x64")
+        cache.put_with_weights("key", lambda stream: stream.write(bytes(3_000_000)), description)
+        cache.put("another", bytes(1_000_000), description)
         done = vinograph("cache")
         (line,) = (each for each in done.out.splitlines() if "with weights" in each and "sdxl" in each)
         assert "3.0 MB" in line
@@ -67,20 +67,20 @@ class TestShowing:
         assert record["with_weights"]["limit"] == cache.limit_with_weights
 
     def test_settings(self, vinograph: Run) -> None:
-        about = {"model": "few", "component": "unet", "shapes": "sample 1x4x64x64"}
+        description = {"model": "few", "component": "unet", "shapes": "sample 1x4x64x64"}
         chosen = {
             "chosen": {"group": 64, "precision": None},
             "setting": "groups of 64",
             "seconds": {"groups of 64": 0.8},
         }
         cache = Cache()
-        cache.remember("a", lambda _: {**about, **chosen})
-        cache.remember("b", lambda _: {**about, "component": "text_encoder", "spent": 1.0, "cost": 9.0})
+        cache.remember("a", lambda _: {**description, **chosen})
+        cache.remember("b", lambda _: {**description, "component": "text_encoder", "spent": 1.0, "cost": 9.0})
         done = vinograph("cache")
         assert "unet" in done.out
         assert "groups of 64 0.8" in done.out
         assert "text_encoder" not in done.out
-        expected = {**about, "setting": "groups of 64", "seconds": {"groups of 64": 0.8}}
+        expected = {**description, "setting": "groups of 64", "seconds": {"groups of 64": 0.8}}
         assert vinograph("cache", "--json").record["settings"] == [expected]
 
     def test_a_garbled_file_is_told(self, vinograph: Run, tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ class TestChanging:
         assert vinograph("cache", "--json").record["size"] <= largest
 
     def test_a_limit_is_for_those_with_weights_too(self, vinograph: Run) -> None:
-        cache, about = Cache(), About("sdxl", "unet", "sample 1x4x64x64")
+        cache, description = Cache(), Description("sdxl", "unet", "sample 1x4x64x64")
         for key in "ab":
-            cache.put_with_weights(key, lambda stream: stream.write(bytes(3_000_000)), about)
+            cache.put_with_weights(key, lambda stream: stream.write(bytes(3_000_000)), description)
         record = vinograph("cache", "--limit", "4MB", "--json").record
         assert (record["limit"], len(record["compiled"])) == (4_000_000, 1)
         assert vinograph("cache", "--clear", "--json").record["compiled"] == []

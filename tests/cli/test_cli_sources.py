@@ -216,7 +216,7 @@ class TestQuantize:
         saved = save_sdxl(tmp_path_factory.mktemp("few"), SDXL_TINY)
         (tmp_path / "export").mkdir()
         export_as_optimum(saved, SDXL_TINY, tmp_path / "export", "int8")
-        vinograph("quantize", "export", "out", "--mode", "full").fails(2, "stored in few bits already")
+        vinograph("quantize", "export", "out", "--mode", "full").fails(2, "has low-bit weights already")
 
 
 class TestBenchmark:

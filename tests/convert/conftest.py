@@ -34,7 +34,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder of that name, which ``make`` fills: in one of the test processes, for all of them."""
+    """A folder that ``make`` fills once, in one of the test processes, for all of them."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{folder}.lock"):
@@ -55,7 +55,7 @@ def undisturbed(combined: Path, tmp_path_factory: pytest.TempPathFactory) -> Bun
 
 @pytest.fixture
 def checkpoint(combined: Path, tmp_path: Path) -> Path:
-    """A copy of ``combined`` to damage."""
+    """A copy of ``combined`` that a test may damage."""
     return shutil.copytree(combined, tmp_path / "checkpoint")
 
 

@@ -1,4 +1,4 @@
-"""Running a bundle's graphs in f32, and comparing what they give."""
+"""Running a bundle's graphs in f32, and comparing their outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(session: ov.CompiledModel, inputs: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def assert_equal(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    """Equal but for the order of sums: ``tolerance`` is a share of the largest value."""
+    """Compare up to the order of sums: ``tolerance`` is a share of the largest value."""
     assert ours.shape == theirs.shape
     difference = (ours - theirs).abs().max() / theirs.abs().max()
     assert difference < tolerance, f"differs by {difference:.1e} of the largest value"

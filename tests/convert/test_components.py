@@ -25,7 +25,7 @@ def halved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return FAMILIES[request.param].open(tmp_path_factory, "tiny", "f16")
 
 
-def test_manifest_tells_the_graphs_ports(converted: Converted) -> None:
+def test_the_manifest_has_the_graphs_ports(converted: Converted) -> None:
     for name, component in converted.bundle.manifest.components.items():
         session = converted.session(name)
         for ports, declared, settled in (

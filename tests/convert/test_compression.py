@@ -1,4 +1,4 @@
-"""PixArt's text encoder in int8 and int4: what it costs, that it stays small; and what is stored so of others."""
+"""PixArt's text encoder in int8 and int4: its error and its size. Other families in int8."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ Array = NDArray[np.float32]
 
 SHAPE = PixArtShape(text_width=64, text_heads=(4, 16), text_layers=2, vae_widths=(4, 4, 4, 4))
 LAYER = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
-# Shares of the hidden states' norm: what rounding the weights costs, and what computing with them in bf16, or in int8
-# as OpenVINO does, costs more. The weights here are normally distributed: 4 bits cost each product a tenth.
+# Shares of the hidden states' norm: what rounding the weights costs, and what computing with them
+# in bf16, or in int8 as OpenVINO does, costs more. The weights here are normally distributed: 4
+# bits cost each product a tenth.
 LOST = {"int8": 0.06, "int4": 0.6}
 COMPUTED = 0.06
 LARGEST_HALF = 65504.0
@@ -40,13 +41,13 @@ LARGEST_HALF = 65504.0
 
 @dataclass(frozen=True)
 class Compressed:
-    """A checkpoint and the bundle that it was made, by the storage of its text encoder."""
+    """A checkpoint and its bundles, by the storage of the text encoder."""
 
     saved: SavedPixArt
     bundles: Mapping[str, Bundle]
 
     def hidden(self, weights: str, precision: str) -> Array:
-        """What the text encoder makes of a text of 30 tokens."""
+        """The text encoder's hidden states for a text of 30 tokens."""
         session = Session(
             IrFile("text_encoder", self.bundles[weights].path / "text_encoder.xml", f16_safe=False), "CPU", precision
         )
@@ -59,7 +60,7 @@ class Compressed:
 
 @pytest.fixture(scope="module")
 def compressed(tmp_path_factory: pytest.TempPathFactory) -> Compressed:
-    """Its feed-forward layers pass what half precision holds, as the published ones do."""
+    """Its feed-forward layers exceed half precision, as the published ones do."""
     folder = tmp_path_factory.mktemp("compressed")
     saved = save_pixart(folder, SHAPE)
     encoder: Any = saved.models.text_encoder
@@ -73,7 +74,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Compressed:
 
 
 def rounded(matrix: torch.Tensor, weights: str, group: int) -> torch.Tensor:
-    """A matrix with the values that are left of it in that storage."""
+    """A matrix with its values rounded to that storage."""
     if weights == "int8":
         low, high = matrix.amin(1, keepdim=True).clamp(max=0), matrix.amax(1, keepdim=True).clamp(min=0)
         scale = ((high - low) / 255).half().float()
@@ -87,8 +88,8 @@ def rounded(matrix: torch.Tensor, weights: str, group: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("weights", LOST)
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_what_it_costs(compressed: Compressed, weights: str, precision: str) -> None:
-    """What rounding the weights costs, and next to nothing else, where half precision would overflow."""
+def test_the_error_of_compression(compressed: Compressed, weights: str, precision: str) -> None:
+    """The error is that of rounding the weights, also where half precision would overflow."""
     encoder: Any = copy.deepcopy(compressed.saved.models.text_encoder)
     largest = 0.0
 
@@ -121,14 +122,14 @@ def test_matrices_stay_compressed_where_they_are_multiplied_by(compressed: Compr
     running = core.compile_model(model, "CPU").get_runtime_model()
     kinds: Counter[str] = Counter()
     for node in running.get_ops():
-        told = node.get_rt_info()
-        if told["layerType"].astype(str) == "Const" and np.prod(node.get_output_shape(0)) >= 64 * 64:
-            kinds[told["outputPrecisions"].astype(str)] += 1
+        info = node.get_rt_info()
+        if info["layerType"].astype(str) == "Const" and np.prod(node.get_output_shape(0)) >= 64 * 64:
+            kinds[info["outputPrecisions"].astype(str)] += 1
     assert kinds[kind] >= len(LAYER) * SHAPE.text_layers + 1
     assert kinds.keys() & {"f32", "f16", "bf16"} == set()
 
 
-def test_the_manifest_says_so(compressed: Compressed) -> None:
+def test_the_manifest_names_the_storage(compressed: Compressed) -> None:
     for weights, bundle in compressed.bundles.items():
         stored = {name: component.weights for name, component in bundle.manifest.components.items()}
         assert stored.pop("text_encoder") == weights
@@ -163,10 +164,10 @@ def _product(weight: Array, weights: str) -> Array:
     x = ov.op.Parameter(ov.Type.f32, ov.PartialShape([-1, weight.shape[1]]))
     product = opset.matmul(x, opset.constant(weight), False, True)
     model = ov.Model([opset.result(product)], [x], "product")
-    kept: list[object] = []
+    arrays: list[object] = []
 
     def keep(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        kept.append(array)
+        arrays.append(array)
         return array
 
     compress(model, weights, keep)
@@ -178,7 +179,7 @@ def _product(weight: Array, weights: str) -> Array:
 @pytest.mark.parametrize("shape", [(3, 5), (1025, 20), (2050, 48), (7, 512)])
 @pytest.mark.parametrize(("weights", "levels"), [("int8", 255), ("int4", 15)])
 def test_every_value_is_within_half_a_step(shape: tuple[int, int], weights: str, levels: int) -> None:
-    """Whatever the numbers of rows and columns: halves of bytes, groups and blocks of rows are where they should be."""
+    """Nibbles, groups and blocks of rows are in their places for all numbers of rows."""
     weight = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
     weight[0] = 0
     restored = _product(weight, weights)
@@ -186,8 +187,8 @@ def test_every_value_is_within_half_a_step(shape: tuple[int, int], weights: str,
     assert not restored[0].any()
 
 
-def test_what_lies_in_a_file(tmp_path: Path) -> None:
-    """Its name is never seen; what was kept can be read when the file is closed."""
+def test_arrays_of_a_scratch_file(tmp_path: Path) -> None:
+    """The file has no name in the folder, and its arrays can be read when it is closed."""
     rng = np.random.default_rng(2)
     arrays: list[NDArray[Any]] = [
         rng.standard_normal((3, 5), np.float32),
@@ -197,18 +198,18 @@ def test_what_lies_in_a_file(tmp_path: Path) -> None:
     bytes_ = rng.integers(0, 256, 77, np.uint8)
     with Scratch(tmp_path) as scratch:
         rooms = [scratch.allocate(each.shape, each.dtype) for each in arrays]
-        kept = scratch.keep(bytes_)
+        array = scratch.keep(bytes_)
         for room, each in zip(rooms, arrays, strict=True):
             room[...] = each
         assert scratch.allocate((0, 3), np.dtype(np.float32)).shape == (0, 3)
         assert not list(tmp_path.iterdir())
     for room, each in zip(rooms, arrays, strict=True):
         np.testing.assert_array_equal(room, each, strict=True)
-    np.testing.assert_array_equal(kept, bytes_, strict=True)
+    np.testing.assert_array_equal(array, bytes_, strict=True)
 
 
 def test_other_families_are_stored_in_int8_alone(tmp_path: Path) -> None:
-    """Their text encoders and their denoiser; not what turns pictures into latents and back."""
+    """That holds for text encoders and denoisers, and not for autoencoders."""
     saved = save_sdxl(tmp_path, SDXL_TINY)
     with pytest.raises(RequestError, match="weights is 'int4'; give one of f16, f32, int8 for sdxl models"):
         convert(saved.home, tmp_path / "bundle", weights="int4")

@@ -30,15 +30,15 @@ def run(*arguments: object) -> str:
 
 @pytest.mark.large
 @pytest.mark.parametrize(("family", "limit"), [("wuerstchen", 10e9), ("sdxl", 9e9)])
-def test_the_peak_of_memory(tmp_path: Path, family: str, limit: float) -> None:
+def test_peak_memory(tmp_path: Path, family: str, limit: float) -> None:
     options = ["--image-encoder"] if family == "wuerstchen" else []
     run("-m", "benchmarks.full_size", family, tmp_path / "checkpoint", *options)
     peak = int(run("-c", CONVERT, tmp_path / "checkpoint", tmp_path / "bundle"))
     assert peak < limit, f"{peak / 1e9:.1f} GB"
 
 
-# Prints the peak of anonymous memory, in bytes: what is resident, less what is mapped from files, which the system can
-# take back. It is looked at a thousand times a second.
+# Prints the peak of anonymous memory, in bytes: what is resident, less what is mapped from files,
+# which the system can take back. It is looked at a thousand times a second.
 CONVERT_AND_WATCH = """
 import re, sys, threading
 from pathlib import Path
@@ -49,8 +49,8 @@ done, peak = threading.Event(), 0
 def watch():
     global peak
     while not done.wait(0.001):
-        told = Path("/proc/self/status").read_text()
-        peak = max(peak, int(re.search(r"RssAnon:\\s+(\\d+) kB", told)[1]) * 1024)
+        status = Path("/proc/self/status").read_text()
+        peak = max(peak, int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1]) * 1024)
 
 watcher = threading.Thread(target=watch)
 watcher.start()

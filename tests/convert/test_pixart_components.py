@@ -1,4 +1,4 @@
-"""Every component of a PixArt bundle computes what diffusers' or transformers' model computes, in f32, at any size."""
+"""PixArt's components compute in f32 what diffusers' and transformers' models compute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.checkpoints import (
 from tests.convert.converted import PIXART, Converted
 from tests.convert.running import assert_equal
 
-# Batch, height and width of the latents: small ones, the extremes of the trained aspect ratios, the model's own.
+# Batch, height and width of the latents: small ones, the extremes of the trained aspect ratios, the
+# model's own.
 SIZES = [(1, 8, 8), (2, 10, 26), (3, 32, 10), (1, 64, 16), (1, 16, 64), (1, 128, 32), (1, 32, 32)]
 
 
@@ -49,16 +50,16 @@ def transformer_inputs(shape: PixArtShape, batch: int, height: int, width: int, 
 
 
 def of_diffusers(models: PixArtModels, inputs: Mapping[str, Tensor]) -> Tensor:
-    """What diffusers' transformer makes of our transformer's inputs."""
+    """The output of diffusers' transformer for our transformer's inputs."""
     conditions = {name: inputs.get(name) for name in ("resolution", "aspect_ratio")}
-    predicted: Tensor = models.transformer(
+    model_output: Tensor = models.transformer(
         inputs["sample"],
         encoder_hidden_states=inputs["encoder_hidden_states"],
         encoder_attention_mask=inputs["encoder_attention_mask"],
         timestep=inputs["timestep"],
         added_cond_kwargs=conditions,
     ).sample
-    return predicted
+    return model_output
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
@@ -67,8 +68,8 @@ def test_transformer(converted: Converted, batch: int, height: int, width: int) 
     assert_equal(converted.run("transformer", **inputs)["out_sample"], of_diffusers(converted.models, inputs))
 
 
-def test_the_transformer_hears_all_that_it_is_told(converted: Converted) -> None:
-    """Otherwise agreement would say little: each input changes the prediction by far more than rounding does."""
+def test_every_input_changes_the_transformers_output(converted: Converted) -> None:
+    """Each input changes the output by far more than rounding does."""
     inputs = transformer_inputs(converted.shape, 1, 8, 12)
     inputs["encoder_attention_mask"] = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
     before = converted.run("transformer", **inputs)["out_sample"]
@@ -84,7 +85,7 @@ def test_the_transformer_hears_all_that_it_is_told(converted: Converted) -> None
         assert (after - before).abs().max() > 1e-4 * before.abs().max(), name
 
 
-def test_masked_text_is_not_heard(converted: Converted) -> None:
+def test_masked_text_changes_nothing(converted: Converted) -> None:
     inputs = transformer_inputs(converted.shape, 1, 8, 12)
     real = {name: inputs[name][:, :3] for name in ("encoder_hidden_states", "encoder_attention_mask")}
     real["encoder_attention_mask"] = torch.ones(1, 3, dtype=torch.int64)
@@ -103,8 +104,8 @@ def test_text_encoder(converted: Converted, batch: int, tokens: int, real: int) 
     assert_equal(converted.run("text_encoder", input_ids=ids, attention_mask=mask)["hidden_states"], theirs)
 
 
-def test_real_tokens_alone_say_the_same(converted: Converted) -> None:
-    """So the padding that diffusers adds need not be computed."""
+def test_padding_can_be_left_out(converted: Converted) -> None:
+    """The padding that diffusers adds changes nothing."""
     ids = torch.randint(3, 60, (1, 120))
     mask = (torch.arange(120) < 17).to(torch.int64)[None]
     padded = converted.models.text_encoder(ids, attention_mask=mask).last_hidden_state[:, :17]

@@ -1,4 +1,4 @@
-"""Every component of an SDXL bundle computes what diffusers' or transformers' model computes, in f32, at any size."""
+"""SDXL's components compute in f32 what diffusers' and transformers' models compute."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def _seeded() -> None:
 
 
 def of_diffusers(models: SdxlModels, inputs: Mapping[str, Tensor]) -> Tensor:
-    """What diffusers' UNet makes of our UNet's inputs."""
+    """The output of diffusers' UNet for our UNet's inputs."""
     conditions = {name: inputs[name] for name in ("text_embeds", "time_ids")}
-    predicted: Tensor = models.unet(
+    model_output: Tensor = models.unet(
         inputs["sample"],
         inputs["timestep"],
         inputs["encoder_hidden_states"],
         timestep_cond=inputs.get("timestep_cond"),
         added_cond_kwargs=conditions,
     ).sample
-    return predicted
+    return model_output
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
@@ -92,7 +92,7 @@ def test_weights_in_f16(halved: Converted) -> None:
 def test_files_in_half_precision_give_the_same_graphs(
     halved: Converted, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    """As they are published for SDXL-Turbo, in several files; but for the vectors, which were rounded there."""
+    """SDXL-Turbo is published so, in several files. Only vectors, rounded there, differ."""
     saved = save_sdxl(tmp_path, SDXL_TINY, variant="fp16", shard="30KB")
     assert len(list((saved.home / "unet").glob("*.fp16-0000?-of-*.safetensors"))) > 1
     bundle = convert(saved.home, tmp_path / "bundle")

@@ -1,4 +1,4 @@
-"""A bundle is whole or not there: killed, disturbed, short of disk or memory."""
+"""A bundle is complete or absent, also after a kill, or with too little disk or memory."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_killed_and_run_again(combined: Path, undisturbed: Bundle, order: list[s
 
 @pytest.fixture
 def planned(combined: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Bundle]:
-    """Writes ``undisturbed`` to a place as conversion does, but for the computing: components are copied from it."""
+    """A conversion that writes ``undisturbed`` anew, with its components copied from it."""
 
     def copy(plan: ComponentPlan, file: Path, weights: str, stopped: Event) -> tuple[Component, str]:
         for suffix in (".xml", ".bin"):
@@ -102,7 +102,7 @@ def planned(combined: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch
 
 
 def test_killed_at_any_moment(planned: Callable[[Path], Bundle], undisturbed: Bundle, tmp_path: Path) -> None:
-    """Before each operation on the disk, and in the middle of each write: run again, it ends as if undisturbed."""
+    """Killed before each operation on the disk and within each write, it ends as if undisturbed."""
 
     def folder(name: str) -> Path:
         (tmp_path / name).mkdir()
@@ -141,7 +141,7 @@ def test_an_error_leaves_what_was_begun_before(
     assert files_of(bundle.path) == files_of(undisturbed.path)
 
 
-def test_what_another_conversion_left_is_not_taken(combined: Path, order: list[str], tmp_path: Path) -> None:
+def test_parts_of_another_conversion_are_not_used(combined: Path, order: list[str], tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     convert_until(order[3], combined, target)
     began: list[str] = []
@@ -217,7 +217,7 @@ class TestTarget:
             convert(combined, target, overwrite=True, progress=fail)
         assert files_of(target) == files_of(undisturbed.path)
 
-    def test_a_place_that_can_not_be(self, combined: Path, tmp_path: Path) -> None:
+    def test_an_impossible_place(self, combined: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(RequestError, match="can't be written"):
             convert(combined, tmp_path / "file" / "bundle")

@@ -20,7 +20,7 @@ from tests.models.writing import write_tokenizer
 from vinograph.errors import ModelError
 from vinograph.models.manifest import Manifest
 from vinograph.networks.graph import Storage
-from vinograph.schedulers import SAMPLERS, settings
+from vinograph.schedulers import SAMPLERS, read_scheduler_config
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -123,7 +123,7 @@ class TestSchedulerClass:
         edit_json(checkpoint / "model_index.json", scheduler=["diffusers", named])
         ours = open_model(checkpoint).manifest.scheduler
         assert ours["class"] == named == type(theirs).__name__
-        assert ours == settings({**theirs.config, "_class_name": named})
+        assert ours == read_scheduler_config({**theirs.config, "_class_name": named})
 
     def test_what_diffusers_notes_as_not_set_is_left_out(self, checkpoint: Path) -> None:
         file = checkpoint / "scheduler" / "scheduler_config.json"

@@ -1,4 +1,4 @@
-"""What the tests of networks share: tensors in memory or in a file, and runs of a graph."""
+"""Helpers for tests of networks: tensors in memory or in a file, and runs of a graph."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,7 +40,10 @@ def tensors_of(module: torch.nn.Module, dtype: torch.dtype = torch.float32) -> d
 
 
 def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.2) -> torch.nn.Module:
-    """Give every parameter random values: norms near one, everything else near zero; f16 and bf16 hold them exactly."""
+    """Give every parameter random values that f16 and bf16 hold exactly.
+
+    Norms are near one, and everything else is near zero.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -55,7 +58,7 @@ Run = Callable[[Mapping[str, Any]], list[NDArray[np.float32]]]
 
 
 def compiled(network: Network, precision: str = "f32") -> Run:
-    """A function that runs a graph and gives what it computes, in the order of its outputs."""
+    """A function that runs a graph and returns its outputs in order."""
     settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1}
     session = ov.Core().compile_model(network.model, "CPU", settings)
 
@@ -68,5 +71,5 @@ def compiled(network: Network, precision: str = "f32") -> Run:
 
 
 def run(network: Network, inputs: Mapping[str, Any], precision: str = "f32") -> list[NDArray[np.float32]]:
-    """What a graph computes, in the order of its outputs."""
+    """A graph's outputs in order."""
     return compiled(network, precision)(inputs)

@@ -29,7 +29,7 @@ def config_of(model: str, component: str) -> dict[str, Any]:
 
 
 def run_bundled(model: str, component: str, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-    """What the component that ships in the bundle computes in f32, in the order of its outputs."""
+    """The outputs of the embedded bundle's component in order, computed in f32."""
     file = ROOT / "src" / "vinograph" / "embedded" / model / f"{component}.xml"
     settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
     compiled = ov.Core().compile_model(file, "CPU", settings)

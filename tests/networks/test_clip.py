@@ -1,4 +1,4 @@
-"""CLIP's text encoder as a graph computes what transformers' computes."""
+"""CLIP's graph computes what transformers' text encoder computes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def config(module: torch.nn.Module) -> ClipConfig:
 def encoder(module: torch.nn.Module, tensors: dict[str, MemoryTensor] | None = None) -> Network:
     weights = weights_of(tensors_of(module) if tensors is None else tensors)
     network = clip_text_encoder(config(module), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -53,7 +53,7 @@ def states(module: torch.nn.Module, tensors: dict[str, MemoryTensor] | None = No
     weights = weights_of(tensors_of(module) if tensors is None else tensors)
     projects = isinstance(module, CLIPTextModelWithProjection)
     network = clip_hidden_states(config(module), weights, projects=projects)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -75,7 +75,7 @@ def assert_close(found: Any, expected: Tensor) -> None:
 
 class TestLastHiddenStates:
     @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-    def test_they_are_those_of_transformers(self, activation: str) -> None:
+    def test_hidden_states_are_those_of_transformers(self, activation: str) -> None:
         module = published(hidden_act=activation)
         network = encoder(module)
         for size in SIZES:
@@ -95,7 +95,7 @@ class TestLastHiddenStates:
         stored = {node.get_output_element_type(0).get_type_name() for node in network.model.get_ops()}
         assert ("f16" if dtype == torch.float16 else "bf16") in stored
 
-    def test_whatever_class_the_file_is_of(self) -> None:
+    def test_files_of_every_class(self) -> None:
         """Names may have a prefix; whole models hold the image encoder, too."""
         module = published(projects=True)
         alone = {network_name(name): each for name, each in tensors_of(module).items()}
@@ -109,7 +109,7 @@ class TestLastHiddenStates:
 
 
 class TestAllHiddenStates:
-    def test_they_are_those_of_transformers(self) -> None:
+    def test_hidden_states_are_those_of_transformers(self) -> None:
         module = published()
         network = states(module)
         for size in SIZES:
@@ -134,8 +134,8 @@ class TestAllHiddenStates:
         assert_close(pooled, expected.text_embeds)
 
     @pytest.mark.parametrize("batch", [1, 2])
-    def test_so_it_is_where_the_shape_is_fixed(self, batch: int) -> None:
-        """As drawing has it. OpenVINO plans such graphs otherwise."""
+    def test_the_pooled_text_with_a_fixed_shape(self, batch: int) -> None:
+        """Drawing fixes the shape, and OpenVINO compiles such graphs differently."""
         module = sdxl_models(SDXL_TINY).text_encoder_2
         network = states(module)
         network.model.reshape({"input_ids": [batch, 77]})
@@ -158,7 +158,7 @@ def test_trained_encoders_of_wuerstchen_compute_what_their_bundle_does(component
     name = "storybook-wuerstchen"
     weights = weights_of(storybook.tensors_in(name, component))
     network = clip_text_encoder(ClipConfig.from_mapping(storybook.config_of(name, component)), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     inputs = {key: each.numpy() for key, each in texts(3, 16).items()}
     np.testing.assert_array_equal(run(network, inputs), storybook.run_bundled(name, component, inputs))
 
@@ -169,7 +169,7 @@ def test_trained_encoders_of_sdxl_compute_what_their_bundle_does(component: str)
     weights = weights_of(storybook.tensors_in(name, component))
     settings = ClipConfig.from_mapping(storybook.config_of(name, component))
     network = clip_hidden_states(settings, weights, projects=projects)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     ids = texts(3, 16)["input_ids"].numpy()
     ids[ids == END] = settings.eos_token_id
     found, expected = run(network, {"input_ids": ids}), storybook.run_bundled(name, component, {"input_ids": ids})

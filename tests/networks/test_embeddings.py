@@ -1,4 +1,4 @@
-"""Sinusoids have the frequencies that diffusers' have."""
+"""The frequencies of sinusoidal embeddings are those of diffusers."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from vinograph.networks.embeddings import frequencies
 
 @pytest.mark.parametrize(("width", "shift"), [(256, 0), (320, 0), (320, 1), (48, 0)])
 def test_frequencies_are_those_of_torch_but_for_rare_last_bits(width: int, shift: float) -> None:
-    """Times multiply what the last bits are off by a thousandfold."""
+    """A timestep multiplies an error in the last bits a thousandfold."""
     sines = get_timestep_embedding(torch.ones(1), width, downscale_freq_shift=shift, flip_sin_to_cos=False)
     decay = -np.float32(np.log(10_000)) * np.arange(width // 2, dtype=np.float32) / np.float32(width // 2 - shift)
     theirs = torch.from_numpy(decay).exp().numpy()

@@ -1,4 +1,4 @@
-"""How a graph holds its matrices and vectors, whatever type the checkpoint has them in."""
+"""How a graph holds matrices and vectors of each type that checkpoints have."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import torch
 from numpy.typing import NDArray
 
 from tests.networks.agreement import NAMES, MemoryTensor
-from vinograph.networks.graph import Port, Ports, Storage, Value, Weights, build
+from vinograph.networks.graph import Port, Ports, Storage, Weights, build
 from vinograph.networks.layers import linear
+from vinograph.networks.values import Value
 
 
 def stored(tensors: dict[str, torch.Tensor], storage: Storage) -> dict[str, tuple[str, NDArray[Any]]]:
-    """The type and the values of each constant of two linear layers, 2 -> 3 -> 2, the second without bias."""
+    """The type and values of each constant of two linear layers, the second without bias."""
     weights = Weights({name: MemoryTensor(each) for name, each in tensors.items()}, "the checkpoint", storage)
 
     def compute(x: Value) -> Value:
         return linear(linear(x, weights["0"], 3), weights["1"], 2, bias=False)
 
     network = build(weights, Ports({"x": Port(("b", 2))}, {"y": Port(("b", 2))}), compute)
-    weights.finish()
+    weights.check_all_used()
     nodes = [node for node in network.model.get_ops() if node.get_friendly_name() in tensors]
     constants = [node for node in nodes if node.get_type_name() == "Constant"]
     return {
@@ -32,7 +33,7 @@ def stored(tensors: dict[str, torch.Tensor], storage: Storage) -> dict[str, tupl
 
 
 @pytest.mark.parametrize("dtype", [each for each in NAMES if each.is_floating_point])
-def test_matrices_in_f16_where_they_are_wanted_so(dtype: torch.dtype) -> None:
+def test_matrices_in_f16(dtype: torch.dtype) -> None:
     """Vectors stay in f32, and so does what f16 can't hold."""
     torch.manual_seed(7)
     tensors = {"0.weight": torch.randn(3, 2), "0.bias": torch.randn(3), "1.weight": torch.full((2, 3), 1e5)}
@@ -55,7 +56,10 @@ def test_matrices_as_the_checkpoint_has_them(dtype: torch.dtype, kind: str) -> N
 
 
 def test_every_node_has_a_name_of_its_own() -> None:
-    """A layer may be called as an input is, and be used twice; graphs are cut and quantized by the names of nodes."""
+    """A layer may have the name of an input and be used twice.
+
+    Graphs are cut and quantized by the names of nodes.
+    """
     tensors = {"x.weight": torch.ones(2, 2), "x.bias": torch.ones(2)}
     weights = Weights({name: MemoryTensor(each) for name, each in tensors.items()}, "the checkpoint", Storage())
 

@@ -1,4 +1,4 @@
-"""Würstchen's image encoder as a graph computes what its PyTorch module computes."""
+"""The graph of Würstchen's image encoder computes what its PyTorch module computes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def network_of(
 ) -> Network:
     weights = Weights(tensors_of(module) if tensors is None else tensors, "the checkpoint", storage)
     network = image_encoder(module.config, weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -98,7 +98,7 @@ class TestWeightsInHalfPrecision:
         assert kinds["backbone.0.1.bias"].get_type_name() == "f32"
 
 
-def test_every_constant_bears_the_checkpoints_name() -> None:
+def test_every_constant_has_the_checkpoints_name() -> None:
     """Batch norms are in the convolutions' weights, and in a bias under their own name."""
     module = module_of()
     nodes = network_of(module).model.get_ops()
@@ -124,7 +124,7 @@ def test_the_published_encoder_has_a_place_for_each_of_its_tensors() -> None:
     shapes = json.loads(PUBLISHED_SHAPES.read_text())
     weights = Weights({name: Zeros(tuple(shape)) for name, shape in shapes.items()}, "the checkpoint")
     network = image_encoder(ImageEncoderConfig(), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     assert network.outputs["embeddings"].shape == ("b", 16, "h", "w")
 
 
@@ -143,6 +143,6 @@ def test_the_trained_encoder_computes_what_its_bundle_does() -> None:
     with torch.device("meta"):
         config = ImageEncoder.from_config(storybook.config_of(name, component)).config
     network = image_encoder(config, weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     inputs = {"image": pictures(2, 97, 192).numpy()}
     np.testing.assert_array_equal(run(network, inputs), storybook.run_bundled(name, component, inputs))

@@ -1,4 +1,4 @@
-"""PixArt's transformer as a graph computes what diffusers' computes, from weights of any type, at any size."""
+"""PixArt's graph computes what diffusers' transformer computes, at any size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from vinograph.families.pixart.network import IGNORED, pixart
 from vinograph.families.pixart.network_config import PixArtConfig
 from vinograph.networks.graph import Network, Port, Storage, Weights
 
-# Batch, height and width of the latents: square, wide, high, the extremes of the trained aspect ratios, an odd grid.
+# Batch, height and width of the latents: square, wide, high, the extremes of the trained aspect
+# ratios, an odd grid.
 SIZES = [(1, 8, 8), (2, 10, 26), (3, 32, 10), (1, 64, 16), (1, 16, 64), (1, 2, 14)]
 SHAPES = {
     "1024": PIXART,
@@ -71,7 +72,7 @@ def network_of(
 ) -> Network:
     weights = Weights(tensors or tensors_of(module), "the checkpoint", storage)
     network = pixart(config or config_of(module), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -98,7 +99,7 @@ def test_it_computes_what_diffusers_computes(name: str) -> None:
 
 
 def test_every_input_changes_the_prediction() -> None:
-    """Otherwise agreement would say little."""
+    """Otherwise the agreement would say little."""
     run_graph = compiled(network_of(published(PIXART)))
     inputs = inputs_of(PIXART, 1, 8, 12)
     inputs["encoder_attention_mask"] = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
@@ -141,7 +142,7 @@ def test_the_trained_model_computes_what_its_bundle_computes(bundle: str) -> Non
     config = PixArtConfig.from_mapping(storybook.config_of(bundle, "transformer"))
     weights = Weights(storybook.tensors_in(bundle, "transformer"), "the checkpoint")
     network = pixart(config, weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     shape = PixArtShape(sample_size=config.sample_size, text_width=config.text_width)
     inputs = inputs_of(shape, 2, 32, 20)
     (expected,) = storybook.run_bundled(bundle, "transformer", {name: each.numpy() for name, each in inputs.items()})
@@ -149,10 +150,10 @@ def test_the_trained_model_computes_what_its_bundle_computes(bundle: str) -> Non
 
 
 class TestFullPrecision:
-    """bf16 makes 1000 of 999, and 54 of 54.1, whose sine is another."""
+    """In bf16, 999 is 1000 and 54.1 is 54, whose sines differ."""
 
     @pytest.mark.parametrize("name", SHAPES)
-    def test_what_sines_and_cosines_are_computed_of_is_marked(self, name: str) -> None:
+    def test_the_angles_of_sines_and_cosines_are_marked(self, name: str) -> None:
         network = network_of(published(SHAPES[name]))
         waiting = [node for node in network.model.get_ops() if node.get_type_name() in ("Sin", "Cos")]
         assert len(waiting) == (10 if SHAPES[name].conditioned else 6)
@@ -164,7 +165,7 @@ class TestFullPrecision:
             waiting += [source.get_node() for source in node.input_values()]
 
     def test_positions_and_times_are_right_in_half_precision(self) -> None:
-        """Without blocks, the prediction shows what the patches and the time are worth."""
+        """Without blocks, the output depends on patches and the timestep embedding alone."""
         shape = PixArtShape(sample_size=256, size_conditions=False, interpolation_scale=1, heads=4, layers=0)
         module = published(shape)
         config = replace(config_of(published(replace(shape, layers=1))), num_layers=0)

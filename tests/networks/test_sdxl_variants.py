@@ -1,4 +1,4 @@
-"""Configurations that fine-tuned and distilled models have, compared with diffusers' classes in PyTorch."""
+"""Configurations of fine-tuned and distilled models, compared with diffusers' classes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_unets(change: dict[str, Any]) -> None:
     inputs = {"sample": sample, "timestep": time, "encoder_hidden_states": text, **conditions}
     weights = weights_of(theirs)
     network = unet(UNetConfig.from_mapping(dict(theirs.config)), weights)
-    weights.finish()
+    weights.check_all_used()
     assert_computes(network, inputs if guidance is None else {**inputs, "timestep_cond": guidance}, expected)
 
 
@@ -106,7 +106,7 @@ def test_autoencoders(change: dict[str, Any]) -> None:
     encoded, decoded = theirs.encode(picture).latent_dist.parameters, theirs.decode(latents).sample
     assert_computes(vae_encoder(config, weights), {"sample": picture}, encoded)
     assert_computes(vae_decoder(config, weights), {"latent_sample": latents}, decoded)
-    weights.finish()
+    weights.check_all_used()
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_tiny_autoencoders(change: dict[str, Any]) -> None:
     picture, latents = 2 * torch.rand(2, 3, 24, 16) - 1, 4 * torch.randn(2, 4, 3, 2)
     assert_computes(tiny_vae_encoder(config, weights), {"sample": picture}, theirs.encode(picture).latents)
     assert_computes(tiny_vae_decoder(config, weights), {"latent_sample": latents}, theirs.decode(latents).sample)
-    weights.finish()
+    weights.check_all_used()

@@ -1,4 +1,4 @@
-"""T5's encoder as a graph computes what transformers' computes, of short texts and of long ones."""
+"""T5's graph computes what transformers' encoder computes, for short and long texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def published(shape: PixArtShape = PIXART) -> T5EncoderModel:
 def network_of(module: T5EncoderModel, tensors: dict[str, MemoryTensor] | None = None) -> Network:
     weights = Weights(tensors_of(module) if tensors is None else tensors, "the checkpoint")
     network = t5_encoder(T5Config.from_mapping(module.config.to_dict()), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     return network
 
 
@@ -94,7 +94,7 @@ def test_buckets_are_those_of_transformers(count: int, longest: int) -> None:
 
 
 class TestTheTableOfTokens:
-    """One under two names, of which files have either or both."""
+    """Files have the table under either of two names, or both."""
 
     def test_either_name_will_do(self) -> None:
         module = published()
@@ -112,7 +112,7 @@ class TestTheTableOfTokens:
         with pytest.raises(DamagedModelError, match=r"lacks the tensor shared\.weight, of shape "):
             network_of(module, tensors)
 
-    def test_it_bears_the_name_that_it_has_in_the_file(self) -> None:
+    def test_the_table_has_its_name_in_the_file(self) -> None:
         module = published()
         tensors = {name: each for name, each in tensors_of(module).items() if name not in (TABLE, TIED)}
         network = network_of(module, tensors | {TIED: MemoryTensor(module.get_parameter(TABLE))})
@@ -132,6 +132,6 @@ def test_a_decoder_besides_is_ignored() -> None:
 def test_trained_encoders_compute_what_their_bundle_does(name: str) -> None:
     weights = Weights(storybook.tensors_in(name, "text_encoder"), "the checkpoint")
     network = t5_encoder(T5Config.from_mapping(storybook.config_of(name, "text_encoder")), weights)
-    weights.finish(IGNORED)
+    weights.check_all_used(IGNORED)
     inputs = {key: each.numpy() for key, each in texts(2, 150, words=560).items()}
     np.testing.assert_array_equal(run(network, inputs), storybook.run_bundled(name, "text_encoder", inputs))

@@ -1,4 +1,4 @@
-"""The tiny autoencoder's graphs compute what diffusers computes, and what the embedded bundles compute."""
+"""The tiny autoencoder's graphs compute what diffusers and the embedded bundles compute."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def networks_of(
     """The decoder and the encoder, of all tensors together."""
     config, weights = config_of(module), Weights(tensors or tensors_of(module), "the checkpoint", storage)
     decoder, encoder = tiny_vae_decoder(config, weights), tiny_vae_encoder(config, weights)
-    weights.finish()
+    weights.check_all_used()
     return decoder, encoder
 
 

@@ -1,4 +1,4 @@
-"""SDXL's UNet as a graph computes what diffusers' computes, from weights of any type, at any size."""
+"""SDXL's graph computes what diffusers' UNet computes, at any size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def published(shape: SdxlShape) -> torch.nn.Module:
 def network_of(module: torch.nn.Module, tensors: dict[str, MemoryTensor], storage: Storage | None = None) -> Network:
     weights = Weights(tensors, "the checkpoint", storage)
     network = unet(UNetConfig.from_mapping(module.config), weights)  # type: ignore[arg-type]
-    weights.finish()
+    weights.check_all_used()
     return network
 
 
@@ -66,7 +66,7 @@ def test_weights_in_half_precision_are_used_as_they_are(dtype: torch.dtype) -> N
 
 
 def test_times_are_exact_in_half_precision() -> None:
-    """bf16 makes 1000 of 999, which without care would draw another time's picture."""
+    """In bf16, 999 is 1000, which would be another timestep."""
     module = published(SDXL)
     network = network_of(module, tensors_of(module))
     inputs = inputs_of(SDXL, 1, 8, 8)

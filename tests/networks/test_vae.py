@@ -1,4 +1,4 @@
-"""The KL autoencoder's graphs compute what diffusers computes, and their feature maps fit half precision."""
+"""The KL autoencoder's graphs compute what diffusers computes, and fit half precision."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def published(kind: str = "published", encoder_stream: float = 1, decoder_stream: float = 1) -> Any:
-    """diffusers' autoencoder of random weights, whose streams are that many times as large as usual."""
+    """diffusers' autoencoder with random weights and a residual stream of that scale."""
     settings = {"block_out_channels": (8, 8, 16), "layers_per_block": 2, "norm_num_groups": 4, **KINDS[kind]}
     levels = len(settings["block_out_channels"])
     types = {"down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels}
@@ -58,7 +58,7 @@ def networks_of(
     """The decoder and the encoder, of all tensors together."""
     config, weights = config_of(module), Weights(tensors or tensors_of(module), "the checkpoint", storage)
     decoder, encoder = vae_decoder(config, weights), vae_encoder(config, weights)
-    weights.finish()
+    weights.check_all_used()
     return decoder, encoder
 
 
@@ -75,7 +75,7 @@ def picture_of(module: Any, size: tuple[int, int, int]) -> Tensor:
 
 
 def assert_agree(found: np.ndarray[Any, Any], expected: Tensor, share: float = 1e-5) -> None:
-    """Equal but for the order of sums: the difference is a ``share`` of the largest value."""
+    """Compare up to the order of sums: ``share`` is a share of the largest value."""
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=share * float(expected.abs().max()), rtol=0)
 
 
@@ -91,7 +91,7 @@ def test_it_computes_what_diffusers_computes(kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_may_be_in_half_precision(dtype: torch.dtype) -> None:
-    """Scaling by a power of two loses nothing in bf16, and in f16 the last bits of small weights."""
+    """Scaling by a power of two is exact in bf16, and costs small f16 weights their last bits."""
     module = published()
     decoder, encoder = networks_of(module, tensors_of(module, dtype))
     module.load_state_dict({name: each.to(dtype).float() for name, each in module.state_dict().items()})
@@ -116,7 +116,7 @@ def test_ports_are_those_of_bundles() -> None:
 
 
 class TestScaledStream:
-    """The feature maps that SDXL's published weights make pass a million, and half precision ends at 65504."""
+    """With SDXL's weights, feature maps exceed a million, and half precision ends at 65504."""
 
     @staticmethod
     def module() -> Any:
@@ -159,7 +159,7 @@ class TestScaledStream:
         assert_agree(run(encoder, {"sample": picture})[0], module.encode(picture).latent_dist.parameters)
 
     def test_all_that_adds_to_the_stream_is_scaled_exactly(self) -> None:
-        """A layer that were forgotten would be seen here."""
+        """A layer that isn't scaled would be found here."""
         module = published()
         seen: dict[str, float] = {}
         for name, each in module.named_modules():

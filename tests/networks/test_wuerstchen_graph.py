@@ -1,4 +1,4 @@
-"""Würstchen's graphs compute what the modules compute, and what the embedded bundle does, from weights of any type."""
+"""Würstchen's graphs compute what the modules and the embedded bundle compute."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Module = StageA | StageB | StageC
 
 @dataclass(frozen=True)
 class Part:
-    """A component: the graph of a module's configuration, the tensors that others use, and where they are saved."""
+    """A component: its graph, the tensors that others use, and where they are saved."""
 
     network: Callable[[Any, Weights], Network]
     ignored: str
@@ -54,10 +54,10 @@ class Part:
     folder: str
 
     def of(self, module: Module, tensors: Tensors, storage: Storage | None = None) -> Network:
-        """The graph of a module's configuration over ``tensors``, of which none may be left."""
+        """The graph of a module's configuration over ``tensors``, all of which have to be used."""
         weights = Weights(tensors, "the checkpoint", storage)
         network = self.network(module.config, weights)
-        weights.finish(self.ignored)
+        weights.check_all_used(self.ignored)
         return network
 
 
@@ -100,7 +100,7 @@ def module_of(name: str, shape: WuerstchenShape = SMALL) -> Module:
 
 
 def inputs_of(network: Network, batch: int, tokens: int, height: int, width: int) -> dict[str, Tensor]:
-    """Random inputs: a time, text of that many tokens, and latents of which the coarsest level is of that size."""
+    """Random inputs: a timestep, so many tokens, and latents whose coarsest level has that size."""
     levels = [int(name.removeprefix("effnet_")) for name in network.inputs if name.startswith("effnet_")]
     times = {f"{side}_{level}": size << (3 - level) for level in levels for side, size in (("H", height), ("W", width))}
     sizes = {"b": batch, "n": tokens, "h": height, "w": width, "H": 16 * height, "W": 16 * width, **times}
@@ -113,7 +113,7 @@ def inputs_of(network: Network, batch: int, tokens: int, height: int, width: int
 
 
 def assert_close(found: NDArray[np.float32], expected: Tensor, *, rounded: bool = False) -> None:
-    """Compare up to how f32 is rounded, or where something is ``rounded`` to f16."""
+    """Compare up to the rounding of f32, or of f16 where weights are ``rounded`` to it."""
     atol, rtol = (1e-3, 1e-3) if rounded else (2e-5, 2e-4)
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=atol, rtol=rtol)
 
@@ -196,7 +196,7 @@ def randomised(module: StageB) -> StageB:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 class TestWeightsInHalfPrecision:
-    """The modules get the same weights; what is folded of f16 is rounded to f16, whose effect is small."""
+    """The modules get the same weights; folded f16 weights are rounded again."""
 
     def test_the_prior(self, dtype: torch.dtype) -> None:
         module = module_of("prior")
@@ -215,7 +215,7 @@ class TestWeightsInHalfPrecision:
 
     @staticmethod
     def halved(module: Module, dtype: torch.dtype, *names: str) -> list[Network]:
-        """The networks over the module's weights in ``dtype``, to which the module's are rounded."""
+        """The networks over the module's weights, which are rounded to ``dtype``."""
         tensors = tensors_of(module, dtype)
         module.load_state_dict({name: each.tensor.float() for name, each in tensors.items()})
         networks = [PARTS[name].of(module, tensors) for name in names]
@@ -227,7 +227,7 @@ class TestWeightsInHalfPrecision:
 
 class TestConstants:
     @pytest.mark.parametrize("name", PARTS)
-    def test_they_bear_the_checkpoints_names(self, name: str) -> None:
+    def test_constants_have_the_checkpoints_names(self, name: str) -> None:
         module = module_of(name)
         tensors = tensors_of(module)
         network = PARTS[name].of(module, tensors)
@@ -248,15 +248,15 @@ class TestConstants:
             weights = Weights(tensors_of(module), "the checkpoint")
             for name in pair:
                 PARTS[name].network(module.config, weights)
-            weights.finish()
+            weights.check_all_used()
 
     @pytest.mark.parametrize("name", PARTS)
-    def test_they_are_the_same_again(self, name: str) -> None:
+    def test_graphs_are_the_same_again(self, name: str) -> None:
         module = module_of(name)
         first, second = (stored(PARTS[name].of(module, tensors_of(module, torch.float16))) for _ in range(2))
         assert first == second
 
-    def test_what_is_folded_lies_where_the_storage_says(self) -> None:
+    def test_folded_weights_are_allocated_by_the_storage(self) -> None:
         module = module_of("decoder")
         for name, count in (("decoder_text", 12), ("decoder", 6)):
             allocated: list[NDArray[Any]] = []
@@ -271,7 +271,7 @@ class TestConstants:
             assert {each.ctypes.data for each in allocated} <= held
 
     def test_products_do_not_depend_on_the_order_of_their_sums(self) -> None:
-        """Which the number of threads decides, and what runs the sums."""
+        """That order depends on the number of threads and the processor."""
         generator = np.random.default_rng(0)
         matrix, other = (generator.standard_normal((300, 300)).astype(np.float16).astype(np.float32) for _ in range(2))
         order = generator.permutation(300)
@@ -289,7 +289,7 @@ def stored(network: Network) -> list[tuple[str, str, bytes]]:
 
 
 def test_times_are_exact_in_half_precision() -> None:
-    """bf16 can't tell 0.997 from 0.999 times 10000, which without care would draw another time's picture."""
+    """bf16 can't tell 9970 from 9990, which would be another timestep."""
     module = module_of("prior")
     network = PARTS["prior"].of(module, tensors_of(module))
     inputs = inputs_of(network, 1, 5, 4, 4)
@@ -311,8 +311,8 @@ class TestTheTrainedModel:
         for ports, declared in ((network.model.inputs, network.inputs), (network.model.outputs, network.outputs)):
             assert [port.get_any_name() for port in ports] == list(declared)
 
-    def test_it_computes_what_the_embedded_one_does(self, name: str) -> None:
-        """But for how f16 was rounded: of products there, and of the VQGAN's branches times their weights."""
+    def test_it_computes_what_the_embedded_bundle_does(self, name: str) -> None:
+        """Except for f16 rounding of folded products, such as those of the VQGAN's branches."""
         network = trained(name)
         component = ov.Core().compile_model(embedded() / f"{name}.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         assert [port.get_any_name() for port in component.inputs] == list(network.inputs)

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.checkpoints import SdxlShape, save_sdxl
 from tests.parity.ways import AllWays
 from vinograph.convert import convert
-from vinograph.schedulers import settings
+from vinograph.schedulers import read_scheduler_config
 
 Array = NDArray[np.float32]
 
@@ -40,7 +40,7 @@ class SdxlPair:
     def with_scheduler(self, name: str, **changes: Any) -> SdxlPair:
         """Both with another scheduler, of the same noise."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.parts["scheduler"].config, **changes)
-        told = settings({**scheduler.config, "_class_name": name})
+        told = read_scheduler_config({**scheduler.config, "_class_name": name})
         ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=told))
         return SdxlPair(ours, {**self.parts, "scheduler": scheduler}, self.tiny_vae)
 

@@ -1,4 +1,4 @@
-"""Small bundles whose denoisers have layers to quantize: convolutions, linear layers, attentions, a time."""
+"""Small bundles whose denoisers have layers of all kinds to quantize."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """It draws in four steps; not to be changed."""
+    """An SDXL bundle that draws in four steps, for reading only."""
     folder = tmp_path_factory.mktemp("quantize")
     return save_sdxl_bundle(folder / "sdxl", graphs={"unet": denoise, "text_encoder": _read})
 
@@ -48,7 +48,7 @@ def pixart(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
-    """Blocks of a convolution, a depthwise one and two linear layers, each with a residual, which are told the time; attention.
+    """Attention, and residual blocks of convolutions and linear layers with a timestep embedding.
 
     The latents attend to each other and, of PixArt, to the text.
     """
@@ -56,10 +56,10 @@ def denoise(given: Mapping[str, Node]) -> dict[str, Node]:
     latents = given["sample"] if "sample" in given else given["x"]
     time = given["timestep"] if "timestep" in given else given["r"]
     channels = latents.get_partial_shape()[1].get_length()
-    told = _time(rng, time)
+    embedding = _time(rng, time)
     x = _convolution(rng, ops.tanh(latents), channels, CHANNELS, 3)
     for _ in range(BLOCKS):
-        x = ops.add(x, _convolution(rng, ops.swish(ops.add(x, told)), CHANNELS, CHANNELS, 3))
+        x = ops.add(x, _convolution(rng, ops.swish(ops.add(x, embedding)), CHANNELS, CHANNELS, 3))
         tokens = ops.transpose(x, ops.constant([0, 2, 3, 1]))
         tokens = ops.add(tokens, _depthwise(rng, ops.sin(tokens)))
         inner = ops.gelu(_linear(rng, tokens, CHANNELS, 4 * CHANNELS), "erf")
@@ -101,13 +101,13 @@ def _time(rng: np.random.Generator, time: Node) -> Node:
 
 
 def _attention(rng: np.random.Generator, x: Node, text: Node | None) -> Node:
-    """Of each place to all places, or to the text, with a residual."""
+    """Attention of each position to all positions, or to the text, with a residual."""
     places = ops.transpose(ops.reshape(x, ops.constant([0, CHANNELS, -1]), special_zero=True), ops.constant([0, 2, 1]))
-    told, width = (places, CHANNELS) if text is None else (text, text.get_partial_shape()[2].get_length())
+    keys, width = (places, CHANNELS) if text is None else (text, text.get_partial_shape()[2].get_length())
     heads = [
         _linear(rng, places, CHANNELS, CHANNELS),
-        _linear(rng, told, width, CHANNELS),
-        _linear(rng, told, width, CHANNELS),
+        _linear(rng, keys, width, CHANNELS),
+        _linear(rng, keys, width, CHANNELS),
     ]
     query, key, value = (ops.unsqueeze(each, ops.constant(1)) for each in heads)
     mixed = ops.squeeze(ops.scaled_dot_product_attention(query, key, value), ops.constant(1))
@@ -136,7 +136,7 @@ def _depthwise(rng: np.random.Generator, x: Node) -> Node:
 
 
 def stored(xml: Path, kind: str) -> dict[str, Any]:
-    """How each layer of a kind has its weights, by the layer's name; and the type of what it is given, if in few bits."""
+    """The storage of the weights of each layer of a kind, and whether its input is quantized."""
     found: dict[str, Any] = {}
     for node in ov.Core().read_model(xml).get_ops():
         if node.get_type_name() == kind:
@@ -151,14 +151,14 @@ def stored(xml: Path, kind: str) -> dict[str, Any]:
 
 
 def attentions(xml: Path) -> list[tuple[bool, ...]]:
-    """Which of queries, keys and values are in few bits, of each attention."""
+    """Whether queries, keys and values of each attention are quantized."""
     nodes = ov.Core().read_model(xml).get_ordered_ops()
     found = [node for node in nodes if node.get_type_name() == "ScaledDotProductAttention"]
     return [tuple(_in_few_bits(node.input_value(each)) for each in range(3)) for node in found]
 
 
 def _in_few_bits(value: Any) -> bool:
-    """Whether a value is rounded where it is computed, or where its shape is changed."""
+    """Whether a value is quantized where it is computed or where its shape changes."""
     node = value.get_node()
     while node.get_type_name() in ("Transpose", "Reshape", "Unsqueeze"):
         node = node.input_value(0).get_node()

@@ -30,7 +30,7 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
 
 
 def given(bundle: Bundle, name: str) -> list[Inputs]:
-    """What a component is given while the bundle draws with a seed that isn't calibrated with."""
+    """A component's inputs while the bundle draws with a seed that calibration doesn't use."""
     seen: list[Inputs] = []
     pipe = Pipeline(bundle, precision="f32")
     with watched(pipe, lambda each, inputs: seen.append(inputs) if each == name else None):
@@ -45,7 +45,7 @@ def computed(bundle: Bundle, name: str, inputs: list[Inputs]) -> list[Any]:
 
 
 def difference(before: list[Any], after: list[Any]) -> float:
-    """The root of the mean square of what differs, relative to the deviation of what was."""
+    """The root mean square of the difference, relative to the deviation of the expected values."""
     pairs = zip(before, after, strict=True)
     return float(np.sqrt(np.mean([((one - two) ** 2).mean() / one.var() for one, two in pairs])))
 
@@ -70,7 +70,7 @@ def test_it_computes_nearly_the_same(bundle: Bundle, mode: str, tmp_path: Path) 
 
 @pytest.mark.usefixtures("small_segments")
 class TestWhatIsQuantized:
-    """By the graph that is written: how weights are stored, and which layers are given int8."""
+    """Which weights and activations are quantized in the written graph."""
 
     def test_weights(self, sdxl: Bundle, tmp_path: Path) -> None:
         made = quantize(sdxl.path, tmp_path / "out", mode="weights")
@@ -88,7 +88,7 @@ class TestWhatIsQuantized:
         assert made.manifest.components["unet"].activations == "int8 convolutions"
 
     def test_full(self, sdxl: Bundle, tmp_path: Path) -> None:
-        """Of the layer that is told the time, the weights alone are in int8."""
+        """In the layer of the timestep embedding, only the weights are in int8."""
         made = quantize(sdxl.path, tmp_path / "out", mode="full")
         xml = made.path / "unet.xml"
         assert Counter(stored(xml, "Convolution").values()) == {("i8", True): BLOCKS, ("f32", False): 2}
@@ -98,7 +98,7 @@ class TestWhatIsQuantized:
 
     @pytest.mark.parametrize(("mode", "scores"), [("full", True), ("mixed", False)])
     def test_scores(self, pixart: Bundle, tmp_path: Path, mode: str, scores: bool) -> None:
-        """Of the latents' attention to each other, and not of that to the text."""
+        """Scores of self-attention are quantized, and those of attention to the text are not."""
         made = quantize(pixart.path, tmp_path / "out", mode=mode)
         assert attentions(made.path / "transformer.xml") == [(scores, scores, False), (False, False, False)]
 
@@ -142,7 +142,7 @@ def test_the_manifest_says_how_fast(wuerstchen: Bundle, tmp_path: Path) -> None:
 def test_segments_make_no_difference(
     sdxl: Bundle, tmp_path: Path, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranges are measured on what the whole would compute, so it computes what one segment does."""
+    """Ranges are measured on values of the whole graph, so that cutting it changes nothing."""
     from vinograph.quantize import segments
 
     many = quantize(sdxl.path, tmp_path / "many", mode="full")

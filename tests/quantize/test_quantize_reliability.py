@@ -1,4 +1,4 @@
-"""What `vinograph quantize` refuses, what it tells, and what one that is cut off leaves."""
+"""What `vinograph quantize` refuses and reports, and that it can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vinograph.models.bundle import Bundle
 from vinograph.pipeline import watched
 from vinograph.quantize import calibration, component, quantize, segments, speed
 from vinograph.quantize.segments import Segment
-from vinograph.runtime.tuning import DEFAULT, Choice
+from vinograph.runtime.tuning import DEFAULT, TuningResult
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -67,7 +67,7 @@ class TestRefused:
         done = vinograph("quantize", sdxl.path, "out", "--mode", "full", "--prompts", "prompts.txt")
         done.fails(2, "prompts.txt", "read")
 
-    def test_prompts_where_none_are_drawn(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_prompts_for_a_mode_that_draws_none(self, vinograph: Run, sdxl: Bundle) -> None:
         Path("prompts.txt").write_text("a house\n")
         done = vinograph("quantize", sdxl.path, "out", "--mode", "weights", "--prompts", "prompts.txt")
         done.fails(2, "--prompts", "without data")
@@ -94,11 +94,11 @@ class TestTargets:
         assert vinograph("quantize", sdxl.path, "out", "--mode", "weights").code == 0
         return Path("out")
 
-    def test_one_that_is_quantized_already(self, vinograph: Run, out: Path) -> None:
+    def test_a_bundle_that_is_quantized_already(self, vinograph: Run, out: Path) -> None:
         vinograph("quantize", out, "again", "--mode", "full").fails(2, "out", "quantized already", "mode weights")
         assert files_here() == ["out"]
 
-    def test_one_that_exists(self, vinograph: Run, sdxl: Bundle, out: Path) -> None:
+    def test_a_target_that_exists(self, vinograph: Run, sdxl: Bundle, out: Path) -> None:
         before = comparable(out)
         vinograph("quantize", sdxl.path, out, "--mode", "weights").fails(2, "out exists", "--overwrite")
         assert comparable(out) == before
@@ -112,11 +112,11 @@ class TestTargets:
         assert comparable(Path("bundle")) == comparable(sdxl.path)
 
 
-class TestTold:
+class TestReports:
     def test_drawings_know_the_fastest_setting_at_once(
         self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What was measured at the end of quantization is what the cache has of the denoiser, at the bundle's size."""
+        """The setting measured by quantization is in the cache, for the bundle's size."""
         monkeypatch.setenv("VINOGRAPH_CACHE", "cache")
         assert vinograph("quantize", sdxl.path, "out", "--mode", "weights").code == 0
         settings = vinograph("cache", "--json").record["settings"]
@@ -127,7 +127,7 @@ class TestTold:
         shapes = {name: "x".join(map(str, value.shape)) for name, value in seen["unet"].items()}
         assert found["shapes"] == ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
 
-    def test_by_quantize_and_inspect(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_quantize_and_inspect_report_it(self, vinograph: Run, sdxl: Bundle) -> None:
         Path("prompts.txt").write_text("a red house\ntwo cats\n")
         done = vinograph("quantize", sdxl.path, "out", "--mode", "mixed", "--prompts", "prompts.txt", "--json")
         assert done.code == 0, done.err
@@ -135,26 +135,28 @@ class TestTold:
         assert done.record["quantization"]["prompts"] == 2
         assert "pictures to calibrate with 4/4" in done.err
         assert "segments quantized 3/3" in done.err
-        told = vinograph("inspect", "out").out
-        assert "mode mixed, calibrated on 16 samples of 2 prompts, by nncf " in " ".join(told.split())
-        assert "int8, activations int8 convolutions" in told
-        asked = vinograph("inspect", "out", "--json").record["quantization"]
-        assert done.record["quantization"] == {**asked, "ratio": done.record["quantization"]["ratio"]}
+        report = vinograph("inspect", "out").out
+        assert "mode mixed, calibrated on 16 samples of 2 prompts, by nncf " in " ".join(report.split())
+        assert "int8, activations int8 convolutions" in report
+        inspected = vinograph("inspect", "out", "--json").record["quantization"]
+        assert done.record["quantization"] == {**inspected, "ratio": done.record["quantization"]["ratio"]}
 
     @pytest.mark.parametrize(("before", "after"), [(2.0, 1.0), (1.0, 2.0)])
-    def test_whether_it_is_faster(
+    def test_the_report_says_whether_it_is_faster(
         self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch, before: float, after: float
     ) -> None:
-        """By quantize, which warns where it isn't, and by inspect."""
-        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (before, Choice(DEFAULT, {DEFAULT: after}, 0.0))})
+        """quantize warns where it isn't, and inspect reports it."""
+        monkeypatch.setattr(
+            speed, "measure", lambda *_: {"unet": (before, TuningResult(DEFAULT, {DEFAULT: after}, 0.0))}
+        )
         done = vinograph("quantize", sdxl.path, "out", "--mode", "weights")
-        told = vinograph("inspect", "out").out
-        for each in (done.out, told):
+        report = vinograph("inspect", "out").out
+        for each in (done.out, report):
             assert f"unet {before:.3g} s before, {after:.3g} s now ({before / after:.2f}×)" in " ".join(each.split())
             assert ("NOT faster than before" in each) == (after > before)
         assert ("warning: on this machine it isn't faster" in done.err) == (after > before)
 
-    def test_what_comes_out_draws(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_the_quantized_bundle_draws(self, vinograph: Run, sdxl: Bundle) -> None:
         done = vinograph("quantize", sdxl.path, "out", "--mode", "weights")
         assert done.code == 0, done.err
         assert "draw with it: vinograph generate PROMPT --model" in done.out
@@ -184,12 +186,12 @@ UNET_INPUTS = {
 }
 
 
-def _pass_on(work: component.Work, segment: Segment, model: object) -> list[Path]:
+def _compute_values(work: component.ComponentWork, segment: Segment, model: object) -> list[Path]:
     """Values of no meaning under the right names."""
     return [
-        component._keep(work.value(sample, key), np.full(4, sample, np.float32))
+        component._save_value(work.value(sample, key), np.full(4, sample, np.float32))
         for sample in range(work.samples)
-        for key in segment.gives
+        for key in segment.outputs
     ]
 
 
@@ -202,7 +204,7 @@ def quantizing(source: Path) -> AbstractContextManager[subprocess.Popen[str]]:
 @pytest.mark.usefixtures("small_segments")
 class TestCutOff:
     def test_killed_and_run_again(self, vinograph: Run, sdxl: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Twice: among the pictures, and among the segments. What comes out has the bytes of an undisturbed one."""
+        """Killed in calibration and among segments, it ends with an undisturbed run's bytes."""
         assert vinograph("quantize", sdxl.path, "undisturbed", "--mode", "full").code == 0
         for line in ("pictures to calibrate with 2/", "segments quantized 2/"):
             with quantizing(sdxl.path) as process:
@@ -217,7 +219,7 @@ class TestCutOff:
 
     @pytest.mark.usefixtures("_cheap")
     def test_killed_at_any_moment(self, sdxl: Bundle, tmp_path: Path) -> None:
-        """Before each operation on the disk, and in the middle of each write: run again, it ends as if undisturbed."""
+        """Killed before any operation on the disk or within a write, it ends as if undisturbed."""
         undisturbed = comparable(quantize(sdxl.path, tmp_path / "out", mode="full").path)
 
         def folder(name: str) -> Path:
@@ -237,25 +239,29 @@ class TestCutOff:
 
     @pytest.fixture
     def _cheap(self, small_segments: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One component, in two segments; one sample; graphs stay as they are; nothing is measured. What is written, and when, is as it always is."""
-        choice = Choice(DEFAULT, {DEFAULT: 1.0}, 0.0)
+        """A quick quantization that writes what a real one writes, in the same order.
+
+        It has one component in two segments, and one sample. Graphs stay as they are, and nothing
+        is measured.
+        """
+        result = TuningResult(DEFAULT, {DEFAULT: 1.0}, 0.0)
         monkeypatch.setattr(calibration, "SAMPLES", 1)
         monkeypatch.setattr(segments, "SEGMENT", 110_000)
-        monkeypatch.setattr("vinograph.quantize._chosen", lambda _: {"unet": RECIPE["unet"]})
+        monkeypatch.setattr("vinograph.quantize._applicable_recipes", lambda _: {"unet": RECIPE["unet"]})
         monkeypatch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
         monkeypatch.setattr(os, "fsync", lambda _: None)
-        monkeypatch.setattr(component, "with_activations", lambda model, *_: model)
-        monkeypatch.setattr(component, "with_small_weights", lambda model, *_: model)
-        monkeypatch.setattr(component, "_pass_on", _pass_on)
+        monkeypatch.setattr(component, "quantize_activations", lambda model, *_: model)
+        monkeypatch.setattr(component, "compress_weights", lambda model, *_: model)
+        monkeypatch.setattr(component, "_compute_values", _compute_values)
         monkeypatch.setattr(calibration, "Pipeline", lambda *_, **__: FakePipeline())
         monkeypatch.setattr(calibration, "watched", lambda pipe, note: nullcontext(pipe.notes.append(note)))
         monkeypatch.setattr(speed, "first_calls", lambda *_: {})
-        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (1.0, choice)})
+        monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (1.0, result)})
         monkeypatch.setattr(speed, "remember", lambda *_: None)
 
     @pytest.mark.usefixtures("_cheap")
     @pytest.mark.parametrize("lost", ["segment-0.bin", "values/0", "0.npz"])
-    def test_what_was_done_and_then_lost_is_done_again(self, sdxl: Bundle, tmp_path: Path, lost: str) -> None:
+    def test_finished_work_that_is_lost_is_done_again(self, sdxl: Bundle, tmp_path: Path, lost: str) -> None:
         undisturbed = comparable(quantize(sdxl.path, tmp_path / "out", mode="full").path)
         place = tmp_path / "killed"
         place.mkdir()

@@ -1,4 +1,4 @@
-"""Graphs in segments: they compute what the whole does, and so does what is joined of them."""
+"""Graphs in segments: the segments, and what is joined from them, compute what the whole does."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def compute(model: ov.Model, inputs: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_segments_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp_path: Path) -> None:
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
-    found = segments.segments(xml, shapes)
+    found = segments.find_segments(xml, shapes)
     assert len(found) > 2
     keys = segments.input_keys(xml)
     values = {keys[name]: value for name, value in inputs.items()}
@@ -46,8 +46,8 @@ def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp
         model = segments.cut_out(xml, segment)
         file = tmp_path / f"{index}.xml"
         ov.save_model(model, file, compress_to_fp16=False)
-        results = compute(model, {key: values[key] for key in segment.needs})
-        values |= dict(zip(segment.gives, results, strict=False))
+        results = compute(model, {key: values[key] for key in segment.inputs})
+        values |= dict(zip(segment.outputs, results, strict=False))
         parts.append((segment, file))
     whole = compute(segments.read(xml), inputs)
     np.testing.assert_allclose(results[0], whole[0], atol=1e-6)
@@ -57,21 +57,21 @@ def test_they_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any], tmp
     assert [port.get_names() for port in joined.outputs] == [{"out_sample"}]
 
 
-def test_a_small_graph_is_one(xml: Path) -> None:
-    (only,) = segments.segments(xml, {})
-    assert only.gives == ()
-    assert len(only.needs) == 5
+def test_a_small_graph_is_one_segment(xml: Path) -> None:
+    (only,) = segments.find_segments(xml, {})
+    assert only.outputs == ()
+    assert len(only.inputs) == 5
 
 
 @pytest.mark.usefixtures("small_segments")
 def test_few_bytes_pass(xml: Path, inputs: dict[str, Any]) -> None:
-    """After a block there is one feature map, and what later blocks are told besides."""
+    """After a block, one feature map passes, and the conditioning of later blocks."""
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
-    found = segments.segments(xml, shapes)
-    maps = [key for segment in found for key in segment.gives if len(shapes[key.rpartition(".")[0]]) == 4]
+    found = segments.find_segments(xml, shapes)
+    maps = [key for segment in found for key in segment.outputs if len(shapes[key.rpartition(".")[0]]) == 4]
     assert len(maps) <= 2 * len(found)
-    told = sum(4 * value.size for value in inputs.values())
-    assert 0 < segments.passing_bytes(found, shapes) <= told + 4 * 4 * 32 * 64 * 2
+    conditioning = sum(4 * value.size for value in inputs.values())
+    assert 0 < segments.passing_bytes(found, shapes) <= conditioning + 4 * 4 * 32 * 64 * 2
 
 
 def test_marks_of_precision_are_carried_over(xml: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The folder of what is kept between processes: its place, its limit, and all that can be wrong with it."""
+"""The cache's folder: its place, its limit, and all that can be wrong with it."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from typing import IO, Any
 import pytest
 
 from vinograph import RequestError
-from vinograph.runtime.cache import About, Cache, folder, parse_size
+from vinograph.runtime.cache import Cache, Description, folder, parse_size
 
-ABOUT = About("tiny", "prior", "x 1x4")
+DESCRIPTION = Description("tiny", "prior", "x 1x4")
 SOURCE = Path(__file__).parent.parent / "src"
 
 
@@ -27,16 +27,16 @@ def blob(cache: Cache, key: str) -> Path:
 
 
 def used(cache: Cache, key: str, seconds: float) -> None:
-    """Have it last been used at that time."""
+    """Set the time of an entry's last use."""
     os.utime(blob(cache, key), (seconds, seconds))
 
 
 class TestPlace:
-    def test_it_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environment_names_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VINOGRAPH_CACHE", "/somewhere")
         assert folder() == Path("/somewhere")
 
-    def test_else_it_is_the_systems(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_else_it_is_in_the_folder_of_caches(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("VINOGRAPH_CACHE")
         monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
         assert folder() == Path("/caches/vinograph")
@@ -65,11 +65,11 @@ class TestSizes:
         ("text", "size"),
         [("0", 0), ("123", 123), ("5GB", 5 * 10**9), ("5 gb", 5 * 10**9), ("1.5M", 1_500_000), ("2GiB", 2 * 2**30)],
     )
-    def test_they_are_read(self, text: str, size: int) -> None:
+    def test_sizes_are_parsed(self, text: str, size: int) -> None:
         assert parse_size(text) == size
 
     @pytest.mark.parametrize("text", ["", "much", "-1GB", "5 apples", "GB", "1e9"])
-    def test_what_is_none(self, text: str) -> None:
+    def test_other_texts_are_refused(self, text: str) -> None:
         with pytest.raises(RequestError, match="give one such as 5GB, 500MB or 0"):
             parse_size(text)
 
@@ -82,22 +82,22 @@ class TestLimit:
             )
             assert cache.limit == expected
 
-    def test_one_that_was_set_stays(self, cache: Cache) -> None:
+    def test_a_limit_that_was_set_stays(self, cache: Cache) -> None:
         cache.set_limit(12_345)
         assert Cache(cache.folder).limit == 12_345
 
-    def test_the_environments_goes_first(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environments_limit_goes_first(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         cache.set_limit(12_345)
         monkeypatch.setenv("VINOGRAPH_CACHE_LIMIT", "1MB")
         assert cache.limit == 10**6
 
-    def test_a_garbled_one_is_the_default(self, cache: Cache) -> None:
+    def test_a_garbled_limit_is_the_default(self, cache: Cache) -> None:
         cache.set_limit(12_345)
         (cache.folder / "limit").write_bytes(b"\xff\0much")
         assert cache.limit > 12_345
 
     @pytest.mark.parametrize("content", [b"9" * 400, b"1e400", b"[" * 5_000_000])
-    def test_so_is_one_that_no_disk_holds(self, cache: Cache, content: bytes) -> None:
+    def test_a_limit_that_no_disk_holds_is_the_default(self, cache: Cache, content: bytes) -> None:
         cache.set_limit(12_345)
         (cache.folder / "limit").write_bytes(content)
         assert cache.limit > 12_345
@@ -106,62 +106,62 @@ class TestLimit:
         cache = Cache(tmp_path / ("long" * 100))
         assert cache.limit > 0
         assert (cache.entries(), cache.settings(), cache.get("a")) == ([], {}, None)
-        cache.put("a", b"content", ABOUT)
-        assert "can't be written" in " ".join(cache.take_notes())
+        cache.put("a", b"content", DESCRIPTION)
+        assert "can't be written" in " ".join(cache.take_warnings())
 
-    def test_none_keeps_none(self, cache: Cache) -> None:
-        cache.put("a", b"content", ABOUT)
+    def test_a_limit_of_0_keeps_nothing(self, cache: Cache) -> None:
+        cache.put("a", b"content", DESCRIPTION)
         cache.set_limit(0)
-        assert not cache.wants()
+        assert not cache.is_enabled()
         assert cache.entries() == []
 
 
 class TestKeeping:
-    def test_what_is_put_is_got(self, cache: Cache) -> None:
+    def test_an_entry_is_read_as_it_was_put(self, cache: Cache) -> None:
         content = bytes(range(256)) * 10 + b"\n\n"
         assert cache.get("key") is None
-        cache.put("key", content, ABOUT)
+        cache.put("key", content, DESCRIPTION)
         assert Cache(cache.folder).get("key") == content
-        assert cache.take_notes() == []
+        assert cache.take_warnings() == []
         (entry,) = cache.entries()
-        assert entry.about == ABOUT
+        assert entry.description == DESCRIPTION
         assert entry.size == cache.size() > len(content)
 
-    def test_the_one_used_longest_ago_goes(self, cache: Cache) -> None:
+    def test_the_entry_used_longest_ago_goes(self, cache: Cache) -> None:
         for index, key in enumerate("abc"):
-            cache.put(key, bytes(1000), ABOUT)
+            cache.put(key, bytes(1000), DESCRIPTION)
             used(cache, key, 1000 + index)
         assert cache.get("a") is not None  # and so it was used last
         cache.set_limit(3 * 1300)
-        cache.put("d", bytes(1000), ABOUT)
+        cache.put("d", bytes(1000), DESCRIPTION)
         assert {key for key in "abcd" if cache.get(key)} == {"a", "c", "d"}
 
     def test_the_total_stays_within_the_limit(self, cache: Cache) -> None:
         cache.set_limit(5000)
         for index in range(20):
-            cache.put(str(index), bytes(1000), ABOUT)
+            cache.put(str(index), bytes(1000), DESCRIPTION)
             assert cache.size() <= 5000
         assert cache.get("19") is not None
 
-    def test_what_is_larger_than_the_limit_pushes_nothing_out(self, cache: Cache) -> None:
+    def test_an_entry_larger_than_the_limit_evicts_nothing(self, cache: Cache) -> None:
         cache.set_limit(2000)
-        cache.put("small", bytes(100), ABOUT)
-        cache.put("large", bytes(3000), ABOUT)
+        cache.put("small", bytes(100), DESCRIPTION)
+        cache.put("large", bytes(3000), DESCRIPTION)
         assert (cache.get("small"), cache.get("large")) == (bytes(100), None)
 
-    def test_what_a_killed_process_left_goes(self, cache: Cache) -> None:
-        cache.put("a", b"content", ABOUT)
+    def test_files_of_killed_processes_go(self, cache: Cache) -> None:
+        cache.put("a", b"content", DESCRIPTION)
         old, new = (cache.folder / "compiled" / f".{name}.blob.1.2.tmp" for name in ("old", "new"))
         for each in (old, new):
             each.write_bytes(b"half of it")
         os.utime(old, (time.time() - 7200,) * 2)
-        cache.put("b", b"content", ABOUT)
+        cache.put("b", b"content", DESCRIPTION)
         assert (old.exists(), new.exists()) == (False, True)
 
     def test_clearing(self, cache: Cache) -> None:
         cache.clear()  # where there is nothing yet
         cache.set_limit(5000)
-        cache.put("a", b"content", ABOUT)
+        cache.put("a", b"content", DESCRIPTION)
         cache.remember("key", lambda _: {"spent": 1})
         cache.clear()
         assert (cache.entries(), cache.settings(), cache.limit) == ([], {}, 5000)
@@ -169,8 +169,8 @@ class TestKeeping:
 
 class TestDamage:
     @pytest.mark.parametrize("how", ["empty", "short", "one bit", "no head", "another head", "deep head"])
-    def test_what_is_damaged_is_thrown_out_and_told(self, cache: Cache, how: str) -> None:
-        cache.put("key", bytes(1000), ABOUT)
+    def test_a_damaged_entry_is_deleted_with_a_warning(self, cache: Cache, how: str) -> None:
+        cache.put("key", bytes(1000), DESCRIPTION)
         file = blob(cache, "key")
         content = file.read_bytes()
         damaged = {
@@ -184,29 +184,29 @@ class TestDamage:
         file.write_bytes(damaged[how])
         assert cache.get("key") is None
         assert not file.exists()
-        (note,) = cache.take_notes()
-        assert note.endswith("in the cache was of no use: it was damaged; compiled anew")
-        cache.put("key", bytes(1000), ABOUT)
+        (warning,) = cache.take_warnings()
+        assert warning.endswith("in the cache was of no use: it was damaged; compiled anew")
+        cache.put("key", bytes(1000), DESCRIPTION)
         assert cache.get("key") == bytes(1000)
 
-    def test_garbage_among_the_files_can_be_listed(self, cache: Cache) -> None:
-        cache.put("a", b"content", ABOUT)
+    def test_garbage_among_the_files_is_listed(self, cache: Cache) -> None:
+        cache.put("a", b"content", DESCRIPTION)
         blob(cache, "b").write_bytes(b"\xff\0" * 1000)
         blob(cache, "c").write_bytes(b'{"a":' * 10_000)
         blob(cache, "d").write_bytes(
             json.dumps({"model": "\x1b[2J", "component": ["x"], "shapes": "x" * 5000}).encode()
         )
-        assert {entry.about for entry in cache.entries()} == {ABOUT, About("", "", "")}
+        assert {entry.description for entry in cache.entries()} == {DESCRIPTION, Description("", "", "")}
 
-    def test_a_folder_that_cannot_be_written_is_told_once(self, tmp_path: Path) -> None:
+    def test_one_warning_about_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("no folder")
         cache = Cache(tmp_path / "file" / "cache")
         for key in ("a", "b"):
-            cache.put(key, b"content", ABOUT)
+            cache.put(key, b"content", DESCRIPTION)
             assert cache.get(key) is None
-        (note,) = [each for each in cache.take_notes() if "can't be written" in each]
-        assert "VINOGRAPH_CACHE names another folder, VINOGRAPH_CACHE_LIMIT=0 does without" in note
-        assert not cache.wants()
+        (warning,) = [each for each in cache.take_warnings() if "can't be written" in each]
+        assert "VINOGRAPH_CACHE names another folder, VINOGRAPH_CACHE_LIMIT=0 does without" in warning
+        assert not cache.is_enabled()
 
     def test_a_full_disk(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Path.open
@@ -219,24 +219,24 @@ class TestDamage:
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "open", full)
-            cache.put("a", b"content", ABOUT)
-        assert [each for each in cache.take_notes() if "No space left on device" in each]
+            cache.put("a", b"content", DESCRIPTION)
+        assert [each for each in cache.take_warnings() if "No space left on device" in each]
         assert list((cache.folder / "compiled").iterdir()) == []
 
     def test_a_blob_that_cannot_be_read(self, cache: Cache) -> None:
         blob(cache, "key").mkdir(parents=True)
         assert cache.get("key") is None
-        assert "can't be read (Is a directory); compiled anew" in cache.take_notes()[0]
+        assert "can't be read (Is a directory); compiled anew" in cache.take_warnings()[0]
 
 
 class TestSettings:
-    def test_they_are_remembered(self, cache: Cache) -> None:
+    def test_settings_are_remembered(self, cache: Cache) -> None:
         assert cache.settings() == {}
         assert cache.remember("a", lambda known: {**known, "spent": 1}) == {"spent": 1}
         assert cache.remember("a", lambda known: {**known, "cost": 2}) == {"spent": 1, "cost": 2}
         cache.remember("b", lambda _: {"spent": 3})
         assert Cache(cache.folder).settings() == {"a": {"spent": 1, "cost": 2}, "b": {"spent": 3}}
-        assert cache.take_notes() == []
+        assert cache.take_warnings() == []
 
     @pytest.mark.parametrize(
         "content",
@@ -246,37 +246,37 @@ class TestSettings:
         ],
         ids=lambda content: content[:40].decode("latin-1"),
     )
-    def test_a_garbled_file_is_begun_anew(self, cache: Cache, content: bytes) -> None:
+    def test_a_garbled_file_is_replaced(self, cache: Cache, content: bytes) -> None:
         cache.remember("a", lambda _: {"spent": 1})
         (cache.folder / "settings.json").write_bytes(content)
         assert cache.settings() == {}
-        assert "measured anew" in cache.take_notes()[0]
+        assert "measured anew" in cache.take_warnings()[0]
         cache.remember("b", lambda _: {"spent": 2})
         assert Cache(cache.folder).settings() == {"b": {"spent": 2}}
 
-    def test_records_that_are_none_are_left_out(self, cache: Cache) -> None:
+    def test_garbled_records_are_left_out(self, cache: Cache) -> None:
         cache.folder.mkdir()
-        told: dict[str, Any] = {"format": 1, "settings": {"a": 7, "b": {"spent": 2}}}
-        (cache.folder / "settings.json").write_text(json.dumps(told))
+        content: dict[str, Any] = {"format": 1, "settings": {"a": 7, "b": {"spent": 2}}}
+        (cache.folder / "settings.json").write_text(json.dumps(content))
         assert cache.settings() == {"b": {"spent": 2}}
 
-    def test_in_a_folder_that_cannot_be_written_they_last_as_long_as_the_process(self, tmp_path: Path) -> None:
+    def test_in_a_folder_that_cannot_be_written_settings_last_as_long_as_the_process(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("no folder")
         cache = Cache(tmp_path / "file")
         cache.remember("a", lambda known: {"spent": known.get("spent", 0) + 1})
         cache.remember("a", lambda known: {"spent": known.get("spent", 0) + 1})
         assert cache.settings() == {"a": {"spent": 2}}
-        assert any("can't be remembered" in each for each in cache.take_notes())
+        assert any("can't be remembered" in each for each in cache.take_warnings())
 
-    def test_processes_beside_each_other_lose_nothing(self, cache: Cache) -> None:
+    def test_concurrent_processes_lose_nothing(self, cache: Cache) -> None:
         code = (
-            "import sys\nfrom pathlib import Path\nfrom vinograph.runtime.cache import About, Cache\n"
+            "import sys\nfrom pathlib import Path\nfrom vinograph.runtime.cache import Description, Cache\n"
             "cache = Cache(Path(sys.argv[1]))\n"
             "for index in range(20):\n"
             "    cache.remember('shared', lambda known: {'count': known.get('count', 0) + 1})\n"
-            "    cache.put(f'blob-{index}', bytes(10_000), About('tiny', sys.argv[2], ''))\n"
+            "    cache.put(f'blob-{index}', bytes(10_000), Description('tiny', sys.argv[2], ''))\n"
             "    assert cache.get(f'blob-{index}') in (bytes(10_000), None)\n"
-            "sys.exit(len(cache.take_notes()))\n"
+            "sys.exit(len(cache.take_warnings()))\n"
         )
         cache.set_limit(100_000)
         environment = {**os.environ, "PYTHONPATH": str(SOURCE)}

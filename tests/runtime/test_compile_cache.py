@@ -1,4 +1,4 @@
-"""What a session keeps for the next process: its compiled component, and the setting that was measured for it."""
+"""What a session keeps for the next process: compiled models and measured settings."""
 
 import dataclasses
 import logging
@@ -21,12 +21,12 @@ from vinograph.benchmark.systems.common import Task
 from vinograph.benchmark.systems.vinograph_ import open_system
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import MANIFEST_FILE
-from vinograph.runtime import sessions, tuning
+from vinograph.runtime import exports, sessions, tuning
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import DEFAULT, Choice, Machine, Origin, Setting
+from vinograph.runtime.tuning import DEFAULT, CacheKey, Machine, Setting, TuningResult
 
 SIDE = 64
 PROMPT = "a red house"
@@ -44,7 +44,7 @@ def cache() -> Cache:
 
 
 class Counting:
-    """A core that counts what it compiles, and what it reads of what is kept."""
+    """A core that counts how often it compiles, and how often it reads an export."""
 
     def __init__(self) -> None:
         self._core = ov.Core()
@@ -61,7 +61,7 @@ class Counting:
         return compiled
 
 
-def _few_bits(x: Node, seed: int = 0, side: int = SIDE) -> Node:
+def _low_bit_linear(x: Node, seed: int = 0, side: int = SIDE) -> Node:
     """A linear layer whose weights are stored in int8."""
     rng = np.random.default_rng(seed)
     stored = ops.constant(rng.integers(-127, 128, (side, side), np.int8))
@@ -75,7 +75,7 @@ def save_layers(folder: Path, seed: int = 0) -> Path:
     x.output(0).get_tensor().set_names({"x"})
     y = ops.tanh(x)
     for layer in range(4):
-        y = ops.add(y, ops.tanh(_few_bits(y, 10 * seed + layer)))
+        y = ops.add(y, ops.tanh(_low_bit_linear(y, 10 * seed + layer)))
     y.output(0).get_tensor().set_names({"y"})
     ov.save_model(ov.Model([ops.result(y)], [x], "layers"), folder / "layers.xml", compress_to_fp16=False)
     return folder / "layers.xml"
@@ -94,8 +94,12 @@ def xml(tmp_path: Path) -> Path:
 def opened(xml: Path, cache: Cache) -> Open:
     """A session as a new process would have it."""
 
-    def make(precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", few: bool = False) -> Session:
-        session = Session(IrFile("layers", xml), device, precision, Origin("tiny", "layers", contents, few, cache))
+    def make(
+        precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", low_bit_weights: bool = False
+    ) -> Session:
+        session = Session(
+            IrFile("layers", xml), device, precision, CacheKey("tiny", "layers", contents, low_bit_weights, cache)
+        )
         session._core = Counting()
         return session
 
@@ -103,14 +107,14 @@ def opened(xml: Path, cache: Cache) -> Open:
 
 
 def done(session: Session) -> tuple[int, int]:
-    """How often a session compiled, and how often it read what was kept."""
+    """How often a session compiled, and how often it read an export."""
     counting: Any = session._core
     return counting.compiled, counting.imported
 
 
 class TestCompiled:
     @pytest.mark.parametrize("precision", ["f32", "auto"])
-    def test_the_next_process_reads_it_and_computes_the_same(self, opened: Open, precision: str) -> None:
+    def test_the_next_process_reads_the_export_and_computes_the_same(self, opened: Open, precision: str) -> None:
         first, second = opened(precision), opened(precision)
         expected = first(values())
         assert done(first) == (1, 0)
@@ -120,30 +124,34 @@ class TestCompiled:
         assert np.array_equal(found["y"], expected["y"])
         assert (second.precision, second.execution_devices) == (first.precision, first.execution_devices)
 
-    def test_it_does_not_change_what_is_computed(self, opened: Open, xml: Path) -> None:
+    def test_an_export_does_not_change_the_result(self, opened: Open, xml: Path) -> None:
         alone = Session(IrFile("layers", xml), "CPU", "f32")(values())["y"]
         for _ in range(2):
             assert np.array_equal(opened()(values())["y"], alone)
 
-    def test_it_is_small(self, opened: Open, xml: Path, cache: Cache) -> None:
+    def test_an_export_is_small(self, opened: Open, xml: Path, cache: Cache) -> None:
         opened()(values())
         (entry,) = cache.entries()
-        assert (entry.about.model, entry.about.component, entry.about.shapes) == ("tiny", "layers", "x 3x64")
+        assert (entry.description.model, entry.description.component, entry.description.shapes) == (
+            "tiny",
+            "layers",
+            "x 3x64",
+        )
 
-    def test_each_size_and_precision_is_another(self, opened: Open) -> None:
+    def test_each_size_and_precision_has_its_export(self, opened: Open) -> None:
         opened()(values())
         for other in (opened(), opened("auto")):
             other(values(rows=5))
             assert done(other) == (1, 0)
 
-    def test_another_model_is_another(self, opened: Open) -> None:
+    def test_each_model_has_its_export(self, opened: Open) -> None:
         opened()(values())
         other = opened(contents="another hash")
         other(values())
         assert done(other) == (1, 0)
 
     def test_a_bundle_that_changed_on_the_disk_is_compiled_anew(self, opened: Open, xml: Path) -> None:
-        """Even where its manifest still says what it said."""
+        """Also where its manifest is unchanged."""
         before = opened()(values())["y"]
         save_layers(xml.parent, seed=1)
         os.utime(xml.with_suffix(".bin"), ns=(1, 10**18))
@@ -155,31 +163,29 @@ class TestCompiled:
 
     def test_another_version_of_openvino_compiles_anew(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         opened()(values())
-        monkeypatch.setattr(sessions, "machine", lambda: Machine(("another",), "f32", 32))
+        monkeypatch.setattr(exports, "machine", lambda: Machine(("another",), "f32", 32))
         other = opened()
         other(values())
         assert done(other) == (1, 0)
 
-    def test_other_devices_keep_nothing(self, opened: Open, cache: Cache) -> None:
+    def test_other_devices_export_nothing(self, opened: Open, cache: Cache) -> None:
         opened(device="AUTO")(values())
         assert cache.entries() == []
 
-    def test_what_is_compiled_in_sections_is_not_kept(
-        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_sections_are_not_exported(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = opened()(values())["y"]
         cache.clear()
-        monkeypatch.setattr(sessions, "_SECTION", SIDE * SIDE)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", SIDE * SIDE)
         for _ in range(2):
             session = opened()
             np.testing.assert_allclose(session(values())["y"], expected, rtol=1e-5)
             assert done(session)[0] >= 2
         assert cache.entries() == []
 
-    def test_what_is_large_beside_its_weights_is_not_kept(
+    def test_an_export_that_is_large_for_its_weights_is_not_kept(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sessions, "_ALWAYS_KEPT", 0)
+        monkeypatch.setattr(exports, "_ALWAYS_KEPT", 0)
         opened()(values())
         assert cache.entries() == []
 
@@ -192,28 +198,30 @@ class TestCompiled:
 
 
 class TestTrouble:
-    def test_what_openvino_cannot_read_is_thrown_out(self, opened: Open, cache: Cache) -> None:
+    def test_an_export_that_openvino_cannot_read_is_deleted(self, opened: Open, cache: Cache) -> None:
         expected = opened()(values())["y"]
         (entry,) = cache.entries()
-        cache.put(entry.file.stem, b"another version's", entry.about)
+        cache.put(entry.file.stem, b"another version's", entry.description)
         session = opened()
         assert np.array_equal(session(values())["y"], expected)
         assert done(session) == (1, 0)
-        (note,) = cache.take_notes()
-        assert "in the cache was of no use: " in note
+        (warning,) = cache.take_warnings()
+        assert "in the cache was of no use: " in warning
         again = opened()
         again(values())
         assert done(again) == (0, 1)
 
-    def test_what_cannot_be_exported_is_told(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_warning_if_a_model_cannot_be_exported(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(self: ov.CompiledModel) -> Any:
             raise RuntimeError("line 1\nno such layer")
 
         monkeypatch.setattr(ov.CompiledModel, "export_model", fail)
         opened()(values())
-        assert cache.take_notes() == ["layers can't be kept compiled: no such layer"]
+        assert cache.take_warnings() == ["layers can't be kept compiled: no such layer"]
 
-    def test_a_drawing_goes_on_and_says_so(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_drawing_goes_on_with_a_warning(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tiny_bundle.parent / "a file").write_text("no folder")
         monkeypatch.setenv("VINOGRAPH_CACHE", str(tiny_bundle.parent / "a file"))
         pipe = Pipeline.from_pretrained(tiny_bundle, precision="f32")
@@ -232,7 +240,7 @@ class TestTrouble:
         assert len(result.warnings) >= 5
         assert Pipeline.from_pretrained(tiny_bundle, precision="f32")(PROMPT, seed=1).warnings == ()
 
-    def test_processes_beside_each_other(self, tiny_bundle: Path, tmp_path: Path) -> None:
+    def test_concurrent_processes(self, tiny_bundle: Path, tmp_path: Path) -> None:
         code = (
             "import sys\nfrom vinograph import Pipeline\n"
             "result = Pipeline.from_pretrained(sys.argv[1], precision='f32')('a red house', seed=1)\n"
@@ -251,9 +259,9 @@ class TestTrouble:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However short calls are, they count; and measuring takes no longer than a call."""
-    monkeypatch.setattr(tuning, "SHORTEST", 0.0)
-    monkeypatch.setattr(tuning, "cost", lambda *_: 1e-9)
+    """Short calls count, too, and measuring takes no longer than a call."""
+    monkeypatch.setattr(tuning, "SHORTEST_CALL", 0.0)
+    monkeypatch.setattr(tuning, "tuning_cost", lambda *_: 1e-9)
 
 
 def changed(known: dict[str, Any], **more: float) -> dict[str, Any]:
@@ -261,44 +269,44 @@ def changed(known: dict[str, Any], **more: float) -> dict[str, Any]:
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
-    """Have ``setting`` found to be the fastest; returns what grows with each measuring."""
+    """Make ``setting`` the fastest; the list that is returned grows with each measurement."""
     measured: list[str] = []
 
-    def found(timed: tuning.Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> Choice:
+    def found(timed: tuning.TimeCall, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
         measured.append("measured")
         seconds = {each: timed(each, float("inf")) for each in (DEFAULT, setting)}
         assert all(seconds.values())
-        return Choice(setting, {each: taken or 0.0 for each, taken in seconds.items()}, 0.1)
+        return TuningResult(setting, {each: taken or 0.0 for each, taken in seconds.items()}, 0.1)
 
     monkeypatch.setattr(tuning, "fastest", found)
     return measured
 
 
 def remembered(cache: Cache, rows: int, setting: Setting) -> None:
-    """Have ``setting`` be what was measured of so many rows."""
-    origin = Origin("tiny", "layers", "its hash", True, cache)
-    tuning.remember(origin, {"x": (rows, SIDE)}, "f32", machine(), Choice(setting, {setting: 0.1}, 1.0))
+    """Store ``setting`` as measured for so many rows."""
+    cache_key = CacheKey("tiny", "layers", "its hash", True, cache)
+    tuning.remember(cache_key, {"x": (rows, SIDE)}, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0))
 
 
 class TestSettings:
     @pytest.mark.usefixtures("quick")
-    def test_each_is_measured(self, xml: Path) -> None:
-        """For real: whatever is the fastest, every group works on this processor."""
-        choice = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
-        assert {setting.group for setting in choice.seconds} - {None} == set(machine().groups)
-        assert choice.setting in choice.seconds
-        assert choice.took > 0
+    def test_each_setting_is_measured(self, xml: Path) -> None:
+        """A real measurement: whichever is the fastest, all groups work on this processor."""
+        result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
+        assert {setting.group for setting in result.seconds} - {None} == set(machine().groups)
+        assert result.setting in result.seconds
+        assert result.measuring_seconds > 0
 
-    def test_what_takes_no_time_stays_as_it_is(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tuning, "SHORTEST", 100.0)
-        choice = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
-        assert choice.setting == DEFAULT
-        assert list(choice.seconds) == [DEFAULT]
+    def test_short_calls_keep_the_default(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tuning, "SHORTEST_CALL", 100.0)
+        result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
+        assert result.setting == DEFAULT
+        assert list(result.seconds) == [DEFAULT]
 
-    def test_one_alone_can_be_timed(self, xml: Path) -> None:
+    def test_a_single_setting_can_be_timed(self, xml: Path) -> None:
         session = Session(IrFile("layers", xml), "CPU", "f32")
-        assert (session.seconds(values()) or 0) > 0
-        assert session.seconds({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
+        assert (session.time_call(values()) or 0) > 0
+        assert session.time_call({"x": np.full((3, SIDE), np.nan, np.float32)}) is None
 
     @pytest.mark.usefixtures("quick")
     def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
@@ -308,7 +316,7 @@ class TestSettings:
         assert precisions == ({None} if machine().precision == "f32" else {None, "f32"})
 
     @pytest.mark.usefixtures("quick")
-    def test_what_does_not_work_is_left_out(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_settings_that_fail_are_left_out(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         compile_model = ov.Core.compile_model
 
         def refused(self: ov.Core, model: Any, device: str, settings: dict[str, Any]) -> ov.CompiledModel:
@@ -320,10 +328,10 @@ class TestSettings:
         groups = {setting.group for setting in Session(IrFile("layers", xml), "CPU", "f32").measure(values()).seconds}
         assert groups == {None, *machine().groups} - {256}
 
-    def test_a_group_rounds_what_passes(
+    def test_a_group_rounds_activations(
         self, xml: Path, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And that what is kept is read with another group changes nothing: they are told again."""
+        """The group size is set again when an export is read, so one export serves all sizes."""
         computed = {}
         for group in (0, 32):
             session = Session(IrFile("layers", xml), "CPU", "f32")
@@ -336,18 +344,18 @@ class TestSettings:
             assert np.array_equal(session(values())["y"], computed[group])
         assert len(cache.entries()) == 1
 
-    def test_they_are_measured_when_a_component_has_worked_as_long_as_that_takes(
+    def test_settings_are_measured_once_calls_took_as_long_as_measuring(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
-        monkeypatch.setattr(tuning, "SHORTEST", 0.0)
-        monkeypatch.setattr(tuning, "cost", lambda *_: 100.0)
+        monkeypatch.setattr(tuning, "SHORTEST_CALL", 0.0)
+        monkeypatch.setattr(tuning, "tuning_cost", lambda *_: 100.0)
         for spent in (0.0, 99.0, 101.0):
             if spent:
                 (key,) = cache.settings()
                 cache.remember(key, partial(changed, spent=spent))
             assert measured == []
-            session = opened(few=True)
+            session = opened(low_bit_weights=True)
             session.begin_drawing()
             session(values())
             session.end_drawing()
@@ -355,11 +363,13 @@ class TestSettings:
         assert session.setting == Setting(0)
 
     @pytest.mark.usefixtures("quick")
-    def test_the_next_process_uses_them(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_next_process_uses_measured_settings(
+        self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         measured = measuring(monkeypatch, Setting(0))
         computed = []
         for _ in range(4):
-            session = opened(few=True)
+            session = opened(low_bit_weights=True)
             session.begin_drawing()
             computed.append(session(values())["y"])
             session.end_drawing()
@@ -376,9 +386,9 @@ class TestSettings:
         )
 
     @pytest.mark.usefixtures("quick")
-    def test_a_drawing_keeps_to_one(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_drawing_keeps_to_one_setting(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         measured = measuring(monkeypatch, Setting(0))
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session.begin_drawing()
         first = session(values())["y"]
         session.end_drawing()  # of another drawing, say
@@ -390,39 +400,43 @@ class TestSettings:
         assert measured == ["measured"]
 
     @pytest.mark.usefixtures("quick")
-    def test_who_measured_first_is_right(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of two processes that measured at once: both draw alike from then on."""
-        origin = Origin("tiny", "layers", "its hash", True, cache)
+    def test_the_first_measurement_counts(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two processes that measured at once draw alike from then on."""
+        cache_key = CacheKey("tiny", "layers", "its hash", True, cache)
         shapes = {"x": (3, SIDE)}
         for setting in (Setting(64), Setting(0)):
-            kept = tuning.remember(origin, shapes, "f32", machine(), Choice(setting, {setting: 0.1}, 1.0))
-            assert kept == Setting(64)
-        session = opened(few=True)
+            remembered = tuning.remember(
+                cache_key, shapes, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0)
+            )
+            assert remembered == Setting(64)
+        session = opened(low_bit_weights=True)
         session(values())
         assert session.setting == Setting(64)
 
     @pytest.mark.usefixtures("quick")
-    def test_one_that_is_garbled_is_measured_anew(
+    def test_a_garbled_setting_is_measured_anew(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
         garbled = {"chosen": {"group": "many"}, "spent": 1.0, "cost": 1.0}
-        key = tuning.settings_key(Origin("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", machine())
+        key = tuning.settings_key(
+            CacheKey("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", machine()
+        )
         cache.remember(key, lambda _: garbled)
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values())
         assert measured == ["measured"]
         assert cache.settings()[key]["chosen"] == {"group": 0, "precision": None}
 
     @pytest.mark.usefixtures("quick")
     @pytest.mark.parametrize(("rows", "again"), [(3, 0), (12, 0), (13, 1), (1, 0)])
-    def test_one_near_it_is_used_at_once(
+    def test_the_setting_of_a_near_size_is_used_at_once(
         self, rows: int, again: int, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A size with four times the values and as many between is near."""
+        """A size with up to four times the values is near."""
         remembered(cache, 3, Setting(0))
         measured = measuring(monkeypatch, Setting(64))
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         for _ in range(3):
             session.begin_drawing()
             session(values(rows))
@@ -430,10 +444,10 @@ class TestSettings:
         assert len(measured) == again
         assert session.setting == (Setting(64) if again else Setting(0))
 
-    def test_of_several_the_nearest_is(self, opened: Open, cache: Cache) -> None:
+    def test_the_setting_of_the_nearest_size_is_used(self, opened: Open, cache: Cache) -> None:
         for rows, setting in ((2, Setting(64)), (6, Setting(0)), (12, Setting(128))):
             remembered(cache, rows, setting)
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values(7))
         assert session.setting == Setting(0)
 
@@ -448,24 +462,24 @@ class TestSettings:
             pytest.param({"chosen": {"group": "many"}}, id="no setting"),
         ],
     )
-    def test_nothing_else_is_near(self, other: dict[str, Any], opened: Open, cache: Cache) -> None:
+    def test_sizes_that_are_not_near(self, other: dict[str, Any], opened: Open, cache: Cache) -> None:
         remembered(cache, 3, Setting(0))
         (key,) = cache.settings()
         cache.remember(key, lambda known: {**known, **other})
-        session = opened(few=True)
+        session = opened(low_bit_weights=True)
         session(values(4))
         assert session.setting == DEFAULT
 
     def test_short_calls_are_not_worth_it(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tuning, "SHORTEST", 100.0)
-        session = opened(few=True)
+        monkeypatch.setattr(tuning, "SHORTEST_CALL", 100.0)
+        session = opened(low_bit_weights=True)
         session(values())
         session.end_drawing()
         assert cache.settings() == {}
 
     @pytest.mark.usefixtures("quick")
-    def test_nor_are_components_in_many_bits(self, opened: Open, cache: Cache) -> None:
-        session = opened(few=False)
+    def test_components_without_low_bit_weights_are_not_measured(self, opened: Open, cache: Cache) -> None:
+        session = opened(low_bit_weights=False)
         session(values())
         session.end_drawing()
         assert cache.settings() == {}
@@ -473,15 +487,15 @@ class TestSettings:
 
 class TestDrawing:
     @pytest.fixture
-    def few(self, tmp_path: Path) -> Bundle:
+    def low_bit_bundle(self, tmp_path: Path) -> Bundle:
         """A bundle whose UNet has weights in int8, as its manifest says."""
 
         def denoise(given: Any) -> dict[str, Node]:
             x = given["sample"]
             flat = ops.reshape(x, ops.constant([0, 4, 16, 4]), special_zero=True)
-            mixed = ops.reshape(_few_bits(flat, side=4), ops.shape_of(x), special_zero=False)
-            told = [each for name, each in given.items() if name != "sample"]
-            for each in told:
+            mixed = ops.reshape(_low_bit_linear(flat, side=4), ops.shape_of(x), special_zero=False)
+            conditioning = [each for name, each in given.items() if name != "sample"]
+            for each in conditioning:
                 rows = ops.reshape(each, ops.constant([0, -1, 1, 1]), special_zero=True)
                 mean = ops.reduce_mean(rows, ops.constant([1]), keep_dims=True)
                 mixed = ops.add(mixed, ops.multiply(ops.tanh(mean), ops.constant(np.float32(0.1))))
@@ -496,20 +510,20 @@ class TestDrawing:
 
     @pytest.mark.usefixtures("quick")
     def test_it_says_that_it_measures_and_what_it_found(
-        self, few: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         measured = measuring(monkeypatch, Setting(64))
         pictures = []
         for index in range(4):
-            pipe = Pipeline(few, precision="f32")
+            pipe = Pipeline(low_bit_bundle, precision="f32")
             with caplog.at_level(logging.WARNING):
                 result = pipe(PROMPT, seed=1, height=64, width=64)
             pictures.append(np.asarray(result.images[0]))
             ran = "CPU f32" if index == 0 else "CPU f32, groups of 64"
             assert result.devices["unet"] == ran
             assert result.devices["text_encoder"] == "CPU f32"
-            told = [each for each in result.warnings if "it was measured once" in each]
-            assert len(told) == (1 if index == 1 else 0)
+            warnings = [each for each in result.warnings if "it was measured once" in each]
+            assert len(warnings) == (1 if index == 1 else 0)
         assert measured == ["measured"]
         assert [each.getMessage() for each in caplog.records] == [
             "measuring once which settings are the fastest for unet: about 1 s"
@@ -518,23 +532,23 @@ class TestDrawing:
         assert np.array_equal(pictures[1], pictures[3])
 
     @pytest.mark.usefixtures("quick")
-    def test_the_benchmark_hears_of_it(self, few: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_benchmark_reports_measuring(self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         measuring(monkeypatch, Setting(64))
-        task = Task(str(few.path), "", (), 1, {"height": 64, "width": 64})
+        task = Task(str(low_bit_bundle.path), "", (), 1, {"height": 64, "width": 64})
         drawn = [open_system(task).draw(PROMPT) for _ in range(3)]
         assert [len(each.once) for each in drawn] == [0, 1, 0]
         assert "unet" in drawn[1].once[0]
 
     @pytest.mark.usefixtures("quick")
-    def test_drawings_at_once_keep_to_what_the_first_began_with(
-        self, few: Bundle, monkeypatch: pytest.MonkeyPatch
+    def test_concurrent_drawings_keep_to_the_setting_of_the_first(
+        self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(64))
-        pipe = Pipeline(few, precision="f32")
+        pipe = Pipeline(low_bit_bundle, precision="f32")
         first = pipe.stream(PROMPT, seed=1, num_inference_steps=3)
         while not (isinstance(step := next(first), Step) and step.stage == "unet"):
             pass
-        Pipeline(few, precision="f32")(PROMPT, seed=1)  # after which measuring is due
+        Pipeline(low_bit_bundle, precision="f32")(PROMPT, seed=1)  # after which measuring is due
         other = pipe(PROMPT, seed=1, num_inference_steps=3)
         *_, last = first
         assert isinstance(last, Result)
@@ -543,8 +557,8 @@ class TestDrawing:
         assert pipe(PROMPT, seed=1, num_inference_steps=3).devices["unet"].endswith("groups of 64")
 
     def test_a_bundle_of_another_name_with_the_same_files_shares(self, tmp_path: Path, cache: Cache) -> None:
-        """By what is in them; but each is compiled of its own files."""
+        """They share settings by their contents, but each is compiled from its own files."""
         for name in ("one", "two"):
             Pipeline(save_bundle(tmp_path / name), precision="f32").prior(PROMPT, 128, 128, seed=1)
-        assert {each.about.component for each in cache.entries()} == {"prior_text_encoder", "prior_text", "prior"}
+        assert {each.description.component for each in cache.entries()} == {"prior_text_encoder", "prior_text", "prior"}
         assert len(cache.entries()) == 6

@@ -1,4 +1,4 @@
-"""The file of a compiled component with its weights: what is written is read back, and damage is noticed."""
+"""The file of a compiled component with weights: it is read as written, and damage is noticed."""
 
 import errno
 import io
@@ -17,7 +17,7 @@ ABOUT = {"model": "tiny", "component": "unet", "shapes": "x 1x4"}
 
 
 def pieces(content: bytes, size: int = 1 << 20, *, fails: bool = False) -> Export:
-    """Exports as OpenVINO does: a header last, when the rest is there."""
+    """Exports as OpenVINO does, which writes the header last."""
 
     def export(stream: io.BytesIO) -> None:
         begin = stream.seek(0, io.SEEK_CUR)
@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", [100, 3 << 20, LARGE])
-def test_what_was_exported_is_read(file: Path, content: bytes, size: int) -> None:
+def test_an_export_is_read_as_it_was_written(file: Path, content: bytes, size: int) -> None:
     mapped_blob.write(file, ABOUT, pieces(content[:size]), 2 * LARGE)
     found = mapped_blob.read(file)
     assert found.tobytes() == content[:size]
@@ -74,7 +74,7 @@ def flipped(place: int) -> Callable[[bytes, int], bytes]:
 
 
 def zeros(content: bytes, head: int) -> bytes:
-    """As after a loss of power, where a file has its length before its contents."""
+    """As after a loss of power, when a file has its length but not its contents."""
     return content[: 16 << 20] + bytes(len(content) - (16 << 20))
 
 
@@ -110,20 +110,20 @@ def test_damage(file: Path, content: bytes, damage: Callable[[bytes, int], bytes
         mapped_blob.read(file)
 
 
-def test_most_is_not_read(file: Path) -> None:
-    """Or else checking would take as long as compiling."""
+def test_most_bytes_are_not_read(file: Path) -> None:
+    """Otherwise checking would take as long as compiling."""
     sampled = sum(length for _, length in mapped_blob._samples(2_600_000_000))
     assert sampled < 75_000_000
 
 
-def test_what_has_more_than_there_is_room_for(file: Path, content: bytes) -> None:
+def test_an_export_larger_than_the_room(file: Path, content: bytes) -> None:
     with pytest.raises(TooLargeError):
         mapped_blob.write(file, ABOUT, pieces(content, fails=True), 10 << 20)
     assert file.stat().st_size < 11 << 20
 
 
 def test_a_full_disk(file: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO drops what a stream raises."""
+    """OpenVINO ignores what a stream raises."""
     opened = Path.open
 
     class Full(io.FileIO):

@@ -17,6 +17,7 @@ from tests.bundles import save_bundle
 from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError
 from vinograph.runtime import sections, sessions
 from vinograph.runtime.devices import check_device, check_precision, devices
+from vinograph.runtime.pages import release_pages
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 
@@ -34,11 +35,11 @@ def session(tiny_bundle: Path) -> OpenSession:
 
 
 class Machine:
-    """A core on a machine with other devices. What is compiled for them runs on the CPU; it notes how they were asked."""
+    """A core of a machine with other devices, which run on the CPU; it records their settings."""
 
     def __init__(self, *there: str, f16: tuple[str, ...] = ()) -> None:
         self.available_devices = list(there)
-        self.asked: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
         self._f16 = f16
         self._core = ov.Core()
 
@@ -50,12 +51,12 @@ class Machine:
         return self._core.read_model(file)
 
     def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
-        self.asked = settings
+        self.settings = settings
         return self._core.compile_model(model, "CPU", {})
 
 
 class TestDevices:
-    def test_those_of_this_machine(self) -> None:
+    def test_the_devices_of_this_machine(self) -> None:
         found = {each.id: each for each in devices()}
         assert found["CPU"].name
         assert "f32" in found["CPU"].precisions
@@ -64,13 +65,15 @@ class TestDevices:
     @pytest.mark.parametrize(
         "device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "BATCH:CPU(4)", "AUTO:-CPU"]
     )
-    def test_what_openvino_calls_a_device_is_one(self, device: str) -> None:
+    def test_device_strings_of_openvino(self, device: str) -> None:
         check_device(device)
 
     @pytest.mark.parametrize(
         "device", ["GPU", "NPU", "cpu", "CPU.7", "HETERO:GPU,CPU", "AUTO:GPU", "MULTI:CPU,NPU", "MULTI CPU"]
     )
-    def test_one_that_is_not_there_gets_those_that_are(self, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_absent_device_is_refused_with_those_that_are_there(
+        self, device: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("vinograph.runtime.devices.core", lambda: Machine("CPU", "XPU"))
         missing = (
             next(each for each in device.partition(":")[2].split(",") or [device] if each != "CPU")
@@ -80,7 +83,7 @@ class TestDevices:
         with pytest.raises(DeviceError, match=f"device '{missing}' is not on this machine; there is CPU, XPU"):
             check_device(device)
 
-    def test_one_of_several_of_a_kind(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_of_several_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("vinograph.runtime.devices.core", lambda: Machine("CPU", "GPU.0", "GPU.1"))
         for device in ("GPU", "GPU.1", "HETERO:GPU.0,CPU"):
             check_device(device)
@@ -93,12 +96,12 @@ class TestDevices:
             check_device(device)
 
     @pytest.mark.parametrize("device", ["", "  ", None, 7])
-    def test_no_name_at_all(self, device: Any) -> None:
+    def test_an_empty_name(self, device: Any) -> None:
         with pytest.raises(DeviceError, match="give a device as OpenVINO names it, such as CPU"):
             check_device(device)
 
     @pytest.mark.parametrize("device", ["CPU", "AUTO:CPU", "HETERO:CPU"])
-    def test_what_ran_is_reported(self, session: OpenSession, device: str) -> None:
+    def test_the_device_that_ran_is_reported(self, session: OpenSession, device: str) -> None:
         one = session(device)
         assert not one.execution_devices
         one(LATENTS)
@@ -107,11 +110,11 @@ class TestDevices:
 
 class TestPrecision:
     @pytest.mark.parametrize("precision", ["auto", "f32", "bf16", "f16"])
-    def test_the_names(self, precision: str) -> None:
+    def test_the_names_of_precisions(self, precision: str) -> None:
         check_precision(precision)
 
     @pytest.mark.parametrize("precision", ["fp16", "F32", "", None])
-    def test_another_name_gets_those(self, precision: Any) -> None:
+    def test_another_name_is_refused_with_the_known_ones(self, precision: Any) -> None:
         with pytest.raises(RequestError, match=f"precision is {precision!r}; give one of auto, f32, bf16, f16"):
             check_precision(precision)
 
@@ -126,7 +129,7 @@ class TestPrecision:
         assert one.precision in ("f32", "bf16", "f16")
 
     @pytest.mark.parametrize(
-        ("device", "f16_safe", "asked"),
+        ("device", "f16_safe", "precision"),
         [
             ("GPU", False, "f32"),
             ("GPU", True, None),
@@ -136,28 +139,28 @@ class TestPrecision:
             ("HETERO:GPU,CPU", True, None),
         ],
     )
-    def test_where_a_device_would_use_f16_what_overflows_is_kept_in_f32(
-        self, session: OpenSession, device: str, f16_safe: bool, asked: str | None
+    def test_components_that_overflow_in_f16_run_in_f32(
+        self, session: OpenSession, device: str, f16_safe: bool, precision: str | None
     ) -> None:
         one = session(device, "auto", f16_safe=f16_safe)
         machine = Machine("CPU", "GPU", f16=("GPU",))
         one._core = machine
         one(LATENTS)
-        assert machine.asked.get("INFERENCE_PRECISION_HINT") == asked
+        assert machine.settings.get("INFERENCE_PRECISION_HINT") == precision
 
-    def test_a_device_that_computes_f32_is_left_to_itself(self, session: OpenSession) -> None:
+    def test_no_precision_is_set_on_a_device_that_computes_f32(self, session: OpenSession) -> None:
         for device, there in (("AUTO", ("CPU",)), ("GPU", ("CPU", "GPU"))):
             one = session(device, "auto", f16_safe=False)
             one._core = machine = Machine(*there)
             one(LATENTS)
-            assert "INFERENCE_PRECISION_HINT" not in machine.asked
+            assert "INFERENCE_PRECISION_HINT" not in machine.settings
 
     @pytest.mark.parametrize("f16_safe", [True, False])
-    def test_what_was_asked_for_is_what_is_told(self, session: OpenSession, f16_safe: bool) -> None:
+    def test_the_requested_precision_is_passed_on(self, session: OpenSession, f16_safe: bool) -> None:
         one = session("GPU", "f16", f16_safe=f16_safe)
         one._core = machine = Machine("GPU", f16=("GPU",))
         one(LATENTS)
-        assert machine.asked["INFERENCE_PRECISION_HINT"] == "f16"
+        assert machine.settings["INFERENCE_PRECISION_HINT"] == "f16"
 
 
 class TestCalling:
@@ -166,7 +169,7 @@ class TestCalling:
         assert {name: value.shape for name, value in outputs.items()} == {"image": (1, 3, 16, 24)}
         assert outputs["image"].dtype == np.float32
 
-    def test_results_stay_when_it_is_called_again(self, session: OpenSession) -> None:
+    def test_results_are_not_overwritten_by_the_next_call(self, session: OpenSession) -> None:
         one = session()
         first = one(LATENTS)["image"]
         kept = first.copy()
@@ -200,7 +203,7 @@ class TestShapes:
         monkeypatch.setattr(ov.Core, "compile_model", counted)
         return compiled
 
-    def test_each_is_compiled_once(self, session: OpenSession, compiled: list[Any]) -> None:
+    def test_each_shape_is_compiled_once(self, session: OpenSession, compiled: list[Any]) -> None:
         one = session()
         sizes = [4, 6, 4, 6, 6, 4]
         for size in sizes:
@@ -212,7 +215,7 @@ class TestShapes:
             )
         assert compiled == [(1, 4, 4, 4), (1, 4, 6, 6)]
 
-    def test_the_one_used_longest_ago_goes(self, session: OpenSession, compiled: list[Any]) -> None:
+    def test_the_entry_used_longest_ago_goes(self, session: OpenSession, compiled: list[Any]) -> None:
         one = session()
         for size in (4, 6, 4, 8, 4, 6):
             one({"latents": np.ones((1, 4, size, size), np.float32)})
@@ -224,8 +227,8 @@ class TestShapes:
 
 class TestTrouble:
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_values_that_are_no_numbers(self, session: OpenSession, value: float) -> None:
-        """The tiny prior hands on what it is given."""
+    def test_nan_and_infinity(self, session: OpenSession, value: float) -> None:
+        """The tiny prior passes its input on."""
         inputs = {
             "x": np.full((1, 16, 3, 3), value, np.float32),
             "r": np.ones(1, np.float32),
@@ -237,7 +240,7 @@ class TestTrouble:
         assert (caught.value.stage, caught.value.precision) == ("prior", "f32")
         assert "run `vinograph verify` on the bundle" in str(caught.value)
 
-    def test_in_another_precision_f32_is_proposed(self, tmp_path: Path) -> None:
+    def test_in_another_precision_the_error_proposes_f32(self, tmp_path: Path) -> None:
         bundle = save_bundle(tmp_path / "broken", broken="vqgan")
         one = Session(IrFile("vqgan", bundle.path / "vqgan.xml"), "CPU", "bf16")
         one._core = Machine("CPU")
@@ -278,7 +281,7 @@ class TestTrouble:
 
 
 class TestPreparing:
-    def test_a_call_finds_done_what_was_prepared(self, session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_call_uses_the_prepared_model(self, session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
         one, counting = session("CPU"), Counting(ov.Core())
         monkeypatch.setattr(one, "_core", counting)
         shapes = {name: value.shape for name, value in LATENTS.items()}
@@ -288,7 +291,7 @@ class TestPreparing:
         one(LATENTS)
         assert counting.compiled == 1
 
-    def test_what_fails_is_told_by_the_call(self, tmp_path: Path) -> None:
+    def test_the_call_raises_what_failed(self, tmp_path: Path) -> None:
         damaged = tmp_path / "vqgan.xml"
         damaged.write_text("no model")
         one = Session(IrFile("vqgan", damaged), "CPU", "f32")
@@ -319,7 +322,7 @@ class TestSections:
         return self.save(tmp_path)
 
     def save(self, folder: Path, *, early: bool = False) -> Path:
-        """Eight layers, each of which also takes what the first gives; with ``early``, the second's output is given."""
+        """Eight layers that all take the first's output; with ``early``, the second is an output."""
         rng, side = np.random.default_rng(0), self.SIDE
         x = opset.parameter([-1, side], ov.Type.f32)
         x.output(0).get_tensor().set_names({"x"})
@@ -336,10 +339,10 @@ class TestSections:
         ov.save_model(model, folder / "layers.xml", compress_to_fp16=False)
         return folder / "layers.xml"
 
-    def test_they_compute_the_same(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_sections_compute_the_same(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
         whole = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
-        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", 2 * 4 * self.SIDE**2)
         compiled: list[ov.Model] = []
         compile_model = ov.Core.compile_model
 
@@ -356,11 +359,11 @@ class TestSections:
         assert len(products) >= 3
         assert sum(products) == 8
 
-    def test_what_is_given_early_is_handed_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_early_output_is_passed_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         xml = self.save(tmp_path, early=True)
         inputs = {"x": np.random.default_rng(1).standard_normal((3, self.SIDE), np.float32)}
         whole = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
-        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", 2 * 4 * self.SIDE**2)
         monkeypatch.setattr(sessions, "_MOST_PASSING", 3)
         assert len(cuts_of(ov.Core().read_model(xml))) >= 2
         sections = Session(IrFile("layers", xml), "CPU", "f32")(inputs)
@@ -374,36 +377,36 @@ class TestSections:
     def test_no_section_is_small(
         self, xml: Path, layers: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """By the layers that are to fill a section: those in each."""
-        monkeypatch.setattr(sessions, "_SECTION", layers * 4 * self.SIDE**2)
+        """The layers in each section, by the number that fills a section."""
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", layers * 4 * self.SIDE**2)
         model = ov.Core().read_model(xml)
-        ordered = sections.Ordered(model)
+        ordered = sections.OrderedGraph(model)
         weights = [ordered.weight(index) for index in range(len(ordered.nodes))]
         bounds = pairwise([0, *cuts_of(model), len(weights)])
         assert [sum(weights[begin:end]) // (4 * self.SIDE**2) for begin, end in bounds] == expected
 
-    def test_where_much_passes_nothing_is_cut(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_cut_where_many_values_pass(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sessions, "_MOST_PASSING", 1)
-        monkeypatch.setattr(sessions, "_SECTION", 2 * 4 * self.SIDE**2)
+        monkeypatch.setattr(sessions, "_SECTION_SIZE", 2 * 4 * self.SIDE**2)
         assert cuts_of(ov.Core().read_model(xml)) == []
 
 
 def cuts_of(model: ov.Model) -> list[int]:
-    return sections.chain_cuts(sections.Ordered(model), sessions._SECTION, sessions._MOST_PASSING)
+    return sections.chain_cuts(sections.OrderedGraph(model), sessions._SECTION_SIZE, sessions._MOST_PASSING)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
-def test_what_is_mapped_is_given_back(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are released on Linux alone")
+def test_mapped_pages_are_released(tmp_path: Path) -> None:
     file, size = tmp_path / "weights.bin", 1 << 24
     file.write_bytes(bytes(range(256)) * (size // 256))
     mapped = np.memmap(file, np.uint8, "r")
 
     def resident() -> int:
-        told = Path("/proc/self/smaps").read_text(encoding="utf-8")
-        return int(told[told.index(str(file)) :].split("Rss:")[1].split()[0]) * 1024
+        maps = Path("/proc/self/smaps").read_text(encoding="utf-8")
+        return int(maps[maps.index(str(file)) :].split("Rss:")[1].split()[0]) * 1024
 
     before = mapped.sum(dtype=np.int64)
     assert resident() > size // 2
-    sections.release_pages(file)
+    release_pages(file)
     assert resident() == 0
     assert mapped.sum(dtype=np.int64) == before

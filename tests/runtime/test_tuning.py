@@ -1,15 +1,15 @@
-"""How the fastest setting is found, from seconds that are given."""
+"""How the fastest setting is found from given seconds."""
 
 from typing import Any
 
 import pytest
 
 from vinograph.runtime import tuning
-from vinograph.runtime.tuning import DEFAULT, Choice, Setting
+from vinograph.runtime.tuning import DEFAULT, Setting, TuningResult
 
 
-def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> Choice:
-    """The choice where a call takes so long in each setting; what isn't named doesn't work."""
+def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> TuningResult:
+    """The result for these seconds of a call in each setting; others fail."""
     groups = tuple(each.group for each in seconds if each.group is not None and each.precision is None)
     return tuning.fastest(lambda setting, _: seconds.get(setting), groups, precisions)
 
@@ -17,9 +17,9 @@ def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()
 class TestFastest:
     def test_the_fastest_is_chosen(self) -> None:
         seconds: dict[Setting, float | None] = {DEFAULT: 1.1, Setting(64): 0.87, Setting(128): 0.8, Setting(0): 1.2}
-        choice = found(seconds)
-        assert choice.setting == Setting(128)
-        assert choice.seconds == seconds
+        result = found(seconds)
+        assert result.setting == Setting(128)
+        assert result.seconds == seconds
 
     @pytest.mark.parametrize(("other", "expected"), [(0.98, DEFAULT), (1.0, DEFAULT), (0.96, Setting(64))])
     def test_within_the_noise_the_default_stays(self, other: float, expected: Setting) -> None:
@@ -41,28 +41,28 @@ class TestFastest:
             pytest.param((1.0, None), DEFAULT, id="it works no more"),
         ],
     )
-    def test_it_has_to_be_so_again(self, again: tuple[float, float | None], expected: Setting) -> None:
+    def test_the_fastest_has_to_be_so_twice(self, again: tuple[float, float | None], expected: Setting) -> None:
         taken: dict[Setting, list[float | None]] = {DEFAULT: [1.0, again[0]], Setting(64): [0.8, again[1]]}
-        choice = tuning.fastest(lambda setting, _: taken[setting].pop(0), (64,), ())
-        assert choice.setting == expected
+        result = tuning.fastest(lambda setting, _: taken[setting].pop(0), (64,), ())
+        assert result.setting == expected
         assert not any(taken.values())
 
-    def test_what_does_not_work_is_left_out(self) -> None:
-        choice = found({DEFAULT: 1.0, Setting(64): None, Setting(128): 0.5})
-        assert choice.setting == Setting(128)
-        assert Setting(64) not in choice.seconds
+    def test_settings_that_fail_are_left_out(self) -> None:
+        result = found({DEFAULT: 1.0, Setting(64): None, Setting(128): 0.5})
+        assert result.setting == Setting(128)
+        assert Setting(64) not in result.seconds
 
 
 class TestSeconds:
     def timed(self, monkeypatch: pytest.MonkeyPatch, each: list[float], best: float) -> tuple[float, int]:
-        """What is told of runs that take so long, and how many there were."""
+        """The least seconds of runs that take ``each``, and the number of runs."""
         now, runs = [0.0], iter(each)
 
         def run() -> None:
             now[0] += next(runs)
 
         monkeypatch.setattr("vinograph.runtime.tuning.time.perf_counter", lambda: now[0])
-        return tuning.seconds_of(run, best), len(each) - len(list(runs))
+        return tuning.least_seconds(run, best), len(each) - len(list(runs))
 
     @pytest.mark.parametrize(
         ("each", "best", "expected"),
@@ -79,14 +79,14 @@ class TestSeconds:
         assert runs == expected[1]
 
     def test_what_measuring_costs(self) -> None:
-        assert tuning.cost(compiling=10, call=1, settings=6) == 8 * (10 + 1 + 3)
-        assert tuning.cost(compiling=1, call=0.01, settings=5) == pytest.approx(7 * (1 + 0.01 + 0.15))
+        assert tuning.tuning_cost(compiling=10, call=1, settings=6) == 8 * (10 + 1 + 3)
+        assert tuning.tuning_cost(compiling=1, call=0.01, settings=5) == pytest.approx(7 * (1 + 0.01 + 0.15))
 
 
 class TestRecords:
     @pytest.mark.parametrize("setting", [DEFAULT, Setting(0), Setting(128), Setting(64, "f32")])
-    def test_they_are_read_as_written(self, setting: Setting) -> None:
-        assert Setting.read(setting.record(), ("f32",)) == setting
+    def test_records_are_read_as_written(self, setting: Setting) -> None:
+        assert Setting.from_json(setting.to_json(), ("f32",)) == setting
 
     @pytest.mark.parametrize(
         "record",
@@ -96,9 +96,9 @@ class TestRecords:
             *({"precision": "f8"}, {"precision": ["f32"]}, {"group": 64, "precision": "bf16"}),
         ],
     )
-    def test_what_is_never_tried_is_none(self, record: Any) -> None:
-        assert Setting.read(record, ("f32",)) is None
+    def test_settings_that_are_never_tried_are_refused(self, record: Any) -> None:
+        assert Setting.from_json(record, ("f32",)) is None
 
-    def test_to_people(self) -> None:
-        told = [str(each) for each in (DEFAULT, Setting(64), Setting(0), Setting(64, "f32"))]
-        assert told == ["groups as by default", "groups of 64", "activations not rounded", "groups of 64, f32"]
+    def test_settings_as_text(self) -> None:
+        described = [str(each) for each in (DEFAULT, Setting(64), Setting(0), Setting(64, "f32"))]
+        assert described == ["groups as by default", "groups of 64", "activations not rounded", "groups of 64, f32"]

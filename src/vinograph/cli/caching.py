@@ -9,7 +9,7 @@ import typer
 
 from vinograph.cli import output
 from vinograph.cli.options import AsJson
-from vinograph.runtime.cache import About, Cache, Entry, parse_size
+from vinograph.runtime.cache import Cache, Description, Entry, parse_size
 
 
 def cache(
@@ -44,14 +44,14 @@ def cache(
                 "with_weights": {"limit": kept.limit_with_weights, "size": _size(entries, with_weights=True)},
                 "compiled": [_entry_record(each) for each in entries],
                 "settings": settings,
-                "warnings": kept.take_notes(),
+                "warnings": kept.take_warnings(),
             }
         )
         return
     if entries:
         rows = [
             [
-                *(each.about.model, each.about.component, output.size(each.size)),
+                *(each.description.model, each.description.component, output.size(each.size)),
                 *("with weights" if each.with_weights else "", _when(each).replace("T", " ")),
             ]
             for each in entries
@@ -65,8 +65,8 @@ def cache(
         f"{kept.folder}: {total} of at most {output.size(kept.limit)}, "
         f"and with weights {large} of at most {output.size(kept.limit_with_weights)}"
     )
-    for note in kept.take_notes():
-        output.warn(note)
+    for warning in kept.take_warnings():
+        output.warn(warning)
 
 
 def _measured(kept: Cache) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def _measured(kept: Cache) -> list[dict[str, Any]]:
     for record in kept.settings().values():
         seconds = record.get("seconds")
         if "chosen" in record and isinstance(seconds, dict):
-            told = vars(About.read(record))
+            told = vars(Description.read(record))
             found.append({**told, "setting": str(record.get("setting")), "seconds": seconds})
     return found
 
@@ -87,7 +87,7 @@ def _size(entries: list[Entry], *, with_weights: bool) -> int:
 
 def _entry_record(entry: Entry) -> dict[str, Any]:
     size = {"size": entry.size, "with_weights": entry.with_weights}
-    return {"file": entry.file.name, **size, "last_used": _when(entry), **vars(entry.about)}
+    return {"file": entry.file.name, **size, "last_used": _when(entry), **vars(entry.description)}
 
 
 def _when(entry: Entry) -> str:

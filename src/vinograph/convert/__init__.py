@@ -1,4 +1,4 @@
-"""A published checkpoint -> a bundle on disk: the same graphs, smaller and quicker to read."""
+"""A published checkpoint to a bundle on disk: the same graphs, smaller and quicker to read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEIGHTS = ("f16", "f32", "int8", "int4")
 
 @dataclass(frozen=True)
 class Job:
-    """One conversion: where to, how weights are stored there, and whom to tell what is being worked on."""
+    """One conversion: where to, how weights are stored, and what is called with the progress."""
 
     target: Path
     weights: str
@@ -43,20 +43,25 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Convert a published checkpoint to a bundle. Killed at any moment, the same call goes on where it stopped.
+    """Convert a published checkpoint to a bundle.
+
+    Killed at any moment, the same call goes on where it stopped.
 
     Args:
         source: a directory in diffusers' layout, or a repository's id on the Hugging Face hub.
         target: the bundle's directory.
-        prior: Würstchen: the prior's checkpoint, in place of the one that the source has or names.
-        tiny_vae: SDXL and PixArt: the checkpoint of a tiny VAE, such as madebyollin/taesdxl, or madebyollin/taesd for
-            PixArt, to hold beside the model's own.
+        prior: Würstchen: the prior's checkpoint, in place of the one that the source holds or
+            names.
+        tiny_vae: SDXL and PixArt: the checkpoint of a tiny VAE to add, such as madebyollin/taesdxl
+            (SDXL) or madebyollin/taesd (PixArt).
         image_encoder: Würstchen: the file with the image encoder's published weights.
-        weights: how weights are stored: "f16"; "f32", which leaves them as the checkpoint has them; "int8", in which
-            those of text encoders and denoisers are so, and all others in f16; "int4" of PixArt's text encoder.
+        weights: how weights are stored. "f32" leaves them as the checkpoint has them. "int8" is for
+            text encoders and denoisers, and "int4" for PixArt's text encoder; other components are
+            then stored in f16.
         revision: branch, tag or commit of the source on the hub.
-        overwrite: replace a bundle at ``target``, which stays until the new one is whole.
-        progress: called with a component's name, its number and how many there are, as work on it begins.
+        overwrite: replace a bundle at ``target``, which stays until the new one is complete.
+        progress: called with a component's name, its number and the number of all, as work on it
+            begins.
 
     Raises:
         RequestError: an argument is wrong, ``target`` exists, or another conversion is writing it.
@@ -80,10 +85,10 @@ def convert_checkpoint(
     before_fetch: BeforeFetch = nothing_before,
     licence: str | None = None,
 ) -> Bundle:
-    """Convert a checkpoint that was located, with the ``options`` of its family that are given.
+    """Convert a located checkpoint, with ``options`` of its family.
 
-    ``before_fetch`` is called with all the files that are needed, before any large one is fetched. ``licence`` is that
-    of a checkpoint whose card names none. Raises what :func:`convert` does.
+    ``before_fetch`` is called with all files that are needed, before any large one is fetched.
+    ``licence`` counts if the checkpoint's card names none. Raises what :func:`convert` does.
     """
     index, family = opening.look_at(checkpoint)
     _check_weights(job.weights, opening.opener(family).WEIGHTS, f" for {family} models")
@@ -97,10 +102,10 @@ def convert_checkpoint(
 
 
 def check_weights(weights: str) -> None:
-    """Refuse a way to store weights that no family knows.
+    """Check the name of a way to store weights.
 
     Raises:
-        RequestError: naming those that there are.
+        RequestError: naming the known ones.
     """
     _check_weights(weights, WEIGHTS, "")
 
@@ -111,12 +116,12 @@ def _check_weights(weights: str, known: Sequence[str], where: str) -> None:
 
 
 def _silent(component: str, number: int, total: int) -> None:
-    """Progress that nobody asked for."""
+    """Ignore the progress."""
 
 
 @contextmanager
 def explained(target: Path) -> Iterator[None]:
-    """Say what a full disk, a read-only place or too little memory means."""
+    """Turn errors of a full disk, a read-only place and too little memory into errors of ours."""
     try:
         with files.explained(target):
             yield

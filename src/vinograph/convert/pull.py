@@ -1,4 +1,4 @@
-"""A model of the hub -> a bundle in the models folder, under a name that ``--model`` takes."""
+"""A model of the hub to a bundle in the models folder, under a name that ``--model`` takes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _WEIGHTS = "f16"
 
 
 class PullObserver(Protocol):
-    """Whoever is told what :func:`pull` does."""
+    """Receives the progress of :func:`pull`."""
 
     def licences(self, found: Mapping[str, str | None]) -> None:
-        """Called first, with the licence of each repository; None where nobody knows it."""
+        """Called first, with the licence of each repository; None where it isn't known."""
 
     def plan(self, plan: PullPlan) -> None:
         """Called before anything large is fetched."""
 
     def fetched(self, done: int, total: int) -> None:
-        """Called while files are fetched, with how many bytes of how many have arrived."""
+        """Called while files are fetched, with the bytes that have arrived and those of all."""
 
     def converting(self, component: str, number: int, total: int) -> None:
         """Called as work on a component of the bundle begins."""
@@ -54,16 +54,21 @@ def pull(
     revision: str | None = None,
     overwrite: bool = False,
 ) -> tuple[Bundle, PullPlan]:
-    """Fetch a model and write a bundle of it into the models folder. Killed at any moment, the same call goes on.
+    """Fetch a model and write a bundle of it into the models folder.
+
+    Killed at any moment, the same call goes on where it stopped.
 
     Args:
-        reference: a known model's name, or the id of a repository of the hub, with a checkpoint or with a bundle.
-        observer: told of licences and sizes before anything large is fetched, and of the progress.
-        name: what the model is called from then on. Default: the known name, else the last part of the id.
-        companions: the names of optional companions to be fetched, too.
-        weights: how weights are stored, as :func:`vinograph.convert.convert` takes it. Default: "f16".
+        reference: a known model's name, or the hub id of a repository with a checkpoint or a
+            bundle.
+        observer: receives licences and sizes before anything large is fetched, and then the
+            progress.
+        name: the model's name from then on. Default: the known name, else the last part of the id.
+        companions: the names of optional companions to fetch as well.
+        weights: how weights are stored, as :func:`vinograph.convert.convert` takes it. Default:
+            "f16".
         revision: branch, tag or commit of the repository.
-        overwrite: replace a model of that name, which stays until the new one is whole.
+        overwrite: replace a model of that name, which stays until the new one is complete.
 
     Raises:
         RequestError: an argument is wrong, or there is a model of that name.
@@ -78,7 +83,7 @@ def pull(
     _check_free(wanted, overwrite)
     with hub.quiet(), explained(wanted.target):
         checkpoint = on_hub(wanted.repository, revision)
-        work = _Work(wanted, observer, overwrite)
+        work = _PullWork(wanted, observer, overwrite)
         if MANIFEST_FILE in checkpoint.listing:
             if weights is not None:
                 raise RequestError(f"{checkpoint.id} is a bundle already, whose weights stay as they are: no --weights")
@@ -88,7 +93,7 @@ def pull(
 
 
 def _check_free(wanted: Pull, overwrite: bool) -> None:
-    """Refuse the name of a model that is there, and a place that can't be written, and say what can be done."""
+    """Refuse a name that is taken and a place that can't be written, and say what would do."""
     if not overwrite and (wanted.target / MANIFEST_FILE).is_file():
         raise RequestError(
             f"{wanted.name} is here already, in {wanted.target}: draw with it by --model {wanted.name}, or add "
@@ -99,7 +104,7 @@ def _check_free(wanted: Pull, overwrite: bool) -> None:
 
 
 def _check_is_model(checkpoint: Checkpoint) -> None:
-    """Refuse a repository that holds neither a bundle nor anything of a checkpoint."""
+    """Refuse a repository that holds neither a bundle nor a part of a checkpoint."""
     parts = (name for name in checkpoint.listing if name.rpartition("/")[2] == "config.json")
     if INDEX_FILE not in checkpoint.listing and not any(parts):
         raise ModelError(
@@ -108,14 +113,14 @@ def _check_is_model(checkpoint: Checkpoint) -> None:
         )
 
 
-class _Work:
-    """One call of :func:`pull`."""
+class _PullWork:
+    """The work of one call of :func:`pull`."""
 
     def __init__(self, wanted: Pull, observer: PullObserver, overwrite: bool) -> None:
         self._wanted, self._observer, self._overwrite = wanted, observer, overwrite
 
     def convert(self, checkpoint: Checkpoint, weights: str) -> tuple[Bundle, PullPlan]:
-        """Fetch what a checkpoint needs, and write its bundle."""
+        """Fetch the files that a checkpoint needs, and write its bundle."""
         options: dict[str, Any] = {}
         files: list[tuple[Checkpoint, list[str]]] = []
         for each in self._wanted.companions:
@@ -135,7 +140,7 @@ class _Work:
         return bundle, plans[0]
 
     def _fetch(self, needed: Needed, weights: str) -> PullPlan:
-        """Say what is fetched, check that there is room for it, and fetch it."""
+        """Report what will be fetched, check that there is room for it, and fetch it."""
         found = licences(self._wanted, (checkpoint for checkpoint, _ in needed))
         self._observer.licences(found)
         repositories = files_needed(needed, found)
@@ -157,7 +162,7 @@ class _Work:
         return self._copy(Bundle.open(checkpoint.directory), text), plan
 
     def _copy(self, source: Bundle, manifest: str) -> Bundle:
-        """Copy a bundle once each of its files is known to be what its manifest says."""
+        """Copy a bundle, each file after it is compared with the manifest."""
         files = source.manifest.files
         with BundleWriter(
             self._wanted.target, hashlib.sha256(manifest.encode()).hexdigest(), self._overwrite
@@ -173,6 +178,7 @@ class _Work:
             return writer.finish(source.manifest)
 
     def _download(self, plan: PullPlan) -> PullPlan:
+        """Fetch the missing files of a plan."""
         from vinograph.models import hub
 
         self._observer.plan(plan)

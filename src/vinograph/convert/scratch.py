@@ -1,4 +1,4 @@
-"""Arrays that are made during conversion, in a file without a name, so that gigabytes of them take no memory."""
+"""Arrays in a temporary file, so that gigabytes of converted weights take no memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ _ALIGNED = 64
 
 
 class Scratch:
-    """What is kept in the block is mapped from the file, and the system can take its memory back.
+    """A context in which arrays are mapped from a file without a name.
 
-    The file is gone when the block has ended and nothing of it is in use any more, or the process is killed.
+    The system can take their memory back at any time. The file is gone when the block has ended and
+    no array is in use any more, or when the process is killed.
     """
 
     def __init__(self, directory: Path) -> None:
-        """The file is made when the block begins."""
+        """The file will be made in ``directory`` when the block begins."""
         self._directory = directory
-        self._kept: list[NDArray[Any]] = []
+        self._arrays: list[NDArray[Any]] = []
 
     def __enter__(self) -> Scratch:
         """Make the file."""
@@ -34,22 +35,22 @@ class Scratch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file; who still uses what is mapped from it can go on."""
+        """Close the file; arrays that are still in use stay mapped."""
         self._file.close()
-        self._kept.clear()
+        self._arrays.clear()
 
     def keep(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of an array of bytes, which stays until the block ends at least.
+        """A copy of an array of bytes, which stays at least until the block ends.
 
         Raises:
             OSError: the disk is full.
         """
-        kept = self.allocate(array.shape, array.dtype)
-        kept[...] = array
-        return kept
+        copy = self.allocate(array.shape, array.dtype)
+        copy[...] = array
+        return copy
 
     def allocate(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-        """An array of zeros, to be filled, which stays until the block ends at least.
+        """An array of zeros, which stays at least until the block ends.
 
         Raises:
             OSError: the disk is full.
@@ -61,5 +62,5 @@ class Scratch:
         os.posix_fallocate(self._file.fileno(), offset, size)
         self._file.seek(offset + size)
         mapped: NDArray[Any] = np.memmap(self._file, kind, "r+", offset, shape)
-        self._kept.append(mapped)
+        self._arrays.append(mapped)
         return mapped

@@ -112,15 +112,15 @@ def check_sampler(scheduler: Mapping[str, Any]) -> None:
         SchemaError: a setting of it makes no sense.
         ModelError: its class is not computed.
     """
-    from vinograph.schedulers import SAMPLERS, settings
+    from vinograph.schedulers import SAMPLERS, read_scheduler_config
 
     name = scheduler.get("class")
     if not isinstance(name, str):
         raise SchemaError(f"scheduler.class is {shown(name)}, where one of {', '.join(SAMPLERS)} should be")
     if name not in SAMPLERS:
-        settings(scheduler)  # which names those that there are
+        read_scheduler_config(scheduler)  # which names those that there are
     try:
-        settings(scheduler)
+        read_scheduler_config(scheduler)
     except ModelError as error:
         raise SchemaError(f"scheduler: {error}") from error
 

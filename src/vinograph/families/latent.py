@@ -18,13 +18,13 @@ from vinograph.families.shared import first_picture, shrunk
 from vinograph.images import psnr
 from vinograph.noise import Noise, PerImageNoise
 from vinograph.request import Request
-from vinograph.schedulers import Plan, Sampler
+from vinograph.schedulers import Sampler, SamplingPlan
 
 SOURCE: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
 _PREVIEW_GRID = 32  # latents of a full VAE's preview, at most, in each direction
 
 
-def plan_of(chosen: Sampler, request: Request, out: Drawing) -> Plan:
+def plan_of(chosen: Sampler, request: Request, out: Drawing) -> SamplingPlan:
     """The steps that ``request`` asks for.
 
     Raises:
@@ -32,7 +32,7 @@ def plan_of(chosen: Sampler, request: Request, out: Drawing) -> Plan:
     """
     eta = request.eta or 0.0
     if eta and not chosen.takes_eta:
-        out.warnings.append(f"eta was ignored: {type(chosen).__name__} doesn't take it")
+        out.warnings.append(f"eta was ignored: {chosen.scheduler_class} doesn't take it")
     return chosen.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
 
 

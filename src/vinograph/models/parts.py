@@ -184,7 +184,7 @@ def plan(
         nonlocal used
         weights = Weights(part.tensors, part.origin, storage)
         made = network(part.config, weights)
-        weights.finish(ignored)
+        weights.check_all_used(ignored)
         used = weights.used
         return made
 

@@ -1,5 +1,6 @@
-"""What networks are built from, as OpenVINO graphs over weights that stay in their files.
+"""The building blocks of networks: OpenVINO graphs over weights that stay in their files.
 
-:mod:`graph` has weights by the checkpoint's names and values with operators, :mod:`layers` the layers that most
-networks share, :mod:`embeddings` sinusoids of times and sizes. Networks that several families use have a module each.
+:mod:`graph` holds weights under the checkpoint's names and makes graphs, :mod:`values` gives
+tensors operators, and :mod:`layers` has the layers that networks share. :mod:`embeddings` has those
+of timesteps and sizes. Each network that several families use has a module of its own.
 """

@@ -18,28 +18,29 @@ from openvino import opset13 as opset
 
 from vinograph.arguments import shown
 from vinograph.networks.config import check_kinds
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
+    arange_like,
     attention,
+    attention_bias,
     concat,
     embedding,
     gelu,
-    heads,
-    joined_heads,
     layer_norm,
     linear,
-    masked,
-    positions,
+    merge_heads,
     reshape,
-    unmasked,
+    split_heads,
+    visible_keys,
 )
+from vinograph.networks.values import Value, constant
 
 IGNORED = r"embeddings\.position_ids|logit_scale|text_projection\.weight|visual_projection\.weight|vision_model\..*"
-"""The tensors in files that hidden states don't depend on; the last two are of whole CLIP models."""
+"""Tensors that hidden states don't depend on; the last two are of whole CLIP models."""
 
 _PREFIX = "text_model."
 _IDS = Port(("b", "n"), "i64")
-# Configurations from before transformers 4.31 give this as the end's id. It ends no text.
+# Configurations from before transformers 4.31 have this as eos_token_id, which ends no text.
 _OLD_EOS = 2
 
 
@@ -76,9 +77,9 @@ class ClipConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> ClipConfig:
-        """Of a config.json, whose other keys (dropout, generation, …) don't change what is computed.
+        """From a config.json, whose other keys don't change what is computed.
 
-        That of a whole CLIP model has its text encoder's under ``text_config``.
+        In that of a whole CLIP model, the text encoder's keys are under ``text_config``.
 
         Raises:
             ValueError: naming a key whose value makes no sense.
@@ -91,10 +92,12 @@ class ClipConfig:
 
 
 def _text_config(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The text encoder's configuration within that of a whole CLIP model, which may hold the projection's width alone.
+    """The text encoder's configuration within that of a whole CLIP model.
+
+    The projection's width may stand in the whole model's alone.
 
     Raises:
-        ValueError: it is no object, or the settings are outside it, too.
+        ValueError: it is no object, or there are settings outside it, too.
     """
     own = mapping["text_config"]
     if not isinstance(own, Mapping):
@@ -111,7 +114,7 @@ def network_name(name: str) -> str:
 
 
 def clip_text_encoder(config: ClipConfig, weights: Weights) -> Network:
-    """The graph of the last hidden states, as Würstchen takes them.
+    """CLIP's text encoder that gives the last hidden states, as Würstchen takes them.
 
     Inputs: ``input_ids`` and ``attention_mask`` [b, n], n at most max_position_embeddings. A token
     attends to itself and those before it, except where the mask is 0. It must not be 0 at the first
@@ -122,9 +125,9 @@ def clip_text_encoder(config: ClipConfig, weights: Weights) -> Network:
     """
 
     def last_hidden_states(input_ids: Value, attention_mask: Value) -> Value:
-        position_ids = positions(input_ids, 1)
-        visible = opset.logical_and(_causal(position_ids).output, unmasked(attention_mask).output)
-        x, mask = _embed(input_ids, position_ids, weights["embeddings"], config), masked(Value(visible))
+        position_ids = arange_like(input_ids, 1)
+        visible = opset.logical_and(_causal(position_ids).output, visible_keys(attention_mask).output)
+        x, mask = _embed(input_ids, position_ids, weights["embeddings"], config), attention_bias(Value(visible))
         for index in range(config.num_hidden_layers):
             x = _layer(x, mask, weights["encoder"]["layers"][index], config)
         return layer_norm(x, weights["final_layer_norm"], config.layer_norm_eps)
@@ -135,13 +138,13 @@ def clip_text_encoder(config: ClipConfig, weights: Weights) -> Network:
 
 
 def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) -> Network:
-    """The graph of the hidden states that every layer is given, as SDXL takes them.
+    """CLIP's text encoder that gives the input of every layer, as SDXL takes them.
 
-    Input: ``input_ids`` [b, n], n at most max_position_embeddings. No text is masked: a token
-    attends to all before it, padding among them. Outputs: ``hidden_states`` [b, num_hidden_layers,
-    n, hidden_size], of which the first are the embeddings; those that the last layer gives are not
-    among them. With ``projects`` also ``text_embeds`` [b, projection_dim], the last hidden state at
-    the text's end, projected.
+    Input: ``input_ids`` [b, n], n at most max_position_embeddings. Nothing is masked: a token
+    attends to itself and all before it, padding among them. Output: ``hidden_states`` [b,
+    num_hidden_layers, n, hidden_size], of which the first are the embeddings. The last layer's
+    output is not among them. With ``projects`` there is also ``text_embeds`` [b, projection_dim]:
+    the last hidden state at the text's end, projected.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -149,8 +152,8 @@ def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) 
     layers = [weights["encoder"]["layers"][index] for index in range(config.num_hidden_layers)]
 
     def hidden_states(input_ids: Value) -> list[Value]:
-        position_ids = positions(input_ids, 1)
-        mask = masked(_causal(position_ids))
+        position_ids = arange_like(input_ids, 1)
+        mask = attention_bias(_causal(position_ids))
         states = [_embed(input_ids, position_ids, weights["embeddings"], config)]
         for layer in layers[:-1]:
             states.append(_layer(states[-1], mask, layer, config))
@@ -168,7 +171,7 @@ def clip_hidden_states(config: ClipConfig, weights: Weights, *, projects: bool) 
 
 
 def hidden_states_ports(config: ClipConfig, *, projects: bool) -> Ports:
-    """What :func:`clip_hidden_states` takes and gives."""
+    """The ports of :func:`clip_hidden_states`."""
     outputs = {"hidden_states": Port(("b", config.num_hidden_layers, "n", config.hidden_size))}
     if projects:
         outputs["text_embeds"] = Port(("b", config.projection_dim))
@@ -176,20 +179,20 @@ def hidden_states_ports(config: ClipConfig, *, projects: bool) -> Ports:
 
 
 def _causal(position_ids: Value) -> Value:
-    """Whether a query sees a key, which must not be after it: [n] -> boolean [n, n]."""
+    """The causal mask, true where a key is not after the query: [n] -> boolean [n, n]."""
     queries, keys = reshape(position_ids, (-1, 1)), reshape(position_ids, (1, -1))
     return Value(opset.less_equal(keys.output, queries.output))
 
 
 def _embed(ids: Value, position_ids: Value, weights: Weights, config: ClipConfig) -> Value:
-    """Embeddings of tokens [b, n] and of their positions [n]: [b, n, hidden_size]."""
+    """The sum of the embeddings of tokens [b, n] and of positions [n]: [b, n, hidden_size]."""
     tokens = embedding(ids, weights["token_embedding"], config.vocab_size, config.hidden_size)
     count = config.max_position_embeddings
     return tokens + embedding(position_ids, weights["position_embedding"], count, config.hidden_size)
 
 
 def _layer(x: Value, mask: Value, weights: Weights, config: ClipConfig) -> Value:
-    """Self-attention and a perceptron, each after a norm: x [b, n, hidden_size] -> the same."""
+    """Self-attention and an MLP, each after a norm: x [b, n, hidden_size] -> the same."""
     normed = layer_norm(x, weights["layer_norm1"], config.layer_norm_eps)
     x = x + _attend(normed, mask, weights["self_attn"], config.num_attention_heads)
     normed = layer_norm(x, weights["layer_norm2"], config.layer_norm_eps)
@@ -200,16 +203,16 @@ def _layer(x: Value, mask: Value, weights: Weights, config: ClipConfig) -> Value
 def _attend(x: Value, mask: Value, weights: Weights, head_count: int) -> Value:
     width = x.size(-1)
     queries, keys, values = (
-        heads(linear(x, weights[name], width), head_count) for name in ("q_proj", "k_proj", "v_proj")
+        split_heads(linear(x, weights[name], width), head_count) for name in ("q_proj", "k_proj", "v_proj")
     )
-    return linear(joined_heads(attention(queries, keys, values, mask)), weights["out_proj"], width)
+    return linear(merge_heads(attention(queries, keys, values, mask)), weights["out_proj"], width)
 
 
 def _end_of_text(ids: Value, position_ids: Value, config: ClipConfig) -> Value:
-    """The index [b] of the token that ends each text; 0 where none does, as transformers has it.
+    """The index [b] of the token that ends each text; 0 where none does, as in transformers.
 
-    That is the first token whose id is ``eos_token_id``. Under the older configurations, it is the
-    first of those with the highest id.
+    That is the first token whose id is ``eos_token_id``. Under older configurations it is the first
+    token with the highest id.
     """
     end = constant(config.eos_token_id, np.int64)
     if config.eos_token_id == _OLD_EOS:
@@ -223,7 +226,8 @@ def _end_of_text(ids: Value, position_ids: Value, config: ClipConfig) -> Value:
 def _picked(states: Value, position_ids: Value, index: Value) -> Value:
     """The state at each text's ``index`` [b]: states [b, n, c] -> [b, c].
 
-    OpenVINO 2026.4 reads beyond its memory where it gathers by batch and there is one text, of a fixed length.
+    It is a masked sum instead of a batched gather, with which OpenVINO 2026.4 reads beyond its
+    memory for one text of a fixed length.
     """
     found = opset.equal(position_ids.output, reshape(index, (-1, 1)).output)
     alone = opset.select(opset.unsqueeze(found, opset.constant([2])), states.output, constant(0).output)
@@ -231,13 +235,13 @@ def _picked(states: Value, position_ids: Value, index: Value) -> Value:
 
 
 def _check_last(weights: Weights, layer: Weights, config: ClipConfig) -> None:
-    """Check the tensors of the last layer, which no output depends on: a whole file has them."""
+    """Mark the last layer's tensors as used: files have them, but no output depends on them."""
     width, inner = config.hidden_size, config.intermediate_size
     layers = [(layer["self_attn"][f"{name}_proj"], width, width) for name in ("q", "k", "v", "out")]
     layers += [(layer["mlp"]["fc1"], inner, width), (layer["mlp"]["fc2"], width, inner)]
     for scope, c_out, c_in in layers:
-        scope.check("weight", (c_out, c_in))
-        scope.check("bias", (c_out,))
+        scope.mark_used("weight", (c_out, c_in))
+        scope.mark_used("bias", (c_out,))
     for norm in (layer["layer_norm1"], layer["layer_norm2"], weights["final_layer_norm"]):
-        norm.check("weight", (width,))
-        norm.check("bias", (width,))
+        norm.mark_used("weight", (width,))
+        norm.mark_used("bias", (width,))

@@ -1,4 +1,4 @@
-"""Reading the configuration of a network that has more settings than we compute."""
+"""Reading a network's config.json: keys that aren't computed here are refused by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Value = TypeVar("Value")
 _COUNT = Whole(1, 1_000_000)
 _NUMBER = Real(-1e6, 1e6)
 _EPSILON = Real(1e-20, 1)
-# Of keys that mean the same in every network. Other whole numbers count something, and are at least 1.
+# Ranges of keys that mean the same in every network. Other whole numbers are counts, and at least
+# 1.
 _RANGES: Mapping[str, Kind] = MappingProxyType(
     {
         "eos_token_id": Whole(0, 1_000_000),
@@ -49,16 +50,18 @@ def read_config(
 ) -> Config:
     """The dataclass ``kind``, filled from a config.json as diffusers writes it.
 
-    JSON lists become tuples, whatever their depth. Keys that begin with "_" are notes about the file.
+    JSON lists become tuples, also within lists. Keys that begin with "_" are notes about the file
+    and are skipped.
 
     Args:
-        kind: the keys that set the network's size, with the values that diffusers takes for absent ones.
-        mapping: the file's contents.
-        fixed: keys that change what is computed, each with the one value that is computed here.
-        without_effect: keys that change nothing when drawing.
+        kind: the keys that matter, with diffusers' values for absent ones as defaults.
+        mapping: the content of the file.
+        fixed: other keys that change the result, each with the one value that is computed here.
+        without_effect: keys that don't change what is drawn.
 
     Raises:
-        ValueError: naming a key that is unknown or missing, or whose value is of another kind or isn't computed here.
+        ValueError: naming a key that is unknown or missing, or whose value has another type or
+            isn't computed here.
     """
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     given = {}
@@ -81,21 +84,21 @@ def read_config(
 
 
 def check_kinds(kind: type[Any], given: Mapping[str, Any]) -> None:
-    """Compare values for the fields of the dataclass ``kind`` with its annotations. null is as good as false.
+    """Check that values have the types that the dataclass ``kind`` declares. null counts as false.
 
     Raises:
-        ValueError: naming a key whose value is of another kind.
+        ValueError: naming a key whose value has another type, or is out of range.
     """
     hints = get_type_hints(kind)
     for name, value in given.items():
         if not _is_of(value, hints[name]):
-            told = list(value) if isinstance(value, tuple) else value
-            raise ValueError(f"{name} is {shown(told)}, where {_described(hints[name])} should be")
+            json_value = list(value) if isinstance(value, tuple) else value
+            raise ValueError(f"{name} is {shown(json_value)}, where {_described(hints[name])} should be")
         _check_ranges(name, value, _RANGES.get(name, _NUMBER if float in _leaves(hints[name]) else _COUNT))
 
 
 def _check_ranges(name: str, value: Any, kind: Kind) -> None:
-    """Check each number in a value."""
+    """Check the range of each number in a value, which may be a tuple."""
     if isinstance(value, tuple):
         for each in value:
             _check_ranges(name, each, kind)
@@ -130,10 +133,10 @@ def _described(hint: Any) -> str:
 
 
 def broadcast(name: str, value: Value | tuple[Value, ...], count: int) -> tuple[Value, ...]:
-    """One ``value`` for each of ``count``: those given, or the same for all.
+    """``count`` values: those of a tuple, or one ``value`` for all.
 
     Raises:
-        ValueError: another number of values was given.
+        ValueError: the tuple has another length.
     """
     if not isinstance(value, tuple):
         return (value,) * count
@@ -143,20 +146,20 @@ def broadcast(name: str, value: Value | tuple[Value, ...], count: int) -> tuple[
 
 
 def check_unshifted(shift_factor: float | None) -> None:
-    """Refuse an autoencoder whose latents have an offset.
+    """Refuse an autoencoder whose latents are shifted.
 
     Raises:
-        ValueError: they have.
+        ValueError: ``shift_factor`` is not 0 or None.
     """
     if shift_factor:
         raise ValueError(f"shift_factor is {shift_factor}; Vinograph computes latents without an offset")
 
 
 def check_divisors(**values: Any) -> None:
-    """Refuse numbers that latents can't be divided and multiplied by in f32: zero, and what becomes zero or infinite.
+    """Refuse numbers that latents can't be divided by in f32, such as zero.
 
     Raises:
-        ValueError: naming the key of one.
+        ValueError: naming the key of the number.
     """
     for name, value in values.items():
         if not _DIVISOR.least <= abs(value) <= _DIVISOR.most:
@@ -170,11 +173,13 @@ def _tupled(value: Any) -> Any:
 def parse_config(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
     """The dataclass ``kind``, filled from a config.json as diffusers writes it.
 
-    Keys that begin with "_" (``_class_name``, ``_diffusers_version``) are notes about the file and are skipped.
-    JSON lists become tuples. A key that is absent takes the value that diffusers takes for it.
+    Keys that begin with "_" (``_class_name``, ``_diffusers_version``) are notes about the file and
+    are skipped. JSON lists become tuples. Absent keys take diffusers' values. Unlike
+    :func:`read_config`, no other keys are allowed.
 
     Raises:
-        ValueError: naming the keys that ``kind`` doesn't have, and those it has.
+        ValueError: naming the keys that are unknown and those that are known, or a value of another
+            type.
     """
     given = {key: value for key, value in mapping.items() if not key.startswith("_")}
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
@@ -189,12 +194,12 @@ def parse_config(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
 
 
 def with_square_size(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A configuration whose ``sample_size`` is one number, also where it gives the height and the width.
+    """The configuration with one number as ``sample_size``, also where it has a height and a width.
 
-    diffusers' pipelines multiply it by the VAE's factor, so that no two numbers would do there.
+    diffusers' pipelines multiply it by the VAE's scale factor, so they would take no pair either.
 
     Raises:
-        ValueError: the height is not the width.
+        ValueError: the height and the width differ.
     """
     size = mapping.get("sample_size")
     if not isinstance(size, list) or len(size) != 2:
@@ -205,6 +210,6 @@ def with_square_size(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises ValueError with ``message`` unless ``condition`` holds."""
+    """Raise ValueError with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""Times and sizes as vectors: sines and cosines of them, then two linear layers."""
+"""Embeddings of timesteps and sizes: sines and cosines, then two linear layers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Value, Weights, constant
+from vinograph.networks.graph import Weights
 from vinograph.networks.layers import concat, linear, reshape, silu
+from vinograph.networks.values import Value, constant
 from vinograph.runtime.precise import mark_precise
 
 _MAX_PERIOD = 10_000
 
 
 def frequencies(width: int, shift: float = 0) -> NDArray[np.float32]:
-    """The width // 2 frequencies of sinusoids (arXiv 1706.03762, section 3.5), falling from 1.
+    """The ``width // 2`` frequencies of a sinusoidal embedding, falling from 1.
 
-    Exponentials are rounded to f32 once. NumPy's own in f32 are off in the last bit at places that depend on the
-    machine, which a time of 999 makes 0.00006 radians.
+    Vaswani et al. (arXiv 1706.03762), section 3.5. Exponentials are computed in f64 and rounded
+    once. NumPy's in f32 differ in the last bit from machine to machine, which is 0.00006 radians at
+    timestep 999.
     """
     half = width // 2
     decay = np.float32(-math.log(_MAX_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
@@ -27,7 +29,7 @@ def frequencies(width: int, shift: float = 0) -> NDArray[np.float32]:
     return waves
 
 
-def sinusoids(
+def sinusoidal_embedding(
     values: Value,
     width: int,
     shift: float = 0,
@@ -35,10 +37,10 @@ def sinusoids(
     cosines_first: bool = True,
     at: NDArray[np.float32] | None = None,
 ) -> Value:
-    """Sines and cosines of ``values``, n in any shape, at width // 2 frequencies, in full precision: [n, width].
+    """Sines and cosines of n ``values``, of any shape, at ``width // 2`` frequencies: [n, width].
 
-    A time of 999 is 1000 in bf16, and its products with frequencies would be off by radians. So these nodes are
-    computed in f32 whatever the rest of the network runs in. ``at`` are other frequencies than :func:`frequencies`.
+    They are computed in f32 in every precision. In bf16 a timestep of 999 is 1000, and its products
+    with frequencies are off by radians. ``at`` replaces :func:`frequencies`.
     """
     column = reshape(values, (-1, 1))
     angles = column * constant((frequencies(width, shift) if at is None else at)[None])
@@ -52,8 +54,11 @@ def sinusoids(
     return waves
 
 
-def time_embedding(x: Value, weights: Weights, width: int, condition: Value | None = None) -> Value:
-    """Two linear layers with SiLU between: x [b, n] -> [b, width]. ``condition`` is projected and added to x."""
+def timestep_embedding(x: Value, weights: Weights, width: int, condition: Value | None = None) -> Value:
+    """Two linear layers with SiLU between them: x [b, n] -> [b, width].
+
+    ``condition`` is projected and added to x. Diffusers' TimestepEmbedding.
+    """
     if condition is not None:
         x = x + linear(condition, weights["cond_proj"], x.size(-1), bias=False)
     return linear(silu(linear(x, weights["linear_1"], width)), weights["linear_2"], width)

@@ -1,4 +1,4 @@
-"""Weights by the checkpoint's names, values with operators, and the graph that is made of both."""
+"""Weights under the checkpoint's names, and the graph that a network computes with them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.errors import DamagedModelError
+from vinograph.networks.values import Value
 from vinograph.runtime.precise import mark_decompression
 
 _F8 = ("F8_E4M3", "F8_E5M2")
 _FLOATS = ("F64", "F32", "F16", "BF16", *_F8)
-_HALVES = ("F16", *_F8)  # what half precision holds in full
+_HALVES = ("F16", *_F8)  # types whose values f16 holds exactly
 _TYPES: Mapping[str, ov.Type] = MappingProxyType({"F32": ov.Type.f32, "F16": ov.Type.f16, "BF16": ov.Type.bf16})
 _PORT_TYPES: Mapping[str, ov.Type] = MappingProxyType({"f32": ov.Type.f32, "i64": ov.Type.i64})
 _MODEL_NAME = "vinograph"
 _STORAGE = {"f16": "f16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}
 _LARGEST_F16 = 65504.0
-_VALUES_AT_ONCE = 1 << 22  # values that are converted at once
+_VALUES_AT_ONCE = 1 << 22  # that are converted together, so that little memory is used
 
 Array = NDArray[Any]
 Allocate = Callable[[tuple[int, ...], "np.dtype[Any]"], Array]
 
 
 class StoredTensor(Protocol):
-    """One tensor of a checkpoint: its shape and its type as safetensors names it ("F32", "F16", "BF16", "I64", …)."""
+    """One tensor of a checkpoint, which is read when its values are needed."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -42,18 +43,22 @@ class StoredTensor(Protocol):
 
     @property
     def dtype(self) -> str:
-        """Its type."""
+        """Its type as safetensors names it: "F32", "F16", "BF16", "I64", …"""
 
     def array(self) -> Array:
-        """Its values, mapped from the file where they can be.
+        """Its values, mapped from the file where that is possible.
 
-        Those of BF16 are given as uint16, and those in 8 bits as the floating-point numbers that they stand for.
+        Values in BF16 come as uint16, and values in 8 bits as the floating-point numbers that they
+        stand for.
         """
 
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output of a network. A dimension that follows the request has a name, a fixed one is a number."""
+    """One input or output of a network.
+
+    A dimension that depends on the request has a name in ``shape``, and a fixed one its size.
+    """
 
     shape: tuple[int | str, ...]
     dtype: str = "f32"
@@ -61,7 +66,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """What a network takes and gives, in order."""
+    """A network's inputs and outputs, in order."""
 
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
@@ -69,25 +74,27 @@ class Ports:
 
 @dataclass(frozen=True)
 class Network:
-    """A graph with its ports in order. ``f16_safe`` is False where half-precision arithmetic overflows.
+    """A graph with its ports.
 
-    ``held`` are arrays that the graph refers to without owning them: whoever keeps a compiled form of the graph keeps
-    the network, too.
+    Attributes:
+        f16_safe: False where half-precision arithmetic overflows.
+        buffers: arrays that the graph refers to without owning them. Who keeps a compiled form of
+            the graph has to keep the network, too.
     """
 
     model: ov.Model
     ports: Ports
     f16_safe: bool
-    held: Sequence[Array] = ()
+    buffers: Sequence[Array] = ()
 
     @property
     def inputs(self) -> Mapping[str, Port]:
-        """What it takes."""
+        """The ports of its inputs."""
         return self.ports.inputs
 
     @property
     def outputs(self) -> Mapping[str, Port]:
-        """What it gives."""
+        """The ports of its outputs."""
         return self.ports.outputs
 
 
@@ -95,10 +102,13 @@ class Network:
 class Storage:
     """How a graph holds its matrices.
 
-    As they are stored, or with ``halve`` those in f32 and bf16 as f16, unless they pass f16's range. ``allocate``
-    makes room for what is computed or converted; a conversion to disk puts that into a file. With ``check_only`` no
-    value is read or computed: the graph that is built has inputs in place of its weights, and only tells whether every
-    tensor is there and fits.
+    Attributes:
+        halve: hold matrices in f32 and bf16 as f16, unless their values exceed f16's range.
+            Otherwise they are held as the checkpoint stores them.
+        allocate: makes the arrays for what is computed or converted. A conversion to disk puts
+            these into a file.
+        check_only: read and compute no value. The graph has inputs in place of its weights, and
+            building it shows whether every tensor is there and has the right shape.
     """
 
     halve: bool = False
@@ -106,79 +116,24 @@ class Storage:
     check_only: bool = False
 
 
-class Value:
-    """A tensor in a graph, with operators. Plain numbers next to it are constants in f32."""
-
-    def __init__(self, output: ov.Output | ov.Node) -> None:
-        self.output: ov.Output = output.output(0) if isinstance(output, ov.Node) else output
-
-    @property
-    def node(self) -> ov.Node:
-        """The node that computes it."""
-        return self.output.get_node()
-
-    @property
-    def rank(self) -> int:
-        """Number of dimensions."""
-        return len(self.output.get_partial_shape())
-
-    def size(self, axis: int) -> int:
-        """A dimension that doesn't follow the request."""
-        return int(self.output.get_partial_shape()[axis].get_length())
-
-    def named(self, name: str) -> Value:
-        """The same value, whose node bears ``name``."""
-        self.node.set_friendly_name(name)
-        return self
-
-    def __add__(self, other: Value | float) -> Value:
-        return Value(opset.add(self.output, _output(other)))
-
-    def __sub__(self, other: Value | float) -> Value:
-        return Value(opset.subtract(self.output, _output(other)))
-
-    def __mul__(self, other: Value | float) -> Value:
-        return Value(opset.multiply(self.output, _output(other)))
-
-    def __truediv__(self, other: Value | float) -> Value:
-        return Value(opset.divide(self.output, _output(other)))
-
-    def __radd__(self, other: float) -> Value:
-        return Value(opset.add(_output(other), self.output))
-
-    def __rsub__(self, other: float) -> Value:
-        return Value(opset.subtract(_output(other), self.output))
-
-    def __rmul__(self, other: float) -> Value:
-        return Value(opset.multiply(_output(other), self.output))
-
-
-def constant(values: Any, dtype: type[np.generic] = np.float32) -> Value:
-    """A small constant."""
-    return Value(opset.constant(np.asarray(values, dtype)))
-
-
-def _output(value: Value | float) -> ov.Output:
-    return (value if isinstance(value, Value) else constant(value)).output
-
-
 @dataclass
 class _Shared:
-    """What all scopes of one component's weights have in common."""
+    """The state that all scopes of one component's weights share."""
 
     tensors: Mapping[str, StoredTensor]
     origin: str
     storage: Storage
     used: set[str] = field(default_factory=set)
-    held: list[Array] = field(default_factory=list)
+    buffers: list[Array] = field(default_factory=list)
     placeholders: list[ov.Node] = field(default_factory=list)
 
 
 class Weights:
-    """A component's tensors, by the checkpoint's names. ``weights["a"]["b"]`` is the scope of names in "a.b".
+    """A component's tensors under the checkpoint's names; ``weights["a"]["b"]`` are those in "a.b".
 
-    Each tensor is compared with the shape that the network wants when it is used, and :meth:`finish` reports those
-    that were not. ``origin`` names the checkpoint in errors.
+    When a tensor is used, its shape is compared with the one that the network needs.
+    :meth:`check_all_used` reports tensors that were not used. ``origin`` names the checkpoint in
+    errors.
     """
 
     def __init__(self, tensors: Mapping[str, StoredTensor], origin: str, storage: Storage | None = None) -> None:
@@ -192,10 +147,10 @@ class Weights:
         return child
 
     def scaled(self, *, matrices: float = 1, vectors: float = 1) -> Weights:
-        """The same scope, whose :meth:`matrix` and :meth:`vector` give the stored values times these factors.
+        """The same scope, which multiplies its tensors by these factors.
 
-        A matrix that is scaled is computed, so it is held as :meth:`computed` holds one. The factors are those of
-        the scope alone, not on top of those that it may have.
+        They hold for :meth:`matrix` and :meth:`vector`. A scaled matrix is held as :meth:`computed`
+        holds one. The factors replace those that the scope may have.
         """
         scope = copy.copy(self)
         scope._matrix_factor, scope._vector_factor = np.float32(matrices), np.float32(vectors)
@@ -208,7 +163,7 @@ class Weights:
         return f"{self.scope}.{name}" if self.scope else name
 
     def values(self, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
-        """A tensor in f32, for what is computed of it while the graph is built.
+        """A tensor's values in f32, for what is computed from them while the graph is built.
 
         Raises:
             DamagedModelError: it is missing, or has another shape or type.
@@ -216,14 +171,15 @@ class Weights:
         return _in_f32(self._stored(name, shape))
 
     def vector(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
-        """A tensor that weighs little, in f32, with the dimensions ``view``. Raises what :meth:`values` does."""
-        self.check(name, shape)
+        """A small tensor in f32, reshaped to ``view``. Raises what :meth:`values` does."""
+        self.mark_used(name, shape)
         return self.computed_vector(name, view or shape, lambda: self._times(name, shape, self._vector_factor))
 
     def matrix(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
-        """A tensor as it is stored, converted to f32 where it is multiplied. Raises what :meth:`values` does.
+        """A tensor as it is stored, converted to f32 where it is used.
 
-        A matrix with one row or column weighs as little as a vector, and is held as one. One in 8 bits is held as f16.
+        Raises what :meth:`values` does. A matrix with one row or column is as small as a vector,
+        and is held as one. One in 8 bits is held in f16.
         """
         tensor, view, factor = self._stored(name, shape), tuple(view or shape), self._matrix_factor
         if is_vector(tensor.shape):
@@ -239,32 +195,32 @@ class Weights:
         return _restored(self._constant(tensor.array(), view, _TYPES[tensor.dtype]), self._name(name))
 
     def computed(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]], like: str) -> Value:
-        """A matrix computed of others under its own ``name``, held as the tensor ``like`` of this scope is."""
+        """A matrix computed from others, under its own ``name``, held as the tensor ``like`` is."""
         if self._shared.storage.check_only:
             return self._placeholder(view)
         return self._matrix(name, compute(), tuple(view), self._shared.tensors[self._name(like)].dtype in _HALVES)
 
     def computed_vector(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]]) -> Value:
-        """A vector that was computed of others, under its own ``name``."""
+        """A vector that is computed from others, under its own ``name``."""
         if self._shared.storage.check_only:
             return self._placeholder(view)
         array = np.ascontiguousarray(compute(), np.float32)
         return Value(self._constant(array, view, ov.Type.f32)).named(self._name(name))
 
-    def check(self, name: str, shape: Sequence[int]) -> None:
-        """Count a tensor as used that no output depends on. Raises what :meth:`values` does."""
+    def mark_used(self, name: str, shape: Sequence[int]) -> None:
+        """Mark a tensor as used that no output depends on. Raises what :meth:`values` does."""
         self._stored(name, shape)
 
     @property
     def used(self) -> frozenset[str]:
-        """The names of the tensors that were used so far, in any scope."""
+        """The names of the tensors that were used so far, in all scopes."""
         return frozenset(self._shared.used)
 
-    def finish(self, ignored: str = "") -> None:
-        """Check that every tensor was used, but for those whose names match the regular expression ``ignored``.
+    def check_all_used(self, ignored: str = "") -> None:
+        """Check that every tensor was used, except those whose names match ``ignored``, a pattern.
 
         Raises:
-            DamagedModelError: naming the first that the network has no place for.
+            DamagedModelError: naming the first tensor that was not used.
         """
         shared = self._shared
         unused = shared.tensors.keys() - shared.used
@@ -303,33 +259,33 @@ class Weights:
         storage = self._shared.storage
         halve = (storage.halve if halve is None else halve or storage.halve) and _fits_f16(values)
         kind = np.dtype(np.float16 if halve else np.float32)
-        held = storage.allocate(values.shape, kind)
-        _copy(values, held)
-        stored = self._constant(held, view, ov.Type.f16 if halve else ov.Type.f32)
+        array = storage.allocate(values.shape, kind)
+        _copy(values, array)
+        stored = self._constant(array, view, ov.Type.f16 if halve else ov.Type.f32)
         return _restored(stored, self._name(name))
 
     def _constant(self, array: Array, view: Sequence[int], kind: ov.Type) -> ov.Node:
-        """A constant that refers to the array.
+        """A constant that refers to the array without owning it.
 
-        It doesn't own it. A constant that did would let go of it on whatever thread drops it last, without Python's
-        lock, and such a thread compiles while Python runs on another.
+        The thread that drops an owning constant last would release the array without Python's lock.
+        That can be a thread of OpenVINO's that compiles while Python runs on another.
         """
-        self._shared.held.append(array)
+        self._shared.buffers.append(array)
         return ov.op.Constant(ov.Tensor(array, ov.Shape(tuple(view)), kind), shared_memory=True)
 
 
 def _place(tensor: StoredTensor, otherwise: str) -> str:
-    """The file that a tensor is in, where it is in one."""
+    """The tensor's file, or ``otherwise`` if it is in none."""
     return str(getattr(tensor, "file", otherwise))
 
 
 def is_vector(shape: Iterable[int]) -> bool:
-    """Whether a tensor of that shape weighs nothing, so that it is held in f32 whatever is asked for."""
+    """Whether at most one dimension exceeds 1: such a tensor is small and held in f32."""
     return sum(size > 1 for size in shape) < 2
 
 
 def _restored(stored: ov.Node, name: str) -> Value:
-    """The constant under the checkpoint's name, in f32."""
+    """The constant under the checkpoint's name, converted to f32."""
     stored.set_friendly_name(name)
     if stored.get_output_element_type(0) == ov.Type.f32:
         return Value(stored)
@@ -339,25 +295,26 @@ def _restored(stored: ov.Node, name: str) -> Value:
 
 
 def _in_f32(tensor: StoredTensor) -> NDArray[np.float32]:
-    """The values of a tensor; those in f32 stay mapped."""
+    """A tensor's values in f32; those stored in f32 stay mapped."""
     array = tensor.array()
-    if tensor.dtype == "BF16":
+    if tensor.dtype == "BF16":  # the upper half of an f32
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32, copy=False)
 
 
-def _parts(array: Array) -> Iterable[Array]:
-    """A contiguous array, a stretch of values at a time."""
+def _pieces(array: Array) -> Iterable[Array]:
+    """Consecutive pieces of a contiguous array, flattened."""
     flat = array.reshape(-1)
     return (flat[begin : begin + _VALUES_AT_ONCE] for begin in range(0, flat.size, _VALUES_AT_ONCE))
 
 
 def _fits_f16(values: Array) -> bool:
-    return all(bool(np.abs(part).max() <= _LARGEST_F16) for part in _parts(values))
+    return all(bool(np.abs(piece).max() <= _LARGEST_F16) for piece in _pieces(values))
 
 
-def _copy(values: Array, held: Array) -> None:
-    for source, target in zip(_parts(values), _parts(held), strict=True):
+def _copy(values: Array, into: Array) -> None:
+    """Copy values piece by piece, converting them to the type of ``into``."""
+    for source, target in zip(_pieces(values), _pieces(into), strict=True):
         target[...] = source
 
 
@@ -368,9 +325,11 @@ def build(
     *,
     f16_safe: bool = True,
 ) -> Network:
-    """The graph of ``compute``, which gets the inputs by name and gives the outputs in order, over ``weights``.
+    """The network that ``compute`` describes, over ``weights``.
 
-    Nodes that bear no name of their own are numbered, so that the same network is the same graph in every process.
+    ``compute`` takes the inputs as keyword arguments and returns the outputs in order. Nodes
+    without a name of their own are numbered, so that the same network is the same graph in every
+    process.
     """
     parameters = {key: _parameter(key, port) for key, port in ports.inputs.items()}
     count = len(weights._shared.placeholders)
@@ -381,14 +340,14 @@ def build(
     placeholders = weights._shared.placeholders[count:]
     model = ov.Model([value.output for value in values], [*parameters.values(), *placeholders], _MODEL_NAME)
     number_nodes(model)
-    return Network(model, ports, f16_safe, weights._shared.held)
+    return Network(model, ports, f16_safe, weights._shared.buffers)
 
 
 def number_nodes(model: ov.Model) -> None:
-    """Number the nodes that bear no name of their own: OpenVINO's names count all nodes that the process ever made.
+    """Give numbers to the nodes without a name of their own.
 
-    Nodes are told apart by their names, so one that bears another's is numbered, too: a layer may be called as an input
-    is. Inputs keep theirs.
+    OpenVINO's default names count all nodes that the process ever made. A node whose name is taken
+    is numbered, too, since a layer may have the name of an input. Inputs keep theirs.
     """
     nodes = model.get_ordered_ops()
     taken = {node.get_friendly_name() for node in model.get_parameters()}
@@ -410,7 +369,7 @@ def _parameter(name: str, port: Port) -> ov.Node:
 
 
 def storage_of(model: ov.Model) -> str:
-    """How most of a graph's weights are stored."""
+    """How most of a graph's weights are stored: "f32", "f16", "bf16", "int8" or "int4"."""
     sizes: Counter[str] = Counter()
     for node in model.get_ops():
         if node.get_type_name() == "Constant":

@@ -1,7 +1,7 @@
-"""The layers that networks share, each a function of a value and of the scope of its weights.
+"""The layers that networks share: functions of a value and of the scope of its weights.
 
-Feature maps are [batch, channels, height, width], sequences [batch, positions, width]. Parameters have PyTorch's
-names: ``weight`` and ``bias``.
+Feature maps are [batch, channels, height, width], sequences [batch, positions, width]. Parameters
+have PyTorch's names: ``weight`` and ``bias``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Value, Weights, constant
+from vinograph.networks.graph import Weights
+from vinograph.networks.values import Value, constant
 
 Sides = int | tuple[int, int]
 
-MASKED = -30_000.0
-"""Added to a score where a token must not attend: its exponential is 0 in f32, and f16 and bf16 can hold it."""
+MASKED_SCORE = -30_000.0
+"""Added to the score of a key that is not seen: f16 and bf16 hold it, and its exponential is 0."""
 
 
 def linear(x: Value, weights: Weights, width: int, *, bias: bool = True) -> Value:
@@ -38,10 +39,10 @@ def conv2d(
     depthwise: bool = False,
     bias: bool = True,
 ) -> Value:
-    """x [b, c, h, w] -> [b, channels, …], zeros being outside.
+    """A convolution, padded with zeros: x [b, c, h, w] -> [b, channels, h', w'].
 
-    ``padding`` is how many of them before and after each side, or a pair of both. With ``depthwise`` every channel has
-    a kernel of its own.
+    ``padding`` is the number of zeros on each side, or a pair: those above and left, and those
+    below and right. With ``depthwise`` every channel has a kernel of its own.
     """
     shape = (channels, 1 if depthwise else x.size(1), kernel, kernel)
     kernels = weights.matrix("weight", shape, (channels, 1, 1, kernel, kernel) if depthwise else shape)
@@ -50,9 +51,9 @@ def conv2d(
 
 
 def convolve(x: Value, kernels: Value, *, stride: int = 1, padding: Sides = 0) -> Value:
-    """x [b, c, h, w] -> [b, channels, …], by kernels [channels, c, k, k].
+    """A convolution of x [b, c, h, w] by kernels [channels, c, k, k]: [b, channels, h', w'].
 
-    Kernels [c, 1, 1, k, k] are of each channel alone.
+    Kernels [c, 1, 1, k, k] make it depthwise.
     """
     before, after = (padding, padding) if isinstance(padding, int) else padding
     sides = ([stride, stride], [before, before], [after, after], [1, 1])
@@ -61,9 +62,10 @@ def convolve(x: Value, kernels: Value, *, stride: int = 1, padding: Sides = 0) -
 
 
 def conv_transpose2d(x: Value, weights: Weights, channels: int, kernel: int, *, stride: int, padding: int = 0) -> Value:
-    """What spreads each value of x [b, c, h, w] over a square of the result: [b, channels, stride · h, stride · w].
+    """A transposed convolution: x [b, c, h, w] -> [b, channels, stride · h, stride · w].
 
-    The kernel is stride + 2 · padding on a side. PyTorch's weights have the channels of x first.
+    The kernel has stride + 2 · padding values on a side. PyTorch's weights have the channels of x
+    first.
     """
     matrix = weights.matrix("weight", (x.size(1), channels, kernel, kernel))
     sides, strides = [padding, padding], [stride, stride]
@@ -82,25 +84,28 @@ def pixel_unshuffle(x: Value, factor: int) -> Value:
 
 
 def pixel_shuffle(x: Value, factor: int) -> Value:
-    """Channels as squares of pixels (arXiv 1609.05158): [b, c · factor², h, w] -> [b, c, factor · h, factor · w]."""
+    """Channels as squares of pixels: [b, c · factor², h, w] -> [b, c, factor · h, factor · w].
+
+    Shi et al. (arXiv 1609.05158).
+    """
     return Value(opset.depth_to_space(x.output, "depth_first", factor))
 
 
 def group_norm(x: Value, weights: Weights, groups: int, eps: float) -> Value:
-    """Channels in groups over their own mean and deviation, then scaled and shifted (arXiv 1803.08494)."""
+    """Group normalization (Wu and He, arXiv 1803.08494) of x [b, c, …], scaled and shifted."""
     channels = x.size(1)
     scale, shift = (weights.vector(name, (channels,)) for name in ("weight", "bias"))
     return Value(opset.group_normalization(x.output, scale.output, shift.output, groups, eps))
 
 
 def normalise(x: Value, axis: int, eps: float) -> Value:
-    """x less its mean over ``axis``, over its deviation (arXiv 1607.06450, without scale and shift)."""
+    """Layer normalization over ``axis`` (arXiv 1607.06450), without scale and shift."""
     axes = opset.constant([axis if axis >= 0 else x.rank + axis], ov.Type.i32)
     return Value(opset.mvn(x.output, axes, True, eps, "inside_sqrt"))
 
 
 def layer_norm(x: Value, weights: Weights, eps: float = 1e-5) -> Value:
-    """x [..., n] over its mean and deviation, then scaled and shifted (arXiv 1607.06450)."""
+    """Layer normalization of x [..., n] (Ba et al., arXiv 1607.06450), scaled and shifted."""
     width = x.size(-1)
     view = _last(x, width)
     scale, shift = (weights.vector(name, (width,), view) for name in ("weight", "bias"))
@@ -108,18 +113,18 @@ def layer_norm(x: Value, weights: Weights, eps: float = 1e-5) -> Value:
 
 
 def embedding(indices: Value, weights: Weights, count: int, width: int) -> Value:
-    """Rows of a table [count, width]: indices [...] -> [..., width]."""
+    """Rows of the table [count, width] at ``indices``: [...] -> [..., width]."""
     table = weights.matrix("weight", (count, width))
     return Value(opset.gather(table.output, indices.output, opset.constant(0, ov.Type.i32))).named(weights.scope)
 
 
 def silu(x: Value) -> Value:
-    """x times its sigmoid (arXiv 1702.03118)."""
+    """SiLU: x times its sigmoid (arXiv 1702.03118)."""
     return Value(opset.swish(x.output))
 
 
 def gelu(x: Value, *, approximate: bool = False) -> Value:
-    """x times the normal distribution's integral up to it (arXiv 1606.08415), or its approximation by tanh."""
+    """GELU: x Φ(x) (Hendrycks and Gimpel, arXiv 1606.08415), or its approximation by tanh."""
     return Value(opset.gelu(x.output, "tanh" if approximate else "erf"))
 
 
@@ -138,22 +143,24 @@ def tanh(x: Value) -> Value:
     return Value(opset.tanh(x.output))
 
 
-def heads(x: Value, count: int) -> Value:
-    """[b, n, count · width] -> [b, count, n, width]."""
+def split_heads(x: Value, count: int) -> Value:
+    """Heads in a dimension of their own: [b, n, count · width] -> [b, count, n, width]."""
     return transpose(reshape(x, (0, 0, count, x.size(-1) // count)), (0, 2, 1, 3))
 
 
-def joined_heads(x: Value) -> Value:
-    """[b, count, n, width] -> [b, n, count · width]."""
+def merge_heads(x: Value) -> Value:
+    """The inverse of :func:`split_heads`: [b, count, n, width] -> [b, n, count · width]."""
     return reshape(transpose(x, (0, 2, 1, 3)), (0, 0, x.size(1) * x.size(3)))
 
 
 def attention(
     queries: Value, keys: Value, values: Value, mask: Value | None = None, scale: float | None = None
 ) -> Value:
-    """Scaled dot-product attention (arXiv 1706.03762, section 3.2.1), in one operation, which OpenVINO fuses.
+    """Scaled dot-product attention (Vaswani et al., arXiv 1706.03762, section 3.2.1).
 
-    ``mask`` is added to the scores; ``scale`` multiplies them, and is 1/√width where it is None.
+    It is one operation, which OpenVINO fuses. Queries are [b, heads, n, width], keys and values [b,
+    heads, m, width]. ``mask`` is added to the scores [b, heads, n, m]. ``scale`` multiplies them;
+    None is 1/√width.
     """
     factor = None if scale is None else opset.constant(np.float32(scale))
     return Value(
@@ -169,7 +176,7 @@ def attention(
 
 
 def reshape(x: Value, shape: Sequence[int]) -> Value:
-    """x in another shape, in which 0 is the dimension that x has in that place, and -1 what is left."""
+    """x in another shape, in which 0 stands for the size that x has there, and -1 for the rest."""
     return Value(opset.reshape(x.output, opset.constant(list(shape), ov.Type.i64), special_zero=True))
 
 
@@ -179,30 +186,30 @@ def reshape_like(x: Value, like: Value) -> Value:
 
 
 def transpose(x: Value, axes: Sequence[int]) -> Value:
-    """x with its dimensions in another order."""
+    """x with its dimensions in the order ``axes``."""
     return Value(opset.transpose(x.output, opset.constant(list(axes), ov.Type.i32)))
 
 
 def concat(values: Sequence[Value], axis: int) -> Value:
-    """The values one after another along ``axis``."""
+    """The values joined along ``axis``."""
     return Value(opset.concat([value.output for value in values], axis))
 
 
 def split(x: Value, parts: int, axis: int) -> list[Value]:
-    """``parts`` equal pieces of x along ``axis``, whose size is known."""
+    """``parts`` equal pieces of x along ``axis``, whose size has to be fixed."""
     sizes = [x.size(axis) // parts] * parts
     node = opset.variadic_split(x.output, opset.constant(axis, ov.Type.i64), opset.constant(sizes, ov.Type.i64))
     return [Value(output) for output in node.outputs()]
 
 
 def upsample(x: Value, factor: int = 2) -> Value:
-    """A feature map ``factor`` times as high and wide, each value repeated."""
+    """Nearest upsampling: x [b, c, h, w] -> [b, c, factor · h, factor · w]."""
     scales = opset.constant(np.full(2, factor, np.float32))
     return Value(_nearest(x, scales, "scales"))
 
 
 def upsample_like(x: Value, like: Value) -> Value:
-    """A feature map as high and wide as ``like``, of the nearest values."""
+    """Nearest upsampling of x [b, c, h, w] to the height and width of ``like``."""
     shape = opset.shape_of(like.output)
     sizes = opset.gather(shape, opset.constant([2, 3], ov.Type.i64), opset.constant(0, ov.Type.i64))
     return Value(_nearest(x, sizes, "sizes"))
@@ -221,29 +228,29 @@ def _nearest(x: Value, sizes: ov.Node, kind: str) -> ov.Node:
     )
 
 
-def length(x: Value, axis: int) -> Value:
-    """A dimension that follows the request: a number in i64."""
+def dynamic_size(x: Value, axis: int) -> Value:
+    """The size of a dimension that depends on the request, as a number in i64."""
     shape = opset.shape_of(x.output)
     return Value(opset.gather(shape, opset.constant(axis, ov.Type.i64), opset.constant(0, ov.Type.i64)))
 
 
-def positions(like: Value, axis: int) -> Value:
-    """0, 1, 2 … as many as ``like`` has along ``axis``, in i64."""
+def arange_like(like: Value, axis: int) -> Value:
+    """0, 1, 2, … in i64, as many as ``like`` has values along ``axis``."""
     zero, one = opset.constant(0, ov.Type.i64), opset.constant(1, ov.Type.i64)
-    return Value(opset.range(zero, length(like, axis).output, one, "i64"))
+    return Value(opset.range(zero, dynamic_size(like, axis).output, one, "i64"))
 
 
-def unmasked(mask: Value) -> Value:
-    """Where a mask [b, n] in i64 is not 0, in the place of keys among scores: boolean [b, 1, 1, n]."""
+def visible_keys(mask: Value) -> Value:
+    """Which keys an attention mask lets through: [b, n] in i64 -> boolean [b, 1, 1, n]."""
     seen = Value(opset.not_equal(mask.output, constant(0, np.int64).output))
     return reshape(seen, (0, 1, 1, -1))
 
 
-def masked(visible: Value) -> Value:
-    """What is added to scores: 0 where ``visible`` (boolean) is true, else :data:`MASKED`."""
-    return Value(opset.select(visible.output, constant(0.0).output, constant(MASKED).output))
+def attention_bias(visible: Value) -> Value:
+    """What to add to scores: 0 where ``visible`` (boolean) is true, else :data:`MASKED_SCORE`."""
+    return Value(opset.select(visible.output, constant(0.0).output, constant(MASKED_SCORE).output))
 
 
 def _last(x: Value, width: int) -> tuple[int, ...]:
-    """The shape in which a vector lies along the last dimension of x."""
+    """The shape that lays a vector along the last dimension of x."""
     return (*(1,) * (x.rank - 1), width)

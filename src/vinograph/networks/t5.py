@@ -17,26 +17,27 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.networks.config import check_kinds
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
+    arange_like,
     attention,
+    attention_bias,
     embedding,
     gelu,
-    heads,
-    joined_heads,
     linear,
-    masked,
-    positions,
+    merge_heads,
     reshape,
+    split_heads,
     transpose,
-    unmasked,
+    visible_keys,
 )
+from vinograph.networks.values import Value, constant
 
-# The table of token embeddings is tied: one table under two names, of which files have either or both.
+# The table of token embeddings has two names, of which a file has either or both.
 _TIED = "encoder.embed_tokens.weight"
 
 IGNORED = r"encoder\.embed_tokens\.weight|decoder\..*|lm_head\.weight"
-"""The tensors in files that the encoder doesn't use: the table's second copy, and the decoder of whole models."""
+"""Tensors that the encoder doesn't use: the table's second copy, and a whole model's decoder."""
 
 _IDS = Port(("b", "n"), "i64")
 
@@ -52,8 +53,9 @@ class T5Config:
         d_model: width of the hidden states.
         d_kv: width of an attention head; all heads together may be wider than the hidden states.
         d_ff: width within the feed-forward layers.
-        relative_attention_num_buckets: how many distances between tokens are told apart, both directions together.
-        relative_attention_max_distance: from here on they are all the same.
+        relative_attention_num_buckets: the number of buckets for distances between tokens, of both
+            directions together.
+        relative_attention_max_distance: the distance from which on all are in one bucket.
     """
 
     vocab_size: int = 32128
@@ -82,10 +84,10 @@ class T5Config:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> T5Config:
-        """Of a config.json, whose other keys (dropout, generation, the decoder's) don't change what is computed.
+        """From a config.json, whose other keys don't change what is computed.
 
         Raises:
-            ValueError: a value that isn't computed here.
+            ValueError: naming a key whose value isn't computed here.
         """
         given = {key: mapping[key] for key in cls.__dataclass_fields__ if key in mapping}
         check_kinds(cls, given)
@@ -93,14 +95,13 @@ class T5Config:
 
 
 def t5_encoder(config: T5Config, weights: Weights) -> Network:
-    """The graph of the last hidden states.
+    """T5's encoder, which gives the last hidden states.
 
-    Inputs: ``input_ids`` and ``attention_mask`` [b, n]. A token attends to all where the mask is
-    not 0, of which each text needs at least one. Where a text's real tokens come first, their
-    hidden states don't depend on how many follow that are masked. Output: ``hidden_states`` [b, n,
-    d_model].
+    Inputs: ``input_ids`` and ``attention_mask`` [b, n]. A token attends to all tokens whose mask is
+    not 0, and each text needs at least one. The hidden states of a text's tokens don't depend on
+    how many masked ones follow. Output: ``hidden_states`` [b, n, d_model].
 
-    Published weights make feed-forward layers pass what half precision holds.
+    With published weights, feed-forward layers exceed the range of half precision.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -112,7 +113,9 @@ def t5_encoder(config: T5Config, weights: Weights) -> Network:
     def last_hidden_states(input_ids: Value, attention_mask: Value) -> Value:
         x = embedding(input_ids, table, config.vocab_size, config.d_model)
         first = encoder["block"][0]["layer"][0]["SelfAttention"]
-        bias = _position_bias(input_ids, first["relative_attention_bias"], config) + masked(unmasked(attention_mask))
+        bias = _position_bias(input_ids, first["relative_attention_bias"], config) + attention_bias(
+            visible_keys(attention_mask)
+        )
         for index in range(config.num_layers):
             block = encoder["block"][index]["layer"]
             x = x + _attend(_rms_norm(x, block[0]["layer_norm"], eps), bias, block[0]["SelfAttention"], config)
@@ -125,18 +128,18 @@ def t5_encoder(config: T5Config, weights: Weights) -> Network:
 
 
 def distance_buckets(count: int, longest: int) -> NDArray[np.int64]:
-    """The bucket, of ``count``, of each distance from -longest to longest, key minus query.
+    """The bucket of each distance, key minus query, from -longest to longest: [2 · longest + 1].
 
-    Half of them are for keys after the query. Of each half, the first half is for one distance
-    each, and the rest share those up to ``longest`` on a logarithmic scale. They are worked out in
-    the precision of T5's own code: at distances where the logarithm is a whole number, another
+    Half of the ``count`` buckets are for keys after the query. Of each half, the first half has one
+    distance each. The rest share the distances up to ``longest`` on a logarithmic scale. They are
+    computed in the precision of T5's own code: where the logarithm is a whole number, another
     rounding gives the neighbouring bucket.
     """
     half, exact = count // 2, count // 4
     distances = np.arange(-longest, longest + 1)
     away = np.abs(distances)
     ratios = np.maximum(away, exact).astype(np.float32) / np.float32(exact)
-    # NumPy's logarithms in f32 differ by the machine. Those in f64, rounded, don't.
+    # NumPy's logarithms in f32 differ from machine to machine. Those in f64, rounded, don't.
     logarithms = np.log(ratios.astype(np.float64)).astype(np.float32)
     steps = logarithms / np.float32(math.log(longest / exact)) * np.float32(half - exact)
     far = np.minimum(exact + steps.astype(np.int64), half - 1)
@@ -145,9 +148,9 @@ def distance_buckets(count: int, longest: int) -> NDArray[np.int64]:
 
 
 def _position_bias(ids: Value, weights: Weights, config: T5Config) -> Value:
-    """What the distance between two tokens adds to their score in every layer: [heads, n, n]."""
+    """What the distance between two tokens adds to their score in all layers: [heads, n, n]."""
     count, longest = config.relative_attention_num_buckets, config.relative_attention_max_distance
-    position_ids = positions(ids, 1)
+    position_ids = arange_like(ids, 1)
     distances = reshape(position_ids, (1, -1)) - reshape(position_ids, (-1, 1))
     index = Value(opset.clamp(distances.output, -longest, longest)) + constant(longest, np.int64)
     table = constant(distance_buckets(count, longest), np.int64)
@@ -156,22 +159,22 @@ def _position_bias(ids: Value, weights: Weights, config: T5Config) -> Value:
 
 
 def _attend(x: Value, bias: Value, weights: Weights, config: T5Config) -> Value:
-    """Self-attention of x [b, n, d_model]. Scores are not scaled: the weights are."""
+    """Self-attention of x [b, n, d_model]. Scores aren't scaled, since T5's weights are."""
     width = config.num_heads * config.d_kv
     queries, keys, values = (
-        heads(linear(x, weights[name], width, bias=False), config.num_heads) for name in ("q", "k", "v")
+        split_heads(linear(x, weights[name], width, bias=False), config.num_heads) for name in ("q", "k", "v")
     )
-    return linear(joined_heads(attention(queries, keys, values, bias, scale=1.0)), weights["o"], x.size(-1), bias=False)
+    return linear(merge_heads(attention(queries, keys, values, bias, scale=1.0)), weights["o"], x.size(-1), bias=False)
 
 
 def _feed_forward(x: Value, weights: Weights, inner: int) -> Value:
-    """(gelu(x W_0) · x W_1) W (arXiv 2002.05202): x [b, n, d_model] -> the same."""
+    """(gelu(x W₀) · x W₁) W (Shazeer, arXiv 2002.05202): x [b, n, d_model] -> the same."""
     gate = gelu(linear(x, weights["wi_0"], inner, bias=False), approximate=True)
     return linear(gate * linear(x, weights["wi_1"], inner, bias=False), weights["wo"], x.size(-1), bias=False)
 
 
 def _rms_norm(x: Value, weights: Weights, eps: float) -> Value:
-    """x [b, n, width] over its root mean square, times a weight per channel (arXiv 1910.07467)."""
+    """RMS normalization (arXiv 1910.07467): x / √(mean(x²) + eps), times a weight per channel."""
     squares = opset.power(x.output, constant(2.0).output)
     mean = Value(opset.reduce_mean(squares, opset.constant([-1]), keep_dims=True)) + eps
     inverse = constant(1.0) / Value(opset.sqrt(mean.output))

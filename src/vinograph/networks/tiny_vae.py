@@ -1,7 +1,8 @@
-"""The tiny autoencoder: latents of another autoencoder, made and read by a thirtieth of its parameters.
+"""The tiny autoencoder: the latents of a KL autoencoder with a thirtieth of its parameters.
 
-Ollin Boer Bohan, https://github.com/madebyollin/taesd. Weights have the names of diffusers' AutoencoderTiny, in which
-all layers of a half are numbered in order of execution, those without weights too.
+Ollin Boer Bohan, https://github.com/madebyollin/taesd. Weights have the names of diffusers'
+AutoencoderTiny, which numbers all layers of a half in order of execution, also those without
+weights.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from typing import Any
 from openvino import opset13 as opset
 
 from vinograph.networks.config import check_divisors, check_unshifted, read_config
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import conv2d, gelu, relu, silu, tanh, upsample
+from vinograph.networks.values import Value
 
 PICTURE = Port(("b", 3, "height", "width"))
 
 _SOFT_LIMIT = 3.0
 DECODER_IGNORED, ENCODER_IGNORED = r"(encoder)\..*", r"(decoder)\..*"
-"""The tensors of the other half, where one half alone is built."""
+"""The tensors of the other half, when one half alone is built."""
 
 
 _FIXED: Mapping[str, Any] = MappingProxyType({"in_channels": 3, "out_channels": 3, "upsample_fn": "nearest"})
-# block_out_channels repeats decoder_block_out_channels; the latents' magnitude is for storing them in bytes.
+# block_out_channels repeats decoder_block_out_channels; latent_magnitude is for storing latents in
+# bytes.
 _WITHOUT_EFFECT = ("block_out_channels", "latent_magnitude", "latent_shift", "force_upcast")
 
 
@@ -34,11 +37,12 @@ class TinyAutoencoderConfig:
     """The keys of the tiny autoencoder's config.json that matter, with diffusers' defaults.
 
     Attributes:
-        encoder_block_out_channels, decoder_block_out_channels: channels of each stage, in order of execution.
+        encoder_block_out_channels, decoder_block_out_channels: channels of each stage, in order of
+            execution.
         num_encoder_blocks, num_decoder_blocks: residual blocks of each stage.
-        upsampling_scaling_factor: the decoder's, between stages.
-        scaling_factor: latents are what is drawn, divided by it.
-        shift_factor: nothing; other families have one, which is refused here.
+        upsampling_scaling_factor: by how much the decoder upsamples between stages.
+        scaling_factor: what the denoiser's latents are divided by before they are decoded.
+        shift_factor: must be 0 or None; other families have one.
     """
 
     encoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
@@ -67,7 +71,7 @@ class TinyAutoencoderConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> TinyAutoencoderConfig:
-        """Of a config.json.
+        """From a config.json.
 
         Raises:
             ValueError: naming a key that is unknown, or a value that isn't computed here.
@@ -86,7 +90,9 @@ class TinyAutoencoderConfig:
 
 
 def tiny_vae_decoder(config: TinyAutoencoderConfig, weights: Weights) -> Network:
-    """The graph from latents to pictures of about [-1, 1]. Latents are limited to ±3, softly.
+    """The decoder: latents [b, c, h, w] to pictures [b, 3, height, width] of about [-1, 1].
+
+    Latents are softly limited to ±3.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -100,7 +106,7 @@ def tiny_vae_decoder(config: TinyAutoencoderConfig, weights: Weights) -> Network
 
 
 def tiny_vae_encoder(config: TinyAutoencoderConfig, weights: Weights) -> Network:
-    """The graph from pictures in [-1, 1] to latents.
+    """The encoder: pictures [b, 3, height, width] in [-1, 1] to latents [b, c, h, w].
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -113,18 +119,18 @@ def tiny_vae_encoder(config: TinyAutoencoderConfig, weights: Weights) -> Network
 
 
 def decoder_ports(config: TinyAutoencoderConfig) -> Ports:
-    """What :func:`tiny_vae_decoder` takes and gives."""
+    """The ports of :func:`tiny_vae_decoder`."""
     latents = Port(("b", config.latent_channels, "h", "w"))
     return Ports({"latent_sample": latents}, {"sample": PICTURE})
 
 
 def encoder_ports(config: TinyAutoencoderConfig) -> Ports:
-    """What :func:`tiny_vae_encoder` takes and gives."""
+    """The ports of :func:`tiny_vae_encoder`."""
     return Ports({"sample": PICTURE}, {"latents": Port(("b", config.latent_channels, "h", "w"))})
 
 
 def _encode(x: Value, weights: Weights, config: TinyAutoencoderConfig) -> Value:
-    """Stages of blocks, each of half the height and width of the one before: [b, 3, …] -> [b, c, …]."""
+    """Stages of blocks, each with half the height and width of the one before."""
     width, layer = config.encoder_block_out_channels[0], 0
     for stage, count in enumerate(config.num_encoder_blocks):
         if stage == 0:
@@ -137,7 +143,7 @@ def _encode(x: Value, weights: Weights, config: TinyAutoencoderConfig) -> Value:
 
 
 def _decode(x: Value, weights: Weights, config: TinyAutoencoderConfig) -> Value:
-    """Stages of blocks, each of a larger height and width than the one before: [b, c, …] -> [b, 3, …]."""
+    """Stages of blocks, each with a larger height and width than the one before."""
     width, stages = config.decoder_block_out_channels[0], len(config.num_decoder_blocks)
     x = _ACTIVATIONS[config.act_fn](conv2d(x, weights[0], width, 3, padding=1))
     layer = 2
@@ -158,7 +164,7 @@ def _blocks(x: Value, weights: Weights, first: int, count: int, activation: str)
 
 
 def _block(x: Value, weights: Weights, activation: Callable[[Value], Value]) -> Value:
-    """Three convolutions around which x [b, c, h, w] is added, then a ReLU whatever the activation is."""
+    """x plus three convolutions of it, then a ReLU whatever the activation is."""
     width = x.size(1)
     hidden = activation(conv2d(x, weights[0], width, 3, padding=1))
     hidden = activation(conv2d(hidden, weights[2], width, 3, padding=1))
@@ -166,7 +172,7 @@ def _block(x: Value, weights: Weights, activation: Callable[[Value], Value]) -> 
 
 
 def _mish(x: Value) -> Value:
-    """x times the hyperbolic tangent of its softplus (arXiv 1908.08681)."""
+    """Mish: x times the hyperbolic tangent of its softplus (arXiv 1908.08681)."""
     return Value(opset.mish(x.output))
 
 

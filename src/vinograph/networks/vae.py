@@ -1,11 +1,12 @@
-"""The KL autoencoder of latent diffusion: pictures to latents and back, smaller in each direction.
+"""The KL autoencoder of latent diffusion: pictures to smaller latents, and back.
 
-Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (arXiv 2112.10752), appendix G.1.
-Weights have the names of diffusers' AutoencoderKL.
+Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (arXiv 2112.10752),
+appendix G.1. Weights have the names of diffusers' AutoencoderKL.
 
-Half precision: the feature maps that SDXL's own weights make pass 65504. They are a sum, the residual stream, to which
-every block adds and which every block takes through a group norm, so its scale can be chosen. Here it is
-:data:`STREAM_SCALE`: what enters the stream is multiplied by it, which is exact, and the norms undo that.
+With SDXL's own weights, feature maps exceed the range of half precision. They are the residual
+stream: every block adds to it, and every block takes it through a group norm, so its scale can be
+chosen. Here it is :data:`STREAM_SCALE`. What enters the stream is multiplied by it, which is exact
+for a power of two, and the norms undo that.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from typing import Any, TypeVar
 
 from vinograph.errors import DamagedModelError
 from vinograph.networks.config import check_divisors, check_unshifted, read_config
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import attention, conv2d, group_norm, linear, reshape, reshape_like, silu, transpose
-from vinograph.networks.residual import Norm, downsample, entering, residual_block, upsample_block
+from vinograph.networks.residual import GroupNorm, downsample, into_stream, residual_block, upsample_block
+from vinograph.networks.values import Value
 
 STREAM_SCALE = 2.0**-6
-"""Values of four million still fit in half precision; weights keep their eleven bits down to 0.004."""
+"""With it, values of four million fit in f16, and weights keep their eleven bits down to 0.004."""
 
 PICTURE = Port(("b", 3, "height", "width"))
 
 _NORM_EPS = 1e-6
 DECODER_IGNORED, ENCODER_IGNORED = r"(encoder|quant_conv)\..*", r"(decoder|post_quant_conv)\..*"
-"""The tensors of the other half, where one half alone is built."""
+"""The tensors of the other half, when one half alone is built."""
 _OLDER_ATTENTION: Mapping[str, str] = MappingProxyType(
     {
         ".query.": ".to_q.",
@@ -52,11 +54,13 @@ class AutoencoderConfig:
         block_out_channels: channels of each level, the finest first.
         layers_per_block: residual blocks of each level of the encoder; the decoder has one more.
         latent_channels: channels of the latents.
-        use_quant_conv, use_post_quant_conv: whether a 1×1 convolution ends the encoder and starts the decoder.
+        use_quant_conv, use_post_quant_conv: whether the encoder ends with a 1×1 convolution, and
+            the decoder begins with one.
         mid_block_add_attention: whether the coarsest level has attention.
-        scaling_factor: latents are what is drawn, divided by it.
-        shift_factor: nothing; other families have one, which is refused here.
-        latents_mean, latents_std: of each channel of the latents, where the model has them.
+        scaling_factor: what the denoiser's latents are divided by before they are decoded.
+        shift_factor: must be 0 or None; other families have one.
+        latents_mean, latents_std: the mean and deviation of each channel of the latents, where the
+            model has them.
     """
 
     block_out_channels: tuple[int, ...]
@@ -96,10 +100,11 @@ class AutoencoderConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> AutoencoderConfig:
-        """Of a config.json.
+        """From a config.json.
 
         Raises:
-            ValueError: naming a key that is missing or unknown, or a value that isn't computed here.
+            ValueError: naming a key that is missing or unknown, or a value that isn't computed
+                here.
         """
         return read_config(cls, mapping, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
 
@@ -110,7 +115,9 @@ class AutoencoderConfig:
 
 
 def vae_decoder(config: AutoencoderConfig, weights: Weights) -> Network:
-    """The graph from latents, already divided by the scaling factor, to pictures of about [-1, 1].
+    """The decoder: latents [b, c, h, w] to pictures [b, 3, height, width] of about [-1, 1].
+
+    The latents are already divided by the scaling factor.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -126,7 +133,10 @@ def vae_decoder(config: AutoencoderConfig, weights: Weights) -> Network:
 
 
 def vae_encoder(config: AutoencoderConfig, weights: Weights) -> Network:
-    """The graph from pictures in [-1, 1] to the mean and the logarithm of the variance of their latents.
+    """The encoder: pictures [b, 3, height, width] in [-1, 1] to the distribution of their latents.
+
+    Its result [b, 2c, h, w] has the means in the first half of the channels, and the logarithms of
+    the variances in the second.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -140,17 +150,17 @@ def vae_encoder(config: AutoencoderConfig, weights: Weights) -> Network:
 
 
 def decoder_ports(config: AutoencoderConfig) -> Ports:
-    """What :func:`vae_decoder` takes and gives."""
+    """The ports of :func:`vae_decoder`."""
     return Ports({"latent_sample": Port(("b", config.latent_channels, "h", "w"))}, {"sample": PICTURE})
 
 
 def encoder_ports(config: AutoencoderConfig) -> Ports:
-    """What :func:`vae_encoder` takes and gives: mean and log variance of each number of the latents."""
+    """The ports of :func:`vae_encoder`."""
     return Ports({"sample": PICTURE}, {"latent_parameters": Port(("b", 2 * config.latent_channels, "h", "w"))})
 
 
 def with_current_names(tensors: Mapping[str, _Tensor], origin: str) -> dict[str, _Tensor]:
-    """A checkpoint's tensors, those of attention under the names that they have today instead of their older ones.
+    """A checkpoint's tensors, with those of attention under their current names.
 
     Raises:
         DamagedModelError: a tensor is there under both names.
@@ -171,22 +181,22 @@ def _current_name(name: str) -> str:
 
 
 def _encode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
-    """[b, 3, 2^n h, 2^n w] -> [b, 2c, h, w], n being one less than the number of levels."""
+    """[b, 3, 2ⁿ h, 2ⁿ w] -> [b, 2c, h, w], where n is one less than the number of levels."""
     widths = config.block_out_channels
-    x = conv2d(x, entering(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
+    x = conv2d(x, into_stream(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
     for level, width in enumerate(widths):
         block = weights["down_blocks"][level]
         x = _residual_blocks(x, block["resnets"], width, config.layers_per_block, config)
-        if level < len(widths) - 1:  # zeros on the right and below alone
+        if level < len(widths) - 1:  # zeros on the right and at the bottom alone
             x = downsample(x, block["downsamplers"][0], padding=(0, 1), scale=STREAM_SCALE)
     x = _middle_block(x, weights["mid_block"], config)
     return _leave(x, weights, 2 * config.latent_channels, config)
 
 
 def _decode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
-    """[b, c, h, w] -> [b, 3, 2^n h, 2^n w], n being one less than the number of levels."""
+    """[b, c, h, w] -> [b, 3, 2ⁿ h, 2ⁿ w], where n is one less than the number of levels."""
     widths = config.block_out_channels[::-1]
-    x = conv2d(x, entering(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
+    x = conv2d(x, into_stream(weights["conv_in"], STREAM_SCALE), widths[0], 3, padding=1)
     x = _middle_block(x, weights["mid_block"], config)
     for turn, width in enumerate(widths):
         block = weights["up_blocks"][turn]
@@ -197,7 +207,7 @@ def _decode(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
 
 
 def _leave(x: Value, weights: Weights, channels: int, config: AutoencoderConfig) -> Value:
-    """The end of either half: a norm, which ends the stream's scale, SiLU and a convolution."""
+    """The end of either half: a norm, which undoes the stream's scale, SiLU and a convolution."""
     return conv2d(silu(_norm(x, weights["conv_norm_out"], config)), weights["conv_out"], channels, 3, padding=1)
 
 
@@ -207,15 +217,15 @@ def _norm(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
 
 
 def _residual_blocks(x: Value, weights: Weights, channels: int, count: int, config: AutoencoderConfig) -> Value:
-    norm = Norm(config.norm_num_groups, _NORM_EPS)
+    norm = GroupNorm(config.norm_num_groups, _NORM_EPS)
     for layer in range(count):
         x = residual_block(x, weights[layer], channels, norm, scale=STREAM_SCALE)
     return x
 
 
 def _middle_block(x: Value, weights: Weights, config: AutoencoderConfig) -> Value:
-    """A residual block, attention where the model has it, a residual block."""
-    norm = Norm(config.norm_num_groups, _NORM_EPS)
+    """Two residual blocks, with attention between them where the model has it."""
+    norm = GroupNorm(config.norm_num_groups, _NORM_EPS)
     x = residual_block(x, weights["resnets"][0], x.size(1), norm, scale=STREAM_SCALE)
     if config.mid_block_add_attention:
         x = x + _attend(_norm(x, weights["attentions"][0]["group_norm"], config), weights["attentions"][0])
@@ -223,11 +233,11 @@ def _middle_block(x: Value, weights: Weights, config: AutoencoderConfig) -> Valu
 
 
 def _attend(x: Value, weights: Weights) -> Value:
-    """Attention among the positions of a feature map [b, c, h, w], with one head, for the stream."""
+    """Single-head attention among the positions of x [b, c, h, w], scaled for the stream."""
     channels = x.size(1)
     last = transpose(x, (0, 2, 3, 1))
     hidden = reshape(last, (0, 1, -1, channels))
     queries, keys, values = (linear(hidden, weights[name], channels) for name in ("to_q", "to_k", "to_v"))
     attended = attention(queries, keys, values)
-    out = linear(attended, entering(weights["to_out"][0], STREAM_SCALE), channels)
+    out = linear(attended, into_stream(weights["to_out"][0], STREAM_SCALE), channels)
     return transpose(reshape_like(out, last), (0, 3, 1, 2))

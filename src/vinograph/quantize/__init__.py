@@ -1,9 +1,11 @@
-"""A model -> a smaller, faster bundle, by NNCF.
+"""A model to a smaller, faster bundle, by NNCF.
 
-A checkpoint is converted first, into the folder that the work is done in. A family's ``recipe.py`` says which
-component takes what, :mod:`.calibration` draws to see what each is given, and :mod:`.component` quantizes it segment by
-segment, so that memory bounds no model. Modules that import NNCF are imported inside functions, so that what can be
-refused is refused at once.
+A checkpoint is converted first, into the folder where the work is done. A family's ``recipe.py``
+says how each component is quantized. :mod:`.calibration` draws to collect the inputs of components.
+:mod:`.component` quantizes a component segment by segment, so that models of any size fit the
+memory.
+
+Modules that import NNCF are imported inside functions, so that a wrong call is refused at once.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vinograph import __version__
-from vinograph.convert import Job as Conversion
+from vinograph.convert import Job
 from vinograph.convert.assemble import assemble, fingerprint, size_of
 from vinograph.errors import NumericalError, RequestError, ResourceError
 from vinograph.families import registry
@@ -28,7 +30,7 @@ from vinograph.families.recipes import MODES, Recipe
 from vinograph.files import explained
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle, BundleWriter, check_target, weights_of
-from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization
+from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization, Speed
 from vinograph.models.model import Model
 from vinograph.models.opened import CheckpointModel
 from vinograph.models.sources import NetworkSource
@@ -39,31 +41,31 @@ Progress = Callable[[str, int, int], None]
 _WORK = ".work"
 _SOURCE = ".source"
 _WEIGHTS = "f16"
-"""How a checkpoint is converted first, as ``convert`` does by default."""
+"""How the weights of a checkpoint are stored when it is converted first, as by default."""
 _CARD = "README.md"
 _SPARE = 64_000_000
 _ACTIVATIONS = {"weights": None, "mixed": "int8 convolutions", "full": "int8"}
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One quantization: ``prompts`` to calibrate with, and the recipes of the components that are changed."""
+class _QuantizationJob:
+    """One quantization, with the recipes of the components that it changes."""
 
     bundle: Bundle
     mode: str
     prompts: tuple[str, ...]
-    chosen: Mapping[str, Recipe]
+    recipes: Mapping[str, Recipe]
     progress: Progress
 
     @property
     def calibrated(self) -> list[str]:
         """The components whose activations are quantized."""
-        return [name for name, recipe in self.chosen.items() if recipe.activations and self.mode != "weights"]
+        return [name for name, recipe in self.recipes.items() if recipe.activations and self.mode != "weights"]
 
     @property
     def steps(self) -> dict[str, str]:
-        """The denoisers, with the arguments of a drawing that set how often each is called."""
-        return {name: recipe.steps for name, recipe in self.chosen.items() if recipe.steps is not None}
+        """The denoisers, each with the argument that sets its number of steps."""
+        return {name: recipe.steps for name, recipe in self.recipes.items() if recipe.steps is not None}
 
 
 def quantize(
@@ -75,20 +77,25 @@ def quantize(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Write a quantized copy of a model. Killed at any moment, the same call goes on where it stopped.
+    """Write a quantized copy of a model.
+
+    Killed at any moment, the same call goes on where it stopped.
 
     Args:
-        source: the model: a bundle that conversion wrote, or a published checkpoint; its directory, a name, or a hub
-            id. Of a checkpoint comes what comes of the bundle that it is converted to with weights in f16.
+        source: the model, a bundle or a published checkpoint, by its directory, its name or its hub
+            id. A checkpoint is converted first, with weights in f16.
         target: the directory to write.
-        mode: "weights" stores weights in int8 alone; "mixed" computes convolutions with int8 activations, too, and
-            "full" linear layers as well.
-        prompts: a text file with one prompt on each line, to calibrate with in place of the package's own.
-        overwrite: replace a bundle at ``target``, which stays until the new one is whole.
-        progress: called with the name of a stage, and how many of how many steps of it are done.
+        mode: "weights" only stores weights in int8; "mixed" also computes convolutions with int8
+            activations, and "full" linear layers, too.
+        prompts: a text file with one prompt on each line, for calibration; None takes the package's
+            own.
+        overwrite: replace a bundle at ``target``, which stays until the new one is complete.
+        progress: called with the name of a stage, the number of its finished steps, and the number
+            of all.
 
     Raises:
-        RequestError: an argument is wrong, NNCF isn't installed, the model is quantized already, ``target`` exists.
+        RequestError: an argument is wrong, NNCF isn't installed, the model is quantized already,
+            ``target`` exists.
         ModelError: there is no such model, or it is none that Vinograph draws with.
         DamagedModelError: a file of the model is not what it should be.
         ResourceError: the disk is too small.
@@ -99,32 +106,25 @@ def quantize(
     check_target(target, overwrite)
     model = catalog.find(source)
     _check_source(model, target)
-    chosen = _chosen(model)
+    recipes = _applicable_recipes(model)
     if prompts is not None and mode == "weights":
         raise RequestError("--prompts is for the modes mixed and full; weights alone are quantized without data")
     _require_nncf()
     from vinograph.quantize import calibration
 
-    told = calibration.read_prompts(calibration.PROMPTS if prompts is None else prompts)
-    prompts_drawn = told if mode != "weights" else ()
-    writing = BundleWriter(target, _fingerprint(model, mode, prompts_drawn), overwrite)
-    with _blaming(model), explained(target), writing as writer:
+    lines = calibration.read_prompts(calibration.PROMPTS if prompts is None else prompts)
+    calibration_prompts = lines if mode != "weights" else ()
+    writing = BundleWriter(target, _fingerprint(model, mode, calibration_prompts), overwrite)
+    with _with_remedy(model), explained(target), writing as writer:
         _check_space(model, writer)
         bundle = _as_bundle(model, writer, progress or _silent)
-        job = _Job(bundle, mode, prompts_drawn, chosen, progress or _silent)
+        job = _QuantizationJob(bundle, mode, calibration_prompts, recipes, progress or _silent)
         count = _write_files(job, writer)
         job.progress("speed measured", 0, 1)
         given = speed.first_calls(bundle, job.steps)
         measured = speed.measure(bundle, writer.partial, given)
         job.progress("speed measured", 1, 1)
-        made = Quantization(
-            mode=mode,
-            prompts=count,
-            samples=calibration.SAMPLES if count else 0,
-            tools=_tools(),
-            speed=speed.told(bundle, job.steps, measured),
-        )
-        manifest = _manifest(job, made)
+        manifest = _manifest(job, count, speed.speed_record(bundle, job.steps, measured))
         writer.keep_only({*bundle.manifest.files, _CARD})
         written = writer.finish(manifest)
     speed.remember(written, given, measured)
@@ -132,6 +132,7 @@ def quantize(
 
 
 def _check_source(model: Model, target: Path) -> None:
+    """Refuse a model that is quantized already, and one that would be overwritten."""
     if model.path.resolve() == target.resolve():
         raise RequestError(f"{target} is the bundle to quantize itself: name another place to write to")
     made = model.manifest.quantization
@@ -141,32 +142,32 @@ def _check_source(model: Model, target: Path) -> None:
         )
 
 
-def _chosen(model: Model) -> dict[str, Recipe]:
-    """The recipes of the model's components. What is stored in few bits already stays as it is."""
+def _applicable_recipes(model: Model) -> dict[str, Recipe]:
+    """The recipes of the model's components; those with low-bit weights stay as they are."""
     known: Mapping[str, Recipe] = registry.module(model.manifest.family, "recipe").RECIPE
     components = model.manifest.components
-    chosen = {name: known[name] for name in components if name in known and not _in_few_bits(components[name])}
-    if not any(recipe.activations for recipe in chosen.values()):
-        raise RequestError(f"{model.path} is stored in few bits already: give a model whose weights are in f16 or f32")
-    return chosen
+    recipes = {name: known[name] for name in components if name in known and not _has_low_bit_weights(components[name])}
+    if not any(recipe.activations for recipe in recipes.values()):
+        raise RequestError(f"{model.path} has low-bit weights already: give a model whose weights are in f16 or f32")
+    return recipes
 
 
-def _in_few_bits(component: Component) -> bool:
+def _has_low_bit_weights(component: Component) -> bool:
     return component.weights in ("int8", "int4")
 
 
 def _fingerprint(model: Model, mode: str, prompts: tuple[str, ...]) -> str:
-    """What the result depends on."""
+    """A hash of everything that the result depends on."""
     source = fingerprint(model.opened, _WEIGHTS) if isinstance(model, CheckpointModel) else model.manifest.to_json()
     return hashlib.sha256(json.dumps([source, mode, prompts, _tools()]).encode()).hexdigest()
 
 
 @contextmanager
-def _blaming(model: Model) -> Iterator[None]:
-    """Say of a checkpoint that computes NaN what to do about it, not about what it was converted to.
+def _with_remedy(model: Model) -> Iterator[None]:
+    """If a converted checkpoint computes NaN, say what to do about the checkpoint.
 
     Raises:
-        NumericalError: it computes NaN or infinity.
+        NumericalError: the model computes NaN or infinity.
     """
     try:
         yield
@@ -177,10 +178,10 @@ def _blaming(model: Model) -> Iterator[None]:
 
 
 def _as_bundle(model: Model, writer: BundleWriter, progress: Progress) -> Bundle:
-    """The bundle to quantize: the model itself, or what conversion makes of a checkpoint.
+    """The bundle to quantize: the model itself, or a checkpoint's conversion.
 
-    That lies in the folder that is being written until the end. What an interrupted quantization has converted is not
-    converted again.
+    The conversion is in the folder that is being written, until the end. An interrupted
+    quantization is not converted again.
     """
     if isinstance(model, Bundle):
         return model
@@ -189,9 +190,10 @@ def _as_bundle(model: Model, writer: BundleWriter, progress: Progress) -> Bundle
     place = writer.partial / _SOURCE / model.manifest.family
     if (place / MANIFEST_FILE).is_file():
         return Bundle.open(place)
-    writer.mark_done("begun", True)  # or what is converted would count as of another quantization
+    # Without a record, the folder would count as another quantization's.
+    writer.mark_done("begun", True)
     progress("components converted", 0, total)
-    conversion = Conversion(
+    conversion = Job(
         place, _WEIGHTS, False, lambda _, number, total: progress("components converted", number - 1, total)
     )
     made = assemble(model.opened, conversion)
@@ -205,38 +207,44 @@ def _require_nncf() -> None:
 
 
 def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody asked for."""
+    """Ignore the progress."""
 
 
 def _tools() -> dict[str, str]:
     return {"vinograph": __version__, **{name: importlib.metadata.version(name) for name in ("nncf", "openvino")}}
 
 
-def _write_files(job: _Job, writer: BundleWriter) -> int:
-    """Write all files but the manifest; returns how many prompts were calibrated with."""
+def _write_files(job: _QuantizationJob, writer: BundleWriter) -> int:
+    """Write all files but the manifest. Returns the number of prompts of the calibration."""
     from vinograph.quantize import calibration
 
     _copy(job, writer.partial)
     work_folder = writer.partial / _WORK
     count = 0
     if job.calibrated:
-        count = calibration.collect(job.bundle, job.calibrated, job.prompts, work_folder, writer, job.progress)
+        count = calibration.collect_samples(job.bundle, job.calibrated, job.prompts, work_folder, writer, job.progress)
     _quantize_components(job, writer, work_folder)
     _write_card(job, writer.partial)
     return count
 
 
-def _manifest(job: _Job, made: Quantization) -> Manifest:
+def _manifest(job: _QuantizationJob, prompt_count: int, measured: Speed) -> Manifest:
+    """The source's manifest, with what quantization changes."""
+    from vinograph.quantize.calibration import SAMPLES
+
+    samples = SAMPLES if prompt_count else 0
+    quantization = Quantization(job.mode, prompt_count, samples, _tools(), measured)
     manifest = job.bundle.manifest
     components = {name: _described(job, name, each) for name, each in manifest.components.items()}
-    return dataclasses.replace(manifest, components=components, quantization=made)
+    return dataclasses.replace(manifest, components=components, quantization=quantization)
 
 
-def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
-    from vinograph.quantize.component import Work, plan, quantize_component
+def _quantize_components(job: _QuantizationJob, writer: BundleWriter, folder: Path) -> None:
+    """Quantize the components that aren't done yet, one after another."""
+    from vinograph.quantize.component import ComponentWork, plan_segments, quantize_component
 
     works = [
-        Work(
+        ComponentWork(
             name=name,
             source=job.bundle.path / job.bundle.manifest.components[name].file,
             target=writer.partial / job.bundle.manifest.components[name].file,
@@ -245,13 +253,13 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
             mode=job.mode,
             writer=writer,
         )
-        for name, recipe in job.chosen.items()
+        for name, recipe in job.recipes.items()
     ]
     waiting = [work for work in works if writer.done(work.name) is None]
     for work in works:
-        if work not in waiting:  # killed while it was deleted
+        if work not in waiting:  # the last run was killed while it deleted the folder
             shutil.rmtree(work.folder, ignore_errors=True)
-    total = sum(len(plan(work).segments) for work in waiting)
+    total = sum(len(plan_segments(work).segments) for work in waiting)
     finished = 0
     for work in waiting:
         job.progress("segments quantized", finished, total)
@@ -265,17 +273,18 @@ def _quantize_components(job: _Job, writer: BundleWriter, folder: Path) -> None:
         quantize_component(work, step)
 
 
-def _described(job: _Job, name: str, component: Component) -> Component:
-    recipe = job.chosen.get(name)
+def _described(job: _QuantizationJob, name: str, component: Component) -> Component:
+    """A component as the manifest describes it when it is quantized."""
+    recipe = job.recipes.get(name)
     if recipe is None:
         return component
     activations = _ACTIVATIONS[job.mode] if recipe.activations else None
     return dataclasses.replace(component, weights=recipe.weights[job.mode], activations=activations)
 
 
-def _copy(job: _Job, folder: Path) -> None:
-    """Copy every file of the bundle but those of the components that change."""
-    changed = {job.bundle.manifest.components[name].file for name in job.chosen}
+def _copy(job: _QuantizationJob, folder: Path) -> None:
+    """Copy the bundle's files, except those of components that change."""
+    changed = {job.bundle.manifest.components[name].file for name in job.recipes}
     changed |= {weights_of(name) for name in changed}
     for name in job.bundle.manifest.files:
         if name not in changed:
@@ -284,26 +293,29 @@ def _copy(job: _Job, folder: Path) -> None:
             shutil.copyfile(job.bundle.path / name, place)
 
 
-def _write_card(job: _Job, folder: Path) -> None:
-    """Add to the other bundle's model card how this one was made of it."""
+def _write_card(job: _QuantizationJob, folder: Path) -> None:
+    """Write the source's model card, with a line that says how this bundle was made from it."""
     card = job.bundle.path / _CARD
     text = card.read_text(encoding="utf-8") if card.exists() else f"# {job.bundle.manifest.name}\n"
-    told = f"Quantized by Vinograph {__version__} with NNCF {_tools()['nncf']}, mode `{job.mode}`."
-    (folder / _CARD).write_text(f"{text.rstrip()}\n\n{told}\n", encoding="utf-8")
+    note = f"Quantized by Vinograph {__version__} with NNCF {_tools()['nncf']}, mode `{job.mode}`."
+    (folder / _CARD).write_text(f"{text.rstrip()}\n\n{note}\n", encoding="utf-8")
 
 
 def _check_space(model: Model, writer: BundleWriter) -> None:
-    """Segments and what is joined of them lie on the disk beside each other for a while.
+    """Check that the disk has room for the segments beside the bundle that they are joined to.
 
-    So does what is converted of a checkpoint, to the end.
+    A checkpoint's conversion is there as well, until the end.
+
+    Raises:
+        ResourceError: there is too little room.
     """
     size = 2 * size_of(model.opened, _WEIGHTS) if isinstance(model, CheckpointModel) else model.size
     needed = size + _SPARE
     free = shutil.disk_usage(writer.partial).free
-    there = sum(file.stat().st_size for file in writer.partial.rglob("*") if file.is_file())
-    if needed > free + there:
+    used = sum(file.stat().st_size for file in writer.partial.rglob("*") if file.is_file())
+    if needed > free + used:
         shutil.rmtree(writer.partial, ignore_errors=True)
         raise ResourceError(
             f"the bundle needs {needed / 1e9:.1f} GB on the disk of {writer.target.parent}, "
-            f"which has {(free + there) / 1e9:.1f} GB free"
+            f"which has {(free + used) / 1e9:.1f} GB free"
         )

@@ -1,4 +1,4 @@
-"""What a bundle's components are given while it draws, kept on the disk."""
+"""Collecting samples: the inputs of a bundle's components while it draws, stored on the disk."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vinograph.errors import RequestError
 from vinograph.models.bundle import Bundle, BundleWriter
 from vinograph.pipeline import Pipeline, watched
 
-# Samples that a component is calibrated with; those of one picture are at most so many of its steps.
-SAMPLES = 16
-_MOST_OF_ONE = 8
-# Models that draw in fewer steps are drawn with in so many, too, since people do.
+SAMPLES = 16  # that a component is calibrated with
+_MOST_OF_ONE_PICTURE = 8
+# Every other picture of a model that draws in fewer steps is drawn in so many, because people do
+# that, too.
 _STEPS = 4
 PROMPTS = Path(__file__).with_name("prompts.txt")
 
@@ -27,7 +27,7 @@ def read_prompts(file: Path) -> tuple[str, ...]:
     """The lines of ``file`` that are not blank.
 
     Raises:
-        RequestError: there are none, or it is no text in UTF-8.
+        RequestError: there are none, or the file is no text in UTF-8.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -39,16 +39,16 @@ def read_prompts(file: Path) -> tuple[str, ...]:
     return prompts
 
 
-def pictures_for(pipe: Pipeline) -> int:
-    """How many pictures are drawn: more of a model that takes fewer steps."""
-    return SAMPLES // min(_steps(pipe), _MOST_OF_ONE)
+def picture_count(pipe: Pipeline) -> int:
+    """The number of pictures to draw: more with a model that takes fewer steps."""
+    return SAMPLES // min(_steps(pipe), _MOST_OF_ONE_PICTURE)
 
 
 def _steps(pipe: Pipeline) -> int:
     return int(pipe.calls["generate"].takes[pipe.options["steps"]])
 
 
-def collect(
+def collect_samples(
     bundle: Bundle,
     names: Collection[str],
     prompts: Sequence[str],
@@ -56,15 +56,14 @@ def collect(
     writer: BundleWriter,
     progress: Callable[[str, int, int], None],
 ) -> int:
-    """Draw with ``bundle``, and keep what those of the components ``names`` that aren't done yet are given.
+    """Draw with ``bundle`` and store inputs of the components ``names``, except of finished ones.
 
-    What an interrupted quantization has kept is not made again.
-
-    Sample *i* of a component lies in ``folder / component / i.npz``. Pictures are of the bundle's native size. Returns
-    how many prompts were drawn.
+    Samples that an interrupted quantization has stored are not made again. Sample *i* of a
+    component is ``folder / component / i.npz``. Pictures have the bundle's native size. Returns the
+    number of prompts that were drawn.
     """
     pipe = Pipeline(bundle, memory="low")
-    pictures, steps = pictures_for(pipe), _steps(pipe)
+    pictures, steps = picture_count(pipe), _steps(pipe)
     share = SAMPLES // pictures
     for index in range(pictures):
         progress("pictures to calibrate with", index, pictures)
@@ -81,7 +80,7 @@ def collect(
         with watched(pipe, note):
             pipe(prompts[index % len(prompts)], seed=index, output_type="latent", **native_size(bundle), **more)
         for name, calls in seen.items():
-            writer.mark_done(_step(index, name), True, _keep(calls, share, index, folder / name))
+            writer.mark_done(_step(index, name), True, _save_samples(calls, share, index, folder / name))
     progress("pictures to calibrate with", pictures, pictures)
     return min(pictures, len(prompts))
 
@@ -92,13 +91,13 @@ def _step(index: int, name: str) -> str:
 
 
 def native_size(bundle: Bundle) -> dict[str, int]:
-    """The size that the bundle's model was trained at, which is not the default of each family's call."""
+    """The size that the model was trained at, which isn't every family's default."""
     side = int(bundle.manifest.limits["native_size"])
     return {"width": side, "height": side}
 
 
-def _keep(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> list[Path]:
-    """Write ``share`` of a picture's steps, as far apart as can be, which differ from picture to picture.
+def _save_samples(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> list[Path]:
+    """Store ``share`` of a picture's steps, evenly spaced, and others for each picture.
 
     Returns the files.
     """
@@ -113,5 +112,5 @@ def _keep(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> list
 
 
 def samples(folder: Path) -> list[Path]:
-    """The samples of a component, in order."""
+    """The files of a component's samples, in order."""
     return sorted(folder.glob("*.npz"), key=lambda file: int(file.stem))

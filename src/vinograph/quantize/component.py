@@ -1,4 +1,4 @@
-"""One component, quantized segment by segment."""
+"""Quantizing one component, segment by segment."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from vinograph.errors import ResourceError
 from vinograph.families.recipes import Recipe
 from vinograph.models.bundle import BundleWriter
-from vinograph.quantize import segments as cutting
+from vinograph.quantize import segments
 from vinograph.quantize.calibration import samples
-from vinograph.quantize.layers import Kept, kept, with_activations, with_small_weights
+from vinograph.quantize.layers import IgnoredLayers, compress_weights, ignored_layers, quantize_activations
 from vinograph.quantize.segments import Segment
 from vinograph.resources import cpu_count
 from vinograph.runtime import ir
 from vinograph.runtime.devices import core
+from vinograph.runtime.pages import release_pages
 from vinograph.runtime.precise import carry_over_marks
-from vinograph.runtime.sections import release_pages
 
 
 @dataclass(frozen=True)
-class Work:
-    """A component's way from ``source`` (.xml) to ``target``.
+class ComponentWork:
+    """The work on one component, from ``source`` (.xml) to ``target``.
 
-    What is made on the way lies in ``folder``: the samples that calibration kept, the values that pass from segment to
-    segment, and the quantized segments. ``writer`` records which of these are done.
+    ``folder`` holds what is made on the way: the samples of calibration, the values that pass from
+    segment to segment, and the quantized segments. ``writer`` records which of these are done.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Work:
 
     @property
     def calibrated(self) -> bool:
-        """Whether activations are quantized, which takes samples."""
+        """Whether activations are quantized, for which samples are needed."""
         return self.recipe.activations and self.mode != "weights"
 
     @property
     def samples(self) -> int:
-        """How many samples calibration kept."""
+        """The number of samples that calibration stored."""
         return len(samples(self.folder))
 
     def step(self, index: int) -> str:
@@ -73,47 +73,50 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The component's segments, the layers that stay out, and the bytes of values that pass from one to the next."""
+class SegmentPlan:
+    """A component's segments, its ignored layers, and the bytes of the values that pass.
+
+    Values pass from segment to segment, for all samples.
+    """
 
     segments: list[Segment]
-    out: Kept
-    passing: int
+    ignored: IgnoredLayers
+    passing_bytes: int
 
 
-def plan(work: Work) -> Plan:
-    """How the component is to be quantized; for one that is calibrated, its samples are there."""
-    out = kept(cutting.read(work.source), work.recipe, work.mode)
+def plan_segments(work: ComponentWork) -> SegmentPlan:
+    """How the component is quantized. If it is calibrated, its samples have to be there."""
+    ignored = ignored_layers(segments.read(work.source), work.recipe, work.mode)
     if not work.calibrated:
-        return Plan(cutting.segments(work.source, {}), out, 0)
+        return SegmentPlan(segments.find_segments(work.source, {}), ignored, 0)
     files = samples(work.folder)
     with np.load(files[0]) as first:
-        shapes = cutting.node_shapes(work.source, {name: first[name].shape for name in first})
-    found = cutting.segments(work.source, shapes)
-    return Plan(found, out, cutting.passing_bytes(found, shapes) * len(files))
+        shapes = segments.node_shapes(work.source, {name: first[name].shape for name in first})
+    found = segments.find_segments(work.source, shapes)
+    return SegmentPlan(found, ignored, segments.passing_bytes(found, shapes) * len(files))
 
 
-def quantize_component(work: Work, done: Callable[[], None]) -> None:
+def quantize_component(work: ComponentWork, done: Callable[[], None]) -> None:
     """Write ``work.target`` and record that it is done. ``done`` is called after each segment.
 
     Raises:
         OSError: the disk is full.
-        ResourceError: it has too little room, seen before.
+        ResourceError: the disk has too little room, found before the work begins.
     """
-    planned = plan(work)
-    found = planned.segments
-    _check_space(work, planned)
-    if not _can_go_on(work, found):
+    plan = plan_segments(work)
+    found = plan.segments
+    _check_space(work, plan)
+    if not _can_resume(work, found):
         work.writer.forget(work.step(index) for index in range(len(found)))
         if work.calibrated:
-            _spread_samples(work)
+            _save_inputs(work)
     for index, segment in enumerate(found):
         if work.writer.done(work.step(index)) is None:
-            _quantize_segment(work, index, segment, planned.out)
+            _quantize_segment(work, index, segment, plan.ignored)
             work.writer.mark_done(work.step(index), True, work.part_files(index))
-        _drop_values(work, found, index)
+        _delete_values(work, found, index)
         done()
-    joined = cutting.join(work.source, [(segment, work.part(index)) for index, segment in enumerate(found)])
+    joined = segments.join(work.source, [(segment, work.part(index)) for index, segment in enumerate(found)])
     weights = work.target.with_suffix(".bin")
     digest = ir.save(joined, work.target)
     carry_over_marks(work.source, work.target)
@@ -123,82 +126,87 @@ def quantize_component(work: Work, done: Callable[[], None]) -> None:
     shutil.rmtree(work.folder)
 
 
-def _check_space(work: Work, planned: Plan) -> None:
+def _check_space(work: ComponentWork, plan: SegmentPlan) -> None:
     free = shutil.disk_usage(work.folder).free
-    there = sum(file.stat().st_size for file in work.folder.rglob("*") if file.is_file())
-    needed = planned.passing + work.source.with_suffix(".bin").stat().st_size
-    if needed > free + there:
+    used = sum(file.stat().st_size for file in work.folder.rglob("*") if file.is_file())
+    needed = plan.passing_bytes + work.source.with_suffix(".bin").stat().st_size
+    if needed > free + used:
         raise ResourceError(
             f"to quantize {work.name} takes {needed / 1e9:.1f} GB on the disk of {work.writer.target.parent}, "
-            f"which has {(free + there) / 1e9:.1f} GB free"
+            f"which has {(free + used) / 1e9:.1f} GB free"
         )
 
 
-def _can_go_on(work: Work, found: list[Segment]) -> bool:
-    """Whether the values that the segments not yet done need are there, as they were recorded.
+def _can_resume(work: ComponentWork, found: list[Segment]) -> bool:
+    """Whether the values that unfinished segments need are there, as they were recorded.
 
-    Those that no later segment needs are deleted. So where a segment that was done is lost, all begins again.
+    Values that no later segment needs are deleted. So if a finished segment is lost, all begin
+    again.
     """
     waiting = [segment for index, segment in enumerate(found) if work.writer.done(work.step(index)) is None]
     if not work.calibrated:
         return True
-    needed = {key for segment in waiting for key in segment.needs}
+    needed = {key for segment in waiting for key in segment.inputs}
     return all(work.writer.is_whole(work.value(sample, key)) for sample in range(work.samples) for key in needed)
 
 
-def _spread_samples(work: Work) -> None:
-    """Make of each sample's inputs the first values."""
-    keys = cutting.input_keys(work.source)
-    kept = []
+def _save_inputs(work: ComponentWork) -> None:
+    """Store each sample's inputs as the values that the first segment takes."""
+    keys = segments.input_keys(work.source)
+    saved = []
     for index, file in enumerate(samples(work.folder)):
         with np.load(file) as inputs:
-            kept += [_keep(work.value(index, keys[name]), inputs[name]) for name in inputs]
-    work.writer.mark_done(f"{work.name}, samples", True, kept)
+            saved += [_save_value(work.value(index, keys[name]), inputs[name]) for name in inputs]
+    work.writer.mark_done(f"{work.name}, samples", True, saved)
 
 
-def _quantize_segment(work: Work, index: int, segment: Segment, out: Kept) -> None:
-    model = cutting.cut_out(work.source, segment)
-    if work.calibrated and segment.gives:
-        work.writer.mark_done(f"{work.step(index)}, values", True, _pass_on(work, segment, model))
+def _quantize_segment(work: ComponentWork, index: int, segment: Segment, ignored: IgnoredLayers) -> None:
+    """Write a quantized segment, after the values that the next ones need of it as it was."""
+    model = segments.cut_out(work.source, segment)
+    if work.calibrated and segment.outputs:
+        work.writer.mark_done(f"{work.step(index)}, values", True, _compute_values(work, segment, model))
     with _quietly():
         if work.calibrated:
-            model = with_activations(model, out, range(work.samples), lambda sample: _values(work, sample, segment))
-        model = with_small_weights(model, work.recipe.weights[work.mode], out)
+            model = quantize_activations(
+                model, ignored, range(work.samples), lambda sample: _load_values(work, sample, segment)
+            )
+        model = compress_weights(model, work.recipe.weights[work.mode], ignored)
     ir.save(model, work.part(index))
     del model
     gc.collect()
     release_pages(work.source.with_suffix(".bin"))
 
 
-def _pass_on(work: Work, segment: Segment, model: ov.Model) -> list[Path]:
-    """Compute from each sample's values those that later segments need, as before the segment is quantized.
+def _compute_values(work: ComponentWork, segment: Segment, model: ov.Model) -> list[Path]:
+    """Compute and store the values that later segments need, before the segment is quantized.
 
     Returns their files.
     """
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
     compiled = core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
-    kept = []
+    saved = []
     for sample in range(work.samples):
-        results = request.infer(_values(work, sample, segment), share_inputs=True, share_outputs=True)
-        pairs = zip(segment.gives, results.values(), strict=True)
-        kept += [_keep(work.value(sample, key), value) for key, value in pairs]
-    return kept
+        results = request.infer(_load_values(work, sample, segment), share_inputs=True, share_outputs=True)
+        pairs = zip(segment.outputs, results.values(), strict=True)
+        saved += [_save_value(work.value(sample, key), value) for key, value in pairs]
+    return saved
 
 
-def _values(work: Work, sample: int, segment: Segment) -> dict[str, NDArray[Any]]:
-    return {key: np.load(work.value(sample, key)) for key in segment.needs}
+def _load_values(work: ComponentWork, sample: int, segment: Segment) -> dict[str, NDArray[Any]]:
+    """One sample's inputs of a segment, by their keys."""
+    return {key: np.load(work.value(sample, key)) for key in segment.inputs}
 
 
-def _keep(file: Path, value: NDArray[Any]) -> Path:
+def _save_value(file: Path, value: NDArray[Any]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, value)
     return file
 
 
-def _drop_values(work: Work, found: list[Segment], index: int) -> None:
+def _delete_values(work: ComponentWork, found: list[Segment], index: int) -> None:
     """Delete the values that no later segment needs."""
-    needed = {key for segment in found[index + 1 :] for key in segment.needs}
+    needed = {key for segment in found[index + 1 :] for key in segment.inputs}
     for file in (work.folder / "values").glob("*/*.npy"):
         if file.name.removesuffix(".npy") not in needed:
             file.unlink()
@@ -206,6 +214,6 @@ def _drop_values(work: Work, found: list[Segment], index: int) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep NNCF's own bars off the standard output."""
+    """Keep NNCF's progress bars off the standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

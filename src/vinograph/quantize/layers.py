@@ -1,4 +1,4 @@
-"""One segment, quantized by NNCF."""
+"""Quantizing one segment with NNCF, and which layers are left out of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vinograph.families.recipes import Layer, Recipe
 
-# NNCF reports each use to OpenVINO's makers, unless told that it is being tested.
+# NNCF reports each use to OpenVINO's makers, unless this says that it is being tested.
 os.environ.setdefault("NNCF_CI", "1")
 
 import nncf
@@ -29,8 +29,8 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 nncf.set_log_level(logging.ERROR)
 
-# Depthwise convolutions stay: they are a hundredth of the work, and NNCF would give each of their channels a range of
-# its own, along the wrong axis where a transpose comes before.
+# Depthwise convolutions stay as they are. They are a hundredth of the work, and NNCF would give
+# each of their channels a range of its own, along the wrong axis where a transpose comes before.
 _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 _GROUPED = ("GroupConvolution", "GroupConvolutionBackpropData")
 _ATTENTION = "ScaledDotProductAttention"
@@ -42,78 +42,87 @@ Load = Callable[[int], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Names of layers: ``whole`` ones stay as they are; of ``activations``, only the weights are compressed."""
+class IgnoredLayers:
+    """The layers that are left out, by name.
 
-    whole: frozenset[str]
+    Attributes:
+        weights: layers whose weights are not compressed.
+        activations: layers whose activations are not quantized. These include those of ``weights``.
+    """
+
+    weights: frozenset[str]
     activations: frozenset[str]
 
 
-def kept(model: ov.Model, recipe: Recipe, mode: str) -> Kept:
-    """What stays out of a graph.
+def ignored_layers(model: ov.Model, recipe: Recipe, mode: str) -> IgnoredLayers:
+    """The layers of a graph that are left out of quantization.
 
-    Tables that other things than ids are looked up in are small, and decide much, such as T5's of distances. What isn't
-    computed from the latents, such as keys and values of the text and all that is told the time, is little work, and
-    decides what is drawn.
+    Tables that are indexed by other things than token ids are small and decide much, such as T5's
+    of distances. Layers that don't depend on the latents decide what is drawn and are little work,
+    such as the text's keys and values, and the timestep embedding.
     """
     nodes = model.get_ordered_ops()
-    whole = {node.get_friendly_name() for node in nodes if node.get_type_name() == "Gather" and not _reads_ids(node)}
+    tables = {node.get_friendly_name() for node in nodes if node.get_type_name() == "Gather" and not _reads_ids(node)}
     if mode == "weights" or not recipe.activations:
-        return Kept(frozenset(whole), frozenset())
-    moving = _of_latents(nodes)
+        return IgnoredLayers(frozenset(tables), frozenset())
+    from_latents = _computed_from_latents(nodes)
     layers = [node for node in nodes if node.get_type_name() in (*_CONVOLUTIONS, *_GROUPED, "MatMul")]
     wanted = [
         node
         for node in layers
-        if node.get_friendly_name() in moving
+        if node.get_friendly_name() in from_latents
         and (node.get_type_name() in _CONVOLUTIONS or (mode == "full" and _has_weights(node)))
     ]
     chosen = {node.get_friendly_name() for node in wanted}
-    named = {name for layer in recipe.kept for name in _named(layer, wanted)}
+    named = {name for layer in recipe.kept for name in _names_of(layer, wanted)}
     attention = {
         node.get_friendly_name()
         for node in nodes
-        if node.get_type_name() == _ATTENTION and not (recipe.scores and mode == "full" and _is_among(node, moving))
+        if node.get_type_name() == _ATTENTION
+        and not (recipe.scores and mode == "full" and _is_self_attention(node, from_latents))
     }
     activations = (
         {node.get_friendly_name() for node in layers if node.get_friendly_name() not in chosen} | named | attention
     )
-    return Kept(frozenset(whole | named), frozenset(activations | whole))
+    return IgnoredLayers(frozenset(tables | named), frozenset(activations | tables))
 
 
-def _named(layer: Layer, layers: Sequence[ov.Node]) -> list[str]:
+def _names_of(layer: Layer, layers: Sequence[ov.Node]) -> list[str]:
+    """The name of the first or last of ``layers`` that has the recipe's kind, if any has."""
     fitting = [node for node in layers if layer.kind in _kinds(node)]
     return [fitting[-1 if layer.last else 0].get_friendly_name()] if fitting else []
 
 
 def _kinds(node: ov.Node) -> tuple[str, ...]:
+    """A recipe's names for the kind of a layer."""
     kind: str = node.get_type_name()
     is_pointwise = kind == "Convolution" and tuple(node.input_value(1).get_shape()[2:]) == (1, 1)
     return (kind, "pointwise") if is_pointwise else (kind,)
 
 
 def _has_weights(node: ov.Node) -> bool:
+    """Whether the second factor of a product is a stored weight."""
     source = node.input_value(1).get_node()
     while source.get_type_name() in ("Convert", "Multiply", "Subtract", "Reshape"):
         source = source.input_value(0).get_node()
     return bool(source.get_type_name() == "Constant")
 
 
-def _is_among(attention: ov.Node, moving: Collection[str]) -> bool:
-    """Whether the keys are computed from the latents, as the queries are."""
-    return all(attention.input_value(each).get_node().get_friendly_name() in moving for each in (0, 1))
+def _is_self_attention(attention: ov.Node, from_latents: Collection[str]) -> bool:
+    """Whether keys and queries are both computed from the latents."""
+    return all(attention.input_value(each).get_node().get_friendly_name() in from_latents for each in (0, 1))
 
 
 def _reads_ids(gather: ov.Node) -> bool:
-    """Whether what is looked up is an input of the graph."""
+    """Whether a lookup is by ids: its indices are an input of the graph."""
     node = gather.input_value(1).get_node()
     while node.get_type_name() == "Convert":
         node = node.input_value(0).get_node()
     return bool(node.get_type_name() == "Parameter")
 
 
-def _of_latents(nodes: Sequence[ov.Node]) -> set[str]:
-    """The names of the nodes that are computed from an input of channels, height and width."""
+def _computed_from_latents(nodes: Sequence[ov.Node]) -> set[str]:
+    """The names of the nodes that are computed from an input [b, c, h, w]; shapes don't count."""
     found: set[str] = set()
     for node in nodes:
         name = node.get_friendly_name()
@@ -124,14 +133,17 @@ def _of_latents(nodes: Sequence[ov.Node]) -> set[str]:
     return found
 
 
-def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: Load) -> ov.Model:
-    """``model`` with int8 activations and weights, but for what is kept ``out``."""
+def quantize_activations(model: ov.Model, ignored: IgnoredLayers, samples: Sequence[int], load: Load) -> ov.Model:
+    """``model`` with int8 activations and weights, except in ``ignored`` layers.
+
+    ``load`` gives the inputs of a sample, by name.
+    """
     inside = {node.get_friendly_name() for node in model.get_ops()}
     wanted = [
         node
         for node in model.get_ops()
         if node.get_type_name() in (*_CONVOLUTIONS, "MatMul", _ATTENTION)
-        and node.get_friendly_name() not in out.activations
+        and node.get_friendly_name() not in ignored.activations
     ]
     if not wanted:
         return model
@@ -141,10 +153,11 @@ def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: L
         subset_size=len(samples),
         model_type=nncf.ModelType.TRANSFORMER,
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=sorted(out.activations & inside)),
+        ignored_scope=nncf.IgnoredScope(names=sorted(ignored.activations & inside)),
         advanced_parameters=AdvancedQuantizationParameters(
             overflow_fix=OverflowFix.DISABLE,
-            # NNCF's default, the mean over samples, cuts off what the few steps with the largest values need.
+            # NNCF's default, the mean over samples, would clip the few steps that have the largest
+            # values.
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             activations_quantization_params=QuantizationParameters(per_channel=False),
             smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
@@ -153,10 +166,10 @@ def with_activations(model: ov.Model, out: Kept, samples: Sequence[int], load: L
     return quantized
 
 
-def with_small_weights(model: ov.Model, weights: str, out: Kept) -> ov.Model:
-    """``model`` with those weights in int8 or int4 that are still in f16 or f32, but for what is kept ``out``."""
+def compress_weights(model: ov.Model, weights: str, ignored: IgnoredLayers) -> ov.Model:
+    """``model`` with its f16 and f32 weights in int8 or int4, except in ``ignored`` layers."""
     inside = {node.get_friendly_name() for node in model.get_ops()}
-    names = sorted(out.whole & inside)
+    names = sorted(ignored.weights & inside)
     if weights == "int4":
         tables = {node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == "Gather"}
         model = _int4(model, _INT4_GROUP, sorted({*names, *tables}))

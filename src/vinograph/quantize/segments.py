@@ -1,7 +1,8 @@
-"""A graph in segments, each small enough to be calibrated alone, and the whole again.
+"""Cutting a graph into segments that can be calibrated alone, and joining them again.
 
-Ranges of activations are local: what a layer is given depends on the layers before it, but not on how those after it
-are stored. So a graph of gigabytes is cut where few bytes pass. The values that pass lie on the disk meanwhile.
+Ranges of activations are local: a layer's inputs depend on the layers before it, but not on how
+those after it are stored. So a graph of gigabytes is cut where few bytes pass. The values that pass
+are stored on the disk meanwhile.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ import openvino as ov
 
 from vinograph.runtime import sections
 from vinograph.runtime.devices import core
-from vinograph.runtime.sections import Key, Ordered, Section, key_of
+from vinograph.runtime.sections import OrderedGraph, Section, ValueKey, value_key
 
-# Bytes of weights, as they are stored, that a segment holds at least, where it isn't the last.
+# The least bytes of stored weights in a segment, except the last.
 SEGMENT = 300_000_000
 
 Segment = Section
 
 
 def read(xml: Path) -> ov.Model:
-    """The graph; its weights are mapped, not loaded."""
+    """The graph, with its weights mapped, not loaded."""
     return core().read_model(xml)
 
 
-def input_keys(xml: Path) -> dict[str, Key]:
+def input_keys(xml: Path) -> dict[str, ValueKey]:
     """The key of each of the graph's inputs, by the input's name."""
-    return {port.get_any_name(): key_of(port) for port in read(xml).inputs}
+    return {port.get_any_name(): value_key(port) for port in read(xml).inputs}
 
 
 def node_shapes(xml: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all nodes' first outputs, by the nodes' names, for inputs of the given ``shapes``."""
+    """The shapes of nodes' first outputs by the nodes' names, for inputs of these ``shapes``."""
     model = read(xml)
     model.reshape({name: list(shape) for name, shape in shapes.items()})
     return {
@@ -43,30 +44,33 @@ def node_shapes(xml: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, tup
     }
 
 
-def segments(xml: Path, sizes: Mapping[str, tuple[int, ...]]) -> list[Segment]:
-    """The segments of a graph, one if it is small; ``sizes`` are the shapes of its nodes, where they are known."""
-    ordered = Ordered(read(xml))
-    return ordered.sections(sections.sum_cuts(ordered, SEGMENT, sizes))
+def find_segments(xml: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[Segment]:
+    """The segments of a graph; a small one is a single segment.
+
+    ``shapes`` are those of its nodes, by name, where they are known.
+    """
+    ordered = OrderedGraph(read(xml))
+    return ordered.sections(sections.residual_cuts(ordered, SEGMENT, shapes))
 
 
 def cut_out(xml: Path, segment: Segment) -> ov.Model:
-    """A segment as a graph of its own, whose inputs and outputs are named by their keys."""
+    """A segment as a graph of its own, with inputs named by their keys."""
     model = sections.cut_out(read(xml), segment)
-    for port, key in zip(model.inputs, segment.needs, strict=True):
+    for port, key in zip(model.inputs, segment.inputs, strict=True):
         port.get_tensor().set_names({key})
     return model
 
 
 def join(xml: Path, parts: Sequence[tuple[Segment, Path]]) -> ov.Model:
-    """The whole graph of its segments' files, with the inputs and outputs of the graph in ``xml``."""
+    """The whole graph, joined from its segments' files, with the inputs and outputs of ``xml``."""
     return sections.join(read(xml), [(segment, read(file)) for segment, file in parts])
 
 
-def passing_bytes(found: Sequence[Segment], sizes: Mapping[str, tuple[int, ...]]) -> int:
-    """The most bytes of values, of one sample, that are to be kept at once, by the shapes of the nodes."""
-    most, there = 0, set(found[0].needs)
-    for index, segment in enumerate(found):
-        there |= {*segment.needs, *segment.gives}
-        most = max(most, sum(4 * math.prod(sizes.get(key.rpartition(".")[0], ())) for key in there))
-        there &= {key for later in found[index + 1 :] for key in later.needs}
+def passing_bytes(segments: Sequence[Segment], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The most bytes that the passing values of one sample take at once, in f32."""
+    most, live = 0, set(segments[0].inputs)
+    for index, segment in enumerate(segments):
+        live |= {*segment.inputs, *segment.outputs}
+        most = max(most, sum(4 * math.prod(shapes.get(key.rpartition(".")[0], ())) for key in live))
+        live &= {key for later in segments[index + 1 :] for key in later.inputs}
     return most

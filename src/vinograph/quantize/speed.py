@@ -1,4 +1,4 @@
-"""Whether what was quantized is faster than what it was made of, on this machine."""
+"""Measuring whether a quantized bundle is faster than its source, on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.components import origin
+from vinograph.components import cache_key
 from vinograph.errors import NumericalError
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import DenoiserSpeed, Speed
@@ -21,15 +21,16 @@ from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine, processor
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import Choice
+from vinograph.runtime.tuning import TuningResult
 
 Inputs = Mapping[str, NDArray[Any]]
 
 
 def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_type: str = "latent") -> dict[str, Inputs]:
-    """What each component (or those of ``names``) is given in its first call, at the bundle's native size.
+    """The inputs of each component's first call, at the bundle's native size.
 
-    One step of each stage is drawn, and no VAE runs for an ``output_type`` of "latent".
+    ``names`` are the components; None means all. One step of each stage is drawn, and no VAE runs
+    if ``output_type`` is "latent".
     """
     seen: dict[str, Inputs] = {}
     pipe = Pipeline(bundle, memory="low")
@@ -45,34 +46,37 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
     return seen
 
 
-def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[str, tuple[float, Choice]]:
-    """Seconds of one call of each denoiser in ``bundle``; and in each setting in ``folder``, its quantized files."""
+def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[str, tuple[float, TuningResult]]:
+    """Seconds of a call of each denoiser in ``bundle``, and the result of tuning the quantized one.
+
+    ``folder`` holds the quantized files, and ``given`` the inputs of the calls.
+    """
     found = {}
     for name, inputs in given.items():
         component = bundle.manifest.components[name]
         sources = (IrFile(name, place / component.file, component.f16_safe) for place in (bundle.path, folder))
         source, quantized = (Session(each, "CPU", "auto") for each in sources)
-        before = source.seconds(inputs)
-        if before is None:
+        source_seconds = source.time_call(inputs)
+        if source_seconds is None:
             raise NumericalError(name, "auto", f"run `vinograph verify` on {bundle.path}")
-        source.free()
-        found[name] = (before, quantized.measure(inputs))
+        source.release()
+        found[name] = (source_seconds, quantized.measure(inputs))
     return found
 
 
-def told(bundle: Bundle, steps: Mapping[str, str], measured: Mapping[str, tuple[float, Choice]]) -> Speed:
-    """The seconds in the fastest settings, with the calls that a picture takes by default."""
+def speed_record(bundle: Bundle, steps: Mapping[str, str], measured: Mapping[str, tuple[float, TuningResult]]) -> Speed:
+    """The manifest's record: seconds in the fastest settings, and a picture's default steps."""
     takes = Pipeline(bundle).calls["generate"].takes
     denoisers = {
-        name: DenoiserSpeed(before, choice.seconds[choice.setting], int(takes[steps[name]]))
-        for name, (before, choice) in measured.items()
+        name: DenoiserSpeed(source_seconds, result.seconds[result.setting], int(takes[steps[name]]))
+        for name, (source_seconds, result) in measured.items()
     }
     return Speed(processor(), cpu_count(), denoisers)
 
 
-def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str, tuple[float, Choice]]) -> None:
-    """Have drawings with the quantized ``bundle`` use the fastest settings from the first one on."""
+def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str, tuple[float, TuningResult]]) -> None:
+    """Store the fastest settings, so that the first drawing with ``bundle`` uses them."""
     cache = Cache()
-    for name, (_, choice) in measured.items():
+    for name, (_, result) in measured.items():
         shapes = {each: tuple(value.shape) for each, value in given[name].items()}
-        tuning.remember(origin(bundle, name, cache), shapes, "auto", machine(), choice)
+        tuning.remember(cache_key(bundle, name, cache), shapes, "auto", machine(), result)

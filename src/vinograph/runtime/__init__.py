@@ -1,4 +1,4 @@
-"""The OpenVINO runtime: devices, compiled components, and what is kept of them between processes.
+"""The OpenVINO runtime: devices, sessions, and the cache of compiled models and measured settings.
 
 Only this package and the networks import OpenVINO when a picture is drawn.
 """

@@ -1,9 +1,11 @@
-"""What is kept between processes: compiled components, and which settings were measured to be the fastest.
+"""The cache between processes: compiled components, and which settings are the fastest.
 
-A compiled component is what OpenVINO exports without its weights, which it reads from the bundle again: a tenth of
-them or less. Where that can't be, or doesn't pay, it is what OpenVINO exports with them: as much as they are, under a
-limit of its own. Each is a file of its own, which is written under another name and renamed; the file's time of change
-is when it was last used. Nothing that is wrong with the folder stops a drawing: it is noted, and goes on without.
+A compiled component is usually exported without its weights, which OpenVINO reads from the bundle
+again. Such an export has a tenth of their size or less. Where that can't be done or doesn't pay,
+the export holds the weights, under a limit of its own. Each export is a file, written under another
+name and renamed. Its time of change is when it was last used.
+
+Nothing that is wrong with the folder stops a drawing: it goes on without the cache, with a warning.
 """
 
 from __future__ import annotations
@@ -32,29 +34,32 @@ from vinograph.runtime import mapped_blob
 from vinograph.runtime.mapped_blob import LONGEST_HEAD, Export
 
 _LIMIT = 1_000_000_000
-_SHARE_OF_FREE = 20
+_SHARE_OF_FREE = 20  # the limit is at most this part of what the disk has free
 _LIMIT_WITH_WEIGHTS = 10_000_000_000
 _SHARE_OF_FREE_WITH_WEIGHTS = 10
-_IN_USE = 3600  # seconds for which what has its weights with it isn't thrown out for another, which is slow to write
+_IN_USE = 3600  # seconds for which a used export with weights isn't evicted: it is slow to write
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _FORMAT = 1
-_ABANDONED = 3600  # seconds after which a file under its temporary name is of a process that was killed
-_PATIENCE = 5  # seconds to wait for another process to have written the settings
-_ABSENT = (FileNotFoundError, NotADirectoryError)  # the latter below a file, or the home that nobody has
-_LONGEST_NAME = 1000  # characters of what a record says for people
-_WITH_WEIGHTS = ".weights"  # how the stem of a file ends that holds them
+_ABANDONED = 3600  # seconds after which a temporary file is one of a killed process
+_PATIENCE = 5  # seconds to wait for another process that is writing the settings
+_ABSENT = (FileNotFoundError, NotADirectoryError)  # the latter below a file
+_LONGEST_NAME = 1000  # characters of a text in a description
+_WITH_WEIGHTS = ".weights"  # ends the stem of a file that holds weights
 
 _log = logging.getLogger("vinograph")
 
 
 def folder() -> Path:
-    """``VINOGRAPH_CACHE``, else ``vinograph`` in ``XDG_CACHE_HOME``, else ``~/.cache/vinograph``."""
+    """The folder of the cache.
+
+    It is VINOGRAPH_CACHE, else ``vinograph`` in XDG_CACHE_HOME, else ``~/.cache/vinograph``.
+    """
     return folders.cache()
 
 
 def parse_size(text: str, name: str = "--limit") -> int:
-    """Bytes of a size such as 5GB, 500 MB or 0; ``name`` says in the error where it was told.
+    """Bytes of a size such as 5GB, 500 MB or 0. Errors call it ``name``.
 
     Raises:
         RequestError: it is no size.
@@ -69,99 +74,100 @@ def parse_size(text: str, name: str = "--limit") -> int:
 
 
 @dataclass(frozen=True)
-class About:
-    """What a compiled component, or a measured setting, is of: for people."""
+class Description:
+    """What a compiled component or a measured setting belongs to, for people."""
 
     model: str
     component: str
     shapes: str
 
     @classmethod
-    def read(cls, record: Mapping[str, Any]) -> About:
-        """Of a record that holds this and more; what is no short line of text is left out."""
+    def read(cls, record: Mapping[str, Any]) -> Description:
+        """From a record that holds this and more; a value that is no short text becomes empty."""
         return cls(*(_line(record.get(name)) for name in ("model", "component", "shapes")))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A compiled component: its file, size in bytes, and when it was used last, in seconds of the epoch."""
+    """A compiled component: its file, its bytes, and its last use in seconds of the epoch."""
 
     file: Path
     size: int
     used: float
-    about: About
+    description: Description
 
     @property
     def with_weights(self) -> bool:
-        """Whether the component's weights are in the file."""
+        """Whether the file holds the component's weights."""
         return self.file.stem.endswith(_WITH_WEIGHTS)
 
 
 class Cache:
-    """The folder. It is made when something is first written."""
+    """The cache in one folder, which is made when something is first written."""
 
     def __init__(self, place: Path | None = None) -> None:
         self.folder = folder() if place is None else place
         self._compiled = self.folder / "compiled"
         self._settings = self.folder / "settings.json"
-        self._notes: list[str] = []
-        self._told: set[str] = set()
+        self._warnings: list[str] = []
+        self._warned: set[str] = set()
         self._disabled = False
         self._unwritten: dict[str, dict[str, Any]] = {}
 
-    def note(self, text: str) -> None:
-        """Have a warning told, once."""
-        if text not in self._told:
-            self._told.add(text)
-            self._notes.append(text)
+    def add_warning(self, text: str) -> None:
+        """Add a warning, unless it was added before."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warnings.append(text)
 
-    def take_notes(self) -> list[str]:
-        """The warnings since the last time."""
-        notes, self._notes = self._notes, []
-        return notes
+    def take_warnings(self) -> list[str]:
+        """The warnings since the last call."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
 
     @property
     def limit(self) -> int:
-        """Bytes that compiled components may take: ``VINOGRAPH_CACHE_LIMIT``, else what was set, else the default.
+        """Bytes that compiled components may take.
 
-        That is for those without weights alone: 1 GB, or a twentieth of what the disk has free if that is less.
+        That is VINOGRAPH_CACHE_LIMIT, else the limit that was set, else the default. The default is
+        for exports without weights alone: 1 GB, or a twentieth of the free disk if that is less.
         """
-        told = self._told_limit()
-        return self._share(_LIMIT, _SHARE_OF_FREE) if told is None else told
+        configured = self._configured_limit()
+        return self._share(_LIMIT, _SHARE_OF_FREE) if configured is None else configured
 
     @property
     def limit_with_weights(self) -> int:
-        """Bytes that compiled components with their weights may take.
+        """Bytes that exports with weights may take.
 
-        Where a limit was set, it is what those without leave of it. Else it is 10 GB, or a tenth of what the disk has
-        free if that is less.
+        Where a limit was set, that is what exports without weights leave of it. The default is 10
+        GB, or a tenth of the free disk if that is less.
         """
-        told = self._told_limit()
-        if told is None:
+        configured = self._configured_limit()
+        if configured is None:
             return self._share(_LIMIT_WITH_WEIGHTS, _SHARE_OF_FREE_WITH_WEIGHTS)
-        return max(0, told - sum(entry.size for entry in self.entries() if not entry.with_weights))
+        return max(0, configured - sum(entry.size for entry in self.entries() if not entry.with_weights))
 
-    def _told_limit(self) -> int | None:
-        """The limit to all that is compiled, from the environment or the folder; None where none was set."""
-        told = os.environ.get("VINOGRAPH_CACHE_LIMIT")
-        if told:
-            return parse_size(told, "VINOGRAPH_CACHE_LIMIT")
+    def _configured_limit(self) -> int | None:
+        """The limit for all exports, from the environment or the folder; None if none was set."""
+        limit = os.environ.get("VINOGRAPH_CACHE_LIMIT")
+        if limit:
+            return parse_size(limit, "VINOGRAPH_CACHE_LIMIT")
         with contextlib.suppress(OSError, ValueError, RequestError), (self.folder / "limit").open("rb") as file:
             return parse_size(file.read(100).decode())
         return None
 
     def _share(self, most: int, part: int) -> int:
-        """The ``part``-th part of what the disk would have free without what is compiled, or ``most`` if that is less.
+        """The smaller of ``most`` bytes and a ``part``-th of the free disk; 0 if no disk is found.
 
-        0 where no disk is found.
+        What exports take counts as free.
         """
         for place in (self.folder, *self.folder.absolute().parents):
-            with contextlib.suppress(OSError):  # of a folder that isn't there, or may not be looked into
+            with contextlib.suppress(OSError):  # the folder isn't there, or may not be looked into
                 return min(most, (shutil.disk_usage(place).free + self.size()) // part)
         return 0
 
     def set_limit(self, size: int) -> None:
-        """Remember the limit in the folder, and keep it.
+        """Store the limit in the folder, and delete what exceeds it.
 
         Raises:
             OSError: the folder can't be written.
@@ -171,37 +177,37 @@ class Cache:
         self._evict()
 
     def get(self, key: str) -> bytes | None:
-        """A compiled component, as it was kept; None where there is none or it is damaged."""
+        """The compiled component kept under ``key``; None where there is none or it is damaged."""
         file = self._compiled / f"{key}.blob"
         try:
             content = file.read_bytes()
         except _ABSENT:
             return None
         except OSError as error:
-            self.note(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
+            self.add_warning(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
             return None
         head, _, payload = content.partition(b"\n")
         if _head(head).get("sha256") != hashlib.sha256(payload).hexdigest():
-            self.drop(key, "it was damaged")
+            self.discard(key, "it was damaged")
             return None
-        with contextlib.suppress(OSError):  # of a folder that is there to be read only
+        with contextlib.suppress(OSError):  # the folder can only be read
             os.utime(file)
         return payload
 
-    def drop(self, key: str, why: str) -> None:
-        """Throw a compiled component away, and say so."""
+    def discard(self, key: str, why: str) -> None:
+        """Delete a compiled component, with a warning that says why."""
         file = self._compiled / f"{key}.blob"
-        self.note(f"{file} in the cache was of no use: {why}; compiled anew")
+        self.add_warning(f"{file} in the cache was of no use: {why}; compiled anew")
         with contextlib.suppress(OSError):
             file.unlink()
 
-    def wants(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether compiled components are kept at all."""
         return not self._disabled and self.limit > 0
 
-    def put(self, key: str, payload: bytes, about: About) -> None:
-        """Keep a compiled component, and throw out those that were not used longest if there are too many."""
-        record = {**vars(about), "sha256": hashlib.sha256(payload).hexdigest()}
+    def put(self, key: str, payload: bytes, description: Description) -> None:
+        """Keep a compiled component, and delete those unused for longest if there are too many."""
+        record = {**vars(description), "sha256": hashlib.sha256(payload).hexdigest()}
         content = json.dumps(record).encode() + b"\n" + payload
         limit = self.limit
         if len(content) > limit:
@@ -212,7 +218,7 @@ class Cache:
             self._evict()
         except OSError as error:
             self._disabled = True
-            self.note(self._unwritable(error))
+            self.add_warning(self._unwritable(error))
 
     def _unwritable(self, error: OSError) -> str:
         return (
@@ -221,71 +227,71 @@ class Cache:
         )
 
     def map_with_weights(self, key: str) -> NDArray[np.uint8] | None:
-        """A compiled component with its weights, mapped from its file; None where there is none or it is damaged."""
+        """The compiled component kept with its weights under ``key``, mapped from its file.
+
+        None where there is none or it is damaged.
+        """
         file = self.file_with_weights(key)
         try:
             content = mapped_blob.read(file)
         except _ABSENT:
             return None
         except OSError as error:
-            self.note(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
+            self.add_warning(f"{file} in the cache can't be read ({error.strerror}); compiled anew")
             return None
         except mapped_blob.DamagedError:
-            self.drop(file.stem, "it was damaged")
+            self.discard(file.stem, "it was damaged")
             return None
-        with contextlib.suppress(OSError):  # of a folder that is there to be read only
+        with contextlib.suppress(OSError):  # the folder can only be read
             os.utime(file)
         return content
 
     def file_with_weights(self, key: str) -> Path:
-        """Where a compiled component lies if it is kept with its weights."""
+        """The file of a compiled component that is kept with its weights."""
         return self._compiled / f"{key}{_WITH_WEIGHTS}.blob"
 
-    def wants_with_weights(self, size: int) -> bool:
-        """Whether a compiled component with weights of ``size`` bytes would be kept."""
+    def has_room_with_weights(self, size: int) -> bool:
+        """Whether an export of ``size`` bytes with weights would be kept."""
         return not self._disabled and size <= self._room_with_weights()
 
-    def put_with_weights(self, key: str, export: Export, about: About) -> None:
+    def put_with_weights(self, key: str, export: Export, description: Description) -> None:
         """Keep a compiled component with its weights, which ``export`` writes to a stream.
 
-        One process writes at a time, and another doesn't wait for it: what it leaves out, a later one will keep. Nobody
-        is there any more to be told of what fails in the result of a drawing, so it is logged.
+        One process writes at a time, and others don't wait for it: a later process will keep what
+        they leave out. Errors are logged, because the result of the drawing, which could hold a
+        warning, is out by then.
         """
         file, most = self.file_with_weights(key), self._room_with_weights()
         try:
             self._compiled.mkdir(parents=True, exist_ok=True)
             with FileLock(self._compiled / "writing.lock", timeout=0):
-                for left in self._compiled.glob(f".*{_WITH_WEIGHTS}.blob.*.tmp"):  # by processes that were killed
-                    left.unlink(missing_ok=True)
+                for orphan in self._compiled.glob(f".*{_WITH_WEIGHTS}.blob.*.tmp"):  # of killed processes
+                    orphan.unlink(missing_ok=True)
                 if file.exists():
                     return
                 with beside(file) as temporary:
-                    mapped_blob.write(temporary, vars(about), export, most)
+                    mapped_blob.write(temporary, vars(description), export, most)
                     self._make_room(temporary.stat().st_size)
                     temporary.replace(file)
-        except (
-            Timeout,
-            mapped_blob.TooLargeError,
-            FileNotFoundError,
-        ):  # the last where the cache was cleared meanwhile
+        except (Timeout, mapped_blob.TooLargeError, FileNotFoundError):  # the last if the cache is cleared meanwhile
             return
         except OSError as error:
             self._disabled = True
             _log.warning(self._unwritable(error))
 
     def entries(self) -> list[Entry]:
-        """The compiled components, from the one used last."""
+        """The compiled components, the last used first."""
         found = []
         for file in self._files():
             with contextlib.suppress(OSError):
                 stat = file.stat()
                 with file.open("rb") as stream:
-                    about = About.read(_head(stream.readline(LONGEST_HEAD)))
-                found.append(Entry(file, stat.st_size, stat.st_mtime, about))
+                    description = Description.read(_head(stream.readline(LONGEST_HEAD)))
+                found.append(Entry(file, stat.st_size, stat.st_mtime, description))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def size(self) -> int:
-        """Bytes that compiled components take."""
+        """Bytes that all compiled components take."""
         total = 0
         for file in self._files():
             with contextlib.suppress(OSError):
@@ -293,7 +299,7 @@ class Cache:
         return total
 
     def clear(self) -> None:
-        """Throw away what is compiled and what was measured; the limit stays.
+        """Delete compiled components and measured settings; the limit stays.
 
         Raises:
             OSError: the folder can't be written.
@@ -305,7 +311,7 @@ class Cache:
             self._settings.unlink()
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What is remembered of settings, by key: records of what was measured, or of what it would take."""
+        """The records of settings by key: what was measured, or how long measuring would take."""
         return {**self._read_settings(), **self._unwritten}
 
     def _read_settings(self) -> dict[str, dict[str, Any]]:
@@ -314,68 +320,70 @@ class Cache:
         except _ABSENT:
             return {}
         except (OSError, strict_json.JsonError) as error:
-            self.note(f"{self._settings} can't be read ({error}); settings are measured anew")
+            self.add_warning(f"{self._settings} can't be read ({error}); settings are measured anew")
             return {}
         known = content.get("settings") if content.get("format") == _FORMAT else None
         if not isinstance(known, dict):
-            self.note(f"{self._settings} is not a file of settings that this version reads; they are measured anew")
+            self.add_warning(
+                f"{self._settings} is not a file of settings that this version reads; they are measured anew"
+            )
             return {}
         return {key: record for key, record in known.items() if isinstance(record, dict)}
 
     def remember(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """Replace the record of a setting by what ``change`` makes of it, and return that; one process at a time."""
+        """Replace a record by what ``change`` makes of it, and return that; one process at a time."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "settings.lock", timeout=_PATIENCE):
                 known = self.settings()
                 record = change(known.get(key, {}))
-                told = json.dumps({"format": _FORMAT, "settings": {**known, key: record}}, indent=1)
-                write_atomically(self._settings, told.encode())
+                content = json.dumps({"format": _FORMAT, "settings": {**known, key: record}}, indent=1)
+                write_atomically(self._settings, content.encode())
                 return record
         except (OSError, Timeout) as error:
-            self.note(f"the fastest settings can't be remembered in {self.folder} ({error})")
+            self.add_warning(f"the fastest settings can't be remembered in {self.folder} ({error})")
             self._unwritten[key] = change(self._unwritten.get(key, {}))
             return self._unwritten[key]
 
     def _files(self) -> list[Path]:
-        """The compiled components; none where the folder is missing or may not be looked into."""
+        """The files of compiled components; none where the folder can't be looked into."""
         try:
             return [each for each in self._compiled.iterdir() if each.suffix == ".blob"]
         except OSError:
             return []
 
     def _room_with_weights(self) -> int:
-        """Bytes that a component with its weights may have, so that none goes for it that is in use."""
+        """Bytes that an export with weights may have without evicting one that is in use."""
         newest = time.time() - _IN_USE
         in_use = sum(entry.size for entry in self.entries() if entry.with_weights and entry.used > newest)
         return self.limit_with_weights - in_use
 
     def _make_room(self, size: int) -> None:
-        """Throw out components with their weights, from the one that was not used longest, until ``size`` more fit."""
-        _throw_out([entry for entry in self.entries() if entry.with_weights], self.limit_with_weights - size)
+        """Delete exports with weights, the longest unused first, until ``size`` more bytes fit."""
+        _delete_oldest([entry for entry in self.entries() if entry.with_weights], self.limit_with_weights - size)
 
     def _evict(self) -> None:
-        """Keep the limits. Those with weights go before those without, which are worth more for their size."""
-        for left in self._compiled.glob(".*.tmp"):
+        """Delete what exceeds the limits: first exports with weights, worth less for their size."""
+        for orphan in self._compiled.glob(".*.tmp"):
             with contextlib.suppress(OSError):
-                if left.stat().st_mtime < time.time() - _ABANDONED:
-                    left.unlink()
+                if orphan.stat().st_mtime < time.time() - _ABANDONED:
+                    orphan.unlink()
         self._make_room(0)
-        _throw_out([entry for entry in self.entries() if not entry.with_weights], self.limit)
+        _delete_oldest([entry for entry in self.entries() if not entry.with_weights], self.limit)
 
 
-def _throw_out(kept: list[Entry], limit: int) -> None:
-    """Delete the last of ``kept`` until those that are left take at most ``limit`` bytes."""
-    total = sum(entry.size for entry in kept)
-    while kept and total > limit:
-        oldest = kept.pop()
+def _delete_oldest(entries: list[Entry], limit: int) -> None:
+    """Delete the last of ``entries`` until the others take at most ``limit`` bytes."""
+    total = sum(entry.size for entry in entries)
+    while entries and total > limit:
+        oldest = entries.pop()
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             oldest.file.unlink()
         total -= oldest.size
 
 
 def _head(line: bytes) -> dict[str, Any]:
-    """What the first line of a file says; nothing where it is damaged."""
+    """The record in the first line of a file; empty where it is damaged."""
     try:
         return strict_json.parse_object(line, largest=LONGEST_HEAD)
     except strict_json.JsonError:
@@ -383,5 +391,5 @@ def _head(line: bytes) -> dict[str, Any]:
 
 
 def _line(value: Any) -> str:
-    """A record's text for people; nothing of what is no text, or would not fit a line of a terminal."""
+    """A text of a record; empty where it is no text, or none that fits a line of a terminal."""
     return value if isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable() else ""

@@ -1,4 +1,4 @@
-"""The devices that OpenVINO finds, and what they compute in."""
+"""The devices that OpenVINO finds, their precisions, and the checks of their names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ MEMORY = ("auto", "low")
 GROUP_PROPERTY = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 PRECISION_NAMES = {"float": "f32", "f32": "f32", "bfloat16": "bf16", "bf16": "bf16", "float16": "f16", "f16": "f16"}
 META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
-# What OpenVINO's threads take when they start. Where there isn't as much, they wait for ever.
+# Bytes that OpenVINO's threads take when they start. Where there aren't as many, they wait for
+# ever.
 _TO_START = 200_000_000
 
 
 @dataclass(frozen=True)
 class Device:
-    """One device that OpenVINO finds here: its id ("CPU", "GPU.0"), its name, and the precisions that it computes."""
+    """A device of this machine: its id ("CPU", "GPU.0"), its name, its precisions."""
 
     id: str
     name: str
@@ -34,11 +35,12 @@ class Device:
 
 @once
 def core() -> ov.Core:
-    """The one OpenVINO core of this process, which lives as long: set no properties on it, but give them to models.
+    """The one OpenVINO core of this process.
 
-    Each core has a stack of its own put in place for the handlers of signals, and gives the one before back when it
-    is deleted. With several that are deleted in another order, signals would find a stack that is gone, and end the
-    process (SIGSEGV) at the next Ctrl-C.
+    It is never deleted, and has no properties set: those are given when a model is compiled. Each
+    core installs a stack of its own for signal handlers, and restores the one before when it is
+    deleted. Several cores that are deleted in another order would leave a stack that is gone, so
+    that the next Ctrl-C ends the process (SIGSEGV).
 
     Raises:
         ResourceError: this process may not have the memory that OpenVINO takes to start.
@@ -49,9 +51,9 @@ def core() -> ov.Core:
 
 @once
 def _start() -> None:
-    """Have the libraries take what they need to start while it can still be refused in an orderly way.
+    """Let the libraries allocate what they need to start, while a shortage can still be reported.
 
-    numpy's BLAS ends the process where it finds no room for its buffer at its first product.
+    NumPy's BLAS ends the process if it finds no room for its buffer at its first product.
     """
     if memory_limit() is not None and memory_available() < _TO_START:
         raise ResourceError(
@@ -76,15 +78,17 @@ def devices() -> list[Device]:
 
 
 def _precisions(capabilities: Any) -> tuple[str, ...]:
+    """Our names of the precisions among OpenVINO's capabilities."""
     names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16", "INT8": "int8"}
     return tuple(names[each] for each in ("FP32", "BF16", "FP16", "INT8") if each in capabilities)
 
 
 def check_device(device: str) -> None:
-    """Check that every device that ``device`` names is there.
+    """Check that every device in ``device``, a device string of OpenVINO's, is there.
 
     Raises:
-        DeviceError: naming the devices that are.
+        DeviceError: naming the devices that are there.
+        ResourceError: OpenVINO lacks the memory to load its library for the CPU.
     """
     if not isinstance(device, str) or not device.strip():
         raise DeviceError(f"device is {shown(device)}; give a device as OpenVINO names it, such as CPU")
@@ -102,7 +106,7 @@ def check_device(device: str) -> None:
 
 
 def _check_cpu() -> None:
-    """Raise a ResourceError where OpenVINO lists no CPU because it lacks the memory to load its library for it."""
+    """Raise a ResourceError if OpenVINO lists no CPU because it lacks the memory to load it."""
     try:
         core().get_property("CPU", "FULL_DEVICE_NAME")
     except RuntimeError as error:
@@ -137,12 +141,12 @@ def processor() -> str:
 
 @once
 def machine() -> Machine:
-    """What compiled components and measured settings depend on beside the component."""
+    """The machine that compiled components and measured settings depend on."""
     found = core()
     capabilities = sorted(map(str, found.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
-    told = str(found.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
+    precision = str(found.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
     return Machine(
         (processor(), *capabilities, str(cpu_count()), str(ov.__version__)),
-        PRECISION_NAMES.get(told, told),
+        PRECISION_NAMES.get(precision, precision),
         int(found.get_property("CPU", GROUP_PROPERTY)),
     )

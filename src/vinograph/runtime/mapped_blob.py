@@ -1,10 +1,13 @@
-"""A file with a compiled component and its weights, which has gigabytes and is mapped instead of read.
+"""The file of a compiled component with its weights: gigabytes, which are mapped instead of read.
 
-It begins with a line of JSON, padded to whole pages; what OpenVINO exported follows. A checksum of all of it would take
-as long as reading it saves, so one is taken of samples: the beginning and the end, where OpenVINO has its own header
-and the graph, and of the weights between them a page here and there. That finds a file that was cut off, another file
-under this name, and damage to what is parsed. Single bits that turn among the weights are left to the file system, as
-they are in a bundle's own files.
+It begins with a line of JSON, padded to whole pages, and goes on with OpenVINO's export. A checksum
+of all of it would cost the time that keeping it saves, so the checksum is one of samples. These are
+the beginning and the end, where OpenVINO has its header and the graph, and pages at intervals
+between them.
+
+That finds a file that was cut off, another file under this name, and damage to what is parsed.
+Single flipped bits among the weights are left to the file system, as they are in a bundle's own
+files.
 """
 
 from __future__ import annotations
@@ -23,31 +26,32 @@ from numpy.typing import NDArray
 from vinograph import strict_json
 
 LONGEST_HEAD = 100_000
-"""Bytes of the first line at most."""
+"""The most bytes that the first line may have."""
 
 _PAGE = 4096
-_FIRST = 1 << 20  # bytes at the beginning that count for the checksum
-_LAST = 64 << 20  # at the end: the graph of a UNet of 13,000 nodes has some 20 MB
-_STRIDE = 4 << 20  # bytes from one page between them to the next
+_FIRST = 1 << 20  # bytes at the beginning that are in the checksum
+_LAST = 64 << 20  # bytes at the end: the graph of a UNet of 13,000 nodes has about 20 MB
+_STRIDE = 4 << 20  # bytes from one sampled page to the next
 _DIGEST = 64  # characters of a SHA-256
-_DIGITS = 20  # more than a file's size has
+_DIGITS = 20  # more than the size of any file has
 
 Export = Callable[[io.BytesIO], object]
-"""Writes a compiled component to what it is given, in pieces."""
+"""Writes a compiled component to the stream that it is given, in pieces."""
 
 
 class TooLargeError(Exception):
-    """There was more to write than there is room for."""
+    """An export is larger than the room for it."""
 
 
 class DamagedError(Exception):
-    """A file is not what was written."""
+    """A file doesn't hold what was written."""
 
 
 class _Stream(io.BytesIO):
-    """Passes on to a file what OpenVINO exports. OpenVINO takes nothing but a BytesIO, which would hold all of it.
+    """A stream that passes OpenVINO's export on to a file.
 
-    What fails here is raised by :meth:`check`, since OpenVINO drops it.
+    OpenVINO takes nothing but a BytesIO, which would hold all of the export in memory. It ignores
+    errors of the stream, so :meth:`check` raises them afterwards.
     """
 
     def __init__(self, file: BinaryIO, begin: int, most: int) -> None:
@@ -58,7 +62,7 @@ class _Stream(io.BytesIO):
         self._error: Exception | None = None
 
     def write(self, content: Any) -> int:
-        """Write a piece, unless one before it failed."""
+        """Write a piece, unless an earlier one failed."""
         size = len(content)
         if self._error is None:
             try:
@@ -70,37 +74,37 @@ class _Stream(io.BytesIO):
         return size
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place of what is exported."""
+        """Go to a position in the export."""
         return self._file.seek(offset + self._begin if whence == io.SEEK_SET else offset, whence) - self._begin
 
     def tell(self) -> int:
-        """The place in what is exported."""
+        """The position in the export."""
         return self._file.tell() - self._begin
 
     def flush(self) -> None:
-        """Nothing is held back that :func:`write` doesn't flush."""
+        """Do nothing: :func:`write` flushes the file."""
 
     def check(self) -> None:
-        """Raise what failed."""
+        """Raise the error of the first piece that failed."""
         if self._error is not None:
             raise self._error
 
 
-def write(file: Path, about: Mapping[str, Any], export: Export, most: int) -> None:
-    """Write what ``export`` exports, of at most ``most`` bytes, to ``file``, and have it on the disk.
+def write(file: Path, description: Mapping[str, Any], export: Export, most: int) -> None:
+    """Write ``export``, of at most ``most`` bytes, to ``file``, and flush it to the disk.
 
     Raises:
-        TooLargeError: it has more.
-        OSError: it can't be written.
+        TooLargeError: the export is larger.
+        OSError: the file can't be written.
     """
-    begin = len(_head(about, 0, "0" * _DIGEST))
+    begin = len(_head(description, 0, "0" * _DIGEST))
     with file.open("w+b") as opened:
         opened.seek(begin)
         stream = _Stream(opened, begin, most - begin)
         export(stream)
         stream.check()
         size = opened.seek(0, os.SEEK_END) - begin
-        head = _head(about, size, _checksum(opened, begin, size))
+        head = _head(description, size, _checksum(opened, begin, size))
         opened.seek(0)
         opened.write(head)
         opened.flush()
@@ -108,10 +112,13 @@ def write(file: Path, about: Mapping[str, Any], export: Export, most: int) -> No
 
 
 def read(file: Path) -> NDArray[np.uint8]:
-    """What was exported, mapped copy-on-write: whoever keeps what is compiled of it keeps the array, too.
+    """The export in ``file`` as bytes, mapped copy-on-write.
+
+    A model that is compiled from the array refers to it, so the array has to be kept as long as the
+    model.
 
     Raises:
-        DamagedError: the file is not what was written.
+        DamagedError: the file doesn't hold what was written.
         OSError: it can't be read.
     """
     with file.open("rb") as opened:
@@ -126,15 +133,15 @@ def read(file: Path) -> NDArray[np.uint8]:
         return np.memmap(opened, np.uint8, mode="c", offset=len(line), shape=(size,))
 
 
-def _head(about: Mapping[str, Any], size: int, checksum: str) -> bytes:
-    """The first line. It is as long whatever the size and the checksum are."""
-    text = json.dumps({**about, "size": size, "sampled": checksum})
+def _head(description: Mapping[str, Any], size: int, checksum: str) -> bytes:
+    """The first line, whose length doesn't depend on the size and the checksum."""
+    text = json.dumps({**description, "size": size, "sampled": checksum})
     room = len(text) + _DIGITS - len(str(size)) + 1
     return text.encode().ljust(-(-room // _PAGE) * _PAGE - 1) + b"\n"
 
 
 def _checksum(file: BinaryIO, begin: int, size: int) -> str:
-    """A SHA-256 of the samples."""
+    """The SHA-256 of the samples of ``size`` bytes from ``begin`` on."""
     digest = hashlib.sha256()
     for place, length in _samples(size):
         file.seek(begin + place)
@@ -143,7 +150,7 @@ def _checksum(file: BinaryIO, begin: int, size: int) -> str:
 
 
 def _samples(size: int) -> Iterator[tuple[int, int]]:
-    """The beginnings and lengths of what counts for the checksum; all of it where that is little."""
+    """Offsets and lengths of the samples; all of a small export is one."""
     between = size - _FIRST - _LAST
     if between <= 0:
         yield 0, size

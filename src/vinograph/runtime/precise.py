@@ -1,9 +1,11 @@
-"""Which nodes of a graph are computed in f32 whatever the rest is, and which weights stay small.
+"""Marks of nodes: computed in f32 in every precision, or keeping a stored weight small.
 
-Two attributes say so. *Precise* nodes are computed in f32 even where the rest runs in bf16 or f16, such as the sines
-and cosines of timesteps and sizes. A *decompression* is a conversion of a stored weight to f32, which must survive
-constant folding, so that the weight stays small. OpenVINO's Python interface can copy them, but not make them: they are
-taken from a small graph that has them, read once a process.
+Two attributes of nodes say so. *Precise* nodes are computed in f32 even where the rest runs in bf16
+or f16. Sines and cosines of timesteps and sizes need that. A *decompression* is the conversion of a
+stored weight to f32. It must survive constant folding, or the weight would be stored in f32.
+
+OpenVINO's Python interface can copy these attributes but not make them. They are copied from a
+small graph that has them, which is read once in a process.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from openvino import opset13 as opset
 
 from vinograph.runtime.devices import core
 
-# Sin(Convert(Constant)): the sine is precise, the conversion is a decompression.
+# Sin(Convert(Constant)), in which the sine is precise and the conversion is a decompression.
 _EXAMPLE = """<?xml version="1.0"?>
 <net name="example" version="11">
  <layers>
@@ -53,12 +55,12 @@ _EXAMPLE = """<?xml version="1.0"?>
 
 
 def mark_precise(node: ov.Node) -> None:
-    """Have ``node`` computed in f32 in every precision."""
+    """Make OpenVINO compute ``node`` in f32 in every precision."""
     _copy_attributes("precise", node)
 
 
 def mark_decompression(node: ov.Node) -> None:
-    """Keep ``node``, which converts a stored weight, out of constant folding."""
+    """Keep ``node``, which converts a stored weight, from being folded into a constant."""
     _copy_attributes("decompression", node)
 
 
@@ -69,7 +71,7 @@ def _copy_attributes(kind: str, node: ov.Node) -> None:
 
 @cache
 def _attributes() -> dict[str, dict[str, Any]]:
-    """The attributes of the example's nodes, by the nodes' names."""
+    """The attributes of the example graph's nodes, by the nodes' names."""
     weights = ov.Tensor(np.zeros(2, np.uint8))
     model = core().read_model(_EXAMPLE.encode(), weights)
     found = {node.get_friendly_name(): dict(node.get_rt_info().items()) for node in model.get_ops()}
@@ -86,19 +88,20 @@ _COMPUTED = (*_WAVES, *_COPIES, "Add", "Subtract", "Multiply", "Divide", "Power"
 
 
 def mark_angles(model: ov.Model) -> None:
-    """Have sines and cosines, and what they are computed by, computed in f32 in a graph that others traced.
+    """Mark the sines and cosines of a traced graph as precise, and so what computes their angles.
 
-    OpenVINO loses the mark of nodes that it replaces by others, Unsqueeze among them, and what goes through those is
-    rounded. So what only changes the shape on the way to a wave becomes a Reshape, which keeps its mark.
+    OpenVINO loses the mark of nodes that it replaces by others, such as Unsqueeze, and then rounds
+    what passes them. So nodes that only change an angle's shape become a Reshape, which keeps its
+    mark.
     """
     for node in angle_nodes(model):
         mark_precise(node)
 
 
 def angle_nodes(model: ov.Model) -> list[ov.Node]:
-    """What sines and cosines are computed by, back to the model's inputs, the waves themselves among it.
+    """The sines and cosines of a graph, and the nodes that compute their angles.
 
-    Each row of nodes that only change the shape becomes one Reshape, which keeps its attribute.
+    Consecutive nodes that only change the shape are replaced by one Reshape.
     """
     found: dict[str, ov.Node] = {}
     waiting = [node for node in model.get_ops() if node.get_type_name() in _WAVES]
@@ -115,7 +118,10 @@ def angle_nodes(model: ov.Model) -> list[ov.Node]:
 
 
 def _as_reshape(node: ov.Node) -> ov.Node:
-    """One Reshape in the place of ``node`` and of those before it that only change the shape, where it is known."""
+    """One Reshape that replaces ``node`` and those before it that only change the shape.
+
+    Where more than one dimension is unknown, ``node`` stays.
+    """
     source = node.input_value(0)
     while source.get_node().get_type_name() in _SHAPES:
         source = source.get_node().input_value(0)
@@ -133,9 +139,12 @@ _MARKS = ("precise", "DisablePrecisionConversion")
 
 
 def carry_over_marks(source: Path, target: Path) -> None:
-    """Give the nodes of the IR ``target`` (.xml) the marks that those of the same names have in ``source``.
+    """Copy the marks of nodes in the IR ``source`` (.xml) to those of the same names in ``target``.
 
     NNCF's copies of a graph lose them.
+
+    Raises:
+        RuntimeError: a marked node isn't in ``target``.
     """
     marks = {
         layer.get("name"): attribute
@@ -150,12 +159,13 @@ def carry_over_marks(source: Path, target: Path) -> None:
         mark = marks.pop(layer.get("name"), None)
         if mark is None:
             continue
-        told = layer.find("rt_info")
-        if told is None:
-            told = ElementTree.Element("rt_info")
-            layer.insert(0 if layer.find("data") is None else 1, told)
-        if not any(attribute.get("name") in _MARKS for attribute in told):
-            told.append(copy.copy(mark))
+        attributes = layer.find("rt_info")
+        if attributes is None:
+            attributes = ElementTree.Element("rt_info")
+            # IR has rt_info after data.
+            layer.insert(0 if layer.find("data") is None else 1, attributes)
+        if not any(attribute.get("name") in _MARKS for attribute in attributes):
+            attributes.append(copy.copy(mark))
     if marks:
         raise RuntimeError(f"{target} has lost the nodes {', '.join(map(str, marks))}")
     tree.write(target, encoding="utf-8", xml_declaration=True)

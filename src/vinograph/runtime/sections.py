@@ -1,50 +1,48 @@
-"""A graph in sections, each a graph of its own, and the whole again.
+"""Cutting a graph into sections, each a graph of its own, and joining them again.
 
-A large graph is compiled in sections, since its weights are in memory twice meanwhile, and quantized in sections, since
-the ranges of activations are local. Values between sections are named by :data:`Key`.
+A large graph is compiled in sections, because its weights are in memory twice while it is compiled.
+It is quantized in sections, because the ranges of activations are local. Values between sections
+are named by a :data:`ValueKey`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 
 import openvino as ov
 from openvino import opset13 as opset
 
-Key = str
-"""A value of the graph: the name of the node that computes it, and its place among that node's outputs."""
+ValueKey = str
+"""The name of a value: its node's name, a dot, and its index among that node's outputs."""
 
-_WINDOW = 1.3  # times a section's size, within which the best place to cut is looked for
-_DONT_NEED = 4  # MADV_DONTNEED
+# The best place to cut is looked for until a section has so many times its least size.
+_WINDOW = 1.3
 
 
 @dataclass(frozen=True)
 class Section:
-    """Some of a graph's nodes: the values that they need, and those that they give to later sections.
+    """Consecutive nodes of a graph, by name, and the values that pass into and out of them.
 
-    The last one gives none, and ends in the graph's own results. ``nodes`` are their names.
+    The last section has no ``outputs``: it ends in the graph's own results.
     """
 
     nodes: frozenset[str]
-    needs: tuple[Key, ...]
-    gives: tuple[Key, ...]
+    inputs: tuple[ValueKey, ...]
+    outputs: tuple[ValueKey, ...]
 
 
-def key_of(value: ov.Output) -> Key:
-    """The name of a value."""
+def value_key(value: ov.Output) -> ValueKey:
+    """The key of a value."""
     return f"{value.get_node().get_friendly_name()}.{value.get_index()}"
 
 
-class Ordered:
-    """A graph's nodes in order, its results last, and where each value is used."""
+class OrderedGraph:
+    """A graph's nodes in topological order, its results last, and where each value is used."""
 
     def __init__(self, model: ov.Model) -> None:
         ordered = model.get_ordered_ops()
@@ -63,71 +61,72 @@ class Ordered:
         return found
 
     @cached_property
-    def last_use(self) -> dict[Key, int]:
-        """The last place at which each value is used. What a graph gives is used at its end."""
-        uses: dict[Key, int] = {}
+    def last_use(self) -> dict[ValueKey, int]:
+        """The position of each value's last user. The graph's results are used after all nodes."""
+        uses: dict[ValueKey, int] = {}
         for index, node in enumerate(self.nodes):
             last = len(self.nodes) if node.get_type_name() == "Result" else index
             for value in node.input_values():
                 if value.get_node().get_friendly_name() not in self.constant:
-                    uses[key_of(value)] = max(last, uses.get(key_of(value), 0))
+                    uses[value_key(value)] = max(last, uses.get(value_key(value), 0))
         return uses
 
     def weight(self, index: int) -> int:
-        """The bytes of a constant; 0 of what is none."""
+        """Bytes of the node at ``index`` if it is a constant, else 0."""
         node = self.nodes[index]
         return int(node.get_byte_size()) if node.get_type_name() == "Constant" else 0
 
     def sections(self, cuts: Sequence[int]) -> list[Section]:
-        """What lies between ``cuts``, which are places in the order; all of the graph where there are none."""
+        """The sections between ``cuts``, positions in the order; the whole graph without any."""
         return [self._section(begin, end) for begin, end in pairwise([0, *cuts, len(self.nodes)])]
 
     def _section(self, begin: int, end: int) -> Section:
         nodes = self.nodes[begin:end]
         inside = {node.get_friendly_name() for node in nodes if node.get_type_name() != "Parameter"}
-        needs: dict[Key, None] = {}
-        gives: dict[Key, None] = {}
+        inputs: dict[ValueKey, None] = {}  # a dict keeps the order
+        outputs: dict[ValueKey, None] = {}
         for node in nodes:
             for value in node.input_values():
                 source = value.get_node().get_friendly_name()
                 if source not in inside and source not in self.constant:
-                    needs[key_of(value)] = None
+                    inputs[value_key(value)] = None
             if node.get_friendly_name() in inside - self.constant and end < len(self.nodes):
-                given = (key_of(value) for value in node.outputs())
-                gives |= dict.fromkeys(key for key in given if self.last_use.get(key, 0) >= end)
-        return Section(frozenset(inside), tuple(needs), tuple(gives))
+                keys = (value_key(value) for value in node.outputs())
+                outputs |= dict.fromkeys(key for key in keys if self.last_use.get(key, 0) >= end)
+        return Section(frozenset(inside), tuple(inputs), tuple(outputs))
 
 
-def chain_cuts(ordered: Ordered, size_wanted: int, most_passing: int) -> list[int]:
-    """Before which places a chain is cut: where weights fill ``size_wanted`` bytes and ``most_passing`` values pass.
+def chain_cuts(ordered: OrderedGraph, section_size: int, most_passing: int) -> list[int]:
+    """Positions at which a chain of layers is cut into sections.
 
-    A cut that leaves less than half a section after it would cost more than it spares.
+    A section holds about ``section_size`` bytes of weights. At most ``most_passing`` values pass a
+    cut. A cut that leaves less than half a section after it would cost more than it spares.
     """
     ending = Counter(ordered.last_use.values())
     beginning = Counter(
         index
         for index, node in enumerate(ordered.nodes)
         for value in node.outputs()
-        if key_of(value) in ordered.last_use
+        if value_key(value) in ordered.last_use
     )
-    left = sum(map(ordered.weight, range(len(ordered.nodes))))
+    remaining = sum(map(ordered.weight, range(len(ordered.nodes))))
     cuts, passing, size = [], 0, 0
     for index in range(len(ordered.nodes)):
         passing += beginning[index] - ending[index]
         weight = ordered.weight(index)
-        size, left = size + weight, left - weight
-        enough = size >= size_wanted and left >= size_wanted // 2
+        size, remaining = size + weight, remaining - weight
+        enough = size >= section_size and remaining >= section_size // 2
         if weight == 0 and enough and 0 < passing <= most_passing:
             cuts.append(index + 1)
             size = 0
     return cuts
 
 
-def sum_cuts(ordered: Ordered, size_wanted: int, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
-    """Before which places a network is cut: after a sum of two values, where the fewest bytes pass.
+def residual_cuts(ordered: OrderedGraph, section_size: int, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """Positions at which a residual network is cut: after the end of a block, where few bytes pass.
 
-    Such a sum is the end of a residual block. A section holds ``size_wanted`` bytes of weights at least, where it isn't
-    the last. ``shapes`` are those of the nodes' values, where they are known.
+    Each section but the last holds at least ``section_size`` bytes of weights. ``shapes`` are those
+    of the nodes' values, by the nodes' names, where they are known.
     """
     cuts: list[int] = []
     best: tuple[int, int] | None = None
@@ -135,45 +134,47 @@ def sum_cuts(ordered: Ordered, size_wanted: int, shapes: Mapping[str, tuple[int,
     size = 0
     for index, node in enumerate(ordered.nodes):
         for value in node.outputs():
-            until = ordered.last_use.get(key_of(value), index)
+            until = ordered.last_use.get(value_key(value), index)
             if until > index:
-                passing[until] = passing.get(until, 0) + _bytes(node, value, shapes)
+                passing[until] = passing.get(until, 0) + _value_size(node, value, shapes)
         passing.pop(index, None)
         size += ordered.weight(index)
-        if size < size_wanted:
+        if size < section_size:
             continue
         if _is_sum(node, ordered.constant) and (best is None or sum(passing.values()) < best[0]):
             best = (sum(passing.values()), index + 1)
-        if size >= size_wanted * _WINDOW and best is not None:
+        if size >= section_size * _WINDOW and best is not None:
             cuts.append(best[1])
             size = sum(map(ordered.weight, range(best[1], index + 1)))
             best = None
     return cuts
 
 
-def _bytes(node: ov.Node, value: ov.Output, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _value_size(node: ov.Node, value: ov.Output, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Bytes of a value; those of one number where its shape isn't known."""
     return math.prod(shapes.get(node.get_friendly_name(), ())) * int(value.get_element_type().size)
 
 
 def _is_sum(node: ov.Node, constant: set[str]) -> bool:
+    """Whether a node adds two values that depend on the inputs, as a residual block ends."""
     if node.get_type_name() != "Add":
         return False
     return not any(value.get_node().get_friendly_name() in constant for value in node.input_values())
 
 
 def cut_out(model: ov.Model, section: Section) -> ov.Model:
-    """A section as a graph of its own, which takes what it needs in order. The ``model`` is spent then."""
+    """A section as a graph of its own, with its inputs in order; ``model`` is used up."""
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
 
-    def value(key: Key) -> ov.Output:
+    def value(key: ValueKey) -> ov.Output:
         name, _, index = key.rpartition(".")
         return nodes[name].output(int(index))
 
-    results = [opset.result(value(key)) for key in section.gives] or model.get_results()
-    for key, result in zip(section.gives, results, strict=False):
+    results = [opset.result(value(key)) for key in section.outputs] or model.get_results()
+    for key, result in zip(section.outputs, results, strict=False):
         result.set_friendly_name(f"to {key}")
     parameters = []
-    for key in section.needs:
+    for key in section.inputs:
         source = value(key)
         parameter = opset.parameter(source.get_partial_shape(), source.get_element_type(), name=f"from {key}")
         for user in source.get_target_inputs():
@@ -184,40 +185,27 @@ def cut_out(model: ov.Model, section: Section) -> ov.Model:
 
 
 def join(whole: ov.Model, parts: Sequence[tuple[Section, ov.Model]]) -> ov.Model:
-    """The whole graph of its changed sections, with the inputs and outputs of ``whole``, which is spent then."""
+    """The whole graph, made of its changed sections, with the inputs and outputs of ``whole``.
+
+    ``whole`` is used up.
+    """
     known = {node.get_friendly_name() for node in whole.get_ops()}
-    there = {key_of(port): port for port in whole.inputs}
+    values = {value_key(port): port for port in whole.inputs}
     results: list[ov.Node] = []
     for section, part in parts:
         for parameter in part.get_parameters():
             key = parameter.get_friendly_name().removeprefix("from ")
             for user in parameter.output(0).get_target_inputs():
-                user.replace_source_output(there[key])
+                user.replace_source_output(values[key])
         found = part.get_results()
-        there |= {node.get_friendly_name().removeprefix("to "): node.input_value(0) for node in found}
-        results = [] if section.gives else found
+        values |= {node.get_friendly_name().removeprefix("to "): node.input_value(0) for node in found}
+        results = [] if section.outputs else found
     inputs, outputs = whole.inputs, whole.outputs
     joined = ov.Model(results, whole.get_parameters(), whole.get_friendly_name())
     for old, new in zip([*inputs, *outputs], [*joined.inputs, *joined.outputs], strict=True):
         new.get_tensor().set_names(old.get_names())
-    for index, node in enumerate(joined.get_ordered_ops()):  # OpenVINO's own names count all nodes of the process
+    # OpenVINO's own names count all nodes of the process.
+    for index, node in enumerate(joined.get_ordered_ops()):
         if node.get_friendly_name() not in known:
             node.set_friendly_name(f"{node.get_type_name()}_q{index}")
     return joined
-
-
-def release_pages(file: Path) -> None:
-    """Let the system have the memory of what this process maps from ``file``; what is read again is mapped again.
-
-    What is compiled keeps the mapping of its weights, of which it mostly has copies. Weights of checkpoints are mapped
-    copy-on-write, and never written. Only Linux is asked.
-    """
-    if sys.platform != "linux":
-        return
-    name, libc = str(file.resolve()), ctypes.CDLL(None, use_errno=True)
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        place, access, *rest = line.split(maxsplit=5)
-        shared_with_others = "w" in access and "s" in access
-        if rest[-1] == name and not shared_with_others:
-            begin, end = (int(address, 16) for address in place.split("-"))
-            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _DONT_NEED)

@@ -1,4 +1,4 @@
-"""Where a component's graph comes from: a file of OpenVINO's, or a network built over a checkpoint's weights."""
+"""Where a component's graph is read from: a file in OpenVINO's format, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ import openvino as ov
 from vinograph.runtime.devices import core
 
 
-class Source(Protocol):
-    """A component that can be read again and again.
-
-    ``f16_safe`` is False where half-precision arithmetic overflows. ``remedy`` says what to do where it computes NaN
-    in f32, which sound weights don't.
-    """
+class GraphSource(Protocol):
+    """A component's graph, which can be read any number of times."""
 
     @property
     def name(self) -> str:
@@ -24,22 +20,22 @@ class Source(Protocol):
 
     @property
     def f16_safe(self) -> bool:
-        """Whether it can be computed in f16."""
+        """False where half-precision arithmetic overflows."""
 
     @property
     def remedy(self) -> str:
-        """What to do where its weights seem to be damaged."""
+        """What to do if it computes NaN in f32, which sound weights don't."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that the graph is read from, those with its weights last."""
+        """The files that the graph is read from; those with its weights come last."""
 
     @property
     def size(self) -> int:
-        """Bytes of its weights; 0 where the files are gone, which reading explains."""
+        """Bytes of its weights; 0 if the files are gone, which :meth:`read` explains."""
 
     def read(self) -> ov.Model:
-        """The graph, read anew, its weights mapped. Whoever gets it may change it.
+        """The graph, read anew with its weights mapped, so that the caller may change it.
 
         Raises:
             RuntimeError: OpenVINO can't read it.
@@ -48,7 +44,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class IrFile:
-    """A component that lies in OpenVINO's format: ``xml``, and a .bin of the same name beside it."""
+    """A component in OpenVINO's format: ``xml``, and a .bin of the same name beside it."""
 
     name: str
     xml: Path
@@ -62,17 +58,17 @@ class IrFile:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Both files."""
+        """The .xml and the .bin."""
         return self.xml, self.weights
 
     @property
     def size(self) -> int:
-        """Bytes of its weights."""
+        """Bytes of the .bin; 0 if it is gone."""
         try:
             return self.weights.stat().st_size
         except OSError:
             return 0
 
     def read(self) -> ov.Model:
-        """The graph, its weights mapped."""
+        """The graph, with its weights mapped."""
         return core().read_model(self.xml)

@@ -1,8 +1,8 @@
-"""Which of OpenVINO's settings is the fastest for a component with weights in few bits: measured, never assumed.
+"""Which of OpenVINO's settings is the fastest for low-bit weights: measured, never assumed.
 
-A linear layer with such weights rounds its activations to int8 as it goes, in groups of so many values that share a
-scale, if it is told to ("dynamic quantization"). What group is the fastest, and in which precision the rest is best
-computed, depends on the processor, the layers and the size of the picture.
+A linear layer with such weights can round its activations to int8 as it goes ("dynamic
+quantization"), in groups of values that share a scale. Which group size is the fastest, and which
+precision for the rest, depends on the processor, the layers and the size of the picture.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vinograph.runtime.cache import About, Cache
+from vinograph.runtime.cache import Cache, Description
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 GROUPS = (64, 128, 256, 32, 0)
-NOISE = 0.03  # what is faster by less is not known to be
-SHORTEST = 0.01  # seconds of a call below which measuring isn't worth its while
-NEAR = 4  # inputs of up to so many times the values are computed in the same setting
-MEASURED = "it was measured once which settings are the fastest"  # how a drawing's warning of it begins
-_RUNS = 3
-_AGAIN = 2
-_MOST_RUNS = 15
-_MOMENT = 0.3
-_CLEARLY_SLOWER = 1.5
+MEASUREMENT_NOISE = 0.03  # a setting counts as faster if it saves more than this share of the time
+SHORTEST_CALL = 0.01  # seconds: for shorter calls measuring isn't worth its while
+NEAR_SIZES = 4  # inputs of up to so many times the values are computed in the same setting
+# How a drawing's warning of it begins.
+MEASURED = "it was measured once which settings are the fastest"
+_RUNS = 3  # timed calls in a setting, at least …
+_MOST_RUNS = 15  # … and at most …
+_ENOUGH_SECONDS = 0.3  # … when they have taken as long as this together
+_REPEATED = 2  # settings that are timed twice: the default and the best
+_CLEARLY_SLOWER = 1.5  # times the best: one call is enough to see that
 
 _log = logging.getLogger("vinograph")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a component computes: ``group`` values share a scale (0: activations stay as they are), in ``precision``.
+    """How a component computes: the group size of dynamic quantization, and the precision.
 
-    None is what the device does by itself.
+    ``group`` activations share a scale. A group of 0 leaves the activations as they are. None is
+    what the device does by itself.
     """
 
     group: int | None = None
@@ -48,13 +50,13 @@ class Setting:
         groups = {None: "groups as by default", 0: "activations not rounded"}.get(self.group, f"groups of {self.group}")
         return f"{groups}, {self.precision}" if self.precision else groups
 
-    def record(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The setting as JSON."""
         return {"group": self.group, "precision": self.precision}
 
     @classmethod
-    def read(cls, record: Any, precisions: tuple[str, ...]) -> Setting | None:
-        """The setting that a record holds; None where it is none, or not one that is ever tried."""
+    def from_json(cls, record: Any, precisions: tuple[str, ...]) -> Setting | None:
+        """The setting of a record; None where it is damaged, or a setting that is never tried."""
         if not isinstance(record, dict):
             return None
         group, precision = record.get("group"), record.get("precision")
@@ -66,35 +68,36 @@ DEFAULT = Setting()
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The fastest setting, and the seconds that a call took in each that was tried to the end."""
+class TuningResult:
+    """The fastest setting, the seconds of a call in each, and the seconds that measuring took."""
 
     setting: Setting
     seconds: dict[Setting, float]
-    took: float
+    measuring_seconds: float
 
 
-Timed = Callable[[Setting, float], float | None]
-"""The seconds of a call in a setting, told those of the fastest so far; None where the setting doesn't work."""
+TimeCall = Callable[[Setting, float], float | None]
+"""From a setting and the least seconds so far to the seconds of a call; None if it fails."""
 
 
-def fastest(timed: Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) -> Choice:
-    """Try the default, then each group, then the best of them in each other precision.
+def fastest(time_call: TimeCall, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
+    """Try the default, then each group size, then the best of them in each other precision.
 
-    One that is not faster than the default by more than :data:`NOISE` is not chosen, and one that is has to be so
-    again: other work on the machine comes and goes. Calls shorter than :data:`SHORTEST` stay with the default.
+    A setting has to be faster than the default by more than :data:`MEASUREMENT_NOISE`, and that
+    twice, because other work on the machine comes and goes. Calls shorter than
+    :data:`SHORTEST_CALL` stay with the default.
     """
     begin = time.perf_counter()
     seconds: dict[Setting, float] = {}
 
     def attempt(setting: Setting) -> float | None:
-        taken = timed(setting, min(seconds.values(), default=math.inf))
+        taken = time_call(setting, min(seconds.values(), default=math.inf))
         if taken is not None:
             seconds[setting] = min(taken, seconds.get(setting, math.inf))
         return taken
 
-    if (attempt(DEFAULT) or math.inf) < SHORTEST:
-        return Choice(DEFAULT, seconds, time.perf_counter() - begin)
+    if (attempt(DEFAULT) or math.inf) < SHORTEST_CALL:
+        return TuningResult(DEFAULT, seconds, time.perf_counter() - begin)
     for group in groups:
         attempt(Setting(group))
     group_found = _best(seconds).group
@@ -104,24 +107,26 @@ def fastest(timed: Timed, groups: tuple[int, ...], precisions: tuple[str, ...]) 
     if best != DEFAULT and DEFAULT in seconds:
         again = {setting: attempt(setting) or math.inf for setting in (DEFAULT, best)}
         best = best if best == _best(again) == _best({each: seconds[each] for each in again}) else DEFAULT
-    return Choice(best, seconds, time.perf_counter() - begin)
+    return TuningResult(best, seconds, time.perf_counter() - begin)
 
 
 def _best(seconds: dict[Setting, float]) -> Setting:
+    """The setting with the least seconds, if it is faster than the default by more than noise."""
     best = min(seconds, key=lambda setting: seconds[setting], default=DEFAULT)
-    if DEFAULT in seconds and seconds[best] > seconds[DEFAULT] * (1 - NOISE):
+    if DEFAULT in seconds and seconds[best] > seconds[DEFAULT] * (1 - MEASUREMENT_NOISE):
         return DEFAULT
     return best
 
 
-def seconds_of(run: Callable[[], Any], best: float) -> float:
-    """The least of some runs after one to warm up: a few, or as many as fill a moment. What runs beside only adds.
+def least_seconds(run: Callable[[], Any], best: float) -> float:
+    """The least seconds of several runs, after one to warm up.
 
-    Where the first is clearly slower than ``best``, it is enough.
+    It is the least because other work on the machine only adds. Where the first is clearly slower
+    than ``best``, it is the only one.
     """
     run()
     taken: list[float] = []
-    while len(taken) < _RUNS or (sum(taken) < _MOMENT and len(taken) < _MOST_RUNS):
+    while len(taken) < _RUNS or (sum(taken) < _ENOUGH_SECONDS and len(taken) < _MOST_RUNS):
         begin = time.perf_counter()
         run()
         taken.append(time.perf_counter() - begin)
@@ -130,73 +135,81 @@ def seconds_of(run: Callable[[], Any], best: float) -> float:
     return min(taken)
 
 
-def cost(compiling: float, call: float, settings: int) -> float:
-    """The seconds that it takes to try so many settings, two of them twice."""
-    return (settings + _AGAIN) * (compiling + call + max(_RUNS * call, min(_MOST_RUNS * call, _MOMENT)))
+def tuning_cost(compiling: float, call: float, settings: int) -> float:
+    """The seconds that it takes to try so many ``settings``, two of them twice.
+
+    ``compiling`` and ``call`` are the seconds of compiling once and of one call.
+    """
+    return (settings + _REPEATED) * (compiling + call + max(_RUNS * call, min(_MOST_RUNS * call, _ENOUGH_SECONDS)))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What measured settings are good for: ``told`` names the processor, its cores and OpenVINO's version.
+    """The machine that settings are measured on.
 
-    ``precision`` and ``group`` are what OpenVINO takes by itself.
+    Attributes:
+        fingerprint: the processor, its capabilities, its cores and OpenVINO's version.
+        precision, group: what OpenVINO computes in by itself.
     """
 
-    told: tuple[str, ...]
+    fingerprint: tuple[str, ...]
     precision: str
     group: int
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """The groups that are worth trying: all but OpenVINO's own."""
+        """The group sizes that are worth trying: all but OpenVINO's own."""
         return tuple(group for group in GROUPS if group != self.group)
 
-    def others(self, precision: str) -> tuple[str, ...]:
-        """The precisions that are tried beside the one asked for: f32, where "auto" computes in another."""
+    def other_precisions(self, precision: str) -> tuple[str, ...]:
+        """The precisions to try beside ``precision``: f32, where "auto" computes in another."""
         return ("f32",) if precision == "auto" and self.precision != "f32" else ()
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What something is remembered of a component by, between processes.
+class CacheKey:
+    """The key of a component in ``cache``, for its compiled models and settings.
 
-    ``contents`` is a hash of its files; ``few_bits`` whether its weights are stored in so few that settings matter.
+    Attributes:
+        model, component: names, for people.
+        contents: a hash of the component's files.
+        low_bit_weights: whether its weights are stored in int8 or int4, so that settings matter.
     """
 
     model: str
     component: str
     contents: str
-    few_bits: bool
+    low_bit_weights: bool
     cache: Cache
 
-    def about(self, shapes: Shapes) -> About:
+    def description(self, shapes: Shapes) -> Description:
         """The component at a size, for people."""
-        told = (f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
-        return About(self.model, self.component, ", ".join(told))
+        sizes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+        return Description(self.model, self.component, ", ".join(sizes))
 
 
-def key(*what: Any) -> str:
-    """A hash of JSON."""
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+def hash_key(*parts: Any) -> str:
+    """The SHA-256 of ``parts`` as JSON."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _component_key(origin: Origin, precision: str, machine: Machine) -> str:
-    """What is the same of all sizes of a component."""
-    return key(origin.contents, precision, machine.told)
+def _component_key(cache_key: CacheKey, precision: str, machine: Machine) -> str:
+    """The key that all sizes of a component have in common."""
+    return hash_key(cache_key.contents, precision, machine.fingerprint)
 
 
-def settings_key(origin: Origin, shapes: Shapes, precision: str, machine: Machine) -> str:
-    """What the fastest setting is remembered by."""
-    return key(origin.contents, sorted(shapes.items()), precision, machine.told)
+def settings_key(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine) -> str:
+    """The key under which the fastest setting for inputs of these shapes is kept."""
+    return hash_key(cache_key.contents, sorted(shapes.items()), precision, machine.fingerprint)
 
 
 def _size(shapes: Shapes) -> dict[str, int]:
-    """How many values each input has."""
+    """The number of values of each input."""
     return {name: math.prod(shape) for name, shape in shapes.items()}
 
 
-def _apart(one: Mapping[str, int], other: Any) -> float:
-    """By what factor the input differs of which the number of values differs most."""
+def _size_ratio(one: Mapping[str, int], other: Any) -> float:
+    """The largest ratio of an input's values at two sizes; infinite where there is none."""
     if not isinstance(other, dict) or one.keys() != other.keys():
         return math.inf
     if not all(type(each) is int and each > 0 for each in (*one.values(), *other.values())):
@@ -204,33 +217,37 @@ def _apart(one: Mapping[str, int], other: Any) -> float:
     return max((max(one[name] / other[name], other[name] / one[name]) for name in one), default=1.0)
 
 
-def remember(origin: Origin, shapes: Shapes, precision: str, machine: Machine, choice: Choice) -> Setting:
-    """Keep what was measured. What another process has measured meanwhile stays, and is returned in its place."""
+def remember(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine, result: TuningResult) -> Setting:
+    """Keep the setting that was measured, and return it.
+
+    If another process has measured meanwhile, its setting stays and is returned instead.
+    """
 
     def change(known: dict[str, Any]) -> dict[str, Any]:
         if _chosen(known, precision, machine) is not None:
             return known
-        seconds = {str(setting): round(taken, 5) for setting, taken in choice.seconds.items()}
-        told = {"chosen": choice.setting.record(), "setting": str(choice.setting), "seconds": seconds}
-        near = {"of": _component_key(origin, precision, machine), "size": _size(shapes)}
-        return {**vars(origin.about(shapes)), **near, **told}
+        seconds = {str(setting): round(taken, 5) for setting, taken in result.seconds.items()}
+        chosen = {"chosen": result.setting.to_json(), "setting": str(result.setting), "seconds": seconds}
+        near = {"of": _component_key(cache_key, precision, machine), "size": _size(shapes)}
+        return {**vars(cache_key.description(shapes)), **near, **chosen}
 
-    kept = origin.cache.remember(settings_key(origin, shapes, precision, machine), change)
-    return _chosen(kept, precision, machine) or choice.setting
+    kept = cache_key.cache.remember(settings_key(cache_key, shapes, precision, machine), change)
+    return _chosen(kept, precision, machine) or result.setting
 
 
 class Tuner:
-    """The setting of one component for each size: known, measured when it is due, else OpenVINO's own.
+    """The setting of a component for each size: known, measured when that pays, or OpenVINO's own.
 
-    It is known where it was measured at this size or at one near it: one whose inputs have at most :data:`NEAR` times
-    as many values each, and no fewer than that part of them. It is due at the first call of a drawing, once calls in
-    OpenVINO's own have taken as long as measuring does, in all processes together: what is called seldom is never
-    measured for longer than it has run. A drawing keeps to the setting of its first call, so that one seed gives one
-    picture.
+    A setting is known if it was measured at this size or at a near one. Sizes are near if no input
+    has more than :data:`NEAR_SIZES` times as many values in one as in the other.
+
+    Measuring pays once calls in OpenVINO's own setting have taken as long as measuring does, in all
+    processes together. It is done at the first call of a drawing. A drawing keeps to the setting of
+    its first call, so that one seed gives one picture.
     """
 
-    def __init__(self, origin: Origin, precision: str, machine: Machine) -> None:
-        self._origin = origin
+    def __init__(self, cache_key: CacheKey, precision: str, machine: Machine) -> None:
+        self._cache_key = cache_key
         self._precision = precision
         self._machine = machine
         self._settled: dict[Any, Setting] = {}
@@ -238,87 +255,98 @@ class Tuner:
         self._unrecorded: dict[Any, tuple[float, float]] = {}
 
     def begin_drawing(self) -> None:
-        """Forget what the last drawing kept to."""
+        """Forget the settings of the last drawing."""
         self._settled.clear()
         self._unmeasured.clear()
 
     def end_drawing(self) -> None:
-        """Record how long calls took that no setting was measured for."""
-        for shapes, (spent, cost_) in self._unrecorded.items():
-            about = vars(self._origin.about(dict(shapes)))
+        """Add the seconds of the drawing's calls to the records of sizes that aren't measured."""
+        for shapes, (spent, cost) in self._unrecorded.items():
+            description = vars(self._cache_key.description(dict(shapes)))
 
             def change(
-                known: dict[str, Any], about: dict[str, Any] = about, spent: float = spent, cost_: float = cost_
+                known: dict[str, Any],
+                description: dict[str, Any] = description,
+                spent: float = spent,
+                cost: float = cost,
             ) -> dict[str, Any]:
                 if _chosen(known, self._precision, self._machine) is not None:
                     return known
-                return {**about, "spent": _number(known, "spent") + spent, "cost": cost_}
+                return {**description, "spent": _number(known, "spent") + spent, "cost": cost}
 
-            self._origin.cache.remember(self._key(dict(shapes)), change)
+            self._cache_key.cache.remember(self._key(dict(shapes)), change)
         self._unrecorded.clear()
 
     def setting(self, shapes: Shapes) -> Setting:
-        """What the drawing keeps to; before its first call, what that would find without measuring."""
-        settled = self._settled.get(_sorted(shapes))
-        return settled or self._known(shapes, self._origin.cache.settings()) or DEFAULT
+        """The setting of the drawing; before its first call, the one that is known so far."""
+        settled = self._settled.get(shapes_key(shapes))
+        return settled or self._known(shapes, self._cache_key.cache.settings()) or DEFAULT
 
-    def settle(self, shapes: Shapes, measure: Callable[[], Choice]) -> None:
-        """Decide for a setting, if this is the drawing's first call."""
-        if _sorted(shapes) not in self._settled:
-            self._settled[_sorted(shapes)] = self._find(shapes, measure)
+    def settle(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> None:
+        """Choose the setting of the drawing, if this is its first call."""
+        if shapes_key(shapes) not in self._settled:
+            self._settled[shapes_key(shapes)] = self._find(shapes, measure)
 
     def note_time(self, shapes: Shapes, seconds: float, compiling: float) -> None:
-        """Add up the seconds of calls for which nothing was measured. It took ``compiling`` to compile for them."""
-        size = _sorted(shapes)
-        if size not in self._unmeasured or seconds < SHORTEST:
+        """Add the ``seconds`` of a call, if nothing was measured for its size.
+
+        ``compiling`` are the seconds of compiling for it.
+        """
+        size = shapes_key(shapes)
+        if size not in self._unmeasured or seconds < SHORTEST_CALL:
             return
         spent, _ = self._unrecorded.get(size, (0.0, 0.0))
-        tried = 1 + len(self._machine.groups) + len(self._machine.others(self._precision))
-        self._unrecorded[size] = (spent + seconds, cost(compiling, seconds, tried))
+        tried = 1 + len(self._machine.groups) + len(self._machine.other_precisions(self._precision))
+        self._unrecorded[size] = (spent + seconds, tuning_cost(compiling, seconds, tried))
 
-    def _find(self, shapes: Shapes, measure: Callable[[], Choice]) -> Setting:
-        records = self._origin.cache.settings()
+    def _find(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> Setting:
+        records = self._cache_key.cache.settings()
         known = self._known(shapes, records)
         if known is not None:
             return known
         record = records.get(self._key(shapes), {})
-        spent, takes = _number(record, "spent"), _number(record, "cost")
-        if not 0 < takes <= spent:
-            self._unmeasured.add(_sorted(shapes))
+        spent, cost = _number(record, "spent"), _number(record, "cost")
+        if not 0 < cost <= spent:
+            self._unmeasured.add(shapes_key(shapes))
             return DEFAULT
-        name = self._origin.component
-        _log.warning("measuring once which settings are the fastest for %s: about %.0f s", name, math.ceil(takes))
-        choice = measure()
-        self._origin.cache.note(f"{MEASURED} for {name}, which took {choice.took:.1f} s: {choice.setting}")
-        return remember(self._origin, shapes, self._precision, self._machine, choice)
+        name = self._cache_key.component
+        _log.warning("measuring once which settings are the fastest for %s: about %.0f s", name, math.ceil(cost))
+        result = measure()
+        self._cache_key.cache.add_warning(
+            f"{MEASURED} for {name}, which took {result.measuring_seconds:.1f} s: {result.setting}"
+        )
+        return remember(self._cache_key, shapes, self._precision, self._machine, result)
 
     def _known(self, shapes: Shapes, records: Mapping[str, Mapping[str, Any]]) -> Setting | None:
-        """What was measured at this size, or at the nearest one that is near."""
+        """The setting that was measured at this size, or at the nearest size that is near."""
         here = _chosen(records.get(self._key(shapes), {}), self._precision, self._machine)
         if here is not None:
             return here
-        of = _component_key(self._origin, self._precision, self._machine)
+        of = _component_key(self._cache_key, self._precision, self._machine)
         near = [
-            (apart, chosen)
+            (ratio, chosen)
             for record in records.values()
             if record.get("of") == of
             and (chosen := _chosen(record, self._precision, self._machine))
-            and (apart := _apart(_size(shapes), record.get("size"))) <= NEAR
+            and (ratio := _size_ratio(_size(shapes), record.get("size"))) <= NEAR_SIZES
         ]
         return min(near, key=lambda each: each[0])[1] if near else None
 
     def _key(self, shapes: Shapes) -> str:
-        return settings_key(self._origin, shapes, self._precision, self._machine)
+        return settings_key(self._cache_key, shapes, self._precision, self._machine)
 
 
-def _sorted(shapes: Shapes) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def shapes_key(shapes: Shapes) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The shapes as a key of dictionaries."""
     return tuple(sorted(shapes.items()))
 
 
 def _chosen(record: Mapping[str, Any], precision: str, machine: Machine) -> Setting | None:
-    return Setting.read(record.get("chosen"), machine.others(precision))
+    """The setting that a record holds; None where none was measured."""
+    return Setting.from_json(record.get("chosen"), machine.other_precisions(precision))
 
 
 def _number(record: Mapping[str, Any], name: str) -> float:
+    """A number of a record; 0 where there is none."""
     value = record.get(name)
     return float(value) if isinstance(value, (int, float)) else 0.0

@@ -1,24 +1,26 @@
-"""The samplers, in numpy, as small pure pieces.
+"""The samplers of diffusion models, in numpy, as small pure pieces.
 
-:func:`settings` reads what a checkpoint says of its scheduler, :func:`sampler` makes the :class:`Sampler` of it. A
-sampler makes a :class:`Plan` of a run, and does its steps one by one; it keeps nothing between them. Würstchen's,
-over continuous time, is :class:`WuerstchenSampler`.
+A *scheduler* is what a checkpoint names, with its configuration; a *sampler* is the algorithm that
+does the steps. :func:`read_scheduler_config` checks a checkpoint's configuration, and
+:func:`make_sampler` makes the :class:`Sampler` of it. A sampler makes a :class:`SamplingPlan` of a
+run and does its steps one by one. It keeps nothing between them. Würstchen's, over continuous time,
+is :class:`WuerstchenSampler`.
 """
 
-from vinograph.schedulers.levels import linspace
-from vinograph.schedulers.sampler import Plan, Sampler, State, Stepped
-from vinograph.schedulers.settings import SAMPLERS, sampler, settings
+from vinograph.schedulers.config import SAMPLERS, make_sampler, read_scheduler_config
+from vinograph.schedulers.noise_schedule import linspace
+from vinograph.schedulers.sampler import Sampler, SamplingPlan, StepInput, StepOutput
 from vinograph.schedulers.wuerstchen import WuerstchenSampler, custom_timesteps
 
 __all__ = [
     "SAMPLERS",
-    "Plan",
     "Sampler",
-    "State",
-    "Stepped",
+    "SamplingPlan",
+    "StepInput",
+    "StepOutput",
     "WuerstchenSampler",
     "custom_timesteps",
     "linspace",
-    "sampler",
-    "settings",
+    "make_sampler",
+    "read_scheduler_config",
 ]

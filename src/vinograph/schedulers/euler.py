@@ -11,68 +11,87 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
-from vinograph.schedulers import levels
-from vinograph.schedulers.sampler import Array, Asked, Plan, Sampler, State, Stepped, setting
+from vinograph.schedulers import noise_schedule
+from vinograph.schedulers.sampler import (
+    Array,
+    Sampler,
+    SamplingPlan,
+    StepInput,
+    StepOutput,
+    StepRequest,
+    setting,
+)
 
 
 @dataclass(frozen=True)
-class _OverSigma(Sampler):
-    """The sample is the signal at full size and noise of deviation σ beside it."""
+class VESampler(Sampler):
+    """A variance-exploding sampler: its sample is x₀ + σ ε, and it counts its steps in σ."""
 
     @cached_property
     def training_sigmas(self) -> Array:
-        """σ of each training timestep."""
-        left = self.alphas_cumprod
-        return levels.sigmas_of(levels.never_zero(left) if self.rescale_betas_zero_snr else left)
+        """σ of each training timestep, [num_train_timesteps]."""
+        alphas_cumprod = self.alphas_cumprod
+        if self.rescale_betas_zero_snr:
+            alphas_cumprod = noise_schedule.clamp_final_alpha(alphas_cumprod)
+        return noise_schedule.sigmas_from_alphas_cumprod(alphas_cumprod)
 
-    def _planned(self, timesteps: NDArray[Any], sigmas: NDArray[Any], count: int) -> Plan:
+    def _sampling_plan(self, timesteps: NDArray[Any], sigmas: NDArray[Any], count: int) -> SamplingPlan:
         sigmas = sigmas.astype(np.float32)
-        highest = sigmas.max()
+        init_noise_sigma = sigmas.max()
+        # diffusers starts these from the variance of signal and noise.
         if self.timestep_spacing == "leading":
-            highest = np.sqrt(highest**2 + 1)
-        return Plan(timesteps.astype(np.float32), sigmas, count, float(highest))
+            init_noise_sigma = np.sqrt(init_noise_sigma**2 + 1)
+        return SamplingPlan(timesteps.astype(np.float32), sigmas, count, float(init_noise_sigma))
 
-    def scale_input(self, plan: Plan, index: int, sample: Array) -> Array:
-        """Brought to a deviation of one."""
+    def scale_model_input(self, plan: SamplingPlan, index: int, sample: Array) -> Array:
+        """The sample at a deviation of one: x / √(σ² + 1)."""
         return np.asarray(sample / np.sqrt(plan.sigmas[index] ** 2 + 1), np.float32)
 
-    def add_noise(self, plan: Plan, index: int, clean: Array, noise: Array) -> Array:
-        """``clean`` and σ times ``noise``."""
-        return np.asarray(clean + noise * plan.sigmas[index], np.float32)
+    def add_noise(self, plan: SamplingPlan, index: int, original: Array, noise: Array) -> Array:
+        """``original`` + σ ``noise``."""
+        return np.asarray(original + noise * plan.sigmas[index], np.float32)
 
-    def _clean(self, sample: Array, predicted: Array, sigma: np.float32) -> Array:
+    def _denoised(self, sample: Array, model_output: Array, sigma: np.float32) -> Array:
+        """x₀ as the model predicts it."""
         if self.prediction_type == "epsilon":
-            return sample - sigma * predicted
+            return sample - sigma * model_output
         if self.prediction_type == "v_prediction":
-            return np.asarray(predicted * (-sigma / np.sqrt(sigma**2 + 1)) + sample / (sigma**2 + 1), np.float32)
-        return predicted
+            c_out = -sigma / np.sqrt(sigma**2 + 1)
+            return np.asarray(model_output * c_out + sample / (sigma**2 + 1), np.float32)
+        return model_output
 
 
 @dataclass(frozen=True)
-class EulerAncestralDiscreteScheduler(_OverSigma):
-    """Euler's method to a lower σ than the step's end, and fresh noise up to that."""
+class EulerAncestralSampler(VESampler):
+    """k-diffusion's Euler ancestral: a step below the step's end, and fresh noise up to it."""
 
     prediction_type: str = setting("epsilon", "epsilon", "v_prediction")
 
-    def _plan(self, asked: Asked) -> Plan:
-        spaced = levels.spaced(self.timestep_spacing, self.num_train_timesteps, asked.count, self.steps_offset)
-        told = spaced.astype(np.float32)
-        at = np.interp(told, np.arange(self.num_train_timesteps), self.training_sigmas)
-        return self._planned(told, np.append(at, 0.0), asked.count)
+    scheduler_class: ClassVar[str] = "EulerAncestralDiscreteScheduler"
 
-    def step(self, state: State) -> Stepped:
-        """One step; it draws noise even where none is added."""
-        now, then = state.plan.sigmas[state.index], state.plan.sigmas[state.index + 1]
-        clean = self._clean(state.sample, state.predicted, now)
-        fresh = np.sqrt(then**2 * (now**2 - then**2) / now**2)
-        down = then**2 / now  # √(then² - fresh²) without the difference, which at high σ is all rounding
-        moved = state.sample + (state.sample - clean) / now * (down - now)
-        return Stepped(moved + state.draw(moved.shape) * fresh, clean)
+    def _plan(self, request: StepRequest) -> SamplingPlan:
+        count, train = request.num_inference_steps, self.num_train_timesteps
+        timesteps = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset)
+        timesteps = timesteps.astype(np.float32)
+        sigmas = np.interp(timesteps, np.arange(train), self.training_sigmas)
+        return self._sampling_plan(timesteps, np.append(sigmas, 0.0), count)
+
+    def step(self, inputs: StepInput) -> StepOutput:
+        """One step; like diffusers, it draws noise even where none is added."""
+        sample, sigma = inputs.sample, inputs.plan.sigmas[inputs.index]
+        next_sigma = inputs.plan.sigmas[inputs.index + 1]
+        denoised = self._denoised(sample, inputs.model_output, sigma)
+        sigma_up = np.sqrt(next_sigma**2 * (sigma**2 - next_sigma**2) / sigma**2)
+        # √(next_sigma² - sigma_up²), whose difference is all rounding at high σ.
+        sigma_down = next_sigma**2 / sigma
+        derivative = (sample - denoised) / sigma
+        next_sample = sample + derivative * (sigma_down - sigma)
+        return StepOutput(next_sample + inputs.draw_noise(next_sample.shape) * sigma_up, denoised)
 
 
 @dataclass(frozen=True)
-class EulerDiscreteScheduler(_OverSigma):
-    """Euler's method without fresh noise."""
+class EulerSampler(VESampler):
+    """Euler's method without fresh noise (algorithm 1 of the paper, without its correction)."""
 
     interpolation_type: str = setting("linear", "linear", "log_linear")
     use_karras_sigmas: bool = setting(False)
@@ -82,53 +101,57 @@ class EulerDiscreteScheduler(_OverSigma):
     timestep_type: str = setting("discrete", "discrete", "continuous")
     final_sigmas_type: str = setting("zero", "zero", "sigma_min")
 
-    computed: ClassVar[Mapping[str, Any]] = {"use_beta_sigmas": False}
+    scheduler_class: ClassVar[str] = "EulerDiscreteScheduler"
+    fixed_settings: ClassVar[Mapping[str, Any]] = {"use_beta_sigmas": False}
     takes_timesteps: ClassVar[bool] = True
     takes_sigmas: ClassVar[bool] = True
 
     @property
     def _continuous(self) -> bool:
-        """Whether the model is told the logarithm of σ."""
+        """Whether the model takes log(σ) / 4 in place of a timestep."""
         return self.timestep_type == "continuous" and self.prediction_type == "v_prediction"
 
-    def _plan(self, asked: Asked) -> Plan:
-        own = self.use_karras_sigmas or self.use_exponential_sigmas or self._continuous
-        if asked.timesteps is not None and own:
+    def _plan(self, request: StepRequest) -> SamplingPlan:
+        spaces_sigmas = self.use_karras_sigmas or self.use_exponential_sigmas or self._continuous
+        if request.timesteps is not None and spaces_sigmas:
             raise RequestError("this model's scheduler spaces its own sigmas and takes no timesteps; give sigmas")
         log_sigmas = np.log(self.training_sigmas)
-        if asked.sigmas is not None:
-            at: NDArray[Any] = np.array(asked.sigmas, np.float32)
-            told: NDArray[Any] = levels.timesteps_of(at[:-1], log_sigmas)
+        if request.sigmas is not None:
+            sigmas: NDArray[Any] = np.array(request.sigmas, np.float32)
+            timesteps: NDArray[Any] = noise_schedule.sigma_to_t(sigmas[:-1], log_sigmas)
         else:
-            told, at = self._spaced(asked, log_sigmas)
-        plan = self._planned(told, at, asked.count)
+            timesteps, sigmas = self._spaced(request, log_sigmas)
+        plan = self._sampling_plan(timesteps, sigmas, request.num_inference_steps)
         if not self._continuous:
             return plan
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore"):  # a custom σ of 0 has the logarithm -∞
             return replace(plan, timesteps=np.float32(0.25) * np.log(plan.sigmas[:-1]))
 
-    def _spaced(self, asked: Asked, log_sigmas: Array) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Timesteps, and σ with the one that sampling ends at."""
-        count, train = asked.count, self.num_train_timesteps
-        if asked.timesteps is not None:
-            told: NDArray[Any] = np.array(asked.timesteps, np.float32)
+    def _spaced(self, request: StepRequest, log_sigmas: Array) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Timesteps [n], and σ [n + 1] with the one that sampling ends at."""
+        count, train = request.num_inference_steps, self.num_train_timesteps
+        if request.timesteps is not None:
+            timesteps: NDArray[Any] = np.array(request.timesteps, np.float32)
         else:
-            told = levels.spaced(self.timestep_spacing, train, count, self.steps_offset).astype(np.float32)
+            spaced = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset)
+            timesteps = spaced.astype(np.float32)
         if self.interpolation_type == "linear":
-            at: NDArray[Any] = np.interp(told, np.arange(train), self.training_sigmas)
+            sigmas: NDArray[Any] = np.interp(timesteps, np.arange(train), self.training_sigmas)
         else:
-            at = np.exp(levels.linspace(log_sigmas[-1], log_sigmas[0], count + 1))
-        lowest = float(at[-1]) if self.sigma_min is None else self.sigma_min
-        highest = float(at[0]) if self.sigma_max is None else self.sigma_max
+            sigmas = np.exp(noise_schedule.linspace(log_sigmas[-1], log_sigmas[0], count + 1))
+        sigma_min = float(sigmas[-1]) if self.sigma_min is None else self.sigma_min
+        sigma_max = float(sigmas[0]) if self.sigma_max is None else self.sigma_max
         if self.use_karras_sigmas or self.use_exponential_sigmas:
-            at = (levels.karras if self.use_karras_sigmas else levels.exponential)(highest, lowest, count)
-            told = levels.timesteps_of(at, log_sigmas)
-        left = self.alphas_cumprod[:1]
-        end = levels.sigmas_of(left)[0] if self.final_sigmas_type == "sigma_min" else 0.0
-        return told, np.append(at, end)
+            space = noise_schedule.karras_sigmas if self.use_karras_sigmas else noise_schedule.exponential_sigmas
+            sigmas = space(sigma_max, sigma_min, count)
+            timesteps = noise_schedule.sigma_to_t(sigmas, log_sigmas)
+        lowest = noise_schedule.sigmas_from_alphas_cumprod(self.alphas_cumprod[:1])[0]
+        return timesteps, np.append(sigmas, lowest if self.final_sigmas_type == "sigma_min" else 0.0)
 
-    def step(self, state: State) -> Stepped:
-        """One step along the line through the sample and its clean part."""
-        now, then = state.plan.sigmas[state.index], state.plan.sigmas[state.index + 1]
-        clean = self._clean(state.sample, state.predicted, now)
-        return Stepped(state.sample + (state.sample - clean) / now * (then - now), clean)
+    def step(self, inputs: StepInput) -> StepOutput:
+        """x + (σ' - σ) dx/dσ, where dx/dσ = (x - x₀) / σ (equations 1 and 3 with σ(t) = t)."""
+        sample, sigma = inputs.sample, inputs.plan.sigmas[inputs.index]
+        next_sigma = inputs.plan.sigmas[inputs.index + 1]
+        denoised = self._denoised(sample, inputs.model_output, sigma)
+        derivative = (sample - denoised) / sigma
+        return StepOutput(sample + derivative * (next_sigma - sigma), denoised)

@@ -1,4 +1,9 @@
-"""What every sampler of the discrete diffusion process has: settings, a plan of steps, and how to do one."""
+"""What every sampler of discrete diffusion has: settings, a plan of its steps, and the step itself.
+
+A *scheduler* is what a checkpoint names: a class of diffusers, with its configuration. A *sampler*
+is the algorithm that does the steps. There is one sampler for each scheduler class that Vinograph
+computes.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
-from vinograph.schedulers import levels
+from vinograph.schedulers import noise_schedule
 
 Array = NDArray[np.float32]
-Draw = Callable[[tuple[int, ...]], Array]
+DrawNoise = Callable[[tuple[int, ...]], Array]
 
-LARGEST = 1e6  # of a setting that has no limit of its own: the square of a step's time with it still fits f32
+# Of a setting without a limit of its own: the square of a timestep times it still fits f32.
+LARGEST = 1e6
 MOST_TIMESTEPS = 100_000
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -28,70 +34,81 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 def setting(
     default: Any, *choices: Any, kind: type | None = None, least: float = -LARGEST, most: float = LARGEST
 ) -> Any:
-    """A sampler's setting: what holds where the configuration is silent, and the values that are computed.
+    """A dataclass field for a sampler's setting.
 
-    Those are the ``choices``, or numbers from ``least`` to ``most``.
+    ``default`` holds where the configuration is silent. The values that are computed are the
+    ``choices``, or numbers from ``least`` to ``most``.
     """
-    told = {"kind": type(default) if kind is None else kind, "choices": choices, "least": least, "most": most}
-    return field(default=default, metadata=told)
+    metadata = {"kind": type(default) if kind is None else kind, "choices": choices, "least": least, "most": most}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The steps of one run, from ``timesteps[0]`` on.
+class SamplingPlan:
+    """The steps of one run.
 
-    ``timesteps`` [n] are what the model is told. ``sigmas`` [n + 1] is the noise before each step and after the
-    last, for samplers that count in it. The start is normal noise times ``initial_sigma``. ``count`` steps were
-    asked for; ``eta`` is the share of fresh noise, for samplers that take it.
+    Attributes:
+        timesteps: what the model is given in each step, [n].
+        sigmas: σ before each step and after the last, [n + 1]; empty for samplers that count in ᾱ.
+        num_inference_steps: the number of steps that was asked for.
+        init_noise_sigma: the deviation of the noise that the first step starts from.
+        eta: the share of fresh noise, for samplers that take it.
     """
 
     timesteps: Array
     sigmas: Array
-    count: int
-    initial_sigma: float = 1.0
+    num_inference_steps: int
+    init_noise_sigma: float = 1.0
     eta: float = 0.0
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a plan is made for: ``count`` steps, perhaps at custom ``timesteps`` or between custom ``sigmas``."""
+class StepRequest:
+    """What a plan is made of: a number of steps, custom ``timesteps`` or custom ``sigmas``."""
 
-    count: int
+    num_inference_steps: int
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
     eta: float = 0.0
 
 
 @dataclass(frozen=True)
-class State:
-    """Where a run is when step ``index`` of ``plan`` is to be done, by what the model ``predicted`` of ``sample``.
+class StepInput:
+    """What step ``index`` of ``plan`` needs.
 
-    ``draw`` gives fresh noise of a shape; it is called where, and only where, diffusers draws. ``before`` is the
-    clean sample of the step before, None in the first that is done.
+    Attributes:
+        sample: the noisy sample, [b, c, h, w].
+        model_output: what the model predicted for ``sample``, of the same shape.
+        draw_noise: gives normal noise of a shape; called where, and only where, diffusers draws.
+        previous_denoised: the denoised sample of the step before; None in the first step that is
+            done.
     """
 
-    plan: Plan
+    plan: SamplingPlan
     index: int
     sample: Array
-    predicted: Array
-    draw: Draw
-    before: Array | None = None
+    model_output: Array
+    draw_noise: DrawNoise
+    previous_denoised: Array | None = None
 
 
 @dataclass(frozen=True)
-class Stepped:
-    """``sample`` is where a step led; ``clean`` what the sample would be with the noise predicted in it gone."""
+class StepOutput:
+    """Where a step led: the next ``sample``, and the prediction of x₀ that led there."""
 
     sample: Array
-    clean: Array
+    denoised: Array
 
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """A sampler's settings, under the names that diffusers' configuration of it has.
+    """A sampler's settings, under their names in diffusers' configuration.
 
-    ``computed`` holds settings of diffusers' class that have no field here, with the one value that is computed.
-    ``distilled`` ones are of models that were taught what guidance leads to, and are drawn from without it.
+    Attributes:
+        scheduler_class: the class of diffusers whose steps it does.
+        fixed_settings: settings of that class which have no field here, each with the one value
+            that is computed.
+        distilled: whether its models were distilled with guidance, so that they draw without it.
     """
 
     num_train_timesteps: int = setting(1000, least=2, most=MOST_TIMESTEPS)
@@ -104,7 +121,8 @@ class Sampler(ABC):
     steps_offset: int = setting(0, least=0, most=MOST_TIMESTEPS)
     rescale_betas_zero_snr: bool = setting(False)
 
-    computed: ClassVar[Mapping[str, Any]] = {}
+    scheduler_class: ClassVar[str]
+    fixed_settings: ClassVar[Mapping[str, Any]] = {}
     takes_timesteps: ClassVar[bool] = False
     takes_sigmas: ClassVar[bool] = False
     takes_eta: ClassVar[bool] = False
@@ -112,26 +130,30 @@ class Sampler(ABC):
 
     @cached_property
     def alphas_cumprod(self) -> Array:
-        """ᾱ of each training timestep."""
+        """ᾱ of each training timestep, [num_train_timesteps]."""
         if self.trained_betas is not None:
             betas = np.array(self.trained_betas, np.float32)
         else:
-            betas = levels.betas(self.beta_schedule, self.beta_start, self.beta_end, self.num_train_timesteps)
-        return levels.alphas_cumprod(levels.with_no_signal_left(betas) if self.rescale_betas_zero_snr else betas)
+            betas = noise_schedule.betas(self.beta_schedule, self.beta_start, self.beta_end, self.num_train_timesteps)
+        if self.rescale_betas_zero_snr:
+            betas = noise_schedule.rescale_zero_terminal_snr(betas)
+        return noise_schedule.alphas_cumprod(betas)
 
     def plan(
         self,
-        count: int,
+        num_inference_steps: int,
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         eta: float = 0.0,
-    ) -> Plan:
-        """The steps of a run: ``count`` of them, or those at custom ``timesteps``, or between custom ``sigmas``.
+    ) -> SamplingPlan:
+        """The steps of a run: so many, or those of custom ``timesteps`` or ``sigmas``.
+
+        Custom ``sigmas`` are the noise before each step and after the last one.
 
         Raises:
-            RequestError: this sampler takes no such thing, or can't do it in these steps.
+            RequestError: this sampler doesn't take one of the arguments, or can't do so many steps.
         """
-        name = type(self).__name__
+        name, count = self.scheduler_class, num_inference_steps
         if timesteps is not None and sigmas is not None:
             raise RequestError("give timesteps or sigmas, not both")
         if timesteps is not None:
@@ -142,12 +164,12 @@ class Sampler(ABC):
         elif sigmas is not None:
             if not self.takes_sigmas:
                 raise RequestError(f"this model's scheduler ({name}) takes no sigmas; give num_inference_steps")
-            if len(sigmas) < 2 or not levels.falling(sigmas) or sigmas[-1] < 0:
+            if len(sigmas) < 2 or not noise_schedule.is_decreasing(sigmas) or sigmas[-1] < 0:
                 raise RequestError("sigmas have to fall from the first step's to where sampling ends, at least to 0")
             count = len(sigmas) - 1
         if count > self.num_train_timesteps:
             raise RequestError(f"{count} steps are more than this model has; give at most {self.num_train_timesteps}")
-        planned = self._plan(Asked(count, timesteps, sigmas, eta))
+        planned = self._plan(StepRequest(count, timesteps, sigmas, eta))
         if not len(planned.timesteps):
             raise RequestError(
                 f"this model's scheduler ({name}) has no timestep for {count} steps; give another number"
@@ -156,21 +178,21 @@ class Sampler(ABC):
 
     def _check_timesteps(self, timesteps: Sequence[float]) -> None:
         last = self.num_train_timesteps - 1
-        if not timesteps or not levels.falling(timesteps) or timesteps[0] > last or timesteps[-1] < 0:
+        if not timesteps or not noise_schedule.is_decreasing(timesteps) or timesteps[0] > last or timesteps[-1] < 0:
             raise RequestError(f"timesteps have to fall, from at most {last} to at least 0, each below the one before")
 
     @abstractmethod
-    def _plan(self, asked: Asked) -> Plan: ...
+    def _plan(self, request: StepRequest) -> SamplingPlan: ...
 
-    def scale_input(self, plan: Plan, index: int, sample: Array) -> Array:
-        """The sample as the model wants to see it in step ``index``."""
+    def scale_model_input(self, plan: SamplingPlan, index: int, sample: Array) -> Array:
+        """The sample as the model takes it in step ``index``."""
         del plan, index
         return sample
 
     @abstractmethod
-    def step(self, state: State) -> Stepped:
+    def step(self, inputs: StepInput) -> StepOutput:
         """Do one step."""
 
     @abstractmethod
-    def add_noise(self, plan: Plan, index: int, clean: Array, noise: Array) -> Array:
-        """``clean`` with as much ``noise`` as step ``index`` begins with."""
+    def add_noise(self, plan: SamplingPlan, index: int, original: Array, noise: Array) -> Array:
+        """``original`` with as much of ``noise`` in it as step ``index`` begins with."""

@@ -1,4 +1,4 @@
-"""Würstchen's sampler, over continuous time."""
+"""Würstchen's sampler: ancestral DDPM steps over continuous time."""
 
 from __future__ import annotations
 
@@ -9,29 +9,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
-from vinograph.schedulers.levels import linspace
+from vinograph.schedulers.noise_schedule import linspace
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class WuerstchenSampler:
-    """Ancestral DDPM sampling over continuous time with cosine alphas.
+    """Ancestral DDPM sampling over continuous time t in [0, 1], with the cosine noise schedule.
 
-    Ho et al., 2020 (arXiv 2006.11239), equations 6 and 7, with ᾱ(t) of Nichol and Dhariwal, 2021
-    (arXiv 2102.09672), equation 17, as Würstchen's authors use it (arXiv 2306.00637). ``scaler`` warps time:
-    above one it dwells near t = 0 (``1 - (1 - t) ** scaler``), below one near t = 1.
+    Ho et al. (arXiv 2006.11239), equations 6 and 7, with ᾱ(t) of Nichol and Dhariwal (arXiv
+    2102.09672), equation 17, as Würstchen's authors use it (arXiv 2306.00637). Samples are arrays
+    of any shape.
+
+    Attributes:
+        scaler: warps time. Above 1, steps dwell near t = 0 (``1 - (1 - t) ** scaler``); below 1,
+            near t = 1.
+        s: the offset of the cosine schedule, which keeps the noise near t = 0 from vanishing.
     """
 
     scaler: float = 1.0
     s: float = 0.008
 
-    def timesteps(self, count: int) -> Array:
-        """``count`` steps: ``count + 1`` times from 1 down to 0. The last is where sampling ends."""
-        return linspace(1.0, 0.0, count + 1)
+    def timesteps(self, num_inference_steps: int) -> Array:
+        """Times from 1 down to 0, [num_inference_steps + 1]. The last is where sampling ends."""
+        return linspace(1.0, 0.0, num_inference_steps + 1)
 
     def alpha_cumprod(self, t: np.float32) -> np.float32:
-        """ᾱ at time ``t`` in [0, 1]: the share of the signal's variance, kept within 1e-4 and 0.9999."""
+        """ᾱ at time ``t``: the signal's share of the variance, kept between 0.0001 and 0.9999."""
         if self.scaler > 1:
             t = np.float32(1) - (np.float32(1) - t) ** np.float32(self.scaler)
         elif self.scaler < 1:
@@ -41,28 +46,34 @@ class WuerstchenSampler:
         start = np.cos(s / (1 + s) * half_pi) ** 2
         return np.float32(np.clip(np.cos((t + s) / (1 + s) * half_pi) ** 2 / start, 1e-4, 0.9999))
 
-    def step(self, sample: Array, predicted: Array, t: np.float32, previous: np.float32, noise: Array) -> Array:
-        """From ``sample`` at time ``t`` to ``previous`` (the earlier time), by the noise ``predicted`` in it."""
-        now, then = self.alpha_cumprod(t), self.alpha_cumprod(previous)
-        alpha = now / then
-        mean = np.sqrt(1 / alpha) * (sample - (1 - alpha) * predicted / np.sqrt(1 - now))
-        if previous == 0:
+    def step(self, sample: Array, model_output: Array, t: np.float32, previous_t: np.float32, noise: Array) -> Array:
+        """From ``sample`` at time ``t`` to the earlier time ``previous_t``.
+
+        ``model_output`` is the noise that the model predicts in the sample. ``noise`` is fresh
+        normal noise, of which the last step, to time 0, takes none.
+        """
+        alpha_cumprod, previous_alpha_cumprod = self.alpha_cumprod(t), self.alpha_cumprod(previous_t)
+        alpha = alpha_cumprod / previous_alpha_cumprod
+        mean = np.sqrt(1 / alpha) * (sample - (1 - alpha) * model_output / np.sqrt(1 - alpha_cumprod))
+        if previous_t == 0:
             return np.asarray(mean, np.float32)
-        return np.asarray(mean + np.sqrt((1 - alpha) * (1 - then) / (1 - now)) * noise, np.float32)
+        variance = (1 - alpha) * (1 - previous_alpha_cumprod) / (1 - alpha_cumprod)
+        return np.asarray(mean + np.sqrt(variance) * noise, np.float32)
 
-    def predict_clean(self, sample: Array, predicted: Array, t: np.float32) -> Array:
-        """What ``sample`` would be without the noise ``predicted`` in it."""
-        now = self.alpha_cumprod(t)
-        return np.asarray((sample - np.sqrt(1 - now) * predicted) / np.sqrt(now), np.float32)
+    def predict_denoised(self, sample: Array, model_output: Array, t: np.float32) -> Array:
+        """The sample without the noise that the model predicts in it: (xₜ - √(1 - ᾱ) ε) / √ᾱ."""
+        alpha_cumprod = self.alpha_cumprod(t)
+        denoised = (sample - np.sqrt(1 - alpha_cumprod) * model_output) / np.sqrt(alpha_cumprod)
+        return np.asarray(denoised, np.float32)
 
-    def add_noise(self, clean: Array, noise: Array, t: np.float32) -> Array:
-        """``clean`` as it would be met at time ``t``."""
-        now = self.alpha_cumprod(t)
-        return np.asarray(np.sqrt(now) * clean + np.sqrt(1 - now) * noise, np.float32)
+    def add_noise(self, original: Array, noise: Array, t: np.float32) -> Array:
+        """√ᾱ ``original`` + √(1 - ᾱ) ``noise``, at time ``t``."""
+        alpha_cumprod = self.alpha_cumprod(t)
+        return np.asarray(np.sqrt(alpha_cumprod) * original + np.sqrt(1 - alpha_cumprod) * noise, np.float32)
 
 
 def custom_timesteps(values: Sequence[float], name: str) -> Array:
-    """Check times that a caller gave for the continuous samplers: falling, within [0, 1], at least two.
+    """A caller's times for the continuous sampler, checked: at least two, falling, within [0, 1].
 
     Raises:
         RequestError: naming the argument ``name`` and what would do.

@@ -9,8 +9,9 @@ from typing import Any
 from openvino import opset13 as opset
 
 from vinograph.networks.config import read_config
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import conv2d, embedding, linear, reshape, tanh
+from vinograph.networks.values import Value
 
 
 @dataclass(frozen=True)

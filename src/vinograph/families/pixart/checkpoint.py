@@ -101,7 +101,7 @@ class Models:
 def open_published(published: Published) -> Opened:
     """Open a PixArt checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
-    scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
+    scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(files_of, tokenizer=T5), published.before_fetch)
     models = Models.read(places)
     length = checkpoint_layout.TEXT_LENGTHS[published.index["_class_name"]]

@@ -24,7 +24,7 @@ from vinograph.families.pixart.conditioning import Told, check_texts, texts_of
 from vinograph.families.shared import check_latents, first_picture, note_ignored, starting_noise, steps_left
 from vinograph.noise import Noise
 from vinograph.request import Request
-from vinograph.schedulers import Plan, Sampler, State, sampler
+from vinograph.schedulers import Sampler, SamplingPlan, StepInput, make_sampler
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Run:
     parts: Parts
     request: Request
     sampler: Sampler
-    plan: Plan
+    plan: SamplingPlan
     begin: int
     noise: Noise
     vae: Autoencoder
@@ -42,9 +42,13 @@ class _Run:
     @classmethod
     def of(cls, parts: Parts, request: Request, out: Drawing) -> _Run:
         """The run that ``request`` asks for; whatever can't be done is refused here, before any work."""
-        chosen = sampler(parts.scheduler)
+        chosen = make_sampler(parts.scheduler)
         plan = plan_of(chosen, request, out)
-        begin = 0 if request.strength is None else plan.count - steps_left(plan.count, request.strength)
+        begin = (
+            0
+            if request.strength is None
+            else plan.num_inference_steps - steps_left(plan.num_inference_steps, request.strength)
+        )
         return cls(parts, request, chosen, plan, begin, request.noise(), autoencoder(parts, request.vae))
 
     @property
@@ -75,19 +79,21 @@ class _Run:
 
 def _denoise(run: _Run, latents: Array, told: dict[str, Any], out: Drawing) -> Generator[Step, None, Array]:
     """Sample from ``latents``. Of a plan of one step, the result is its clean sample."""
-    request, before = run.request, None
+    request, previous_denoised = run.request, None
     total = len(run.plan.timesteps) - run.begin
     for index in range(run.begin, len(run.plan.timesteps)):
         with out.timed("transformer"):
-            predicted = _predict(run, index, latents, told)
-            stepped = run.sampler.step(State(run.plan, index, latents, predicted, run.noise.normal, before))
-            latents, before = stepped.sample, stepped.clean
-            if run.plan.count == 1:
-                latents = stepped.clean
+            model_output = _predict(run, index, latents, told)
+            output = run.sampler.step(
+                StepInput(run.plan, index, latents, model_output, run.noise.normal, previous_denoised)
+            )
+            latents, previous_denoised = output.sample, output.denoised
+            if run.plan.num_inference_steps == 1:
+                latents = output.denoised
         done = index - run.begin
         if request.callback is not None and done % (request.callback_steps or 1) == 0:
             request.callback(done, run.plan.timesteps[index], latents)
-        yield Step("transformer", done + 1, total, partial(preview, run.parts, run.vae, before))
+        yield Step("transformer", done + 1, total, partial(preview, run.parts, run.vae, previous_denoised))
     return latents
 
 
@@ -98,14 +104,14 @@ def _predict(run: _Run, index: int, latents: Array, told: dict[str, Any]) -> Arr
     """
     batch = np.concatenate([latents, latents]) if run.guided else latents
     inputs = {
-        "sample": run.sampler.scale_input(run.plan, index, batch),
+        "sample": run.sampler.scale_model_input(run.plan, index, batch),
         "timestep": np.full(len(batch), run.plan.timesteps[index], np.float32),
         **told,
     }
-    predicted = run.parts.sessions["transformer"](inputs)["out_sample"][:, : latents.shape[1]]
+    model_output = run.parts.sessions["transformer"](inputs)["out_sample"][:, : latents.shape[1]]
     if not run.guided:
-        return predicted
-    without, with_text = np.split(predicted, 2)
+        return model_output
+    without, with_text = np.split(model_output, 2)
     return np.asarray(without + np.float32(run.request.guidance_scale or 0.0) * (with_text - without), np.float32)
 
 
@@ -114,7 +120,7 @@ def _begin(run: _Run, original: Original | None, size: Size) -> Array:
     shape = run.latent_shape(size)
     if original is None or run.request.latents is not None:
         noise = starting_noise(run.request.latents, shape, run.noise)
-        return noise * np.float32(run.plan.initial_sigma) if original is None else noise
+        return noise * np.float32(run.plan.init_noise_sigma) if original is None else noise
     clean = original.latents
     if clean is None:
         assert original.pictures is not None

@@ -12,25 +12,26 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from vinograph.families.pixart.network_config import PixArtConfig
-from vinograph.networks.embeddings import sinusoids, time_embedding
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.embeddings import sinusoidal_embedding, timestep_embedding
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
+    arange_like,
     attention,
     concat,
     conv2d,
+    dynamic_size,
     gelu,
-    heads,
-    joined_heads,
-    length,
     linear,
+    merge_heads,
     normalise,
-    positions,
     reshape,
     reshape_like,
     silu,
     split,
+    split_heads,
     transpose,
 )
+from vinograph.networks.values import Value, constant
 from vinograph.runtime.precise import mark_precise
 
 IGNORED = r"caption_projection\.y_embedding|pos_embed\.pos_embed"
@@ -99,11 +100,15 @@ class _Transformer:
     def _conditions(self, timestep: Value, resolution: Value | None, aspect_ratio: Value | None) -> Value:
         """The embedding of the time and, of models that take it, of the picture's size [b, width]."""
         weights, width = self.weights["adaln_single"]["emb"], self.config.width
-        time = time_embedding(sinusoids(timestep, _SINUSOIDS), weights["timestep_embedder"], width)
+        time = timestep_embedding(sinusoidal_embedding(timestep, _SINUSOIDS), weights["timestep_embedder"], width)
         if resolution is None or aspect_ratio is None:
             return time
-        sides = time_embedding(sinusoids(resolution, _SINUSOIDS), weights["resolution_embedder"], width // 3)
-        aspect = time_embedding(sinusoids(aspect_ratio, _SINUSOIDS), weights["aspect_ratio_embedder"], width // 3)
+        sides = timestep_embedding(
+            sinusoidal_embedding(resolution, _SINUSOIDS), weights["resolution_embedder"], width // 3
+        )
+        aspect = timestep_embedding(
+            sinusoidal_embedding(aspect_ratio, _SINUSOIDS), weights["aspect_ratio_embedder"], width // 3
+        )
         return time + concat([reshape(sides, (-1, 2 * (width // 3))), aspect], axis=1)
 
     def _project_text(self, text: Value) -> Value:
@@ -130,13 +135,13 @@ class _Transformer:
         A picture of any size and shape spans the same positions as those that the model was trained on.
         """
         config = self.config
-        index, count = _precise_f32(positions(patches, axis)), _precise_f32(length(patches, axis))
+        index, count = _precise_f32(arange_like(patches, axis)), _precise_f32(dynamic_size(patches, axis))
         ratio = count / (config.sample_size // config.patch_size)
         at = index / ratio
         scaled = at / config.scale
         for value in (ratio, at, scaled):
             mark_precise(value.node)
-        return sinusoids(scaled, config.width // 2, cosines_first=False)
+        return sinusoidal_embedding(scaled, config.width // 2, cosines_first=False)
 
     def _block(self, x: Value, weights: Weights, text: Value, mask: Value, modulation: Value) -> Value:
         """Self-attention, attention to the text and a perceptron; the first and the last are modulated.
@@ -157,8 +162,8 @@ class _Transformer:
         width, count, bias = self.config.width, self.config.num_attention_heads, self.config.attention_bias
         queries = linear(x, weights["to_q"], width, bias=bias)
         keys, values = (linear(other, weights[name], width, bias=bias) for name in ("to_k", "to_v"))
-        attended = attention(heads(queries, count), heads(keys, count), heads(values, count), mask)
-        return linear(joined_heads(attended), weights["to_out"][0], width)
+        attended = attention(split_heads(queries, count), split_heads(keys, count), split_heads(values, count), mask)
+        return linear(merge_heads(attended), weights["to_out"][0], width)
 
     def _joined(self, patches: Value) -> Value:
         """Patches [b, rows, columns, patch · patch · channels] as a feature map [b, channels, h, w]."""

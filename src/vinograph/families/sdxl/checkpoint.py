@@ -119,7 +119,7 @@ def _text_encoder(place: Place) -> Part[ClipConfig]:
 def open_published(published: Published) -> Opened:
     """Open an SDXL checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
-    scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
+    scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)), published.before_fetch)
     models = _read(places)
     config, components = models.config, models.plans()

@@ -35,7 +35,7 @@ from vinograph.families.shared import (
 )
 from vinograph.noise import Noise
 from vinograph.request import Request
-from vinograph.schedulers import Plan, Sampler, State, sampler
+from vinograph.schedulers import Sampler, SamplingPlan, StepInput, make_sampler
 
 Blend = Callable[[Array, int], Array]
 
@@ -47,7 +47,7 @@ class _Run:
     parts: Parts
     request: Request
     sampler: Sampler
-    plan: Plan
+    plan: SamplingPlan
     begin: int
     end: int
     noise: Noise
@@ -56,7 +56,7 @@ class _Run:
     @classmethod
     def of(cls, parts: Parts, request: Request, out: Drawing) -> _Run:
         """The run that ``request`` asks for; whatever can't be done is refused here, before any work."""
-        chosen = sampler(parts.scheduler)
+        chosen = make_sampler(parts.scheduler)
         plan = plan_of(chosen, request, out)
         begin, end = _span(chosen, plan, request, out)
         return cls(parts, request, chosen, plan, begin, end, request.noise(), autoencoder(parts, request.vae))
@@ -77,7 +77,7 @@ class _Run:
         return self.request.image_count, self.parts.config["latent_channels"], height // factor, width // factor
 
 
-def _span(chosen: Sampler, plan: Plan, request: Request, out: Drawing) -> tuple[int, int]:
+def _span(chosen: Sampler, plan: SamplingPlan, request: Request, out: Drawing) -> tuple[int, int]:
     """The first of the plan's steps that is done, and the one before which to stop."""
     train, total = chosen.num_train_timesteps, len(plan.timesteps)
     begin, end = 0, total
@@ -89,27 +89,31 @@ def _span(chosen: Sampler, plan: Plan, request: Request, out: Drawing) -> tuple[
         if request.strength is not None:
             out.warnings.append("strength was ignored: denoising_start says where to begin")
     elif request.strength is not None:
-        begin = plan.count - min(steps_left(plan.count, request.strength), plan.count)
+        begin = plan.num_inference_steps - min(
+            steps_left(plan.num_inference_steps, request.strength), plan.num_inference_steps
+        )
     if last is not None:
         end = begin + int((plan.timesteps[begin:] >= round(train - last * train)).sum())
     if begin >= end:
         bounds = {"strength" if first is None else "denoising_start": request.strength if first is None else first}
         given = {**bounds, "denoising_end": last}
         told = " and ".join(f"{name} {value:g}" for name, value in given.items() if value is not None)
-        raise RequestError(f"{plan.count} steps leave none to do with {told}; give more steps, or a wider span")
+        raise RequestError(
+            f"{plan.num_inference_steps} steps leave none to do with {told}; give more steps, or a wider span"
+        )
     return begin, end
 
 
 def _denoise(run: _Run, latents: Array, told: Told, blend: Blend | None, out: Drawing) -> Generator[Step, None, Array]:
     """Sample from ``latents``. ``blend`` puts back, after each step, what is to be kept of a picture."""
-    request, before = run.request, None
+    request, previous_denoised = run.request, None
     total = run.end - run.begin
     for index in range(run.begin, run.end):
         with out.timed("unet"):
-            predicted = _predict(run, index, latents, told)
-            state = State(run.plan, index, latents, predicted, run.noise.normal, before)
-            stepped = run.sampler.step(state)
-            latents, before = stepped.sample, stepped.clean
+            model_output = _predict(run, index, latents, told)
+            state = StepInput(run.plan, index, latents, model_output, run.noise.normal, previous_denoised)
+            output = run.sampler.step(state)
+            latents, previous_denoised = output.sample, output.denoised
             if blend is not None:
                 latents = blend(latents, index)
         if request.callback_on_step_end is not None:
@@ -122,7 +126,7 @@ def _denoise(run: _Run, latents: Array, told: Told, blend: Blend | None, out: Dr
                 {name: there[name] for name in names},
             )
             latents, told = returned.pop("latents", latents), told.changed(returned)
-        yield Step("unet", index - run.begin + 1, total, partial(preview, run.parts, run.vae, before))
+        yield Step("unet", index - run.begin + 1, total, partial(preview, run.parts, run.vae, previous_denoised))
     return latents
 
 
@@ -130,14 +134,14 @@ def _predict(run: _Run, index: int, latents: Array, told: Told) -> Array:
     """What the UNet predicts, under classifier-free guidance (arXiv 2207.12598) where that is on."""
     batch = np.concatenate([latents, latents]) if run.guided else latents
     inputs = {
-        "sample": run.sampler.scale_input(run.plan, index, batch),
+        "sample": run.sampler.scale_model_input(run.plan, index, batch),
         "timestep": np.full(len(batch), run.plan.timesteps[index], np.float32),
         **told.inputs,
     }
-    predicted = run.parts.sessions["unet"](inputs)["out_sample"]
+    model_output = run.parts.sessions["unet"](inputs)["out_sample"]
     if not run.guided:
-        return predicted
-    without, with_text = np.split(predicted, 2)
+        return model_output
+    without, with_text = np.split(model_output, 2)
     guided = without + np.float32(run.request.guidance_scale or 0.0) * (with_text - without)
     share = run.request.guidance_rescale or 0.0
     return _rescaled(guided, with_text, share) if share > 0 else guided
@@ -170,7 +174,7 @@ def _begin(run: _Run, original: Original) -> tuple[Array, Blend | None]:
     if not run.starts_noisy:
         latents = clean
     elif given is not None or run.request.strength == 1:
-        latents = noise * np.float32(run.plan.initial_sigma)
+        latents = noise * np.float32(run.plan.init_noise_sigma)
     else:
         latents = run.sampler.add_noise(run.plan, run.begin, clean, noise)
     if original.pictures is not None and run.vae.draws:
@@ -242,7 +246,7 @@ def _drawn(run: _Run, original: Original | None, size: tuple[int, int], sizes: T
     blend = None
     if original is None:
         latents = starting_noise(request.latents, run.latent_shape(*size), run.noise)
-        latents = latents * np.float32(run.plan.initial_sigma)
+        latents = latents * np.float32(run.plan.init_noise_sigma)
     else:
         with out.timed("vae encoder"):
             latents, blend = _begin(run, original)

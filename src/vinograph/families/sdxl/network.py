@@ -11,25 +11,26 @@ from collections.abc import Iterator
 
 from vinograph.families.sdxl.network_config import DOWN_TEXT, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
 from vinograph.networks.config import broadcast
-from vinograph.networks.embeddings import sinusoids, time_embedding
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build
+from vinograph.networks.embeddings import sinusoidal_embedding, timestep_embedding
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
     attention,
     concat,
     conv2d,
     gelu,
     group_norm,
-    heads,
-    joined_heads,
     layer_norm,
     linear,
+    merge_heads,
     reshape,
     reshape_like,
     silu,
     split,
+    split_heads,
     transpose,
 )
-from vinograph.networks.residual import Norm, downsample, residual_block, upsample_block
+from vinograph.networks.residual import GroupNorm, downsample, residual_block, upsample_block
+from vinograph.networks.values import Value
 
 _TRANSFORMER_NORM_EPS = 1e-6
 
@@ -66,7 +67,7 @@ class _UNet:
 
     def __init__(self, config: UNetConfig, weights: Weights) -> None:
         self.config, self.weights = config, weights
-        self.norm = Norm(config.norm_num_groups, config.norm_eps)
+        self.norm = GroupNorm(config.norm_num_groups, config.norm_eps)
         self.levels = len(config.block_out_channels)
 
     def __call__(
@@ -96,11 +97,11 @@ class _UNet:
         time = self._sinusoids(timestep, config.block_out_channels[0])
         sizes = self._sinusoids(time_ids, config.addition_time_embed_dim)
         sizes = reshape(sizes, (-1, 6 * config.addition_time_embed_dim))
-        embedded = time_embedding(time, weights["time_embedding"], width, guidance)
-        return embedded + time_embedding(concat([pooled, sizes], axis=-1), weights["add_embedding"], width)
+        embedded = timestep_embedding(time, weights["time_embedding"], width, guidance)
+        return embedded + timestep_embedding(concat([pooled, sizes], axis=-1), weights["add_embedding"], width)
 
     def _sinusoids(self, values: Value, width: int) -> Value:
-        return sinusoids(values, width, self.config.freq_shift, cosines_first=self.config.flip_sin_to_cos)
+        return sinusoidal_embedding(values, width, self.config.freq_shift, cosines_first=self.config.flip_sin_to_cos)
 
     def _down_block(self, x: Value, level: int, time: Value, text: Value) -> Iterator[Value]:
         """Residual blocks, each with its transformer, then half the size; every map that the way up joins."""
@@ -179,8 +180,10 @@ def _attend(x: Value, other: Value, weights: Weights, head_count: int) -> Value:
     width = x.size(-1)
     queries = linear(x, weights["to_q"], width, bias=False)
     keys, values = (linear(other, weights[name], width, bias=False) for name in ("to_k", "to_v"))
-    attended = attention(heads(queries, head_count), heads(keys, head_count), heads(values, head_count))
-    return linear(joined_heads(attended), weights["to_out"][0], width)
+    attended = attention(
+        split_heads(queries, head_count), split_heads(keys, head_count), split_heads(values, head_count)
+    )
+    return linear(merge_heads(attended), weights["to_out"][0], width)
 
 
 def _feed_forward(x: Value, weights: Weights) -> Value:

@@ -90,13 +90,13 @@ def _denoise(
     total = len(sampling.times) - 1
     for index, (now, following) in enumerate(zip(sampling.times, sampling.times[1:], strict=False)):
         with out.timed(stage):
-            predicted = predict(latents, now)
-            clean = sampling.sampler.predict_clean(latents, predicted, now)
+            model_output = predict(latents, now)
+            denoised = sampling.sampler.predict_denoised(latents, model_output, now)
             fresh = sampling.noise.normal(latents.shape)
-            latents = sampling.sampler.step(latents, predicted, now, following, fresh)
+            latents = sampling.sampler.step(latents, model_output, now, following, fresh)
         if sampling.callback is not None:
             latents = called_back(sampling.callback, index, now, {"latents": latents})["latents"]
-        yield Step(stage, index + 1, total, partial(show, clean))
+        yield Step(stage, index + 1, total, partial(show, denoised))
     return latents
 
 
@@ -177,8 +177,8 @@ def _show_embeddings(parts: Parts, request: Request, clean: Array) -> Image.Imag
     first = dataclasses.replace(request, prompt=(request.prompt or ("",))[:1])
     constant = decoder_text(parts, first, 1, False, Drawing()).inputs(embeddings, parts, shape[2:], guided=False)
     noise, now = TorchNoise(0).normal(shape), np.float32(1)
-    predicted = _guided_session(parts.sessions["decoder"], constant, 0)(noise, now)
-    return _show_latents(parts, _sampler(parts, "decoder").predict_clean(noise, predicted, now))
+    model_output = _guided_session(parts.sessions["decoder"], constant, 0)(noise, now)
+    return _show_latents(parts, _sampler(parts, "decoder").predict_denoised(noise, model_output, now))
 
 
 def _sampler(parts: Parts, stage: str) -> WuerstchenSampler:

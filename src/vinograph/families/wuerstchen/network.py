@@ -30,7 +30,7 @@ from vinograph.families.wuerstchen.network_blocks import (
     timestep_embedding,
 )
 from vinograph.families.wuerstchen.network_config import StageAConfig, StageBConfig, StageCConfig
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
     concat,
     conv2d,
@@ -44,6 +44,7 @@ from vinograph.networks.layers import (
     sigmoid,
     split,
 )
+from vinograph.networks.values import Value, constant
 
 _BLOCK = r"depthwise|channelwise\.[024]|mapper|attention\.to_q|attention\.to_out\.0"
 
@@ -245,7 +246,7 @@ def _gamma(weights: Weights, index: int) -> NDArray[np.float32]:
 def _mixing_block(x: Value, weights: Weights) -> Value:
     """Paella's residual block, in which six learned scalars weigh norms and branches: the shape of x."""
     width = x.size(1)
-    weights.check("gammas", (6,))
+    weights.mark_used("gammas", (6,))
     scale1, shift1, weight1, scale2, shift2, weight2 = (
         weights.computed_vector(f"gammas.{index}", (1, 1, 1, 1), partial(_gamma, weights, index)) for index in range(6)
     )

@@ -20,23 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from vinograph.networks.embeddings import sinusoids
-from vinograph.networks.graph import Value, Weights, constant
+from vinograph.networks.embeddings import sinusoidal_embedding
+from vinograph.networks.graph import Weights
 from vinograph.networks.layers import (
     attention,
     concat,
     conv2d,
     gelu,
-    heads,
-    joined_heads,
     linear,
+    merge_heads,
     normalise,
     reshape,
     reshape_like,
     silu,
     split,
+    split_heads,
     transpose,
 )
+from vinograph.networks.values import Value, constant
 from vinograph.runtime.precise import mark_precise
 
 NORM_EPS = 1e-6
@@ -79,8 +80,8 @@ class Mapper:
 
     def check(self) -> None:
         """Compare both tensors with their shapes. Raises what :meth:`Weights.values` does."""
-        self.weights.check("weight", (self.width, self.channels, 1, 1))
-        self.weights.check("bias", (self.width,))
+        self.weights.mark_used("weight", (self.width, self.channels, 1, 1))
+        self.weights.mark_used("bias", (self.width,))
 
     def matrix(self) -> NDArray[np.float32]:
         """[width, channels]."""
@@ -166,7 +167,9 @@ def attention_block(x: Value, weights: Weights, layout: Layout, head_count: int,
     queries = linear(rows, weights["to_q"], width)
     keys = concat([linear(rows, weights["to_k"], width), keys], axis=1)
     values = concat([linear(rows, weights["to_v"], width), values], axis=1)
-    found = joined_heads(attention(heads(queries, head_count), heads(keys, head_count), heads(values, head_count)))
+    found = merge_heads(
+        attention(split_heads(queries, head_count), split_heads(keys, head_count), split_heads(values, head_count))
+    )
     change = linear(found, weights["to_out"][0], width)
     return x + reshape_like(change if layout == LAST else transpose(change, (0, 2, 1)), x)
 
@@ -188,7 +191,7 @@ def timestep_embedding(r: Value, width: int) -> Value:
     """Sines, then cosines, of r [b], a time from 0 to 1, in full precision: [b, width]."""
     positions = r * _MAX_POSITIONS
     mark_precise(positions.node)
-    return sinusoids(positions, width, cosines_first=False, at=_frequencies(width // 2))
+    return sinusoidal_embedding(positions, width, cosines_first=False, at=_frequencies(width // 2))
 
 
 def channel_norm(x: Value, layout: Layout = FIRST) -> Value:
@@ -223,8 +226,8 @@ def _expand(x: Value, weights: Weights, width: int, layout: Layout, mapper: Mapp
     direct = x.size(layout.channels) - mapper.channels
     shape = (width, direct + mapper.width)
     mapper.check()
-    weights.check("weight", shape)
-    weights.check("bias", (width,))
+    weights.mark_used("weight", shape)
+    weights.mark_used("bias", (width,))
 
     def matrix() -> NDArray[np.float32]:
         whole = weights.values("weight", shape)
@@ -251,8 +254,8 @@ def _response(x: Value, weights: Weights, layout: Layout) -> Value:
 def _contract(x: Value, weights: Weights, width: int, layout: Layout, shift: Weights) -> Value:
     """A linear layer of x + β, β being global response norm's ``shift``."""
     shape = (width, x.size(layout.channels))
-    shift.check("beta", (1, 1, 1, shape[1]))
-    weights.check("bias", (width,))
+    shift.mark_used("beta", (1, 1, 1, shape[1]))
+    weights.mark_used("bias", (width,))
 
     def bias() -> NDArray[np.float32]:
         beta = shift.values("beta", (1, 1, 1, shape[1])).reshape(-1)
@@ -266,8 +269,8 @@ def _mapped(x: Value, weights: Weights, mapper: Weights, width: int) -> Value:
     """x [b, n, c_cond] -> the linear layer of ``weights`` after that of ``mapper``: [b, n, width]."""
     square, wide = (width, width), (width, x.size(-1))
     for scope, shape in ((weights, square), (mapper, wide)):
-        scope.check("weight", shape)
-        scope.check("bias", (width,))
+        scope.mark_used("weight", shape)
+        scope.mark_used("bias", (width,))
 
     def matrix() -> NDArray[np.float32]:
         return _multiplied(weights.values("weight", square), mapper.values("weight", wide))

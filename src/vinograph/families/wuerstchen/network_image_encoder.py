@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.families.wuerstchen.network_config import EncoderStage, ImageEncoderConfig
-from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
+from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import conv2d, convolve, sigmoid, silu
+from vinograph.networks.values import Value, constant
 
 IGNORED = r".*\.num_batches_tracked"
 """The tensors in files that inference doesn't use: how many batches each norm was trained on."""
@@ -98,9 +99,9 @@ def _convolution(
     convolution, norm = weights[0], weights[1]
     shape = (channels, 1 if depthwise else x.size(1), kernel, kernel)
     view = (channels, 1, 1, kernel, kernel) if depthwise else shape
-    convolution.check("weight", shape)
+    convolution.mark_used("weight", shape)
     for name in _NORM:
-        norm.check(name, (channels,))
+        norm.mark_used(name, (channels,))
 
     def factor() -> NDArray[np.float32]:
         with np.errstate(invalid="ignore"):  # damaged variances give NaN, which is reported when drawing

@@ -1,0 +1,61 @@
+"""DDIM: denoising diffusion implicit models (Song et al., arXiv 2010.02502)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from vinograph.errors import RequestError
+from vinograph.schedulers import noise_schedule
+from vinograph.schedulers.sampler import Array, SamplingPlan, StepInput, StepOutput, StepRequest, setting
+from vinograph.schedulers.vp_sampler import VPSampler
+
+
+@dataclass(frozen=True)
+class DDIMSampler(VPSampler):
+    """Implicit sampling.
+
+    The plan's ``eta`` is the share of fresh noise (equation 16): 0 is DDIM, 1 is DDPM.
+    """
+
+    clip_sample: bool = setting(True)
+
+    scheduler_class: ClassVar[str] = "DDIMScheduler"
+    takes_eta: ClassVar[bool] = True
+
+    def _plan(self, request: StepRequest) -> SamplingPlan:
+        count, train = request.num_inference_steps, self.num_train_timesteps
+        timesteps = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset).round()
+        if timesteps[0] >= train or timesteps[-1] < 0:
+            raise RequestError(f"{count} steps leave this model's timesteps; give one step more, or fewer")
+        return SamplingPlan(timesteps.astype(np.float32), np.empty(0, np.float32), count, eta=request.eta)
+
+    def step(self, inputs: StepInput) -> StepOutput:
+        """Equation 12: √ᾱ' x₀, the direction to xₜ, and fresh noise; ᾱ' is that of the step's end.
+
+        As in diffusers, the direction is computed from the model's own ε, also where x₀ was
+        clipped.
+        """
+        plan, sample = inputs.plan, inputs.sample
+        timestep = int(plan.timesteps[inputs.index])
+        previous_timestep = timestep - self.num_train_timesteps // plan.num_inference_steps
+        alpha, previous_alpha = self._alpha_cumprod(timestep), self._alpha_cumprod(previous_timestep)
+        denoised = self._denoised(sample, inputs.model_output, alpha)
+        epsilon = self._epsilon(sample, inputs.model_output, alpha)
+        sigma = np.float32(plan.eta) * np.sqrt((1 - previous_alpha) / (1 - alpha) * (1 - alpha / previous_alpha))
+        direction = np.sqrt(1 - previous_alpha - sigma**2) * epsilon
+        previous_sample = np.sqrt(previous_alpha) * denoised + direction
+        if plan.eta > 0:
+            previous_sample = previous_sample + sigma * inputs.draw_noise(sample.shape)
+        return StepOutput(np.asarray(previous_sample, np.float32), denoised)
+
+    def _epsilon(self, sample: Array, model_output: Array, alpha_cumprod: np.float32) -> Array:
+        """The noise in ``sample`` as the model predicts it."""
+        root_alpha, root_beta = np.sqrt(alpha_cumprod), np.sqrt(1 - alpha_cumprod)
+        if self.prediction_type == "epsilon":
+            return model_output
+        if self.prediction_type == "v_prediction":
+            return np.asarray(root_alpha * model_output + root_beta * sample, np.float32)
+        return np.asarray((sample - root_alpha * model_output) / root_beta, np.float32)
