@@ -27,7 +27,6 @@ from vinograph.errors import DamagedModelError, ModelError, RequestError, Resour
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Component
 from vinograph.models.parts import ComponentPlan
-from vinograph.runtime import mappings
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -252,8 +251,8 @@ class TestResources:
         def write(descriptor: int, data: object, *rest: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(mappings.os, "write", write)
-        monkeypatch.setattr(mappings.os, "copy_file_range", write, raising=False)
+        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(os, "copy_file_range", write, raising=False)
         with pytest.raises(ResourceError, match=r"No space left on device; .* GB free"):
             convert(combined, tmp_path / "bundle")
         assert list(tmp_path.iterdir()) == []

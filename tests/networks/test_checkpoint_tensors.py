@@ -56,7 +56,7 @@ class Case:
         """The graphs over ``tensors``, of which none may be left."""
         weights = Weights(tensors, "the checkpoint", storage)
         networks = [graph(self.config(module), weights) for graph in self.graphs]
-        weights.finish(self.ignored)
+        weights.check_all_used(self.ignored)
         return networks
 
 
@@ -225,14 +225,14 @@ def test_half_an_autoencoder_alone_ignores_the_others_tensors_and_no_more(
     config, tensors = CASES[case].config(module), tensors_of(module)
     weights = Weights(tensors, "the checkpoint")
     graph(config, weights)
-    weights.finish(ignored)
+    weights.check_all_used(ignored)
     with pytest.raises(DamagedModelError):
-        weights.finish()
+        weights.check_all_used()
     for name in surplus:
         weights = Weights(tensors | {name: MemoryTensor(torch.zeros(2, 2))}, "the checkpoint")
         graph(config, weights)
         with pytest.raises(DamagedModelError, match=f"has the tensor {re.escape(name)}"):
-            weights.finish(ignored)
+            weights.check_all_used(ignored)
 
 
 def constants(network: Network) -> list[ov.Node]:
