@@ -1,4 +1,4 @@
-"""The samplers: each step is diffusers'."""
+"""Würstchen's sampler takes the same steps as diffusers' scheduler."""
 
 from itertools import pairwise
 from typing import Any
@@ -34,22 +34,22 @@ def relative(ours: Any, theirs: Any) -> float:
 
 
 class TestLinspace:
-    def test_it_is_torchs_to_the_last_bit(self) -> None:
+    def test_linspace_is_equal_to_torchs(self) -> None:
         for count in range(1, 1100):
             assert np.array_equal(linspace(1, 0, count), torch.linspace(1, 0, count).numpy()), count
 
     @pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 2 / 3), (-3.3, 7.7), (999, 0), (0.1, 0.1)])
-    def test_between_other_ends_too(self, start: float, stop: float) -> None:
+    def test_linspace_between_other_ends_is_equal_to_torchs(self, start: float, stop: float) -> None:
         for count in (1, 2, 3, 10, 61, 1000):
             assert np.array_equal(linspace(start, stop, count), torch.linspace(start, stop, count).numpy()), count
 
 
 class TestSteps:
-    """A sampler is followed through all of its steps, on noise in place of a model's prediction."""
+    """The sampler takes all of its steps, with noise as the model's output."""
 
     @pytest.mark.parametrize("scaler", SCALERS)
     @pytest.mark.parametrize("count", [1, 2, 12, 29, 60])
-    def test_evenly_spaced(self, scaler: float, count: int) -> None:
+    def test_evenly_spaced_steps_are_diffusers(self, scaler: float, count: int) -> None:
         theirs = diffusers_scheduler(scaler=scaler)
         theirs.set_timesteps(count)
         ours = WuerstchenSampler(scaler=scaler)
@@ -60,7 +60,7 @@ class TestSteps:
     @pytest.mark.parametrize(
         "times", [[1.0, 0.0], [1.0, 0.9, 0.3, 0.01, 0.0], [0.8, 0.5, 0.2], DEFAULT_STAGE_C_TIMESTEPS]
     )
-    def test_custom_times(self, scaler: float, times: list[float]) -> None:
+    def test_custom_timesteps_are_diffusers(self, scaler: float, times: list[float]) -> None:
         theirs = diffusers_scheduler(scaler=scaler)
         theirs.set_timesteps(timesteps=times)
         ours = custom_timesteps(times, "timesteps")
@@ -68,7 +68,7 @@ class TestSteps:
         self.follow(WuerstchenSampler(scaler=scaler), ours, theirs)
 
     @pytest.mark.parametrize("s", [0.0, 0.004, 0.02])
-    def test_another_offset(self, s: float) -> None:
+    def test_another_offset_is_diffusers(self, s: float) -> None:
         theirs = diffusers_scheduler(s=s)
         theirs.set_timesteps(10)
         self.follow(WuerstchenSampler(s=s), WuerstchenSampler(s=s).timesteps(10), theirs)
@@ -89,7 +89,7 @@ class TestSteps:
 
 
 @pytest.mark.parametrize("scaler", SCALERS)
-def test_the_shares_of_signal_are_diffusers(scaler: float) -> None:
+def test_alpha_cumprod_is_diffusers(scaler: float) -> None:
     theirs, ours = diffusers_scheduler(scaler=scaler), WuerstchenSampler(scaler=scaler)
     times = np.linspace(0, 1, 301).astype(np.float32)
     expected = theirs._alpha_cumprod(torch.from_numpy(times), torch.device("cpu")).numpy()
@@ -111,7 +111,7 @@ def test_adding_noise_is_diffusers(scaler: float, time: float) -> None:
 
 
 @pytest.mark.parametrize("time", [0.05, 0.5, 0.95])
-def test_the_clean_sample_is_what_noise_was_added_to(time: float) -> None:
+def test_the_denoised_sample_is_what_noise_was_added_to(time: float) -> None:
     sampler, clean, noise, t = WuerstchenSampler(), normal(1), normal(2), np.float32(time)
     assert relative(sampler.predict_clean(sampler.add_noise(clean, noise, t), noise, t), clean) < 1e-4
 
@@ -129,15 +129,15 @@ def test_the_spaced_prior_steps_are_the_published_ones() -> None:
 
 
 class TestCustomTimesteps:
-    def test_a_falling_list_is_taken(self) -> None:
+    def test_falling_timesteps_are_accepted(self) -> None:
         assert custom_timesteps([1, 0.5, 0.25], "timesteps").tolist() == [1, 0.5, 0.25]
 
     @pytest.mark.parametrize("given", [[], [1.0], [[1.0, 0.0], [1.0, 0.0]]])
-    def test_one_time_is_no_step(self, given: Any) -> None:
+    def test_a_single_timestep_is_refused(self, given: Any) -> None:
         with pytest.raises(RequestError, match="prior_timesteps needs at least two times"):
             custom_timesteps(given, "prior_timesteps")
 
     @pytest.mark.parametrize("given", [[0.0, 1.0], [1.0, 0.5, 0.5], [1.1, 0.0], [1.0, -0.1], [1.0, float("nan"), 0.0]])
-    def test_they_fall_within_0_and_1(self, given: Any) -> None:
+    def test_timesteps_that_do_not_fall_within_0_and_1_are_refused(self, given: Any) -> None:
         with pytest.raises(RequestError, match="decoder_timesteps has to fall from at most 1 to at least 0"):
             custom_timesteps(given, "decoder_timesteps")

@@ -1,4 +1,4 @@
-"""The samplers of the discrete diffusion process: each step is that of diffusers' scheduler of the same name."""
+"""The discrete samplers take the same steps as diffusers' schedulers of the same names."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from vinograph import ModelError, RequestError
 from vinograph.noise import TorchNoise
 from vinograph.schedulers import SAMPLERS, Plan, Sampler, State, sampler, settings
 
-# diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
+# diffusers' schedulers pass tensors to NumPy in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SHAPE = (2, 4, 8, 8)
@@ -95,7 +95,7 @@ def diffusers_scheduler(name: str, **options: Any) -> Any:
 
 
 def both(name: str, **options: Any) -> tuple[Sampler, Any]:
-    """Ours by way of what diffusers writes as scheduler_config.json, and by way of a manifest's JSON."""
+    """Our sampler, by diffusers' scheduler_config.json and a manifest's JSON, and diffusers'."""
     theirs = diffusers_scheduler(name, **options)
     told = settings({**json.loads(theirs.to_json_string()), "_class_name": name})
     return sampler(json.loads(json.dumps(told))), theirs
@@ -114,7 +114,7 @@ def relative(ours: Any, theirs: Any) -> float:
 
 
 def follow(ours: Sampler, plan: Plan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **told: Any) -> None:
-    """Both go through all steps from ``begin`` on, on noise in place of a model's prediction."""
+    """Compare all steps from ``begin`` on, with noise as the model's output."""
     if hasattr(theirs, "set_begin_index"):
         theirs.set_begin_index(begin)
     noise, generator = TorchNoise(1), torch.Generator().manual_seed(1)
@@ -161,7 +161,7 @@ class TestSteps:
     @pytest.mark.parametrize(
         ("name", "prediction"), [(name, each) for name in PREDICTIONS for each in PREDICTIONS[name]]
     )
-    def test_spacing_and_what_is_predicted(self, name: str, prediction: str, spacing: dict[str, Any]) -> None:
+    def test_timestep_spacings_and_prediction_types(self, name: str, prediction: str, spacing: dict[str, Any]) -> None:
         compare(name, **SDXL, **spacing, prediction_type=prediction)
 
     @CLASSES
@@ -171,7 +171,7 @@ class TestSteps:
         steep = betas.get("rescale_betas_zero_snr", False)
         compare(name, (1, 4, 20), 2e-4 if steep else 5e-6, **betas)
 
-    def test_where_diffusers_computes_nan(self) -> None:
+    def test_no_nan_where_diffusers_computes_nan(self) -> None:
         ours, theirs = both(ANCESTRAL, beta_schedule="squaredcos_cap_v2")
         theirs.set_timesteps(4)
         sample, predicted = torch.tensor(normal(1)), torch.tensor(normal(2))
@@ -180,13 +180,13 @@ class TestSteps:
         assert np.isfinite(here.sample).all()
 
     @pytest.mark.parametrize(("name", "options"), [(name, each) for name in OPTIONS for each in OPTIONS[name]], ids=str)
-    def test_options(self, name: str, options: dict[str, Any]) -> None:
+    def test_schedulers_options(self, name: str, options: dict[str, Any]) -> None:
         compare(name, (2, 4, 14, 20), **{**SDXL, **options})
 
     @CLASSES
     @pytest.mark.parametrize(("count", "begin"), [(2, 1), (4, 1), (4, 3), (20, 12)])
-    def test_from_the_middle_on(self, name: str, count: int, begin: int) -> None:
-        """As image to image does."""
+    def test_starting_at_a_middle_step(self, name: str, count: int, begin: int) -> None:
+        """Image to image starts there."""
         ours, theirs = both(name, **SDXL)
         theirs.set_timesteps(count)
         follow(ours, ours.plan(count), theirs, begin)
@@ -198,7 +198,7 @@ class TestSteps:
         theirs.set_timesteps(10)
         follow(ours, ours.plan(10, eta=eta), theirs, eta=eta)
 
-    def test_a_trailing_count_that_floating_point_makes_one_longer(self) -> None:
+    def test_trailing_spacing_that_rounding_makes_one_longer(self) -> None:
         for name in (ANCESTRAL, EULER, DPM):
             compare(name, (61, 103), **SDXL, timestep_spacing="trailing")
 
@@ -206,7 +206,7 @@ class TestSteps:
 class TestCustomSteps:
     @pytest.mark.parametrize("name", [EULER, DPM, LCM])
     @pytest.mark.parametrize("timesteps", [[999], [999, 500, 1], [979, 759, 519, 259], [999, 899, 750, 601, 300, 7, 0]])
-    def test_timesteps(self, name: str, timesteps: list[int]) -> None:
+    def test_custom_timesteps(self, name: str, timesteps: list[int]) -> None:
         ours, theirs = both(name, **SDXL)
         theirs.set_timesteps(timesteps=timesteps)
         plan = ours.plan(50, timesteps=timesteps)
@@ -215,7 +215,7 @@ class TestCustomSteps:
 
     @pytest.mark.parametrize("sigmas", [[14.6, 0.0], [14.6, 6.3, 3.8, 1.0, 0.0], [80.0, 2.0, 0.01], [3.0, 0.02, 0.0]])
     @pytest.mark.parametrize("options", [{}, {"use_karras_sigmas": True}], ids=str)
-    def test_sigmas(self, options: dict[str, Any], sigmas: list[float]) -> None:
+    def test_custom_sigmas(self, options: dict[str, Any], sigmas: list[float]) -> None:
         ours, theirs = both(EULER, **SDXL, **options)
         theirs.set_timesteps(sigmas=sigmas)
         plan = ours.plan(50, sigmas=sigmas)
@@ -223,64 +223,64 @@ class TestCustomSteps:
         follow(ours, plan, theirs)
 
     @pytest.mark.parametrize("name", [ANCESTRAL, DDIM])
-    def test_some_take_none(self, name: str) -> None:
+    def test_some_samplers_take_no_custom_timesteps(self, name: str) -> None:
         ours, _ = both(name)
         with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no timesteps; give num_inference_steps"):
             ours.plan(1, timesteps=[999])
 
     @pytest.mark.parametrize("name", [ANCESTRAL, DDIM, LCM, DPM])
-    def test_most_take_no_sigmas(self, name: str) -> None:
+    def test_most_samplers_take_no_custom_sigmas(self, name: str) -> None:
         ours, _ = both(name)
         with pytest.raises(RequestError, match=rf"scheduler \({name}\) takes no sigmas"):
             ours.plan(1, sigmas=[14.0, 0.0])
 
     @pytest.mark.parametrize("name", [EULER, DPM])
-    def test_none_where_sigmas_are_spaced(self, name: str) -> None:
+    def test_spaced_sigmas_exclude_custom_timesteps(self, name: str) -> None:
         ours, _ = both(name, use_karras_sigmas=True)
         with pytest.raises(RequestError, match="spaces its own sigmas and takes no timesteps"):
             ours.plan(1, timesteps=[999])
 
     @pytest.mark.parametrize("timesteps", [[], [1, 2], [5, 5], [1000, 1], [5, -1], [float("nan"), 1]])
-    def test_timesteps_fall(self, timesteps: list[float]) -> None:
+    def test_timesteps_that_do_not_fall_are_refused(self, timesteps: list[float]) -> None:
         with pytest.raises(RequestError, match="timesteps have to fall, from at most 999 to at least 0"):
             both(EULER)[0].plan(1, timesteps=timesteps)
 
     @pytest.mark.parametrize("sigmas", [[], [1.0], [1.0, 2.0], [1.0, -1.0]])
-    def test_sigmas_fall(self, sigmas: list[float]) -> None:
+    def test_sigmas_that_do_not_fall_are_refused(self, sigmas: list[float]) -> None:
         with pytest.raises(RequestError, match="sigmas have to fall"):
             both(EULER)[0].plan(1, sigmas=sigmas)
 
-    def test_one_of_them(self) -> None:
+    def test_timesteps_and_sigmas_together_are_refused(self) -> None:
         with pytest.raises(RequestError, match="give timesteps or sigmas, not both"):
             both(EULER)[0].plan(1, timesteps=[1], sigmas=[1.0, 0.0])
 
 
 class TestTooManySteps:
     @CLASSES
-    def test_more_than_were_trained(self, name: str) -> None:
+    def test_more_steps_than_were_trained_are_refused(self, name: str) -> None:
         ours, _ = both(name, num_train_timesteps=100)
         with pytest.raises(RequestError, match="101 steps are more than this model has; give at most 100"):
             ours.plan(101)
 
-    def test_more_than_a_consistency_model_was_distilled_to(self) -> None:
+    def test_more_steps_than_a_consistency_model_has_are_refused(self) -> None:
         with pytest.raises(RequestError, match="51 steps are more than this model was distilled from; give at most 50"):
             both(LCM)[0].plan(51)
 
-    def test_a_solver_that_would_stand_still(self) -> None:
+    def test_steps_at_which_a_solver_would_not_move_are_refused(self) -> None:
         with pytest.raises(RequestError, match="1000 steps are too many"):
             both(DPM)[0].plan(1000)
 
     @pytest.mark.parametrize(
         ("options", "count"), [({"steps_offset": 1}, 1000), ({"timestep_spacing": "trailing"}, 61)], ids=str
     )
-    def test_timesteps_that_there_are_not(self, options: dict[str, Any], count: int) -> None:
+    def test_timesteps_beyond_the_trained_ones_are_refused(self, options: dict[str, Any], count: int) -> None:
         with pytest.raises(RequestError, match=f"{count} steps leave this model's timesteps"):
             both(DDIM, **options)[0].plan(count)
 
 
 class TestSettings:
     @CLASSES
-    def test_defaults_are_diffusers(self, name: str) -> None:
+    def test_default_settings_are_diffusers(self, name: str) -> None:
         theirs = diffusers_scheduler(name).config
         ours = settings({"_class_name": name})
         assert ours.pop("class") == name
@@ -288,7 +288,7 @@ class TestSettings:
             assert theirs[key] == value or (key, theirs[key]) == ("lambda_min_clipped", -float("inf")), key
 
     @CLASSES
-    def test_every_setting_of_diffusers_is_computed_or_refused(self, name: str) -> None:
+    def test_every_setting_of_diffusers_is_implemented_or_refused(self, name: str) -> None:
         kind = SAMPLERS[name]
         ours = {each.name for each in dataclasses.fields(kind)} | set(kind.computed)
         # What has no effect unless another setting, which is refused, says so.
@@ -296,8 +296,8 @@ class TestSettings:
         theirs = {key for key in diffusers_scheduler(name).config if not key.startswith("_")}
         assert theirs - ours - idle == set()
 
-    def test_what_sdxl_turbo_says(self, tmp_path: Path) -> None:
-        """Its configuration holds settings of other classes, which this one doesn't read."""
+    def test_settings_of_sdxl_turbo(self, tmp_path: Path) -> None:
+        """Its configuration has settings of other schedulers, which are ignored."""
         published = {
             "_class_name": ANCESTRAL,
             "_diffusers_version": "0.24.0.dev0",
@@ -330,7 +330,7 @@ class TestSettings:
         assert sampler(told).plan(4).timesteps.tolist() == [999, 749, 499, 249]
 
     @pytest.mark.parametrize("name", ["PNDMScheduler", None, 7])
-    def test_an_unknown_class(self, name: Any) -> None:
+    def test_an_unknown_scheduler_is_refused(self, name: Any) -> None:
         with pytest.raises(ModelError) as caught:
             settings({"_class_name": name})
         assert str(caught.value) == (
@@ -371,7 +371,7 @@ class TestSettings:
             (LCM, {"original_inference_steps": 2000}, "more original_inference_steps than num_train_timesteps"),
         ],
     )
-    def test_what_is_refused(self, name: str, told: dict[str, Any], message: str) -> None:
+    def test_unsupported_settings_are_refused(self, name: str, told: dict[str, Any], message: str) -> None:
         with pytest.raises(ModelError) as caught:
             settings({"_class_name": name, **told})
         assert message in str(caught.value)
