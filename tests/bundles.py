@@ -179,7 +179,7 @@ def _sdxl_manifest(name: str, components: dict[str, Component], tokenizers: dict
 def _sdxl_parts(config: Mapping[str, Any]) -> dict[str, Part]:
     ids, hidden = {"input_ids": Tensor(("b", "n"), "i64")}, {"hidden_states": _f32("b", LAYERS, "n", WIDTH)}
     latents, pixels, parameters = _f32("b", 4, "h", "w"), _f32("b", 3, "8h", "8w"), _f32("b", 8, "h", "w")
-    told = {
+    inputs = {
         "sample": latents,
         "timestep": _f32("b"),
         "encoder_hidden_states": _f32("b", "n", 2 * WIDTH),
@@ -187,12 +187,12 @@ def _sdxl_parts(config: Mapping[str, Any]) -> dict[str, Part]:
         "time_ids": _f32("b", 6),
     }
     if width := config.get("time_cond_width"):
-        told["timestep_cond"] = _f32("b", width)
+        inputs["timestep_cond"] = _f32("b", width)
     pooled = {**hidden, "text_embeds": _f32("b", WIDTH)}
     return {
         "text_encoder": Part(ids, hidden, partial(_encode_layers, seed=2)),
         "text_encoder_2": Part(ids, pooled, partial(_encode_layers, seed=3, pooled=True)),
-        "unet": Part(told, {"out_sample": latents}, _predict_sdxl),
+        "unet": Part(inputs, {"out_sample": latents}, _predict_sdxl),
         "vae_decoder": Part(
             {"latent_sample": latents}, {"sample": pixels}, partial(_to_wide_pixels, scale=0.05), False
         ),
@@ -221,30 +221,30 @@ _PIXART_CONFIG: Mapping[str, Any] = {
 
 def _pixart_parts(config: Mapping[str, Any]) -> dict[str, Part]:
     ids = {name: Tensor(("b", "n"), "i64") for name in ("input_ids", "attention_mask")}
-    told = {
+    inputs = {
         "sample": _f32("b", 4, "h", "w"),
         "timestep": _f32("b"),
         "encoder_hidden_states": _f32("b", "n", WIDTH),
         "encoder_attention_mask": Tensor(("b", "n"), "i64"),
     }
     if config["size_conditions"]:
-        told |= {"resolution": _f32("b", 2), "aspect_ratio": _f32("b", 1)}
+        inputs |= {"resolution": _f32("b", 2), "aspect_ratio": _f32("b", 1)}
     predicted = {"out_sample": _f32("b", config["out_channels"], "h", "w")}
     vaes = {name: part for name, part in _sdxl_parts({}).items() if "vae" in name}
     return {
         "text_encoder": Part(ids, {"hidden_states": _f32("b", "n", WIDTH)}, _encode_text),
-        "transformer": Part(told, predicted, partial(_predict_pixart, channels=config["out_channels"])),
+        "transformer": Part(inputs, predicted, partial(_predict_pixart, channels=config["out_channels"])),
         **vaes,
     }
 
 
 def _predict_pixart(given: Mapping[str, Node], *, channels: int) -> dict[str, Node]:
-    """Of the text only real tokens count; a learned variance is as large as it is wrong."""
-    told = {"x" if name == "sample" else name: value for name, value in given.items()}
-    mask = ops.unsqueeze(ops.convert(told.pop("encoder_attention_mask"), "f32"), ops.constant(2))
-    words = ops.multiply(told["encoder_hidden_states"], mask)
-    told["encoder_hidden_states"] = ops.reduce_sum(words, ops.constant(np.array([1])))
-    noise = _predict(told)["noise"]
+    """Noise from all inputs, padding tokens excluded, and a learned variance of absurd size."""
+    inputs = {"x" if name == "sample" else name: value for name, value in given.items()}
+    mask = ops.unsqueeze(ops.convert(inputs.pop("encoder_attention_mask"), "f32"), ops.constant(2))
+    words = ops.multiply(inputs["encoder_hidden_states"], mask)
+    inputs["encoder_hidden_states"] = ops.reduce_sum(words, ops.constant(np.array([1])))
+    noise = _predict(inputs)["noise"]
     if channels == 4:
         return {"out_sample": noise}
     return {"out_sample": ops.concat([noise, ops.multiply(noise, ops.constant(np.float32(100)))], 1)}
@@ -355,7 +355,7 @@ def _plain_keys_and_values(given: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _predict(given: Mapping[str, Node]) -> dict[str, Node]:
-    """A tenth of x, moved by what it is told: a number for each row, the mean of all other inputs."""
+    """Noise: a tenth of x, shifted per row by the mean of every other input."""
     noise = ops.multiply(given["x"], ops.constant(np.float32(0.1)))
     for name, value in given.items():
         if name != "x":

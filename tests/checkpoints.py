@@ -458,7 +458,7 @@ def save_sdxl(
     variant: str | None = None,
     shard: str = "5GB",
 ) -> SavedSdxl:
-    """Save a random checkpoint below ``directory`` as its authors publish it, and its tiny VAE beside it.
+    """Save a random checkpoint in the published layout below ``directory``, and its tiny VAE.
 
     With ``variant`` "fp16" the weights are in half precision, in files of that name; with ``shard`` in files of that
     size at most, with an index.
@@ -494,12 +494,12 @@ class PixArtShape:
 
     @property
     def conditioned(self) -> bool:
-        """Whether the transformer is told the picture's size."""
+        """Whether the transformer has size conditioning."""
         return self.sample_size == 128 if self.size_conditions is None else self.size_conditions
 
 
 PIXART = PixArtShape()
-"""As XL-2-1024-MS: DPM-Solver++, guided, told the picture's size."""
+"""Like XL-2-1024-MS, with DPM-Solver++, guidance and size conditioning."""
 PIXART_LCM = PixArtShape(consistency=True, heads=3, head_width=8, tiny_vae=True)
 """As LCM-XL-2-1024-MS, with a tiny VAE in the checkpoint."""
 PIXART_512 = PixArtShape(sample_size=64, text_heads=(5, 4))
@@ -636,7 +636,7 @@ def save_pixart(
     variant: str | None = None,
     shard: str = "5GB",
 ) -> SavedPixArt:
-    """Save a random checkpoint below ``directory`` as its authors publish it, and its tiny VAE beside it.
+    """Save a random checkpoint in the published layout below ``directory``, and its tiny VAE.
 
     ``variant`` and ``shard`` are as in :func:`save_sdxl`.
     """
@@ -651,7 +651,7 @@ def save_pixart(
 
 
 def write_card(directory: Path, *front_matter: str) -> None:
-    """A model card with that YAML in front, and a licence beside it."""
+    """Write a model card with these lines of front matter, and a licence."""
     lines: Sequence[str] = ["---", *front_matter, "---", "", "# Small and random", ""]
     (directory / "README.md").write_text("\n".join(lines), encoding="utf-8")
     (directory / "LICENSE").write_text("Use it as you like.\n", encoding="utf-8")

@@ -32,10 +32,10 @@ _PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is answered in place of the truth. ``times`` is how often, before the truth is told again.
+    """An answer in place of the true one, for the first ``times`` requests, or for all.
 
-    ``code`` is the hub's own name of an error, such as "GatedRepo". ``sent`` is how many bytes of a body are sent, of
-    those that the headers promise. ``delay`` is how many seconds pass before the answer.
+    ``code`` is the hub's own name of an error, such as "GatedRepo". ``sent`` is the number of bytes
+    that are sent of a body, whatever the headers promise. ``delay`` is the seconds before the answer.
     """
 
     status: int = 200
@@ -117,7 +117,7 @@ class HubServer:
         self._answered.clear()
 
     def fetched(self) -> list[str]:
-        """The names of the files whose contents were asked for, in order."""
+        """The names of the files whose contents were requested, in order."""
         return [
             each.partition("/resolve/")[2].partition("/")[2]
             for each in self.requests

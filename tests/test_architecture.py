@@ -147,11 +147,13 @@ def imports(file: Path, package: str) -> Iterator[str]:
 
 def names_in(tree: ast.Module) -> Iterator[str]:
     """All names and texts in a module, except docstrings and the argument ``help``."""
-    told: set[ast.AST] = {each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "help"}
-    told |= {each.value for each in ast.walk(tree) if isinstance(each, ast.Expr)}
+    skipped: set[ast.AST] = {
+        each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "help"
+    }
+    skipped |= {each.value for each in ast.walk(tree) if isinstance(each, ast.Expr)}
     for node in ast.walk(tree):
         match node:
-            case ast.Constant(value=str(text)) if node not in told:
+            case ast.Constant(value=str(text)) if node not in skipped:
                 yield text
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
                 yield name
@@ -297,7 +299,7 @@ class TestWithoutTorch:
 
     def test_the_command_line_draws(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
         code = "from vinograph.cli import main\nsys.exit(main())\n"
-        told = [
+        arguments = [
             "generate",
             "a red house",
             "--model",
@@ -307,7 +309,7 @@ class TestWithoutTorch:
             "--seed",
             "7",
         ]
-        done = without_torch(code, *told)
+        done = without_torch(code, *arguments)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "house.png").is_file()
 
@@ -354,10 +356,10 @@ class TestPublicSurface:
         public = [name for name in vars(Pipeline) if not name.startswith("_")]
         assert public == ["from_pretrained", "calls", "options", "stream"]
         per_component = "'str | Mapping[str, str]'"
-        told = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
+        options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
-            Pipeline.__init__: f"(self, model: 'Model', {told}) -> 'None'",
-            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {told}) -> 'Pipeline'",
+            Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
+            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}) -> 'Pipeline'",
             Pipeline.__call__: "(self, *args: 'Any', **kwargs: 'Any') -> 'Any'",
             Pipeline.stream: (
                 "(self, *args: 'Any', call: 'str' = 'generate', **kwargs: 'Any')"

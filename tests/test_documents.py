@@ -158,8 +158,8 @@ class TestReadme:
     def test_every_option_in_the_page_exists(self) -> None:
         known = typer.main.get_command(application())
         assert isinstance(known, typer.core.TyperGroup)
-        told = [words[1:] for words in shell_commands(self.FILE) if words[0] == "vinograph"]
-        assert {words[0] for words in told} >= {"generate", "convert", "quantize"}
-        for name, *rest in told:
+        commands = [words[1:] for words in shell_commands(self.FILE) if words[0] == "vinograph"]
+        assert {words[0] for words in commands} >= {"generate", "convert", "quantize"}
+        for name, *rest in commands:
             options = {each for parameter in known.commands[name].params for each in parameter.opts}
             assert {each for each in rest if each.startswith("--")} <= options

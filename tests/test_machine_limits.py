@@ -80,24 +80,24 @@ def test_the_hosts_path_is_understood_in_a_container(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("place", ["", "outer/", "outer/inner/"])
 def test_a_limit_of_version_2_limits_memory(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {
+    files = {
         f"{place}memory.max": f"{100 * MIB}\n",
         f"{place}memory.current": f"{70 * MIB}\n",
         f"{place}memory.stat": f"anon {40 * MIB}\nactive_file {10 * MIB}\ninactive_file {20 * MIB}\n",
     }
-    groups(tmp_path, monkeypatch, INNER, told)
+    groups(tmp_path, monkeypatch, INNER, files)
     assert (memory_installed(), memory_available()) == (100 * MIB, 50 * MIB)
 
 
 def test_a_limit_of_version_1_limits_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {
+    files = {
         "memory/outer/memory.limit_in_bytes": f"{100 * MIB}\n",
         "memory/outer/memory.usage_in_bytes": f"{70 * MIB}\n",
         "memory/outer/memory.stat": f"inactive_file {MIB}\ntotal_inactive_file {20 * MIB}\n",
         "memory/memory.limit_in_bytes": "9223372036854771712\n",
         "memory/memory.usage_in_bytes": f"{10**6 * MIB}\n",
     }
-    groups(tmp_path, monkeypatch, EACH_ITS_OWN, told)
+    groups(tmp_path, monkeypatch, EACH_ITS_OWN, files)
     assert (memory_installed(), memory_available()) == (100 * MIB, 50 * MIB)
 
 

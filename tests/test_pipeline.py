@@ -434,8 +434,8 @@ class TestDevices:
     def test_an_unsupported_precision_is_reported(self, tiny_bundle: Path) -> None:
         result = Pipeline.from_pretrained(tiny_bundle, precision={"vqgan": "f16"})(PROMPT, seed=1)
         ran = result.devices["vqgan"].split()[1]
-        told = f"precision f16 was asked for, which this device doesn't compute; vqgan ran in {ran}"
-        assert result.warnings == (() if ran == "f16" else (told,))
+        warning = f"precision f16 was asked for, which this device doesn't compute; vqgan ran in {ran}"
+        assert result.warnings == (() if ran == "f16" else (warning,))
 
 
 def test_ctrl_c_works_after_the_last_model_is_deleted(tiny_bundle: Path, tmp_path: Path) -> None:

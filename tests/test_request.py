@@ -80,8 +80,8 @@ class TestDefaults:
         with_picture, without = ask(image="a.png"), ask()
         assert (with_picture.height, with_picture.width, with_picture.strength) == (None, None, 0.8)
         assert without.strength is None
-        told = ask(image="a.png", height=256, width=384, strength=0.5)
-        assert (told.height, told.width, told.strength) == (256, 384, 0.5)
+        resized = ask(image="a.png", height=256, width=384, strength=0.5)
+        assert (resized.height, resized.width, resized.strength) == (256, 384, 0.5)
 
     def test_a_request_can_not_be_changed(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -363,12 +363,12 @@ class TestArgumentsThatGoTogether:
         assert ask(PAINTS, prompt="a", image="a.png", denoising_start=0.5, strength=0.3).strength == 0.3
 
     def test_a_default_changes_when_another_argument_is_given(self) -> None:
-        beside = {"mask_image": {"strength": 0.99, "guidance_scale": 7.5}}
+        conditional_defaults = {"mask_image": {"strength": 0.99, "guidance_scale": 7.5}}
         given = {"prompt": "a", "image": "a.png"}
-        without = resolve(given, PAINTS, LIMITS, "x", beside)
-        painted = resolve({**given, "mask_image": "m.png"}, PAINTS, LIMITS, "x", beside)
-        told = resolve({**given, "mask_image": "m.png", "strength": 0.5}, PAINTS, LIMITS, "x", beside)
-        assert [(each.strength, each.guidance_scale) for each in (without, painted, told)] == [
+        without = resolve(given, PAINTS, LIMITS, "x", conditional_defaults)
+        painted = resolve({**given, "mask_image": "m.png"}, PAINTS, LIMITS, "x", conditional_defaults)
+        strong = resolve({**given, "mask_image": "m.png", "strength": 0.5}, PAINTS, LIMITS, "x", conditional_defaults)
+        assert [(each.strength, each.guidance_scale) for each in (without, painted, strong)] == [
             *((0.8, 5.0), (0.99, 7.5), (0.5, 7.5))
         ]
 
@@ -410,8 +410,8 @@ class TestOtherNumbers:
 
     @pytest.mark.parametrize("given", [-1, 2049, 8.0])
     def test_wrong_padding_is_refused(self, given: Any) -> None:
-        told = {"image": "a.png", "mask_image": "m.png", "padding_mask_crop": given}
-        message = refusal(PAINTS, prompt="a", **told)
+        arguments = {"image": "a.png", "mask_image": "m.png", "padding_mask_crop": given}
+        message = refusal(PAINTS, prompt="a", **arguments)
         assert message == f"padding_mask_crop is {given!r}; give a whole number from 0 to 2048"
 
     @pytest.mark.parametrize("given", [1.0, "1", True])

@@ -78,11 +78,11 @@ class TestKinds:
         assert shortage(ExceptionGroup("several", [KeyError("x"), error])) is what
 
     def test_the_message_names_the_resource(self, error: Exception, what: Shortage) -> None:
-        told = explanation(chained(error, DamagedModelError("the model is damaged")))
-        assert told is not None
-        assert what.value.split()[-1] in told
-        assert "the model is damaged" not in told
-        assert "\n" not in told
+        message = explanation(chained(error, DamagedModelError("the model is damaged")))
+        assert message is not None
+        assert what.value.split()[-1] in message
+        assert "the model is damaged" not in message
+        assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_an_error_of_ours_needs_no_explanation() -> None:
 
 
 def test_the_message_is_about_the_files_disk(tmp_path: Path) -> None:
-    told = explanation(failed(errno.ENOSPC, str(tmp_path / "no" / "such" / "file")))
-    assert told is not None
-    assert "GB are free there" in told
+    message = explanation(failed(errno.ENOSPC, str(tmp_path / "no" / "such" / "file")))
+    assert message is not None
+    assert "GB are free there" in message
 
 
 def test_a_full_disk_below_another_error_is_recognised() -> None:
@@ -140,5 +140,5 @@ def test_a_full_disk_below_another_error_is_recognised() -> None:
 
 @pytest.mark.parametrize("length", [10, 10**6])
 def test_messages_are_short(length: int) -> None:
-    told: Callable[[BaseException], str | None] = explanation
-    assert len(str(told(RuntimeError("out of memory " + "x" * length)))) < 600
+    explain: Callable[[BaseException], str | None] = explanation
+    assert len(str(explain(RuntimeError("out of memory " + "x" * length)))) < 600

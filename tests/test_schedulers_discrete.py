@@ -97,8 +97,8 @@ def diffusers_scheduler(name: str, **options: Any) -> Any:
 def both(name: str, **options: Any) -> tuple[Sampler, Any]:
     """Our sampler, by diffusers' scheduler_config.json and a manifest's JSON, and diffusers'."""
     theirs = diffusers_scheduler(name, **options)
-    told = settings({**json.loads(theirs.to_json_string()), "_class_name": name})
-    return sampler(json.loads(json.dumps(told))), theirs
+    config = settings({**json.loads(theirs.to_json_string()), "_class_name": name})
+    return sampler(json.loads(json.dumps(config))), theirs
 
 
 def normal(seed: int) -> Any:
@@ -113,7 +113,7 @@ def relative(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def follow(ours: Sampler, plan: Plan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **told: Any) -> None:
+def follow(ours: Sampler, plan: Plan, theirs: Any, begin: int = 0, tolerance: float = 5e-6, **arguments: Any) -> None:
     """Compare all steps from ``begin`` on, with noise as the model's output."""
     if hasattr(theirs, "set_begin_index"):
         theirs.set_begin_index(begin)
@@ -131,7 +131,7 @@ def follow(ours: Sampler, plan: Plan, theirs: Any, begin: int = 0, tolerance: fl
         assert relative(ours.scale_input(plan, index, sample), scaled) < 1e-6
         predicted = normal(index + 10)
         there = theirs.step(
-            torch.tensor(predicted), timestep, torch.tensor(sample), generator=generator, **told
+            torch.tensor(predicted), timestep, torch.tensor(sample), generator=generator, **arguments
         ).prev_sample
         here = ours.step(State(plan, index, sample, predicted, noise.normal, before))
         assert relative(here.sample, there) < tolerance, f"step {index}"
@@ -316,8 +316,8 @@ class TestSettings:
             "trained_betas": None,
             "use_karras_sigmas": False,
         }
-        told = settings(published)
-        assert told == {
+        config = settings(published)
+        assert config == {
             "class": ANCESTRAL,
             **SDXL,
             "num_train_timesteps": 1000,
@@ -327,7 +327,7 @@ class TestSettings:
             "trained_betas": None,
             "rescale_betas_zero_snr": False,
         }
-        assert sampler(told).plan(4).timesteps.tolist() == [999, 749, 499, 249]
+        assert sampler(config).plan(4).timesteps.tolist() == [999, 749, 499, 249]
 
     @pytest.mark.parametrize("name", ["PNDMScheduler", None, 7])
     def test_an_unknown_scheduler_is_refused(self, name: Any) -> None:
@@ -338,7 +338,7 @@ class TestSettings:
         )
 
     @pytest.mark.parametrize(
-        ("name", "told", "message"),
+        ("name", "config", "message"),
         [
             (DPM, {"solver_order": 3}, "solver_order = 3, which Vinograph doesn't compute; it computes 1, 2"),
             (DPM, {"algorithm_type": "dpmsolver"}, "algorithm_type = 'dpmsolver', which Vinograph doesn't compute"),
@@ -371,8 +371,8 @@ class TestSettings:
             (LCM, {"original_inference_steps": 2000}, "more original_inference_steps than num_train_timesteps"),
         ],
     )
-    def test_unsupported_settings_are_refused(self, name: str, told: dict[str, Any], message: str) -> None:
+    def test_unsupported_settings_are_refused(self, name: str, config: dict[str, Any], message: str) -> None:
         with pytest.raises(ModelError) as caught:
-            settings({"_class_name": name, **told})
+            settings({"_class_name": name, **config})
         assert message in str(caught.value)
         assert str(caught.value).startswith(name)

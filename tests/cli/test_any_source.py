@@ -90,10 +90,10 @@ class TestVerify:
         assert ("have no hash to compare with" in done.out) is (source != CACHED)
 
     def test_hashes_of_the_hub_are_used(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
-        told = vinograph("verify", source_of("cached"), "--json").record
-        assert (told["whole"], told["without_hash"]) == (True, 0)
-        told = vinograph("verify", source_of("sdxl"), "--json").record
-        assert told["without_hash"] == len(told["files"])
+        record = vinograph("verify", source_of("cached"), "--json").record
+        assert (record["whole"], record["without_hash"]) == (True, 0)
+        record = vinograph("verify", source_of("sdxl"), "--json").record
+        assert record["without_hash"] == len(record["files"])
 
     @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"])
     def test_an_altered_file_of_the_cache_is_found(

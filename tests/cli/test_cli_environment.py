@@ -443,7 +443,7 @@ sys.meta_path.insert(0, Warns())
 
 
 class TestWarningsOfLibraries:
-    def told(self, **more: str) -> str:
+    def warnings_of(self, **more: str) -> str:
         """The warnings that a command prints on standard error."""
         arguments = [each for each in command("models", first=_WARNS) if each not in ("-W", "error")]
         env = {name: value for name, value in environment(**more).items() if name != "PYTHONWARNINGS" or more}
@@ -451,12 +451,12 @@ class TestWarningsOfLibraries:
         return done.stderr
 
     def test_developers_warnings_are_hidden(self) -> None:
-        told = self.told()
-        assert "a UserWarning of a library" in told
-        assert "DeprecationWarning" not in told
-        assert "FutureWarning" not in told
+        printed = self.warnings_of()
+        assert "a UserWarning of a library" in printed
+        assert "DeprecationWarning" not in printed
+        assert "FutureWarning" not in printed
 
     def test_developers_warnings_are_shown_on_request(self) -> None:
-        told = self.told(PYTHONWARNINGS="default")
+        printed = self.warnings_of(PYTHONWARNINGS="default")
         for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning"):
-            assert f"a {kind} of a library" in told
+            assert f"a {kind} of a library" in printed

@@ -60,11 +60,11 @@ class TestWhatIsWritten:
 
     def test_a_png_stores_its_request(self, vinograph: Run, bundle: Bundle) -> None:
         vinograph("generate", "a häuschen", "--model", bundle.path, "--seed", 7, "--steps", 2, "--count", 2)
-        told = read_metadata(Path("picture-2.png"))
-        assert told is not None
-        assert told["model"] == "tiny"
-        assert {"vinograph", "python"} <= told.keys()
-        request = told["request"]
+        metadata = read_metadata(Path("picture-2.png"))
+        assert metadata is not None
+        assert metadata["model"] == "tiny"
+        assert {"vinograph", "python"} <= metadata.keys()
+        request = metadata["request"]
         assert (request["seed"], request["prior_num_inference_steps"]) == (8, 2)
         assert "a häuschen" in request["prompt"]
 
@@ -103,8 +103,8 @@ class TestOptions:
         assert pixels("picture-2.png").shape == (256, 384, 3)
 
     def test_precision_and_device_can_be_set_by_component(self, vinograph: Run, bundle: Bundle) -> None:
-        told = ("--precision", "prior=f32,vqgan=f32", "--device", "prior=HETERO:CPU,decoder=CPU")
-        done = vinograph("generate", "a house", "--model", bundle.path, *told, "--json")
+        options = ("--precision", "prior=f32,vqgan=f32", "--device", "prior=HETERO:CPU,decoder=CPU")
+        done = vinograph("generate", "a house", "--model", bundle.path, *options, "--json")
         assert done.code == 0, done.err
         assert done.record["devices"]["prior"] == "CPU f32"
         assert done.record["devices"]["vqgan"] == "CPU f32"

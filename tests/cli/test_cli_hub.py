@@ -326,7 +326,7 @@ class TestBundles:
         assert {files[name] for name in server.fetched()} == set(files.values())
         server.clear()
         assert vinograph("generate", "a house", "--model", BUNDLE, "--output", "b.png").code == 0
-        assert server.requests == [], "what is in the cache is not asked for"
+        assert server.requests == [], "cached files are not requested"
 
     def test_a_half_cached_bundle_is_completed(self, server: HubServer) -> None:
         whole = catalog.find(BUNDLE)

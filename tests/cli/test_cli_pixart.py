@@ -47,8 +47,8 @@ def size(file: str) -> tuple[int, int]:
 
 class TestGenerate:
     def test_a_picture_is_made_at_the_nearest_trained_size_and_resized(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--size", "301x177", "--steps", 2, "--guidance-scale", 3, "--negative-prompt", "blue", "--seed", 7)
-        done = vinograph("generate", "a house", "--model", pixart.path, *told, "--json")
+        options = ("--size", "301x177", "--steps", 2, "--guidance-scale", 3, "--negative-prompt", "blue", "--seed", 7)
+        done = vinograph("generate", "a house", "--model", pixart.path, *options, "--json")
         assert done.code == 0, done.err
         request = done.record["request"]
         assert (request["width"], request["height"], request["num_inference_steps"]) == (301, 177, 2)
@@ -63,8 +63,8 @@ class TestGenerate:
         assert (record["request"]["seed"], record["request"]["use_resolution_binning"]) == (7, True)
 
     def test_resolution_binning_can_be_turned_off(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--size", "304x176", "--resolution-binning", "off")
-        done = vinograph("generate", "a house", "--model", pixart.path, *told)
+        options = ("--size", "304x176", "--resolution-binning", "off")
+        done = vinograph("generate", "a house", "--model", pixart.path, *options)
         assert done.code == 0, done.err
         assert "warning" not in done.err
         assert size("picture.png") == (304, 176)
@@ -72,23 +72,23 @@ class TestGenerate:
     def test_cleaning_of_captions_can_be_turned_off(self, vinograph: Run, pixart: Bundle) -> None:
         drawn = []
         for clean in ("on", "off"):
-            told = ("--seed", 1, "--clean-caption", clean, "--output", f"{clean}.png")
-            assert vinograph("generate", "a house @night", "--model", pixart.path, *told).code == 0
+            options = ("--seed", 1, "--clean-caption", clean, "--output", f"{clean}.png")
+            assert vinograph("generate", "a house @night", "--model", pixart.path, *options).code == 0
             with Image.open(f"{clean}.png") as picture:
                 drawn.append(np.asarray(picture))
         assert not np.array_equal(drawn[0], drawn[1])
 
     def test_image_to_image(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--image", "start.png", "--steps", 4, "--strength", 0.5, "--seed", 1)
-        done = vinograph("generate", "a house", "--model", pixart.path, *told)
+        options = ("--image", "start.png", "--steps", 4, "--strength", 0.5, "--seed", 1)
+        done = vinograph("generate", "a house", "--model", pixart.path, *options)
         assert done.code == 0, done.err
         assert "transformer 2/2" in done.err
         assert size("picture.png") == (320, 256)
 
     def test_low_memory_gives_the_same_picture(self, vinograph: Run, pixart: Bundle) -> None:
         for memory in ("low", "auto"):
-            told = ("--memory", memory, "--seed", 1, "--output", f"{memory}.png")
-            assert vinograph("generate", "a house", "--model", pixart.path, *told).code == 0
+            options = ("--memory", memory, "--seed", 1, "--output", f"{memory}.png")
+            assert vinograph("generate", "a house", "--model", pixart.path, *options).code == 0
         with Image.open("low.png") as low, Image.open("auto.png") as usual:
             assert np.array_equal(np.asarray(low), np.asarray(usual))
 
@@ -117,8 +117,8 @@ class TestWarnings:
         assert f"warning: {cut}" in done.err
 
     def test_an_ignored_negative_prompt_is_a_warning(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--guidance-scale", 1, "--negative-prompt", "blue")
-        done = vinograph("generate", "a house", "--model", pixart.path, *told)
+        options = ("--guidance-scale", 1, "--negative-prompt", "blue")
+        done = vinograph("generate", "a house", "--model", pixart.path, *options)
         assert done.code == 0, done.err
         assert "warning: the negative prompt was ignored: it takes a guidance scale above 1" in done.err
 
@@ -167,7 +167,7 @@ class TestRefusals:
         return run
 
     @pytest.mark.parametrize(
-        ("told", "words"),
+        ("options", "words"),
         [
             (("--resolution-binning", "perhaps"), ("--resolution-binning is 'perhaps'; give on or off",)),
             (("--clean-caption", "1"), ("--clean-caption is '1'; give on or off",)),
@@ -195,8 +195,8 @@ class TestRefusals:
         ],
         ids=str,
     )
-    def test_wrong_options_are_refused(self, refused: Run, told: tuple[object, ...], words: tuple[str, ...]) -> None:
-        refused(*told).fails(2, *words)
+    def test_wrong_options_are_refused(self, refused: Run, options: tuple[object, ...], words: tuple[str, ...]) -> None:
+        refused(*options).fails(2, *words)
 
     @pytest.mark.parametrize("option", [("--mask", "start.png"), ("--decoder-steps", 3)], ids=str)
     def test_options_of_other_families_are_refused(self, refused: Run, option: tuple[object, ...]) -> None:
@@ -216,9 +216,11 @@ class TestRefusals:
     def test_a_strength_that_leaves_no_step_is_refused(
         self, refused: Run, vinograph: Run, pixart: Bundle, steps: int, strength: float, fewest: int
     ) -> None:
-        told = ("--image", "start.png", "--strength", strength, "--steps")
-        refused(*told, steps).fails(2, f"{steps} steps at strength {strength:g} leave none", f"at least {fewest} steps")
-        done = vinograph("generate", "a house", "--model", pixart.path, *told, fewest)
+        options = ("--image", "start.png", "--strength", strength, "--steps")
+        refused(*options, steps).fails(
+            2, f"{steps} steps at strength {strength:g} leave none", f"at least {fewest} steps"
+        )
+        done = vinograph("generate", "a house", "--model", pixart.path, *options, fewest)
         assert done.code == 0, done.err
         assert "transformer 1/1" in done.err
 
@@ -235,7 +237,7 @@ class TestRefusals:
         refused("--steps", 51, model="lcm").fails(2, "51 steps are more than", "give at most 50")
 
     @pytest.mark.parametrize(
-        ("stage", "told"),
+        ("stage", "options"),
         [
             ("text_encoder", ()),
             ("transformer", ()),
@@ -246,11 +248,11 @@ class TestRefusals:
     )
     @pytest.mark.parametrize("memory", ["auto", "low"])
     def test_a_stage_that_computes_nan_is_named(
-        self, vinograph: Run, tmp_path: Path, stage: str, told: tuple[str, ...], memory: str
+        self, vinograph: Run, tmp_path: Path, stage: str, options: tuple[str, ...], memory: str
     ) -> None:
         save_pixart_bundle(tmp_path / "broken", broken=stage)
         before = files_here()
-        given = ("--precision", "f32", "--memory", memory, *told)
+        given = ("--precision", "f32", "--memory", memory, *options)
         done = vinograph("generate", "a house", "--model", "broken", *given)
         done.fails(1, f"the {stage} stage computed NaN or infinity in f32: ", "vinograph verify")
         assert files_here() == before
@@ -312,8 +314,8 @@ class TestConvert:
             if file.name != "transformer":
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
         (checkpoint / "README.md").write_text("A smaller one.", encoding="utf-8")
-        told = ("checkpoint has no model_index.json", "one part of a model alone (PixArtTransformer2DModel)")
-        refused().fails(3, *told, "put its transformer/ into a copy of a whole checkpoint of the same kind")
+        options = ("checkpoint has no model_index.json", "one part of a model alone (PixArtTransformer2DModel)")
+        refused().fails(3, *options, "put its transformer/ into a copy of a whole checkpoint of the same kind")
 
 
 class TestDocumentation:

@@ -318,10 +318,10 @@ class TestNames:
 class TestOneThatIsHere:
     def test_an_existing_model_is_refused_with_a_way_out(self, server: HubServer, vinograph: Run, models: Path) -> None:
         assert vinograph("pull", BUNDLE, "--as", "sdxl-turbo").code == 0
-        before, asked = _files(models), len(server.requests)
+        before, requests = _files(models), len(server.requests)
         done = vinograph("pull", "sdxl-turbo")
         done.fails(2, "sdxl-turbo is here already", "--model sdxl-turbo", "--overwrite", "--as NAME")
-        assert (_files(models), len(server.requests)) == (before, asked)
+        assert (_files(models), len(server.requests)) == (before, requests)
 
     def test_the_old_model_stays_until_the_new_one_is_whole(
         self, server: HubServer, vinograph: Run, models: Path
@@ -389,16 +389,16 @@ class TestRoom:
     ) -> None:
         """The conversion needs no more space than was required before the download."""
         for name in ("wuerstchen", "sdxl-turbo", "pixart-alpha-lcm"):
-            asked: list[int] = []
+            required: list[int] = []
 
-            def space_needed(sizes: list[int], asked: list[int] = asked) -> int:
-                asked.append(sum(sizes))
+            def space_needed(sizes: list[int], required: list[int] = required) -> int:
+                required.append(sum(sizes))
                 return 0
 
             for module in ("vinograph.convert.assemble", "vinograph.convert.pull"):
                 monkeypatch.setattr(importlib.import_module(module), "space_needed", space_needed)
             assert vinograph("pull", name).code == 0
-            before, after = asked
+            before, after = required
             written = sum(file.stat().st_size for file in (models / name).glob("*.bin"))
             assert 0 < after <= before <= 1.2 * after, name
             assert written <= 1.1 * before, name
@@ -443,9 +443,9 @@ class TestInterrupted:
         assert again.code == 0, again.err
         assert not list((tmp_path / "hub").rglob("*.incomplete"))
         assert "the rest is in the hub's cache" in again.err
-        asked = fetched_of(server, TURBO)
-        assert UNET in asked
-        assert not [name for name in asked if name.endswith("model.safetensors") and name != UNET]
+        fetched = fetched_of(server, TURBO)
+        assert UNET in fetched
+        assert not [name for name in fetched if name.endswith("model.safetensors") and name != UNET]
 
     def test_ctrl_c_while_converting(self, server: HubServer, models: Path) -> None:
         with self.started() as process:

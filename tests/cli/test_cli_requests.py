@@ -98,8 +98,8 @@ class TestNumbers:
 
     def test_too_few_steps_for_the_strength_are_refused(self, refused: Run) -> None:
         Image.new("RGB", (128, 128)).save("start.png")
-        told = ("--image", "start.png", "--steps", 2, "--strength", 0.3)
-        refused(*told).fails(2, "2 steps at strength 0.3 leave none", "at least 4 steps")
+        options = ("--image", "start.png", "--steps", 2, "--strength", 0.3)
+        refused(*options).fails(2, "2 steps at strength 0.3 leave none", "at least 4 steps")
 
     def test_a_wrong_number_for_reconstruct_is_refused(self, vinograph: Run, bundle: Bundle) -> None:
         Image.new("RGB", (128, 128)).save("start.png")

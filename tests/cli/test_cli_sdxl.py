@@ -41,12 +41,12 @@ def pixels(file: str | Path) -> np.ndarray:
 class TestDefaultSteps:
     """Default steps are raised where they would leave no step to do; given ones are not."""
 
-    @pytest.mark.parametrize(("told", "steps"), [((), 2), (("--strength", 0.3), 4), (("--strength", 1), 1)])
+    @pytest.mark.parametrize(("options", "steps"), [((), 2), (("--strength", 0.3), 4), (("--strength", 1), 1)])
     def test_default_steps_are_raised_for_a_low_strength(
-        self, vinograph: Run, told: tuple[object, ...], steps: int
+        self, vinograph: Run, options: tuple[object, ...], steps: int
     ) -> None:
         done = vinograph(
-            "generate", "a house", "--model", "storybook-sdxl", "--image", "start.png", *told, "--seed", 1, "--json"
+            "generate", "a house", "--model", "storybook-sdxl", "--image", "start.png", *options, "--seed", 1, "--json"
         )
         assert done.code == 0, done.err
         assert done.record["request"]["num_inference_steps"] == steps
@@ -61,8 +61,8 @@ class TestDefaultSteps:
 
 class TestGenerate:
     def test_common_and_own_options(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--size", "128x64", "--steps", 3, "--guidance-scale", 2, "--negative-prompt", "blue", "--seed", 7)
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--output", "a.png", "--json")
+        options = ("--size", "128x64", "--steps", 3, "--guidance-scale", 2, "--negative-prompt", "blue", "--seed", 7)
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, "--output", "a.png", "--json")
         assert done.code == 0, done.err
         request = done.record["request"]
         assert (request["width"], request["height"], request["num_inference_steps"]) == (128, 64, 3)
@@ -81,32 +81,32 @@ class TestGenerate:
         assert done.record["request"]["vae"] == vae
 
     def test_image_to_image(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--steps", 2, "--strength", 0.5, "--seed", 1)
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told)
+        options = ("--image", "start.png", "--steps", 2, "--strength", 0.5, "--seed", 1)
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options)
         assert done.code == 0, done.err
         assert "unet 1/1" in done.err
         assert pixels("picture.png").shape == (72, 96, 3)
 
     def test_inpainting(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--steps", 2, "--strength", 1, "--seed", 1)
+        options = ("--image", "start.png", "--steps", 2, "--strength", 1, "--seed", 1)
         for name, mask in (("drawn.png", ()), ("painted.png", ("--mask", "mask.png"))):
-            done = vinograph("generate", "a house", "--model", sdxl.path, *told, *mask, "--output", name)
+            done = vinograph("generate", "a house", "--model", sdxl.path, *options, *mask, "--output", name)
             assert done.code == 0, done.err
         assert vinograph("reconstruct", "start.png", "--model", sdxl.path, "--output", "kept.png").code == 0
         assert np.abs(pixels("painted.png")[:, :48] - pixels("kept.png")[:, :48]).max() <= 1
         assert np.abs(pixels("drawn.png")[:, :48] - pixels("kept.png")[:, :48]).max() > 1
 
     def test_several_pictures_are_numbered_and_reproducible_alone(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("generate", "a house", "--model", sdxl.path, "--image", "start.png", "--precision", "f32")
-        done = vinograph(*told, "--seed", 7, "--count", 3, "--output", "a.png")
+        options = ("generate", "a house", "--model", sdxl.path, "--image", "start.png", "--precision", "f32")
+        done = vinograph(*options, "--seed", 7, "--count", 3, "--output", "a.png")
         assert done.out.splitlines()[:3] == ["a-1.png  seed 7", "a-2.png  seed 8", "a-3.png  seed 9"]
-        vinograph(*told, "--seed", 8, "--output", "alone.png")
+        vinograph(*options, "--seed", 8, "--output", "alone.png")
         assert np.abs(pixels("alone.png") - pixels("a-2.png")).max() <= 1
         assert np.abs(pixels("a-1.png") - pixels("a-2.png")).max() > 1
 
     def test_a_png_stores_its_request(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--steps", 3, "--vae", "full", "--guidance-scale", 2.5, "--seed", 7, "--count", 2)
-        vinograph("generate", "a häuschen", "--model", sdxl.path, *told)
+        options = ("--steps", 3, "--vae", "full", "--guidance-scale", 2.5, "--seed", 7, "--count", 2)
+        vinograph("generate", "a häuschen", "--model", sdxl.path, *options)
         record = read_metadata(Path("picture-2.png"))
         assert record is not None
         assert record["model"] == "tiny-sdxl"
@@ -114,7 +114,7 @@ class TestGenerate:
         assert (request["seed"], request["num_images_per_prompt"]) == (8, 1)
         assert (request["num_inference_steps"], request["guidance_scale"], request["vae"]) == (3, 2.5, "full")
         assert (request["prompt"], request["width"], request["height"]) == ("a häuschen", 64, 64)
-        vinograph("generate", "a häuschen", "--model", sdxl.path, *told[:-3], 8, "--output", "again.png")
+        vinograph("generate", "a häuschen", "--model", sdxl.path, *options[:-3], 8, "--output", "again.png")
         assert np.abs(pixels("again.png") - pixels("picture-2.png")).max() <= 1
 
     def test_a_picture_with_an_exif_orientation_is_rotated(self, vinograph: Run, sdxl: Bundle) -> None:
@@ -125,8 +125,8 @@ class TestGenerate:
         exif[0x0112] = 6  # EXIF: rotate by 90 degrees clockwise to display
         lying.save("lying.png", exif=exif)
         for name in ("start", "lying"):
-            told = ("--image", f"{name}.png", "--seed", 1, "--output", f"{name}-drawn.png")
-            assert vinograph("generate", "a house", "--model", sdxl.path, *told).code == 0
+            options = ("--image", f"{name}.png", "--seed", 1, "--output", f"{name}-drawn.png")
+            assert vinograph("generate", "a house", "--model", sdxl.path, *options).code == 0
         assert pixels("lying-drawn.png").shape == (72, 96, 3)
         assert np.array_equal(pixels("lying-drawn.png"), pixels("start-drawn.png"))
 
@@ -139,17 +139,17 @@ class TestGenerate:
 
     def test_a_resized_mask_is_a_warning(self, vinograph: Run, sdxl: Bundle) -> None:
         Image.new("L", (40, 80), 255).save("tall.png")
-        told = ("--image", "start.png", "--strength", 1)
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--mask", "tall.png")
+        options = ("--image", "start.png", "--strength", 1)
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, "--mask", "tall.png")
         assert done.code == 0, done.err
         assert "warning: the mask was resized from 40x80 to 96x72" in done.err
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--mask", "mask.png")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, "--mask", "mask.png")
         assert "resized" not in done.err
 
     def test_truncated_text_and_an_ignored_negative_prompt_are_warnings(self, vinograph: Run, sdxl: Bundle) -> None:
         text = f"a red house {'on a hill ' * 20} at night"
-        told = ("--guidance-scale", 0, "--negative-prompt", "a boat", "--json")
-        done = vinograph("generate", text, "--model", sdxl.path, *told)
+        options = ("--guidance-scale", 0, "--negative-prompt", "a boat", "--json")
+        done = vinograph("generate", text, "--model", sdxl.path, *options)
         assert done.code == 0
         ignored, cut = done.record["warnings"]
         assert re.fullmatch(r".*20 tokens; cut off: '.*at night'", cut)
@@ -158,13 +158,13 @@ class TestGenerate:
 
     def test_an_empty_prompt_works(self, vinograph: Run, sdxl: Bundle) -> None:
         for text, name in (("", "empty.png"), ("a house", "house.png")):
-            told = ("--seed", 1, "--output", name)
-            assert vinograph("generate", text, "--model", sdxl.path, *told).code == 0
+            options = ("--seed", 1, "--output", name)
+            assert vinograph("generate", text, "--model", sdxl.path, *options).code == 0
         assert not np.array_equal(pixels("empty.png"), pixels("house.png"))
 
     def test_json_is_all_of_standard_output(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--mask", "mask.png", "--seed", 7, "--count", 2, "--json")
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told)
+        options = ("--image", "start.png", "--mask", "mask.png", "--seed", 7, "--count", 2, "--json")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options)
         record = done.record
         assert record.keys() == {"model", "images", "request", "seconds", "devices", "report", "warnings"}
         assert record["images"] == [{"file": f"picture-{i}.png", "seed": 6 + i} for i in (1, 2)]
@@ -173,8 +173,8 @@ class TestGenerate:
         assert (record["request"]["strength"], record["request"]["guidance_scale"]) == (0.9999, 7.5)
 
     def test_generate_needs_no_heavy_packages(self, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--mask", "mask.png", "--seed", 7)
-        done = in_process("generate", "a house", "--model", sdxl.path, *told, first=WITHOUT_HEAVY)
+        options = ("--image", "start.png", "--mask", "mask.png", "--seed", 7)
+        done = in_process("generate", "a house", "--model", sdxl.path, *options, first=WITHOUT_HEAVY)
         assert done.code == 0, done.err
         assert done.out.startswith("picture.png  seed 7\n")
 
@@ -230,23 +230,23 @@ class TestRefusals:
         self, refused: Run, vinograph: Run, sdxl: Bundle, steps: int, strength: float, fewest: int
     ) -> None:
         """The message names the fewest steps that work; one fewer is refused, too."""
-        told = ("--image", "start.png", "--strength", strength, "--steps")
+        options = ("--image", "start.png", "--strength", strength, "--steps")
         words = (f"{steps} steps at strength {strength:g} leave none to do", f"give at least {fewest} steps")
-        refused(*told, steps).fails(2, *words)
-        refused(*told, fewest - 1).fails(2, f"give at least {fewest} steps")
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, fewest)
+        refused(*options, steps).fails(2, *words)
+        refused(*options, fewest - 1).fails(2, f"give at least {fewest} steps")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, fewest)
         assert done.code == 0, done.err
         assert "unet 1/1" in done.err
 
     @pytest.mark.parametrize("strength", ["0.0009", "1e-9", "1e-320"])
     def test_a_strength_too_low_for_any_steps_is_refused(self, refused: Run, strength: str) -> None:
-        told = ("--image", "start.png", "--steps", 4, "--strength", strength)
-        refused(*told).fails(2, "4 steps at strength", "give a strength of at least 0.25")
+        options = ("--image", "start.png", "--steps", 4, "--strength", strength)
+        refused(*options).fails(2, "4 steps at strength", "give a strength of at least 0.25")
 
     @pytest.mark.parametrize("given", ["0", "-0.5", "1.01", "nan", "inf", "half", ""])
     def test_a_wrong_strength_is_refused(self, refused: Run, given: str) -> None:
-        told = ("--image", "start.png", "--strength", given)
-        refused(*told).fails(2, f"--strength is {given}"[:12], "above 0 and up to 1")
+        options = ("--image", "start.png", "--strength", given)
+        refused(*options).fails(2, f"--strength is {given}"[:12], "above 0 and up to 1")
 
     @pytest.mark.parametrize("option", [("--strength", "0.5"), ("--mask", "mask.png")])
     def test_options_that_need_a_picture_are_refused_without(self, refused: Run, option: tuple[str, str]) -> None:
@@ -299,7 +299,7 @@ class TestRefusals:
         assert "--vae," not in done.err
 
     @pytest.mark.parametrize(
-        ("stage", "told"),
+        ("stage", "options"),
         [
             ("text_encoder", ()),
             ("text_encoder_2", ()),
@@ -311,11 +311,11 @@ class TestRefusals:
         ],
     )
     def test_a_stage_that_computes_nan_is_named(
-        self, vinograph: Run, tmp_path: Path, stage: str, told: tuple[str, ...]
+        self, vinograph: Run, tmp_path: Path, stage: str, options: tuple[str, ...]
     ) -> None:
         save_sdxl_bundle(tmp_path / "broken", broken=stage)
         before = files_here()
-        done = vinograph("generate", "a house", "--model", "broken", "--precision", "f32", *told)
+        done = vinograph("generate", "a house", "--model", "broken", "--precision", "f32", *options)
         done.fails(1, f"the {stage} stage computed NaN or infinity in f32: ", "vinograph verify")
         assert files_here() == before
 
