@@ -1,7 +1,8 @@
-"""A small bundle of each family, of trivial graphs written with OpenVINO alone: it draws at once, and needs no torch.
+"""Small bundles of each family, of trivial OpenVINO graphs: they run at once and need no torch.
 
-The components have the names, the shapes and the dynamic dimensions of a converted model's; what they compute is a
-few lines of arithmetic in which every input has a say, so that another prompt, seed or size gives another picture.
+The components have the names, the shapes and the dynamic dimensions of a converted model's; what
+they compute is a few lines of arithmetic in which every input has a say, so that another prompt,
+seed or size gives another picture.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from vinograph.models.bundle import Bundle, BundleWriter
 from vinograph.models.manifest import Component, Manifest, Source, Tensor, TokenizerFile
 from vinograph.schedulers import settings
 
-WIDTH = 8  # of the text's hidden states, and of keys and values
+WIDTH = 8  # width of the text's hidden states, and of keys and values
 VOCABULARY = 300
 TOKENS = 20
 LEVELS = (1, 2, 3)
-LAYERS = 3  # of an SDXL text encoder
+LAYERS = 3  # layers of an SDXL text encoder
 
 _SENTENCES = (
     "a red house on a snowy hill at night",
@@ -44,7 +45,7 @@ Graph = Callable[[Mapping[str, Node]], Mapping[str, Node]]
 
 @dataclass(frozen=True)
 class Part:
-    """One component: its inputs' shapes and types, its outputs' shapes, and what it computes."""
+    """A component: the shapes and types of inputs and outputs, and the graph in between."""
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
@@ -83,7 +84,7 @@ def save_sdxl_bundle(
     graphs: Mapping[str, Graph] | None = None,
     **config: Any,
 ) -> Bundle:
-    """Write an SDXL bundle to ``target``, less the components ``without``; ``config`` changes its numbers.
+    """Write an SDXL bundle to ``target``, without some components, and with changed ``config``.
 
     ``graphs`` are what components compute in place of what is trivial.
     """
@@ -112,7 +113,7 @@ def save_pixart_bundle(
     graphs: Mapping[str, Graph] | None = None,
     **config: Any,
 ) -> Bundle:
-    """Write a PixArt bundle to ``target``, less the components ``without``; ``config`` changes its numbers.
+    """Write a PixArt bundle to ``target``, without some components, and with changed ``config``.
 
     ``graphs`` are what components compute in place of what is trivial.
     """
@@ -251,7 +252,7 @@ def _predict_pixart(given: Mapping[str, Node], *, channels: int) -> dict[str, No
 
 
 def _encode_layers(given: Mapping[str, Node], *, seed: int, pooled: bool = False) -> dict[str, Node]:
-    """Each layer's states are the words' times its number."""
+    """Hidden states of each layer: the token embeddings times the layer's number."""
     table = np.random.default_rng(seed).standard_normal((VOCABULARY, WIDTH)).astype(np.float32)
     words = ops.gather(ops.constant(table), given["input_ids"], ops.constant(0))
     number = np.arange(1, LAYERS + 1, dtype=np.float32).reshape(1, LAYERS, 1, 1)
@@ -265,7 +266,7 @@ def _predict_sdxl(given: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _to_wide_pixels(given: Mapping[str, Node], *, scale: float) -> dict[str, Node]:
-    """Each latent becomes a square of 8 by 8 pixels, its first three channels the colour in [-1, 1]."""
+    """Pictures in which each latent is an 8×8 square, its first channels the colour in [-1, 1]."""
     spread = np.zeros((4, 3, 8, 8), np.float32)
     spread[range(3), range(3)] = scale
     wide = ops.convolution_backprop_data(given["latent_sample"], ops.constant(spread), strides=[8, 8])
@@ -273,7 +274,7 @@ def _to_wide_pixels(given: Mapping[str, Node], *, scale: float) -> dict[str, Nod
 
 
 def _to_latents(given: Mapping[str, Node], *, channels: int) -> dict[str, Node]:
-    """The mean colour of each square of 8 by 8 pixels; of twice as many channels, the variance is that small."""
+    """Latents: the mean colour of each 8×8 square; with 8 channels, a tiny variance, too."""
     kernel = np.zeros((channels, 3, 8, 8), np.float32)
     kernel[range(3), range(3)] = 1 / 64
     kernel[4:, 0] = -2 / 64
@@ -369,7 +370,7 @@ def _mean_of_rows(value: Node) -> Node:
 
 
 def _to_pixels(given: Mapping[str, Node]) -> dict[str, Node]:
-    """Each latent becomes a square of 4 by 4 pixels, its first three channels the colour."""
+    """Pictures in which each latent is a 4×4 square, its first three channels the colour."""
     spread = np.zeros((4, 3, 4, 4), np.float32)
     spread[range(3), range(3)] = 1
     wide = ops.convolution_backprop_data(given["latents"], ops.constant(spread), strides=[4, 4])
@@ -409,7 +410,7 @@ def _write_tokenizer(folder: Path, name: str) -> TokenizerFile:
 
 
 def train_tokenizer(sentences: Sequence[str]) -> Tokenizer:
-    """A tokenizer of CLIP's kind: lower case, byte pairs, a token at the start and one at the end."""
+    """A CLIP tokenizer: lower case, byte pairs, and a token at the start and at the end."""
     tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -427,7 +428,7 @@ def train_tokenizer(sentences: Sequence[str]) -> Tokenizer:
 
 
 def comparable(bundle: Path) -> dict[str, bytes | str]:
-    """Every file's bytes, and of the manifest all but the measured timings."""
+    """Every file's bytes, with the manifest's measured timings left out."""
     found: dict[str, bytes | str] = {
         each.relative_to(bundle).as_posix(): each.read_bytes() for each in bundle.rglob("*") if each.is_file()
     }

@@ -25,8 +25,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
-# Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph" is its __init__.
-# In a family's folder, the files of network and of checkpoint are units of their own.
+# Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph"
+# is its __init__. In a family's folder, the files of network and of checkpoint are units of their
+# own.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -283,7 +284,7 @@ class TestWithoutTorch:
     def test_a_published_checkpoint_draws_what_its_bundle_draws(
         self, name: str, without_torch: Run, tmp_path: Path
     ) -> None:
-        """It is opened as it is and converted, both without torch; pictures are equal to the byte."""
+        """It is opened as it is and converted, both without torch; the pictures are equal."""
         code = "from vinograph.cli import main\nsys.exit(main())\n"
         checkpoint = str(ROOT / "training" / "checkpoints" / name)
         done = without_torch(code, "convert", checkpoint, str(tmp_path / name))

@@ -272,7 +272,7 @@ class TestWriting:
         assert contents(one.path) == contents(other.path)
 
 
-class TestAnInterruptedConversion:
+class TestInterruptedConversion:
     def interrupted(self, target: Path, error: BaseException, fingerprint: str = "one") -> None:
         with pytest.raises(type(error)), BundleWriter(target, fingerprint) as writer:  # noqa: PT012
             (writer.partial / "prior.xml").write_bytes(FILES["prior.xml"])
@@ -430,7 +430,7 @@ def stop_at_the_second(rename: Callable[..., Any]) -> Callable[..., Any]:
     return renamed
 
 
-class TestOneAtATime:
+class TestLocking:
     def test_a_second_conversion_to_the_same_place_stops_at_once(self, tmp_path: Path) -> None:
         with BundleWriter(tmp_path / "tiny", "one"):
             started = time.monotonic()
@@ -558,7 +558,7 @@ def test_a_bundle_can_be_moved(tmp_path: Path) -> None:
     assert len(list(Bundle.open(tmp_path / "there").verify())) == 18
 
 
-class TestWhereNoBundleCanBe:
+class TestUnwritableTargets:
     @pytest.mark.parametrize("place", ["/proc/x", "/dev/null/x", "/dev/full/x"])
     def test_a_target_that_can_not_be_written_gives_the_systems_reason(self, place: str) -> None:
         """It is not that another conversion writes there."""

@@ -76,7 +76,7 @@ class TestStorybookWuerstchen:
 
 
 def test_image_to_image_changes_what_the_prompt_states_and_keeps_the_rest() -> None:
-    """A green house in a meadow becomes a red one; where it stands, and what stands there, stays."""
+    """A green house in a meadow becomes a red house in the same place."""
     scene = sample(random.Random(3), "train")
     scene = type(scene)("day", "meadow", "house", "green", 1, "middle")
     pipe = Pipeline.from_pretrained("storybook-wuerstchen")

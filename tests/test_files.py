@@ -93,7 +93,7 @@ class TestPermissions:
         assert (file.read_bytes(), mode(file)) == (b"new", 0o600)
 
 
-class TestWhatIsThere:
+class TestExistingTargets:
     def test_a_links_target_is_replaced_and_the_link_stays(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         target, link = tmp_path / "elsewhere" / "whole", tmp_path / "link"
@@ -159,7 +159,7 @@ class TestFailures:
         ],
         ids=repr,
     )
-    def test_a_missing_folder_and_a_refusal_have_different_messages(
+    def test_each_failure_is_explained_as_its_kind(
         self, tmp_path: Path, error: Exception, kind: type[Exception]
     ) -> None:
         with pytest.raises(kind), explained(tmp_path / "no" / "such" / "target"):

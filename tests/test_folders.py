@@ -40,7 +40,7 @@ def test_folders_are_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_folders_are_none() -> None:
+def test_without_a_home_folders_lie_in_a_placeholder() -> None:
     assert folders.home() == folders.NO_HOME
     assert not folders.NO_HOME.exists()
     with pytest.raises(OSError, match="no-home"):  # not even root
@@ -51,7 +51,7 @@ def test_without_a_home_folders_are_none() -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_the_hub_makes_no_folder_named_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_the_hubs_cache_lies_in_the_placeholder(monkeypatch: pytest.MonkeyPatch) -> None:
     folders.prepare_for_libraries()
     assert os.environ["HF_HOME"].startswith(str(folders.NO_HOME))
     monkeypatch.setenv("HF_HOME", "/data/hub")
@@ -59,7 +59,7 @@ def test_the_hub_makes_no_folder_named_tilde(monkeypatch: pytest.MonkeyPatch) ->
     assert os.environ["HF_HOME"] == "/data/hub"
 
 
-def test_the_home_of_an_unknown_user_is_an_error() -> None:
+def test_a_path_of_an_unknown_user_is_unchanged() -> None:
     assert folders.expand("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
 
 

@@ -167,7 +167,7 @@ def test_other_objects_are_refused(given: Any) -> None:
         noise_from_generator(given)
 
 
-def test_the_first_pictures_source_is_returned() -> None:
+def test_the_first_pictures_noise_can_be_taken_alone() -> None:
     alone = TorchNoise(5)
     assert alone.first(2) is alone
     each = noise_from_seeds((5, 6))

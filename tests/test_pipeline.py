@@ -439,7 +439,7 @@ class TestDevices:
 
 
 def test_ctrl_c_works_after_the_last_model_is_deleted(tiny_bundle: Path, tmp_path: Path) -> None:
-    """OpenVINO puts a stack for the handlers of signals in place, and takes it away again, in each of its cores."""
+    """Each OpenVINO core installs a stack for signal handlers, and removes it again."""
     code = """
 import gc, os, signal, sys
 from pathlib import Path
@@ -505,7 +505,7 @@ class TestModels:
         assert set(pipe._sessions._opened) == {"prior_text_encoder", "prior_text", "prior"}
 
 
-class TestADamagedManifest:
+class TestDamagedManifest:
     @pytest.mark.parametrize("part", ["config", "limits"])
     @pytest.mark.parametrize("value", [None, "many", [1, "two"], True])
     def test_a_manifests_wrong_number_is_named_at_opening(

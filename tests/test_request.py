@@ -400,7 +400,7 @@ class TestOtherNumbers:
         assert message == f"original_size is {given!r}; give two whole numbers of pixels, the vertical one first"
 
     @pytest.mark.parametrize("given", [(1.5, 2), ("1", 2), (True, 2), (10**7, 2)])
-    def test_pairs_of_fractions_are_refused(self, given: Any) -> None:
+    def test_pairs_need_whole_numbers_in_range(self, given: Any) -> None:
         assert "give a whole number from -1000000 to 1000000" in refusal(PAINTS, prompt="a", original_size=given)
         assert ask(PAINTS, prompt="a", original_size=[1, np.int64(2)]).original_size == (1, 2)
 
@@ -419,7 +419,7 @@ class TestOtherNumbers:
         assert f"clip_skip is {given!r}; give a whole number" in refusal(PAINTS, prompt="a", clip_skip=given)
 
 
-class TestWhatACallSaysOfItsArguments:
+class TestCallSpecificArguments:
     TENSORS: Mapping[str, Any] = {**LIMITS, "callback_tensors": ("latents", "prompt_embeds")}
 
     def test_unknown_tensors_for_a_callback_are_refused(self) -> None:
@@ -428,13 +428,13 @@ class TestWhatACallSaysOfItsArguments:
         with pytest.raises(RequestError, match=r'a callback is given \["latents", "prompt_embeds"\]'):
             resolve({**given, "callback_on_step_end_tensor_inputs": ["mask"]}, DRAWS, self.TENSORS, "x")
 
-    def test_wrong_timesteps_are_refused(self) -> None:
+    def test_spaced_timesteps_are_refused_where_there_are_none(self) -> None:
         limits = {key: value for key, value in LIMITS.items() if key not in ("times", "named_times")}
         with pytest.raises(RequestError, match=r"prior_timesteps is 'spaced'; give a falling list of numbers$"):
             resolve({"prompt": "a", "prior_timesteps": "spaced"}, DRAWS, limits, "x")
 
 
-class TestTheRest:
+class TestOtherArguments:
     @pytest.mark.parametrize("given", ["pt", "PIL", 7, ["np"], np.array(["np", "pil"])])
     def test_wrong_output_types_are_refused(self, given: Any) -> None:
         assert refusal(output_type=given) == f"output_type is {given!r}; give one of pil, np, latent"
@@ -455,7 +455,7 @@ class TestTheRest:
         assert refusal(ENCODES) == "give an image: a path, a PIL picture or an array"
 
 
-class TestTheSchema:
+class TestSchema:
     """Options, controls and HTTP fields are made from it, so it has to be complete."""
 
     def test_every_field_has_a_check_and_a_description(self) -> None:

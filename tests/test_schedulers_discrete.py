@@ -167,7 +167,8 @@ class TestSteps:
     @CLASSES
     @pytest.mark.parametrize("betas", BETAS, ids=range(len(BETAS)))
     def test_noise_schedules(self, name: str, betas: dict[str, Any]) -> None:
-        # Of σ in the thousands diffusers takes differences of squares, in which little is left but rounding.
+        # Of σ in the thousands diffusers takes differences of squares, in which little is left but
+        # rounding.
         steep = betas.get("rescale_betas_zero_snr", False)
         compare(name, (1, 4, 20), 2e-4 if steep else 5e-6, **betas)
 

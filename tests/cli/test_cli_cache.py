@@ -133,7 +133,7 @@ class TestChanging:
         monkeypatch.setenv("VINOGRAPH_CACHE_LIMIT", "lots")
         vinograph("generate", "a house", "--model", bundle.path).fails(2, "VINOGRAPH_CACHE_LIMIT", "'lots'")
 
-    def test_an_unwritable_cache_is_a_warning(
+    def test_an_unwritable_cache_is_refused(
         self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "file").write_text("no folder")

@@ -173,7 +173,7 @@ sys.meta_path.insert(0, Signal())
 """
 
 
-class TestInterruptionsOfTheStart:
+class TestInterruptedStart:
     @pytest.fixture(autouse=True)
     def _ctrl_c_is_heard(self) -> Iterator[None]:
         """The tests may have been started with Ctrl-C ignored, as a shell's & does."""
@@ -183,17 +183,17 @@ class TestInterruptionsOfTheStart:
 
     @pytest.mark.parametrize("name", IMPORTED)
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_ctrl_c_while_importing_exits_with_130(self, bundle: Bundle, name: str, number: int) -> None:
+    def test_a_signal_while_importing_ends_the_command(self, bundle: Bundle, name: str, number: int) -> None:
         done = self.interrupted(name, number, "generate", "a house", "--model", bundle.path)
         assert (done.code, done.out, done.err) == (128 + number, "", "interrupted\n")
         assert files_here() == []
 
     @pytest.mark.parametrize("name", ["typer", "openvino"])
-    def test_ctrl_c_while_importing_prints_json(self, bundle: Bundle, name: str) -> None:
+    def test_a_signal_while_importing_is_reported_as_json(self, bundle: Bundle, name: str) -> None:
         done = self.interrupted(name, signal.SIGINT, "generate", "a house", "--model", bundle.path, "--json")
         assert done.record["error"]["exit_code"] == done.code == 130
 
-    def test_an_interruption_that_became_another_error_exits_with_130(
+    def test_an_interruption_that_became_another_error_is_recognised(
         self, vinograph: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Compiled modules turn it into an ImportError, for example."""
@@ -209,7 +209,7 @@ class TestInterruptionsOfTheStart:
         done = vinograph("verify", "a")
         assert (done.code, done.out, done.err) == (143, "", "interrupted\n")
 
-    def test_ctrl_c_in_a_finalizer_exits_with_130(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_signal_in_a_finalizer_ends_the_command(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         class Finalized:
             def __del__(self) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -227,7 +227,7 @@ class TestInterruptionsOfTheStart:
         assert (done.code, done.out, done.err) == (130, "", "interrupted\n")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_ctrl_c_in_code_that_ignores_exceptions_exits_with_130(
+    def test_a_signal_in_code_that_ignores_exceptions_ends_the_command(
         self, vinograph: Run, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
         """Compiled code of some packages does."""
@@ -344,7 +344,7 @@ class TestNoHome:
             assert done.code == 0, done.err
 
 
-class TestPathsOfSomebodyElse:
+class TestPathsOfUnknownUsers:
     @pytest.mark.parametrize(
         "arguments",
         [

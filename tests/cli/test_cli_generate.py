@@ -23,7 +23,7 @@ def pixels(file: str | Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
-class TestWhatIsWritten:
+class TestOutput:
     def test_the_file_the_seed_and_the_seconds_are_printed(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", "a red house", "--model", bundle.path, "--seed", 7)
         assert done.code == 0

@@ -98,7 +98,7 @@ class TestCheckpoints:
         assert locate(CHECKPOINT, other.name).revision == other.name
 
     @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"../../../elsewhere", b"0" * 1000])
-    def test_a_cache_with_garbled_names_of_revisions_is_reported(
+    def test_a_cache_with_garbled_names_of_revisions_is_used(
         self, server: HubServer, offline: Any, tmp_path: Path, content: bytes
     ) -> None:
         online = locate(CHECKPOINT)
@@ -389,7 +389,7 @@ def test_other_exhausted_resources_are_reported(number: int, words: str) -> None
 
 
 def test_a_full_disk_is_not_reported_as_an_absent_hub() -> None:
-    """Whoever raises it, and from what."""
+    """It may be raised from anywhere, and from any other error."""
     error = RuntimeError("a worker failed")
     error.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(ResourceError, match="the disk is full"), hub._explained("someone/tiny", None):

@@ -55,7 +55,7 @@ class TestInterruption:
         assert files_here() == []
 
     def stopped(self, number: int, bundle: Bundle, stage: str, *options: object) -> tuple[Outcome, float]:
-        """The outcome of ``generate`` that got a signal in ``stage``, and the seconds until its end."""
+        """The outcome of ``generate`` with a signal in ``stage``, and the seconds until its end."""
         arguments = command("generate", "a house", "--model", bundle.path, *options)
         with subprocess.Popen(
             arguments, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -70,7 +70,7 @@ class TestInterruption:
             return Outcome(process.returncode, out, err), time.monotonic() - start
 
     def decoder_begins(self, process: subprocess.Popen[str]) -> str:
-        """Wait for the prior's end, because the decoder prints its first line only after many steps."""
+        """Wait for the prior's end; the decoder prints its first line only after many steps."""
         assert process.stderr is not None
         while process.stderr.readline() not in ("prior 1/1\n", ""):
             pass
@@ -80,7 +80,7 @@ class TestInterruption:
 
 class TestPipes:
     @pytest.mark.parametrize("unbuffered", ["", "1"])
-    def test_a_closed_pipe_is_no_error(self, bundle: Bundle, unbuffered: str) -> None:
+    def test_a_closed_pipe_ends_a_command_quietly(self, bundle: Bundle, unbuffered: str) -> None:
         arguments = command("inspect", bundle.path)
         env = environment(PYTHONUNBUFFERED=unbuffered)
         with subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -202,7 +202,7 @@ class TestHelp:
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith("Usage: vinograph generate")
 
-    def test_every_option_is_documented(self, vinograph: Run) -> None:
+    def test_help_lists_the_options_of_generate(self, vinograph: Run) -> None:
         names = {word for word in vinograph("generate", "--help").out.split() if word.startswith("--")}
         expected = """--model --output --size --steps --guidance-scale --negative-prompt --seed --count --image --strength
             --device --precision --no-metadata --json --help --decoder-steps --decoder-guidance-scale"""
@@ -218,7 +218,7 @@ class TestStart:
             assert in_process(*arguments, first=blocked).code == 0
 
     def test_generate_starts_quickly(self, bundle: Bundle) -> None:
-        """The bar is 2.5 s on an idle machine for the embedded model; processor time doesn't count other work."""
+        """2.5 s is for the embedded model on an idle machine; processor time ignores other work."""
         code = f"""
 import time
 from vinograph.cli import main

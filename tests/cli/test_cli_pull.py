@@ -315,7 +315,7 @@ class TestNames:
         assert fetched_of(server, TURBO) == {"model_index.json"}
 
 
-class TestOneThatIsHere:
+class TestExistingModel:
     def test_an_existing_model_is_refused_with_a_way_out(self, server: HubServer, vinograph: Run, models: Path) -> None:
         assert vinograph("pull", BUNDLE, "--as", "sdxl-turbo").code == 0
         before, requests = _files(models), len(server.requests)
@@ -342,7 +342,7 @@ class TestOneThatIsHere:
         vinograph("pull", "sdxl-turbo", "--overwrite").fails(2, "is not a bundle")
 
 
-class TestRoom:
+class TestDiskSpace:
     def test_a_disk_that_is_too_small_is_reported(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: Path
     ) -> None:
@@ -512,7 +512,7 @@ class TestHub:
         ],
     )
     @pytest.mark.parametrize("place", ["GET /api/models/", f"/{TURBO}/resolve/", f"GET /{TURBO}/resolve/"])
-    def test_a_gated_repository_is_explained(
+    def test_a_repository_that_may_not_be_read_is_explained(
         self, server: HubServer, vinograph: Run, models: Path, place: str, fault: Fault, words: tuple[str, ...]
     ) -> None:
         server.faults[place] = fault

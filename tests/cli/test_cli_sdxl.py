@@ -349,7 +349,7 @@ class TestReconstruct:
         vinograph("reconstruct", "start.png", "--model", "broken", "--vae", "full").fails(1, "the vae_encoder stage")
         assert files_here() == before
 
-    def test_reconstruct_runs_no_denoiser(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_reconstruct_takes_no_seed(self, vinograph: Run, sdxl: Bundle) -> None:
         done = vinograph("reconstruct", "start.png", "--model", sdxl.path, "--seed", 7)
         done.fails(2, "--seed is not an option of tiny-sdxl", "--size, --vae")
 

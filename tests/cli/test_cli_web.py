@@ -60,7 +60,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_temporary_folder_is_reported() -> None:
-    """As in a container with a root file system that nothing can be written to."""
+    """A container with a read-only root file system has none."""
     nowhere = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/nowhere']\n"
     done = in_process("web", "--port", free_port(), first=nowhere)
     done.fails(5, "no folder for temporary files", "TMPDIR", "--tmpfs /tmp")

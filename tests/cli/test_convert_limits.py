@@ -42,7 +42,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def refused(vinograph: Run, published: dict[str, Path], tmp_path: Path) -> Run:
-    """``refused(family, change)`` converts a changed checkpoint, and checks that nothing is left."""
+    """``refused(family, change)`` converts a changed checkpoint and checks that nothing is left."""
 
     def run(family: str, change: Change) -> Outcome:
         checkpoint = shutil.copytree(published[family], tmp_path / "checkpoint")

@@ -338,7 +338,8 @@ class TestTarget:
         assert contents(Path("bundle")) == contents(undisturbed)
 
 
-# Each file takes half a second to reach the disk, so that there is time to see what a conversion is doing.
+# Each file takes half a second to reach the disk, so that there is time to see what a conversion is
+# doing.
 _SLOW_DISK = "import os, time; sync = os.fsync; os.fsync = lambda file: (time.sleep(0.5), sync(file))[1]\n"
 
 

@@ -1,6 +1,7 @@
 """Fuzzes for a given time: ``python -m tests.fuzz --minutes 30``.
 
-Every attempt has a seed of its own. A failure prints the command that repeats it, and the others go on.
+Every attempt has a seed of its own. A failure prints the command that repeats it, and the others go
+on.
 """
 
 from __future__ import annotations

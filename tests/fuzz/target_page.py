@@ -173,7 +173,7 @@ class _Page:
 
 
 def _draws(function: Function) -> bool:
-    """Whether what the function does takes long: then it is not followed, and the next takes its place."""
+    """Whether the function generates pictures: then its result isn't awaited."""
     return "click" in function.targets and len(function.kinds) > 4
 
 

@@ -42,7 +42,8 @@ SDXL: Mapping[str, tuple[SdxlShape, int]] = {
 }
 
 
-# Like the models of 1024, its consistency model, those of 512 and 256, and Sigma, with smaller native sizes.
+# Like the models of 1024, its consistency model, those of 512 and 256, and Sigma, with smaller
+# native sizes.
 PIXARTS: Mapping[str, tuple[PixArtShape, int]] = {
     "1024": (PIXART, 0),
     "consistency": (PIXART_LCM, 0),

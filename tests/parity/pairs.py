@@ -104,7 +104,7 @@ def generators(seed: int, given: Any) -> Any:
 
 
 def make_pair(folder: Path, shape: WuerstchenShape, layout: Any, seed: int) -> Pair:
-    """Build a random checkpoint with an image encoder, convert it in f32, and open all pipelines."""
+    """Build a random checkpoint with an image encoder, convert it, and open all pipelines."""
     saved = save_wuerstchen(folder, shape, layout, seed)
     image_encoder = save_image_encoder(saved.decoder / "image_encoder")
     prior = str(saved.prior) if layout == "split" else None

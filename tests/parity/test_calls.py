@@ -246,9 +246,10 @@ def test_the_pages_commands_exist() -> None:
 
 @pytest.fixture
 def as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
-    """A checkpoint with the published class names, which the releases of diffusers that had Würstchen as a module read.
+    """A checkpoint with the published class names, as older releases of diffusers read it.
 
-    This one has moved the module, and so opens neither those checkpoints nor the ones that it saves.
+    The installed release has moved the module, and so opens neither those checkpoints nor the ones
+    that it saves itself.
     """
     monkeypatch.setattr(diffusers.pipelines, "wuerstchen", wuerstchen, raising=False)
 

@@ -1,7 +1,7 @@
 """Every form of images and masks is read as diffusers' image processor reads it.
 
-diffusers' pipelines read a PIL picture, an array or a tensor with ``VaeImageProcessor``, after ``load_image`` where it
-comes from a file or isn't RGB. What diffusers refuses is not in the tables.
+diffusers' pipelines read a PIL picture, an array or a tensor with ``VaeImageProcessor``, after
+``load_image`` where it comes from a file or isn't RGB. What diffusers refuses is not in the tables.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ GENERATORS: dict[str, Callable[[], Any]] = {
     "several": lambda: [torch.Generator().manual_seed(seed) for seed in SEEDS],
 }
 
-# diffusers' schedulers pass tensors to NumPy in a deprecated way; bs4 warns of text like a file name.
+# diffusers' schedulers pass tensors to NumPy in a deprecated way; bs4 warns of text like a file
+# name.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 

@@ -281,7 +281,8 @@ class TestSeveralImages:
     @pytest.mark.parametrize("kind", ["image", "mask"])
     def test_generators(self, small: SdxlPair, kind: str, generator: str) -> None:
         masks = {"mask_image": list(self.MASKS)} if kind == "mask" else {}
-        # In inpainting diffusers gives the VAE the first two generators alone, where ours don't depend on each other.
+        # In inpainting diffusers gives the VAE the first two generators alone, where ours don't
+        # depend on each other.
         vae = "tiny" if (kind, generator) == ("mask", "seed") else "full"
         several = [torch.Generator() for _ in range(4)]
         ways: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Würstchen gives the pictures of diffusers' pipelines from the same seed, stage by stage, in f32."""
+"""Würstchen gives the pictures of diffusers' pipelines, stage by stage, in f32."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ class TestGuidance:
 
 
 def test_every_argument_changes_the_picture(small: Pair) -> None:
-    """So that the comparisons above mean something: each argument moves the picture by far more than the tolerance."""
+    """Each argument changes the picture by far more than the tolerance of the comparisons."""
     given = {**FEW, "decoder_guidance_scale": 2.0}
     plain = small.draw_ours(PROMPT, seed=1, **given)
     for change in (

@@ -1,8 +1,9 @@
 """One model by all ways to a picture: its directory opened as it is, its bundle, the command line.
 
-:class:`AllWays` is the pipeline of a checkpoint's directory. Whatever it draws, the bundle that the checkpoint was
-converted to draws, too: by the command line where that has options for all that was asked, else by a call. They must
-agree in every bit, so that what holds of one, such as being what diffusers draws, holds of all.
+:class:`AllWays` is the pipeline of a checkpoint's directory. Each of its calls is repeated with the
+bundle that the checkpoint was converted to: by the command line if that has options for all
+arguments, else by a call. The results must agree in every bit, so that what holds of one holds of
+all.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class AllWays(Pipeline):
 
 
 def command_line(pipe: Pipeline, given: Mapping[str, Any], folder: Path) -> list[str] | None:
-    """The words of ``vinograph generate`` that ask for the same, or None where there are no options for it.
+    """The words of the same ``vinograph generate``, or None without options for it.
 
     Pictures are written to ``folder``.
     """
