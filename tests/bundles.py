@@ -1,7 +1,8 @@
-"""A small bundle of each family, of trivial graphs written with OpenVINO alone: it draws at once, and needs no torch.
+"""Small bundles of each family, of trivial OpenVINO graphs: they run at once and need no torch.
 
-The components have the names, the shapes and the dynamic dimensions of a converted model's; what they compute is a
-few lines of arithmetic in which every input has a say, so that another prompt, seed or size gives another picture.
+The components have the names, the shapes and the dynamic dimensions of a converted model's; what
+they compute is a few lines of arithmetic in which every input has a say, so that another prompt,
+seed or size gives another picture.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from vinograph.models.bundle import Bundle, BundleWriter
 from vinograph.models.manifest import Component, Manifest, Source, Tensor, TokenizerFile
 from vinograph.schedulers import read_scheduler_config
 
-WIDTH = 8  # of the text's hidden states, and of keys and values
+WIDTH = 8  # width of the text's hidden states, and of keys and values
 VOCABULARY = 300
 TOKENS = 20
 LEVELS = (1, 2, 3)
-LAYERS = 3  # of an SDXL text encoder
+LAYERS = 3  # layers of an SDXL text encoder
 
 _SENTENCES = (
     "a red house on a snowy hill at night",
@@ -44,7 +45,7 @@ Graph = Callable[[Mapping[str, Node]], Mapping[str, Node]]
 
 @dataclass(frozen=True)
 class Part:
-    """One component: its inputs' shapes and types, its outputs' shapes, and what it computes."""
+    """A component: the shapes and types of inputs and outputs, and the graph in between."""
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
@@ -83,7 +84,7 @@ def save_sdxl_bundle(
     graphs: Mapping[str, Graph] | None = None,
     **config: Any,
 ) -> Bundle:
-    """Write an SDXL bundle to ``target``, less the components ``without``; ``config`` changes its numbers.
+    """Write an SDXL bundle to ``target``, without some components, and with changed ``config``.
 
     ``graphs`` are what components compute in place of what is trivial.
     """
@@ -112,7 +113,7 @@ def save_pixart_bundle(
     graphs: Mapping[str, Graph] | None = None,
     **config: Any,
 ) -> Bundle:
-    """Write a PixArt bundle to ``target``, less the components ``without``; ``config`` changes its numbers.
+    """Write a PixArt bundle to ``target``, without some components, and with changed ``config``.
 
     ``graphs`` are what components compute in place of what is trivial.
     """
@@ -179,7 +180,7 @@ def _sdxl_manifest(name: str, components: dict[str, Component], tokenizers: dict
 def _sdxl_parts(config: Mapping[str, Any]) -> dict[str, Part]:
     ids, hidden = {"input_ids": Tensor(("b", "n"), "i64")}, {"hidden_states": _f32("b", LAYERS, "n", WIDTH)}
     latents, pixels, parameters = _f32("b", 4, "h", "w"), _f32("b", 3, "8h", "8w"), _f32("b", 8, "h", "w")
-    told = {
+    inputs = {
         "sample": latents,
         "timestep": _f32("b"),
         "encoder_hidden_states": _f32("b", "n", 2 * WIDTH),
@@ -187,12 +188,12 @@ def _sdxl_parts(config: Mapping[str, Any]) -> dict[str, Part]:
         "time_ids": _f32("b", 6),
     }
     if width := config.get("time_cond_width"):
-        told["timestep_cond"] = _f32("b", width)
+        inputs["timestep_cond"] = _f32("b", width)
     pooled = {**hidden, "text_embeds": _f32("b", WIDTH)}
     return {
         "text_encoder": Part(ids, hidden, partial(_encode_layers, seed=2)),
         "text_encoder_2": Part(ids, pooled, partial(_encode_layers, seed=3, pooled=True)),
-        "unet": Part(told, {"out_sample": latents}, _predict_sdxl),
+        "unet": Part(inputs, {"out_sample": latents}, _predict_sdxl),
         "vae_decoder": Part(
             {"latent_sample": latents}, {"sample": pixels}, partial(_to_wide_pixels, scale=0.05), False
         ),
@@ -221,37 +222,37 @@ _PIXART_CONFIG: Mapping[str, Any] = {
 
 def _pixart_parts(config: Mapping[str, Any]) -> dict[str, Part]:
     ids = {name: Tensor(("b", "n"), "i64") for name in ("input_ids", "attention_mask")}
-    told = {
+    inputs = {
         "sample": _f32("b", 4, "h", "w"),
         "timestep": _f32("b"),
         "encoder_hidden_states": _f32("b", "n", WIDTH),
         "encoder_attention_mask": Tensor(("b", "n"), "i64"),
     }
     if config["size_conditions"]:
-        told |= {"resolution": _f32("b", 2), "aspect_ratio": _f32("b", 1)}
+        inputs |= {"resolution": _f32("b", 2), "aspect_ratio": _f32("b", 1)}
     predicted = {"out_sample": _f32("b", config["out_channels"], "h", "w")}
     vaes = {name: part for name, part in _sdxl_parts({}).items() if "vae" in name}
     return {
         "text_encoder": Part(ids, {"hidden_states": _f32("b", "n", WIDTH)}, _encode_text),
-        "transformer": Part(told, predicted, partial(_predict_pixart, channels=config["out_channels"])),
+        "transformer": Part(inputs, predicted, partial(_predict_pixart, channels=config["out_channels"])),
         **vaes,
     }
 
 
 def _predict_pixart(given: Mapping[str, Node], *, channels: int) -> dict[str, Node]:
-    """Of the text only real tokens count; a learned variance is as large as it is wrong."""
-    told = {"x" if name == "sample" else name: value for name, value in given.items()}
-    mask = ops.unsqueeze(ops.convert(told.pop("encoder_attention_mask"), "f32"), ops.constant(2))
-    words = ops.multiply(told["encoder_hidden_states"], mask)
-    told["encoder_hidden_states"] = ops.reduce_sum(words, ops.constant(np.array([1])))
-    noise = _predict(told)["noise"]
+    """Noise from all inputs, padding tokens excluded, and a learned variance of absurd size."""
+    inputs = {"x" if name == "sample" else name: value for name, value in given.items()}
+    mask = ops.unsqueeze(ops.convert(inputs.pop("encoder_attention_mask"), "f32"), ops.constant(2))
+    words = ops.multiply(inputs["encoder_hidden_states"], mask)
+    inputs["encoder_hidden_states"] = ops.reduce_sum(words, ops.constant(np.array([1])))
+    noise = _predict(inputs)["noise"]
     if channels == 4:
         return {"out_sample": noise}
     return {"out_sample": ops.concat([noise, ops.multiply(noise, ops.constant(np.float32(100)))], 1)}
 
 
 def _encode_layers(given: Mapping[str, Node], *, seed: int, pooled: bool = False) -> dict[str, Node]:
-    """Each layer's states are the words' times its number."""
+    """Hidden states of each layer: the token embeddings times the layer's number."""
     table = np.random.default_rng(seed).standard_normal((VOCABULARY, WIDTH)).astype(np.float32)
     words = ops.gather(ops.constant(table), given["input_ids"], ops.constant(0))
     number = np.arange(1, LAYERS + 1, dtype=np.float32).reshape(1, LAYERS, 1, 1)
@@ -265,7 +266,7 @@ def _predict_sdxl(given: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _to_wide_pixels(given: Mapping[str, Node], *, scale: float) -> dict[str, Node]:
-    """Each latent becomes a square of 8 by 8 pixels, its first three channels the colour in [-1, 1]."""
+    """Pictures in which each latent is an 8×8 square, its first channels the colour in [-1, 1]."""
     spread = np.zeros((4, 3, 8, 8), np.float32)
     spread[range(3), range(3)] = scale
     wide = ops.convolution_backprop_data(given["latent_sample"], ops.constant(spread), strides=[8, 8])
@@ -273,7 +274,7 @@ def _to_wide_pixels(given: Mapping[str, Node], *, scale: float) -> dict[str, Nod
 
 
 def _to_latents(given: Mapping[str, Node], *, channels: int) -> dict[str, Node]:
-    """The mean colour of each square of 8 by 8 pixels; of twice as many channels, the variance is that small."""
+    """Latents: the mean colour of each 8×8 square; with 8 channels, a tiny variance, too."""
     kernel = np.zeros((channels, 3, 8, 8), np.float32)
     kernel[range(3), range(3)] = 1 / 64
     kernel[4:, 0] = -2 / 64
@@ -355,7 +356,7 @@ def _plain_keys_and_values(given: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _predict(given: Mapping[str, Node]) -> dict[str, Node]:
-    """A tenth of x, moved by what it is told: a number for each row, the mean of all other inputs."""
+    """Noise: a tenth of x, shifted per row by the mean of every other input."""
     noise = ops.multiply(given["x"], ops.constant(np.float32(0.1)))
     for name, value in given.items():
         if name != "x":
@@ -369,7 +370,7 @@ def _mean_of_rows(value: Node) -> Node:
 
 
 def _to_pixels(given: Mapping[str, Node]) -> dict[str, Node]:
-    """Each latent becomes a square of 4 by 4 pixels, its first three channels the colour."""
+    """Pictures in which each latent is a 4×4 square, its first three channels the colour."""
     spread = np.zeros((4, 3, 4, 4), np.float32)
     spread[range(3), range(3)] = 1
     wide = ops.convolution_backprop_data(given["latents"], ops.constant(spread), strides=[4, 4])
@@ -409,7 +410,7 @@ def _write_tokenizer(folder: Path, name: str) -> TokenizerFile:
 
 
 def train_tokenizer(sentences: Sequence[str]) -> Tokenizer:
-    """A tokenizer of CLIP's kind: lower case, byte pairs, a token at the start and one at the end."""
+    """A CLIP tokenizer: lower case, byte pairs, and a token at the start and at the end."""
     tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -427,7 +428,7 @@ def train_tokenizer(sentences: Sequence[str]) -> Tokenizer:
 
 
 def comparable(bundle: Path) -> dict[str, bytes | str]:
-    """Every file's bytes, and of the manifest all but the measured timings."""
+    """Every file's bytes, with the manifest's measured timings left out."""
     found: dict[str, bytes | str] = {
         each.relative_to(bundle).as_posix(): each.read_bytes() for each in bundle.rglob("*") if each.is_file()
     }

@@ -1,7 +1,8 @@
-"""Small random checkpoints in the published layouts, built with diffusers' and transformers' own classes.
+"""Small random checkpoints in published layouts, of diffusers' and transformers' classes.
 
-Every parameter is random, those too that start at zero or one (γ and β of global response norm, the VQGAN's gammas,
-layer norms): a fold that forgets one is seen. Values are scaled so that pictures are neither flat nor saturated.
+Every parameter is random, those too that start at zero or one (γ and β of global response norm, the
+VQGAN's gammas, layer norms): a fold that forgets one is seen. Values are scaled so that pictures
+are neither flat nor saturated.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ for _library in (diffusers.utils.logging, transformers.utils.logging):
 
 @dataclass(frozen=True)
 class WuerstchenShape:
-    """The sizes of a small Würstchen. Tuples have one entry for each of the decoder's levels, the finest first."""
+    """The sizes of a small Würstchen; tuples have an entry per decoder level, finest first."""
 
     prior_width: int = 32
     prior_depth: int = 2
@@ -132,7 +133,7 @@ class WuerstchenModels:
 
 @dataclass(frozen=True)
 class SavedWuerstchen:
-    """Where a checkpoint was saved. ``prior`` is its own directory in the split layout, else the same."""
+    """Where a checkpoint was saved; in the split layout ``prior`` is its own directory."""
 
     decoder: Path
     prior: Path
@@ -188,7 +189,7 @@ def wuerstchen_models(shape: WuerstchenShape = SMALL, seed: int = 0) -> Wuerstch
 
 
 def randomise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw every parameter and statistic afresh: weights by fan-in, norms about one, the rest about zero."""
+    """Randomise parameters and statistics: by fan-in, norms about one, all else about zero."""
     kinds = nn.LayerNorm | nn.BatchNorm2d | nn.GroupNorm
     norms = {id(p) for m in model.modules() if isinstance(m, kinds) for p in [m.weight]}
     with torch.no_grad():
@@ -250,8 +251,8 @@ def save_wuerstchen(
 ) -> SavedWuerstchen:
     """Save a random checkpoint below ``directory`` as its authors publish it.
 
-    The split layout has the decoder's repository, whose model card names :data:`PRIOR_ID`, and the prior's.
-    With ``variant`` "fp16" the weights are in half precision, in files of that name.
+    The split layout has the decoder's repository, whose model card names :data:`PRIOR_ID`, and the
+    prior's. With ``variant`` "fp16" the weights are in half precision, in files of that name.
     """
     models = wuerstchen_models(shape, seed)
     if layout == "combined":
@@ -280,7 +281,7 @@ def _save(pipe: Any, home: Path, variant: str | None, shard: str = "5GB") -> Non
 
 @dataclass(frozen=True)
 class SdxlShape:
-    """The sizes of a small SDXL, and what its kinds differ in. Tuples have one entry for each level of the UNet."""
+    """The sizes of a small SDXL; tuples have one entry for each level of the UNet."""
 
     turbo: bool = False
     prediction_type: str = "epsilon"
@@ -443,7 +444,7 @@ def _small_tiny_vae() -> Any:
 
 
 def _calm_vaes(vae: Any, tiny_vae: Any) -> None:
-    """Keep pictures near the middle of what can be shown, however large the latents are that they are made of."""
+    """Keep pictures near the middle of the range, however large their latents are."""
     vae.get_parameter("decoder.conv_out.weight").mul_(0.3)
     vae.get_parameter("decoder.conv_out.bias").mul_(0.5)
     last = len(tiny_vae.decoder.layers) - 1
@@ -458,10 +459,10 @@ def save_sdxl(
     variant: str | None = None,
     shard: str = "5GB",
 ) -> SavedSdxl:
-    """Save a random checkpoint below ``directory`` as its authors publish it, and its tiny VAE beside it.
+    """Save a random checkpoint in the published layout below ``directory``, and its tiny VAE.
 
-    With ``variant`` "fp16" the weights are in half precision, in files of that name; with ``shard`` in files of that
-    size at most, with an index.
+    With ``variant`` "fp16" the weights are in half precision, in files of that name; with ``shard``
+    in files of that size at most, with an index.
     """
     models = sdxl_models(shape, seed)
     home, tiny = directory / ("sdxl-turbo" if shape.turbo else "sdxl"), directory / "taesdxl"
@@ -475,7 +476,7 @@ def save_sdxl(
 
 @dataclass(frozen=True)
 class PixArtShape:
-    """The sizes of a small PixArt, and what its kinds differ in. ``size_conditions`` None: as diffusers has it."""
+    """The sizes of a small PixArt; without ``size_conditions`` diffusers decides about them."""
 
     sigma: bool = False
     consistency: bool = False
@@ -494,12 +495,12 @@ class PixArtShape:
 
     @property
     def conditioned(self) -> bool:
-        """Whether the transformer is told the picture's size."""
+        """Whether the transformer has size conditioning."""
         return self.sample_size == 128 if self.size_conditions is None else self.size_conditions
 
 
 PIXART = PixArtShape()
-"""As XL-2-1024-MS: DPM-Solver++, guided, told the picture's size."""
+"""Like XL-2-1024-MS, with DPM-Solver++, guidance and size conditioning."""
 PIXART_LCM = PixArtShape(consistency=True, heads=3, head_width=8, tiny_vae=True)
 """As LCM-XL-2-1024-MS, with a tiny VAE in the checkpoint."""
 PIXART_512 = PixArtShape(sample_size=64, text_heads=(5, 4))
@@ -519,7 +520,7 @@ PIXART_TINY = PixArtShape(
     text_layers=1,
     vae_widths=(4, 4, 4, 4),
 )
-"""For tests of what happens around the models. No published model is so small: there are no trained aspect ratios."""
+"""For tests around the models; no published model is so small or lacks trained aspect ratios."""
 
 
 @dataclass(frozen=True)
@@ -556,7 +557,7 @@ class SavedPixArt:
 
 
 def t5_tokenizer(extra_ids: int = 100) -> T5Tokenizer:
-    """A unigram tokenizer of T5's kind: some words, the letters with and without a space before, little else."""
+    """A T5 unigram tokenizer with some words, and letters with and without a space before."""
     words = ["red", "house", "on", "a", "snow", "y", "hill", "at", "night", "the", "of", "tree", "s", "ing", "er"]
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'-()éü"
     pieces = [("▁" + word, -3.0 - index / 7) for index, word in enumerate(words)]
@@ -636,7 +637,7 @@ def save_pixart(
     variant: str | None = None,
     shard: str = "5GB",
 ) -> SavedPixArt:
-    """Save a random checkpoint below ``directory`` as its authors publish it, and its tiny VAE beside it.
+    """Save a random checkpoint in the published layout below ``directory``, and its tiny VAE.
 
     ``variant`` and ``shard`` are as in :func:`save_sdxl`.
     """
@@ -651,14 +652,14 @@ def save_pixart(
 
 
 def write_card(directory: Path, *front_matter: str) -> None:
-    """A model card with that YAML in front, and a licence beside it."""
+    """Write a model card with these lines of front matter, and a licence."""
     lines: Sequence[str] = ["---", *front_matter, "---", "", "# Small and random", ""]
     (directory / "README.md").write_text("\n".join(lines), encoding="utf-8")
     (directory / "LICENSE").write_text("Use it as you like.\n", encoding="utf-8")
 
 
 def split_tokenizer_files(folder: Path) -> None:
-    """Replace a folder's tokenizer.json by the vocab.json and merges.txt that older checkpoints have."""
+    """Replace a folder's tokenizer.json by the vocab.json and merges.txt of older checkpoints."""
     file = folder / "tokenizer.json"
     model = json.loads(file.read_text(encoding="utf-8"))["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")

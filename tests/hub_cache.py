@@ -9,7 +9,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def save_cache(hub: Path, repository: str, checkpoint: Path) -> Path:
-    """A cache as huggingface_hub leaves it: files under the names of their hashes, and a commit of links to them."""
+    """A cache as huggingface_hub leaves it: blobs named by their hashes, and a commit of links."""
     home = hub.absolute() / "--".join(["models", *repository.split("/")])
     (home / "blobs").mkdir(parents=True)
     (home / "refs").mkdir()

@@ -1,13 +1,14 @@
-"""A Hugging Face hub on loopback: its API as far as huggingface_hub uses it to read, and the ways in which it fails.
+"""A Hugging Face hub on loopback: its API for reading, and the ways in which it fails.
 
 ::
 
     with HubServer() as server:
         server.add("someone/tiny", folder)
-        with server.in_use(monkeypatch, cache):  # in this process; `server.environment(cache)` for another one
+        with server.in_use(monkeypatch, cache):  # another process gets server.environment(cache)
             ...
 
-Every request is in ``server.requests``. ``server.faults`` maps a part of a path to what is answered in its place.
+Every request is in ``server.requests``. ``server.faults`` maps a part of a path to the answer that
+requests of it get instead.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ _PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is answered in place of the truth. ``times`` is how often, before the truth is told again.
+    """An answer in place of the true one, for the first ``times`` requests, or for all.
 
-    ``code`` is the hub's own name of an error, such as "GatedRepo". ``sent`` is how many bytes of a body are sent, of
-    those that the headers promise. ``delay`` is how many seconds pass before the answer.
+    ``code`` is the hub's own name of an error, such as "GatedRepo". ``sent`` is the number of bytes
+    that are sent of a body, whatever the headers promise. ``delay`` is the seconds before the
+    answer.
     """
 
     status: int = 200
@@ -117,7 +119,7 @@ class HubServer:
         self._answered.clear()
 
     def fetched(self) -> list[str]:
-        """The names of the files whose contents were asked for, in order."""
+        """The names of the files whose contents were requested, in order."""
         return [
             each.partition("/resolve/")[2].partition("/")[2]
             for each in self.requests
@@ -216,7 +218,7 @@ class HubServer:
 
 
 def use_hub(patch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
-    """Have huggingface_hub in this process use the hub at ``url``, with ``cache`` as its HF_HOME."""
+    """Have huggingface_hub in this process use the hub at ``url``, and ``cache`` as its HF_HOME."""
     for name in _PROXIES:
         patch.delenv(name, raising=False)
         patch.delenv(name.lower(), raising=False)

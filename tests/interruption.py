@@ -1,4 +1,4 @@
-"""Killed before any of the operations on a folder, or in the middle of a write: what `kill -9` leaves, in this process."""
+"""Simulated kills before any operation on a folder, or in the middle of a write."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Killed(BaseException):  # like KeyboardInterrupt: no error that code may h
 
 
 class Operations:
-    """Counts what changes ``folder`` while it is in force, and dies before operation ``deadly``, a number or a name.
+    """Counts changes of ``folder`` while in force, and dies before the operation ``deadly``.
 
-    With ``torn``, a file whose writing was the operation before has only half of its bytes by then. ``names`` are the
-    operations so far.
+    ``deadly`` is the operation's number or name. With ``torn``, a file that the operation before
+    wrote has only half of its bytes. ``names`` are the operations so far.
     """
 
     def __init__(self, folder: Path, deadly: int | str | None = None, torn: bool = False) -> None:
@@ -94,12 +94,12 @@ def _exists(path: Any, folder: int | None) -> bool:
 def kill_everywhere(
     folder: Callable[[str], Path], work: Callable[[Path], object], check: Callable[[Path, str], None]
 ) -> list[str]:
-    """Kill ``work`` before each of its operations and in each of its writes, run it again, and ``check`` what is there.
+    """Kill ``work`` before each operation and in each write, run it again, ``check`` the folder.
 
-    ``folder`` makes a folder with what is there before. ``check`` is given it, and how the first run died. Returns the
-    names of an undisturbed run's operations.
+    ``folder`` makes a folder with the initial files. ``check`` gets it, and how the first run died.
+    Returns the names of an undisturbed run's operations.
     """
-    gc.freeze()  # what is here already need not be looked through after each death
+    gc.freeze()  # keeps garbage collection after each death short
     with Operations(whole := folder("undisturbed")).in_force() as undisturbed:
         work(whole)
     check(whole, "undisturbed")

@@ -1,8 +1,11 @@
-"""Kill `convert` and `quantize` at random moments, run them again, and compare: ``python -m tests.kill --runs 20``.
+"""Kills `convert` and `quantize` at random moments, runs them again, and compares the bundles.
 
-Each run starts the command in a process of its own and kills it, as `kill -9` does, at a moment drawn from the time
-that the command takes undisturbed; up to three times in a row. What is left must not load as a bundle, and the command
-run again must end with the undisturbed bundle's bytes, but for the timings that quantization measures.
+    python -m tests.kill --runs 20
+
+Each run starts the command in a process of its own and kills it, as `kill -9` does, at a random
+moment of its duration, up to three times in a row. What is left must not load as a bundle. The
+command run again must give the undisturbed bundle's bytes, but for the timings that quantization
+measures.
 """
 
 from __future__ import annotations
@@ -24,26 +27,26 @@ from tests.cli.conftest import command, environment
 
 CHECKPOINT = Path(__file__).parent.parent / "training" / "checkpoints" / "storybook-sdxl"
 _MOST_IN_A_ROW = 3
-# So that a small model, too, is quantized in several segments.
+# Segments so small that even a small model is quantized in several.
 _SMALL_SEGMENTS = "import vinograph.quantize.segments as s; s.SEGMENT = 20_000\n"
 
 
 @dataclass(frozen=True)
-class Job:
+class KillableCommand:
     """A command to kill: its line for a target."""
 
     name: str
     line: Callable[[Path], list[str]]
 
     def start(self, folder: Path) -> subprocess.Popen[bytes]:
-        """Start it, writing into ``folder / "bundle"``."""
+        """Start the command, which writes ``folder / "bundle"``."""
         env = environment(VINOGRAPH_CACHE=str(folder.parent / "cache"))
         return subprocess.Popen(
             self.line(folder / "bundle"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
 
     def finish(self, folder: Path) -> float:
-        """Run it to its end; the seconds that it took."""
+        """Run the command to its end; returns the seconds that it took."""
         started = time.monotonic()
         with self.start(folder) as process:
             _, err = process.communicate()
@@ -52,7 +55,7 @@ class Job:
         return time.monotonic() - started
 
     def kill(self, folder: Path, moment: float) -> bool:
-        """Start it and kill it after ``moment`` seconds; whether it was still at work."""
+        """Start the command, kill it after ``moment`` seconds; returns whether it was running."""
         with self.start(folder) as process:
             try:
                 process.communicate(timeout=moment)
@@ -62,8 +65,8 @@ class Job:
         return process.returncode == -signal.SIGKILL
 
 
-def jobs(folder: Path, checkpoint: Path, bundle: Path | None) -> list[Job]:
-    """Both commands; a small bundle is made in ``folder`` where none is named to be quantized."""
+def killable_commands(folder: Path, checkpoint: Path, bundle: Path | None) -> list[KillableCommand]:
+    """Both commands; without a named bundle to quantize, a small one is made in ``folder``."""
     first = ""
     if bundle is None:
         from tests.quantize.conftest import denoise
@@ -71,13 +74,17 @@ def jobs(folder: Path, checkpoint: Path, bundle: Path | None) -> list[Job]:
         bundle, first = save_sdxl_bundle(folder / "small", graphs={"unet": denoise}).path, _SMALL_SEGMENTS
     quantize = ("quantize", bundle)
     return [
-        Job("convert", lambda target: command("convert", checkpoint, target, warnings="default")),
-        Job("quantize", lambda target: command(*quantize, target, "--mode", "full", first=first, warnings="default")),
+        KillableCommand("convert", lambda target: command("convert", checkpoint, target, warnings="default")),
+        KillableCommand(
+            "quantize", lambda target: command(*quantize, target, "--mode", "full", first=first, warnings="default")
+        ),
     ]
 
 
-def attack(job: Job, folder: Path, random: Random, duration: float, undisturbed: dict[str, bytes | str]) -> str:
-    """Kill the job and run it again; a line that says when it was killed, and what was wrong if anything was."""
+def kill_and_rerun(
+    job: KillableCommand, folder: Path, random: Random, duration: float, undisturbed: dict[str, bytes | str]
+) -> str:
+    """Kill the command and run it again; returns a line with the moment, and the fault if any."""
     folder.mkdir()
     moments: list[float] = []
     wanted = random.randint(1, _MOST_IN_A_ROW)
@@ -87,7 +94,7 @@ def attack(job: Job, folder: Path, random: Random, duration: float, undisturbed:
         if not killed and moments:
             break  # what was there already left less to do: it has ended
         if not killed:
-            return attack(job, folder.with_name(f"{folder.name}-again"), random, duration, undisturbed)
+            return kill_and_rerun(job, folder.with_name(f"{folder.name}-again"), random, duration, undisturbed)
         moments.append(moment)
         if (folder / "bundle").exists() and comparable(folder / "bundle") != undisturbed:
             return f"killed after {moments}: a bundle that differs was left"
@@ -100,7 +107,7 @@ def attack(job: Job, folder: Path, random: Random, duration: float, undisturbed:
 
 
 def main() -> int:
-    """Parse the options and attack; 1 if a run went wrong."""
+    """Parse the options, and kill and rerun the commands; returns 1 if a run went wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20, help="of each command")
     parser.add_argument("--seed", type=int, help="of the moments. Default: random")
@@ -111,20 +118,20 @@ def main() -> int:
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     good = True
     with tempfile.TemporaryDirectory() as place:
-        for job in jobs(Path(place), options.checkpoint, options.bundle):
+        for job in killable_commands(Path(place), options.checkpoint, options.bundle):
             if options.command in (None, job.name):
-                good &= _attack_often(job, Path(place) / job.name, options.runs, seed)
+                good &= _kill_and_rerun_often(job, Path(place) / job.name, options.runs, seed)
     return 0 if good else 1
 
 
-def _attack_often(job: Job, folder: Path, runs: int, seed: int) -> bool:
+def _kill_and_rerun_often(job: KillableCommand, folder: Path, runs: int, seed: int) -> bool:
     (folder / "undisturbed").mkdir(parents=True)
     duration = job.finish(folder / "undisturbed")
     undisturbed = comparable(folder / "undisturbed" / "bundle")
     print(f"{job.name}: {duration:.1f} s undisturbed; seed {seed}", flush=True)
     good = 0
     for run in range(runs):
-        line = attack(job, folder / str(run), Random(f"{job.name} {seed} {run}"), duration, undisturbed)
+        line = kill_and_rerun(job, folder / str(run), Random(f"{job.name} {seed} {run}"), duration, undisturbed)
         good += line.endswith("identical")
         print(f"{job.name} {run + 1}/{runs}: {line}", flush=True)
     print(f"{job.name}: {good} of {runs} runs ended identical", flush=True)

@@ -1,4 +1,4 @@
-"""Objects that nobody expects as an argument, and a random choice of arguments for a call: for property tests."""
+"""Odd objects and random choices of arguments for a call, for property tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vinograph.request import FIELDS
 
 
 class RaisesAlways:
-    """Each of its methods raises."""
+    """An object whose every method raises."""
 
     def _raise(self, *_: Any) -> Any:
         raise ArithmeticError("never")
@@ -34,7 +34,7 @@ class RaisesAlways:
 
 
 class HasNoClass(RaisesAlways):
-    """Even asking for its class raises, as isinstance does."""
+    """An object whose class can't be read, so that isinstance raises."""
 
     @property
     def __class__(self) -> Any:
@@ -45,14 +45,14 @@ class HasNoClass(RaisesAlways):
 
 
 class LongRepr:
-    """Its repr has a megabyte, on many lines."""
+    """An object whose repr has a megabyte, on many lines."""
 
     def __repr__(self) -> str:
         return "\x1b[31mred\n" * 100_000
 
 
 class BrokenArray:
-    """It is no array, but says so."""
+    """An object that claims to be an array and isn't."""
 
     ndim, shape, dtype = 4, (1, 4, 8, 8), "float32"
 
@@ -61,7 +61,7 @@ class BrokenArray:
 
 
 class BrokenGenerator:
-    """It has the methods of a torch.Generator, and nothing behind them."""
+    """An object with the methods of a torch.Generator that don't work."""
 
     device = "cpu"
 
@@ -192,7 +192,7 @@ ODD: Mapping[str, Callable[[], Any]] = {
     "picture and path": lambda: [Image.new("RGB", (64, 64)), "nowhere.png"],
 }
 
-# Values that are often right, so that what is wrong gets further. Each is made from a random choice.
+# Usually valid values, so that invalid ones get further; each is made from a random choice.
 USUAL: Mapping[str, Callable[[Random], Any]] = {
     "prompt": lambda random: random.choice(["a red house", ["a", "b"], ""]),
     "negative_prompt": lambda _: "blue",
@@ -223,7 +223,7 @@ _PICTURES = [name for name in ODD if "picture" in name or "array" in name or "te
 
 
 def _some_picture(random: Random) -> Any:
-    """A small picture of any form, most of which can be read."""
+    """A small picture in a random form, usually a readable one."""
     width, height = random.choice([(64, 64), (64, 128), (70, 90), (1, 300), (500, 2), (1, 1)])
     mode = random.choice(["RGB", "L", "RGBA", "LA", "La", "P", "1", "I", "I;16", "F", "CMYK"])
     made = Image.new(mode, (width, height), random.choice([0, 1, 255]) if mode in "LP1I;16F" else "white")
@@ -233,7 +233,7 @@ def _some_picture(random: Random) -> Any:
 
 
 def odd_arguments(call: Call, random: Random) -> dict[str, Any]:
-    """Arguments of ``call``: a few usual ones, up to two of any kind, and few steps."""
+    """Arguments of ``call``: some usual ones, up to two of any kind, and few steps."""
     names = [name for name in call.takes if name != "return_dict"]
     given: dict[str, Any] = {name: random.choice([1, 2]) for name in names if name.endswith("inference_steps")}
     if call.positional[0] in USUAL:
@@ -264,7 +264,7 @@ def small_pipelines(folder: Path) -> dict[str, Pipeline]:
 
 
 def answer(pipe: Pipeline, call: str, arguments: Mapping[str, Any], *, make: bool) -> str | None:
-    """What is said of a call that is refused. To ``make`` one that isn't may only fail by what it computes."""
+    """The message of a refused call; a call that isn't refused may only fail by its numbers."""
     try:
         steps = pipe.stream(call=call, **arguments)
     except (RequestError, ModelError) as error:

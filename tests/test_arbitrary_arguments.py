@@ -1,4 +1,4 @@
-"""Whatever object is given for whatever argument: the answer is a picture, or an error of ours on one short line."""
+"""Any object as any argument gives a picture, or an error of ours on one short line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOUNDED = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
-# An odd number may overflow on its way to infinity, which is then found and said.
+# An odd number may overflow to infinity, which is then reported as an error.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
@@ -33,9 +33,11 @@ def pipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pipeline]:
 
 @pytest.mark.parametrize(("family", "call"), CALLS)
 class TestEveryCall:
-    def test_any_object_for_any_argument(self, pipes: Any, family: str, call: str) -> None:
+    def test_any_object_for_any_argument_is_answered_by_a_picture_or_our_error(
+        self, pipes: Any, family: str, call: str
+    ) -> None:
         pipe = pipes[family]
-        usual = odd_usual(pipe, call)
+        usual = usual_arguments(pipe, call)
         for (kind, odd), name in itertools.product(ODD.items(), pipe.calls[call].takes):
             try:
                 answer(pipe, call, {**usual, name: odd()}, make=False)
@@ -44,13 +46,15 @@ class TestEveryCall:
 
     @BOUNDED
     @given(seed=st.integers(0, 2**32))
-    def test_several_at_once(self, pipes: Any, family: str, call: str, seed: int) -> None:
+    def test_several_odd_arguments_at_once_are_answered_by_a_picture_or_our_error(
+        self, pipes: Any, family: str, call: str, seed: int
+    ) -> None:
         pipe = pipes[family]
         answer(pipe, call, odd_arguments(pipe.calls[call], Random(seed)), make=True)
 
 
-def odd_usual(pipe: Pipeline, call: str) -> dict[str, Any]:
-    """A call that is cheap and right but for what is changed in it."""
+def usual_arguments(pipe: Pipeline, call: str) -> dict[str, Any]:
+    """Valid and cheap arguments of a call, for a test to change one of them."""
     takes = pipe.calls[call].takes
     usual: dict[str, Any] = {name: 1 for name in takes if name.endswith("inference_steps")}
     if "image" in takes and "prompt" not in takes:

@@ -1,4 +1,4 @@
-"""The house: who may import whom, what drawing does without, and the public surface."""
+"""The architecture: allowed imports, drawing without torch, and the public surface."""
 
 import ast
 import dataclasses
@@ -25,8 +25,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
-# Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph" is its __init__.
-# In a family's folder, the files of network and of checkpoint are units of their own.
+# Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph"
+# is its __init__. In a family's folder, the files of network and of checkpoint are units of their
+# own.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -82,7 +83,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "training": {"models", "families.network"},
 }
 
-# Packages that are heavy, or that only an extra installs, and the units that may import them.
+# Packages that are heavy or belong to an extra, and the units that may import them.
 HEAVY: Mapping[str, set[str]] = {
     "openvino": {
         *("networks", "families.network", "families.checkpoint", "models", "components", "runtime"),
@@ -106,14 +107,14 @@ HEAVY: Mapping[str, set[str]] = {
 }
 
 
-# What every family's folder has. Further files of network and checkpoint begin with that name and an underscore.
+# Modules of every family's folder. Further ones are named network_… and checkpoint_….
 ROOMS = {"drawing", "conditioning", "network", "checkpoint", "arguments", "recipe", "known"}
 
 
 def unit_of(module: str) -> str:
-    """The unit that a module belongs to."""
+    """The unit of a module given by its full name."""
     parts = module.split(".")
-    if parts[:3] == ["vinograph", "benchmark", "systems"]:  # the others' programs, which run in their environments
+    if parts[:3] == ["vinograph", "benchmark", "systems"]:  # programs for other systems' environments
         return "benchmark.systems"
     if parts[:2] == ["vinograph", "families"] and len(parts) > 3:
         room = parts[3].split("_")[0]
@@ -124,7 +125,7 @@ def unit_of(module: str) -> str:
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:
-    """Every module of the package and of training: its name, the package that it lies in, its file."""
+    """Name, package and file of every module of the package and of training."""
     for folder, base in ((SOURCE / "vinograph", SOURCE), (ROOT / "training", ROOT)):
         for file in sorted(folder.rglob("*.py")):
             parts = file.relative_to(base).with_suffix("").parts
@@ -132,7 +133,7 @@ def modules() -> Iterator[tuple[str, str, Path]]:
 
 
 def imports(file: Path, package: str) -> Iterator[str]:
-    """The modules that a file imports, wherever in it, under their full names."""
+    """Full names of all modules that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
@@ -146,12 +147,14 @@ def imports(file: Path, package: str) -> Iterator[str]:
 
 
 def names_in(tree: ast.Module) -> Iterator[str]:
-    """Every name in a module, and every text but docstrings and what is given as ``help``."""
-    told: set[ast.AST] = {each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "help"}
-    told |= {each.value for each in ast.walk(tree) if isinstance(each, ast.Expr)}
+    """All names and texts in a module, except docstrings and the argument ``help``."""
+    skipped: set[ast.AST] = {
+        each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "help"
+    }
+    skipped |= {each.value for each in ast.walk(tree) if isinstance(each, ast.Expr)}
     for node in ast.walk(tree):
         match node:
-            case ast.Constant(value=str(text)) if node not in told:
+            case ast.Constant(value=str(text)) if node not in skipped:
                 yield text
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
                 yield name
@@ -171,7 +174,7 @@ KNOW_NO_FAMILY = [
 
 class TestImports:
     @pytest.mark.parametrize(("module", "package", "file"), ALL)
-    def test_they_run_one_way(self, module: str, package: str, file: Path) -> None:
+    def test_a_module_imports_only_units_that_the_table_allows(self, module: str, package: str, file: Path) -> None:
         unit = unit_of(module)
         assert unit in MAY_IMPORT, f"{module} is of a unit that the table doesn't have: say whom it may import"
         ours = {unit_of(each) for each in imports(file, package) if each.split(".")[0] in ("vinograph", "training")}
@@ -179,13 +182,15 @@ class TestImports:
         assert not forbidden, f"{module} may not import {', '.join(sorted(forbidden))}"
 
     @pytest.mark.parametrize(("module", "package", "file"), ALL)
-    def test_heavy_packages_stay_where_they_belong(self, module: str, package: str, file: Path) -> None:
+    def test_heavy_packages_are_imported_only_by_the_units_that_may(
+        self, module: str, package: str, file: Path
+    ) -> None:
         for each in imports(file, package):
             where = HEAVY.get(each.split(".")[0])
             assert where is None or unit_of(module) in where, f"{module} imports {each}"
 
-    def test_the_table_has_no_circle(self) -> None:
-        """The package's version apart, which everybody may ask for."""
+    def test_the_table_of_imports_has_no_cycle(self) -> None:
+        """The package's version, which every unit may import, doesn't count."""
         done: set[str] = set()
         waiting = {unit: below - {"vinograph"} for unit, below in MAY_IMPORT.items()}
         while ready := [unit for unit, below in waiting.items() if below <= done]:
@@ -195,15 +200,15 @@ class TestImports:
         assert not waiting
 
     @pytest.mark.parametrize(("module", "file"), KNOW_NO_FAMILY)
-    def test_who_drives_the_families_knows_none_by_name(self, module: str, file: Path) -> None:
-        """But for what is told to people: docstrings, an option's help, and the model that is drawn with by default."""
+    def test_pipeline_and_command_line_name_no_family(self, module: str, file: Path) -> None:
+        """Exceptions are docstrings, an option's help, and the name of the default model."""
         said = {each.casefold() for each in names_in(ast.parse(file.read_text(encoding="utf-8")))}
         if module == "vinograph.cli.options":
             said.discard(DEFAULT_MODEL)
         names = {name for each in FAMILIES for name in (each, family(each).title.casefold())}
         assert not {each for each in said if any(name in each for name in names)}
 
-    def test_a_name_in_the_code_would_be_found(self) -> None:
+    def test_the_search_for_names_finds_names_and_texts(self) -> None:
         code = (
             'def f(help: str = "of pixart") -> None:\n    """Of SDXL."""\n'
             '    if kind == "sdxl" or pixart_step(help="Wuerstchen: N"):\n        from x import wuerstchen\n'
@@ -211,17 +216,17 @@ class TestImports:
         assert set(names_in(ast.parse(code))) >= {"of pixart", "sdxl", "pixart_step", "wuerstchen"}
         assert not {"Of SDXL.", "Wuerstchen: N"} & set(names_in(ast.parse(code)))
 
-    def test_no_familys_drawing_sees_openvino(self) -> None:
+    def test_no_family_draws_with_openvino_directly(self) -> None:
         assert not {"runtime", "networks", "families.network", "models"} & MAY_IMPORT["families"]
         assert "families" not in HEAVY["openvino"]
 
     @pytest.mark.parametrize("name", FAMILIES)
-    def test_every_family_has_the_same_rooms(self, name: str) -> None:
+    def test_every_familys_folder_has_the_same_modules(self, name: str) -> None:
         there = {file.stem for file in (SOURCE / "vinograph" / "families" / name).glob("*.py")}
         assert there >= ROOMS
 
-    def test_no_central_file_names_a_family(self) -> None:
-        """A family is its own folder and one line of the registry; the model that is the default bears a name, too."""
+    def test_no_file_outside_a_family_names_it(self) -> None:
+        """Exceptions are the registry, and the name of the default model."""
         for module, _, file in modules():
             if unit_of(module) in ("training", "benchmark", "benchmark.systems") or file.parent.name in FAMILIES:
                 continue
@@ -232,12 +237,12 @@ class TestImports:
 
 
 class TestWithoutTorch:
-    def test_importing_takes_nothing_that_drawing_does_not_need(self, without_torch: Run) -> None:
+    def test_importing_the_package_loads_no_heavy_module(self, without_torch: Run) -> None:
         code = "import vinograph\nprint(*sorted({'huggingface_hub', 'typer', 'rich', *ABSENT} & set(sys.modules)))\n"
         done = without_torch(code)
         assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
-    def test_a_picture_is_drawn(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    def test_wuerstchen_draws(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
         code = (
             "from vinograph import Pipeline\n"
             "pipe = Pipeline.from_pretrained(sys.argv[1])\n"
@@ -250,7 +255,7 @@ class TestWithoutTorch:
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "house.png").is_file()
 
-    def test_so_is_one_of_sdxl(self, without_torch: Run, tmp_path: Path) -> None:
+    def test_sdxl_draws(self, without_torch: Run, tmp_path: Path) -> None:
         bundle = save_sdxl_bundle(tmp_path / "tiny-sdxl").path
         code = (
             "from vinograph import Pipeline\n"
@@ -263,7 +268,7 @@ class TestWithoutTorch:
         done = without_torch(code, str(bundle))
         assert (done.returncode, done.stderr) == (0, "")
 
-    def test_and_one_of_pixart(self, without_torch: Run, tmp_path: Path) -> None:
+    def test_pixart_draws(self, without_torch: Run, tmp_path: Path) -> None:
         bundle = save_pixart_bundle(tmp_path / "tiny-pixart").path
         code = (
             "from vinograph import Pipeline\n"
@@ -279,7 +284,7 @@ class TestWithoutTorch:
     def test_a_published_checkpoint_draws_what_its_bundle_draws(
         self, name: str, without_torch: Run, tmp_path: Path
     ) -> None:
-        """It is opened as it is, and converted, both without torch; the pictures are the same to the byte."""
+        """It is opened as it is and converted, both without torch; the pictures are equal."""
         code = "from vinograph.cli import main\nsys.exit(main())\n"
         checkpoint = str(ROOT / "training" / "checkpoints" / name)
         done = without_torch(code, "convert", checkpoint, str(tmp_path / name))
@@ -293,9 +298,9 @@ class TestWithoutTorch:
             pictures.append(file.read_bytes())
         assert pictures[0] == pictures[1]
 
-    def test_so_does_the_command_line(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    def test_the_command_line_draws(self, without_torch: Run, tiny_bundle: Path, tmp_path: Path) -> None:
         code = "from vinograph.cli import main\nsys.exit(main())\n"
-        told = [
+        arguments = [
             "generate",
             "a red house",
             "--model",
@@ -305,19 +310,19 @@ class TestWithoutTorch:
             "--seed",
             "7",
         ]
-        done = without_torch(code, *told)
+        done = without_torch(code, *arguments)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "house.png").is_file()
 
-    def test_the_hook_does_what_it_says(self, without_torch: Run) -> None:
+    def test_importing_torch_fails_in_this_process(self, without_torch: Run) -> None:
         done = without_torch("import torch\n")
         assert "No module named 'torch'" in done.stderr
 
 
 class TestPublicSurface:
-    """Changing any of this changes what users' programs are written against."""
+    """A change here breaks users' programs."""
 
-    def test_names(self) -> None:
+    def test_the_package_exports_these_names(self) -> None:
         assert vinograph.__all__ == [
             "DamagedModelError",
             "DeviceError",
@@ -348,14 +353,14 @@ class TestPublicSurface:
         assert all(issubclass(getattr(vinograph, name), vinograph.VinographError) for name in codes)
         assert issubclass(vinograph.RequestError, ValueError)
 
-    def test_pipeline(self) -> None:
+    def test_the_pipeline_has_these_methods_and_signatures(self) -> None:
         public = [name for name in vars(Pipeline) if not name.startswith("_")]
         assert public == ["from_pretrained", "calls", "options", "stream"]
         per_component = "'str | Mapping[str, str]'"
-        told = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
+        options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
-            Pipeline.__init__: f"(self, model: 'Model', {told}) -> 'None'",
-            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {told}) -> 'Pipeline'",
+            Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
+            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}) -> 'Pipeline'",
             Pipeline.__call__: "(self, *args: 'Any', **kwargs: 'Any') -> 'Any'",
             Pipeline.stream: (
                 "(self, *args: 'Any', call: 'str' = 'generate', **kwargs: 'Any')"
@@ -365,7 +370,7 @@ class TestPublicSurface:
         for method, signature in signatures.items():
             assert str(inspect.signature(method)) == signature
 
-    def test_results_and_steps(self) -> None:
+    def test_results_and_steps_have_these_fields(self) -> None:
         assert names_of(Result) == [
             *("images", "seeds", "request", "timings", "warnings", "devices", "model", "image_embeddings", "report"),
         ]
@@ -374,16 +379,16 @@ class TestPublicSurface:
         assert callable(Step.preview)
 
     @pytest.mark.parametrize("name", WUERSTCHEN.calls)
-    def test_what_wuerstchen_takes(self, name: str) -> None:
+    def test_arguments_of_wuerstchen(self, name: str) -> None:
         call = WUERSTCHEN.calls[name]
         assert (call.positional, dict(call.takes)) == WUERSTCHEN_TAKES[name]
 
     @pytest.mark.parametrize("name", SDXL.calls)
-    def test_what_sdxl_takes(self, name: str) -> None:
+    def test_arguments_of_sdxl(self, name: str) -> None:
         call = SDXL.calls[name]
         assert (call.positional, dict(call.takes)) == SDXL_TAKES[name]
 
-    def test_what_sdxl_does(self) -> None:
+    def test_calls_and_options_of_sdxl(self) -> None:
         assert set(SDXL.calls) == set(SDXL_TAKES)
         assert SDXL.calls["generate"].beside == {"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}}
         assert SDXL.options == {
@@ -394,11 +399,11 @@ class TestPublicSurface:
         }
 
     @pytest.mark.parametrize("name", PIXART.calls)
-    def test_what_pixart_takes(self, name: str) -> None:
+    def test_arguments_of_pixart(self, name: str) -> None:
         call = PIXART.calls[name]
         assert (call.positional, dict(call.takes)) == PIXART_TAKES[name]
 
-    def test_what_pixart_does(self) -> None:
+    def test_calls_and_options_of_pixart(self) -> None:
         assert set(PIXART.calls) == set(PIXART_TAKES)
         assert PIXART.options == {
             "steps": "num_inference_steps",
@@ -408,7 +413,7 @@ class TestPublicSurface:
             "clean_caption": "clean_caption",
         }
 
-    def test_what_wuerstchen_does(self) -> None:
+    def test_calls_and_options_of_wuerstchen(self) -> None:
         assert set(WUERSTCHEN.calls) == set(WUERSTCHEN_TAKES)
         assert WUERSTCHEN.options == {
             "steps": "prior_num_inference_steps",
@@ -552,16 +557,16 @@ PIXART_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 
-def test_the_process_has_one_core_of_openvino() -> None:
-    """Several, deleted in another order than they were made, leave a handler of signals without its stack."""
+def test_the_package_makes_one_openvino_core() -> None:
+    """Several cores, deleted out of order, leave a signal handler without its stack."""
     made = [file for file in SOURCE.rglob("*.py") if "Core()" in file.read_text(encoding="utf-8")]
     assert {each.relative_to(SOURCE / "vinograph").as_posix() for each in made} == {
         "runtime/devices.py",
-        "benchmark/systems/notebook.py",  # a process of its own, in an environment of its own
+        "benchmark/systems/notebook.py",  # runs in its own process and environment
     }
 
 
-def test_plain_pytest_leaves_out_what_needs_gigabytes() -> None:
+def test_pytest_deselects_tests_that_need_gigabytes_by_default() -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "tests/convert/test_full_size.py"], cwd=ROOT, capture_output=True, text=True, check=False

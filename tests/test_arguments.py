@@ -1,4 +1,4 @@
-"""What a message shows of a value, and what becomes of whatever a value's own methods raise."""
+"""How messages show values, and how errors of a value's own methods are reported."""
 
 import itertools
 from typing import Any
@@ -12,7 +12,7 @@ from vinograph.arguments import MAX_SHOWN, as_array, clipped, is_tensor, reading
 
 
 class Broken:
-    """Nothing can be done with it."""
+    """A value whose every method raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -33,7 +33,7 @@ class TestShown:
         "value",
         [None, 5, -3.5, "it's", b"x", [1, "a"], (1,), (), [], {}, {1: 2}, {1}, set(), frozenset({2}), frozenset()],
     )
-    def test_short_values_are_their_repr(self, value: Any) -> None:
+    def test_a_short_value_is_shown_as_its_repr(self, value: Any) -> None:
         assert shown(value) == (repr(value) if not isinstance(value, frozenset) or not value else "{2}")
 
     @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ class TestShown:
         ],
         ids=lambda each: each if isinstance(each, str) else "",
     )
-    def test_others_are_described(self, value: Any, text: str) -> None:
+    def test_other_values_are_described(self, value: Any, text: str) -> None:
         assert shown(value) == text
 
-    def test_it_is_one_short_line_whatever_it_is(self) -> None:
+    def test_any_value_is_shown_on_one_short_line(self) -> None:
         ring: list[Any] = []
         ring.append(ring)
         deep: list[Any] = []
@@ -63,32 +63,32 @@ class TestShown:
         for text in map(shown, values):
             assert len(text) <= MAX_SHOWN
             assert text.isprintable()
-        while deep:  # else it would be taken apart recursively
+        while deep:  # would recurse if it were iterated
             deep = deep.pop()
 
-    def test_what_never_ends_is_not_run_through(self) -> None:
+    def test_an_endless_iterable_is_not_iterated(self) -> None:
         forever = itertools.count()
         assert shown(forever) == "count(0)"
         assert next(forever) == 0
 
-    def test_clipped(self) -> None:
+    def test_long_text_is_clipped(self) -> None:
         assert clipped("a\tb\x07") == "a b?"
         assert clipped("a" * 500) == "a" * (MAX_SHOWN - 1) + "…"
 
-    def test_reasons(self) -> None:
+    def test_an_errors_reason_is_one_short_line(self) -> None:
         assert reason(ValueError("why\nso")) == "ValueError: why so"
         assert reason(SilentError()) == reason(type("SilentError", (Exception,), {})()) == "SilentError"
 
 
 class TestReading:
-    def test_foreign_errors_become_ours(self) -> None:
+    def test_an_error_of_a_values_own_method_becomes_ours(self) -> None:
         with pytest.raises(RequestError) as caught, reading("seed", 5):
             raise ZeroDivisionError("by 0")
         assert str(caught.value) == "seed is 5, which can't be read (ZeroDivisionError: by 0)"
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
     @pytest.mark.parametrize("error", [ModelError("ours"), MemoryError(), KeyboardInterrupt()])
-    def test_others_pass(self, error: BaseException) -> None:
+    def test_our_errors_and_interruptions_pass(self, error: BaseException) -> None:
         with pytest.raises(type(error)) as caught, reading("seed", 5):
             raise error
         assert caught.value is error
@@ -108,9 +108,9 @@ class TestArrays:
             [torch.tensor([1.0, 2.0]).bfloat16()],
         ],
     )
-    def test_everything_that_has_numbers(self, value: Any) -> None:
+    def test_anything_that_gives_an_array_is_read(self, value: Any) -> None:
         assert as_array(value).tolist() == [[1, 2]]
 
-    def test_what_a_tensor_is(self) -> None:
+    def test_tensors_are_recognised_by_their_methods(self) -> None:
         assert is_tensor(torch.zeros(1))
         assert not any(map(is_tensor, (np.zeros(1), [1], None, "cpu", torch)))

@@ -74,41 +74,41 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class TestManifest:
-    def test_it_comes_back_as_it_was_written(self, bundle: Bundle) -> None:
+    def test_a_manifest_is_read_as_it_was_written(self, bundle: Bundle) -> None:
         files = {name: FileRecord(len(content), sha256_of(bundle.path / name)) for name, content in FILES.items()}
         assert bundle.manifest == dataclasses.replace(MANIFEST, files=files)
 
     def test_equal_manifests_give_equal_bytes(self, bundle: Bundle) -> None:
-        """One that was read can be written again, as another bundle made of it wants."""
+        """A manifest that was read can be written again, into another bundle."""
         text = (bundle.path / "bundle.json").read_text(encoding="utf-8")
         assert bundle.manifest.to_json() == text
         assert Manifest.from_json(text, "here").to_json() == text
 
-    def test_what_was_read_does_not_change(self, bundle: Bundle) -> None:
+    def test_a_manifest_can_not_be_changed(self, bundle: Bundle) -> None:
         with pytest.raises(TypeError):
             bundle.manifest.config["latent_mean"] = 1  # type: ignore[index]
 
-    def test_size_is_that_of_the_files(self, bundle: Bundle) -> None:
+    def test_a_bundles_size_is_that_of_its_files(self, bundle: Bundle) -> None:
         assert bundle.size == sum(len(content) for content in FILES.values())
 
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", "null", '"text"', "{}", '{"format_version": 1}', '{"family": "wuerstchen"}']
     )
-    def test_what_is_no_manifest(self, bundle: Bundle, text: str) -> None:
+    def test_a_file_that_is_no_manifest_is_damage(self, bundle: Bundle, text: str) -> None:
         (bundle.path / "bundle.json").write_text(text, encoding="utf-8")
         with pytest.raises(
             DamagedModelError, match=r"bundle.json (is not a bundle's manifest|lacks or garbles a field)"
         ):
             Bundle.open(bundle.path)
 
-    def test_bytes_that_are_no_text(self, bundle: Bundle) -> None:
+    def test_a_manifest_that_is_no_text_is_damage(self, bundle: Bundle) -> None:
         (bundle.path / "bundle.json").write_bytes(b"\xff\xfe{}")
         with pytest.raises(DamagedModelError, match="is not a bundle's manifest"):
             Bundle.open(bundle.path)
 
     @pytest.mark.parametrize("tools", [{"vinograph": "3.1"}, {}, None, 7])
     def test_a_newer_format_names_the_version_that_reads_it(self, bundle: Bundle, tools: Any) -> None:
-        """Whatever else it holds: the rest of its layout is not known yet."""
+        """The rest of its layout may be anything."""
         edit_manifest(
             bundle, lambda data: (data.update(format_version=FORMAT_VERSION + 1, tools=tools), data.pop("files"))
         )
@@ -119,13 +119,13 @@ class TestManifest:
             Bundle.open(bundle.path)
 
     @pytest.mark.parametrize("version", [0, -1, "1", 1.5, None])
-    def test_a_format_that_never_was(self, bundle: Bundle, version: Any) -> None:
+    def test_an_unknown_format_is_refused(self, bundle: Bundle, version: Any) -> None:
         edit_manifest(bundle, lambda data: data.update(format_version=version))
         with pytest.raises(DamagedModelError, match=r"names format version .*, which never existed"):
             Bundle.open(bundle.path)
 
-    def test_nothing_that_it_says_ends_in_a_traceback(self, bundle: Bundle) -> None:
-        """Every value in it is taken away, or replaced by one of another kind."""
+    def test_any_wrong_value_in_a_manifest_is_an_error_of_ours(self, bundle: Bundle) -> None:
+        """Every value is removed, or replaced by one of another type."""
         original = json.loads((bundle.path / "bundle.json").read_text(encoding="utf-8"))
         for path in leaves(original):
             for value in (None, 7, -7, 1.5, "text", "../..", [], {}, [None], {"a": None}, "take away"):
@@ -137,7 +137,7 @@ class TestManifest:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value within a JSON value, of containers too."""
+    """The paths of all values in a JSON value, containers included."""
     if path:
         yield path
     below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -155,62 +155,62 @@ def put(data: Any, path: tuple[Any, ...], value: Any) -> None:
 
 
 class TestOpening:
-    def test_a_directory_that_is_no_bundle(self, tmp_path: Path) -> None:
+    def test_a_directory_without_a_manifest_is_no_bundle(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"is not a bundle: it has no bundle.json"):
             Bundle.open(tmp_path)
 
     @pytest.mark.parametrize("name", FILES)
-    def test_a_missing_file(self, bundle: Bundle, name: str) -> None:
+    def test_a_missing_file_is_named(self, bundle: Bundle, name: str) -> None:
         (bundle.path / name).unlink()
         with pytest.raises(DamagedModelError, match=rf"{name} is missing. Convert the model again"):
             Bundle.open(bundle.path)
 
     @pytest.mark.parametrize("change", [-1, 1])
-    def test_a_file_too_short_or_too_long(self, bundle: Bundle, change: int) -> None:
+    def test_a_file_of_another_size_is_named(self, bundle: Bundle, change: int) -> None:
         (bundle.path / "prior.bin").write_bytes(bytes(100 + change))
         with pytest.raises(DamagedModelError, match=rf"prior.bin has {100 + change} bytes and should have 100"):
             Bundle.open(bundle.path)
 
     @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../outside"])
-    def test_no_file_outside_is_looked_at(self, bundle: Bundle, name: str) -> None:
+    def test_a_path_that_leads_outside_is_refused(self, bundle: Bundle, name: str) -> None:
         (bundle.path.parent / "outside").write_bytes(b"x")
         edit_manifest(bundle, lambda data: data["files"].update({name: {"size": 1, "sha256": "0"}}))
         with pytest.raises(DamagedModelError, match=f"names a file outside the bundle: {name}"):
             Bundle.open(bundle.path)
 
     @pytest.mark.parametrize(("section", "key"), [("components", "prior"), ("tokenizers", "tokenizer")])
-    def test_every_file_that_is_used_has_a_size(self, bundle: Bundle, section: str, key: str) -> None:
+    def test_a_component_whose_file_has_no_size_is_refused(self, bundle: Bundle, section: str, key: str) -> None:
         other = f"other{Path(FILES_OF[section]).suffix}"
         edit_manifest(bundle, lambda data: data[section][key].update(file=other))
         with pytest.raises(DamagedModelError, match=f"names no size for {other}, a file that the model needs"):
             Bundle.open(bundle.path)
 
     @pytest.mark.parametrize(("section", "key"), [("components", "prior"), ("tokenizers", "tokenizer")])
-    def test_no_part_lies_outside(self, bundle: Bundle, section: str, key: str) -> None:
+    def test_a_component_outside_the_bundle_is_refused(self, bundle: Bundle, section: str, key: str) -> None:
         edit_manifest(bundle, lambda data: data[section][key].update(file=f"../{FILES_OF[section]}"))
         with pytest.raises(DamagedModelError, match=rf"{section}.{key}.file names a file outside the bundle"):
             Bundle.open(bundle.path)
 
-    def test_weights_without_a_size(self, bundle: Bundle) -> None:
+    def test_weights_without_a_size_are_refused(self, bundle: Bundle) -> None:
         edit_manifest(bundle, lambda data: data["files"].pop("prior.bin"))
         with pytest.raises(DamagedModelError, match=r"names no size for prior.bin"):
             Bundle.open(bundle.path)
 
 
 class TestVerifying:
-    def test_a_whole_bundle(self, bundle: Bundle) -> None:
+    def test_a_whole_bundle_verifies(self, bundle: Bundle) -> None:
         assert sorted(bundle.verify()) == sorted(FILES)
 
     @pytest.mark.parametrize("name", FILES)
-    def test_one_bit_of_a_file(self, bundle: Bundle, name: str) -> None:
+    def test_a_flipped_bit_of_a_file_is_found(self, bundle: Bundle, name: str) -> None:
         content = bytearray((bundle.path / name).read_bytes())
         content[-1] ^= 1
         (bundle.path / name).write_bytes(content)
         with pytest.raises(DamagedModelError, match=rf"{name} was altered: its SHA-256 differs"):
             list(Bundle.open(bundle.path).verify())
 
-    def test_one_bit_of_the_manifest(self, bundle: Bundle) -> None:
-        """Any bit: the bundle is damaged, of another format, or the change is found by its checksum."""
+    def test_a_flipped_bit_of_the_manifest_is_found(self, bundle: Bundle) -> None:
+        """The bundle is damaged, has another format, or its checksum differs."""
         file = bundle.path / "bundle.json"
         original = file.read_bytes()
         for place in range(0, len(original), 3):
@@ -234,7 +234,7 @@ class TestVerifying:
 
 
 class TestWriting:
-    def test_nothing_else_is_left(self, bundle: Bundle) -> None:
+    def test_writing_leaves_only_the_bundle(self, bundle: Bundle) -> None:
         assert [each.name for each in bundle.path.parent.iterdir()] == ["tiny"]
         assert sorted(contents(bundle.path)) == sorted([*FILES, "bundle.json"])
 
@@ -272,7 +272,7 @@ class TestWriting:
         assert contents(one.path) == contents(other.path)
 
 
-class TestAnInterruptedConversion:
+class TestInterruptedConversion:
     def interrupted(self, target: Path, error: BaseException, fingerprint: str = "one") -> None:
         with pytest.raises(type(error)), BundleWriter(target, fingerprint) as writer:  # noqa: PT012
             (writer.partial / "prior.xml").write_bytes(FILES["prior.xml"])
@@ -286,7 +286,7 @@ class TestAnInterruptedConversion:
         with pytest.raises(ModelError, match="is not a bundle"):
             Bundle.open(tmp_path / ".tiny.partial")
 
-    def test_it_goes_on_where_it_stopped(self, tmp_path: Path) -> None:
+    def test_the_same_conversion_resumes(self, tmp_path: Path) -> None:
         undisturbed = contents(write_bundle(tmp_path / "other").path)
         self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
         with BundleWriter(tmp_path / "tiny", "one") as writer:
@@ -297,24 +297,24 @@ class TestAnInterruptedConversion:
             writer.finish(MANIFEST)
         assert contents(tmp_path / "tiny") == undisturbed
 
-    def test_another_conversion_starts_afresh(self, tmp_path: Path) -> None:
+    def test_another_conversion_starts_over(self, tmp_path: Path) -> None:
         self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
         with BundleWriter(tmp_path / "tiny", "another") as writer:
             assert writer.done("prior") is None
             assert sorted(contents(writer.partial)) == ["progress.json"]
 
     @pytest.mark.parametrize("progress", ["", "{", "[]", '{"fingerprint": "one", "done": 7}'])
-    def test_so_does_one_whose_progress_is_garbled(self, tmp_path: Path, progress: str) -> None:
+    def test_a_conversion_with_a_garbled_record_starts_over(self, tmp_path: Path, progress: str) -> None:
         self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
         (tmp_path / ".tiny.partial" / "progress.json").write_text(progress, encoding="utf-8")
         with BundleWriter(tmp_path / "tiny", "one") as writer:
             assert writer.done("prior") is None
 
-    def test_a_full_disk_is_given_back(self, tmp_path: Path) -> None:
+    def test_a_full_disk_is_freed_again(self, tmp_path: Path) -> None:
         self.interrupted(tmp_path / "tiny", OSError(28, "No space left on device"))
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_a_kill_left_half_written_does_not_get_in(self, tmp_path: Path) -> None:
+    def test_a_file_left_half_written_by_a_kill_is_written_again(self, tmp_path: Path) -> None:
         self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
         (tmp_path / ".tiny.partial" / ".progress.json.99.tmp").write_bytes(b"half")
         with BundleWriter(tmp_path / "tiny", "one") as writer:
@@ -322,8 +322,8 @@ class TestAnInterruptedConversion:
             written = writer.finish(MANIFEST)
         assert sorted(written.manifest.files) == sorted(FILES)
 
-    def test_killed_for_good(self, tmp_path: Path) -> None:
-        """`kill -9` while it writes: no lock stands in the way, and the bundle is as if undisturbed."""
+    def test_a_killed_process_leaves_no_lock(self, tmp_path: Path) -> None:
+        """After `kill -9` the same conversion makes the same bundle as an undisturbed one."""
         undisturbed = contents(write_bundle(tmp_path / "other").path)
         code = (
             "import sys, time; from pathlib import Path; from vinograph.models.bundle import BundleWriter\n"
@@ -351,8 +351,10 @@ class TestAnInterruptedConversion:
         assert {each.name for each in tmp_path.iterdir()} == {"tiny", "other"}
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_killed_at_any_moment(self, tmp_path: Path, overwrite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        """At no moment is there neither a whole bundle nor, run again, the same as undisturbed."""
+    def test_a_kill_at_any_moment_leaves_a_whole_bundle_or_none(
+        self, tmp_path: Path, overwrite: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Afterwards the same conversion makes the same bundle as an undisturbed one."""
         monkeypatch.setattr(os, "fsync", lambda _: None)  # the system lives on
         write_bundle(tmp_path / "old")
         undisturbed = contents(write_bundle(tmp_path / "other").path)
@@ -395,14 +397,14 @@ class TestAnInterruptedConversion:
             ]
 
     def test_half_of_an_old_bundle_is_never_brought_back(self, tmp_path: Path) -> None:
-        """Killed while it deletes the old one, whose place somebody then empties."""
+        """A process is killed while it deletes the old bundle, and the target is emptied."""
         old = write_bundle(tmp_path / "tiny").path.rename(tmp_path / ".tiny.replaced")
         (old / "bundle.json").unlink()
         assert sorted(contents(write_bundle(tmp_path / "tiny").path)) == sorted([*FILES, "bundle.json"])
         assert [each.name for each in tmp_path.iterdir()] == ["tiny"]
 
-    def test_killed_between_the_renames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The only moment at which there is neither the old nor the new one: the next run brings the old one back."""
+    def test_a_kill_between_the_renames_loses_no_bundle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For a moment neither bundle has its name; the next run restores the old one."""
         old = write_bundle(tmp_path / "tiny").manifest
         with BundleWriter(tmp_path / "tiny", "two", overwrite=True) as writer:
             write_files(writer)
@@ -428,8 +430,8 @@ def stop_at_the_second(rename: Callable[..., Any]) -> Callable[..., Any]:
     return renamed
 
 
-class TestOneAtATime:
-    def test_the_second_stops_at_once(self, tmp_path: Path) -> None:
+class TestLocking:
+    def test_a_second_conversion_to_the_same_place_stops_at_once(self, tmp_path: Path) -> None:
         with BundleWriter(tmp_path / "tiny", "one"):
             started = time.monotonic()
             with pytest.raises(
@@ -438,11 +440,11 @@ class TestOneAtATime:
                 write_bundle(tmp_path / "tiny")
             assert time.monotonic() - started < 1
 
-    def test_elsewhere_it_may(self, tmp_path: Path) -> None:
+    def test_a_conversion_to_another_place_may_run(self, tmp_path: Path) -> None:
         with BundleWriter(tmp_path / "tiny", "one"):
             write_bundle(tmp_path / "other")
 
-    def test_the_first_is_not_disturbed(self, tmp_path: Path) -> None:
+    def test_the_first_conversion_is_not_disturbed(self, tmp_path: Path) -> None:
         with BundleWriter(tmp_path / "tiny", "one") as writer:
             write_files(writer)
             with pytest.raises(RequestError):
@@ -455,7 +457,7 @@ class TestOneAtATime:
 
 
 class Flushes:
-    """The paths that were flushed and renamed, in order, as they were named at the time."""
+    """Paths in the order in which they were flushed and renamed, by their names at the time."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.order: list[tuple[str, Path]] = []
@@ -473,17 +475,17 @@ class Flushes:
         patch.setattr(Path, "rename", renamed)
 
     def before(self, path: Path) -> list[Path]:
-        """What was flushed before ``path`` was renamed."""
+        """Paths that were flushed before ``path`` was renamed."""
         return [each for kind, each in self.order[: self.order.index(("rename", path))] if kind == "flush"]
 
     def after(self, path: Path) -> list[Path]:
-        """What was flushed after it."""
+        """Paths that were flushed after ``path`` was renamed."""
         return [each for kind, each in self.order[self.order.index(("rename", path)) :] if kind == "flush"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it reads the names of open files from /proc")
 class TestPowerCuts:
-    """What a machine that loses its power still has: what was flushed."""
+    """A power cut loses everything that wasn't flushed to the disk."""
 
     def test_a_bundle_is_on_the_disk_before_it_has_its_name(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -521,7 +523,7 @@ class TestOverwriting:
             write_bundle(bundle.path)
         assert contents(bundle.path) == before
 
-    def test_the_old_one_stays_until_the_new_one_is_whole(self, bundle: Bundle) -> None:
+    def test_the_old_bundle_stays_until_the_new_one_is_whole(self, bundle: Bundle) -> None:
         with BundleWriter(bundle.path, "two", overwrite=True) as writer:
             write_files(writer)
             (writer.partial / "prior.bin").write_bytes(bytes(50))
@@ -530,12 +532,12 @@ class TestOverwriting:
         assert Bundle.open(bundle.path).manifest.files["prior.bin"].size == 50
         assert [each.name for each in bundle.path.parent.iterdir()] == ["tiny"]
 
-    def test_it_stays_if_the_new_one_fails(self, bundle: Bundle) -> None:
+    def test_the_old_bundle_stays_if_the_conversion_fails(self, bundle: Bundle) -> None:
         with pytest.raises(ZeroDivisionError), BundleWriter(bundle.path, "two", overwrite=True):
             raise ZeroDivisionError
         assert sorted(Bundle.open(bundle.path).verify()) == sorted(FILES)
 
-    def test_only_a_bundle_is_replaced(self, tmp_path: Path) -> None:
+    def test_only_a_bundle_is_overwritten(self, tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos" / "one.jpg").touch()
         (tmp_path / "file").touch()
@@ -544,7 +546,7 @@ class TestOverwriting:
                 check_target(tmp_path / name, overwrite=True)
         assert (tmp_path / "photos" / "one.jpg").exists()
 
-    def test_an_empty_directory_may_be(self, tmp_path: Path) -> None:
+    def test_an_empty_directory_is_overwritten(self, tmp_path: Path) -> None:
         (tmp_path / "tiny").mkdir()
         write_bundle(tmp_path / "tiny", overwrite=True)
         with pytest.raises(RequestError):
@@ -556,17 +558,19 @@ def test_a_bundle_can_be_moved(tmp_path: Path) -> None:
     assert len(list(Bundle.open(tmp_path / "there").verify())) == 18
 
 
-class TestWhereNoBundleCanBe:
+class TestUnwritableTargets:
     @pytest.mark.parametrize("place", ["/proc/x", "/dev/null/x", "/dev/full/x"])
-    def test_the_reason_is_the_systems(self, place: str) -> None:
-        """And not that another conversion writes there."""
+    def test_a_target_that_can_not_be_written_gives_the_systems_reason(self, place: str) -> None:
+        """It is not that another conversion writes there."""
         with pytest.raises((RequestError, OSError)) as caught, BundleWriter(Path(place), "f"):
             pass
         assert "another conversion" not in str(caught.value)
         assert place.split("/")[1] in str(caught.value)
 
-    def test_a_folder_that_may_only_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """FileLock takes a refusal for somebody else's lock."""
+    def test_a_read_only_folder_is_not_reported_as_locked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """FileLock itself takes a refusal for another process's lock."""
 
         def waits(*_: object, **__: object) -> None:
             raise Timeout("lock")
@@ -582,7 +586,7 @@ class TestWhereNoBundleCanBe:
             BundleWriter(tmp_path / "bundle", "f").__enter__()
 
     @pytest.mark.parametrize("length", [240, 248, 255])
-    def test_a_long_name_is_one(self, tmp_path: Path, length: int) -> None:
+    def test_a_name_of_the_longest_length_works(self, tmp_path: Path, length: int) -> None:
         with BundleWriter(tmp_path / ("x" * length), "f") as writer:
             writer.mark_done("step", 1)
         assert all(len(each.name) <= 255 for each in tmp_path.iterdir())

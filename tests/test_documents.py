@@ -1,4 +1,4 @@
-"""The documents' commands and examples: scripts that are there, Python that runs, pictures that show what is asked."""
+"""Commands and examples in the documents work, and their pictures show the prompts."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ COMMAND = re.compile(rf"python (?:(?P<path>(?:{OURS})/[\w/]+\.py)|-m (?P<module>
 
 
 def commands() -> set[tuple[str, str]]:
-    """Every script's path, and whether it is run by its path or as a module."""
+    """Every documented script's path, and whether it is run by path or as a module."""
     found = set()
     for file in TOLD_IN:
         for match in COMMAND.finditer(file.read_text(encoding="utf-8")):
@@ -48,7 +48,7 @@ def script_of(module: str) -> str:
 
 
 def imported(script: Path) -> set[str]:
-    """The packages that a script imports anywhere."""
+    """The packages that a script imports, also inside functions."""
     names = set()
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -58,14 +58,14 @@ def imported(script: Path) -> set[str]:
     return names
 
 
-def test_there_are_commands_of_both_kinds() -> None:
+def test_the_documents_run_scripts_by_path_and_as_modules() -> None:
     assert {kind for _, kind in commands()} == {"path", "module"}
 
 
 @pytest.mark.parametrize(("script", "kind"), sorted(commands()))
-def test_a_command_finds_its_script_and_what_that_imports(script: str, kind: str) -> None:
+def test_a_documented_script_exists_and_its_imports_do(script: str, kind: str) -> None:
     assert (ROOT / script).is_file()
-    if kind == "path":  # Python then looks for packages beside the script, not in the project's root
+    if kind == "path":  # Python then looks for packages in the script's folder, not in the project's root
         assert not imported(ROOT / script) & set(FOLDERS), f"run it by `python -m {script[:-3].replace('/', '.')}`"
 
 
@@ -79,14 +79,14 @@ def blocks(file: Path, language: str) -> list[str]:
 
 
 def shell_commands(file: Path) -> list[list[str]]:
-    """Every command in a document's shell examples, as its words."""
+    """Every command in a document's shell examples, split into words."""
     lines = [line for code in blocks(file, "sh") for line in code.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where somebody has the pictures and the models that the examples name: quick models of the same families."""
+    """A folder with the pictures and models that the examples name, as quick models."""
     models = tmp_path / "models"
     for name, save in (
         ("wuerstchen", save_bundle),
@@ -104,13 +104,13 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("file", [each for each in PYTHON_IN if blocks(each, "python")], ids=lambda each: each.name)
-def test_python_examples_run_one_after_the_other(file: Path) -> None:
+def test_python_examples_run(file: Path) -> None:
     names: dict[str, object] = {}
     for number, code in enumerate(blocks(file, "python"), 1):
         exec(compile(code, f"{file.name}, example {number}", "exec"), names)
 
 
-def test_all_documents_with_python_are_run() -> None:
+def test_no_document_with_python_is_left_out() -> None:
     assert {each.name for each in PYTHON_IN if blocks(each, "python")} >= {"README.md", "wuerstchen.md", "sdxl.md"}
     assert not [each for each in PYTHON_IN if re.search(r"^```(py|python3|pycon)$", each.read_text("utf-8"), re.M)]
 
@@ -119,13 +119,13 @@ class TestReadme:
     FILE = ROOT / "README.md"
 
     def drawn(self, prompt: str, file: str) -> None:
-        """The probe finds in a picture what its prompt asks."""
+        """Whether the probe finds all that ``prompt`` states in the picture."""
         with Image.open(file) as picture:
             pixels = np.asarray(picture.convert("RGB"))[None]
         _, whole, counts = adherence(predict(pixels), [stated_attributes(prompt)])
         assert whole == 1, f"{prompt}: {counts}"
 
-    def test_the_environment_is_activated_before_its_command_is_used(self) -> None:
+    def test_the_readme_activates_the_environment_before_using_it(self) -> None:
         lines = [" ".join(words) for words in shell_commands(self.FILE)]
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         home = re.search(r"^BASE := (\S+)$", makefile, re.MULTILINE)
@@ -134,7 +134,7 @@ class TestReadme:
         assert all(not line.startswith(("vinograph", "pip")) for line in lines[:2])
 
     @pytest.mark.usefixtures("reader")
-    def test_what_the_embedded_models_are_asked_is_what_they_draw(self) -> None:
+    def test_the_readmes_commands_draw_what_they_ask_for(self) -> None:
         ours = {each.name for each in catalog.embedded()}
         commands = [
             words
@@ -148,18 +148,18 @@ class TestReadme:
             self.drawn(words[2], words[words.index("--output") + 1])
 
     @pytest.mark.usefixtures("reader")
-    def test_so_does_the_example_in_python(self) -> None:
+    def test_the_readmes_python_draws_what_it_asks_for(self) -> None:
         (code,) = blocks(self.FILE, "python")
         exec(compile(code, "README.md", "exec"), {})
         found = re.search(r'pipe\("([^"]+)".*save\("([^"]+)"\)', code)
         assert found is not None
         self.drawn(found[1], found[2])
 
-    def test_every_option_in_it_is_one(self) -> None:
+    def test_every_option_in_the_page_exists(self) -> None:
         known = typer.main.get_command(application())
         assert isinstance(known, typer.core.TyperGroup)
-        told = [words[1:] for words in shell_commands(self.FILE) if words[0] == "vinograph"]
-        assert {words[0] for words in told} >= {"generate", "convert", "quantize"}
-        for name, *rest in told:
+        commands = [words[1:] for words in shell_commands(self.FILE) if words[0] == "vinograph"]
+        assert {words[0] for words in commands} >= {"generate", "convert", "quantize"}
+        for name, *rest in commands:
             options = {each for parameter in known.commands[name].params for each in parameter.opts}
             assert {each for each in rest if each.startswith("--")} <= options

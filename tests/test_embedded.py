@@ -1,4 +1,4 @@
-"""The picture-book models that ship inside: they are whole, small, and draw what they are asked."""
+"""The embedded picture-book models are whole and small, and follow their prompts."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ HELD_OUT = 16
 
 @pytest.mark.parametrize("path", catalog.embedded(), ids=lambda path: path.name)
 class TestBundle:
-    def test_nothing_in_it_was_altered(self, path: Path) -> None:
+    def test_a_bundle_verifies(self, path: Path) -> None:
         bundle = Bundle.open(path)
         assert set(bundle.verify()) == set(bundle.manifest.files)
 
-    def test_at_most_20_megabytes(self, path: Path) -> None:
+    def test_a_bundle_has_at_most_20_megabytes(self, path: Path) -> None:
         assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) <= 20_000_000
 
-    def test_a_family_has_no_more_in_all(self, path: Path) -> None:
+    def test_a_familys_bundles_have_at_most_20_megabytes_together(self, path: Path) -> None:
         family = Bundle.open(path).manifest.family
         siblings = [each for each in catalog.embedded() if Bundle.open(each).manifest.family == family]
         for folder in (path.parent, ROOT / "training" / "checkpoints"):
             files = [file for each in siblings for file in (folder / each.name).rglob("*") if file.is_file()]
             assert sum(file.stat().st_size for file in files) <= 20_000_000
 
-    def test_so_has_its_checkpoint(self, path: Path) -> None:
+    def test_a_familys_checkpoints_have_at_most_20_megabytes(self, path: Path) -> None:
         checkpoint = ROOT / "training" / "checkpoints" / path.name
         assert 0 < sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file()) <= 20_000_000
 
 
-def assert_draws_what_it_is_asked(pipe: Pipeline, **options: Any) -> None:
-    """Scenes of combinations that no model was trained on, every attribute asked for."""
+def assert_follows_prompts(pipe: Pipeline, **options: Any) -> None:
+    """Generate scenes of held-out combinations from captions that state every attribute."""
     rng = random.Random(41)
     prompts = [full_caption(sample(rng, "heldout"), rng) for _ in range(HELD_OUT)]
     drawn = np.concatenate(
@@ -60,8 +60,8 @@ def assert_draws_what_it_is_asked(pipe: Pipeline, **options: Any) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 class TestStorybookWuerstchen:
-    def test_it_draws_what_it_is_asked(self, precision: str) -> None:
-        assert_draws_what_it_is_asked(Pipeline.from_pretrained("storybook-wuerstchen", precision=precision))
+    def test_pictures_follow_the_prompts(self, precision: str) -> None:
+        assert_follows_prompts(Pipeline.from_pretrained("storybook-wuerstchen", precision=precision))
 
     def test_a_reconstruction_keeps_the_scene(self, precision: str) -> None:
         rng = random.Random(43)
@@ -75,8 +75,8 @@ class TestStorybookWuerstchen:
         assert np.median([each.report["psnr"] for each in again]) > 20
 
 
-def test_image_to_image_keeps_the_scene_and_changes_what_the_prompt_says() -> None:
-    """A green house in a meadow becomes a red one; where it stands, and what stands there, stays."""
+def test_image_to_image_changes_what_the_prompt_states_and_keeps_the_rest() -> None:
+    """A green house in a meadow becomes a red house in the same place."""
     scene = sample(random.Random(3), "train")
     scene = type(scene)("day", "meadow", "house", "green", 1, "middle")
     pipe = Pipeline.from_pretrained("storybook-wuerstchen")
@@ -98,18 +98,18 @@ def test_image_to_image_keeps_the_scene_and_changes_what_the_prompt_says() -> No
 @pytest.mark.parametrize("precision", PRECISIONS)
 class TestStorybookSdxl:
     @pytest.mark.parametrize("steps", [1, 4])
-    def test_it_draws_what_it_is_asked(self, precision: str, steps: int) -> None:
+    def test_pictures_follow_the_prompts(self, precision: str, steps: int) -> None:
         pipe = Pipeline.from_pretrained("storybook-sdxl", precision=precision)
-        assert_draws_what_it_is_asked(pipe, num_inference_steps=steps)
+        assert_follows_prompts(pipe, num_inference_steps=steps)
 
-    def test_seeds_differ_in_what_the_prompt_leaves_open(self, precision: str) -> None:
+    def test_seeds_vary_what_the_prompt_leaves_open(self, precision: str) -> None:
         pipe = Pipeline.from_pretrained("storybook-sdxl", precision=precision)
         drawn = pipe("a red house in a meadow at night", num_images_per_prompt=8, seed=0, output_type="np").images
         bright = drawn[:, :100].mean(axis=3) > 0.6
         left, right = bright[..., :128].sum(axis=(1, 2)), bright[..., 128:].sum(axis=(1, 2))
         assert 0 < (left > right).sum() < 8  # the moon is now on this side, now on that
 
-    def test_image_to_image_changes_what_the_prompt_changes_and_keeps_the_rest(self, precision: str) -> None:
+    def test_image_to_image_changes_what_the_prompt_states_and_keeps_the_rest(self, precision: str) -> None:
         rng = random.Random(47)
         pipe = Pipeline.from_pretrained("storybook-sdxl", precision=precision)
         right = []
@@ -142,12 +142,12 @@ class TestStorybookPixart:
     @pytest.mark.parametrize(
         ("model", "steps"), [("storybook-pixart", 20), ("storybook-pixart-lcm", 4), ("storybook-pixart-lcm", 8)]
     )
-    def test_it_draws_what_it_is_asked(self, precision: str, model: str, steps: int) -> None:
-        assert_draws_what_it_is_asked(Pipeline.from_pretrained(model, precision=precision), num_inference_steps=steps)
+    def test_pictures_follow_the_prompts(self, precision: str, model: str, steps: int) -> None:
+        assert_follows_prompts(Pipeline.from_pretrained(model, precision=precision), num_inference_steps=steps)
 
     @pytest.mark.parametrize("model", ["storybook-pixart", "storybook-pixart-lcm"])
-    def test_wider_and_taller_pictures_show_as_much(self, precision: str, model: str) -> None:
-        """The probe sees them squeezed into a square, in which it still tells these."""
+    def test_wide_and_tall_pictures_follow_the_prompts(self, precision: str, model: str) -> None:
+        """The probe sees them squeezed into a square, and still classifies these frames."""
         rng = random.Random(53)
         prompts = [full_caption(sample(rng, "heldout"), rng) for _ in range(8)]
         pipe = Pipeline.from_pretrained(model, precision=precision)
@@ -157,7 +157,7 @@ class TestStorybookPixart:
             mean, _, counts = adherence(predict(drawn), [stated_attributes(prompt) for prompt in prompts])
             assert mean >= 0.93, counts
 
-    def test_image_to_image_keeps_the_place_and_changes_what_the_prompt_says(self, precision: str) -> None:
+    def test_image_to_image_changes_what_the_prompt_states_and_keeps_the_place(self, precision: str) -> None:
         before = Scene("day", "meadow", "house", "green", 1, "middle")
         pipe = Pipeline.from_pretrained("storybook-pixart", precision=precision)
         drawn = pipe(

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: their names, permissions and owners, and what may not be replaced."""
+"""Files are replaced whole or not at all, with their permissions and owners."""
 
 from __future__ import annotations
 
@@ -33,42 +33,44 @@ def mode(file: Path) -> int:
 class TestNames:
     @pytest.mark.parametrize("length", [1, 100, 224, 225, 240, 254, 255])
     @pytest.mark.parametrize("letter", ["x", "ä", "水"])
-    def test_every_valid_length(self, tmp_path: Path, length: int, letter: str) -> None:
+    def test_hidden_siblings_exist_for_names_of_every_valid_length(
+        self, tmp_path: Path, length: int, letter: str
+    ) -> None:
         name = (letter * length).encode()[:length].decode("utf-8", "ignore") or "x"
         write_atomically(tmp_path / name, b"whole")
         assert [each.name for each in tmp_path.iterdir()] == [name]
         assert (tmp_path / name).read_bytes() == b"whole"
 
-    def test_siblings_of_long_names_stay_apart(self, tmp_path: Path) -> None:
+    def test_hidden_siblings_of_long_names_differ(self, tmp_path: Path) -> None:
         one, other = (hidden_sibling(tmp_path / ("x" * 250 + each), ".lock").name for each in "ab")
         assert one != other
         assert all(each.startswith(".xxx") and each.endswith(".lock") for each in (one, other))
 
-    def test_short_names_are_told_whole(self, tmp_path: Path) -> None:
+    def test_hidden_siblings_contain_a_short_name(self, tmp_path: Path) -> None:
         assert hidden_sibling(tmp_path / "sdxl", ".partial") == tmp_path / ".sdxl.partial"
 
 
 class TestPermissions:
     @pytest.mark.parametrize("before", [0o600, 0o640, 0o644, 0o664, 0o755, 0o444])
-    def test_those_of_what_is_replaced_stay(self, file: Path, before: int) -> None:
+    def test_a_replaced_file_keeps_its_permissions(self, file: Path, before: int) -> None:
         file.write_bytes(b"old")
         file.chmod(before)
         write_atomically(file, b"new")
         assert (file.read_bytes(), mode(file)) == (b"new", before)
 
     @pytest.mark.usefixtures("umask")
-    def test_a_new_file_has_what_the_umask_leaves(self, file: Path) -> None:
+    def test_a_new_file_has_the_permissions_of_the_umask(self, file: Path) -> None:
         write_atomically(file, b"new")
         assert mode(file) == 0o640
 
-    def test_nobody_else_reads_it_meanwhile(self, file: Path) -> None:
+    def test_an_unfinished_file_is_private(self, file: Path) -> None:
         file.write_bytes(b"old")
         file.chmod(0o600)
         with replaced(file) as temporary:
             temporary.write_bytes(b"new")
             assert mode(temporary) == 0o600
 
-    def test_the_owner_is_passed_on(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_replaced_file_keeps_its_owner(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.write_bytes(b"old")
         given: list[tuple[int, int]] = []
         owner = os.stat_result((0o100600, 1, 1, 1, 12345, 54321, 3, 0, 0, 0))
@@ -77,7 +79,9 @@ class TestPermissions:
         write_atomically(file, b"new")
         assert given == [(12345, 54321)]
 
-    def test_or_not_where_that_is_not_allowed(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_is_replaced_where_its_owner_can_not_be_kept(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def refused(*_: object) -> None:
             raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -89,8 +93,8 @@ class TestPermissions:
         assert (file.read_bytes(), mode(file)) == (b"new", 0o600)
 
 
-class TestWhatIsThere:
-    def test_a_link_stays_and_its_file_is_replaced(self, tmp_path: Path) -> None:
+class TestExistingTargets:
+    def test_a_links_target_is_replaced_and_the_link_stays(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         target, link = tmp_path / "elsewhere" / "whole", tmp_path / "link"
         target.write_bytes(b"old")
@@ -100,31 +104,31 @@ class TestWhatIsThere:
         assert target.read_bytes() == b"new"
         assert sorted(each.name for each in tmp_path.rglob("*")) == ["elsewhere", "link", "whole"]
 
-    def test_a_link_to_what_is_not_there_yet(self, tmp_path: Path) -> None:
+    def test_a_dangling_links_target_is_created(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to("whole")
         write_atomically(tmp_path / "link", b"new")
         assert (tmp_path / "whole").read_bytes() == b"new"
 
-    def test_a_pipe(self, file: Path) -> None:
+    def test_a_pipe_is_not_replaced(self, file: Path) -> None:
         os.mkfifo(file)
         with pytest.raises(RequestError, match=r"picture.png is a pipe"):
             write_atomically(file, b"new")
         assert stat.S_ISFIFO(file.stat().st_mode)
 
     @pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
-    def test_a_device_behind_a_link(self, file: Path, device: str) -> None:
+    def test_a_device_behind_a_link_is_not_replaced(self, file: Path, device: str) -> None:
         file.symlink_to(device)
         with pytest.raises(RequestError, match="is a device"):
             write_atomically(file, b"new")
         assert Path(device).is_char_device()
 
-    def test_a_directory(self, tmp_path: Path) -> None:
+    def test_a_directory_is_not_replaced(self, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="is a directory"):
             write_atomically(tmp_path, b"new")
 
 
 class TestFailures:
-    def test_what_was_there_stays_whole(self, file: Path) -> None:
+    def test_a_failed_write_leaves_the_old_file(self, file: Path) -> None:
         def fail() -> None:
             with replaced(file) as temporary:
                 temporary.write_bytes(b"half")
@@ -136,7 +140,7 @@ class TestFailures:
         assert [each.name for each in file.parent.iterdir()] == [file.name]
         assert file.read_bytes() == b"old"
 
-    def test_nothing_of_another_process_is_in_the_way(self, file: Path) -> None:
+    def test_leftovers_of_another_process_do_not_disturb(self, file: Path) -> None:
         file.write_bytes(b"old")
         with beside(file) as temporary:
             temporary.write_bytes(b"left by a process of the same number")
@@ -155,6 +159,8 @@ class TestFailures:
         ],
         ids=repr,
     )
-    def test_they_are_told_apart(self, tmp_path: Path, error: Exception, kind: type[Exception]) -> None:
+    def test_each_failure_is_explained_as_its_kind(
+        self, tmp_path: Path, error: Exception, kind: type[Exception]
+    ) -> None:
         with pytest.raises(kind), explained(tmp_path / "no" / "such" / "target"):
             raise error

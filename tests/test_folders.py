@@ -1,4 +1,4 @@
-"""Where the user's folders are, also for a user who has none."""
+"""The user's folders, also for a user without a home directory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ VARIABLES = ("HOME", "XDG_CACHE_HOME", "VINOGRAPH_CACHE", "VINOGRAPH_MODELS", "H
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
-        monkeypatch.setenv(name, "")  # so that what a test sets is undone, too
+        monkeypatch.setenv(name, "")  # so that monkeypatch undoes what a test sets
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user number that the password file doesn't have."""
+    """A process of a user id that the password file doesn't have."""
 
     def unknown(number: int) -> NoReturn:
         raise KeyError(f"getpwuid(): uid not found: {number}")
@@ -32,7 +32,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pwd.getpwuid", unknown)
 
 
-def test_with_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert folders.cache() == tmp_path / ".cache" / "vinograph"
     assert folders.models() == tmp_path / ".local" / "share" / "vinograph" / "models"
@@ -40,7 +40,7 @@ def test_with_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_one_nothing_is_found_and_nothing_raised() -> None:
+def test_without_a_home_folders_lie_in_a_placeholder() -> None:
     assert folders.home() == folders.NO_HOME
     assert not folders.NO_HOME.exists()
     with pytest.raises(OSError, match="no-home"):  # not even root
@@ -51,7 +51,7 @@ def test_without_one_nothing_is_found_and_nothing_raised() -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_the_hub_makes_no_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_the_hubs_cache_lies_in_the_placeholder(monkeypatch: pytest.MonkeyPatch) -> None:
     folders.prepare_for_libraries()
     assert os.environ["HF_HOME"].startswith(str(folders.NO_HOME))
     monkeypatch.setenv("HF_HOME", "/data/hub")
@@ -59,11 +59,11 @@ def test_the_hub_makes_no_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -
     assert os.environ["HF_HOME"] == "/data/hub"
 
 
-def test_somebody_who_does_not_exist() -> None:
+def test_a_path_of_an_unknown_user_is_unchanged() -> None:
     assert folders.expand("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
 
 
-def test_variables_may_have_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_may_start_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Container and service files set them without a shell, which would have expanded it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VINOGRAPH_CACHE", "~/cache")
@@ -71,7 +71,7 @@ def test_variables_may_have_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (folders.cache(), folders.models()) == (tmp_path / "cache", tmp_path / "models")
 
 
-def test_a_temporary_folder_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with folders.temporary("vinograph-") as folder:
         (folder / "x").write_text("")
@@ -79,7 +79,7 @@ def test_a_temporary_folder_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_temporary_folder_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_temporary_folder_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
     with pytest.raises(ResourceError, match="set TMPDIR"), folders.temporary("vinograph-"):

@@ -1,4 +1,4 @@
-"""Arrays to pictures and back: what is read, what is refused, and how files are written."""
+"""Pictures are read from files and arrays, refused if unusable, and written whole."""
 
 import json
 import struct
@@ -38,7 +38,7 @@ def picture(pixels: Any) -> Image.Image:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG whose header says `width` by `height` and whose pixels are missing: decoding it would fail."""
+    """A PNG whose header claims `width` × `height` pixels, of which it has none."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -49,7 +49,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 class TestReading:
     @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-    def test_the_three_formats(self, picture: Image.Image, tmp_path: Path, ending: str) -> None:
+    def test_png_jpeg_and_webp_are_read(self, picture: Image.Image, tmp_path: Path, ending: str) -> None:
         file = tmp_path / f"picture.{ending}"
         picture.save(file, lossless=True)
         for source in (file, str(file)):
@@ -58,7 +58,7 @@ class TestReading:
         if ending != "jpg":
             assert np.array_equal(np.asarray(read_picture(file)), np.asarray(picture))
 
-    def test_the_content_counts_and_not_the_name(self, picture: Image.Image, tmp_path: Path) -> None:
+    def test_the_format_is_that_of_the_content(self, picture: Image.Image, tmp_path: Path) -> None:
         picture.save(tmp_path / "photo.jpg", "PNG")
         assert read_picture(tmp_path / "photo.jpg").size == (WIDTH, HEIGHT)
 
@@ -69,13 +69,13 @@ class TestReading:
             read_picture(tmp_path / f"picture.{ending}")
 
     @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-    def test_no_picture_at_all(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_file_that_is_no_picture_is_refused(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "picture.png").write_bytes(content)
         with pytest.raises(RequestError, match=r"picture.png is not a PNG, JPEG or WebP picture"):
             read_picture(tmp_path / "picture.png")
 
     @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-    def test_a_picture_that_is_cut_short(self, tmp_path: Path, ending: str) -> None:
+    def test_a_truncated_picture_is_refused(self, tmp_path: Path, ending: str) -> None:
         file = tmp_path / f"picture.{ending}"
         Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)).save(file)
         content = file.read_bytes()
@@ -83,21 +83,21 @@ class TestReading:
         with pytest.raises(RequestError, match=r"is damaged|is not a PNG"):
             read_picture(file)
 
-    def test_a_pil_picture_that_is_cut_short(self, tmp_path: Path) -> None:
-        """PIL puts decoding off until the pixels are used, so it is found only here."""
+    def test_a_truncated_pil_picture_is_refused(self, tmp_path: Path) -> None:
+        """PIL decodes a picture only when its pixels are used."""
         file = tmp_path / "picture.jpg"
         Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)).save(file)
         file.write_bytes(file.read_bytes()[:1000])
         with Image.open(file) as opened, pytest.raises(RequestError, match="image is damaged"):
             read_picture(opened)
 
-    def test_a_missing_file_and_a_directory(self, tmp_path: Path) -> None:
+    def test_a_missing_file_and_a_directory_are_refused(self, tmp_path: Path) -> None:
         for path in (tmp_path / "nowhere.png", tmp_path):
             with pytest.raises(RequestError, match="image: there is no file"):
                 read_picture(path)
 
     @pytest.mark.parametrize("given", [7, None, b"bytes", [1, 2]])
-    def test_something_else(self, given: Any) -> None:
+    def test_other_objects_are_refused(self, given: Any) -> None:
         with pytest.raises(RequestError, match="give a path, a PIL picture, or an array"):
             read_picture(given)
 
@@ -120,21 +120,19 @@ class TestUpright:
         "exif",
         [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"],
     )
-    def test_a_garbled_exif_is_passed_over(
-        self, picture: Image.Image, tmp_path: Path, ending: str, exif: bytes
-    ) -> None:
+    def test_garbled_exif_is_ignored(self, picture: Image.Image, tmp_path: Path, ending: str, exif: bytes) -> None:
         picture.save(tmp_path / f"picture.{ending}", exif=exif)
         assert read_picture(tmp_path / f"picture.{ending}").size == (WIDTH, HEIGHT)
 
-    def test_a_pil_picture_is_taken_as_it_lies(self, picture: Image.Image) -> None:
-        """As in diffusers, which turns what it loads itself and nothing else."""
+    def test_a_pil_picture_is_not_rotated(self, picture: Image.Image) -> None:
+        """diffusers, too, rotates only pictures that it loads itself."""
         picture.getexif()[0x0112] = self.ROTATE_90
         notes: list[str] = []
         (read,) = read_pictures(picture, notes=notes)
         assert read.size == (WIDTH, HEIGHT)
         assert ["EXIF says to turn it" in each for each in notes] == [True]
 
-    def test_transparency_is_left_out(self, tmp_path: Path) -> None:
+    def test_transparency_is_dropped(self, tmp_path: Path) -> None:
         colours = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
         Image.fromarray(colours).save(tmp_path / "picture.png")
         notes: list[str] = []
@@ -144,7 +142,7 @@ class TestUpright:
         assert read_pictures(Image.new("RGBA", (2, 2), "white"), notes=notes)
         assert len(notes) == 1, "one without holes is nothing to note"
 
-    def test_a_transparent_palette_colour_too(self, tmp_path: Path) -> None:
+    def test_a_transparent_palette_colour_is_dropped(self, tmp_path: Path) -> None:
         palette = Image.new("P", (2, 1))
         palette.putpalette([255, 0, 0, 0, 0, 255])
         palette.putpixel((1, 0), 1)
@@ -152,7 +150,7 @@ class TestUpright:
         assert np.asarray(read_picture(tmp_path / "picture.png")).tolist() == [[[255, 0, 0], [0, 0, 255]]]
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
-    def test_every_kind_becomes_rgb(self, picture: Image.Image, mode: str) -> None:
+    def test_pictures_of_every_mode_become_rgb(self, picture: Image.Image, mode: str) -> None:
         assert read_picture(picture.convert(mode)).mode == "RGB"
 
     def test_sixteen_bits_of_grey_become_eight(self, tmp_path: Path) -> None:
@@ -161,7 +159,7 @@ class TestUpright:
 
 
 class TestTooLarge:
-    """Over 64 megapixels a picture is refused by its header: the pixels of these files couldn't be decoded."""
+    """A picture of over 64 megapixels is refused by its header, without decoding."""
 
     @pytest.mark.parametrize(
         ("width", "height"), [(8001, 8000), (12_000, 12_000), (60_000, 60_000), (1, MAX_PIXELS + 1)]
@@ -171,7 +169,7 @@ class TestTooLarge:
         with pytest.raises(RequestError, match=r"over 64 megapixels|has over 64 megapixels"):
             read_picture(tmp_path / "huge.png")
 
-    def test_64_megapixels_are_not_too_many(self, tmp_path: Path) -> None:
+    def test_64_megapixels_are_accepted(self, tmp_path: Path) -> None:
         (tmp_path / "large.png").write_bytes(png_that_claims(8000, 8000))
         with pytest.raises(RequestError, match="is damaged"):  # the size was fine, so decoding was tried
             read_picture(tmp_path / "large.png")
@@ -189,7 +187,7 @@ class TestTooLarge:
         with pytest.raises(RequestError, match="image is 8000x8001, over 64 megapixels"):
             read_picture(huge)
 
-    def test_a_bomb_in_a_text_chunk_is_refused(self, picture: Image.Image, tmp_path: Path) -> None:
+    def test_a_decompression_bomb_in_a_text_chunk_is_refused(self, picture: Image.Image, tmp_path: Path) -> None:
         picture.save(tmp_path / "bomb.png")
         content = (tmp_path / "bomb.png").read_bytes()
         data = b"Comment\0\0" + zlib.compress(b"\0" * 200_000_000)
@@ -200,10 +198,10 @@ class TestTooLarge:
 
 
 class TestArrays:
-    def test_bytes_are_the_pixels(self, pixels: Any) -> None:
+    def test_uint8_arrays_are_pixels(self, pixels: Any) -> None:
         assert np.array_equal(np.asarray(read_picture(pixels)), pixels)
 
-    def test_floats_lie_within_0_and_1(self, pixels: Any) -> None:
+    def test_float_arrays_are_read_by_their_range(self, pixels: Any) -> None:
         assert np.array_equal(np.asarray(read_picture((pixels / 127.5 - 1).astype(np.float32))), pixels)
         for kind in (np.float32, np.float64, np.float16):
             read = read_picture((pixels / 255).astype(kind))
@@ -222,7 +220,7 @@ class TestArrays:
         with pytest.raises(RequestError, match=r"give \[height, width, 3\]"):
             read_picture(np.zeros(shape, np.uint8))
 
-    def test_to_array_and_back(self, picture: Image.Image) -> None:
+    def test_a_picture_survives_conversion_to_an_array(self, picture: Image.Image) -> None:
         array = to_array(picture)
         assert array.shape == (1, 3, HEIGHT, WIDTH)
         assert array.dtype == np.float32
@@ -248,13 +246,13 @@ class TestArrays:
 
 class TestSaving:
     @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.jpg", "a.jpeg", "a.webp"])
-    def test_the_ending_says_the_format(self, picture: Image.Image, tmp_path: Path, name: str) -> None:
+    def test_the_extension_chooses_the_format(self, picture: Image.Image, tmp_path: Path, name: str) -> None:
         save(picture, tmp_path / name)
         with Image.open(tmp_path / name) as read:
             assert read.format == {"png": "PNG", "webp": "WEBP"}.get(name.lower()[2:], "JPEG")
             assert read.size == (WIDTH, HEIGHT)
 
-    def test_metadata_comes_back(self, picture: Image.Image, tmp_path: Path) -> None:
+    def test_metadata_is_written_and_read(self, picture: Image.Image, tmp_path: Path) -> None:
         metadata = {"model": "Würstchen 🌭", "request": {"prompt": ["a red house\n"], "seed": 2**64 - 1, "x": 0.1}}
         save(picture, tmp_path / "a.png", metadata)
         assert read_metadata(tmp_path / "a.png") == metadata
@@ -267,7 +265,7 @@ class TestSaving:
         assert read_metadata(tmp_path / "a.png") is None
         assert read_metadata(tmp_path / "a.jpg") is None
 
-    def test_a_picture_is_replaced(self, picture: Image.Image, tmp_path: Path) -> None:
+    def test_an_existing_picture_is_replaced(self, picture: Image.Image, tmp_path: Path) -> None:
         save(Image.new("RGB", (2, 2)), tmp_path / "a.png")
         save(picture, tmp_path / "a.png")
         with Image.open(tmp_path / "a.png") as read:
@@ -303,28 +301,30 @@ class TestSaving:
 
 
 class TestOutput:
-    """That a picture can be written is known before any drawing."""
+    """Whether a picture can be written is checked before it is generated."""
 
-    def test_a_new_and_an_existing_file_will_do(self, tmp_path: Path) -> None:
+    def test_new_and_existing_files_can_be_written(self, tmp_path: Path) -> None:
         check_output(tmp_path / "new.png")
         (tmp_path / "old.webp").touch()
         check_output(tmp_path / "old.webp")
 
     @pytest.mark.parametrize("name", ["picture", "picture.gif", "picture.png.tmp", ".png"])
-    def test_an_unknown_ending(self, tmp_path: Path, name: str) -> None:
+    def test_an_unknown_extension_is_refused(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(RequestError, match=r"end the name in one of \.png, \.jpg, \.jpeg, \.webp"):
             check_output(tmp_path / name)
 
-    def test_a_directory_in_its_place(self, tmp_path: Path) -> None:
+    def test_a_directory_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").mkdir()
         with pytest.raises(RequestError, match=r"a.png is a directory; name a file in it"):
             check_output(tmp_path / "a.png")
 
-    def test_no_such_folder(self, tmp_path: Path) -> None:
+    def test_a_missing_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=r"there is no folder .*nowhere"):
             check_output(tmp_path / "nowhere" / "a.png")
 
-    def test_no_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_folder_without_write_permission_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
         with pytest.raises(RequestError, match="can't be written: no permission"):
             check_output(tmp_path / "a.png")

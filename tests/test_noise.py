@@ -1,4 +1,4 @@
-"""Noise: what torch draws on a CPU, without torch."""
+"""Noise is equal to torch's on a CPU, without torch."""
 
 from typing import Any
 
@@ -32,14 +32,14 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_consecutive_draws_are_torchs(seed: int) -> None:
+def test_consecutive_draws_are_equal_to_torchs(seed: int) -> None:
     noise, generator = TorchNoise(seed), torch_generator(seed)
     for count in COUNTS:
         assert_same(noise.normal((count,)), drawn_by_torch(generator, count))
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 3, 3), (1, 16, 24, 24), (2, 4, 32, 48), (3, 4, 100)])
-def test_a_batch_is_drawn_in_one_piece(shape: tuple[int, ...]) -> None:
+def test_a_batch_is_one_draw(shape: tuple[int, ...]) -> None:
     assert_same(TorchNoise(5).normal(shape), drawn_by_torch(torch_generator(5), *shape))
 
 
@@ -56,14 +56,14 @@ def test_fewer_values_than_sixteen_are_refused() -> None:
 
 
 class TestSeeds:
-    def test_each_picture_is_drawn_from_its_own_seed(self) -> None:
+    def test_each_picture_has_noise_of_its_own_seed(self) -> None:
         batch = noise_from_seeds([7, 8, 9])
         alone = [TorchNoise(seed) for seed in (7, 8, 9)]
         for shape in ((3, 16, 4), (3, 4, 5, 5)):
             expected = np.concatenate([each.normal((1, *shape[1:])) for each in alone])
             assert np.array_equal(batch.normal(shape), expected)
 
-    def test_it_is_what_diffusers_draws_from_a_list_of_generators(self) -> None:
+    def test_noise_is_that_of_diffusers_for_a_list_of_generators(self) -> None:
         batch, generators = noise_from_seeds([7, 8]), [torch_generator(7), torch_generator(8)]
         for shape in ((2, 16, 3, 3), (2, 4, 32, 32)):
             assert_same(batch.normal(shape), drawn_by_torch(generators, *shape))
@@ -80,8 +80,8 @@ class TestSeeds:
 
 class TestTorchGenerator:
     @pytest.mark.parametrize("before", [0, 1, 5, 16, 100, 623, 624, 625, 10_000])
-    def test_it_is_drawn_from_where_it_stands(self, before: int) -> None:
-        """Wherever the caller left it, and it moves on as if torch had drawn."""
+    def test_a_generator_draws_from_its_present_state(self, before: int) -> None:
+        """It is advanced as if torch had drawn from it."""
         ours, theirs = torch_generator(1), torch_generator(1)
         for generator in (ours, theirs):
             for _ in range(before):
@@ -95,10 +95,10 @@ class TestTorchGenerator:
             torch.randint(0, 2**31, (700,), generator=ours), torch.randint(0, 2**31, (700,), generator=theirs)
         )
 
-    def test_a_fresh_one_is_its_seed(self) -> None:
+    def test_a_fresh_generator_draws_as_its_seed(self) -> None:
         assert np.array_equal(noise_from_generator(torch_generator(9)).normal((64,)), TorchNoise(9).normal((64,)))
 
-    def test_one_shared_by_two_draws_goes_on(self) -> None:
+    def test_a_generator_shared_by_two_draws_continues(self) -> None:
         generator, alone = torch_generator(2), TorchNoise(2)
         first = noise_from_generator(generator).normal((64,))
         second = noise_from_generator(generator).normal((64,))
@@ -106,11 +106,11 @@ class TestTorchGenerator:
             np.concatenate([first, second]), np.concatenate([alone.normal((64,)), alone.normal((64,))])
         )
 
-    def test_one_given_for_two_pictures_is_drawn_from_twice(self) -> None:
+    def test_a_generator_for_two_pictures_is_drawn_from_twice(self) -> None:
         ours, theirs = torch_generator(4), torch_generator(4)
         assert_same(noise_from_generator([ours, ours]).normal((2, 64)), drawn_by_torch([theirs, theirs], 2, 64))
 
-    def test_one_of_another_device_is_refused(self) -> None:
+    def test_a_generator_of_another_device_is_refused(self) -> None:
         class Elsewhere:
             device = torch.device("meta")
 
@@ -134,11 +134,11 @@ class TestTorchGenerator:
 
 class TestRandomState:
     @pytest.mark.parametrize("seed", [0, 987, 2**32 - 1])
-    def test_it_is_read_as_its_seed(self, seed: int) -> None:
+    def test_a_numpy_state_is_used_as_its_seed(self, seed: int) -> None:
         ours = noise_from_generator(np.random.RandomState(seed))
         assert_same(ours.normal((100,)), drawn_by_torch(torch_generator(seed), 100))
 
-    def test_it_does_not_move_on(self) -> None:
+    def test_a_numpy_state_is_not_advanced(self) -> None:
         state = np.random.RandomState(987)
         first, second = (noise_from_generator(state).normal((64,)) for _ in range(2))
         assert np.array_equal(first, second)
@@ -146,12 +146,12 @@ class TestRandomState:
 
 
 class TestList:
-    def test_a_list_holds_one_for_each_picture(self) -> None:
+    def test_a_list_has_a_generator_per_picture(self) -> None:
         noise = noise_from_generator([np.random.RandomState(1), torch_generator(2)])
         assert isinstance(noise, PerImageNoise)
         assert np.array_equal(noise.normal((2, 16)), noise_from_seeds([1, 2]).normal((2, 16)))
 
-    def test_a_list_of_one_is_that_one_for_all_pictures(self) -> None:
+    def test_a_list_of_one_generator_serves_all_pictures(self) -> None:
         ours = noise_from_generator([torch_generator(3)])
         assert_same(ours.normal((4, 36)), drawn_by_torch([torch_generator(3)], 4, 36))
 
@@ -162,12 +162,12 @@ class TestList:
 
 
 @pytest.mark.parametrize("given", [5, "7", None, np.random.default_rng(1), [1, 2]])
-def test_anything_else_is_refused(given: Any) -> None:
+def test_other_objects_are_refused(given: Any) -> None:
     with pytest.raises(RequestError, match=r"give a torch.Generator, a numpy.random.RandomState, or a list"):
         noise_from_generator(given)
 
 
-def test_the_first_pictures_source() -> None:
+def test_the_first_pictures_noise_can_be_taken_alone() -> None:
     alone = TorchNoise(5)
     assert alone.first(2) is alone
     each = noise_from_seeds((5, 6))

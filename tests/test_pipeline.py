@@ -1,4 +1,4 @@
-"""Opening a bundle and calling it: arguments, results, steps, callbacks, devices."""
+"""Pipelines of bundles: their arguments, results, steps, callbacks and devices."""
 
 import gc
 import json
@@ -46,23 +46,23 @@ def pipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pipeline]:
 
 
 class TestArguments:
-    def test_prompt_height_and_width_go_by_position_as_in_diffusers(self, tiny: Pipeline) -> None:
+    def test_prompt_height_and_width_may_be_positional_as_in_diffusers(self, tiny: Pipeline) -> None:
         by_position = tiny(PROMPT, 256, 128, seed=1)
         by_name = tiny(prompt=PROMPT, height=256, width=128, seed=1)
         assert by_position.images[0].size == (128, 256)
         assert np.array_equal(pixels(by_position), pixels(by_name))
 
-    def test_no_more_than_those(self, tiny: Pipeline) -> None:
+    def test_more_positional_arguments_are_refused(self, tiny: Pipeline) -> None:
         with pytest.raises(
             RequestError, match="generate takes prompt, height, width by position; name the other arguments"
         ):
             tiny(PROMPT, 128, 128, 4)
 
-    def test_not_twice(self, tiny: Pipeline) -> None:
+    def test_an_argument_given_twice_is_refused(self, tiny: Pipeline) -> None:
         with pytest.raises(RequestError, match="prompt was given twice, by position and by name"):
             tiny(PROMPT, prompt=PROMPT)
 
-    def test_an_unknown_argument_gets_what_is_taken(self, tiny: Pipeline) -> None:
+    def test_an_unknown_argument_lists_the_known_ones(self, tiny: Pipeline) -> None:
         with pytest.raises(RequestError) as caught:
             tiny(PROMPT, use_resolution_binning=True)
         message = str(caught.value)
@@ -71,24 +71,24 @@ class TestArguments:
         )
         assert all(name in message for name in tiny.calls["generate"].takes)
 
-    def test_so_does_one_of_another_call(self, tiny: Pipeline) -> None:
+    def test_an_argument_of_another_call_lists_the_known_ones(self, tiny: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"Würstchen \(encode\) takes no prompt; it takes height, image, width"):
             tiny.encode(Image.new("RGB", (128, 128)), prompt=PROMPT)
 
-    def test_the_model_brings_its_own_defaults(self, tiny: Pipeline) -> None:
+    def test_a_model_has_its_own_defaults(self, tiny: Pipeline) -> None:
         request = tiny(PROMPT, seed=1).request
         assert (request.height, request.prior_num_inference_steps, request.num_inference_steps) == (128, 4, 3)
         assert tiny.calls["generate"].takes["height"] == 128
 
-    def test_an_empty_prompt_draws(self, tiny: Pipeline) -> None:
+    def test_an_empty_prompt_gives_a_picture(self, tiny: Pipeline) -> None:
         assert tiny("", seed=1).images[0].size == (128, 128)
 
-    def test_what_a_family_does_is_a_method(self, tiny: Pipeline) -> None:
+    def test_a_familys_calls_are_methods(self, tiny: Pipeline) -> None:
         assert set(tiny.calls) == {"generate", "prior", "decoder", "encode", "reconstruct"}
         embeddings = tiny.prior(PROMPT, height=128, width=128, seed=1).image_embeddings
         assert tiny.decoder(embeddings, PROMPT, seed=1).images[0].size == (128, 128)
 
-    def test_what_it_does_not_do_is_none(self, tiny: Pipeline) -> None:
+    def test_other_families_calls_are_no_methods(self, tiny: Pipeline) -> None:
         for name in ("inpaint", "_private", "__wrapped__"):
             assert not hasattr(tiny, name)
         with pytest.raises(AttributeError, match="Pipeline has no 'inpaint'"):
@@ -96,7 +96,7 @@ class TestArguments:
 
 
 class TestBeforeTheFirstStep:
-    """What the arguments and the manifest decide is refused by `stream` itself, and nothing has run."""
+    """`stream` itself refuses what arguments and manifest rule out; nothing runs before."""
 
     PICTURE = Image.new("RGB", (128, 128))
     ZEROS: Mapping[str, Any] = {"latents": np.zeros((1, 4, 9, 9))}
@@ -145,7 +145,9 @@ class TestBeforeTheFirstStep:
     ]
 
     @pytest.mark.parametrize(("family", "call", "given", "words"), REFUSED)
-    def test_refused(self, pipes: Any, family: str, call: str, given: Mapping[str, Any], words: str) -> None:
+    def test_wrong_arguments_are_refused_before_the_first_step(
+        self, pipes: Any, family: str, call: str, given: Mapping[str, Any], words: str
+    ) -> None:
         pipe = pipes[family]
         subject = {} if "prompt" not in pipe.calls[call].takes or "prompt_embeds" in given else {"prompt": PROMPT}
         subject = {} if call == "decoder" else subject
@@ -154,7 +156,7 @@ class TestBeforeTheFirstStep:
         assert not pipe._sessions.what_ran()
 
     @pytest.mark.parametrize("call", [[], {}, None, 5, "x" * 10**6], ids=["list", "dict", "none", "number", "long"])
-    def test_a_call_that_is_none(self, tiny: Pipeline, call: Any) -> None:
+    def test_an_unknown_call_is_refused(self, tiny: Pipeline, call: Any) -> None:
         with pytest.raises(RequestError, match=r"^call is .{1,250}; Würstchen does generate, ") as caught:
             tiny.stream(PROMPT, call=call)
         assert len(str(caught.value)) < 400
@@ -170,25 +172,25 @@ class TestBeforeTheFirstStep:
             ({"memory": np.zeros(3)}, "memory is array"),
         ],
     )
-    def test_what_a_model_is_opened_with(self, tiny_bundle: Path, given: Any, words: str) -> None:
+    def test_wrong_device_precision_or_memory_is_refused(self, tiny_bundle: Path, given: Any, words: str) -> None:
         with pytest.raises(RequestError, match=re.escape(words)) as caught:
             Pipeline.from_pretrained(tiny_bundle, **given)
         assert len(str(caught.value)) < 600
 
     @pytest.mark.parametrize("model", [5, b"tiny", None, RaisesAlways()], ids=["number", "bytes", "none", "broken"])
-    def test_a_model_that_is_no_name(self, model: Any) -> None:
+    def test_a_model_must_be_named_by_text_or_path(self, model: Any) -> None:
         with pytest.raises(RequestError, match=r"^model is "):
             Pipeline.from_pretrained(model)
 
     @pytest.mark.parametrize("model", ["a" * 300, "a" * 300 + "/b", "a\0b", "/" + "a/" * 5000, "\ud800"])
-    def test_a_model_that_no_path_can_name(self, model: str) -> None:
+    def test_an_impossible_path_is_refused(self, model: str) -> None:
         with pytest.raises(ModelError, match="there is no model ") as caught:
             Pipeline.from_pretrained(model)
         assert len(str(caught.value)) < 600
 
 
 class TestResult:
-    def test_a_picture_and_how_it_came_about(self, tiny: Pipeline) -> None:
+    def test_a_result_has_the_picture_and_its_record(self, tiny: Pipeline) -> None:
         result = tiny(PROMPT, seed=7)
         assert isinstance(result, Result)
         assert [each.size for each in result.images] == [(128, 128)]
@@ -199,12 +201,12 @@ class TestResult:
         assert set(result.timings) == {"text", "prior", "decoder", "vqgan"}
         assert all(seconds >= 0 for seconds in result.timings.values())
 
-    def test_the_same_seed_draws_the_same(self, tiny: Pipeline) -> None:
+    def test_the_same_seed_gives_the_same_picture(self, tiny: Pipeline) -> None:
         one, same, other = (pixels(tiny(PROMPT, seed=seed)) for seed in (1, 1, 2))
         assert np.array_equal(one, same)
         assert not np.array_equal(one, other)
 
-    def test_without_a_seed_the_drawn_one_is_reported(self, tiny: Pipeline) -> None:
+    def test_without_a_seed_a_random_one_is_reported(self, tiny: Pipeline) -> None:
         result = tiny(PROMPT)
         assert result.seeds is not None
         assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=result.seeds[0])))
@@ -233,18 +235,18 @@ class TestResult:
         assert latents.shape == (1, 4, 32, 32)
         assert np.array_equal((arrays * 255).round(), pixels(tiny(PROMPT, seed=1)))
 
-    def test_as_a_tuple(self, tiny: Pipeline) -> None:
+    def test_a_result_can_be_a_tuple(self, tiny: Pipeline) -> None:
         (images,) = tiny(PROMPT, seed=1, return_dict=False)
         assert np.array_equal(np.asarray(images[0]), pixels(tiny(PROMPT, seed=1, return_dict=True))[0])
         (embeddings,) = tiny.prior(PROMPT, 128, 128, seed=1, return_dict=False)
         assert embeddings.shape == (1, 16, 3, 3)
 
-    def test_text_that_was_cut_off_is_reported_once(self, tiny: Pipeline) -> None:
-        """Both text encoders cut it alike."""
+    def test_truncated_text_is_reported_once(self, tiny: Pipeline) -> None:
+        """Both text encoders truncate it at the same place."""
         result = tiny("house " * (TOKENS - 2) + "at Night", seed=1)
         assert result.warnings == (f"the text encoder reads {TOKENS} tokens; cut off: 'at Night'",)
 
-    def test_a_negative_prompt_without_guidance_is_reported(self, tiny: Pipeline) -> None:
+    def test_an_ignored_negative_prompt_is_reported(self, tiny: Pipeline) -> None:
         result = tiny(PROMPT, negative_prompt="cats", prior_guidance_scale=1.0, seed=1)
         assert result.warnings == ("the negative prompt was ignored: it takes a guidance scale above 1",)
         assert tiny(PROMPT, negative_prompt="cats", seed=1).warnings == ()
@@ -252,9 +254,9 @@ class TestResult:
 
 
 class TestSteps:
-    """`stream` yields each step when it is done, and the result at the end."""
+    """`stream` yields each finished step, and the result at the end."""
 
-    def test_every_step_in_order(self, tiny: Pipeline) -> None:
+    def test_stream_yields_every_step_in_order(self, tiny: Pipeline) -> None:
         *steps, result = tiny.stream(PROMPT, seed=1)
         assert isinstance(result, Result)
         assert [(each.stage, each.index, each.total) for each in steps if isinstance(each, Step)] == [
@@ -265,12 +267,12 @@ class TestSteps:
         ]
         assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=1)))
 
-    def test_arguments_are_checked_before_the_first(self, tiny: Pipeline) -> None:
+    def test_arguments_are_checked_before_the_first_step(self, tiny: Pipeline) -> None:
         with pytest.raises(RequestError):
             tiny.stream(PROMPT, height=100)
 
-    def test_previews(self, tiny: Pipeline) -> None:
-        """Small pictures of the first of the batch, from any step but that of the text."""
+    def test_steps_have_previews(self, tiny: Pipeline) -> None:
+        """They are small pictures of the batch's first, from any step but that of the text."""
         for step in tiny.stream([PROMPT, "a boat"], 128, 256, seed=1):
             if isinstance(step, Step):
                 preview = step.preview()
@@ -284,14 +286,14 @@ class TestSteps:
                 assert preview is not None
                 assert preview.size == (256, 128)
 
-    def test_looking_does_not_change_the_picture(self, tiny: Pipeline) -> None:
+    def test_a_preview_does_not_change_the_picture(self, tiny: Pipeline) -> None:
         result: Any = None
         for result in tiny.stream(PROMPT, seed=1):
             if isinstance(result, Step):
                 result.preview()
         assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=1)))
 
-    def test_closing_stops_the_work(self, tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_closing_the_stream_stops_the_work(self, tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
         calls: list[str] = []
         for name in ("prior", "decoder"):
             monkeypatch.setitem(tiny._sessions._opened, name, noting(name, calls, tiny._sessions[name]))
@@ -305,20 +307,20 @@ class TestSteps:
         assert calls == ["prior", "prior"]
         assert next(stream, None) is None
 
-    def test_another_call_step_by_step(self, tiny: Pipeline) -> None:
+    def test_another_call_can_be_streamed(self, tiny: Pipeline) -> None:
         picture = Image.new("RGB", (128, 128), "red")
         *steps, result = tiny.stream(picture, call="reconstruct", seed=1)
         assert isinstance(result, Result)
         assert [each.stage for each in steps if isinstance(each, Step)] == ["image encoder", *["decoder"] * 12, "vqgan"]
         assert np.array_equal(pixels(result), pixels(tiny.reconstruct(picture, seed=1)))
 
-    def test_a_call_that_the_family_does_not_do(self, tiny: Pipeline) -> None:
+    def test_streaming_an_unknown_call_is_refused(self, tiny: Pipeline) -> None:
         with pytest.raises(
             RequestError, match="call is 'upscale'; Würstchen does generate, prior, decoder, encode, reconst"
         ):
             tiny.stream(PROMPT, call="upscale")
 
-    def test_nothing_is_done_before_it_is_asked_for(self, tiny: Pipeline) -> None:
+    def test_a_stream_computes_nothing_ahead(self, tiny: Pipeline) -> None:
         started = time.monotonic()
         tiny.stream(PROMPT, 2048, 2048, seed=1, prior_num_inference_steps=1000)
         assert time.monotonic() - started < 0.5
@@ -344,9 +346,9 @@ def noting(name: str, calls: list[str], session: Any) -> Any:
 
 
 class TestCallbacks:
-    """As diffusers has them: pipeline, step from 0, time, and a dictionary of tensors."""
+    """Callbacks are diffusers': pipeline, step from 0, timestep, and a dictionary of tensors."""
 
-    def test_they_see_each_step(self, tiny: Pipeline) -> None:
+    def test_a_callback_is_called_after_each_step(self, tiny: Pipeline) -> None:
         seen: list[Any] = []
 
         def callback(pipeline: Any, step: int, when: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -363,7 +365,7 @@ class TestCallbacks:
         ]
         assert seen[4:] == [(0, 1.0, (1, 4, 32, 32)), (1, 0.6667, (1, 4, 32, 32)), (2, 0.3333, (1, 4, 32, 32))]
 
-    def test_the_latents_that_they_return_are_taken(self, tiny: Pipeline) -> None:
+    def test_latents_that_a_callback_returns_are_used(self, tiny: Pipeline) -> None:
         def zero(pipeline: Any, step: int, when: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             return {"latents": np.zeros(tensors["latents"].shape)}
 
@@ -371,7 +373,7 @@ class TestCallbacks:
         assert np.ptp(pixels(result)) == 0
 
     @pytest.mark.parametrize("returned", [None, {}])
-    def test_they_need_not_return_any(self, tiny: Pipeline, returned: Any) -> None:
+    def test_a_callback_need_not_return_latents(self, tiny: Pipeline, returned: Any) -> None:
         result = tiny(PROMPT, seed=1, callback_on_step_end=lambda *_: returned)
         assert np.array_equal(pixels(result), pixels(tiny(PROMPT, seed=1)))
 
@@ -381,7 +383,7 @@ class TestCallbacks:
         ):
             tiny(PROMPT, seed=1, callback_on_step_end=lambda *_: {"latents": [0, 1]})
 
-    def test_what_they_raise_is_theirs(self, tiny: Pipeline) -> None:
+    def test_errors_of_a_callback_pass_unchanged(self, tiny: Pipeline) -> None:
         def stop(*_: Any) -> None:
             raise ZeroDivisionError
 
@@ -390,7 +392,7 @@ class TestCallbacks:
 
 
 class TestDevices:
-    def test_what_really_ran_is_told(self, tiny_bundle: Path) -> None:
+    def test_the_result_names_the_devices_that_ran(self, tiny_bundle: Path) -> None:
         pipe = Pipeline.from_pretrained(tiny_bundle, "CPU", "f32")
         assert pipe.prior(PROMPT, 128, 128, seed=1).devices == {
             "prior_text_encoder": "CPU f32",
@@ -409,35 +411,35 @@ class TestDevices:
         assert ran["text_encoder"].startswith("CPU ")
 
     @pytest.mark.parametrize("device", ["NPU", {"prior": "NPU"}])
-    def test_one_that_is_not_there_is_an_error_at_once(self, tiny_bundle: Path, device: Any) -> None:
+    def test_an_absent_device_is_an_error_at_once(self, tiny_bundle: Path, device: Any) -> None:
         with pytest.raises(DeviceError, match="device 'NPU' is not on this machine; there is"):
             Pipeline.from_pretrained(tiny_bundle, device)
 
-    def test_a_component_that_is_not_there(self, tiny_bundle: Path) -> None:
+    def test_a_device_for_an_unknown_component_is_refused(self, tiny_bundle: Path) -> None:
         with pytest.raises(RequestError, match=r"device names the component 'unet'; this model has .*prior"):
             Pipeline.from_pretrained(tiny_bundle, device={"unet": "CPU"})
         with pytest.raises(RequestError, match="precision names the component 'vae'"):
             Pipeline.from_pretrained(tiny_bundle, precision={"vae": "f32"})
 
     @pytest.mark.parametrize("given", [7, None, ["CPU"], {"prior": ["CPU"]}, {"prior": None}])
-    def test_something_else(self, tiny_bundle: Path, given: Any) -> None:
+    def test_a_device_of_another_type_is_refused(self, tiny_bundle: Path, given: Any) -> None:
         for name in ("device", "precision"):
             with pytest.raises(RequestError, match=f"{name} is .*; give a text, or a mapping from component to one"):
                 Pipeline.from_pretrained(tiny_bundle, **{name: given})
 
-    def test_a_precision_that_is_none(self, tiny_bundle: Path) -> None:
+    def test_an_unknown_precision_is_refused(self, tiny_bundle: Path) -> None:
         with pytest.raises(RequestError, match="precision is 'fp16'; give one of auto, f32, bf16, f16"):
             Pipeline.from_pretrained(tiny_bundle, precision="fp16")
 
-    def test_a_precision_that_the_device_does_not_compute_is_reported(self, tiny_bundle: Path) -> None:
+    def test_an_unsupported_precision_is_reported(self, tiny_bundle: Path) -> None:
         result = Pipeline.from_pretrained(tiny_bundle, precision={"vqgan": "f16"})(PROMPT, seed=1)
         ran = result.devices["vqgan"].split()[1]
-        told = f"precision f16 was asked for, which this device doesn't compute; vqgan ran in {ran}"
-        assert result.warnings == (() if ran == "f16" else (told,))
+        warning = f"precision f16 was asked for, which this device doesn't compute; vqgan ran in {ran}"
+        assert result.warnings == (() if ran == "f16" else (warning,))
 
 
-def test_ctrl_c_is_heard_when_the_last_model_is_gone(tiny_bundle: Path, tmp_path: Path) -> None:
-    """OpenVINO puts a stack for the handlers of signals in place, and takes it away again, in each of its cores."""
+def test_ctrl_c_works_after_the_last_model_is_deleted(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Each OpenVINO core installs a stack for signal handlers, and removes it again."""
     code = """
 import gc, os, signal, sys
 from pathlib import Path
@@ -460,7 +462,7 @@ except KeyboardInterrupt:
 
 
 class TestModels:
-    def test_a_family_that_we_do_not_have(self, tiny_bundle: Path, tmp_path: Path) -> None:
+    def test_an_unknown_family_is_refused(self, tiny_bundle: Path, tmp_path: Path) -> None:
         shutil.copytree(tiny_bundle, tmp_path / "other")
         file = tmp_path / "other" / "bundle.json"
         file.write_text(
@@ -471,14 +473,14 @@ class TestModels:
         ):
             Pipeline.from_pretrained(tmp_path / "other")
 
-    def test_every_family_that_is_listed_is_there(self) -> None:
+    def test_every_registered_family_exists(self) -> None:
         for name in registry.FAMILIES:
             found = registry.family(name)
             assert found.name == name
             assert "generate" in found.calls
             assert set(found.options.values()) <= set(found.calls["generate"].takes)
 
-    def test_a_call_whose_components_are_missing(self, tmp_path: Path) -> None:
+    def test_a_call_without_its_components_is_refused(self, tmp_path: Path) -> None:
         save_bundle(tmp_path / "blind", image_encoder=False, name="blind")
         pipe = Pipeline.from_pretrained(tmp_path / "blind")
         for call in (pipe.encode, pipe.reconstruct):
@@ -491,7 +493,7 @@ class TestModels:
         assert pipe(PROMPT, seed=1).images
 
     @pytest.mark.parametrize("stage", ["prior_text_encoder", "prior", "decoder", "vqgan"])
-    def test_a_stage_that_computes_no_numbers_draws_no_picture(self, tmp_path: Path, stage: str) -> None:
+    def test_a_stage_that_computes_nan_gives_no_picture(self, tmp_path: Path, stage: str) -> None:
         save_bundle(tmp_path / "broken", broken=stage)
         with pytest.raises(NumericalError, match=f"the {stage} stage computed NaN or infinity in f32"):
             Pipeline.from_pretrained(tmp_path / "broken", precision="f32")(PROMPT, seed=1)
@@ -503,11 +505,13 @@ class TestModels:
         assert set(pipe._sessions._opened) == {"prior_text_encoder", "prior_text", "prior"}
 
 
-class TestADamagedManifest:
+class TestDamagedManifest:
     @pytest.mark.parametrize("part", ["config", "limits"])
     @pytest.mark.parametrize("value", [None, "many", [1, "two"], True])
-    def test_a_number_that_is_none(self, tiny_bundle: Path, tmp_path: Path, part: str, value: Any) -> None:
-        """Said when the model is opened, before anything is drawn."""
+    def test_a_manifests_wrong_number_is_named_at_opening(
+        self, tiny_bundle: Path, tmp_path: Path, part: str, value: Any
+    ) -> None:
+        """It is reported when the model is opened, before anything runs."""
         copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
         manifest = json.loads((copy / "bundle.json").read_text(encoding="utf-8"))
         name = {"config": "scale_factor", "limits": "native_size"}[part]

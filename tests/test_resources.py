@@ -1,4 +1,4 @@
-"""How running out of memory, threads, files and disk is told from everything else."""
+"""Errors of exhausted memory, threads, files and disks are recognised and explained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def failed(number: int, name: str | None = None) -> OSError:
 
 
 def chained(error: Exception, *outer: Exception) -> Exception:
-    """The last of ``outer``, raised from the one before it, and so on down to ``error``."""
+    """``error``, chained below all ``outer`` errors as the cause of each."""
     for each in outer:
         each.__cause__ = error
         error = each
@@ -57,13 +57,13 @@ def chained(error: Exception, *outer: Exception) -> Exception:
     ids=lambda value: str(value).strip().splitlines()[-1] if isinstance(value, Exception) and str(value) else None,
 )
 class TestKinds:
-    def test_alone(self, error: Exception, what: Shortage) -> None:
+    def test_an_exhausted_resource_is_recognised(self, error: Exception, what: Shortage) -> None:
         assert shortage(error) is what
 
-    def test_as_the_cause_of_others(self, error: Exception, what: Shortage) -> None:
+    def test_an_exhausted_resource_is_recognised_as_a_cause(self, error: Exception, what: Shortage) -> None:
         assert shortage(chained(error, KeyError("weights"), DamagedModelError("the model is damaged"))) is what
 
-    def test_as_what_was_handled_when_others_were_raised(self, error: Exception, what: Shortage) -> None:
+    def test_an_exhausted_resource_is_recognised_as_a_context(self, error: Exception, what: Shortage) -> None:
         def handle() -> None:
             try:
                 raise error
@@ -74,15 +74,15 @@ class TestKinds:
             handle()
         assert shortage(caught.value) is what
 
-    def test_in_a_group(self, error: Exception, what: Shortage) -> None:
+    def test_an_exhausted_resource_is_recognised_in_a_group(self, error: Exception, what: Shortage) -> None:
         assert shortage(ExceptionGroup("several", [KeyError("x"), error])) is what
 
-    def test_it_is_said(self, error: Exception, what: Shortage) -> None:
-        told = explanation(chained(error, DamagedModelError("the model is damaged")))
-        assert told is not None
-        assert what.value.split()[-1] in told
-        assert "the model is damaged" not in told
-        assert "\n" not in told
+    def test_the_message_names_the_resource(self, error: Exception, what: Shortage) -> None:
+        message = explanation(chained(error, DamagedModelError("the model is damaged")))
+        assert message is not None
+        assert what.value.split()[-1] in message
+        assert "the model is damaged" not in message
+        assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -99,46 +99,46 @@ class TestKinds:
     ],
     ids=repr,
 )
-def test_what_is_something_else(error: Exception) -> None:
+def test_other_errors_are_not_explained(error: Exception) -> None:
     assert shortage(error) is None
     assert explanation(error) is None
 
 
-def test_what_was_set_aside_does_not_count() -> None:
+def test_a_suppressed_context_does_not_count() -> None:
     error = DamagedModelError("the model is damaged")
     error.__context__, error.__suppress_context__ = MemoryError(), True
     assert shortage(error) is None
 
 
-def test_a_circle_of_causes_ends() -> None:
+def test_a_cycle_of_causes_ends() -> None:
     one, other = KeyError("one"), KeyError("other")
     one.__cause__, other.__cause__ = other, one
     assert shortage(one) is None
 
 
-def test_what_numpy_wanted_is_told() -> None:
+def test_the_message_says_how_much_numpy_wanted() -> None:
     with pytest.raises(MemoryError) as caught:
         np.empty((10**7, 10**7))
     assert "Unable to allocate" in str(explanation(caught.value))
 
 
-def test_an_error_of_ours_has_said_it_already() -> None:
+def test_an_error_of_ours_needs_no_explanation() -> None:
     error = chained(failed(errno.ENOSPC), ResourceError("3 GB are needed"))
     assert explanation(error) == "3 GB are needed"
 
 
-def test_the_disk_is_that_of_the_file(tmp_path: Path) -> None:
-    told = explanation(failed(errno.ENOSPC, str(tmp_path / "no" / "such" / "file")))
-    assert told is not None
-    assert "GB are free there" in told
+def test_the_message_is_about_the_files_disk(tmp_path: Path) -> None:
+    message = explanation(failed(errno.ENOSPC, str(tmp_path / "no" / "such" / "file")))
+    assert message is not None
+    assert "GB are free there" in message
 
 
-def test_a_full_disk_below_another_error_is_one() -> None:
+def test_a_full_disk_below_another_error_is_recognised() -> None:
     assert is_full(chained(failed(errno.ENOSPC), builtins.ConnectionError("the hub stopped answering")))
     assert not is_full(failed(errno.EACCES))
 
 
 @pytest.mark.parametrize("length", [10, 10**6])
-def test_messages_have_an_end(length: int) -> None:
-    told: Callable[[BaseException], str | None] = explanation
-    assert len(str(told(RuntimeError("out of memory " + "x" * length)))) < 600
+def test_messages_are_short(length: int) -> None:
+    explain: Callable[[BaseException], str | None] = explanation
+    assert len(str(explain(RuntimeError("out of memory " + "x" * length)))) < 600

@@ -39,7 +39,7 @@ class TestLinspace:
             assert np.array_equal(linspace(1, 0, count), torch.linspace(1, 0, count).numpy()), count
 
     @pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 2 / 3), (-3.3, 7.7), (999, 0), (0.1, 0.1)])
-    def test_between_other_ends_too(self, start: float, stop: float) -> None:
+    def test_linspace_between_other_ends_is_equal_to_torchs(self, start: float, stop: float) -> None:
         for count in (1, 2, 3, 10, 61, 1000):
             assert np.array_equal(linspace(start, stop, count), torch.linspace(start, stop, count).numpy()), count
 
@@ -49,7 +49,7 @@ class TestSteps:
 
     @pytest.mark.parametrize("scaler", SCALERS)
     @pytest.mark.parametrize("count", [1, 2, 12, 29, 60])
-    def test_evenly_spaced(self, scaler: float, count: int) -> None:
+    def test_evenly_spaced_steps_are_diffusers(self, scaler: float, count: int) -> None:
         theirs = diffusers_scheduler(scaler=scaler)
         theirs.set_timesteps(count)
         ours = WuerstchenSampler(scaler=scaler)
@@ -60,7 +60,7 @@ class TestSteps:
     @pytest.mark.parametrize(
         "times", [[1.0, 0.0], [1.0, 0.9, 0.3, 0.01, 0.0], [0.8, 0.5, 0.2], DEFAULT_STAGE_C_TIMESTEPS]
     )
-    def test_custom_times(self, scaler: float, times: list[float]) -> None:
+    def test_custom_timesteps_are_diffusers(self, scaler: float, times: list[float]) -> None:
         theirs = diffusers_scheduler(scaler=scaler)
         theirs.set_timesteps(timesteps=times)
         ours = custom_timesteps(times, "timesteps")
@@ -68,7 +68,7 @@ class TestSteps:
         self.follow(WuerstchenSampler(scaler=scaler), ours, theirs)
 
     @pytest.mark.parametrize("s", [0.0, 0.004, 0.02])
-    def test_another_offset(self, s: float) -> None:
+    def test_another_offset_is_diffusers(self, s: float) -> None:
         theirs = diffusers_scheduler(s=s)
         theirs.set_timesteps(10)
         self.follow(WuerstchenSampler(s=s), WuerstchenSampler(s=s).timesteps(10), theirs)
@@ -129,11 +129,11 @@ def test_the_spaced_prior_steps_are_the_published_ones() -> None:
 
 
 class TestCustomTimesteps:
-    def test_a_falling_list_is_taken(self) -> None:
+    def test_falling_timesteps_are_accepted(self) -> None:
         assert custom_timesteps([1, 0.5, 0.25], "timesteps").tolist() == [1, 0.5, 0.25]
 
     @pytest.mark.parametrize("given", [[], [1.0], [[1.0, 0.0], [1.0, 0.0]]])
-    def test_one_time_is_no_step(self, given: Any) -> None:
+    def test_a_single_timestep_is_refused(self, given: Any) -> None:
         with pytest.raises(RequestError, match="prior_timesteps needs at least two times"):
             custom_timesteps(given, "prior_timesteps")
 

@@ -15,7 +15,7 @@ from vinograph import ModelError, RequestError
 from vinograph.noise import TorchNoise
 from vinograph.schedulers import SAMPLERS, Sampler, SamplingPlan, StepInput, make_sampler, read_scheduler_config
 
-# diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
+# diffusers' schedulers pass tensors to NumPy in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SHAPE = (2, 4, 8, 8)
@@ -176,7 +176,7 @@ class TestSteps:
         steep = betas.get("rescale_betas_zero_snr", False)
         compare(name, (1, 4, 20), 2e-4 if steep else 5e-6, **betas)
 
-    def test_where_diffusers_computes_nan(self) -> None:
+    def test_no_nan_where_diffusers_computes_nan(self) -> None:
         ours, theirs = both(ANCESTRAL, beta_schedule="squaredcos_cap_v2")
         theirs.set_timesteps(4)
         sample, model_output = torch.tensor(normal(1)), torch.tensor(normal(2))
@@ -185,7 +185,7 @@ class TestSteps:
         assert np.isfinite(here.sample).all()
 
     @pytest.mark.parametrize(("name", "options"), [(name, each) for name in OPTIONS for each in OPTIONS[name]], ids=str)
-    def test_options(self, name: str, options: dict[str, Any]) -> None:
+    def test_schedulers_options(self, name: str, options: dict[str, Any]) -> None:
         compare(name, (2, 4, 14, 20), **{**SDXL, **options})
 
     @CLASSES
@@ -203,7 +203,7 @@ class TestSteps:
         theirs.set_timesteps(10)
         follow(ours, ours.plan(10, eta=eta), theirs, eta=eta)
 
-    def test_a_trailing_count_that_floating_point_makes_one_longer(self) -> None:
+    def test_trailing_spacing_that_rounding_makes_one_longer(self) -> None:
         for name in (ANCESTRAL, EULER, DPM):
             compare(name, (61, 103), **SDXL, timestep_spacing="trailing")
 
@@ -211,7 +211,7 @@ class TestSteps:
 class TestCustomSteps:
     @pytest.mark.parametrize("name", [EULER, DPM, LCM])
     @pytest.mark.parametrize("timesteps", [[999], [999, 500, 1], [979, 759, 519, 259], [999, 899, 750, 601, 300, 7, 0]])
-    def test_timesteps(self, name: str, timesteps: list[int]) -> None:
+    def test_custom_timesteps(self, name: str, timesteps: list[int]) -> None:
         ours, theirs = both(name, **SDXL)
         theirs.set_timesteps(timesteps=timesteps)
         plan = ours.plan(50, timesteps=timesteps)
@@ -220,7 +220,7 @@ class TestCustomSteps:
 
     @pytest.mark.parametrize("sigmas", [[14.6, 0.0], [14.6, 6.3, 3.8, 1.0, 0.0], [80.0, 2.0, 0.01], [3.0, 0.02, 0.0]])
     @pytest.mark.parametrize("options", [{}, {"use_karras_sigmas": True}], ids=str)
-    def test_sigmas(self, options: dict[str, Any], sigmas: list[float]) -> None:
+    def test_custom_sigmas(self, options: dict[str, Any], sigmas: list[float]) -> None:
         ours, theirs = both(EULER, **SDXL, **options)
         theirs.set_timesteps(sigmas=sigmas)
         plan = ours.plan(50, sigmas=sigmas)
@@ -246,12 +246,12 @@ class TestCustomSteps:
             ours.plan(1, timesteps=[999])
 
     @pytest.mark.parametrize("timesteps", [[], [1, 2], [5, 5], [1000, 1], [5, -1], [float("nan"), 1]])
-    def test_timesteps_fall(self, timesteps: list[float]) -> None:
+    def test_timesteps_that_do_not_fall_are_refused(self, timesteps: list[float]) -> None:
         with pytest.raises(RequestError, match="timesteps have to fall, from at most 999 to at least 0"):
             both(EULER)[0].plan(1, timesteps=timesteps)
 
     @pytest.mark.parametrize("sigmas", [[], [1.0], [1.0, 2.0], [1.0, -1.0]])
-    def test_sigmas_fall(self, sigmas: list[float]) -> None:
+    def test_sigmas_that_do_not_fall_are_refused(self, sigmas: list[float]) -> None:
         with pytest.raises(RequestError, match="sigmas have to fall"):
             both(EULER)[0].plan(1, sigmas=sigmas)
 
@@ -262,12 +262,12 @@ class TestCustomSteps:
 
 class TestTooManySteps:
     @CLASSES
-    def test_more_than_were_trained(self, name: str) -> None:
+    def test_more_steps_than_were_trained_are_refused(self, name: str) -> None:
         ours, _ = both(name, num_train_timesteps=100)
         with pytest.raises(RequestError, match="101 steps are more than this model has; give at most 100"):
             ours.plan(101)
 
-    def test_more_than_a_consistency_model_was_distilled_to(self) -> None:
+    def test_more_steps_than_a_consistency_model_has_are_refused(self) -> None:
         with pytest.raises(RequestError, match="51 steps are more than this model was distilled from; give at most 50"):
             both(LCM)[0].plan(51)
 
@@ -285,7 +285,7 @@ class TestTooManySteps:
 
 class TestSettings:
     @CLASSES
-    def test_defaults_are_diffusers(self, name: str) -> None:
+    def test_default_settings_are_diffusers(self, name: str) -> None:
         theirs = diffusers_scheduler(name).config
         ours = read_scheduler_config({"_class_name": name})
         assert ours.pop("class") == name
@@ -293,7 +293,7 @@ class TestSettings:
             assert theirs[key] == value or (key, theirs[key]) == ("lambda_min_clipped", -float("inf")), key
 
     @CLASSES
-    def test_every_setting_of_diffusers_is_computed_or_refused(self, name: str) -> None:
+    def test_every_setting_of_diffusers_is_implemented_or_refused(self, name: str) -> None:
         kind = SAMPLERS[name]
         ours = {each.name for each in dataclasses.fields(kind)} | set(kind.fixed_settings)
         # What has no effect unless another setting, which is refused, says so.
@@ -335,7 +335,7 @@ class TestSettings:
         assert make_sampler(config).plan(4).timesteps.tolist() == [999, 749, 499, 249]
 
     @pytest.mark.parametrize("name", ["PNDMScheduler", None, 7])
-    def test_an_unknown_class(self, name: Any) -> None:
+    def test_an_unknown_scheduler_is_refused(self, name: Any) -> None:
         with pytest.raises(ModelError) as caught:
             read_scheduler_config({"_class_name": name})
         assert str(caught.value) == (

@@ -1,4 +1,4 @@
-"""Kinds of values with ranges, and messages that stay short whatever they are about."""
+"""Types and ranges of values, and messages that stay short for any value."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ SIZE = Record({"width": Whole(1, 10)}, {"scale": Real(0, 1)})
         (Record({}, open=True), {"anything": []}),
     ],
 )
-def test_what_fits(kind: Kind, value: Any) -> None:
+def test_values_that_fit_are_accepted(kind: Kind, value: Any) -> None:
     kind.check("it", value)
 
 
@@ -70,7 +70,7 @@ def test_what_fits(kind: Kind, value: Any) -> None:
         (SIZE, [], "an object with width"),
     ],
 )
-def test_what_does_not(kind: Kind, value: Any, message: str) -> None:
+def test_values_that_do_not_fit_are_named(kind: Kind, value: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         kind.check("it", value)
 

@@ -1,4 +1,4 @@
-"""JSON within limits: what every reader of a foreign file relies on."""
+"""Foreign JSON is read within limits of depth, length and numbers."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-def test_ordinary_json_is_read_as_it_is() -> None:
+def test_ordinary_json_is_read() -> None:
     assert parse('{"a": [1, -2.5, null, true, "ä"]}') == {"a": [1, -2.5, None, True, "ä"]}
     assert parse(b'"\xc3\xa4"') == "ä"
     assert parse(str(2**63)) == 2**63
@@ -33,7 +33,7 @@ def test_deeper_nesting_is_refused(depth: int, opening: str) -> None:
     "text",
     ["NaN", "[Infinity]", '{"a": -Infinity}', "1e999", "1" + "0" * 400, "9" * 5_000, "[1", "", "\ufeff{}", '"\\ud8"'],
 )
-def test_what_no_reader_expects_is_refused(text: str) -> None:
+def test_invalid_and_excessive_json_is_refused(text: str) -> None:
     with pytest.raises(JsonError):
         parse(text)
 
@@ -48,12 +48,12 @@ def test_a_long_text_is_refused_before_it_is_parsed() -> None:
         parse("x" * 11, largest=10)
 
 
-def test_only_an_object_is_an_object() -> None:
+def test_a_document_that_is_no_object_is_refused() -> None:
     with pytest.raises(JsonError, match="not a JSON object"):
         parse_object("[]")
 
 
-def test_a_key_twice_is_refused_where_it_matters() -> None:
+def test_a_duplicate_key_is_refused_where_it_matters() -> None:
     assert parse_object('{"a": 1, "a": 2}') == {"a": 2}
     with pytest.raises(JsonError, match="twice"):
         parse_object('{"a": 1, "a": 2}', unique=True)
@@ -67,7 +67,7 @@ def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
         read_object(file, largest=4)
 
 
-def test_minus_infinity_is_a_number_where_it_is_asked_for() -> None:
+def test_minus_infinity_is_accepted_where_allowed() -> None:
     assert parse_object('{"lambda_min_clipped": -Infinity}', infinity=True) == {"lambda_min_clipped": float("-inf")}
     for name in ("Infinity", "NaN"):
         with pytest.raises(JsonError):

@@ -1,4 +1,4 @@
-"""Prompts to token ids: what transformers' CLIPTokenizer gives, and what was cut off."""
+"""Prompts become the token ids of transformers' CLIPTokenizer; truncated text is reported."""
 
 import json
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def clip_tokenizer(pad: str) -> Any:
 
 @pytest.fixture(params=["<|endoftext|>", "!"], ids=["pads with the end", "pads with !"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Tokenizer, Any]:
-    """Ours, and transformers' of which it was saved."""
+    """Our tokenizer, and transformers', which it was saved from."""
     theirs = clip_tokenizer(request.param)
     theirs.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     return Tokenizer(tmp_path / "tokenizer.json", LENGTH, theirs.pad_token_id), theirs
@@ -72,7 +72,7 @@ def by_transformers(theirs: Any, prompts: Sequence[str]) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_ids_and_mask_are_transformers(pair: tuple[Tokenizer, Any], prompt: str) -> None:
+def test_ids_and_mask_are_equal_to_transformers(pair: tuple[Tokenizer, Any], prompt: str) -> None:
     ours, theirs = pair
     ids, mask = by_transformers(theirs, [prompt])
     tokens = ours([prompt])
@@ -81,7 +81,7 @@ def test_ids_and_mask_are_transformers(pair: tuple[Tokenizer, Any], prompt: str)
     assert np.array_equal(tokens.mask, mask)
 
 
-def test_a_batch_is_its_prompts(pair: tuple[Tokenizer, Any]) -> None:
+def test_a_batch_is_tokenized_prompt_by_prompt(pair: tuple[Tokenizer, Any]) -> None:
     ours, theirs = pair
     ids, mask = by_transformers(theirs, PROMPTS)
     tokens = ours(PROMPTS)
@@ -91,34 +91,34 @@ def test_a_batch_is_its_prompts(pair: tuple[Tokenizer, Any]) -> None:
 
 
 class TestCutting:
-    """A prompt is cut to the text encoder's tokens, and what was cut is the user's own words."""
+    """A prompt is truncated to the text encoder's length, and the rest is reported as written."""
 
     def test_nothing_is_dropped_up_to_the_limit(self, pair: tuple[Tokenizer, Any]) -> None:
         fits = "night " * (LENGTH - 2)
         assert pair[0]([fits, "a"]).dropped == ("", "")
 
-    def test_one_word_too_many(self, pair: tuple[Tokenizer, Any]) -> None:
+    def test_one_word_too_many_is_dropped(self, pair: tuple[Tokenizer, Any]) -> None:
         tokens = pair[0](["night " * (LENGTH - 2) + "Helmet"])
         assert tokens.dropped == ("Helmet",)
         assert tokens.ids[0, -1] == pair[1].eos_token_id
         assert tokens.mask.all()
 
-    def test_the_dropped_text_is_as_it_was_written(self, pair: tuple[Tokenizer, Any]) -> None:
-        """The letters' case, the spaces and the accents are the prompt's, not the normalizer's."""
+    def test_the_dropped_text_is_reported_as_written(self, pair: tuple[Tokenizer, Any]) -> None:
+        """Case, spaces and accents are the prompt's, not the normalizer's."""
         tail = "On  a Snowy HILL, für Würstchen!"
         assert pair[0](["night " * (LENGTH - 2) + tail]).dropped == (tail,)
 
-    def test_kept_and_dropped_make_the_prompt(self, pair: tuple[Tokenizer, Any]) -> None:
+    def test_used_and_dropped_text_make_the_prompt(self, pair: tuple[Tokenizer, Any]) -> None:
         words = ["red", "house", "night", "hill", "helmet"] * 8
         (dropped,) = pair[0]([" ".join(words)]).dropped
         assert dropped.split() == words[LENGTH - 2 :]
 
-    def test_each_prompt_of_a_batch_has_its_own(self, pair: tuple[Tokenizer, Any]) -> None:
+    def test_each_prompt_of_a_batch_is_truncated_by_itself(self, pair: tuple[Tokenizer, Any]) -> None:
         long = "night " * (LENGTH - 2)
         assert pair[0]([long + "red", "a house", long + "hill"]).dropped == ("red", "", "hill")
 
 
-def test_padding_and_truncation_in_the_file_are_not_used(tmp_path: Path) -> None:
+def test_padding_and_truncation_of_the_file_are_ignored(tmp_path: Path) -> None:
     theirs = clip_tokenizer("!")
     theirs.backend_tokenizer.enable_truncation(5)
     theirs.backend_tokenizer.enable_padding(length=7)
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_tokenizer_is_a_damaged_model(tmp_path: Path, content:
         Tokenizer(file, LENGTH, 0)
 
 
-def test_what_the_library_panics_at_is_a_damaged_model(tmp_path: Path) -> None:
+def test_a_tokenizer_that_makes_the_library_panic_is_a_damaged_model(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     clip_tokenizer("!").backend_tokenizer.save(str(file))
     content = json.loads(file.read_text())

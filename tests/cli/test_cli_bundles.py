@@ -1,4 +1,4 @@
-"""What a bundle that can't be used gets: exit 3, or 4 where it is damaged; and what is said about whole ones."""
+"""Bundles at the command line: exit 3 if unusable, 4 if damaged, and reports on whole ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def drawn(vinograph: Run) -> Run:
-    """``generate`` with the model, which is to leave no picture."""
+    """Run ``generate`` with the model, and check that it leaves no picture."""
 
     def run(model: object = "copy") -> Outcome:
         before = files_here()
@@ -58,7 +58,7 @@ def flip_a_bit(file: Path) -> None:
 
 class TestDamage:
     @pytest.mark.parametrize("name", ["prior.bin", "vqgan.xml", "tokenizer.json"])
-    def test_a_file_is_missing(self, drawn: Run, vinograph: Run, copy: Path, name: str) -> None:
+    def test_a_missing_file_is_named(self, drawn: Run, vinograph: Run, copy: Path, name: str) -> None:
         (copy / name).unlink()
         drawn().fails(4, name, "is missing")
         vinograph("verify", copy).fails(4, name, "is missing")
@@ -66,24 +66,26 @@ class TestDamage:
 
     @pytest.mark.parametrize("name", ["prior.bin", "vqgan.xml", "tokenizer.json"])
     @pytest.mark.parametrize("change", [-1, 1])
-    def test_a_file_is_short_or_long(self, drawn: Run, vinograph: Run, copy: Path, name: str, change: int) -> None:
+    def test_a_file_of_another_size_is_named(
+        self, drawn: Run, vinograph: Run, copy: Path, name: str, change: int
+    ) -> None:
         content = (copy / name).read_bytes() + b"\0"
         (copy / name).write_bytes(content[: len(content) - 1 + change])
         drawn().fails(4, name, f"has {len(content) - 1 + change:,} bytes and should have {len(content) - 1:,}")
         vinograph("verify", copy).fails(4, name, "should have")
 
     @pytest.mark.parametrize("name", ["prior.bin", "vqgan.xml", "prior_tokenizer.json"])
-    def test_one_bit_of_a_file_is_flipped(self, vinograph: Run, copy: Path, name: str) -> None:
+    def test_a_flipped_bit_is_found_by_verify(self, vinograph: Run, copy: Path, name: str) -> None:
         flip_a_bit(copy / name)
         vinograph("verify", copy).fails(4, name, "was altered", "SHA-256")
         done = vinograph("verify", copy, "--json")
         assert done.record["error"]["type"] == "DamagedModelError"
 
-    def test_a_graph_that_openvino_cannot_read(self, drawn: Run, copy: Path) -> None:
+    def test_an_unreadable_graph_is_damage(self, drawn: Run, copy: Path) -> None:
         (copy / "prior.xml").write_bytes(b" " * (copy / "prior.xml").stat().st_size)
         drawn().fails(4, "prior.xml")
 
-    def test_a_tokenizer_that_is_none(self, drawn: Run, copy: Path) -> None:
+    def test_an_unreadable_tokenizer_is_damage(self, drawn: Run, copy: Path) -> None:
         (copy / "tokenizer.json").write_bytes(b" " * (copy / "tokenizer.json").stat().st_size)
         drawn().fails(4, "tokenizer.json is not a tokenizer")
 
@@ -92,73 +94,73 @@ class TestManifest:
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", "null", "{}", '{"format_version": "one"}', '{"format_version": 0}']
     )
-    def test_it_is_garbled(self, drawn: Run, copy: Path, text: str) -> None:
+    def test_a_garbled_manifest_is_damage(self, drawn: Run, copy: Path, text: str) -> None:
         (copy / "bundle.json").write_text(text)
         drawn().fails(4, "bundle.json")
 
-    def test_it_is_no_text(self, drawn: Run, copy: Path) -> None:
+    def test_a_manifest_that_is_no_text_is_damage(self, drawn: Run, copy: Path) -> None:
         (copy / "bundle.json").write_bytes(b"\xff\xfe\x00\x01")
         drawn().fails(4, "bundle.json is not a bundle's manifest")
 
     @pytest.mark.parametrize("field", ["family", "components", "tokenizers", "scheduler", "config", "limits", "files"])
-    def test_a_field_is_missing(self, drawn: Run, vinograph: Run, copy: Path, field: str) -> None:
+    def test_a_missing_field_is_named(self, drawn: Run, vinograph: Run, copy: Path, field: str) -> None:
         edit_manifest(copy, lambda manifest: manifest.pop(field))
         drawn().fails(4, "bundle.json", field)
         vinograph("inspect", copy).fails(4, "bundle.json", field)
 
     @pytest.mark.parametrize("field", ["components", "tokenizers", "scheduler", "config", "limits", "files", "source"])
     @pytest.mark.parametrize("value", [None, 3, "text", [1]])
-    def test_a_field_is_of_another_type(self, drawn: Run, copy: Path, field: str, value: object) -> None:
+    def test_a_field_of_another_type_is_named(self, drawn: Run, copy: Path, field: str, value: object) -> None:
         edit_manifest(copy, lambda manifest: manifest.update({field: value}))
         drawn().fails(4, "bundle.json")
 
-    def test_a_newer_format(self, drawn: Run, vinograph: Run, copy: Path) -> None:
+    def test_a_newer_format_names_the_version_to_install(self, drawn: Run, vinograph: Run, copy: Path) -> None:
         edit_manifest(copy, lambda manifest: manifest.update(format_version=99, tools={"vinograph": "7.1.0"}))
         drawn().fails(3, "bundle format 99", "Vinograph 7.1.0", "pip install --upgrade vinograph")
         vinograph("verify", copy).fails(3, "7.1.0")
 
-    def test_a_family_that_we_do_not_have(self, drawn: Run, copy: Path) -> None:
+    def test_an_unknown_family_is_named(self, drawn: Run, copy: Path) -> None:
         edit_manifest(copy, lambda manifest: manifest.update(family="stylegan"))
         drawn().fails(3, "'stylegan'", "wuerstchen")
 
     @pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
-    def test_a_file_outside_the_bundle(self, drawn: Run, copy: Path, name: str) -> None:
+    def test_a_file_outside_the_bundle_is_refused(self, drawn: Run, copy: Path, name: str) -> None:
         edit_manifest(copy, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": ""}}))
         drawn().fails(4, "names a file outside the bundle")
 
 
 class TestNoBundle:
-    def test_a_name_that_is_not_there(self, drawn: Run, tmp_path: Path) -> None:
+    def test_an_unknown_name_is_refused(self, drawn: Run, tmp_path: Path) -> None:
         save_bundle(tmp_path / "models" / "mine", name="mine")
         drawn("yours").fails(3, "there is no model 'yours'", "mine", "of a checkpoint", "hub id")
 
-    def test_a_directory_without_one(self, drawn: Run) -> None:
+    def test_a_directory_without_a_model_is_refused(self, drawn: Run) -> None:
         Path("empty").mkdir()
         drawn("empty").fails(3, "empty is not a bundle", "bundle.json")
 
-    def test_a_checkpoint_of_nothing(self, drawn: Run, vinograph: Run) -> None:
+    def test_an_empty_checkpoint_is_refused(self, drawn: Run, vinograph: Run) -> None:
         Path("checkpoint").mkdir()
         Path("checkpoint/model_index.json").write_text("{}")
         for done in (drawn("checkpoint"), vinograph("inspect", "checkpoint")):
             done.fails(3, "checkpoint: model_index.json names no pipeline")
 
-    def test_a_file(self, drawn: Run, copy: Path) -> None:
+    def test_a_plain_file_is_refused(self, drawn: Run, copy: Path) -> None:
         drawn(copy / "bundle.json").fails(3, "is a file")
 
-    def test_a_hub_id_without_network(self, tmp_path: Path) -> None:
+    def test_a_hub_id_without_network_is_refused(self, tmp_path: Path) -> None:
         offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
         done = in_process("generate", "a house", "--model", "someone/something", **offline)
         done.fails(3, "'someone/something'", "hf download someone/something")
 
     @pytest.mark.parametrize("name", ["", "a" * 300, "../../etc", "~nobody/x", "http://x/y"])
-    def test_nonsense(self, drawn: Run, name: str) -> None:
+    def test_a_text_that_can_name_no_model_is_refused(self, drawn: Run, name: str) -> None:
         done = drawn(name)
         assert done.code in (2, 3)
         done.fails(done.code)
 
 
 class TestInspect:
-    def test_what_a_bundle_is(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_inspect_describes_a_bundle(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("inspect", bundle.path)
         assert done.code == 0
         assert done.err == ""
@@ -174,35 +176,35 @@ class TestInspect:
         assert "prior_num_inference_steps 4" in done.out
         assert "maximum_size 2048" in done.out
 
-    def test_json(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_inspect_prints_json(self, vinograph: Run, bundle: Bundle) -> None:
         record = vinograph("inspect", bundle.path, "--json").record
         manifest = json.loads((bundle.path / "bundle.json").read_text())
         assert record == {"path": str(bundle.path), "size": bundle.size, **manifest}
 
 
 class TestVerify:
-    def test_a_whole_one(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_whole_bundle_verifies(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("verify", bundle.path)
         assert done.code == 0
         files = len(bundle.manifest.files)
         assert done.out.startswith(f"{bundle.path} is whole: {files} files")
         assert done.err.splitlines()[-1].endswith(f" {files}/{files}")
 
-    def test_json(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_verify_prints_json(self, vinograph: Run, bundle: Bundle) -> None:
         record = vinograph("verify", bundle.path, "--json").record
         assert record["whole"] is True
         assert sorted(record["files"]) == sorted(bundle.manifest.files)
 
 
 class TestModels:
-    def test_none(self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_models_are_reported(self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("vinograph.models.catalog._EMBEDDED", tmp_path / "embedded")
         done = vinograph("models")
         assert done.code == 0
         assert str(tmp_path / "models") in done.out
         assert vinograph("models", "--json").record["models"] == []
 
-    def test_those_that_are_there_and_a_damaged_one(
+    def test_models_lists_whole_and_damaged_ones(
         self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("vinograph.models.catalog._EMBEDDED", tmp_path / "embedded")
@@ -223,7 +225,7 @@ class TestModels:
 
 
 class TestDevices:
-    def test_the_cpu_is_there(self, vinograph: Run) -> None:
+    def test_devices_lists_the_cpu(self, vinograph: Run) -> None:
         done = vinograph("devices")
         assert done.code == 0
         assert any(line.startswith("CPU ") and "f32" in line for line in done.out.splitlines())
@@ -238,24 +240,24 @@ class TestDoctor:
         monkeypatch.setattr("vinograph.models.catalog._EMBEDDED", tmp_path / "embedded")
         save_bundle(tmp_path / "embedded" / "storybook-wuerstchen", name="storybook-wuerstchen")
 
-    def test_all_is_well(self, vinograph: Run) -> None:
+    def test_doctor_finds_no_fault(self, vinograph: Run) -> None:
         done = vinograph("doctor")
         assert done.code == 0
         for fact in ("python", "cores", "memory", "openvino: ", "CPU: ", "quantize", "storybook-wuerstchen: whole"):
             assert fact in done.out
 
-    def test_json(self, vinograph: Run) -> None:
+    def test_doctor_prints_json(self, vinograph: Run) -> None:
         record = vinograph("doctor", "--json").record
         assert record["problems"] == []
         assert record["memory"]["total"] >= record["memory"]["available"] > 0
         assert record["cores"]["allowed"] >= 1
 
-    def test_drawing(self, vinograph: Run) -> None:
+    def test_doctor_generates_a_picture(self, vinograph: Run) -> None:
         done = vinograph("doctor", "--draw", "--json")
         assert done.code == 0, done.err
         assert done.record["drawing"].startswith("128x128 in ")
 
-    def test_an_embedded_model_that_was_altered(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_an_altered_embedded_model_is_reported(self, vinograph: Run, tmp_path: Path) -> None:
         flip_a_bit(tmp_path / "embedded" / "storybook-wuerstchen" / "prior.bin")
         done = vinograph("doctor")
         assert done.code == 4
@@ -263,7 +265,7 @@ class TestDoctor:
         assert "problem: " in done.err
         assert "prior.bin was altered" in done.err
 
-    def test_no_model_is_embedded(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_missing_embedded_models_are_reported(self, vinograph: Run, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "embedded")
         done = vinograph("doctor")
         assert done.code == 0
@@ -272,7 +274,7 @@ class TestDoctor:
         assert done.code == 3
         assert "problem: drawing failed: there is no model" in done.err
 
-    def test_an_extra_that_is_not_installed(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_extra_that_is_not_installed_is_reported(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("vinograph.cli.doctor.EXTRAS", {"quantize": ("torch-that-is-not-there",)})
         done = vinograph("doctor")
         assert done.code == 0
@@ -355,17 +357,19 @@ SDXL = {
 
 
 class TestSchema:
-    """Every value of a manifest that makes no sense is named, by drawing and by looking, with exit code 4."""
+    """Every wrong value of a manifest is named by generate and inspect, with exit code 4."""
 
     @pytest.mark.parametrize("name", WUERSTCHEN)
-    def test_of_wuerstchen(self, drawn: Run, vinograph: Run, copy: Path, name: str) -> None:
+    def test_wrong_values_of_wuerstchen_are_named(self, drawn: Run, vinograph: Run, copy: Path, name: str) -> None:
         edit, word = WUERSTCHEN[name]
         edit_manifest(copy, edit)
         drawn().fails(4, "bundle.json", word)
         vinograph("inspect", copy).fails(4, "bundle.json", word)
 
     @pytest.mark.parametrize("name", SDXL)
-    def test_of_sdxl(self, drawn: Run, vinograph: Run, sdxl: Path, tmp_path: Path, name: str) -> None:
+    def test_wrong_values_of_sdxl_are_named(
+        self, drawn: Run, vinograph: Run, sdxl: Path, tmp_path: Path, name: str
+    ) -> None:
         shutil.copytree(sdxl, tmp_path / "copy")
         edit, word = SDXL[name]
         edit_manifest(tmp_path / "copy", edit)
@@ -374,18 +378,20 @@ class TestSchema:
 
     @pytest.mark.parametrize("opening", ["[", '{"a":'])
     @pytest.mark.parametrize("command", ["inspect", "verify"])
-    def test_deep_lists(self, drawn: Run, vinograph: Run, copy: Path, opening: str, command: str) -> None:
+    def test_deeply_nested_lists_are_refused(
+        self, drawn: Run, vinograph: Run, copy: Path, opening: str, command: str
+    ) -> None:
         (copy / "bundle.json").write_text(opening * 100_000)
         drawn().fails(4, "bundle.json is not a bundle's manifest", "nested")
         vinograph(command, copy).fails(4, "nested")
 
-    def test_a_key_twice(self, drawn: Run, copy: Path) -> None:
+    def test_a_duplicate_key_is_refused(self, drawn: Run, copy: Path) -> None:
         text = (copy / "bundle.json").read_text()
         (copy / "bundle.json").write_text(text.replace('"limits": {', '"limits": {}, "limits": {', 1))
         drawn().fails(4, "names a key twice")
 
     @pytest.mark.parametrize("number", ["1e999", "NaN", "1" + 400 * "0"])
-    def test_numbers_that_are_none(self, drawn: Run, copy: Path, number: str) -> None:
+    def test_nan_and_infinity_are_refused(self, drawn: Run, copy: Path, number: str) -> None:
         text = (copy / "bundle.json").read_text()
         (copy / "bundle.json").write_text(text.replace('"latent_mean": 42.0', f'"latent_mean": {number}', 1))
         drawn().fails(4, "bundle.json is not a bundle's manifest")

@@ -1,4 +1,4 @@
-"""``vinograph cache``, and the cache as a drawing at the command line meets it."""
+"""``vinograph cache``, and the cache's effect on ``vinograph generate``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few_bits(bundle: Bundle, tmp_path: Path) -> Path:
-    """A bundle whose prior has weights in int8, as its manifest says, so that settings are looked up for it."""
+    """A bundle whose manifest says that its prior has int8 weights, so that settings are used."""
     copy = shutil.copytree(bundle.path, tmp_path / "few")
     manifest = json.loads((copy / "bundle.json").read_text())
     manifest["components"]["prior"]["weights"] = "int8"
@@ -34,13 +34,13 @@ def draw(vinograph: Run, bundle: Bundle) -> None:
 
 
 class TestShowing:
-    def test_nothing(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_an_empty_cache_is_reported(self, vinograph: Run, tmp_path: Path) -> None:
         done = vinograph("cache")
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith(f"{tmp_path / 'cache'}: 0 kB of at most ")
         assert not (tmp_path / "cache").exists()
 
-    def test_what_a_drawing_left(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_compiled_models_are_listed(self, vinograph: Run, bundle: Bundle) -> None:
         draw(vinograph, bundle)
         done = vinograph("cache")
         for word in (bundle.manifest.name, "prior", "vqgan", "last used"):
@@ -52,7 +52,7 @@ class TestShowing:
         assert {each["model"] for each in record["compiled"]} == {bundle.manifest.name}
         assert record["settings"] == record["warnings"] == []
 
-    def test_what_has_its_weights_with_it(self, vinograph: Run) -> None:
+    def test_compiled_models_with_weights_are_listed(self, vinograph: Run) -> None:
         cache, description = Cache(), Description("sdxl", "unet", "sample 1x4x64x64")
         cache.put_with_weights("key", lambda stream: stream.write(bytes(3_000_000)), description)
         cache.put("another", bytes(1_000_000), description)
@@ -66,7 +66,7 @@ class TestShowing:
         assert record["with_weights"]["size"] == record["compiled"][1]["size"] > 3_000_000
         assert record["with_weights"]["limit"] == cache.limit_with_weights
 
-    def test_settings(self, vinograph: Run) -> None:
+    def test_measured_settings_are_listed(self, vinograph: Run) -> None:
         description = {"model": "few", "component": "unet", "shapes": "sample 1x4x64x64"}
         chosen = {
             "chosen": {"group": 64, "precision": None},
@@ -83,7 +83,7 @@ class TestShowing:
         expected = {**description, "setting": "groups of 64", "seconds": {"groups of 64": 0.8}}
         assert vinograph("cache", "--json").record["settings"] == [expected]
 
-    def test_a_garbled_file_is_told(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_a_garbled_file_is_reported(self, vinograph: Run, tmp_path: Path) -> None:
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "settings.json").write_text("{")
         done = vinograph("cache")
@@ -92,7 +92,7 @@ class TestShowing:
 
 
 class TestChanging:
-    def test_clear_empties_both(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_clear_removes_models_and_settings(self, vinograph: Run, bundle: Bundle) -> None:
         draw(vinograph, bundle)
         Cache().remember("a", lambda _: {"spent": 1})
         record = vinograph("cache", "--clear", "--json").record
@@ -100,7 +100,7 @@ class TestChanging:
         assert Cache().settings() == {}
         draw(vinograph, bundle)
 
-    def test_a_limit_is_kept(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_limit_is_observed(self, vinograph: Run, bundle: Bundle) -> None:
         draw(vinograph, bundle)
         largest = max(each.size for each in Cache().entries())
         record = vinograph("cache", "--limit", f"{largest}B", "--json").record
@@ -109,7 +109,7 @@ class TestChanging:
         draw(vinograph, bundle)
         assert vinograph("cache", "--json").record["size"] <= largest
 
-    def test_a_limit_is_for_those_with_weights_too(self, vinograph: Run) -> None:
+    def test_a_limit_counts_models_with_weights(self, vinograph: Run) -> None:
         cache, description = Cache(), Description("sdxl", "unet", "sample 1x4x64x64")
         for key in "ab":
             cache.put_with_weights(key, lambda stream: stream.write(bytes(3_000_000)), description)
@@ -118,20 +118,22 @@ class TestChanging:
         assert vinograph("cache", "--clear", "--json").record["compiled"] == []
         assert list((cache.folder / "compiled").iterdir()) == []
 
-    def test_a_limit_of_nothing_turns_it_off(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_limit_of_zero_turns_the_cache_off(self, vinograph: Run, bundle: Bundle) -> None:
         assert vinograph("cache", "--limit", 0).code == 0
         draw(vinograph, bundle)
         assert vinograph("cache", "--json").record["compiled"] == []
 
     @pytest.mark.parametrize("size", ["much", "-1GB", ""])
-    def test_one_that_is_no_size(self, vinograph: Run, size: str) -> None:
+    def test_a_limit_that_is_no_size_is_refused(self, vinograph: Run, size: str) -> None:
         vinograph("cache", "--limit", size).fails(2, "give one such as 5GB")
 
-    def test_in_the_environment(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_limit_can_be_an_environment_variable(
+        self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("VINOGRAPH_CACHE_LIMIT", "lots")
         vinograph("generate", "a house", "--model", bundle.path).fails(2, "VINOGRAPH_CACHE_LIMIT", "'lots'")
 
-    def test_a_folder_that_cannot_be_written(
+    def test_an_unwritable_cache_is_refused(
         self, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "file").write_text("no folder")
@@ -139,7 +141,7 @@ class TestChanging:
         vinograph("cache", "--limit", "1GB").fails(2, str(tmp_path / "file"))
 
 
-def test_a_process_draws_from_what_another_left(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_process_reads_what_another_compiled(bundle: Bundle, tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         done = in_process(
             *("generate", "a red house", "--model", bundle.path, "--seed", 7, "--output", name, "--no-metadata"),
@@ -151,9 +153,9 @@ def test_a_process_draws_from_what_another_left(bundle: Bundle, tmp_path: Path) 
 
 
 class TestDamage:
-    """Whatever the folder holds, a drawing warns and goes on."""
+    """Whatever the folder contains, ``generate`` warns and goes on."""
 
-    def test_a_blob_that_begins_with_deep_lists(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_blob_with_a_deeply_nested_header_is_a_warning(self, vinograph: Run, bundle: Bundle) -> None:
         draw(vinograph, bundle)
         for entry in Cache().entries():
             entry.file.write_bytes(b"[" * 100_000 + b"\n" + entry.file.read_bytes())
@@ -162,7 +164,7 @@ class TestDamage:
         assert "was of no use: it was damaged; compiled anew" in done.err
         draw(vinograph, bundle)
 
-    def test_settings_that_are_deep_lists(self, vinograph: Run, few_bits: Path, tmp_path: Path) -> None:
+    def test_deeply_nested_settings_are_a_warning(self, vinograph: Run, few_bits: Path, tmp_path: Path) -> None:
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "settings.json").write_text('{"format": 1, "settings": ' + '{"a":' * 100_000)
         done = vinograph("generate", "a red house", "--model", few_bits, "--seed", 7)

@@ -1,4 +1,4 @@
-"""docs/cli.md says what --help says."""
+"""docs/cli.md is the output of --help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_is_what_help_prints() -> None:
+def test_the_page_equals_the_help() -> None:
     arguments = [sys.executable, str(ROOT / "scripts" / "cli_docs.py"), "--check"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"

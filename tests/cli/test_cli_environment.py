@@ -1,4 +1,4 @@
-"""The command line where something is missing: memory, room on a disk, a home directory, or the time to start."""
+"""The command line without memory, disk space or a home, and interrupted while it starts."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ NOBODY = "~nobody-of-that-name"
 
 
 def limited(megabytes: int) -> str:
-    """Code that gives a process so little address space, as `ulimit -v` does."""
+    """Code that limits a process's address space, as `ulimit -v` does."""
     return f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({megabytes << 20},) * 2)"
 
 
 class TestMemory:
     @pytest.mark.parametrize("megabytes", [40, 100, 160, 190, 220, 260, 300, 400])
-    def test_too_little_of_it_ends_a_drawing_with_a_message(self, bundle: Bundle, megabytes: int) -> None:
+    def test_too_little_memory_ends_generate_with_a_message(self, bundle: Bundle, megabytes: int) -> None:
         done = in_process("generate", "a house", "--model", bundle.path, first=limited(megabytes), OMP_NUM_THREADS="1")
         done.fails(5, "there is not enough", "memory", "GB are free", "ulimit -v")
         assert files_here() == []
 
-    def test_also_while_the_embedded_model_is_compiled(self) -> None:
+    def test_too_little_memory_while_compiling_gives_a_message(self) -> None:
         done = in_process("generate", "a house", first=limited(600), OMP_NUM_THREADS="1")
         done.fails(5, "there is not enough", "memory", "to compile", "GB are free", "weights alone have")
         assert files_here() == []
 
-    def test_as_json(self, bundle: Bundle) -> None:
+    def test_too_little_memory_is_reported_as_json(self, bundle: Bundle) -> None:
         done = in_process("verify", bundle.path, "--json", first=limited(60))
         assert done.record["error"]["exit_code"] == done.code == 5
         assert done.record["error"]["type"] == "ResourceError"
 
-    def test_the_limit_counts_as_what_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_limit_of_the_process_counts_as_available_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         plenty = 1 << 50
         monkeypatch.setattr("resource.getrlimit", lambda _: (plenty, plenty))
         before = resources.memory_installed()
@@ -61,7 +61,7 @@ class TestMemory:
         "text", ["can't alloc", "Resource temporarily unavailable", "std::bad_alloc", "err=Cannot allocate memory"]
     )
     @pytest.mark.parametrize("place", ["compile_model", "read_model"])
-    def test_in_whatever_words_openvino_says_so(
+    def test_every_wording_of_openvino_is_recognised(
         self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, text: str, place: str
     ) -> None:
         def starved(*_: object) -> NoReturn:
@@ -71,8 +71,10 @@ class TestMemory:
         done = vinograph("generate", "a house", "--model", bundle.path)
         done.fails(5, "there is not enough", "memory", "to compile", "GB are free")
 
-    def test_no_more_threads(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is compiled beside other work is then compiled when it is needed."""
+    def test_a_limit_of_threads_is_no_error(
+        self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Models that are usually compiled in the background are then compiled when needed."""
 
         def refused(_: object) -> NoReturn:
             raise RuntimeError("can't start new thread")
@@ -83,7 +85,7 @@ class TestMemory:
 
 @pytest.fixture
 def full() -> Iterator[Callable[[str], None]]:
-    """Have a stream of this process, by name, lead to a full disk."""
+    """Redirect a stream of this process, by name, to a full disk."""
     before = sys.stdout, sys.stderr
     opened = []
 
@@ -114,10 +116,10 @@ class TestFullDisk:
 
     @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda each: each[0])
     @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-    def test_under_a_stream(
+    def test_a_full_disk_under_a_stream(
         self, vinograph: Run, bundle: Bundle, full: Callable[[str], None], arguments: Sequence[str], stream: str
     ) -> None:
-        """Under standard output it is an error; what can't be said on standard error is not worth stopping for."""
+        """Under standard output it is an error; under standard error it is ignored."""
         Image.new("RGB", (256, 256), "red").save("old.png")
         full(stream)
         done = vinograph(*(each.format(bundle=bundle.path) for each in arguments))
@@ -126,7 +128,7 @@ class TestFullDisk:
         assert Path("new.png").exists() == (arguments[-1] == "new.png")
 
     @pytest.mark.parametrize("options", [(), ("--json",)])
-    def test_under_standard_error_of_a_process(self, bundle: Bundle, options: tuple[str, ...]) -> None:
+    def test_a_full_disk_under_a_processs_standard_error(self, bundle: Bundle, options: tuple[str, ...]) -> None:
         arguments = command("generate", "a house", "--model", bundle.path, *options)
         with Path("/dev/full").open("w") as stream:
             done = subprocess.run(arguments, env=environment(), stdout=subprocess.PIPE, stderr=stream, check=False)
@@ -134,12 +136,12 @@ class TestFullDisk:
         assert b"picture.png" in done.stdout
         assert files_here() == ["picture.png"]
 
-    def test_an_error_still_has_its_exit_code(self, vinograph: Run, full: Callable[[str], None]) -> None:
+    def test_errors_on_a_full_disk_have_their_exit_codes(self, vinograph: Run, full: Callable[[str], None]) -> None:
         full("stderr")
         assert vinograph("verify", "nothing").code == 3
 
-    def test_below_an_error_about_the_model(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever wraps it, and however deep."""
+    def test_a_full_disk_below_a_model_error_is_reported(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may be wrapped by other errors, however deep."""
 
         def wrapped(*_: object) -> NoReturn:
             try:
@@ -171,28 +173,30 @@ sys.meta_path.insert(0, Signal())
 """
 
 
-class TestInterruptionsOfTheStart:
+class TestInterruptedStart:
     @pytest.fixture(autouse=True)
     def _ctrl_c_is_heard(self) -> Iterator[None]:
-        """Whoever started the tests may have it ignored, as a shell's & does."""
+        """The tests may have been started with Ctrl-C ignored, as a shell's & does."""
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
         signal.signal(signal.SIGINT, before)
 
     @pytest.mark.parametrize("name", IMPORTED)
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_while_a_package_is_imported(self, bundle: Bundle, name: str, number: int) -> None:
+    def test_a_signal_while_importing_ends_the_command(self, bundle: Bundle, name: str, number: int) -> None:
         done = self.interrupted(name, number, "generate", "a house", "--model", bundle.path)
         assert (done.code, done.out, done.err) == (128 + number, "", "interrupted\n")
         assert files_here() == []
 
     @pytest.mark.parametrize("name", ["typer", "openvino"])
-    def test_as_json(self, bundle: Bundle, name: str) -> None:
+    def test_a_signal_while_importing_is_reported_as_json(self, bundle: Bundle, name: str) -> None:
         done = self.interrupted(name, signal.SIGINT, "generate", "a house", "--model", bundle.path, "--json")
         assert done.record["error"]["exit_code"] == done.code == 130
 
-    def test_what_is_made_of_the_interruption_by_others(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As where compiled code is initialized, which raises an ImportError of its own."""
+    def test_an_interruption_that_became_another_error_is_recognised(
+        self, vinograph: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Compiled modules turn it into an ImportError, for example."""
 
         def initialized(*_: object) -> NoReturn:
             try:
@@ -205,7 +209,7 @@ class TestInterruptionsOfTheStart:
         done = vinograph("verify", "a")
         assert (done.code, done.out, done.err) == (143, "", "interrupted\n")
 
-    def test_in_a_finalizer_which_cannot_raise(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_signal_in_a_finalizer_ends_the_command(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         class Finalized:
             def __del__(self) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -223,10 +227,10 @@ class TestInterruptionsOfTheStart:
         assert (done.code, done.out, done.err) == (130, "", "interrupted\n")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_in_code_that_drops_every_exception(
+    def test_a_signal_in_code_that_ignores_exceptions_ends_the_command(
         self, vinograph: Run, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
-        """As compiled code of packages does here and there."""
+        """Compiled code of some packages does."""
 
         def deaf(*_: object) -> NoReturn:
             with contextlib.suppress(BaseException):
@@ -239,7 +243,9 @@ class TestInterruptionsOfTheStart:
         done = vinograph("verify", "a")
         assert (done.code, done.out, done.err) == (128 + number, "", "interrupted\n")
 
-    def test_cleaning_up_is_not_interrupted_again(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_second_ctrl_c_does_not_interrupt_cleaning_up(
+        self, vinograph: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         cleaned = []
 
         def steps() -> Iterator[None]:
@@ -264,18 +270,18 @@ class TestInterruptionsOfTheStart:
         assert (done.code, done.err) == (130, "interrupted\n")
         assert cleaned == ["the generator", "the rest"]
 
-    def test_handlers_and_hooks_are_given_back(self, vinograph: Run) -> None:
+    def test_signal_handlers_and_hooks_are_restored(self, vinograph: Run) -> None:
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
         assert vinograph("models").code == 0
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
 
-    def test_a_signal_that_is_to_be_ignored_stays_ignored(self, bundle: Bundle) -> None:
+    def test_an_ignored_signal_stays_ignored(self, bundle: Bundle) -> None:
         ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         done = self.interrupted("numpy", signal.SIGTERM, "verify", bundle.path, first=ignore)
         assert done.code == 0
 
     def interrupted(self, name: str, number: int, *arguments: object, first: str = "") -> Outcome:
-        """The outcome of a command that gets a signal when it begins to import a module."""
+        """The outcome of a command that gets a signal when it starts to import a module."""
         return in_process(*arguments, first=first + _SIGNAL_AT.format(name=name, number=int(number)))
 
 
@@ -306,23 +312,23 @@ class TestNoHome:
         ],
         ids=" ".join,
     )
-    def test_everything_that_needs_none_works(self, bundle: Bundle, arguments: Sequence[str]) -> None:
+    def test_commands_work_without_a_home(self, bundle: Bundle, arguments: Sequence[str]) -> None:
         done = in_process(*(each.format(bundle=bundle.path) for each in arguments), first=HOMELESS)
         assert done.code == 0, done.err
         assert done.err.count("warning: ") == (1 if arguments[0] == "generate" else 0), "that nothing can be kept"
         assert files_here() == (["picture.png"] if arguments[0] == "generate" else [])
 
-    def test_a_model_that_is_not_there(self) -> None:
+    def test_an_unknown_model_without_a_home(self) -> None:
         in_process("generate", "a house", "--model", "nothing", first=HOMELESS).fails(3, "there is no model 'nothing'")
 
-    def test_a_model_of_the_hub(self) -> None:
+    def test_a_hub_model_without_a_home(self) -> None:
         in_process("generate", "a house", "--model", "org/nothing", first=HOMELESS).fails(
             2, "set HF_HOME", "org/nothing"
         )
         assert files_here() == []
 
-    def test_a_home_that_may_not_be_looked_into(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As `docker run --user 12345` where HOME is still root's."""
+    def test_an_unreadable_home_is_no_error(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`docker run --user 12345` with root's HOME is such a case."""
         monkeypatch.setenv("VINOGRAPH_MODELS", "/root-of-another/models")
         monkeypatch.setenv("VINOGRAPH_CACHE", "/root-of-another/cache")
         plain = os.stat
@@ -338,7 +344,7 @@ class TestNoHome:
             assert done.code == 0, done.err
 
 
-class TestPathsOfSomebodyElse:
+class TestPathsOfUnknownUsers:
     @pytest.mark.parametrize(
         "arguments",
         [
@@ -363,7 +369,9 @@ class TestPathsOfSomebodyElse:
         ],
         ids=" ".join,
     )
-    def test_who_does_not_exist(self, vinograph: Run, bundle: Bundle, arguments: Sequence[str]) -> None:
+    def test_paths_of_an_unknown_user_are_refused(
+        self, vinograph: Run, bundle: Bundle, arguments: Sequence[str]
+    ) -> None:
         done = vinograph(*(each.format(bundle=bundle.path) for each in arguments))
         assert done.code in (2, 3), done.err
         assert "Traceback" not in done.err
@@ -373,16 +381,16 @@ class TestPathsOfSomebodyElse:
 
 class TestOutputs:
     @pytest.mark.parametrize("length", [224, 225, 240, 255])
-    def test_a_long_name(self, vinograph: Run, bundle: Bundle, length: int) -> None:
+    def test_a_picture_with_a_long_name_is_written(self, vinograph: Run, bundle: Bundle, length: int) -> None:
         name = "x" * (length - 4) + ".png"
         assert vinograph("generate", "a house", "--model", bundle.path, "--output", name).code == 0
         assert files_here() == [name]
 
-    def test_one_that_is_too_long(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_picture_with_too_long_a_name_is_refused(self, vinograph: Run, bundle: Bundle) -> None:
         name = "x" * 252 + ".png"
         vinograph("generate", "a house", "--model", bundle.path, "--output", name).fails(2, "too long")
 
-    def test_permissions_stay(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_replaced_picture_keeps_its_permissions(self, vinograph: Run, bundle: Bundle) -> None:
         file = Path("secret.png")
         file.touch(0o600)
         assert vinograph("generate", "a house", "--model", bundle.path, "--output", file).code == 0
@@ -390,7 +398,7 @@ class TestOutputs:
         with Image.open(file) as picture:
             assert picture.format == "PNG"
 
-    def test_a_link(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_links_target_is_replaced(self, vinograph: Run, bundle: Bundle) -> None:
         Path("pictures").mkdir()
         Path("link.png").symlink_to("pictures/house.png")
         assert vinograph("generate", "a house", "--model", bundle.path, "--output", "link.png").code == 0
@@ -401,20 +409,18 @@ class TestOutputs:
         ("target", "word"),
         [("/dev/null", "device"), ("/dev/full", "device"), ("missing/x.png", "No such file"), ("/proc/x.png", "")],
     )
-    def test_a_link_to_what_no_picture_can_replace(
-        self, vinograph: Run, bundle: Bundle, target: str, word: str
-    ) -> None:
+    def test_a_link_to_a_device_is_refused(self, vinograph: Run, bundle: Bundle, target: str, word: str) -> None:
         Path("link.png").symlink_to(target)
         vinograph("generate", "a house", "--model", bundle.path, "--output", "link.png").fails(2, "link.png", word)
         assert files_here() == ["link.png"]
 
-    def test_a_pipe(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_pipe_is_refused(self, vinograph: Run, bundle: Bundle) -> None:
         os.mkfifo("pipe.png")
         vinograph("generate", "a house", "--model", bundle.path, "--output", "pipe.png").fails(2, "is a pipe")
         assert Path("pipe.png").is_fifo()
 
     @pytest.mark.parametrize("option", ["--output", "--chart"])
-    def test_of_a_benchmark(self, vinograph: Run, bundle: Bundle, option: str) -> None:
+    def test_outputs_of_a_benchmark_are_checked(self, vinograph: Run, bundle: Bundle, option: str) -> None:
         ending = {"--output": "json", "--chart": "svg"}[option]
         Path(f"link.{ending}").symlink_to("/dev/full")
         vinograph("benchmark", bundle.path, option, f"link.{ending}").fails(2, "is a device")
@@ -437,20 +443,20 @@ sys.meta_path.insert(0, Warns())
 
 
 class TestWarningsOfLibraries:
-    def told(self, **more: str) -> str:
-        """What is printed beside a result."""
+    def warnings_of(self, **more: str) -> str:
+        """The warnings that a command prints on standard error."""
         arguments = [each for each in command("models", first=_WARNS) if each not in ("-W", "error")]
         env = {name: value for name, value in environment(**more).items() if name != "PYTHONWARNINGS" or more}
         done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=True)
         return done.stderr
 
-    def test_what_only_developers_can_change_is_not_said(self) -> None:
-        told = self.told()
-        assert "a UserWarning of a library" in told
-        assert "DeprecationWarning" not in told
-        assert "FutureWarning" not in told
+    def test_developers_warnings_are_hidden(self) -> None:
+        printed = self.warnings_of()
+        assert "a UserWarning of a library" in printed
+        assert "DeprecationWarning" not in printed
+        assert "FutureWarning" not in printed
 
-    def test_unless_it_is_asked_for(self) -> None:
-        told = self.told(PYTHONWARNINGS="default")
+    def test_developers_warnings_are_shown_on_request(self) -> None:
+        printed = self.warnings_of(PYTHONWARNINGS="default")
         for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning"):
-            assert f"a {kind} of a library" in told
+            assert f"a {kind} of a library" in printed

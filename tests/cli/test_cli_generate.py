@@ -1,4 +1,4 @@
-"""`vinograph generate` and `vinograph reconstruct`, where all is well."""
+"""`vinograph generate` and `vinograph reconstruct` with valid requests."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def pixels(file: str | Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
-class TestWhatIsWritten:
-    def test_file_seed_and_seconds_are_printed(self, vinograph: Run, bundle: Bundle) -> None:
+class TestOutput:
+    def test_the_file_the_seed_and_the_seconds_are_printed(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", "a red house", "--model", bundle.path, "--seed", 7)
         assert done.code == 0
         first, second = done.out.splitlines()
@@ -39,12 +39,12 @@ class TestWhatIsWritten:
         assert pixels("house.png").shape == (128, 128, 3)
 
     @pytest.mark.parametrize(("name", "kind"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP")])
-    def test_the_ending_says_the_format(self, vinograph: Run, bundle: Bundle, name: str, kind: str) -> None:
+    def test_the_extension_chooses_the_format(self, vinograph: Run, bundle: Bundle, name: str, kind: str) -> None:
         assert vinograph("generate", "a house", "--model", bundle.path, "--output", name).code == 0
         with Image.open(name) as picture:
             assert picture.format == kind
 
-    def test_several_are_numbered_and_any_can_be_drawn_alone(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_several_pictures_are_numbered_and_reproducible_alone(self, vinograph: Run, bundle: Bundle) -> None:
         common = ("a house", "--model", bundle.path, "--precision", "f32")
         done = vinograph("generate", *common, "--seed", 7, "--count", 3, "--output", "a.png")
         assert done.out.splitlines()[:3] == ["a-1.png  seed 7", "a-2.png  seed 8", "a-3.png  seed 9"]
@@ -52,30 +52,30 @@ class TestWhatIsWritten:
         vinograph("generate", *common, "--seed", 8, "--output", "alone.png")
         assert np.abs(pixels("alone.png").astype(int) - pixels("a-2.png")).max() <= 1
 
-    def test_a_seed_that_was_drawn_is_reported(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_random_seed_is_reported(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", "a house", "--model", bundle.path, "--output", "a.png", "--json")
         seed = done.record["images"][0]["seed"]
         vinograph("generate", "a house", "--model", bundle.path, "--output", "b.png", "--seed", seed)
         assert np.array_equal(pixels("a.png"), pixels("b.png"))
 
-    def test_a_png_says_how_to_draw_it_again(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_png_stores_its_request(self, vinograph: Run, bundle: Bundle) -> None:
         vinograph("generate", "a häuschen", "--model", bundle.path, "--seed", 7, "--steps", 2, "--count", 2)
-        told = read_metadata(Path("picture-2.png"))
-        assert told is not None
-        assert told["model"] == "tiny"
-        assert {"vinograph", "python"} <= told.keys()
-        request = told["request"]
+        metadata = read_metadata(Path("picture-2.png"))
+        assert metadata is not None
+        assert metadata["model"] == "tiny"
+        assert {"vinograph", "python"} <= metadata.keys()
+        request = metadata["request"]
         assert (request["seed"], request["prior_num_inference_steps"]) == (8, 2)
         assert "a häuschen" in request["prompt"]
 
-    def test_no_metadata_leaves_it_out(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_no_metadata_stores_no_request(self, vinograph: Run, bundle: Bundle) -> None:
         vinograph("generate", "a house", "--model", bundle.path, "--no-metadata")
         with Image.open("picture.png") as picture:
             assert picture.info == {}
 
 
 class TestOptions:
-    def test_every_one_reaches_the_family(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_every_option_reaches_the_family(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph(
             *(
                 "generate",
@@ -102,19 +102,19 @@ class TestOptions:
         assert set(done.record["devices"].values()) == {"CPU f32"}
         assert pixels("picture-2.png").shape == (256, 384, 3)
 
-    def test_precision_and_device_may_be_given_by_component(self, vinograph: Run, bundle: Bundle) -> None:
-        told = ("--precision", "prior=f32,vqgan=f32", "--device", "prior=HETERO:CPU,decoder=CPU")
-        done = vinograph("generate", "a house", "--model", bundle.path, *told, "--json")
+    def test_precision_and_device_can_be_set_by_component(self, vinograph: Run, bundle: Bundle) -> None:
+        options = ("--precision", "prior=f32,vqgan=f32", "--device", "prior=HETERO:CPU,decoder=CPU")
+        done = vinograph("generate", "a house", "--model", bundle.path, *options, "--json")
         assert done.code == 0, done.err
         assert done.record["devices"]["prior"] == "CPU f32"
         assert done.record["devices"]["vqgan"] == "CPU f32"
 
-    def test_another_text_draws_another_picture(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_another_prompt_gives_another_picture(self, vinograph: Run, bundle: Bundle) -> None:
         for file, text in {"a.png": "a red house", "b.png": "two blue boats"}.items():
             vinograph("generate", text, "--model", bundle.path, "--seed", 7, "--output", file)
         assert not np.array_equal(pixels("a.png"), pixels("b.png"))
 
-    def test_a_picture_to_start_from(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_image_to_image(self, vinograph: Run, bundle: Bundle) -> None:
         Image.new("RGB", (256, 128), "red").save("red.png")
         done = vinograph(
             *("generate", "a house", "--model", bundle.path, "--image", "red.png", "--strength", 0.5, "--steps", 4),
@@ -125,27 +125,27 @@ class TestOptions:
         assert done.record["request"]["strength"] == 0.5
         assert "prior 2/2" in done.err
 
-    def test_a_model_in_the_models_folder_goes_by_its_name(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_a_model_in_the_models_folder_is_found_by_name(self, vinograph: Run, tmp_path: Path) -> None:
         save_bundle(tmp_path / "models" / "mine", name="mine")
         done = vinograph("generate", "a house", "--model", "mine", "--json")
         assert done.record["model"] == "mine"
 
 
 class TestWarnings:
-    def test_text_that_was_cut_off(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_truncated_text_is_a_warning(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", f"a red house {'on a hill ' * 20} at night", "--model", bundle.path, "--json")
         assert done.code == 0
         assert re.search(r"^warning: .*20 tokens; cut off: '.*at night'$", done.err, re.MULTILINE)
         assert len(done.record["warnings"]) == 1
 
-    def test_a_negative_prompt_that_was_ignored(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_an_ignored_negative_prompt_is_a_warning(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph(
             *("generate", "a house", "--model", bundle.path, "--negative-prompt", "a boat", "--guidance-scale", 1)
         )
         assert done.code == 0
         assert "warning: the negative prompt was ignored" in done.err
 
-    def test_a_picture_that_was_resized(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_a_resized_picture_is_a_warning(self, vinograph: Run, bundle: Bundle) -> None:
         Image.new("RGB", (300, 200), "red").save("red.png")
         done = vinograph("generate", "a house", "--model", bundle.path, "--image", "red.png")
         assert done.code == 0
@@ -153,7 +153,7 @@ class TestWarnings:
 
 
 class TestReport:
-    def test_json_is_the_whole_of_standard_output(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_json_is_all_of_standard_output(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", "a house", "--model", bundle.path, "--seed", 7, "--json")
         record = done.record
         assert record.keys() == {"model", "images", "request", "seconds", "devices", "report", "warnings"}
@@ -162,7 +162,7 @@ class TestReport:
         assert record["warnings"] == []
         assert "prior 4/4" in done.err
 
-    def test_progress_is_plain_lines_where_there_is_no_terminal(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_progress_is_plain_lines_without_a_terminal(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", "a house", "--model", bundle.path, "--steps", 60, "--decoder-steps", 2)
         prior = [f"prior {index}/60" for index in range(10, 61, 10)]
         assert done.err.splitlines() == ["text 1/1", *prior, "decoder 1/2", "decoder 2/2", "vqgan 1/1"]
@@ -186,7 +186,7 @@ class TestReport:
         assert b"4/4" in seen
         assert seen.endswith(b"\x1b[?25h") or b"\x1b[?25h" in seen  # the cursor is back
 
-    def test_a_whole_run_needs_none_of_the_heavy_packages(self, bundle: Bundle) -> None:
+    def test_generate_needs_no_heavy_packages(self, bundle: Bundle) -> None:
         done = in_process("generate", "a house", "--model", bundle.path, "--seed", 7, first=WITHOUT_HEAVY)
         assert done.code == 0, done.err
         assert done.out.startswith("picture.png  seed 7\n")
@@ -196,7 +196,7 @@ class TestReport:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)
-    except OSError:  # Linux says so when the other side is closed
+    except OSError:  # Linux's error when the other side is closed
         return b""
 
 
@@ -205,7 +205,7 @@ class TestReconstruct:
     def _picture(self) -> None:
         Image.linear_gradient("L").convert("RGB").save("gradient.png")
 
-    def test_the_picture_and_what_it_cost(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_reconstruct_prints_compression_and_psnr(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("reconstruct", "gradient.png", "--model", bundle.path, "--seed", 7)
         assert done.code == 0, done.err
         lines = done.out.splitlines()
@@ -214,7 +214,7 @@ class TestReconstruct:
         assert lines[2:4] == ["42.7 times smaller in each direction", "341 times fewer values"]
         assert pixels("reconstruction.png").shape == (256, 256, 3)
 
-    def test_json(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_reconstruct_prints_json(self, vinograph: Run, bundle: Bundle) -> None:
         options = ("--decoder-steps", 5, "--size", "128x256", "--output", "a.webp", "--precision", "f32", "--json")
         done = vinograph("reconstruct", "gradient.png", "--model", bundle.path, *options)
         report = done.record["report"]
@@ -223,9 +223,9 @@ class TestReconstruct:
         assert pixels("a.webp").shape == (256, 128, 3)
         assert "decoder 5/5" in done.err
 
-    def test_an_option_of_generate_alone_is_no_option_here(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_options_of_generate_are_refused(self, vinograph: Run, bundle: Bundle) -> None:
         vinograph("reconstruct", "gradient.png", "--model", bundle.path, "--steps", 5).fails(2, "--steps")
 
-    def test_a_bundle_without_an_image_encoder(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_a_bundle_without_an_image_encoder_is_refused(self, vinograph: Run, tmp_path: Path) -> None:
         save_bundle(tmp_path / "blind", image_encoder=False)
         vinograph("reconstruct", "gradient.png", "--model", "blind").fails(3, "image_encoder", "--image-encoder FILE")

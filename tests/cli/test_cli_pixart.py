@@ -1,4 +1,4 @@
-"""`vinograph` with PixArt: the same commands, and that family's own options."""
+"""`vinograph` with PixArt: the common commands, and the family's own options."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def size(file: str) -> tuple[int, int]:
 
 
 class TestGenerate:
-    def test_a_size_between_the_trained_ones(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--size", "301x177", "--steps", 2, "--guidance-scale", 3, "--negative-prompt", "blue", "--seed", 7)
-        done = vinograph("generate", "a house", "--model", pixart.path, *told, "--json")
+    def test_a_picture_is_made_at_the_nearest_trained_size_and_resized(self, vinograph: Run, pixart: Bundle) -> None:
+        options = ("--size", "301x177", "--steps", 2, "--guidance-scale", 3, "--negative-prompt", "blue", "--seed", 7)
+        done = vinograph("generate", "a house", "--model", pixart.path, *options, "--json")
         assert done.code == 0, done.err
         request = done.record["request"]
         assert (request["width"], request["height"], request["num_inference_steps"]) == (301, 177, 2)
@@ -62,33 +62,33 @@ class TestGenerate:
         assert record is not None
         assert (record["request"]["seed"], record["request"]["use_resolution_binning"]) == (7, True)
 
-    def test_a_size_as_it_is(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--size", "304x176", "--resolution-binning", "off")
-        done = vinograph("generate", "a house", "--model", pixart.path, *told)
+    def test_resolution_binning_can_be_turned_off(self, vinograph: Run, pixart: Bundle) -> None:
+        options = ("--size", "304x176", "--resolution-binning", "off")
+        done = vinograph("generate", "a house", "--model", pixart.path, *options)
         assert done.code == 0, done.err
         assert "warning" not in done.err
         assert size("picture.png") == (304, 176)
 
-    def test_a_prompt_as_it_is(self, vinograph: Run, pixart: Bundle) -> None:
+    def test_cleaning_of_captions_can_be_turned_off(self, vinograph: Run, pixart: Bundle) -> None:
         drawn = []
         for clean in ("on", "off"):
-            told = ("--seed", 1, "--clean-caption", clean, "--output", f"{clean}.png")
-            assert vinograph("generate", "a house @night", "--model", pixart.path, *told).code == 0
+            options = ("--seed", 1, "--clean-caption", clean, "--output", f"{clean}.png")
+            assert vinograph("generate", "a house @night", "--model", pixart.path, *options).code == 0
             with Image.open(f"{clean}.png") as picture:
                 drawn.append(np.asarray(picture))
         assert not np.array_equal(drawn[0], drawn[1])
 
     def test_image_to_image(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--image", "start.png", "--steps", 4, "--strength", 0.5, "--seed", 1)
-        done = vinograph("generate", "a house", "--model", pixart.path, *told)
+        options = ("--image", "start.png", "--steps", 4, "--strength", 0.5, "--seed", 1)
+        done = vinograph("generate", "a house", "--model", pixart.path, *options)
         assert done.code == 0, done.err
         assert "transformer 2/2" in done.err
         assert size("picture.png") == (320, 256)
 
-    def test_little_memory(self, vinograph: Run, pixart: Bundle) -> None:
+    def test_low_memory_gives_the_same_picture(self, vinograph: Run, pixart: Bundle) -> None:
         for memory in ("low", "auto"):
-            told = ("--memory", memory, "--seed", 1, "--output", f"{memory}.png")
-            assert vinograph("generate", "a house", "--model", pixart.path, *told).code == 0
+            options = ("--memory", memory, "--seed", 1, "--output", f"{memory}.png")
+            assert vinograph("generate", "a house", "--model", pixart.path, *options).code == 0
         with Image.open("low.png") as low, Image.open("auto.png") as usual:
             assert np.array_equal(np.asarray(low), np.asarray(usual))
 
@@ -98,31 +98,31 @@ class TestGenerate:
         assert "8.0 times smaller in each direction" in done.out
         assert size("again.png") == (320, 256)
 
-    def test_none_of_the_heavy_packages(self, pixart: Bundle) -> None:
+    def test_generate_needs_no_heavy_packages(self, pixart: Bundle) -> None:
         done = in_process("generate", "a house", "--model", pixart.path, "--seed", 7, first=WITHOUT_HEAVY)
         assert done.code == 0, done.err
         assert done.out.startswith("picture.png  seed 7\n")
 
 
-class TestWhatIsTold:
-    """What is done otherwise than asked, or not at all, is a warning beside the picture."""
+class TestWarnings:
+    """Whatever isn't done as requested is reported as a warning with the picture."""
 
     LONG = f"a red house {'on a hill ' * 20} at night"
 
-    def test_text_that_was_cut_off(self, vinograph: Run, pixart: Bundle) -> None:
+    def test_truncated_text_is_a_warning(self, vinograph: Run, pixart: Bundle) -> None:
         done = vinograph("generate", self.LONG, "--model", pixart.path, "--json")
         assert done.code == 0, done.err
         (cut,) = done.record["warnings"]
         assert re.fullmatch(r"the text encoder reads 20 tokens; cut off: '.*at night'", cut)
         assert f"warning: {cut}" in done.err
 
-    def test_a_negative_prompt_that_was_ignored(self, vinograph: Run, pixart: Bundle) -> None:
-        told = ("--guidance-scale", 1, "--negative-prompt", "blue")
-        done = vinograph("generate", "a house", "--model", pixart.path, *told)
+    def test_an_ignored_negative_prompt_is_a_warning(self, vinograph: Run, pixart: Bundle) -> None:
+        options = ("--guidance-scale", 1, "--negative-prompt", "blue")
+        done = vinograph("generate", "a house", "--model", pixart.path, *options)
         assert done.code == 0, done.err
         assert "warning: the negative prompt was ignored: it takes a guidance scale above 1" in done.err
 
-    def test_guidance_on_top_of_a_consistency_model(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_guidance_with_a_consistency_model_is_a_warning(self, vinograph: Run, tmp_path: Path) -> None:
         save_pixart_bundle(tmp_path / "lcm", scheduler={"_class_name": "LCMScheduler"})
         done = vinograph("generate", "a house", "--model", "lcm", "--guidance-scale", 4.5)
         assert done.code == 0, done.err
@@ -133,7 +133,7 @@ class TestWhatIsTold:
         done = vinograph("generate", "a house", "--model", "lcm", "--guidance-scale", 0)
         assert "warning" not in done.err
 
-    def test_a_prompt_that_could_not_be_cleaned(self, pixart: Bundle) -> None:
+    def test_a_prompt_that_could_not_be_cleaned_is_a_warning(self, pixart: Bundle) -> None:
         first = "import sys; sys.modules.update(bs4=None, ftfy=None)\n"
         for prompt, package in (("a <b>house</b>", "beautifulsoup4"), ("ein Häuschen", "ftfy")):
             done = in_process("generate", prompt, "--model", pixart.path, first=first)
@@ -144,7 +144,7 @@ class TestWhatIsTold:
             done = in_process("generate", prompt, "--model", pixart.path, "--clean-caption", "off", first=first)
             assert "warning" not in done.err
 
-    def test_a_picture_of_another_shape(self, vinograph: Run, pixart: Bundle) -> None:
+    def test_a_resized_picture_is_a_warning(self, vinograph: Run, pixart: Bundle) -> None:
         Image.new("RGB", (301, 177), "red").save("odd.png")
         done = vinograph("generate", "a house", "--model", pixart.path, "--image", "odd.png")
         assert done.code == 0, done.err
@@ -153,10 +153,10 @@ class TestWhatIsTold:
         assert size("picture.png") == (301, 177)
 
 
-class TestWhatIsRefused:
+class TestRefusals:
     @pytest.fixture
     def refused(self, vinograph: Run, pixart: Bundle) -> Run:
-        """``generate`` with options that leave no file."""
+        """Run ``generate`` with options, and check that it leaves no file."""
 
         def run(*arguments: object, model: object = pixart.path) -> Outcome:
             before = files_here()
@@ -167,7 +167,7 @@ class TestWhatIsRefused:
         return run
 
     @pytest.mark.parametrize(
-        ("told", "words"),
+        ("options", "words"),
         [
             (("--resolution-binning", "perhaps"), ("--resolution-binning is 'perhaps'; give on or off",)),
             (("--clean-caption", "1"), ("--clean-caption is '1'; give on or off",)),
@@ -195,11 +195,11 @@ class TestWhatIsRefused:
         ],
         ids=str,
     )
-    def test_options(self, refused: Run, told: tuple[object, ...], words: tuple[str, ...]) -> None:
-        refused(*told).fails(2, *words)
+    def test_wrong_options_are_refused(self, refused: Run, options: tuple[object, ...], words: tuple[str, ...]) -> None:
+        refused(*options).fails(2, *words)
 
     @pytest.mark.parametrize("option", [("--mask", "start.png"), ("--decoder-steps", 3)], ids=str)
-    def test_options_of_other_families(self, refused: Run, option: tuple[object, ...]) -> None:
+    def test_options_of_other_families_are_refused(self, refused: Run, option: tuple[object, ...]) -> None:
         own = (
             "--clean-caption",
             "--guidance-scale",
@@ -213,29 +213,31 @@ class TestWhatIsRefused:
         done.fails(2, f"{option[0]} is not an option of tiny-pixart", "pixart", *own, "--vae")
 
     @pytest.mark.parametrize(("steps", "strength", "fewest"), [(4, 0.1, 10), (1, 0.5, 2), (3, 0.3, 4)])
-    def test_steps_that_leave_none(
+    def test_a_strength_that_leaves_no_step_is_refused(
         self, refused: Run, vinograph: Run, pixart: Bundle, steps: int, strength: float, fewest: int
     ) -> None:
-        told = ("--image", "start.png", "--strength", strength, "--steps")
-        refused(*told, steps).fails(2, f"{steps} steps at strength {strength:g} leave none", f"at least {fewest} steps")
-        done = vinograph("generate", "a house", "--model", pixart.path, *told, fewest)
+        options = ("--image", "start.png", "--strength", strength, "--steps")
+        refused(*options, steps).fails(
+            2, f"{steps} steps at strength {strength:g} leave none", f"at least {fewest} steps"
+        )
+        done = vinograph("generate", "a house", "--model", pixart.path, *options, fewest)
         assert done.code == 0, done.err
         assert "transformer 1/1" in done.err
 
-    def test_binning_without_a_table(self, refused: Run, vinograph: Run, tmp_path: Path) -> None:
-        """Of a model whose manifest doesn't turn it off, as conversion does."""
+    def test_binning_without_a_table_is_refused(self, refused: Run, vinograph: Run, tmp_path: Path) -> None:
+        """The model's manifest doesn't turn binning off, as conversion would."""
         save_pixart_bundle(tmp_path / "odd", sample_size=24)
         refused(model="odd").fails(2, "no table of aspect ratios", "sample size 24", "--resolution-binning off")
         done = vinograph("generate", "a house", "--model", "odd", "--resolution-binning", "off")
         assert done.code == 0, done.err
         assert size("picture.png") == (192, 192)
 
-    def test_more_steps_than_a_consistency_model_has(self, refused: Run, tmp_path: Path) -> None:
+    def test_too_many_steps_of_a_consistency_model_are_refused(self, refused: Run, tmp_path: Path) -> None:
         save_pixart_bundle(tmp_path / "lcm", scheduler={"_class_name": "LCMScheduler"})
         refused("--steps", 51, model="lcm").fails(2, "51 steps are more than", "give at most 50")
 
     @pytest.mark.parametrize(
-        ("stage", "told"),
+        ("stage", "options"),
         [
             ("text_encoder", ()),
             ("transformer", ()),
@@ -245,19 +247,19 @@ class TestWhatIsRefused:
         ],
     )
     @pytest.mark.parametrize("memory", ["auto", "low"])
-    def test_a_stage_that_computes_no_numbers(
-        self, vinograph: Run, tmp_path: Path, stage: str, told: tuple[str, ...], memory: str
+    def test_a_stage_that_computes_nan_is_named(
+        self, vinograph: Run, tmp_path: Path, stage: str, options: tuple[str, ...], memory: str
     ) -> None:
         save_pixart_bundle(tmp_path / "broken", broken=stage)
         before = files_here()
-        given = ("--precision", "f32", "--memory", memory, *told)
+        given = ("--precision", "f32", "--memory", memory, *options)
         done = vinograph("generate", "a house", "--model", "broken", *given)
         done.fails(1, f"the {stage} stage computed NaN or infinity in f32: ", "vinograph verify")
         assert files_here() == before
 
 
 class TestConvert:
-    """The rest of what a checkpoint may be like is tried in tests/models."""
+    """Other forms of checkpoints are tested in tests/models."""
 
     @pytest.fixture
     def checkpoint(self, published: SavedPixArt, tmp_path: Path) -> Path:
@@ -266,7 +268,7 @@ class TestConvert:
 
     @pytest.fixture
     def refused(self, vinograph: Run) -> Run:
-        """A conversion of ``checkpoint`` that leaves nothing."""
+        """Run a conversion of ``checkpoint``, and check that it leaves nothing."""
 
         def run(*options: object) -> Outcome:
             before = files_here()
@@ -276,7 +278,7 @@ class TestConvert:
 
         return run
 
-    def test_the_bundle_is_found_and_draws(self, vinograph: Run, checkpoint: Path, published: SavedPixArt) -> None:
+    def test_a_converted_bundle_works(self, vinograph: Run, checkpoint: Path, published: SavedPixArt) -> None:
         done = vinograph("convert", checkpoint, "bundle", "--tiny-vae", published.tiny_vae, "--json")
         assert done.code == 0, done.err
         assert done.record["family"] == "pixart"
@@ -287,42 +289,42 @@ class TestConvert:
         assert size("picture.png") == (128, 128)
 
     @pytest.mark.parametrize("part", ["text_encoder", "transformer"])
-    def test_pickles(self, refused: Run, checkpoint: Path, part: str) -> None:
+    def test_pickles_are_refused(self, refused: Run, checkpoint: Path, part: str) -> None:
         for file in (checkpoint / part).glob("*.safetensors"):
             file.rename(file.with_suffix(".bin"))
         refused().fails(3, part, "pickled", "safetensors")
 
-    def test_weights_cut_short(self, refused: Run, checkpoint: Path) -> None:
+    def test_truncated_weights_are_damage(self, refused: Run, checkpoint: Path) -> None:
         file = checkpoint / "text_encoder" / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-100])
         refused().fails(4, "text_encoder/model.safetensors", "cut short")
 
-    def test_no_tokenizer(self, refused: Run, checkpoint: Path) -> None:
+    def test_a_missing_tokenizer_is_named(self, refused: Run, checkpoint: Path) -> None:
         shutil.rmtree(checkpoint / "tokenizer")
         refused().fails(3, "tokenizer")
 
-    def test_options_of_other_families(self, refused: Run, checkpoint: Path) -> None:
+    def test_options_of_other_families_are_refused(self, refused: Run, checkpoint: Path) -> None:
         assert checkpoint.is_dir()
         for option in ("--prior", "--image-encoder"):
             refused(option, "x").fails(2, f"{option} is not an option of pixart models; theirs: --tiny-vae")
 
-    def test_a_transformer_alone(self, refused: Run, checkpoint: Path) -> None:
-        """As the models of some other sizes are published."""
+    def test_a_transformer_alone_is_refused(self, refused: Run, checkpoint: Path) -> None:
+        """Models of some other sizes are published so."""
         for file in checkpoint.iterdir():
             if file.name != "transformer":
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
         (checkpoint / "README.md").write_text("A smaller one.", encoding="utf-8")
-        told = ("checkpoint has no model_index.json", "one part of a model alone (PixArtTransformer2DModel)")
-        refused().fails(3, *told, "put its transformer/ into a copy of a whole checkpoint of the same kind")
+        options = ("checkpoint has no model_index.json", "one part of a model alone (PixArtTransformer2DModel)")
+        refused().fails(3, *options, "put its transformer/ into a copy of a whole checkpoint of the same kind")
 
 
-class TestThePage:
-    """What docs/pixart.md says to type runs, with files that have the page's names."""
+class TestDocumentation:
+    """The commands in docs/pixart.md work, with files of the page's names."""
 
     TEXT = (Path(__file__).parents[2] / "docs" / "pixart.md").read_text(encoding="utf-8")
 
     def commands(self, *names: str) -> list[list[str]]:
-        """The page's commands of these names, as words."""
+        """The page's commands of these names, split into words."""
         blocks = re.findall(r"^```sh\n(.*?)^```$", self.TEXT, flags=re.MULTILINE | re.DOTALL)
         lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
         return [words for words in lines if (words[1] if words[0] == "vinograph" else words[0]) in names]
@@ -335,20 +337,20 @@ class TestThePage:
         with Image.open("start.png") as picture:
             picture.save("photo.jpg")
 
-    def test_every_command_is_run_here(self) -> None:
+    def test_every_command_of_the_page_is_tested(self) -> None:
         assert len(self.commands("convert")) == 7
         assert len(self.commands("generate", "reconstruct")) == 6
         whole = re.findall(r"^(?:vinograph|cp|rm) ", self.TEXT, flags=re.MULTILINE)
         assert len(whole) == len(self.commands("convert", "generate", "reconstruct", "cp", "rm"))
 
     @pytest.mark.usefixtures("_bundles")
-    def test_drawing(self, vinograph: Run) -> None:
+    def test_the_pages_generate_commands_work(self, vinograph: Run) -> None:
         for _, *words in self.commands("generate", "reconstruct"):
             done = vinograph(*words)
             assert done.code == 0, (words, done.err)
 
     @pytest.mark.usefixtures("_bundles")
-    def test_the_code(self) -> None:
+    def test_the_pages_python_works(self) -> None:
         blocks = re.findall(r"^```python\n(.*?)^```$", self.TEXT, flags=re.MULTILINE | re.DOTALL)
         assert len(blocks) == 4
         names: dict[str, Any] = {}
@@ -360,8 +362,8 @@ class TestThePage:
         assert drawn.images[0].size == (1280, 720)
         assert any(each.startswith("drawn at 1344x768, the nearest size that ") for each in drawn.warnings)
 
-    def test_conversion(self, vinograph: Run, published: SavedPixArt, tmp_path: Path) -> None:
-        """The model is one for all names; what the real ones differ in is tried in tests/models."""
+    def test_the_pages_conversions_work(self, vinograph: Run, published: SavedPixArt, tmp_path: Path) -> None:
+        """One model stands for all; what the real ones differ in is tested in tests/models."""
         sources = {words[2] for words in self.commands("convert")} - {"pixart-256-checkpoint"}
         assert len(sources) == 5
         for source in (*sources, "PixArt-XL-2-1024-MS", "PixArt-XL-2-256x256"):
@@ -383,8 +385,8 @@ class TestThePage:
         assert len(written) == 7
         assert all((tmp_path / each / "bundle.json").is_file() for each in written)
 
-    def test_the_sizes(self) -> None:
-        """Of 1024x1024, as the page puts them: the wide ones, and those that are there the other way round."""
+    def test_the_pages_sizes_are_the_trained_ones(self) -> None:
+        """The page lists the wide sizes for 1024x1024, which also exist as tall ones."""
         quote = "".join(re.findall(r"^> (.*)$", self.TEXT, flags=re.MULTILINE))
         wide = {(int(high), int(across)) for across, high in re.findall(r"(\d+)×(\d+)", quote)}
         exceptions = re.findall(r"(\d+)×(\d+)", self.TEXT.partition("(of ")[2].partition(")")[0])

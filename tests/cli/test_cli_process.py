@@ -1,4 +1,4 @@
-"""The command line as a process: signals, pipes, full disks, defects, and what it costs to start."""
+"""The command line as a process: signals, pipes, full disks, defects, and time to start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDLESS = ("--size", "2048x2048", "--steps", 1000, "--decoder-steps", 1000)
 
 class TestInterruption:
     @pytest.mark.parametrize("stage", ["prior", "decoder"])
-    def test_ctrl_c_stops_within_a_step(self, bundle: Bundle, stage: str) -> None:
+    def test_ctrl_c_stops_within_one_step(self, bundle: Bundle, stage: str) -> None:
         steps = {"prior": ENDLESS, "decoder": ("--size", "2048x2048", "--steps", 1, "--decoder-steps", 1000)}[stage]
         done, seconds = self.stopped(signal.SIGINT, bundle, stage, *steps)
         assert done.code == 130
@@ -31,18 +31,18 @@ class TestInterruption:
         assert seconds < 5
         assert files_here() == []
 
-    def test_as_json(self, bundle: Bundle) -> None:
+    def test_ctrl_c_prints_json(self, bundle: Bundle) -> None:
         done, _ = self.stopped(signal.SIGINT, bundle, "prior", *ENDLESS, "--json")
         assert done.record["error"]["exit_code"] == done.code == 130
 
-    def test_sigterm_leaves_nothing_either(self, bundle: Bundle) -> None:
+    def test_sigterm_leaves_no_file(self, bundle: Bundle) -> None:
         done, seconds = self.stopped(signal.SIGTERM, bundle, "prior", *ENDLESS)
         assert done.code == 143
         assert "Traceback" not in done.err
         assert seconds < 5
         assert files_here() == []
 
-    def test_while_the_picture_is_written(
+    def test_ctrl_c_while_the_picture_is_written_leaves_no_file(
         self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupted(self: object, file: Path, kind: str, **options: object) -> None:
@@ -55,7 +55,7 @@ class TestInterruption:
         assert files_here() == []
 
     def stopped(self, number: int, bundle: Bundle, stage: str, *options: object) -> tuple[Outcome, float]:
-        """The outcome of a drawing that got a signal in ``stage``, and the seconds that it went on after that."""
+        """The outcome of ``generate`` with a signal in ``stage``, and the seconds until its end."""
         arguments = command("generate", "a house", "--model", bundle.path, *options)
         with subprocess.Popen(
             arguments, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -70,7 +70,7 @@ class TestInterruption:
             return Outcome(process.returncode, out, err), time.monotonic() - start
 
     def decoder_begins(self, process: subprocess.Popen[str]) -> str:
-        """Wait for the prior's end; the decoder's first line would come only after many of its steps."""
+        """Wait for the prior's end; the decoder prints its first line only after many steps."""
         assert process.stderr is not None
         while process.stderr.readline() not in ("prior 1/1\n", ""):
             pass
@@ -80,7 +80,7 @@ class TestInterruption:
 
 class TestPipes:
     @pytest.mark.parametrize("unbuffered", ["", "1"])
-    def test_a_reader_that_leaves(self, bundle: Bundle, unbuffered: str) -> None:
+    def test_a_closed_pipe_ends_a_command_quietly(self, bundle: Bundle, unbuffered: str) -> None:
         arguments = command("inspect", bundle.path)
         env = environment(PYTHONUNBUFFERED=unbuffered)
         with subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -91,7 +91,7 @@ class TestPipes:
         assert process.returncode == 141
 
     @pytest.mark.parametrize(("closed", "out"), [("2>&-", True), (">&-", False), (">&- 2>&-", False)])
-    def test_streams_that_are_closed(self, bundle: Bundle, closed: str, out: bool) -> None:
+    def test_closed_streams_are_no_error(self, bundle: Bundle, closed: str, out: bool) -> None:
         arguments = ["sh", "-c", f'exec "$@" {closed}', "sh", *command("verify", bundle.path)]
         done = subprocess.run(arguments, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0
@@ -99,14 +99,14 @@ class TestPipes:
         assert "Traceback" not in done.stderr
 
     @pytest.mark.parametrize("options", [(), ("--json",)])
-    def test_output_to_a_full_disk(self, bundle: Bundle, options: tuple[str, ...]) -> None:
+    def test_printing_to_a_full_disk_exits_with_5(self, bundle: Bundle, options: tuple[str, ...]) -> None:
         with Path("/dev/full").open("w") as full:
             arguments = command("inspect", bundle.path, *options)
             done = subprocess.run(arguments, env=environment(), stdout=full, stderr=subprocess.PIPE, check=False)
         assert done.returncode == 5
         assert set(done.stderr.splitlines()) == {b"error: standard output can't be written: No space left on device"}
 
-    def test_a_terminal_that_knows_ascii_alone(self, bundle: Bundle) -> None:
+    def test_an_ascii_terminal_gets_ascii(self, bundle: Bundle) -> None:
         done = in_process("verify", "häuschen", PYTHONIOENCODING="ascii")
         done.fails(3, r"there is no model 'h\xe4uschen'")
         done = in_process("generate", "häuschen", "--model", bundle.path, "--json", PYTHONIOENCODING="ascii")
@@ -114,13 +114,15 @@ class TestPipes:
 
 
 class TestDiskAndMemory:
-    def test_a_picture_that_does_not_fit(self, bundle: Bundle) -> None:
+    def test_a_picture_that_does_not_fit_on_the_disk(self, bundle: Bundle) -> None:
         limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
         done = in_process("generate", "a house", "--model", bundle.path, "--size", "256x256", first=limit)
         done.fails(5, "output picture.png can't be written", "bytes are needed", "are free")
         assert files_here() == []
 
-    def test_too_little_memory(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_little_memory_exits_with_5(
+        self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def starved(*_: object) -> None:
             raise MemoryError
 
@@ -146,14 +148,14 @@ class TestErrors:
         assert "Please report it" in done.err
         assert "vinograph doctor" in done.err
 
-    def test_json_has_the_error_too(self, vinograph: Run, bundle: Bundle) -> None:
+    def test_json_has_the_error(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", "a house", "--model", bundle.path, "--steps", 0, "--json")
         message = "--steps is 0; give a whole number from 1 to 1000"
         assert done.record == {"error": {"type": "RequestError", "message": message, "exit_code": 2}}
         assert done.code == 2
         assert done.err == f"error: {message}\n"
 
-    def test_json_has_a_mistyped_option_too(self, vinograph: Run) -> None:
+    def test_json_has_the_error_of_an_unknown_option(self, vinograph: Run) -> None:
         done = vinograph("generate", "a house", "--stepz", 3, "--json")
         assert done.code == done.record["error"]["exit_code"] == 2
         assert "--stepz" in done.record["error"]["message"]
@@ -170,12 +172,12 @@ class TestErrors:
             (["--sideways"], ["--sideways"]),
         ],
     )
-    def test_a_call_that_is_none(self, vinograph: Run, arguments: list[str], words: list[str]) -> None:
+    def test_an_unknown_command_is_refused(self, vinograph: Run, arguments: list[str], words: list[str]) -> None:
         done = vinograph(*arguments)
         done.fails(2, *words)
         assert done.err.count("\n") == 1
 
-    def test_a_file_that_cannot_be_read(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unreadable_file_is_named(self, vinograph: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Path.open
 
         def forbidden(path: Path, *rest: Any, **more: Any) -> Any:
@@ -189,18 +191,18 @@ class TestErrors:
 
 class TestHelp:
     @pytest.mark.parametrize("arguments", [[], ["--help"]])
-    def test_of_the_whole(self, vinograph: Run, arguments: list[str]) -> None:
+    def test_help_lists_all_commands(self, vinograph: Run, arguments: list[str]) -> None:
         done = vinograph(*arguments)
         assert (done.code, done.err) == (0, "")
         for name in ("generate", "reconstruct", "convert", "inspect", "verify", "models", "devices", "doctor", "web"):
             assert f"\n  {name} " in done.out
 
-    def test_of_a_command_as_a_process(self) -> None:
+    def test_help_of_a_command_in_its_own_process(self) -> None:
         done = in_process("generate", "--help")
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith("Usage: vinograph generate")
 
-    def test_every_option_is_in_the_contract(self, vinograph: Run) -> None:
+    def test_help_lists_the_options_of_generate(self, vinograph: Run) -> None:
         names = {word for word in vinograph("generate", "--help").out.split() if word.startswith("--")}
         expected = """--model --output --size --steps --guidance-scale --negative-prompt --seed --count --image --strength
             --device --precision --no-metadata --json --help --decoder-steps --decoder-guidance-scale"""
@@ -208,15 +210,15 @@ class TestHelp:
 
 
 class TestStart:
-    def test_help_and_looking_import_no_runtime(self, bundle: Bundle) -> None:
+    def test_help_and_inspect_import_no_runtime(self, bundle: Bundle) -> None:
         blocked = (
             "import sys; sys.modules.update(dict.fromkeys(('openvino', 'torch', 'huggingface_hub', 'transformers')))"
         )
         for arguments in (["--help"], ["generate", "--help"], ["models"], ["verify", bundle.path]):
             assert in_process(*arguments, first=blocked).code == 0
 
-    def test_a_drawing_starts_quickly(self, bundle: Bundle) -> None:
-        """The bar is 2.5 s on an idle machine for the embedded model; processor time doesn't count other work."""
+    def test_generate_starts_quickly(self, bundle: Bundle) -> None:
+        """2.5 s is for the embedded model on an idle machine; processor time ignores other work."""
         code = f"""
 import time
 from vinograph.cli import main

@@ -1,4 +1,4 @@
-"""`vinograph pull`: published models from a hub that runs here, under the ids that they are published by."""
+"""`vinograph pull` of models from a local hub, under the ids of the published ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 def server(
     published: dict[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[HubServer]:
-    """A hub with all of them, in use with an empty cache."""
+    """A hub with all repositories, in use with an empty cache."""
     with HubServer() as server:
         for name, files in published.items():
             server.add(name, files)
@@ -89,18 +89,18 @@ def server(
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """The models folder, which is not there yet."""
+    """The models folder, which doesn't exist yet."""
     return tmp_path / "models"
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
-    """Call it to have no network from then on."""
+    """A function that cuts the network off."""
     return lambda: use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub")
 
 
 def fetched_of(server: HubServer, repository: str) -> set[str]:
-    """The names of the files of a repository whose contents were asked for."""
+    """The files of a repository whose contents were requested."""
     begin = f"GET /{repository}/resolve/"
     lines = {line.removeprefix(begin) for line in server.requests if line.startswith(begin)}
     return {line.partition("/")[2] for line in lines}
@@ -111,7 +111,7 @@ def weights_in_cache(tmp_path: Path) -> list[Path]:
 
 
 class TestKnownModels:
-    def test_it_draws_by_its_name(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_a_pulled_model_works_by_its_name(self, server: HubServer, vinograph: Run, models: Path) -> None:
         done = vinograph("pull", "sdxl-turbo")
         assert done.code == 0, done.err
         assert done.out.splitlines()[-1].startswith('draw with it: vinograph generate "')
@@ -127,7 +127,7 @@ class TestKnownModels:
         assert drawn.code == 0, drawn.err
         assert Path("house.png").is_file()
 
-    def test_what_it_needs_is_fetched_and_nothing_else(self, server: HubServer, vinograph: Run) -> None:
+    def test_only_needed_files_are_downloaded(self, server: HubServer, vinograph: Run) -> None:
         assert vinograph("pull", "sdxl-turbo").code == 0
         files = fetched_of(server, TURBO)
         assert {name for name in files if "tokenizer" not in name} == {
@@ -140,8 +140,8 @@ class TestKnownModels:
         assert fetched_of(server, TINY_VAE) == {"README.md", "config.json", WEIGHTS}
         assert not fetched_of(server, DECODER)
 
-    def test_licences_and_sizes_come_first(self, server: HubServer, vinograph: Run) -> None:
-        """Before the first request for weights, which here is refused."""
+    def test_licence_and_size_are_printed_before_the_download(self, server: HubServer, vinograph: Run) -> None:
+        """The first request for weights, which is refused here, comes after them."""
         for part in ("unet/diffusion", "vae/diffusion", "encoder/model", "encoder_2/model", f"/{WEIGHTS}"):
             server.faults[f"GET /{part}"] = Fault(status=500)
         server.faults[WEIGHTS] = server.faults["model.safetensors"] = Fault(status=500)
@@ -152,7 +152,7 @@ class TestKnownModels:
             f"licence of {TINY_VAE}: mit ({server.url}/{TINY_VAE})",
         ]
 
-    def test_how_much_is_said_before_it_is_fetched(
+    def test_the_amount_is_printed_before_the_download(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         def refuse(*_: Any, **__: Any) -> None:
@@ -166,7 +166,7 @@ class TestKnownModels:
         assert lines[3].startswith("room for the bundle: at most ")
         assert weights_in_cache(tmp_path) == []
 
-    def test_the_licence_that_is_known_where_the_card_has_none(self, server: HubServer, vinograph: Run) -> None:
+    def test_the_known_licence_is_printed_where_the_card_has_none(self, server: HubServer, vinograph: Run) -> None:
         files = {name: each for name, each in server.repositories[TURBO].files.items() if name != "README.md"}
         server.add(TURBO, files)
         done = vinograph("pull", "sdxl-turbo")
@@ -176,7 +176,7 @@ class TestKnownModels:
         facts = [line.split() for line in vinograph("inspect", "sdxl-turbo").out.splitlines()]
         assert ["licence", known.licence] in facts
 
-    def test_by_its_id_it_is_the_same_model(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_a_hub_id_is_the_same_model(self, server: HubServer, vinograph: Run, models: Path) -> None:
         done = vinograph("pull", TURBO, "--json")
         assert done.code == 0, done.err
         assert done.record["name"] == "sdxl-turbo"
@@ -186,7 +186,7 @@ class TestKnownModels:
         assert done.record["fetched"] <= sum(each["size"] for each in done.record["repositories"])
         assert UNET in done.record["repositories"][0]["files"]
 
-    def test_wuerstchen_with_its_prior(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_wuerstchen_is_pulled_with_its_prior(self, server: HubServer, vinograph: Run, models: Path) -> None:
         done = vinograph("pull", "wuerstchen")
         assert done.code == 0, done.err
         assert f"licence of {PRIOR}: mit" in done.err
@@ -197,14 +197,14 @@ class TestKnownModels:
         drawn = vinograph("generate", "a house", "--model", "wuerstchen", "--size", "128x128", *DRAW[2:])
         assert drawn.code == 0, drawn.err
 
-    def test_wuerstchen_with_its_image_encoder(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_wuerstchen_is_pulled_with_its_image_encoder(self, server: HubServer, vinograph: Run, models: Path) -> None:
         done = vinograph("pull", "wuerstchen", "--with", "image-encoder")
         assert done.code == 0, done.err
         assert f"licence of {STAGE_B}: mit" in done.err
         assert fetched_of(server, STAGE_B) == {"model_v2_stage_b.pt"}
         assert "image_encoder" in Bundle.open(models / "wuerstchen").manifest.components
 
-    def test_pixart_with_its_tiny_vae(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_pixart_is_pulled_with_its_tiny_vae(self, server: HubServer, vinograph: Run, models: Path) -> None:
         done = vinograph("pull", "pixart-alpha-lcm")
         assert done.code == 0, done.err
         assert f"licence of {ALPHA_TINY_VAE}: mit" in done.err, "known, where its card doesn't say"
@@ -216,51 +216,51 @@ class TestKnownModels:
         assert drawn.code == 0, drawn.err
 
     @pytest.mark.parametrize("name", known_models())
-    def test_one_that_is_not_here_names_the_command(self, vinograph: Run, name: str) -> None:
+    def test_generate_names_the_pull_command(self, vinograph: Run, name: str) -> None:
         _, known = known_models()[name]
         for arguments in (("generate", "a house", "--model", name), ("inspect", name), ("verify", name)):
             vinograph(*arguments).fails(3, name, f"vinograph pull {name}", known.licence)
 
 
 class TestAnyRepository:
-    def test_its_name_is_the_last_part_of_its_id(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_a_models_name_is_the_last_part_of_its_id(self, server: HubServer, vinograph: Run, models: Path) -> None:
         done = vinograph("pull", OTHER)
         assert done.code == 0, done.err
         assert f"licence of {OTHER}: not stated" in done.err
         assert Bundle.open(models / "my_sdxl.v2").manifest.source.licence is None
         assert vinograph("generate", "a house", "--model", "my_sdxl.v2", *DRAW).code == 0
 
-    def test_a_name_that_is_given(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_a_name_can_be_given(self, server: HubServer, vinograph: Run, models: Path) -> None:
         done = vinograph("pull", OTHER, "--as", "Mine-2.0", "--weights", "f32")
         assert done.code == 0, done.err
         assert done.out.splitlines()[-1].endswith("--model Mine-2.0")
         assert Bundle.open(models / "Mine-2.0").manifest.components["unet"].weights == "f32"
 
-    def test_a_revision(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_a_revision_can_be_given(self, server: HubServer, vinograph: Run, models: Path) -> None:
         commit = server.repositories[OTHER].commit
         server.repositories[OTHER].names = {"main", "v1"}
         assert vinograph("pull", OTHER, "--revision", "v1", "--as", "first").code == 0
         assert Bundle.open(models / "first").manifest.source.revision == commit
         vinograph("pull", OTHER, "--revision", "v2", "--as", "second").fails(3, OTHER, "has no revision v2")
 
-    def test_an_unknown_family_is_refused_before_it_is_fetched(self, server: HubServer, vinograph: Run) -> None:
+    def test_an_unknown_family_is_refused_before_the_download(self, server: HubServer, vinograph: Run) -> None:
         vinograph("pull", FLUX).fails(3, "FluxPipeline", "doesn't open")
         assert fetched_of(server, FLUX) == {"model_index.json"}
 
-    def test_what_is_no_model(self, server: HubServer, vinograph: Run) -> None:
+    def test_a_repository_without_a_model_is_refused(self, server: HubServer, vinograph: Run) -> None:
         server.add("someone/data", {"train.csv": b"0", "weights.safetensors": b"0"})
         vinograph("pull", "someone/data").fails(3, "someone/data", "bundle.json", "model_index.json")
         assert fetched_of(server, "someone/data") == set()
         vinograph("pull", TINY_VAE).fails(3, "one part of a model alone", "AutoencoderTiny")
 
-    def test_a_folder_of_the_same_name_is_not_meant(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_a_local_folder_of_the_same_name_is_ignored(self, server: HubServer, vinograph: Run, models: Path) -> None:
         shutil.copytree(Path(__file__).parents[2] / "training/checkpoints/storybook-sdxl", Path(OTHER))
         assert vinograph("pull", OTHER, "--as", "other").code == 0
         assert Bundle.open(models / "other").manifest.source.revision == server.repositories[OTHER].commit
 
 
 class TestBundles:
-    def test_one_on_the_hub_is_stored_as_it_is(
+    def test_a_bundle_on_the_hub_is_copied(
         self, server: HubServer, vinograph: Run, models: Path, tiny_bundle: Path
     ) -> None:
         done = vinograph("pull", BUNDLE)
@@ -270,60 +270,62 @@ class TestBundles:
         assert "unused.bin" not in fetched_of(server, BUNDLE)
         assert vinograph("generate", "a house", "--model", "tiny-bundle", "--output", "a.png").code == 0
 
-    def test_one_that_was_altered(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_an_altered_bundle_is_damage(self, server: HubServer, vinograph: Run, models: Path) -> None:
         files = server.repositories[BUNDLE].files
         server.add(BUNDLE, {**files, "prior.bin": bytes(len(files["prior.bin"]))})
         vinograph("pull", BUNDLE).fails(4, "prior.bin was altered")
         assert not (models / "tiny-bundle").exists()
 
-    def test_one_that_lacks_a_file(self, server: HubServer, vinograph: Run) -> None:
+    def test_a_bundle_that_lacks_a_file_is_damage(self, server: HubServer, vinograph: Run) -> None:
         files = {name: content for name, content in server.repositories[BUNDLE].files.items() if name != "prior.bin"}
         server.add(BUNDLE, files)
         vinograph("pull", BUNDLE).fails(4, BUNDLE, "prior.bin")
         assert fetched_of(server, BUNDLE) == {"bundle.json"}
 
-    def test_its_weights_stay_as_they_are(self, server: HubServer, vinograph: Run) -> None:
+    def test_weights_of_a_bundle_can_not_be_converted(self, server: HubServer, vinograph: Run) -> None:
         vinograph("pull", BUNDLE, "--weights", "int8").fails(2, BUNDLE, "is a bundle already", "--weights")
 
 
 class TestNames:
     @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "-x", "", "a b", "_x", "x" * 101])
-    def test_such_as_no_model_can_have(self, server: HubServer, vinograph: Run, name: str) -> None:
+    def test_impossible_names_are_refused(self, server: HubServer, vinograph: Run, name: str) -> None:
         vinograph("pull", OTHER, f"--as={name}").fails(2, "--as")
         assert server.requests == []
 
-    def test_of_an_embedded_model(self, server: HubServer, vinograph: Run) -> None:
+    def test_an_embedded_models_name_is_refused(self, server: HubServer, vinograph: Run) -> None:
         vinograph("pull", OTHER, "--as", "storybook-sdxl").fails(2, "--as", "embedded")
 
     @pytest.mark.parametrize("model", ["sdxl-turbos", "a/b/c", "", "~", "http://x"])
-    def test_that_name_nothing(self, server: HubServer, vinograph: Run, model: str) -> None:
+    def test_unknown_names_are_refused(self, server: HubServer, vinograph: Run, model: str) -> None:
         vinograph("pull", model).fails(2, "known by name", "sdxl-turbo", "owner/name")
         assert server.requests == []
 
-    def test_a_path_wants_converting(self, vinograph: Run) -> None:
+    def test_a_path_names_the_convert_command(self, vinograph: Run) -> None:
         Path("checkpoint").mkdir()
         vinograph("pull", "checkpoint").fails(2, "vinograph convert checkpoint")
 
-    def test_companions_that_there_are_not(self, server: HubServer, vinograph: Run) -> None:
+    def test_unknown_companions_are_refused(self, server: HubServer, vinograph: Run) -> None:
         vinograph("pull", "wuerstchen", "--with", "tiny-vae").fails(2, "--with", "tiny-vae", "image-encoder")
         vinograph("pull", OTHER, "--with", "image-encoder").fails(2, "--with", OTHER, "none")
 
-    def test_weights_that_there_are_not(self, server: HubServer, vinograph: Run) -> None:
+    def test_unknown_weights_are_refused(self, server: HubServer, vinograph: Run) -> None:
         vinograph("pull", "sdxl-turbo", "--weights", "int3").fails(2, "int3", "f16, f32, int8, int4")
         assert server.requests == []
         vinograph("pull", "sdxl-turbo", "--weights", "int4").fails(2, "int4", "for sdxl models")
         assert fetched_of(server, TURBO) == {"model_index.json"}
 
 
-class TestOneThatIsHere:
-    def test_it_is_refused_with_what_can_be_done(self, server: HubServer, vinograph: Run, models: Path) -> None:
+class TestExistingModel:
+    def test_an_existing_model_is_refused_with_a_way_out(self, server: HubServer, vinograph: Run, models: Path) -> None:
         assert vinograph("pull", BUNDLE, "--as", "sdxl-turbo").code == 0
-        before, asked = _files(models), len(server.requests)
+        before, requests = _files(models), len(server.requests)
         done = vinograph("pull", "sdxl-turbo")
         done.fails(2, "sdxl-turbo is here already", "--model sdxl-turbo", "--overwrite", "--as NAME")
-        assert (_files(models), len(server.requests)) == (before, asked)
+        assert (_files(models), len(server.requests)) == (before, requests)
 
-    def test_it_stays_until_the_new_one_is_whole(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_the_old_model_stays_until_the_new_one_is_whole(
+        self, server: HubServer, vinograph: Run, models: Path
+    ) -> None:
         assert vinograph("pull", BUNDLE, "--as", "sdxl-turbo").code == 0
         before = _files(models)
         server.faults[f"{TURBO}/resolve"] = Fault(status=503)
@@ -340,8 +342,8 @@ class TestOneThatIsHere:
         vinograph("pull", "sdxl-turbo", "--overwrite").fails(2, "is not a bundle")
 
 
-class TestRoom:
-    def test_a_disk_that_is_too_small(
+class TestDiskSpace:
+    def test_a_disk_that_is_too_small_is_reported(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: Path
     ) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - 10**6, 10**6))
@@ -351,7 +353,7 @@ class TestRoom:
         assert weights_in_cache(tmp_path) == []
         assert not models.exists()
 
-    def test_a_models_folder_that_can_not_be_written(
+    def test_an_unwritable_models_folder_is_reported(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Path("file").write_text("")
@@ -360,7 +362,7 @@ class TestRoom:
             vinograph("pull", "sdxl-turbo").fails(2, folder, "can't be written", "VINOGRAPH_MODELS")
         assert server.requests == []
 
-    def test_two_disks_are_asked_each(
+    def test_cache_and_models_folder_on_two_disks_are_both_checked(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: Path
     ) -> None:
         models.mkdir()
@@ -382,21 +384,21 @@ class TestRoom:
         free.update(hub=10**3, models=10**12)
         vinograph("pull", "sdxl-turbo").fails(5, f"on the disk of {tmp_path / 'hub' / 'hub'}", "to fetch it", "HF_HOME")
 
-    def test_what_is_asked_for_is_enough_to_the_end(
+    def test_the_space_required_is_enough_for_the_conversion(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch, models: Path
     ) -> None:
-        """The conversion, which knows its components, asks for no more than was asked for before the download."""
+        """The conversion needs no more space than was required before the download."""
         for name in ("wuerstchen", "sdxl-turbo", "pixart-alpha-lcm"):
-            asked: list[int] = []
+            required: list[int] = []
 
-            def space_needed(sizes: list[int], asked: list[int] = asked) -> int:
-                asked.append(sum(sizes))
+            def space_needed(sizes: list[int], required: list[int] = required) -> int:
+                required.append(sum(sizes))
                 return 0
 
             for module in ("vinograph.convert.assemble", "vinograph.convert.pull"):
                 monkeypatch.setattr(importlib.import_module(module), "space_needed", space_needed)
             assert vinograph("pull", name).code == 0
-            before, after = asked
+            before, after = required
             written = sum(file.stat().st_size for file in (models / name).glob("*.bin"))
             assert 0 < after <= before <= 1.2 * after, name
             assert written <= 1.1 * before, name
@@ -418,7 +420,7 @@ class TestInterrupted:
         )
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-    def test_while_it_is_fetched(
+    def test_ctrl_c_while_downloading(
         self, server: HubServer, tmp_path: Path, models: Path, number: signal.Signals, code: int
     ) -> None:
         header, body = Fault(times=1), Fault(delay=60)
@@ -441,11 +443,11 @@ class TestInterrupted:
         assert again.code == 0, again.err
         assert not list((tmp_path / "hub").rglob("*.incomplete"))
         assert "the rest is in the hub's cache" in again.err
-        asked = fetched_of(server, TURBO)
-        assert UNET in asked
-        assert not [name for name in asked if name.endswith("model.safetensors") and name != UNET]
+        fetched = fetched_of(server, TURBO)
+        assert UNET in fetched
+        assert not [name for name in fetched if name.endswith("model.safetensors") and name != UNET]
 
-    def test_while_it_is_converted(self, server: HubServer, models: Path) -> None:
+    def test_ctrl_c_while_converting(self, server: HubServer, models: Path) -> None:
         with self.started() as process:
             wait_for(process, "text_encoder ")  # the smallest is written last
             process.kill()
@@ -458,7 +460,7 @@ class TestInterrupted:
         assert not [line for line in again.err.splitlines() if line.startswith("unet ")]
         assert [each.name for each in models.iterdir()] == ["sdxl-turbo"]
 
-    def test_an_answer_that_breaks_off_is_taken_up(self, server: HubServer, models: Path) -> None:
+    def test_an_interrupted_download_resumes(self, server: HubServer, models: Path) -> None:
         server.faults[f"GET /{TURBO}/resolve/{server.repositories[TURBO].commit}/{UNET}"] = Fault(sent=90_000, times=2)
         assert in_process("pull", "sdxl-turbo").code == 0
         assert len(list(Bundle.open(models / "sdxl-turbo").verify())) > 10
@@ -472,7 +474,7 @@ def _wait_until(condition: Callable[[], Any]) -> None:
 
 
 class TestHub:
-    def test_offline_what_is_in_the_cache_is_enough(
+    def test_cached_files_are_enough_offline(
         self, server: HubServer, vinograph: Run, models: Path, offline: Callable[[], None]
     ) -> None:
         assert vinograph("pull", "sdxl-turbo").code == 0
@@ -487,11 +489,13 @@ class TestHub:
         assert _files(models) == online
 
     @pytest.mark.parametrize("model", ["sdxl-turbo", BUNDLE])
-    def test_offline_without_it(self, vinograph: Run, offline: Callable[[], None], model: str) -> None:
+    def test_an_uncached_model_is_refused_offline(
+        self, vinograph: Run, offline: Callable[[], None], model: str
+    ) -> None:
         offline()
         vinograph("pull", model).fails(3, "is not in this machine's cache", "Connection refused")
 
-    def test_offline_with_a_part_of_it(
+    def test_a_partly_cached_model_is_refused_offline(
         self, server: HubServer, vinograph: Run, offline: Callable[[], None], tmp_path: Path
     ) -> None:
         assert vinograph("pull", "sdxl-turbo", "--as", "first").code == 0
@@ -508,26 +512,26 @@ class TestHub:
         ],
     )
     @pytest.mark.parametrize("place", ["GET /api/models/", f"/{TURBO}/resolve/", f"GET /{TURBO}/resolve/"])
-    def test_one_that_may_not_be_read(
+    def test_a_repository_that_may_not_be_read_is_explained(
         self, server: HubServer, vinograph: Run, models: Path, place: str, fault: Fault, words: tuple[str, ...]
     ) -> None:
         server.faults[place] = fault
         vinograph("pull", "sdxl-turbo").fails(3, *words)
         assert not models.exists()
 
-    def test_terms_that_are_asked_for_at_the_weights_alone(self, server: HubServer, vinograph: Run) -> None:
+    def test_a_repository_whose_weights_alone_are_gated_is_explained(self, server: HubServer, vinograph: Run) -> None:
         server.faults[WEIGHTS] = Fault(status=403, code="GatedRepo")
         vinograph("pull", "sdxl-turbo").fails(3, "is gated", "accept its terms")
 
-    def test_one_that_there_is_not(self, server: HubServer, vinograph: Run) -> None:
+    def test_an_unknown_repository_is_reported(self, server: HubServer, vinograph: Run) -> None:
         vinograph("pull", "someone/nothing").fails(3, "the hub has no someone/nothing")
 
     @pytest.mark.parametrize("body", [b"", b"[]", b'[{"type": "file", "path": "x"}]', b"<html>", b'[{"type": 3}]'])
-    def test_a_list_of_files_that_makes_no_sense(self, server: HubServer, vinograph: Run, body: bytes) -> None:
+    def test_a_senseless_list_of_files_is_reported(self, server: HubServer, vinograph: Run, body: bytes) -> None:
         server.faults["/tree/"] = Fault(body=body)
         vinograph("pull", "sdxl-turbo").fails(3, TURBO)
 
-    def test_a_list_of_files_without_those_that_are_needed(self, server: HubServer, vinograph: Run) -> None:
+    def test_a_list_of_files_that_lacks_needed_ones_is_reported(self, server: HubServer, vinograph: Run) -> None:
         listed = json.dumps([{"type": "file", "path": "x", "size": 3, "oid": "0" * 40}]).encode()
         assert (
             vinograph("pull", OTHER).code == 0
@@ -536,14 +540,12 @@ class TestHub:
         vinograph("pull", "sdxl-turbo").fails(3, TURBO)
 
     @pytest.mark.parametrize("sent", [0, 3, 40])
-    def test_a_header_that_breaks_off_changes_no_more_than_the_estimate(
-        self, server: HubServer, vinograph: Run, sent: int
-    ) -> None:
+    def test_a_truncated_header_changes_only_the_estimate(self, server: HubServer, vinograph: Run, sent: int) -> None:
         server.faults[f"GET /{TURBO}/resolve/{server.repositories[TURBO].commit}/{UNET}"] = Fault(sent=sent, times=1)
         done = vinograph("pull", "sdxl-turbo")
         assert done.code == 0, done.err
 
-    def test_large_files_that_are_elsewhere(self, server: HubServer, vinograph: Run, models: Path) -> None:
+    def test_large_files_on_another_host_are_downloaded(self, server: HubServer, vinograph: Run, models: Path) -> None:
         server.redirect = True
         done = vinograph("pull", "sdxl-turbo")
         assert done.code == 0, done.err
@@ -551,7 +553,7 @@ class TestHub:
 
 
 class TestProgress:
-    def test_plain_lines_where_there_is_no_terminal(self, server: HubServer, vinograph: Run) -> None:
+    def test_progress_is_plain_lines_without_a_terminal(self, server: HubServer, vinograph: Run) -> None:
         done = vinograph("pull", "sdxl-turbo")
         lines = done.err.splitlines()
         fetching = [line for line in lines if line.startswith("fetching ")]
@@ -560,7 +562,7 @@ class TestProgress:
         assert len(fetching) <= 10
         assert [line for line in lines if line.startswith("unet ")]
 
-    def test_bars_on_a_terminal(self, server: HubServer, tmp_path: Path) -> None:
+    def test_progress_is_bars_on_a_terminal(self, server: HubServer, tmp_path: Path) -> None:
         reader, writer = pty.openpty()
         env = {**server.environment(tmp_path / "hub"), "TERM": "xterm-256color", "COLUMNS": "100"}
         del env["HF_HUB_DISABLE_PROGRESS_BARS"]
@@ -592,7 +594,7 @@ def _read(reader: int) -> bytes:
 
 
 class TestModels:
-    def test_known_ones_are_listed(self, server: HubServer, vinograph: Run) -> None:
+    def test_known_models_are_listed(self, server: HubServer, vinograph: Run) -> None:
         record = vinograph("models", "--json").record
         known = {each["name"]: each for each in record["known"]}
         assert known.keys() == known_models().keys()
@@ -609,7 +611,7 @@ class TestModels:
             assert f"{model.download / 1e9:.1f} GB" in row
             assert model.about in row
 
-    def test_one_that_was_fetched_is_here(self, server: HubServer, vinograph: Run) -> None:
+    def test_a_pulled_model_is_listed(self, server: HubServer, vinograph: Run) -> None:
         assert vinograph("pull", "sdxl-turbo").code == 0
         record = vinograph("models", "--json").record
         assert [each["name"] for each in record["known"] if each["here"]] == ["sdxl-turbo"]
@@ -618,6 +620,6 @@ class TestModels:
         assert "sdxl-turbo" not in [line.split()[0] for line in out[out.index("to be fetched") :].splitlines()]
 
 
-def test_failures_are_one_object_in_json(server: HubServer, vinograph: Run) -> None:
+def test_a_failure_is_one_json_object(server: HubServer, vinograph: Run) -> None:
     done: Outcome = vinograph("pull", FLUX, "--json")
     assert done.record["error"]["exit_code"] == done.code == 3

@@ -1,4 +1,4 @@
-"""`vinograph` with a model of another family: the same commands, and that family's own options."""
+"""`vinograph` with SDXL: the common commands, and the family's own options."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ def pixels(file: str | Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-class TestTheModelsOwnSteps:
-    """They are raised where they would leave no step to do; those that were asked for are not."""
+class TestDefaultSteps:
+    """Default steps are raised where they would leave no step to do; given ones are not."""
 
-    @pytest.mark.parametrize(("told", "steps"), [((), 2), (("--strength", 0.3), 4), (("--strength", 1), 1)])
-    def test_storybook_from_a_picture(self, vinograph: Run, told: tuple[object, ...], steps: int) -> None:
+    @pytest.mark.parametrize(("options", "steps"), [((), 2), (("--strength", 0.3), 4), (("--strength", 1), 1)])
+    def test_default_steps_are_raised_for_a_low_strength(
+        self, vinograph: Run, options: tuple[object, ...], steps: int
+    ) -> None:
         done = vinograph(
-            "generate", "a house", "--model", "storybook-sdxl", "--image", "start.png", *told, "--seed", 1, "--json"
+            "generate", "a house", "--model", "storybook-sdxl", "--image", "start.png", *options, "--seed", 1, "--json"
         )
         assert done.code == 0, done.err
         assert done.record["request"]["num_inference_steps"] == steps
         assert "unet 1/1" in done.err
 
-    def test_too_few_that_were_asked_for(self, vinograph: Run) -> None:
+    def test_too_few_given_steps_are_refused(self, vinograph: Run) -> None:
         given = ("--model", "storybook-sdxl", "--image", "start.png", "--steps", 1)
         vinograph("generate", "a house", *given).fails(
             2, "1 steps at strength 0.5 leave none to do", "at least 2 steps"
@@ -58,9 +60,9 @@ class TestTheModelsOwnSteps:
 
 
 class TestGenerate:
-    def test_the_options_of_both_families(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--size", "128x64", "--steps", 3, "--guidance-scale", 2, "--negative-prompt", "blue", "--seed", 7)
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--output", "a.png", "--json")
+    def test_common_and_own_options(self, vinograph: Run, sdxl: Bundle) -> None:
+        options = ("--size", "128x64", "--steps", 3, "--guidance-scale", 2, "--negative-prompt", "blue", "--seed", 7)
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, "--output", "a.png", "--json")
         assert done.code == 0, done.err
         request = done.record["request"]
         assert (request["width"], request["height"], request["num_inference_steps"]) == (128, 64, 3)
@@ -73,38 +75,38 @@ class TestGenerate:
         assert record["request"]["seed"] == 7
 
     @pytest.mark.parametrize(("vae", "decoder"), [("full", "vae_decoder"), ("tiny", "tiny_vae_decoder")])
-    def test_vae(self, vinograph: Run, sdxl: Bundle, vae: str, decoder: str) -> None:
+    def test_both_vaes(self, vinograph: Run, sdxl: Bundle, vae: str, decoder: str) -> None:
         done = vinograph("generate", "a house", "--model", sdxl.path, "--vae", vae, "--json")
         assert decoder in done.record["devices"]
         assert done.record["request"]["vae"] == vae
 
     def test_image_to_image(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--steps", 2, "--strength", 0.5, "--seed", 1)
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told)
+        options = ("--image", "start.png", "--steps", 2, "--strength", 0.5, "--seed", 1)
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options)
         assert done.code == 0, done.err
         assert "unet 1/1" in done.err
         assert pixels("picture.png").shape == (72, 96, 3)
 
     def test_inpainting(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--steps", 2, "--strength", 1, "--seed", 1)
+        options = ("--image", "start.png", "--steps", 2, "--strength", 1, "--seed", 1)
         for name, mask in (("drawn.png", ()), ("painted.png", ("--mask", "mask.png"))):
-            done = vinograph("generate", "a house", "--model", sdxl.path, *told, *mask, "--output", name)
+            done = vinograph("generate", "a house", "--model", sdxl.path, *options, *mask, "--output", name)
             assert done.code == 0, done.err
         assert vinograph("reconstruct", "start.png", "--model", sdxl.path, "--output", "kept.png").code == 0
         assert np.abs(pixels("painted.png")[:, :48] - pixels("kept.png")[:, :48]).max() <= 1
         assert np.abs(pixels("drawn.png")[:, :48] - pixels("kept.png")[:, :48]).max() > 1
 
-    def test_several_are_numbered_and_any_can_be_drawn_alone(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("generate", "a house", "--model", sdxl.path, "--image", "start.png", "--precision", "f32")
-        done = vinograph(*told, "--seed", 7, "--count", 3, "--output", "a.png")
+    def test_several_pictures_are_numbered_and_reproducible_alone(self, vinograph: Run, sdxl: Bundle) -> None:
+        options = ("generate", "a house", "--model", sdxl.path, "--image", "start.png", "--precision", "f32")
+        done = vinograph(*options, "--seed", 7, "--count", 3, "--output", "a.png")
         assert done.out.splitlines()[:3] == ["a-1.png  seed 7", "a-2.png  seed 8", "a-3.png  seed 9"]
-        vinograph(*told, "--seed", 8, "--output", "alone.png")
+        vinograph(*options, "--seed", 8, "--output", "alone.png")
         assert np.abs(pixels("alone.png") - pixels("a-2.png")).max() <= 1
         assert np.abs(pixels("a-1.png") - pixels("a-2.png")).max() > 1
 
-    def test_a_png_says_how_to_draw_it_again(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--steps", 3, "--vae", "full", "--guidance-scale", 2.5, "--seed", 7, "--count", 2)
-        vinograph("generate", "a häuschen", "--model", sdxl.path, *told)
+    def test_a_png_stores_its_request(self, vinograph: Run, sdxl: Bundle) -> None:
+        options = ("--steps", 3, "--vae", "full", "--guidance-scale", 2.5, "--seed", 7, "--count", 2)
+        vinograph("generate", "a häuschen", "--model", sdxl.path, *options)
         record = read_metadata(Path("picture-2.png"))
         assert record is not None
         assert record["model"] == "tiny-sdxl"
@@ -112,42 +114,42 @@ class TestGenerate:
         assert (request["seed"], request["num_images_per_prompt"]) == (8, 1)
         assert (request["num_inference_steps"], request["guidance_scale"], request["vae"]) == (3, 2.5, "full")
         assert (request["prompt"], request["width"], request["height"]) == ("a häuschen", 64, 64)
-        vinograph("generate", "a häuschen", "--model", sdxl.path, *told[:-3], 8, "--output", "again.png")
+        vinograph("generate", "a häuschen", "--model", sdxl.path, *options[:-3], 8, "--output", "again.png")
         assert np.abs(pixels("again.png") - pixels("picture-2.png")).max() <= 1
 
-    def test_a_picture_that_was_held_on_its_side(self, vinograph: Run, sdxl: Bundle) -> None:
-        """EXIF says how to hold it: it draws what the upright picture does."""
+    def test_a_picture_with_an_exif_orientation_is_rotated(self, vinograph: Run, sdxl: Bundle) -> None:
+        """It gives the same result as the upright picture."""
         with Image.open("start.png") as upright:
             lying = upright.transpose(Image.Transpose.ROTATE_90)
         exif = Image.Exif()
-        exif[0x0112] = 6  # turn it by 90 degrees clockwise to see it upright
+        exif[0x0112] = 6  # EXIF: rotate by 90 degrees clockwise to display
         lying.save("lying.png", exif=exif)
         for name in ("start", "lying"):
-            told = ("--image", f"{name}.png", "--seed", 1, "--output", f"{name}-drawn.png")
-            assert vinograph("generate", "a house", "--model", sdxl.path, *told).code == 0
+            options = ("--image", f"{name}.png", "--seed", 1, "--output", f"{name}-drawn.png")
+            assert vinograph("generate", "a house", "--model", sdxl.path, *options).code == 0
         assert pixels("lying-drawn.png").shape == (72, 96, 3)
         assert np.array_equal(pixels("lying-drawn.png"), pixels("start-drawn.png"))
 
-    def test_a_picture_that_was_resized(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_a_resized_picture_is_a_warning(self, vinograph: Run, sdxl: Bundle) -> None:
         Image.new("RGB", (101, 67), "red").save("odd.png")
         done = vinograph("generate", "a house", "--model", sdxl.path, "--image", "odd.png")
         assert done.code == 0, done.err
         assert "warning: the picture was resized from 101x67 to 96x64" in done.err
         assert pixels("picture.png").shape == (64, 96, 3)
 
-    def test_a_mask_that_was_resized(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_a_resized_mask_is_a_warning(self, vinograph: Run, sdxl: Bundle) -> None:
         Image.new("L", (40, 80), 255).save("tall.png")
-        told = ("--image", "start.png", "--strength", 1)
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--mask", "tall.png")
+        options = ("--image", "start.png", "--strength", 1)
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, "--mask", "tall.png")
         assert done.code == 0, done.err
         assert "warning: the mask was resized from 40x80 to 96x72" in done.err
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, "--mask", "mask.png")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, "--mask", "mask.png")
         assert "resized" not in done.err
 
-    def test_text_that_was_cut_off_and_a_negative_prompt_that_was_ignored(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_truncated_text_and_an_ignored_negative_prompt_are_warnings(self, vinograph: Run, sdxl: Bundle) -> None:
         text = f"a red house {'on a hill ' * 20} at night"
-        told = ("--guidance-scale", 0, "--negative-prompt", "a boat", "--json")
-        done = vinograph("generate", text, "--model", sdxl.path, *told)
+        options = ("--guidance-scale", 0, "--negative-prompt", "a boat", "--json")
+        done = vinograph("generate", text, "--model", sdxl.path, *options)
         assert done.code == 0
         ignored, cut = done.record["warnings"]
         assert re.fullmatch(r".*20 tokens; cut off: '.*at night'", cut)
@@ -156,13 +158,13 @@ class TestGenerate:
 
     def test_an_empty_prompt_works(self, vinograph: Run, sdxl: Bundle) -> None:
         for text, name in (("", "empty.png"), ("a house", "house.png")):
-            told = ("--seed", 1, "--output", name)
-            assert vinograph("generate", text, "--model", sdxl.path, *told).code == 0
+            options = ("--seed", 1, "--output", name)
+            assert vinograph("generate", text, "--model", sdxl.path, *options).code == 0
         assert not np.array_equal(pixels("empty.png"), pixels("house.png"))
 
-    def test_json_is_the_whole_of_standard_output(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--mask", "mask.png", "--seed", 7, "--count", 2, "--json")
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told)
+    def test_json_is_all_of_standard_output(self, vinograph: Run, sdxl: Bundle) -> None:
+        options = ("--image", "start.png", "--mask", "mask.png", "--seed", 7, "--count", 2, "--json")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options)
         record = done.record
         assert record.keys() == {"model", "images", "request", "seconds", "devices", "report", "warnings"}
         assert record["images"] == [{"file": f"picture-{i}.png", "seed": 6 + i} for i in (1, 2)]
@@ -170,23 +172,23 @@ class TestGenerate:
         assert record["warnings"] == []
         assert (record["request"]["strength"], record["request"]["guidance_scale"]) == (0.9999, 7.5)
 
-    def test_a_whole_run_needs_none_of_the_heavy_packages(self, sdxl: Bundle) -> None:
-        told = ("--image", "start.png", "--mask", "mask.png", "--seed", 7)
-        done = in_process("generate", "a house", "--model", sdxl.path, *told, first=WITHOUT_HEAVY)
+    def test_generate_needs_no_heavy_packages(self, sdxl: Bundle) -> None:
+        options = ("--image", "start.png", "--mask", "mask.png", "--seed", 7)
+        done = in_process("generate", "a house", "--model", sdxl.path, *options, first=WITHOUT_HEAVY)
         assert done.code == 0, done.err
         assert done.out.startswith("picture.png  seed 7\n")
 
-    def test_help_says_whose_options_they_are(self, vinograph: Run) -> None:
+    def test_help_names_an_options_family(self, vinograph: Run) -> None:
         done = vinograph("generate", "--help")
         assert "--vae full|tiny" in done.out
         assert "--mask FILE" in done.out
         assert "SDXL, PixArt: which VAE to use" in done.out
 
 
-class TestWhatIsRefused:
+class TestRefusals:
     @pytest.fixture
     def refused(self, vinograph: Run, sdxl: Bundle) -> Run:
-        """``generate`` with options that leave no file."""
+        """Run ``generate`` with options, and check that it leaves no file."""
 
         def run(*arguments: object) -> Outcome:
             before = files_here()
@@ -196,17 +198,17 @@ class TestWhatIsRefused:
 
         return run
 
-    def test_another_vae(self, refused: Run) -> None:
+    def test_an_unknown_vae_is_refused(self, refused: Run) -> None:
         refused("--vae", "small").fails(2, "--vae is 'small'; give one of full, tiny")
 
-    def test_a_vae_that_the_model_lacks(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_a_vae_that_the_model_lacks_is_refused(self, vinograph: Run, tmp_path: Path) -> None:
         save_sdxl_bundle(tmp_path / "full", without=("tiny_vae_decoder", "tiny_vae_encoder"))
         vinograph("generate", "x", "--model", "full", "--vae", "tiny").fails(2, "vae is 'tiny'; this model has full")
 
     @pytest.mark.parametrize("kind", ["none", "text", "GIF", "cut", "bomb", "folder"])
     @pytest.mark.parametrize("option", ["--image", "--mask"])
-    def test_no_picture(self, refused: Run, option: str, kind: str) -> None:
-        """Neither to start from, nor for a mask."""
+    def test_files_that_are_no_pictures_are_refused(self, refused: Run, option: str, kind: str) -> None:
+        """They are refused as image and as mask."""
         words = {"none": "there is no file bad.png", "folder": "there is no file bad.png", "cut": "bad.png"}
         words |= {"bomb": "64 megapixels"}
         if kind == "folder":
@@ -224,43 +226,43 @@ class TestWhatIsRefused:
         assert "unet" not in done.err, "the drawing had started"
 
     @pytest.mark.parametrize(("steps", "strength", "fewest"), [(3, 0.3, 4), (1, 0.5, 2), (2, 0.07, 15)])
-    def test_steps_that_leave_none(
+    def test_a_strength_that_leaves_no_step_is_refused(
         self, refused: Run, vinograph: Run, sdxl: Bundle, steps: int, strength: float, fewest: int
     ) -> None:
-        """The message names the fewest that do: one fewer still leave none, and those draw."""
-        told = ("--image", "start.png", "--strength", strength, "--steps")
+        """The message names the fewest steps that work; one fewer is refused, too."""
+        options = ("--image", "start.png", "--strength", strength, "--steps")
         words = (f"{steps} steps at strength {strength:g} leave none to do", f"give at least {fewest} steps")
-        refused(*told, steps).fails(2, *words)
-        refused(*told, fewest - 1).fails(2, f"give at least {fewest} steps")
-        done = vinograph("generate", "a house", "--model", sdxl.path, *told, fewest)
+        refused(*options, steps).fails(2, *words)
+        refused(*options, fewest - 1).fails(2, f"give at least {fewest} steps")
+        done = vinograph("generate", "a house", "--model", sdxl.path, *options, fewest)
         assert done.code == 0, done.err
         assert "unet 1/1" in done.err
 
     @pytest.mark.parametrize("strength", ["0.0009", "1e-9", "1e-320"])
-    def test_a_strength_for_which_no_steps_would_do(self, refused: Run, strength: str) -> None:
-        told = ("--image", "start.png", "--steps", 4, "--strength", strength)
-        refused(*told).fails(2, "4 steps at strength", "give a strength of at least 0.25")
+    def test_a_strength_too_low_for_any_steps_is_refused(self, refused: Run, strength: str) -> None:
+        options = ("--image", "start.png", "--steps", 4, "--strength", strength)
+        refused(*options).fails(2, "4 steps at strength", "give a strength of at least 0.25")
 
     @pytest.mark.parametrize("given", ["0", "-0.5", "1.01", "nan", "inf", "half", ""])
-    def test_strength(self, refused: Run, given: str) -> None:
-        told = ("--image", "start.png", "--strength", given)
-        refused(*told).fails(2, f"--strength is {given}"[:12], "above 0 and up to 1")
+    def test_a_wrong_strength_is_refused(self, refused: Run, given: str) -> None:
+        options = ("--image", "start.png", "--strength", given)
+        refused(*options).fails(2, f"--strength is {given}"[:12], "above 0 and up to 1")
 
     @pytest.mark.parametrize("option", [("--strength", "0.5"), ("--mask", "mask.png")])
-    def test_what_needs_a_picture(self, refused: Run, option: tuple[str, str]) -> None:
+    def test_options_that_need_a_picture_are_refused_without(self, refused: Run, option: tuple[str, str]) -> None:
         refused(*option).fails(2, f"{option[0]} needs --image: a picture to start from")
 
     @pytest.mark.parametrize("option", ["--steps", "--count"])
     @pytest.mark.parametrize("given", ["0", "-1", "1001", "two", "1.5"])
-    def test_counts(self, refused: Run, option: str, given: str) -> None:
+    def test_wrong_counts_are_refused(self, refused: Run, option: str, given: str) -> None:
         refused(option, given).fails(2, f"{option} is ", given, "from 1 to 1000")
 
     @pytest.mark.parametrize("given", ["nan", "inf", "-1", "strong"])
-    def test_guidance_scale(self, refused: Run, given: str) -> None:
+    def test_a_wrong_guidance_scale_is_refused(self, refused: Run, given: str) -> None:
         refused("--guidance-scale", given).fails(2, "--guidance-scale is ", given, "a number from 0 up")
 
     @pytest.mark.parametrize("given", ["-1", str(2**64), "1.5"])
-    def test_seed(self, refused: Run, given: str) -> None:
+    def test_a_wrong_seed_is_refused(self, refused: Run, given: str) -> None:
         refused("--seed", given).fails(2, "--seed is ", given, "from 0 to 18446744073709551615")
 
     @pytest.mark.parametrize(
@@ -273,31 +275,31 @@ class TestWhatIsRefused:
             ("520x64", ("the width is 520", "the nearest: 512")),
         ],
     )
-    def test_a_size(self, refused: Run, size: str, words: tuple[str, ...]) -> None:
+    def test_wrong_sizes_are_refused(self, refused: Run, size: str, words: tuple[str, ...]) -> None:
         refused("--size", size).fails(2, f"--size {size}", *words)
 
     @pytest.mark.parametrize("device", ["GPU.7", "unet=GPU.7", "HETERO:GPU.7,CPU"])
-    def test_a_device_that_is_not_there(self, refused: Run, device: str) -> None:
+    def test_an_absent_device_is_refused(self, refused: Run, device: str) -> None:
         refused("--device", device).fails(2, "'GPU.7'", "there is CPU")
 
-    def test_a_component_of_wuerstchen(self, refused: Run) -> None:
+    def test_a_component_of_wuerstchen_is_refused(self, refused: Run) -> None:
         refused("--precision", "prior=f32").fails(2, "'prior'", "unet", "tiny_vae_decoder")
 
-    def test_a_picture_that_cannot_be_written(self, refused: Run) -> None:
+    def test_an_unwritable_output_is_refused(self, refused: Run) -> None:
         refused("--output", "no/such/a.png").fails(2, "there is no folder no/such")
 
-    def test_an_option_of_wuerstchen(self, refused: Run) -> None:
+    def test_an_option_of_wuerstchen_is_refused(self, refused: Run) -> None:
         own = ("--guidance-scale", "--image", "--mask", "--size", "--steps", "--strength", "--vae")
         refused("--decoder-steps", 3).fails(2, "--decoder-steps is not an option of tiny-sdxl", "sdxl", *own)
 
     @pytest.mark.parametrize("option", ["--vae", "--mask"])
-    def test_its_own_of_wuerstchen(self, vinograph: Run, bundle: Bundle, option: str) -> None:
+    def test_its_own_options_are_refused_for_wuerstchen(self, vinograph: Run, bundle: Bundle, option: str) -> None:
         done = vinograph("generate", "a house", "--model", bundle.path, option, "full")
         done.fails(2, f"{option} is not an option of tiny", "wuerstchen", "--decoder-steps", "--steps")
         assert "--vae," not in done.err
 
     @pytest.mark.parametrize(
-        ("stage", "told"),
+        ("stage", "options"),
         [
             ("text_encoder", ()),
             ("text_encoder_2", ()),
@@ -308,19 +310,19 @@ class TestWhatIsRefused:
             ("vae_encoder", ("--vae", "full", "--image", "start.png", "--mask", "mask.png")),
         ],
     )
-    def test_a_stage_that_computes_no_numbers(
-        self, vinograph: Run, tmp_path: Path, stage: str, told: tuple[str, ...]
+    def test_a_stage_that_computes_nan_is_named(
+        self, vinograph: Run, tmp_path: Path, stage: str, options: tuple[str, ...]
     ) -> None:
         save_sdxl_bundle(tmp_path / "broken", broken=stage)
         before = files_here()
-        done = vinograph("generate", "a house", "--model", "broken", "--precision", "f32", *told)
+        done = vinograph("generate", "a house", "--model", "broken", "--precision", "f32", *options)
         done.fails(1, f"the {stage} stage computed NaN or infinity in f32: ", "vinograph verify")
         assert files_here() == before
 
 
 class TestReconstruct:
     @pytest.mark.parametrize("vae", ["full", "tiny"])
-    def test_what_it_costs(self, vinograph: Run, sdxl: Bundle, vae: str) -> None:
+    def test_reconstruct_prints_compression_and_psnr(self, vinograph: Run, sdxl: Bundle, vae: str) -> None:
         done = vinograph("reconstruct", "start.png", "--model", sdxl.path, "--vae", vae)
         assert done.code == 0, done.err
         lines = done.out.splitlines()
@@ -329,31 +331,31 @@ class TestReconstruct:
         assert lines[2:4] == ["8.0 times smaller in each direction", "48 times fewer values"]
         assert pixels("reconstruction.png").shape == (72, 96, 3)
 
-    def test_json(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_reconstruct_prints_json(self, vinograph: Run, sdxl: Bundle) -> None:
         record = vinograph("reconstruct", "start.png", "--model", sdxl.path, "--json").record
         assert record["images"] == [{"file": "reconstruction.png", "seed": None}]
         assert record["report"].keys() == {"psnr", "spatial_compression", "values_compression"}
 
-    def test_a_vae_without_its_encoder(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_a_vae_without_its_encoder_is_refused(self, vinograph: Run, tmp_path: Path) -> None:
         save_sdxl_bundle(tmp_path / "blind", without=("tiny_vae_encoder",))
         before = files_here()
         vinograph("reconstruct", "start.png", "--model", "blind").fails(3, "no tiny_vae_encoder", "convert")
         vinograph("generate", "x", "--image", "start.png", "--model", "blind").fails(3, "no tiny_vae_encoder")
         assert files_here() == before
 
-    def test_one_that_computes_no_numbers(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_a_vae_that_computes_nan_is_named(self, vinograph: Run, tmp_path: Path) -> None:
         save_sdxl_bundle(tmp_path / "broken", broken="vae_encoder")
         before = files_here()
         vinograph("reconstruct", "start.png", "--model", "broken", "--vae", "full").fails(1, "the vae_encoder stage")
         assert files_here() == before
 
-    def test_it_draws_nothing(self, vinograph: Run, sdxl: Bundle) -> None:
+    def test_reconstruct_takes_no_seed(self, vinograph: Run, sdxl: Bundle) -> None:
         done = vinograph("reconstruct", "start.png", "--model", sdxl.path, "--seed", 7)
         done.fails(2, "--seed is not an option of tiny-sdxl", "--size, --vae")
 
 
-class TestThePage:
-    """What docs/sdxl.md says to type runs, with a bundle that has the page's name and photographs that have its names."""
+class TestDocumentation:
+    """The commands in docs/sdxl.md work, with a bundle and pictures of the page's names."""
 
     TEXT = (Path(__file__).parents[2] / "docs" / "sdxl.md").read_text(encoding="utf-8")
 
@@ -364,14 +366,14 @@ class TestThePage:
         with Image.open("start.png") as picture:
             picture.save("photo.jpg")
 
-    def test_the_commands(self, vinograph: Run) -> None:
+    def test_the_pages_commands_work(self, vinograph: Run) -> None:
         lines = re.findall(r"^vinograph ((?:generate|reconstruct) .*)$", self.TEXT, flags=re.MULTILINE)
         assert len(lines) >= 4
         for line in lines:
             done = vinograph(*shlex.split(line))
             assert done.code == 0, (line, done.err)
 
-    def test_the_code(self) -> None:
+    def test_the_pages_python_works(self) -> None:
         blocks = re.findall(r"^```python\n(.*?)^```$", self.TEXT, flags=re.MULTILINE | re.DOTALL)
         names: dict[str, Any] = {}
         for block in blocks:

@@ -1,4 +1,4 @@
-"""Every command that takes a model takes any source: a checkpoint's directory, an export, one in the hub's cache."""
+"""Every command takes any source: a checkpoint's directory, an export, the hub's cache."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Place = Mapping[str, Path]
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A directory of each kind, none of which is to be changed. "cached" is a cache of the hub's."""
+    """A read-only directory of each kind of source; "cached" is a cache of the hub."""
     folder = tmp_path_factory.mktemp("sources")
     sdxl = save_sdxl(folder, SDXL_TINY)
     wuerstchen = save_wuerstchen(folder, TINY).decoder
@@ -56,7 +56,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture
 def source_of(places: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """What the command line is given for a source by its name in :data:`SOURCES`."""
+    """The command line's argument for a source by its name in :data:`SOURCES`."""
     monkeypatch.setattr(hf.constants, "HF_HUB_CACHE", str(places["cached"]))
     monkeypatch.setattr(hf.constants, "HF_HUB_OFFLINE", True)
     return lambda name: CACHED if name == "cached" else str(places[name])
@@ -64,12 +64,12 @@ def source_of(places: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 @pytest.fixture(params=SOURCES)
 def source(request: pytest.FixtureRequest, source_of: Callable[[str], str]) -> str:
-    """Each of them."""
+    """The command line's argument for each source."""
     return source_of(request.param)
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_inspect(vinograph: Run, source_of: Callable[[str], str], name: str) -> None:
+def test_inspect_describes_any_source(vinograph: Run, source_of: Callable[[str], str], name: str) -> None:
     done = vinograph("inspect", source_of(name))
     assert done.code == 0, done.err
     words = " ".join(done.out.split())
@@ -81,7 +81,7 @@ def test_inspect(vinograph: Run, source_of: Callable[[str], str], name: str) -> 
 
 
 class TestVerify:
-    def test_one_that_is_whole(self, vinograph: Run, source: str) -> None:
+    def test_a_whole_source_verifies(self, vinograph: Run, source: str) -> None:
         done = vinograph("verify", source)
         assert done.code == 0, done.err
         assert "is whole: " in done.out
@@ -89,14 +89,14 @@ class TestVerify:
         assert done.err.splitlines()[-1].endswith(f" {files}/{files}")
         assert ("have no hash to compare with" in done.out) is (source != CACHED)
 
-    def test_hashes_that_the_hub_gave(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
-        told = vinograph("verify", source_of("cached"), "--json").record
-        assert (told["whole"], told["without_hash"]) == (True, 0)
-        told = vinograph("verify", source_of("sdxl"), "--json").record
-        assert told["without_hash"] == len(told["files"])
+    def test_hashes_of_the_hub_are_used(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
+        record = vinograph("verify", source_of("cached"), "--json").record
+        assert (record["whole"], record["without_hash"]) == (True, 0)
+        record = vinograph("verify", source_of("sdxl"), "--json").record
+        assert record["without_hash"] == len(record["files"])
 
     @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"])
-    def test_a_file_of_the_cache_that_was_altered(
+    def test_an_altered_file_of_the_cache_is_found(
         self, vinograph: Run, places: Place, source_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         source_of("cached")
@@ -109,20 +109,20 @@ class TestVerify:
         vinograph("verify", CACHED).fails(4, "was altered", "hub's", f"hf download {CACHED} --force-download")
 
     @pytest.mark.parametrize("name", ["wuerstchen", "sdxl", "pixart"])
-    def test_one_that_is_cut_short(self, vinograph: Run, places: Place, name: str) -> None:
+    def test_a_truncated_file_is_found(self, vinograph: Run, places: Place, name: str) -> None:
         shutil.copytree(places[name], "copy")
         weights = max(Path("copy").rglob("*.safetensors"), key=lambda each: each.stat().st_size)
         weights.write_bytes(weights.read_bytes()[:-2])
         vinograph("verify", "copy").fails(4, weights.name)
 
-    def test_a_tokenizer_that_is_none(self, vinograph: Run, places: Place) -> None:
-        """Opening doesn't read it; drawing would, and so does this."""
+    def test_a_broken_tokenizer_is_found(self, vinograph: Run, places: Place) -> None:
+        """Opening doesn't read a tokenizer, but generating and verifying do."""
         shutil.copytree(places["sdxl"], "copy")
         Path("copy/tokenizer_2/tokenizer.json").write_text("{}")
         vinograph("verify", "copy").fails(4, "tokenizer_2")
 
 
-def test_reconstruct(vinograph: Run, source_of: Callable[[str], str]) -> None:
+def test_reconstruct_works_with_any_source(vinograph: Run, source_of: Callable[[str], str]) -> None:
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save("picture.png")
     for name in ("sdxl", "pixart", "export", "cached"):
         done = vinograph("reconstruct", "picture.png", "--model", source_of(name), "--output", f"{name}.png")
@@ -130,8 +130,8 @@ def test_reconstruct(vinograph: Run, source_of: Callable[[str], str]) -> None:
     assert Path("sdxl.png").read_bytes() == Path("cached.png").read_bytes()
 
 
-def test_the_page_offers_them(source: str) -> None:
-    """By the reference that it was given, which its lines of code then name."""
+def test_the_page_offers_any_source(source: str) -> None:
+    """It names them as it was given them, also in its lines of code."""
     models = Models([source], "CPU")
     assert models.references[0] == source
     pipe = models.draw_with(source)
@@ -142,10 +142,10 @@ def test_the_page_offers_them(source: str) -> None:
 
 class TestQuantize:
     @pytest.mark.parametrize("name", SOURCES)
-    def test_it_is_what_comes_of_the_bundle(
+    def test_a_source_and_its_bundle_give_the_same_quantized_bundle(
         self, vinograph: Run, source_of: Callable[[str], str], places: Place, name: str
     ) -> None:
-        """All bytes of all files, and all that the manifest says but for timings."""
+        """All files are equal, but for timings in the manifest."""
         done = vinograph("quantize", source_of(name), "out", "--mode", "weights")
         assert done.code == 0, done.err
         assert "components converted" in done.err
@@ -156,16 +156,18 @@ class TestQuantize:
         drawn = vinograph("generate", "a red house", "--model", "out", "--seed", 7)
         assert drawn.code == 0, drawn.err
 
-    def test_so_it_is_where_activations_are(
+    def test_the_same_with_quantized_activations(
         self, vinograph: Run, source_of: Callable[[str], str], places: Place
     ) -> None:
-        """They are calibrated with the numbers that are written, not with those of the checkpoint."""
+        """Calibration uses the weights that are written, not the checkpoint's."""
         assert vinograph("quantize", source_of("sdxl"), "out", "--mode", "full").code == 0
         expected = quantize(convert(places["sdxl"], Path("bundle")).path, Path("expected"), mode="full")
         assert comparable(Path("out")) == comparable(expected.path)
 
-    def test_killed_and_run_again(self, vinograph: Run, places: Place, source_of: Callable[[str], str]) -> None:
-        """While components are converted, pictures are drawn and segments quantized."""
+    def test_a_killed_quantization_run_again_gives_the_same_bundle(
+        self, vinograph: Run, places: Place, source_of: Callable[[str], str]
+    ) -> None:
+        """It is killed while converting components, calibrating and quantizing segments."""
         source_of("sdxl")
         assert vinograph("quantize", places["sdxl"], "undisturbed", "--mode", "full").code == 0
         line = command("quantize", places["sdxl"], "out", "--mode", "full", warnings="default")
@@ -180,7 +182,7 @@ class TestQuantize:
         assert comparable(Path("out")) == comparable(Path("undisturbed"))
         assert files_here() == ["out", "undisturbed"]
 
-    def test_another_checkpoint_is_not_gone_on_with(self, vinograph: Run, places: Place) -> None:
+    def test_a_changed_checkpoint_starts_over(self, vinograph: Run, places: Place) -> None:
         shutil.copytree(places["sdxl"], "copy")
         with running(command("quantize", "copy", "out", "--mode", "weights", warnings="default")) as process:
             wait_for(process, "segments quantized 0/")
@@ -192,8 +194,8 @@ class TestQuantize:
         assert done.record["name"] == "another"
         assert "components converted 0/" in done.err
 
-    def test_one_whose_other_half_is_elsewhere(self, vinograph: Run, tmp_path: Path) -> None:
-        """The prior of a Würstchen that doesn't say which: converting takes an option for it."""
+    def test_a_wuerstchen_that_names_no_prior_has_to_be_converted_first(self, vinograph: Run, tmp_path: Path) -> None:
+        """Only convert has an option for a prior that the decoder's card doesn't name."""
         saved = save_wuerstchen(tmp_path / "split", TINY, "split")
         (saved.decoder / "README.md").unlink()
         for arguments in (("quantize", saved.decoder, "out", "--mode", "full"), ("inspect", saved.decoder)):
@@ -202,7 +204,7 @@ class TestQuantize:
         assert vinograph("convert", saved.decoder, "bundle", "--prior", saved.prior).code == 0
         assert vinograph("inspect", "bundle").code == 0
 
-    def test_too_small_a_disk_is_seen_before_anything_is_written(
+    def test_a_disk_that_is_too_small_is_reported_before_writing(
         self, vinograph: Run, places: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         usage = shutil.disk_usage(Path())._replace(free=10_000_000)
@@ -210,7 +212,7 @@ class TestQuantize:
         vinograph("quantize", places["sdxl"], "out", "--mode", "weights").fails(5, "GB free")
         assert not [each for each in files_here() if each.startswith((".", "out"))]
 
-    def test_an_export_in_few_bits(
+    def test_an_export_with_low_bit_weights_is_refused(
         self, vinograph: Run, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
     ) -> None:
         saved = save_sdxl(tmp_path_factory.mktemp("few"), SDXL_TINY)
@@ -222,7 +224,7 @@ class TestQuantize:
 class TestBenchmark:
     FEW = ("--runs", 1, "--rounds", 1, "--steps", 2, "--no-reference")
 
-    def test_several_sources(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
+    def test_several_sources_are_compared(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
         done = vinograph("benchmark", *map(source_of, ("sdxl", "export", "pixart")), *self.FEW, "--json")
         assert done.code == 0, done.err
         for row in done.record["rows"]:
@@ -231,8 +233,8 @@ class TestBenchmark:
             assert row["load"]["whole"] > 0
             assert row["seconds_per_picture"] > 0
 
-    def test_one_of_the_cache_beside_its_bundle(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
-        """Both draw the same, so the distance says."""
+    def test_a_cached_checkpoint_equals_its_bundle(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
+        """Both give the same picture, by the distance in the table."""
         convert(source_of("cached"), Path("bundle"), weights="f32")
         few = [each for each in self.FEW if each != "--no-reference"]
         done = vinograph("benchmark", source_of("cached"), "bundle", *few, "--precision", "f32", "--json")
@@ -241,7 +243,7 @@ class TestBenchmark:
         assert [row["failure"] for row in done.record["rows"]] == [None, None]
         assert [row["ssim"] for row in done.record["rows"]] == [1.0, 1.0]
 
-    def test_other_systems_draw_from_it(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
+    def test_other_systems_use_the_checkpoint(self, vinograph: Run, source_of: Callable[[str], str]) -> None:
         """Without --checkpoint, which is for bundles."""
         done = vinograph("benchmark", source_of("sdxl"), *self.FEW, "--against", "diffusers", "--json")
         assert done.code == 0, done.err

@@ -1,4 +1,4 @@
-"""What a checkpoint gets whose files are made to overwhelm who reads them: refused, and nothing is written."""
+"""Checkpoints whose files are made to overwhelm a reader are refused, and nothing is written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def refused(vinograph: Run, published: dict[str, Path], tmp_path: Path) -> Run:
-    """``refused(family, change)``: the conversion of a changed checkpoint, which leaves nothing, hidden or not."""
+    """``refused(family, change)`` converts a changed checkpoint and checks that nothing is left."""
 
     def run(family: str, change: Change) -> Outcome:
         checkpoint = shutil.copytree(published[family], tmp_path / "checkpoint")
@@ -60,7 +60,7 @@ def write(name: str, text: str) -> Change:
 
 
 def edit(name: str, /, **changes: Any) -> Change:
-    """Set keys of a JSON file, by their text where Python would not write them."""
+    """Set keys of a JSON file, as raw text where Python would not write them."""
 
     def change(folder: Path) -> None:
         file = folder / name
@@ -74,7 +74,7 @@ def edit(name: str, /, **changes: Any) -> Change:
 
 
 def edit_tensor(name: str, /, **changes: Any) -> Change:
-    """Change what the header of a safetensors file says of its first tensor."""
+    """Change the first tensor's entry in the header of a safetensors file."""
 
     def change(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -88,7 +88,7 @@ def edit_tensor(name: str, /, **changes: Any) -> Change:
 
 
 def shard(part: str, index: str) -> Change:
-    """Put an index of sharded weights in the place of a part's weights."""
+    """Replace a component's weights by an index of sharded weights."""
 
     def change(folder: Path) -> None:
         (folder / part / "diffusion_pytorch_model.safetensors").unlink()
@@ -226,14 +226,14 @@ CASES: dict[str, tuple[str, Change, int, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_refused_before_anything_is_written(refused: Run, name: str) -> None:
+def test_an_oversized_file_is_refused_before_writing(refused: Run, name: str) -> None:
     family, change, code, word = CASES[name]
     done = refused(family, change)
     done.fails(code, word)
     assert len(done.err) < 2000
 
 
-def test_an_older_tokenizer_of_deep_lists(refused: Run) -> None:
+def test_a_deeply_nested_older_tokenizer_is_refused(refused: Run) -> None:
     def change(folder: Path) -> None:
         split_tokenizer_files(folder / "tokenizer")
         (folder / "tokenizer" / "vocab.json").write_text(DEEP_OBJECT)
@@ -252,10 +252,10 @@ CARDS = {
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_model_card_of_which_nothing_can_be_told(
+def test_an_unreadable_model_card_leaves_the_licence_unknown(
     vinograph: Run, published: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    """The licence is then not stated; nothing else is wrong with the model."""
+    """The model can be converted all the same."""
     checkpoint = shutil.copytree(published["wuerstchen"], tmp_path / "checkpoint")
     end = "" if name == "no end" else "---\n"
     (checkpoint / "README.md").write_text(f"---\n{CARDS[name]}\n{end}\n# A model\n")
@@ -266,7 +266,7 @@ def test_a_model_card_of_which_nothing_can_be_told(
 
 
 class TestAssumedDefaults:
-    def test_they_are_stated(self, vinograph: Run, tmp_path: Path) -> None:
+    def test_assumed_defaults_are_printed(self, vinograph: Run, tmp_path: Path) -> None:
         home = save_sdxl(tmp_path, dataclasses.replace(SDXL_TINY, turbo=True)).home
         done = vinograph("convert", home, "bundle")
         assert done.code == 0
@@ -276,8 +276,8 @@ class TestAssumedDefaults:
         assert vinograph("inspect", "bundle", "--json").record["notes"][0].startswith(note)
         assert vinograph("verify", "bundle").code == 0
 
-    def test_of_a_guided_model_none_are(self, vinograph: Run, tmp_path: Path) -> None:
-        """Its scheduler differs from SDXL-Turbo's in what the network predicts, and in the noise that it ends at."""
+    def test_a_guided_model_needs_no_assumed_defaults(self, vinograph: Run, tmp_path: Path) -> None:
+        """Its scheduler differs from SDXL-Turbo's in prediction type and final noise."""
         home = save_sdxl(tmp_path, dataclasses.replace(SDXL_TINY, turbo=True)).home
         edit(SCHEDULER, prediction_type='"v_prediction"', rescale_betas_zero_snr=True)(home)
         done = vinograph("convert", home, "bundle")

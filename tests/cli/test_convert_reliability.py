@@ -1,4 +1,4 @@
-"""What a checkpoint that can't be used gets, converted or drawn with, and what a conversion that is cut off leaves."""
+"""Unusable checkpoints are refused by convert and generate; interrupted conversions resume."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle that its conversion makes."""
+    """The bundle that an undisturbed conversion makes."""
     target = tmp_path_factory.mktemp("undisturbed") / "bundle"
     assert main(["convert", str(published), str(target)]) == 0
     return target
@@ -52,7 +52,7 @@ def checkpoint(published: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refused(vinograph: Run) -> Run:
-    """A conversion of ``checkpoint`` that is to leave nothing."""
+    """Run a conversion of ``checkpoint``, and check that it leaves nothing."""
 
     def run(*options: object) -> Outcome:
         before = files_here()
@@ -65,7 +65,7 @@ def refused(vinograph: Run) -> Run:
 
 @pytest.fixture
 def unusable(vinograph: Run, refused: Run) -> Run:
-    """``checkpoint``, converted and drawn with as it is: both are to say the same, and to leave nothing."""
+    """Convert ``checkpoint`` and generate with it; both must give the same error and no file."""
 
     def run() -> Outcome:
         done = refused()
@@ -78,12 +78,12 @@ def unusable(vinograph: Run, refused: Run) -> Run:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file's bytes, but for the times and versions of which the manifest tells."""
+    """Every file's bytes, without the manifest's times and versions."""
     return {each.name: each.read_bytes() for each in directory.iterdir()}
 
 
 class Bomb:
-    """Unpickled, it writes a file."""
+    """An object that writes a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.write_text, (Path("exploded").absolute(), "")
@@ -91,14 +91,14 @@ class Bomb:
 
 class TestPickles:
     @pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "model.pt", "weights.ckpt"])
-    def test_in_the_place_of_weights(self, unusable: Run, checkpoint: Path, name: str) -> None:
+    def test_pickled_weights_are_refused(self, unusable: Run, checkpoint: Path, name: str) -> None:
         (checkpoint / VQGAN).unlink()
         (checkpoint / "vqgan" / name).write_bytes(pickle.dumps(Bomb()))
         unusable().fails(3, "vqgan", name, "pickled", "safetensors")
         assert not Path("exploded").exists()
 
     @pytest.mark.parametrize("kind", ["pickle", "torch", "old torch"])
-    def test_under_the_name_of_safetensors(self, unusable: Run, checkpoint: Path, kind: str) -> None:
+    def test_a_pickle_named_safetensors_is_refused(self, unusable: Run, checkpoint: Path, kind: str) -> None:
         if kind == "pickle":
             (checkpoint / VQGAN).write_bytes(pickle.dumps(Bomb()))
         else:
@@ -107,7 +107,7 @@ class TestPickles:
         assert not Path("exploded").exists()
 
     @pytest.mark.parametrize("zipped", [True, False])
-    def test_as_the_image_encoder(self, refused: Run, checkpoint: Path, zipped: bool) -> None:
+    def test_a_pickled_image_encoder_is_refused(self, refused: Run, checkpoint: Path, zipped: bool) -> None:
         torch.save({"effnet_state_dict": Bomb()}, "encoder.pt", _use_new_zipfile_serialization=zipped)
         done = refused("--image-encoder", "encoder.pt")
         assert done.code in (3, 4)
@@ -134,20 +134,20 @@ class TestDamagedWeights:
     def file(self, checkpoint: Path) -> Path:
         return checkpoint / VQGAN
 
-    def test_cut_short(self, unusable: Run, file: Path) -> None:
+    def test_truncated_weights_are_damage(self, unusable: Run, file: Path) -> None:
         file.write_bytes(file.read_bytes()[:-1000])
         unusable().fails(4, VQGAN, "cut short", "tensor")
 
     @pytest.mark.parametrize("size", [0, 4, 8, 100])
-    def test_cut_within_the_header(self, unusable: Run, file: Path, size: int) -> None:
+    def test_a_truncated_header_is_damage(self, unusable: Run, file: Path, size: int) -> None:
         file.write_bytes(file.read_bytes()[:size])
         unusable().fails(4, VQGAN)
 
-    def test_a_header_longer_than_the_file(self, unusable: Run, file: Path) -> None:
+    def test_a_header_longer_than_the_file_is_damage(self, unusable: Run, file: Path) -> None:
         file.write_bytes(struct.pack("<Q", 2**62) + file.read_bytes()[8:])
         unusable().fails(4, VQGAN, "header")
 
-    def test_overlapping_tensors(self, unusable: Run, file: Path) -> None:
+    def test_overlapping_tensors_are_damage(self, unusable: Run, file: Path) -> None:
         named: list[str] = []
 
         def overlap(header: Header) -> None:
@@ -160,7 +160,7 @@ class TestDamagedWeights:
         done.fails(4, VQGAN, "overlaps")
         assert any(name in done.err for name in named)
 
-    def test_an_unknown_tensor(self, unusable: Run, file: Path) -> None:
+    def test_an_unknown_tensor_is_named(self, unusable: Run, file: Path) -> None:
         def rename(header: Header) -> None:
             header["of_another_model"] = header.pop(_first_tensors(header)[0])
 
@@ -169,7 +169,7 @@ class TestDamagedWeights:
         assert done.code == 4
         assert VQGAN in done.err or "vqgan" in done.err
 
-    def test_a_tensor_too_many(self, unusable: Run, file: Path) -> None:
+    def test_an_additional_tensor_is_named(self, unusable: Run, file: Path) -> None:
         content = file.read_bytes()
         file.write_bytes(content + b"\0" * 4)
         (length,) = struct.unpack("<Q", content[:8])
@@ -178,7 +178,7 @@ class TestDamagedWeights:
         _edit_header(file, lambda header: header.update(of_another_model=extra))
         unusable().fails(4, VQGAN, "of_another_model")
 
-    def test_a_missing_tensor(self, unusable: Run, file: Path) -> None:
+    def test_a_missing_tensor_is_named(self, unusable: Run, file: Path) -> None:
         from safetensors.torch import load_file, save_file
 
         tensors = load_file(file)
@@ -187,7 +187,7 @@ class TestDamagedWeights:
         save_file(tensors, file)
         unusable().fails(4, "vqgan", name)
 
-    def test_a_tensor_of_the_wrong_shape(self, unusable: Run, file: Path) -> None:
+    def test_a_tensor_of_another_shape_is_named(self, unusable: Run, file: Path) -> None:
         from safetensors.torch import load_file, save_file
 
         tensors = load_file(file)
@@ -216,37 +216,39 @@ class TestIndex:
             ("decoder", [None, "WuerstchenDiffNeXt"]),
         ],
     )
-    def test_a_class_that_is_not_in_our_table(self, unusable: Run, checkpoint: Path, part: str, named: object) -> None:
+    def test_an_unknown_class_is_named_before_loading(
+        self, unusable: Run, checkpoint: Path, part: str, named: object
+    ) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update({part: named}))
         for file in checkpoint.rglob("*.safetensors"):
             file.write_bytes(b"")  # that nothing is loaded first
         unusable().fails(3, part)
 
     @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline", "", ["my_code", "MyPipeline"]])
-    def test_a_family_that_we_do_not_have(self, unusable: Run, checkpoint: Path, name: object) -> None:
+    def test_an_unknown_family_is_named(self, unusable: Run, checkpoint: Path, name: object) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update(_class_name=name))
         done = unusable()
         done.fails(3)
         assert "Vinograph" in done.err
 
-    def test_those_that_we_have_are_named(self, unusable: Run, checkpoint: Path) -> None:
+    def test_an_unknown_family_lists_the_known_ones(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update(_class_name="FluxPipeline"))
         unusable().fails(3, "FluxPipeline", "wuerstchen", "sdxl")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"'])
-    def test_it_is_garbled(self, unusable: Run, checkpoint: Path, text: str) -> None:
+    def test_a_garbled_index_is_damage(self, unusable: Run, checkpoint: Path, text: str) -> None:
         (checkpoint / "model_index.json").write_text(text)
         unusable().fails(4, "model_index.json")
 
     @pytest.mark.parametrize("part", ["vqgan", "decoder", "text_encoder", "prior_prior"])
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"hidden_size": "large"}'])
-    def test_a_configuration_is_garbled(self, unusable: Run, checkpoint: Path, part: str, text: str) -> None:
+    def test_a_garbled_configuration_is_damage(self, unusable: Run, checkpoint: Path, part: str, text: str) -> None:
         (checkpoint / part / "config.json").write_text(text)
         done = unusable()
         assert done.code in (3, 4)
         done.fails(done.code)
 
-    def test_a_tokenizer_is_garbled(self, vinograph: Run, checkpoint: Path) -> None:
+    def test_a_garbled_tokenizer_is_damage(self, vinograph: Run, checkpoint: Path) -> None:
         (checkpoint / "tokenizer" / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
         done = vinograph("convert", "checkpoint", "bundle")
         assert done.code in (3, 4)
@@ -256,11 +258,11 @@ class TestIndex:
 
 class TestMissing:
     @pytest.mark.parametrize("name", [VQGAN, "decoder/config.json", "prior_text_encoder/model.safetensors"])
-    def test_a_file_of_a_directory(self, unusable: Run, checkpoint: Path, name: str) -> None:
+    def test_a_missing_file_is_named(self, unusable: Run, checkpoint: Path, name: str) -> None:
         (checkpoint / name).unlink()
         unusable().fails(3, name.split("/")[0])
 
-    def test_there_is_no_such_checkpoint(self, vinograph: Run) -> None:
+    def test_a_missing_checkpoint_is_reported(self, vinograph: Run) -> None:
         Path("empty").mkdir()
         vinograph("convert", "empty", "bundle").fails(3, "empty", "model_index.json")
         vinograph("convert", "not there", "bundle").fails(2, "not there")
@@ -268,7 +270,7 @@ class TestMissing:
         vinograph("convert", "file", "bundle").fails(3, "file")
         assert files_here() == ["empty", "file"]
 
-    def test_files_of_a_repository_offline(self, checkpoint: Path, tmp_path: Path) -> None:
+    def test_missing_files_of_a_cached_repository_are_named(self, checkpoint: Path, tmp_path: Path) -> None:
         commit = "0123456789abcdef0123456789abcdef01234567"
         cache = tmp_path / "hub" / "hub" / "models--someone--wuerstchen"
         (cache / "snapshots").mkdir(parents=True)
@@ -281,25 +283,25 @@ class TestMissing:
         done.fails(3, "someone/wuerstchen", "hf download someone/wuerstchen")
         assert "vqgan" in done.err or "prior_text_encoder/config.json" in done.err
 
-    def test_a_repository_that_is_not_in_the_cache(self, tmp_path: Path) -> None:
+    def test_an_uncached_repository_is_reported(self, tmp_path: Path) -> None:
         done = in_process("convert", "someone/wuerstchen", "bundle", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
         done.fails(3, "someone/wuerstchen", "hf download someone/wuerstchen")
 
 
 class TestOptions:
-    def test_weights_that_the_family_does_not_take(self, refused: Run, checkpoint: Path) -> None:
+    def test_weights_that_the_family_does_not_support_are_refused(self, refused: Run, checkpoint: Path) -> None:
         for weights in ("int4", "f64", ""):
             refused("--weights", weights).fails(2, "weights is ", "f16, f32")
 
-    def test_an_option_of_another_family(self, refused: Run, checkpoint: Path) -> None:
+    def test_an_option_of_another_family_is_refused(self, refused: Run, checkpoint: Path) -> None:
         refused("--tiny-vae", "taesdxl").fails(
             2, "--tiny-vae is not an option of wuerstchen", "--prior, --image-encoder"
         )
 
-    def test_an_image_encoder_that_is_not_there(self, refused: Run, checkpoint: Path) -> None:
+    def test_a_missing_image_encoder_is_reported(self, refused: Run, checkpoint: Path) -> None:
         refused("--image-encoder", "no.pt").fails(2, "--image-encoder no.pt")
 
-    def test_a_prior_that_is_not_there(self, refused: Run, checkpoint: Path) -> None:
+    def test_a_missing_prior_is_reported(self, refused: Run, checkpoint: Path) -> None:
         Path("prior").mkdir()
         refused("--prior", "prior").fails(3, "prior")
 
@@ -311,21 +313,23 @@ class TestTarget:
         assert contents(undisturbed) == before
 
     @pytest.mark.parametrize("options", [(), ("--overwrite",)])
-    def test_something_else_is_never_replaced(self, refused: Run, checkpoint: Path, options: tuple[str, ...]) -> None:
+    def test_a_directory_that_is_no_bundle_is_never_overwritten(
+        self, refused: Run, checkpoint: Path, options: tuple[str, ...]
+    ) -> None:
         Path("bundle").mkdir()
         Path("bundle/precious.txt").write_text("x")
         refused(*options).fails(2, "bundle")
         assert Path("bundle/precious.txt").read_text() == "x"
 
-    def test_a_file_is_never_replaced(self, refused: Run, checkpoint: Path) -> None:
+    def test_a_file_is_never_overwritten(self, refused: Run, checkpoint: Path) -> None:
         Path("bundle").write_text("precious")
         refused("--overwrite").fails(2, "bundle")
         assert Path("bundle").read_text() == "precious"
 
-    def test_a_place_that_takes_no_directory(self, vinograph: Run, published: Path) -> None:
+    def test_an_unwritable_target_is_refused(self, vinograph: Run, published: Path) -> None:
         vinograph("convert", published, "/proc/bundle").fails(2, "/proc/bundle")
 
-    def test_the_old_one_stays_when_the_conversion_fails(
+    def test_the_old_bundle_stays_if_the_conversion_fails(
         self, refused: Run, checkpoint: Path, undisturbed: Path
     ) -> None:
         shutil.copytree(undisturbed, "bundle")
@@ -334,7 +338,8 @@ class TestTarget:
         assert contents(Path("bundle")) == contents(undisturbed)
 
 
-# Each file takes half a second to reach the disk, so that there is time to see what a conversion is doing.
+# Each file takes half a second to reach the disk, so that there is time to see what a conversion is
+# doing.
 _SLOW_DISK = "import os, time; sync = os.fsync; os.fsync = lambda file: (time.sleep(0.5), sync(file))[1]\n"
 
 
@@ -344,8 +349,10 @@ def converting(source: Path, *options: object) -> AbstractContextManager[subproc
     return running(arguments)
 
 
-class TestCutOff:
-    def test_killed_and_run_again(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
+class TestInterruption:
+    def test_a_killed_conversion_run_again_gives_the_same_bundle(
+        self, vinograph: Run, published: Path, undisturbed: Path
+    ) -> None:
         with converting(published) as process:
             wait_for(process, " 6/7")
             done = vinograph("convert", published, "bundle")
@@ -361,7 +368,7 @@ class TestCutOff:
         assert contents(Path("bundle")) == contents(undisturbed)
         assert files_here() == ["bundle"]
 
-    def test_killed_while_it_replaces_and_run_again(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
+    def test_a_kill_while_overwriting_loses_no_bundle(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
         shutil.copytree(undisturbed, "bundle")
         Path("bundle/README.md").write_text("old")
         before = contents(Path("bundle"))
@@ -375,7 +382,7 @@ class TestCutOff:
         assert contents(Path("bundle")) == contents(undisturbed)
         assert files_here() == ["bundle"]
 
-    def test_ctrl_c_while_it_replaces(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
+    def test_ctrl_c_while_overwriting_loses_no_bundle(self, vinograph: Run, published: Path, undisturbed: Path) -> None:
         shutil.copytree(undisturbed, "bundle")
         with converting(published, "--overwrite") as process:
             wait_for(process, " 3/7")
@@ -395,7 +402,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> SavedSdxl:
 
 
 class TestSdxl:
-    """The same rows for SDXL, where the code is its own."""
+    """The same cases for SDXL, whose code is its own."""
 
     UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -405,13 +412,13 @@ class TestSdxl:
         return tmp_path / "checkpoint"
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-    def test_pickles(self, unusable: Run, checkpoint: Path, part: str) -> None:
+    def test_pickled_weights_are_refused(self, unusable: Run, checkpoint: Path, part: str) -> None:
         next((checkpoint / part).glob("*.safetensors")).unlink()
         (checkpoint / part / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
         unusable().fails(3, part, "pytorch_model.bin", "pickled")
         assert not Path("exploded").exists()
 
-    def test_a_pickled_tiny_vae(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+    def test_a_pickled_tiny_vae_is_refused(self, refused: Run, checkpoint: Path, saved: SavedSdxl) -> None:
         shutil.copytree(saved.tiny_vae, "tiny")
         Path("tiny/diffusion_pytorch_model.safetensors").unlink()
         Path("tiny/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
@@ -419,20 +426,20 @@ class TestSdxl:
         assert not Path("exploded").exists()
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-    def test_weights_cut_short(self, unusable: Run, checkpoint: Path, part: str) -> None:
+    def test_truncated_weights_are_damage(self, unusable: Run, checkpoint: Path, part: str) -> None:
         file = next((checkpoint / part).glob("*.safetensors"))
         file.write_bytes(file.read_bytes()[:-10])
         unusable().fails(4, f"{part}/{file.name}", "cut short")
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-    def test_a_tensor_of_another_name(self, unusable: Run, checkpoint: Path, part: str) -> None:
+    def test_a_tensor_of_another_name_is_named(self, unusable: Run, checkpoint: Path, part: str) -> None:
         def rename(header: Header) -> None:
             header["of_another_model"] = header.pop(_first_tensors(header)[0])
 
         _edit_header(next((checkpoint / part).glob("*.safetensors")), rename)
         unusable().fails(4, part, "tensor")
 
-    def test_whole_numbers_where_weights_should_be(self, unusable: Run, checkpoint: Path) -> None:
+    def test_integer_weights_are_refused(self, unusable: Run, checkpoint: Path) -> None:
         def retype(header: Header) -> None:
             header[_first_tensors(header)[0]]["dtype"] = "I32"
 
@@ -440,7 +447,7 @@ class TestSdxl:
         unusable().fails(4, self.UNET, "of the type I32")
 
     @pytest.mark.parametrize("name", [UNET, "vae/config.json", "tokenizer_2/tokenizer.json", "scheduler"])
-    def test_a_file_missing(self, unusable: Run, checkpoint: Path, name: str) -> None:
+    def test_a_missing_file_is_named(self, unusable: Run, checkpoint: Path, name: str) -> None:
         if name == "scheduler":
             shutil.rmtree(checkpoint / name)
         else:
@@ -449,46 +456,48 @@ class TestSdxl:
 
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "scheduler"])
     @pytest.mark.parametrize("text", ["", "{", "[]"])
-    def test_a_garbled_configuration(self, unusable: Run, checkpoint: Path, part: str, text: str) -> None:
+    def test_a_garbled_configuration_is_damage(self, unusable: Run, checkpoint: Path, part: str, text: str) -> None:
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         (checkpoint / part / name).write_text(text)
         unusable().fails(4, f"{part}/{name}")
 
-    def test_a_class_that_is_not_in_our_table(self, unusable: Run, checkpoint: Path) -> None:
+    def test_an_unknown_class_is_named_before_loading(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "model_index.json", lambda index: index.update(unet=["os", "system"]))
         for file in checkpoint.rglob("*.safetensors"):
             file.write_bytes(b"")  # that nothing is loaded first
         unusable().fails(3, "unet", "system of os")
 
-    def test_a_unet_for_inpainting(self, unusable: Run, checkpoint: Path) -> None:
+    def test_an_inpainting_unet_is_refused(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(in_channels=9))
         unusable().fails(3, "unet/config.json", "in_channels is 9")
 
-    def test_code_of_its_own(self, unusable: Run, checkpoint: Path) -> None:
+    def test_a_checkpoint_with_its_own_code_is_refused(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(auto_map={"x": "y.z"}))
         unusable().fails(3, "unet/config.json", "code of its own")
 
-    def test_a_unet_alone(self, unusable: Run, checkpoint: Path, saved: SavedSdxl) -> None:
-        """As consistency models are published."""
+    def test_a_unet_alone_is_refused(self, unusable: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+        """Consistency models are published so."""
         shutil.rmtree(checkpoint)
         shutil.copytree(saved.home / "unet", checkpoint)
         unusable().fails(3, "no model_index.json", "UNet2DConditionModel", "in its folder of a copy", "the scheduler")
 
-    def test_a_tiny_vae_alone(self, unusable: Run, checkpoint: Path, saved: SavedSdxl) -> None:
+    def test_a_tiny_vae_alone_is_refused(self, unusable: Run, checkpoint: Path, saved: SavedSdxl) -> None:
         shutil.rmtree(checkpoint)
         shutil.copytree(saved.tiny_vae, checkpoint)
         unusable().fails(3, "no model_index.json", "AutoencoderTiny", "--tiny-vae checkpoint")
 
-    def test_options(self, refused: Run, checkpoint: Path) -> None:
+    def test_wrong_options_are_refused(self, refused: Run, checkpoint: Path) -> None:
         refused("--prior", "x").fails(2, "--prior is not an option of sdxl", "--tiny-vae")
         refused("--tiny-vae", "not there").fails(2, "not there")
         refused("--weights", "int4").fails(2, "f16, f32")
 
-    def test_a_disk_that_is_too_small(self, refused: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disk_that_is_too_small_is_reported(
+        self, refused: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
         refused().fails(5, "GB", "free")
 
-    def test_killed_and_run_again(self, vinograph: Run, saved: SavedSdxl) -> None:
+    def test_a_killed_conversion_run_again_gives_the_same_bundle(self, vinograph: Run, saved: SavedSdxl) -> None:
         options = ("--tiny-vae", saved.tiny_vae)
         assert vinograph("convert", saved.home, "undisturbed", *options).code == 0
         with converting(saved.home, *options) as process:
@@ -502,12 +511,14 @@ class TestSdxl:
 
 
 class TestDisk:
-    def test_too_small_from_the_start(self, refused: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_little_space_is_reported_before_writing(
+        self, refused: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
         refused().fails(5, "GB", "free")
 
-    def test_full_after_all(self, refused: Run, checkpoint: Path) -> None:
-        """A limit on the size of files fails writes as a full disk does."""
+    def test_a_disk_that_fills_up_is_reported(self, refused: Run, checkpoint: Path) -> None:
+        """A limit on file sizes makes writes fail as a full disk does."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         try:

@@ -1,8 +1,8 @@
-"""Seeded fuzzers of everything that somebody else can write: files, requests, posts.
+"""Seeded fuzzers of all foreign input: files, requests and posts.
 
-Each module ``target_*.py`` here declares ``TARGETS``. A :class:`Target` makes one attempt from a random generator and
-raises AssertionError where the program did something that it never should. `make test` runs a minute of them, and
-``python -m tests.fuzz --minutes 30`` runs them for longer.
+Each module ``target_*.py`` here declares ``TARGETS``. A :class:`Target` makes one attempt from a
+random generator and raises AssertionError where the program did something that it never should.
+`make test` runs a minute of them, and ``python -m tests.fuzz --minutes 30`` runs them for longer.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Protocol
 
 
 class Attempt(Protocol):
-    """One attempt: everything that it does follows from ``random``; it may write into ``folder``, which is empty."""
+    """One attempt, determined by ``random``; it may write into the empty folder ``folder``."""
 
     def __call__(self, random: Random, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something to attack. ``prepare`` makes, once a process, the function that attempts.
+    """A target of fuzzing; ``prepare`` makes the function that attempts, once per process.
 
-    ``attempts`` is how many of them the short run of the tests makes.
+    ``attempts`` is the number of attempts in the short run of the tests.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Target:
 
 
 def targets() -> list[Target]:
-    """All of them, by name."""
+    """All targets by name."""
     found = [
         target
         for module in pkgutil.iter_modules(__path__)

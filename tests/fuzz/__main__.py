@@ -1,6 +1,7 @@
-"""Attack for as long as wanted: ``python -m tests.fuzz --minutes 30``.
+"""Fuzzes for a given time: ``python -m tests.fuzz --minutes 30``.
 
-Every attempt has a seed of its own. A failure prints the command that repeats it, and the others go on.
+Every attempt has a seed of its own. A failure prints the command that repeats it, and the others go
+on.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from tests.fuzz import Attempt, Target, targets
 
 
 def run_one(target: Target, attempt: Attempt, seed: int, folder: Path) -> bool:
-    """Make one attempt in an empty folder, and say whether it went as it should."""
+    """Make one attempt in an empty folder; returns whether it found no fault."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         attempt(Random(f"{target.name} {seed}"), folder)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # a library's panic is no Exception
+    except BaseException:  # a Rust library's panic is no Exception
         traceback.print_exc()
         print(f"FAILED  python -m tests.fuzz --target {target.name} --seed {seed} --attempts 1", flush=True)
         return False
@@ -35,7 +36,7 @@ def run_one(target: Target, attempt: Attempt, seed: int, folder: Path) -> bool:
 
 
 def main() -> int:
-    """Parse the options, attack, and print how many attempts were made of each target."""
+    """Parse the options, fuzz, and print the number of attempts on each target."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long, over all targets together")
     parser.add_argument("--target", action="append", help="only this target; may be given again")

@@ -1,4 +1,4 @@
-"""Mutations of JSON documents and of bytes, and the command line called in this process."""
+"""Mutations of JSON documents and bytes, and calls of the command line in this process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WORDS = (
 
 
 def mutated(random: Random, document: Any) -> bytes:
-    """The text of a JSON document in which something is wrong: in its values, its structure or its bytes."""
+    """A JSON document with a mutation of its values, its structure or its bytes, as text."""
     document = copy.deepcopy(document)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         places = list(_places(document))
@@ -49,7 +49,7 @@ def mutated(random: Random, document: Any) -> bytes:
 
 
 def damaged(random: Random, content: bytes) -> bytes:
-    """Bytes of which some are cut off, flipped, doubled or replaced."""
+    """``content`` with some bytes removed, flipped, doubled or replaced."""
     if not content:
         return random.randbytes(random.randrange(20))
     place = random.randrange(len(content))
@@ -67,7 +67,7 @@ def damaged(random: Random, content: bytes) -> bytes:
 
 
 def _with_word(random: Random, text: str) -> str:
-    """Put what Python's writer would not write in the place of a number."""
+    """Replace a number by a literal that Python's writer would not write."""
     digits = [index for index, letter in enumerate(text) if letter.isdigit()]
     if not digits:
         return random.choice(_WORDS)
@@ -76,7 +76,7 @@ def _with_word(random: Random, text: str) -> str:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container in a document, with each of its keys."""
+    """Every container in a document with each of its keys or indices."""
     if isinstance(value, dict):
         items: Any = value.items()
     elif isinstance(value, list):
@@ -105,7 +105,7 @@ def _change(random: Random, place: Any, key: Any, document: Any) -> None:
 
 
 def linked_copy(source: Path, target: Path) -> Path:
-    """A copy of a folder whose files are hard links, to be replaced but never written into."""
+    """Copy a folder with hard links for files, which must be replaced and never written to."""
     for file in source.rglob("*"):
         if file.is_file():
             place = target / file.relative_to(source)
@@ -115,13 +115,13 @@ def linked_copy(source: Path, target: Path) -> Path:
 
 
 def replace(file: Path, content: bytes) -> None:
-    """Put a new file in the place of a hard link."""
+    """Replace a hard link by a new file."""
     file.unlink()
     file.write_bytes(content)
 
 
 def run(arguments: Sequence[object]) -> int:
-    """Call the command line, and hold it to what every command promises; its exit code."""
+    """Call the command line and check what every command promises; returns the exit code."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(each) for each in arguments])

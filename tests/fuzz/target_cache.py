@@ -1,4 +1,4 @@
-"""The cache: whatever lies in its folder, it is told and worked without."""
+"""The cache: any broken file in its folder is reported, and commands work without it."""
 
 from __future__ import annotations
 

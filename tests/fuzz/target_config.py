@@ -1,6 +1,6 @@
-"""Checkpoints: whatever their configurations, indexes and cards say, they are converted or refused by name.
+"""Checkpoints with any configurations, indexes and cards are converted or refused by name.
 
-Most attempts end where something would be written: what remains is built and written in a few of them only.
+Most attempts stop before writing; only a few convert to the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unittest import mock
 from tests.fuzz import Attempt, Target
 from tests.fuzz.documents import damaged, linked_copy, mutated, replace, run
 
-_WHOLE = 0.05  # the share of attempts that convert to the end, if nothing is refused
+_WHOLE = 0.05  # share of attempts that convert to the end, if nothing is refused
 _SETTINGS = {
     "name": "mine",
     "defaults": {"generate": {"height": 128, "width": 128, "strength": 0.5}},
@@ -63,7 +63,7 @@ def _prepare(prepared: Path) -> Attempt:
 
 
 class _StoppedError(BaseException):
-    """What would be written has been checked."""
+    """Everything before writing has been checked."""
 
 
 TARGETS = [Target("config", _prepare, attempts=10)]

@@ -1,4 +1,4 @@
-"""A hub that answers wrongly in every way, asked by `inspect`, `generate`, `convert` and `pull`."""
+"""A hub that gives any wrong answer to `inspect`, `generate`, `convert` and `pull`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _COMMANDS = (
 
 
 def _value(random: Random, depth: int = 0) -> Any:
-    """Any value that JSON has, of the kinds that the hub's answers are made of."""
+    """A random JSON value, often of a kind that the hub's answers contain."""
     plain = [None, True, 0, -1, 10**30, 1.5, "", "x", "../x", "\0", "a" * 500, "0" * 40, "main"]
     kind = random.random()
     if depth > 3 or kind < 0.5:
@@ -122,12 +122,12 @@ def _prepare(folder: Path) -> Attempt:
 
 
 def _enough(*_: object) -> None:
-    """Conversion ends when everything is fetched: what is in the files is for other targets."""
+    """Stop a conversion after the download; other targets test the files' contents."""
     raise ModelError("enough")
 
 
 def _run(arguments: tuple[str, ...]) -> tuple[int, str]:
-    """The exit code, and what is printed."""
+    """Run a command; returns its exit code and output."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(arguments)

@@ -1,4 +1,4 @@
-"""Broken PNG, JPEG and WebP files, read by their path, as PIL pictures, as masks, and by the command line."""
+"""Broken PNG, JPEG and WebP files, read as files, PIL pictures and masks, and by commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vinograph.families.masks import read_masks, resized, to_mask
 from vinograph.images import read_pictures
 
 _CHUNKS = (b"tRNS", b"PLTE", b"eXIf", b"iCCP", b"gAMA", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT", b"bKGD", b"pHYs")
-_COMMAND_LINE_SHARE = 0.05  # of the attempts: it opens a model each time
+_COMMAND_LINE_SHARE = 0.05  # share of attempts by the command line, each of which opens a model
 _EXIT_CODES = (0, 2, 5)
 
 
@@ -33,7 +33,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _samples() -> list[bytes]:
-    """Small pictures of every mode and kind that the formats have."""
+    """Small picture files of every mode and variant of the formats."""
     pixels = Image.fromarray(np.random.RandomState(0).randint(0, 256, (24, 32, 3)).astype(np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -81,7 +81,7 @@ def _number(content: bytearray, random: Random) -> None:
 
 
 def _more_chunks(content: bytearray, random: Random) -> None:
-    """In a PNG: a chunk whose sum is right, of any length and place."""
+    """A PNG with an additional chunk of any length at any place, with a valid checksum."""
     size = random.choice([0, 1, 2, 3, 6, 7, 255, 256, 257, 300, 5000])
     data = random.randbytes(size)
     if random.random() < 0.3:
@@ -90,7 +90,7 @@ def _more_chunks(content: bytearray, random: Random) -> None:
 
 
 def _header(content: bytearray, random: Random) -> None:
-    """In a PNG: another header whose sum is right."""
+    """A PNG with another header, with a valid checksum."""
     fields = [*struct.unpack(">IIBBBBB", bytes(content[16:29]))]
     fields[random.randrange(7)] = random.choice([0, 1, 2, 3, 4, 6, 8, 16, 24, 32])
     content[8:33] = _chunk(b"IHDR", struct.pack(">IIBBBBB", *fields))
@@ -116,7 +116,7 @@ def _prepare(prepared: Path) -> Attempt:
         path = folder / "picture.png"
         path.write_bytes(_changed(random.choice(samples), random))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL's own, of the file
+            warnings.simplefilter("ignore")  # PIL's own error about the file
             _read(path)
             if random.random() < _COMMAND_LINE_SHARE:
                 _by_command_line(random, model, path)
@@ -131,7 +131,7 @@ def _read(path: Path) -> None:
                 to_mask(resized(each, 8, 8))
         try:
             opened = Image.open(path)
-        except Exception:  # the caller's own doing
+        except Exception:  # PIL's error when the caller opens the file
             continue
         with opened, contextlib.suppress(RequestError):
             for each in read(opened):

@@ -1,4 +1,4 @@
-"""Manifests: whatever bundle.json says, looking at it and drawing with it ends as it should."""
+"""Manifests: with any bundle.json, inspect and generate end as they should."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fuzz import Attempt, Target
 from tests.fuzz.documents import linked_copy, mutated, replace, run
 
 _SMALL = {"wuerstchen": 128, "sdxl": 64, "pixart": 64}
-_DRAWN = 0.3  # the share of attempts that draw
+_DRAWN = 0.3  # share of attempts that generate a picture
 
 
 def _prepare(folder: Path) -> Attempt:

@@ -1,4 +1,4 @@
-"""Raw posts to the page: calls of its functions, uploads, and requests of any form, at a server on this machine."""
+"""Raw requests to the page on a local server: calls of its functions, uploads, anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fuzz import Attempt, Target
 from tests.web.posts import API, Answer, Client, Function, functions
 
 _SECRET = b"\x89PNG this is nobody's business"
-_SECONDS = 20  # on a machine that does much else
+_SECONDS = 20  # generous, for a busy machine
 _WORDS = (
     "",
     "a red house",
@@ -55,7 +55,7 @@ _MASKS = ("data:image/png;base64,", "data:image/png;base64,iVBORw0KGgo=", "data:
 
 
 class _Page:
-    """The server, and what its pages can ask for."""
+    """A running server, and the functions that its page can call."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ class _Page:
         self._client = Client(self.address)
 
     def attempt(self, random: Random, folder: Path) -> None:
-        """Post something, and see that nothing broke, and nothing was told that shouldn't be."""
+        """Post something, and check that nothing broke and no secret was returned."""
         (folder / "secret.png").write_bytes(_SECRET)
         secret = str(folder / "secret.png")
-        told = self._log.stat().st_size
+        log_start = self._log.stat().st_size
         client = self._client if random.random() < 0.7 else Client(self.address)
         post = random.choice((self._call, self._call, self._call, self._upload, self._raw, self._garbled))
         answer = post(client, random, secret)
@@ -83,9 +83,9 @@ class _Page:
         assert Client(self.address).get("/").status == 200
         assert time.monotonic() - start < _SECONDS
         with self._log.open("rb") as log:
-            log.seek(told)
+            log.seek(log_start)
             printed = log.read()
-        # Gradio prints where it refused a number for a slider whose range another model has changed.
+        # Gradio prints a traceback when it refuses a slider's value whose range has changed.
         defects = [each for each in printed.split(b"Traceback")[1:] if b"\ngradio.exceptions.Error: " not in each]
         assert not defects, defects[0][-3000:].decode("utf-8", "replace")
         assert b"CALLED" not in printed, printed[-3000:].decode("utf-8", "replace")
@@ -140,7 +140,7 @@ class _Page:
     def _raw(self, client: Client, random: Random, secret: str) -> Answer | None:
         path = API + random.choice((*_PLACES, f"file={secret}")) + random.choice(("", "?x=1", "?session_hash=x", "/"))
         if "heartbeat/" in path and "/x?" not in path and path.endswith("x"):
-            return None  # it lasts for as long as the page is open
+            return None  # this stream lasts as long as the page is open
         headers = {
             random.choice(_HEADERS): random.choice(_WORDS[:4] + _HOSTS + ("bytes=1-2-3", "null", "a=b; c"))
             for _ in "ab"
@@ -160,10 +160,10 @@ class _Page:
         try:
             return client.ask(method, path.replace("\0", ""), body, headers)
         except (ConnectionError, http.client.HTTPException, ValueError):
-            return None  # the server, or the client, doesn't take that for HTTP
+            return None  # server or client doesn't accept it as HTTP
 
     def _garbled(self, client: Client, random: Random, secret: str) -> Answer:
-        """A proper call of which some bytes are others."""
+        """Post a valid call with some bytes changed."""
         function = random.choice(self.functions)
         call = {"fn_index": function.index, "data": [*function.values], "session_hash": client.session}
         body = bytearray(json.dumps(call).encode())
@@ -173,7 +173,7 @@ class _Page:
 
 
 def _draws(function: Function) -> bool:
-    """Whether what the function does takes long: then it is not followed, and the next takes its place."""
+    """Whether the function generates pictures: then its result isn't awaited."""
     return "click" in function.targets and len(function.kinds) > 4
 
 

@@ -1,4 +1,4 @@
-"""Random requests to small models of every family: odd objects, and odd pairs of usual ones."""
+"""Random requests to small models of every family: odd objects, and odd combinations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _prepare(prepared: Path) -> Attempt:
         del folder
         family, call = random.choice(CALLS)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of numbers on their way to infinity, which is then found
+            warnings.simplefilter("ignore", RuntimeWarning)  # numbers may overflow to infinity, which is then reported
             answer(pipes[family], call, odd_arguments(pipes[family].calls[call], random), make=True)
 
     return attempt

@@ -1,4 +1,4 @@
-"""Safetensors: whatever a file's header says, it is read or refused by name, quickly."""
+"""Safetensors files with any header are read or refused by name, quickly."""
 
 from __future__ import annotations
 

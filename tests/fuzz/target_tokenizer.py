@@ -1,4 +1,4 @@
-"""Tokenizers: whatever their files say, they become a bundle's tokenizer that reads any prompt, or are refused."""
+"""Tokenizers with any files become a bundle's tokenizer that reads any prompt, or are refused."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _damage(random: Random, folder: Path) -> None:
 
 
 def _read(opened: Callable[[], Any], refused: type[Exception]) -> None:
-    """Read prompts with a tokenizer, if it can be opened."""
+    """Tokenize prompts, if the tokenizer can be opened."""
     try:
         tokens = opened()([_PROMPT, "", "x" * 1000])
     except refused:

@@ -1,4 +1,4 @@
-"""Checkpoints are built and converted once for all comparisons."""
+"""Checkpoints and pipelines that are built once for all comparisons with diffusers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,14 +27,14 @@ from tests.parity.pairs import Pair, make_pair
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import SdxlPair
 
-# The seeds are of weights that magnify neither the latents nor the rounding.
+# Seeds whose weights magnify neither latents nor rounding errors.
 MODELS: dict[str, Any] = {
     "small": (SMALL, "combined", 0),
     "deep": (DEEP, "split", 1),
     "shallow": (SHALLOW, "combined", 0),
 }
 
-# As SDXL base, as SDXL-Turbo, and one whose UNet is told the guidance scale.
+# Like SDXL base, like SDXL-Turbo, and one whose UNet gets the guidance scale.
 SDXL: Mapping[str, tuple[SdxlShape, int]] = {
     "base": (SDXL_TINY, 0),
     "turbo": (SDXL_TURBO, 1),
@@ -42,7 +42,8 @@ SDXL: Mapping[str, tuple[SdxlShape, int]] = {
 }
 
 
-# As the models of 1024, its consistency model, those of 512 and 256, and Sigma. Their native sizes are those.
+# Like the models of 1024, its consistency model, those of 512 and 256, and Sigma, with smaller
+# native sizes.
 PIXARTS: Mapping[str, tuple[PixArtShape, int]] = {
     "1024": (PIXART, 0),
     "consistency": (PIXART_LCM, 0),
@@ -55,7 +56,7 @@ PIXARTS: Mapping[str, tuple[PixArtShape, int]] = {
 
 @pytest.fixture(scope="session")
 def open_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
-    torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
+    torch.set_num_threads(1)  # threads don't help such tiny models
 
     @cache
     def open_one(name: str) -> Pair:
@@ -66,7 +67,7 @@ def open_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]
 
 @pytest.fixture(scope="session")
 def open_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SdxlPair]:
-    """A small SDXL by its name in :data:`SDXL`, drawn by both. It has both VAEs, and its native size is 64."""
+    """Both pipelines of a small SDXL in :data:`SDXL`, with both VAEs and a native size of 64."""
     torch.set_num_threads(1)
 
     @cache
@@ -78,7 +79,7 @@ def open_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SdxlP
 
 @pytest.fixture(scope="session")
 def open_pixart(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PixArtPair]:
-    """A small PixArt by its name in :data:`PIXARTS`, drawn by both. It has both VAEs."""
+    """Both pipelines of a small PixArt in :data:`PIXARTS`, with both VAEs."""
     torch.set_num_threads(1)
 
     @cache
@@ -90,11 +91,11 @@ def open_pixart(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pix
 
 @pytest.fixture(params=MODELS)
 def pair(request: pytest.FixtureRequest, open_pair: Callable[[str], Pair]) -> Pair:
-    """Each of the checkpoints: they differ in widths, depths, levels, layout and text length."""
+    """Both pipelines of each small Würstchen, which differ in sizes, layout and text length."""
     return open_pair(request.param)
 
 
 @pytest.fixture
 def small(open_pair: Callable[[str], Pair]) -> Pair:
-    """One of them, for what doesn't depend on the architecture."""
+    """Both pipelines of one Würstchen, for tests that don't depend on the architecture."""
     return open_pair("small")

@@ -1,4 +1,4 @@
-"""The same small checkpoint drawn by both: by us in all ways, and by diffusers' own pipelines."""
+"""A small Würstchen checkpoint in our pipeline, by all ways, and in diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vinograph.convert import convert
 
 Array = NDArray[np.float32]
 
-# What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
+# 2/255 is promised; in f32 only rounding differs, so the tests demand far less.
 PICTURES = 0.05 / 255
 STAGES = 5e-5
 
@@ -41,7 +41,7 @@ ENCODER = ImageEncoderConfig(
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a drawing went through: [n, 16, h, w], [n, 4, H, W] and [n, height, width, 3] in [0, 1]."""
+    """Embeddings [n, 16, h, w], latents [n, 4, H, W], pictures [n, height, width, 3] in [0, 1]."""
 
     embeddings: Array
     latents: Array
@@ -50,7 +50,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Pair:
-    """Ours and theirs, of one checkpoint."""
+    """Our pipeline and diffusers' of one checkpoint."""
 
     saved: SavedWuerstchen
     bundle: Path
@@ -59,19 +59,19 @@ class Pair:
     image_encoder: ImageEncoder
 
     def draw(self, prompt: Any, *, seed: int, theirs: Any = None, **given: Any) -> tuple[Drawn, Drawn]:
-        """Draw with both from ``seed``. ``theirs`` holds the arguments that they name otherwise, or take otherwise."""
+        """Generate with both from ``seed``; ``theirs`` are arguments that differ for diffusers."""
         other = {"generator": generators(seed, given), **given, **(theirs or {})}
         return self.draw_ours(prompt, seed=seed, **given), self.draw_theirs(prompt, **other)
 
     def draw_ours(self, prompt: Any, **given: Any) -> Drawn:
-        """Ours, of `output_type="np"`."""
+        """Generate with our pipeline and `output_type="np"`."""
         latents = Recorder()
         result = self.ours(prompt, output_type="np", callback_on_step_end=latents, **given)
         assert result.image_embeddings is not None
         return Drawn(result.image_embeddings, latents.last, result.images)
 
     def draw_theirs(self, prompt: Any, **given: Any) -> Drawn:
-        """Theirs; the embeddings and latents are what their callbacks are shown last."""
+        """Generate with diffusers; embeddings and latents are those of the last callbacks."""
         prior, decoder = Recorder(), Recorder()
         callbacks = {"prior_callback_on_step_end": prior, "callback_on_step_end": decoder}
         pictures = self.theirs(prompt, output_type="np", **callbacks, **given).images
@@ -80,7 +80,7 @@ class Pair:
 
 
 class Recorder:
-    """A callback that keeps what it is shown."""
+    """A callback that stores the tensors of every step."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, float, Array]] = []
@@ -96,7 +96,7 @@ class Recorder:
 
 
 def generators(seed: int, given: Any) -> Any:
-    """What diffusers wants for ``seed``: a generator, or for several pictures one each."""
+    """Generators for ``seed`` as diffusers takes them: one, or a list for several pictures."""
     prompt = given.get("prompt_embeds")
     count = given.get("num_images_per_prompt", 1) * (1 if prompt is None else len(prompt))
     each = [torch.Generator().manual_seed(seed + i) for i in range(count)]
@@ -104,12 +104,12 @@ def generators(seed: int, given: Any) -> Any:
 
 
 def make_pair(folder: Path, shape: WuerstchenShape, layout: Any, seed: int) -> Pair:
-    """Build a random checkpoint with an image encoder, convert it in f32, and open all ways and theirs."""
+    """Build a random checkpoint with an image encoder, convert it, and open all pipelines."""
     saved = save_wuerstchen(folder, shape, layout, seed)
     image_encoder = save_image_encoder(saved.decoder / "image_encoder")
     prior = str(saved.prior) if layout == "split" else None
     bundle = convert(saved.decoder, folder / "bundle", prior=prior, weights="f32")
-    with in_the_hubs_cache(folder / "hub", PRIOR_ID, saved.prior):  # where the decoder's card says that the prior is
+    with in_the_hubs_cache(folder / "hub", PRIOR_ID, saved.prior):  # the decoder's card names this place of the prior
         ours = AllWays.opened(saved.decoder, bundle)
     theirs: Any = saved.models.combined()
     for each in (theirs.prior_pipe, theirs.decoder_pipe):
@@ -118,12 +118,12 @@ def make_pair(folder: Path, shape: WuerstchenShape, layout: Any, seed: int) -> P
 
 
 def save_image_encoder(folder: Path) -> ImageEncoder:
-    """A random image encoder, saved as a part of a checkpoint."""
+    """Save a random image encoder as a component of a checkpoint."""
     module = ImageEncoder(ENCODER)
     randomise(module, torch.Generator().manual_seed(5))
     with torch.no_grad():
         norm: Any = module.mapper[1]
-        norm.weight.mul_(20)  # embeddings of the size that a prior draws
+        norm.weight.mul_(20)  # embeddings on the scale of the prior's
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(ENCODER)), encoding="utf-8")
     save_file(module.state_dict(), folder / "model.safetensors")
@@ -131,14 +131,14 @@ def save_image_encoder(folder: Path) -> ImageEncoder:
 
 
 def largest(ours: Any, theirs: Any) -> float:
-    """The largest difference, over the largest value of theirs."""
+    """The largest difference, relative to the largest value of diffusers."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 def assert_same_pictures(ours: Any, theirs: Any, *, tolerance: float = PICTURES) -> None:
-    """They agree, and they are pictures: neither one grey nor saturated."""
+    """Check that pictures agree, and that they are neither flat nor saturated."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     assert ours.dtype == np.float32
@@ -151,7 +151,7 @@ def assert_same_pictures(ours: Any, theirs: Any, *, tolerance: float = PICTURES)
 
 
 def assert_same(ours: Drawn, theirs: Drawn) -> None:
-    """Stage by stage: the image embeddings, the decoder's latents, the pictures."""
+    """Check that image embeddings, latents and pictures agree."""
     assert largest(ours.embeddings, theirs.embeddings) < STAGES
     assert largest(ours.latents, theirs.latents) < STAGES
     assert_same_pictures(ours.pictures, theirs.pictures)

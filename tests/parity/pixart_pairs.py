@@ -1,4 +1,4 @@
-"""The same small PixArt drawn by both: by us in all ways, and by diffusers' own pipelines."""
+"""A small PixArt checkpoint in our pipeline, by all ways, and in diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ _DIFFUSERS: Any = diffusers
 
 @dataclass(frozen=True)
 class PixArtPair:
-    """Ours, and the models of theirs, of one checkpoint."""
+    """Our pipeline and diffusers' models of one checkpoint."""
 
     ours: AllWays
     models: PixArtModels
 
     def with_scheduler(self, name: str, **changes: Any) -> PixArtPair:
-        """Both with another scheduler, of the same noise."""
+        """Both with another scheduler and the same noise schedule."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.models.scheduler.config, **changes)
-        told = read_scheduler_config({**scheduler.config, "_class_name": name})
-        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=told))
+        config = read_scheduler_config({**scheduler.config, "_class_name": name})
+        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=config))
         return PixArtPair(ours, dataclasses.replace(self.models, scheduler=scheduler))
 
     def draw(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> tuple[Array, Array]:
-        """Draw with both, from the same arguments; ``seed`` (3) is their generators', unless there is a generator."""
+        """Generate with both from the same arguments, from ``seed`` (3) without a generator."""
         given = {"output_type": "np", **given}
         if "generator" not in given:
             given["seed"] = given.get("seed", 3)
         return np.asarray(self.result(prompt, vae=vae, **given).images), self.draw_theirs(prompt, vae=vae, **given)
 
     def result(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Result:
-        """Ours alone, with what it says besides."""
+        """Our result, with its record and warnings."""
         if callable(generator := given.get("generator")):
             given["generator"] = generator()
         drawn: Result = self.ours(prompt, vae=vae, **{"output_type": "np", **given})
         return drawn
 
     def draw_theirs(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Array:
-        """Theirs alone. Of a callable ``generator``, each side calls its own."""
+        """diffusers' pictures; a callable ``generator`` is called by each side."""
         if callable(generator := given.get("generator")):
             given["generator"] = generator()
         if (seed := given.pop("seed", None)) is not None:
@@ -67,10 +67,10 @@ class PixArtPair:
 
 
 def make_pair(folder: Path, shape: PixArtShape, seed: int = 0) -> PixArtPair:
-    """Build a random checkpoint, convert it in f32 with both VAEs, and open all ways."""
+    """Build a random checkpoint, convert it in f32 with both VAEs, and open all pipelines."""
     saved = save_pixart(folder, shape, seed)
     bundle = convert(saved.home, folder / "bundle", weights="f32", tiny_vae=str(saved.tiny_vae))
     if not (saved.home / "tiny_vae").exists():
-        shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")  # which is how a directory has both
+        shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")  # so the directory has both VAEs
     ours = AllWays.opened(saved.home, bundle)
     return PixArtPair(ours, saved.models)

@@ -1,4 +1,4 @@
-"""The same small SDXL drawn by both: by us in all ways, and by diffusers' own pipelines."""
+"""A small SDXL checkpoint in our pipeline, by all ways, and in diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class SdxlPair:
-    """Ours, and the parts of theirs, of one checkpoint."""
+    """Our pipeline and diffusers' components of one checkpoint."""
 
     ours: AllWays
     parts: dict[str, Any]
     tiny_vae: Any
 
     def with_scheduler(self, name: str, **changes: Any) -> SdxlPair:
-        """Both with another scheduler, of the same noise."""
+        """Both with another scheduler and the same noise schedule."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.parts["scheduler"].config, **changes)
-        told = read_scheduler_config({**scheduler.config, "_class_name": name})
-        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=told))
+        config = read_scheduler_config({**scheduler.config, "_class_name": name})
+        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=config))
         return SdxlPair(ours, {**self.parts, "scheduler": scheduler}, self.tiny_vae)
 
     def theirs(self, kind: str, vae: str) -> Any:
-        """Their pipeline for a text, an image or a mask."""
+        """diffusers' pipeline for text, for an image, or for a mask."""
         parts = {**self.parts, "vae": self.tiny_vae if vae == "tiny" else self.parts["vae"]}
         pipeline = getattr(_DIFFUSERS, _KINDS[kind])(**parts, add_watermarker=False)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
     def draw(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> tuple[Array, Array]:
-        """Draw with both, from the same arguments; ``seed`` (3) is their generators', unless there is a generator."""
+        """Generate with both from the same arguments, from ``seed`` (3) without a generator."""
         given = {"output_type": "np", **given}
         if "generator" not in given:
             given["seed"] = given.get("seed", 3)
         return self.draw_ours(prompt, vae=vae, **given), self.draw_theirs(prompt, vae=vae, **given)
 
     def draw_ours(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Array:
-        """Ours alone."""
+        """Our pictures."""
         if callable(generator := given.get("generator")):
             given["generator"] = generator()
         return np.asarray(self.ours(prompt, vae=vae, **{"output_type": "np", **given}).images)
 
     def draw_theirs(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Array:
-        """Theirs alone. Of a callable ``generator``, each side calls its own."""
+        """diffusers' pictures; a callable ``generator`` is called by each side."""
         if callable(generator := given.get("generator")):
             given["generator"] = generator()
         if (seed := given.pop("seed", None)) is not None:
@@ -78,11 +78,11 @@ class SdxlPair:
 
 
 def make_pair(folder: Path, shape: SdxlShape, seed: int = 0) -> SdxlPair:
-    """Build a random checkpoint, convert it in f32 with both VAEs, and open all ways."""
+    """Build a random checkpoint, convert it in f32 with both VAEs, and open all pipelines."""
     saved = save_sdxl(folder, shape, seed)
     bundle = convert(saved.home, folder / "bundle", weights="f32", tiny_vae=str(saved.tiny_vae))
     if not (saved.home / "tiny_vae").exists():
-        shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")  # which is how a directory has both
+        shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")  # so the directory has both VAEs
     ours = AllWays.opened(saved.home, bundle)
     parts = dict(saved.models.pipeline().components)
     parts = {name: part for name, part in parts.items() if part is not None}
@@ -99,7 +99,7 @@ def picture(width: int = 64, height: int = 64) -> Image.Image:
 
 
 def mask(width: int = 64, height: int = 64) -> Image.Image:
-    """White in a part that is no multiple of eight wide, with a grey rim."""
+    """A mask with a white part, whose width is no multiple of eight, and a grey rim."""
     painted = np.zeros((height, width), np.uint8)
     painted[height // 3 : height - 5, width // 4 : width // 4 * 3] = 255
     painted[height // 3 : height // 3 + 2] = 100

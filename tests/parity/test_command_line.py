@@ -1,6 +1,6 @@
-"""From a checkpoint to a picture by the command line alone, drawn in a process where torch can't be imported.
+"""From a checkpoint to a picture by the command line, in a process where torch can't be imported.
 
-It is opened as it is, and converted: both draw what diffusers draws, and the same bytes.
+The checkpoint is opened as it is and converted. Both give diffusers' picture, and the same bytes.
 """
 
 import json
@@ -39,7 +39,7 @@ def converted(*arguments: str) -> None:
 
 
 def drawn(process: Run, checkpoint: Path, bundle: str, *arguments: str, picture: Path) -> Image.Image:
-    """What ``vinograph generate`` with ``arguments`` writes to ``picture``, in f32: the same bytes with both models."""
+    """The picture of ``vinograph generate`` in f32, which is equal for both models."""
     written = []
     for model in (str(checkpoint), bundle):
         options = ("--model", model, *arguments, "--output", str(picture), "--precision", "f32", "--json")
@@ -62,9 +62,18 @@ def assert_same(made: Image.Image, expected: Image.Image) -> None:
 def test_wuerstchen(small: Pair, tmp_path: Path, without_torch: Run) -> None:
     bundle = str(tmp_path / "house")
     converted(str(small.saved.decoder), bundle)
-    told: tuple[str, ...] = ("--size", "256x128", "--steps", "4", "--decoder-steps", "3", "--negative-prompt", "blurry")
-    told += ("--guidance-scale", "5", "--seed", "7")
-    made = drawn(without_torch, small.saved.decoder, bundle, *told, picture=tmp_path / "house.png")
+    options: tuple[str, ...] = (
+        "--size",
+        "256x128",
+        "--steps",
+        "4",
+        "--decoder-steps",
+        "3",
+        "--negative-prompt",
+        "blurry",
+    )
+    options += ("--guidance-scale", "5", "--seed", "7")
+    made = drawn(without_torch, small.saved.decoder, bundle, *options, picture=tmp_path / "house.png")
     (expected,) = small.theirs(
         PROMPT,
         height=128,
@@ -80,23 +89,23 @@ def test_wuerstchen(small: Pair, tmp_path: Path, without_torch: Run) -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_sdxl(tmp_path: Path, without_torch: Run) -> None:
-    """With both VAEs: a picture from a text by the tiny one, another from that by the full one."""
+    """Text to image uses the tiny VAE, image to image the full one."""
     torch.set_num_threads(1)
     saved = save_sdxl(tmp_path, SDXL_TINY)
     bundle = str(tmp_path / "house")
     shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")
     converted(str(saved.home), bundle)
     first, second = tmp_path / "first.png", tmp_path / "second.png"
-    told: tuple[str, ...] = ("--size", "96x72", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
-    made = drawn(without_torch, saved.home, bundle, *told, picture=first)
+    options: tuple[str, ...] = ("--size", "96x72", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
+    made = drawn(without_torch, saved.home, bundle, *options, picture=first)
     parts = saved.models.pipeline().components
     text = quiet("StableDiffusionXLPipeline", {**parts, "vae": saved.models.tiny_vae})
     few = {"num_inference_steps": 4, "negative_prompt": "blurry"}
     (expected,) = text(PROMPT, height=72, width=96, generator=torch.Generator().manual_seed(7), **few).images
     assert_same(made, expected)
 
-    told = ("--image", str(first), "--strength", "0.6", "--vae", "full", *told[2:])
-    again = drawn(without_torch, saved.home, bundle, *told, picture=second)
+    options = ("--image", str(first), "--strength", "0.6", "--vae", "full", *options[2:])
+    again = drawn(without_torch, saved.home, bundle, *options, picture=second)
     image = quiet("StableDiffusionXLImg2ImgPipeline", parts)
     given = {**few, "image": made, "strength": 0.6, "generator": torch.Generator().manual_seed(7)}
     assert_same(again, image(PROMPT, **given).images[0])
@@ -112,20 +121,20 @@ def quiet(name: str, parts: dict[str, Any]) -> Any:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_pixart(tmp_path: Path, without_torch: Run) -> None:
-    """Guided, at a size of its own, and from the picture that was drawn."""
+    """Text to image with guidance, at an untrained size, and image to image."""
     torch.set_num_threads(1)
     saved = save_pixart(tmp_path, PIXART_TINY)
     bundle = str(tmp_path / "house")
     converted(str(saved.home), bundle)
     first, second = tmp_path / "first.png", tmp_path / "second.png"
-    told: tuple[str, ...] = ("--size", "96x64", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
-    made = drawn(without_torch, saved.home, bundle, *told, picture=first)
+    options: tuple[str, ...] = ("--size", "96x64", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
+    made = drawn(without_torch, saved.home, bundle, *options, picture=first)
     pipeline = saved.models.pipeline()
     pipeline.set_progress_bar_config(disable=True)
     given = {"height": 64, "width": 96, "num_inference_steps": 4, "negative_prompt": "blurry"}
     generator = torch.Generator().manual_seed(7)
     (expected,) = pipeline(PROMPT, **given, use_resolution_binning=False, generator=generator).images
     assert_same(made, expected)
-    told = ("--image", str(first), "--strength", "0.5", *told[2:])
-    again = drawn(without_torch, saved.home, bundle, *told, picture=second)
+    options = ("--image", str(first), "--strength", "0.5", *options[2:])
+    again = drawn(without_torch, saved.home, bundle, *options, picture=second)
     assert np.abs(np.asarray(again, int) - np.asarray(made, int)).max() > 1

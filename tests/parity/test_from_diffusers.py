@@ -1,4 +1,4 @@
-"""Every call that `docs/from-diffusers.md` puts beside ours draws the same, on small checkpoints."""
+"""Every pair of calls in `docs/from-diffusers.md` gives the same, on small checkpoints."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
 
 @dataclass(frozen=True)
 class Table:
-    """The calls under one heading. They are drawn with the fixture ``given``; ``smaller`` says which sizes instead."""
+    """The calls under one heading; fixture ``given`` has their names, ``smaller`` their sizes."""
 
     name: str
     headings: tuple[str, str]
@@ -46,16 +46,16 @@ class Table:
 
     @property
     def rows(self) -> list[tuple[str, str]]:
-        """Their calls and ours."""
+        """Pairs of diffusers' and our calls."""
         return re.findall(r"^\| `(.+?)` \| `(.+?)` \|$", section(*self.headings), flags=re.MULTILINE)
 
     def drawn(self, code: str, names: dict[str, Any]) -> Any:
-        """What a call on the page gives."""
+        """The result of a call on the page."""
         return eval(re.sub(r"\b\d{3,4}\b", lambda found: self.smaller.get(found[0], found[0]), code), names)
 
 
 def section(*headings: str) -> str:
-    """What the page has under a heading, or under the heading of a section in it."""
+    """The page's text under a heading, or under a subheading in it."""
     text = PAGE.read_text(encoding="utf-8")
     for level, heading in enumerate(headings, 2):
         mark = f"\n{'#' * level} "
@@ -95,7 +95,7 @@ def values(given: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def wuerstchen_names(open_pair: Callable[[str], Pair]) -> dict[str, Any]:
-    """What Würstchen's calls on the page are given."""
+    """The names that Würstchen's calls on the page use."""
     pair = open_pair("small")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def wuerstchen_names(open_pair: Callable[[str], Pair]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AsOptimumIntel:
-    """diffusers' pipeline, called as optimum-intel 2.2 calls it: with a seed read off NumPy's random state."""
+    """diffusers' pipeline as optimum-intel 2.2 calls it, with a seed from NumPy's random state."""
 
     pipeline: Any
 
@@ -129,7 +129,7 @@ class AsOptimumIntel:
 
 @pytest.fixture(scope="session")
 def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
-    """What the calls of SDXL-Turbo's notebook are given."""
+    """The names that the calls of SDXL-Turbo's notebook use."""
     pair = open_sdxl("turbo")
     return {
         "np": np,
@@ -145,7 +145,7 @@ def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
 
 
 class FullVae:
-    """Our pipeline of a bundle that has both VAEs, told to use the one that a published SDXL has."""
+    """Our pipeline of a bundle with both VAEs, which uses the full one of published SDXL."""
 
     def __init__(self, ours: Pipeline) -> None:
         self.ours = ours
@@ -156,7 +156,7 @@ class FullVae:
 
 @pytest.fixture(scope="session")
 def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
-    """What the calls of diffusers' SDXL pipelines are given."""
+    """The names that the calls of diffusers' SDXL pipelines use."""
     pair = open_sdxl("base")
     text = pair.theirs("text", "full")
     embeds = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
@@ -178,7 +178,7 @@ def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
-    """What the calls of PixArt's notebook are given."""
+    """The names that the calls of PixArt's notebook use."""
     pair = open_pixart("consistency")
     return {
         "torch": torch,
@@ -192,7 +192,7 @@ def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str,
 
 @pytest.fixture(scope="session")
 def pixart_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
-    """What the calls of diffusers' PixArt pipelines are given."""
+    """The names that the calls of diffusers' PixArt pipelines use."""
     pairs = {"": "1024", "_512": "512", "_lcm": "consistency", "_sigma": "sigma"}
     theirs = {f"pipeline{end}": quiet(open_pixart(name).models.pipeline()) for end, name in pairs.items()}
     embeds = ("prompt_embeds", "prompt_attention_mask", "negative_embeds", "negative_prompt_attention_mask")
@@ -211,13 +211,13 @@ def pixart_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
 
 
 def quiet(pipeline: Any) -> Any:
-    """It draws no bars."""
+    """``pipeline`` without progress bars."""
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_row_of_the_tables_is_here(table: Table) -> None:
+def test_every_row_of_the_pages_tables_is_tested(table: Table) -> None:
     rows = [line for line in section(*table.headings).splitlines() if line.startswith("| `")]
     assert len(table.rows) == len(rows) >= 6
 
@@ -225,7 +225,9 @@ def test_every_row_of_the_tables_is_here(table: Table) -> None:
 # diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(("table", "theirs", "ours"), ROWS)
-def test_the_calls_draw_the_same(table: Table, theirs: str, ours: str, request: pytest.FixtureRequest) -> None:
+def test_our_calls_and_diffusers_calls_give_the_same(
+    table: Table, theirs: str, ours: str, request: pytest.FixtureRequest
+) -> None:
     names = request.getfixturevalue(table.given)
     expected, made = (table.drawn(code, names) for code in (theirs, ours))
     assert type(made) is type(expected) or not isinstance(expected, (list, Image.Image))
@@ -236,17 +238,18 @@ def test_the_calls_draw_the_same(table: Table, theirs: str, ours: str, request: 
         assert largest(made, expected) < max(STAGES, PICTURES)
 
 
-def test_the_commands_on_the_page_are_there() -> None:
-    told = set(re.findall(r"`vinograph (\w+)", PAGE.read_text(encoding="utf-8")))
-    assert "convert" in told
-    assert told <= {each.name for each in application().registered_commands}
+def test_the_pages_commands_exist() -> None:
+    commands = set(re.findall(r"`vinograph (\w+)", PAGE.read_text(encoding="utf-8")))
+    assert "convert" in commands
+    assert commands <= {each.name for each in application().registered_commands}
 
 
 @pytest.fixture
 def as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
-    """A checkpoint with the published class names, which the releases of diffusers that had Würstchen as a module read.
+    """A checkpoint with the published class names, as older releases of diffusers read it.
 
-    This one has moved the module, and so opens neither those checkpoints nor the ones that it saves.
+    The installed release has moved the module, and so opens neither those checkpoints nor the ones
+    that it saves itself.
     """
     monkeypatch.setattr(diffusers.pipelines, "wuerstchen", wuerstchen, raising=False)
 
@@ -267,8 +270,8 @@ class TestWuerstchen:
     """What the page says of setting up, and of what differs."""
 
     @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-    def test_one_repository(self, small: Pair, as_published: Callable[[Path], Path]) -> None:
-        """Theirs loads the checkpoint that ours was converted from."""
+    def test_a_combined_checkpoint(self, small: Pair, as_published: Callable[[Path], Path]) -> None:
+        """diffusers loads the checkpoint that our bundle was converted from."""
         from diffusers import AutoPipelineForText2Image
 
         kind: Any = AutoPipelineForText2Image
@@ -285,7 +288,7 @@ class TestWuerstchen:
         expected = theirs(CAPTION, generator=torch.Generator().manual_seed(1), **few).images
         assert np.abs(small.ours(CAPTION, seed=1, **few).images - expected).max() <= PICTURES
 
-    def test_two_repositories(self, open_pair: Any, as_published: Callable[[Path], Path]) -> None:
+    def test_a_checkpoint_in_two_repositories(self, open_pair: Any, as_published: Callable[[Path], Path]) -> None:
         pair: Pair = open_pair("deep")
         prior_kind: Any = WuerstchenPriorPipeline
         decoder_kind: Any = WuerstchenDecoderPipeline
@@ -303,14 +306,14 @@ class TestWuerstchen:
             <= PICTURES
         )
 
-    def test_progress(self, small: Pair, capfd: pytest.CaptureFixture[str]) -> None:
-        """A call shows nothing; whoever wants bars makes them of the steps."""
+    def test_progress_bars(self, small: Pair, capfd: pytest.CaptureFixture[str]) -> None:
+        """A call prints nothing; a caller can make bars from the steps."""
         few: dict[str, Any] = {"height": 128, "width": 128, "prior_num_inference_steps": 2, "num_inference_steps": 2}
         small.ours(CAPTION, seed=1, **few)
         assert capfd.readouterr() == ("", "")
         assert len(list(small.ours.stream(CAPTION, seed=1, **few))) == 7
 
-    def test_what_the_page_says_is_not_there_is_refused(self, small: Pair) -> None:
+    def test_unsupported_features_are_refused(self, small: Pair) -> None:
         for name, value in (
             ("output_type", "pt"),
             ("callback", print),
@@ -324,12 +327,12 @@ class TestWuerstchen:
             assert not hasattr(small.ours, name)
 
 
-def changed(drawn: SdxlPair, told: Mapping[str, Any], folder: Path) -> Pipeline:
+def changed(drawn: SdxlPair, config: Mapping[str, Any], folder: Path) -> Pipeline:
     """Our pipeline of a copy of the bundle with other settings under "scheduler"."""
     copied = folder / "changed"
     shutil.copytree(drawn.ours.bundle, copied)
     manifest = json.loads((copied / MANIFEST_FILE).read_text(encoding="utf-8"))
-    manifest["scheduler"] |= told
+    manifest["scheduler"] |= config
     (copied / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
     return Pipeline.from_pretrained(copied, precision="f32")
 
@@ -348,7 +351,7 @@ class TestSdxl:
     def turbo(self, open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
         return open_sdxl("turbo")
 
-    def test_another_scheduler(self, base: SdxlPair, tmp_path: Path) -> None:
+    def test_another_scheduler_gives_the_same(self, base: SdxlPair, tmp_path: Path) -> None:
         pipeline = base.theirs("text", "full")
         kind = _DIFFUSERS.DPMSolverMultistepScheduler
         pipeline.scheduler = kind.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
@@ -359,12 +362,12 @@ class TestSdxl:
         usual = base.ours(PROMPT, seed=1, vae="full", **self.FEW).images
         assert np.abs(made - usual).max() > 0.02
 
-    def test_a_scheduler_that_is_not_there_is_refused(self, base: SdxlPair, tmp_path: Path) -> None:
+    def test_an_unsupported_scheduler_is_refused(self, base: SdxlPair, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"'HeunDiscreteScheduler'.*EulerAncestralDiscreteScheduler"):
             changed(base, {"class": "HeunDiscreteScheduler"}, tmp_path)
 
-    def test_a_random_state_is_the_first_word_of_its_state(self, turbo: SdxlPair) -> None:
-        """A fresh one is its seed. It doesn't move on."""
+    def test_a_numpy_state_is_used_as_its_first_word(self, turbo: SdxlPair) -> None:
+        """That word of a fresh state is its seed. The state isn't advanced."""
 
         def drawn(**given: Any) -> Any:
             return turbo.ours(PROMPT, output_type="np", **given).images
@@ -378,15 +381,17 @@ class TestSdxl:
         assert np.array_equal(drawn(generator=state), drawn(seed=word))
         assert not np.array_equal(drawn(generator=state), drawn(seed=987))
 
-    def test_the_defaults_are_the_models(self, turbo: SdxlPair) -> None:
+    def test_defaults_are_the_models(self, turbo: SdxlPair) -> None:
         request = turbo.ours(PROMPT, seed=1).request
         assert (request.num_inference_steps, request.guidance_scale) == (1, 0.0)
 
     @pytest.mark.parametrize(
         ("steps", "strength", "fewest"), [(1, 0.5, 2), (2, 0.3, 4), (1, 0.99, 2), (9, 0.1, 10), (3, 0.07, 15)]
     )
-    def test_too_few_steps_for_the_strength(self, turbo: SdxlPair, steps: int, strength: float, fewest: int) -> None:
-        """The message names the fewest steps that do, and they do."""
+    def test_too_few_steps_for_the_strength_are_refused(
+        self, turbo: SdxlPair, steps: int, strength: float, fewest: int
+    ) -> None:
+        """The message names the fewest steps that work, and they do."""
         given = {"image": sdxl_pairs.picture(), "strength": strength}
         with pytest.raises(RequestError, match=rf"{steps} steps .* at least {fewest} steps"):
             turbo.ours(PROMPT, num_inference_steps=steps, **given)
@@ -394,7 +399,7 @@ class TestSdxl:
             turbo.ours(PROMPT, num_inference_steps=fewest - 1, **given)
         assert turbo.ours(PROMPT, num_inference_steps=fewest, **given).images
 
-    def test_inpainting_draws_at_the_pictures_own_size(self, base: SdxlPair) -> None:
+    def test_inpainting_keeps_the_pictures_size(self, base: SdxlPair) -> None:
         given = {"image": sdxl_pairs.picture(100, 80), "mask_image": sdxl_pairs.mask(100, 80)}
         result = base.ours(PROMPT, num_inference_steps=2, **given)
         assert result.images[0].size == (96, 80)
@@ -402,7 +407,7 @@ class TestSdxl:
         theirs = base.theirs("mask", "full")(PROMPT, num_inference_steps=2, **given).images[0]
         assert theirs.size == (64, 64)
 
-    def test_height_and_width_go_with_an_image(self, base: SdxlPair) -> None:
+    def test_height_and_width_resize_an_image(self, base: SdxlPair) -> None:
         given = {"image": sdxl_pairs.picture(100, 80), "num_inference_steps": 4}
         assert base.ours(PROMPT, height=64, width=88, **given).images[0].size == (88, 64)
 
@@ -413,11 +418,11 @@ class TestSdxl:
             *("callback", "callback_steps"),
         ],
     )
-    def test_arguments_that_are_not_there(self, base: SdxlPair, name: str) -> None:
+    def test_unsupported_arguments_are_refused(self, base: SdxlPair, name: str) -> None:
         with pytest.raises(RequestError, match=name):
             base.ours(PROMPT, **{name: None})
 
-    def test_a_list_of_pictures_and_torchs_arrays(self, base: SdxlPair) -> None:
+    def test_lists_of_pictures_and_torch_tensors(self, base: SdxlPair) -> None:
         with pytest.raises(RequestError, match="image"):
             base.ours(PROMPT, image=[sdxl_pairs.picture()] * 2)
         with pytest.raises(RequestError, match="output_type"):
@@ -434,8 +439,8 @@ class TestPixArt:
     def large(self, open_pixart: Callable[[str], PixArtPair]) -> PixArtPair:
         return open_pixart("1024")
 
-    def test_encoded_drawn_and_decoded_with_one_model_at_a_time(self, large: PixArtPair) -> None:
-        """Three pipelines there, each without what the others have; little memory here."""
+    def test_one_model_at_a_time_in_memory(self, large: PixArtPair) -> None:
+        """diffusers needs three partial pipelines for it, we need memory="low"."""
         whole = large.models.pipeline()
         first, second = (copy.copy(whole) for _ in range(2))
         first.register_modules(transformer=None)
@@ -461,7 +466,7 @@ class TestPixArt:
         assert np.abs(result.images - expected).max() <= PICTURES
         assert expected.std() > 0.04
 
-    def test_the_defaults_are_the_models(self, open_pixart: Callable[[str], PixArtPair]) -> None:
+    def test_defaults_are_the_models(self, open_pixart: Callable[[str], PixArtPair]) -> None:
         defaults = {name: open_pixart(name).ours.calls["generate"].takes for name in ("1024", "consistency", "sigma")}
         names = ("num_inference_steps", "guidance_scale", "max_sequence_length", "height", "width")
         assert {name: tuple(each[given] for given in names) for name, each in defaults.items()} == {
@@ -483,7 +488,7 @@ class TestPixArt:
         with pytest.raises(IndexError):
             large.draw_theirs("a cat", **given)
 
-    def test_what_the_page_says_is_not_there(self, large: PixArtPair) -> None:
+    def test_unsupported_features_are_refused(self, large: PixArtPair) -> None:
         for name, value in (("output_type", "pt"), ("callback_on_step_end", print), ("mask_image", "mask.png")):
             with pytest.raises(RequestError, match=name):
                 large.ours("a cat", **{name: value})

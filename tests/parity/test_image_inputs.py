@@ -1,7 +1,7 @@
-"""Every form in which programs deliver images and masks, read by us and by diffusers' own image processor.
+"""Every form of images and masks is read as diffusers' image processor reads it.
 
-diffusers' pipelines read a PIL picture, an array or a tensor with ``VaeImageProcessor``, after ``load_image`` where it
-comes from a file or isn't RGB. What diffusers refuses is not in the tables.
+diffusers' pipelines read a PIL picture, an array or a tensor with ``VaeImageProcessor``, after
+``load_image`` where it comes from a file or isn't RGB. What diffusers refuses is not in the tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vinograph.families.masks import read_masks, resized, to_mask
 from vinograph.images import read_pictures, to_array
 
 WIDTH, HEIGHT = 24, 16
-ROUNDING = 2 * 0.501 / 255  # an array becomes a picture of eight bits, in a range of two
+ROUNDING = 2 * 0.501 / 255  # an array becomes 8-bit pixels, in a range of two
 
 
 def pixels(channels: int = 3) -> Any:
@@ -29,7 +29,7 @@ def pixels(channels: int = 3) -> Any:
 
 
 def painted() -> Any:
-    """A mask's values from 0 to 255: a white block, a grey rim, and dark noise."""
+    """A mask with values from 0 to 255: a white block, a grey rim, and dark noise."""
     values = np.random.RandomState(3).randint(0, 3, (HEIGHT, WIDTH)).astype(np.uint8) * 40
     values[4:12, 6:18] = 255
     values[4, 6:18] = 127
@@ -41,7 +41,7 @@ def rgba(values: Any, alpha: Any) -> Image.Image:
 
 
 def on_a_transparent_layer() -> Image.Image:
-    """White strokes, and nothing around them, as painting programs save a layer."""
+    """White strokes on a transparent layer, as painting programs save it."""
     there = painted() > 200
     return rgba(np.dstack([np.where(there, 255, 0)] * 3), np.where(there, 255, 0))
 
@@ -166,18 +166,18 @@ def our_mask(mask: Any, width: int, height: int) -> Any:
 
 class TestImages:
     @pytest.mark.parametrize("form", PIL_IMAGES)
-    def test_pil_pictures_are_as_load_image_gives_them(self, form: str) -> None:
+    def test_pil_pictures_are_read_as_load_image_reads_them(self, form: str) -> None:
         picture = PIL_IMAGES[form]()
         np.testing.assert_allclose(our_image(picture), their_image(load_image(picture)), atol=1e-6)
 
     @pytest.mark.parametrize("form", ["1", "L", "LA", "P", "P with a transparent colour", "RGB", "RGBA"])
-    def test_so_are_files(self, form: str, tmp_path: Path) -> None:
+    def test_files_are_read_as_load_image_reads_them(self, form: str, tmp_path: Path) -> None:
         path = tmp_path / "picture.png"
         PIL_IMAGES[form]().save(path)
         np.testing.assert_allclose(our_image(path), their_image(load_image(str(path))), atol=1e-6)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_files_are_turned_as_there(self, orientation: int, tmp_path: Path) -> None:
+    def test_files_are_rotated_by_exif_as_in_diffusers(self, orientation: int, tmp_path: Path) -> None:
         path, exif = tmp_path / "picture.png", Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(pixels()).save(path, exif=exif)
@@ -186,7 +186,7 @@ class TestImages:
             np.testing.assert_allclose(our_image(opened), their_image(opened), atol=1e-6)
 
     @pytest.mark.parametrize("ending", ["png", "webp"])
-    def test_of_an_animation_the_first_picture_counts(self, ending: str, tmp_path: Path) -> None:
+    def test_an_animation_is_its_first_frame(self, ending: str, tmp_path: Path) -> None:
         path, others = tmp_path / f"moving.{ending}", [Image.new("RGB", (WIDTH, HEIGHT), "blue")]
         Image.fromarray(pixels()).save(path, save_all=True, append_images=others, lossless=True)
         with Image.open(path) as opened:
@@ -196,17 +196,17 @@ class TestImages:
             np.testing.assert_allclose(our_image(opened), their_image(load_image(opened)), atol=1e-6)
 
     @pytest.mark.parametrize("form", ARRAYS)
-    def test_arrays_and_tensors(self, form: str) -> None:
+    def test_arrays_and_tensors_of_images(self, form: str) -> None:
         ours, theirs = our_image(ARRAYS[form]()), their_image(ARRAYS[form]())
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=ROUNDING)
 
-    def test_a_list_of_pictures(self) -> None:
+    def test_a_list_of_pictures_is_a_batch(self) -> None:
         images = [Image.fromarray(pixels()), Image.fromarray(255 - pixels())]
         np.testing.assert_allclose(our_image(images), their_image(images), atol=1e-6)
 
-    def test_what_only_we_take(self) -> None:
-        """uint8 counts up to 255, and sixteen bits of grey are scaled; diffusers reads neither as it was meant."""
+    def test_forms_that_only_we_accept(self) -> None:
+        """uint8 arrays and 16-bit grey are scaled to [0, 1], which diffusers doesn't do."""
         np.testing.assert_allclose(our_image(pixels()), their_image(Image.fromarray(pixels())), atol=1e-6)
         wide = torch.from_numpy(pixels()).permute(2, 0, 1)
         np.testing.assert_allclose(our_image(wide), their_image(Image.fromarray(pixels())), atol=1e-6)
@@ -219,27 +219,27 @@ class TestImages:
 class TestMasks:
     @pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (48, 24), (16, 8)])
     @pytest.mark.parametrize("form", PIL_MASKS)
-    def test_pil_pictures(self, form: str, size: tuple[int, int]) -> None:
+    def test_pil_masks(self, form: str, size: tuple[int, int]) -> None:
         assert np.array_equal(our_mask(PIL_MASKS[form](), *size), their_mask(PIL_MASKS[form](), *size))
 
     @pytest.mark.parametrize("size", [(6, 4), (12, 8), (3, 2), (5, 7)])
     @pytest.mark.parametrize("form", MASK_ARRAYS)
-    def test_arrays_and_tensors(self, form: str, size: tuple[int, int]) -> None:
+    def test_arrays_and_tensors_of_masks(self, form: str, size: tuple[int, int]) -> None:
         given = MASK_ARRAYS[form]
         assert np.array_equal(our_mask(given(), *size), their_mask(given(), *size))
 
     @pytest.mark.parametrize("size", [(6, 4), (12, 8), (5, 7)])
-    def test_types_that_only_we_take(self, size: tuple[int, int]) -> None:
-        """torch resizes neither booleans nor whole numbers of more bits; they mean what bytes of 0 and 1 do."""
+    def test_types_that_only_we_accept(self, size: tuple[int, int]) -> None:
+        """torch can't resize booleans and wide integers; they mean what bytes of 0 and 1 do."""
         theirs = their_mask(_ONES.astype(np.uint8), *size)
         for each in (_ONES.astype(bool), _ONES.astype(np.int64), torch.from_numpy(_ONES).bool()):
             assert np.array_equal(our_mask(each, *size), theirs)
 
-    def test_around_white_on_a_transparent_layer_nothing_is_drawn(self) -> None:
+    def test_transparency_around_white_is_not_masked(self) -> None:
         mask = our_mask(on_a_transparent_layer(), WIDTH, HEIGHT)
         assert np.array_equal(mask[0, 0], (painted() > 200).astype(np.float32))
 
-    def test_a_file_is_as_load_image_gives_it(self, tmp_path: Path) -> None:
+    def test_a_mask_file_is_read_as_load_image_reads_it(self, tmp_path: Path) -> None:
         path = tmp_path / "mask.png"
         on_a_transparent_layer().save(path)
         for size in ((WIDTH, HEIGHT), (48, 24)):

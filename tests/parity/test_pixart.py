@@ -1,4 +1,4 @@
-"""PixArt, drawn by us and by diffusers' pipelines from the same checkpoint and the same seed, in f32."""
+"""PixArt gives the pictures of diffusers' pipelines, from the same checkpoint and seed, in f32."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ from vinograph import Request, RequestError
 from vinograph.families.contract import Drawing
 from vinograph.families.pixart.conditioning import texts_of
 
-# What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
+# 2/255 is promised; in f32 only rounding differs, so the tests demand far less.
 BAR = 0.005 / 255
 
 SMALL: dict[str, Any] = {"height": 96, "width": 128, "use_resolution_binning": False}
@@ -30,25 +30,26 @@ GENERATORS: dict[str, Callable[[], Any]] = {
     "several": lambda: [torch.Generator().manual_seed(seed) for seed in SEEDS],
 }
 
-# diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of; bs4 warns of text like a file name.
+# diffusers' schedulers pass tensors to NumPy in a deprecated way; bs4 warns of text like a file
+# name.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture
 def large(open_pixart: Callable[[str], PixArtPair]) -> PixArtPair:
-    """As XL-2-1024-MS, which is told the picture's size."""
+    """A model like XL-2-1024-MS, with size conditioning."""
     return open_pixart("1024")
 
 
 @pytest.fixture
 def consistency(open_pixart: Callable[[str], PixArtPair]) -> PixArtPair:
-    """As LCM-XL-2-1024-MS."""
+    """A model like LCM-XL-2-1024-MS."""
     return open_pixart("consistency")
 
 
 @pytest.fixture
 def binned(open_pixart: Callable[[str], PixArtPair]) -> PixArtPair:
-    """As XL-2-256x256: the smallest of those with trained aspect ratios."""
+    """A model like XL-2-256x256, the smallest with trained aspect ratios."""
     return open_pixart("256")
 
 
@@ -69,13 +70,15 @@ class TestTextToImage:
 
     @pytest.mark.parametrize("name", ["512", "sigma"])
     @pytest.mark.parametrize("given", [PLAIN, GUIDED], ids=["plain", "guided"])
-    def test_their_siblings(self, open_pixart: Callable[[str], PixArtPair], name: str, given: dict[str, Any]) -> None:
+    def test_models_of_other_sizes_and_sigma(
+        self, open_pixart: Callable[[str], PixArtPair], name: str, given: dict[str, Any]
+    ) -> None:
         same(open_pixart(name), negative_prompt="the tree", **given)
 
     @pytest.mark.parametrize("name", ["512", "sigma"])
     @pytest.mark.parametrize("scale", [0.0, 4.5])
     def test_one_step_of_a_solver(self, open_pixart: Callable[[str], PixArtPair], name: str, scale: float) -> None:
-        """diffusers' pipeline for α fails there, as its solver returns no clean sample; the one for Σ draws."""
+        """diffusers' pipeline for α fails there; the one for Σ works."""
         pair, one = open_pixart(name), {**SMALL, "num_inference_steps": 1, "guidance_scale": scale}
         same(dataclasses.replace(pair, models=dataclasses.replace(pair.models, sigma=True)), **one)
         if name != "sigma":
@@ -83,7 +86,7 @@ class TestTextToImage:
                 pair.draw_theirs(**one)
 
     @pytest.mark.parametrize("given", [PLAIN, GUIDED], ids=["plain", "guided"])
-    def test_a_variance_that_is_not_learned(
+    def test_a_model_without_learned_variance(
         self, open_pixart: Callable[[str], PixArtPair], given: dict[str, Any]
     ) -> None:
         same(open_pixart("without variance"), **given)
@@ -105,10 +108,10 @@ class TestTextToImage:
         same(large, "A <i>red</i> house, on   the snowy hill", **{**GUIDED, **given})
 
     @pytest.mark.parametrize("given", [PLAIN, GUIDED], ids=["plain", "guided"])
-    def test_lists(self, large: PixArtPair, given: dict[str, Any]) -> None:
+    def test_lists_of_prompts(self, large: PixArtPair, given: dict[str, Any]) -> None:
         same(large, ["a red house", "the tree on the snowy hill, at night", ""], **given)
 
-    def test_a_list_with_several_pictures_of_each(self, open_pixart: Callable[[str], PixArtPair]) -> None:
+    def test_several_pictures_of_each_prompt(self, open_pixart: Callable[[str], PixArtPair]) -> None:
         prompts = ["a red house", "the tree on the snowy hill, at night"]
         same(open_pixart("sigma"), prompts, **GUIDED, num_images_per_prompt=2)
 
@@ -117,26 +120,26 @@ class TestTextToImage:
 
     @pytest.mark.parametrize(("name", "limit"), [("1024", 120), ("consistency", 120), ("sigma", 300)])
     @pytest.mark.parametrize("given", [PLAIN, GUIDED], ids=["plain", "guided"])
-    def test_a_prompt_beyond_the_limit(
+    def test_text_beyond_the_limit_is_ignored_and_reported(
         self, open_pixart: Callable[[str], PixArtPair], name: str, limit: int, given: dict[str, Any]
     ) -> None:
-        """What is beyond is not drawn, and told."""
+        """The warning names the text that was ignored."""
         pair, prompt = open_pixart(name), "the red house on a snowy hill at night " * 50
         ours, theirs = pair.draw(prompt, **given)
         assert_same_pictures(ours, theirs, tolerance=BAR)
         result = pair.result(prompt, **given, seed=3)
-        told = re.fullmatch(rf"the text encoder reads {limit} tokens; cut off: '(.+)'", result.warnings[-1])
-        assert told is not None
-        assert prompt.strip().endswith(told[1])
-        kept = prompt.strip().removesuffix(told[1])
-        assert np.abs(pair.result(kept, **given, seed=3).images - ours).max() <= BAR
+        ignored = re.fullmatch(rf"the text encoder reads {limit} tokens; cut off: '(.+)'", result.warnings[-1])
+        assert ignored is not None
+        assert prompt.strip().endswith(ignored[1])
+        used = prompt.strip().removesuffix(ignored[1])
+        assert np.abs(pair.result(used, **given, seed=3).images - ours).max() <= BAR
 
     @pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS)
     def test_generators(self, consistency: PixArtPair, generator: Callable[[], Any]) -> None:
         same(consistency, ["a red house", "the tree"], **PLAIN, generator=generator)
 
-    def test_random_states_and_seeds(self, consistency: PixArtPair) -> None:
-        """Of NumPy's states, the first word is a seed, as optimum-intel reads them."""
+    def test_numpy_states_and_seeds(self, consistency: PixArtPair) -> None:
+        """The first word of a NumPy state is a seed, as in optimum-intel."""
         states = [np.random.RandomState(seed) for seed in SEEDS]
         prompts = ["a red house", "the tree"]
         theirs = consistency.draw_theirs(prompts, **PLAIN, generator=GENERATORS["several"])
@@ -146,8 +149,8 @@ class TestTextToImage:
             ours = consistency.result("a red house", **PLAIN, **given).images
             assert_same_pictures(ours, theirs, tolerance=BAR)
 
-    def test_pictures(self, large: PixArtPair) -> None:
-        """Of 8 bits a value."""
+    def test_pil_pictures(self, large: PixArtPair) -> None:
+        """They have 8 bits per value."""
         (ours,) = large.result(**GUIDED, output_type="pil", seed=3).images
         pipeline = large.models.pipeline()
         pipeline.set_progress_bar_config(disable=True)
@@ -160,7 +163,7 @@ class TestTextToImage:
         same(open_pixart(name), **{**PLAIN, "num_inference_steps": 20}, timesteps=[999, 759, 419, 19])
 
     def test_sigmas(self, large: PixArtPair) -> None:
-        """Their solver takes none, and nor does ours; Euler's does."""
+        """Neither DPM-Solver takes custom sigmas; Euler does."""
         sigmas = [80.0, 20.0, 5.0, 1.0, 0.2, 0.0]
         with pytest.raises(RequestError, match="takes no sigmas"):
             large.result(**GUIDED, sigmas=sigmas)
@@ -184,16 +187,16 @@ class TestTextToImage:
 
     @pytest.mark.parametrize("name", ["1024", "sigma"])
     @pytest.mark.parametrize("prompt", ["", "a red house on the hill", "the tree, 9 o'clock " * 12], ids=len)
-    def test_real_tokens_alone_are_what_padded_ones_are(
+    def test_unpadded_tokens_give_the_conditioning_of_padded_ones(
         self, open_pixart: Callable[[str], PixArtPair], name: str, prompt: str
     ) -> None:
-        """What the transformer is told, to 1e-4 of the largest value; theirs is padded up to the limit."""
+        """Text embeddings agree to 1e-4 of the largest value; diffusers pads them to the limit."""
         pair = open_pixart(name)
         parts, pipeline, length = pair.ours._parts, pair.models.pipeline(), pair.ours._parts.config["text_length"]
-        told: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
+        arguments: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
         with torch.no_grad():
-            theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **told)
-        request = Request(prompt=(prompt,), num_images_per_prompt=1, **told)
+            theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **arguments)
+        request = Request(prompt=(prompt,), num_images_per_prompt=1, **arguments)
         ours = texts_of(parts, request, False, Drawing()).encoded(parts)
         assert theirs.shape[1] == length
         assert ours.states.shape[1] < length or len(prompt) > 200
@@ -231,15 +234,15 @@ class TestSizes:
     @pytest.mark.parametrize(
         "size", [(200, 300), (333, 333), (77, 500), (100, 100)], ids=lambda size: "x".join(map(str, size))
     )
-    def test_sizes_that_are_not_trained(self, binned: PixArtPair, size: tuple[int, int]) -> None:
+    def test_untrained_sizes_are_binned(self, binned: PixArtPair, size: tuple[int, int]) -> None:
         height, width = size
         given: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": 2}
         ours, theirs = binned.draw(**given)
         assert ours.shape[1:3] == size
         assert_same_pictures(ours, theirs, tolerance=BAR)
 
-    def test_the_size_matters_to_a_model_that_is_told_it(self, large: PixArtPair) -> None:
-        """At three aspect ratios, of which the position embedding knows, too."""
+    def test_a_model_with_size_conditioning_depends_on_the_size(self, large: PixArtPair) -> None:
+        """The position embedding depends on the three aspect ratios, too."""
         for height, width in ((64, 160), (112, 112), (160, 64)):
             same(large, **{**GUIDED, "height": height, "width": width})
 
@@ -248,14 +251,14 @@ class TestSizes:
         height, width = size
         same(binned, height=height, width=width, use_resolution_binning=False, num_inference_steps=2)
 
-    def test_the_models_own_size(self, binned: PixArtPair) -> None:
+    def test_the_models_native_size(self, binned: PixArtPair) -> None:
         ours, theirs = binned.draw(num_inference_steps=2, guidance_scale=0.0)
         assert ours.shape == (1, 256, 256, 3)
         assert_same_pictures(ours, theirs, tolerance=BAR)
 
 
 class TestImageToImage:
-    """diffusers has none for PixArt: these are its models and schedulers in the order of its other pipelines."""
+    """diffusers has none for PixArt, so its models and schedulers are called in the usual order."""
 
     @pytest.mark.parametrize(
         ("name", "steps", "strength"),
@@ -275,13 +278,13 @@ class TestImageToImage:
         ours = pair.result("a red house", image=start, negative_prompt="night", seed=3, **given).images
         assert_same_pictures(ours, self.theirs(pair, start, steps, strength, scale), tolerance=BAR)
 
-    def test_several_pictures_of_one(self, large: PixArtPair) -> None:
+    def test_several_pictures_from_one_image(self, large: PixArtPair) -> None:
         start, given = picture(128, 96), {**SMALL, "num_inference_steps": 4, "strength": 0.5, "guidance_scale": 0.0}
         ours = large.result("a red house", image=start, num_images_per_prompt=2, seed=3, **given).images
         theirs = [self.theirs(large, start, 4, 0.5, 0.0, seed) for seed in (3, 4)]
         assert_same_pictures(ours, np.concatenate(theirs), tolerance=BAR)
 
-    def test_one_that_has_a_trained_size_goes_in_as_it_is(self, binned: PixArtPair) -> None:
+    def test_an_image_of_a_trained_size_is_not_resized(self, binned: PixArtPair) -> None:
         start = picture(304, 208)
         result = binned.result(
             "a red house", image=start, negative_prompt="night", num_inference_steps=4, strength=0.5, seed=3
@@ -292,7 +295,7 @@ class TestImageToImage:
     def theirs(
         self, pair: PixArtPair, start: Image.Image, steps: int, strength: float, scale: float, seed: int = 3
     ) -> np.ndarray:
-        """As their pipelines for other models go: encode, add noise, do the last of the steps, decode."""
+        """diffusers' picture, as in its other pipelines: encode, add noise, denoise, decode."""
         pipe, generator = pair.models.pipeline(), torch.Generator().manual_seed(seed)
         values = torch.tensor(np.asarray(start, np.float32) / 255).permute(2, 0, 1)[None] * 2 - 1
         rows = 2 if scale > 1 else 1
@@ -308,12 +311,12 @@ class TestImageToImage:
             pipe.scheduler.set_begin_index(begin)
             latents = pipe.scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), times[:1])
             size = [float(start.height), float(start.width)]
-            told = {
+            conditioning = {
                 "resolution": torch.tensor([size] * rows),
                 "aspect_ratio": torch.tensor([[size[0] / size[1]]] * rows),
             }
             for time in times:
-                given = {"encoder_attention_mask": mask, "added_cond_kwargs": told}
+                given = {"encoder_attention_mask": mask, "added_cond_kwargs": conditioning}
                 predicted = pipe.transformer(
                     torch.cat([latents] * rows), encoder_hidden_states=states, timestep=time[None].expand(rows), **given
                 ).sample[:, :4]
@@ -325,8 +328,8 @@ class TestImageToImage:
         return np.asarray((drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
 
 
-def test_every_argument_matters(large: PixArtPair) -> None:
-    """Else agreeing about it would mean nothing."""
+def test_every_argument_changes_the_picture(large: PixArtPair) -> None:
+    """Otherwise agreement about it would mean nothing."""
     prompt = "a <i>red</i> house"
     usual = large.result(prompt, seed=3, **GUIDED).images
     others: tuple[dict[str, Any], ...] = (
@@ -343,6 +346,6 @@ def test_every_argument_matters(large: PixArtPair) -> None:
         assert np.abs(drawn - usual).max() > 20 * BAR, other
 
 
-def test_a_size_that_the_transformer_cannot_draw(large: PixArtPair) -> None:
+def test_a_size_that_the_transformer_can_not_process_is_refused(large: PixArtPair) -> None:
     with pytest.raises(RequestError, match="multiples of 16"):
         large.result(**{**GUIDED, "height": 104})

@@ -1,4 +1,4 @@
-"""SDXL, drawn by us and by diffusers' pipelines from the same checkpoint and the same seed, in f32."""
+"""SDXL gives the pictures of diffusers' pipelines, from the same checkpoint and seed, in f32."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from PIL import Image
 from tests.parity.pairs import assert_same_pictures
 from tests.parity.sdxl_pairs import SdxlPair, mask, picture
 
-# What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
+# 2/255 is promised; in f32 only rounding differs, so the tests demand far less.
 BAR = 0.005 / 255
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -34,25 +34,25 @@ KINDS: dict[str, dict[str, Any]] = {
     "mask": {"image": picture(), "mask_image": mask(), "strength": 0.8},
 }
 
-# diffusers' schedulers make NumPy arrays of tensors in a way that NumPy 2 warns of.
+# diffusers' schedulers pass tensors to NumPy in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture
 def small(open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
-    """As SDXL base: Euler, both VAEs. Its native size is 64."""
+    """A model like SDXL base, with Euler, both VAEs, and a native size of 64."""
     return open_sdxl("base")
 
 
 @pytest.fixture
 def turbo(open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
-    """Of three levels, as the published ones are."""
+    """A model like SDXL-Turbo, with three levels as the published ones."""
     return open_sdxl("turbo")
 
 
 @pytest.fixture
 def consistency(open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
-    """Its UNet is told the guidance scale."""
+    """A consistency model, whose UNet has an embedding of the guidance scale."""
     return open_sdxl("consistency")
 
 
@@ -119,15 +119,15 @@ class TestTextToImage:
         texts = small.draw_ours("a red house", negative_prompt="blue", seed=3, **GUIDED)
         assert np.abs(texts - ours).max() <= BAR
 
-    def test_a_callback_that_changes_what_the_unet_is_told(self, small: SdxlPair) -> None:
+    def test_a_callback_can_change_the_conditioning(self, small: SdxlPair) -> None:
         def change(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             return {name: value * (0.9 if step else 1.2) for name, value in tensors.items()}
 
         names = ["latents", "prompt_embeds", "add_text_embeds", "add_time_ids"]
         same(small, **GUIDED, callback_on_step_end=change, callback_on_step_end_tensor_inputs=names)
 
-    def test_every_argument_matters(self, small: SdxlPair) -> None:
-        """Else agreeing about it would mean nothing."""
+    def test_every_argument_changes_the_picture(self, small: SdxlPair) -> None:
+        """Otherwise agreement about it would mean nothing."""
         usual = small.draw_ours(seed=3, **GUIDED)
         others: tuple[dict[str, Any], ...] = (
             {"seed": 4},
@@ -153,10 +153,10 @@ class TestImageToImage:
     def test_schedulers(self, small: SdxlPair, name: str) -> None:
         same(small.with_scheduler(name, **SCHEDULERS[name]), **GUIDED, image=picture(), strength=0.6)
 
-    def test_two_steps_at_half_strength_are_one(self, small: SdxlPair) -> None:
+    def test_two_steps_at_half_strength_are_one_step(self, small: SdxlPair) -> None:
         same(small, num_inference_steps=2, guidance_scale=0.0, image=picture(), strength=0.5)
 
-    def test_a_picture_whose_sides_are_no_multiples(self, small: SdxlPair) -> None:
+    def test_an_image_whose_sides_are_no_multiples_of_eight(self, small: SdxlPair) -> None:
         same(small, **GUIDED, image=picture(70, 67), strength=0.6)
 
     @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ class TestImageToImage:
     def test_arguments(self, small: SdxlPair, given: dict[str, Any]) -> None:
         same(small, **GUIDED, image=picture(), strength=0.8, **given)
 
-    def test_the_rest_of_a_denoising(self, small: SdxlPair) -> None:
-        """As a base model and a refiner share it: latents with noise left in them."""
+    def test_denoising_continues_from_noised_latents(self, small: SdxlPair) -> None:
+        """A base model and a refiner share the denoising so."""
         steps: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 5.0}
         half = small.draw(**steps, denoising_end=0.5, output_type="latent")
         ours = small.draw_ours(seed=3, **steps, image=half[0], denoising_start=0.5)
@@ -192,7 +192,7 @@ class TestInpainting:
     def test_schedulers(self, small: SdxlPair, name: str) -> None:
         same(small.with_scheduler(name, **SCHEDULERS[name]), **PLAIN, image=picture(), mask_image=mask(), strength=0.8)
 
-    def test_a_picture_and_a_mask_of_other_sizes(self, small: SdxlPair) -> None:
+    def test_an_image_and_a_mask_of_other_sizes(self, small: SdxlPair) -> None:
         size: dict[str, Any] = {"height": 64, "width": 64}
         same(small, **GUIDED, **size, image=picture(100, 80), mask_image=mask(90, 70), strength=0.8)
 
@@ -204,7 +204,7 @@ class TestInpainting:
         same(small, **GUIDED, latents=latents, image=picture(), mask_image=mask(), strength=0.8)
 
     @pytest.mark.parametrize("size", [(100, 80), (64, 150)])
-    def test_the_masks_surroundings_alone(self, small: SdxlPair, size: tuple[int, int]) -> None:
+    def test_padding_mask_crop(self, small: SdxlPair, size: tuple[int, int]) -> None:
         painted = np.zeros((size[1], size[0]), np.uint8)
         painted[20:41, 30:49] = 255
         given: dict[str, Any] = {
@@ -218,7 +218,7 @@ class TestInpainting:
 
 
 class TestSeveralPictures:
-    """Of two prompts, of one prompt, by seeds and by all that a generator may be."""
+    """Several pictures of one or two prompts, from seeds and from generators of all forms."""
 
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("generator", GENERATORS)
@@ -231,24 +231,24 @@ class TestSeveralPictures:
         same(small, ["a red house", "two boats on the sea"], **PLAIN, **KINDS[kind])
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_any_of_them_can_be_drawn_alone(self, small: SdxlPair, kind: str) -> None:
+    def test_any_picture_of_a_batch_is_reproducible_alone(self, small: SdxlPair, kind: str) -> None:
         both = small.draw_ours(seed=3, num_images_per_prompt=2, **PLAIN, **KINDS[kind])
         alone = small.draw_ours(seed=4, **PLAIN, **KINDS[kind])
         assert np.abs(both[1] - alone[0]).max() < BAR
 
-    def test_a_numpy_state_is_its_seed(self, small: SdxlPair) -> None:
+    def test_a_numpy_state_is_used_as_its_seed(self, small: SdxlPair) -> None:
         ours = small.draw_ours(generator=np.random.RandomState(987), **PLAIN)
         theirs = small.draw_theirs(generator=torch.Generator().manual_seed(987), **PLAIN)
         assert_same_pictures(ours, theirs, tolerance=BAR)
 
-    def test_a_generator_moves_on_as_far(self, small: SdxlPair) -> None:
+    def test_a_generator_is_advanced_as_far(self, small: SdxlPair) -> None:
         mine, other = (torch.Generator().manual_seed(1) for _ in range(2))
         given = {**PLAIN, **KINDS["mask"]}
         small.draw_ours(generator=mine, **given)
         small.draw_theirs(generator=other, **given)
         assert torch.equal(torch.randn(16, generator=mine), torch.randn(16, generator=other))
 
-    def test_guided_with_prompts_of_their_own(self, small: SdxlPair) -> None:
+    def test_a_negative_prompt_per_prompt(self, small: SdxlPair) -> None:
         same(
             small,
             ["a red house", "two boats"],
@@ -259,19 +259,19 @@ class TestSeveralPictures:
         )
 
 
-class TestSeveralToStartFrom:
-    """diffusers takes a list, or a batch, of pictures and of masks; they repeat in their order."""
+class TestSeveralImages:
+    """Lists and batches of images and masks, which repeat in their order as in diffusers."""
 
     BOTH = (picture(), picture().rotate(90))
     MASKS = (mask(), mask().rotate(180))
     FORMS: Mapping[str, Callable[[], Any]] = {
-        "list": lambda: list(TestSeveralToStartFrom.BOTH),
-        "list of tensors": lambda: [_tensor(each) for each in TestSeveralToStartFrom.BOTH],
-        "tensor": lambda: torch.stack([_tensor(each) for each in TestSeveralToStartFrom.BOTH]),
+        "list": lambda: list(TestSeveralImages.BOTH),
+        "list of tensors": lambda: [_tensor(each) for each in TestSeveralImages.BOTH],
+        "tensor": lambda: torch.stack([_tensor(each) for each in TestSeveralImages.BOTH]),
     }
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_forms(self, small: SdxlPair, form: str) -> None:
+    def test_lists_and_batches_of_images(self, small: SdxlPair, form: str) -> None:
         given = {**PLAIN, "strength": 0.6, "num_images_per_prompt": 2}
         ours, theirs = small.draw(**given, image=self.FORMS[form]())
         assert_same_pictures(ours, theirs, tolerance=BAR)
@@ -281,7 +281,8 @@ class TestSeveralToStartFrom:
     @pytest.mark.parametrize("kind", ["image", "mask"])
     def test_generators(self, small: SdxlPair, kind: str, generator: str) -> None:
         masks = {"mask_image": list(self.MASKS)} if kind == "mask" else {}
-        # In inpainting diffusers gives the VAE the first two generators alone, where ours don't depend on each other.
+        # In inpainting diffusers gives the VAE the first two generators alone, where ours don't
+        # depend on each other.
         vae = "tiny" if (kind, generator) == ("mask", "seed") else "full"
         several = [torch.Generator() for _ in range(4)]
         ways: dict[str, dict[str, Any]] = {
@@ -292,7 +293,7 @@ class TestSeveralToStartFrom:
         given = {**GUIDED, **masks, **ways[generator], "strength": 0.6, "num_images_per_prompt": 2, "vae": vae}
         same(small, ["a red house", "two boats"], **given, image=list(self.BOTH))
 
-    def test_one_mask_for_both_and_one_picture_for_both(self, small: SdxlPair) -> None:
+    def test_one_mask_or_one_image_serves_several(self, small: SdxlPair) -> None:
         given = {**PLAIN, "strength": 0.8, "num_images_per_prompt": 2, "vae": "tiny"}
         same(small, **given, image=list(self.BOTH), mask_image=mask())
         same(small, **given, image=picture(), mask_image=list(self.MASKS))
@@ -301,7 +302,7 @@ class TestSeveralToStartFrom:
         painted = (torch.from_numpy(np.array(mask())).float() / 255)[None]
         same(small, **PLAIN, image=_tensor(picture())[None], mask_image=painted, strength=0.8)
 
-    def test_white_on_a_transparent_layer(self, small: SdxlPair) -> None:
+    def test_a_mask_on_a_transparent_layer(self, small: SdxlPair) -> None:
         there = np.where(np.asarray(mask()) > 200, 255, 0).astype(np.uint8)
         layer = Image.fromarray(np.dstack([there] * 4))
         ours, theirs = small.draw(**PLAIN, image=picture(), mask_image=layer, strength=0.8)
@@ -318,19 +319,19 @@ class TestOtherModels:
     def test_turbo(self, turbo: SdxlPair, vae: str, steps: int) -> None:
         same(turbo, vae=vae, num_inference_steps=steps, guidance_scale=0.0)
 
-    def test_turbo_from_a_picture(self, turbo: SdxlPair) -> None:
+    def test_turbo_image_to_image(self, turbo: SdxlPair) -> None:
         same(turbo, vae="tiny", num_inference_steps=2, strength=0.5, guidance_scale=0.0, image=picture())
 
-    def test_turbo_not_square(self, turbo: SdxlPair) -> None:
-        """Nor of a size that the UNet's levels halve without a rest."""
+    def test_turbo_at_sizes_that_do_not_halve_evenly(self, turbo: SdxlPair) -> None:
+        """The UNet's levels can't halve these sizes evenly."""
         same(turbo, num_inference_steps=2, guidance_scale=0.0, width=104, height=72)
 
-    def test_the_other_way_up(self, small: SdxlPair) -> None:
+    def test_a_tall_picture(self, small: SdxlPair) -> None:
         same(small, **GUIDED, width=64, height=136)
 
     @pytest.mark.parametrize("scale", [1.5, 8.0])
-    def test_a_unet_that_is_told_the_scale(self, consistency: SdxlPair, scale: float) -> None:
+    def test_a_unet_with_guidance_embedding(self, consistency: SdxlPair, scale: float) -> None:
         same(consistency, num_inference_steps=4, guidance_scale=scale)
 
-    def test_it_from_a_picture(self, consistency: SdxlPair) -> None:
+    def test_image_to_image_with_guidance_embedding(self, consistency: SdxlPair) -> None:
         same(consistency, num_inference_steps=4, guidance_scale=8.0, image=picture(), strength=0.5)

@@ -1,4 +1,4 @@
-"""The embedded PixArt beside diffusers, which draws with the checkpoint it was made of: pictures that mean something."""
+"""The embedded PixArt gives diffusers' pictures of its checkpoint: pictures that mean something."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from tests.parity.ways import AllWays
 
-# diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.
+# diffusers' schedulers pass tensors to numpy in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 _DIFFUSERS: Any = diffusers  # its classes are not typed
@@ -29,10 +29,15 @@ def test_text_to_image(model: str, steps: int) -> None:
     ours = AllWays.opened(CHECKPOINTS / model, model)
     scale = ours.calls["generate"].takes["guidance_scale"]
     for height, width in ((256, 256), (192, 320), (200, 300)):
-        told: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "np"}
-        told["guidance_scale"] = scale
-        other = pipe(PROMPT, generator=torch.Generator().manual_seed(7), **told).images
-        mine = ours(PROMPT, seed=7, **told).images
+        arguments: dict[str, Any] = {
+            "height": height,
+            "width": width,
+            "num_inference_steps": steps,
+            "output_type": "np",
+        }
+        arguments["guidance_scale"] = scale
+        other = pipe(PROMPT, generator=torch.Generator().manual_seed(7), **arguments).images
+        mine = ours(PROMPT, seed=7, **arguments).images
         assert mine.shape == other.shape == (1, height, width, 3)
-        assert other.std() > 0.1  # a picture, not mush
+        assert other.std() > 0.1  # a picture with contrast
         assert np.abs(mine - other).max() * 255 <= 0.5

@@ -1,4 +1,4 @@
-"""The embedded SDXL beside diffusers, which draws with the checkpoint that it was made of: pictures that mean something."""
+"""The embedded SDXL gives diffusers' pictures of its checkpoint: pictures that mean something."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.parity.ways import AllWays
 from training.world import Scene, render
 from vinograph import Pipeline
 
-# diffusers' schedulers hand tensors to numpy in a way that numpy 2 calls outdated.
+# diffusers' schedulers pass tensors to numpy in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 _DIFFUSERS: Any = diffusers  # its classes are not typed
@@ -33,13 +33,13 @@ def theirs() -> Any:
 
 @pytest.fixture(scope="module")
 def ours() -> Pipeline:
-    """The checkpoint as it is, beside the embedded bundle and the command line."""
+    """Our pipeline of the checkpoint, which is compared with the bundle and the command line."""
     return AllWays.opened(CHECKPOINT, "storybook-sdxl")
 
 
 def assert_alike(mine: NDArray[np.float32], other: NDArray[np.float32]) -> None:
     assert mine.shape == other.shape
-    assert other.std() > 0.1  # a picture, not mush
+    assert other.std() > 0.1  # a picture with contrast
     assert np.abs(mine - other).max() * 255 <= 0.5
 
 
@@ -47,18 +47,18 @@ def assert_alike(mine: NDArray[np.float32], other: NDArray[np.float32]) -> None:
 @pytest.mark.parametrize("size", [(256, 256), (256, 320)])
 def test_text_to_image(theirs: Any, ours: Pipeline, steps: int, size: tuple[int, int]) -> None:
     height, width = size
-    told: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "np"}
-    told["guidance_scale"] = 0.0
-    other = theirs(PROMPT, generator=torch.Generator().manual_seed(7), **told).images
-    assert_alike(ours(PROMPT, seed=7, **told).images, other)
+    arguments: dict[str, Any] = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "np"}
+    arguments["guidance_scale"] = 0.0
+    other = theirs(PROMPT, generator=torch.Generator().manual_seed(7), **arguments).images
+    assert_alike(ours(PROMPT, seed=7, **arguments).images, other)
 
 
 def test_image_to_image(theirs: Any, ours: Pipeline) -> None:
     original = render(Scene("day", "meadow", "tree", "green", 2, "left"), 11)
-    told: dict[str, Any] = {"strength": 0.5, "num_inference_steps": 2, "guidance_scale": 0.0, "output_type": "np"}
+    arguments: dict[str, Any] = {"strength": 0.5, "num_inference_steps": 2, "guidance_scale": 0.0, "output_type": "np"}
     prompt = "two green trees on the left in a meadow at night"
     pipe = _DIFFUSERS.StableDiffusionXLImg2ImgPipeline(**theirs.components)
     pipe.set_progress_bar_config(disable=True)
     picture = original.astype(np.float32)[None] / 255
-    other = pipe(prompt, image=picture, generator=torch.Generator().manual_seed(7), **told).images
-    assert_alike(ours(prompt, image=original, seed=7, **told).images, other)
+    other = pipe(prompt, image=picture, generator=torch.Generator().manual_seed(7), **arguments).images
+    assert_alike(ours(prompt, image=original, seed=7, **arguments).images, other)

@@ -1,4 +1,4 @@
-"""That the other comparisons here take every way, and would see one that leads elsewhere."""
+"""The comparisons use directory, bundle and command line, and notice any difference."""
 
 import copy
 import dataclasses
@@ -14,7 +14,7 @@ from tests.parity.ways import AllWays, command_line
 
 FEW: Mapping[str, Any] = {"num_inference_steps": 2, "output_type": "np"}
 BY_COMMAND: Mapping[str, Any] = {**FEW, "seed": 3}
-BY_CALL: Mapping[str, Any] = {**FEW, "seed": 3, "eta": 0.0}  # for which there is no option
+BY_CALL: Mapping[str, Any] = {**FEW, "seed": 3, "eta": 0.0}  # the command line has no option for it
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def ours(open_sdxl: Callable[[str], SdxlPair]) -> AllWays:
     return open_sdxl("base").ours
 
 
-def test_the_directory_is_opened_and_the_bundle_and_the_command_line_draw_too(ours: AllWays) -> None:
+def test_directory_bundle_and_command_line_are_all_compared(ours: AllWays) -> None:
     assert (ours.model.path / "model_index.json").is_file()
     assert (ours.bundle / "bundle.json").is_file()
     before = dict(ours.counts)
@@ -32,7 +32,7 @@ def test_the_directory_is_opened_and_the_bundle_and_the_command_line_draw_too(ou
 
 
 @pytest.mark.parametrize("given", [BY_COMMAND, BY_CALL], ids=["command", "call"])
-def test_a_bundle_that_draws_something_else_is_seen(ours: AllWays, given: Mapping[str, Any]) -> None:
+def test_a_bundle_with_another_result_is_noticed(ours: AllWays, given: Mapping[str, Any]) -> None:
     other = copy.copy(ours._bundle)
     config = {**other._parts.config, "vae_scaling_factor": other._parts.config["vae_scaling_factor"] * 1.001}
     other._parts = dataclasses.replace(other._parts, config=config)
@@ -40,7 +40,7 @@ def test_a_bundle_that_draws_something_else_is_seen(ours: AllWays, given: Mappin
         AllWays(ours._directory, other)("a red house", vae="full", **given)
 
 
-def test_what_options_say(ours: AllWays, tmp_path: Path) -> None:
+def test_calls_become_options_of_the_command_line(ours: AllWays, tmp_path: Path) -> None:
     given = {
         "prompt": "a",
         "seed": 1,
@@ -69,5 +69,5 @@ def test_what_options_say(ours: AllWays, tmp_path: Path) -> None:
     ],
     ids=lambda each: "-".join(each),
 )
-def test_what_they_can_not(ours: AllWays, given: dict[str, Any], tmp_path: Path) -> None:
+def test_calls_without_options_are_made_in_python(ours: AllWays, given: dict[str, Any], tmp_path: Path) -> None:
     assert command_line(ours, {"prompt": "a", "seed": 1, **given}, tmp_path) is None

@@ -1,4 +1,4 @@
-"""Würstchen draws what diffusers' pipelines draw from the same seed, stage by stage, in f32."""
+"""Würstchen gives the pictures of diffusers' pipelines, stage by stage, in f32."""
 
 from typing import Any
 
@@ -31,18 +31,18 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def standing_alike(one: torch.Generator, other: torch.Generator) -> bool:
-    """Whether two generators have been drawn from equally."""
+    """Whether two generators are in the same state."""
     return torch.equal(torch.rand(4, generator=one), torch.rand(4, generator=other))
 
 
 class TestSizes:
     @pytest.mark.parametrize(("width", "height"), [(128, 128), (256, 128), (128, 384), (256, 256)])
-    def test_square_and_not(self, pair: Pair, width: int, height: int) -> None:
+    def test_square_and_other_sizes(self, pair: Pair, width: int, height: int) -> None:
         ours, theirs = pair.draw(PROMPT, seed=1, **{**FEW, "width": width, "height": height})
         assert_same(ours, theirs)
         assert ours.pictures.shape == (1, height, width, 3)
 
-    def test_larger(self, small: Pair) -> None:
+    def test_a_larger_size(self, small: Pair) -> None:
         assert_same(*small.draw(PROMPT, seed=2, **{**FEW, "width": 384, "height": 256}))
 
 
@@ -50,7 +50,7 @@ class TestGuidance:
     @pytest.mark.parametrize(
         ("prior", "decoder"), [(0.0, 0.0), (1.0, 1.0), (1.01, 0.0), (8.0, 0.0), (4.0, 2.5), (0.0, 1.5)]
     )
-    def test_off_on_and_in_the_decoder_too(self, pair: Pair, prior: float, decoder: float) -> None:
+    def test_guidance_off_on_and_in_the_decoder(self, pair: Pair, prior: float, decoder: float) -> None:
         given = {**FEW, "prior_guidance_scale": prior, "decoder_guidance_scale": decoder}
         assert_same(*pair.draw(PROMPT, seed=3, **given))
 
@@ -62,12 +62,12 @@ class TestGuidance:
     def test_an_empty_prompt(self, small: Pair) -> None:
         assert_same(*small.draw("", seed=5, **FEW))
 
-    def test_a_prompt_that_is_too_long(self, small: Pair) -> None:
+    def test_a_prompt_beyond_the_limit(self, small: Pair) -> None:
         assert_same(*small.draw("a red house at night, " * 30, seed=5, **FEW))
 
 
-def test_whatever_is_asked_shows(small: Pair) -> None:
-    """So that the comparisons above mean something: each argument moves the picture by far more than the tolerance."""
+def test_every_argument_changes_the_picture(small: Pair) -> None:
+    """Each argument changes the picture by far more than the tolerance of the comparisons."""
     given = {**FEW, "decoder_guidance_scale": 2.0}
     plain = small.draw_ours(PROMPT, seed=1, **given)
     for change in (
@@ -84,25 +84,25 @@ def test_whatever_is_asked_shows(small: Pair) -> None:
 
 
 class TestSteps:
-    def test_many(self, small: Pair) -> None:
+    def test_many_steps(self, small: Pair) -> None:
         assert_same(*small.draw(PROMPT, seed=6, **{**FEW, "prior_num_inference_steps": 60, "num_inference_steps": 12}))
 
-    def test_one(self, small: Pair) -> None:
+    def test_one_step(self, small: Pair) -> None:
         ours, theirs = small.draw(PROMPT, seed=6, **{**FEW, "prior_num_inference_steps": 1, "num_inference_steps": 1})
         assert largest(ours.embeddings, theirs.embeddings) < STAGES
         assert largest(ours.latents, theirs.latents) < STAGES
 
-    def test_custom_times(self, small: Pair) -> None:
+    def test_custom_timesteps(self, small: Pair) -> None:
         given = {"prior_timesteps": [1.0, 0.8, 0.3, 0.0], "decoder_timesteps": [1.0, 0.5, 0.2]}
         assert_same(*small.draw(PROMPT, seed=7, height=128, width=128, **given))
 
     @pytest.mark.parametrize("given", ["spaced", DEFAULT_STAGE_C_TIMESTEPS], ids=["by name", "as a list"])
-    def test_the_29_spaced_ones(self, small: Pair, given: Any) -> None:
+    def test_the_29_published_timesteps(self, small: Pair, given: Any) -> None:
         theirs = {"prior_timesteps": DEFAULT_STAGE_C_TIMESTEPS}
         assert_same(*small.draw(PROMPT, seed=8, theirs=theirs, **{**FEW, "prior_timesteps": given}))
 
     def test_callbacks_see_the_same(self, small: Pair) -> None:
-        """The same steps, times and latents, after each step of both stages."""
+        """Callbacks get the same steps, timesteps and latents after each step of both stages."""
         seen = []
         for pipeline, noise in ((small.ours, {"seed": 9}), (small.theirs, {"generator": seeded(9)})):
             prior, decoder = Recorder(), Recorder()
@@ -114,7 +114,7 @@ class TestSteps:
         assert len(seen[0]) == 7
         assert max(largest(one[2], other[2]) for one, other in zip(*seen, strict=True)) < STAGES
 
-    def test_callbacks_change_the_same(self, small: Pair) -> None:
+    def test_callbacks_can_change_the_latents(self, small: Pair) -> None:
         def halve(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             return {"latents": tensors["latents"] * 0.5}
 
@@ -127,10 +127,10 @@ class TestSteps:
 
 
 class TestBatches:
-    """Several pictures at once. diffusers' decoder can't be given several prompts, so it is called for each."""
+    """Several pictures at once; diffusers' decoder takes one prompt, so it is called for each."""
 
     @pytest.mark.parametrize("scales", [(4.0, 0.0), (0.0, 0.0), (4.0, 2.0)])
-    def test_several_of_a_prompt_from_one_generator(self, pair: Pair, scales: tuple[float, float]) -> None:
+    def test_several_pictures_from_one_generator(self, pair: Pair, scales: tuple[float, float]) -> None:
         one, other = seeded(10), seeded(10)
         given = {
             **FEW,
@@ -141,7 +141,7 @@ class TestBatches:
         assert_same(pair.draw_ours(PROMPT, generator=one, **given), pair.draw_theirs(PROMPT, generator=other, **given))
         assert standing_alike(one, other)
 
-    def test_several_of_a_prompt_from_a_generator_each(self, small: Pair) -> None:
+    def test_several_pictures_from_a_generator_each(self, small: Pair) -> None:
         ours, theirs = ([seeded(seed) for seed in (3, 99)] for _ in range(2))
         given = {**FEW, "num_images_per_prompt": 2}
         assert_same(
@@ -149,10 +149,10 @@ class TestBatches:
         )
         assert all(standing_alike(one, other) for one, other in zip(ours, theirs, strict=True))
 
-    def test_several_of_a_prompt_from_a_seed(self, small: Pair) -> None:
+    def test_several_pictures_from_a_seed(self, small: Pair) -> None:
         assert_same(*small.draw(PROMPT, seed=11, **{**FEW, "num_images_per_prompt": 2}))
 
-    def test_picture_i_is_that_of_seed_plus_i_alone(self, small: Pair) -> None:
+    def test_picture_i_is_reproducible_from_seed_plus_i(self, small: Pair) -> None:
         together = small.draw_ours(
             [PROMPT, "a house"], seed=20, num_images_per_prompt=2, negative_prompt=NEGATIVE, **FEW
         )
@@ -187,7 +187,7 @@ class TestBatches:
             assert_same_pictures(ours.pictures[index : index + 1], theirs)
 
     def test_a_list_of_prompts_from_one_generator(self, small: Pair) -> None:
-        """No pipeline of theirs does it; its meaning is theirs all the same: a batch is drawn in one piece."""
+        """diffusers' pipelines can't do it, but a batch is one draw of noise there, too."""
         prompts, one, other = ["a red house", PROMPT], seeded(14), seeded(14)
         ours = small.draw_ours(prompts, generator=one, num_images_per_prompt=2, **FEW)
         embeddings = small.theirs.prior_pipe(
@@ -202,7 +202,7 @@ class TestBatches:
 
 class TestStagesAlone:
     def test_prior_then_decoder(self, pair: Pair) -> None:
-        """With the defaults that each has alone: guidance 8 in the prior and none in the decoder."""
+        """Alone they have other defaults: guidance 8 in the prior and none in the decoder."""
         one, other = seeded(15), seeded(15)
         ours = pair.ours.prior(PROMPT, height=128, width=256, num_inference_steps=4, generator=one)
         theirs = pair.theirs.prior_pipe(PROMPT, height=128, width=256, num_inference_steps=4, generator=other)
@@ -214,7 +214,7 @@ class TestStagesAlone:
         assert_same_pictures(ours.images, theirs.images)
         assert standing_alike(one, other)
 
-    def test_the_decoder_under_guidance(self, pair: Pair) -> None:
+    def test_the_decoder_with_guidance(self, pair: Pair) -> None:
         embeddings = np.random.RandomState(0).normal(0, 20, (1, 16, 3, 3)).astype(np.float32)
         given: dict[str, Any] = {
             "num_inference_steps": 3,
@@ -233,7 +233,7 @@ class TestStagesAlone:
         assert_same_pictures(ours, small.theirs.decoder_pipe(tensors, generator=seeded(17), **given).images)
 
     def test_several_pictures_of_one_embedding(self, small: Pair) -> None:
-        """Where theirs fails; each is what its own seed gives."""
+        """diffusers fails there; each picture is that of its own seed."""
         embeddings = np.random.RandomState(0).normal(0, 20, (2, 16, 3, 3)).astype(np.float32)
         given: dict[str, Any] = {"num_inference_steps": 3, "output_type": "np"}
         ours = small.ours.decoder(embeddings, ["a", "b"], num_images_per_prompt=2, seed=18, **given).images
@@ -242,7 +242,7 @@ class TestStagesAlone:
             theirs = small.theirs.decoder_pipe(one, "ab"[index // 2], generator=seeded(18 + index), **given).images
             assert_same_pictures(ours[index : index + 1], theirs)
 
-    def test_times_of_their_own(self, small: Pair) -> None:
+    def test_custom_timesteps_of_each_stage(self, small: Pair) -> None:
         one, other = seeded(19), seeded(19)
         times = [1.0, 0.6, 0.1]
         ours = small.ours.prior(PROMPT, 128, 128, timesteps=DEFAULT_STAGE_C_TIMESTEPS, generator=one).image_embeddings
@@ -262,15 +262,15 @@ class TestGivenArrays:
         given = {**FEW, "prior_guidance_scale": scale, **embeds(positive, negative)}
         assert_same(*pair.draw(None, seed=21, **given))
 
-    def test_prompt_embeddings_beside_a_prompt_for_the_decoder(self, small: Pair) -> None:
+    def test_prompt_embeddings_with_a_prompt_for_the_decoder(self, small: Pair) -> None:
         positive, _ = encoded(small, 0.0)
         assert_same(*small.draw("the decoder reads this", seed=22, prompt_embeds=positive, **FEW))
 
-    def test_fewer_tokens(self, small: Pair) -> None:
+    def test_prompt_embeddings_of_fewer_tokens(self, small: Pair) -> None:
         states = [each[:, :9] for each in encoded(small, 4.0)]
         assert_same(*small.draw(None, seed=23, **FEW, **embeds(*states)))
 
-    def test_several_prompt_embeddings_under_guidance_in_the_decoder(self, small: Pair) -> None:
+    def test_several_prompt_embeddings_with_decoder_guidance(self, small: Pair) -> None:
         states = [encoded(small, 4.0, text) for text in (PROMPT, "a house")]
         given = {**FEW, "negative_prompt": NEGATIVE, "decoder_guidance_scale": 2.0}
         joined = (torch.cat(each) for each in zip(*states, strict=True))
@@ -279,11 +279,11 @@ class TestGivenArrays:
             alone = small.draw_theirs(None, generator=seeded(24 + index), **given, **embeds(*states[index]))
             assert_same_pictures(ours.pictures[index : index + 1], alone.pictures)
 
-    def test_latents_to_start_the_prior_from(self, small: Pair) -> None:
+    def test_initial_latents_of_the_prior(self, small: Pair) -> None:
         latents = torch.randn((1, 16, 3, 3), generator=seeded(1))
         assert_same(*small.draw(PROMPT, seed=25, latents=latents, **FEW))
 
-    def test_latents_to_start_the_decoder_from(self, small: Pair) -> None:
+    def test_initial_latents_of_the_decoder(self, small: Pair) -> None:
         embeddings, latents = (torch.randn(shape, generator=seeded(2)) for shape in ((1, 16, 3, 3), (1, 4, 32, 32)))
         given: dict[str, Any] = {"prompt": PROMPT, "latents": latents, "num_inference_steps": 3, "output_type": "np"}
         ours = small.ours.decoder(embeddings * 20, seed=26, **given).images
@@ -298,7 +298,7 @@ class TestOutputs:
         assert (ours[0].size, ours[0].mode) == (theirs[0].size, theirs[0].mode) == ((128, 128), "RGB")
         assert np.abs(np.asarray(ours[0], int) - np.asarray(theirs[0], int)).max() <= 1
 
-    def test_latents(self, small: Pair) -> None:
+    def test_latents_as_output(self, small: Pair) -> None:
         ours = small.ours(PROMPT, seed=28, output_type="latent", **FEW).images
         theirs = small.theirs(PROMPT, generator=seeded(28), output_type="latent", **FEW).images
         assert ours.shape == (1, 4, 32, 32)
@@ -312,13 +312,13 @@ class TestOutputs:
             )
         assert standing_alike(one, other)
 
-    def test_a_random_state_is_its_seed(self, small: Pair) -> None:
+    def test_a_numpy_state_is_used_as_its_seed(self, small: Pair) -> None:
         ours = small.draw_ours(PROMPT, generator=np.random.RandomState(987), **FEW)
         assert_same(ours, small.draw_theirs(PROMPT, generator=seeded(987), **FEW))
 
 
 class TestPictures:
-    """Image to image, and reconstruction, which diffusers hasn't: against its modules, put together plainly."""
+    """Image to image and reconstruction, which diffusers lacks, against its modules."""
 
     PIXELS = np.random.RandomState(1).randint(0, 256, (128, 256, 3)).astype(np.uint8)
 
@@ -361,7 +361,7 @@ class TestPictures:
 
 
 def encoded(pair: Pair, scale: float, prompt: str = PROMPT) -> Any:
-    """The prior's text embeddings of a prompt and, under guidance, of the negative one."""
+    """The prior's text embeddings of a prompt and, with guidance, of the negative one."""
     with torch.no_grad():
         return pair.theirs.prior_pipe.encode_prompt("cpu", 1, scale > 1, prompt, NEGATIVE)
 
@@ -396,17 +396,19 @@ def reference_embeddings(pair: Pair, pixels: Any) -> torch.Tensor:
 def reference_image_to_image(
     pair: Pair, pixels: Any, strength: float, guidance: float, steps: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Noise the picture's embeddings to where the last steps begin, and let diffusers' prior finish."""
+    """Noise the image's embeddings to where the last steps begin, and run diffusers' prior."""
     models, scheduler = pair.saved.models, diffusers_scheduler()
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps[steps - int(steps * strength) :]
     clean = (reference_embeddings(pair, pixels) + 1) / 42
     latents = scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), times[:1])
-    told, untold = (hidden_states(models.tokenizer, models.prior_text_encoder, [text]) for text in (PROMPT, ""))
+    conditional, unconditional = (
+        hidden_states(models.tokenizer, models.prior_text_encoder, [text]) for text in (PROMPT, "")
+    )
     for time in times[:-1]:
-        predicted = models.prior(latents, time[None], told)
+        predicted = models.prior(latents, time[None], conditional)
         if guidance > 1:
-            plain = models.prior(latents, time[None], untold)
+            plain = models.prior(latents, time[None], unconditional)
             predicted = plain + guidance * (predicted - plain)
         latents = scheduler.step(predicted, time[None], latents, generator=generator).prev_sample
     embeddings: torch.Tensor = latents * 42 - 1
@@ -417,7 +419,7 @@ def reference_image_to_image(
 def reference_decoder(
     pair: Pair, prompts: list[str], embeddings: torch.Tensor, steps: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Sample diffusers' decoder, unguided, for a prompt each."""
+    """Run diffusers' decoder without guidance, one prompt per picture."""
     models, scheduler = pair.saved.models, diffusers_scheduler()
     scheduler.set_timesteps(steps)
     grid = [int(side * 10.67) for side in embeddings.shape[2:]]

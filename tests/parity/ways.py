@@ -1,8 +1,9 @@
-"""One model by all the ways that lead to a picture: its directory opened, its bundle, and the command line.
+"""One model by all ways to a picture: its directory opened as it is, its bundle, the command line.
 
-:class:`AllWays` is the pipeline of a checkpoint's directory. Whatever it draws, the bundle that the checkpoint was
-converted to draws, too: by the command line where that has options for all that was asked, else by a call. They must
-agree in every bit, so that what holds of one, such as being what diffusers draws, holds of all.
+:class:`AllWays` is the pipeline of a checkpoint's directory. Each of its calls is repeated with the
+bundle that the checkpoint was converted to: by the command line if that has options for all
+arguments, else by a call. The results must agree in every bit, so that what holds of one holds of
+all.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SIZES = {"height", "width"}
 
 
 class AllWays(Pipeline):
-    """The pipeline of a checkpoint's directory, which compares itself with the other ways whenever it draws."""
+    """The pipeline of a checkpoint's directory, which compares every result with the other ways."""
 
     def __init__(self, directory: Pipeline, bundle: Pipeline) -> None:
         self.__dict__.update(directory.__dict__)
@@ -47,7 +48,7 @@ class AllWays(Pipeline):
 
     @classmethod
     def opened(cls, directory: Path, bundle: str | Path | Bundle) -> AllWays:
-        """Both opened, in f32."""
+        """The pipeline of a directory and its bundle, both in f32."""
         model = Pipeline(bundle, precision="f32") if isinstance(bundle, Bundle) else None
         return cls(
             Pipeline.from_pretrained(directory, precision="f32"),
@@ -56,11 +57,11 @@ class AllWays(Pipeline):
 
     @property
     def bundle(self) -> Path:
-        """Where the bundle is."""
+        """The bundle's path."""
         return self._bundle.model.path
 
     def changed(self, change: Callable[[Any], Any]) -> AllWays:
-        """The same with other parts; no command line has an option for that."""
+        """The same pipeline with other parts, for which the command line has no option."""
         pipes = []
         for each in (self._directory, self._bundle):
             pipe = copy.copy(each)
@@ -72,20 +73,20 @@ class AllWays(Pipeline):
 
     def _finish(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         others = {key: _before(value) for key, value in kwargs.items()}
-        told = dict(kwargs)
+        arguments = dict(kwargs)
         seen: dict[str, list[tuple[Any, Any]]] = {}
         for key in _CALLBACKS:
-            if callable(told.get(key)):
-                told[key] = _recording(told[key], seen.setdefault(key, []))
+            if callable(arguments.get(key)):
+                arguments[key] = _recording(arguments[key], seen.setdefault(key, []))
                 others[key] = _replaying(seen[key])
         try:
-            drawn = super()._finish(name, args, told)
+            drawn = super()._finish(name, args, arguments)
         except VinographError as error:
             _refused_alike(self._bundle, error, name, args, others)
             raise
         if isinstance(drawn, Result) and drawn.seeds is not None:
-            others["seed"] = drawn.seeds[0]  # where none was given, one was drawn
-        # A command line has no callbacks; without one that changes something it draws the same.
+            others["seed"] = drawn.seeds[0]  # the random seed of a call without one
+        # The command line has no callbacks, but those that change nothing don't matter.
         only_looks = not any(_changes(*each) for calls in seen.values() for each in calls)
         if self._compares_commands and only_looks and isinstance(drawn, Result) and name == _GENERATE:
             given = {key: each for key, each in others.items() if key not in _CALLBACKS}
@@ -97,7 +98,7 @@ class AllWays(Pipeline):
         return drawn
 
     def _command_draws(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], drawn: Result) -> bool:
-        """Have the command line draw the same with the bundle; False where it has no options for that."""
+        """Generate the same by the command line with the bundle; False without options for it."""
         given = {**dict(zip(self.calls[_GENERATE].positional, args, strict=False)), **kwargs}
         with tempfile.TemporaryDirectory() as folder:
             line = command_line(self._bundle, given, Path(folder))
@@ -116,19 +117,19 @@ class AllWays(Pipeline):
 
 
 def command_line(pipe: Pipeline, given: Mapping[str, Any], folder: Path) -> list[str] | None:
-    """The words of ``vinograph generate`` that ask for the same, or None where there are no options for it.
+    """The words of the same ``vinograph generate``, or None without options for it.
 
     Pictures are written to ``folder``.
     """
-    told = {key: value for key, value in given.items() if value is not None}
-    prompt, kind = told.pop("prompt", None), told.pop("output_type", "pil")
+    arguments = {key: value for key, value in given.items() if value is not None}
+    prompt, kind = arguments.pop("prompt", None), arguments.pop("output_type", "pil")
     options = {argument: name for name, argument in {**OPTIONS, **pipe.options}.items()}
-    if not isinstance(prompt, str) or prompt.startswith("-") or "seed" not in told or kind == "latent":
+    if not isinstance(prompt, str) or prompt.startswith("-") or "seed" not in arguments or kind == "latent":
         return None
     words = [prompt]
-    if told.keys() >= _SIZES:
-        words += ["--size", f"{told.pop('width')}x{told.pop('height')}"]
-    for key, value in told.items():
+    if arguments.keys() >= _SIZES:
+        words += ["--size", f"{arguments.pop('width')}x{arguments.pop('height')}"]
+    for key, value in arguments.items():
         text = _text(value) if key not in _FILES else _saved(value, folder / f"{key}.png")
         if key not in options or text is None:
             return None
@@ -143,7 +144,7 @@ def _text(value: Any) -> str | None:
 
 
 def _saved(value: Any, file: Path) -> str | None:
-    """The file of a picture, if a picture it is."""
+    """The file of a PIL picture, or None for other objects."""
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
         value = Image.fromarray(value)
     if not isinstance(value, Image.Image) or value.mode not in ("RGB", "L"):
@@ -153,7 +154,7 @@ def _saved(value: Any, file: Path) -> str | None:
 
 
 def run(pipe: Pipeline, words: list[str], folder: Path, count: int) -> tuple[Any, list[Image.Image]]:
-    """What ``vinograph generate`` draws with the model opened already, and the pictures that it writes."""
+    """The result of ``vinograph generate`` with an opened model, and the pictures it writes."""
     file = folder / "drawn.png"
     line = [_GENERATE, *words, "--model", str(pipe.model.path), "--precision", "f32", "--output", str(file)]
     drawings = []
@@ -177,14 +178,14 @@ def run(pipe: Pipeline, words: list[str], folder: Path, count: int) -> tuple[Any
 
 @contextmanager
 def _quietly() -> Iterator[io.StringIO]:
-    """Catch what is printed."""
+    """Capture standard output and error."""
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
         yield said
 
 
 def _before(value: Any) -> Any:
-    """A generator as it is now, before anybody draws from it; everything else as it is."""
+    """A copy of a generator in its present state; other objects are returned unchanged."""
     if isinstance(value, list):
         # The same generator may be in a list twice.
         known = {id(each): _before(each) for each in value}
@@ -195,7 +196,7 @@ def _before(value: Any) -> Any:
 
 
 def _changes(shown: tuple[Any, ...], returned: Any) -> bool:
-    """Whether a callback returned other tensors than it was shown."""
+    """Whether a callback returned other tensors than it was given."""
     if not isinstance(returned, dict):
         return returned is not None
     return not all(np.array_equal(value, shown[-1][key]) for key, value in returned.items())
@@ -222,7 +223,7 @@ def _replaying(seen: list[tuple[Any, Any]]) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """A copy of arrays, also in mappings and tuples."""
+    """A copy of arrays, also inside mappings and tuples."""
     if isinstance(value, tuple):
         return tuple(map(_frozen, value))
     if isinstance(value, dict):
@@ -247,7 +248,7 @@ def _refused_alike(bundle: Pipeline, error: VinographError, name: str, args: Any
 
 
 def _assert_equal(directory: Any, bundle: Any) -> None:
-    """The same bits, and the same seeds."""
+    """Check that two results have the same bits and seeds."""
     if isinstance(directory, Result):
         assert directory.seeds == bundle.seeds
         assert (directory.image_embeddings is None) == (bundle.image_embeddings is None)
@@ -265,7 +266,7 @@ def _assert_equal(directory: Any, bundle: Any) -> None:
 
 @contextmanager
 def in_the_hubs_cache(folder: Path, repository: str, checkpoint: Path) -> Iterator[None]:
-    """Have a checkpoint in a cache of the hub's, and no network."""
+    """Put a checkpoint into a cache of the hub, and cut the network off."""
     save_cache(folder, repository, checkpoint)
     with mock.patch.multiple(hf.constants, HF_HUB_CACHE=str(folder), HF_HUB_OFFLINE=True):
         yield

@@ -1,4 +1,4 @@
-"""The picture-book world: its scenes, what they look like, and what is said of them."""
+"""The picture-book world: its scenes, their pictures and their captions."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def words_of(scene: Scene) -> dict[str, str]:
     return dict(zip(ATTRIBUTES, map(str, astuple(scene)), strict=True))
 
 
-def test_labels_go_there_and_back() -> None:
+def test_labels_identify_a_scene() -> None:
     for scene in every_scene():
         assert Scene.from_labels(scene.labels()) == scene
 
 
-def test_scene_names_the_wrong_value() -> None:
+def test_a_wrong_attribute_value_is_named() -> None:
     with pytest.raises(ValueError, match=r"colour can't be 'pink'; it is one of red, blue"):
         Scene("day", "sea", "cat", "pink", 1, "left")
 
@@ -57,7 +57,7 @@ def test_every_combination_is_in_one_split() -> None:
     assert 0.08 < share < 0.12
 
 
-def test_samples_keep_to_their_split() -> None:
+def test_samples_stay_in_their_split() -> None:
     rng = random.Random(0)
     for split in SPLITS:
         assert {split_of(sample(rng, split)) for _ in range(50)} == {split}
@@ -65,7 +65,7 @@ def test_samples_keep_to_their_split() -> None:
         sample(rng, "test")
 
 
-def test_renders_have_the_same_bytes_everywhere() -> None:
+def test_renders_have_the_same_bytes_on_every_machine() -> None:
     rng = random.Random(9)
     digest = hashlib.sha256()
     for _ in range(60):
@@ -73,7 +73,7 @@ def test_renders_have_the_same_bytes_everywhere() -> None:
     assert digest.hexdigest()[:16] == "9a28544d41f2eb39"
 
 
-def test_render_follows_its_seed() -> None:
+def test_a_render_depends_only_on_scene_and_seed() -> None:
     scene = Scene("day", "meadow", "cat", "black", 2, "left")
     first = render(scene, 1)
     assert first.shape == (256, 256, 3)
@@ -84,8 +84,8 @@ def test_render_follows_its_seed() -> None:
 
 @pytest.mark.parametrize("kind", ATTRIBUTES["kind"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_subjects_stand_apart_and_whole(kind: str, count: int) -> None:
-    """A black and a white picture differ in ``count`` subjects, clear of each other and the edge."""
+def test_subjects_are_separate_and_whole(kind: str, count: int) -> None:
+    """A black and a white picture differ in ``count`` subjects, apart from each other and the edge."""
     for seed, move_module in itertools.product(range(4), ATTRIBUTES["place"]):
         black, white = (
             render(Scene("sunset", "sea", kind, colour, count, move_module), seed).astype(int)
@@ -101,7 +101,7 @@ def test_subjects_stand_apart_and_whole(kind: str, count: int) -> None:
         assert {"left": centre < 110, "middle": 118 < centre < 138, "right": centre > 146}[move_module]
 
 
-def test_full_captions_say_all_six_and_read_back() -> None:
+def test_full_captions_state_all_attributes() -> None:
     rng = random.Random(1)
     for _ in range(3000):
         scene = sample(rng, None)
@@ -111,7 +111,7 @@ def test_full_captions_say_all_six_and_read_back() -> None:
         assert text == text.lower()
 
 
-def test_dropped_captions_say_nothing_wrong() -> None:
+def test_partial_captions_state_nothing_wrong() -> None:
     rng = random.Random(2)
     said = dict.fromkeys(ATTRIBUTES, 0)
     for _ in range(3000):
@@ -126,7 +126,7 @@ def test_dropped_captions_say_nothing_wrong() -> None:
     assert all(2250 < said[name] < 2550 for name in ("colour", "count"))
 
 
-def test_captions_are_many_and_fixed_by_the_generator() -> None:
+def test_captions_vary_and_are_reproducible() -> None:
     scene = Scene("night", "snow", "house", "red", 1, "left")
     texts = {full_caption(scene, random.Random(seed)) for seed in range(300)}
     assert len(texts) > 290
@@ -148,18 +148,18 @@ def test_captions_are_many_and_fixed_by_the_generator() -> None:
         ("the theory of relativity", {}),
     ],
 )
-def test_stated_reads_what_people_write(text: str, found: dict[str, str]) -> None:
+def test_stated_attributes_of_free_text(text: str, found: dict[str, str]) -> None:
     assert stated_attributes(text) == found
 
 
-def test_the_grammar_can_say_the_readme_prompt() -> None:
+def test_the_grammar_contains_the_readmes_prompt() -> None:
     scene = Scene("night", "snow", "house", "red", 1, "left")
     rng = random.Random(0)
     texts = (caption(scene, rng, dropout=0.3) for _ in range(60000))
     assert "a red house on a snowy hill at night" in texts
 
 
-def test_sheet_lays_pictures_in_rows() -> None:
+def test_a_sheet_has_pictures_in_rows() -> None:
     pictures = [np.full((4, 5, 3), i, np.uint8) for i in range(5)]
     page = np.asarray(sheet(pictures, columns=3))
     assert page.shape == (8, 15, 3)
@@ -169,7 +169,7 @@ def test_sheet_lays_pictures_in_rows() -> None:
         sheet([])
 
 
-def test_plans_are_stable_and_grow() -> None:
+def test_a_longer_plan_starts_with_the_shorter_one() -> None:
     labels, seeds = plan("heldout", 30)
     longer, more = plan("heldout", 50)
     assert np.array_equal(labels, longer[:30])
@@ -177,7 +177,7 @@ def test_plans_are_stable_and_grow() -> None:
     assert {split_of(Scene.from_labels(tuple(map(int, row)))) for row in labels} == {"heldout"}
 
 
-def test_dataset_is_written_and_taken_up_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dataset_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     counts = ["--train", "3", "--val", "2", "--heldout", "2", "--unseen-pair", "2", "--workers", "1"]
     write_dataset(["--out", str(tmp_path), *counts])
     labels, seeds = np.load(tmp_path / "train_labels.npy"), np.load(tmp_path / "train_seeds.npy")

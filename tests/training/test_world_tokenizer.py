@@ -1,4 +1,4 @@
-"""The tokenizer: transformers' ids, byte for byte, and the grammar's words in one token each."""
+"""The tokenizer gives transformers' ids, and one token for each word of the grammar."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_folder_has_the_published_layout(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_transformers_reads_it_to_the_same_ids(folder: Path, tokenizer: Tokenizer, tmp_path: Path, slow: bool) -> None:
+def test_transformers_gives_the_same_ids(folder: Path, tokenizer: Tokenizer, tmp_path: Path, slow: bool) -> None:
     """With `tokenizer.json`, and from vocabulary and merges alone."""
     if slow:
         for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
@@ -70,7 +70,7 @@ def test_everyday_english_takes_few_tokens(tokenizer: Tokenizer) -> None:
     assert sum(counts) / len(counts) < 1.4
 
 
-def test_captions_fit_and_come_back(tokenizer: Tokenizer) -> None:
+def test_captions_fit_and_are_decoded_unchanged(tokenizer: Tokenizer) -> None:
     for text in captions(1000):
         ids = tokenizer.encode(text).ids
         assert len(ids) <= LENGTH

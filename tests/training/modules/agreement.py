@@ -1,4 +1,4 @@
-"""Comparing a module of ours with the one it must equal."""
+"""Comparisons of our modules with the ones that they must equal."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def shapes(module: nn.Module) -> dict[str, list[int]]:
 
 
 def exchange_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """Randomises theirs, and loads it into ours and back, strictly."""
+    """Randomise ``theirs``, and load its weights into ``ours`` and back, strictly."""
     assert shapes(ours) == shapes(theirs)
     randomise(theirs)
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -46,7 +46,7 @@ def exchange_weights(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, over the largest value."""
+    """The largest difference, relative to the largest value."""
     assert ours.shape == theirs.shape
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
@@ -56,19 +56,19 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
 
 
 def assert_same_gradients(ours: nn.Module, theirs: nn.Module) -> None:
-    """Of every parameter. Those that the output doesn't depend on have none in both."""
+    """Check every parameter's gradient; parameters without influence have none in both."""
     reference = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         expected = reference[name].grad
         if parameter.grad is None or expected is None:
             assert parameter.grad is expected, name
         else:
-            # Where the true gradient is zero, both are rounding; 1 is the size of what the others
-            # are.
+            # Where the true gradient is zero, both are rounding errors; other gradients are about
+            # 1.
             scale = float(expected.abs().max()) + 1e-2
             assert float((parameter.grad - expected).abs().max()) / scale < 1e-3, name
 
 
 def published(config: dict[str, Any]) -> dict[str, Any]:
-    """`config` as diffusers writes it: with notes about the file."""
+    """`config` as diffusers writes it, with its notes about the file."""
     return {"_class_name": "AnyName", "_diffusers_version": "0.21.0", **config}

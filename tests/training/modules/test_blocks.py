@@ -30,7 +30,7 @@ def test_response_norm_is_the_same_in_training() -> None:
     assert torch.equal(norm.train()(x), norm.eval()(x))
 
 
-def test_response_norm_gradient_is_that_of_its_differences() -> None:
+def test_response_norm_gradient_equals_finite_differences() -> None:
     norm = response_norm(5, torch.float64).train()
     x = noise(2, 3, 4, 5).double().requires_grad_()
     assert torch.autograd.gradcheck(
@@ -40,7 +40,7 @@ def test_response_norm_gradient_is_that_of_its_differences() -> None:
 
 
 @pytest.mark.parametrize("size", [(2, 3, 4, 5), (1, 1, 1, 8), (3, 7, 1, 2)])
-def test_response_norm_gradient_is_that_of_the_plain_formula(size: tuple[int, ...]) -> None:
+def test_response_norm_gradient_equals_that_of_the_plain_formula(size: tuple[int, ...]) -> None:
     norm, weights = response_norm(size[-1], torch.float64), noise(*size, seed=2).double()
     gradients = []
     for training in (True, False):
@@ -90,7 +90,7 @@ def test_timestep_embedding_of_odd_width_ends_in_zero() -> None:
     assert timestep_embedding(r, 9).tolist() == [[*timestep_embedding(r, 8)[0].tolist(), 0.0]]
 
 
-def test_blocks_hand_on_channels_last_maps() -> None:
+def test_blocks_return_channels_last_maps() -> None:
     x = noise(2, 8, 5, 6).contiguous(memory_format=torch.channels_last)
     for out in (
         ResidualBlock(8, c_skip=0, kernel_size=3, dropout=0.0)(x),

@@ -53,7 +53,7 @@ def test_embeddings_are_a_thirty_second_of_the_picture(size: tuple[int, int], gr
     assert ImageEncoder(SMALL).eval()(torch.rand(2, 3, *size)).shape == (2, 6, *grid)
 
 
-def test_a_convolution_written_out_agrees() -> None:
+def test_the_encoder_equals_functional_convolutions() -> None:
     """The smallest encoder, one block of each kind, by `torch.nn.functional` alone."""
     stages = (
         EncoderStage("fused", expand_ratio=2, kernel=3, stride=2, c_out=8, layers=1),
@@ -132,6 +132,6 @@ def test_configuration_survives_json() -> None:
     ],
     ids=["key", "stage key", "stride", "kind", "kernel", "layers"],
 )
-def test_configurations_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+def test_inconsistent_configurations_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageEncoder.from_config(as_json(SMALL) | change)

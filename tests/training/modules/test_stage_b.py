@@ -129,7 +129,8 @@ def test_embeddings_resized_once_serve_every_step() -> None:
 
 
 def test_published_names_and_shapes_are_those_of_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Theirs initialises all weights once for every module: seconds, and no matter to shapes.
+    # diffusers initialises all weights once for every module, which takes seconds and is irrelevant
+    # here.
     monkeypatch.setattr(WuerstchenDiffNeXt, "_init_weights", lambda self, module: None)
     with torch.device("meta"):
         ours, theirs = StageB.from_config({}), WuerstchenDiffNeXt()
@@ -174,6 +175,6 @@ def test_weights_start_as_published() -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_configurations_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+def test_inconsistent_configurations_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StageB.from_config(SMALL | change)

@@ -98,6 +98,6 @@ def test_weights_start_as_published() -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_configurations_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+def test_inconsistent_configurations_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StageC.from_config(SMALL | change)
