@@ -107,7 +107,7 @@ HEAVY: Mapping[str, set[str]] = {
 
 
 # What every family's folder has. Further files of network and checkpoint begin with that name and an underscore.
-ROOMS = {"drawing", "conditioning", "network", "checkpoint", "arguments", "recipe", "known"}
+ROOMS = {"config", "drawing", "conditioning", "network", "checkpoint", "arguments", "recipe", "known"}
 
 
 def unit_of(module: str) -> str:

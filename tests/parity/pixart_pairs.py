@@ -17,7 +17,7 @@ from tests.checkpoints import PixArtModels, PixArtShape, save_pixart
 from tests.parity.ways import AllWays
 from vinograph import Result
 from vinograph.convert import convert
-from vinograph.schedulers import settings
+from vinograph.schedulers import sampler, settings
 
 Array = NDArray[np.float32]
 
@@ -34,8 +34,7 @@ class PixArtPair:
     def with_scheduler(self, name: str, **changes: Any) -> PixArtPair:
         """Both with another scheduler, of the same noise."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.models.scheduler.config, **changes)
-        told = settings({**scheduler.config, "_class_name": name})
-        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=told))
+        ours = self.ours.with_sampler(sampler(settings({**scheduler.config, "_class_name": name})))
         return PixArtPair(ours, dataclasses.replace(self.models, scheduler=scheduler))
 
     def draw(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> tuple[Array, Array]:

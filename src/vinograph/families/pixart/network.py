@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
-from vinograph.families.pixart.network_config import PixArtConfig
+from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.networks.embeddings import sinusoids, time_embedding
 from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
@@ -43,7 +43,7 @@ _OUT_EPS = 1e-6
 _MASKED = -10_000.0
 
 
-def pixart(config: PixArtConfig, weights: Weights) -> Network:
+def pixart(config: TransformerConfig, weights: Weights) -> Network:
     """The transformer's graph; latents and text are of any size.
 
     Inputs: ``sample``, latents whose height and width are multiples of the patch's; ``timestep``, 0 to 1000;
@@ -69,7 +69,7 @@ def pixart(config: PixArtConfig, weights: Weights) -> Network:
 class _Transformer:
     """The transformer as a function of its inputs."""
 
-    def __init__(self, config: PixArtConfig, weights: Weights) -> None:
+    def __init__(self, config: TransformerConfig, weights: Weights) -> None:
         self.config, self.weights = config, weights
 
     def __call__(

@@ -29,7 +29,7 @@ _WITHOUT_EFFECT = ("dropout", "norm_num_groups", "num_embeds_ada_norm", "upcast_
 
 
 @dataclass(frozen=True)
-class PixArtConfig:
+class TransformerConfig:
     """The keys of the transformer's config.json that matter, with diffusers' defaults.
 
     Attributes:
@@ -75,7 +75,7 @@ class PixArtConfig:
             raise ValueError(f"out_channels is {self.channels}; 4 and 8 are computed")
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> PixArtConfig:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> TransformerConfig:
         """Of a config.json.
 
         Raises:

@@ -15,7 +15,7 @@ from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.families.sdxl import checkpoint_layout
 from vinograph.families.sdxl.arguments import FAMILY
-from vinograph.families.sdxl.checkpoint_config import SdxlConfig
+from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_of
 from vinograph.families.sdxl.network import unet
@@ -51,11 +51,11 @@ _LARGEST = 2048
 _SMALLEST_GRID = 8
 
 
-class Models(Protocol):
+class SDXLNetworks(Protocol):
     """The networks of a checkpoint, whose configurations fit each other."""
 
     @property
-    def config(self) -> SdxlConfig:
+    def config(self) -> NetworkConfigs:
         """Their configurations."""
 
     @property
@@ -67,7 +67,7 @@ class Models(Protocol):
 
 
 @dataclass(frozen=True)
-class _PublishedModels:
+class _PublishedNetworks:
     """Those in safetensors; of the two autoencoders one may be missing."""
 
     text_encoder: Part[ClipConfig]
@@ -76,7 +76,7 @@ class _PublishedModels:
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> _PublishedModels:
+    def read(cls, places: Mapping[str, Place]) -> _PublishedNetworks:
         """Read the configurations, and the headers of the weights. Raises what :func:`read_part` does."""
         return cls(
             text_encoder=_text_encoder(places["text_encoder"]),
@@ -91,14 +91,14 @@ class _PublishedModels:
         return 1
 
     @property
-    def config(self) -> SdxlConfig:
+    def config(self) -> NetworkConfigs:
         """The parts' configurations."""
-        return SdxlConfig(
+        return NetworkConfigs(
             self.text_encoder.config, self.text_encoder_2.config, self.unet.config, self.autoencoders.config
         )
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """See :class:`Models`."""
+        """See :class:`SDXLNetworks`."""
         states, pooled = (partial(_hidden_states, projects) for projects in (False, True))
         return (
             plan("text_encoder", self.text_encoder, states, clip.IGNORED, compressible=True),
@@ -121,15 +121,15 @@ def open_published(published: Published) -> Opened:
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)), published.before_fetch)
-    models = _read(places)
-    config, components = models.config, models.plans()
+    networks = _read(places)
+    config, components = networks.config, networks.plans()
     config.check_together()
     lengths = {
         "tokenizer": config.text_encoder.max_position_embeddings,
         "tokenizer_2": config.text_encoder_2.max_position_embeddings,
     }
     return Opened(
-        manifest=_manifest(published, places, models, scheduler),
+        manifest=_manifest(published, places, networks, scheduler),
         components=components,
         tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
         files=tuple(files),
@@ -137,12 +137,12 @@ def open_published(published: Published) -> Opened:
     )
 
 
-def _read(places: Mapping[str, Place]) -> Models:
+def _read(places: Mapping[str, Place]) -> SDXLNetworks:
     if checkpoint_layout.is_exported(places):
-        from vinograph.families.sdxl.checkpoint_exported import ExportedModels
+        from vinograph.families.sdxl.checkpoint_exported import ExportedNetworks
 
-        return ExportedModels.read(places)
-    return _PublishedModels.read(places)
+        return ExportedNetworks.read(places)
+    return _PublishedNetworks.read(places)
 
 
 def _files_of(exported: bool, part: str, place: Place) -> list[str]:
@@ -153,16 +153,16 @@ def _files_of(exported: bool, part: str, place: Place) -> list[str]:
 
 
 def _manifest(
-    published: Published, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]
+    published: Published, places: Mapping[str, Place], networks: SDXLNetworks, scheduler: Mapping[str, Any]
 ) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)
-    factor = models.config.autoencoders.scale_factor
-    native = models.config.unet.sample_size * factor
+    factor = networks.config.autoencoders.scale_factor
+    native = networks.config.unet.sample_size * factor
     limits = settings.limits(
-        size_limits(factor * models.grid_multiple, _SMALLEST_GRID * factor, max(_LARGEST, native), native)
+        size_limits(factor * networks.grid_multiple, _SMALLEST_GRID * factor, max(_LARGEST, native), native)
     )
-    unet = models.config.unet
+    unet = networks.config.unet
     distilled = distillation_of(
         origin.id, published.index, scheduler, unet.sample_size, unet.time_cond_proj_dim is not None
     )
@@ -172,7 +172,7 @@ def _manifest(
         components={},
         tokenizers={},
         scheduler=scheduler,
-        config=_config(published.index, models.config),
+        config=_config(published.index, networks.config),
         defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
         limits=limits,
         source=source_of(origin, tiny_vae_of_another(places, origin)),
@@ -182,7 +182,7 @@ def _manifest(
     )
 
 
-def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
+def _config(index: Mapping[str, Any], config: NetworkConfigs) -> dict[str, Any]:
     """The numbers that the family calculates with."""
     return {
         **config.autoencoders.numbers(),

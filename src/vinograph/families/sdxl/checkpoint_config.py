@@ -10,7 +10,7 @@ from vinograph.networks.clip import ClipConfig
 
 
 @dataclass(frozen=True)
-class SdxlConfig:
+class NetworkConfigs:
     """Those of the networks."""
 
     text_encoder: ClipConfig

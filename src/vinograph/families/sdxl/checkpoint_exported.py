@@ -19,7 +19,7 @@ from openvino import opset13 as opset
 
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.families.sdxl import network as unet
-from vinograph.families.sdxl.checkpoint_config import SdxlConfig
+from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, tiny_autoencoder, tiny_plans
@@ -40,7 +40,7 @@ _TYPES = {"f32": ov.Type.f32, "i64": ov.Type.i64}
 
 
 @dataclass(frozen=True)
-class ExportedModels:
+class ExportedNetworks:
     """An export's networks, fit to be made a bundle.
 
     ``tiny_vae`` is one that was named beside it, no IR, and converted as always. Without it, the configuration's is
@@ -48,11 +48,11 @@ class ExportedModels:
     """
 
     places: Mapping[str, Place]
-    config: SdxlConfig
+    config: NetworkConfigs
     tiny_vae: Part[TinyAutoencoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> ExportedModels:
+    def read(cls, places: Mapping[str, Place]) -> ExportedNetworks:
         """Read the configurations.
 
         Raises:
@@ -66,7 +66,7 @@ class ExportedModels:
             vae=own if isinstance(own, AutoencoderConfig) else None,
             tiny_vae=tiny.config if tiny is not None else own_tiny,
         )
-        config = SdxlConfig(
+        config = NetworkConfigs(
             text_encoder=parse_config(places["text_encoder"], ClipConfig.from_mapping),
             text_encoder_2=parse_config(places["text_encoder_2"], ClipConfig.from_mapping),
             unet=parse_config(places["unet"], UNetConfig.from_mapping),

@@ -14,8 +14,9 @@ from typing import Any
 from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families.wuerstchen import checkpoint_layout, network
-from vinograph.families.wuerstchen.arguments import FAMILY, STAGE_SCHEDULER
+from vinograph.families.wuerstchen.arguments import FAMILY
 from vinograph.families.wuerstchen.checkpoint_layout import Layout
+from vinograph.families.wuerstchen.config import STAGE_SCHEDULER
 from vinograph.families.wuerstchen.network_config import ImageEncoderConfig, StageAConfig, StageBConfig, StageCConfig
 from vinograph.families.wuerstchen.network_image_encoder import IGNORED as IMAGE_ENCODER_IGNORED
 from vinograph.families.wuerstchen.network_image_encoder import image_encoder
@@ -59,7 +60,7 @@ _LIMITS: Mapping[str, int] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Models:
+class WuerstchenNetworks:
     """The networks of a checkpoint, whose configurations fit each other; ``image_encoder`` where there is one."""
 
     prior_text_encoder: Part[ClipConfig]
@@ -70,7 +71,7 @@ class Models:
     image_encoder: Part[ImageEncoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place], image_encoder: Path | None) -> Models:
+    def read(cls, places: Mapping[str, Place], image_encoder: Path | None) -> WuerstchenNetworks:
         """Read the configurations, and the headers of the weights.
 
         Raises:
@@ -81,7 +82,7 @@ class Models:
         encoder = _image_encoder_file(image_encoder) if image_encoder is not None else None
         if encoder is None and "image_encoder" in places:
             encoder = read_part(places["image_encoder"], TRANSFORMERS_STEM, ImageEncoderConfig.from_mapping)
-        models = cls(
+        networks = cls(
             prior_text_encoder=_text_encoder(places["prior_text_encoder"]),
             prior=read_part(places["prior"], DIFFUSERS_STEM, StageCConfig.from_mapping),
             text_encoder=_text_encoder(places["text_encoder"]),
@@ -89,8 +90,8 @@ class Models:
             vqgan=read_part(places["vqgan"], DIFFUSERS_STEM, StageAConfig.from_mapping),
             image_encoder=encoder,
         )
-        models._check_together()
-        return models
+        networks._check_together()
+        return networks
 
     def _check_together(self) -> None:
         """The parts must fit each other: one checkpoint's prior may have been named for another's decoder."""
@@ -158,13 +159,13 @@ def open_published(published: Published) -> Opened:
     encoder_file = published.options.get("image_encoder")
     if encoder_file is not None:
         files.append(_existing(Path(encoder_file)))
-    models = Models.read(layout.places, encoder_file)
+    networks = WuerstchenNetworks.read(layout.places, encoder_file)
     return Opened(
-        manifest=_manifest(published, layout, models),
-        components=models.plans(),
+        manifest=_manifest(published, layout, networks),
+        components=networks.plans(),
         tokenizers={
-            "prior_tokenizer": _tokenizer(layout.places["prior_tokenizer"], models.prior_text_encoder),
-            "tokenizer": _tokenizer(layout.places["tokenizer"], models.text_encoder),
+            "prior_tokenizer": _tokenizer(layout.places["prior_tokenizer"], networks.prior_text_encoder),
+            "tokenizer": _tokenizer(layout.places["tokenizer"], networks.text_encoder),
         },
         files=tuple(files),
         licence_file=licence_file(published.checkpoint),
@@ -181,7 +182,7 @@ def _tokenizer(place: Place, text_encoder: Part[ClipConfig]) -> TokenizerPlan:
     return TokenizerPlan(place.directory, text_encoder.config.max_position_embeddings)
 
 
-def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
+def _manifest(published: Published, layout: Layout, networks: WuerstchenNetworks) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin = published.checkpoint
     settings = Settings.of(origin)
@@ -192,7 +193,7 @@ def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
         components={},
         tokenizers={},
         scheduler={stage: _scheduler(layout.places[part]) for stage, part in _SCHEDULERS.items()},
-        config=_config(layout, models),
+        config=_config(layout, networks),
         defaults=settings.defaults(FAMILY, FAMILY.defaults(), limits),
         limits=limits,
         source=source_of(origin, {"prior": layout.prior_id} if layout.prior_id else {}),
@@ -201,9 +202,9 @@ def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
     )
 
 
-def _config(layout: Layout, models: Models) -> dict[str, Any]:
+def _config(layout: Layout, networks: WuerstchenNetworks) -> dict[str, Any]:
     """The numbers that the family calculates with."""
-    prior, decoder, vqgan = models.prior.config, models.decoder.config, models.vqgan.config
+    prior, decoder, vqgan = networks.prior.config, networks.decoder.config, networks.vqgan.config
     return {
         **layout.numbers,
         "prior_channels": prior.c_in,

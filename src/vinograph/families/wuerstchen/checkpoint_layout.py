@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.families.wuerstchen.arguments import FAMILY
+from vinograph.families.wuerstchen.config import CONFIG_KINDS
 from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes, locate
 from vinograph.schema import SchemaError, label
 
@@ -144,7 +144,7 @@ def _numbers(index: Mapping[str, Any], origin: str) -> dict[str, float]:
     given = {name: index[name] for name in names if index.get(name) is not None}
     for name, value in given.items():
         try:
-            FAMILY.config[name].check(name, value)
+            CONFIG_KINDS[name].check(name, value)
         except SchemaError as error:
             raise ModelError(f"{origin}: in {INDEX_FILE} {error}") from error
     return {name: float(value) for name, value in given.items()}
