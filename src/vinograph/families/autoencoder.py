@@ -1,8 +1,8 @@
 """The VAEs of latent diffusion (Rombach et al., arXiv 2112.10752): pictures to latents and back.
 
-A bundle may hold two. The encoder of the full one gives a distribution (Kingma and Welling,
-arXiv 1312.6114). The tiny one stands in for it at a small part of its cost. Both work on the latents
-that the model denoises.
+A bundle may hold two. The encoder of the full one gives a distribution (Kingma and Welling, arXiv
+1312.6114). The tiny one stands in for it at a small part of its cost. Both work on the latents that
+the model denoises.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ _LOG_VARIANCE = (-30.0, 20.0)  # clipped as in diffusers, so that its exponentia
 
 @dataclass(frozen=True)
 class LatentScaling:
-    """How a VAE's latents become those that are denoised: less ``mean``, times ``factor`` over ``std``.
+    """The scaling of a VAE's latents to those that are denoised.
+
+    ``mean`` is subtracted from them, and they are multiplied by ``factor`` over ``std``.
 
     ``mean`` and ``std`` have one number per channel, or none.
     """
@@ -52,7 +54,7 @@ class LatentScaling:
 
 @dataclass(frozen=True)
 class LatentConfig:
-    """The latents that a model denoises, and how the latents of each of its VAEs are scaled to them.
+    """The latents that a model denoises, and the scaling of each VAE's latents to them.
 
     ``scale_factor`` is how many times smaller than the picture they are, in each direction.
     """
@@ -83,7 +85,7 @@ class LatentConfig:
         )
 
     def shape(self, count: int, size: Size) -> tuple[int, int, int, int]:
-        """Shape of the batch's latents [count, channels, height, width] for pictures of ``size`` in pixels."""
+        """Shape [count, channels, height, width] of the latents of pictures of ``size``."""
         return count, self.channels, size.height // self.scale_factor, size.width // self.scale_factor
 
 
@@ -97,7 +99,7 @@ class HasLatents(Protocol):
 
 @dataclass(frozen=True)
 class VAE:
-    """One of a model's VAEs, "full" or "tiny" by ``name``.
+    """A VAE of a model, which its ``name`` calls "full" or "tiny".
 
     ``mean`` and ``std`` [1, channels, 1, 1] are those of its latents before scaling.
     """
@@ -117,8 +119,8 @@ class VAE:
     def decode(self, latents: Array, fit: Callable[[Array], Array] | None = None) -> Array:
         """Decode ``latents`` [n, channels, h, w] to pictures [n, height, width, 3] in [0, 1].
 
-        They are decoded one at a time, to bound memory. ``fit`` brings [1, 3, height, width] to another
-        size before values beyond black and white are cut off.
+        They are decoded one at a time, to bound memory. ``fit`` brings [1, 3, height, width] to
+        another size before values beyond black and white are cut off.
         """
         if self.mean is None or self.std is None:
             unscaled = latents / self.factor
@@ -143,11 +145,12 @@ class VAE:
             raise ModelError(f"this bundle has no {_PREFIXES[self.name]}_encoder: convert the model again")
 
     def encode(self, pictures: Array, draw: Draw | None = None) -> Array:
-        """Encode ``pictures`` [n, 3, height, width] in [0, 1] to latents [n, channels, h, w], one at a time.
+        """Encode ``pictures`` [n, 3, height, width] in [0, 1] to latents [n, channels, h, w].
 
-        The full VAE's latents are drawn from its distribution with the noise that ``draw`` returns for
-        their shape. There are as many as it returns noise for: the pictures then repeat in their order.
-        Without ``draw`` they are the distribution's mean. The tiny VAE's latents have no distribution.
+        Pictures are encoded one at a time, to bound memory. The full VAE's latents are drawn from
+        its distribution with the noise that ``draw`` returns for their shape. There are as many as
+        it returns noise for: the pictures then repeat in their order. Without ``draw`` they are the
+        distribution's mean. The tiny VAE's latents have no distribution.
 
         Raises:
             ModelError: the bundle has no encoder.
@@ -175,7 +178,7 @@ def vae_names(components: Container[str]) -> list[str]:
 
 
 def vae_of(components: Components[HasLatents], name: str | None) -> VAE:
-    """The model's VAE of that ``name``, "full" or "tiny"; without a name, the tiny one where there is one.
+    """The model's VAE called ``name``; None stands for the tiny one, if there is one.
 
     Raises:
         RequestError: the bundle doesn't have it.

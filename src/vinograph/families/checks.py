@@ -16,7 +16,8 @@ def check_defaults(family: Family, defaults: Mapping[str, Any], limits: Mapping[
     """Check each default as the argument of a request would be.
 
     Raises:
-        SchemaError: naming a call or an argument that doesn't exist, or a value that no request could have.
+        SchemaError: naming a call or an argument that doesn't exist, or a value that no request
+            could have.
     """
     for name, values in defaults.items():
         if name not in family.calls:

@@ -60,7 +60,7 @@ class LRUCache:
 
 @dataclass(frozen=True)
 class ManifestEntries:
-    """The entries of a manifest that a family reads its configuration from, as they are written there."""
+    """The entries of a manifest that a family reads its configuration from."""
 
     config: Mapping[str, Any]
     scheduler: Mapping[str, Any]
@@ -73,8 +73,8 @@ class Components(Generic[Config_co]):
 
     ``config`` is the family's own type, and ``sizes`` are those that the model draws.
     ``prepare(name, shapes)`` compiles a component in the background for inputs of these shapes.
-    ``release(name)`` says that the call needs a component no more. Where memory is short, it is freed
-    until it is wanted again. ``cache`` lasts as long as the pipeline.
+    ``release(name)`` says that the call needs a component no more. Where memory is short, it is
+    freed until it is wanted again. ``cache`` lasts as long as the pipeline.
     """
 
     sessions: Mapping[str, Session]
@@ -96,7 +96,7 @@ class Step:
     _preview: Callable[[], Image.Image] | None = field(default=None, repr=False, compare=False)
 
     def preview(self) -> Image.Image | None:
-        """A small picture of what the result would be after this step; None where the stage shows nothing.
+        """A small picture of the result so far, or None where the stage shows nothing.
 
         It is computed when it is asked for, which takes up to one decoder step.
         """
@@ -105,7 +105,9 @@ class Step:
 
 @dataclass
 class Output:
-    """The result of a call: ``images`` [n, height, width, 3] in [0, 1], ``latents`` or ``image_embeddings``.
+    """The result of a call.
+
+    It is ``images`` [n, height, width, 3] in [0, 1], ``latents`` or ``image_embeddings``.
 
     ``timings`` are seconds per stage, and ``report`` holds figures that the call measured.
     """
@@ -163,12 +165,12 @@ def _read_nothing(_entries: ManifestEntries) -> None:
 class Family:
     """A family of models.
 
-    ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument of
-    "generate" each option of the command line sets. ``read_config`` makes the family's configuration
-    of a manifest's entries; it raises :class:`vinograph.schema.SchemaError` for a value that makes no
-    sense, and ModelError for a scheduler that Vinograph doesn't compute. ``tokenizers`` are those that
-    the family needs. ``request`` declares arguments of the family's own, where
-    :class:`vinograph.request.Request` lacks some that its calls take.
+    ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument
+    of "generate" each option of the command line sets. ``read_config`` makes the family's
+    configuration of a manifest's entries; it raises :class:`vinograph.schema.SchemaError` for a
+    value that makes no sense, and ModelError for a scheduler that Vinograph doesn't compute.
+    ``tokenizers`` are those that the family needs. ``request`` declares arguments of the family's
+    own, where :class:`vinograph.request.Request` lacks some that its calls take.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Init images: the pictures or latents, and the masks, that image to image and inpainting start from."""
+"""Init images: what image to image and inpainting start from, with their masks."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from vinograph.request import Request
 class InitImage:
     """The picture that a request starts from, at the ``size`` to draw.
 
-    It is given by ``pictures`` [n, 3, height, width] in [0, 1], or by ``latents`` where the request's
-    image is that already. ``output_size`` is the size of the result, which may be another than the one
-    drawn. ``mask`` [1 or as many as are drawn, 1, h, w] is 1 where to draw anew. ``paste`` puts the
-    result back into the picture that this one was cut from.
+    It is given by ``pictures`` [n, 3, height, width] in [0, 1], or by ``latents`` where the
+    request's image is that already. ``output_size`` is the size of the result, which may be another
+    than the one drawn. ``mask`` [1 or as many as are drawn, 1, h, w] is 1 where to draw anew.
+    ``paste`` puts the result back into the picture that this one was cut from.
     """
 
     size: Size
@@ -52,11 +52,13 @@ def read_init_image(
 ) -> InitImage | None:
     """Read the request's images and masks, if it has them, at a size that the model draws.
 
-    ``drawn_size`` maps the size of the result to the size to draw, which is then resized. Without it
-    both are the same, and such as the model draws. Several pictures are drawn at the size of the first.
+    ``drawn_size`` maps the size of the result to the size to draw, which is then resized. Without
+    it both are the same, and such as the model draws. Several pictures are drawn at the size of the
+    first.
 
     Raises:
-        RequestError: they can't be read, or their number doesn't go into that of the pictures to draw.
+        RequestError: they can't be read, or their number doesn't go into that of the pictures to
+            draw.
     """
     if request.image is None:
         return None
@@ -78,7 +80,7 @@ def read_init_pictures(request: Request, out: Output) -> list[Image.Image]:
     """Read the request's images, whose number goes into that of the pictures to draw.
 
     Raises:
-        RequestError: they can't be read, or are too many or too few.
+        RequestError: they can't be read, or there are too many or too few.
     """
     if (given := len(listed(request.image, "image"))) > request.image_count:
         _check_count("image", given, request)  # before so many are read
@@ -88,7 +90,7 @@ def read_init_pictures(request: Request, out: Output) -> list[Image.Image]:
 
 
 def read_one_picture(components: Components[HasLatents], request: Request, out: Output) -> Array:
-    """Read the request's one image [1, 3, height, width] in [0, 1], at a size that the model draws."""
+    """Read the request's one image [1, 3, height, width] in [0, 1] at a size that is drawn."""
     picture = only(read_pictures(request.image, notes=out.warnings), "image")
     return to_array(fit(picture, requested_size(request) or components.sizes.within(size_of(picture)), out))
 
@@ -102,7 +104,7 @@ def _check_count(name: str, given: int, request: Request) -> None:
 
 
 def _given_latents(components: Components[HasLatents], request: Request) -> Array | None:
-    """The request's image where it is latents, as ``output_type="latent"`` gives them: one array, or a list."""
+    """Latents that the request gives as its image, in one array or a list, or else None."""
     with reading("image", request.image):
         several = isinstance(request.image, (list, tuple)) and len(request.image) > 0
         items = request.image if several else (request.image,)

@@ -21,12 +21,12 @@ Mask = Image.Image | NDArray[np.bool_]
 
 
 def read_masks(source: Any, name: str = "mask_image") -> list[Mask]:
-    """Read masks from what :func:`vinograph.images.read_pictures` takes, or from arrays without channels.
+    """Read masks from pictures in any form, or from arrays without channels.
 
-    They mean what they mean in diffusers. The brightness of a PIL picture counts, whatever its mode,
-    and its transparency doesn't. Values of an array from a half up count, whatever their type. An array
-    is [height, width], [height, width, 1], [n, height, width] or [n, height, width, 1], and a tensor
-    [n, 1, height, width]. With three channels, an array is a picture.
+    They mean what they mean in diffusers. The brightness of a PIL picture counts, whatever its
+    mode, and its transparency doesn't. Values of an array from a half up count, whatever their
+    type. An array is [height, width], [height, width, 1], [n, height, width] or [n, height, width,
+    1], and a tensor [n, 1, height, width]. With three channels, an array is a picture.
 
     Raises:
         RequestError: the masks can't be read, for the same reasons as pictures, or hold NaN.
@@ -57,7 +57,7 @@ def _read(source: Any, name: str) -> list[Mask]:
 
 
 def _without_channels(values: NDArray[Any], *, tensor: bool) -> NDArray[Any] | None:
-    """Masks [n, height, width] of an array, or None where it has the three channels of a picture."""
+    """Masks [n, height, width] of an array, or None where it has a picture's three channels."""
     if values.ndim == 2:
         return values[None]
     if values.ndim == 3 and not tensor and values.shape[2] in (1, 3):
@@ -82,7 +82,7 @@ def mask_size(mask: Mask) -> Size:
 
 
 def resized(mask: Mask, size: Size) -> Mask:
-    """The mask at another size: a picture by Lanczos in its own mode, an array by its nearest values.
+    """Resize a mask: a picture by Lanczos in its own mode, an array by its nearest values.
 
     That is what diffusers does before it looks at the brightness.
     """
@@ -107,7 +107,7 @@ def _grey(picture: Image.Image) -> Image.Image:
 
 
 def crop_box(mask: Image.Image, size: Size, padding: int) -> Box:
-    """Left, top, right and bottom of what is not black in ``mask``, with ``padding`` pixels around it.
+    """The box of what is not black in ``mask``, with ``padding`` pixels around it.
 
     The box is widened to the shape of ``size``, as far as the mask reaches. This is diffusers'
     ``get_crop_region``.
@@ -129,7 +129,7 @@ def crop_box(mask: Image.Image, size: Size, padding: int) -> Box:
 
 
 def _widened(first: int, last: int, wanted: float, end: int) -> tuple[int, int]:
-    """Stretch ``first`` to ``last`` about its middle to the length ``wanted``, moved to lie within 0 and ``end``."""
+    """Stretch a span about its middle to the length ``wanted``, within 0 and ``end``."""
     more = int(wanted - (last - first))
     first, last = first - more // 2, last + more - more // 2
     beyond = max(last - end, 0)
@@ -138,7 +138,7 @@ def _widened(first: int, last: int, wanted: float, end: int) -> tuple[int, int]:
 
 
 def filled(picture: Image.Image, size: Size) -> Image.Image:
-    """Fit the picture into ``size`` without distorting it, and stretch its edges over the bars beside it.
+    """Fit the picture into ``size`` without distortion, and stretch its edges over the rest.
 
     This is the resize mode "fill" of diffusers' image processor.
     """
@@ -162,7 +162,7 @@ def _within(picture: Image.Image, size: Size) -> Image.Image:
 
 
 def _keeping_shape(picture: Image.Image, size: Size, *, fit_width: bool) -> Size:
-    """The picture's size, scaled to the width or to the height of ``size``; at least one pixel in each direction."""
+    """The picture's size, scaled to the width or the height of ``size``. No side vanishes."""
     if fit_width:
         return Size(max(picture.height * size.width // picture.width, 1), size.width)
     return Size(size.height, max(picture.width * size.height // picture.height, 1))

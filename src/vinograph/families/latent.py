@@ -1,7 +1,7 @@
 """Sampling of latent diffusion, shared by the families that denoise a VAE's latents.
 
-Rombach et al., arXiv 2112.10752. Shapes are [batch, channels, height, width]. What is drawn from the
-noise, and in which order, is as in diffusers' pipelines of these families.
+Rombach et al., arXiv 2112.10752. Shapes are [batch, channels, height, width]. What is drawn from
+the noise, and in which order, is as in diffusers' pipelines of these families.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from vinograph.noise import Noise, PerImageNoise
 from vinograph.request import Request
 from vinograph.schedulers import SAMPLERS, Plan, Sampler, State, Stepped, sampler, settings
 from vinograph.schema import SchemaError
+
+Request_co = TypeVar("Request_co", bound=Request, covariant=True)
 
 _PREVIEW_GRID = 32  # latents of a full VAE's preview, at most, in each direction
 
@@ -60,8 +62,9 @@ def read_sampler(scheduler: Mapping[str, Any]) -> Sampler:
 class Conditioning:
     """The inputs of a denoiser that stay the same in every step, one row a picture.
 
-    ``prompt_embeds`` [n, tokens, width] are the text encoders' hidden states. ``others`` are further
-    inputs, by the network's names for them. Under guidance, the rows of the negative prompt come first.
+    ``prompt_embeds`` [n, tokens, width] are the text encoders' hidden states. ``others`` are
+    further inputs, by the network's names for them. Under guidance, the rows of the negative prompt
+    come first.
     """
 
     prompt_embeds: Array
@@ -69,20 +72,21 @@ class Conditioning:
 
     @property
     def inputs(self) -> dict[str, NDArray[Any]]:
-        """All of them, by the network's names."""
+        """All inputs, by the network's names for them."""
         return {"encoder_hidden_states": self.prompt_embeds, **self.others}
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[Request_co]):
     """One request's way through the steps of ``plan``, from ``begin`` up to ``end``.
 
-    ``denoiser`` is the name of the network. It predicts each step with and without the text where the
-    run is ``guided``.
+    ``denoiser`` is the name of the network. It predicts each step with and without the text where
+    the run is ``guided``, and ``guidance_rescale`` is the share of the result that is rescaled. A
+    ``noisy_init_image`` has some denoising behind it, so that no noise is added to it.
     """
 
     components: Components[LatentDiffusionConfig]
-    request: Request
+    request: Request_co
     denoiser: str
     guided: bool
     plan: Plan
@@ -90,6 +94,8 @@ class Run:
     end: int
     noise: Noise
     vae: VAE
+    guidance_rescale: float = 0.0
+    noisy_init_image: bool = False
 
     @property
     def sampler(self) -> Sampler:
@@ -102,7 +108,7 @@ class Run:
 
 
 AfterStep = Callable[[int, Stepped, Conditioning], tuple[Array, Conditioning]]
-"""Called with a step's index, its result and its conditioning; returns what the next step starts from."""
+"""Takes a step's index, result and conditioning; returns what the next step starts from."""
 
 
 def plan_steps(sampler: Sampler, request: Request, out: Output) -> Plan:
@@ -117,7 +123,7 @@ def plan_steps(sampler: Sampler, request: Request, out: Output) -> Plan:
     return sampler.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
 
 
-def prepare_denoiser(run: Run, size: Size, conditioning: Mapping[str, tuple[int, ...]]) -> None:
+def prepare_denoiser(run: Run[Request], size: Size, conditioning: Mapping[str, tuple[int, ...]]) -> None:
     """Compile the denoiser in the background while the text is encoded, since that takes longest.
 
     ``conditioning`` has the shapes of one row of the inputs that stay the same in every step.
@@ -129,7 +135,7 @@ def prepare_denoiser(run: Run, size: Size, conditioning: Mapping[str, tuple[int,
 
 
 def denoise(
-    run: Run, latents: Array, conditioning: Conditioning, after_step: AfterStep, out: Output
+    run: Run[Request], latents: Array, conditioning: Conditioning, after_step: AfterStep, out: Output
 ) -> Generator[Step, None, Array]:
     """Sample from ``latents``, yielding each step."""
     denoised = None
@@ -144,7 +150,7 @@ def denoise(
     return latents
 
 
-def _predict(run: Run, index: int, latents: Array, conditioning: Conditioning) -> Array:
+def _predict(run: Run[Request], index: int, latents: Array, conditioning: Conditioning) -> Array:
     """The denoiser's output for step ``index``, under guidance where that is on.
 
     Channels beyond the latents' own are a learned variance, which these samplers don't use.
@@ -156,38 +162,38 @@ def _predict(run: Run, index: int, latents: Array, conditioning: Conditioning) -
         **conditioning.inputs,
     }
     output = run.components.sessions[run.denoiser](inputs)["out_sample"][:, : latents.shape[1]]
-    return _guide(output, run.request) if run.guided else output
+    return _guide(run, output) if run.guided else output
 
 
-def _guide(output: Array, request: Request) -> Array:
-    """Classifier-free guidance (arXiv 2207.12598) of ``output``, whose first half is without the text."""
+def _guide(run: Run[Request], output: Array) -> Array:
+    """Classifier-free guidance (arXiv 2207.12598) of ``output``, whose first half has no text."""
     unconditional, conditional = np.split(output, 2)
-    scale, rescale = np.float32(request.guidance_scale or 0.0), request.guidance_rescale or 0.0
+    scale, share = np.float32(run.request.guidance_scale or 0.0), run.guidance_rescale
     guided = np.asarray(unconditional + scale * (conditional - unconditional), np.float32)
-    return _rescale(guided, conditional, rescale) if rescale > 0 else guided
+    return _rescale(guided, conditional, share) if share > 0 else guided
 
 
 def _rescale(guided: Array, conditional: Array, share: float) -> Array:
-    """``guided``, ``share`` of it with the deviation of ``conditional`` (arXiv 2305.08891, equations 15 and 16)."""
+    """Rescale the guided output to a given ``share`` (arXiv 2305.08891, equations 15 and 16)."""
     deviations = [each.std(axis=(1, 2, 3), keepdims=True, ddof=1) for each in (conditional, guided)]
     rescaled = guided * (deviations[0] / deviations[1])
     return np.asarray(np.float32(share) * rescaled + np.float32(1 - share) * guided, np.float32)
 
 
-def initial_latents(run: Run, init_image: InitImage | None, size: Size) -> Array:
-    """The latents to start from: noise, or an init image with as much noise as the first step begins with."""
+def initial_latents(run: Run[Request], init_image: InitImage | None, size: Size) -> Array:
+    """The latents to start from: noise, or an init image with the first step's noise added."""
     shape, given = run.latent_shape(size), run.request.latents
     if init_image is None:
         return starting_noise(given, shape, run.noise) * np.float32(run.plan.initial_sigma)
     if given is not None:
         return starting_noise(given, shape, run.noise)
     latents = encode_init_image(run, init_image)
-    if run.request.denoising_start is not None:  # an image with denoising behind it has its own noise
+    if run.noisy_init_image:
         return latents
     return run.sampler.add_noise(run.plan, run.begin, latents, run.noise.normal(shape))
 
 
-def encode_init_image(run: Run, init_image: InitImage) -> Array:
+def encode_init_image(run: Run[Request], init_image: InitImage) -> Array:
     """Latents of the init image, repeated to one for each picture to draw."""
     latents = init_image.latents
     if latents is None:
@@ -198,10 +204,10 @@ def encode_init_image(run: Run, init_image: InitImage) -> Array:
 
 
 def posterior_noise(request: Request, noise: Noise, *, from_the_first: bool) -> Draw:
-    """Noise for the VAE's distributions: one draw for all pictures, or one for each from its own source.
+    """Noise for the VAE's distributions, drawn once or from each picture's own source.
 
-    Given a list of generators, diffusers draws ``from_the_first`` of them alone in inpainting. Pictures
-    drawn by ``seed`` don't depend on each other.
+    Given a list of generators, diffusers draws ``from_the_first`` of them alone in inpainting.
+    Pictures drawn by ``seed`` don't depend on each other.
     """
     each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not from_the_first)
     if not each:
@@ -209,7 +215,7 @@ def posterior_noise(request: Request, noise: Noise, *, from_the_first: bool) -> 
     return lambda shape: noise.normal((request.image_count, *shape[1:]))
 
 
-def finish(run: Run, latents: Array, decode: Callable[[Array], Array], out: Output) -> Steps:
+def finish(run: Run[Request], latents: Array, decode: Callable[[Array], Array], out: Output) -> Steps:
     """End with ``latents`` as they are, or with the pictures that ``decode`` makes of them."""
     run.components.release(run.denoiser)
     if run.request.output_type == "latent":

@@ -112,14 +112,14 @@ def fit(picture: Image.Image, size: Size, out: Output) -> Image.Image:
 
 
 def note_resized(before: Size, after: Size, out: Output, name: str) -> None:
-    """Warn, once, that the ``name``d thing was resized."""
+    """Warn, once, that the request's ``name`` was resized."""
     warning = f"the {name} was resized from {before} to {after}"
     if warning not in out.warnings:
         out.warnings.append(warning)
 
 
 def downsample(latents: Array, largest: int) -> Array:
-    """The first of ``latents``, averaged down for a preview to at most ``largest`` in each direction."""
+    """The first of ``latents``, averaged down to at most ``largest`` in each direction."""
     _, channels, height, width = latents.shape
     factor = math.ceil(max(height, width) / largest)
     trimmed = latents[:1, :, : height // factor * factor, : width // factor * factor]

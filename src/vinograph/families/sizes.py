@@ -22,8 +22,8 @@ SIZE_KINDS: Mapping[str, Kind] = MappingProxyType(
 class SizeLimits:
     """The sizes that a model draws, in pixels.
 
-    A side is a multiple of ``size_multiple`` from ``minimum_size`` to ``maximum_size``. The model was
-    trained on squares of ``native_size``, or on other shapes of that area.
+    A side is a multiple of ``size_multiple`` from ``minimum_size`` to ``maximum_size``. The model
+    was trained on squares of ``native_size``, or on other shapes of that area.
     """
 
     size_multiple: int
@@ -61,7 +61,10 @@ class SizeLimits:
         return Size(*(self._clamped(round(side * shrink / step) * step) for side in size))
 
     def within(self, size: Size) -> Size:
-        """The largest size within ``size``. A larger picture is scaled down, a smaller one is filled up."""
+        """The largest size that fits into ``size``.
+
+        A picture beyond the limits is scaled down in its shape, and a side below them is raised.
+        """
         shrink, step = min(1.0, self.maximum_size / max(size)), self.size_multiple
         return Size(*(self._clamped(int(side * shrink) // step * step) for side in size))
 

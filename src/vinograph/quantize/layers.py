@@ -69,7 +69,7 @@ def kept(model: ov.Model, recipe: Recipe, mode: str) -> Kept:
         and (node.get_type_name() in _CONVOLUTIONS or (mode == "full" and _has_weights(node)))
     ]
     chosen = {node.get_friendly_name() for node in wanted}
-    named = {name for layer in recipe.kept for name in _named(layer, wanted)}
+    named = {name for layer in recipe.ignored for name in _named(layer, wanted)}
     attention = {
         node.get_friendly_name()
         for node in nodes

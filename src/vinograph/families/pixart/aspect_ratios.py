@@ -1,8 +1,8 @@
 """The sizes that diffusion transformers are trained at, and pictures resized from and to them.
 
 The images of a training set are sorted into sizes of nearly the same area, by aspect ratio (Chen et
-al., arXiv 2310.00426, after NovelAI's bucketing). A model draws best at those. The sizes are PixArt's
-published ones.
+al., arXiv 2310.00426, after NovelAI's bucketing). A model draws best at those. The sizes are
+PixArt's published ones.
 """
 
 from __future__ import annotations
@@ -81,9 +81,10 @@ def resized_and_cropped(pictures: Array, size: Size) -> Array:
 
 
 def resized_bilinearly(pictures: Array, size: Size) -> Array:
-    """Resize ``pictures`` [n, channels, h, w] to ``size`` as ``torch.nn.functional.interpolate`` does.
+    """Resize ``pictures`` [n, channels, h, w] to ``size``, as torch's ``interpolate`` does.
 
-    Each value is interpolated between the two nearest in each direction, also where the picture shrinks.
+    Each value is interpolated between the two nearest in each direction, also where the picture
+    shrinks.
     """
     if pictures.shape[2:] == size:
         return pictures
@@ -95,7 +96,8 @@ def resized_bilinearly(pictures: Array, size: Size) -> Array:
 def _taps(old: int, new: int) -> Taps:
     """For each new place the two old ones that it lies between, and its weight for the second.
 
-    torch computes the place in float32 by a fused multiply-add, which rounds product and difference once.
+    torch computes the place in float32 by a fused multiply-add, which rounds product and difference
+    once.
     """
     scale = np.float64(np.float32(old / new))
     place = np.maximum((scale * (np.arange(new) + 0.5) - 0.5).astype(np.float32), np.float32(0))

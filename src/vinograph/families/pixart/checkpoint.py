@@ -1,6 +1,7 @@
-"""PixArt: what is read from a checkpoint, and what the model's manifest says.
+"""PixArt checkpoints: read and checked, and described by a manifest.
 
-Everything is checked before anything is built: classes, configurations, and every tensor's name, type and shape.
+Everything is checked before anything is built: classes, configurations, and every tensor's name,
+type and shape.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ NETWORKS = {
 }
 OPTIONS = ("tiny_vae",)
 WEIGHTS = ("f16", "f32", "int8", "int4")
-"""Of which those in int8 and int4 are the text encoder's; all others are stored in f16 beside them."""
+"""Storage of a bundle's weights. Only the text encoder's become int8 or int4, all others f16."""
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8
@@ -65,8 +66,8 @@ class PixArtNetworks:
         """Read the configurations, and the headers of the weights.
 
         Raises:
-            ModelError: a configuration makes no sense, or isn't computed here; or weights are missing or pickled; or
-                the parts don't fit together.
+            ModelError: a configuration makes no sense, or isn't computed here; or weights are
+                missing or pickled; or the parts don't fit together.
             DamagedModelError: a file is damaged, or holds a tensor twice.
         """
         networks = cls(
@@ -86,11 +87,11 @@ class PixArtNetworks:
 
     @property
     def vaes(self) -> AutoencoderConfigs:
-        """The autoencoders' configurations."""
+        """The VAEs' configurations."""
         return self.autoencoders.config
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
         return (
             plan("text_encoder", self.text_encoder, t5.t5_encoder, t5.IGNORED, compressible=True),
             plan("transformer", self.transformer, network.pixart, network.IGNORED),
@@ -99,7 +100,10 @@ class PixArtNetworks:
 
 
 def open_published(published: Published) -> Opened:
-    """Open a PixArt checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
+    """Open a PixArt checkpoint.
+
+    Raises what :func:`vinograph.models.opening.open_checkpoint` does.
+    """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(files_of, tokenizer=T5), published.before_fetch)
@@ -117,7 +121,7 @@ def open_published(published: Published) -> Opened:
 def _manifest(
     published: Published, places: Mapping[str, Place], networks: PixArtNetworks, scheduler: Mapping[str, Any]
 ) -> Manifest:
-    """The manifest, but for what only the written files can tell."""
+    """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)
     factor, sample_size = networks.vaes.scale_factor, networks.config.sample_size
     native = sample_size * factor
@@ -144,7 +148,7 @@ def _manifest(
 
 
 def _notes(scheduler: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
-    """What was assumed of how the model draws."""
+    """Notes of what was assumed about how the model draws."""
     if scheduler["class"] != _CONSISTENCY or settings.sets("generate", CONSISTENCY_DEFAULTS):
         return ()
     return (
@@ -154,7 +158,7 @@ def _notes(scheduler: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
 
 
 def _config(index: Mapping[str, Any], networks: PixArtNetworks) -> dict[str, Any]:
-    """The numbers that the family calculates with."""
+    """The manifest's ``config``: the numbers that the family reads."""
     transformer = networks.config
     return {
         **networks.vaes.numbers(),
@@ -169,7 +173,7 @@ def _config(index: Mapping[str, Any], networks: PixArtNetworks) -> dict[str, Any
 def _defaults(
     native: int, networks: PixArtNetworks, scheduler: Mapping[str, Any], index: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """The family's defaults at the size that the model was trained on; a consistency model's own steps and guidance."""
+    """The family's defaults, at the native size and with a consistency model's own steps."""
     own: dict[str, Any] = {"height": native, "width": native}
     own["max_sequence_length"] = checkpoint_layout.TEXT_LENGTHS[index["_class_name"]]
     if scheduler["class"] == _CONSISTENCY:

@@ -1,7 +1,8 @@
-"""PixArt's conditioning: T5's hidden states (Raffel et al., arXiv 1910.10683), and the picture's size.
+"""PixArt's conditioning: T5's hidden states (arXiv 1910.10683), and the picture's size.
 
-Padding is masked in T5 and in the transformer alike, so that leaving it out changes nothing. T5 reads
-the real tokens alone, padded to one of a few lengths, for each of which its graph is compiled once.
+Padding is masked in T5 and in the transformer alike, so that leaving it out changes nothing. T5
+reads the real tokens alone, padded to one of a few lengths, for each of which its graph is compiled
+once.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of ``request``, yet to be encoded. Under guidance, ``rows`` begins with the negative ones."""
+    """The prompts of ``request``, not encoded yet; under guidance, the negative ones come first."""
 
     request: Request
     rows: tuple[TokenIds | PromptEmbeds, ...]
@@ -109,7 +110,7 @@ def check_prompts(components: PixArtComponents, request: Request, guided: bool) 
 
 
 def read_prompts(components: PixArtComponents, request: Request, guided: bool, out: Output) -> Prompts:
-    """Tokenize the texts of ``request``, which is checked, or take the embeddings that it brings."""
+    """Tokenize the texts of a checked request, or take the embeddings that it brings."""
     limit = request.max_sequence_length or components.config.text_length
     rows = [_conditional(components, request, limit, out)]
     if guided:
@@ -171,7 +172,7 @@ def _encode(components: PixArtComponents, ids: TokenIds) -> PromptEmbeds:
 
 
 def _hidden_states(components: PixArtComponents, ids: NDArray[np.int64], length: int) -> Array:
-    """T5's last hidden states [tokens, width] of one prompt, from the cache where it was read lately."""
+    """T5's last hidden states [tokens, width] of one prompt, from the cache if they are there."""
     key = ("text_encoder", ids.tobytes())
     cached = components.cache.get(key)
     if cached is not None:

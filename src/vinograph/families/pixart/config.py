@@ -29,9 +29,10 @@ CONFIG_KINDS: Mapping[str, Kind] = MappingProxyType(
 class PixArtConfig:
     """The configuration of one PixArt model.
 
-    ``text_width`` is that of the text encoder's hidden states, and ``text_length`` the most tokens that
-    the model was trained with. ``sample_size`` is the side of the latents of a square picture of its
-    native size. With ``size_conditions``, the transformer takes the picture's resolution and aspect ratio.
+    ``text_width`` is that of the text encoder's hidden states, and ``text_length`` the most tokens
+    that the model was trained with. ``sample_size`` is the side of the latents of a square picture
+    of its native size. With ``size_conditions``, the transformer takes the picture's resolution and
+    aspect ratio.
     """
 
     sampler: Sampler

@@ -1,8 +1,8 @@
-"""PixArt-α (Chen et al., 2023, arXiv 2310.00426), its consistency model (arXiv 2401.05252) and PixArt-Σ (2403.04692).
+"""PixArt-α (arXiv 2310.00426), its consistency model (2401.05252) and PixArt-Σ (2403.04692).
 
 Conditioned on a text that T5 reads, a transformer denoises latents, which a VAE decodes to pixels.
-Shapes are [batch, channels, height, width]; a picture of 1024x1024 has latents of 4x128x128. What is
-drawn from the noise, and in which order, is as in diffusers' PixArtAlphaPipeline and
+Shapes are [batch, channels, height, width]; a picture of 1024x1024 has latents of 4x128x128. What
+is drawn from the noise, and in which order, is as in diffusers' PixArtAlphaPipeline and
 PixArtSigmaPipeline. They have no image to image; it is done here as their siblings for other models
 do it.
 """
@@ -59,7 +59,7 @@ def generate(components: PixArtComponents, request: Request) -> Steps:
     return _drawn(components, run, init_image, output_size, size, out)
 
 
-def _run_of(components: PixArtComponents, request: Request, out: Output) -> Run:
+def _run_of(components: PixArtComponents, request: Request, out: Output) -> Run[Request]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
     plan = plan_steps(components.config.sampler, request, out)
     begin = 0 if request.strength is None else plan.count - strength_steps(plan.count, request.strength)
@@ -77,14 +77,19 @@ def _run_of(components: PixArtComponents, request: Request, out: Output) -> Run:
 
 
 def _drawn_size(components: PixArtComponents, request: Request, size: Size) -> Size:
-    """The size to draw for pictures of ``size``: under binning, the nearest one that the model was trained on."""
+    """The size to draw for pictures of ``size``. Under binning, that is the nearest trained one."""
     return trained_size(size, components.config.sample_size) if request.use_resolution_binning else size
 
 
 def _drawn(
-    components: PixArtComponents, run: Run, init_image: InitImage | None, output_size: Size, size: Size, out: Output
+    components: PixArtComponents,
+    run: Run[Request],
+    init_image: InitImage | None,
+    output_size: Size,
+    size: Size,
+    out: Output,
 ) -> Steps:
-    """Draw pictures at ``size`` for a request that is checked, and bring them to ``output_size``."""
+    """Draw pictures at ``size`` for a checked request, and bring them to ``output_size``."""
     request = run.request
     prompts = read_prompts(components, request, run.guided, out)
     prepare_denoiser(run, size, input_shapes(components, prompts.length))
@@ -101,14 +106,16 @@ def _drawn(
             latents = initial_latents(run, init_image, size)
         yield Step("vae encoder", 1, 1)
     latents = yield from denoise(run, latents, conditioning, partial(_after_step, run), out)
-    # What a trained aspect ratio is too wide or too high is cut off, as in diffusers. An init image was
-    # resized to that ratio whole, and its result goes back the same way.
+    # What a trained aspect ratio is too wide or too high is cut off, as in diffusers. An init image
+    # was resized to that ratio whole, and its result goes back the same way.
     fit = resized_and_cropped if init_image is None else resized_bilinearly
     return (yield from finish(run, latents, partial(run.vae.decode, fit=partial(fit, size=output_size)), out))
 
 
-def _after_step(run: Run, index: int, stepped: Stepped, conditioning: Conditioning) -> tuple[Array, Conditioning]:
-    """Run the request's callback. A plan of one step ends with its denoised latents, as in diffusers."""
+def _after_step(
+    run: Run[Request], index: int, stepped: Stepped, conditioning: Conditioning
+) -> tuple[Array, Conditioning]:
+    """Run the request's callback. As in diffusers, a single step ends with denoised latents."""
     latents = stepped.clean if run.plan.count == 1 else stepped.sample
     request, done = run.request, index - run.begin
     if request.callback is not None and done % (request.callback_steps or 1) == 0:

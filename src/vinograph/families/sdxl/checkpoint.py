@@ -1,6 +1,7 @@
-"""SDXL: what is read from a checkpoint, and what the model's manifest says.
+"""SDXL checkpoints: read and checked, and described by a manifest.
 
-Everything is checked before anything is built: classes, configurations, and every tensor's name, type and shape.
+Everything is checked before anything is built: classes, configurations, and every tensor's name,
+type and shape.
 """
 
 from __future__ import annotations
@@ -52,23 +53,23 @@ _SMALLEST_GRID = 8
 
 
 class SDXLNetworks(Protocol):
-    """The networks of a checkpoint, whose configurations fit each other."""
+    """The networks of a checkpoint."""
 
     @property
     def config(self) -> NetworkConfigs:
-        """Their configurations."""
+        """Configurations of the networks."""
 
     @property
     def grid_multiple(self) -> int:
-        """Latents must be so many wide and high, or a multiple."""
+        """Divisor of the sides of all latents that the networks take."""
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
 
 
 @dataclass(frozen=True)
 class _PublishedNetworks:
-    """Those in safetensors; of the two autoencoders one may be missing."""
+    """The networks of a checkpoint in safetensors. One of the two VAEs may be missing."""
 
     text_encoder: Part[ClipConfig]
     text_encoder_2: Part[ClipConfig]
@@ -77,7 +78,10 @@ class _PublishedNetworks:
 
     @classmethod
     def read(cls, places: Mapping[str, Place]) -> _PublishedNetworks:
-        """Read the configurations, and the headers of the weights. Raises what :func:`read_part` does."""
+        """Read the configurations, and the headers of the weights.
+
+        Raises what :func:`read_part` does.
+        """
         return cls(
             text_encoder=_text_encoder(places["text_encoder"]),
             text_encoder_2=_text_encoder(places["text_encoder_2"]),
@@ -87,12 +91,12 @@ class _PublishedNetworks:
 
     @property
     def grid_multiple(self) -> int:
-        """Latents of any size can be drawn."""
+        """Divisor of the latents' sides: 1, since any size can be drawn."""
         return 1
 
     @property
     def config(self) -> NetworkConfigs:
-        """The parts' configurations."""
+        """Configurations of the networks."""
         return NetworkConfigs(
             self.text_encoder.config, self.text_encoder_2.config, self.unet.config, self.autoencoders.config
         )
@@ -117,7 +121,10 @@ def _text_encoder(place: Place) -> Part[ClipConfig]:
 
 
 def open_published(published: Published) -> Opened:
-    """Open an SDXL checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
+    """Open an SDXL checkpoint.
+
+    Raises what :func:`vinograph.models.opening.open_checkpoint` does.
+    """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)), published.before_fetch)
@@ -146,7 +153,7 @@ def _read(places: Mapping[str, Place]) -> SDXLNetworks:
 
 
 def _files_of(exported: bool, part: str, place: Place) -> list[str]:
-    """The names of the files that a part consists of, within its folder; in an ``exported`` model they are IR."""
+    """Names of a part's files within its folder. In an ``exported`` model they are OpenVINO IR."""
     if exported and part not in ("tiny_vae", "tokenizer", "tokenizer_2", "scheduler"):
         return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
     return files_of(part, place)
@@ -155,7 +162,7 @@ def _files_of(exported: bool, part: str, place: Place) -> list[str]:
 def _manifest(
     published: Published, places: Mapping[str, Place], networks: SDXLNetworks, scheduler: Mapping[str, Any]
 ) -> Manifest:
-    """The manifest, but for what only the written files can tell."""
+    """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)
     factor = networks.config.autoencoders.scale_factor
     native = networks.config.unet.sample_size * factor
@@ -183,7 +190,7 @@ def _manifest(
 
 
 def _config(index: Mapping[str, Any], config: NetworkConfigs) -> dict[str, Any]:
-    """The numbers that the family calculates with."""
+    """The manifest's ``config``: the numbers that the family reads."""
     return {
         **config.autoencoders.numbers(),
         "text_widths": list(config.text_widths),
@@ -201,7 +208,7 @@ def _flag(index: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _defaults(native: int, distilled: Distillation) -> dict[str, dict[str, Any]]:
-    """The family's at the size that the model was trained on; steps and guidance of a model that draws in few."""
+    """The family's defaults, at the native size and with a distilled model's own steps."""
     defaults = FAMILY.defaults()
     defaults["generate"] |= {"height": native, "width": native, **distilled.defaults}
     return defaults

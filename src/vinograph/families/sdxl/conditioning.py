@@ -1,4 +1,4 @@
-"""SDXL's conditioning: the text, encoded twice, and the sizes of the picture (arXiv 2307.01952, section 2.2)."""
+"""SDXL's conditioning: the text, encoded twice, and sizes (arXiv 2307.01952, section 2.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vinograph.request import Request
 
 SDXLComponents = Components[SDXLConfig]
 TimeIds = tuple[tuple[int, ...], tuple[int, ...]]
-"""Original height and width, top and left of the crop, target height and width: for both prompts."""
+"""Original size, top and left of the crop, and target size, for the prompt and the negative one."""
 
 CALLBACK_TENSORS = ("prompt_embeds", "add_text_embeds", "add_time_ids")
 """The tensors of the conditioning that a callback may ask for, by diffusers' names."""
@@ -54,11 +54,11 @@ def with_callback_tensors(conditioning: Conditioning, returned: Mapping[str, Arr
 
 
 def check_prompts(components: SDXLComponents, request: Request, guided: bool) -> None:
-    """Check all of the request's texts and embeddings that can be checked before any of them is encoded.
+    """Check the request's texts and embeddings, as far as that can be done before encoding them.
 
     Raises:
-        RequestError: embeddings of the wrong shape, texts beside them, or a ``clip_skip`` beyond the
-            encoders' layers.
+        RequestError: embeddings of the wrong shape, texts beside them, or a ``clip_skip`` beyond
+            the encoders' layers.
     """
     config = components.config
     shape = None
@@ -159,8 +159,8 @@ def _encode(
 ) -> _PromptEmbeds:
     """Encode the texts with both encoders.
 
-    Their hidden states, ``clip_skip`` layers before the last but one, are joined along the width. The
-    pooled text is the second encoder's.
+    Their hidden states, ``clip_skip`` layers before the last but one, are joined along the width.
+    The pooled text is the second encoder's.
     """
     encoded = [
         components.sessions[encoder]({"input_ids": note_dropped(components.tokenizers[tokenizer](texts), out)})
@@ -175,8 +175,8 @@ def time_ids_of(request: Request, size: Size, out: Output) -> TimeIds:
     """The six numbers for the prompt, and those for the negative one, for pictures of ``size``.
 
     diffusers reads the negative ones in two ways. In text to image, both sizes count or none of the
-    three does. From a picture, each size counts alone, and the crop is the positive one's. So do we,
-    and say what was ignored.
+    three does. From a picture, each size counts alone, and the crop is the positive one's. So do
+    we, and say what was ignored.
     """
     original, target = request.original_size or size, request.target_size or size
     crop = request.crops_coords_top_left or (0, 0)

@@ -31,9 +31,9 @@ class SDXLConfig:
     """The configuration of one SDXL model.
 
     ``text_width`` is that of both text encoders' hidden states together, and ``text_layers`` the
-    hidden states that both give. ``pooled_width`` is that of the second encoder's pooled text. Without
-    a negative prompt, its embeddings are zeros where ``force_zeros_for_empty_prompt`` says so.
-    ``time_cond_width`` is that of the guidance scale's embedding, 0 where the UNet takes none.
+    hidden states that both give. ``pooled_width`` is that of the second encoder's pooled text.
+    Without a negative prompt, its embeddings are zeros where ``force_zeros_for_empty_prompt`` says
+    so. ``time_cond_width`` is that of the guidance scale's embedding, 0 where the UNet takes none.
     """
 
     sampler: Sampler
@@ -66,7 +66,7 @@ class SDXLConfig:
 
     @property
     def guides_itself(self) -> bool:
-        """Whether the UNet takes the guidance scale as an input, and guides without a second prediction."""
+        """Whether the UNet takes the guidance scale as an input, instead of predicting twice."""
         return self.time_cond_width > 0
 
 

@@ -1,9 +1,9 @@
-"""SDXL (Podell et al., 2023, arXiv 2307.01952) and SDXL-Turbo (Sauer et al., 2023, arXiv 2311.17042).
+"""SDXL (Podell et al., arXiv 2307.01952) and SDXL-Turbo (Sauer et al., arXiv 2311.17042).
 
-Conditioned on a text that two encoders read, a UNet denoises latents, which a VAE decodes to pixels.
-Shapes are [batch, channels, height, width]; a picture of 1024x1024 has latents of 4x128x128. What is
-drawn from the noise, and in which order, is as in diffusers' StableDiffusionXLPipeline and its
-siblings for image to image and for inpainting.
+Conditioned on a text that two encoders read, a UNet denoises latents, which a VAE decodes to
+pixels. Shapes are [batch, channels, height, width]; a picture of 1024x1024 has latents of
+4x128x128. What is drawn from the noise, and in which order, is as in diffusers'
+StableDiffusionXLPipeline and its siblings for image to image and for inpainting.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Blend = Callable[[Array, int], Array]
 
 
 def generate(components: SDXLComponents, request: Request) -> Steps:
-    """Text to image; image to image where the request has a picture, and inpainting where it has a mask, too."""
+    """Text to image, image to image with a picture, and inpainting with a mask, too."""
     out = Output()
     run = _run_of(components, request, out)
     check_prompts(components, request, run.guided)
@@ -65,7 +65,7 @@ def generate(components: SDXLComponents, request: Request) -> Steps:
     return _drawn(components, run, init_image, size, time_ids_of(request, size, out), out)
 
 
-def _run_of(components: SDXLComponents, request: Request, out: Output) -> Run:
+def _run_of(components: SDXLComponents, request: Request, out: Output) -> Run[Request]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
     sampler = components.config.sampler
     plan = plan_steps(sampler, request, out)
@@ -80,6 +80,8 @@ def _run_of(components: SDXLComponents, request: Request, out: Output) -> Run:
         end=end,
         noise=request.noise(),
         vae=vae_of(components, request.vae),
+        guidance_rescale=request.guidance_rescale or 0.0,
+        noisy_init_image=request.denoising_start is not None,
     )
 
 
@@ -107,7 +109,12 @@ def _span(sampler: Sampler, plan: Plan, request: Request, out: Output) -> tuple[
 
 
 def _drawn(
-    components: SDXLComponents, run: Run, init_image: InitImage | None, size: Size, time_ids: TimeIds, out: Output
+    components: SDXLComponents,
+    run: Run[Request],
+    init_image: InitImage | None,
+    size: Size,
+    time_ids: TimeIds,
+    out: Output,
 ) -> Steps:
     """Draw pictures of ``size`` for a request that is checked."""
     request = run.request
@@ -130,7 +137,7 @@ def _drawn(
     return (yield from finish(run, latents, partial(_decoded, run, init_image), out))
 
 
-def _begin(run: Run, init_image: InitImage) -> tuple[Array, Blend | None]:
+def _begin(run: Run[Request], init_image: InitImage) -> tuple[Array, Blend | None]:
     """The latents to start from, and in inpainting what puts back what the mask keeps.
 
     Noise is drawn in diffusers' order: for the VAE's distribution, for the start, and in inpainting
@@ -140,9 +147,8 @@ def _begin(run: Run, init_image: InitImage) -> tuple[Array, Blend | None]:
         return initial_latents(run, init_image, init_image.size), None
     request, shape = run.request, run.latent_shape(init_image.size)
     init_latents = encode_init_image(run, init_image)
-    has_own_noise = request.denoising_start is not None
-    noise = starting_noise(None if has_own_noise else request.latents, shape, run.noise)
-    if has_own_noise:
+    noise = starting_noise(None if run.noisy_init_image else request.latents, shape, run.noise)
+    if run.noisy_init_image:
         latents = init_latents
     elif request.latents is not None or request.strength == 1:
         latents = noise * np.float32(run.plan.initial_sigma)
@@ -153,17 +159,17 @@ def _begin(run: Run, init_image: InitImage) -> tuple[Array, Blend | None]:
     return latents, partial(_put_back, run, init_latents, noise, init_image.mask)
 
 
-def _put_back(run: Run, init_latents: Array, noise: Array, mask: Array, latents: Array, index: int) -> Array:
-    """``latents`` where the ``mask`` is 1; elsewhere the init image, as noisy as they are after step ``index``."""
+def _put_back(run: Run[Request], init_latents: Array, noise: Array, mask: Array, latents: Array, index: int) -> Array:
+    """``latents`` where the ``mask`` is 1, and elsewhere the init image with as much noise."""
     last = index + 1 == run.end
     kept = init_latents if last else run.sampler.add_noise(run.plan, index + 1, init_latents, noise)
     return np.asarray((1 - mask) * kept + mask * latents, np.float32)
 
 
 def _after_step(
-    run: Run, blend: Blend | None, index: int, stepped: Stepped, conditioning: Conditioning
+    run: Run[Request], blend: Blend | None, index: int, stepped: Stepped, conditioning: Conditioning
 ) -> tuple[Array, Conditioning]:
-    """Put back what a mask keeps, then run the request's callback, which may change all that it is given."""
+    """Put back what a mask keeps, then run the request's callback, which may change its tensors."""
     latents, request = stepped.sample, run.request
     if blend is not None:
         latents = blend(latents, index)
@@ -180,7 +186,7 @@ def _after_step(
     return returned.pop("latents", latents), with_callback_tensors(conditioning, returned)
 
 
-def _decoded(run: Run, init_image: InitImage | None, latents: Array) -> Array:
+def _decoded(run: Run[Request], init_image: InitImage | None, latents: Array) -> Array:
     """The pictures, pasted into the one that the init image was cut from."""
     images = run.vae.decode(latents)
     return images if init_image is None or init_image.paste is None else init_image.paste(images)

@@ -1,6 +1,7 @@
-"""Würstchen: what is read from a checkpoint, and what the model's manifest says.
+"""Würstchen checkpoints: read and checked, and described by a manifest.
 
-Everything is checked before anything is built: classes, configurations, and every tensor's name, type and shape.
+Everything is checked before anything is built: classes, configurations, and every tensor's name,
+type and shape.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ _LIMITS: Mapping[str, int] = MappingProxyType(
 
 @dataclass(frozen=True)
 class WuerstchenNetworks:
-    """The networks of a checkpoint, whose configurations fit each other; ``image_encoder`` where there is one."""
+    """The networks of a checkpoint, whose configurations fit each other."""
 
     prior_text_encoder: Part[ClipConfig]
     prior: Part[StageCConfig]
@@ -75,8 +76,8 @@ class WuerstchenNetworks:
         """Read the configurations, and the headers of the weights.
 
         Raises:
-            ModelError: a configuration makes no sense, or weights are missing or pickled; or the parts don't fit
-                together.
+            ModelError: a configuration makes no sense, or weights are missing or pickled; or the
+                parts don't fit together.
             DamagedModelError: a file is damaged, or holds a tensor twice.
         """
         encoder = _image_encoder_file(image_encoder) if image_encoder is not None else None
@@ -94,7 +95,7 @@ class WuerstchenNetworks:
         return networks
 
     def _check_together(self) -> None:
-        """The parts must fit each other: one checkpoint's prior may have been named for another's decoder."""
+        """Compare the parts with each other: the prior may be that of another checkpoint."""
         prior, decoder = self.prior.config, self.decoder.config
         prior_text, text = self.prior_text_encoder.config, self.text_encoder.config
         pairs = [
@@ -110,7 +111,7 @@ class WuerstchenNetworks:
         check_pairs(pairs, " channels")
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
         has_attention = bool(network.attention_widths(self.decoder.config))
         found = [
             _text_plan("prior_text_encoder", self.prior_text_encoder),
@@ -146,14 +147,17 @@ def _text_encoder(place: Place) -> Part[ClipConfig]:
 
 
 def _image_encoder_file(file: Path) -> Part[ImageEncoderConfig]:
-    """The published image encoder out of the file that was named for it."""
+    """The published image encoder, read from the file that was named for it."""
     if file.suffix in PICKLES:
         return Part(ImageEncoderConfig(), read_pickled(file, _PICKLED_KEY), str(file))
     return Part(ImageEncoderConfig(), read_header(file), str(file))
 
 
 def open_published(published: Published) -> Opened:
-    """Open a Würstchen checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
+    """Open a Würstchen checkpoint.
+
+    Raises what :func:`vinograph.models.opening.open_checkpoint` does.
+    """
     layout = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("prior"))
     files = fetch_parts(layout.places, files_of, published.before_fetch)
     encoder_file = published.options.get("image_encoder")
@@ -183,7 +187,7 @@ def _tokenizer(place: Place, text_encoder: Part[ClipConfig]) -> TokenizerPlan:
 
 
 def _manifest(published: Published, layout: Layout, networks: WuerstchenNetworks) -> Manifest:
-    """The manifest, but for what only the written files can tell."""
+    """The manifest, without what depends on the written files."""
     origin = published.checkpoint
     settings = Settings.of(origin)
     limits = settings.limits(_LIMITS)
@@ -203,7 +207,7 @@ def _manifest(published: Published, layout: Layout, networks: WuerstchenNetworks
 
 
 def _config(layout: Layout, networks: WuerstchenNetworks) -> dict[str, Any]:
-    """The numbers that the family calculates with."""
+    """The manifest's ``config``: what the family reads, and a few numbers that only describe."""
     prior, decoder, vqgan = networks.prior.config, networks.decoder.config, networks.vqgan.config
     return {
         **layout.numbers,
@@ -221,7 +225,7 @@ def _config(layout: Layout, networks: WuerstchenNetworks) -> dict[str, Any]:
 
 
 def _scheduler(place: Place) -> dict[str, float]:
-    """The two numbers of the cosine schedule.
+    """Read the two numbers of a stage's cosine schedule.
 
     Raises:
         ModelError: it is another scheduler than Würstchen's.

@@ -1,4 +1,4 @@
-"""The conditioning of Würstchen's prior and decoder: encoded texts, and the image embeddings that the decoder takes."""
+"""The conditioning of Würstchen's prior and decoder: encoded texts and image embeddings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ WuerstchenComponents = Components[WuerstchenConfig]
 
 @dataclass(frozen=True)
 class DecoderConditioning:
-    """The inputs of the decoder that stay the same in every step: ``text`` keys and values, and embeddings."""
+    """The ``text`` keys and values of the decoder, which stay the same in every step."""
 
     text: Mapping[str, Array]
 
     def inputs(self, embeddings: Array, config: WuerstchenConfig, grid: Size, *, guided: bool) -> dict[str, Array]:
-        """The inputs for latents of ``grid``. Under guidance, rows without the embeddings come last."""
+        """Text and ``embeddings`` for latents of ``grid``.
+
+        Under guidance, rows without the embeddings come last.
+        """
         rows = np.concatenate([embeddings, np.zeros_like(embeddings)]) if guided else embeddings
         inputs = dict(self.text)
         for level in config.effnet_levels:
@@ -35,13 +38,13 @@ class DecoderConditioning:
 
 
 def resize_bicubic(maps: Array, height: int, width: int) -> Array:
-    """Antialiased bicubic resize with aligned corners, equal to ``torch.nn.functional.interpolate``'s."""
+    """Antialiased bicubic resize with aligned corners, equal to torch's ``interpolate``."""
     rows, columns = _resize_weights(maps.shape[2], height), _resize_weights(maps.shape[3], width)
     return np.ascontiguousarray(rows @ maps @ columns.T)
 
 
 def _resize_weights(size: int, target: int) -> Array:
-    """The matrix [target, size] of Keys' cubic convolution (1981, a = -1/2), stretched where it shrinks."""
+    """Matrix [target, size] of Keys' cubic convolution (1981, a = -1/2), stretched to shrink."""
     scale = (size - 1) / (target - 1) if target > 1 else 0.0
     stretch = max(scale, 1.0)
     weights = np.zeros((target, size))
@@ -62,7 +65,7 @@ def _cubic(x: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _encode(components: WuerstchenComponents, prefix: str, prompts: Sequence[str], out: Output) -> Array:
-    """Hidden states [prompts, tokens, width] of a stage's text encoder (``prefix`` is "prior_" or "")."""
+    """Hidden states [prompts, tokens, width] of a stage, whose ``prefix`` is "prior_" or ""."""
     tokens = components.tokenizers[f"{prefix}tokenizer"](prompts)
     ids = note_dropped(tokens, out)
     encoded = components.sessions[f"{prefix}text_encoder"]({"input_ids": ids, "attention_mask": tokens.mask})
@@ -74,7 +77,7 @@ def _negative(request: Request) -> tuple[str, ...]:
 
 
 def check_prior_text(components: WuerstchenComponents, request: Request, guided: bool) -> None:
-    """Check the text embeddings that the request brings, against each other or against what will be encoded.
+    """Check the shapes of the text embeddings that the request brings.
 
     Raises:
         RequestError: they have another shape.
@@ -93,7 +96,7 @@ def check_prior_text(components: WuerstchenComponents, request: Request, guided:
 
 
 def prior_text(components: WuerstchenComponents, request: Request, guided: bool, out: Output) -> dict[str, Array]:
-    """Keys and values of the prior's text: one row a picture, then the unconditional rows under guidance."""
+    """The prior's keys and values, one row a picture; under guidance, negative rows follow."""
     states = request.prompt_embeds
     if states is None:
         states = _encode(components, "prior_", request.prompt or (), out)
@@ -108,7 +111,7 @@ def prior_text(components: WuerstchenComponents, request: Request, guided: bool,
 def decoder_text(
     components: WuerstchenComponents, request: Request, count: int, guided: bool, out: Output
 ) -> DecoderConditioning:
-    """The decoder's text for ``count`` pictures: one row a picture, then the unconditional rows under guidance."""
+    """The decoder's text for ``count`` pictures; under guidance, negative rows follow."""
     texts = list(request.prompt or ("",))
     if "decoder_text" not in components.sessions:
         return DecoderConditioning({})

@@ -37,12 +37,13 @@ STAGE_SCHEDULER = Record({}, {"scaler": Real(1e-3, 1e3), "s": Real(0, 10)})
 
 @dataclass(frozen=True)
 class WuerstchenConfig:
-    """The configuration of one Würstchen model. Most numbers bear the names that diffusers gives them.
+    """The configuration of one Würstchen model.
 
-    The prior draws image embeddings of ``prior_channels`` that are ``resolution_multiple`` times smaller
-    than the picture. The decoder draws latents of ``latent_channels`` that are ``latent_dim_scale``
-    times larger than the embeddings, and takes these at its ``effnet_levels``, the finest being 0. The
-    VQGAN takes latents times ``scale_factor``.
+    Most numbers bear the names that diffusers gives them. The prior draws image embeddings of
+    ``prior_channels`` that are ``resolution_multiple`` times smaller than the picture. The decoder
+    draws latents of ``latent_channels`` that are ``latent_dim_scale`` times larger than the
+    embeddings, and takes these at its ``effnet_levels``, the finest being 0. The VQGAN takes
+    latents times ``scale_factor``.
     """
 
     prior_sampler: WuerstchenSampler

@@ -1,9 +1,9 @@
 """Würstchen (Pernias et al., 2023, arXiv 2306.00637): a prior, a diffusion decoder, and a VQGAN.
 
 From the text, the prior (Stage C) draws image embeddings, 42 times smaller than the picture in each
-direction. The decoder (Stage B) draws VQGAN latents from them, and the VQGAN (Stage A) decodes those
-to pixels. Shapes are [batch, channels, height, width]; a picture of 1024x1024 has embeddings of
-16x24x24 and latents of 4x256x256.
+direction. The decoder (Stage B) draws VQGAN latents from them, and the VQGAN (Stage A) decodes
+those to pixels. Shapes are [batch, channels, height, width]; a picture of 1024x1024 has embeddings
+of 16x24x24 and latents of 4x256x256.
 """
 
 from __future__ import annotations
@@ -93,13 +93,14 @@ def _denoise(
     show: Callable[[Array], Image.Image],
     out: Output,
 ) -> Generator[Step, None, Array]:
-    """Sample a stage from ``latents``, yielding each step. ``show`` makes a preview of denoised latents."""
+    """Sample a stage from ``latents``, yielding each step with a preview by ``show``."""
     sampler, timesteps = sampling.sampler, sampling.timesteps
     for index, (timestep, following) in enumerate(pairwise(timesteps)):
         with out.timed(stage):
             predicted_noise = predict(latents, timestep)
             denoised = sampler.predict_clean(latents, predicted_noise, timestep)
-            # Drawn also for the last step, which doesn't use it: diffusers' generators move on alike.
+            # Drawn also for the last step, which doesn't use it: diffusers' generators move on
+            # alike.
             fresh_noise = sampling.noise.normal(latents.shape)
             latents = sampler.step(latents, predicted_noise, timestep, following, fresh_noise)
         if sampling.callback is not None:
@@ -109,7 +110,7 @@ def _denoise(
 
 
 def _predictor(session: Session, conditioning: Mapping[str, Array], scale: float) -> Predict:
-    """Noise predicted by ``session``, under classifier-free guidance (arXiv 2207.12598) where ``scale`` is above 1."""
+    """Predict noise by ``session``, under classifier-free guidance (arXiv 2207.12598) above 1."""
 
     def predict(latents: Array, timestep: np.float32) -> Array:
         batch = np.concatenate([latents, latents]) if scale > 1 else latents
@@ -170,7 +171,7 @@ def _decode(
 
 
 def _pixels(components: WuerstchenComponents, latents: Array) -> Array:
-    """Pictures [n, height, width, 3] in [0, 1] of the decoder's latents, one at a time to bound memory."""
+    """Decode latents to pictures [n, height, width, 3] in [0, 1], one at a time to bound memory."""
     scaled = latents * np.float32(components.config.scale_factor)
     decoded = [components.sessions["vqgan"]({"latents": each[None]})["image"] for each in scaled]
     return np.clip(np.concatenate(decoded), 0, 1).transpose(0, 2, 3, 1)
@@ -203,7 +204,7 @@ def _encode(components: WuerstchenComponents, picture: Image.Image) -> Array:
 def _fit(
     components: WuerstchenComponents, request: Request, pictures: Sequence[Image.Image], out: Output
 ) -> list[Image.Image]:
-    """The request's pictures at the size to draw: the requested one, else the nearest to the first one's own."""
+    """The request's pictures at the requested size, else at the nearest to the first one's own."""
     if "image_encoder" not in components.sessions:
         raise ModelError("this bundle has no image encoder: convert the model again with --image-encoder FILE")
     size = requested_size(request) or components.sizes.nearest(size_of(pictures[0]))
@@ -259,7 +260,7 @@ def _drawn(
     shape: tuple[int, ...],
     out: Output,
 ) -> Steps:
-    """Draw what was checked, from noise of ``shape``, or from the ``pictures``, which repeat in their order."""
+    """Draw a checked request from noise of ``shape``, or from ``pictures`` in turn."""
     if request.output_type != "latent":
         _, *latents = components.config.latent_shape(shape)
         components.prepare("vqgan", {"latents": (1, *latents)})
