@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.models.opening import components, constants, networks, open_model, su
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.models.manifest import Manifest
+from vinograph.models.opened import CheckpointModel
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER = "text_encoder/model.safetensors"
@@ -43,6 +45,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> SavedPixArt:
 def checkpoint(saved: SavedPixArt, tmp_path: Path) -> Path:
     """A copy to change."""
     return shutil.copytree(saved.home, tmp_path / "checkpoint")
+
+
+def test_numbers_that_no_bundle_could_have_are_refused_before_drawing(saved: SavedPixArt) -> None:
+    opened = open_model(saved.home)
+    manifest = replace(opened.manifest, config={**opened.manifest.config, "sample_size": 9000})
+    with pytest.raises(ModelError, match=r"can't be used: config.sample_size is 9000, where a whole number"):
+        CheckpointModel(saved.home, replace(opened, manifest=manifest))
 
 
 def test_the_manifest(saved: SavedPixArt) -> None:
