@@ -25,11 +25,11 @@ class Layer:
 class Recipe:
     """The quantization of one component.
 
-    ``weights`` says how its weights are stored, by mode: "int8" or "int4". A denoiser has
-    ``steps``: the argument of a drawing that sets how often it is called. In it, the modes "mixed"
-    and "full" compute with int8 activations, too, but for the layers ``ignored``, which stay as
-    they are. With ``scores``, "full" rounds queries and keys, too, where the latents attend to each
-    other: worth it where it is measured to be faster.
+    ``weights`` says by mode how its weights are stored: "int8" or "int4". ``steps`` is the argument
+    that sets how often a denoiser is called, and None for other components. In the modes "mixed"
+    and "full", a denoiser also computes with int8 activations, except in the ``ignored`` layers.
+    With ``scores``, "full" also rounds the queries and keys of the latents' self-attention, which
+    is worth it where it is measured to be faster.
     """
 
     weights: Mapping[str, str]

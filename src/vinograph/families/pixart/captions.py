@@ -1,12 +1,11 @@
 """Cleaning of captions: addresses, markup, file names and numbers are removed, as in training.
 
-The rules and their order are those by which DeepFloyd IF's training captions were cleaned and which
-PixArt was trained with (arXiv 2310.00426); diffusers applies the same ones twice to each prompt,
-and so does this.
+The rules and their order are those that cleaned the training captions of DeepFloyd IF and of PixArt
+(arXiv 2310.00426). diffusers applies them twice to each prompt, and so does this.
 
-Every rule takes time in proportion to the caption's length. Where the published pattern tries each
-letter of a long word as the start of a match that none can have, the one here tries the first
-alone, or never gives back what it took.
+Every rule takes time in proportion to the caption's length. The published patterns try each letter
+of a long word as the start of a match, also where none can match. Those here try the first letter
+alone, or don't backtrack.
 """
 
 from __future__ import annotations

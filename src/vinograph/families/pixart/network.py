@@ -36,8 +36,9 @@ from vinograph.runtime.precise import mark_precise
 IGNORED = r"caption_projection\.y_embedding|pos_embed\.pos_embed"
 """Tensors of published checkpoints that aren't used.
 
-They are the embedding of no text, which replaced some texts in training,
-and the table of positions, which the graph computes."""
+They are the embedding of no text, which replaced some texts in training, and the table of
+positions, which the graph computes.
+"""
 
 _SINUSOIDS = 256
 _OUT_EPS = 1e-6
@@ -48,11 +49,11 @@ _MASKED = -10_000.0
 def pixart(config: TransformerConfig, weights: Weights) -> Network:
     """The transformer's graph; latents and text are of any size.
 
-    Inputs: ``sample``, latents whose height and width are multiples of the patch's; ``timestep``, 0
-    to 1000; ``encoder_hidden_states``, the text; ``encoder_attention_mask``, 1 for the text's real
-    tokens and 0 for the others; of models that take them ``resolution``, the picture's height and
-    width in pixels, and ``aspect_ratio``, its height over its width. What the network has learned
-    of the variance comes last in ``out_sample``.
+    Inputs are ``sample``, latents whose height and width are multiples of the patch's;
+    ``timestep``, 0 to 1000; ``encoder_hidden_states``, the text; and ``encoder_attention_mask``, 1
+    for the text's real tokens and 0 for the others. Models with size conditions also take
+    ``resolution``, the picture's height and width in pixels, and ``aspect_ratio``, its height over
+    its width. The last channels of ``out_sample`` are the learned variance, where there is one.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.

@@ -42,8 +42,8 @@ class TransformerConfig:
         caption_channels: width of the text encoder's hidden states.
         interpolation_scale: by how much positions are closer together than in the model of 512
             pixels.
-        use_additional_conditions: whether the model is told the picture's size; None: where it is
-            of 1024 pixels.
+        use_additional_conditions: whether the model takes the picture's size; None: only a model of
+            1024 pixels does.
     """
 
     num_attention_heads: int = 16

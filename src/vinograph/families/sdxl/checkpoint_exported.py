@@ -1,10 +1,10 @@
 """SDXL as optimum-intel exports it: OpenVINO IR, whose ports are renamed to our components'.
 
-An export has its networks in ``unet/openvino_model.xml`` and so on, beside their configurations. It
-differs from our own conversion: each hidden state of a text encoder is an output, times are whole
-numbers, and the UNet doubles sizes on its way up, whatever it halved: it draws sizes alone that it
-halves without a remainder. Its VAE overflows in half precision. OpenVINO's notebook of SDXL-Turbo
-writes a tiny VAE in the place of the full one, which is taken as such.
+An export has its networks in ``unet/openvino_model.xml`` and so on, next to their configurations.
+It differs from our own conversion. Each hidden state of a text encoder is an output, and timesteps
+are whole numbers. The UNet doubles sizes on its way up, so that it takes only sizes that it halves
+without a remainder. The VAE overflows in half precision. OpenVINO's notebook of SDXL-Turbo writes a
+tiny VAE in place of the full one, which is taken as such.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ExportedNetworks:
     """The networks of an export.
 
     ``tiny_vae`` is one that was named in addition, which is no IR and is converted as always.
-    Without it, the configuration's is the export's own, where the export has no full one.
+    Without it, a tiny VAE in ``config`` is the export's own, which then has no full one.
     """
 
     places: Mapping[str, Place]

@@ -1,8 +1,8 @@
 """SDXL checkpoints with a short name, and how to recognize distilled ones.
 
-A checkpoint may say itself that it was distilled. A scheduler alone is no evidence: people save the
-one that they like to draw with. So a checkpoint counts as distilled where its network, its size or
-its name says so, too, and what was assumed is noted in the bundle.
+A checkpoint may say itself that it was distilled. A scheduler alone is no evidence, since people
+save the one that they like to draw with. A checkpoint counts as distilled where its network, its
+size or its name says so, too. What was assumed is noted in the bundle.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def distillation_of(
 ) -> Distillation:
     """Conclude how a checkpoint was distilled from its ``name``, index, scheduler and UNet.
 
-    ``sample_size`` is of the UNet's latents; ``takes_guidance`` says whether it takes the guidance
-    scale as an input.
+    ``sample_size`` is the side of the UNet's latents. ``takes_guidance`` says whether the UNet
+    takes the guidance scale as an input.
     """
     if scheduler["class"] == "LCMScheduler":
         return _consistency(takes_guidance)

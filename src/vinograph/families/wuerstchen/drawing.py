@@ -73,6 +73,14 @@ class _Sampling:
         return self.guidance_scale > 1
 
 
+@dataclass(frozen=True)
+class _Stages:
+    """How the two stages of a picture are sampled."""
+
+    prior: _Sampling
+    decoder: _Sampling
+
+
 def _lerp(start: Array, end: Array, weight: float) -> Array:
     """Linear interpolation, rounded as ``torch.lerp`` rounds it."""
     scale = np.float32(weight)
@@ -248,14 +256,13 @@ def generate(components: WuerstchenComponents, request: Request) -> Steps:
     check_latents(request.latents, shape)
     check_prior_text(components, request, prior.guided)
     _check_decoder(components, request, shape)
-    return _drawn(components, request, prior, decoder, pictures, shape, out)
+    return _drawn(components, request, _Stages(prior, decoder), pictures, shape, out)
 
 
 def _drawn(
     components: WuerstchenComponents,
     request: Request,
-    prior: _Sampling,
-    decoder: _Sampling,
+    stages: _Stages,
     pictures: Sequence[Image.Image],
     shape: tuple[int, ...],
     out: Output,
@@ -268,14 +275,14 @@ def _drawn(
         with out.timed("image encoder"):
             embeddings = np.concatenate([_encode(components, each) for each in pictures])
         embeddings = np.tile(embeddings, (request.image_count // len(embeddings), 1, 1, 1))
-        noise = starting_noise(request.latents, embeddings.shape, prior.noise)
+        noise = starting_noise(request.latents, embeddings.shape, stages.prior.noise)
         init_latents = components.config.to_prior_latents(embeddings)
-        start = prior.sampler.add_noise(init_latents, noise, prior.timesteps[0])
+        start = stages.prior.sampler.add_noise(init_latents, noise, stages.prior.timesteps[0])
     else:
-        start = starting_noise(request.latents, shape, prior.noise)
-    yield from _prior(components, request, prior, start, out)
+        start = starting_noise(request.latents, shape, stages.prior.noise)
+    yield from _prior(components, request, stages.prior, start, out)
     assert out.image_embeddings is not None
-    return (yield from _decode(components, request, decoder, out.image_embeddings, out))
+    return (yield from _decode(components, request, stages.decoder, out.image_embeddings, out))
 
 
 def _last_steps(timesteps: Array, strength: float) -> Array:

@@ -6,8 +6,8 @@ text's part of their attentions' keys and values, which doesn't depend on the st
 Paella's VQGAN (arXiv 2211.07292). Weights have the names of diffusers' WuerstchenPrior,
 WuerstchenDiffNeXt and PaellaVQModel.
 
-Each graph uses some of a checkpoint's tensors; the patterns beside it match the names, in whole, of
-the others.
+Each graph uses some of a checkpoint's tensors. The patterns that end in ``IGNORED`` match the whole
+names of the others.
 """
 
 from __future__ import annotations

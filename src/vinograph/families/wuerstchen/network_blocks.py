@@ -1,7 +1,7 @@
 """The blocks of Würstchen's stages B and C, in the layouts that OpenVINO runs fastest.
 
 Pernias et al., Würstchen (arXiv 2306.00637); residual blocks are ConvNeXt V2's (arXiv 2301.00808).
-Layers that follow each other without a nonlinearity between are folded into one, exactly in real
+Successive layers without a nonlinearity between them are folded into one, which is exact in real
 arithmetic:
 
 - Stage B's image embedding goes through a 1x1 convolution to c_cond channels and is joined to what
