@@ -96,7 +96,7 @@ class Step:
     _preview: Callable[[], Image.Image] | None = field(default=None, repr=False, compare=False)
 
     def preview(self) -> Image.Image | None:
-        """A small picture of the result so far, or None where the stage shows nothing.
+        """A small picture of the result as predicted so far; None where the stage shows nothing.
 
         It is computed when it is asked for, which takes up to one decoder step.
         """
