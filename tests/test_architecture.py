@@ -107,8 +107,8 @@ HEAVY: Mapping[str, set[str]] = {
 }
 
 
-# Modules of every family's folder. Further ones are named network_… and checkpoint_….
-ROOMS = {"drawing", "conditioning", "network", "checkpoint", "arguments", "recipe", "known"}
+# What every family's folder has. Further files of network and checkpoint begin with that name and an underscore.
+ROOMS = {"config", "drawing", "conditioning", "network", "checkpoint", "arguments", "recipe", "known"}
 
 
 def unit_of(module: str) -> str:

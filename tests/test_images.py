@@ -13,6 +13,7 @@ from PIL import Image
 from vinograph import RequestError, ResourceError
 from vinograph.images import (
     MAX_PIXELS,
+    Size,
     check_output,
     psnr,
     read_metadata,
@@ -234,8 +235,8 @@ class TestArrays:
         assert np.asarray(made)[0, :, 0].tolist() == [0, 0, 0, 1, 128, 255, 255]
 
     def test_resize(self, picture: Image.Image) -> None:
-        assert resize(picture, WIDTH, HEIGHT) is picture
-        assert resize(picture, 12, 10).size == (12, 10)
+        assert resize(picture, Size(HEIGHT, WIDTH)) is picture
+        assert resize(picture, Size(10, 12)).size == (12, 10)
 
     def test_psnr(self) -> None:
         black = np.zeros((4, 4, 3), np.float32)

@@ -29,8 +29,8 @@ Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
 """Called with a component's name and what it is given."""
 
 
-class Components(Mapping[str, Session]):
-    """The components' sessions, each made when it is first wanted."""
+class SessionPool(Mapping[str, Session]):
+    """The sessions of a model's components, each made when it is first wanted."""
 
     def __init__(self, model: Model, device: Mapping[str, str], precision: Mapping[str, str], memory: str) -> None:
         self._model = model
@@ -77,7 +77,7 @@ class Components(Mapping[str, Session]):
         if self._memory != "low" and not any(map(self._is_large, self)):
             self._open(name).prepare(shapes)
 
-    def done_with(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """Free a component that the drawing under way needs no more, if memory is short."""
         if name in self._opened and (self._memory == "low" or self._is_large(name)):
             self._opened[name].release()

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,21 @@ _MAX_PICTURES = 1000  # in a list or a batch
 _ORIENTATION = 0x0112  # EXIF's tag
 _WANTED = "give a path, a PIL picture, or an array"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+class Size(NamedTuple):
+    """Height and width, in pixels unless something else is said. As text, the width comes first: 512x256."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def size_of(picture: Image.Image) -> Size:
+    """Size of a PIL picture, which itself names its width first."""
+    return Size(picture.height, picture.width)
 
 
 def to_pictures(images: Array) -> list[Image.Image]:
@@ -138,7 +153,7 @@ def check_picture(picture: Image.Image, name: str) -> None:
     Raises:
         RequestError: it has no pixels, or too many, or is damaged.
     """
-    _check_pixels(picture.size, name)
+    _check_pixels(size_of(picture), name)
     with _undamaged(name):
         picture.load()
 
@@ -156,13 +171,11 @@ def _undamaged(name: str) -> Iterator[None]:
             raise RequestError(f"{name} is damaged: {reason(error)}") from error
 
 
-def _check_pixels(size: tuple[int, int], name: str) -> None:
+def _check_pixels(size: Size, name: str) -> None:
     if 0 in size:
-        raise RequestError(f"{name} is {size[0]}x{size[1]}: it has no pixels")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RequestError(
-            f"{name} is {size[0]}x{size[1]}, over {MAX_PIXELS // 1_000_000} megapixels; scale it down first"
-        )
+        raise RequestError(f"{name} is {size}: it has no pixels")
+    if size.height * size.width > MAX_PIXELS:
+        raise RequestError(f"{name} is {size}, over {MAX_PIXELS // 1_000_000} megapixels; scale it down first")
 
 
 def _to_rgb(picture: Image.Image, name: str, notes: list[str]) -> Image.Image:
@@ -207,7 +220,7 @@ def _from_array(source: Any, name: str) -> list[Image.Image]:
             "[3, height, width] or [n, 3, height, width]" if tensor else "[height, width, 3] or [n, height, width, 3]"
         )
         raise RequestError(f"{name} has shape {array.shape}; give {wanted}")
-    _check_pixels((values.shape[2], values.shape[1]), name)
+    _check_pixels(Size(*values.shape[1:3]), name)
     if len(values) > _MAX_PICTURES or values.size > MAX_VALUES:
         raise RequestError(
             f"{name} has shape {array.shape}; give at most {_MAX_PICTURES} pictures and {MAX_VALUES:,} numbers"
@@ -230,11 +243,11 @@ def to_array(picture: Image.Image) -> Array:
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
 
 
-def resize(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture at another size, by Lanczos."""
-    if picture.size == (width, height):
+def resize(picture: Image.Image, size: Size) -> Image.Image:
+    """Resize the picture by Lanczos, unless it has that size already."""
+    if size_of(picture) == size:
         return picture
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+    return picture.resize((size.width, size.height), Image.Resampling.LANCZOS)
 
 
 def psnr(one: NDArray[Any], other: NDArray[Any]) -> float:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.arguments import reading, shown
-from vinograph.components import Components, Tokenizers, Watch
+from vinograph.components import SessionPool, Tokenizers, Watch
 from vinograph.errors import ModelError, RequestError
-from vinograph.families.contract import Call, Drawing, Parts, Step, Steps
+from vinograph.families.contract import Call, Components, Output, Step, Steps
 from vinograph.families.registry import family
 from vinograph.images import to_pictures
 from vinograph.models import catalog
@@ -91,19 +91,14 @@ class Pipeline:
             check_precision(each)
         with reading("memory", memory):
             check_memory(memory)
-        self._sessions = Components(model, devices, precisions, memory)
-        self._parts = Parts(
+        self._sessions = SessionPool(model, devices, precisions, memory)
+        self._components: Components[Any] = Components(
             sessions=self._sessions,
             tokenizers=Tokenizers(model),
-            config=manifest.config,
-            scheduler=manifest.scheduler,
-            limits=manifest.limits,
-            outputs={
-                name: {output: tensor.shape for output, tensor in component.outputs.items()}
-                for name, component in manifest.components.items()
-            },
+            config=manifest.family_config,
+            sizes=manifest.sizes,
             prepare=self._sessions.prepare,
-            done_with=self._sessions.done_with,
+            release=self._sessions.release,
         )
 
     @classmethod
@@ -207,13 +202,13 @@ class Pipeline:
     def _start(self, name: str, given: Mapping[str, Any]) -> Generator[Step | Result, None, None]:
         """Check all that ``given`` decides, and return the generator that does the work."""
         request = self._resolve(name, given)
-        return self._stream(request, self._family.calls[name].run(self._parts, self._with_pipeline(request)))
+        return self._stream(request, self._family.calls[name].run(self._components, self._with_pipeline(request)))
 
     def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
         with self._sessions.drawing():
-            drawing = yield from steps
+            output = yield from steps
         self._sessions.keep()
-        yield self._result(request, drawing)
+        yield self._result(request, output)
 
     def _with_pipeline(self, request: Request) -> Request:
         """Callbacks get this pipeline as their first argument, as in diffusers."""
@@ -223,22 +218,22 @@ class Pipeline:
         }
         return dataclasses.replace(request, **bound)
 
-    def _result(self, request: Request, drawing: Drawing) -> Result:
-        images: Any = drawing.latents
-        if drawing.images is not None:
-            images = to_pictures(drawing.images) if request.output_type == "pil" else drawing.images
-            height, width = drawing.images.shape[1:3]
+    def _result(self, request: Request, output: Output) -> Result:
+        images: Any = output.latents
+        if output.images is not None:
+            images = to_pictures(output.images) if request.output_type == "pil" else output.images
+            height, width = output.images.shape[1:3]
             request = dataclasses.replace(request, height=height, width=width)
         return Result(
             images=images,
             seeds=request.seeds,
             request=request,
-            timings=MappingProxyType(drawing.timings),
-            warnings=(*drawing.warnings, *self._sessions.surprises()),
+            timings=MappingProxyType(output.timings),
+            warnings=(*output.warnings, *self._sessions.surprises()),
             devices=MappingProxyType(self._sessions.what_ran()),
             model=self.model.manifest.name,
-            image_embeddings=drawing.image_embeddings,
-            report=MappingProxyType(drawing.report),
+            image_embeddings=output.image_embeddings,
+            report=MappingProxyType(output.report),
         )
 
 

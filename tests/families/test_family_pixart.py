@@ -22,10 +22,11 @@ from PIL import Image
 
 from tests.bundles import TOKENS, WIDTH, save_pixart_bundle
 from vinograph import DamagedModelError, ModelError, NumericalError, Pipeline, RequestError, Result
-from vinograph.families.contract import Remembered, Step
+from vinograph.families.contract import LRUCache, Step
 from vinograph.families.pixart import captions
 from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
+from vinograph.images import Size
 from vinograph.request import MAX_PROMPT
 
 PROMPT = "a red house"
@@ -69,10 +70,10 @@ def opened(bundle: Path) -> Pipeline:
 
 @pytest.fixture
 def watched(opened: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """The pipeline's sessions, watched while the test runs; nothing is remembered from the tests before."""
-    watched = Watched(opened._parts.sessions)
-    parts = dataclasses.replace(opened._parts, sessions=watched, remembered=Remembered())
-    monkeypatch.setattr(opened, "_parts", parts)
+    """The pipeline's sessions, watched while the test runs, with an empty cache."""
+    watched = Watched(opened._components.sessions)
+    components = dataclasses.replace(opened._components, sessions=watched, cache=LRUCache())
+    monkeypatch.setattr(opened, "_components", components)
     return watched
 
 
@@ -154,7 +155,7 @@ class TestText:
         real = int(given["attention_mask"].sum())
         assert given["input_ids"].shape == given["attention_mask"].shape == (1, 16)
         assert 0 < real < 16
-        tokens = pipe._parts.tokenizers["tokenizer"]([PROMPT])
+        tokens = pipe._components.tokenizers["tokenizer"]([PROMPT])
         assert np.array_equal(given["input_ids"][0, :real], tokens.ids[0, tokens.mask[0] == 1])
         told = watched.calls["transformer"][0]
         assert told["encoder_hidden_states"].shape == (1, 16, WIDTH)
@@ -163,8 +164,8 @@ class TestText:
 
     def test_a_few_lengths_serve_all_prompts(self, tmp_path: Path) -> None:
         pipe = changed(tmp_path, text_length=300)
-        watched = Watched(pipe._parts.sessions)
-        pipe._parts = dataclasses.replace(pipe._parts, sessions=watched)
+        watched = Watched(pipe._components.sessions)
+        pipe._components = dataclasses.replace(pipe._components, sessions=watched)
         for words in range(1, 60, 3):
             pipe("red " * words, num_inference_steps=1, guidance_scale=1.0, max_sequence_length=300)
         lengths = {given["input_ids"].shape for given in watched.calls["text_encoder"]}
@@ -179,13 +180,13 @@ class TestText:
         pipe("two blue boats", seed=1)
         assert len(watched.calls["text_encoder"]) == 3
 
-    def test_only_the_last_few_are_remembered(self) -> None:
-        remembered = Remembered(most=2)
+    def test_only_the_last_few_are_cached(self) -> None:
+        cache = LRUCache(size=2)
         for key in "ab":
-            remembered.keep(key, np.zeros(1, np.float32))
-        assert remembered.get("a") is not None
-        remembered.keep("c", np.zeros(1, np.float32))
-        assert (remembered.get("a") is None, remembered.get("b") is None) == (False, True)
+            cache.put(key, np.zeros(1, np.float32))
+        assert cache.get("a") is not None
+        cache.put("c", np.zeros(1, np.float32))
+        assert (cache.get("a") is None, cache.get("b") is None) == (False, True)
 
     def test_what_is_cut_off_is_told(self, pipe: Pipeline) -> None:
         result = pipe(LONG)
@@ -287,7 +288,7 @@ class TestSizes:
         sides = range(64, 2049, 151)
         for height, width in itertools.product(sides, sides):
             theirs = PixArtImageProcessor.classify_height_width_bin(height, width, ratios=table)
-            assert trained_size((height, width), sample_size) == theirs
+            assert trained_size(Size(height, width), sample_size) == theirs
 
     def test_no_table(self, tmp_path: Path) -> None:
         pipe = changed(tmp_path, sample_size=16)
@@ -299,20 +300,20 @@ class TestSizes:
     def test_resized_and_cropped_as_theirs(self, size: tuple[int, int]) -> None:
         values = np.random.RandomState(0).standard_normal((2, 3, 240, 272)).astype(np.float32)
         theirs = PixArtImageProcessor.resize_and_crop_tensor(torch.tensor(values), size[1], size[0]).numpy()
-        ours = resized_and_cropped(values, size)
+        ours = resized_and_cropped(values, Size(*size))
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs).max() < 2e-6 * np.abs(theirs).max()
 
     def test_the_same_size_is_left_alone(self) -> None:
         values = np.zeros((1, 3, 8, 8), np.float32)
-        assert resized_bilinearly(values, (8, 8)) is values
-        assert resized_and_cropped(values, (8, 8)) is values
+        assert resized_bilinearly(values, Size(8, 8)) is values
+        assert resized_and_cropped(values, Size(8, 8)) is values
 
     @pytest.mark.parametrize("size", [(300, 200), (512, 512), (64, 500), (99, 77)])
     def test_binning(self, pipe: Pipeline, watched: Watched, size: tuple[int, int]) -> None:
         height, width = size
         result = pipe(PROMPT, height=height, width=width)
-        drawn = trained_size(size, 32)
+        drawn = trained_size(Size(*size), 32)
         assert watched.calls["transformer"][0]["sample"].shape[2:] == (drawn[0] // 8, drawn[1] // 8)
         assert result.images[0].size == (width, height)
         assert (result.request.height, result.request.width) == size
@@ -330,15 +331,15 @@ class TestSizes:
 
     def test_latents_have_the_size_that_is_drawn(self, pipe: Pipeline) -> None:
         result = pipe(PROMPT, height=300, width=200, output_type="latent")
-        assert result.images.shape == (1, 4, *(each // 8 for each in trained_size((300, 200), 32)))
+        assert result.images.shape == (1, 4, *(each // 8 for each in trained_size(Size(300, 200), 32)))
         assert result.warnings[0].endswith("that the model was trained on")
 
     def test_the_size_is_told_where_the_model_wants_it(self, tmp_path: Path, pipe: Pipeline, watched: Watched) -> None:
         pipe(PROMPT)
         assert not {"resolution", "aspect_ratio"} & watched.calls["transformer"][0].keys()
         told = changed(tmp_path, size_conditions=1)
-        seen = Watched(told._parts.sessions)
-        told._parts = dataclasses.replace(told._parts, sessions=seen)
+        seen = Watched(told._components.sessions)
+        told._components = dataclasses.replace(told._components, sessions=seen)
         told(PROMPT, height=96, width=320, use_resolution_binning=False)
         given = seen.calls["transformer"][0]
         assert np.array_equal(given["resolution"], np.array([[96, 320]] * 2, np.float32))
@@ -376,7 +377,7 @@ class TestImageToImage:
     @pytest.mark.parametrize("size", [(352, 208), (301, 177)])
     def test_a_size_that_is_not_trained(self, pipe: Pipeline, watched: Watched, size: tuple[int, int]) -> None:
         result = pipe(PROMPT, image=picture().resize(size))
-        drawn = trained_size((size[1], size[0]), 32)
+        drawn = trained_size(Size(size[1], size[0]), 32)
         assert watched.calls["tiny_vae_encoder"][0]["sample"].shape == (1, 3, *drawn)
         assert result.images[0].size == size
         across = f"{drawn[1]}x{drawn[0]}"
@@ -486,8 +487,8 @@ class TestPreparing:
     ) -> None:
         prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
         pipe = changed(tmp_path, size_conditions=size_conditions)
-        watched = Watched(pipe._parts.sessions)
-        pipe._parts = dataclasses.replace(pipe._parts, sessions=watched, prepare=prepared.__setitem__)
+        watched = Watched(pipe._components.sessions)
+        pipe._components = dataclasses.replace(pipe._components, sessions=watched, prepare=prepared.__setitem__)
         pipe(**told)
         assert prepared == {
             component: {name: each.shape for name, each in watched.calls[component][0].items()}
@@ -497,13 +498,13 @@ class TestPreparing:
     def test_before_the_text_is_encoded(self, tmp_path: Path) -> None:
         done: list[str] = []
         pipe = changed(tmp_path)
-        watched = Watched(pipe._parts.sessions)
+        watched = Watched(pipe._components.sessions)
 
         def prepare(name: str, _: Mapping[str, tuple[int, ...]]) -> None:
             done.append(name)
             assert not watched.calls
 
-        pipe._parts = dataclasses.replace(pipe._parts, sessions=watched, prepare=prepare)
+        pipe._components = dataclasses.replace(pipe._components, sessions=watched, prepare=prepare)
         next(pipe.stream(PROMPT))
         assert done == ["transformer"]
         assert watched.calls.keys() == {"text_encoder"}
@@ -700,6 +701,6 @@ class TestCaptions:
         (warning,) = pipe(prompt, seed=1).warnings
         assert warning.startswith("the prompt was not cleaned: that takes ")
         assert "pip install 'vinograph[captions]'" in warning
-        expected = pipe._parts.tokenizers["tokenizer"]([prompt])
+        expected = pipe._components.tokenizers["tokenizer"]([prompt])
         given = watched.calls["text_encoder"][-1]
         assert np.array_equal(given["input_ids"][given["attention_mask"] == 1], expected.ids[expected.mask == 1])

@@ -15,14 +15,15 @@ from PIL import Image
 from tests.bundles import LAYERS, WIDTH, save_sdxl_bundle
 from vinograph import ModelError, NumericalError, Pipeline, RequestError, Result
 from vinograph.families.contract import Step
-from vinograph.families.masks import crop_box, filled, read_masks, to_mask
+from vinograph.families.inpainting import crop_box, filled, read_masks, to_mask
 from vinograph.families.sdxl.arguments import FAMILY
-from vinograph.families.shared import steps_left, whole_size
-from vinograph.images import only
+from vinograph.families.shared import strength_steps
+from vinograph.families.sizes import SizeLimits
+from vinograph.images import Size, only
 from vinograph.request import MAX_STEPS
 
 PROMPT = "a red house"
-LIMITS = {"size_multiple": 8, "minimum_size": 64, "maximum_size": 512, "native_size": 64}
+SIZES = SizeLimits(size_multiple=8, minimum_size=64, maximum_size=512, native_size=64)
 DIFFUSERS: Any = diffusers
 
 
@@ -62,8 +63,8 @@ def opened(bundle: Path) -> Pipeline:
 @pytest.fixture
 def watched(opened: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Watched:
     """The pipeline's sessions, watched while the test runs."""
-    watched = Watched(opened._parts.sessions)
-    monkeypatch.setattr(opened, "_parts", dataclasses.replace(opened._parts, sessions=watched))
+    watched = Watched(opened._components.sessions)
+    monkeypatch.setattr(opened, "_components", dataclasses.replace(opened._components, sessions=watched))
     return watched
 
 
@@ -185,8 +186,8 @@ class TestPasses:
 
     def test_a_unet_that_is_told_the_scale_guides_itself(self, tmp_path: Path) -> None:
         own = changed(tmp_path, time_cond_width=7)
-        watched = Watched(own._parts.sessions)
-        own._parts = dataclasses.replace(own._parts, sessions=watched)
+        watched = Watched(own._components.sessions)
+        own._components = dataclasses.replace(own._components, sessions=watched)
         result = own(PROMPT, negative_prompt="blue", guidance_scale=8.0, seed=1)
         first = watched.calls["unet"][0]
         assert len(first["sample"]) == 1
@@ -239,14 +240,14 @@ class TestSteps:
             f"{steps} steps at strength {strength:g} leave none to do; give at least {fewest} steps, or a higher strength"
         )
         assert watched.calls == {}
-        assert steps_left(fewest, strength) == 1
+        assert strength_steps(fewest, strength) == 1
 
     def test_no_steps_would_do(self) -> None:
         """Then a strength is named that does with as many steps as were asked for."""
         for steps in range(1, MAX_STEPS + 1):
             with pytest.raises(RequestError, match=r"give a strength of at least [\d.]+$") as caught:
-                steps_left(steps, 1e-9)
-            assert steps_left(steps, float(str(caught.value).split()[-1])) >= 1
+                strength_steps(steps, 1e-9)
+            assert strength_steps(steps, float(str(caught.value).split()[-1])) >= 1
 
     def test_a_span_of_denoising_without_steps(self, pipe: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"denoising_start is 0\.6 and denoising_end 0\.5; start below the end"):
@@ -439,8 +440,8 @@ class TestVaes:
     def test_latents_with_a_mean_and_a_deviation(self, tmp_path: Path) -> None:
         mean, deviation = [0.5, -1.0, 2.0, 0.0], [2.0, 0.5, 1.0, 3.0]
         other = changed(tmp_path, vae_latents_mean=mean, vae_latents_std=deviation)
-        watched = Watched(other._parts.sessions)
-        other._parts = dataclasses.replace(other._parts, sessions=watched)
+        watched = Watched(other._components.sessions)
+        other._components = dataclasses.replace(other._components, sessions=watched)
         drawn = other(PROMPT, seed=1, vae="full", output_type="latent").images
         other(PROMPT, seed=1, vae="full")
         shape = (1, 4, 1, 1)
@@ -449,7 +450,7 @@ class TestVaes:
         np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
         encoded = other.encode(picture(), vae="full").images
         again = watched.calls["vae_encoder"][0]["sample"]
-        plain = other._parts.sessions["vae_encoder"]({"sample": again})["latent_parameters"][:, :4]
+        plain = other._components.sessions["vae_encoder"]({"sample": again})["latent_parameters"][:, :4]
         np.testing.assert_allclose(
             encoded, (plain - np.reshape(mean, shape)) * 0.13025 / np.reshape(deviation, shape), rtol=1e-5
         )
@@ -503,7 +504,8 @@ class TestPictures:
         ],
     )
     def test_sizes_near_its_own(self, size: tuple[int, int], drawn: tuple[int, int]) -> None:
-        assert whole_size(size, LIMITS) == drawn
+        width, height = drawn
+        assert SIZES.within(Size(width=size[0], height=size[1])) == Size(height, width)
 
     def test_latents_go_on_where_they_were_left(self, pipe: Pipeline, watched: Watched) -> None:
         latents = pipe(PROMPT, seed=1, denoising_end=0.5, output_type="latent").images
@@ -575,10 +577,11 @@ class TestMasks:
         mask.paste(255, white)
         theirs: Any = VaeImageProcessor(vae_scale_factor=8)
         for padding in (0, 3, 40):
-            box = crop_box(mask, target, padding)
+            wanted = Size(width=target[0], height=target[1])
+            box = crop_box(mask, wanted, padding)
             assert box == theirs.get_crop_region(mask, *target, pad=padding)
             part = picture(*size).crop(box)
-            assert filled(part, *target).tobytes() == theirs._resize_and_fill(part, *target).tobytes()
+            assert filled(part, wanted).tobytes() == theirs._resize_and_fill(part, *target).tobytes()
 
     def test_drawn_into_the_whole_picture(self, pipe: Pipeline) -> None:
         image, mask = picture(120, 90), Image.new("L", (120, 90))
@@ -630,8 +633,8 @@ class TestPreparing:
         self, opened: Pipeline, watched: Watched, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
     ) -> None:
         prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
-        parts = dataclasses.replace(opened._parts, prepare=prepared.__setitem__)
-        monkeypatch.setattr(opened, "_parts", parts)
+        components = dataclasses.replace(opened._components, prepare=prepared.__setitem__)
+        monkeypatch.setattr(opened, "_components", components)
         image = {"image": Image.new("RGB", (96, 64))} if "strength" in told else {}
         opened(PROMPT, num_inference_steps=2, seed=0, **image, **told)
         assert prepared == {

@@ -12,16 +12,20 @@ from diffusers import WuerstchenCombinedPipeline, WuerstchenDecoderPipeline, Wue
 from PIL import Image
 
 from vinograph import Pipeline, RequestError
-from vinograph.families.contract import Drawing, Parts, Step
-from vinograph.families.shared import near_size
+from vinograph.families.contract import Components, Output, Step
+from vinograph.families.sizes import SizeLimits
 from vinograph.families.wuerstchen.arguments import FAMILY
-from vinograph.families.wuerstchen.conditioning import resize_bicubic
+from vinograph.families.wuerstchen.conditioning import WuerstchenComponents, resize_bicubic
+from vinograph.families.wuerstchen.config import WuerstchenConfig
 from vinograph.families.wuerstchen.drawing import _last_steps, _lerp
+from vinograph.images import Size
 from vinograph.noise import TorchNoise
 from vinograph.request import resolve
+from vinograph.schedulers import WuerstchenSampler
 from vinograph.text import Tokens
 
 LIMITS = {"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048, "native_size": 1024}
+SIZES = SizeLimits(**LIMITS)
 WIDTH = 4
 
 
@@ -32,7 +36,7 @@ class Models:
         self.calls: dict[str, list[dict[str, Any]]] = {}
         self.levels = levels
 
-    def parts(self, *without: str) -> Parts:
+    def components(self, *without: str) -> WuerstchenComponents:
         names = (
             "prior_text_encoder",
             "prior_text",
@@ -43,26 +47,26 @@ class Models:
             "vqgan",
             "image_encoder",
         )
-        config = {
-            "prior_channels": 16,
-            "latent_channels": 4,
-            "resolution_multiple": 42.67,
-            "latent_dim_scale": 10.67,
-            "latent_mean": 42.0,
-            "latent_std": 1.0,
-            "scale_factor": 0.5,
-            "decoder_patch_size": 2,
-            "effnet_levels": list(self.levels),
-            "decoder_level_count": 4,
-            "prior_text_width": WIDTH,
-            "decoder_text_width": WIDTH,
-        }
-        return Parts(
+        config = WuerstchenConfig(
+            prior_sampler=WuerstchenSampler(),
+            decoder_sampler=WuerstchenSampler(),
+            prior_channels=16,
+            prior_text_width=WIDTH,
+            resolution_multiple=42.67,
+            latent_mean=42.0,
+            latent_std=1.0,
+            latent_channels=4,
+            latent_dim_scale=10.67,
+            scale_factor=0.5,
+            decoder_patch_size=2,
+            decoder_level_count=4,
+            effnet_levels=self.levels,
+        )
+        return Components(
             sessions={name: self.session(name) for name in names if name not in without},
             tokenizers={"prior_tokenizer": Letters(), "tokenizer": Letters()},  # type: ignore[dict-item]
             config=config,
-            scheduler={stage: {"scaler": 1.0, "s": 0.008} for stage in ("prior", "decoder")},
-            limits=LIMITS,
+            sizes=SIZES,
         )
 
     def session(self, name: str) -> Any:
@@ -108,13 +112,13 @@ class Letters:
 
 
 def draw(
-    name: str, models: Models | None = None, parts: Parts | None = None, **given: Any
-) -> tuple[list[Step], Drawing]:
+    name: str, models: Models | None = None, components: WuerstchenComponents | None = None, **given: Any
+) -> tuple[list[Step], Output]:
     call = FAMILY.calls[name]
     few = {"prior_num_inference_steps": 2, "num_inference_steps": 2, "height": 128, "width": 128}
     few = {key: value for key, value in few.items() if key in call.takes and "image" not in given}
     request = resolve({**few, **given}, call.takes, LIMITS, name)
-    steps, running = [], call.run(parts or (models or Models()).parts(), request)
+    steps, running = [], call.run(components or (models or Models()).components(), request)
     while True:
         try:
             steps.append(next(running))
@@ -241,7 +245,7 @@ class TestPasses:
 
     def test_a_decoder_without_attention_reads_no_text(self) -> None:
         models = Models()
-        draw("generate", models, models.parts("decoder_text"), prompt="house")
+        draw("generate", models, models.components("decoder_text"), prompt="house")
         assert "text_encoder" not in models.calls
         assert not [name for name in models.calls["decoder"][0] if name.startswith("keys")]
 
@@ -353,7 +357,8 @@ class TestPictures:
     )
     def test_a_picture_brings_its_own_size(self, picture: tuple[int, int], drawn: tuple[int, int]) -> None:
         """As near to it as the model draws; one larger than the model's native area is scaled down to that."""
-        assert near_size(picture, LIMITS) == drawn
+        width, height = drawn
+        assert SIZES.nearest(Size(width=picture[0], height=picture[1])) == Size(height, width)
 
     def test_that_it_was_resized_is_reported(self) -> None:
         _, drawing = draw("encode", image=Image.new("RGB", (300, 150)))

@@ -20,8 +20,8 @@ from tests.bundles import save_sdxl_bundle
 from tests.fuzz import Attempt, Target
 from vinograph import RequestError
 from vinograph.cli import main
-from vinograph.families.masks import read_masks, resized, to_mask
-from vinograph.images import read_pictures
+from vinograph.families.inpainting import read_masks, resized, to_mask
+from vinograph.images import Size, read_pictures
 
 _CHUNKS = (b"tRNS", b"PLTE", b"eXIf", b"iCCP", b"gAMA", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT", b"bKGD", b"pHYs")
 _COMMAND_LINE_SHARE = 0.05  # share of attempts by the command line, each of which opens a model
@@ -128,14 +128,14 @@ def _read(path: Path) -> None:
     for read in (read_pictures, read_masks):
         with contextlib.suppress(RequestError):
             for each in read(path):
-                to_mask(resized(each, 8, 8))
+                to_mask(resized(each, Size(8, 8)))
         try:
             opened = Image.open(path)
         except Exception:  # PIL's error when the caller opens the file
             continue
         with opened, contextlib.suppress(RequestError):
             for each in read(opened):
-                to_mask(resized(each, 8, 8))
+                to_mask(resized(each, Size(8, 8)))
 
 
 def _by_command_line(random: Random, model: Path, path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.networks.agreement import MemoryTensor, tensors_of
 from vinograph.errors import DamagedModelError
 from vinograph.families.pixart.network import IGNORED as PIXART_IGNORED
 from vinograph.families.pixart.network import pixart
-from vinograph.families.pixart.network_config import PixArtConfig
+from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.families.sdxl.network import unet
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.families.wuerstchen.network_image_encoder import IGNORED as IMAGE_ENCODER_IGNORED
@@ -151,7 +151,7 @@ CASES = {
     ),
     "pixart": Case(
         lambda: pixart_models(PIXART).transformer,
-        lambda module: PixArtConfig.from_mapping(settings_of(module)),
+        lambda module: TransformerConfig.from_mapping(settings_of(module)),
         (pixart,),
         lacking=("transformer_blocks.1.scale_shift_table",),
         surplus=("transformer_blocks.2.extra",),

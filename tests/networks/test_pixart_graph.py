@@ -23,7 +23,7 @@ from tests.checkpoints import (
 from tests.networks import storybook
 from tests.networks.agreement import MemoryTensor, compiled, run, tensors_of
 from vinograph.families.pixart.network import IGNORED, pixart
-from vinograph.families.pixart.network_config import PixArtConfig
+from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.networks.graph import Network, Port, Storage, Weights
 
 # Batch, height and width of the latents: square, wide, high, the extremes of the trained aspect
@@ -59,16 +59,16 @@ def published(shape: PixArtShape) -> torch.nn.Module:
     return module
 
 
-def config_of(module: torch.nn.Module) -> PixArtConfig:
+def config_of(module: torch.nn.Module) -> TransformerConfig:
     settings = module.config
-    return PixArtConfig.from_mapping({key: each for key, each in settings.items() if key[0] != "_"})  # type: ignore
+    return TransformerConfig.from_mapping({key: each for key, each in settings.items() if key[0] != "_"})  # type: ignore
 
 
 def network_of(
     module: torch.nn.Module,
     tensors: dict[str, MemoryTensor] | None = None,
     storage: Storage | None = None,
-    config: PixArtConfig | None = None,
+    config: TransformerConfig | None = None,
 ) -> Network:
     weights = Weights(tensors or tensors_of(module), "the checkpoint", storage)
     network = pixart(config or config_of(module), weights)
@@ -139,7 +139,7 @@ def test_weights_in_half_precision_are_used_as_they_are(dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("bundle", ["storybook-pixart", "storybook-pixart-lcm"])
 def test_the_trained_model_computes_what_its_bundle_computes(bundle: str) -> None:
-    config = PixArtConfig.from_mapping(storybook.config_of(bundle, "transformer"))
+    config = TransformerConfig.from_mapping(storybook.config_of(bundle, "transformer"))
     weights = Weights(storybook.tensors_in(bundle, "transformer"), "the checkpoint")
     network = pixart(config, weights)
     weights.check_all_used(IGNORED)

@@ -17,7 +17,7 @@ from tests.checkpoints import PixArtModels, PixArtShape, save_pixart
 from tests.parity.ways import AllWays
 from vinograph import Result
 from vinograph.convert import convert
-from vinograph.schedulers import read_scheduler_config
+from vinograph.schedulers import make_sampler, read_scheduler_config
 
 Array = NDArray[np.float32]
 
@@ -34,8 +34,7 @@ class PixArtPair:
     def with_scheduler(self, name: str, **changes: Any) -> PixArtPair:
         """Both with another scheduler and the same noise schedule."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.models.scheduler.config, **changes)
-        config = read_scheduler_config({**scheduler.config, "_class_name": name})
-        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=config))
+        ours = self.ours.with_sampler(make_sampler(read_scheduler_config({**scheduler.config, "_class_name": name})))
         return PixArtPair(ours, dataclasses.replace(self.models, scheduler=scheduler))
 
     def draw(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image
 from tests.checkpoints import SdxlShape, save_sdxl
 from tests.parity.ways import AllWays
 from vinograph.convert import convert
-from vinograph.schedulers import read_scheduler_config
+from vinograph.schedulers import make_sampler, read_scheduler_config
 
 Array = NDArray[np.float32]
 
@@ -40,8 +39,7 @@ class SdxlPair:
     def with_scheduler(self, name: str, **changes: Any) -> SdxlPair:
         """Both with another scheduler and the same noise schedule."""
         scheduler = getattr(_DIFFUSERS, name).from_config(self.parts["scheduler"].config, **changes)
-        config = read_scheduler_config({**scheduler.config, "_class_name": name})
-        ours = self.ours.changed(lambda parts: dataclasses.replace(parts, scheduler=config))
+        ours = self.ours.with_sampler(make_sampler(read_scheduler_config({**scheduler.config, "_class_name": name})))
         return SdxlPair(ours, {**self.parts, "scheduler": scheduler}, self.tiny_vae)
 
     def theirs(self, kind: str, vae: str) -> Any:

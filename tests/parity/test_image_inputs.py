@@ -17,8 +17,8 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.loading_utils import load_image
 from PIL import Image
 
-from vinograph.families.masks import read_masks, resized, to_mask
-from vinograph.images import read_pictures, to_array
+from vinograph.families.inpainting import read_masks, resized, to_mask
+from vinograph.images import Size, read_pictures, to_array
 
 WIDTH, HEIGHT = 24, 16
 ROUNDING = 2 * 0.501 / 255  # an array becomes 8-bit pixels, in a range of two
@@ -161,7 +161,7 @@ def their_mask(mask: Any, width: int, height: int) -> Any:
 
 
 def our_mask(mask: Any, width: int, height: int) -> Any:
-    return np.concatenate([to_mask(resized(each, width, height)) for each in read_masks(mask)])
+    return np.concatenate([to_mask(resized(each, Size(height, width))) for each in read_masks(mask)])
 
 
 class TestImages:

@@ -14,8 +14,9 @@ from tests.parity.pairs import assert_same_pictures
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import picture
 from vinograph import Request, RequestError
-from vinograph.families.contract import Drawing
-from vinograph.families.pixart.conditioning import texts_of
+from vinograph.families.contract import Output
+from vinograph.families.pixart.conditioning import read_prompts
+from vinograph.images import Size
 
 # 2/255 is promised; in f32 only rounding differs, so the tests demand far less.
 BAR = 0.005 / 255
@@ -190,18 +191,23 @@ class TestTextToImage:
     def test_unpadded_tokens_give_the_conditioning_of_padded_ones(
         self, open_pixart: Callable[[str], PixArtPair], name: str, prompt: str
     ) -> None:
-        """Text embeddings agree to 1e-4 of the largest value; diffusers pads them to the limit."""
+        """The conditioning, to 1e-4 of the largest value; theirs is padded up to the limit."""
         pair = open_pixart(name)
-        parts, pipeline, length = pair.ours._parts, pair.models.pipeline(), pair.ours._parts.config["text_length"]
-        arguments: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
+        components, pipeline, length = (
+            pair.ours._components,
+            pair.models.pipeline(),
+            pair.ours._components.config.text_length,
+        )
+        told: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
         with torch.no_grad():
-            theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **arguments)
-        request = Request(prompt=(prompt,), num_images_per_prompt=1, **arguments)
-        ours = texts_of(parts, request, False, Drawing()).encoded(parts)
+            theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **told)
+        request = Request(prompt=(prompt,), num_images_per_prompt=1, **told)
+        ours = read_prompts(components, request, False, Output()).encode(components, Size(1024, 1024))
+        our_mask = ours.others["encoder_attention_mask"]
         assert theirs.shape[1] == length
-        assert ours.states.shape[1] < length or len(prompt) > 200
-        assert ours.mask.sum() == mask.sum()
-        real, padded = ours.states[ours.mask == 1], theirs.numpy()[mask.numpy() == 1]
+        assert ours.prompt_embeds.shape[1] < length or len(prompt) > 200
+        assert our_mask.sum() == mask.sum()
+        real, padded = ours.prompt_embeds[our_mask == 1], theirs.numpy()[mask.numpy() == 1]
         assert np.abs(real - padded).max() < 1e-4 * np.abs(padded).max()
 
     def test_a_callback(self, large: PixArtPair) -> None:

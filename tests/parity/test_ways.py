@@ -34,8 +34,10 @@ def test_directory_bundle_and_command_line_are_all_compared(ours: AllWays) -> No
 @pytest.mark.parametrize("given", [BY_COMMAND, BY_CALL], ids=["command", "call"])
 def test_a_bundle_with_another_result_is_noticed(ours: AllWays, given: Mapping[str, Any]) -> None:
     other = copy.copy(ours._bundle)
-    config = {**other._parts.config, "vae_scaling_factor": other._parts.config["vae_scaling_factor"] * 1.001}
-    other._parts = dataclasses.replace(other._parts, config=config)
+    latents = other._components.config.latents
+    vae = dataclasses.replace(latents.vae, factor=latents.vae.factor * 1.001)
+    config = dataclasses.replace(other._components.config, latents=dataclasses.replace(latents, vae=vae))
+    other._components = dataclasses.replace(other._components, config=config)
     with pytest.raises(AssertionError, match=r"draw different bits|writes something else"):
         AllWays(ours._directory, other)("a red house", vae="full", **given)
 

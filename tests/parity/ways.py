@@ -9,6 +9,7 @@ all.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import tempfile
@@ -30,6 +31,7 @@ from vinograph.cli import main
 from vinograph.images import to_pictures
 from vinograph.models.bundle import Bundle
 from vinograph.request import OPTIONS
+from vinograph.schedulers import Sampler
 
 _CALLBACKS = ("callback", "callback_on_step_end", "prior_callback_on_step_end")
 _GENERATE = "generate"
@@ -61,15 +63,23 @@ class AllWays(Pipeline):
         return self._bundle.model.path
 
     def changed(self, change: Callable[[Any], Any]) -> AllWays:
-        """The same pipeline with other parts, for which the command line has no option."""
+        """The same with other components; no command line has an option for that."""
         pipes = []
         for each in (self._directory, self._bundle):
             pipe = copy.copy(each)
-            pipe._parts = change(each._parts)
+            pipe._components = change(each._components)
             pipes.append(pipe)
         made = AllWays(*pipes)
         made.counts, made._compares_commands = self.counts, False
         return made
+
+    def with_sampler(self, sampler: Sampler) -> AllWays:
+        """The same with another sampler than the model's scheduler names."""
+        return self.changed(
+            lambda components: dataclasses.replace(
+                components, config=dataclasses.replace(components.config, sampler=sampler)
+            )
+        )
 
     def _finish(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         others = {key: _before(value) for key, value in kwargs.items()}

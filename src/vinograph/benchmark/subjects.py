@@ -12,7 +12,7 @@ from typing import Any
 
 from vinograph.benchmark import processes
 from vinograph.errors import RequestError
-from vinograph.families.autoencoder import autoencoders
+from vinograph.families.autoencoder import vae_names
 from vinograph.families.registry import family
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
@@ -245,7 +245,7 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
 def _vae(pipe: Pipeline, settings: dict[str, Any]) -> str | None:
     """Which VAE decodes. The others' calls don't take it as an argument."""
     told: str | None = settings.pop("vae", None)
-    there = autoencoders(pipe.model.manifest.components)
+    there = vae_names(pipe.model.manifest.components)
     return told or (there[0] if there else None)
 
 

@@ -1,83 +1,89 @@
-"""What a family of models is made of, and its generator of steps.
+"""The contract between a family of models and the pipeline that drives it.
 
-A family gets :class:`Parts`: sessions (callables from named arrays to named arrays), tokenizers and the numbers
-of its manifest. It never sees OpenVINO. A new family is one folder beside this file, and one
-line in :mod:`vinograph.families.registry`.
+A family gets its :class:`Components`: sessions (callables from named arrays to named arrays),
+tokenizers, and its configuration. It never sees OpenVINO. A new family is one folder beside this
+file, and one line in :mod:`vinograph.families.registry`.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vinograph.families.sizes import SizeLimits
 from vinograph.request import Request
-from vinograph.schema import Kind
 from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
 Session = Callable[[Mapping[str, NDArray[Any]]], dict[str, Array]]
+Outputs = Mapping[str, Mapping[str, Sequence[int | str]]]
+"""The shapes of each component's outputs, with a name in place of a size that varies."""
+Config_co = TypeVar("Config_co", covariant=True)
 
 
-def _nothing(_name: str, _shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _prepare_nothing(_name: str, _shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Prepare nothing: what isn't prepared is compiled when it is called."""
 
 
-def _nothing_to_compare(_settings: Mapping[str, Any]) -> None:
-    """Accept the settings: no two of them depend on each other."""
+def _release_nothing(_name: str) -> None:
+    """Release nothing: there is memory enough."""
 
 
-def _keep(_name: str) -> None:
-    """Free nothing: there is memory enough."""
+class LRUCache:
+    """The arrays that were used last, by what they were computed from."""
 
-
-class Remembered:
-    """The arrays that were computed last, by what they were computed from."""
-
-    def __init__(self, most: int = 32) -> None:
-        self._most = most
-        self._kept: OrderedDict[Hashable, Array] = OrderedDict()
+    def __init__(self, size: int = 32) -> None:
+        self._size = size
+        self._arrays: OrderedDict[Hashable, Array] = OrderedDict()
 
     def get(self, key: Hashable) -> Array | None:
-        """What was computed from ``key``, if it is still here."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+        """The array of ``key``, or None where it is no longer there."""
+        if key in self._arrays:
+            self._arrays.move_to_end(key)
+        return self._arrays.get(key)
 
-    def keep(self, key: Hashable, value: Array) -> Array:
-        """Keep ``value``, in place of the one that was not asked for longest, and return it."""
-        self._kept[key] = value
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+    def put(self, key: Hashable, value: Array) -> Array:
+        """Store ``value``, drop the array that was unused for longest, and return ``value``."""
+        self._arrays[key] = value
+        if len(self._arrays) > self._size:
+            self._arrays.popitem(last=False)
         return value
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a family works with: the opened components of one bundle.
+class ManifestEntries:
+    """The entries of a manifest that a family reads its configuration from."""
 
-    ``outputs`` has the shape of each component's outputs, with a name in place of a size that varies.
-    ``prepare(name, shapes)`` says what a component will soon be given, so that it is compiled beside the work at hand.
-    A family calls ``done_with`` with the name of a component that this drawing needs no more: where memory is short,
-    it is freed until it is wanted again. What is ``remembered`` lasts as long as the pipeline.
+    config: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    outputs: Outputs = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Components(Generic[Config_co]):
+    """The components of one model, as its family works with them.
+
+    ``config`` is the family's own type, and ``sizes`` are those that the model draws.
+    ``prepare(name, shapes)`` compiles a component in the background for inputs of these shapes.
+    ``release(name)`` says that the call needs a component no more. Where memory is short, it is
+    freed until it is wanted again. ``cache`` lasts as long as the pipeline.
     """
 
     sessions: Mapping[str, Session]
     tokenizers: Mapping[str, Tokenizer]
-    config: Mapping[str, Any]
-    scheduler: Mapping[str, Any]
-    limits: Mapping[str, Any]
-    outputs: Mapping[str, Mapping[str, tuple[int | str, ...]]] = field(default_factory=dict)
-    prepare: Callable[[str, Mapping[str, tuple[int, ...]]], None] = _nothing
-    done_with: Callable[[str], None] = _keep
-    remembered: Remembered = field(default_factory=Remembered)
+    config: Config_co
+    sizes: SizeLimits
+    prepare: Callable[[str, Mapping[str, tuple[int, ...]]], None] = _prepare_nothing
+    release: Callable[[str], None] = _release_nothing
+    cache: LRUCache = field(default_factory=LRUCache)
 
 
 @dataclass(frozen=True)
@@ -90,16 +96,21 @@ class Step:
     _preview: Callable[[], Image.Image] | None = field(default=None, repr=False, compare=False)
 
     def preview(self) -> Image.Image | None:
-        """What the picture would be if it ended here, small; None where the stage shows nothing.
+        """A small picture of the result as predicted so far; None where the stage shows nothing.
 
-        It is worked out when asked for, which takes up to one decoder step.
+        It is computed when it is asked for, which takes up to one decoder step.
         """
         return None if self._preview is None else self._preview()
 
 
 @dataclass
-class Drawing:
-    """What a call ends with: ``images`` [n, height, width, 3] in [0, 1], or ``latents``, or ``image_embeddings``."""
+class Output:
+    """The result of a call.
+
+    It is ``images`` [n, height, width, 3] in [0, 1], ``latents`` or ``image_embeddings``.
+
+    ``timings`` are seconds per stage, and ``report`` holds figures that the call measured.
+    """
 
     images: Array | None = None
     latents: Array | None = None
@@ -118,7 +129,7 @@ class Drawing:
             self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
 
 
-Steps = Generator[Step, None, Drawing]
+Steps = Generator[Step, None, Output]
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class Call:
     about: str
     takes: Mapping[str, Any]
     positional: tuple[str, ...]
-    run: Callable[[Parts, Any], Steps]
+    run: Callable[[Components[Any], Any], Steps]
     components: tuple[str, ...] = ()
     remedy: str = "convert the model again with all of its components"
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -146,27 +157,28 @@ class Call:
     steps: str | None = None
 
 
+def _read_nothing(_entries: ManifestEntries) -> None:
+    """Read no configuration: the family has none."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of models.
 
-    ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument of "generate"
-    each of the command line's options sets. ``config`` declares the numbers, or lists of them, that it reads in the
-    manifest, and ``check_config`` compares them with each other; ``tokenizers`` are those that it needs;
-    ``check_scheduler`` checks the scheduler's settings; ``check_outputs`` checks the shapes of the components' outputs
-    that it reads numbers from. The checks raise :class:`vinograph.schema.SchemaError`. ``request`` declares arguments
-    of the family's own, where :class:`vinograph.request.Request` doesn't have all that its calls take.
+    ``calls`` holds "generate", and whatever else the family does. ``options`` says which argument
+    of "generate" each option of the command line sets. ``read_config`` makes the family's
+    configuration of a manifest's entries; it raises :class:`vinograph.schema.SchemaError` for a
+    value that makes no sense, and ModelError for a scheduler that Vinograph doesn't compute.
+    ``tokenizers`` are those that the family needs. ``request`` declares arguments of the family's
+    own, where :class:`vinograph.request.Request` lacks some that its calls take.
     """
 
     name: str
     title: str
     calls: Mapping[str, Call]
     options: Mapping[str, str]
-    config: Mapping[str, Kind] = field(default_factory=dict)
+    read_config: Callable[[ManifestEntries], Any] = _read_nothing
     tokenizers: tuple[str, ...] = ()
-    check_config: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
-    check_scheduler: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
-    check_outputs: Callable[[Mapping[str, Any]], None] = _nothing_to_compare
     request: type[Request] = Request
 
     def defaults(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Published models that are known by a short name, as data: the types that each family's ``known.py`` is written in."""
+"""The types of each family's ``known.py``: published models with a short name, as data."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 class Companion:
     """Another repository of the hub that a known model is completed with.
 
-    ``option`` is the option under which the family's opener takes it: a checkpoint, or the one ``file`` of the
-    repository that is needed. What is ``optional`` is fetched only on demand, and ``about`` says what it is for.
+    ``option`` is the option of the family's opener that takes it: a whole checkpoint, or the one
+    ``file`` that is needed. An ``optional`` companion is fetched only on demand. ``about`` says
+    what it is for.
     """
 
     option: str
@@ -24,17 +25,17 @@ class Companion:
 
     @property
     def name(self) -> str:
-        """How the command line calls it."""
+        """Name of the companion on the command line."""
         return self.option.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A published model: its short ``name``, and the ``repository`` of the hub that it is fetched from.
+    """A published model with a short ``name``, and its ``repository`` of the hub.
 
-    ``licence`` is the one that its model card names. ``download`` is about how many bytes are fetched, those of
-    companions that are not optional included. ``about`` says on one line what the model is for. ``defaults`` are those
-    of "generate" that its checkpoint doesn't state itself.
+    ``licence`` is the one that its model card names. ``download`` is the approximate number of
+    bytes to fetch, companions that are not optional included. ``about`` says on one line what the
+    model is for. ``defaults`` are defaults of "generate" that its checkpoint doesn't state itself.
     """
 
     name: str

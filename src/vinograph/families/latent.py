@@ -1,52 +1,220 @@
-"""What the families that denoise a VAE's latents have in common (Rombach et al., arXiv 2112.10752).
+"""Sampling of latent diffusion, shared by the families that denoise a VAE's latents.
 
-Shapes are [batch, channels, height, width].
+Rombach et al., arXiv 2112.10752. Shapes are [batch, channels, height, width]. What is drawn from
+the noise, and in which order, is as in diffusers' pipelines of these families.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from vinograph.families.autoencoder import Autoencoder, Draw, autoencoder
-from vinograph.families.contract import Array, Drawing, Parts, Step, Steps
-from vinograph.families.originals import picture_of
-from vinograph.families.shared import first_picture, shrunk
-from vinograph.images import psnr
+from vinograph.arguments import shown
+from vinograph.errors import ModelError
+from vinograph.families.autoencoder import VAE, Draw, HasLatents, vae_of
+from vinograph.families.contract import Array, Components, Output, Step, Steps
+from vinograph.families.init_image import InitImage
+from vinograph.families.shared import downsample, first_picture, starting_noise
+from vinograph.images import Size
 from vinograph.noise import Noise, PerImageNoise
 from vinograph.request import Request
-from vinograph.schedulers import Sampler, SamplingPlan
+from vinograph.schedulers import (
+    SAMPLERS,
+    Sampler,
+    SamplingPlan,
+    StepInput,
+    StepOutput,
+    make_sampler,
+    read_scheduler_config,
+)
+from vinograph.schema import SchemaError
 
-SOURCE: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
+Request_co = TypeVar("Request_co", bound=Request, covariant=True)
+
 _PREVIEW_GRID = 32  # latents of a full VAE's preview, at most, in each direction
 
 
-def plan_of(chosen: Sampler, request: Request, out: Drawing) -> SamplingPlan:
-    """The steps that ``request`` asks for.
+class LatentDiffusionConfig(HasLatents, Protocol):
+    """A family's configuration that says what the latents are and how they are sampled."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler that the model's scheduler names."""
+
+
+def read_sampler(scheduler: Mapping[str, Any]) -> Sampler:
+    """Read a manifest's ``scheduler`` that names one of :mod:`vinograph.schedulers`.
+
+    Raises:
+        SchemaError: a setting of it makes no sense.
+        ModelError: its class is not computed.
+    """
+    name = scheduler.get("class")
+    if not isinstance(name, str):
+        raise SchemaError(f"scheduler.class is {shown(name)}, where one of {', '.join(SAMPLERS)} should be")
+    if name not in SAMPLERS:
+        read_scheduler_config(scheduler)  # raises ModelError, naming the classes that there are
+    try:
+        return make_sampler(scheduler)
+    except ModelError as error:
+        raise SchemaError(f"scheduler: {error}") from error
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The inputs of a denoiser that stay the same in every step, one row a picture.
+
+    ``prompt_embeds`` [n, tokens, width] are the text encoders' hidden states. ``others`` are
+    further inputs, by the network's names for them. Under guidance, the rows of the negative prompt
+    come first.
+    """
+
+    prompt_embeds: Array
+    others: Mapping[str, NDArray[Any]]
+
+    @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """All inputs, by the network's names for them."""
+        return {"encoder_hidden_states": self.prompt_embeds, **self.others}
+
+
+@dataclass(frozen=True)
+class Run(Generic[Request_co]):
+    """One request's way through the steps of ``plan``, from ``begin`` up to ``end``.
+
+    ``denoiser`` is the name of the network. It predicts each step with and without the text where
+    the run is ``guided``, and ``guidance_rescale`` is the share of the result that is rescaled. A
+    ``noisy_init_image`` has some denoising behind it, so that no noise is added to it.
+    """
+
+    components: Components[LatentDiffusionConfig]
+    request: Request_co
+    denoiser: str
+    guided: bool
+    plan: SamplingPlan
+    begin: int
+    end: int
+    noise: Noise
+    vae: VAE
+    guidance_rescale: float = 0.0
+    noisy_init_image: bool = False
+
+    @property
+    def sampler(self) -> Sampler:
+        """The model's sampler."""
+        return self.components.config.sampler
+
+    def latent_shape(self, size: Size) -> tuple[int, int, int, int]:
+        """Shape of the batch's latents for pictures of ``size``."""
+        return self.components.config.latents.shape(self.request.image_count, size)
+
+
+AfterStep = Callable[[int, StepOutput, Conditioning], tuple[Array, Conditioning]]
+"""Takes a step's index, result and conditioning; returns what the next step starts from."""
+
+
+def plan_steps(sampler: Sampler, request: Request, out: Output) -> SamplingPlan:
+    """SamplingPlan the steps that ``request`` asks for.
 
     Raises:
         RequestError: the sampler can't do them.
     """
     eta = request.eta or 0.0
-    if eta and not chosen.takes_eta:
-        out.warnings.append(f"eta was ignored: {chosen.scheduler_class} doesn't take it")
-    return chosen.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
+    if eta and not sampler.takes_eta:
+        out.warnings.append(f"eta was ignored: {sampler.scheduler_class} doesn't take it")
+    return sampler.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
 
 
-def preview(parts: Parts, vae: Autoencoder, clean: Array) -> Image.Image:
-    """The first of the latents ``clean``: by the tiny VAE where there is one, else small."""
-    if "tiny_vae_decoder" in parts.sessions:
-        return first_picture(autoencoder(parts, "tiny").decode(clean[:1]))
-    return first_picture(vae.decode(shrunk(clean, _PREVIEW_GRID)))
+def prepare_denoiser(run: Run[Request], size: Size, conditioning: Mapping[str, tuple[int, ...]]) -> None:
+    """Compile the denoiser in the background while the text is encoded, since that takes longest.
+
+    ``conditioning`` has the shapes of one row of the inputs that stay the same in every step.
+    """
+    count, *latents = run.latent_shape(size)
+    rows = 2 * count if run.guided else count
+    shapes = {"sample": tuple(latents), "timestep": (), **conditioning}
+    run.components.prepare(run.denoiser, {name: (rows, *shape) for name, shape in shapes.items()})
 
 
-def drawn_for_the_vae(request: Request, noise: Noise, *, from_the_first: bool) -> Draw:
-    """Noise for the VAE's distributions: a draw for the pictures, or one for each that is drawn from its own source.
+def denoise(
+    run: Run[Request], latents: Array, conditioning: Conditioning, after_step: AfterStep, out: Output
+) -> Generator[Step, None, Array]:
+    """Sample from ``latents``, yielding each step."""
+    denoised = None
+    for index in range(run.begin, run.end):
+        with out.timed(run.denoiser):
+            model_output = _predict(run, index, latents, conditioning)
+            stepped = run.sampler.step(StepInput(run.plan, index, latents, model_output, run.noise.normal, denoised))
+        latents, conditioning = after_step(index, stepped, conditioning)
+        denoised = stepped.denoised
+        shown = partial(preview, run.components, run.vae, denoised)
+        yield Step(run.denoiser, index - run.begin + 1, run.end - run.begin, shown)
+    return latents
 
-    Of a list of generators, diffusers takes the first ones ``from_the_first``, one for each picture (in inpainting).
+
+def _predict(run: Run[Request], index: int, latents: Array, conditioning: Conditioning) -> Array:
+    """The denoiser's output for step ``index``, under guidance where that is on.
+
+    Channels beyond the latents' own are a learned variance, which these samplers don't use.
+    """
+    batch = np.concatenate([latents, latents]) if run.guided else latents
+    inputs = {
+        "sample": run.sampler.scale_model_input(run.plan, index, batch),
+        "timestep": np.full(len(batch), run.plan.timesteps[index], np.float32),
+        **conditioning.inputs,
+    }
+    output = run.components.sessions[run.denoiser](inputs)["out_sample"][:, : latents.shape[1]]
+    return _guide(run, output) if run.guided else output
+
+
+def _guide(run: Run[Request], output: Array) -> Array:
+    """Classifier-free guidance (arXiv 2207.12598) of ``output``, whose first half has no text."""
+    unconditional, conditional = np.split(output, 2)
+    scale, share = np.float32(run.request.guidance_scale or 0.0), run.guidance_rescale
+    guided = np.asarray(unconditional + scale * (conditional - unconditional), np.float32)
+    return _rescale(guided, conditional, share) if share > 0 else guided
+
+
+def _rescale(guided: Array, conditional: Array, share: float) -> Array:
+    """Rescale the guided output to a given ``share`` (arXiv 2305.08891, equations 15 and 16)."""
+    deviations = [each.std(axis=(1, 2, 3), keepdims=True, ddof=1) for each in (conditional, guided)]
+    rescaled = guided * (deviations[0] / deviations[1])
+    return np.asarray(np.float32(share) * rescaled + np.float32(1 - share) * guided, np.float32)
+
+
+def initial_latents(run: Run[Request], init_image: InitImage | None, size: Size) -> Array:
+    """The latents to start from: noise, or an init image with the first step's noise added."""
+    shape, given = run.latent_shape(size), run.request.latents
+    if init_image is None:
+        return starting_noise(given, shape, run.noise) * np.float32(run.plan.init_noise_sigma)
+    if given is not None:
+        return starting_noise(given, shape, run.noise)
+    latents = encode_init_image(run, init_image)
+    if run.noisy_init_image:
+        return latents
+    return run.sampler.add_noise(run.plan, run.begin, latents, run.noise.normal(shape))
+
+
+def encode_init_image(run: Run[Request], init_image: InitImage) -> Array:
+    """Latents of the init image, repeated to one for each picture to draw."""
+    latents = init_image.latents
+    if latents is None:
+        assert init_image.pictures is not None
+        draw = posterior_noise(run.request, run.noise, from_the_first=init_image.mask is not None)
+        latents = run.vae.encode(init_image.pictures, draw)
+    return np.tile(latents, (run.request.image_count // len(latents), 1, 1, 1))
+
+
+def posterior_noise(request: Request, noise: Noise, *, from_the_first: bool) -> Draw:
+    """Noise for the VAE's distributions, drawn once or from each picture's own source.
+
+    Given a list of generators, diffusers draws ``from_the_first`` of them alone in inpainting.
     Pictures drawn by ``seed`` don't depend on each other.
     """
     each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not from_the_first)
@@ -55,37 +223,20 @@ def drawn_for_the_vae(request: Request, noise: Noise, *, from_the_first: bool) -
     return lambda shape: noise.normal((request.image_count, *shape[1:]))
 
 
-def encode_alone(parts: Parts, request: Request) -> Steps:
-    """A picture to its latents: the mean of what the VAE makes of it."""
-    out = Drawing()
-    original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
-    vae.check_encoder()
-    return _encoded(vae, original, out)
-
-
-def _encoded(vae: Autoencoder, original: Array, out: Drawing) -> Steps:
-    with out.timed("vae encoder"):
-        out.latents = vae.encode(original)
-    yield Step("vae encoder", 1, 1)
-    return out
-
-
-def reconstruct(parts: Parts, request: Request) -> Steps:
-    """A picture to its latents and back."""
-    out = Drawing()
-    original, vae = picture_of(parts, request, out), autoencoder(parts, request.vae)
-    vae.check_encoder()
-    return _reconstructed(vae, original, out)
-
-
-def _reconstructed(vae: Autoencoder, original: Array, out: Drawing) -> Steps:
-    with out.timed("vae encoder"):
-        latents = vae.encode(original)
-    yield Step("vae encoder", 1, 1)
+def finish(run: Run[Request], latents: Array, decode: Callable[[Array], Array], out: Output) -> Steps:
+    """End with ``latents`` as they are, or with the pictures that ``decode`` makes of them."""
+    run.components.release(run.denoiser)
+    if run.request.output_type == "latent":
+        out.latents = latents
+        return out
     with out.timed("vae"):
-        out.images = vae.decode(latents)
-    out.report["psnr"] = psnr(out.images, original.transpose(0, 2, 3, 1))
-    out.report["spatial_compression"] = original.shape[2] / latents.shape[2]
-    out.report["values_compression"] = original.size / latents.size
+        out.images = decode(latents)
     yield Step("vae", 1, 1, partial(first_picture, out.images))
     return out
+
+
+def preview(components: Components[HasLatents], vae: VAE, latents: Array) -> Image.Image:
+    """The first picture of ``latents``: by the tiny VAE where there is one, else downsampled."""
+    if "tiny_vae_decoder" in components.sessions:
+        return first_picture(vae_of(components, "tiny").decode(latents[:1]))
+    return first_picture(vae.decode(downsample(latents, _PREVIEW_GRID)))

@@ -1,4 +1,4 @@
-"""How a component is quantized, as data: the types that each family's ``recipe.py`` is written in."""
+"""The types of each family's ``recipe.py``: how its components are quantized, as data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ MODES = ("weights", "mixed", "full")
 class Layer:
     """The first or the last layer of its kind that is computed from the latents.
 
-    Every other one is computed from the first, and the last is computed from every other. ``kind`` is "Convolution",
-    "MatMul" for linear layers, or "pointwise" for convolutions with a kernel of 1×1.
+    Every other one is computed from the first, and the last is computed from every other. ``kind``
+    is "Convolution", "MatMul" for linear layers, or "pointwise" for convolutions with a kernel of
+    1×1.
     """
 
     last: bool
@@ -22,17 +23,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a component takes.
+    """The quantization of one component.
 
-    ``weights`` says how its weights are stored, by mode: "int8" or "int4". A denoiser has ``steps``: the argument of a
-    drawing that sets how often it is called. In it, the modes "mixed" and "full" compute with int8 activations, too,
-    but for the layers ``kept``, which stay as they are. With ``scores``, "full" rounds queries and keys, too, where the
-    latents attend to each other: worth it where it is measured to be faster.
+    ``weights`` says by mode how its weights are stored: "int8" or "int4". ``steps`` is the argument
+    that sets how often a denoiser is called, and None for other components. In the modes "mixed"
+    and "full", a denoiser also computes with int8 activations, except in the ``ignored`` layers.
+    With ``scores``, "full" also rounds the queries and keys of the latents' self-attention, which
+    is worth it where it is measured to be faster.
     """
 
     weights: Mapping[str, str]
     steps: str | None = None
-    kept: tuple[Layer, ...] = ()
+    ignored: tuple[Layer, ...] = ()
     scores: bool = False
 
     @property
@@ -44,4 +46,4 @@ class Recipe:
 FIRST, LAST = Layer(last=False), Layer(last=True)
 INT8: Mapping[str, str] = dict.fromkeys(MODES, "int8")
 TEXT = Recipe(INT8)
-"""Of what is computed once for a text."""
+"""Recipe of what is computed once for a text."""

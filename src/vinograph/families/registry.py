@@ -1,4 +1,4 @@
-"""The registry of families: a new one is one folder beside this file, and one line in it."""
+"""The registry of families. A new one is one folder beside this file, and one line in it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "pixart": "vinograph.families.pixart",
     }
 )
-"""The package of each family."""
+"""Package of each family, by its name."""
 
 
 def module(name: str, room: str) -> ModuleType:
-    """The module ``room`` of a family's package: "arguments", "checkpoint", "checkpoint_layout", "recipe" or "known".
+    """The module ``room`` of a family's package, such as "arguments" or "checkpoint".
 
     Raises:
         ModelError: there is no such family, naming those that there are.
@@ -42,5 +42,5 @@ def family(name: str) -> Family:
 
 
 def known_models() -> dict[str, tuple[str, KnownModel]]:
-    """The published models that are known by a short name, under it: each one's family, and what is known."""
+    """The published models with a short name: by that name, the family and the model."""
     return {model.name: (name, model) for name in FAMILIES for model in module(name, "known").KNOWN}

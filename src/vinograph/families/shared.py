@@ -1,4 +1,4 @@
-"""What the families' loops have in common, as functions."""
+"""Functions that the loops of all families share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from PIL import Image
 
 from vinograph.arguments import as_array, reading, reason
 from vinograph.errors import RequestError
-from vinograph.families.contract import Array, Drawing
-from vinograph.images import resize, to_pictures
+from vinograph.families.contract import Array, Output
+from vinograph.images import Size, resize, size_of, to_pictures
 from vinograph.noise import Noise
-from vinograph.request import fewest_steps
+from vinograph.request import Request, fewest_steps
 from vinograph.text import Tokens
 
-Size = tuple[int, int]
 
-
-def note_dropped(tokens: Tokens, out: Drawing) -> NDArray[np.int64]:
-    """The ids of ``tokens``; what was cut off goes into the warnings, once."""
+def note_dropped(tokens: Tokens, out: Output) -> NDArray[np.int64]:
+    """The ids of ``tokens``, after a warning of each text that was cut off."""
     for dropped in tokens.dropped:
         warning = f"the text encoder reads {tokens.ids.shape[1]} tokens; cut off: {dropped!r}"
         if dropped and warning not in out.warnings:
@@ -30,21 +28,21 @@ def note_dropped(tokens: Tokens, out: Drawing) -> NDArray[np.int64]:
     return tokens.ids
 
 
-def note_ignored(texts: tuple[str, ...] | None, out: Drawing, why: str = "it takes a guidance scale above 1") -> None:
+def note_ignored(texts: tuple[str, ...] | None, out: Output, why: str = "it takes a guidance scale above 1") -> None:
     """Warn that a negative prompt, if there is one, was ignored."""
     if texts is not None and any(texts):
         out.warnings.append(f"the negative prompt was ignored: {why}")
 
 
-def called_back(
-    callback: Callable[..., Any], index: int, now: np.floating[Any], tensors: Mapping[str, Array]
+def run_callback(
+    callback: Callable[..., Any], index: int, timestep: np.floating[Any], tensors: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """``tensors`` with what ``callback`` returned of them.
+    """Call ``callback`` and return ``tensors``, with those replaced that it returned.
 
     Raises:
         RequestError: it returned no mapping of arrays, or another shape.
     """
-    returned = callback(index, now, dict(tensors))
+    returned = callback(index, timestep, dict(tensors))
     returned = {} if returned is None else returned
     if not isinstance(returned, Mapping):
         raise RequestError(f"the callback returned a {type(returned).__name__}; give a mapping of tensors, or None")
@@ -62,7 +60,11 @@ def called_back(
 
 
 def starting_noise(latents: Array | None, shape: tuple[int, ...], noise: Noise) -> Array:
-    """The request's own ``latents``, if they have the right ``shape``, or noise."""
+    """The request's own ``latents``, which must have the right ``shape``, or else noise.
+
+    Raises:
+        RequestError: they have another shape.
+    """
     check_latents(latents, shape)
     return noise.normal(shape) if latents is None else latents
 
@@ -77,60 +79,49 @@ def check_latents(latents: Array | None, shape: tuple[int, ...]) -> None:
         raise RequestError(f"latents have shape {latents.shape}; this request needs {shape}")
 
 
-def steps_left(total: int, strength: float) -> int:
-    """How many of ``total`` steps image to image does: the last ``strength`` of them.
+def strength_steps(total: int, strength: float) -> int:
+    """Number of steps that image to image does: the last ``strength`` of ``total``.
 
     Raises:
         RequestError: none, with what would leave one.
     """
-    left = int(total * strength)
-    if left < 1:
+    steps = int(total * strength)
+    if steps < 1:
         raise RequestError(f"{total} steps at strength {strength:g} leave none to do; {_more_steps(total, strength)}")
-    return left
+    return steps
 
 
 def _more_steps(total: int, strength: float) -> str:
-    """What to give instead: the fewest steps that leave one, where so many can be asked for."""
+    """Advice: the fewest steps that leave one to do, where so many can be asked for."""
     fewest = fewest_steps(strength)
     if fewest is None:
         return f"give a strength of at least {math.ceil(1000 / total) / 1000:g}"
     return f"give at least {fewest} steps, or a higher strength"
 
 
-def near_size(size: Size, limits: Mapping[str, Any]) -> Size:
-    """A size that the model draws, near to ``size`` in shape, and in area up to the model's native one."""
-    step, low, high, native = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size", "native_size"))
-    shrink = min(1.0, native / math.sqrt(size[0] * size[1]))
-    width, height = (min(max(round(side * shrink / step) * step, low), high) for side in size)
-    return width, height
+def requested_size(request: Request) -> Size | None:
+    """The size that the request names, or None where it leaves that to the picture."""
+    return None if request.width is None or request.height is None else Size(request.height, request.width)
 
 
-def whole_size(size: Size, limits: Mapping[str, Any]) -> Size:
-    """The largest size that the model draws within ``size``; a larger one is scaled down, a smaller one is filled."""
-    step, low, high = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size"))
-    shrink = min(1.0, high / max(size))
-    width, height = (min(max(int(side * shrink) // step * step, low), high) for side in size)
-    return width, height
+def fit(picture: Image.Image, size: Size, out: Output) -> Image.Image:
+    """Resize the picture to ``size``, with a warning where it had another one."""
+    if size_of(picture) != size:
+        note_resized(size_of(picture), size, out, "picture")
+    return resize(picture, size)
 
 
-def fit(picture: Image.Image, wanted: Size, out: Drawing) -> Image.Image:
-    """The picture at the size ``wanted``, width and height, with a warning where that is another than its own."""
-    if picture.size != wanted:
-        note_resized(picture.size, wanted, out, "picture")
-    return resize(picture, *wanted)
-
-
-def note_resized(size: Size, wanted: Size, out: Drawing, name: str) -> None:
-    """Warn, once, that something of this ``size`` was resized to the ``wanted`` one, both width and height."""
-    warning = f"the {name} was resized from {size[0]}x{size[1]} to {wanted[0]}x{wanted[1]}"
+def note_resized(before: Size, after: Size, out: Output, name: str) -> None:
+    """Warn, once, that the request's ``name`` was resized."""
+    warning = f"the {name} was resized from {before} to {after}"
     if warning not in out.warnings:
         out.warnings.append(warning)
 
 
-def shrunk(latents: Array, most: int) -> Array:
-    """The first of ``latents``, averaged down to at most ``most`` in each direction, for a preview."""
+def downsample(latents: Array, largest: int) -> Array:
+    """The first of ``latents``, averaged down to at most ``largest`` in each direction."""
     _, channels, height, width = latents.shape
-    factor = math.ceil(max(height, width) / most)
+    factor = math.ceil(max(height, width) / largest)
     trimmed = latents[:1, :, : height // factor * factor, : width // factor * factor]
     blocks = trimmed.reshape(1, channels, height // factor, factor, width // factor, factor)
     return np.asarray(blocks.mean((3, 5)), np.float32)

@@ -1,8 +1,8 @@
 """The manifest: what ``bundle.json`` says, as types, and the schema that it must fit.
 
 :data:`SCHEMA` says what every manifest holds. What depends on the family (``config``, ``scheduler``, ``defaults``) is
-declared by the family and checked by :func:`vinograph.families.checks.check_model`. Both are applied when a manifest
-is read and before one is written.
+read by the family into a configuration of its own type, which :attr:`Manifest.family_config` keeps. Both happen when a
+manifest is read and before one is written.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vinograph import strict_json
 from vinograph.arguments import shown
@@ -31,6 +32,9 @@ from vinograph.schema import (
     Text,
     Whole,
 )
+
+if TYPE_CHECKING:
+    from vinograph.families.sizes import SizeLimits
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "bundle.json"
@@ -136,7 +140,8 @@ class Manifest:
 
     ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits`` what a request
     is resolved against, ``files`` size and hash of every other file. ``quantization`` is None for a bundle that
-    conversion wrote. ``notes`` say what conversion had to assume.
+    conversion wrote. ``notes`` say what conversion had to assume. Mappings are as they are written in the file, with
+    what later versions add; :attr:`family_config` and :attr:`sizes` are what this version reads in them.
     """
 
     family: str
@@ -200,27 +205,51 @@ class Manifest:
             notes=tuple(data.get("notes", ())),
         )
 
-    def check_for_family(self) -> None:
-        """Check what the family declares: its numbers, limits, defaults, scheduler and tokenizers.
+    @cached_property
+    def sizes(self) -> SizeLimits:
+        """The sizes that the model draws.
 
-        A manifest that is being made has no components and no tokenizers yet: then those are not missed.
+        Raises:
+            SchemaError: naming a limit that makes no sense.
+        """
+        from vinograph.families.sizes import SizeLimits
+
+        return SizeLimits.from_mapping(self.limits)
+
+    @cached_property
+    def family_config(self) -> Any:
+        """The configuration of the model, of the type that its family declares.
 
         Raises:
             SchemaError: naming a value that does not fit.
             ModelError: there is no such family, or no such scheduler.
         """
-        from vinograph.families.checks import check_model
+        from vinograph.families.contract import ManifestEntries
         from vinograph.families.registry import family
 
-        known = family(self.family)
-        check_model(known, self.config, self.limits, self.defaults, self.scheduler)
-        known.check_outputs(
-            {
-                name: {output: tensor.shape for output, tensor in component.outputs.items()}
-                for name, component in self.components.items()
-            }
-        )
-        missing = [name for name in known.tokenizers if name not in self.tokenizers]
+        outputs = {
+            name: {output: tensor.shape for output, tensor in component.outputs.items()}
+            for name, component in self.components.items()
+        }
+        return family(self.family).read_config(ManifestEntries(self.config, self.scheduler, outputs))
+
+    def check_for_family(self, tokenizers: Collection[str] | None = None) -> None:
+        """Check what the family declares: its configuration, the sizes, the defaults and the tokenizers.
+
+        ``tokenizers`` are the names of those that the model has; by default, the manifest's own. A manifest that is
+        being made has no components and no tokenizers yet: then those are not missed.
+
+        Raises:
+            SchemaError: naming a value that does not fit.
+            ModelError: there is no such family, or no such scheduler.
+        """
+        from vinograph.families.checks import check_defaults
+        from vinograph.families.registry import family
+
+        known, _config, _sizes = family(self.family), self.family_config, self.sizes
+        check_defaults(known, self.defaults, self.limits)
+        has = self.tokenizers if tokenizers is None else tokenizers
+        missing = [name for name in known.tokenizers if name not in has]
         if missing and self.components:
             raise SchemaError(f"tokenizers.{missing[0]} is missing, without which {self.family} models read no prompt")
 

@@ -12,13 +12,14 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph import __version__
-from vinograph.errors import DamagedModelError
+from vinograph.errors import DamagedModelError, ModelError
 from vinograph.models.checkpoint import BeforeFetch, Checkpoint, nothing_before
 from vinograph.models.hub_hashes import hub_hash
 from vinograph.models.manifest import Component, Manifest, Tensor
 from vinograph.models.parts import ComponentPlan
 from vinograph.models.tokenizers import CLIP, Kind, TokenizerData, read_tokenizer
 from vinograph.networks.graph import Ports
+from vinograph.schema import SchemaError
 from vinograph.text import Tokenizer
 
 _BLOCK = 1 << 22
@@ -85,6 +86,18 @@ class CheckpointModel:
             for plan in opened.components
         }
         self.manifest = dataclasses.replace(opened.manifest, components=MappingProxyType(components))
+        self._check_manifest()
+
+    def _check_manifest(self) -> None:
+        """Refuse a checkpoint whose numbers no bundle could have.
+
+        Raises:
+            ModelError: naming one.
+        """
+        try:
+            self.manifest.check_for_family(self._tokenizers)
+        except SchemaError as error:
+            raise ModelError(f"{self.path} can't be used: {error}") from error
 
     @property
     def size(self) -> int:

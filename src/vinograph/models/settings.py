@@ -10,8 +10,9 @@ from typing import Any
 
 from vinograph.errors import ModelError
 from vinograph.families import registry
-from vinograph.families.checks import LIMITS, check_defaults, check_limits
+from vinograph.families.checks import check_defaults
 from vinograph.families.contract import Family
+from vinograph.families.sizes import SIZE_KINDS, SizeLimits
 from vinograph.models.checkpoint import Checkpoint, licence_of
 from vinograph.models.manifest import Source
 from vinograph.schema import Named, Record, SchemaError, Text
@@ -65,8 +66,8 @@ class Settings:
         whole = {**limits, **own}
         if own:
             with self._explained():
-                Record({}, LIMITS).check("limits", own)
-                check_limits(whole)
+                Record({}, SIZE_KINDS).check("limits", own)
+                SizeLimits.from_mapping(whole)
         return whole
 
     def defaults(

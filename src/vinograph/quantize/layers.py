@@ -74,7 +74,7 @@ def ignored_layers(model: ov.Model, recipe: Recipe, mode: str) -> IgnoredLayers:
         and (node.get_type_name() in _CONVOLUTIONS or (mode == "full" and _has_weights(node)))
     ]
     chosen = {node.get_friendly_name() for node in wanted}
-    named = {name for layer in recipe.kept for name in _names_of(layer, wanted)}
+    named = {name for layer in recipe.ignored for name in _names_of(layer, wanted)}
     attention = {
         node.get_friendly_name()
         for node in nodes

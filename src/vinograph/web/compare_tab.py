@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from vinograph.errors import RequestError, VinographError
-from vinograph.images import resize
+from vinograph.images import Size, resize
 from vinograph.request import FIELDS
 from vinograph.web import fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_seed
@@ -144,6 +144,6 @@ def _under_a_slider(drawn: list[Picture]) -> str:
     right = two.address
     if one.size != two.size:
         with Image.open(two.file) as picture:
-            right = fragments.inlined(resize(picture.convert("RGB"), *one.size))
+            right = fragments.inlined(resize(picture.convert("RGB"), Size(width=one.size[0], height=one.size[1])))
     names = [f"{name}: {each.model}" for name, each in zip(_NAMES, drawn, strict=True)]
     return fragments.slider(one.address, right, names, one.size)

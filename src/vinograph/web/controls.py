@@ -16,7 +16,7 @@ import gradio as gr
 
 from vinograph.errors import RequestError
 from vinograph.families import registry
-from vinograph.families.autoencoder import autoencoders
+from vinograph.families.autoencoder import vae_names
 from vinograph.pipeline import Pipeline
 from vinograph.request import FIELDS, OPTIONS, VAES, Request, fewest_steps, fields_of, kind_of, size_limits
 
@@ -257,7 +257,7 @@ class Controls:
         """The argument that each control sets in this model, without those that it doesn't take or has no choice of."""
         takes = pipe.calls[_CALL].takes
         known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if name in self._options}
-        one_vae = len(autoencoders(pipe.model.manifest.components)) < len(VAES)
+        one_vae = len(vae_names(pipe.model.manifest.components)) < len(VAES)
         return {
             name: argument
             for name, argument in known.items()
@@ -287,7 +287,7 @@ def _as_the_model_has_it(argument: str, default: Any, pipe: Pipeline) -> Any:
     """Shown, with the model's default, and room above it."""
     kind = kind_of(argument, _request_of(pipe))
     if argument == "vae":
-        return gr.update(visible=True, value=default or autoencoders(pipe.model.manifest.components)[0])
+        return gr.update(visible=True, value=default or vae_names(pipe.model.manifest.components)[0])
     if argument.endswith("inference_steps"):
         return gr.update(visible=True, value=default, maximum=max(20, 4 * default))
     if argument.endswith("guidance_scale"):

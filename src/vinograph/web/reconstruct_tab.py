@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from vinograph.errors import VinographError
-from vinograph.images import read_picture, resize
+from vinograph.images import Size, read_picture, resize
 from vinograph.web import fragments
 from vinograph.web.controls import Updates
 from vinograph.web.drawing import Job, Order, said
@@ -81,7 +81,7 @@ class ReconstructTab:
 
 def _beside_the_original(original: Image.Image, drawn: Picture, measures: str) -> str:
     """The original at the size that the model saw, the reconstruction, and both under a slider."""
-    before = fragments.inlined(resize(original, *drawn.size))
+    before = fragments.inlined(resize(original, Size(width=drawn.size[0], height=drawn.size[1])))
     link = fragments.download(drawn.address, "reconstruction.png", "Download PNG")
     told = fragments.facts("Reconstruction", drawn.model, fragments.timings(drawn.timings))
     figures = fragments.easel(before, drawn.size, "The original", fragments.facts("Original"))

@@ -8,8 +8,8 @@ from typing import Any
 from vinograph.errors import RequestError
 from vinograph.families.contract import Call, Family
 from vinograph.request import Request, argument_field
-from vinograph.schema import Whole
 
+from .config import ToyConfig
 from .drawing import generate
 
 MOST_CONTRAST = 9.0
@@ -51,7 +51,7 @@ FAMILY = Family(
         )
     },
     options={"steps": "num_inference_steps", "contrast": "contrast"},
-    config={"channels": Whole(1, 16)},
+    read_config=ToyConfig.from_manifest,
     tokenizers=("tokenizer",),
     request=ToyRequest,
 )

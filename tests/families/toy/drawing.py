@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from vinograph.families.contract import Array, Drawing, Parts, Step, Steps
+from vinograph.families.contract import Array, Components, Output, Step, Steps
 from vinograph.families.shared import first_picture
 
 from .conditioning import encode_conditioning
 
 if TYPE_CHECKING:
     from .arguments import ToyRequest
+    from .config import ToyConfig
 
 
-def generate(parts: Parts, request: ToyRequest) -> Steps:
+def generate(components: Components[ToyConfig], request: ToyRequest) -> Steps:
     """Text to image."""
-    out, total = Drawing(), request.num_inference_steps or 0
-    shape = (request.image_count, parts.config["channels"], request.height or 0, request.width or 0)
-    sample, text = request.noise().normal(shape), encode_conditioning(parts, request, out)
+    out, total = Output(), request.num_inference_steps or 0
+    shape = (request.image_count, components.config.channels, request.height or 0, request.width or 0)
+    sample, text = request.noise().normal(shape), encode_conditioning(components, request, out)
     for index in range(total):
         time = np.full(len(sample), index / total, np.float32)
         with out.timed("smoother"):
-            sample = parts.sessions["smoother"]({"sample": sample, "timestep": time, "text": text})["out_sample"]
+            sample = components.sessions["smoother"]({"sample": sample, "timestep": time, "text": text})["out_sample"]
         yield Step("smoother", index + 1, total, partial(_preview, sample))
     if request.output_type == "latent":
         out.latents = sample

@@ -1,12 +1,11 @@
-"""What PixArt's calls take, and the numbers of a manifest that they read."""
+"""The calls of PixArt, and the arguments that they take."""
 
 from __future__ import annotations
 
-from vinograph.families.checks import AUTOENCODERS, check_sampler, check_vaes
 from vinograph.families.contract import Call, Family
-from vinograph.families.latent import SOURCE, encode_alone, reconstruct
+from vinograph.families.pixart.config import PixArtConfig
 from vinograph.families.pixart.drawing import generate
-from vinograph.schema import Whole
+from vinograph.families.vae_calls import VAE_CALLS
 
 _EMBEDDINGS = (
     *("prompt_embeds", "prompt_attention_mask"),
@@ -52,19 +51,7 @@ FAMILY = Family(
             limits={"any_size_with": "use_resolution_binning"},
             steps="num_inference_steps",
         ),
-        "encode": Call(
-            about="a picture to its latents",
-            takes=SOURCE,
-            positional=("image",),
-            run=encode_alone,
-        ),
-        "reconstruct": Call(
-            about="a picture to its latents and back",
-            takes={**SOURCE, "output_type": "pil"},
-            positional=("image",),
-            run=reconstruct,
-            limits={"output_types": ("pil", "np")},
-        ),
+        **VAE_CALLS,
     },
     options={
         "steps": "num_inference_steps",
@@ -73,15 +60,6 @@ FAMILY = Family(
         "resolution_binning": "use_resolution_binning",
         "clean_caption": "clean_caption",
     },
-    config={
-        **AUTOENCODERS,
-        "text_width": Whole(1, 65_536),
-        "text_length": Whole(1, 512),
-        "out_channels": Whole(1, 128),
-        "sample_size": Whole(1, 8192),
-        "size_conditions": Whole(0, 1),
-    },
+    read_config=PixArtConfig.from_manifest,
     tokenizers=("tokenizer",),
-    check_config=check_vaes,
-    check_scheduler=check_sampler,
 )

@@ -1,7 +1,8 @@
-"""The aspect ratios that diffusion transformers are trained on, and pictures brought from and to them.
+"""The sizes that diffusion transformers are trained at, and pictures resized from and to them.
 
-Images of a training set are sorted into sizes of nearly the same area (Chen et al., arXiv 2310.00426, after NovelAI's
-aspect ratio bucketing); a model draws best at those. The sizes are PixArt's published ones.
+The images of a training set are sorted into sizes of nearly the same area, by aspect ratio (Chen et
+al., arXiv 2310.00426, after NovelAI's bucketing). A model draws best at those. The sizes are
+PixArt's published ones.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
+from vinograph.families.contract import Array
+from vinograph.images import Size
 
-Array = NDArray[np.float32]
-Size = tuple[int, int]
+Taps = tuple[NDArray[np.int64], NDArray[np.int64], Array]
 
-# Height over width, by the two decimals under which the ratio was published, to height and width for 1024x1024 pixels.
-_OF_1024: Mapping[float, Size] = {
+# From height over width, in the two decimals under which the ratio was published, to height and
+# width for 1024x1024 pixels.
+_OF_1024: Mapping[float, tuple[int, int]] = {
     **{0.25: (512, 2048), 0.28: (512, 1856), 0.32: (576, 1792), 0.33: (576, 1728), 0.35: (576, 1664)},
     **{0.4: (640, 1600), 0.42: (640, 1536), 0.48: (704, 1472), 0.5: (704, 1408), 0.52: (704, 1344)},
     **{0.57: (768, 1344), 0.6: (768, 1280), 0.68: (832, 1216), 0.72: (832, 1152), 0.78: (896, 1152)},
@@ -26,31 +29,31 @@ _OF_1024: Mapping[float, Size] = {
     **{1.67: (1280, 768), 1.75: (1344, 768), 2.0: (1408, 704), 2.09: (1472, 704), 2.4: (1536, 640)},
     **{2.5: (1600, 640), 3.0: (1728, 576), 4.0: (2048, 512)},
 }
-# Of 2048x2048 there are these besides.
-_MORE_OF_2048: Mapping[float, Size] = {
+# 2048x2048 pixels have these in addition.
+_MORE_OF_2048: Mapping[float, tuple[int, int]] = {
     **{0.26: (1024, 3968), 0.27: (1024, 3840), 2.89: (3328, 1152), 3.11: (3584, 1152)},
     **{3.62: (3712, 1024), 3.75: (3840, 1024), 3.88: (3968, 1024)},
 }
 
 
-def _scaled(numerator: int, denominator: int) -> dict[float, Size]:
+def _scaled(numerator: int, denominator: int = 1) -> dict[float, Size]:
     return {
-        ratio: (height * numerator // denominator, width * numerator // denominator)
+        ratio: Size(height * numerator // denominator, width * numerator // denominator)
         for ratio, (height, width) in _OF_1024.items()
     }
 
 
-# By the model's sample size: the side of its latents for a square picture.
+# By the model's sample size, which is the side of a square picture's latents.
 ASPECT_RATIOS: Mapping[int, Mapping[float, Size]] = {
     32: _scaled(1, 4),
     64: _scaled(1, 2),
-    128: _OF_1024,
-    256: dict(sorted({**_scaled(2, 1), **_MORE_OF_2048}.items())),
+    128: _scaled(1),
+    256: dict(sorted({**_scaled(2), **{ratio: Size(*size) for ratio, size in _MORE_OF_2048.items()}}.items())),
 }
 
 
 def trained_size(size: Size, sample_size: int) -> Size:
-    """The height and width of the trained aspect ratio that is nearest to that of ``size``, height and width.
+    """The trained size whose aspect ratio is nearest to that of ``size``.
 
     Raises:
         RequestError: there is no table for models of that ``sample_size``.
@@ -61,26 +64,27 @@ def trained_size(size: Size, sample_size: int) -> Size:
             "turn use_resolution_binning off (--resolution-binning off)"
         )
     table = ASPECT_RATIOS[sample_size]
-    asked = size[0] / size[1]
-    return table[min(table, key=lambda ratio: abs(ratio - asked))]
+    wanted = size.height / size.width
+    return table[min(table, key=lambda ratio: abs(ratio - wanted))]
 
 
 def resized_and_cropped(pictures: Array, size: Size) -> Array:
-    """``pictures`` [n, channels, h, w], bilinearly resized to cover ``size``, height and width; the rest is cut."""
+    """Resize ``pictures`` [n, channels, h, w] bilinearly to cover ``size``, and crop them to it."""
     height, width = pictures.shape[2:]
     if (height, width) == size:
         return pictures
-    ratio = max(size[0] / height, size[1] / width)
-    covering = int(height * ratio), int(width * ratio)
+    ratio = max(size.height / height, size.width / width)
+    covering = Size(int(height * ratio), int(width * ratio))
     resized = resized_bilinearly(pictures, covering)
-    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
-    return resized[:, :, top : top + size[0], left : left + size[1]]
+    top, left = (covering.height - size.height) // 2, (covering.width - size.width) // 2
+    return resized[:, :, top : top + size.height, left : left + size.width]
 
 
 def resized_bilinearly(pictures: Array, size: Size) -> Array:
-    """``pictures`` [n, channels, h, w] at ``size``, height and width, as ``torch.nn.functional.interpolate`` has them.
+    """Resize ``pictures`` [n, channels, h, w] to ``size``, as torch's ``interpolate`` does.
 
-    Each value lies between the two nearest in each direction, also where the picture shrinks.
+    Each value is interpolated between the two nearest in each direction, also where the picture
+    shrinks.
     """
     if pictures.shape[2:] == size:
         return pictures
@@ -89,10 +93,11 @@ def resized_bilinearly(pictures: Array, size: Size) -> Array:
     return _blended(wide, rows, axis=2)
 
 
-def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
-    """For each new place the two old ones that it lies between, and how near it is to the second.
+def _taps(old: int, new: int) -> Taps:
+    """For each new place the two old ones that it lies between, and its weight for the second.
 
-    torch's place is a float32 by one fused multiply-add: a product and a difference that are rounded once.
+    torch computes the place in float32 by a fused multiply-add, which rounds product and difference
+    once.
     """
     scale = np.float64(np.float32(old / new))
     place = np.maximum((scale * (np.arange(new) + 0.5) - 0.5).astype(np.float32), np.float32(0))
@@ -100,7 +105,7 @@ def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Arr
     return first, np.minimum(first + 1, old - 1), np.clip(place - first.astype(np.float32), 0, 1).astype(np.float32)
 
 
-def _blended(values: Array, taps: tuple[NDArray[np.int64], NDArray[np.int64], Array], axis: int) -> Array:
+def _blended(values: Array, taps: Taps, axis: int) -> Array:
     first, second, weight = taps
     shape = [1] * values.ndim
     shape[axis] = -1

@@ -1,10 +1,11 @@
-"""Captions cleaned of what training sets scraped from the web have in them: addresses, markup, file names, numbers.
+"""Cleaning of captions: addresses, markup, file names and numbers are removed, as in training.
 
-The rules and their order are those by which DeepFloyd IF's training captions were cleaned and which PixArt was trained
-with (arXiv 2310.00426); diffusers applies the same ones twice to each prompt, and so does this.
+The rules and their order are those that cleaned the training captions of DeepFloyd IF and of PixArt
+(arXiv 2310.00426). diffusers applies them twice to each prompt, and so does this.
 
-Every rule takes time in proportion to the caption's length. Where the published pattern tries each letter of a long
-word as the start of a match that none can have, the one here tries the first alone, or never gives back what it took.
+Every rule takes time in proportion to the caption's length. The published patterns try each letter
+of a long word as the start of a match, also where none can match. Those here try the first letter
+alone, or don't backtrack.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _DASHES = (
     r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40"
     r"\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
 )
-# Strokes, phonetic extensions, enclosed letters, compatibility, extension A, hexagrams, and the ideographs themselves.
+# Strokes, phonetic extensions, enclosed letters, compatibility, extension A, hexagrams, and the
+# ideographs themselves.
 _IDEOGRAPHS = (
     *(r"\u31c0-\u31ef", r"\u31f0-\u31ff", r"\u3200-\u32ff", r"\u3300-\u33ff"),
     *(r"\u3400-\u4dbf", r"\u4dc0-\u4dff", r"\u4e00-\u9fff"),
@@ -35,8 +37,8 @@ _IDEOGRAPHS = (
 Rules = Sequence[tuple[re.Pattern[str], str]]
 
 
-def _rules(told: Iterable[tuple[str, str]]) -> Rules:
-    return [(re.compile(pattern), replacement) for pattern, replacement in told]
+def _rules(patterns: Iterable[tuple[str, str]]) -> Rules:
+    return [(re.compile(pattern), replacement) for pattern, replacement in patterns]
 
 
 # What begins an address by its scheme, and by its domain; a domain's letters, and what may end one.
@@ -102,17 +104,18 @@ def plain(caption: str) -> str:
 
 
 def cleaned(caption: str) -> str:
-    """The caption, cleaned.
+    """Clean the caption.
 
     Raises:
         RequestError: it has more than :data:`MAX_TAGS` angle brackets.
-        ModuleNotFoundError: it has markup, or letters that may be garbled, and the package that reads those is absent.
+        ModuleNotFoundError: it has markup, or letters that may be garbled, and the package that
+            reads those is absent.
     """
     return _cleaned_once(_cleaned_once(caption))
 
 
 def cleaned_or_plain(captions: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
-    """All captions, cleaned; or, where a package is absent that one of them takes, all plain, and a warning of that."""
+    """Clean all captions, or return them plain with a warning where a package is absent."""
     try:
         return tuple(cleaned(each) for each in captions), None
     except ModuleNotFoundError as error:
@@ -138,7 +141,7 @@ def _applied(rules: Rules, caption: str) -> str:
 
 
 def _without_addresses(caption: str, scheme: re.Pattern[str]) -> str:
-    """Remove what ``scheme`` matches, and every domain, as far as the address goes on without a space.
+    """Remove every address that ``scheme`` or a domain begins, up to the next space.
 
     One pattern for both would begin anew at each dot of a word that has no domain in it.
     """
@@ -163,7 +166,7 @@ def _without_addresses(caption: str, scheme: re.Pattern[str]) -> str:
 
 
 def _end_of_domain(caption: str, start: int, end_of_letters: int) -> int:
-    """Where the longest domain from ``start`` ends, of which all to the last dot is among the letters; or -1."""
+    """End of the longest domain from ``start`` whose last dot is among the letters, or -1."""
     dot = end_of_letters
     while (dot := caption.rfind(".", start + 1, dot)) >= 0:
         if end := _DOMAIN_END.match(caption, dot):
@@ -172,20 +175,21 @@ def _end_of_domain(caption: str, start: int, end_of_letters: int) -> int:
 
 
 def _unescaped(caption: str) -> str:
-    """The text with HTML's entities read. A number that no letter has gives U+FFFD, however long it is."""
+    """Replace HTML's entities by their letters. The number of no letter gives U+FFFD."""
     return html.unescape(_bounded_references(caption))
 
 
 def _bounded_references(caption: str) -> str:
-    """The same numeric references in few digits: Python reads no integer of more than 4300."""
+    """Shorten numeric references: Python reads no integer of more than 4300 digits."""
     return _HUGE_REFERENCE.sub("&#9999999", _PADDED_REFERENCE.sub("&#", caption))
 
 
 def _without_markup(caption: str) -> str:
-    """The text of HTML. Without an angle bracket or an ampersand, all is text; so it is where it can't be parsed.
+    """The text of HTML: the whole caption where it has no markup or can't be parsed.
 
     Raises:
-        RequestError: there are more tags than the parser, which may look for the end of each, gets done soon.
+        RequestError: there are more tags than the parser, which may look for the end of each, gets
+            done soon.
     """
     if not set("<&") & set(caption):
         return caption
@@ -203,7 +207,7 @@ def _without_markup(caption: str) -> str:
 
 
 def _mended(caption: str) -> str:
-    """Letters put right that were read in the wrong encoding. Those of ASCII never are."""
+    """Repair letters that were read in the wrong encoding, which those of ASCII never are."""
     if caption.isascii() and all(each.isprintable() or each in "\t\n" for each in caption):
         return caption
     return str(_package("ftfy").fix_text(caption))

@@ -1,6 +1,7 @@
-"""PixArt: what is read from a checkpoint, and what the model's manifest says.
+"""PixArt checkpoints: read and checked, and described by a manifest.
 
-Everything is checked before anything is built: classes, configurations, and every tensor's name, type and shape.
+Everything is checked before anything is built: classes, configurations, and every tensor's name,
+type and shape.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vinograph.families.pixart import checkpoint_layout, network
 from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
 from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS
-from vinograph.families.pixart.network_config import PixArtConfig
+from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
 from vinograph.models.checkpoint import Place, fetch_parts, scheduler_config
 from vinograph.models.manifest import Manifest
@@ -40,12 +41,12 @@ PIPELINES = tuple(checkpoint_layout.TEXT_LENGTHS)
 CLASSES = checkpoint_layout.CLASSES
 SINGLE_FILES = checkpoint_layout.SINGLE_FILES
 NETWORKS = {
-    name: OwnNetwork("transformer", PixArtConfig.from_mapping, "adaln_single.linear.weight")
+    name: OwnNetwork("transformer", TransformerConfig.from_mapping, "adaln_single.linear.weight")
     for name in ("PixArtTransformer2DModel", "Transformer2DModel")
 }
 OPTIONS = ("tiny_vae",)
 WEIGHTS = ("f16", "f32", "int8", "int4")
-"""Of which those in int8 and int4 are the text encoder's; all others are stored in f16 beside them."""
+"""Storage of a bundle's weights. Only the text encoder's become int8 or int4, all others f16."""
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8
@@ -53,44 +54,44 @@ _CONSISTENCY = "LCMScheduler"
 
 
 @dataclass(frozen=True)
-class Models:
+class PixArtNetworks:
     """The networks of a checkpoint, whose configurations fit each other."""
 
     text_encoder: Part[T5Config]
-    transformer: Part[PixArtConfig]
+    transformer: Part[TransformerConfig]
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> Models:
+    def read(cls, places: Mapping[str, Place]) -> PixArtNetworks:
         """Read the configurations, and the headers of the weights.
 
         Raises:
-            ModelError: a configuration makes no sense, or isn't computed here; or weights are missing or pickled; or
-                the parts don't fit together.
+            ModelError: a configuration makes no sense, or isn't computed here; or weights are
+                missing or pickled; or the parts don't fit together.
             DamagedModelError: a file is damaged, or holds a tensor twice.
         """
-        models = cls(
+        networks = cls(
             text_encoder=read_part(places["text_encoder"], TRANSFORMERS_STEM, T5Config.from_mapping),
-            transformer=read_part(places["transformer"], DIFFUSERS_STEM, PixArtConfig.from_mapping),
+            transformer=read_part(places["transformer"], DIFFUSERS_STEM, TransformerConfig.from_mapping),
             autoencoders=Autoencoders.read(places),
         )
-        text, transformer = models.text_encoder.config, models.config
+        text, transformer = networks.text_encoder.config, networks.config
         check_pairs([("text encoder gives", text.d_model, "transformer takes", transformer.text_width)])
-        models.vaes.check("transformer")
-        return models
+        networks.vaes.check("transformer")
+        return networks
 
     @property
-    def config(self) -> PixArtConfig:
+    def config(self) -> TransformerConfig:
         """The transformer's configuration."""
         return self.transformer.config
 
     @property
     def vaes(self) -> AutoencoderConfigs:
-        """The autoencoders' configurations."""
+        """The VAEs' configurations."""
         return self.autoencoders.config
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
         return (
             plan("text_encoder", self.text_encoder, t5.t5_encoder, t5.IGNORED, compressible=True),
             plan("transformer", self.transformer, network.pixart, network.IGNORED),
@@ -99,15 +100,18 @@ class Models:
 
 
 def open_published(published: Published) -> Opened:
-    """Open a PixArt checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
+    """Open a PixArt checkpoint.
+
+    Raises what :func:`vinograph.models.opening.open_checkpoint` does.
+    """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(files_of, tokenizer=T5), published.before_fetch)
-    models = Models.read(places)
+    networks = PixArtNetworks.read(places)
     length = checkpoint_layout.TEXT_LENGTHS[published.index["_class_name"]]
     return Opened(
-        manifest=_manifest(published, places, models, scheduler),
-        components=models.plans(),
+        manifest=_manifest(published, places, networks, scheduler),
+        components=networks.plans(),
         tokenizers={"tokenizer": TokenizerPlan(places["tokenizer"].directory, length, T5)},
         files=tuple(files),
         licence_file=licence_file(published.checkpoint),
@@ -115,15 +119,17 @@ def open_published(published: Published) -> Opened:
 
 
 def _manifest(
-    published: Published, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]
+    published: Published, places: Mapping[str, Place], networks: PixArtNetworks, scheduler: Mapping[str, Any]
 ) -> Manifest:
-    """The manifest, but for what only the written files can tell."""
+    """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)
-    factor, sample_size = models.vaes.scale_factor, models.config.sample_size
+    factor, sample_size = networks.vaes.scale_factor, networks.config.sample_size
     native = sample_size * factor
     trained = [side for size in ASPECT_RATIOS.get(sample_size, {}).values() for side in size]
     limits = settings.limits(
-        size_limits(factor * models.config.patch_size, _SMALLEST_GRID * factor, max(_LARGEST, native, *trained), native)
+        size_limits(
+            factor * networks.config.patch_size, _SMALLEST_GRID * factor, max(_LARGEST, native, *trained), native
+        )
     )
     return Manifest(
         family=FAMILY.name,
@@ -131,8 +137,8 @@ def _manifest(
         components={},
         tokenizers={},
         scheduler=scheduler,
-        config=_config(published.index, models),
-        defaults=settings.defaults(FAMILY, _defaults(native, models, scheduler, published.index), limits),
+        config=_config(published.index, networks),
+        defaults=settings.defaults(FAMILY, _defaults(native, networks, scheduler, published.index), limits),
         limits=limits,
         source=source_of(origin, tiny_vae_of_another(places, origin)),
         tools={},
@@ -142,7 +148,7 @@ def _manifest(
 
 
 def _notes(scheduler: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
-    """What was assumed of how the model draws."""
+    """Notes of what was assumed about how the model draws."""
     if scheduler["class"] != _CONSISTENCY or settings.sets("generate", CONSISTENCY_DEFAULTS):
         return ()
     return (
@@ -151,11 +157,11 @@ def _notes(scheduler: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _config(index: Mapping[str, Any], models: Models) -> dict[str, Any]:
-    """The numbers that the family calculates with."""
-    transformer = models.config
+def _config(index: Mapping[str, Any], networks: PixArtNetworks) -> dict[str, Any]:
+    """The manifest's ``config``: the numbers that the family reads."""
+    transformer = networks.config
     return {
-        **models.vaes.numbers(),
+        **networks.vaes.numbers(),
         "text_width": transformer.text_width,
         "text_length": checkpoint_layout.TEXT_LENGTHS[index["_class_name"]],
         "out_channels": transformer.channels,
@@ -165,14 +171,14 @@ def _config(index: Mapping[str, Any], models: Models) -> dict[str, Any]:
 
 
 def _defaults(
-    native: int, models: Models, scheduler: Mapping[str, Any], index: Mapping[str, Any]
+    native: int, networks: PixArtNetworks, scheduler: Mapping[str, Any], index: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """The family's defaults at the size that the model was trained on; a consistency model's own steps and guidance."""
+    """The family's defaults, at the native size and with a consistency model's own steps."""
     own: dict[str, Any] = {"height": native, "width": native}
     own["max_sequence_length"] = checkpoint_layout.TEXT_LENGTHS[index["_class_name"]]
     if scheduler["class"] == _CONSISTENCY:
         own |= CONSISTENCY_DEFAULTS
-    if models.config.sample_size not in ASPECT_RATIOS:
+    if networks.config.sample_size not in ASPECT_RATIOS:
         own["use_resolution_binning"] = False
     defaults = FAMILY.defaults()
     defaults["generate"] |= own

@@ -1,4 +1,4 @@
-"""Where each part of a PixArt checkpoint lies, as PixArt-alpha/PixArt-XL-2-1024-MS and its like are laid out."""
+"""The layout of PixArt checkpoints such as PixArt-alpha/PixArt-XL-2-1024-MS."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from vinograph.models.checkpoint import Checkpoint, Place, check_classes, requir
 from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.schedulers import SAMPLERS
 
-# The most tokens of a prompt that each was trained with (arXiv 2310.00426, section 3.1; arXiv 2403.04692, section 2.1).
+# The most tokens of a prompt that each was trained with (arXiv 2310.00426, section 3.1; arXiv
+# 2403.04692, section 2.1).
 TEXT_LENGTHS: Mapping[str, int] = MappingProxyType({"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300})
 
 SINGLE_FILES: Mapping[str, str] = MappingProxyType({})
-"""How tensors begin that single files in the authors' own layout have: they are pickled, so that none is read."""
+"""Prefixes of tensors in single files that are opened: none, since the authors' are pickled."""
 
 CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
     {
@@ -31,12 +32,13 @@ _PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
 
 
 def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
-    """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
+    """Find the place of every part; "vae" is the full VAE and "tiny_vae" the tiny one.
 
     Args:
         checkpoint: the checkpoint to convert.
         index: its model_index.json.
-        tiny_vae: a checkpoint with a tiny VAE alone, in place of the one in the checkpoint's folder ``tiny_vae``.
+        tiny_vae: a checkpoint with a tiny VAE alone, in place of the one in the checkpoint's folder
+            ``tiny_vae``.
 
     Raises:
         ModelError: a part is missing or of an unknown class.

@@ -1,10 +1,11 @@
-"""PixArt checkpoints that are known by name."""
+"""PixArt checkpoints with a short name."""
 
 from __future__ import annotations
 
 from vinograph.families.known import Companion, KnownModel
 
-# What the authors draw with when the model is distilled as a latent consistency model (arXiv 2310.04378).
+# What the authors draw with when the model is distilled as a latent consistency model (arXiv
+# 2310.04378).
 CONSISTENCY_DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 0.0}
 
 # α's VAE is Stable Diffusion's, Σ's is SDXL's.

@@ -1,8 +1,8 @@
-"""PixArt's transformer: noisy latents, time and text -> the prediction that a sampler wants.
+"""PixArt's transformer: from noisy latents, time and text to the prediction that a sampler takes.
 
-Chen et al., PixArt-α: Fast Training of Diffusion Transformer for Photorealistic Text-to-Image Synthesis (arXiv
-2310.00426), section 2.3; the 1024 pixel model's conditions on the picture's size are in its appendix. Weights have
-the names of diffusers' PixArtTransformer2DModel.
+Chen et al., PixArt-α: Fast Training of Diffusion Transformer for Photorealistic Text-to-Image
+Synthesis (arXiv 2310.00426), section 2.3; the 1024 pixel model's conditions on the picture's size
+are in its appendix. Weights have the names of diffusers' PixArtTransformer2DModel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
-from vinograph.families.pixart.network_config import PixArtConfig
+from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.networks.embeddings import sinusoidal_embedding, timestep_embedding
 from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
@@ -35,8 +35,11 @@ from vinograph.networks.values import Value, constant
 from vinograph.runtime.precise import mark_precise
 
 IGNORED = r"caption_projection\.y_embedding|pos_embed\.pos_embed"
-"""Tensors of published checkpoints that aren't used: the embedding of no text, which replaced some text in training,
-and the table of positions, which the graph computes."""
+"""Tensors of published checkpoints that aren't used.
+
+They are the embedding of no text, which replaced some texts in training, and the table of
+positions, which the graph computes.
+"""
 
 _SINUSOIDS = 256
 _OUT_EPS = 1e-6
@@ -44,13 +47,14 @@ _OUT_EPS = 1e-6
 _MASKED = -10_000.0
 
 
-def pixart(config: PixArtConfig, weights: Weights) -> Network:
+def pixart(config: TransformerConfig, weights: Weights) -> Network:
     """The transformer's graph; latents and text are of any size.
 
-    Inputs: ``sample``, latents whose height and width are multiples of the patch's; ``timestep``, 0 to 1000;
-    ``encoder_hidden_states``, the text; ``encoder_attention_mask``, 1 for the text's real tokens and 0 for the others;
-    of models that take them ``resolution``, the picture's height and width in pixels, and ``aspect_ratio``, its height
-    over its width. What the network has learned of the variance comes last in ``out_sample``.
+    Inputs are ``sample``, latents whose height and width are multiples of the patch's;
+    ``timestep``, 0 to 1000; ``encoder_hidden_states``, the text; and ``encoder_attention_mask``, 1
+    for the text's real tokens and 0 for the others. Models with size conditions also take
+    ``resolution``, the picture's height and width in pixels, and ``aspect_ratio``, its height over
+    its width. The last channels of ``out_sample`` are the learned variance, where there is one.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -70,7 +74,7 @@ def pixart(config: PixArtConfig, weights: Weights) -> Network:
 class _Transformer:
     """The transformer as a function of its inputs."""
 
-    def __init__(self, config: PixArtConfig, weights: Weights) -> None:
+    def __init__(self, config: TransformerConfig, weights: Weights) -> None:
         self.config, self.weights = config, weights
 
     def __call__(
@@ -98,7 +102,7 @@ class _Transformer:
         return self._joined(x)
 
     def _conditions(self, timestep: Value, resolution: Value | None, aspect_ratio: Value | None) -> Value:
-        """The embedding of the time and, of models that take it, of the picture's size [b, width]."""
+        """Embedding [b, width] of the time and, for models that take it, of the picture's size."""
         weights, width = self.weights["adaln_single"]["emb"], self.config.width
         time = timestep_embedding(sinusoidal_embedding(timestep, _SINUSOIDS), weights["timestep_embedder"], width)
         if resolution is None or aspect_ratio is None:
@@ -112,15 +116,15 @@ class _Transformer:
         return time + concat([reshape(sides, (-1, 2 * (width // 3))), aspect], axis=1)
 
     def _project_text(self, text: Value) -> Value:
-        """[b, n, text_width] -> [b, n, width]."""
+        """Project the text from [b, n, text_width] to [b, n, width]."""
         weights, width = self.weights["caption_projection"], self.config.width
         return linear(gelu(linear(text, weights["linear_1"], width), approximate=True), weights["linear_2"], width)
 
     def _patches(self, sample: Value) -> Value:
-        """Latents [b, 4, h, w] as patches that know where they are [b, rows, columns, width].
+        """Patches [b, rows, columns, width] of latents [b, 4, h, w], with their positions embedded.
 
-        Sines and cosines of a patch's column are the first half of what is added, those of its row the second half
-        (arXiv 2010.11929, section 3.1).
+        Sines and cosines of a patch's column are the first half of what is added, those of its row
+        the second half (arXiv 2010.11929, section 3.1).
         """
         config, width = self.config, self.config.width
         weights, patch = self.weights["pos_embed"]["proj"], config.patch_size
@@ -130,9 +134,10 @@ class _Transformer:
         return transpose(patches, (0, 2, 3, 1)) + (columns + reshape(rows, (-1, 1, width)))
 
     def _along(self, patches: Value, axis: int) -> Value:
-        """Sines and cosines of the positions along an axis [count, width / 2], computed in full precision.
+        """Sines and cosines [count, width / 2] of the positions along an axis, in full precision.
 
-        A picture of any size and shape spans the same positions as those that the model was trained on.
+        A picture of any size and shape spans the same positions as those that the model was trained
+        on.
         """
         config = self.config
         index, count = _precise_f32(arange_like(patches, axis)), _precise_f32(dynamic_size(patches, axis))
@@ -144,7 +149,7 @@ class _Transformer:
         return sinusoidal_embedding(scaled, config.width // 2, cosines_first=False)
 
     def _block(self, x: Value, weights: Weights, text: Value, mask: Value, modulation: Value) -> Value:
-        """Self-attention, attention to the text and a perceptron; the first and the last are modulated.
+        """Modulated self-attention, attention to the text, and a modulated perceptron.
 
         x [b, patches, width], text [b, n, width], mask [b, 1, 1, n], modulation [b, 6, width].
         """
@@ -158,7 +163,7 @@ class _Transformer:
         return x + gate_2 * _feed_forward(normed, weights["ff"]["net"])
 
     def _attend(self, x: Value, other: Value, weights: Weights, mask: Value | None = None) -> Value:
-        """Attention of x [b, m, width] to ``other`` [b, n, width], ``mask`` being added to the scores."""
+        """Attention of x [b, m, width] to ``other`` [b, n, width], with ``mask`` as a bias."""
         width, count, bias = self.config.width, self.config.num_attention_heads, self.config.attention_bias
         queries = linear(x, weights["to_q"], width, bias=bias)
         keys, values = (linear(other, weights[name], width, bias=bias) for name in ("to_k", "to_v"))
@@ -166,7 +171,7 @@ class _Transformer:
         return linear(merge_heads(attended), weights["to_out"][0], width)
 
     def _joined(self, patches: Value) -> Value:
-        """Patches [b, rows, columns, patch · patch · channels] as a feature map [b, channels, h, w]."""
+        """Join patches [b, rows, columns, patch² · channels] to a map [b, channels, h, w]."""
         channels_first = transpose(patches, (0, 3, 1, 2))
         return Value(opset.depth_to_space(channels_first.output, "blocks_first", self.config.patch_size))
 
@@ -177,19 +182,19 @@ def _modulate(x: Value, shift: Value, scale: Value) -> Value:
 
 
 def _feed_forward(x: Value, weights: Weights) -> Value:
-    """Four times as wide within. Layer 1 is dropout while training."""
+    """A perceptron, four times as wide within. Its layer 1 is dropout in training."""
     width = x.size(-1)
     return linear(gelu(linear(x, weights[0]["proj"], 4 * width), approximate=True), weights[2], width)
 
 
 def _mask(attended: Value) -> Value:
-    """What is added to the scores of tokens: nothing where ``attended`` [b, n] isn't 0."""
+    """Bias of the attention scores: 0 where ``attended`` [b, n] isn't 0, and very low elsewhere."""
     real = opset.not_equal(attended.output, opset.constant(0, ov.Type.i64))
     return Value(opset.select(real, constant(0.0).output, constant(_MASKED).output))
 
 
 def _padded(x: Value, before: int, after: int) -> Value:
-    """x [n, width] with that many zeros before and after each row."""
+    """x [n, width] with so many zeros before and after each row."""
     begins, ends = opset.constant([0, before], ov.Type.i64), opset.constant([0, after], ov.Type.i64)
     return Value(opset.pad(x.output, begins, ends, "constant", opset.constant(np.float32(0))))
 

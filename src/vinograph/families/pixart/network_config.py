@@ -1,4 +1,4 @@
-"""The configuration of PixArt's transformer, and what it has to agree on with the other parts."""
+"""The configuration of PixArt's transformer."""
 
 from __future__ import annotations
 
@@ -23,23 +23,27 @@ _FIXED: Mapping[str, Any] = MappingProxyType(
         "num_vector_embeds": None,
     }
 )
-# dropout is for training; the two counts are of layers that this transformer doesn't have; attention's scores are
-# summed up in full precision where it matters, whatever upcast_attention says.
+# dropout is for training; the two counts are of layers that this transformer doesn't have;
+# attention's scores are summed up in full precision where it matters, whatever upcast_attention
+# says.
 _WITHOUT_EFFECT = ("dropout", "norm_num_groups", "num_embeds_ada_norm", "upcast_attention")
 
 
 @dataclass(frozen=True)
-class PixArtConfig:
+class TransformerConfig:
     """The keys of the transformer's config.json that matter, with diffusers' defaults.
 
     Attributes:
         sample_size: height and width of the latents that the model was trained on.
         patch_size: height and width of the patches that the latents are cut into.
-        out_channels: twice the latents' where the model has learned the variance too; None: the latents'.
+        out_channels: twice the latents' where the model has learned the variance too; None: the
+            latents'.
         cross_attention_dim: width of what the text is projected to.
         caption_channels: width of the text encoder's hidden states.
-        interpolation_scale: by how much positions are closer together than in the model of 512 pixels.
-        use_additional_conditions: whether the model is told the picture's size; None: where it is of 1024 pixels.
+        interpolation_scale: by how much positions are closer together than in the model of 512
+            pixels.
+        use_additional_conditions: whether the model takes the picture's size; None: only a model of
+            1024 pixels does.
     """
 
     num_attention_heads: int = 16
@@ -75,28 +79,29 @@ class PixArtConfig:
             raise ValueError(f"out_channels is {self.channels}; 4 and 8 are computed")
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> PixArtConfig:
-        """Of a config.json.
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> TransformerConfig:
+        """Read a config.json.
 
         Raises:
-            ValueError: naming a key that is missing or unknown, or a value that isn't computed here.
+            ValueError: naming a key that is missing or unknown, or a value that isn't computed
+                here.
         """
         return read_config(cls, with_square_size(mapping), fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
 
     @property
     def width(self) -> int:
-        """Of the hidden states."""
+        """Width of the hidden states."""
         return self.num_attention_heads * self.attention_head_dim
 
     @property
     def text_width(self) -> int:
-        """Of the text that it takes."""
+        """Width of the text encoder's hidden states."""
         assert self.caption_channels is not None
         return self.caption_channels
 
     @property
     def channels(self) -> int:
-        """Of what it gives."""
+        """Channels of the output."""
         return 4 if self.out_channels is None else self.out_channels
 
     @property
@@ -107,6 +112,6 @@ class PixArtConfig:
 
     @property
     def size_conditions(self) -> bool:
-        """Whether it takes the picture's resolution and aspect ratio."""
+        """Whether the transformer takes the picture's resolution and aspect ratio."""
         given = self.use_additional_conditions
         return self.sample_size == _CONDITIONED_SIZE if given is None else given

@@ -1,13 +1,12 @@
-"""What SDXL's calls take, and the numbers of a manifest that they read."""
+"""The calls of SDXL, and the arguments that they take."""
 
 from __future__ import annotations
 
-from vinograph.families.checks import AUTOENCODERS, check_sampler, check_vaes
 from vinograph.families.contract import Call, Family
-from vinograph.families.latent import SOURCE, encode_alone, reconstruct
-from vinograph.families.sdxl.conditioning import TENSORS, check_layers
+from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
+from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
-from vinograph.schema import Either, Many, Whole
+from vinograph.families.vae_calls import VAE_CALLS
 
 _TIMES = "a falling list of numbers"
 _EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
@@ -49,22 +48,10 @@ FAMILY = Family(
             run=generate,
             components=("text_encoder", "text_encoder_2", "unet"),
             beside={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
-            limits={"callback_tensors": ("latents", *TENSORS), "times": _TIMES},
+            limits={"callback_tensors": ("latents", *CALLBACK_TENSORS), "times": _TIMES},
             steps="num_inference_steps",
         ),
-        "encode": Call(
-            about="a picture to its latents",
-            takes=SOURCE,
-            positional=("image",),
-            run=encode_alone,
-        ),
-        "reconstruct": Call(
-            about="a picture to its latents and back",
-            takes={**SOURCE, "output_type": "pil"},
-            positional=("image",),
-            run=reconstruct,
-            limits={"output_types": ("pil", "np")},
-        ),
+        **VAE_CALLS,
     },
     options={
         "steps": "num_inference_steps",
@@ -72,15 +59,6 @@ FAMILY = Family(
         "mask": "mask_image",
         "vae": "vae",
     },
-    config={
-        **AUTOENCODERS,
-        "text_widths": Many(Whole(1, 65_536), 2, 2),
-        "pooled_width": Whole(1, 65_536),
-        "force_zeros_for_empty_prompt": Whole(0, 1),
-        "time_cond_width": Either(Whole(0, 0), Whole(4, 65_536)),
-    },
+    read_config=SDXLConfig.from_manifest,
     tokenizers=("tokenizer", "tokenizer_2"),
-    check_config=check_vaes,
-    check_scheduler=check_sampler,
-    check_outputs=check_layers,
 )

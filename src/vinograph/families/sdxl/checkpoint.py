@@ -1,6 +1,7 @@
-"""SDXL: what is read from a checkpoint, and what the model's manifest says.
+"""SDXL checkpoints: read and checked, and described by a manifest.
 
-Everything is checked before anything is built: classes, configurations, and every tensor's name, type and shape.
+Everything is checked before anything is built: classes, configurations, and every tensor's name,
+type and shape.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.families.sdxl import checkpoint_layout
 from vinograph.families.sdxl.arguments import FAMILY
-from vinograph.families.sdxl.checkpoint_config import SdxlConfig
+from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_of
 from vinograph.families.sdxl.network import unet
@@ -51,24 +52,24 @@ _LARGEST = 2048
 _SMALLEST_GRID = 8
 
 
-class Models(Protocol):
-    """The networks of a checkpoint, whose configurations fit each other."""
+class SDXLNetworks(Protocol):
+    """The networks of a checkpoint."""
 
     @property
-    def config(self) -> SdxlConfig:
-        """Their configurations."""
+    def config(self) -> NetworkConfigs:
+        """Configurations of the networks."""
 
     @property
     def grid_multiple(self) -> int:
-        """Latents must be so many wide and high, or a multiple."""
+        """Divisor of the sides of all latents that the networks take."""
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
 
 
 @dataclass(frozen=True)
-class _PublishedModels:
-    """Those in safetensors; of the two autoencoders one may be missing."""
+class _PublishedNetworks:
+    """The networks of a checkpoint in safetensors. One of the two VAEs may be missing."""
 
     text_encoder: Part[ClipConfig]
     text_encoder_2: Part[ClipConfig]
@@ -76,8 +77,11 @@ class _PublishedModels:
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> _PublishedModels:
-        """Read the configurations, and the headers of the weights. Raises what :func:`read_part` does."""
+    def read(cls, places: Mapping[str, Place]) -> _PublishedNetworks:
+        """Read the configurations, and the headers of the weights.
+
+        Raises what :func:`read_part` does.
+        """
         return cls(
             text_encoder=_text_encoder(places["text_encoder"]),
             text_encoder_2=_text_encoder(places["text_encoder_2"]),
@@ -87,18 +91,18 @@ class _PublishedModels:
 
     @property
     def grid_multiple(self) -> int:
-        """Latents of any size can be drawn."""
+        """Divisor of the latents' sides: 1, since any size can be drawn."""
         return 1
 
     @property
-    def config(self) -> SdxlConfig:
-        """The parts' configurations."""
-        return SdxlConfig(
+    def config(self) -> NetworkConfigs:
+        """Configurations of the networks."""
+        return NetworkConfigs(
             self.text_encoder.config, self.text_encoder_2.config, self.unet.config, self.autoencoders.config
         )
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """See :class:`Models`."""
+        """See :class:`SDXLNetworks`."""
         states, pooled = (partial(_hidden_states, projects) for projects in (False, True))
         return (
             plan("text_encoder", self.text_encoder, states, clip.IGNORED, compressible=True),
@@ -117,19 +121,22 @@ def _text_encoder(place: Place) -> Part[ClipConfig]:
 
 
 def open_published(published: Published) -> Opened:
-    """Open an SDXL checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
+    """Open an SDXL checkpoint.
+
+    Raises what :func:`vinograph.models.opening.open_checkpoint` does.
+    """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)), published.before_fetch)
-    models = _read(places)
-    config, components = models.config, models.plans()
+    networks = _read(places)
+    config, components = networks.config, networks.plans()
     config.check_together()
     lengths = {
         "tokenizer": config.text_encoder.max_position_embeddings,
         "tokenizer_2": config.text_encoder_2.max_position_embeddings,
     }
     return Opened(
-        manifest=_manifest(published, places, models, scheduler),
+        manifest=_manifest(published, places, networks, scheduler),
         components=components,
         tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
         files=tuple(files),
@@ -137,32 +144,32 @@ def open_published(published: Published) -> Opened:
     )
 
 
-def _read(places: Mapping[str, Place]) -> Models:
+def _read(places: Mapping[str, Place]) -> SDXLNetworks:
     if checkpoint_layout.is_exported(places):
-        from vinograph.families.sdxl.checkpoint_exported import ExportedModels
+        from vinograph.families.sdxl.checkpoint_exported import ExportedNetworks
 
-        return ExportedModels.read(places)
-    return _PublishedModels.read(places)
+        return ExportedNetworks.read(places)
+    return _PublishedNetworks.read(places)
 
 
 def _files_of(exported: bool, part: str, place: Place) -> list[str]:
-    """The names of the files that a part consists of, within its folder; in an ``exported`` model they are IR."""
+    """Names of a part's files within its folder. In an ``exported`` model they are OpenVINO IR."""
     if exported and part not in ("tiny_vae", "tokenizer", "tokenizer_2", "scheduler"):
         return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
     return files_of(part, place)
 
 
 def _manifest(
-    published: Published, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]
+    published: Published, places: Mapping[str, Place], networks: SDXLNetworks, scheduler: Mapping[str, Any]
 ) -> Manifest:
-    """The manifest, but for what only the written files can tell."""
+    """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)
-    factor = models.config.autoencoders.scale_factor
-    native = models.config.unet.sample_size * factor
+    factor = networks.config.autoencoders.scale_factor
+    native = networks.config.unet.sample_size * factor
     limits = settings.limits(
-        size_limits(factor * models.grid_multiple, _SMALLEST_GRID * factor, max(_LARGEST, native), native)
+        size_limits(factor * networks.grid_multiple, _SMALLEST_GRID * factor, max(_LARGEST, native), native)
     )
-    unet = models.config.unet
+    unet = networks.config.unet
     distilled = distillation_of(
         origin.id, published.index, scheduler, unet.sample_size, unet.time_cond_proj_dim is not None
     )
@@ -172,7 +179,7 @@ def _manifest(
         components={},
         tokenizers={},
         scheduler=scheduler,
-        config=_config(published.index, models.config),
+        config=_config(published.index, networks.config),
         defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
         limits=limits,
         source=source_of(origin, tiny_vae_of_another(places, origin)),
@@ -182,8 +189,8 @@ def _manifest(
     )
 
 
-def _config(index: Mapping[str, Any], config: SdxlConfig) -> dict[str, Any]:
-    """The numbers that the family calculates with."""
+def _config(index: Mapping[str, Any], config: NetworkConfigs) -> dict[str, Any]:
+    """The manifest's ``config``: the numbers that the family reads."""
     return {
         **config.autoencoders.numbers(),
         "text_widths": list(config.text_widths),
@@ -201,7 +208,7 @@ def _flag(index: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _defaults(native: int, distilled: Distillation) -> dict[str, dict[str, Any]]:
-    """The family's at the size that the model was trained on; steps and guidance of a model that draws in few."""
+    """The family's defaults, at the native size and with a distilled model's own steps."""
     defaults = FAMILY.defaults()
     defaults["generate"] |= {"height": native, "width": native, **distilled.defaults}
     return defaults

@@ -1,4 +1,4 @@
-"""The configurations of SDXL's parts, which must fit each other."""
+"""The configurations of SDXL's networks, which must fit each other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from vinograph.networks.clip import ClipConfig
 
 
 @dataclass(frozen=True)
-class SdxlConfig:
-    """Those of the networks."""
+class NetworkConfigs:
+    """The configurations of a checkpoint's networks."""
 
     text_encoder: ClipConfig
     text_encoder_2: ClipConfig
@@ -24,7 +24,7 @@ class SdxlConfig:
         return self.text_encoder.hidden_size, self.text_encoder_2.hidden_size
 
     def check_together(self) -> None:
-        """Compare the parts with each other: a tiny VAE may have been named that is another model's.
+        """Compare the parts with each other: a tiny VAE that was named may be another model's.
 
         Raises:
             ModelError: naming two that don't fit.

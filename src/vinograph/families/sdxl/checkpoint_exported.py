@@ -1,9 +1,10 @@
-"""SDXL as optimum-intel exports it: OpenVINO IR whose ports are made those of our components, weights as they are.
+"""SDXL as optimum-intel exports it: OpenVINO IR, whose ports are renamed to our components'.
 
-An export has its networks in ``unet/openvino_model.xml`` and so on, beside their configurations. It differs from our
-own conversion: each hidden state of a text encoder is an output, times are whole numbers, and the UNet doubles sizes
-on its way up, whatever it halved: it draws sizes alone that it halves without a remainder. Its VAE overflows in half
-precision. OpenVINO's notebook of SDXL-Turbo writes a tiny VAE in the place of the full one, which is taken as such.
+An export has its networks in ``unet/openvino_model.xml`` and so on, next to their configurations.
+It differs from our own conversion. Each hidden state of a text encoder is an output, and timesteps
+are whole numbers. The UNet doubles sizes on its way up, so that it takes only sizes that it halves
+without a remainder. The VAE overflows in half precision. OpenVINO's notebook of SDXL-Turbo writes a
+tiny VAE in place of the full one, which is taken as such.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from openvino import opset13 as opset
 
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.families.sdxl import network as unet
-from vinograph.families.sdxl.checkpoint_config import SdxlConfig
+from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, tiny_autoencoder, tiny_plans
@@ -40,19 +41,19 @@ _TYPES = {"f32": ov.Type.f32, "i64": ov.Type.i64}
 
 
 @dataclass(frozen=True)
-class ExportedModels:
-    """An export's networks, fit to be made a bundle.
+class ExportedNetworks:
+    """The networks of an export.
 
-    ``tiny_vae`` is one that was named beside it, no IR, and converted as always. Without it, the configuration's is
-    the export's own, where the export has no full one.
+    ``tiny_vae`` is one that was named in addition, which is no IR and is converted as always.
+    Without it, a tiny VAE in ``config`` is the export's own, which then has no full one.
     """
 
     places: Mapping[str, Place]
-    config: SdxlConfig
+    config: NetworkConfigs
     tiny_vae: Part[TinyAutoencoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> ExportedModels:
+    def read(cls, places: Mapping[str, Place]) -> ExportedNetworks:
         """Read the configurations.
 
         Raises:
@@ -66,7 +67,7 @@ class ExportedModels:
             vae=own if isinstance(own, AutoencoderConfig) else None,
             tiny_vae=tiny.config if tiny is not None else own_tiny,
         )
-        config = SdxlConfig(
+        config = NetworkConfigs(
             text_encoder=parse_config(places["text_encoder"], ClipConfig.from_mapping),
             text_encoder_2=parse_config(places["text_encoder_2"], ClipConfig.from_mapping),
             unet=parse_config(places["unet"], UNetConfig.from_mapping),
@@ -76,11 +77,11 @@ class ExportedModels:
 
     @property
     def grid_multiple(self) -> int:
-        """Latents must be so many wide and high, or a multiple."""
+        """Divisor of the latents' sides: the UNet halves them without a remainder."""
         return int(2 ** (len(self.config.unet.block_out_channels) - 1))
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components, each graph of which is read once to see whether it can be used.
+        """Plans of the components. Each graph is read once to see whether it can be used.
 
         Raises:
             ModelError: a graph hasn't the ports of an export that can be used.
@@ -120,7 +121,7 @@ class ExportedModels:
 
 
 def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoencoderConfig:
-    """The configuration of the export's own VAE, of which both halves have it."""
+    """Configuration of the export's own VAE, which both of its halves have."""
     kinds = {half: places[half].config().get("_class_name") for half in ("vae_decoder", "vae_encoder")}
     if kinds["vae_decoder"] != kinds["vae_encoder"]:
         for half, kind in kinds.items():
@@ -129,10 +130,10 @@ def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoenc
                     f"{places[half].directory / 'config.json'} has no _class_name, which says what VAE this is half "
                     "of, and the other half's has one: export the checkpoint again"
                 )
-        told = ", ".join(f"{half} is an {label(kind)}" for half, kind in kinds.items())
+        halves = ", ".join(f"{half} is an {label(kind)}" for half, kind in kinds.items())
         checkpoint = places["vae_decoder"].checkpoint
         raise ModelError(
-            f"{checkpoint.id} has halves of two VAEs: {told}. Export it again, and convert that with the tiny "
+            f"{checkpoint.id} has halves of two VAEs: {halves}. Export it again, and convert that with the tiny "
             f"VAE beside its own: vinograph convert {checkpoint.source} BUNDLE --tiny-vae SOURCE"
         )
     if kinds["vae_decoder"] == "AutoencoderTiny":
@@ -141,7 +142,7 @@ def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoenc
 
 
 def _outputs(names: Collection[str], model: ov.Model) -> dict[str, ov.Output]:
-    """What goes into the results of those names."""
+    """The outputs of those names."""
     found = {name: port.get_node().input_value(0) for port in model.outputs for name in port.get_names()}
     missing = [name for name in names if name not in found]
     if missing:
@@ -150,7 +151,7 @@ def _outputs(names: Collection[str], model: ov.Model) -> dict[str, ov.Output]:
 
 
 def _only_output(model: ov.Model) -> dict[str, ov.Output]:
-    """What goes into the one result, whatever its name: the notebook has had several for the tiny VAE's."""
+    """The one output, whatever its name: the notebook has had several for the tiny VAE's."""
     if len(model.outputs) != 1:
         raise ModelError(f"has {len(model.outputs)} outputs where a tiny VAE has one")
     return {"output": model.output(0).get_node().input_value(0)}
@@ -168,7 +169,7 @@ def _network(name: str, file: Path, ports: Ports, adapt: Outputs) -> Network:
     try:
         model = core().read_model(file)
     except RuntimeError as error:
-        raise DamagedModelError(f"OpenVINO can't read {file}: {_first_line(error)}") from error
+        raise DamagedModelError(f"OpenVINO can't read {file}: {_last_line(error)}") from error
     try:
         parameters = _parameters(model, ports.inputs)
         adapted = ov.Model(
@@ -178,7 +179,7 @@ def _network(name: str, file: Path, ports: Ports, adapt: Outputs) -> Network:
     except ModelError as error:
         raise ModelError(f"{file} {error}; export the checkpoint again, with a newer optimum-intel") from error
     except RuntimeError as error:
-        raise ModelError(f"{file} is no graph for any size: {_first_line(error)}") from error
+        raise ModelError(f"{file} is no graph for any size: {_last_line(error)}") from error
     for port, (output, tensor) in zip(adapted.outputs, ports.outputs.items(), strict=True):
         port.get_tensor().set_names({output})
         if not _is_as_declared(port, tensor):
@@ -189,7 +190,7 @@ def _network(name: str, file: Path, ports: Ports, adapt: Outputs) -> Network:
 
 
 def _is_as_declared(port: ov.Output, declared: Port) -> bool:
-    """Whether an output has the declared type, rank and fixed dimensions, as far as they are known."""
+    """Whether an output has the declared type, rank and fixed dimensions, where they are known."""
     shape = port.get_partial_shape()
     if port.get_element_type().get_type_name() != declared.dtype or len(shape) != len(declared.shape):
         return False
@@ -214,7 +215,7 @@ def _parameters(model: ov.Model, declared: Mapping[str, Port]) -> dict[str, Any]
     return {name: found[name] for name in declared}
 
 
-def _first_line(error: Exception) -> str:
-    """OpenVINO's messages begin with where in its source they are raised; what they say comes last."""
+def _last_line(error: Exception) -> str:
+    """Last line of OpenVINO's message, since the first ones name the place in its source."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Where each part of an SDXL checkpoint lies, as stabilityai/sdxl-turbo and its like are laid out."""
+"""The layout of SDXL checkpoints such as stabilityai/sdxl-turbo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIPELINES = (*_PIPELINES, *(f"OV{name}" for name in _PIPELINES))
 SINGLE_FILES: Mapping[str, str] = MappingProxyType(
     {"conditioner.embedders.1.": "SDXL", "conditioner.embedders.0.": "SDXL's refiner"}
 )
-"""How tensors begin that single files in the authors' own layout have, and of which model they are then."""
+"""Prefixes of tensors in single files of the authors' layout, and the model that they show."""
 
 EXPORTED_FILE, EXPORTED_WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "scheduler")
@@ -52,7 +52,8 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
         "vae_decoder": _exported_as("OVModelVaeDecoder"),
         "vae_encoder": _exported_as("OVModelVaeEncoder"),
         "scheduler": {("diffusers", name) for name in SAMPLERS},
-        # For an IP-Adapter, which a checkpoint may have or not: drawing from text alone is the same, and they stay out.
+        # For an IP-Adapter, which a checkpoint may have or not: drawing from text alone is the
+        # same, and they stay out.
         "image_encoder": {("transformers", "CLIPVisionModelWithProjection")},
         "feature_extractor": {
             ("transformers", name) for name in ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPFeatureExtractor")
@@ -62,14 +63,15 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 
 
 def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
-    """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
+    """Find the place of every part; "vae" is the full VAE and "tiny_vae" the tiny one.
 
     What optimum-intel has exported has "vae_decoder" and "vae_encoder" in place of "vae".
 
     Args:
         checkpoint: the checkpoint to convert.
         index: its model_index.json.
-        tiny_vae: a checkpoint with a tiny VAE alone, in place of the one in the checkpoint's folder ``tiny_vae``.
+        tiny_vae: a checkpoint with a tiny VAE alone, in place of the one in the checkpoint's folder
+            ``tiny_vae``.
 
     Raises:
         ModelError: a part is missing or of an unknown class, or the model is a refiner.
@@ -91,7 +93,7 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
 
 
 def is_exported(places: Mapping[str, Place]) -> bool:
-    """Whether the networks are OpenVINO IR already, of which the UNet tells.
+    """Whether the networks are OpenVINO IR already, which the UNet's folder shows.
 
     The published SDXL base has IR and safetensors side by side: then it is a checkpoint.
     """

@@ -1,4 +1,4 @@
-"""What SDXL's UNet is told: the text, by two encoders, and the sizes of the picture (arXiv 2307.01952, section 2.2)."""
+"""SDXL's conditioning: the text, encoded twice, and sizes (arXiv 2307.01952, section 2.2)."""
 
 from __future__ import annotations
 
@@ -10,77 +10,66 @@ from dataclasses import dataclass
 import numpy as np
 
 from vinograph.errors import RequestError
-from vinograph.families.contract import Array, Drawing, Parts
+from vinograph.families.contract import Array, Components, Output
+from vinograph.families.latent import Conditioning
+from vinograph.families.sdxl.config import TEXT_ENCODERS, SDXLConfig
 from vinograph.families.shared import note_dropped
+from vinograph.images import Size
 from vinograph.request import Request
-from vinograph.schema import Whole
 
-
-@dataclass(frozen=True)
-class Told:
-    """The constant inputs of the UNet, one row a picture; under guidance, the unconditional rows come first.
-
-    ``prompt_embeds`` [n, tokens, width], ``add_text_embeds`` [n, pooled width], ``add_time_ids`` [n, 6] (original
-    height and width, top and left of the crop, target height and width). ``timestep_cond`` [n, width] is the guidance
-    scale, for a UNet that wants to know it.
-    """
-
-    prompt_embeds: Array
-    add_text_embeds: Array
-    add_time_ids: Array
-    timestep_cond: Array | None = None
-
-    @property
-    def inputs(self) -> dict[str, Array]:
-        """By the UNet's names."""
-        inputs = {
-            "encoder_hidden_states": self.prompt_embeds,
-            "text_embeds": self.add_text_embeds,
-            "time_ids": self.add_time_ids,
-        }
-        return inputs if self.timestep_cond is None else {**inputs, "timestep_cond": self.timestep_cond}
-
-    @property
-    def tensors(self) -> dict[str, Array]:
-        """By the names that callbacks know, which are diffusers'."""
-        return {name: getattr(self, name) for name in TENSORS}
-
-    def changed(self, tensors: Mapping[str, Array]) -> Told:
-        """With what a callback returned in place of some of them."""
-        return dataclasses.replace(self, **tensors)
-
-
+SDXLComponents = Components[SDXLConfig]
 TimeIds = tuple[tuple[int, ...], tuple[int, ...]]
-TENSORS = ("prompt_embeds", "add_text_embeds", "add_time_ids")
+"""Original size, top and left of the crop, and target size, for the prompt and the negative one."""
+
+CALLBACK_TENSORS = ("prompt_embeds", "add_text_embeds", "add_time_ids")
+"""The tensors of the conditioning that a callback may ask for, by diffusers' names."""
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+_MAX_PERIOD = 10_000.0  # of the guidance scale's embedding, as that of a timestep
 
 
 @dataclass(frozen=True)
-class _Text:
+class _PromptEmbeds:
     """Hidden states [prompts, tokens, width] and pooled embeddings [prompts, pooled width]."""
 
     states: Array
     pooled: Array
 
-    def repeated(self, count: int) -> _Text:
+    def repeated(self, count: int) -> _PromptEmbeds:
         """Each prompt's row ``count`` times."""
-        return _Text(np.repeat(self.states, count, axis=0), np.repeat(self.pooled, count, axis=0))
+        return _PromptEmbeds(np.repeat(self.states, count, axis=0), np.repeat(self.pooled, count, axis=0))
 
 
-def check_texts(parts: Parts, request: Request, guided: bool) -> None:
-    """Check all of the request's texts and embeddings that can be checked before any of them is encoded.
+def callback_tensors(conditioning: Conditioning) -> dict[str, Array]:
+    """The tensors that a callback may ask for, by diffusers' names."""
+    prompt_embeds, others = conditioning.prompt_embeds, conditioning.others
+    return dict(zip(CALLBACK_TENSORS, (prompt_embeds, others["text_embeds"], others["time_ids"]), strict=True))
+
+
+def with_callback_tensors(conditioning: Conditioning, returned: Mapping[str, Array]) -> Conditioning:
+    """The conditioning with what a callback returned in place of some of its tensors."""
+    tensors = {**callback_tensors(conditioning), **returned}
+    prompt_embeds, text_embeds, time_ids = (tensors[name] for name in CALLBACK_TENSORS)
+    others = {**conditioning.others, "text_embeds": text_embeds, "time_ids": time_ids}
+    return dataclasses.replace(conditioning, prompt_embeds=prompt_embeds, others=others)
+
+
+def check_prompts(components: SDXLComponents, request: Request, guided: bool) -> None:
+    """Check the request's texts and embeddings, as far as that can be done before encoding them.
 
     Raises:
-        RequestError: embeddings of the wrong shape, texts beside them, or a ``clip_skip`` beyond the encoders' layers.
+        RequestError: embeddings of the wrong shape, texts beside them, or a ``clip_skip`` beyond
+            the encoders' layers.
     """
+    config = components.config
     shape = None
     if request.prompt is not None and request.prompt_embeds is not None:
         raise RequestError("give prompt or prompt_embeds, not both")
     if request.prompt_embeds is not None and request.pooled_prompt_embeds is not None:
-        shape = _given(parts, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds").states.shape
-    elif not 0 <= (request.clip_skip or 0) < _layers(parts):
+        shape = _given(config, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds").states.shape
+    elif not 0 <= (request.clip_skip or 0) < config.text_layers:
         raise RequestError(
             f"clip_skip is {request.clip_skip}; this model's text encoders take a whole number "
-            f"from 0 to {_layers(parts) - 1}"
+            f"from 0 to {config.text_layers - 1}"
         )
     if not guided:
         return
@@ -89,10 +78,10 @@ def check_texts(parts: Parts, request: Request, guided: bool) -> None:
     negative = None
     if request.negative_prompt_embeds is not None and request.negative_pooled_prompt_embeds is not None:
         states, pooled = request.negative_prompt_embeds, request.negative_pooled_prompt_embeds
-        negative = _given(parts, states, pooled, "negative_prompt_embeds").states.shape
-    elif request.negative_prompt is None and parts.config["force_zeros_for_empty_prompt"]:
+        negative = _given(config, states, pooled, "negative_prompt_embeds").states.shape
+    elif request.negative_prompt is None and config.force_zeros_for_empty_prompt:
         return
-    encoded = (request.prompt_count, parts.tokenizers["tokenizer"].max_length, sum(parts.config["text_widths"]))
+    encoded = (request.prompt_count, components.tokenizers["tokenizer"].max_length, config.text_width)
     if (negative or encoded) != (shape or encoded):
         raise RequestError(
             f"the negative prompt's embeddings have shape {negative or encoded}, the prompt's {shape or encoded}; "
@@ -100,61 +89,55 @@ def check_texts(parts: Parts, request: Request, guided: bool) -> None:
         )
 
 
-_ENCODERS = ("text_encoder", "text_encoder_2")
-_LAYERS = Whole(1, 512)
+def input_shapes(components: SDXLComponents, request: Request) -> dict[str, tuple[int, ...]]:
+    """Shapes of one row of the conditioning's inputs, known before any text is encoded."""
+    config, states = components.config, request.prompt_embeds
+    tokens = components.tokenizers["tokenizer"].max_length if states is None else states.shape[1]
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder_hidden_states": (tokens, config.text_width),
+        "text_embeds": (config.pooled_width,),
+        "time_ids": (6,),
+    }
+    return {**shapes, "timestep_cond": (config.time_cond_width,)} if config.guides_itself else shapes
 
 
-def check_layers(outputs: Mapping[str, Mapping[str, Sequence[int | str]]]) -> None:
-    """Check that the text encoders, where they are, say how many layers they give.
-
-    Raises:
-        SchemaError: one doesn't.
-    """
-    for name in _ENCODERS:
-        if name in outputs:
-            shape = outputs[name].get("hidden_states", ())
-            _LAYERS.check(f"components.{name}.outputs.hidden_states.shape[1]", shape[1] if len(shape) > 1 else None)
-
-
-def _layers(parts: Parts) -> int:
-    """How many layers both text encoders give."""
-    return min(int(parts.outputs[name]["hidden_states"][1]) for name in _ENCODERS)
-
-
-def told_to_the_unet(parts: Parts, request: Request, all_times: TimeIds, guided: bool, out: Drawing) -> Told:
-    """What the UNet is told of ``request``, whose texts are checked, and of the sizes in ``all_times``."""
-    text = _conditional(parts, request, out)
-    rows = [text]
-    times, negative_times = all_times
-    told_times = [times]
+def encode_conditioning(
+    components: SDXLComponents, request: Request, time_ids: TimeIds, guided: bool, out: Output
+) -> Conditioning:
+    """Encode the texts of ``request``, which are checked, and join them with ``time_ids``."""
+    positive, negative = time_ids
+    text = _conditional(components, request, out)
+    rows, id_rows = [text], [positive]
     if guided:
-        rows.insert(0, _unconditional(parts, request, text, out))
-        told_times.insert(0, negative_times)
+        rows.insert(0, _unconditional(components, request, text, out))
+        id_rows.insert(0, negative)
     rows = [each.repeated(request.num_images_per_prompt or 1) for each in rows]
     count = request.image_count
-    return Told(
-        prompt_embeds=np.concatenate([each.states for each in rows]),
-        add_text_embeds=np.concatenate([each.pooled for each in rows]),
-        add_time_ids=np.repeat(np.array(told_times, np.float32), count, axis=0),
-        timestep_cond=_guidance_embedding(parts, request, count),
-    )
+    others = {
+        "text_embeds": np.concatenate([each.pooled for each in rows]),
+        "time_ids": np.repeat(np.array(id_rows, np.float32), count, axis=0),
+    }
+    if components.config.guides_itself:
+        others["timestep_cond"] = _guidance_embedding(components.config.time_cond_width, request, count)
+    return Conditioning(np.concatenate([each.states for each in rows]), others)
 
 
-def _conditional(parts: Parts, request: Request, out: Drawing) -> _Text:
+def _conditional(components: SDXLComponents, request: Request, out: Output) -> _PromptEmbeds:
     if request.prompt_embeds is not None and request.pooled_prompt_embeds is not None:
-        return _given(parts, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds")
+        return _given(components.config, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds")
     prompts = request.prompt or ()
-    return _encode(parts, prompts, _second(request.prompt_2, prompts), request.clip_skip or 0, out)
+    return _encode(components, prompts, _second(request.prompt_2, prompts), request.clip_skip or 0, out)
 
 
-def _unconditional(parts: Parts, request: Request, text: _Text, out: Drawing) -> _Text:
+def _unconditional(components: SDXLComponents, request: Request, text: _PromptEmbeds, out: Output) -> _PromptEmbeds:
     if request.negative_prompt_embeds is not None and request.negative_pooled_prompt_embeds is not None:
         states, pooled = request.negative_prompt_embeds, request.negative_pooled_prompt_embeds
-        return _given(parts, states, pooled, "negative_prompt_embeds")
-    if request.negative_prompt is None and parts.config["force_zeros_for_empty_prompt"]:
-        return _Text(np.zeros_like(text.states), np.zeros_like(text.pooled))
+        return _given(components.config, states, pooled, "negative_prompt_embeds")
+    if request.negative_prompt is None and components.config.force_zeros_for_empty_prompt:
+        return _PromptEmbeds(np.zeros_like(text.states), np.zeros_like(text.pooled))
     prompts = request.negative_prompt or ("",) * len(text.states)
-    return _encode(parts, prompts, _second(request.negative_prompt_2, prompts), 0, out)
+    # As in diffusers, clip_skip is the prompt's alone.
+    return _encode(components, prompts, _second(request.negative_prompt_2, prompts), 0, out)
 
 
 def _second(texts: tuple[str, ...] | None, first: Sequence[str]) -> Sequence[str]:
@@ -162,62 +145,63 @@ def _second(texts: tuple[str, ...] | None, first: Sequence[str]) -> Sequence[str
     return texts if texts is not None and any(texts) else first
 
 
-def _given(parts: Parts, states: Array, pooled: Array, name: str) -> _Text:
-    width, pooled_width = sum(parts.config["text_widths"]), parts.config["pooled_width"]
-    if states.shape[2] != width or pooled.shape != (len(states), pooled_width):
+def _given(config: SDXLConfig, states: Array, pooled: Array, name: str) -> _PromptEmbeds:
+    if states.shape[2] != config.text_width or pooled.shape != (len(states), config.pooled_width):
         raise RequestError(
             f"{name} and its pooled embeddings have shapes {states.shape} and {pooled.shape}; "
-            f"give [prompts, tokens, {width}] and [prompts, {pooled_width}]"
+            f"give [prompts, tokens, {config.text_width}] and [prompts, {config.pooled_width}]"
         )
-    return _Text(states, pooled)
+    return _PromptEmbeds(states, pooled)
 
 
-def _encode(parts: Parts, prompts: Sequence[str], second: Sequence[str], skip: int, out: Drawing) -> _Text:
-    """Both encoders' hidden states, side by side, ``skip`` layers before the last but one; the second's pooled text."""
+def _encode(
+    components: SDXLComponents, prompts: Sequence[str], second: Sequence[str], clip_skip: int, out: Output
+) -> _PromptEmbeds:
+    """Encode the texts with both encoders.
+
+    Their hidden states, ``clip_skip`` layers before the last but one, are joined along the width.
+    The pooled text is the second encoder's.
+    """
     encoded = [
-        parts.sessions[f"text_encoder{suffix}"](
-            {"input_ids": note_dropped(parts.tokenizers[f"tokenizer{suffix}"](texts), out)}
-        )
-        for suffix, texts in (("", prompts), ("_2", second))
+        components.sessions[encoder]({"input_ids": note_dropped(components.tokenizers[tokenizer](texts), out)})
+        for encoder, tokenizer, texts in zip(TEXT_ENCODERS, _TOKENIZERS, (prompts, second), strict=True)
     ]
-    layers = [each["hidden_states"] for each in encoded]
-    states = np.concatenate([each[:, -1 - skip] for each in layers], axis=2)
-    return _Text(states, encoded[1]["text_embeds"])
+    # The last layer is no output of the encoders, so that -1 is the last but one.
+    states = np.concatenate([each["hidden_states"][:, -1 - clip_skip] for each in encoded], axis=2)
+    return _PromptEmbeds(states, encoded[1]["text_embeds"])
 
 
-def time_ids(request: Request, size: tuple[int, int], out: Drawing) -> TimeIds:
-    """The six numbers for the prompt, and those for the negative one, for pictures of ``size`` (height, width).
+def time_ids_of(request: Request, size: Size, out: Output) -> TimeIds:
+    """The six numbers for the prompt, and those for the negative one, for pictures of ``size``.
 
-    diffusers reads the negative ones otherwise in text to image (both sizes, or none of the three) than from a
-    picture (each size alone; the crop is the positive one's). So do we, and say what was ignored.
+    diffusers reads the negative ones in two ways. In text to image, both sizes count or none of the
+    three does. From a picture, each size counts alone, and the crop is the positive one's. So do
+    we, and say what was ignored.
     """
     original, target = request.original_size or size, request.target_size or size
     crop = request.crops_coords_top_left or (0, 0)
-    times = (*original, *crop, *target)
-    away, away_target = request.negative_original_size, request.negative_target_size
-    away_crop = request.negative_crops_coords_top_left or (0, 0)
+    positive = (*original, *crop, *target)
+    negative_original, negative_target = request.negative_original_size, request.negative_target_size
+    negative_crop = request.negative_crops_coords_top_left or (0, 0)
     if request.image is not None:
-        if away_crop not in ((0, 0), crop):
+        if negative_crop not in ((0, 0), crop):
             out.warnings.append(
                 "negative_crops_coords_top_left was ignored: from an image, the crop is the positive one"
             )
-        return times, (*(away or original), *crop, *(away_target or target))
-    if away is None or away_target is None:
-        if away or away_target or away_crop != (0, 0):
+        return positive, (*(negative_original or original), *crop, *(negative_target or target))
+    if negative_original is None or negative_target is None:
+        if negative_original or negative_target or negative_crop != (0, 0):
             raise RequestError(
                 "give both negative_original_size and negative_target_size, or none of the negative sizes"
             )
-        return times, times
-    return times, (*away, *away_crop, *away_target)
+        return positive, positive
+    return positive, (*negative_original, *negative_crop, *negative_target)
 
 
-def _guidance_embedding(parts: Parts, request: Request, count: int) -> Array | None:
-    """Sines and cosines of the guidance scale (Meng et al., arXiv 2210.03142), for a UNet that is told it."""
-    width = int(parts.config["time_cond_width"])
-    if not width:
-        return None
+def _guidance_embedding(width: int, request: Request, count: int) -> Array:
+    """Sines and cosines [count, width] of the guidance scale (Meng et al., arXiv 2210.03142)."""
     half = width // 2
-    frequencies = np.exp(np.arange(half, dtype=np.float32) * -np.float32(math.log(10000.0) / (half - 1)))
+    frequencies = np.exp(np.arange(half, dtype=np.float32) * -np.float32(math.log(_MAX_PERIOD) / (half - 1)))
     angles = np.float32((request.guidance_scale or 0.0) - 1) * np.float32(1000) * frequencies
     row = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2, np.float32)])
     return np.repeat(row[None].astype(np.float32), count, axis=0)

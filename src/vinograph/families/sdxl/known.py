@@ -1,8 +1,8 @@
-"""SDXL checkpoints that are known by name, and those that were distilled to draw in few steps.
+"""SDXL checkpoints with a short name, and how to recognize distilled ones.
 
-A checkpoint may say itself that it was distilled. A scheduler alone is no evidence: people save the one that they like
-to draw with. So a checkpoint counts as distilled where its network, its size or its name says so, too, and what was
-assumed is noted in the bundle.
+A checkpoint may say itself that it was distilled. A scheduler alone is no evidence, since people
+save the one that they like to draw with. A checkpoint counts as distilled where its network, its
+size or its name says so, too. What was assumed is noted in the bundle.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _TURBO_SCHEDULER = {
     "rescale_betas_zero_snr": False,
 }
 _TURBO_SIZE = 64  # of its latents; SDXL and what is tuned from it have 128
-# Latent consistency models (arXiv 2310.04378) draw in a few steps; they are told the guidance scale, or (LCM-LoRA,
-# arXiv 2311.05556, fused into the checkpoint) need none.
+# Latent consistency models (arXiv 2310.04378) draw in a few steps. They take the guidance scale as
+# an input, or need none (LCM-LoRA, arXiv 2311.05556, fused into the checkpoint).
 _CONSISTENCY_STEPS = 4
 _CONSISTENCY_SCALES = {True: 8.0, False: 0.0}
 _OR = "otherwise give --steps and --guidance-scale, or set them in the checkpoint's vinograph.json"
@@ -55,7 +55,7 @@ _OR = "otherwise give --steps and --guidance-scale, or set them in the checkpoin
 
 @dataclass(frozen=True)
 class Distillation:
-    """The ``defaults`` of a distilled model, and ``notes`` that say what they were concluded from."""
+    """The ``defaults`` of a distilled model, and ``notes`` of what they were concluded from."""
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -64,9 +64,10 @@ class Distillation:
 def distillation_of(
     name: str, index: Mapping[str, Any], scheduler: Mapping[str, Any], sample_size: int, takes_guidance: bool
 ) -> Distillation:
-    """How the checkpoint called ``name`` was distilled, by its model_index.json, its scheduler and its UNet.
+    """Conclude how a checkpoint was distilled from its ``name``, index, scheduler and UNet.
 
-    ``sample_size`` is of the UNet's latents; ``takes_guidance`` says whether it takes the guidance scale as an input.
+    ``sample_size`` is the side of the UNet's latents. ``takes_guidance`` says whether the UNet
+    takes the guidance scale as an input.
     """
     if scheduler["class"] == "LCMScheduler":
         return _consistency(takes_guidance)

@@ -1,8 +1,8 @@
-"""SDXL's UNet: noisy latents, time, text and sizes -> the prediction that a sampler wants.
+"""SDXL's UNet: from noisy latents, time, text and sizes to the prediction that a sampler takes.
 
-Podell et al., SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis (arXiv 2307.01952), section
-2. The embedding of a guidance scale, which latent consistency models take, is that of arXiv 2310.04378, section 4.3.
-Weights have the names of diffusers' UNet2DConditionModel.
+Podell et al., SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis (arXiv
+2307.01952), section 2. The embedding of a guidance scale, which latent consistency models take, is
+that of arXiv 2310.04378, section 4.3. Weights have the names of diffusers' UNet2DConditionModel.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ _TRANSFORMER_NORM_EPS = 1e-6
 def unet(config: UNetConfig, weights: Weights) -> Network:
     """The UNet's graph; latents and text are of any size.
 
-    Inputs: ``sample``, latents scaled as the sampler asks; ``timestep``, 0 to 1000; ``encoder_hidden_states``, the
-    text; ``text_embeds``, the pooled text; ``time_ids``, the original size, the crop's top left corner and the target
-    size in pixels; ``timestep_cond``, the guidance scale's embedding, of models that take it.
+    Inputs: ``sample``, latents scaled as the sampler asks; ``timestep``, 0 to 1000;
+    ``encoder_hidden_states``, the text; ``text_embeds``, the pooled text; ``time_ids``, the
+    original size, the crop's top left corner and the target size in pixels; ``timestep_cond``, the
+    guidance scale's embedding, of models that take it.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -49,7 +50,7 @@ def unet(config: UNetConfig, weights: Weights) -> Network:
 
 
 def ports(config: UNetConfig) -> Ports:
-    """What :func:`unet` takes and gives."""
+    """Inputs and outputs of :func:`unet`."""
     inputs = {
         "sample": Port(("b", 4, "h", "w")),
         "timestep": Port(("b",)),
@@ -91,20 +92,20 @@ class _UNet:
         return conv2d(x, weights["conv_out"], 4, 3, padding=1)
 
     def _conditions(self, timestep: Value, pooled: Value, time_ids: Value, guidance: Value | None) -> Value:
-        """The embedding of time, guidance, pooled text and sizes [b, t]."""
+        """Embedding [b, t] of time, guidance, pooled text and sizes."""
         config, weights = self.config, self.weights
         width = config.time_embedding_dim or 4 * config.block_out_channels[0]
         time = self._sinusoids(timestep, config.block_out_channels[0])
         sizes = self._sinusoids(time_ids, config.addition_time_embed_dim)
         sizes = reshape(sizes, (-1, 6 * config.addition_time_embed_dim))
-        embedded = timestep_embedding(time, weights["time_embedding"], width, guidance)
+        embedded = timestep_embedding(time, weights["timestep_embedding"], width, guidance)
         return embedded + timestep_embedding(concat([pooled, sizes], axis=-1), weights["add_embedding"], width)
 
     def _sinusoids(self, values: Value, width: int) -> Value:
         return sinusoidal_embedding(values, width, self.config.freq_shift, cosines_first=self.config.flip_sin_to_cos)
 
     def _down_block(self, x: Value, level: int, time: Value, text: Value) -> Iterator[Value]:
-        """Residual blocks, each with its transformer, then half the size; every map that the way up joins."""
+        """Yield the skips of a level: residual blocks with transformers, then half the size."""
         config, weights = self.config, self.weights["down_blocks"][level]
         width = config.block_out_channels[level]
         depths = self._depths(config.down_block_types[level] == DOWN_TEXT, config.depths[level], config.layers[level])
@@ -116,7 +117,7 @@ class _UNet:
             yield downsample(x, weights["downsamplers"][0])
 
     def _middle_block(self, x: Value, time: Value, text: Value) -> Value:
-        """A residual block, a transformer, a residual block; the first alone where there is no transformer."""
+        """A residual block, a transformer and a residual block, or the first one alone."""
         config, weights = self.config, self.weights["mid_block"]
         if config.mid_block_type is None:
             return x
@@ -129,7 +130,7 @@ class _UNet:
         return residual_block(x, weights["resnets"][1], width, self.norm, time)
 
     def _up_block(self, x: Value, turn: int, time: Value, text: Value, skips: list[Value]) -> Value:
-        """Residual blocks, each of which joins a map of the way down, then the size of what is joined next."""
+        """Residual blocks, each of which takes a skip, then the size of the next skip."""
         config, weights = self.config, self.weights["up_blocks"][turn]
         level = self.levels - 1 - turn
         width, count = config.block_out_channels[level], config.layers[level] + 1
@@ -142,7 +143,7 @@ class _UNet:
 
     @staticmethod
     def _depths(has_text: bool, depth: Layers, count: int) -> tuple[int, ...]:
-        """Blocks in the transformer after each of ``count`` residual blocks; 0 where there is none."""
+        """Depth of the transformer after each of ``count`` residual blocks; 0 means none."""
         return broadcast("transformer_layers_per_block", depth, count) if has_text else (0,) * count
 
     def _transformer(self, x: Value, weights: Weights, text: Value, head_count: int, depth: int) -> Value:
@@ -168,7 +169,7 @@ class _UNet:
 
 
 def _transformer_block(x: Value, weights: Weights, text: Value, head_count: int) -> Value:
-    """Self-attention, attention to the text, and a gated perceptron (GEGLU, arXiv 2002.05202), each after a norm."""
+    """Self-attention, attention to the text, and GEGLU (arXiv 2002.05202), each after a norm."""
     normed = layer_norm(x, weights["norm1"])
     x = x + _attend(normed, normed, weights["attn1"], head_count)
     x = x + _attend(layer_norm(x, weights["norm2"]), text, weights["attn2"], head_count)
@@ -187,7 +188,7 @@ def _attend(x: Value, other: Value, weights: Weights, head_count: int) -> Value:
 
 
 def _feed_forward(x: Value, weights: Weights) -> Value:
-    """Four times as wide within. Layer 1 is dropout while training."""
+    """A gated perceptron, four times as wide within. Its layer 1 is dropout in training."""
     width = x.size(-1)
     value, gate = split(linear(x, weights[0]["proj"], 8 * width), 2, axis=-1)
     return linear(value * gelu(gate), weights[2], width)

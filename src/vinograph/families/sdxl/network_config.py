@@ -1,4 +1,4 @@
-"""What a config.json says of SDXL's UNet."""
+"""The configuration of SDXL's UNet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ DOWN, DOWN_TEXT = "DownBlock2D", "CrossAttnDownBlock2D"
 UP, UP_TEXT = "UpBlock2D", "CrossAttnUpBlock2D"
 MIDDLE, MIDDLE_TEXT = "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"
 
-# What else a UNet2DConditionModel's configuration may say: the one value of each key that is computed here.
+# What else a UNet2DConditionModel's configuration may say: the one value of each key that is
+# computed here.
 _FIXED: Mapping[str, Any] = MappingProxyType(
     {
         "in_channels": 4,
@@ -56,19 +57,23 @@ class UNetConfig:
     """The keys of the UNet's config.json that set its size, with diffusers' defaults.
 
     Attributes:
-        sample_size: height and width of the latents that it was trained on; 128 where the configuration doesn't say,
-            as in diffusers' pipelines.
+        sample_size: height and width of the latents that it was trained on; 128 where the
+            configuration doesn't say, as in diffusers' pipelines.
         block_out_channels: channels of each level, the finest first.
         down_block_types, up_block_types, mid_block_type: where there are transformers.
         layers_per_block: residual blocks of each level, on the way down.
-        transformer_layers_per_block: depth of the transformers of each level; one number, or one for each of them.
+        transformer_layers_per_block: depth of the transformers of each level; one number, or one
+            for each of them.
         reverse_transformer_layers_per_block: the same on the way up, the coarsest level first.
         attention_head_dim: in spite of its name, the number of heads of each level.
         cross_attention_dim: width of the text's hidden states.
-        addition_embed_type: what is added to the time: "text_time", the pooled text and sizes in pixels.
+        addition_embed_type: what is added to the time: "text_time", the pooled text and sizes in
+            pixels.
         addition_time_embed_dim: width of the embedding of each of the six sizes.
-        projection_class_embeddings_input_dim: width of the pooled text and the six embeddings together.
-        time_cond_proj_dim: width of the guidance scale's embedding; None where the model takes none.
+        projection_class_embeddings_input_dim: width of the pooled text and the six embeddings
+            together.
+        time_cond_proj_dim: width of the guidance scale's embedding; None where the model takes
+            none.
     """
 
     block_out_channels: tuple[int, ...]
@@ -131,7 +136,7 @@ class UNetConfig:
             )
 
     def _check_depths(self) -> None:
-        """Check that there is a depth for every transformer. Raises ValueError where there isn't."""
+        """Check that every transformer has a depth. Raises ValueError where one hasn't."""
         down, up = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
         for kind, depth, layers in zip(self.down_block_types, self.depths, self.layers, strict=True):
             if kind == DOWN_TEXT:
@@ -144,10 +149,11 @@ class UNetConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> UNetConfig:
-        """Of a config.json.
+        """Read a config.json.
 
         Raises:
-            ValueError: naming a key that is missing or unknown, or a value that isn't computed here.
+            ValueError: naming a key that is missing or unknown, or a value that isn't computed
+                here.
         """
         if mapping.get("sample_size") is None:
             mapping = {**mapping, "sample_size": _SAMPLE_SIZE}
@@ -165,13 +171,13 @@ class UNetConfig:
 
     @property
     def depths(self) -> tuple[Layers, ...]:
-        """Depth of the transformers of each level, on the way down; one number, or one for each of them."""
+        """Depth of each level's transformers on the way down, as one number or one for each."""
         levels = len(self.block_out_channels)
         return broadcast("transformer_layers_per_block", self.transformer_layers_per_block, levels)
 
     @property
     def up_depths(self) -> tuple[Layers, ...]:
-        """The same on the way up, the coarsest level first."""
+        """Depth of each level's transformers on the way up, the coarsest level first."""
         given = self.reverse_transformer_layers_per_block or self.depths[::-1]
         return broadcast("reverse_transformer_layers_per_block", given, len(self.block_out_channels))
 

@@ -1,6 +1,6 @@
-"""What quantization does to SDXL's components. What isn't named here stays as it is.
+"""The quantization of SDXL's components. Those that aren't named here stay as they are.
 
-The VAEs stay: they are small beside the rest, and what they lose is seen at once.
+The VAEs stay: they are small compared to the rest, and their losses are seen at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Würstchen's calls take, and the numbers of a manifest that they read."""
+"""The calls of Würstchen, and the arguments that they take."""
 
 from __future__ import annotations
 
@@ -6,32 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vinograph.families.contract import Call, Family
+from vinograph.families.wuerstchen.config import WuerstchenConfig
 from vinograph.families.wuerstchen.drawing import decoder_alone, encode_alone, generate, prior_alone, reconstruct
-from vinograph.schema import Divisor, Many, Real, Record, SchemaError, Whole
-
-STAGE_SCHEDULER = Record({}, {"scaler": Real(1e-3, 1e3), "s": Real(0, 10)})
-"""The two numbers of a stage's cosine schedule."""
-
-
-def check_config(config: Mapping[str, Any]) -> None:
-    """Compare the numbers of a manifest with each other.
-
-    Raises:
-        SchemaError: naming two that do not fit.
-    """
-    for level in config["effnet_levels"]:
-        if level >= config["decoder_level_count"]:
-            raise SchemaError(f"config.effnet_levels has {level}; there are {config['decoder_level_count']} levels")
-
-
-def check_scheduler(scheduler: Mapping[str, Any]) -> None:
-    """Check the noise schedules of the two stages.
-
-    Raises:
-        SchemaError: naming a number that makes no sense.
-    """
-    Record({"prior": STAGE_SCHEDULER, "decoder": STAGE_SCHEDULER}).check("scheduler", scheduler)
-
 
 _COMMON: Mapping[str, Any] = {
     "num_images_per_prompt": 1,
@@ -143,20 +119,6 @@ FAMILY = Family(
         "decoder_steps": "num_inference_steps",
         "decoder_guidance_scale": "decoder_guidance_scale",
     },
-    config={
-        "prior_channels": Whole(1, 1024),
-        "prior_text_width": Whole(1, 65_536),
-        "resolution_multiple": Real(1, 4096),
-        "latent_mean": Divisor(),
-        "latent_std": Real(-1e6, 1e6),
-        "latent_channels": Whole(1, 1024),
-        "latent_dim_scale": Real(0.01, 1024),
-        "scale_factor": Divisor(),
-        "decoder_patch_size": Whole(1, 64),
-        "decoder_level_count": Whole(1, 16),
-        "effnet_levels": Many(Whole(0, 15), most=16),
-    },
+    read_config=WuerstchenConfig.from_manifest,
     tokenizers=("prior_tokenizer", "tokenizer"),
-    check_config=check_config,
-    check_scheduler=check_scheduler,
 )

@@ -1,6 +1,7 @@
-"""Würstchen: what is read from a checkpoint, and what the model's manifest says.
+"""Würstchen checkpoints: read and checked, and described by a manifest.
 
-Everything is checked before anything is built: classes, configurations, and every tensor's name, type and shape.
+Everything is checked before anything is built: classes, configurations, and every tensor's name,
+type and shape.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families.wuerstchen import checkpoint_layout, network
-from vinograph.families.wuerstchen.arguments import FAMILY, STAGE_SCHEDULER
+from vinograph.families.wuerstchen.arguments import FAMILY
 from vinograph.families.wuerstchen.checkpoint_layout import Layout
+from vinograph.families.wuerstchen.config import STAGE_SCHEDULER
 from vinograph.families.wuerstchen.network_config import ImageEncoderConfig, StageAConfig, StageBConfig, StageCConfig
 from vinograph.families.wuerstchen.network_image_encoder import IGNORED as IMAGE_ENCODER_IGNORED
 from vinograph.families.wuerstchen.network_image_encoder import image_encoder
@@ -59,8 +61,8 @@ _LIMITS: Mapping[str, int] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Models:
-    """The networks of a checkpoint, whose configurations fit each other; ``image_encoder`` where there is one."""
+class WuerstchenNetworks:
+    """The networks of a checkpoint, whose configurations fit each other."""
 
     prior_text_encoder: Part[ClipConfig]
     prior: Part[StageCConfig]
@@ -70,18 +72,18 @@ class Models:
     image_encoder: Part[ImageEncoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place], image_encoder: Path | None) -> Models:
+    def read(cls, places: Mapping[str, Place], image_encoder: Path | None) -> WuerstchenNetworks:
         """Read the configurations, and the headers of the weights.
 
         Raises:
-            ModelError: a configuration makes no sense, or weights are missing or pickled; or the parts don't fit
-                together.
+            ModelError: a configuration makes no sense, or weights are missing or pickled; or the
+                parts don't fit together.
             DamagedModelError: a file is damaged, or holds a tensor twice.
         """
         encoder = _image_encoder_file(image_encoder) if image_encoder is not None else None
         if encoder is None and "image_encoder" in places:
             encoder = read_part(places["image_encoder"], TRANSFORMERS_STEM, ImageEncoderConfig.from_mapping)
-        models = cls(
+        networks = cls(
             prior_text_encoder=_text_encoder(places["prior_text_encoder"]),
             prior=read_part(places["prior"], DIFFUSERS_STEM, StageCConfig.from_mapping),
             text_encoder=_text_encoder(places["text_encoder"]),
@@ -89,11 +91,11 @@ class Models:
             vqgan=read_part(places["vqgan"], DIFFUSERS_STEM, StageAConfig.from_mapping),
             image_encoder=encoder,
         )
-        models._check_together()
-        return models
+        networks._check_together()
+        return networks
 
     def _check_together(self) -> None:
-        """The parts must fit each other: one checkpoint's prior may have been named for another's decoder."""
+        """Compare the parts with each other: the prior may be that of another checkpoint."""
         prior, decoder = self.prior.config, self.decoder.config
         prior_text, text = self.prior_text_encoder.config, self.text_encoder.config
         pairs = [
@@ -109,7 +111,7 @@ class Models:
         check_pairs(pairs, " channels")
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
         has_attention = bool(network.attention_widths(self.decoder.config))
         found = [
             _text_plan("prior_text_encoder", self.prior_text_encoder),
@@ -145,26 +147,29 @@ def _text_encoder(place: Place) -> Part[ClipConfig]:
 
 
 def _image_encoder_file(file: Path) -> Part[ImageEncoderConfig]:
-    """The published image encoder out of the file that was named for it."""
+    """The published image encoder, read from the file that was named for it."""
     if file.suffix in PICKLES:
         return Part(ImageEncoderConfig(), read_pickled(file, _PICKLED_KEY), str(file))
     return Part(ImageEncoderConfig(), read_header(file), str(file))
 
 
 def open_published(published: Published) -> Opened:
-    """Open a Würstchen checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
+    """Open a Würstchen checkpoint.
+
+    Raises what :func:`vinograph.models.opening.open_checkpoint` does.
+    """
     layout = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("prior"))
     files = fetch_parts(layout.places, files_of, published.before_fetch)
     encoder_file = published.options.get("image_encoder")
     if encoder_file is not None:
         files.append(_existing(Path(encoder_file)))
-    models = Models.read(layout.places, encoder_file)
+    networks = WuerstchenNetworks.read(layout.places, encoder_file)
     return Opened(
-        manifest=_manifest(published, layout, models),
-        components=models.plans(),
+        manifest=_manifest(published, layout, networks),
+        components=networks.plans(),
         tokenizers={
-            "prior_tokenizer": _tokenizer(layout.places["prior_tokenizer"], models.prior_text_encoder),
-            "tokenizer": _tokenizer(layout.places["tokenizer"], models.text_encoder),
+            "prior_tokenizer": _tokenizer(layout.places["prior_tokenizer"], networks.prior_text_encoder),
+            "tokenizer": _tokenizer(layout.places["tokenizer"], networks.text_encoder),
         },
         files=tuple(files),
         licence_file=licence_file(published.checkpoint),
@@ -181,8 +186,8 @@ def _tokenizer(place: Place, text_encoder: Part[ClipConfig]) -> TokenizerPlan:
     return TokenizerPlan(place.directory, text_encoder.config.max_position_embeddings)
 
 
-def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
-    """The manifest, but for what only the written files can tell."""
+def _manifest(published: Published, layout: Layout, networks: WuerstchenNetworks) -> Manifest:
+    """The manifest, without what depends on the written files."""
     origin = published.checkpoint
     settings = Settings.of(origin)
     limits = settings.limits(_LIMITS)
@@ -192,7 +197,7 @@ def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
         components={},
         tokenizers={},
         scheduler={stage: _scheduler(layout.places[part]) for stage, part in _SCHEDULERS.items()},
-        config=_config(layout, models),
+        config=_config(layout, networks),
         defaults=settings.defaults(FAMILY, FAMILY.defaults(), limits),
         limits=limits,
         source=source_of(origin, {"prior": layout.prior_id} if layout.prior_id else {}),
@@ -201,9 +206,9 @@ def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
     )
 
 
-def _config(layout: Layout, models: Models) -> dict[str, Any]:
-    """The numbers that the family calculates with."""
-    prior, decoder, vqgan = models.prior.config, models.decoder.config, models.vqgan.config
+def _config(layout: Layout, networks: WuerstchenNetworks) -> dict[str, Any]:
+    """The manifest's ``config``: what the family reads, and a few numbers that only describe."""
+    prior, decoder, vqgan = networks.prior.config, networks.decoder.config, networks.vqgan.config
     return {
         **layout.numbers,
         "prior_channels": prior.c_in,
@@ -220,7 +225,7 @@ def _config(layout: Layout, models: Models) -> dict[str, Any]:
 
 
 def _scheduler(place: Place) -> dict[str, float]:
-    """The two numbers of the cosine schedule.
+    """Read the two numbers of a stage's cosine schedule.
 
     Raises:
         ModelError: it is another scheduler than Würstchen's.

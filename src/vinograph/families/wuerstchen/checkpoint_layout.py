@@ -1,7 +1,8 @@
-"""Where each part of a Würstchen checkpoint lies, in both of the layouts that it is published in.
+"""The two layouts that Würstchen checkpoints are published in.
 
-One repository with everything (``prior_prior/``, ``prior_text_encoder/``, …, ``decoder/``, …), or the decoder's, whose
-model card names the prior's (``prior/``, ``text_encoder/``, …) in its front matter.
+One repository with everything (``prior_prior/``, ``prior_text_encoder/``, …, ``decoder/``, …), or
+the decoder's, whose model card names the prior's (``prior/``, ``text_encoder/``, …) in its front
+matter.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.families.wuerstchen.arguments import FAMILY
+from vinograph.families.wuerstchen.config import CONFIG_KINDS
 from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes, locate
 from vinograph.schema import SchemaError, label
 
@@ -24,7 +25,7 @@ _PRIOR_PARTS = ("prior", "prior_text_encoder", "prior_tokenizer", "prior_schedul
 _DECODER_PARTS = ("decoder", "vqgan", "text_encoder", "tokenizer", "scheduler")
 
 SINGLE_FILES: Mapping[str, str] = MappingProxyType({})
-"""How tensors begin that single files in the authors' own layout have: they are pickled, so that none is read."""
+"""Prefixes of tensors in single files that are opened: none, since the authors' are pickled."""
 
 # Of a whole CLIPModel, the text encoder is used.
 _TEXT_ENCODER = {("transformers", name) for name in ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")}
@@ -54,7 +55,7 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Layout:
-    """Every part's place. ``numbers`` are those that the pipelines' own configurations hold."""
+    """The place of every part. ``numbers`` are those of the pipelines' own configurations."""
 
     places: Mapping[str, Place]
     numbers: Mapping[str, float]
@@ -67,7 +68,8 @@ def find(main: Checkpoint, index: Mapping[str, Any], prior: str | None) -> Layou
     Args:
         main: the checkpoint to convert.
         index: its model_index.json.
-        prior: another prior: a checkpoint with one, or a directory with its configuration and weights alone.
+        prior: another prior: a checkpoint with one, or a directory with its configuration and
+            weights alone.
 
     Raises:
         ModelError: a part is missing, is of an unknown class, or no prior is named.
@@ -98,7 +100,7 @@ def find(main: Checkpoint, index: Mapping[str, Any], prior: str | None) -> Layou
 
 
 def _other_prior(prior: str | None) -> tuple[Checkpoint | None, Checkpoint | None]:
-    """The checkpoint that ``--prior`` names, first if it is a whole one, second if it is a bare Stage C."""
+    """The checkpoint that ``--prior`` names: first a whole one, second a bare Stage C."""
     if prior is None:
         return None, None
     checkpoint = locate(prior)
@@ -135,7 +137,7 @@ def _prior_places(checkpoint: Checkpoint, pipeline: Any) -> dict[str, Place]:
 
 
 def _numbers(index: Mapping[str, Any], origin: str) -> dict[str, float]:
-    """Those of the pipelines' own numbers that a model_index.json has.
+    """Read the pipelines' own numbers from a model_index.json, as far as it has them.
 
     Raises:
         ModelError: one of them is no number, or none that can be drawn with.
@@ -144,7 +146,7 @@ def _numbers(index: Mapping[str, Any], origin: str) -> dict[str, float]:
     given = {name: index[name] for name in names if index.get(name) is not None}
     for name, value in given.items():
         try:
-            FAMILY.config[name].check(name, value)
+            CONFIG_KINDS[name].check(name, value)
         except SchemaError as error:
             raise ModelError(f"{origin}: in {INDEX_FILE} {error}") from error
     return {name: float(value) for name, value in given.items()}

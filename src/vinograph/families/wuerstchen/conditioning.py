@@ -1,4 +1,4 @@
-"""The conditioning of Würstchen's prior and decoder: encoded texts, and the image embeddings that the decoder gets."""
+"""The conditioning of Würstchen's prior and decoder: encoded texts and image embeddings."""
 
 from __future__ import annotations
 
@@ -9,35 +9,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
-from vinograph.families.contract import Array, Drawing, Parts
+from vinograph.families.contract import Array, Components, Output
 from vinograph.families.shared import note_dropped
+from vinograph.families.wuerstchen.config import WuerstchenConfig
+from vinograph.images import Size
 from vinograph.request import Request
+
+WuerstchenComponents = Components[WuerstchenConfig]
 
 
 @dataclass(frozen=True)
 class DecoderConditioning:
-    """What the decoder is told in every step: text keys and values, and the embeddings at each level's size."""
+    """The ``text`` keys and values of the decoder, which stay the same in every step."""
 
     text: Mapping[str, Array]
 
-    def inputs(self, embeddings: Array, parts: Parts, grid: tuple[int, int], *, guided: bool) -> dict[str, Array]:
-        """The constant inputs for latents of ``grid`` (height, width). Guidance adds rows without the picture."""
-        told = np.concatenate([embeddings, np.zeros_like(embeddings)]) if guided else embeddings
+    def inputs(self, embeddings: Array, config: WuerstchenConfig, grid: Size, *, guided: bool) -> dict[str, Array]:
+        """Text and ``embeddings`` for latents of ``grid``.
+
+        Under guidance, rows without the embeddings come last.
+        """
+        rows = np.concatenate([embeddings, np.zeros_like(embeddings)]) if guided else embeddings
         inputs = dict(self.text)
-        for level in parts.config["effnet_levels"]:
-            scale = parts.config["decoder_patch_size"] * 2**level
-            inputs[f"effnet_{level}"] = resize_bicubic(told, grid[0] // scale, grid[1] // scale)
+        for level in config.effnet_levels:
+            scale = config.decoder_patch_size * 2**level
+            inputs[f"effnet_{level}"] = resize_bicubic(rows, grid.height // scale, grid.width // scale)
         return inputs
 
 
 def resize_bicubic(maps: Array, height: int, width: int) -> Array:
-    """Antialiased bicubic resize with aligned corners, equal to ``torch.nn.functional.interpolate``'s."""
+    """Antialiased bicubic resize with aligned corners, equal to torch's ``interpolate``."""
     rows, columns = _resize_weights(maps.shape[2], height), _resize_weights(maps.shape[3], width)
     return np.ascontiguousarray(rows @ maps @ columns.T)
 
 
 def _resize_weights(size: int, target: int) -> Array:
-    """The matrix [target, size] of Keys' cubic convolution (1981, a = -1/2), widened where it shrinks."""
+    """Matrix [target, size] of Keys' cubic convolution (1981, a = -1/2), stretched to shrink."""
     scale = (size - 1) / (target - 1) if target > 1 else 0.0
     stretch = max(scale, 1.0)
     weights = np.zeros((target, size))
@@ -57,11 +64,11 @@ def _cubic(x: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def _tokens(parts: Parts, prefix: str, prompts: Sequence[str], drawing: Drawing) -> Array:
-    """Hidden states [prompts, tokens, width] of the text encoder of a stage (``prefix`` is "prior_" or "")."""
-    tokens = parts.tokenizers[f"{prefix}tokenizer"](prompts)
-    ids = note_dropped(tokens, drawing)
-    encoded = parts.sessions[f"{prefix}text_encoder"]({"input_ids": ids, "attention_mask": tokens.mask})
+def _encode(components: WuerstchenComponents, prefix: str, prompts: Sequence[str], out: Output) -> Array:
+    """Hidden states [prompts, tokens, width] of a stage, whose ``prefix`` is "prior_" or ""."""
+    tokens = components.tokenizers[f"{prefix}tokenizer"](prompts)
+    ids = note_dropped(tokens, out)
+    encoded = components.sessions[f"{prefix}text_encoder"]({"input_ids": ids, "attention_mask": tokens.mask})
     return encoded["hidden_states"]
 
 
@@ -69,42 +76,49 @@ def _negative(request: Request) -> tuple[str, ...]:
     return request.negative_prompt or ("",) * request.prompt_count
 
 
-def check_prior_text(parts: Parts, request: Request, guided: bool) -> None:
-    """Check the text embeddings that the request brings, against each other or against what will be encoded."""
+def check_prior_text(components: WuerstchenComponents, request: Request, guided: bool) -> None:
+    """Check the shapes of the text embeddings that the request brings.
+
+    Raises:
+        RequestError: they have another shape.
+    """
     states, negative = request.prompt_embeds, request.negative_prompt_embeds if guided else None
     if states is None and negative is None:
         return
-    width, given = parts.config["prior_text_width"], [each.shape for each in (states, negative) if each is not None]
+    width = components.config.prior_text_width
+    given = [each.shape for each in (states, negative) if each is not None]
     length = given[0][1]
     if states is None or (guided and negative is None):
-        length = parts.tokenizers["prior_tokenizer"].max_length
+        length = components.tokenizers["prior_tokenizer"].max_length
     for shape in given:
         if shape != (request.prompt_count, length, width):
             raise RequestError(f"text embeddings have shape {shape}; give [prompts, tokens, {width}], all alike")
 
 
-def prior_text(parts: Parts, request: Request, guided: bool, drawing: Drawing) -> dict[str, Array]:
-    """Keys and values of the prior's text: one row a picture, then the unconditional rows under guidance."""
+def prior_text(components: WuerstchenComponents, request: Request, guided: bool, out: Output) -> dict[str, Array]:
+    """The prior's keys and values, one row a picture; under guidance, negative rows follow."""
     states = request.prompt_embeds
     if states is None:
-        states = _tokens(parts, "prior_", request.prompt or (), drawing)
+        states = _encode(components, "prior_", request.prompt or (), out)
     rows = [states]
     if guided:
         negative = request.negative_prompt_embeds
-        rows.append(_tokens(parts, "prior_", _negative(request), drawing) if negative is None else negative)
-    told = parts.sessions["prior_text"]({"hidden_states": np.concatenate(rows)})
-    return {name: np.repeat(value, request.num_images_per_prompt or 1, axis=0) for name, value in told.items()}
+        rows.append(_encode(components, "prior_", _negative(request), out) if negative is None else negative)
+    text = components.sessions["prior_text"]({"hidden_states": np.concatenate(rows)})
+    return {name: np.repeat(value, request.num_images_per_prompt or 1, axis=0) for name, value in text.items()}
 
 
-def decoder_text(parts: Parts, request: Request, count: int, guided: bool, drawing: Drawing) -> DecoderConditioning:
-    """The decoder's text for ``count`` pictures: one row a picture, then the unconditional rows under guidance."""
+def decoder_text(
+    components: WuerstchenComponents, request: Request, count: int, guided: bool, out: Output
+) -> DecoderConditioning:
+    """The decoder's text for ``count`` pictures; under guidance, negative rows follow."""
     texts = list(request.prompt or ("",))
-    if "decoder_text" not in parts.sessions:
+    if "decoder_text" not in components.sessions:
         return DecoderConditioning({})
     rows = np.repeat(np.arange(len(texts)), count // len(texts))
     if guided:
         negative = request.negative_prompt or ("",)
         rows = np.concatenate([rows, len(texts) + np.repeat(np.arange(len(negative)), count // len(negative))])
         texts += negative
-    told = parts.sessions["decoder_text"]({"hidden_states": _tokens(parts, "", texts, drawing)})
-    return DecoderConditioning({name: value[rows] for name, value in told.items()})
+    text = components.sessions["decoder_text"]({"hidden_states": _encode(components, "", texts, out)})
+    return DecoderConditioning({name: value[rows] for name, value in text.items()})

@@ -1,4 +1,4 @@
-"""Würstchen checkpoints that are known by name."""
+"""Würstchen checkpoints with a short name."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""Würstchen's stages as graphs: text and noise -> image embeddings -> VQGAN latents -> a picture.
+"""Würstchen's stages as graphs, from text and noise to image embeddings, latents and pixels.
 
-Pernias et al., Würstchen: An Efficient Architecture for Large-Scale Text-to-Image Diffusion Models (arXiv 2306.00637).
-Stage C, the prior, and stage B, the decoder, have a graph of their own for the text's part of their attentions' keys
-and values, which doesn't depend on the step. Stage A is Paella's VQGAN (arXiv 2211.07292). Weights have the names of
-diffusers' WuerstchenPrior, WuerstchenDiffNeXt and PaellaVQModel.
+Pernias et al., Würstchen: An Efficient Architecture for Large-Scale Text-to-Image Diffusion Models
+(arXiv 2306.00637). Stage C, the prior, and stage B, the decoder, have a graph of their own for the
+text's part of their attentions' keys and values, which doesn't depend on the step. Stage A is
+Paella's VQGAN (arXiv 2211.07292). Weights have the names of diffusers' WuerstchenPrior,
+WuerstchenDiffNeXt and PaellaVQModel.
 
-Each graph uses some of a checkpoint's tensors; the patterns beside it match the names, in whole, of the others.
+Each graph uses some of a checkpoint's tensors. The patterns that end in ``IGNORED`` match the whole
+names of the others.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ _VARIANCE_FLOOR = 1e-3
 
 
 def prior_text(config: StageCConfig, weights: Weights) -> Network:
-    """The text's keys and values of the prior's L attention blocks: [b, L, n, c] each, of [b, n, c_cond].
+    """Keys and values [b, L, n, c] of the text for the prior's L attention blocks.
+
+    They are computed from the text encoder's hidden states [b, n, c_cond].
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -102,7 +106,7 @@ def prior(config: StageCConfig, weights: Weights) -> Network:
 
 
 def attention_widths(config: StageBConfig) -> list[int]:
-    """The widths of the decoder's attention blocks, in order of execution; none where it takes no text."""
+    """Widths of the decoder's attention blocks, in order of execution."""
     down = [
         width
         for width, kinds, count in zip(config.c_hidden, config.level_config, config.blocks, strict=True)
@@ -112,14 +116,15 @@ def attention_widths(config: StageBConfig) -> list[int]:
 
 
 def effnet_levels(config: StageBConfig) -> list[int]:
-    """The levels whose residual blocks take the image embedding, the finest being 0."""
+    """Levels whose residual blocks take the image embedding, the finest being 0."""
     return [level for level, injects in enumerate(config.inject_effnet) if injects]
 
 
 def decoder_text(config: StageBConfig, weights: Weights) -> Network:
-    """The text's keys and values [b, n, c_i] of the decoder's attention blocks, of [b, n, clip_embd].
+    """Keys and values [b, n, c_i] of the text for the decoder's attention blocks.
 
-    A decoder without attention has none, and no such graph.
+    They are computed from the text encoder's hidden states [b, n, clip_embd]. A decoder without
+    attention has none, and no such graph.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -136,8 +141,8 @@ def decoder_text(config: StageBConfig, weights: Weights) -> Network:
 def decoder(config: StageBConfig, weights: Weights) -> Network:
     """Stage B: the noise in VQGAN latents x at the time r, from 0 to 1, which is pure noise.
 
-    ``effnet_k`` are the image embeddings on the grid of level k, ``keys_i`` and ``values_i`` those of
-    :func:`decoder_text`. Height and width of x are multiples of patch_size · 2^(levels - 1).
+    ``effnet_k`` are the image embeddings on the grid of level k, ``keys_i`` and ``values_i`` those
+    of :func:`decoder_text`. Height and width of x are multiples of patch_size · 2^(levels - 1).
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -185,7 +190,7 @@ class _Decoder:
         return (x - a) / (sigmoid(b) * (1 - 2 * _VARIANCE_FLOOR) + _VARIANCE_FLOOR)
 
     def _level(self, level: int, scope: Weights, mapper: int, begin: int = 0) -> Level:
-        """The blocks of ``level`` on the way down or up, and the number of the mapper that is theirs."""
+        """The blocks of ``level`` on the way down or up, with the mapper of that number."""
         config = self.config
         kinds = config.level_config[level] * config.blocks[level]
         convolution = Mapper(self.weights["effnet_mappers"][mapper], config.effnet_embd, config.c_cond)
@@ -213,7 +218,7 @@ def _text_ports(config: StageBConfig) -> dict[str, Port]:
 
 
 def vqgan_decoder(config: StageAConfig, weights: Weights) -> Network:
-    """Stage A's decoder: latents, times scale_factor -> a picture, of values about 0 to 1, not clamped.
+    """Stage A's decoder: from latents times scale_factor to a picture in about [0, 1], not clamped.
 
     Raises:
         DamagedModelError: a tensor is missing, or of another shape or type.
@@ -244,7 +249,7 @@ def _gamma(weights: Weights, index: int) -> NDArray[np.float32]:
 
 
 def _mixing_block(x: Value, weights: Weights) -> Value:
-    """Paella's residual block, in which six learned scalars weigh norms and branches: the shape of x."""
+    """Paella's residual block, with six learned scalars that weigh norms and branches."""
     width = x.size(1)
     weights.mark_used("gammas", (6,))
     scale1, shift1, weight1, scale2, shift2, weight2 = (
@@ -258,13 +263,13 @@ def _mixing_block(x: Value, weights: Weights) -> Value:
 
 
 def _replicated(x: Value) -> Value:
-    """x [b, c, h, w] with its border once more around it: [b, c, h + 2, w + 2]."""
+    """Repeat the border of x [b, c, h, w] around it: [b, c, h + 2, w + 2]."""
     sides, unused = opset.constant([0, 0, 1, 1]), opset.constant(np.float32(0))  # or OpenVINO adds one, unnumbered
     return Value(opset.pad(x.output, sides, sides, "edge", unused))
 
 
 def _slice(text: Value, turn: int) -> Value:
-    """Those of one block, of keys or values [b, L, n, c] of all: [b, n, c]."""
+    """Keys or values [b, n, c] of one block, out of [b, L, n, c] of all."""
     return Value(opset.gather(text.output, opset.constant(turn), opset.constant(1)))
 
 

@@ -1,12 +1,13 @@
-"""The blocks of Würstchen's stages B and C, in the layout of feature maps that OpenVINO runs fastest.
+"""The blocks of Würstchen's stages B and C, in the layouts that OpenVINO runs fastest.
 
-Pernias et al., Würstchen (arXiv 2306.00637); residual blocks are ConvNeXt V2's (arXiv 2301.00808). Layers that follow
-each other without a nonlinearity between are folded into one, exactly in real arithmetic:
+Pernias et al., Würstchen (arXiv 2306.00637); residual blocks are ConvNeXt V2's (arXiv 2301.00808).
+Successive layers without a nonlinearity between them are folded into one, which is exact in real
+arithmetic:
 
-- Stage B's image embedding goes through a 1x1 convolution to c_cond channels and is joined to what a linear layer
-  takes. Both are linear, so one layer takes the embedding's channels directly.
-- The text's part of an attention's keys goes through ``kv_mapper``, then ``to_k``; its values through ``to_v``. Each
-  pair is one layer.
+- Stage B's image embedding goes through a 1x1 convolution to c_cond channels and is joined to what
+  a linear layer takes. Both are linear, so one layer takes the embedding's channels directly.
+- The text's part of an attention's keys goes through ``kv_mapper``, then ``to_k``; its values
+  through ``to_v``. Each pair is one layer.
 - Global response norm's shift goes into the bias of the layer after it.
 """
 
@@ -44,9 +45,9 @@ NORM_EPS = 1e-6
 CHANNELS_LAST_WIDTH = 1024
 """Levels of this width and more keep channels last.
 
-1x1 convolutions, which need no transposes, are only 4 to 7% faster there than linear layers, and those become 1.5
-times as fast with weights in int8. Below it convolutions are 16 to 30% faster, and as fast as int8 linear layers
-(widths 192 to 640 at 64² to 256², AVX-512 with BF16).
+1x1 convolutions, which need no transposes, are only 4 to 7% faster there than linear layers, and
+those become 1.5 times as fast with weights in int8. Below it convolutions are 16 to 30% faster, and
+as fast as int8 linear layers (widths 192 to 640 at 64² to 256², AVX-512 with BF16).
 """
 _MAX_POSITIONS = 10_000
 _ROWS_AT_ONCE = 512  # of a product, so that little of it is in f64 at once
@@ -72,23 +73,23 @@ FIRST, LAST = Layout(1, (2, 3)), Layout(3, (1, 2))
 
 @dataclass(frozen=True)
 class Mapper:
-    """The 1x1 convolution that an image embedding of ``channels`` goes through, to ``width`` channels."""
+    """The 1x1 convolution of an image embedding from ``channels`` to ``width`` channels."""
 
     weights: Weights
     channels: int
     width: int
 
     def check(self) -> None:
-        """Compare both tensors with their shapes. Raises what :meth:`Weights.values` does."""
+        """Check the shapes of both tensors. Raises what :meth:`Weights.values` does."""
         self.weights.mark_used("weight", (self.width, self.channels, 1, 1))
         self.weights.mark_used("bias", (self.width,))
 
     def matrix(self) -> NDArray[np.float32]:
-        """[width, channels]."""
+        """Weights as a matrix [width, channels]."""
         return self.weights.values("weight", (self.width, self.channels, 1, 1)).reshape(self.width, self.channels)
 
     def bias(self) -> NDArray[np.float32]:
-        """[width]."""
+        """Bias [width]."""
         return self.weights.values("bias", (self.width,))
 
 
@@ -96,9 +97,9 @@ class Mapper:
 class Level:
     """Blocks of one width and size, in a row.
 
-    Their ``kinds`` are C residual, T timestep and A attention, with ``head_count`` heads; their weights are numbered
-    from ``begin``. ``kernel`` is that of the depthwise convolutions. Levels that take the image embedding have a
-    ``mapper``.
+    Their ``kinds`` are C residual, T timestep and A attention, with ``head_count`` heads; their
+    weights are numbered from ``begin``. ``kernel`` is that of the depthwise convolutions. Levels
+    that take the image embedding have a ``mapper``.
     """
 
     kinds: str
@@ -113,7 +114,8 @@ class Level:
     ) -> Value:
         """x [b, c, h, w], time [b, c_r] -> the shape of x.
 
-        Residual blocks take maps of the same size: all of them the ``embedding``, the first block the ``shortcut``.
+        Residual blocks take maps of the same size: all of them the ``embedding``, the first block
+        the ``shortcut``.
         """
         layout = _layout_of(x.size(1))
         x, *maps = (_in_layout(each, layout) for each in (x, shortcut, embedding) if each is not None)
@@ -160,7 +162,7 @@ def timestep_block(x: Value, weights: Weights, layout: Layout, time: Value) -> V
 
 
 def attention_block(x: Value, weights: Weights, layout: Layout, head_count: int, keys: Value, values: Value) -> Value:
-    """x + what each position finds at all positions and in the text, whose ``keys`` and ``values`` are [b, n, c]."""
+    """Each position attends to all others and to the text's ``keys`` and ``values`` [b, n, c]."""
     width, weights = x.size(layout.channels), weights["attention"]
     rows = reshape(x, (0, -1, width)) if layout == LAST else transpose(reshape(x, (0, 0, -1)), (0, 2, 1))
     rows = normalise(rows, -1, NORM_EPS)
@@ -175,10 +177,11 @@ def attention_block(x: Value, weights: Weights, layout: Layout, head_count: int,
 
 
 def text_keys_values(condition: Value, blocks: Iterable[tuple[Weights, int]]) -> Iterator[tuple[Value, Value]]:
-    """The text's keys and values [b, n, c] of attention ``blocks``, each given by its weights and its width c.
+    """Keys and values [b, n, c] of the text for ``blocks``, each given by its weights and width c.
 
-    ``condition`` [b, n, c_cond] is common to them. A block's ``to_k`` and ``to_v`` are multiplied by its
-    ``kv_mapper``; one product at a time is in memory, but for what the weights' storage holds.
+    ``condition`` [b, n, c_cond] is common to them. A block's ``to_k`` and ``to_v`` are multiplied
+    by its ``kv_mapper``; one product at a time is in memory, but for what the weights' storage
+    holds.
     """
     active = silu(condition)
     for weights, width in blocks:
@@ -195,10 +198,10 @@ def timestep_embedding(r: Value, width: int) -> Value:
 
 
 def channel_norm(x: Value, layout: Layout = FIRST) -> Value:
-    """Every position's channels less their mean, over their deviation.
+    """Normalise each position's channels to mean 0 and deviation 1.
 
-    OpenVINO has an operation for the last dimension. With channels first, stage A takes 1.3 to 1.4 times as long, and
-    stage B 1.1 times, if their maps are transposed for it.
+    OpenVINO has an operation for the last dimension. With channels first, stage A takes 1.3 to 1.4
+    times as long, and stage B 1.1 times, if their maps are transposed for it.
     """
     if layout == LAST:
         return normalise(x, 3, NORM_EPS)
@@ -207,7 +210,7 @@ def channel_norm(x: Value, layout: Layout = FIRST) -> Value:
 
 
 def norm_2d(x: Value) -> Value:
-    """:func:`channel_norm` of x [b, c, h, w], in the layout of the blocks before, whose last transpose it undoes."""
+    """Apply :func:`channel_norm` to x [b, c, h, w], in the layout of the blocks before."""
     layout = _layout_of(x.size(1))
     return _channels_first(channel_norm(_in_layout(x, layout), layout), layout)
 
@@ -220,7 +223,7 @@ def pointwise(x: Value, weights: Weights, width: int, layout: Layout) -> Value:
 
 
 def _expand(x: Value, weights: Weights, width: int, layout: Layout, mapper: Mapper | None) -> Value:
-    """A linear layer. With ``mapper`` the last channels of x are an image embedding before that convolution."""
+    """A linear layer. With ``mapper``, the last channels of x are an unmapped image embedding."""
     if mapper is None:
         return pointwise(x, weights, width, layout)
     direct = x.size(layout.channels) - mapper.channels
@@ -243,7 +246,7 @@ def _expand(x: Value, weights: Weights, width: int, layout: Layout, mapper: Mapp
 
 
 def _response(x: Value, weights: Weights, layout: Layout) -> Value:
-    """What global response norm scales channels by: 1 + γ · a channel's energy over the channels' mean."""
+    """Global response norm's factors: 1 + γ · a channel's energy over the channels' mean."""
     width = x.size(layout.channels)
     axes = opset.constant(list(layout.space), np.int64)
     energy = Value(opset.reduce_l2(x.output, axes, keep_dims=True))
@@ -266,7 +269,7 @@ def _contract(x: Value, weights: Weights, width: int, layout: Layout, shift: Wei
 
 
 def _mapped(x: Value, weights: Weights, mapper: Weights, width: int) -> Value:
-    """x [b, n, c_cond] -> the linear layer of ``weights`` after that of ``mapper``: [b, n, width]."""
+    """Apply two linear layers as one to x [b, n, c_cond]: ``mapper``, then ``weights``."""
     square, wide = (width, width), (width, x.size(-1))
     for scope, shape in ((weights, square), (mapper, wide)):
         scope.mark_used("weight", shape)
@@ -285,10 +288,11 @@ def _mapped(x: Value, weights: Weights, mapper: Weights, width: int) -> Value:
 
 
 def _multiplied(matrix: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The matrix times a matrix or a vector.
+    """Multiply a matrix by a matrix or a vector, in f64.
 
-    In f64, since the number of threads decides the order of the sums: in f32 it would show, and a model that is opened
-    would differ in some last bits from the bundle that another process made of it.
+    In f64, since the number of threads decides the order of the sums: in f32 it would show, and a
+    model that is opened would differ in some last bits from the bundle that another process made of
+    it.
     """
     product = np.empty((len(matrix), *other.shape[1:]), np.float32)
     exact = other.astype(np.float64)
@@ -299,12 +303,12 @@ def _multiplied(matrix: NDArray[np.float32], other: NDArray[np.float32]) -> NDAr
 
 
 def _view(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    """The shape of a matrix as :func:`_product` takes it."""
+    """Shape of a matrix as :func:`_product` takes it."""
     return shape if layout == LAST else (*shape, 1, 1)
 
 
 def _product(x: Value, matrix: Value, layout: Layout) -> Value:
-    """Each position's channels times a matrix: a multiplication with channels last, else a 1x1 convolution."""
+    """Each position's channels times a matrix: a product with channels last, else a convolution."""
     if layout == LAST:
         return Value(opset.matmul(x.output, matrix.output, False, True))
     return Value(opset.convolution(x.output, matrix.output, [1, 1], [0, 0], [0, 0], [1, 1]))
@@ -337,7 +341,7 @@ def _sqrt(x: Value) -> Value:
 
 
 def _frequencies(count: int) -> NDArray[np.float32]:
-    """From 1 down to 1/10000, rounded as PyTorch rounds them: an angle of up to 10000 shows the last bit."""
+    """Frequencies from 1 to 1/10000, rounded as in torch: large angles show the last bit."""
     decay = np.float32(-math.log(_MAX_POSITIONS) / (count - 1))
     exponents = np.arange(count, dtype=np.float32) * decay
     return np.exp(exponents.astype(np.float64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the config.json files of Würstchen's three stages and of its image encoder say."""
+"""The configurations of Würstchen's three stages and of its image encoder."""
 
 from __future__ import annotations
 
@@ -13,15 +13,29 @@ STEM_STRIDE = 2
 STRIDE = 32
 
 
+class _StageConfig:
+    """What the configurations of the three stages share."""
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Read a config.json.
+
+        Raises:
+            ValueError: naming a key that is unknown, or a value that makes no sense.
+        """
+        return parse_config(cls, mapping)
+
+
 @dataclass(frozen=True)
-class StageAConfig:
-    """The keys of the VQGAN's config.json, and what diffusers takes for one that is absent.
+class StageAConfig(_StageConfig):
+    """The keys of the VQGAN's config.json, with diffusers' defaults.
 
     The published models have these very values.
 
     Attributes:
         in_channels, out_channels: channels of a picture.
-        up_down_scale_factor: side of the squares of pixels that make one position of the first level.
+        up_down_scale_factor: side of the squares of pixels that make one position of the first
+            level.
         levels: the picture is up_down_scale_factor · 2^(levels − 1) times as wide as its latents.
         bottleneck_blocks: blocks of the decoder at the latents' size.
         embed_dim: channels of the network at the latents' size, half as many on each finer level.
@@ -43,21 +57,13 @@ class StageAConfig:
     def __post_init__(self) -> None:
         require(self.levels >= 1, f"levels is {self.levels}; it must be at least 1")
 
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Of a config.json.
-
-        Raises:
-            ValueError: naming a key that is unknown, or a value that makes no sense.
-        """
-        return parse_config(cls, mapping)
-
 
 @dataclass(frozen=True)
-class StageBConfig:
-    """The keys of the decoder's config.json, and what diffusers takes for one that is absent.
+class StageBConfig(_StageConfig):
+    """The keys of the decoder's config.json, with diffusers' defaults.
 
-    The published models have these very values. Tuples have one entry for each level, the finest first.
+    The published models have these very values. Tuples have one entry for each level, the finest
+    first.
 
     Attributes:
         c_in, c_out: channels of the latents, going in and coming out.
@@ -106,22 +112,13 @@ class StageBConfig:
             require(heads_fit, f"nhead {nhead} does not divide c_hidden {c}")
 
     def level_dropout(self, level: int) -> float:
-        """The share of values dropped at `level`."""
+        """The share of values that training drops at `level`."""
         return self.dropout[level] if isinstance(self.dropout, tuple) else self.dropout
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Of a config.json.
-
-        Raises:
-            ValueError: naming a key that is unknown, or a value that makes no sense.
-        """
-        return parse_config(cls, mapping)
 
 
 @dataclass(frozen=True)
-class StageCConfig:
-    """The keys of the prior's config.json, and what diffusers takes for one that is absent.
+class StageCConfig(_StageConfig):
+    """The keys of the prior's config.json, with diffusers' defaults.
 
     The published models give every key, with c 1536, c_cond 1280, depth 32 and 24 heads.
 
@@ -147,23 +144,14 @@ class StageCConfig:
         require(self.c_r >= 4, f"c_r is {self.c_r}; it must be at least 4")
         require(self.nhead > 0 and self.c % self.nhead == 0, f"nhead {self.nhead} does not divide c {self.c}")
 
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Of a config.json.
-
-        Raises:
-            ValueError: naming a key that is unknown, or a value that makes no sense.
-        """
-        return parse_config(cls, mapping)
-
 
 @dataclass(frozen=True)
 class EncoderStage:
     """One row of the paper's table 4: `layers` blocks, of which the first changes size and width.
 
     Attributes:
-        kind: "fused" expands by a full convolution, "plain" by a 1×1 and a depthwise one, with squeeze and
-            excitation.
+        kind: "fused" expands by a full convolution, "plain" by a 1×1 and a depthwise one, with
+            squeeze and excitation.
         expand_ratio: of a block's inner width to its input's.
         kernel: side of the convolution, odd.
         stride: of the first block, 1 or 2.
@@ -196,7 +184,7 @@ EFFICIENTNET_V2_S = (
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
-    """An encoder of EfficientNetV2's family; as it stands, the published one, EfficientNetV2-S.
+    """An encoder of EfficientNetV2's kind; by default the published one, EfficientNetV2-S.
 
     Attributes:
         c_latent: channels of an embedding.
@@ -216,7 +204,7 @@ class ImageEncoderConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Of a config.json.
+        """Read a config.json.
 
         Raises:
             ValueError: naming a key that is unknown, or a value that makes no sense.

@@ -1,4 +1,4 @@
-"""Würstchen's image encoder: pictures -> the embeddings that Stage B decodes and Stage C draws.
+"""Würstchen's image encoder, from pictures to the embeddings that Stage B decodes.
 
 Pernias et al., Würstchen: An Efficient Architecture for Large-Scale Text-to-Image Diffusion Models
 (arXiv 2306.00637), section 3, where it is called the semantic compressor. It is EfficientNetV2 (Tan
@@ -19,7 +19,7 @@ from vinograph.networks.layers import conv2d, convolve, sigmoid, silu
 from vinograph.networks.values import Value, constant
 
 IGNORED = r".*\.num_batches_tracked"
-"""The tensors in files that inference doesn't use: how many batches each norm was trained on."""
+"""Tensors that inference doesn't use: how many batches each norm was trained on."""
 
 _BACKBONE_EPS, _MAPPER_EPS = 1e-3, 1e-5
 _STEM_STRIDE = 2
@@ -57,7 +57,8 @@ def image_encoder(config: ImageEncoderConfig, weights: Weights) -> Network:
 def _block(x: Value, weights: Weights, stage: EncoderStage, stride: int) -> Value:
     """MBConv or Fused-MBConv (arXiv 2104.00298, figure 2).
 
-    x [b, c, h, w] -> [b, c_out, h / stride, w / stride]. A block that changes neither size nor width adds its input.
+    x [b, c, h, w] -> [b, c_out, h / stride, w / stride]. A block that changes neither size nor
+    width adds its input.
     """
     channels, kernel = x.size(1), stage.kernel
     inner, widens = stage.expand_ratio * channels, stage.expand_ratio != 1
@@ -76,7 +77,7 @@ def _block(x: Value, weights: Weights, stage: EncoderStage, stride: int) -> Valu
 
 
 def _excite(x: Value, weights: Weights, squeezed: int) -> Value:
-    """Squeeze and excitation: a weight per channel, of the channels' means (arXiv 1709.01507)."""
+    """Squeeze and excitation (arXiv 1709.01507): a factor per channel, from the channels' means."""
     means = Value(opset.reduce_mean(x.output, opset.constant([2, 3]), keep_dims=True))
     hidden = silu(conv2d(means, weights["fc1"], squeezed, 1))
     return x * sigmoid(conv2d(hidden, weights["fc2"], x.size(1), 1))
@@ -94,7 +95,8 @@ def _convolution(
 ) -> Value:
     """A convolution and its batch norm (arXiv 1502.03167) as one convolution.
 
-    norm(W x) = s (W x - mean) + shift = (s W) x + (shift - s mean), with s = scale / √(variance + eps).
+    norm(W x) = s (W x - mean) + shift = (s W) x + (shift - s mean), with s = scale / √(variance +
+    eps).
     """
     convolution, norm = weights[0], weights[1]
     shape = (channels, 1 if depthwise else x.size(1), kernel, kernel)

@@ -1,6 +1,7 @@
-"""What quantization does to Würstchen's components. What isn't named here stays as it is.
+"""The quantization of Würstchen's components. Those that aren't named here stay as they are.
 
-The VQGAN and the image encoder stay: they are small beside the rest, and what they lose is seen at once.
+The VQGAN and the image encoder stay: they are small compared to the rest, and their losses are seen
+at once.
 """
 
 from __future__ import annotations

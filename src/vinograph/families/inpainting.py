@@ -1,4 +1,4 @@
-"""Masks for inpainting: reading them, working on their surroundings alone, and putting the result back."""
+"""Masks for inpainting: read them, crop to what they cover, and paste the result back."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from PIL import Image, ImageChops
 from vinograph.arguments import as_array, is_array, is_tensor, reading
 from vinograph.errors import RequestError
 from vinograph.families.contract import Array
-from vinograph.images import MAX_PIXELS, check_picture, listed, read_pictures, resize, to_pictures
+from vinograph.images import MAX_PIXELS, Size, check_picture, listed, read_pictures, resize, size_of, to_pictures
 
 Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, in PIL's order."""
 Mask = Image.Image | NDArray[np.bool_]
-"""A picture, light where to draw anew, or an array [height, width] that is true there."""
+"""A picture that is light where to draw anew, or an array [height, width] that is true there."""
 
 
 def read_masks(source: Any, name: str = "mask_image") -> list[Mask]:
-    """Masks from what :func:`vinograph.images.read_pictures` takes, or from arrays without channels.
+    """Read masks from pictures in any form, or from arrays without channels.
 
-    They mean what they mean in diffusers. Of a PIL picture the brightness counts, whatever its mode; transparency is
-    left out. Of an array each value counts from a half up, of whatever type: [height, width], [height, width, 1],
-    [n, height, width] or [n, height, width, 1], and of a tensor [n, 1, height, width]. Three channels are a picture.
+    They mean what they mean in diffusers. The brightness of a PIL picture counts, whatever its
+    mode, and its transparency doesn't. Values of an array from a half up count, whatever their
+    type. An array is [height, width], [height, width, 1], [n, height, width] or [n, height, width,
+    1], and a tensor [n, 1, height, width]. With three channels, an array is a picture.
 
     Raises:
-        RequestError: as there.
+        RequestError: the masks can't be read, for the same reasons as pictures, or hold NaN.
     """
     with reading(name, source):
         return [mask for each in listed(source, name) for mask in _read(each, name)]
@@ -55,7 +57,7 @@ def _read(source: Any, name: str) -> list[Mask]:
 
 
 def _without_channels(values: NDArray[Any], *, tensor: bool) -> NDArray[Any] | None:
-    """An array of masks as [n, height, width]; None where it has the three channels of a picture."""
+    """Masks [n, height, width] of an array, or None where it has a picture's three channels."""
     if values.ndim == 2:
         return values[None]
     if values.ndim == 3 and not tensor and values.shape[2] in (1, 3):
@@ -67,28 +69,28 @@ def _without_channels(values: NDArray[Any], *, tensor: bool) -> NDArray[Any] | N
 
 
 def to_mask(mask: Mask) -> Array:
-    """1 where the mask is light, 0 where it is dark, shape [1, 1, height, width]."""
+    """Array [1, 1, height, width] that is 1 where the mask is light and 0 where it is dark."""
     if isinstance(mask, np.ndarray):
         return mask.astype(np.float32)[None, None]
     grey = np.asarray(_grey(mask), np.float32) / np.float32(255)
     return (grey >= 0.5).astype(np.float32)[None, None]
 
 
-def mask_size(mask: Mask) -> tuple[int, int]:
-    """Width and height."""
-    return (mask.shape[1], mask.shape[0]) if isinstance(mask, np.ndarray) else mask.size
+def mask_size(mask: Mask) -> Size:
+    """Size of the mask."""
+    return Size(*mask.shape) if isinstance(mask, np.ndarray) else size_of(mask)
 
 
-def resized(mask: Mask, width: int, height: int) -> Mask:
-    """The mask at another size: a picture by Lanczos in its own mode, an array by its nearest values.
+def resized(mask: Mask, size: Size) -> Mask:
+    """Resize a mask: a picture by Lanczos in its own mode, an array by its nearest values.
 
     That is what diffusers does before it looks at the brightness.
     """
     if not isinstance(mask, np.ndarray):
-        return resize(mask, width, height)
+        return resize(mask, size)
     rows, columns = (
         np.minimum((np.arange(new) * np.float32(old / new)).astype(int), old - 1)
-        for old, new in zip(mask.shape, (height, width), strict=True)
+        for old, new in zip(mask.shape, size, strict=True)
     )
     return mask[np.ix_(rows, columns)]
 
@@ -104,10 +106,10 @@ def _grey(picture: Image.Image) -> Image.Image:
         return picture.convert("L")
 
 
-def crop_box(mask: Image.Image, size: tuple[int, int], padding: int) -> Box:
-    """Left, top, right and bottom of what is not black in ``mask``, with ``padding`` pixels around it.
+def crop_box(mask: Image.Image, size: Size, padding: int) -> Box:
+    """The box of what is not black in ``mask``, with ``padding`` pixels around it.
 
-    It is widened to the shape of ``size`` (width, height) as far as the mask goes: equal to diffusers'
+    The box is widened to the shape of ``size``, as far as the mask reaches. This is diffusers'
     ``get_crop_region``.
 
     Raises:
@@ -118,7 +120,7 @@ def crop_box(mask: Image.Image, size: tuple[int, int], padding: int) -> Box:
         raise RequestError("mask_image is black everywhere: paint white what is to be drawn anew")
     left, top = (max(side - padding, 0) for side in found[:2])
     right, bottom = (min(side + padding, end) for side, end in zip(found[2:], mask.size, strict=True))
-    shape = size[0] / size[1]
+    shape = size.width / size.height
     if (right - left) / (bottom - top) > shape:
         top, bottom = _widened(top, bottom, (right - left) / shape, mask.height)
     else:
@@ -127,7 +129,7 @@ def crop_box(mask: Image.Image, size: tuple[int, int], padding: int) -> Box:
 
 
 def _widened(first: int, last: int, wanted: float, end: int) -> tuple[int, int]:
-    """``first`` to ``last``, made ``wanted`` long about its middle and moved to lie within 0 and ``end``."""
+    """Stretch a span about its middle to the length ``wanted``, within 0 and ``end``."""
     more = int(wanted - (last - first))
     first, last = first - more // 2, last + more - more // 2
     beyond = max(last - end, 0)
@@ -135,12 +137,13 @@ def _widened(first: int, last: int, wanted: float, end: int) -> tuple[int, int]:
     return max(first, 0), min(last - min(first, 0), end)
 
 
-def filled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture within ``width`` and ``height`` in its own shape; its edges are drawn out over what is left.
+def filled(picture: Image.Image, size: Size) -> Image.Image:
+    """Fit the picture into ``size`` without distortion, and stretch its edges over the rest.
 
-    Equal to the resize mode "fill" of diffusers' image processor.
+    This is the resize mode "fill" of diffusers' image processor.
     """
-    inner = _within(picture, width, height)
+    height, width = size
+    inner = _within(picture, size)
     left, top = width // 2 - inner.width // 2, height // 2 - inner.height // 2
     whole = Image.new("RGB", (width, height))
     whole.paste(inner, (left, top))
@@ -153,36 +156,37 @@ def filled(picture: Image.Image, width: int, height: int) -> Image.Image:
     return whole
 
 
-def _within(picture: Image.Image, width: int, height: int) -> Image.Image:
-    wide = picture.width * height > width * picture.height
-    inner = (
-        (width, picture.height * width // picture.width) if wide else (picture.width * height // picture.height, height)
-    )
-    return resize(picture, max(inner[0], 1), max(inner[1], 1))  # of a very long one, a line is left
+def _within(picture: Image.Image, size: Size) -> Image.Image:
+    wide = picture.width * size.height > size.width * picture.height
+    return resize(picture, _keeping_shape(picture, size, fit_width=wide))
+
+
+def _keeping_shape(picture: Image.Image, size: Size, *, fit_width: bool) -> Size:
+    """The picture's size, scaled to the width or the height of ``size``. No side vanishes."""
+    if fit_width:
+        return Size(max(picture.height * size.width // picture.width, 1), size.width)
+    return Size(size.height, max(picture.width * size.height // picture.height, 1))
 
 
 def pasted(picture: Image.Image, mask: Image.Image, box: Box, drawn: Array) -> Array:
-    """Each of ``drawn`` [n, h, w, 3], scaled to fill ``box`` of ``picture``, where ``mask`` is light.
+    """Paste each of ``drawn`` [n, h, w, 3] into ``box`` of ``picture``, where ``mask`` is light.
 
-    The result is of the picture's size.
+    The result [n, height, width, 3] is of the picture's size.
     """
     keep = ImageChops.invert(_grey(mask))
     results = []
     for each in to_pictures(drawn):
         whole = Image.new("RGB", picture.size)
-        whole.paste(_covering(each, box[2] - box[0], box[3] - box[1]), box[:2])
+        whole.paste(_covering(each, Size(box[3] - box[1], box[2] - box[0])), box[:2])
         whole.paste(picture, mask=keep)
         results.append(np.asarray(whole, np.float32) / np.float32(255))
     return np.stack(results)
 
 
-def _covering(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture in its own shape, its middle ``width`` by ``height``."""
-    tall = picture.width * height < width * picture.height
-    outer = (
-        (width, picture.height * width // picture.width) if tall else (picture.width * height // picture.height, height)
-    )
-    scaled = resize(picture, max(outer[0], 1), max(outer[1], 1))
-    whole = Image.new("RGB", (width, height))
-    whole.paste(scaled, (width // 2 - scaled.width // 2, height // 2 - scaled.height // 2))
+def _covering(picture: Image.Image, size: Size) -> Image.Image:
+    """Scale the picture to cover ``size`` without distorting it, and cut off what lies beyond."""
+    tall = picture.width * size.height < size.width * picture.height
+    scaled = resize(picture, _keeping_shape(picture, size, fit_width=tall))
+    whole = Image.new("RGB", (size.width, size.height))
+    whole.paste(scaled, (size.width // 2 - scaled.width // 2, size.height // 2 - scaled.height // 2))
     return whole

@@ -1,0 +1,68 @@
+"""The calls "encode" and "reconstruct" of the families that denoise a VAE's latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from vinograph.families.autoencoder import VAE, HasLatents, vae_of
+from vinograph.families.contract import Array, Call, Components, Output, Step, Steps
+from vinograph.families.init_image import read_one_picture
+from vinograph.families.shared import first_picture
+from vinograph.images import psnr
+from vinograph.request import Request
+
+_TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
+
+
+def encode(components: Components[HasLatents], request: Request) -> Steps:
+    """Encode a picture to its latents, the mean of the VAE's distribution."""
+    out = Output()
+    picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae)
+    vae.check_encoder()
+    return _encoded(vae, picture, out)
+
+
+def _encoded(vae: VAE, picture: Array, out: Output) -> Steps:
+    with out.timed("vae encoder"):
+        out.latents = vae.encode(picture)
+    yield Step("vae encoder", 1, 1)
+    return out
+
+
+def reconstruct(components: Components[HasLatents], request: Request) -> Steps:
+    """Encode a picture to its latents and decode them again."""
+    out = Output()
+    picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae)
+    vae.check_encoder()
+    return _reconstructed(vae, picture, out)
+
+
+def _reconstructed(vae: VAE, picture: Array, out: Output) -> Steps:
+    with out.timed("vae encoder"):
+        latents = vae.encode(picture)
+    yield Step("vae encoder", 1, 1)
+    with out.timed("vae"):
+        out.images = vae.decode(latents)
+    out.report["psnr"] = psnr(out.images, picture.transpose(0, 2, 3, 1))
+    out.report["spatial_compression"] = picture.shape[2] / latents.shape[2]
+    out.report["values_compression"] = picture.size / latents.size
+    yield Step("vae", 1, 1, partial(first_picture, out.images))
+    return out
+
+
+VAE_CALLS: Mapping[str, Call] = MappingProxyType(
+    {
+        "encode": Call(about="a picture to its latents", takes=_TAKES, positional=("image",), run=encode),
+        "reconstruct": Call(
+            about="a picture to its latents and back",
+            takes={**_TAKES, "output_type": "pil"},
+            positional=("image",),
+            run=reconstruct,
+            limits={"output_types": ("pil", "np")},
+        ),
+    }
+)
+"""Both calls, as the families declare them."""
