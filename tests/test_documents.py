@@ -174,7 +174,10 @@ class TestEmbeddedModels:
 @pytest.mark.parametrize(
     ("page", "names"), [("troubleshooting.md", {"doctor", "verify", "generate"}), ("performance.md", {"cache"})]
 )
-def test_commands_that_need_no_other_model_run(page: str, names: set[str]) -> None:
+def test_commands_that_need_no_other_model_run(
+    page: str, names: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))  # one of its own, which may be emptied
     commands = [words[1:] for words in shell_commands(ROOT / "docs" / page) if words[0] == "vinograph"]
     commands = [words for words in commands if words[0] in names]
     assert {words[0] for words in commands} == names
