@@ -61,6 +61,12 @@ def test_every_link_leads_somewhere(file: Path) -> None:
             assert wanted in anchors(target), f"{link}: {target.name} has {', '.join(sorted(anchors(target)))}"
 
 
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda each: str(each.relative_to(ROOT)))
+def test_every_path_that_it_names_is_there(file: Path) -> None:
+    for name in re.findall(r"`((?:src|tests|training|scripts|benchmarks)/[\w/.-]+)`", file.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
+
+
 def test_there_are_links_of_every_kind() -> None:
     found = [link for file in DOCUMENTS for link in links(file)]
     assert any("#" in link and not link.startswith("#") for link in found)

@@ -71,11 +71,6 @@ def test_the_line_is_the_one_that_the_tests_add() -> None:
     assert difference == f" {LAST_LINE}+{LINE}"
 
 
-def test_the_files_that_it_names_are_there() -> None:
-    for name in re.findall(r"`((?:src|tests|scripts)/[\w/.]+)`", PAGE):
-        assert (ROOT / name).exists(), name
-
-
 def test_its_commands_add_a_family_and_remove_it(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "embedded")
     shutil.copytree(SOURCE, tmp_path / "src", ignore=ignored)
