@@ -14,8 +14,9 @@ test: $(DEV)/ready browser  ## everything that the tests need, then all checks a
 check: $(DEV)/ready  ## formatting, linting and types alone
 	$(DEV)/bin/python scripts/check.py --static
 
-docs: $(DEV)/ready  ## write the generated pages again
+docs: $(DEV)/ready  ## write the generated parts of the documents again
 	$(DEV)/bin/python scripts/cli_docs.py
+	$(DEV)/bin/python scripts/family_docs.py
 
 screenshots: $(DEV)/ready browser  ## take the pictures of the page in docs again
 	$(DEV)/bin/python -m scripts.web_screenshots

@@ -69,7 +69,10 @@ def test_a_documented_script_exists_and_its_imports_do(script: str, kind: str) -
         assert not imported(ROOT / script) & set(FOLDERS), f"run it by `python -m {script[:-3].replace('/', '.')}`"
 
 
-PYTHON_IN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# tests/families/test_first_family.py compares its examples with the code, and runs its commands.
+FIRST_FAMILY = ROOT / "docs" / "first-family.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUN_IN = [each for each in PAGES if each != FIRST_FAMILY]
 BLOCK = re.compile(r"^```(?P<language>python|sh)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -103,29 +106,22 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("reader")
-@pytest.mark.parametrize("file", [each for each in PYTHON_IN if blocks(each, "python")], ids=lambda each: each.name)
-def test_python_examples_run(file: Path) -> None:
+@pytest.mark.parametrize("file", [each for each in RUN_IN if blocks(each, "python")], ids=lambda each: each.name)
+def test_python_examples_run_one_after_the_other(file: Path) -> None:
     names: dict[str, object] = {}
     for number, code in enumerate(blocks(file, "python"), 1):
         exec(compile(code, f"{file.name}, example {number}", "exec"), names)
 
 
-def test_no_document_with_python_is_left_out() -> None:
-    assert {each.name for each in PYTHON_IN if blocks(each, "python")} >= {"README.md", "wuerstchen.md", "sdxl.md"}
-    assert not [each for each in PYTHON_IN if re.search(r"^```(py|python3|pycon)$", each.read_text("utf-8"), re.M)]
+def test_all_documents_with_python_are_run() -> None:
+    assert {each.name for each in RUN_IN if blocks(each, "python")} >= {"README.md", "wuerstchen.md", "sdxl.md"}
+    assert not [each for each in RUN_IN if re.search(r"^```(py|python3|pycon)$", each.read_text("utf-8"), re.M)]
 
 
 class TestReadme:
     FILE = ROOT / "README.md"
 
-    def drawn(self, prompt: str, file: str) -> None:
-        """Whether the probe finds all that ``prompt`` states in the picture."""
-        with Image.open(file) as picture:
-            pixels = np.asarray(picture.convert("RGB"))[None]
-        _, whole, counts = adherence(predict(pixels), [stated_attributes(prompt)])
-        assert whole == 1, f"{prompt}: {counts}"
-
-    def test_the_readme_activates_the_environment_before_using_it(self) -> None:
+    def test_the_environment_is_activated_before_its_command_is_used(self) -> None:
         lines = [" ".join(words) for words in shell_commands(self.FILE)]
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         home = re.search(r"^BASE := (\S+)$", makefile, re.MULTILINE)
@@ -134,32 +130,71 @@ class TestReadme:
         assert all(not line.startswith(("vinograph", "pip")) for line in lines[:2])
 
     @pytest.mark.usefixtures("reader")
-    def test_the_readmes_commands_draw_what_they_ask_for(self) -> None:
-        ours = {each.name for each in catalog.embedded()}
-        commands = [
-            words
-            for words in shell_commands(self.FILE)
-            if words[:2] == ["vinograph", "generate"]
-            and ("--model" not in words or words[words.index("--model") + 1] in ours)
-        ]
-        assert len(commands) >= 3
-        for words in commands:
-            assert main(words[1:]) == 0
-            self.drawn(words[2], words[words.index("--output") + 1])
-
-    @pytest.mark.usefixtures("reader")
-    def test_the_readmes_python_draws_what_it_asks_for(self) -> None:
+    def test_the_example_in_python_draws_its_prompt(self) -> None:
         (code,) = blocks(self.FILE, "python")
         exec(compile(code, "README.md", "exec"), {})
         found = re.search(r'pipe\("([^"]+)".*save\("([^"]+)"\)', code)
         assert found is not None
-        self.drawn(found[1], found[2])
+        assert_drawn(found[1], found[2])
 
-    def test_every_option_in_the_page_exists(self) -> None:
-        known = typer.main.get_command(application())
-        assert isinstance(known, typer.core.TyperGroup)
-        commands = [words[1:] for words in shell_commands(self.FILE) if words[0] == "vinograph"]
-        assert {words[0] for words in commands} >= {"generate", "convert", "quantize"}
-        for name, *rest in commands:
-            options = {each for parameter in known.commands[name].params for each in parameter.opts}
-            assert {each for each in rest if each.startswith("--")} <= options
+    def test_it_fits_one_screen(self) -> None:
+        assert len(self.FILE.read_text(encoding="utf-8").splitlines()) <= 55
+
+
+def assert_drawn(prompt: str, file: str) -> None:
+    """The probe finds in a picture what its prompt asks."""
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture.convert("RGB").resize((256, 256)))[None]
+    _, whole, counts = adherence(predict(pixels), [stated_attributes(prompt)])
+    assert whole == 1, f"{prompt}: {counts}"
+
+
+class TestEmbeddedModels:
+    """The drawing commands that every reader can type at once."""
+
+    FILES = (ROOT / "README.md", ROOT / "docs" / "storybook.md")
+
+    @pytest.mark.usefixtures("reader")
+    def test_what_they_are_asked_is_what_they_draw(self) -> None:
+        ours = {each.name for each in catalog.embedded()}
+        commands = [
+            words
+            for file in self.FILES
+            for words in shell_commands(file)
+            if words[:2] == ["vinograph", "generate"]
+            and ("--model" not in words or words[words.index("--model") + 1] in ours)
+        ]
+        assert len(commands) >= 4
+        for words in commands:
+            assert main(words[1:]) == 0
+            assert_drawn(words[2], words[words.index("--output") + 1])
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize(
+    ("page", "names"), [("troubleshooting.md", {"doctor", "verify", "generate"}), ("performance.md", {"cache"})]
+)
+def test_commands_that_need_no_other_model_run(
+    page: str, names: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))  # one of its own, which may be emptied
+    commands = [words[1:] for words in shell_commands(ROOT / "docs" / page) if words[0] == "vinograph"]
+    commands = [words for words in commands if words[0] in names]
+    assert {words[0] for words in commands} == names
+    for words in commands:
+        assert main(words) == 0, words
+
+
+@pytest.mark.parametrize("file", RUN_IN, ids=lambda each: each.name)
+def test_every_option_in_a_command_is_one(file: Path) -> None:
+    known = typer.main.get_command(application())
+    assert isinstance(known, typer.core.TyperGroup)
+    for name, *rest in (words[1:] for words in shell_commands(file) if words[0] == "vinograph"):
+        rest = rest[: rest.index("&&")] if "&&" in rest else rest
+        options = {each for parameter in known.commands[name].params for each in parameter.opts}
+        assert {each for each in rest if each.startswith("--")} <= options, (name, rest)
+
+
+def test_the_commands_of_the_documents_are_of_every_kind() -> None:
+    told = {words[1] for file in PAGES for words in shell_commands(file) if words[0] == "vinograph"}
+    assert told >= {"generate", "reconstruct", "pull", "convert", "quantize", "benchmark", "verify", "doctor", "web"}

@@ -389,7 +389,7 @@ class TestDocumentation:
         """The page lists the wide sizes for 1024x1024, which also exist as tall ones."""
         quote = "".join(re.findall(r"^> (.*)$", self.TEXT, flags=re.MULTILINE))
         wide = {(int(high), int(across)) for across, high in re.findall(r"(\d+)×(\d+)", quote)}
-        exceptions = re.findall(r"(\d+)×(\d+)", self.TEXT.partition("(of ")[2].partition(")")[0])
+        exceptions = re.findall(r"(\d+)×(\d+)", self.TEXT.partition("Four of them (")[2].partition(")")[0])
         turned = {(across, high) for high, across in wide} - {(int(across), int(high)) for across, high in exceptions}
         assert len(exceptions) == 4
         assert wide | turned == set(ASPECT_RATIOS[128].values())
