@@ -98,7 +98,7 @@ class _UNet:
         time = self._sinusoids(timestep, config.block_out_channels[0])
         sizes = self._sinusoids(time_ids, config.addition_time_embed_dim)
         sizes = reshape(sizes, (-1, 6 * config.addition_time_embed_dim))
-        embedded = timestep_embedding(time, weights["timestep_embedding"], width, guidance)
+        embedded = timestep_embedding(time, weights["time_embedding"], width, guidance)
         return embedded + timestep_embedding(concat([pooled, sizes], axis=-1), weights["add_embedding"], width)
 
     def _sinusoids(self, values: Value, width: int) -> Value:
