@@ -101,7 +101,7 @@ def planned(combined: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch
 
 
 def test_killed_at_any_moment(planned: Callable[[Path], Bundle], undisturbed: Bundle, tmp_path: Path) -> None:
-    """Killed before each operation on the disk and within each write, it ends as if undisturbed."""
+    """Killed before any operation on the disk or within a write, it ends as if undisturbed."""
 
     def folder(name: str) -> Path:
         (tmp_path / name).mkdir()
