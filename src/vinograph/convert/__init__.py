@@ -14,7 +14,7 @@ from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
 from vinograph.models import opening
 from vinograph.models.bundle import Bundle, check_target
-from vinograph.models.checkpoint import BeforeFetch, Checkpoint, locate, nothing_before
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, locate, fetch_at_once
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,7 +82,7 @@ def convert_checkpoint(
     checkpoint: Checkpoint,
     options: Mapping[str, Any],
     job: Job,
-    before_fetch: BeforeFetch = nothing_before,
+    before_fetch: BeforeFetch = fetch_at_once,
     licence: str | None = None,
 ) -> Bundle:
     """Convert a located checkpoint, with ``options`` of its family.

@@ -11,7 +11,7 @@ from vinograph.convert import Job, check_weights, convert_checkpoint, explained
 from vinograph.convert.assemble import BYTES, space_needed
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.models.bundle import Bundle, BundleWriter, check_target
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Needed, on_hub
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, NeededFiles, on_hub
 from vinograph.models.manifest import MANIFEST_FILE, Manifest
 from vinograph.models.pull import (
     Pull,
@@ -131,7 +131,7 @@ class _PullWork:
                 files.append((companion, [each.file]))
         plans: list[PullPlan] = []
 
-        def before_fetch(needed: Needed) -> None:
+        def before_fetch(needed: NeededFiles) -> None:
             plans.append(self._fetch([*needed, *files], weights))
 
         job = Job(self._wanted.target, weights, self._overwrite, self._observer.converting)
@@ -139,7 +139,7 @@ class _PullWork:
         bundle = convert_checkpoint(checkpoint, options, job, before_fetch, licence)
         return bundle, plans[0]
 
-    def _fetch(self, needed: Needed, weights: str) -> PullPlan:
+    def _fetch(self, needed: NeededFiles, weights: str) -> PullPlan:
         """Report what will be fetched, check that there is room for it, and fetch it."""
         found = licences(self._wanted, (checkpoint for checkpoint, _ in needed))
         self._observer.licences(found)

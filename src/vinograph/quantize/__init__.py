@@ -32,7 +32,7 @@ from vinograph.models import catalog
 from vinograph.models.bundle import Bundle, BundleWriter, check_target, weights_of
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization, Speed
 from vinograph.models.model import Model
-from vinograph.models.opened import CheckpointModel
+from vinograph.models.checkpoint_model import CheckpointModel
 from vinograph.models.sources import NetworkSource
 from vinograph.quantize import speed
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vinograph.models.autoencoders import check_pairs
 from vinograph.models.checkpoint import Place, check_classes, fetch_parts, require_parts
 from vinograph.models.manifest import Manifest
-from vinograph.models.opened import Opened, Published, TokenizerPlan
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
 from vinograph.models.parts import DIFFUSERS_STEM, OwnNetwork, files_of, plan, read_part
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
 
@@ -27,7 +27,7 @@ WEIGHTS = ("f16", "f32", "int8")
 _SMALLEST, _LARGEST = 16, 256
 
 
-def open_published(published: Published) -> Opened:
+def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     """Open a toy checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     checkpoint = published.checkpoint
     check_classes(published.index, CLASSES, checkpoint.id)
@@ -37,7 +37,7 @@ def open_published(published: Published) -> Opened:
     table = read_part(places["text_table"], DIFFUSERS_STEM, TableConfig.from_mapping)
     network = read_part(places["smoother"], DIFFUSERS_STEM, SmootherConfig.from_mapping)
     check_pairs([("text table gives", table.config.hidden_size, "smoother takes", network.config.text_width)])
-    return Opened(
+    return OpenedCheckpoint(
         manifest=_manifest(published, network.config),
         components=(
             plan("text_table", table, text_table, compressible=True),
@@ -49,7 +49,7 @@ def open_published(published: Published) -> Opened:
     )
 
 
-def _manifest(published: Published, config: SmootherConfig) -> Manifest:
+def _manifest(published: PublishedCheckpoint, config: SmootherConfig) -> Manifest:
     settings, native = Settings.of(published.checkpoint), config.sample_size
     limits = settings.limits(size_limits(8, _SMALLEST, _LARGEST, native))
     defaults = FAMILY.defaults()

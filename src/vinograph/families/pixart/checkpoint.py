@@ -18,16 +18,16 @@ from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
 from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS
 from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
-from vinograph.models.checkpoint import Place, fetch_parts, scheduler_config
+from vinograph.models.checkpoint import Subfolder, fetch_parts, scheduler_config
 from vinograph.models.manifest import Manifest
-from vinograph.models.opened import Opened, Published, TokenizerPlan
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
     ComponentPlan,
     OwnNetwork,
     Part,
-    files_of,
+    part_files,
     plan,
     read_part,
 )
@@ -62,7 +62,7 @@ class PixArtNetworks:
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> PixArtNetworks:
+    def read(cls, places: Mapping[str, Subfolder]) -> PixArtNetworks:
         """Read the configurations, and the headers of the weights.
 
         Raises:
@@ -93,23 +93,23 @@ class PixArtNetworks:
     def plans(self) -> tuple[ComponentPlan, ...]:
         """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
         return (
-            plan("text_encoder", self.text_encoder, t5.t5_encoder, t5.IGNORED, compressible=True),
-            plan("transformer", self.transformer, network.pixart, network.IGNORED),
+            plan_component("text_encoder", self.text_encoder, t5.t5_encoder, t5.IGNORED, compressible=True),
+            plan_component("transformer", self.transformer, network.pixart, network.IGNORED),
             *self.autoencoders.plans(),
         )
 
 
-def open_published(published: Published) -> Opened:
+def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     """Open a PixArt checkpoint.
 
     Raises what :func:`vinograph.models.opening.open_checkpoint` does.
     """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
-    files = fetch_parts(places, partial(files_of, tokenizer=T5), published.before_fetch)
+    files = fetch_parts(places, partial(part_files, tokenizer=T5), published.before_fetch)
     networks = PixArtNetworks.read(places)
     length = checkpoint_layout.TEXT_LENGTHS[published.index["_class_name"]]
-    return Opened(
+    return OpenedCheckpoint(
         manifest=_manifest(published, places, networks, scheduler),
         components=networks.plans(),
         tokenizers={"tokenizer": TokenizerPlan(places["tokenizer"].directory, length, T5)},
@@ -119,7 +119,7 @@ def open_published(published: Published) -> Opened:
 
 
 def _manifest(
-    published: Published, places: Mapping[str, Place], networks: PixArtNetworks, scheduler: Mapping[str, Any]
+    published: PublishedCheckpoint, places: Mapping[str, Subfolder], networks: PixArtNetworks, scheduler: Mapping[str, Any]
 ) -> Manifest:
     """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)

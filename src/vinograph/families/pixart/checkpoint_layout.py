@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.models.checkpoint import Checkpoint, Place, check_classes, require_parts
+from vinograph.models.checkpoint import Checkpoint, Subfolder, check_classes, require_parts
 from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.schedulers import SAMPLERS
 
@@ -31,7 +31,7 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 _PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
 
 
-def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
+def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Subfolder]:
     """Find the place of every part; "vae" is the full VAE and "tiny_vae" the tiny one.
 
     Args:
@@ -45,7 +45,7 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
     """
     check_classes(index, CLASSES, checkpoint.id)
     require_parts(index, _PARTS, checkpoint.id)
-    places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
+    places = {part: Subfolder(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
     if tiny_vae is not None:
         places["tiny_vae"] = named_tiny_vae(tiny_vae)
     return places

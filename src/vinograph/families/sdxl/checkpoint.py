@@ -22,16 +22,16 @@ from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_o
 from vinograph.families.sdxl.network import unet
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import Autoencoders
-from vinograph.models.checkpoint import INDEX_FILE, Place, fetch_parts, scheduler_config
+from vinograph.models.checkpoint import INDEX_FILE, Subfolder, fetch_parts, scheduler_config
 from vinograph.models.manifest import Manifest
-from vinograph.models.opened import Opened, Published, TokenizerPlan
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
     ComponentPlan,
     OwnNetwork,
     Part,
-    files_of,
+    part_files,
     plan,
     read_part,
 )
@@ -77,7 +77,7 @@ class _PublishedNetworks:
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> _PublishedNetworks:
+    def read(cls, places: Mapping[str, Subfolder]) -> _PublishedNetworks:
         """Read the configurations, and the headers of the weights.
 
         Raises what :func:`read_part` does.
@@ -105,9 +105,9 @@ class _PublishedNetworks:
         """See :class:`SDXLNetworks`."""
         states, pooled = (partial(_hidden_states, projects) for projects in (False, True))
         return (
-            plan("text_encoder", self.text_encoder, states, clip.IGNORED, compressible=True),
-            plan("text_encoder_2", self.text_encoder_2, pooled, clip.IGNORED, compressible=True),
-            plan("unet", self.unet, unet, compressible=True),
+            plan_component("text_encoder", self.text_encoder, states, clip.IGNORED, compressible=True),
+            plan_component("text_encoder_2", self.text_encoder_2, pooled, clip.IGNORED, compressible=True),
+            plan_component("unet", self.unet, unet, compressible=True),
             *self.autoencoders.plans(),
         )
 
@@ -116,11 +116,11 @@ def _hidden_states(projects: bool, config: ClipConfig, weights: Weights) -> Netw
     return clip.clip_hidden_states(config, weights, projects=projects)
 
 
-def _text_encoder(place: Place) -> Part[ClipConfig]:
+def _text_encoder(place: Subfolder) -> Part[ClipConfig]:
     return read_part(place, TRANSFORMERS_STEM, ClipConfig.from_mapping, clip.network_name)
 
 
-def open_published(published: Published) -> Opened:
+def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     """Open an SDXL checkpoint.
 
     Raises what :func:`vinograph.models.opening.open_checkpoint` does.
@@ -135,7 +135,7 @@ def open_published(published: Published) -> Opened:
         "tokenizer": config.text_encoder.max_position_embeddings,
         "tokenizer_2": config.text_encoder_2.max_position_embeddings,
     }
-    return Opened(
+    return OpenedCheckpoint(
         manifest=_manifest(published, places, networks, scheduler),
         components=components,
         tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
@@ -144,7 +144,7 @@ def open_published(published: Published) -> Opened:
     )
 
 
-def _read(places: Mapping[str, Place]) -> SDXLNetworks:
+def _read(places: Mapping[str, Subfolder]) -> SDXLNetworks:
     if checkpoint_layout.is_exported(places):
         from vinograph.families.sdxl.checkpoint_exported import ExportedNetworks
 
@@ -152,15 +152,15 @@ def _read(places: Mapping[str, Place]) -> SDXLNetworks:
     return _PublishedNetworks.read(places)
 
 
-def _files_of(exported: bool, part: str, place: Place) -> list[str]:
+def _files_of(exported: bool, part: str, place: Subfolder) -> list[str]:
     """Names of a part's files within its folder. In an ``exported`` model they are OpenVINO IR."""
     if exported and part not in ("tiny_vae", "tokenizer", "tokenizer_2", "scheduler"):
         return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
-    return files_of(part, place)
+    return part_files(part, place)
 
 
 def _manifest(
-    published: Published, places: Mapping[str, Place], networks: SDXLNetworks, scheduler: Mapping[str, Any]
+    published: PublishedCheckpoint, places: Mapping[str, Subfolder], networks: SDXLNetworks, scheduler: Mapping[str, Any]
 ) -> Manifest:
     """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)

@@ -24,7 +24,7 @@ from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, tiny_autoencoder, tiny_plans
-from vinograph.models.checkpoint import Place
+from vinograph.models.checkpoint import Subfolder
 from vinograph.models.parts import ComponentPlan, Part, parse_config
 from vinograph.networks import clip, tiny_vae, vae
 from vinograph.networks.clip import ClipConfig
@@ -48,12 +48,12 @@ class ExportedNetworks:
     Without it, a tiny VAE in ``config`` is the export's own, which then has no full one.
     """
 
-    places: Mapping[str, Place]
+    places: Mapping[str, Subfolder]
     config: NetworkConfigs
     tiny_vae: Part[TinyAutoencoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> ExportedNetworks:
+    def read(cls, places: Mapping[str, Subfolder]) -> ExportedNetworks:
         """Read the configurations.
 
         Raises:
@@ -120,7 +120,7 @@ class ExportedNetworks:
         )
 
 
-def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoencoderConfig:
+def _autoencoder(places: Mapping[str, Subfolder]) -> AutoencoderConfig | TinyAutoencoderConfig:
     """Configuration of the export's own VAE, which both of its halves have."""
     kinds = {half: places[half].config().get("_class_name") for half in ("vae_decoder", "vae_encoder")}
     if kinds["vae_decoder"] != kinds["vae_encoder"]:
