@@ -21,8 +21,8 @@ def noisy(seed: int, side: int = 24) -> NDArray[np.float64]:
 
 def test_equal_pictures() -> None:
     assert ssim(noisy(0), noisy(0)) == pytest.approx(1)
-    told = distance(np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16, 3), np.uint8))
-    assert told == {"psnr": math.inf, "ssim": pytest.approx(1)}
+    measures = distance(np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16, 3), np.uint8))
+    assert measures == {"psnr": math.inf, "ssim": pytest.approx(1)}
 
 
 def test_flat_pictures_differ_by_their_luminance_alone() -> None:

@@ -283,7 +283,7 @@ def remembered(cache: Cache, rows: int, setting: Setting) -> None:
 class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_each_is_measured(self, xml: Path) -> None:
-        """For real: whatever is the fastest, every group works on this processor."""
+        """For real: whatever is the fastest, measurements group works on this processor."""
         choice = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
         assert {setting.group for setting in choice.seconds} - {None} == set(machine().groups)
         assert choice.setting in choice.seconds
@@ -522,8 +522,8 @@ class TestDrawing:
         measuring(monkeypatch, Setting(64))
         task = Task(str(few.path), "", (), 1, {"height": 64, "width": 64})
         drawn = [open_system(task).draw(PROMPT) for _ in range(3)]
-        assert [len(each.once) for each in drawn] == [0, 1, 0]
-        assert "unet" in drawn[1].once[0]
+        assert [len(each.one_time_work) for each in drawn] == [0, 1, 0]
+        assert "unet" in drawn[1].one_time_work[0]
 
     @pytest.mark.usefixtures("quick")
     def test_drawings_at_once_keep_to_what_the_first_began_with(

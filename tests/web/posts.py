@@ -93,7 +93,7 @@ class Client:
         return self.get(f"{API}file={quote(path)}")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What the server tells the page about what it asked for."""
+        """The events that the server sends to the page."""
         for line in self.get(f"{API}queue/data?session_hash={self.session}").text.splitlines():
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))

@@ -125,9 +125,9 @@ class TestFiles:
         path = client.uploaded(b"no picture", "house.png")
         function = next(each for each in functions(client.config()) if each.kinds == ("dropdown", "image"))
         assert client.join(function.index, function.with_value("image", {"path": path})).status == 200
-        told = json.dumps(list(client.events()))
-        assert "house.png is not a PNG, JPEG or WebP picture" in told
-        assert str(Path(path).parent) not in told.replace(json.dumps({"path": path})[1:-1], "")
+        events = json.dumps(list(client.events()))
+        assert "house.png is not a PNG, JPEG or WebP picture" in events
+        assert str(Path(path).parent) not in events.replace(json.dumps({"path": path})[1:-1], "")
 
 
 class TestWhoAsks:
