@@ -125,7 +125,7 @@ class GenerateTab:
 
     @property
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
-        """The functions that run when the page opens or the model changes, each with its inputs and its outputs."""
+        """The functions that run when the page opens or the model changes, with their inputs and outputs."""
         inputs = [self._model, self._init_image, self._shown]
         outputs = [*self._controls.outputs, *self._examples, self._init_image_section, self._mask_section, self._notes]
         return [(self.change_model, inputs, outputs)]

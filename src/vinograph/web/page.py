@@ -96,7 +96,7 @@ class Page:
                     compare = CompareTab(context)
                 with gr.Tab("Reconstruct"):
                     ReconstructTab(context)
-            for function, inputs, outputs in (generate.on_load, *compare.on_load):
+            for function, inputs, outputs in (*generate.on_load, *compare.on_load):
                 on(self.blocks.load, function, inputs, outputs)
             self.blocks.unload(context.close_session)
         self._server: Server | None = None
