@@ -60,7 +60,7 @@ class TestNames:
     def test_a_model_in_the_models_folder(self, tiny_bundle: Path, embedded: Path, models_folder: Path) -> None:
         shutil.copytree(tiny_bundle, models_folder / "mine")
         assert catalog.find("mine").path == models_folder / "mine"
-        assert catalog.found() == [models_folder / "mine"]
+        assert catalog.installed() == [models_folder / "mine"]
 
     def test_the_embedded_one_goes_first(self, tiny_bundle: Path, embedded: Path, models_folder: Path) -> None:
         for folder in (embedded, models_folder):
@@ -81,7 +81,7 @@ class TestNames:
             catalog.find(name)
 
     def test_without_models_the_folder_need_not_be_there(self, embedded: Path) -> None:
-        assert catalog.found() == catalog.embedded() == []
+        assert catalog.installed() == catalog.embedded() == []
         with pytest.raises(ModelError, match="By name there is: none"):
             catalog.find("mine")
 

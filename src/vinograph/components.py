@@ -149,7 +149,7 @@ def source_of(model: Model, name: str) -> Source:
 def origin(model: Model, name: str, cache: Cache) -> Origin:
     """What a component of a model is remembered by in ``cache``."""
     few_bits = model.manifest.components[name].weights in ("int8", "int4")
-    return Origin(model.manifest.name, name, model.contents(name), few_bits, cache)
+    return Origin(model.manifest.name, name, model.fingerprint(name), few_bits, cache)
 
 
 def _told(session: ComponentSession) -> str:

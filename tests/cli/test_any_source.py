@@ -11,6 +11,7 @@ import huggingface_hub as hf
 import numpy as np
 import pytest
 from PIL import Image
+from vinograph.web.model_pool import ModelPool
 
 from tests.bundles import comparable
 from tests.checkpoints import (
@@ -26,7 +27,6 @@ from tests.hub_cache import COMMIT, save_cache
 from tests.models.exported import export_as_optimum
 from vinograph.convert import convert
 from vinograph.quantize import quantize
-from vinograph.web.models import Models
 
 CACHED = "someone/small-sdxl"
 SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")
@@ -132,9 +132,9 @@ def test_reconstruct(vinograph: Run, source_of: Callable[[str], str]) -> None:
 
 def test_the_page_offers_them(source: str) -> None:
     """By the reference that it was given, which its lines of code then name."""
-    models = Models([source], "CPU")
+    models = ModelPool([source], "CPU")
     assert models.references[0] == source
-    pipe = models.draw_with(source)
+    pipe = models.acquire(source)
     few = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
     side = pipe.model.manifest.limits["minimum_size"]
     assert pipe("a red house", seed=1, output_type="latent", width=side, height=side, **few).images.size

@@ -18,8 +18,9 @@ from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.cli.conftest import Run, in_process
 from tests.hub_server import Fault, HubServer, use_hub, without_waiting
 from vinograph import ModelError, ResourceError
-from vinograph.models import catalog, hub
+from vinograph.models import catalog, hub_cache
 from vinograph.models.checkpoint import locate
+from vinograph.models.hub_errors import explained
 
 BUNDLE = "someone/tiny"
 CHECKPOINT = "someone/sdxl"
@@ -306,8 +307,8 @@ class TestCache:
         def refuse(path: Any, *_: Any, **__: Any) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-        monkeypatch.setattr(hf, "snapshot_download", refuse)
-        monkeypatch.setattr(hub, "write_atomically", refuse)
+        monkeypatch.setattr(hf, "hf_hub_download", refuse)
+        monkeypatch.setattr(hub_cache, "write_atomically", refuse)
         assert vinograph("generate", "a house", "--model", BUNDLE).code == 0
         assert locate(CHECKPOINT).read_json(files[0])
 
@@ -382,7 +383,7 @@ class TestBundles:
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOMEM, "memory"), (errno.EMFILE, "too many files are open")])
 def test_so_is_whatever_else_runs_out(number: int, words: str) -> None:
-    with pytest.raises(ResourceError, match=words), hub._explained("someone/tiny", None):
+    with pytest.raises(ResourceError, match=words), explained("someone/tiny", None):
         raise OSError(number, os.strerror(number))
 
 
@@ -390,5 +391,5 @@ def test_a_full_disk_is_told_from_an_absent_hub() -> None:
     """Whoever raises it, and from what."""
     error = RuntimeError("a worker failed")
     error.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(ResourceError, match="the disk is full"), hub._explained("someone/tiny", None):
+    with pytest.raises(ResourceError, match="the disk is full"), explained("someone/tiny", None):
         raise error

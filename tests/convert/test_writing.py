@@ -18,7 +18,7 @@ import pytest
 
 from tests.convert.conftest import files_of
 from tests.interruption import kill_everywhere
-from tests.models.opening import open_model
+from tests.models.open_model import open_model
 from vinograph.convert import Job, convert, writing
 from vinograph.convert.assemble import assemble
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError

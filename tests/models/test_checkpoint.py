@@ -16,7 +16,7 @@ from huggingface_hub import errors as hf_errors
 from tests.checkpoints import PRIOR_ID
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors
 from tests.hub_server import HubServer
-from tests.models.opening import open_model
+from tests.models.open_model import open_model
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 

@@ -22,7 +22,7 @@ from tests.checkpoints import (
     save_pixart,
 )
 from tests.convert.conftest import edit_json, edit_tensors
-from tests.models.opening import components, constants, networks, open_model, sums
+from tests.models.open_model import components, constants, networks, open_model, sums
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.models.manifest import Manifest

@@ -15,7 +15,7 @@ import torch
 
 from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl, split_tokenizer_files, write_card
 from tests.convert.conftest import edit_json, edit_tensors
-from tests.models.opening import components, constants, networks, open_model, sums
+from tests.models.open_model import components, constants, networks, open_model, sums
 from tests.models.writing import write_tokenizer
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError

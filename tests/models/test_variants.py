@@ -27,7 +27,7 @@ from tests.checkpoints import PIXART_TINY, SDXL_TINY, SavedPixArt, SavedSdxl, sa
 from tests.cli.conftest import Run
 from tests.convert.conftest import edit_header, edit_json, edit_tensors, files_of
 from tests.hub_server import HubServer, use_hub, without_waiting
-from tests.models.opening import open_model
+from tests.models.open_model import open_model
 from vinograph import DamagedModelError, ModelError, Pipeline
 from vinograph.models.safetensors import DOWNLOAD_ORDER, ON_DISK_ORDER, choose_weights, weight_names
 

@@ -14,7 +14,7 @@ from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
 from vinograph.models import opening
 from vinograph.models.bundle import Bundle, check_target
-from vinograph.models.checkpoint import BeforeFetch, Checkpoint, locate, nothing_before
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, fetch_at_once, locate
 
 Progress = Callable[[str, int, int], None]
 
@@ -77,7 +77,7 @@ def convert_checkpoint(
     checkpoint: Checkpoint,
     options: Mapping[str, Any],
     job: Job,
-    before_fetch: BeforeFetch = nothing_before,
+    before_fetch: BeforeFetch = fetch_at_once,
     licence: str | None = None,
 ) -> Bundle:
     """Convert a checkpoint that was located, with the ``options`` of its family that are given.
@@ -85,8 +85,8 @@ def convert_checkpoint(
     ``before_fetch`` is called with all the files that are needed, before any large one is fetched. ``licence`` is that
     of a checkpoint whose card names none. Raises what :func:`convert` does.
     """
-    index, family = opening.look_at(checkpoint)
-    _check_weights(job.weights, opening.opener(family).WEIGHTS, f" for {family} models")
+    index, family = opening.identify(checkpoint)
+    _check_weights(job.weights, opening.checkpoint_module(family).WEIGHTS, f" for {family} models")
     with explained(job.target):
         opened = opening.open_checkpoint(checkpoint, index, family, options, before_fetch)
         source = opened.manifest.source

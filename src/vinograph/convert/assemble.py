@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from vinograph import __version__
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
 from vinograph.models.bundle import Bundle, BundleWriter, weights_of
+from vinograph.models.checkpoint_model import OpenedCheckpoint
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
-from vinograph.models.opened import Opened
 from vinograph.models.tokenizers import TokenizerData
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
 _SPARE = 64_000_000
 
 
-def assemble(opened: Opened, job: Job) -> Bundle:
+def assemble(opened: OpenedCheckpoint, job: Job) -> Bundle:
     """Write the bundle, or what an interrupted conversion of the same files hasn't written yet.
 
     Raises:
@@ -49,7 +49,9 @@ def assemble(opened: Opened, job: Job) -> Bundle:
             raise
 
 
-def _write(opened: Opened, job: Job, writer: BundleWriter, read: Mapping[str, tuple[TokenizerData, int]]) -> Bundle:
+def _write(
+    opened: OpenedCheckpoint, job: Job, writer: BundleWriter, read: Mapping[str, tuple[TokenizerData, int]]
+) -> Bundle:
     tokenizers = {}
     for name, (data, length) in read.items():
         (writer.partial / f"{name}.json").write_text(data.content, encoding="utf-8")
@@ -63,7 +65,7 @@ def _write(opened: Opened, job: Job, writer: BundleWriter, read: Mapping[str, tu
     return writer.finish(manifest)
 
 
-def _write_components(opened: Opened, job: Job, writer: BundleWriter) -> dict[str, Component]:
+def _write_components(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) -> dict[str, Component]:
     from vinograph.convert.writing import write_component
 
     written: dict[str, Component] = {}
@@ -83,7 +85,7 @@ def _files(name: str, directory: Path) -> tuple[Path, Path]:
     return directory / f"{name}.xml", directory / f"{name}.bin"
 
 
-def fingerprint(opened: Opened, weights: str) -> str:
+def fingerprint(opened: OpenedCheckpoint, weights: str) -> str:
     """What the bundle depends on: the files by size and time, the options, the versions of the tools."""
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in opened.files]
     return json.dumps([stats, weights, opened.manifest.to_json(), _tools()])
@@ -102,7 +104,7 @@ def space_needed(sizes: Collection[int]) -> int:
     return int(1.1 * (sum(sizes) + max(sizes, default=0))) + _SPARE
 
 
-def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:
+def _check_space(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) -> None:
     waiting = [plan for plan in opened.components if writer.done(plan.name) is None]
     needed = space_needed([_size(plan, job.weights) for plan in waiting])
     free = shutil.disk_usage(writer.partial).free
@@ -114,7 +116,7 @@ def _check_space(opened: Opened, job: Job, writer: BundleWriter) -> None:
         )
 
 
-def size_of(opened: Opened, weights: str) -> int:
+def size_of(opened: OpenedCheckpoint, weights: str) -> int:
     """About how many bytes the bundle will have."""
     return int(1.1 * sum(_size(plan, weights) for plan in opened.components))
 

@@ -8,8 +8,8 @@ import openvino as ov
 
 from vinograph.convert.compression import COMPRESSED, compress
 from vinograph.convert.scratch import Scratch
+from vinograph.models.checkpoint_model import manifest_component
 from vinograph.models.manifest import Component
-from vinograph.models.opened import described
 from vinograph.models.parts import ComponentPlan
 from vinograph.networks.graph import Storage, number_nodes, storage_of
 from vinograph.runtime import ir
@@ -35,7 +35,7 @@ def write_component(plan: ComponentPlan, file: Path, weights: str) -> Component:
         number_nodes(network.model) if not plan.is_ir else _name_nodes(network.model)
         ir.save(network.model, file)
         stored = storage_of(network.model)
-    return described(file.name, network.ports, stored, network.f16_safe)
+    return manifest_component(file.name, network.ports, stored, network.f16_safe)
 
 
 def _name_nodes(model: ov.Model) -> None:

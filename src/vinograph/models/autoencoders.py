@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Place
-from vinograph.models.parts import DIFFUSERS_STEM, ComponentPlan, Part, plan, read_part
+from vinograph.models.checkpoint import Subfolder
+from vinograph.models.parts import DIFFUSERS_STEM, ComponentPlan, Part, plan_component, read_part
 from vinograph.networks import tiny_vae, vae
 from vinograph.networks.tiny_vae import TinyAutoencoderConfig
 from vinograph.networks.vae import AutoencoderConfig
@@ -82,7 +82,7 @@ class Autoencoders:
     tiny_vae: Part[TinyAutoencoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> Autoencoders:
+    def read(cls, places: Mapping[str, Subfolder]) -> Autoencoders:
         """Read what is at "vae" and "tiny_vae". Raises what :func:`read_part` does."""
         return cls(
             full_autoencoder(places["vae"]) if "vae" in places else None,
@@ -98,30 +98,30 @@ class Autoencoders:
         )
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components of both. Raises what :func:`vinograph.models.parts.plan` does."""
+        """The components of both. Raises what :func:`vinograph.models.parts.plan_component` does."""
         found = []
         if self.vae is not None:
-            found.append(plan("vae_decoder", self.vae, vae.vae_decoder, vae.DECODER_IGNORED))
-            found.append(plan("vae_encoder", self.vae, vae.vae_encoder, vae.ENCODER_IGNORED))
+            found.append(plan_component("vae_decoder", self.vae, vae.vae_decoder, vae.DECODER_IGNORED))
+            found.append(plan_component("vae_encoder", self.vae, vae.vae_encoder, vae.ENCODER_IGNORED))
         if self.tiny_vae is not None:
             found += tiny_plans(self.tiny_vae)
         return tuple(found)
 
 
-def full_autoencoder(place: Place) -> Part[AutoencoderConfig]:
+def full_autoencoder(place: Subfolder) -> Part[AutoencoderConfig]:
     """The KL autoencoder in ``place``. Raises what :func:`read_part` does."""
     part = read_part(place, DIFFUSERS_STEM, AutoencoderConfig.from_mapping)
     return dataclasses.replace(part, tensors=vae.with_current_names(part.tensors, part.origin))
 
 
-def tiny_autoencoder(place: Place) -> Part[TinyAutoencoderConfig]:
+def tiny_autoencoder(place: Subfolder) -> Part[TinyAutoencoderConfig]:
     """The tiny VAE in ``place``. Raises what :func:`read_part` does."""
     return read_part(place, DIFFUSERS_STEM, TinyAutoencoderConfig.from_mapping)
 
 
 def tiny_plans(part: Part[TinyAutoencoderConfig]) -> tuple[ComponentPlan, ComponentPlan]:
-    """The two components of a tiny VAE. Raises what :func:`vinograph.models.parts.plan` does."""
+    """The two components of a tiny VAE. Raises what :func:`vinograph.models.parts.plan_component` does."""
     return (
-        plan("tiny_vae_decoder", part, tiny_vae.tiny_vae_decoder, tiny_vae.DECODER_IGNORED),
-        plan("tiny_vae_encoder", part, tiny_vae.tiny_vae_encoder, tiny_vae.ENCODER_IGNORED),
+        plan_component("tiny_vae_decoder", part, tiny_vae.tiny_vae_decoder, tiny_vae.DECODER_IGNORED),
+        plan_component("tiny_vae_encoder", part, tiny_vae.tiny_vae_encoder, tiny_vae.ENCODER_IGNORED),
     )

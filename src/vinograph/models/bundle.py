@@ -90,7 +90,7 @@ class Bundle:
         return self.manifest.files.keys()
 
     @property
-    def hashed(self) -> Collection[str]:
+    def hashed_files(self) -> Collection[str]:
         """Those of them that a hash is known of: all."""
         return self.files
 
@@ -106,7 +106,7 @@ class Bundle:
         """Bytes of a component's weights."""
         return self.manifest.files[weights_of(self.manifest.components[name].file)].size
 
-    def contents(self, name: str) -> str:
+    def fingerprint(self, name: str) -> str:
         """What a component is known by between processes: hashes of its files."""
         graph = self.manifest.components[name].file
         return " ".join(self.manifest.files[each].sha256 for each in (graph, weights_of(graph)))

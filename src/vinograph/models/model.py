@@ -38,7 +38,7 @@ class Model(Protocol):
     def weights_size(self, name: str) -> int:
         """Bytes of a component's weights."""
 
-    def contents(self, name: str) -> str:
+    def fingerprint(self, name: str) -> str:
         """What a component is known by between processes."""
 
     def tokenizer(self, name: str) -> Tokenizer:
@@ -49,7 +49,7 @@ class Model(Protocol):
         """The names of the files that it is read from."""
 
     @property
-    def hashed(self) -> Collection[str]:
+    def hashed_files(self) -> Collection[str]:
         """Those of them that a hash is known of."""
 
     def verify(self) -> Iterator[str]:

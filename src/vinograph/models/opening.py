@@ -15,13 +15,13 @@ from typing import Any
 from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
-from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, nothing_before
-from vinograph.models.opened import Opened, Published
-from vinograph.models.recognition import recognized
+from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, fetch_at_once
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint
+from vinograph.models.recognition import recognize
 from vinograph.schema import label
 
 
-def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
+def identify(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
     """What a checkpoint's model_index.json says, and its family. Nothing large is read or fetched.
 
     Raises:
@@ -32,7 +32,7 @@ def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
     return index, family_of(index, checkpoint.id)
 
 
-def opener(family: str) -> ModuleType:
+def checkpoint_module(family: str) -> ModuleType:
     """The module that opens checkpoints of a family."""
     return registry.module(family, "checkpoint")
 
@@ -42,8 +42,8 @@ def open_checkpoint(
     index: Mapping[str, Any],
     family: str,
     options: Mapping[str, Any],
-    before_fetch: BeforeFetch = nothing_before,
-) -> Opened:
+    before_fetch: BeforeFetch = fetch_at_once,
+) -> OpenedCheckpoint:
     """Open a checkpoint: configurations and headers are read and compared, no weight is.
 
     ``options`` are those of the family: the sources of a ``prior`` or a ``tiny_vae``, the file of an ``image_encoder``.
@@ -54,12 +54,12 @@ def open_checkpoint(
         ModelError: weights are missing or pickled; a class is unknown; a configuration isn't computed here.
         DamagedModelError: a file of the checkpoint is not what it should be.
     """
-    known = opener(family)
+    known = checkpoint_module(family)
     for name in options:
         if name not in known.OPTIONS:
             takes = ", ".join(map(_option, known.OPTIONS)) or "none"
             raise RequestError(f"{_option(name)} is not an option of {family} models; theirs: {takes}")
-    opened: Opened = known.open_published(Published(checkpoint, index, options, before_fetch))
+    opened: OpenedCheckpoint = known.open_published(PublishedCheckpoint(checkpoint, index, options, before_fetch))
     return opened
 
 
@@ -69,7 +69,7 @@ def _option(name: str) -> str:
 
 def _index(checkpoint: Checkpoint) -> dict[str, Any]:
     """The checkpoint's model_index.json. What is known to be no whole checkpoint is told from what is incomplete."""
-    if INDEX_FILE not in checkpoint.listing and (what := recognized(checkpoint)) is not None:
+    if INDEX_FILE not in checkpoint.listing and (what := recognize(checkpoint)) is not None:
         raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is {what}")
     return checkpoint.read_json(INDEX_FILE)
 
@@ -85,7 +85,7 @@ def family_of(index: Mapping[str, Any], origin: str) -> str:
         raise ModelError(f"{origin}: {INDEX_FILE} names no pipeline (_class_name), so what to draw with is unknown")
     if not isinstance(pipeline, str):
         raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({shown(pipeline)}); Vinograph runs none")
-    known = {name: opener(name).PIPELINES for name in registry.FAMILIES}
+    known = {name: checkpoint_module(name).PIPELINES for name in registry.FAMILIES}
     for name, pipelines in known.items():
         if pipeline in pipelines:
             return name

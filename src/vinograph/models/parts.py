@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Place
+from vinograph.models.checkpoint import Subfolder
 from vinograph.models.float8 import with_scales
 from vinograph.models.safetensors import read_headers
-from vinograph.models.tokenizers import CLIP, Kind
+from vinograph.models.tokenizers import CLIP, TokenizerKind
 from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
 from vinograph.schema import label
 
@@ -35,7 +35,7 @@ _ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
 _WIDEST = 1_000_000
 
 
-class Tensor(StoredTensor, Protocol):
+class CheckpointTensor(StoredTensor, Protocol):
     """A tensor in a file."""
 
     @property
@@ -47,7 +47,7 @@ DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
 """How diffusers and transformers name a model's weights."""
 
 
-def files_of(part: str, place: Place, tokenizer: Kind = CLIP) -> list[str]:
+def part_files(part: str, place: Subfolder, tokenizer: TokenizerKind = CLIP) -> list[str]:
     """The names of the files that a part consists of, within its folder, by what pipelines call such parts.
 
     Raises:
@@ -70,7 +70,7 @@ class Part(Generic[Config]):
     """
 
     config: Config
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, CheckpointTensor]
     origin: str
 
 
@@ -89,7 +89,7 @@ class OwnNetwork:
 
 
 def read_part(
-    place: Place,
+    place: Subfolder,
     stem: str,
     parse: Callable[[Mapping[str, Any]], Config],
     rename: Callable[[str], str] = str,
@@ -112,7 +112,7 @@ def read_part(
     return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(place.directory))
 
 
-def _refuse_quantized(place: Place) -> None:
+def _refuse_quantized(place: Subfolder) -> None:
     """Refuse weights that another library has quantized, which a configuration says."""
     quantized = place.config().get("quantization_config")
     if quantized is None:
@@ -125,7 +125,7 @@ def _refuse_quantized(place: Place) -> None:
     )
 
 
-def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
+def parse_config(place: Subfolder, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
     """A part's configuration.
 
     Raises:
@@ -162,7 +162,7 @@ class ComponentPlan:
     is_ir: bool = False
 
 
-def plan(
+def plan_component(
     name: str,
     part: Part[Config],
     network: Callable[[Config, Weights], Network],
@@ -200,7 +200,7 @@ def plan(
     return ComponentPlan(name, build, checked.ports, checked.f16_safe, stored, values, size, files, compressible)
 
 
-def _stored_as(tensors: Iterable[Tensor]) -> str:
+def _stored_as(tensors: Iterable[CheckpointTensor]) -> str:
     """How most of the weights are stored."""
     sizes = Counter[str]()
     for tensor in tensors:

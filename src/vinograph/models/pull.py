@@ -11,17 +11,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from vinograph import folders, strict_json
+from vinograph import folders
 from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.families import registry
 from vinograph.families.known import Companion, KnownModel
 from vinograph.files import existing, hidden_sibling
 from vinograph.models import catalog
-from vinograph.models.checkpoint import HUB_ID, Checkpoint, Needed, licence_of, on_hub
-from vinograph.models.hub import RemoteFile
+from vinograph.models.checkpoint import HUB_ID, Checkpoint, NeededFiles, on_hub
+from vinograph.models.hub_cache import cache_folder
+from vinograph.models.hub_downloads import RemoteFile
+from vinograph.models.hub_errors import UnreachableError
+from vinograph.models.model_card import licence_of
 from vinograph.models.safetensors import read_header
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
@@ -168,7 +170,7 @@ def licences(pull: Pull, checkpoints: Iterable[Checkpoint]) -> dict[str, str | N
     return {each.id: licence_of(each.card()) or pull.licence_of(each.id) for each in checkpoints}
 
 
-def files_needed(needed: Needed, licence: Mapping[str, str | None]) -> tuple[RepositoryPlan, ...]:
+def files_needed(needed: NeededFiles, licence: Mapping[str, str | None]) -> tuple[RepositoryPlan, ...]:
     """What is needed of each repository, and what of it is here. Of the hub only lists of files are fetched.
 
     Raises:
@@ -184,7 +186,7 @@ def _files_of(checkpoint: Checkpoint, names: Sequence[str], licence: str | None)
         from vinograph.models import hub
 
         assert checkpoint.revision is not None, "of a folder on this disk nothing is missing"
-        there = hub.files_of(checkpoint.id, checkpoint.revision)
+        there = hub.remote_files(checkpoint.id, checkpoint.revision)
         if unlisted := sorted(missing - there.keys()):
             raise ModelError(f"the hub lists {', '.join(unlisted)} in {checkpoint.id}, but does not say their size")
     sizes = {
@@ -213,29 +215,23 @@ def weights_sizes(repositories: Iterable[RepositoryPlan], bytes_per_value: int) 
 
 
 def _values(repository: RepositoryPlan, name: str) -> int | None:
-    """How many values a safetensors file holds; None where its header doesn't say so."""
+    """How many values a safetensors file holds, None where its header is damaged or can't be fetched.
+
+    That is no reason to stop an estimate: whoever reads the file says what is wrong with it.
+    """
     checkpoint = repository.checkpoint
     if name not in repository.missing:
-        with suppress(ModelError, DamagedModelError):  # whoever reads it says what is wrong with it
+        with suppress(ModelError, DamagedModelError):
             return sum(record.size for record in read_header(checkpoint.directory / name).values())
         return None
     from vinograph.models import hub
 
     assert checkpoint.revision is not None
-    header = hub.read_header(checkpoint.id, checkpoint.revision, name)
-    if header is None:
-        return None
-    try:
-        tensors = strict_json.parse_object(header, largest=len(header), unique=True)
-        return sum(math.prod(map(_count, each["shape"])) for key, each in tensors.items() if key != "__metadata__")
-    except (strict_json.JsonError, TypeError, KeyError, ValueError):  # whoever reads it says what is wrong with it
-        return None
-
-
-def _count(size: Any) -> int:
-    if not isinstance(size, int) or not 0 <= size < 2**48:
-        raise ValueError(f"{size!r} is no number of values")
-    return size
+    with suppress(UnreachableError, DamagedModelError):
+        header = hub.read_header(checkpoint.id, checkpoint.revision, name)
+        count: int = sum(math.prod(entry["shape"]) for entry in header.values())
+        return count
+    return None
 
 
 def check_space(plan: PullPlan, target: Path) -> None:
@@ -246,9 +242,7 @@ def check_space(plan: PullPlan, target: Path) -> None:
     Raises:
         ResourceError: naming how much is needed, what for, and how much there is.
     """
-    from vinograph.models import hub
-
-    cache, place = existing(hub.cache_folder().absolute()), existing(target.parent.absolute())
+    cache, place = existing(cache_folder().absolute()), existing(target.parent.absolute())
     bundle = max(0, plan.bundle - _written(hidden_sibling(target, ".partial")))
     if cache.stat().st_dev == place.stat().st_dev:
         parts = f"{_gb(plan.download)} to fetch and {_gb(bundle)} for the bundle"

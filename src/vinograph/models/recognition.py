@@ -14,7 +14,7 @@ from typing import Any
 
 from vinograph.errors import ModelError
 from vinograph.families import registry
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Subfolder
 from vinograph.models.parts import OwnNetwork, parse_config
 from vinograph.schema import label
 
@@ -24,44 +24,46 @@ _MOST_FILES = 8  # whose headers are looked at
 
 
 @dataclass(frozen=True)
-class Kind:
+class UnusableFiles:
     """Something that is no whole checkpoint, and what to do about it."""
 
     name: str
     advice: str
 
 
-_LORA = Kind("a LoRA adapter", "Give the model that it was made for; adapters can't be used yet")
-_CONTROLNET = Kind("a ControlNet", "Give the model that it steers; ControlNets can't be used")
-_T2I_ADAPTER = Kind("a T2I-Adapter", "Give the model that it steers; T2I-Adapters can't be used")
-_IP_ADAPTER = Kind("an IP-Adapter", "Give the model that it was made for; IP-Adapters can't be used")
-_MOTION = Kind("a motion adapter", "Give the model that it was made for; films can't be drawn")
-_EMBEDDING = Kind("a textual inversion", "Give the model that it was made for; embeddings of words can't be used")
-_SINGLE_FILE = Kind(
+_LORA = UnusableFiles("a LoRA adapter", "Give the model that it was made for; adapters can't be used yet")
+_CONTROLNET = UnusableFiles("a ControlNet", "Give the model that it steers; ControlNets can't be used")
+_T2I_ADAPTER = UnusableFiles("a T2I-Adapter", "Give the model that it steers; T2I-Adapters can't be used")
+_IP_ADAPTER = UnusableFiles("an IP-Adapter", "Give the model that it was made for; IP-Adapters can't be used")
+_MOTION = UnusableFiles("a motion adapter", "Give the model that it was made for; films can't be drawn")
+_EMBEDDING = UnusableFiles(
+    "a textual inversion", "Give the model that it was made for; embeddings of words can't be used"
+)
+_SINGLE_FILE = UnusableFiles(
     "a single-file checkpoint",
     "Give the model in diffusers' layout, with a model_index.json: look for such a repository, or write one with "
     "diffusers: StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(DIRECTORY)",
 )
-_PART = Kind(
+_PART = UnusableFiles(
     "one part of a model alone, without its configuration",
     "Put it in its folder of a copy of a whole checkpoint, in place of the weights there, with the scheduler that it "
     "was made for",
 )
 
 # What says it by its name, wherever it lies.
-_FILES: tuple[tuple[re.Pattern[str], Kind], ...] = (
+_FILES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"pytorch_lora_weights\b.*\.(safetensors|bin)"), _LORA),
     (re.compile(r"learned_embeds\b.*\.(safetensors|bin)"), _EMBEDDING),
     (re.compile(r"ip[-_]?adapter.*\.(safetensors|bin)"), _IP_ADAPTER),
 )
 # What a config.json names as its class.
-_CLASSES: tuple[tuple[re.Pattern[str], Kind], ...] = (
+_CLASSES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"\w*ControlNet\w*"), _CONTROLNET),
     (re.compile(r"T2IAdapter|MultiAdapter"), _T2I_ADAPTER),
     (re.compile(r"MotionAdapter"), _MOTION),
 )
 # What one of a file's tensors is called. A ControlNet may be stored as differences of low rank: it comes first.
-_TENSORS: tuple[tuple[re.Pattern[str], Kind], ...] = (
+_TENSORS: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"(control_model|controlnet_\w+|input_hint_block)\..*|lllite_.*"), _CONTROLNET),
     (re.compile(r"(image_proj|image_proj_model|ip_adapter)\..*"), _IP_ADAPTER),
     (re.compile(r"adapter\.(body|conv_in)\..*|body\.\d+\.(resnets|block\d|in_conv)\b.*"), _T2I_ADAPTER),
@@ -85,7 +87,7 @@ def is_published(listing: Collection[str]) -> bool:
     return known or not names.isdisjoint({INDEX_FILE, "config.json", _ADAPTER_CONFIG})
 
 
-def recognized(checkpoint: Checkpoint) -> str | None:
+def recognize(checkpoint: Checkpoint) -> str | None:
     """What a checkpoint without a model_index.json is, and what to do about it; None where nothing tells.
 
     Where the hub's cache is all there is of a repository, only what can't be beside a whole model tells.
@@ -97,7 +99,7 @@ def recognized(checkpoint: Checkpoint) -> str | None:
     if _ADAPTER_CONFIG in checkpoint.listing:
         return _peft_adapter(checkpoint)
     if "config.json" in checkpoint.listing:
-        return _lone_network(Place(checkpoint, ""))
+        return _lone_network(Subfolder(checkpoint, ""))
     if checkpoint.is_partial:
         return None
     for name in sorted(checkpoint.listing):
@@ -105,11 +107,11 @@ def recognized(checkpoint: Checkpoint) -> str | None:
             return f"{kind.name} ({label(name)}). {kind.advice}"
     folders = [name.removesuffix("/config.json") for name in checkpoint.listing if name.endswith("/config.json")]
     if len(folders) == 1:
-        return _lone_network(Place(checkpoint, folders[0]))
+        return _lone_network(Subfolder(checkpoint, folders[0]))
     return _by_headers(checkpoint)
 
 
-def _kind_of(name: str, known: tuple[tuple[re.Pattern[str], Kind], ...]) -> Kind | None:
+def _kind_of(name: str, known: tuple[tuple[re.Pattern[str], UnusableFiles], ...]) -> UnusableFiles | None:
     return next((kind for pattern, kind in known if pattern.fullmatch(name)), None)
 
 
@@ -120,7 +122,7 @@ def _peft_adapter(checkpoint: Checkpoint) -> str:
     return f"{kind}{f' of {label(base)}' if base else ''} ({_ADAPTER_CONFIG}). {_LORA.advice}"
 
 
-def _lone_network(place: Place) -> str:
+def _lone_network(place: Subfolder) -> str:
     """What is said of the one configuration that there is."""
     config = place.config()
     architectures = config.get("architectures")
@@ -141,7 +143,7 @@ def _is_part(name: Any) -> bool:
     return any(name == known for table in tables for classes in table.values() for _, known in classes)
 
 
-def _owner(place: Place, name: Any) -> tuple[str, OwnNetwork | None]:
+def _owner(place: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
     """The family whose network it is, where it is one family's own.
 
     Raises:
@@ -171,7 +173,7 @@ def _networks() -> Iterator[tuple[str, Mapping[str, OwnNetwork]]]:
         yield family, registry.module(family, "checkpoint").NETWORKS
 
 
-def _advice(place: Place, name: Any, own: OwnNetwork | None) -> str:
+def _advice(place: Subfolder, name: Any, own: OwnNetwork | None) -> str:
     if place.folder:
         return f"put its {place.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
     option = "--tiny-vae" if name == "AutoencoderTiny" else own.option if own is not None else None
@@ -184,7 +186,7 @@ def _by_headers(checkpoint: Checkpoint) -> str | None:
     """What is said of files without any configuration, by the names of their tensors."""
     files = [name for name in checkpoint.listing if name.endswith(".safetensors")]
     files.sort(key=lambda name: (name.count("/"), name))
-    found: dict[str, Kind] = {}
+    found: dict[str, UnusableFiles] = {}
     for name in files[:_MOST_FILES]:
         if (kind := _of_tensors(checkpoint.tensor_names(name))) is not None:
             found[name] = kind
@@ -196,7 +198,7 @@ def _by_headers(checkpoint: Checkpoint) -> str | None:
     return f"{told}{more}. {advice}"
 
 
-def _of_tensors(tensors: Collection[str]) -> Kind | None:
+def _of_tensors(tensors: Collection[str]) -> UnusableFiles | None:
     """What a file with tensors of those names is, and whose."""
     kind = next((kind for pattern, kind in _TENSORS if any(map(pattern.fullmatch, tensors))), None)
     if kind is _SINGLE_FILE:

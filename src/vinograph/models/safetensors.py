@@ -7,7 +7,6 @@ JSON, then the tensors without gaps.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,8 @@ draws what diffusers draws of it.
 DOWNLOAD_ORDER = ("fp16", "", "bf16", "ema", "ema_only", "non_ema")
 """Which variant is fetched of a hub's repository, where this disk has none: half the bytes first."""
 
-_LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
+LENGTH_SIZE = 8  # bytes of the header's length, at the start of a file
+LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
 _LONGEST_NAME = 500
 _MOST_TENSORS = 100_000
 _CODES_AT_ONCE = 1 << 20
@@ -186,33 +186,55 @@ def shards(index: Path) -> list[str]:
 
 
 def read_header(file: Path) -> dict[str, TensorRecord]:
-    """The tensors of a safetensors file, by name, after checking that the file is what its header says.
+    """The tensors of a safetensors file by name, once the file was compared with what its header says.
 
     Raises:
-        ModelError: the file is a pickle under another name.
-        DamagedModelError: naming the file, and the tensor where one is at fault.
+        ModelError: the file can't be read, or is a pickle under another name.
+        DamagedModelError: the file is damaged; the message names the tensor where one is at fault.
     """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
-            start = stream.read(9)
-            length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-            text = start[8:] + stream.read(min(length, _LONGEST_HEADER) - 1) if length else b""
+            start = stream.read(LENGTH_SIZE + 1)
+            length = int.from_bytes(start[:LENGTH_SIZE], "little") if len(start) >= LENGTH_SIZE else 0
+            text = start[LENGTH_SIZE:] + stream.read(min(length, LONGEST_HEADER) - 1) if length else b""
     except OSError as error:
         raise ModelError(f"{file} can't be read: {error.strerror or error}") from error
     _refuse_impostors(file, start)
-    if len(start) < 9:
+    if len(start) <= LENGTH_SIZE:
         raise DamagedModelError(f"{file} is cut short: it has {size} bytes")
-    if length > min(size - 8, _LONGEST_HEADER):
+    if length > min(size - LENGTH_SIZE, LONGEST_HEADER):
         raise DamagedModelError(f"{file} is damaged: its header claims {length:,} bytes of a file of {size:,}")
-    try:
-        header = strict_json.parse_object(text, largest=_LONGEST_HEADER, unique=True)
-    except strict_json.JsonError as error:
-        raise DamagedModelError(f"{file} is damaged: its header is not JSON ({error})") from error
-    header.pop("__metadata__", None)
-    records = [_record(file, name, entry, 8 + length, size) for name, entry in header.items()]
-    _check_layout(file, records, 8 + length, size)
+    data = LENGTH_SIZE + length
+    records = [_record(file, name, entry, data, size) for name, entry in parse_header(text, str(file)).items()]
+    _check_layout(file, records, data, size)
     return {record.name: record for record in records}
+
+
+def parse_header(text: bytes, origin: str) -> dict[str, dict[str, Any]]:
+    """The entries of a safetensors header by tensor, each with ``dtype``, ``shape`` and ``data_offsets``.
+
+    Args:
+        text: the header, which is JSON.
+        origin: names the file in errors.
+
+    Raises:
+        DamagedModelError: the header is not JSON, or an entry is garbled.
+    """
+    try:
+        header = strict_json.parse_object(text, largest=LONGEST_HEADER, unique=True)
+    except strict_json.JsonError as error:
+        raise DamagedModelError(f"{origin} is damaged: its header is not JSON ({error})") from error
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        try:
+            Text(_LONGEST_NAME).check("its name", name)
+            TENSOR.check("", entry)
+        except SchemaError as error:
+            raise DamagedModelError(
+                f"{origin} is damaged: its header garbles the tensor {label(name)}: {error}"
+            ) from error
+    return header
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, TensorRecord]:
@@ -242,12 +264,8 @@ def _refuse_impostors(file: Path, start: bytes) -> None:
         raise ModelError(f"{file} is a Git LFS pointer, not the weights: fetch them with git lfs pull")
 
 
-def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRecord:
-    try:
-        Text(_LONGEST_NAME).check("its name", name)
-        TENSOR.check("", entry)
-    except SchemaError as error:
-        raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {label(name)}: {error}") from error
+def _record(file: Path, name: str, entry: Mapping[str, Any], data: int, size: int) -> TensorRecord:
+    """The record of a tensor, whose bytes are counted from the end of the header, at ``data``."""
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype in _OTHER_TYPES:
         raise ModelError(

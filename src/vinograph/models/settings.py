@@ -12,8 +12,9 @@ from vinograph.errors import ModelError
 from vinograph.families import registry
 from vinograph.families.checks import LIMITS, check_defaults, check_limits
 from vinograph.families.contract import Family
-from vinograph.models.checkpoint import Checkpoint, licence_of
+from vinograph.models.checkpoint import Checkpoint
 from vinograph.models.manifest import Source
+from vinograph.models.model_card import licence_of
 from vinograph.schema import Named, Record, SchemaError, Text
 
 SETTINGS_FILE = "vinograph.json"
@@ -28,7 +29,7 @@ class Settings:
     """
 
     origin: Checkpoint
-    told: Mapping[str, Any]
+    values: Mapping[str, Any]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Settings:
@@ -48,11 +49,11 @@ class Settings:
     @property
     def name(self) -> str:
         """What the model is called: the checkpoint's own name, where it doesn't say."""
-        return str(self.told.get("name", self.origin.id.rpartition("/")[2]))
+        return str(self.values.get("name", self.origin.id.rpartition("/")[2]))
 
     def sets(self, call: str, arguments: Collection[str]) -> bool:
         """Whether all of these ``arguments`` of a call have defaults here."""
-        given: Mapping[str, Any] = self.told.get("defaults", {}).get(call, {})
+        given: Mapping[str, Any] = self.values.get("defaults", {}).get(call, {})
         return all(name in given for name in arguments)
 
     def limits(self, limits: Mapping[str, float]) -> dict[str, float]:
@@ -61,7 +62,7 @@ class Settings:
         Raises:
             ModelError: it sets a limit that there isn't, or one that makes no sense.
         """
-        own = self.told.get("limits", {})
+        own = self.values.get("limits", {})
         whole = {**limits, **own}
         if own:
             with self._explained():
@@ -79,9 +80,9 @@ class Settings:
         Raises:
             ModelError: it sets what no call takes, or what a request with these ``limits`` could not ask for.
         """
-        own = self.told.get("defaults", {})
+        own = self.values.get("defaults", {})
         whole = {call: {**_within(defaults.get(call, {}), limits), **own.get(call, {})} for call in {**defaults, **own}}
-        if self.told:  # limits of its own bear on the defaults, too
+        if self.values:  # limits of its own bear on the defaults, too
             with self._explained():
                 check_defaults(family, whole, limits)
         return whole

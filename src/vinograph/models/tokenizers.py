@@ -54,7 +54,7 @@ class TokenizerData:
 
 
 @dataclass(frozen=True)
-class Kind:
+class TokenizerKind:
     """A kind of tokenizer: its name, the files of its older form, and how a folder with them is read."""
 
     name: str
@@ -69,7 +69,7 @@ class Kind:
         return [_FAST, *older, *settings] if _FAST in listing else [*self.files, *settings]
 
 
-def read_tokenizer(folder: Path, kind: Kind) -> TokenizerData:
+def read_tokenizer(folder: Path, kind: TokenizerKind) -> TokenizerData:
     """The tokenizer in ``folder``, without padding or truncation: whoever uses it does both.
 
     Raises:
@@ -206,10 +206,10 @@ def _content(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-CLIP = Kind(
+CLIP = TokenizerKind(
     "CLIP",
     ("vocab.json", "merges.txt"),
     _clip,
     {"bos_token": _CLIP_START, "eos_token": _CLIP_END, "unk_token": _CLIP_END, "pad_token": _CLIP_END},
 )
-T5 = Kind("T5", (_SPIECE,), _t5, dict(zip(("pad_token", "eos_token", "unk_token"), _T5_START, strict=True)))
+T5 = TokenizerKind("T5", (_SPIECE,), _t5, dict(zip(("pad_token", "eos_token", "unk_token"), _T5_START, strict=True)))

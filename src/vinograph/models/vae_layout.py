@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Checkpoint, Place, locate
+from vinograph.models.checkpoint import Checkpoint, Subfolder, locate
 
 _TINY_CLASS = ("diffusers", "AutoencoderTiny")
 
@@ -16,20 +16,20 @@ VAE_CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 )
 
 
-def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Place]:
+def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Subfolder]:
     """ "vae" where the checkpoint has a full one, "tiny_vae" where it has a tiny one.
 
     ``index`` is its model_index.json, checked. A folder ``tiny_vae`` may stand beside the full one unmentioned.
     """
     if tuple(index["vae"]) == _TINY_CLASS:
-        return {"tiny_vae": Place(checkpoint, "vae")}
-    places = {"vae": Place(checkpoint, "vae")}
+        return {"tiny_vae": Subfolder(checkpoint, "vae")}
+    places = {"vae": Subfolder(checkpoint, "vae")}
     if checkpoint.has_folder("tiny_vae"):
-        places["tiny_vae"] = Place(checkpoint, "tiny_vae")
+        places["tiny_vae"] = Subfolder(checkpoint, "tiny_vae")
     return places
 
 
-def named_tiny_vae(source: str) -> Place:
+def named_tiny_vae(source: str) -> Subfolder:
     """The tiny VAE that ``--tiny-vae`` names: at the top of its checkpoint.
 
     Raises:
@@ -41,10 +41,10 @@ def named_tiny_vae(source: str) -> Place:
             f"the tiny VAE {source} has no config.json: give a directory with an AutoencoderTiny's config.json and "
             "weights, or a repository such as madebyollin/taesdxl (for PixArt madebyollin/taesd)"
         )
-    return Place(checkpoint, "")
+    return Subfolder(checkpoint, "")
 
 
-def tiny_vae_of_another(places: Mapping[str, Place], origin: Checkpoint) -> dict[str, str]:
+def tiny_vae_of_another(places: Mapping[str, Subfolder], origin: Checkpoint) -> dict[str, str]:
     """The id of the checkpoint that the tiny VAE is from, under "tiny_vae", where that is another than ``origin``."""
     place = places.get("tiny_vae")
     return {} if place is None or place.checkpoint is origin else {"tiny_vae": place.checkpoint.id}

@@ -250,9 +250,7 @@ class GenerateTab:
         """Say each error in its place, and empty the places without one."""
         places: dict[Any, Any] = {None: self._notes}
         places |= {note: note for note in (self._controls.size_note, self._controls.seed_note)}
-        return {
-            component: fragments.notes(errors.get(place, ""), kind="error") for place, component in places.items()
-        }
+        return {component: fragments.notes(errors.get(place, ""), kind="error") for place, component in places.items()}
 
     def _without_result(self, status: JobStatus, prompt: str, last: Picture | None) -> Updates:
         """Show the last preview of a job that was stopped; after an error the ``last`` picture is back."""

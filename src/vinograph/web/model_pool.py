@@ -43,7 +43,7 @@ class ModelPool:
         self._pipelines = {reference: self._open(reference) for reference in named}
         self._recently_used: list[str] = []  # the latest stands last
         self._lock = threading.Lock()
-        for name in dict.fromkeys(path.name for path in (*catalog.embedded(), *catalog.found())):
+        for name in dict.fromkeys(path.name for path in (*catalog.embedded(), *catalog.installed())):
             if name in self._pipelines:
                 continue
             try:

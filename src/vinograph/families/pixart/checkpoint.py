@@ -17,17 +17,18 @@ from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
 from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS
 from vinograph.families.pixart.network_config import PixArtConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
-from vinograph.models.checkpoint import Place, fetch_parts, scheduler_config
+from vinograph.models.checkpoint import Subfolder, fetch_parts
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
 from vinograph.models.manifest import Manifest
-from vinograph.models.opened import Opened, Published, TokenizerPlan
+from vinograph.models.model_index import scheduler_config
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
     ComponentPlan,
     OwnNetwork,
     Part,
-    files_of,
-    plan,
+    part_files,
+    plan_component,
     read_part,
 )
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
@@ -61,7 +62,7 @@ class Models:
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> Models:
+    def read(cls, places: Mapping[str, Subfolder]) -> Models:
         """Read the configurations, and the headers of the weights.
 
         Raises:
@@ -90,22 +91,22 @@ class Models:
         return self.autoencoders.config
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """The components. Raises what :func:`vinograph.models.parts.plan_component` does."""
         return (
-            plan("text_encoder", self.text_encoder, t5.t5_encoder, t5.IGNORED, compressible=True),
-            plan("transformer", self.transformer, network.pixart, network.IGNORED),
+            plan_component("text_encoder", self.text_encoder, t5.t5_encoder, t5.IGNORED, compressible=True),
+            plan_component("transformer", self.transformer, network.pixart, network.IGNORED),
             *self.autoencoders.plans(),
         )
 
 
-def open_published(published: Published) -> Opened:
+def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     """Open a PixArt checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
-    files = fetch_parts(places, partial(files_of, tokenizer=T5), published.before_fetch)
+    files = fetch_parts(places, partial(part_files, tokenizer=T5), published.before_fetch)
     models = Models.read(places)
     length = checkpoint_layout.TEXT_LENGTHS[published.index["_class_name"]]
-    return Opened(
+    return OpenedCheckpoint(
         manifest=_manifest(published, places, models, scheduler),
         components=models.plans(),
         tokenizers={"tokenizer": TokenizerPlan(places["tokenizer"].directory, length, T5)},
@@ -115,7 +116,7 @@ def open_published(published: Published) -> Opened:
 
 
 def _manifest(
-    published: Published, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]
+    published: PublishedCheckpoint, places: Mapping[str, Subfolder], models: Models, scheduler: Mapping[str, Any]
 ) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.models.checkpoint import Checkpoint, Place, check_classes, require_parts
+from vinograph.models.checkpoint import Checkpoint, Subfolder
+from vinograph.models.model_index import check_classes, require_parts
 from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.schedulers import SAMPLERS
 
@@ -30,7 +31,7 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 _PARTS = ("text_encoder", "tokenizer", "transformer", "vae", "scheduler")
 
 
-def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
+def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Subfolder]:
     """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
 
     Args:
@@ -43,7 +44,7 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
     """
     check_classes(index, CLASSES, checkpoint.id)
     require_parts(index, _PARTS, checkpoint.id)
-    places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
+    places = {part: Subfolder(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
     if tiny_vae is not None:
         places["tiny_vae"] = named_tiny_vae(tiny_vae)
     return places

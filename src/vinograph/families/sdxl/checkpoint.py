@@ -21,17 +21,18 @@ from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_o
 from vinograph.families.sdxl.network import unet
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import Autoencoders
-from vinograph.models.checkpoint import INDEX_FILE, Place, fetch_parts, scheduler_config
+from vinograph.models.checkpoint import INDEX_FILE, Subfolder, fetch_parts
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
 from vinograph.models.manifest import Manifest
-from vinograph.models.opened import Opened, Published, TokenizerPlan
+from vinograph.models.model_index import scheduler_config
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
     ComponentPlan,
     OwnNetwork,
     Part,
-    files_of,
-    plan,
+    part_files,
+    plan_component,
     read_part,
 )
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
@@ -63,7 +64,7 @@ class Models(Protocol):
         """Latents must be so many wide and high, or a multiple."""
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """The components. Raises what :func:`vinograph.models.parts.plan_component` does."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class _PublishedModels:
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> _PublishedModels:
+    def read(cls, places: Mapping[str, Subfolder]) -> _PublishedModels:
         """Read the configurations, and the headers of the weights. Raises what :func:`read_part` does."""
         return cls(
             text_encoder=_text_encoder(places["text_encoder"]),
@@ -101,9 +102,9 @@ class _PublishedModels:
         """See :class:`Models`."""
         states, pooled = (partial(_hidden_states, projects) for projects in (False, True))
         return (
-            plan("text_encoder", self.text_encoder, states, clip.IGNORED, compressible=True),
-            plan("text_encoder_2", self.text_encoder_2, pooled, clip.IGNORED, compressible=True),
-            plan("unet", self.unet, unet, compressible=True),
+            plan_component("text_encoder", self.text_encoder, states, clip.IGNORED, compressible=True),
+            plan_component("text_encoder_2", self.text_encoder_2, pooled, clip.IGNORED, compressible=True),
+            plan_component("unet", self.unet, unet, compressible=True),
             *self.autoencoders.plans(),
         )
 
@@ -112,11 +113,11 @@ def _hidden_states(projects: bool, config: ClipConfig, weights: Weights) -> Netw
     return clip.clip_hidden_states(config, weights, projects=projects)
 
 
-def _text_encoder(place: Place) -> Part[ClipConfig]:
+def _text_encoder(place: Subfolder) -> Part[ClipConfig]:
     return read_part(place, TRANSFORMERS_STEM, ClipConfig.from_mapping, clip.network_name)
 
 
-def open_published(published: Published) -> Opened:
+def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     """Open an SDXL checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = schedulers.settings(scheduler_config(places["scheduler"], published.index))
@@ -128,7 +129,7 @@ def open_published(published: Published) -> Opened:
         "tokenizer": config.text_encoder.max_position_embeddings,
         "tokenizer_2": config.text_encoder_2.max_position_embeddings,
     }
-    return Opened(
+    return OpenedCheckpoint(
         manifest=_manifest(published, places, models, scheduler),
         components=components,
         tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
@@ -137,7 +138,7 @@ def open_published(published: Published) -> Opened:
     )
 
 
-def _read(places: Mapping[str, Place]) -> Models:
+def _read(places: Mapping[str, Subfolder]) -> Models:
     if checkpoint_layout.is_exported(places):
         from vinograph.families.sdxl.checkpoint_exported import ExportedModels
 
@@ -145,15 +146,15 @@ def _read(places: Mapping[str, Place]) -> Models:
     return _PublishedModels.read(places)
 
 
-def _files_of(exported: bool, part: str, place: Place) -> list[str]:
+def _files_of(exported: bool, part: str, place: Subfolder) -> list[str]:
     """The names of the files that a part consists of, within its folder; in an ``exported`` model they are IR."""
     if exported and part not in ("tiny_vae", "tokenizer", "tokenizer_2", "scheduler"):
         return ["config.json", EXPORTED_FILE, EXPORTED_WEIGHTS]
-    return files_of(part, place)
+    return part_files(part, place)
 
 
 def _manifest(
-    published: Published, places: Mapping[str, Place], models: Models, scheduler: Mapping[str, Any]
+    published: PublishedCheckpoint, places: Mapping[str, Subfolder], models: Models, scheduler: Mapping[str, Any]
 ) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)

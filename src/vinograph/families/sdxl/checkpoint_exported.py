@@ -23,7 +23,7 @@ from vinograph.families.sdxl.checkpoint_config import SdxlConfig
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, tiny_autoencoder, tiny_plans
-from vinograph.models.checkpoint import Place
+from vinograph.models.checkpoint import Subfolder
 from vinograph.models.parts import ComponentPlan, Part, parse_config
 from vinograph.networks import clip, tiny_vae, vae
 from vinograph.networks.clip import ClipConfig
@@ -47,12 +47,12 @@ class ExportedModels:
     the export's own, where the export has no full one.
     """
 
-    places: Mapping[str, Place]
+    places: Mapping[str, Subfolder]
     config: SdxlConfig
     tiny_vae: Part[TinyAutoencoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> ExportedModels:
+    def read(cls, places: Mapping[str, Subfolder]) -> ExportedModels:
         """Read the configurations.
 
         Raises:
@@ -119,7 +119,7 @@ class ExportedModels:
         )
 
 
-def _autoencoder(places: Mapping[str, Place]) -> AutoencoderConfig | TinyAutoencoderConfig:
+def _autoencoder(places: Mapping[str, Subfolder]) -> AutoencoderConfig | TinyAutoencoderConfig:
     """The configuration of the export's own VAE, of which both halves have it."""
     kinds = {half: places[half].config().get("_class_name") for half in ("vae_decoder", "vae_encoder")}
     if kinds["vae_decoder"] != kinds["vae_encoder"]:

@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Checkpoint, Place, check_classes, require_parts
+from vinograph.models.checkpoint import Checkpoint, Subfolder
+from vinograph.models.model_index import check_classes, require_parts
 from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.schedulers import SAMPLERS
 
@@ -61,7 +62,7 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 )
 
 
-def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Place]:
+def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None) -> dict[str, Subfolder]:
     """The place of every part: "vae" where there is a full one, "tiny_vae" where there is a tiny one.
 
     What optimum-intel has exported has "vae_decoder" and "vae_encoder" in place of "vae".
@@ -79,18 +80,18 @@ def find(checkpoint: Checkpoint, index: Mapping[str, Any], tiny_vae: str | None)
         raise ModelError(f"{checkpoint.id} is a refiner of pictures, which Vinograph doesn't convert: it needs a base")
     index = {"vae": index.get("vae_decoder"), **index}  # optimum-intel once named the halves alone
     require_parts(index, _PARTS, checkpoint.id)
-    places = {part: Place(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
+    places = {part: Subfolder(checkpoint, part) for part in _PARTS if part != "vae"} | vae_places(checkpoint, index)
     if is_exported(places):
         if "vae" not in places:
             raise ModelError(f"{checkpoint.id} is an export with a tiny VAE; Vinograph converts those with a full one")
         del places["vae"]
-        places |= {half: Place(checkpoint, half) for half in ("vae_decoder", "vae_encoder")}
+        places |= {half: Subfolder(checkpoint, half) for half in ("vae_decoder", "vae_encoder")}
     if tiny_vae is not None:
         places["tiny_vae"] = named_tiny_vae(tiny_vae)
     return places
 
 
-def is_exported(places: Mapping[str, Place]) -> bool:
+def is_exported(places: Mapping[str, Subfolder]) -> bool:
     """Whether the networks are OpenVINO IR already, of which the UNet tells.
 
     The published SDXL base has IR and safetensors side by side: then it is a checkpoint.

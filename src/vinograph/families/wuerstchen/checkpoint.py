@@ -20,17 +20,17 @@ from vinograph.families.wuerstchen.network_config import ImageEncoderConfig, Sta
 from vinograph.families.wuerstchen.network_image_encoder import IGNORED as IMAGE_ENCODER_IGNORED
 from vinograph.families.wuerstchen.network_image_encoder import image_encoder
 from vinograph.models.autoencoders import check_pairs
-from vinograph.models.checkpoint import Place, fetch_parts
+from vinograph.models.checkpoint import Subfolder, fetch_parts
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
 from vinograph.models.manifest import Manifest
-from vinograph.models.opened import Opened, Published, TokenizerPlan
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
     ComponentPlan,
     OwnNetwork,
     Part,
-    files_of,
-    plan,
+    part_files,
+    plan_component,
     read_part,
 )
 from vinograph.models.pickled import read_pickled
@@ -70,7 +70,7 @@ class Models:
     image_encoder: Part[ImageEncoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place], image_encoder: Path | None) -> Models:
+    def read(cls, places: Mapping[str, Subfolder], image_encoder: Path | None) -> Models:
         """Read the configurations, and the headers of the weights.
 
         Raises:
@@ -109,24 +109,24 @@ class Models:
         check_pairs(pairs, " channels")
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """The components. Raises what :func:`vinograph.models.parts.plan_component` does."""
         has_attention = bool(network.attention_widths(self.decoder.config))
         found = [
             _text_plan("prior_text_encoder", self.prior_text_encoder),
-            plan("prior_text", self.prior, network.prior_text, network.PRIOR_TEXT_IGNORED, compressible=True),
-            plan("prior", self.prior, network.prior, network.PRIOR_IGNORED, compressible=True),
+            plan_component("prior_text", self.prior, network.prior_text, network.PRIOR_TEXT_IGNORED, compressible=True),
+            plan_component("prior", self.prior, network.prior, network.PRIOR_IGNORED, compressible=True),
             _text_plan("text_encoder", self.text_encoder),
         ]
         if has_attention:
             ignored = network.DECODER_TEXT_IGNORED
-            found.append(plan("decoder_text", self.decoder, network.decoder_text, ignored, compressible=True))
+            found.append(plan_component("decoder_text", self.decoder, network.decoder_text, ignored, compressible=True))
         found += [
-            plan("decoder", self.decoder, network.decoder, network.DECODER_IGNORED, compressible=True),
-            plan("vqgan", self.vqgan, network.vqgan_decoder, network.VQGAN_DECODER_IGNORED),
+            plan_component("decoder", self.decoder, network.decoder, network.DECODER_IGNORED, compressible=True),
+            plan_component("vqgan", self.vqgan, network.vqgan_decoder, network.VQGAN_DECODER_IGNORED),
         ]
         if self.image_encoder is not None:
             found.append(
-                plan(
+                plan_component(
                     "image_encoder",
                     self.image_encoder,
                     image_encoder,
@@ -137,10 +137,10 @@ class Models:
 
 
 def _text_plan(name: str, part: Part[ClipConfig]) -> ComponentPlan:
-    return plan(name, part, clip.clip_text_encoder, clip.IGNORED, compressible=True)
+    return plan_component(name, part, clip.clip_text_encoder, clip.IGNORED, compressible=True)
 
 
-def _text_encoder(place: Place) -> Part[ClipConfig]:
+def _text_encoder(place: Subfolder) -> Part[ClipConfig]:
     return read_part(place, TRANSFORMERS_STEM, ClipConfig.from_mapping, clip.network_name)
 
 
@@ -151,15 +151,15 @@ def _image_encoder_file(file: Path) -> Part[ImageEncoderConfig]:
     return Part(ImageEncoderConfig(), read_header(file), str(file))
 
 
-def open_published(published: Published) -> Opened:
+def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     """Open a Würstchen checkpoint. Raises what :func:`vinograph.models.opening.open_checkpoint` says."""
     layout = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("prior"))
-    files = fetch_parts(layout.places, files_of, published.before_fetch)
+    files = fetch_parts(layout.places, part_files, published.before_fetch)
     encoder_file = published.options.get("image_encoder")
     if encoder_file is not None:
         files.append(_existing(Path(encoder_file)))
     models = Models.read(layout.places, encoder_file)
-    return Opened(
+    return OpenedCheckpoint(
         manifest=_manifest(published, layout, models),
         components=models.plans(),
         tokenizers={
@@ -177,11 +177,11 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _tokenizer(place: Place, text_encoder: Part[ClipConfig]) -> TokenizerPlan:
+def _tokenizer(place: Subfolder, text_encoder: Part[ClipConfig]) -> TokenizerPlan:
     return TokenizerPlan(place.directory, text_encoder.config.max_position_embeddings)
 
 
-def _manifest(published: Published, layout: Layout, models: Models) -> Manifest:
+def _manifest(published: PublishedCheckpoint, layout: Layout, models: Models) -> Manifest:
     """The manifest, but for what only the written files can tell."""
     origin = published.checkpoint
     settings = Settings.of(origin)
@@ -219,7 +219,7 @@ def _config(layout: Layout, models: Models) -> dict[str, Any]:
     }
 
 
-def _scheduler(place: Place) -> dict[str, float]:
+def _scheduler(place: Subfolder) -> dict[str, float]:
     """The two numbers of the cosine schedule.
 
     Raises:

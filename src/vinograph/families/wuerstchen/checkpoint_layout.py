@@ -13,7 +13,8 @@ from typing import Any
 
 from vinograph.errors import ModelError
 from vinograph.families.wuerstchen.arguments import FAMILY
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place, check_classes, locate
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Subfolder, locate
+from vinograph.models.model_index import check_classes
 from vinograph.schema import SchemaError, label
 
 COMBINED, DECODER, PRIOR = "WuerstchenCombinedPipeline", "WuerstchenDecoderPipeline", "WuerstchenPriorPipeline"
@@ -56,7 +57,7 @@ CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 class Layout:
     """Every part's place. ``numbers`` are those that the pipelines' own configurations hold."""
 
-    places: Mapping[str, Place]
+    places: Mapping[str, Subfolder]
     numbers: Mapping[str, float]
     prior_id: str | None
 
@@ -73,10 +74,10 @@ def find(main: Checkpoint, index: Mapping[str, Any], prior: str | None) -> Layou
         ModelError: a part is missing, is of an unknown class, or no prior is named.
     """
     check_classes(index, CLASSES, main.id)
-    places = {part: Place(main, part) for part in _DECODER_PARTS}
+    places = {part: Subfolder(main, part) for part in _DECODER_PARTS}
     numbers = {"latent_dim_scale": 10.67, **_numbers(index, main.id)}
     if main.has_folder("image_encoder"):
-        places["image_encoder"] = Place(main, "image_encoder")
+        places["image_encoder"] = Subfolder(main, "image_encoder")
     other, bare = _other_prior(prior)
     if bare is None and other is None and index["_class_name"] == COMBINED:
         places |= _prior_places(main, COMBINED)
@@ -91,7 +92,7 @@ def find(main: Checkpoint, index: Mapping[str, Any], prior: str | None) -> Layou
         numbers |= _numbers(home_index, home.id)
         prior_id = home.id
     if bare is not None:
-        places["prior"] = Place(bare, "")
+        places["prior"] = Subfolder(bare, "")
         prior_id = bare.id
     prior_numbers = {"resolution_multiple": 42.67, "latent_mean": 42.0, "latent_std": 1.0}
     return Layout(places, prior_numbers | numbers, prior_id)
@@ -124,14 +125,14 @@ def _named_prior(decoder: Checkpoint) -> str:
     return named
 
 
-def _prior_places(checkpoint: Checkpoint, pipeline: Any) -> dict[str, Place]:
+def _prior_places(checkpoint: Checkpoint, pipeline: Any) -> dict[str, Subfolder]:
     if pipeline == COMBINED:
         folders = {part: "prior_prior" if part == "prior" else part for part in _PRIOR_PARTS}
     elif pipeline == PRIOR:
         folders = {part: part if part == "prior" else part.removeprefix("prior_") for part in _PRIOR_PARTS}
     else:
         raise ModelError(f"{checkpoint.id} is a {label(pipeline)}, which has no prior; name a {PRIOR} or a {COMBINED}")
-    return {part: Place(checkpoint, folder) for part, folder in folders.items()}
+    return {part: Subfolder(checkpoint, folder) for part, folder in folders.items()}
 
 
 def _numbers(index: Mapping[str, Any], origin: str) -> dict[str, float]:

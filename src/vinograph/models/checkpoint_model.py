@@ -13,11 +13,11 @@ from typing import Any
 
 from vinograph import __version__
 from vinograph.errors import DamagedModelError
-from vinograph.models.checkpoint import BeforeFetch, Checkpoint, nothing_before
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, fetch_at_once
 from vinograph.models.hub_hashes import hub_hash
 from vinograph.models.manifest import Component, Manifest, Tensor
 from vinograph.models.parts import ComponentPlan
-from vinograph.models.tokenizers import CLIP, Kind, TokenizerData, read_tokenizer
+from vinograph.models.tokenizers import CLIP, TokenizerData, TokenizerKind, read_tokenizer
 from vinograph.networks.graph import Ports
 from vinograph.text import Tokenizer
 
@@ -30,7 +30,7 @@ class TokenizerPlan:
 
     folder: Path
     text_length: int
-    kind: Kind = CLIP
+    kind: TokenizerKind = CLIP
 
     def read(self) -> tuple[TokenizerData, int]:
         """The tokenizer, and the most tokens that it and its text encoder take.
@@ -43,7 +43,7 @@ class TokenizerPlan:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedCheckpoint:
     """A published checkpoint that has been compared with the networks of its family.
 
     ``manifest`` has neither components nor tokenizers nor files, which only a bundle has. ``files`` are all that the
@@ -58,7 +58,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCheckpoint:
     """A published checkpoint: its ``index`` is what model_index.json says, ``options`` the family's that were given.
 
     ``before_fetch`` is called with all the files that it needs, before any large one is fetched.
@@ -67,13 +67,13 @@ class Published:
     checkpoint: Checkpoint
     index: Mapping[str, Any]
     options: Mapping[str, Any]
-    before_fetch: BeforeFetch = nothing_before
+    before_fetch: BeforeFetch = fetch_at_once
 
 
 class CheckpointModel:
     """A published checkpoint as a model to draw with: what a bundle is, without having been written."""
 
-    def __init__(self, path: Path, opened: Opened) -> None:
+    def __init__(self, path: Path, opened: OpenedCheckpoint) -> None:
         """Of a checkpoint in the directory ``path``."""
         self.path = path
         self.opened = opened
@@ -81,7 +81,7 @@ class CheckpointModel:
         self._tokenizers = opened.tokenizers
         self._configurations = tuple(file for file in opened.files if file.suffix == ".json")
         components = {
-            plan.name: described(f"{plan.name}.xml", plan.ports, plan.weights, plan.f16_safe)
+            plan.name: manifest_component(f"{plan.name}.xml", plan.ports, plan.weights, plan.f16_safe)
             for plan in opened.components
         }
         self.manifest = dataclasses.replace(opened.manifest, components=MappingProxyType(components))
@@ -103,7 +103,7 @@ class CheckpointModel:
         return [str(file) for file in self.opened.files]
 
     @property
-    def hashed(self) -> Collection[str]:
+    def hashed_files(self) -> Collection[str]:
         """Those of them that the hub gave a hash of, and that lie in its cache."""
         return [str(file) for file in self.opened.files if hub_hash(file) is not None]
 
@@ -115,7 +115,7 @@ class CheckpointModel:
         """Bytes of a component's weights."""
         return self._plans[name].size
 
-    def contents(self, name: str) -> str:
+    def fingerprint(self, name: str) -> str:
         """What a component is known by between processes: its files, and the code that builds it of them."""
         files = (*self._plans[name].files, *self._configurations)
         stats = ((str(file.resolve()), file.stat()) for file in files)
@@ -180,7 +180,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def described(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:
+def manifest_component(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:
     """What a manifest says of a component whose graph is ``file``."""
     inputs, outputs = (
         {name: Tensor(port.shape, port.dtype) for name, port in side.items()} for side in (ports.inputs, ports.outputs)
