@@ -11,7 +11,6 @@ import huggingface_hub as hf
 import numpy as np
 import pytest
 from PIL import Image
-from vinograph.web.model_pool import ModelPool
 
 from tests.bundles import comparable
 from tests.checkpoints import (
@@ -27,6 +26,7 @@ from tests.hub_cache import COMMIT, save_cache
 from tests.models.exported import export_as_optimum
 from vinograph.convert import convert
 from vinograph.quantize import quantize
+from vinograph.web.model_pool import ModelPool
 
 CACHED = "someone/small-sdxl"
 SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")

@@ -45,17 +45,19 @@ class _Traced(nn.Module):
 
 
 def _text(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    told = model(ids, output_hidden_states=True)
-    first = told.text_embeds if "text_embeds" in told else told.pooler_output
-    return (first, told.last_hidden_state, *told.hidden_states)
+    output = model(ids, output_hidden_states=True)
+    first = output.text_embeds if "text_embeds" in output else output.pooler_output
+    return (first, output.last_hidden_state, *output.hidden_states)
 
 
 def _unet(model: Any, sample: Any, timestep: Any, text: Any, *rest: Any) -> torch.Tensor:
     *condition, pooled, sizes = rest
     conditions = {"text_embeds": pooled, "time_ids": sizes}
     guidance = condition[0] if condition else None
-    told: torch.Tensor = model(sample, timestep, text, timestep_cond=guidance, added_cond_kwargs=conditions).sample
-    return told
+    prediction: torch.Tensor = model(
+        sample, timestep, text, timestep_cond=guidance, added_cond_kwargs=conditions
+    ).sample
+    return prediction
 
 
 def export_as_optimum(saved: SavedSdxl, shape: SdxlShape, home: Path, weights: str = "f32") -> Path:

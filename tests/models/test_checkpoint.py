@@ -292,7 +292,7 @@ class TestOnline:
         assert opened.manifest.source.revision == server.repositories[ID].commit
 
     def test_one_part_alone(self, server: HubServer, target: Path) -> None:
-        """It is told from its configuration; its weights are not fetched."""
+        """Its configuration says so; its weights are not fetched."""
         names = ["README.md", "decoder/config.json", "decoder/diffusion_pytorch_model.safetensors"]
         server.add(ID, {name: server.repositories[ID].files[name] for name in names})
         with pytest.raises(ModelError, match=r"\(WuerstchenDiffNeXt\); put its decoder/ into a copy of a whole"):

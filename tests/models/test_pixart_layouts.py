@@ -218,7 +218,7 @@ def test_classes_that_we_do_not_have(checkpoint: Path, part: str, named: list[st
 
 
 @pytest.mark.parametrize(
-    ("folder", "changes", "told"),
+    ("folder", "changes", "message"),
     [
         ("transformer", {"norm_type": "layer_norm"}, "norm_type"),
         ("transformer", {"activation_fn": "geglu"}, "activation_fn"),
@@ -240,10 +240,10 @@ def test_classes_that_we_do_not_have(checkpoint: Path, part: str, named: list[st
     ],
 )
 def test_configurations_that_are_not_computed(
-    checkpoint: Path, folder: str, changes: dict[str, Any], told: str
+    checkpoint: Path, folder: str, changes: dict[str, Any], message: str
 ) -> None:
     edit_json(checkpoint / folder / "config.json", **changes)
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         open_model(checkpoint)
 
 

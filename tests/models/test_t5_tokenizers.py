@@ -86,9 +86,9 @@ def test_ids_are_those_of_transformers(model: bytes, tmp_path: Path, extra: int)
     prompts = [*PROMPTS, "an end</s> and <extra_id_1> in the text, <pad><unk>"]
     expected = theirs(prompts, truncation=True, max_length=LENGTH)["input_ids"]
     for folder in ("t5", "fast"):
-        told = write_tokenizer(tmp_path / folder, tmp_path / f"{folder}.json", LENGTH, T5)
+        written = write_tokenizer(tmp_path / folder, tmp_path / f"{folder}.json", LENGTH, T5)
         assert ids(tmp_path / f"{folder}.json", prompts) == expected
-        assert (told.max_length, told.pad_id) == (LENGTH, 0)
+        assert (written.max_length, written.pad_id) == (LENGTH, 0)
 
 
 def test_nothing_is_padded_or_cut_by_the_file_itself(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_nothing_is_padded_or_cut_by_the_file_itself(tmp_path: Path) -> None:
 def test_the_length_is_the_least_that_anyone_says(
     model: bytes, tmp_path: Path, configured: int | None, expected: int
 ) -> None:
-    told = {} if configured is None else {"model_max_length": configured}
-    folder = folder_of(model, tmp_path / "t5", **told)
+    settings = {} if configured is None else {"model_max_length": configured}
+    folder = folder_of(model, tmp_path / "t5", **settings)
     assert write_tokenizer(folder, tmp_path / "out.json", LENGTH, T5).max_length == expected
 
 
@@ -132,16 +132,16 @@ def test_rubbish(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"kind": "bpe"}, "not a unigram model"),
         ({"byte_fallback": True, "vocab_size": 400}, "not a unigram model"),
         ({"pad_id": 2, "unk_id": 0}, "its first pieces are <unk>, </s>, <pad>"),
     ],
 )
-def test_another_tokenizer(tmp_path: Path, settings: dict[str, object], told: str) -> None:
+def test_another_tokenizer(tmp_path: Path, settings: dict[str, object], message: str) -> None:
     folder = folder_of(train(**settings), tmp_path / "t5")  # type: ignore[arg-type]
-    with pytest.raises(DamagedModelError, match=told):
+    with pytest.raises(DamagedModelError, match=message):
         write_tokenizer(folder, tmp_path / "out.json", LENGTH, T5)
 
 

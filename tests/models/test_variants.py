@@ -397,7 +397,7 @@ class TestPartsOfWholeModels:
 
     @pytest.mark.parametrize("width", ["within", "beside"])
     def test_the_text_encoders_of_whole_clips(self, saved: SavedSdxl, sdxl_copy: Path, width: str) -> None:
-        """The projection's width may be told with the text encoder's settings, or for both encoders."""
+        """The projection's width may stand in the text encoder's settings, or be one for both encoders."""
         encoders: dict[str, CLIPTextModel | CLIPTextModelWithProjection] = {
             "text_encoder": saved.models.text_encoder,
             "text_encoder_2": saved.models.text_encoder_2,
@@ -419,10 +419,10 @@ class TestPartsOfWholeModels:
             assert not [name for name in missing if name.startswith("text_model.")]
             shutil.rmtree(sdxl_copy / part)
             whole.save_pretrained(sdxl_copy / part)
-            told = json.loads((sdxl_copy / part / "config.json").read_text())
+            config = json.loads((sdxl_copy / part / "config.json").read_text())
             if width == "beside":
-                told["text_config"].pop("projection_dim")
-            (sdxl_copy / part / "config.json").write_text(json.dumps(told))
+                config["text_config"].pop("projection_dim")
+            (sdxl_copy / part / "config.json").write_text(json.dumps(config))
             edit_json(sdxl_copy / "model_index.json", **{part: ["transformers", "CLIPModel"]})
         assert np.array_equal(drawn(sdxl_copy), drawn(saved.home))
 

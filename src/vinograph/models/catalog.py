@@ -1,4 +1,4 @@
-"""A name, a path or a hub id, to a model on this disk: a bundle, or a published checkpoint."""
+"""The catalog of models: it opens the model of a name, a path or a hub id."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
 def embedded() -> list[Path]:
-    """The directories of the bundles that ship with the package."""
+    """The directories of the bundles that are part of the package."""
     return sorted(file.parent for file in _EMBEDDED.glob(f"*/{MANIFEST_FILE}"))
 
 
 def models_folder() -> Path:
-    """Where bundles are looked for by name: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
+    """The folder of models that have a name: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
     return folders.models()
 
 
@@ -40,16 +40,18 @@ def installed() -> list[Path]:
 
 
 def find(reference: str | os.PathLike[str]) -> Model:
-    """Open the model that ``reference`` names: an embedded one, one in the models folder, a directory, or a hub id.
+    """Open the model that ``reference`` names.
 
-    A directory holds a bundle, or a checkpoint in diffusers' layout. A hub id is looked for in huggingface_hub's cache
-    first and fetched only if it isn't there.
+    Args:
+        reference: the directory of a bundle or of a checkpoint in diffusers' layout, the name of an embedded
+            model or of one in the models folder, or a hub id. A repository of the hub is fetched only where
+            huggingface_hub's cache doesn't have it.
 
     Raises:
-        RequestError: ``reference`` is neither a text nor a path; or the hub's cache can't be written.
-        ModelError: there is no such model, or it is none that Vinograph draws with.
+        RequestError: ``reference`` is neither a text nor a path, or the hub's cache can't be written.
+        ModelError: there is no such model, or Vinograph doesn't draw with it.
         ResourceError: the disk is full.
-        DamagedModelError: a file of the model is missing, of the wrong size, or not what it should be.
+        DamagedModelError: a file of the model is missing or damaged.
     """
     with reading("model", reference):
         name = os.fspath(reference)
@@ -71,9 +73,9 @@ def find(reference: str | os.PathLike[str]) -> Model:
             f"the model {name} is not here yet. Fetch it with: vinograph pull {name} "
             f"({known.download / 1e9:.3g} GB, licence {known.licence})"
         )
-    there = [each.name for each in (*embedded(), *installed())]
+    names = [each.name for each in (*embedded(), *installed())]
     raise ModelError(
-        f"there is no model {shown(name)}. By name there is: {', '.join(there) or 'none'}. "
+        f"there is no model {shown(name)}. By name there is: {', '.join(names) or 'none'}. "
         "Or give the directory of a bundle or of a checkpoint in diffusers' layout, or a hub id"
     )
 
@@ -90,7 +92,7 @@ def _open_directory(path: Path) -> Model:
 
 
 def _open_checkpoint(checkpoint: Checkpoint) -> Model:
-    """A checkpoint in diffusers' layout: its configurations and headers are read and compared, no weight is."""
+    """Open a checkpoint in diffusers' layout: configurations and headers are compared, no weights are read."""
     from vinograph.models.checkpoint_model import CheckpointModel
     from vinograph.models.opening import identify, open_checkpoint
 

@@ -1,4 +1,4 @@
-"""An opened model: its manifest, and its components before they are built."""
+"""A published checkpoint as a model: its manifest, and its components before they are built."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache as once
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,14 +26,14 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class TokenizerPlan:
-    """The folder of a tokenizer's files, the most tokens that its text encoder takes, and what kind it is."""
+    """A tokenizer that is not read yet: its folder, its kind, and how many tokens its text encoder takes."""
 
     folder: Path
     text_length: int
     kind: TokenizerKind = CLIP
 
     def read(self) -> tuple[TokenizerData, int]:
-        """The tokenizer, and the most tokens that it and its text encoder take.
+        """Read the tokenizer; with it comes the most tokens that both it and its text encoder take.
 
         Raises:
             DamagedModelError: its files are not those of such a tokenizer.
@@ -44,10 +44,10 @@ class TokenizerPlan:
 
 @dataclass(frozen=True)
 class OpenedCheckpoint:
-    """A published checkpoint that has been compared with the networks of its family.
+    """A published checkpoint whose tensors were compared with the networks of its family.
 
-    ``manifest`` has neither components nor tokenizers nor files, which only a bundle has. ``files`` are all that the
-    model is read from.
+    ``manifest`` lists neither components nor tokenizers nor files, as only a bundle's does. ``files`` are
+    all files that the model is read from.
     """
 
     manifest: Manifest
@@ -59,9 +59,9 @@ class OpenedCheckpoint:
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A published checkpoint: its ``index`` is what model_index.json says, ``options`` the family's that were given.
+    """What a family opens: a checkpoint, its model_index.json as ``index``, and the family's ``options``.
 
-    ``before_fetch`` is called with all the files that it needs, before any large one is fetched.
+    ``before_fetch`` is called with all files that are needed, before any large one is fetched.
     """
 
     checkpoint: Checkpoint
@@ -71,10 +71,10 @@ class PublishedCheckpoint:
 
 
 class CheckpointModel:
-    """A published checkpoint as a model to draw with: what a bundle is, without having been written."""
+    """A published checkpoint as a model to draw with, like a bundle that was never written."""
 
     def __init__(self, path: Path, opened: OpenedCheckpoint) -> None:
-        """Of a checkpoint in the directory ``path``."""
+        """Take an opened checkpoint, which lies in the directory ``path``."""
         self.path = path
         self.opened = opened
         self._plans = {plan.name: plan for plan in opened.components}
@@ -88,7 +88,7 @@ class CheckpointModel:
 
     @property
     def size(self) -> int:
-        """Bytes of all weights."""
+        """The bytes of all weights."""
         files = {file for plan in self._plans.values() for file in plan.files}
         return sum(file.stat().st_size for file in files)
 
@@ -99,28 +99,28 @@ class CheckpointModel:
 
     @property
     def files(self) -> Collection[str]:
-        """The names of the files that it is read from."""
+        """The files that the model is read from."""
         return [str(file) for file in self.opened.files]
 
     @property
     def hashed_files(self) -> Collection[str]:
-        """Those of them that the hub gave a hash of, and that lie in its cache."""
+        """The files that lie in the hub's cache, with a hash from the hub."""
         return [str(file) for file in self.opened.files if hub_hash(file) is not None]
 
     def plan(self, name: str) -> ComponentPlan | None:
-        """How a component is built."""
+        """The plan by which a component is built."""
         return self._plans[name]
 
     def weights_size(self, name: str) -> int:
-        """Bytes of a component's weights."""
+        """The bytes of a component's weights."""
         return self._plans[name].size
 
     def fingerprint(self, name: str) -> str:
-        """What a component is known by between processes: its files, and the code that builds it of them."""
+        """A hash that changes with a component's files, by size and time, and with the code that builds it."""
         files = (*self._plans[name].files, *self._configurations)
         stats = ((str(file.resolve()), file.stat()) for file in files)
-        told = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-        return hashlib.sha256(repr((told, name, __version__, _code())).encode()).hexdigest()
+        stamps = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(repr((stamps, name, __version__, _code())).encode()).hexdigest()
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Read a tokenizer.
@@ -133,13 +133,13 @@ class CheckpointModel:
         return Tokenizer.from_content(data.content, str(plan.folder), length, data.pad_id)
 
     def verify(self) -> Iterator[str]:
-        """Read every file whole, yielding the name of each one that is right, and the tokenizers.
+        """Read every file to its end and every tokenizer, yielding the name of each file that is right.
 
-        Sizes, names, types and shapes were compared when the checkpoint was opened. A file in the hub's cache is
-        compared with the hash that the hub gave for it, too.
+        A file in the hub's cache is compared with the hub's hash of it. Sizes, names, types and shapes were
+        compared when the checkpoint was opened.
 
         Raises:
-            DamagedModelError: a tokenizer's files are not what they should be, or a file was altered.
+            DamagedModelError: a file was altered or can't be read, or a tokenizer's files are none.
         """
         for file in self.opened.files:
             published = hub_hash(file)
@@ -156,10 +156,10 @@ class CheckpointModel:
 
 
 def _read_through(file: Path) -> None:
-    """Read a file to its end, so that a disk that can't is found out.
+    """Read a file to its end, which a damaged disk fails at.
 
     Raises:
-        DamagedModelError: the disk can't.
+        DamagedModelError: the file can't be read.
     """
     try:
         with file.open("rb") as stream:
@@ -169,9 +169,9 @@ def _read_through(file: Path) -> None:
         raise DamagedModelError(f"{file} can't be read: {error.strerror or error}") from error
 
 
-@once
+@cache
 def _code() -> str:
-    """A hash of the modules that make graphs of checkpoints, which may change without the version."""
+    """A hash of the modules that build graphs: in a checkout they change while the version doesn't."""
     package = Path(__file__).parent.parent
     modules = [*package.glob("networks/*.py"), *package.glob("models/*.py"), *package.glob("families/*/*.py")]
     digest = hashlib.sha256()
@@ -181,7 +181,7 @@ def _code() -> str:
 
 
 def manifest_component(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:
-    """What a manifest says of a component whose graph is ``file``."""
+    """The entry of a manifest for a component whose graph lies in ``file``."""
     inputs, outputs = (
         {name: Tensor(port.shape, port.dtype) for name, port in side.items()} for side in (ports.inputs, ports.outputs)
     )

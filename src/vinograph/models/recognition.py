@@ -1,7 +1,7 @@
-"""What a folder or a repository without a model_index.json holds, so that it can be refused by what it is.
+"""Recognizing what a folder or repository without a model_index.json holds, so that the refusal can say it.
 
-Names of files are looked at first, then configurations, then the headers of safetensors files. No weight is read or
-fetched.
+Names of files are looked at first, then configurations, then the headers of safetensors files. No weights
+are read or fetched.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vinograph.schema import label
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _UNNAMED = "network"
-_MOST_FILES = 8  # whose headers are looked at
+_MOST_FILES = 8  # the headers of so many are looked at
 
 
 @dataclass(frozen=True)
 class UnusableFiles:
-    """Something that is no whole checkpoint, and what to do about it."""
+    """A kind of files that are no whole checkpoint, and the advice what to do about them."""
 
     name: str
     advice: str
@@ -50,19 +50,19 @@ _PART = UnusableFiles(
     "was made for",
 )
 
-# What says it by its name, wherever it lies.
+# Files that are recognized by their name, in any folder.
 _FILES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"pytorch_lora_weights\b.*\.(safetensors|bin)"), _LORA),
     (re.compile(r"learned_embeds\b.*\.(safetensors|bin)"), _EMBEDDING),
     (re.compile(r"ip[-_]?adapter.*\.(safetensors|bin)"), _IP_ADAPTER),
 )
-# What a config.json names as its class.
+# Configurations that are recognized by the class that they name.
 _CLASSES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"\w*ControlNet\w*"), _CONTROLNET),
     (re.compile(r"T2IAdapter|MultiAdapter"), _T2I_ADAPTER),
     (re.compile(r"MotionAdapter"), _MOTION),
 )
-# What one of a file's tensors is called. A ControlNet may be stored as differences of low rank: it comes first.
+# Files that are recognized by the name of a tensor. A ControlNet may be stored as a LoRA, so it comes first.
 _TENSORS: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"(control_model|controlnet_\w+|input_hint_block)\..*|lllite_.*"), _CONTROLNET),
     (re.compile(r"(image_proj|image_proj_model|ip_adapter)\..*"), _IP_ADAPTER),
@@ -81,16 +81,16 @@ _TENSORS: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
 
 
 def is_published(listing: Collection[str]) -> bool:
-    """Whether files of those names are of something that is published, whole or not, rather than none of a model."""
+    """Whether the names of files are those of something published for models, whole or not."""
     names = {name.rpartition("/")[2] for name in listing}
     known = any(name.endswith(".safetensors") or _kind_of(name, _FILES) is not None for name in names)
     return known or not names.isdisjoint({INDEX_FILE, "config.json", _ADAPTER_CONFIG})
 
 
 def recognize(checkpoint: Checkpoint) -> str | None:
-    """What a checkpoint without a model_index.json is, and what to do about it; None where nothing tells.
+    """Describe what a checkpoint without a model_index.json is, and what to do about it; None if unknown.
 
-    Where the hub's cache is all there is of a repository, only what can't be beside a whole model tells.
+    Of a repository that is only partly in the hub's cache, only files that no whole model has are recognized.
 
     Raises:
         ModelError: the hub stopped answering, or a file can't be read.
@@ -123,7 +123,7 @@ def _peft_adapter(checkpoint: Checkpoint) -> str:
 
 
 def _lone_network(place: Subfolder) -> str:
-    """What is said of the one configuration that there is."""
+    """Describe a network that is published alone, by its configuration."""
     config = place.config()
     architectures = config.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else _UNNAMED
@@ -138,13 +138,13 @@ def _lone_network(place: Subfolder) -> str:
 
 
 def _is_part(name: Any) -> bool:
-    """Whether a family's models have a part of that class."""
+    """Whether the models of any family have a part of that class."""
     tables = [registry.module(family, "checkpoint").CLASSES for family in registry.FAMILIES]
     return any(name == known for table in tables for classes in table.values() for _, known in classes)
 
 
 def _owner(place: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
-    """The family whose network it is, where it is one family's own.
+    """The family that alone has a network of the class ``name``, and that network; "" and None where none has.
 
     Raises:
         ModelError: families have such a network, but none with this configuration.
@@ -168,7 +168,7 @@ def _owner(place: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
 
 
 def _networks() -> Iterator[tuple[str, Mapping[str, OwnNetwork]]]:
-    """The networks that are each family's own, by class."""
+    """Each family with the networks that only it has, by class."""
     for family in registry.FAMILIES:
         yield family, registry.module(family, "checkpoint").NETWORKS
 
@@ -183,7 +183,7 @@ def _advice(place: Subfolder, name: Any, own: OwnNetwork | None) -> str:
 
 
 def _by_headers(checkpoint: Checkpoint) -> str | None:
-    """What is said of files without any configuration, by the names of their tensors."""
+    """Describe files without any configuration, by the names of their tensors."""
     files = [name for name in checkpoint.listing if name.endswith(".safetensors")]
     files.sort(key=lambda name: (name.count("/"), name))
     found: dict[str, UnusableFiles] = {}
@@ -192,14 +192,14 @@ def _by_headers(checkpoint: Checkpoint) -> str | None:
             found[name] = kind
     if not found:
         return None
-    told = "; ".join(f"{kind.name} ({label(name)})" for name, kind in found.items())
+    described = "; ".join(f"{kind.name} ({label(name)})" for name, kind in found.items())
     more = f"; and {len(files) - _MOST_FILES} more files" if len(files) > _MOST_FILES else ""
     advice = ". ".join(dict.fromkeys(kind.advice for kind in found.values()))
-    return f"{told}{more}. {advice}"
+    return f"{described}{more}. {advice}"
 
 
 def _of_tensors(tensors: Collection[str]) -> UnusableFiles | None:
-    """What a file with tensors of those names is, and whose."""
+    """The kind of a file with tensors of those names, None where it isn't known."""
     kind = next((kind for pattern, kind in _TENSORS if any(map(pattern.fullmatch, tensors))), None)
     if kind is _SINGLE_FILE:
         models = (model for start, model in _single_files() if any(name.startswith(start) for name in tensors))
@@ -215,7 +215,7 @@ def _of_tensors(tensors: Collection[str]) -> UnusableFiles | None:
 
 
 def _single_files() -> Iterator[tuple[str, str]]:
-    """How tensors begin that only single files of one model have, and that model."""
+    """How the names of tensors begin that only single files of one model have, and that model."""
     for family in registry.FAMILIES:
         yield from registry.module(family, "checkpoint").SINGLE_FILES.items()
     yield "cond_stage_model.", "Stable Diffusion 1 or 2"

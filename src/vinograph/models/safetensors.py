@@ -1,7 +1,7 @@
-"""Published weights: safetensors alone, checked before use, mapped from the file rather than read.
+"""Weights in safetensors files, which are checked before use and mapped rather than read.
 
-The format is https://github.com/huggingface/safetensors#format: eight bytes with the header's length, the header in
-JSON, then the tensors without gaps.
+The format is https://github.com/huggingface/safetensors#format: eight bytes with the header's length, the
+header in JSON, then the tensors without gaps.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.schema import Many, Named, Record, SchemaError, Text, Whole, label
 
-_GRAPHS = "openvino_"  # how OpenVINO's own files begin, which end in .bin too
+_GRAPHS = "openvino_"  # the names of OpenVINO's own files begin with it, and some end in .bin, too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 ON_DISK_ORDER = ("", "fp16", "bf16", "ema", "ema_only", "non_ema")
-"""Which variant of a component's weights is read where several are on this disk, the first of these that is there.
+"""The order in which variants of a component's weights are preferred where they are on this disk.
 
-"" is the file without a variant's name, in full precision where others are not: it comes first, so that a directory
-draws what diffusers draws of it.
+"" is the file without a variant, which is in full precision where others are not. It comes first, so that
+a directory draws what diffusers draws from it.
 """
 DOWNLOAD_ORDER = ("fp16", "", "bf16", "ema", "ema_only", "non_ema")
-"""Which variant is fetched of a hub's repository, where this disk has none: half the bytes first."""
+"""The order in which variants are preferred where they have to be fetched: half the bytes come first."""
 
 LENGTH_SIZE = 8  # bytes of the header's length, at the start of a file
 LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
@@ -54,16 +54,16 @@ _NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
 ITEM_SIZES: Mapping[str, int] = MappingProxyType(
     {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 )
-"""Bytes of a value of each type that is read."""
+"""The bytes of a value, for each type that is read."""
+# The types of the format that are not read.
 _OTHER_TYPES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "U16", "U32", "U64", "C64")
-# They are what the format knows besides.
 
 
 def _e4m3_values() -> NDArray[np.float16]:
-    """The value of each byte, of one sign bit, four of the exponent and three of the mantissa.
+    """The value of each byte as E4M3: one sign bit, four bits of the exponent and three of the mantissa.
 
-    Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no infinities, and
-    the greatest magnitude is not a number. All values are exact in half precision.
+    Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no infinities,
+    and the greatest magnitude stands for NaN. All values are exact in half precision.
     """
     codes = np.arange(256)
     exponent, mantissa = codes >> 3 & 15, codes & 7
@@ -75,21 +75,21 @@ def _e4m3_values() -> NDArray[np.float16]:
 F8_VALUES: Mapping[str, NDArray[np.float16]] = MappingProxyType(
     {"F8_E4M3": _e4m3_values(), "F8_E5M2": (np.arange(256, dtype=np.uint16) << 8).view(np.float16)}
 )
-"""The value of each byte, by type; a byte of E5M2 is the upper half of the same number in half precision."""
+"""The value of each byte, by type. A byte of E5M2 is the upper half of the same number in half precision."""
 
 WEIGHT_INDEX = Record(
     {"weight_map": Named(Text(255), least=1, most=_MOST_TENSORS, name=Text(_LONGEST_NAME))}, open=True
 )
-"""What a …safetensors.index.json holds."""
+"""The schema of an index of sharded weights (….safetensors.index.json)."""
 TENSOR = Record(
     {"dtype": Text(20), "shape": Many(Whole(0, 2**48), most=8), "data_offsets": Many(Whole(0, 2**62), 2, 2)}
 )
-"""What the header of a safetensors file says of a tensor."""
+"""The schema of a tensor's entry in the header of a safetensors file."""
 
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """Where one tensor lies: ``begin`` and ``end`` are bytes from the start of ``file``."""
+    """A tensor in a file; ``begin`` and ``end`` are its offsets in bytes from the start of ``file``."""
 
     file: Path
     name: str
@@ -100,11 +100,11 @@ class TensorRecord:
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """The number of values."""
         return math.prod(self.shape)
 
     def array(self) -> NDArray[Any]:
-        """The values, mapped from the file; those of BF16 as uint16, and those in 8 bits decoded to float16."""
+        """The values, mapped from the file: those of BF16 as uint16, those in 8 bits decoded to float16."""
         if (values := F8_VALUES.get(self.dtype)) is not None:
             return _decoded(self._mapped("|u1"), values)
         return self._mapped("<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype])
@@ -117,7 +117,7 @@ class TensorRecord:
 
 
 def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[np.float16]:
-    """What each byte stands for, worked out in stretches: NumPy makes eight bytes of each that it looks up by."""
+    """The value of each byte, decoded in stretches, since NumPy turns each index into eight bytes."""
     result = np.empty(codes.shape, np.float16)
     source, target = codes.reshape(-1), result.reshape(-1)
     for begin in range(0, source.size, _CODES_AT_ONCE):
@@ -127,10 +127,9 @@ def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[n
 
 
 def weight_names(stem: str, variant: str) -> tuple[str, ...]:
-    """The names under which one variant of a component's weights may lie: the file, or the index of sharded ones.
+    """The names that one variant of a component's weights may have: the file's, then those of an index of shards.
 
-    Of an index, the first name is what diffusers and transformers write, the second what older versions of diffusers
-    wrote.
+    diffusers and transformers write the first name of an index, older versions of diffusers the second.
     """
     if not variant:
         return f"{stem}.safetensors", f"{stem}.safetensors.index.json"
@@ -143,13 +142,13 @@ def weight_names(stem: str, variant: str) -> tuple[str, ...]:
 
 
 def choose_weights(listing: Collection[str], stem: str, origin: str, order: Sequence[str] = ON_DISK_ORDER) -> str:
-    """The file among ``listing`` that holds the weights of a component, or the index of sharded ones.
+    """The file of ``listing`` that holds the weights of a component, or the index of its shards.
 
-    The first variant of ``order`` that is there, else the only safetensors file under another name. Where there is
-    none, the name that it should have.
+    It is the first variant of ``order`` that is there, else the only safetensors file under another name.
+    Where there is none, it is the name that the file should have.
 
     Raises:
-        ModelError: there are only pickled ones.
+        ModelError: there are only pickled weights.
     """
     for variant in order:
         for name in weight_names(stem, variant):
@@ -168,10 +167,10 @@ def choose_weights(listing: Collection[str], stem: str, origin: str, order: Sequ
 
 
 def shards(index: Path) -> list[str]:
-    """The files beside ``index`` (…safetensors.index.json) that hold the tensors.
+    """The names of the files beside ``index`` (….safetensors.index.json) that hold the tensors.
 
     Raises:
-        DamagedModelError: it is not an index, or it names files elsewhere.
+        DamagedModelError: the file is not an index, or it names files elsewhere.
     """
     try:
         content = strict_json.read_object(index)
@@ -238,7 +237,7 @@ def parse_header(text: bytes, origin: str) -> dict[str, dict[str, Any]]:
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, TensorRecord]:
-    """The tensors of several files together.
+    """The tensors of several files, by name.
 
     Raises:
         DamagedModelError: two files hold the same tensor.
@@ -287,7 +286,7 @@ def _record(file: Path, name: str, entry: Mapping[str, Any], data: int, size: in
 
 
 def _check_layout(file: Path, records: list[TensorRecord], data: int, size: int) -> None:
-    """No tensor may overlap another, and no byte may belong to none."""
+    """Check that no tensor overlaps another, and that each byte belongs to one."""
     position = data
     for record in sorted(records, key=lambda each: (each.begin, each.end)):
         if record.begin != position:

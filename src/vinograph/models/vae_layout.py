@@ -1,4 +1,4 @@
-"""Where a checkpoint's VAEs lie: the full one, a tiny one in its place or beside it, or one named apart."""
+"""The folders of a checkpoint's VAEs: the full one, and a tiny one in its place, beside it or elsewhere."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ VAE_CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 
 
 def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Subfolder]:
-    """ "vae" where the checkpoint has a full one, "tiny_vae" where it has a tiny one.
+    """The folders of the checkpoint's VAEs, a full one under "vae" and a tiny one under "tiny_vae".
 
-    ``index`` is its model_index.json, checked. A folder ``tiny_vae`` may stand beside the full one unmentioned.
+    ``index`` is its model_index.json, whose classes were checked. It need not mention a folder ``tiny_vae``.
     """
     if tuple(index["vae"]) == _TINY_CLASS:
         return {"tiny_vae": Subfolder(checkpoint, "vae")}
@@ -30,10 +30,10 @@ def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Su
 
 
 def named_tiny_vae(source: str) -> Subfolder:
-    """The tiny VAE that ``--tiny-vae`` names: at the top of its checkpoint.
+    """The tiny VAE that ``--tiny-vae`` names, which is a checkpoint of its own.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the source has no configuration.
     """
     checkpoint = locate(source)
     if "config.json" not in checkpoint.listing:
@@ -45,6 +45,6 @@ def named_tiny_vae(source: str) -> Subfolder:
 
 
 def tiny_vae_of_another(places: Mapping[str, Subfolder], origin: Checkpoint) -> dict[str, str]:
-    """The id of the checkpoint that the tiny VAE is from, under "tiny_vae", where that is another than ``origin``."""
+    """The id of the tiny VAE's checkpoint under "tiny_vae", where it is another than ``origin``; else nothing."""
     place = places.get("tiny_vae")
     return {} if place is None or place.checkpoint is origin else {"tiny_vae": place.checkpoint.id}

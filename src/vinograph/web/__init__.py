@@ -31,8 +31,8 @@ def serve(
         device: where they compute, as :meth:`Pipeline.from_pretrained` takes it.
         host: the name or address to listen at; visitors may ask for the page under any name of it.
         port: the port to listen at.
-        say: takes what is told to the user.
-        warn: takes what the user is warned of.
+        say: called with each message to the user.
+        warn: called with each warning.
         allowed_hosts: further names under which visitors may ask for the page.
 
     Raises:
