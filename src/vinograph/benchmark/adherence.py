@@ -1,7 +1,7 @@
 """Adherence: whether pictures of the picture-book world show what their prompts say.
 
-The probe and the world's grammar lie in ``training/`` of a checkout. The package doesn't import that,
-so it runs there in a process of its own.
+The probe and the world's grammar lie in ``training/`` of a checkout. The package doesn't import
+that, so it runs there in a process of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def prompts(root: Path, count: int) -> list[str]:
 def judge(root: Path, pictures: Path, count: int) -> dict[str, Any]:
     """The probe's judgement of the pictures ``0.npy``, ``1.npy``, … of the first ``count`` prompts.
 
-    ``mean`` is the share of details that are right, ``whole`` the share of pictures without a wrong one.
+    ``mean`` is the share of details that are right, ``whole`` the share of pictures without a wrong
+    one.
     """
     scores: dict[str, Any] = json.loads(_run(root, "judge", str(count), str(pictures.resolve())))
     return scores

@@ -30,7 +30,8 @@ SYSTEMS: Mapping[str, tuple[str, ...] | None] = {
     "openvino-genai": ("sdxl",),
     "notebook": None,
 }
-# For systems that draw from prepared files: the system whose environment prepares them from the checkpoint.
+# For systems that draw from prepared files: the system whose environment prepares them from the
+# checkpoint.
 PREPARED_BY: Mapping[str, str] = {
     "optimum-intel": "optimum-intel",
     "openvino-genai": "optimum-intel",
@@ -48,7 +49,8 @@ class BenchmarkConfig:
         arguments: gives the arguments of a model's drawing call.
         against: names of :data:`SYSTEMS` to measure besides.
         reference: the model whose picture in f32 the others are compared with; default: the first.
-        checkpoint: what other systems draw from; default: the first model, where it is a checkpoint.
+        checkpoint: what other systems draw from; default: the first model, where it is a
+            checkpoint.
         prior: the checkpoint of Würstchen's prior, where that is published apart.
         pythons: the interpreter of each system's environment; default: this one.
         prompts: what is drawn, each picture from the next.
@@ -92,8 +94,8 @@ class BenchmarkConfig:
 class BenchmarkCase:
     """One model or one other system, drawing ``count`` pictures at once.
 
-    ``settings`` are all arguments of the drawing call, and ``explicit`` the names of those that the user
-    gave. ``size`` is the bytes on the disk, None where the files have still to be prepared.
+    ``settings`` are all arguments of the drawing call, and ``explicit`` the names of those that the
+    user gave. ``size`` is the bytes on the disk, None where the files have still to be prepared.
     """
 
     name: str

@@ -30,8 +30,8 @@ def check() -> None:
 def draw(record: Mapping[str, Any], ending: str) -> bytes:
     """A chart as the bytes of a file of the type that ``ending`` names.
 
-    It shows seconds by stage and peaks of memory, or seconds by batch size where several were measured.
-    At least one row of the record must have figures.
+    It shows seconds by stage and peaks of memory, or seconds by batch size where several were
+    measured. At least one row of the record must have figures.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -26,8 +26,8 @@ def ssim(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Structural similarity (SSIM) of the luma of two pictures [height, width, 3] in [0, 1].
 
     It is equation 13 of Wang, Bovik, Sheikh and Simoncelli 2004, averaged by equation 17 over all
-    Gaussian windows of 11 by 11 pixels, with a deviation of 1.5, that lie whole in the picture. So a
-    picture must have 11 pixels in each direction.
+    Gaussian windows of 11 by 11 pixels, with a deviation of 1.5, that lie whole in the picture. So
+    a picture must have 11 pixels in each direction.
     """
     x, y = (np.asarray(each, np.float64) @ _LUMA for each in (one, other))
     mean_x, mean_y = _blurred(x), _blurred(y)

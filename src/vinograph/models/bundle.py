@@ -1,8 +1,8 @@
 """The bundle: the directory that conversion writes and inference reads.
 
 A bundle holds ``bundle.json`` (the :class:`Manifest`), an OpenVINO IR for each component, and the
-tokenizers. The manifest is the whole contract between conversion and inference: drawing reads nothing
-else of the source checkpoint.
+tokenizers. The manifest is the whole contract between conversion and inference: drawing reads
+nothing else of the source checkpoint.
 """
 
 from __future__ import annotations
@@ -134,19 +134,21 @@ def weights_of(graph: str) -> str:
 class BundleWriter:
     """Writes a bundle, so that a killed conversion leaves nothing that loads and can resume.
 
-    Files go into the hidden sibling ``.NAME.partial``. A step is done once :meth:`mark_done` has recorded
-    it, as long as its files keep the sizes that they had then. What a step was made from is deleted after
-    that, never before. A step's files are hashed in a thread while the next step is written.
-    :meth:`finish` writes the manifest with all hashes, and renames the directory into place.
+    Files go into the hidden sibling ``.NAME.partial``. A step is done once :meth:`mark_done` has
+    recorded it, as long as its files keep the sizes that they had then. What a step was made from
+    is deleted after that, never before. A step's files are hashed in a thread while the next step
+    is written. :meth:`finish` writes the manifest with all hashes, and renames the directory into
+    place.
 
     Args:
         target: the directory of the bundle.
-        fingerprint: identifies what is converted and how; a partial directory with another one is discarded.
+        fingerprint: identifies what is converted and how; a partial directory with another one is
+            discarded.
         overwrite: whether an existing bundle is replaced.
 
     Raises:
-        RequestError: the target exists and ``overwrite`` is false, another conversion is writing it, or
-            nothing can be written there.
+        RequestError: the target exists and ``overwrite`` is false, another conversion is writing
+            it, or nothing can be written there.
     """
 
     def __init__(self, target: Path, fingerprint: str, overwrite: bool = False) -> None:
@@ -236,7 +238,8 @@ class BundleWriter:
     def mark_done(self, step: str, record: Any, files: Iterable[Path] = ()) -> None:
         """Record that ``step`` is done, with JSON that describes it and all files that it wrote.
 
-        The files lie in the partial directory. They are flushed to the disk before the record is written.
+        The files lie in the partial directory. They are flushed to the disk before the record is
+        written.
         """
         names = [file.relative_to(self.partial).as_posix() for file in files]
         for name in names:
@@ -271,7 +274,8 @@ class BundleWriter:
             _flush(self.partial / name)
         for folder in sorted({(self.partial / name).parent for name in files} - {self.partial}):
             _flush(folder)
-        # Without progress a killed conversion starts afresh: a directory with a manifest is no work in progress.
+        # Without progress a killed conversion starts afresh: a directory with a manifest is no work
+        # in progress.
         (self.partial / _PROGRESS_FILE).unlink()
         write_atomically(self.partial / MANIFEST_FILE, whole.to_json().encode(), flush=True)
         _flush(self.partial)

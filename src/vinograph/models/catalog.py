@@ -43,12 +43,13 @@ def find(reference: str | os.PathLike[str]) -> Model:
     """Open the model that ``reference`` names.
 
     Args:
-        reference: the directory of a bundle or of a checkpoint in diffusers' layout, the name of an embedded
-            model or of one in the models folder, or a hub id. A repository of the hub is fetched only where
-            huggingface_hub's cache doesn't have it.
+        reference: the directory of a bundle or of a checkpoint in diffusers' layout, the name of an
+            embedded model or of one in the models folder, or a hub id. A repository of the hub is
+            fetched only where huggingface_hub's cache doesn't have it.
 
     Raises:
-        RequestError: ``reference`` is neither a text nor a path, or the hub's cache can't be written.
+        RequestError: ``reference`` is neither a text nor a path, or the hub's cache can't be
+            written.
         ModelError: there is no such model, or Vinograph doesn't draw with it.
         ResourceError: the disk is full.
         DamagedModelError: a file of the model is missing or damaged.

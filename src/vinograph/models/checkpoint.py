@@ -1,6 +1,7 @@
 """Published checkpoints: a directory on this disk or a repository of the hub, read as data only.
 
-Before its family is known, nothing is fetched but the `model_index.json`; then what the family needs is.
+Before its family is known, nothing is fetched but the `model_index.json`; then what the family
+needs is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from vinograph.models.hub import Repository
 
 INDEX_FILE = "model_index.json"
-# The files that any family may need: where even the index is missing, nobody knows which family it is.
+# The files that any family may need: where even the index is missing, nobody knows which family it
+# is.
 _PATTERNS = '"*.json" "*.txt" "*.model" "*.safetensors" "README.md" "LICENSE*"'
 _FIRST_FETCHED = {INDEX_FILE, "vinograph.json"}
 
@@ -43,7 +45,8 @@ class Checkpoint:
     Attributes:
         id: what the user calls it.
         directory: the folder of the files that are on this disk.
-        listing: the names of all its files; of a repository that is read offline, those in the hub's cache.
+        listing: the names of all its files; of a repository that is read offline, those in the
+            hub's cache.
         revision: the commit of a hub repository.
         is_hub: whether it is a hub repository.
         remote: whether files can be fetched from the hub.
@@ -180,8 +183,8 @@ class Subfolder:
     def weight_files(self, stem: str) -> list[Path]:
         """The files that hold the part's tensors: one, or the shards that an index names.
 
-        Of several variants, one on this disk is taken before another is fetched. The order is that of
-        :data:`~vinograph.models.safetensors.ON_DISK_ORDER` or ``DOWNLOAD_ORDER``.
+        Of several variants, one on this disk is taken before another is fetched. The order is that
+        of :data:`~vinograph.models.safetensors.ON_DISK_ORDER` or ``DOWNLOAD_ORDER``.
 
         Args:
             stem: how the library names the files, "model" or "diffusion_pytorch_model".
@@ -230,7 +233,8 @@ def fetch_parts(
 
     Args:
         places: the folder of each part.
-        files_of: names the files of a part within its folder. A config.json among them is checked first.
+        files_of: names the files of a part within its folder. A config.json among them is checked
+            first.
         before_fetch: called with all the files before any large one is fetched; it may raise.
 
     Raises:
@@ -281,7 +285,8 @@ def on_hub(repository: str, revision: str | None) -> Checkpoint:
     """The repository as the hub has it now, or as the cache has it where the hub can't be reached.
 
     Raises:
-        ModelError: it doesn't exist, isn't open to this user, or is neither reachable nor in the cache.
+        ModelError: it doesn't exist, isn't open to this user, or is neither reachable nor in the
+            cache.
         ResourceError: the disk is full.
         RequestError: the hub's cache can't be written.
     """

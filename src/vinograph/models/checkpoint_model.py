@@ -46,8 +46,8 @@ class TokenizerPlan:
 class OpenedCheckpoint:
     """A published checkpoint whose tensors were compared with the networks of its family.
 
-    ``manifest`` lists neither components nor tokenizers nor files, as only a bundle's does. ``files`` are
-    all files that the model is read from.
+    ``manifest`` lists neither components nor tokenizers nor files, as only a bundle's does.
+    ``files`` are all files that the model is read from.
     """
 
     manifest: Manifest
@@ -135,8 +135,8 @@ class CheckpointModel:
     def verify(self) -> Iterator[str]:
         """Read every file to its end and every tokenizer, yielding the name of each file that is right.
 
-        A file in the hub's cache is compared with the hub's hash of it. Sizes, names, types and shapes were
-        compared when the checkpoint was opened.
+        A file in the hub's cache is compared with the hub's hash of it. Sizes, names, types and
+        shapes were compared when the checkpoint was opened.
 
         Raises:
             DamagedModelError: a file was altered or can't be read, or a tokenizer's files are none.

@@ -1,7 +1,8 @@
 """Weights in 8-bit floating point with a scale, as ComfyUI and similar programs publish them.
 
-The weight ``a.weight`` is the stored one times ``a.scale_weight`` or, in newer files, ``a.weight_scale``.
-Scales of a layer's input are there for arithmetic in 8 bits, which isn't done here, so they are dropped.
+The weight ``a.weight`` is the stored one times ``a.scale_weight`` or, in newer files,
+``a.weight_scale``. Scales of a layer's input are there for arithmetic in 8 bits, which isn't done
+here, so they are dropped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The Hugging Face hub: what a repository holds, and its files.
 
-A repository is looked up once, by the name that the user gave. Everything that is then fetched is of the
-commit that was found. The cache records it under the name, so that the same call finds the same files
-where there is no network.
+A repository is looked up once, by the name that the user gave. Everything that is then fetched is
+of the commit that was found. The cache records it under the name, so that the same call finds the
+same files where there is no network.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def fetch(repository: str, commit: str, names: Collection[str]) -> None:
 def download(repository: str, commit: str, files: Mapping[str, RemoteFile], report: Callable[[int], None]) -> None:
     """Fetch ``files`` of a commit into the cache, and ``report`` how many bytes have arrived.
 
-    An exception in the calling thread, such as Ctrl-C, ends it at once. Files that are whole by then stay.
+    An exception in the calling thread, such as Ctrl-C, ends it at once. Files that are whole by
+    then stay.
 
     Raises:
         ModelError: the hub can't be reached, or refuses, or lacks one of them.

@@ -1,7 +1,8 @@
 """huggingface_hub's cache on this disk, in the layout that it documents.
 
 A repository's folder has ``snapshots/COMMIT`` with the files of a commit, which are links into
-``blobs``, and ``refs/REVISION`` with the commit that a branch or tag was when it was last looked up.
+``blobs``, and ``refs/REVISION`` with the commit that a branch or tag was when it was last looked
+up.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def repository_folder(repository: str, revision: str | None = None) -> Path:
 def cached_snapshots(repository: str, revision: str | None) -> list[Path]:
     """The folder of ``repository`` at ``revision`` in the cache, named by its commit.
 
-    Where no revision is given and none recorded, any commit may be the default branch: all are returned.
+    Where no revision is given and none recorded, any commit may be the default branch: all are
+    returned.
 
     Raises:
         ModelError: the id is not one that the hub could have.

@@ -94,8 +94,8 @@ class Downloads:
     def _abandoned(self) -> set[Path]:
         """Those of them that no later try takes up, since their name is of one try: <blob>.<try>.incomplete.
 
-        A try that was killed leaves them behind. huggingface_hub locks a file while it fetches it, so once
-        the file is whole, no other process needs them.
+        A try that was killed leaves them behind. huggingface_hub locks a file while it fetches it,
+        so once the file is whole, no other process needs them.
         """
         return {path for path in self._incomplete() if "." in path.stem}
 

@@ -1,7 +1,7 @@
 """The hub's hashes of the files in its cache, which are the names of the files' blobs.
 
-The hash of a large file is the SHA-256 of its bytes, that of a small one git's: the SHA-1 of a short header
-and the bytes. Mirrors of the hub may give the SHA-1 of the bytes alone.
+The hash of a large file is the SHA-256 of its bytes, that of a small one git's: the SHA-1 of a
+short header and the bytes. Mirrors of the hub may give the SHA-1 of the bytes alone.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ _NO_SCALAR = "[]{}&*!|>%@`#,-?:"  # what other values than scalars begin with in
 def read_card(card: Path) -> dict[str, str]:
     """The values of :data:`CARD_KEYS` in the front matter, between the two `---` lines at the card's start.
 
-    A value is on the key's own line, or the first entry of a list below it. Only these lines are read,
-    not YAML in general, whose nesting and references can cost any amount of time.
+    A value is on the key's own line, or the first entry of a list below it. Only these lines are
+    read, not YAML in general, whose nesting and references can cost any amount of time.
     """
     with card.open("rb") as file:
         lines = file.read(_LARGEST_CARD).decode("utf-8", "replace").lstrip().splitlines()

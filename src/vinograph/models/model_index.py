@@ -57,7 +57,8 @@ def check_classes(index: Mapping[str, Any], known: Mapping[str, Collection[tuple
 def scheduler_config(subfolder: Subfolder, index: Mapping[str, Any], part: str = "scheduler") -> dict[str, Any]:
     """A scheduler's configuration, with the class that the model_index.json names for ``part``.
 
-    diffusers, too, makes that class from the settings in the scheduler's file, whatever class wrote them.
+    diffusers, too, makes that class from the settings in the scheduler's file, whatever class wrote
+    them.
 
     Raises:
         ModelError: the configuration is missing.

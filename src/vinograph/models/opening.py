@@ -60,7 +60,8 @@ def open_checkpoint(
 
     Raises:
         RequestError: the family doesn't take one of the options.
-        ModelError: weights are missing or pickled, a class is unknown, or a configuration isn't computed here.
+        ModelError: weights are missing or pickled, a class is unknown, or a configuration isn't
+            computed here.
         DamagedModelError: a file of the checkpoint is damaged.
     """
     module = checkpoint_module(family)

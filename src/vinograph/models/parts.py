@@ -19,7 +19,8 @@ from vinograph.schema import label
 
 Config = TypeVar("Config")
 
-# Limits far beyond any published model. Without them, a damaged configuration could keep building for ever.
+# Limits far beyond any published model. Without them, a damaged configuration could keep building
+# for ever.
 _MOST_BLOCKS = 512
 _COUNTS = (
     *("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "num_layers", "blocks", "layers"),
@@ -102,11 +103,13 @@ def read_part(
     Args:
         place: the part's folder.
         stem: how the library names the file of the weights.
-        parse: reads the configuration; it raises ValueError where the configuration isn't computed here.
+        parse: reads the configuration; it raises ValueError where the configuration isn't computed
+            here.
         rename: returns the network's name of a tensor, given its name in the file.
 
     Raises:
-        ModelError: the configuration makes no sense, or weights are missing, pickled or quantized elsewhere.
+        ModelError: the configuration makes no sense, or weights are missing, pickled or quantized
+            elsewhere.
         DamagedModelError: a file is damaged, or two files hold the same tensor.
     """
     _refuse_quantized(place)
@@ -186,8 +189,8 @@ def plan_component(
 ) -> ComponentPlan:
     """Plan a component that ``network`` builds over a part's tensors.
 
-    Nothing is built yet, but every tensor is compared with what the network needs. It must use all tensors
-    but those whose names match the pattern ``ignored``.
+    Nothing is built yet, but every tensor is compared with what the network needs. It must use all
+    tensors but those whose names match the pattern ``ignored``.
 
     Raises:
         DamagedModelError: a tensor is missing, unknown, or of another shape or type.

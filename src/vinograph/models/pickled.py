@@ -1,10 +1,10 @@
 """Reading tensors from a file that PyTorch saved, without PyTorch and without running any code of the file.
 
-Würstchen's image encoder is published only in this form. The file is a ZIP archive: ``data.pkl`` describes
-the tensors, and each storage of values is a member
-(https://docs.pytorch.org/docs/stable/notes/serialization.html). Of the names that a pickle may call, this
-reader allows ordered dictionaries and the two functions that rebuild tensors, for which it has its own.
-Every other name is refused.
+Würstchen's image encoder is published only in this form. The file is a ZIP archive: ``data.pkl``
+describes the tensors, and each storage of values is a member
+(https://docs.pytorch.org/docs/stable/notes/serialization.html). Of the names that a pickle may
+call, this reader allows ordered dictionaries and the two functions that rebuild tensors, for which
+it has its own. Every other name is refused.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def read_pickled(file: Path, key: str) -> dict[str, TensorRecord]:
     """The records of the tensors under ``key``, by name. Only their description is read.
 
     Raises:
-        ModelError: the file names anything but tensors and dictionaries, or has no tensors under ``key``.
+        ModelError: the file names anything but tensors and dictionaries, or has no tensors under
+            ``key``.
         DamagedModelError: the file is no such archive, or a tensor lies outside it.
     """
     try:

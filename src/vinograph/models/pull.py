@@ -64,7 +64,8 @@ def resolve(reference: str, name: str | None = None, companions: Collection[str]
         companions: the names of optional companions to fetch, too.
 
     Raises:
-        RequestError: the reference is neither, no model can have the name, or there is no such companion.
+        RequestError: the reference is neither, no model can have the name, or there is no such
+            companion.
     """
     known_models = registry.known_models()
     known = next((each for _, each in known_models.values() if reference in (each.name, each.repository)), None)
@@ -110,7 +111,8 @@ def companion_file(companion: Companion) -> tuple[Checkpoint, Path]:
     """The repository of a companion that is one file, and the path that the file has once it is fetched.
 
     Raises:
-        ModelError: the hub and its cache have no such repository, or the repository has no such file.
+        ModelError: the hub and its cache have no such repository, or the repository has no such
+            file.
     """
     assert companion.file is not None
     checkpoint = on_hub(companion.repository, None)
@@ -198,8 +200,9 @@ def _files_of(checkpoint: Checkpoint, names: Sequence[str], licence: str | None)
 def weights_sizes(repositories: Iterable[RepositoryPlan], bytes_per_value: int) -> list[int]:
     """The bytes of each part's weights once they are written with ``bytes_per_value``.
 
-    The number of values comes from a file's header, of which no more is fetched. A file without a header that
-    can be read counts with its own size. Pickled weights don't count: only a small part of them is read.
+    The number of values comes from a file's header, of which no more is fetched. A file without a
+    header that can be read counts with its own size. Pickled weights don't count: only a small part
+    of them is read.
     """
     parts: Counter[tuple[str, str]] = Counter()
     for repository in repositories:
@@ -239,7 +242,8 @@ def check_space(plan: PullPlan, target: Path) -> None:
     Files that an interrupted conversion has left count as part of the bundle.
 
     Raises:
-        ResourceError: there is too little; the message says how much is needed, what for, and how much is free.
+        ResourceError: there is too little; the message says how much is needed, what for, and how
+            much is free.
     """
     cache, place = existing(cache_folder().absolute()), existing(target.parent.absolute())
     bundle = max(0, plan.bundle - _written(hidden_sibling(target, ".partial")))

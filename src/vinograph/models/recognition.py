@@ -1,7 +1,7 @@
 """Recognizing what a folder or repository without a model_index.json holds, so that the refusal can say it.
 
-Names of files are looked at first, then configurations, then the headers of safetensors files. No weights
-are read or fetched.
+Names of files are looked at first, then configurations, then the headers of safetensors files. No
+weights are read or fetched.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ _CLASSES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"T2IAdapter|MultiAdapter"), _T2I_ADAPTER),
     (re.compile(r"MotionAdapter"), _MOTION),
 )
-# Files that are recognized by the name of a tensor. A ControlNet may be stored as a LoRA, so it comes first.
+# Files that are recognized by the name of a tensor. A ControlNet may be stored as a LoRA, so it
+# comes first.
 _TENSORS: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"(control_model|controlnet_\w+|input_hint_block)\..*|lllite_.*"), _CONTROLNET),
     (re.compile(r"(image_proj|image_proj_model|ip_adapter)\..*"), _IP_ADAPTER),
@@ -90,7 +91,8 @@ def is_published(listing: Collection[str]) -> bool:
 def recognize(checkpoint: Checkpoint) -> str | None:
     """Describe what a checkpoint without a model_index.json is, and what to do about it; None if unknown.
 
-    Of a repository that is only partly in the hub's cache, only files that no whole model has are recognized.
+    Of a repository that is only partly in the hub's cache, only files that no whole model has are
+    recognized.
 
     Raises:
         ModelError: the hub stopped answering, or a file can't be read.

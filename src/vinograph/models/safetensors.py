@@ -1,7 +1,7 @@
 """Weights in safetensors files, which are checked before use and mapped rather than read.
 
-The format is https://github.com/huggingface/safetensors#format: eight bytes with the header's length, the
-header in JSON, then the tensors without gaps.
+The format is https://github.com/huggingface/safetensors#format: eight bytes with the header's
+length, the header in JSON, then the tensors without gaps.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 ON_DISK_ORDER = ("", "fp16", "bf16", "ema", "ema_only", "non_ema")
 """The order in which variants of a component's weights are preferred where they are on this disk.
 
-"" is the file without a variant, which is in full precision where others are not. It comes first, so that
-a directory draws what diffusers draws from it.
+"" is the file without a variant, which is in full precision where others are not. It comes first,
+so that a directory draws what diffusers draws from it.
 """
 DOWNLOAD_ORDER = ("fp16", "", "bf16", "ema", "ema_only", "non_ema")
 """The order in which variants are preferred where they have to be fetched: half the bytes come first."""
@@ -62,8 +62,8 @@ _OTHER_TYPES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FN
 def _e4m3_values() -> NDArray[np.float16]:
     """The value of each byte as E4M3: one sign bit, four bits of the exponent and three of the mantissa.
 
-    Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no infinities,
-    and the greatest magnitude stands for NaN. All values are exact in half precision.
+    Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no
+    infinities, and the greatest magnitude stands for NaN. All values are exact in half precision.
     """
     codes = np.arange(256)
     exponent, mantissa = codes >> 3 & 15, codes & 7
@@ -129,7 +129,8 @@ def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[n
 def weight_names(stem: str, variant: str) -> tuple[str, ...]:
     """The names that one variant of a component's weights may have: the file's, then those of an index of shards.
 
-    diffusers and transformers write the first name of an index, older versions of diffusers the second.
+    diffusers and transformers write the first name of an index, older versions of diffusers the
+    second.
     """
     if not variant:
         return f"{stem}.safetensors", f"{stem}.safetensors.index.json"
@@ -144,8 +145,8 @@ def weight_names(stem: str, variant: str) -> tuple[str, ...]:
 def choose_weights(listing: Collection[str], stem: str, origin: str, order: Sequence[str] = ON_DISK_ORDER) -> str:
     """The file of ``listing`` that holds the weights of a component, or the index of its shards.
 
-    It is the first variant of ``order`` that is there, else the only safetensors file under another name.
-    Where there is none, it is the name that the file should have.
+    It is the first variant of ``order`` that is there, else the only safetensors file under another
+    name. Where there is none, it is the name that the file should have.
 
     Raises:
         ModelError: there are only pickled weights.

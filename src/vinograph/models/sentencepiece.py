@@ -1,8 +1,9 @@
 """Reading a sentencepiece model: its pieces with their scores, and its normalization of text.
 
-The file is one message of protocol buffers. Only a few fields are read, so neither library is needed. Their
-numbers are from https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto, and the
-encoding is https://protobuf.dev/programming-guides/encoding.
+The file is one message of protocol buffers. Only a few fields are read, so neither library is
+needed. Their numbers are from
+https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto, and the encoding
+is https://protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ UNIGRAM = 1
 UNKNOWN = 2
 """The type of the piece for text that no other piece covers."""
 
-# Field numbers: of the model, of a piece, and of its trainer's and normalizer's settings; then wire types.
+# Field numbers: of the model, of a piece, and of its trainer's and normalizer's settings; then wire
+# types.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3
 _NORMAL = 1

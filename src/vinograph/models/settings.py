@@ -78,7 +78,8 @@ class Settings:
         A width or height among the family's becomes the nearest one within ``limits``.
 
         Raises:
-            ModelError: the checkpoint sets a default that no call takes, or that lies outside the ``limits``.
+            ModelError: the checkpoint sets a default that no call takes, or that lies outside the
+                ``limits``.
         """
         own = self.values.get("defaults", {})
         whole = {call: {**_within(defaults.get(call, {}), limits), **own.get(call, {})} for call in {**defaults, **own}}

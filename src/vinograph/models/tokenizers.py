@@ -1,8 +1,9 @@
 """The tokenizers of CLIP and T5, read from a checkpoint's files into the form of the Rust library.
 
 A checkpoint has a ``tokenizer.json`` or the older files: ``vocab.json`` and ``merges.txt`` for CLIP
-(byte-level byte pair encoding, arXiv 2103.00020, section 2.4), ``spiece.model`` for T5 (a unigram model,
-arXiv 1804.10959). Text is normalized and split as transformers' tokenizers do, so the ids are the same.
+(byte-level byte pair encoding, arXiv 2103.00020, section 2.4), ``spiece.model`` for T5 (a unigram
+model, arXiv 1804.10959). Text is normalized and split as transformers' tokenizers do, so the ids
+are the same.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _NO_LIMIT = 1_000_000_000  # transformers writes a larger length where a tokeniz
 _LONGEST_MESSAGE = 500
 _LONGEST_NUMBER = 40  # digits
 
-# CLIP's own tokenizer splits text into words, contractions, single digits and runs of other characters.
+# CLIP's own tokenizer splits text into words, contractions, single digits and runs of other
+# characters.
 _CLIP_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"
 # T5's vocabulary begins with the special pieces for padding, the end and unknown text.

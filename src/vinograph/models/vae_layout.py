@@ -19,7 +19,8 @@ VAE_CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Subfolder]:
     """The folders of the checkpoint's VAEs, a full one under "vae" and a tiny one under "tiny_vae".
 
-    ``index`` is its model_index.json, whose classes were checked. It need not mention a folder ``tiny_vae``.
+    ``index`` is its model_index.json, whose classes were checked. It need not mention a folder
+    ``tiny_vae``.
     """
     if tuple(index["vae"]) == _TINY_CLASS:
         return {"tiny_vae": Subfolder(checkpoint, "vae")}

@@ -77,7 +77,8 @@ def _isolate_gradio(folder: Path) -> None:
 def _without_proxies() -> Iterator[None]:
     """Hide the proxy's variables in the block.
 
-    Gradio prepares a client for the proxy when it is imported, which for SOCKS takes a further package.
+    Gradio prepares a client for the proxy when it is imported, which for SOCKS takes a further
+    package.
     """
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
     try:

@@ -1,7 +1,8 @@
 """The settings of a request as controls: one for each option of any family, set to the chosen model's defaults.
 
 No family is known here by name. As on the command line, the options come from what the families
-declare; those that the chosen model doesn't take are hidden. The schema of requests checks every value.
+declare; those that the chosen model doesn't take are hidden. The schema of requests checks every
+value.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def label(option: str) -> str:
 class Controls:
     """The controls of one request.
 
-    ``several`` adds those that a comparison of two models doesn't have: the seed, the number of images,
-    and the strength of an init image.
+    ``several`` adds those that a comparison of two models doesn't have: the seed, the number of
+    images, and the strength of an init image.
     """
 
     def __init__(self, *, several: bool = True) -> None:
@@ -178,8 +179,8 @@ class Controls:
     def with_init_image(self, pipe: Pipeline, init_image: bool, steps: int) -> Updates:
         """Updates for an init image that was given or taken away.
 
-        With one, its size can be chosen and its strength set. ``steps``, which are set now, are raised
-        where that strength would leave none to do.
+        With one, its size can be chosen and its strength set. ``steps``, which are set now, are
+        raised where that strength would leave none to do.
         """
         takes = pipe.calls[_CALL].takes
         choices, default = size_choices(pipe.model.manifest.limits), f"{takes['width']}x{takes['height']}"

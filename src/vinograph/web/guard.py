@@ -30,7 +30,8 @@ _API = "/gradio_api/"
 _FILE, _HEARTBEAT, _EVENTS, _UPLOAD, _UPLOAD_PROGRESS = (
     _API + name for name in ("file=", "heartbeat/", "queue/data", "upload", "upload_progress")
 )
-# Gradio's other routes stay closed: some fetch any address, write code, or run what no control of the page does.
+# Gradio's other routes stay closed: some fetch any address, write code, or run what no control of
+# the page does.
 _PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
 _PAGES |= {_API + name for name in ("startup-events", "app_id")}
 _FOLDERS = ("/static/", "/assets/")
@@ -295,7 +296,8 @@ class Guard:
         )
 
 
-# The guard has checked the origin, and without that header Gradio allows no other. The body is sent in one piece.
+# The guard has checked the origin, and without that header Gradio allows no other. The body is sent
+# in one piece.
 _NOT_PASSED_ON = {b"origin", b"content-length", b"transfer-encoding", b"content-encoding", b"expect"}
 
 

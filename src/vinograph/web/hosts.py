@@ -38,8 +38,8 @@ class Hosts:
     def allow(self, host: str) -> bool:
         """Whether a request's Host header names this server; any port will do, as a container's is mapped.
 
-        A server that listens at every address doesn't know them all, so it allows each. That is safe:
-        rebinding takes a name.
+        A server that listens at every address doesn't know them all, so it allows each. That is
+        safe: rebinding takes a name.
         """
         name = _name(host)
         return name in self._names or (self._at_any_address and _is_address(name))

@@ -42,9 +42,9 @@ class DrawRequest:
 class JobStatus:
     """The state of a job, as its page shows it.
 
-    ``place`` is how many jobs come before it in the queue, 0 once it is drawn. ``step``, ``preview``
-    and ``seconds_left`` are of the request under way; the last is an estimate, None where there is
-    nothing to estimate from. ``results`` are of the requests that are done.
+    ``place`` is how many jobs come before it in the queue, 0 once it is drawn. ``step``,
+    ``preview`` and ``seconds_left`` are of the request under way; the last is an estimate, None
+    where there is nothing to estimate from. ``results`` are of the requests that are done.
     """
 
     place: int = 0
@@ -87,7 +87,8 @@ class Job:
     def follow(self) -> Iterator[JobStatus]:
         """Yield the job's status each time that it has changed, until it has ended.
 
-        A follower that was busy meanwhile gets the status with the latest preview, then the present one.
+        A follower that was busy meanwhile gets the status with the latest preview, then the present
+        one.
         """
         seen = shown = self._status
         yield seen

@@ -54,7 +54,8 @@ class PageContext:
 def image_input(title: str, height: int, **more: Any) -> gr.Image:
     """An input for a picture, whose value is the path of the uploaded file.
 
-    Gradio's own reading of it is left out: :meth:`PageContext.read_upload` reads the file and says what is wrong.
+    Gradio's own reading of it is left out: :meth:`PageContext.read_upload` reads the file and says
+    what is wrong.
     """
     sources: list[Any] = ["upload", "clipboard"]
     image = gr.Image(type="filepath", sources=sources, label=title, height=height, buttons=[], **more)

@@ -40,7 +40,8 @@ class SessionKey(NamedTuple):
 class Picture:
     """A picture on the disk, and how it was drawn.
 
-    ``inputs`` are the files that it was drawn from, by their names. ``python`` and ``shell`` draw it again.
+    ``inputs`` are the files that it was drawn from, by their names. ``python`` and ``shell`` draw
+    it again.
     """
 
     file: Path

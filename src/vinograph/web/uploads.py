@@ -71,7 +71,8 @@ class Uploads:
         """The visitor's own file that a client's ``path`` names; all paths from clients are checked here.
 
         Raises:
-            RequestError: the visitor has no such file. Nothing outside the visitor's folder is looked at.
+            RequestError: the visitor has no such file. Nothing outside the visitor's folder is
+                looked at.
         """
         return _within(self.folder_of(visitor), path)
 
@@ -87,7 +88,8 @@ class Uploads:
         """The picture in one of the visitor's own files; one is decoded at a time, to save memory.
 
         Raises:
-            RequestError: there is no such file, or it holds no picture. The message names no folder.
+            RequestError: there is no such file, or it holds no picture. The message names no
+                folder.
         """
         file = self.own_file(visitor, path)
         try:

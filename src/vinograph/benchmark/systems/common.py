@@ -66,8 +66,8 @@ class Task:
 class DrawResult:
     """Pictures as bytes [n, height, width, 3], and the seconds of each stage.
 
-    ``computed`` names the device and the precision of each component. ``one_time_work`` are sentences on
-    what was done besides, which the next picture won't need.
+    ``computed`` names the device and the precision of each component. ``one_time_work`` are
+    sentences on what was done besides, which the next picture won't need.
     """
 
     pictures: Any

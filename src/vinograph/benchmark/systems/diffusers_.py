@@ -27,7 +27,8 @@ STAGES = {
 }
 PAIRS = {f"{kind}{name}" for kind in ("", "negative_") for name in ("original_size", "target_size")}
 PAIRS |= {f"{kind}crops_coords_top_left" for kind in ("", "negative_")}
-# Newer releases have moved Würstchen's pipeline, and don't find the classes that its published checkpoints name.
+# Newer releases have moved Würstchen's pipeline, and don't find the classes that its published
+# checkpoints name.
 _WUERSTCHEN = ("diffusers.pipelines.wuerstchen", "diffusers.pipelines.deprecated.wuerstchen")
 
 

@@ -1,7 +1,8 @@
 """The way of OpenVINO's notebooks: each model is converted in f16, and put back into diffusers' pipeline.
 
-Graphs are compiled for any shape with the runtime's defaults, and wrapped as modules that the pipeline
-calls. SDXL's notebook leaves this to optimum-intel; here SDXL is done as Würstchen and PixArt are.
+Graphs are compiled for any shape with the runtime's defaults, and wrapped as modules that the
+pipeline calls. SDXL's notebook leaves this to optimum-intel; here SDXL is done as Würstchen and
+PixArt are.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .diffusers_ import STAGES, build, load_part, parts_of, system_from_pipeline
 
 Inputs = dict[str, Any]
 _16_BITS = ("F16", "BF16")
-# Würstchen's scales: pixels to one cell of Stage C's embedding, and Stage B's latents to one such cell.
+# Würstchen's scales: pixels to one cell of Stage C's embedding, and Stage B's latents to one such
+# cell.
 _EMBEDDED, _LATENTS = 42.67, 10.67
 
 
