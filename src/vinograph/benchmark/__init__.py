@@ -95,7 +95,7 @@ class _ProgressCounter:
 
 
 def shares(runs: int, rounds: int) -> list[int]:
-    """How many pictures each round draws after its first: ``runs`` spread evenly, earlier rounds one more."""
+    """How many pictures each round draws after its first, for ``runs`` spread over ``rounds``."""
     return [runs // rounds + (index < runs % rounds) for index in range(rounds)]
 
 
@@ -158,7 +158,10 @@ def _prompts(config: BenchmarkConfig) -> Sequence[str]:
 def _prepare(
     config: BenchmarkConfig, measurements: list[_Measurement], work: Path, counter: _ProgressCounter
 ) -> dict[str, Any]:
-    """Have systems prepare the files that they draw from; a failure is one of all cases that need the files."""
+    """Have systems prepare the files that they draw from.
+
+    A failure is one of every case that needs the files.
+    """
     prepared: dict[str, Any] = {}
     for each in measurements:
         maker = PREPARED_BY.get(each.case.system)
@@ -195,7 +198,7 @@ def _measure(
 def _compare(
     config: BenchmarkConfig, measurements: list[_Measurement], folder: Path, work: Path, counter: _ProgressCounter
 ) -> list[dict[str, Any]]:
-    """Compare each first picture with the reference, which is drawn in f32; return how the references were drawn."""
+    """Compare each first picture with a reference in f32; return how the references were drawn."""
     references = []
     for count in config.counts:
         exact = reference(config, count)
@@ -226,7 +229,7 @@ def _compare_picture(each: _Measurement, picture: Any) -> None:
 
 
 def _precision_notes(each: _Measurement) -> list[str]:
-    """A note on another system that did not compute in f32, unlike the reference that it is compared with."""
+    """A note on another system that did not compute in f32, as the reference did."""
     computed = each.outcomes[0].events_named("drawn")[0]["computed"].values()
     if each.case.system == "vinograph":
         return []  # our rows are there to compare our precisions
@@ -243,7 +246,7 @@ def _precision_notes(each: _Measurement) -> list[str]:
 def _judge(
     config: BenchmarkConfig, judged: list[_Measurement], root: Path, folder: Path, work: Path, counter: _ProgressCounter
 ) -> None:
-    """Have the probe judge what the embedded models draw from prompts that they were not trained on."""
+    """Have the probe judge what the embedded models draw from prompts outside their training."""
     prompts = adherence.prompts(root, config.adherence) if judged else []
     for index, each in enumerate(judged):
         on_event = counter.pictures(f"{each.case.label}: adherence", len(prompts))
@@ -300,7 +303,7 @@ def _row(measured: _Measurement, work: Path) -> dict[str, Any]:
 
 
 def _one_time_notes(outcomes: Sequence[Outcome]) -> list[str]:
-    """Notes on one-time work, which took place during a first picture or one that was then drawn again."""
+    """Notes on one-time work, during a first picture or one that was then drawn again."""
     events = [each for outcome in outcomes for each in outcome.events_named("one_time_work")]
     return [f"{each['what']} (in {'a later' if each['picture'] else 'the first'} picture)" for each in events]
 
@@ -316,7 +319,7 @@ def _steal_notes(cpu_steal: Sequence[float]) -> list[str]:
 
 
 def _load(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
-    """Medians of the seconds that importing takes, that opening takes after it, and of both together."""
+    """Medians of the seconds that importing and opening take, and of both together."""
     ready = [each for each in outcomes if each.events_named("opened")]
     imported = [each.events_named("imported")[0]["at"] for each in ready]
     opened = [each.events_named("opened")[0]["at"] for each in ready]

@@ -1,4 +1,4 @@
-"""The cases of a benchmark: models, and other systems that draw from the checkpoint of the first one."""
+"""The cases of a benchmark: models, and other systems that draw from the same checkpoint."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class BenchmarkCase:
         return self.name if self.count == 1 else f"{self.name} x{self.count}"
 
     def prepared(self, work: Path) -> Path | None:
-        """The folder in ``work`` with its prepared files; None where it draws from ``source`` itself."""
+        """The folder in ``work`` with its prepared files; None where it draws from ``source``."""
         if self.system not in PREPARED_BY:
             return None
         parts = [PREPARED_BY[self.system], *(["tiny"] if self.vae == "tiny" else [])]
@@ -145,7 +145,7 @@ class BenchmarkCase:
 
 
 def with_default_checkpoint(config: BenchmarkConfig) -> BenchmarkConfig:
-    """``config``, where the first model is what other systems draw from, if it is a checkpoint and none was named.
+    """``config`` with the default checkpoint: the first model, where it is a checkpoint.
 
     Raises:
         ModelError: the first model can't be used.
@@ -197,7 +197,7 @@ def _check(config: BenchmarkConfig) -> None:
 
 
 def check_environment(config: BenchmarkConfig, system: str) -> None:
-    """Check that a system's interpreter exists and has the packages, also that of the system which prepares its files.
+    """Check the interpreter of a system, and that of the system which prepares its files.
 
     Raises:
         RequestError: the interpreter or a package is missing; the message says what to install.
@@ -261,7 +261,7 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
 
 
 def _vae(pipe: Pipeline, settings: dict[str, Any]) -> str | None:
-    """Which VAE decodes; it leaves the settings, since other systems' calls have no such argument."""
+    """Which VAE decodes. It is taken out of the settings, as other calls have no such argument."""
     chosen: str | None = settings.pop("vae", None)
     available = autoencoders(pipe.model.manifest.components)
     return chosen or (available[0] if available else None)

@@ -1,4 +1,4 @@
-"""The program of one measured process: it opens a system, draws, and writes events as lines of JSON.
+"""The program of one measured process: it opens a system, draws, and writes events as JSON.
 
 It is run by its path, with the interpreter of the system's own environment. The task comes as JSON on
 standard input; events go to standard output, and whatever else is printed to standard error.
@@ -39,7 +39,7 @@ MODULES = {"vinograph": "vinograph_", "diffusers": "diffusers_"}
 
 
 class EventWriter:
-    """Writes events to standard output; what else is printed goes to standard error from its creation on."""
+    """Writes events to standard output, and sends whatever else is printed to standard error."""
 
     def __init__(self) -> None:
         self._lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -76,7 +76,7 @@ def versions(system: str) -> dict[str, str]:
 
 
 def cpu_steal() -> float:
-    """Seconds of CPU time that other guests of the same hardware have taken, summed over the processors.
+    """Seconds of CPU time that other guests of the same hardware have taken from this machine.
 
     It is the field "steal" of Linux's /proc/stat, and 0 on other systems.
     """
@@ -115,7 +115,7 @@ def draw(events: EventWriter, module: Any, task: Any, folder: str | None) -> Non
 
 
 def main() -> int:
-    """Run the command line's action and return the exit code, which is 3 where the system refuses the task."""
+    """Run the command line's action; the exit code is 3 where the system refuses the task."""
     what, system = sys.argv[1:3]
     events = EventWriter()
     if what == "check":

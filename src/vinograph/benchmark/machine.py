@@ -11,7 +11,7 @@ from vinograph.runtime.devices import devices, processor
 
 
 def describe() -> dict[str, Any]:
-    """The processor, its usable cores, the memory in bytes, the system, its load, and OpenVINO's devices."""
+    """The machine's processor, cores, memory in bytes, system, load, and OpenVINO devices."""
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {
         "processor": processor(),

@@ -15,7 +15,7 @@ _KINDS = {"VmHWM": "resident", "VmRSS": "resident", "RssAnon": "anonymous", "Rss
 
 @dataclass
 class Peaks:
-    """The peak of each kind of memory, in bytes. Peaks fall at different moments, so they don't add up.
+    """The peak of each kind of memory in bytes. Peaks are of different moments, and don't add up.
 
     ``resident`` is all of a process's memory, ``anonymous`` what no file backs, and ``mapped``
     pages of files, which the system can take back when memory is short. All are 0 where the system

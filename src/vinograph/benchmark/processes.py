@@ -30,7 +30,7 @@ EventListener = Callable[[Mapping[str, Any]], None]
 
 @dataclass
 class Outcome:
-    """The outcome of a process: its events, its peaks of memory, its failure if it failed, and its log.
+    """The outcome of a process: its events, peaks of memory, failure if it failed, and log.
 
     The field ``at`` of an event is the seconds from the process's start.
     """
@@ -86,7 +86,10 @@ def run(
 
 
 def _environment(python: str) -> dict[str, str]:
-    """This process's environment variables; with our own interpreter, the Vinograph that is running is imported."""
+    """The environment of a process.
+
+    With our own interpreter, it imports the Vinograph that is running.
+    """
     environment = dict(os.environ)
     if python == sys.executable:
         home = str(Path(vinograph.__file__).parents[1])

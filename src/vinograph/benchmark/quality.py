@@ -16,7 +16,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def distance(pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> dict[str, float]:
-    """PSNR of two batches [n, height, width, 3] in decibels, over all pictures, and their mean SSIM."""
+    """PSNR in decibels over two batches [n, height, width, 3], and their mean SSIM."""
     ones, theirs = (np.asarray(each, np.float64) / 255 for each in (pictures, others))
     similarities = [ssim(one, other) for one, other in zip(ones, theirs, strict=True)]
     return {"psnr": psnr(ones, theirs), "ssim": float(np.mean(similarities))}
@@ -40,7 +40,7 @@ def ssim(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means weighted by the Gaussian window, which is separable: one axis is done after the other."""
+    """Means weighted by the Gaussian window, one axis after the other, as it is separable."""
     offsets = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     weights /= weights.sum()

@@ -1,4 +1,4 @@
-"""The autoencoders of a checkpoint, full and tiny: they are read, and compared with the denoiser."""
+"""The full and the tiny autoencoder of a checkpoint, which are compared with the denoiser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vinograph.networks.vae import AutoencoderConfig
 
 @dataclass(frozen=True)
 class AutoencoderConfigs:
-    """The configurations of the full autoencoder and of the tiny one; one of the two may be missing."""
+    """The configurations of the full and the tiny autoencoder, of which one may be missing."""
 
     vae: AutoencoderConfig | None
     tiny_vae: TinyAutoencoderConfig | None
@@ -31,7 +31,7 @@ class AutoencoderConfigs:
         return self.tiny_vae.decoder_scale_factor
 
     def check(self, network: str, channels: int = 4) -> None:
-        """Compare the autoencoders with each other and with the ``channels`` of the latents that ``network`` draws.
+        """Compare the autoencoders with each other and with the latents that ``network`` draws.
 
         Raises:
             ModelError: two parts don't fit together; the message names them.
@@ -100,7 +100,7 @@ class Autoencoders:
         )
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """Plan the components of both. Raises what :func:`vinograph.models.parts.plan_component` does."""
+        """Plan the components of both. Raises what :func:`plan_component` does."""
         found = []
         if self.vae is not None:
             found.append(plan_component("vae_decoder", self.vae, vae.vae_decoder, vae.DECODER_IGNORED))
@@ -122,7 +122,7 @@ def tiny_autoencoder(place: Subfolder) -> Part[TinyAutoencoderConfig]:
 
 
 def tiny_plans(part: Part[TinyAutoencoderConfig]) -> tuple[ComponentPlan, ComponentPlan]:
-    """Plan the two components of a tiny VAE. Raises what :func:`vinograph.models.parts.plan_component` does."""
+    """Plan the two components of a tiny VAE. Raises what :func:`plan_component` does."""
     return (
         plan_component("tiny_vae_decoder", part, tiny_vae.tiny_vae_decoder, tiny_vae.DECODER_IGNORED),
         plan_component("tiny_vae_encoder", part, tiny_vae.tiny_vae_encoder, tiny_vae.ENCODER_IGNORED),

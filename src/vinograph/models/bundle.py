@@ -59,7 +59,7 @@ class Bundle:
         return bundle
 
     def verify(self) -> Iterator[str]:
-        """Check the manifest's own checksum and every file's hash, yielding the name of each file that is right.
+        """Check the manifest's checksum and all files' hashes, yielding each right file's name.
 
         Raises:
             DamagedModelError: the manifest or a file was altered.
@@ -190,7 +190,7 @@ class BundleWriter:
             ) from error
 
     def _recover(self) -> None:
-        """Restore a bundle whose replacement was killed, and discard a partial directory that can't be resumed."""
+        """Restore a bundle whose replacement was killed, and discard what can't be resumed."""
         if not self.target.exists() and (self._replaced / MANIFEST_FILE).is_file():
             self._replaced.rename(self.target)  # killed between the two renames of finish()
         self._discard_replaced()
@@ -205,13 +205,13 @@ class BundleWriter:
             unfinished.unlink()
 
     def _discard_replaced(self) -> None:
-        """Delete the old bundle, its manifest first: without one, a half-deleted bundle is never restored."""
+        """Delete the old bundle, its manifest first, so that half of it is never restored."""
         if self._replaced.is_dir():
             (self._replaced / MANIFEST_FILE).unlink(missing_ok=True)
             shutil.rmtree(self._replaced)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Release the lock; the steps that are done stay for the next try, unless the disk was full."""
+        """Release the lock. Steps that are done stay for the next try, unless the disk was full."""
         self._hashes.stop()
         if isinstance(error, OSError) and is_full(error):
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -256,7 +256,7 @@ class BundleWriter:
         self._write_progress()
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Delete all other files of the partial directory, which a killed conversion may have left."""
+        """Delete the partial directory's other files, which a killed conversion may have left."""
         for file in sorted(self.partial.rglob("*"), reverse=True):  # a folder comes after its files
             name = file.relative_to(self.partial).as_posix()
             if file.is_dir():
@@ -266,7 +266,7 @@ class BundleWriter:
                 file.unlink()
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest with the files' hashes, and move the bundle into place; an old one stays until then."""
+        """Write the manifest and move the bundle into place; an old one stays until then."""
         files = {name: self._record(name) for name in self._names()}
         whole = dataclasses.replace(manifest, files=files)
         whole.check_before_writing(f"its {MANIFEST_FILE}")
@@ -346,12 +346,12 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 def sha256_of(file: Path, stopped: threading.Event | None = None) -> str:
-    """The SHA-256 of a file in hexadecimal; once ``stopped`` is set, the rest of the file is left out."""
+    """The SHA-256 of a file in hexadecimal; once ``stopped`` is set, its rest is left out."""
     return digest_of(file, hashlib.sha256(), stopped)
 
 
 class _Hashes:
-    """Hashes files in a thread of its own, so that two cores share the work of writing and hashing."""
+    """Hashes files in a thread of its own, so that two cores share writing and hashing."""
 
     def __init__(self) -> None:
         self._started: dict[Path, tuple[tuple[int, int], Future[str]]] = {}
@@ -365,7 +365,7 @@ class _Hashes:
         self._started[file] = (_stamp(file), self._thread.submit(sha256_of, file, self._stopped))
 
     def of(self, file: Path) -> str:
-        """The hash of a file; it is computed anew where the file has changed since it was started."""
+        """The hash of a file, computed anew where the file has changed since it was started."""
         stamp, started = self._started.get(file, (None, None))
         if started is not None and stamp == _stamp(file):
             return started.result()

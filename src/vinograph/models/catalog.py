@@ -29,7 +29,7 @@ def embedded() -> list[Path]:
 
 
 def models_folder() -> Path:
-    """The folder of models that have a name: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
+    """The models folder: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
     return folders.models()
 
 
@@ -93,7 +93,7 @@ def _open_directory(path: Path) -> Model:
 
 
 def _open_checkpoint(checkpoint: Checkpoint) -> Model:
-    """Open a checkpoint in diffusers' layout: configurations and headers are compared, no weights are read."""
+    """Open a checkpoint in diffusers' layout, without reading its weights."""
     from vinograph.models.checkpoint_model import CheckpointModel
     from vinograph.models.opening import identify, open_checkpoint
 
@@ -137,7 +137,7 @@ def _from_hub(repository: str) -> Model:
 
 
 def fetch_manifest(repository: Checkpoint) -> Manifest:
-    """Fetch the manifest of a bundle on the hub, and check that the repository has the files that it lists.
+    """Fetch the manifest of a bundle on the hub, and check that the hub has the files it lists.
 
     Raises:
         ModelError: the hub can't be reached, or the bundle is of a newer format.

@@ -116,7 +116,7 @@ class Checkpoint:
             raise DamagedModelError(f"{file} is no configuration: {error}") from error
 
     def tensor_names(self, name: str) -> frozenset[str]:
-        """The names of the tensors in a safetensors file, of which only the header is read or fetched.
+        """The names of a safetensors file's tensors; only its header is read or fetched.
 
         Raises:
             ModelError: the file can't be read, or the hub stopped answering.
@@ -134,7 +134,7 @@ class Checkpoint:
             raise ModelError(f"the hub stopped answering while {self.id} was looked at: {error}") from error
 
     def card(self) -> Mapping[str, str]:
-        """The front matter of the model card, as :func:`read_card` returns it; empty where there is no card."""
+        """The model card's front matter, as :func:`read_card` returns it; empty without a card."""
         if CARD_FILE not in self.listing:
             return {}
         self.fetch([CARD_FILE])
@@ -168,7 +168,7 @@ class Subfolder:
         return frozenset(name for name in inside if "/" not in name)
 
     def config(self, file: str = "config.json") -> dict[str, Any]:
-        """The part's configuration, without the keys that diffusers lists in it as not set by anyone.
+        """The part's configuration, without the keys that diffusers lists in it as not set.
 
         Raises:
             ModelError: it is missing, or wants code of its own to be run.
@@ -201,7 +201,7 @@ class Subfolder:
         return self._weights_of(chosen)
 
     def _fetched_weights(self, stem: str) -> str | None:
-        """The variant of a hub repository that is whole in the cache, so that nothing has to be fetched."""
+        """The variant of a hub repository that is whole in the cache, if there is one."""
         if not self.checkpoint.is_hub:
             return None
         listing = self.listing()
@@ -210,7 +210,7 @@ class Subfolder:
         return next((name for name in fetched if all(file.is_file() for file in self._weights_of(name))), None)
 
     def _weights_of(self, chosen: str) -> list[Path]:
-        """The files of a variant: the chosen one, or the shards that it names where it is an index."""
+        """The files of a variant: the chosen one, or the shards that it names as an index."""
         names = shards(self.directory / chosen) if chosen.endswith(".json") else [chosen]
         return [self.directory / name for name in names]
 
@@ -314,7 +314,7 @@ def from_repository(found: Repository) -> Checkpoint:
 
 
 def in_cache(repository: str, revision: str | None, reason: Exception) -> Checkpoint:
-    """The checkpoint that the hub's cache has of a repository; ``reason`` is why the hub did not answer.
+    """The checkpoint that the hub's cache has, where for ``reason`` the hub did not answer.
 
     Raises:
         ModelError: the cache has nothing of it, or several commits; the message says what to run.

@@ -26,7 +26,7 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class TokenizerPlan:
-    """A tokenizer that is not read yet: its folder, its kind, and how many tokens its text encoder takes."""
+    """A tokenizer that is not read yet: its folder and kind, and its text encoder's most tokens."""
 
     folder: Path
     text_length: int
@@ -59,7 +59,7 @@ class OpenedCheckpoint:
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """What a family opens: a checkpoint, its model_index.json as ``index``, and the family's ``options``.
+    """What a family opens: a checkpoint, its model_index.json, and the family's options.
 
     ``before_fetch`` is called with all files that are needed, before any large one is fetched.
     """
@@ -116,7 +116,7 @@ class CheckpointModel:
         return self._plans[name].size
 
     def fingerprint(self, name: str) -> str:
-        """A hash that changes with a component's files, by size and time, and with the code that builds it."""
+        """A hash that changes with a component's files and with the code that builds it."""
         files = (*self._plans[name].files, *self._configurations)
         stats = ((str(file.resolve()), file.stat()) for file in files)
         stamps = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
@@ -133,7 +133,7 @@ class CheckpointModel:
         return Tokenizer.from_content(data.content, str(plan.folder), length, data.pad_id)
 
     def verify(self) -> Iterator[str]:
-        """Read every file to its end and every tokenizer, yielding the name of each file that is right.
+        """Read every file and every tokenizer, yielding the name of each file that is right.
 
         A file in the hub's cache is compared with the hub's hash of it. Sizes, names, types and
         shapes were compared when the checkpoint was opened.
@@ -171,7 +171,7 @@ def _read_through(file: Path) -> None:
 
 @cache
 def _code() -> str:
-    """A hash of the modules that build graphs: in a checkout they change while the version doesn't."""
+    """A hash of the modules that build graphs, which in a checkout change without the version."""
     package = Path(__file__).parent.parent
     modules = [*package.glob("networks/*.py"), *package.glob("models/*.py"), *package.glob("families/*/*.py")]
     digest = hashlib.sha256()

@@ -36,7 +36,7 @@ _TIMEOUT_PHASES = ("connect", "read", "write", "pool")  # of an HTTP request, ea
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at one commit: the names of all its files, and the folder of those that are fetched."""
+    """A repository at one commit: the names of its files, and the folder of the fetched ones."""
 
     id: str
     commit: str
@@ -45,7 +45,7 @@ class Repository:
 
 
 def look_up(repository: str, revision: str | None) -> Repository:
-    """Ask the hub for ``repository`` at ``revision``: a branch, a tag or a commit. No file is fetched.
+    """Ask the hub for a repository at a branch, a tag or a commit. No file is fetched.
 
     Raises:
         UnreachableError: the hub wasn't asked, or didn't answer.
@@ -64,7 +64,7 @@ def look_up(repository: str, revision: str | None) -> Repository:
 
 
 def fetch(repository: str, commit: str, names: Collection[str]) -> None:
-    """Have the files ``names`` of a commit in the cache, with a progress bar for those that are fetched.
+    """Have the files ``names`` of a commit in the cache; a progress bar shows what is fetched.
 
     Raises:
         ModelError: the hub can't be reached, or refuses, or lacks one of them.
@@ -123,7 +123,9 @@ def _is_valid(file: RemoteFile) -> bool:
 
 
 def read_header(repository: str, commit: str, name: str) -> dict[str, dict[str, Any]]:
-    """The header of a safetensors file on the hub: its tensors' entries by name. Only the header is fetched.
+    """The header of a safetensors file on the hub, as the entries of its tensors by name.
+
+    No more than the header is fetched.
 
     Raises:
         UnreachableError: the hub can't be reached, or its answer breaks off.
@@ -165,7 +167,7 @@ def _progress_bar(files: Mapping[str, RemoteFile]) -> Iterator[Callable[[int], N
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Have huggingface_hub show no progress bars in the block, unless the environment asks for them."""
+    """Have huggingface_hub show no progress bars, unless the environment wants them."""
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
         yield
         return
@@ -200,7 +202,7 @@ def _limit_waits() -> None:
 
 
 def _limit_wait(request: Any) -> None:
-    """Set a request's timeouts where huggingface_hub sets none, as when it lists a repository's files."""
+    """Set a request's timeouts where huggingface_hub sets none, as when it lists files."""
     timeouts = dict.fromkeys(_TIMEOUT_PHASES) | request.extensions.get("timeout", {})
     limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
     request.extensions["timeout"] = {phase: limit if wait is None else wait for phase, wait in timeouts.items()}

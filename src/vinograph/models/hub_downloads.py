@@ -28,7 +28,7 @@ class RemoteFile:
 
 
 class Downloads:
-    """Fetches files of a commit into the cache, each in a daemon thread, so that the process can end at any time."""
+    """Fetches files of a commit into the cache, in daemon threads that no exit waits for."""
 
     def __init__(self, repository: str, commit: str, files: Mapping[str, RemoteFile]) -> None:
         self._repository, self._commit, self._files = repository, commit, files
@@ -39,7 +39,7 @@ class Downloads:
         self._stale = self._abandoned()
 
     def run(self, report: Callable[[int], None]) -> None:
-        """Fetch all files, reporting how many bytes have arrived; raises what the first that fails raises."""
+        """Fetch all files, reporting the bytes that have arrived. Raises the first failure."""
         for name in sorted(self._files):
             self._waiting.put(name)
         count = min(_MAX_THREADS, len(self._files))
@@ -87,12 +87,12 @@ class Downloads:
         return arrived
 
     def _incomplete(self) -> set[Path]:
-        """The files that huggingface_hub writes these files' contents to until they are whole: <blob>.incomplete."""
+        """The files <blob>.incomplete, which huggingface_hub writes to until they are whole."""
         blobs = tuple(each.blob for each in self._files.values())
         return {path for path in (self._folder / "blobs").glob("*.incomplete") if path.name.startswith(blobs)}
 
     def _abandoned(self) -> set[Path]:
-        """Those of them that no later try takes up, since their name is of one try: <blob>.<try>.incomplete.
+        """Those named <blob>.<try>.incomplete, which no later try takes up.
 
         A try that was killed leaves them behind. huggingface_hub locks a file while it fetches it,
         so once the file is whole, no other process needs them.

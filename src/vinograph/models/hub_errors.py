@@ -1,4 +1,4 @@
-"""What failures of huggingface_hub mean: the hub is unreachable, it refuses, or this machine is at fault."""
+"""What failures of huggingface_hub mean: the hub is unreachable, it refuses, or the disk fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urll
 
 
 class UnreachableError(Exception):
-    """The hub was not asked, did not answer, or its answer makes no sense; the message says which."""
+    """The hub was not asked, did not answer, or answered nonsense; the message says which."""
 
 
 @contextmanager

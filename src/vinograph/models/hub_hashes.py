@@ -34,7 +34,7 @@ class HubHash:
 
 
 def hub_hash(file: Path) -> HubHash | None:
-    """The hub's hash of ``file``, where it is a link into the blobs of the hub's cache; else None."""
+    """The hub's hash of ``file``, where it links into the blobs of the hub's cache; else None."""
     stored = file.resolve()
     home = stored.parent.parent.name
     in_cache = stored.parent.name == "blobs" and home.startswith(_MODELS)

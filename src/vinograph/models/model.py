@@ -53,4 +53,4 @@ class Model(Protocol):
         """The names of the files whose hash is known."""
 
     def verify(self) -> Iterator[str]:
-        """Check every file, yielding the name of each that is right; raises DamagedModelError at a wrong one."""
+        """Check every file, yielding the name of each right one. Raises DamagedModelError."""

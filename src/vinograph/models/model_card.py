@@ -1,4 +1,4 @@
-"""The front matter of a model card (README.md): the licence and other keys that a checkpoint declares."""
+"""The front matter of a model card (README.md): the licence, and the prior of a decoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_SCALAR = "[]{}&*!|>%@`#,-?:"  # what other values than scalars begin with in
 
 
 def read_card(card: Path) -> dict[str, str]:
-    """The values of :data:`CARD_KEYS` in the front matter, between the two `---` lines at the card's start.
+    """The values of :data:`CARD_KEYS` in a card's front matter, between its two `---` lines.
 
     A value is on the key's own line, or the first entry of a list below it. Only these lines are
     read, not YAML in general, whose nesting and references can cost any amount of time.

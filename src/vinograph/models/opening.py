@@ -49,7 +49,7 @@ def open_checkpoint(
     options: Mapping[str, Any],
     before_fetch: BeforeFetch = fetch_at_once,
 ) -> OpenedCheckpoint:
-    """Open a checkpoint: its configurations and headers are read and compared, but no weights are read.
+    """Open a checkpoint by reading and comparing configurations and headers, but no weights.
 
     Args:
         checkpoint: what to open.
@@ -78,7 +78,7 @@ def _option(name: str) -> str:
 
 
 def _index(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint's model_index.json; without one, the error says what the files are, if that is known."""
+    """The checkpoint's model_index.json; without one, the error says what the files are."""
     if INDEX_FILE not in checkpoint.listing and (description := recognize(checkpoint)) is not None:
         raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is {description}")
     return checkpoint.read_json(INDEX_FILE)

@@ -1,4 +1,4 @@
-"""The parts of a checkpoint: they are compared with their networks at once, and built when they are needed."""
+"""The parts of a checkpoint, compared with their networks at once and built when needed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def part_files(part: str, place: Subfolder, tokenizer: TokenizerKind = CLIP) -> 
 
 @dataclass(frozen=True)
 class Part(Generic[Config]):
-    """A part of a checkpoint: its configuration, and its tensors by the names that the network uses.
+    """A part of a checkpoint: its configuration, and its tensors by the network's names.
 
     ``origin`` names the part in errors.
     """

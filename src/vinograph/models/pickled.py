@@ -1,4 +1,4 @@
-"""Reading tensors from a file that PyTorch saved, without PyTorch and without running any code of the file.
+"""Reading tensors from a file of PyTorch, without PyTorch and without running code of the file.
 
 Würstchen's image encoder is published only in this form. The file is a ZIP archive: ``data.pkl``
 describes the tensors, and each storage of values is a member
@@ -132,7 +132,7 @@ class _Reader(pickle.Unpickler):
         return _Storage(dtype, count, self._begin(member))
 
     def _begin(self, member: zipfile.ZipInfo) -> int:
-        """The offset of a member's bytes, which follow a header whose length only the header itself says."""
+        """The offset of a member's bytes, after a header whose length only the header says."""
         with self._file.open("rb") as stream:
             stream.seek(member.header_offset)
             signature, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))

@@ -1,4 +1,4 @@
-"""Planning a pull: the repositories of a model, their licences, the bytes to fetch, and the room on the disk."""
+"""Planning a pull: a model's repositories, their licences, and the bytes to fetch and to store."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _check_name(name: str) -> str:
 
 
 def companion_file(companion: Companion) -> tuple[Checkpoint, Path]:
-    """The repository of a companion that is one file, and the path that the file has once it is fetched.
+    """The repository of a companion that is one file, and that file's path once it is fetched.
 
     Raises:
         ModelError: the hub and its cache have no such repository, or the repository has no such
@@ -122,7 +122,7 @@ def companion_file(companion: Companion) -> tuple[Checkpoint, Path]:
 
 @dataclass(frozen=True)
 class RepositoryPlan:
-    """The files that are needed of one repository, and the names of those that are ``missing`` here.
+    """The files that are needed of one repository, and the names of those that are missing here.
 
     ``licence`` is the one that its card names, else the known one, else None.
     """
@@ -150,7 +150,7 @@ class RepositoryPlan:
 
 @dataclass(frozen=True)
 class PullPlan:
-    """The repositories that a model is made from, and the most bytes that its bundle takes while it is written."""
+    """A model's repositories, and the most bytes that writing its bundle takes."""
 
     repositories: tuple[RepositoryPlan, ...]
     bundle: int
@@ -167,7 +167,7 @@ class PullPlan:
 
 
 def licences(pull: Pull, checkpoints: Iterable[Checkpoint]) -> dict[str, str | None]:
-    """The licence of each checkpoint by its id: the one that its model card names, else the known one."""
+    """The licence of each checkpoint by its id: the one on its model card, else the known one."""
     return {each.id: licence_of(each.card()) or pull.licence_of(each.id) for each in checkpoints}
 
 
@@ -217,7 +217,7 @@ def weights_sizes(repositories: Iterable[RepositoryPlan], bytes_per_value: int) 
 
 
 def _values(repository: RepositoryPlan, name: str) -> int | None:
-    """How many values a safetensors file holds, None where its header is damaged or can't be fetched.
+    """How many values a safetensors file holds; None where its header can't be read.
 
     That is no reason to stop an estimate: whoever reads the file says what is wrong with it.
     """

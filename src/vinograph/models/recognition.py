@@ -1,4 +1,4 @@
-"""Recognizing what a folder or repository without a model_index.json holds, so that the refusal can say it.
+"""Recognizing what files without a model_index.json are, so that the refusal can say it.
 
 Names of files are looked at first, then configurations, then the headers of safetensors files. No
 weights are read or fetched.
@@ -89,7 +89,7 @@ def is_published(listing: Collection[str]) -> bool:
 
 
 def recognize(checkpoint: Checkpoint) -> str | None:
-    """Describe what a checkpoint without a model_index.json is, and what to do about it; None if unknown.
+    """Say what a checkpoint without a model_index.json is, with advice; None where it isn't known.
 
     Of a repository that is only partly in the hub's cache, only files that no whole model has are
     recognized.
@@ -146,7 +146,7 @@ def _is_part(name: Any) -> bool:
 
 
 def _owner(place: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
-    """The family that alone has a network of the class ``name``, and that network; "" and None where none has.
+    """The one family that has a network of the class ``name``, and that network; else "" and None.
 
     Raises:
         ModelError: families have such a network, but none with this configuration.

@@ -31,7 +31,7 @@ ON_DISK_ORDER = ("", "fp16", "bf16", "ema", "ema_only", "non_ema")
 so that a directory draws what diffusers draws from it.
 """
 DOWNLOAD_ORDER = ("fp16", "", "bf16", "ema", "ema_only", "non_ema")
-"""The order in which variants are preferred where they have to be fetched: half the bytes come first."""
+"""The order in which variants are preferred for fetching: half the bytes come first."""
 
 LENGTH_SIZE = 8  # bytes of the header's length, at the start of a file
 LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
@@ -60,7 +60,7 @@ _OTHER_TYPES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FN
 
 
 def _e4m3_values() -> NDArray[np.float16]:
-    """The value of each byte as E4M3: one sign bit, four bits of the exponent and three of the mantissa.
+    """The value of each byte as E4M3: a sign bit, four exponent bits, three mantissa bits.
 
     Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no
     infinities, and the greatest magnitude stands for NaN. All values are exact in half precision.
@@ -75,7 +75,7 @@ def _e4m3_values() -> NDArray[np.float16]:
 F8_VALUES: Mapping[str, NDArray[np.float16]] = MappingProxyType(
     {"F8_E4M3": _e4m3_values(), "F8_E5M2": (np.arange(256, dtype=np.uint16) << 8).view(np.float16)}
 )
-"""The value of each byte, by type. A byte of E5M2 is the upper half of the same number in half precision."""
+"""The value of each byte, by type; E5M2 is the upper half of the number in half precision."""
 
 WEIGHT_INDEX = Record(
     {"weight_map": Named(Text(255), least=1, most=_MOST_TENSORS, name=Text(_LONGEST_NAME))}, open=True
@@ -89,7 +89,7 @@ TENSOR = Record(
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor in a file; ``begin`` and ``end`` are its offsets in bytes from the start of ``file``."""
+    """A tensor in a file, from byte ``begin`` to ``end``."""
 
     file: Path
     name: str
@@ -104,7 +104,7 @@ class TensorRecord:
         return math.prod(self.shape)
 
     def array(self) -> NDArray[Any]:
-        """The values, mapped from the file: those of BF16 as uint16, those in 8 bits decoded to float16."""
+        """The values, mapped from the file: BF16 as uint16, and 8 bits decoded to float16."""
         if (values := F8_VALUES.get(self.dtype)) is not None:
             return _decoded(self._mapped("|u1"), values)
         return self._mapped("<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype])
@@ -117,7 +117,7 @@ class TensorRecord:
 
 
 def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[np.float16]:
-    """The value of each byte, decoded in stretches, since NumPy turns each index into eight bytes."""
+    """The value of each byte, decoded in stretches: NumPy makes eight bytes of each index."""
     result = np.empty(codes.shape, np.float16)
     source, target = codes.reshape(-1), result.reshape(-1)
     for begin in range(0, source.size, _CODES_AT_ONCE):
@@ -127,7 +127,7 @@ def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[n
 
 
 def weight_names(stem: str, variant: str) -> tuple[str, ...]:
-    """The names that one variant of a component's weights may have: the file's, then those of an index of shards.
+    """The names that a variant of a component's weights may have: a file's, then an index's.
 
     diffusers and transformers write the first name of an index, older versions of diffusers the
     second.
@@ -186,7 +186,7 @@ def shards(index: Path) -> list[str]:
 
 
 def read_header(file: Path) -> dict[str, TensorRecord]:
-    """The tensors of a safetensors file by name, once the file was compared with what its header says.
+    """The tensors of a safetensors file by name, after comparing the file with its header.
 
     Raises:
         ModelError: the file can't be read, or is a pickle under another name.
@@ -212,7 +212,7 @@ def read_header(file: Path) -> dict[str, TensorRecord]:
 
 
 def parse_header(text: bytes, origin: str) -> dict[str, dict[str, Any]]:
-    """The entries of a safetensors header by tensor, each with ``dtype``, ``shape`` and ``data_offsets``.
+    """The entries of a safetensors header by tensor: ``dtype``, ``shape`` and ``data_offsets``.
 
     Args:
         text: the header, which is JSON.

@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class SentencePiece:
-    """The contents of a model; ``charsmap`` is its compiled normalization, empty where it has none."""
+    """The contents of a model; ``charsmap`` is its compiled normalization, which may be empty."""
 
     pieces: tuple[Piece, ...]
     model_type: int

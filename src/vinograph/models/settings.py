@@ -1,4 +1,4 @@
-"""A checkpoint's own settings: the defaults and limits in its vinograph.json, its source and its licence."""
+"""A checkpoint's own defaults and limits, which its vinograph.json sets, and its licence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SCHEMA = Record({}, {"name": Text(200), "defaults": Named(Record({}, open=True)
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a checkpoint: the ``values`` of its vinograph.json, which are empty where it has none.
+    """The settings of a checkpoint: the ``values`` of its vinograph.json, empty where it has none.
 
     For a hub repository that is known by name, they come from the table of known models.
     """
@@ -73,7 +73,7 @@ class Settings:
     def defaults(
         self, family: Family, defaults: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float]
     ) -> dict[str, dict[str, Any]]:
-        """The defaults of each call: the family's ``defaults``, replaced by those that the checkpoint sets.
+        """The defaults of each call: the family's, replaced by those that the checkpoint sets.
 
         A width or height among the family's becomes the nearest one within ``limits``.
 
@@ -104,7 +104,7 @@ def _known_settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _within(defaults: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
-    """``defaults`` whose width and height were rounded to ones that a model with these ``limits`` draws."""
+    """``defaults`` with their width and height rounded to ones within ``limits``."""
     multiple, least, most = (int(limits[name]) for name in ("size_multiple", "minimum_size", "maximum_size"))
     return {
         name: min(max(round(value / multiple) * multiple, least), most) if name in ("height", "width") else value
@@ -113,7 +113,7 @@ def _within(defaults: Mapping[str, Any], limits: Mapping[str, float]) -> dict[st
 
 
 def size_limits(multiple: int, smallest: int, largest: int, native: int) -> dict[str, int]:
-    """Limits for sizes that are multiples of ``multiple`` pixels, from ``smallest`` up to about ``largest``."""
+    """Limits for multiples of ``multiple`` pixels, from ``smallest`` up to about ``largest``."""
     least = -(-smallest // multiple) * multiple
     return {
         "size_multiple": multiple,
@@ -124,7 +124,7 @@ def size_limits(multiple: int, smallest: int, largest: int, native: int) -> dict
 
 
 def source_of(checkpoint: Checkpoint, also: Mapping[str, str]) -> Source:
-    """The source of a model for its manifest; ``also`` has the ids of other checkpoints, by the part they gave."""
+    """A model's source for its manifest; ``also`` has other checkpoints' ids, by their part."""
     return Source(checkpoint.id, checkpoint.revision, licence_of(checkpoint.card()), also)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class NetworkSource:
-    """A component whose graph is built when it is first read, over weights mapped from a checkpoint."""
+    """A component whose graph is built at its first reading, over a checkpoint's mapped weights."""
 
     plan: ComponentPlan
     remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"
@@ -44,7 +44,7 @@ class NetworkSource:
         return self.plan.size
 
     def read(self) -> ov.Model:
-        """A copy of the graph, which is built once; all copies share weights that live as long as this source."""
+        """A copy of the graph, which is built once. All copies share this source's weights."""
         from vinograph.networks.graph import Storage
 
         if self._network is None:

@@ -48,7 +48,7 @@ _SETTINGS_SCHEMA = Record({}, {"extra_ids": Whole(0, 10_000), "model_max_length"
 
 @dataclass(frozen=True)
 class TokenizerData:
-    """A tokenizer as JSON for the Rust library, the id of its padding, and its most tokens, None without a limit."""
+    """A tokenizer as JSON for the Rust library, its padding's id, and its limit of tokens."""
 
     content: str
     pad_id: int
@@ -72,14 +72,14 @@ class TokenizerKind:
     special: Mapping[str, str]
 
     def files_of(self, listing: Collection[str]) -> list[str]:
-        """The files of ``listing`` that a tokenizer of this kind is read from, or those that it should have."""
+        """The files of ``listing`` that such a tokenizer is read from, or those it should have."""
         settings = [name for name in _SETTINGS_FILES if name in listing]
         older = [name for name in self.files if name in listing]
         return [_FAST, *older, *settings] if _FAST in listing else [*self.files, *settings]
 
 
 def read_tokenizer(folder: Path, kind: TokenizerKind) -> TokenizerData:
-    """Read the tokenizer in ``folder``, without padding and truncation, which callers set themselves.
+    """Read the tokenizer in ``folder``, without padding and truncation, which callers set.
 
     Raises:
         DamagedModelError: the files are not those of such a tokenizer.
@@ -118,7 +118,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Read a JSON file of a tokenizer, where transformers writes 31 digits for a length without a limit."""
+    """Read a tokenizer's JSON file, in which 31 digits may stand for a length without a limit."""
     try:
         return read_object(file, largest=_LARGEST_FILE, digits=_LONGEST_NUMBER)
     except JsonError as error:

@@ -1,4 +1,4 @@
-"""The folders of a checkpoint's VAEs: the full one, and a tiny one in its place, beside it or elsewhere."""
+"""The folders of a checkpoint's VAEs: a full one, and a tiny one in its place or beside it."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def named_tiny_vae(source: str) -> Subfolder:
 
 
 def tiny_vae_of_another(places: Mapping[str, Subfolder], origin: Checkpoint) -> dict[str, str]:
-    """The id of the tiny VAE's checkpoint under "tiny_vae", where it is another than ``origin``; else nothing."""
+    """The id of the tiny VAE's checkpoint under "tiny_vae", where that is not ``origin``."""
     place = places.get("tiny_vae")
     return {} if place is None or place.checkpoint is origin else {"tiny_vae": place.checkpoint.id}

@@ -63,7 +63,7 @@ def serve(
 
 
 def _isolate_gradio(folder: Path) -> None:
-    """Turn off Gradio's telemetry and put its files into ``folder``. It reads this when it is imported."""
+    """Turn off Gradio's telemetry and put its files into ``folder``, before it is imported."""
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder),

@@ -127,7 +127,7 @@ class CompareTab:
 
 
 def _side_by_side(draw_requests: list[DrawRequest], pictures: list[Picture], status: JobStatus | None = None) -> str:
-    """The pictures that are done, the preview of the next, and empty frames; the progress while there is a status."""
+    """The finished pictures, the preview of the next with its progress, and empty frames."""
     figures = []
     for index, (name, draw_request) in enumerate(zip(_NAMES, draw_requests, strict=True)):
         title = fragments.facts(f"{name}: {draw_request.model}")

@@ -1,4 +1,4 @@
-"""The settings of a request as controls: one for each option of any family, set to the chosen model's defaults.
+"""The controls of a request: one for each option of any family, set to the model's defaults.
 
 No family is known here by name. As on the command line, the options come from what the families
 declare; those that the chosen model doesn't take are hidden. The schema of requests checks every
@@ -52,7 +52,7 @@ def new_seed() -> str:
 
 
 def typed_seed(text: Any) -> Any:
-    """The number that was typed; other texts, and far too long ones, are left for the check of a seed to refuse."""
+    """The number that was typed; anything else stays a text, which the check of a seed refuses."""
     typed = str(text).strip()
     return int(typed) if typed.isdecimal() and len(typed) <= _LONGEST_SEED else typed[: 2 * _LONGEST_SEED]
 
@@ -68,7 +68,7 @@ def checked_prompt(text: Any) -> str:
 
 
 def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The model's size for each aspect ratio, as name and "WxH": the one nearest to its native area."""
+    """The model's size for each aspect ratio, as name and "WxH", near its native area."""
     step, low, high, native = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size", "native_size"))
     sides = range(-(-low // step) * step, high + 1, step)
     found = []
@@ -88,7 +88,7 @@ def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def family_options() -> dict[str, str]:
-    """The options that families have of their own, with an argument that each sets; a mask is painted instead."""
+    """The families' own options, with an argument that each sets; a mask is painted instead."""
     known = [each.options for each in map(registry.family, registry.FAMILIES)]
     return {name: argument for options in known for name, argument in options.items() if argument != "mask_image"}
 
@@ -160,7 +160,7 @@ class Controls:
         return [each for name, each in self._options.items() if name.endswith("guidance_scale")]
 
     def for_model(self, pipe: Pipeline, *, init_image: bool = False) -> Updates:
-        """Updates that show the options which the model takes, with its defaults, and hide the others."""
+        """Updates that show the model's options with its defaults, and hide the others."""
         takes, known = pipe.calls[_CALL].takes, self._arguments(pipe)
         updates: Updates = {}
         for name, component in self._options.items():
@@ -212,7 +212,7 @@ class Controls:
         return gr.update(visible=size_choice == _CUSTOM)
 
     def negative_prompt_update(self, pipe: Pipeline, scales: Sequence[float]) -> Any:
-        """An update that shows the negative prompt where one of the guidance ``scales`` gives it an effect."""
+        """An update that shows the negative prompt where a guidance scale gives it an effect."""
         known = self._arguments(pipe)
         names = [name for name in self._options if name.endswith("guidance_scale")]
         taken = [scale for name, scale in zip(names, scales, strict=True) if name in known]
@@ -221,7 +221,7 @@ class Controls:
     def read(
         self, pipe: Pipeline, values: Values, *, init_image: bool = False
     ) -> tuple[dict[str, Any], dict[Any, str]]:
-        """The arguments that the controls describe; and what is wrong with them, by the place to say it."""
+        """The arguments that the controls describe; and errors, by the place to say them."""
         arguments: dict[str, Any] = {}
         errors: dict[Any, str] = {}
         limits = {**pipe.model.manifest.limits, **pipe.calls[_CALL].limits}
@@ -276,7 +276,7 @@ class Controls:
 
 
 def _control(name: str) -> Any:
-    """A control for an option: a slider for a number, a checkbox for a switch, a dropdown for the VAE."""
+    """A control for an option: a slider for a number, a checkbox, or a dropdown for the VAE."""
     families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
     kind = kind_of(families[0].options[name], families[0].request)
     if kind is bool:
@@ -294,7 +294,7 @@ def _request_of(pipe: Pipeline) -> type[Request]:
 
 
 def _default_update(argument: str, default: Any, pipe: Pipeline) -> Any:
-    """An update that shows a control with the model's default, on a range that reaches well above it."""
+    """An update that shows a control with the model's default, in a range well beyond it."""
     kind = kind_of(argument, _request_of(pipe))
     if argument == "vae":
         return gr.update(visible=True, value=default or autoencoders(pipe.model.manifest.components)[0])

@@ -135,7 +135,7 @@ def gallery(pictures: Sequence[tuple[str, str]]) -> str:
 
 
 def slider(left: str, right: str, names: Sequence[str], size: tuple[int, int]) -> str:
-    """Two pictures of one ``size`` over each other, and a slider that moves the line between them."""
+    """Two pictures of one size over each other, and a slider that moves the line between them."""
     one, two = map(escape, names)
     return (
         f'<div class="slider" style="--w:{size[0]};--h:{size[1]};--at:50%"><div class="frame">'

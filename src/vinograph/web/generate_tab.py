@@ -125,13 +125,13 @@ class GenerateTab:
 
     @property
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
-        """The functions that run when the page opens or the model changes, with their inputs and outputs."""
+        """What runs when the page opens or the model changes: function, inputs and outputs."""
         inputs = [self._model, self._init_image, self._shown]
         outputs = [*self._controls.outputs, *self._examples, self._init_image_section, self._mask_section, self._notes]
         return [(self.change_model, inputs, outputs)]
 
     def change_model(self, model: str, init_image: str | None, shown: Picture | None) -> Updates:
-        """Set the controls to what the model takes; the warnings of the picture that is ``shown`` stay."""
+        """Set the controls for the model; the warnings of the picture that is ``shown`` stay."""
         pipe = self._context.models.get(model)
         takes = pipe.calls["generate"].takes
         examples = dict(zip(self._examples, self._context.models.examples(model), strict=False))
@@ -166,7 +166,7 @@ class GenerateTab:
         }
 
     def change_mask(self, model: str, mask: str, mask_painted: bool) -> Updates:
-        """Set the defaults that go with a mask, at its first stroke only: later ones leave what the user set."""
+        """Set the defaults that go with a mask, only at its first stroke: later settings stay."""
         if not mask or mask_painted:
             return {self._mask_painted: bool(mask)}
         pipe = self._context.models.get(model)
@@ -225,7 +225,7 @@ class GenerateTab:
                 yield {**self._without_result(status, prompt, last), self._go: SHOWN, self._stop: HIDDEN}
 
     def _draw_request(self, values: Values, session: Session, request: gr.Request) -> DrawRequest | dict[Any, str]:
-        """The request that the controls describe; or what is wrong with it, by the place to say it."""
+        """The request that the controls describe; or errors in it, by the place to say them."""
         model = values[self._model]
         pipe = self._context.models.get(model)
         prompt = checked_prompt(values[self._prompt])
@@ -253,7 +253,7 @@ class GenerateTab:
         return {component: fragments.notes(errors.get(place, ""), kind="error") for place, component in places.items()}
 
     def _without_result(self, status: JobStatus, prompt: str, last: Picture | None) -> Updates:
-        """Show the last preview of a job that was stopped; after an error the ``last`` picture is back."""
+        """Show the last preview of a stopped job; after an error, the ``last`` picture is back."""
         if status.error is not None:
             before = {self._output: _EMPTY} if last is None else self._show(last)
             return {**before, self._notes: fragments.notes(error_message(status.error), kind="error")}

@@ -1,4 +1,4 @@
-"""The guard before Gradio: an ASGI application that passes on only what the page itself sends, within limits."""
+"""The guard before Gradio: it passes on only what the page itself sends, within limits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _RefusalError(Exception):
 
 
 class _Identity(NamedTuple):
-    """The visitor whom a request is from; ``cookie`` is a new one for the browser to keep, else empty."""
+    """The visitor of a request; ``cookie`` is a new one for the browser to keep, else empty."""
 
     visitor: str
     cookie: str = ""
@@ -68,7 +68,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, uploads: Uploads, check: Check) -> None:
-        """Guard ``app``; ``check`` raises RequestError for a call that no control of the page makes."""
+        """Guard ``app``; ``check`` raises RequestError for calls that no control makes."""
         self._app = app
         self._hosts = hosts
         self._uploads = uploads
@@ -127,7 +127,7 @@ class Guard:
         return None
 
     def _check_origin(self, headers: Headers) -> None:
-        """Refuse the requests of another site's page, also of one whose name points here (DNS rebinding)."""
+        """Refuse requests of another site's page, even if its name points here (DNS rebinding)."""
         host = headers.get("host", "")
         if not self._hosts.allow(host):
             raise _RefusalError(
@@ -181,7 +181,7 @@ class Guard:
         await self._app({**scope, "headers": headers, "state": state}, receiving, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
-        """Have Gradio answer with a stream, which lasts as long as the page is open and the server runs."""
+        """Have Gradio answer with a stream, as long as the page is open and the server runs."""
         last: Message = {"more_body": False}
 
         async def sending(message: Message) -> None:
@@ -202,12 +202,12 @@ class Guard:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def end(self) -> None:
-        """End the streams, which would last as long as the pages are open; called in the server's thread."""
+        """End the streams of all open pages; called in the server's thread."""
         for task in self._streams:
             task.cancel()
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, identity: _Identity) -> None:
-        """Pass on a call of one of the page's functions, once every file in it is one of the visitor's own."""
+        """Pass on a call of a function of the page, once all files in it are the visitor's own."""
         body = await _read(Headers(scope=scope), receive, LARGEST_JSON)
 
         def checked() -> tuple[str, bytes]:
@@ -230,7 +230,7 @@ class Guard:
         await self._pass_on(scope, receive, send, visitor, passed_on)
 
     def _safe(self, value: Any, visitor: str) -> Any:
-        """A value of a call, in which every file, at any depth, was looked up among the visitor's own.
+        """A value of a call, whose files, at any depth, are looked up among the visitor's own.
 
         Raises:
             RequestError: the visitor has no such file.
@@ -251,7 +251,7 @@ class Guard:
         return {self._safe(key, visitor): self._safe(each, visitor) for key, each in value.items()}
 
     async def _upload(self, scope: Scope, receive: Receive, identity: _Identity) -> Response:
-        """Write one uploaded file into the visitor's folder, and answer with its path, as Gradio does."""
+        """Write an uploaded file into the visitor's folder, and answer with its path."""
         headers = Headers(scope=scope)
         largest = self._uploads.limits.largest
         size = min(_length(headers, largest + _FORM), largest)
@@ -281,7 +281,7 @@ class Guard:
         return JSONResponse([str(target)], headers=cookie)
 
     async def _show(self, path: str) -> Response:
-        """A file as a response: a picture is shown, anything else only saved, since it could act as our page."""
+        """A file as a response: pictures are shown, other files only saved, as they could run scripts."""
         try:
             file = await asyncio.to_thread(self._uploads.any_file, path)
         except RequestError as error:
@@ -302,7 +302,7 @@ _NOT_PASSED_ON = {b"origin", b"content-length", b"transfer-encoding", b"content-
 
 
 def _visitor(identity: _Identity, session: str) -> str:
-    """The visitor's secret: the cookie's, or without one the open page's name, which is as hard to guess."""
+    """The visitor's secret: the cookie, or without one the open page's name, as hard to guess."""
     return identity.visitor or hashlib.sha256(f"page {session}".encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Hosts:
-    """The names of a server: of the addresses that it listens at, and further ones that are allowed."""
+    """The names of a server: those of its addresses, and further ones that are allowed."""
 
     def __init__(self, host: str, addresses: Iterable[str], further: Iterable[str] = ()) -> None:
         """Collect the names.
@@ -36,7 +36,7 @@ class Hosts:
             self._names |= {name, f"{name}.local", socket.getfqdn().lower()}
 
     def allow(self, host: str) -> bool:
-        """Whether a request's Host header names this server; any port will do, as a container's is mapped.
+        """Whether a request's Host header names this server. Any port will do: a container maps it.
 
         A server that listens at every address doesn't know them all, so it allows each. That is
         safe: rebinding takes a name.

@@ -1,4 +1,4 @@
-"""The queue of jobs: one is drawn at a time, its progress can be followed, and it can be stopped."""
+"""The queue of jobs, which are drawn one at a time, followed by their pages, and stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PREVIEW_INTERVAL = 0.08  # seconds; more often than that nobody sees
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """One call of a model's pipeline: the model's reference, the name of the call, and its arguments."""
+    """A call of a model's pipeline: the model's reference, the call's name, and its arguments."""
 
     model: str
     call: str
@@ -68,7 +68,7 @@ class Job:
         self._changed = threading.Condition()
 
     def stop(self) -> None:
-        """Have the job end after the step under way, or at once where it still waits in the queue."""
+        """Have the job end after the step under way, or at once where it is still queued."""
         self.stopping.set()
 
     def update(self, **changes: Any) -> None:
@@ -203,7 +203,7 @@ class _RemainingTime:
         self._first_step = 0.0
 
     def after(self, step: Step) -> float | None:
-        """Seconds from the end of ``step`` to the end of the drawing; None at a stage's first step."""
+        """Seconds from ``step`` to the end of the drawing; None at a stage's first step."""
         now = time.perf_counter()
         if step.stage != self._stage:
             self._stage, self._first_step = step.stage, now

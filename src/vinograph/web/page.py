@@ -128,7 +128,7 @@ class Page:
         return Guard(served, hosts, self._uploads, self.check)
 
     def open(self, host: str, sockets: list[socket.socket], allowed_hosts: Sequence[str] = ()) -> None:
-        """Start to serve the page at ``sockets``, under the names of ``host`` and the ``allowed_hosts``."""
+        """Start to serve the page at ``sockets``, under ``host`` and the ``allowed_hosts``."""
         hosts = Hosts(host, [each.getsockname()[0] for each in sockets], allowed_hosts)
         self._server = Server(self.application(hosts), sockets)
 
@@ -171,7 +171,7 @@ _KINDS: Sequence[tuple[Any, Any]] = (
 
 
 def _refuse_without_traceback(block: Any) -> None:
-    """Have a control refuse impossible values without a traceback on the terminal, since a visitor sent them."""
+    """Have a control refuse impossible values, which a visitor sent, without a traceback."""
     read = block.preprocess
 
     def preprocess(value: Any) -> Any:

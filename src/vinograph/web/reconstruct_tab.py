@@ -77,7 +77,7 @@ class ReconstructTab:
 
 
 def _comparison(original: Image.Image, decoded: Picture, measures: str) -> str:
-    """The original at the size that the model encoded, the reconstruction, and both under a slider."""
+    """The original in the size that was encoded, the reconstruction, and both under a slider."""
     encoded = fragments.data_url(resize(original, *decoded.size))
     link = fragments.download(decoded.address, "reconstruction.png", "Download PNG")
     caption = fragments.facts("Reconstruction", decoded.model, fragments.timings(decoded.timings))

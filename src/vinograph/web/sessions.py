@@ -92,7 +92,7 @@ class Session:
         return self.job is not None and not self.job.status.ended
 
     def add(self, models: ModelPool, draw_request: DrawRequest, result: Result) -> list[Picture]:
-        """Write a result's pictures into the session's history. The oldest go where it has too many."""
+        """Write a result's pictures into the session's history, of which the oldest may go."""
         added = [self._store(models, draw_request, result, index) for index in range(len(result.images))]
         before, self.pictures = self.pictures, added
         for picture in before[: _MOST_PICTURES - len(added)]:
@@ -124,7 +124,7 @@ class Session:
         )
 
     def discard(self, draw_request: DrawRequest) -> None:
-        """Remove the request's init image and mask, unless a picture of the history was drawn from them."""
+        """Remove the request's init image and mask, unless a picture of the history has them."""
         for file in set(draw_request.input_files.values()) - self._files():
             shutil.rmtree(file.parent, ignore_errors=True)
 
@@ -156,7 +156,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def of(self, key: SessionKey) -> Session:
-        """The session under that key, which is opened where there is none. Of too many the oldest is closed."""
+        """The session of a key, opened where there is none. Of too many the oldest is closed."""
         with self._lock:
             session = self._sessions.pop(key, None)
             if session is None:
@@ -193,7 +193,7 @@ class Sessions:
             self._queue.stop(session.job)
 
     def close(self, key: SessionKey) -> None:
-        """Close a session: its job is stopped and its pictures are deleted, as nobody looks at them any more."""
+        """Close a session: its job is stopped, and its pictures are deleted."""
         with self._lock:
             session = self._sessions.pop(key, None)
         if session is not None:

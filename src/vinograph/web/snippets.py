@@ -16,7 +16,7 @@ _SIDES = ("width", "height")
 
 
 def reproduction_arguments(pipe: Pipeline, call: str, arguments: Arguments, seed: int | None) -> Arguments:
-    """Arguments that draw the one picture of ``seed`` again, without those that are the model's defaults.
+    """Arguments that draw the picture of ``seed`` again, without the model's defaults.
 
     With an init image every argument is kept, because some defaults change then.
     """

@@ -64,11 +64,11 @@ class Uploads:
         self._decoding = threading.Lock()
 
     def folder_of(self, visitor: str) -> Path:
-        """The visitor's folder, named by a hash: addresses show it, and the cookie must stay secret."""
+        """The visitor's folder. Its name is a hash, as addresses show it and the cookie is secret."""
         return self.folder / hashlib.sha256(visitor.encode()).hexdigest()[:32]
 
     def own_file(self, visitor: str, path: Any) -> Path:
-        """The visitor's own file that a client's ``path`` names; all paths from clients are checked here.
+        """The visitor's own file that a client's ``path`` names. All such paths are checked here.
 
         Raises:
             RequestError: the visitor has no such file. Nothing outside the visitor's folder is
@@ -189,7 +189,7 @@ def _within(folder: Path, path: Any) -> Path:
 
 
 def safe_name(name: str) -> str:
-    """A client's file name made safe: its last part alone, of characters that every file system takes, and short."""
+    """A client's file name made safe: its last part, short, in characters that any disk takes."""
     last = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = re.sub(r"[^\w .()+-]", "_", last).strip(". ").rpartition(".")
     stem, ending = (stem, f"{dot}{ending}"[:10]) if stem else (ending, "")

@@ -117,7 +117,7 @@ class Stopwatch:
 
 @contextmanager
 def prepare_once(task: Task, folder: Path) -> Iterator[Path | None]:
-    """Yield a temporary folder to prepare files in, which is renamed to ``folder`` when the block succeeds.
+    """Yield a temporary folder to prepare files in, renamed to ``folder`` when the block succeeds.
 
     Yields None where ``folder`` exists already.
 

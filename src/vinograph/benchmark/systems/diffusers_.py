@@ -80,7 +80,7 @@ def call_settings(pipe: Any, task: Task) -> dict[str, Any]:
 
 
 def noise_in_f32() -> None:
-    """Have torch draw all noise in f32 and cast it, so that a seed's noise is the same in every precision."""
+    """Have torch draw noise in f32 and cast it, so that a seed's noise is one in all precisions."""
     plain: Any = torch.randn
 
     def randn(*shape: Any, dtype: Any = None, **more: Any) -> Any:
@@ -158,7 +158,7 @@ def load_part(folder: Path, library: str, kind: str, dtype: Any) -> Any:
 
 
 def build(task: Task, load: Callable[[Path, str, str], Any]) -> Any:
-    """The checkpoint's pipeline, with the components that ``load`` returns for a folder, library and class."""
+    """The checkpoint's pipeline, with components that ``load`` reads by folder, library and class."""
     index = index_of(task.source)
     parts = {name: load(home, library, kind) for home, name, library, kind in parts_of(task)}
     if not is_wuerstchen(index):

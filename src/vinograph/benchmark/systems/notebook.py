@@ -1,4 +1,4 @@
-"""The way of OpenVINO's notebooks: each model is converted in f16, and put back into diffusers' pipeline.
+"""The way of OpenVINO's notebooks: models are converted, and put back into diffusers' pipeline.
 
 Graphs are compiled for any shape with the runtime's defaults, and wrapped as modules that the
 pipeline calls. SDXL's notebook leaves this to optimum-intel; here SDXL is done as Würstchen and
@@ -33,7 +33,7 @@ _EMBEDDED, _LATENTS = 42.67, 10.67
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a class of models is wrapped: its inputs from the pipeline's call, the traced function, its outputs."""
+    """How a class of models is wrapped: its inputs, the traced function, and its outputs."""
 
     inputs: Callable[..., Inputs]
     trace: Callable[..., Any]
@@ -129,7 +129,7 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 def prepare(task: Task) -> None:
-    """Convert every model of the checkpoint, one after the other, and write its configuration beside it."""
+    """Convert the checkpoint's models one after the other, and write their configurations, too."""
     with prepare_once(task, Path(task.work)) as folder:
         if folder is None:
             return
@@ -180,7 +180,7 @@ def _stored_in(home: Path) -> str:
 
 
 def _example(task: Task, kind: str, config: Mapping[str, Any]) -> Inputs:
-    """Inputs to trace a model with, for the task's size: the graphs of some models are fixed to it."""
+    """Inputs to trace a model with, in the task's size, to which some models' graphs are fixed."""
     height, width = task.settings["height"], task.settings["width"]
     f32 = torch.float32
     if kind in ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"):

@@ -1,4 +1,4 @@
-"""optimum-intel, which draws from its own export of the checkpoint in f16, as OpenVINO GenAI does."""
+"""optimum-intel, which draws from its own export of the checkpoint in f16."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAKES = ("height", "width", "num_inference_steps", "guidance_scale", "negative_
 
 
 def prepare(task: Task) -> None:
-    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` does, tokenizers too.
+    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` does.
 
     A tiny VAE is converted as in OpenVINO's notebook of SDXL-Turbo, and takes the full one's place.
     """
