@@ -128,7 +128,7 @@ class TestControls:
             ({"size_choice": "custom", "width": None, "height": 128}, "Width is None"),
             ({"seed": "-3"}, "Seed is '-3'; give a whole number from 0 to"),
             ({"seed": "18446744073709551616"}, "give a whole number from 0 to"),
-            ({"count": 0}, "Number of images is 0; give a whole number from 1"),
+            ({"count": 0}, "Images is 0; give a whole number from 1"),
         ],
     )
     def test_what_cannot_be_drawn_is_refused(

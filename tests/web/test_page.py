@@ -66,7 +66,7 @@ def paint(visitor: Visitor) -> None:
 def long_drawing(visitor: Visitor) -> None:
     """Ask for what takes a while."""
     visitor.chooses("storybook-wuerstchen")
-    visitor.sets("Number of images", 8)
+    visitor.sets("Images", 8)
     visitor.sets("Steps", 120)
     visitor.presses_generate("a red house")
 
@@ -97,7 +97,7 @@ class TestDrawing:
 
     def test_several_at_once_and_any_of_them_again(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-sdxl")
-        visitor.sets("Number of images", 3)
+        visitor.sets("Images", 3)
         visitor.text("Seed").fill("5")
         visitor.draws("a green tree in a meadow")
         there = visitor.page.locator("#history .gallery button")

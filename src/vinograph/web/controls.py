@@ -30,7 +30,7 @@ _CALL = "generate"
 _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
-_LABELS = {"vae": "VAE", "count": "Number of images"}
+_LABELS = {"vae": "VAE", "count": "Images"}
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
     "Landscape 4:3": Fraction(4, 3),

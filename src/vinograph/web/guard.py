@@ -281,7 +281,7 @@ class Guard:
         return JSONResponse([str(target)], headers=cookie)
 
     async def _show(self, path: str) -> Response:
-        """A file as a response: pictures are shown, other files only saved, as they could run scripts."""
+        """A file as a response: pictures are shown, others only saved, as they could run scripts."""
         try:
             file = await asyncio.to_thread(self._uploads.any_file, path)
         except RequestError as error:

@@ -64,7 +64,7 @@ class Uploads:
         self._decoding = threading.Lock()
 
     def folder_of(self, visitor: str) -> Path:
-        """The visitor's folder. Its name is a hash, as addresses show it and the cookie is secret."""
+        """The visitor's folder, named by a hash: addresses show it, and the cookie is secret."""
         return self.folder / hashlib.sha256(visitor.encode()).hexdigest()[:32]
 
     def own_file(self, visitor: str, path: Any) -> Path:

@@ -158,7 +158,7 @@ def load_part(folder: Path, library: str, kind: str, dtype: Any) -> Any:
 
 
 def build(task: Task, load: Callable[[Path, str, str], Any]) -> Any:
-    """The checkpoint's pipeline, with components that ``load`` reads by folder, library and class."""
+    """The checkpoint's pipeline; ``load`` reads each component by folder, library and class."""
     index = index_of(task.source)
     parts = {name: load(home, library, kind) for home, name, library, kind in parts_of(task)}
     if not is_wuerstchen(index):
