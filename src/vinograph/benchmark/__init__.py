@@ -267,9 +267,9 @@ def _row(measured: _Measurement, work: Path) -> dict[str, Any]:
     case, outcomes = measured.case, measured.outcomes
     drawn = [each.events_named("drawn") for each in outcomes if each.events_named("drawn")]
     firsts, later = [each[0] for each in drawn], [run for each in drawn for run in each[1:]]
-    taken = [run["seconds"] for run in later]
+    seconds = [run["seconds"] for run in later]
     cpu_steal = [run["cpu_steal"] for run in later or firsts]
-    per_picture = statistics.median(taken) / case.count if taken else None
+    per_picture = statistics.median(seconds) / case.count if seconds else None
     peaks = Peaks(*(max((getattr(o.peaks, k) for o in outcomes), default=0) for k in asdict(Peaks())))
     prepared = case.prepared(work)
     return {
@@ -290,7 +290,7 @@ def _row(measured: _Measurement, work: Path) -> dict[str, Any]:
         "first": _median([each["at"] for each in firsts]),
         "first_drawing": _median([each["seconds"] for each in firsts]),
         "first_stages": _stages(firsts),
-        "seconds": taken,
+        "seconds": seconds,
         "cpu_steal": cpu_steal,
         "seconds_per_picture": per_picture,
         "pictures_per_minute": 60 / per_picture if per_picture else None,

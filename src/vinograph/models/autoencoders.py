@@ -84,11 +84,11 @@ class Autoencoders:
     tiny_vae: Part[TinyAutoencoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Subfolder]) -> Autoencoders:
+    def read(cls, subfolders: Mapping[str, Subfolder]) -> Autoencoders:
         """Read what is at "vae" and "tiny_vae". Raises what :func:`read_part` does."""
         return cls(
-            full_autoencoder(places["vae"]) if "vae" in places else None,
-            tiny_autoencoder(places["tiny_vae"]) if "tiny_vae" in places else None,
+            full_autoencoder(subfolders["vae"]) if "vae" in subfolders else None,
+            tiny_autoencoder(subfolders["tiny_vae"]) if "tiny_vae" in subfolders else None,
         )
 
     @property
@@ -110,15 +110,15 @@ class Autoencoders:
         return tuple(found)
 
 
-def full_autoencoder(place: Subfolder) -> Part[AutoencoderConfig]:
-    """Read the KL autoencoder in ``place``. Raises what :func:`read_part` does."""
-    part = read_part(place, DIFFUSERS_STEM, AutoencoderConfig.from_mapping)
+def full_autoencoder(subfolder: Subfolder) -> Part[AutoencoderConfig]:
+    """Read the KL autoencoder in ``subfolder``. Raises what :func:`read_part` does."""
+    part = read_part(subfolder, DIFFUSERS_STEM, AutoencoderConfig.from_mapping)
     return dataclasses.replace(part, tensors=vae.with_current_names(part.tensors, part.origin))
 
 
-def tiny_autoencoder(place: Subfolder) -> Part[TinyAutoencoderConfig]:
-    """Read the tiny VAE in ``place``. Raises what :func:`read_part` does."""
-    return read_part(place, DIFFUSERS_STEM, TinyAutoencoderConfig.from_mapping)
+def tiny_autoencoder(subfolder: Subfolder) -> Part[TinyAutoencoderConfig]:
+    """Read the tiny VAE in ``subfolder``. Raises what :func:`read_part` does."""
+    return read_part(subfolder, DIFFUSERS_STEM, TinyAutoencoderConfig.from_mapping)
 
 
 def tiny_plans(part: Part[TinyAutoencoderConfig]) -> tuple[ComponentPlan, ComponentPlan]:

@@ -225,14 +225,14 @@ def fetch_at_once(_needed: NeededFiles) -> None:
 
 
 def fetch_parts(
-    places: Mapping[str, Subfolder],
+    subfolders: Mapping[str, Subfolder],
     files_of: Callable[[str, Subfolder], list[str]],
     before_fetch: BeforeFetch = fetch_at_once,
 ) -> list[Path]:
     """Fetch all files that the parts need, and return their paths.
 
     Args:
-        places: the folder of each part.
+        subfolders: the folder of each part.
         files_of: names the files of a part within its folder. A config.json among them is checked
             first.
         before_fetch: called with all the files before any large one is fetched; it may raise.
@@ -241,20 +241,20 @@ def fetch_parts(
         ModelError: a checkpoint lacks files, or a configuration wants code of its own to be run.
         DamagedModelError: a configuration is not JSON.
     """
-    files = {part: files_of(part, place) for part, place in places.items()}
-    wanted: dict[int, tuple[Checkpoint, list[str]]] = {}
-    for part, place in places.items():
-        names = wanted.setdefault(id(place.checkpoint), (place.checkpoint, []))[1]
-        names += [place.name(file) for file in files[part]]
-    for checkpoint, names in wanted.values():
+    files = {part: files_of(part, subfolder) for part, subfolder in subfolders.items()}
+    needed: dict[int, tuple[Checkpoint, list[str]]] = {}
+    for part, subfolder in subfolders.items():
+        names = needed.setdefault(id(subfolder.checkpoint), (subfolder.checkpoint, []))[1]
+        names += [subfolder.name(file) for file in files[part]]
+    for checkpoint, names in needed.values():
         checkpoint.require(names)
-    for part, place in places.items():
+    for part, subfolder in subfolders.items():
         if "config.json" in files[part]:
-            place.config()
-    before_fetch([*wanted.values()])
-    for checkpoint, names in wanted.values():
+            subfolder.config()
+    before_fetch([*needed.values()])
+    for checkpoint, names in needed.values():
         checkpoint.fetch(names)
-    return sorted({checkpoint.directory / name for checkpoint, names in wanted.values() for name in names})
+    return sorted({checkpoint.directory / name for checkpoint, names in needed.values() for name in names})
 
 
 def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
@@ -329,10 +329,10 @@ def in_cache(repository: str, revision: str | None, reason: Exception) -> Checkp
             f"name one with --revision: {commits}"
         ) from reason
     if not found:
-        wanted = f" --revision {revision}" if revision else ""
+        option = f" --revision {revision}" if revision else ""
         raise ModelError(
             f"{repository} is not in this machine's cache, not even its {INDEX_FILE}, and the hub can't be reached "
-            f"({reason}). Online, fetch it with: hf download {repository}{wanted} --include {_PATTERNS}"
+            f"({reason}). Online, fetch it with: hf download {repository}{option} --include {_PATTERNS}"
         ) from reason
     return Checkpoint(repository, found[0], list_files(found[0]), found[0].name, is_hub=True)
 

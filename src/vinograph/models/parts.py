@@ -48,7 +48,7 @@ DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
 """The names that diffusers and transformers give to files of weights, without their ending."""
 
 
-def part_files(part: str, place: Subfolder, tokenizer: TokenizerKind = CLIP) -> list[str]:
+def part_files(part: str, subfolder: Subfolder, tokenizer: TokenizerKind = CLIP) -> list[str]:
     """The names of a part's files within its folder; the part's name says what it is.
 
     Raises:
@@ -56,11 +56,11 @@ def part_files(part: str, place: Subfolder, tokenizer: TokenizerKind = CLIP) -> 
         DamagedModelError: the index of sharded weights is damaged.
     """
     if "tokenizer" in part:
-        return tokenizer.files_of(place.listing())
+        return tokenizer.files_of(subfolder.listing())
     if "scheduler" in part:
         return ["scheduler_config.json"]
     stem = TRANSFORMERS_STEM if part.endswith(_ENCODERS) else DIFFUSERS_STEM
-    return ["config.json", *(file.name for file in place.weight_files(stem))]
+    return ["config.json", *(file.name for file in subfolder.weight_files(stem))]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class OwnNetwork:
 
 
 def read_part(
-    place: Subfolder,
+    subfolder: Subfolder,
     stem: str,
     parse: Callable[[Mapping[str, Any]], Config],
     rename: Callable[[str], str] = str,
@@ -101,7 +101,7 @@ def read_part(
     """Read a part's configuration and the headers of its weights.
 
     Args:
-        place: the part's folder.
+        subfolder: the part's folder.
         stem: how the library names the file of the weights.
         parse: reads the configuration; it raises ValueError where the configuration isn't computed
             here.
@@ -112,42 +112,44 @@ def read_part(
             elsewhere.
         DamagedModelError: a file is damaged, or two files hold the same tensor.
     """
-    _refuse_quantized(place)
-    config = parse_config(place, parse)
-    tensors = with_scales(read_headers(place.weight_files(stem)))
-    return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(place.directory))
+    _refuse_quantized(subfolder)
+    config = parse_config(subfolder, parse)
+    tensors = with_scales(read_headers(subfolder.weight_files(stem)))
+    return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(subfolder.directory))
 
 
-def _refuse_quantized(place: Subfolder) -> None:
+def _refuse_quantized(subfolder: Subfolder) -> None:
     """Refuse weights that another library has quantized, as the configuration says.
 
     Raises:
         ModelError: they are.
     """
-    quantized = place.config().get("quantization_config")
+    quantized = subfolder.config().get("quantization_config")
     if quantized is None:
         return
     method = quantized.get("quant_method", "unknown") if isinstance(quantized, Mapping) else quantized
     raise ModelError(
-        f"{place.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
+        f"{subfolder.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
         "a form that Vinograph doesn't read: give the model that they were made of, and quantize it here "
         "(vinograph convert --weights int8)"
     )
 
 
-def parse_config(place: Subfolder, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
+def parse_config(subfolder: Subfolder, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
     """Read a part's configuration.
 
     Raises:
         ModelError: the configuration makes no sense.
         DamagedModelError: it is not a JSON object.
     """
-    config = place.config()
+    config = subfolder.config()
     try:
         check_sizes(config)
         return parse({key: value for key, value in config.items() if not key.startswith("_")})
     except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
-        raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
+        raise ModelError(
+            f"{subfolder.directory / 'config.json'} describes no model that Vinograph has: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)

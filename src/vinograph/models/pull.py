@@ -182,16 +182,16 @@ def files_needed(needed: NeededFiles, licence: Mapping[str, str | None]) -> tupl
 
 def _files_of(checkpoint: Checkpoint, names: Sequence[str], licence: str | None) -> RepositoryPlan:
     missing = frozenset(name for name in names if not (checkpoint.directory / name).is_file())
-    there: Mapping[str, RemoteFile] = {}
+    listed: Mapping[str, RemoteFile] = {}
     if missing:
         from vinograph.models import hub
 
         assert checkpoint.revision is not None, "of a folder on this disk nothing is missing"
-        there = hub.remote_files(checkpoint.id, checkpoint.revision)
-        if unlisted := sorted(missing - there.keys()):
+        listed = hub.remote_files(checkpoint.id, checkpoint.revision)
+        if unlisted := sorted(missing - listed.keys()):
             raise ModelError(f"the hub lists {', '.join(unlisted)} in {checkpoint.id}, but does not say their size")
     sizes = {
-        name: there[name] if name in missing else RemoteFile((checkpoint.directory / name).stat().st_size, "")
+        name: listed[name] if name in missing else RemoteFile((checkpoint.directory / name).stat().st_size, "")
         for name in names
     }
     return RepositoryPlan(checkpoint, licence, sizes, missing)
@@ -207,12 +207,12 @@ def weights_sizes(repositories: Iterable[RepositoryPlan], bytes_per_value: int) 
     parts: Counter[tuple[str, str]] = Counter()
     for repository in repositories:
         for name, file in repository.files.items():
-            place = (repository.checkpoint.id, str(PurePosixPath(name).parent))
+            part = (repository.checkpoint.id, str(PurePosixPath(name).parent))
             if name.endswith(_WEIGHTS):
                 values = _values(repository, name)
-                parts[place] += file.size if values is None else values * bytes_per_value
+                parts[part] += file.size if values is None else values * bytes_per_value
             elif name.endswith(".bin"):
-                parts[place] += file.size
+                parts[part] += file.size
     return [*parts.values()]
 
 
@@ -245,14 +245,14 @@ def check_space(plan: PullPlan, target: Path) -> None:
         ResourceError: there is too little; the message says how much is needed, what for, and how
             much is free.
     """
-    cache, place = existing(cache_folder().absolute()), existing(target.parent.absolute())
+    cache, models = existing(cache_folder().absolute()), existing(target.parent.absolute())
     bundle = max(0, plan.bundle - _written(hidden_sibling(target, ".partial")))
-    if cache.stat().st_dev == place.stat().st_dev:
+    if cache.stat().st_dev == models.stat().st_dev:
         parts = f"{_gb(plan.download)} to fetch and {_gb(bundle)} for the bundle"
-        _check_room(place, plan.download + bundle, parts, "VINOGRAPH_MODELS or HF_HOME")
+        _check_room(models, plan.download + bundle, parts, "VINOGRAPH_MODELS or HF_HOME")
     else:
         _check_room(cache, plan.download, "to fetch it", "HF_HOME")
-        _check_room(place, bundle, "for the bundle", "VINOGRAPH_MODELS")
+        _check_room(models, bundle, "for the bundle", "VINOGRAPH_MODELS")
 
 
 def check_place(target: Path) -> None:

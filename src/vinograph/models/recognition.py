@@ -124,9 +124,9 @@ def _peft_adapter(checkpoint: Checkpoint) -> str:
     return f"{kind}{f' of {label(base)}' if base else ''} ({_ADAPTER_CONFIG}). {_LORA.advice}"
 
 
-def _lone_network(place: Subfolder) -> str:
+def _lone_network(subfolder: Subfolder) -> str:
     """Describe a network that is published alone, by its configuration."""
-    config = place.config()
+    config = subfolder.config()
     architectures = config.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else _UNNAMED
     name = config.get("_class_name") or named
@@ -134,9 +134,9 @@ def _lone_network(place: Subfolder) -> str:
         return f"{kind.name} ({label(name)}). {kind.advice}"
     if name != _UNNAMED and not _is_part(name):
         return f"a {label(name)}, which is no part of a model that Vinograph draws with"
-    family, own = _owner(place, name)
+    family, own = _owner(subfolder, name)
     belongs = "" if own is None else f". By its configuration it is the {own.folder}/ of a checkpoint of {family}"
-    return f"one part of a model alone ({label(name)}); {_advice(place, name, own)}{belongs}"
+    return f"one part of a model alone ({label(name)}); {_advice(subfolder, name, own)}{belongs}"
 
 
 def _is_part(name: Any) -> bool:
@@ -145,7 +145,7 @@ def _is_part(name: Any) -> bool:
     return any(name == known for table in tables for classes in table.values() for _, known in classes)
 
 
-def _owner(place: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
+def _owner(subfolder: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
     """The one family that has a network of the class ``name``, and that network; else "" and None.
 
     Raises:
@@ -156,7 +156,7 @@ def _owner(place: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
         own = networks.get(name) if isinstance(name, str) else None
         if own is not None:
             try:
-                parse_config(place, own.parse)
+                parse_config(subfolder, own.parse)
             except ModelError as error:
                 refusal = error
             else:
@@ -164,7 +164,7 @@ def _owner(place: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
     if refusal is None:
         return "", None
     raise ModelError(
-        f"{place.checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({label(name)}), and of none "
+        f"{subfolder.checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({label(name)}), and of none "
         f"that Vinograph draws with: {refusal}"
     ) from refusal
 
@@ -175,12 +175,14 @@ def _networks() -> Iterator[tuple[str, Mapping[str, OwnNetwork]]]:
         yield family, registry.module(family, "checkpoint").NETWORKS
 
 
-def _advice(place: Subfolder, name: Any, own: OwnNetwork | None) -> str:
-    if place.folder:
-        return f"put its {place.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
+def _advice(subfolder: Subfolder, name: Any, own: OwnNetwork | None) -> str:
+    if subfolder.folder:
+        return (
+            f"put its {subfolder.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
+        )
     option = "--tiny-vae" if name == "AutoencoderTiny" else own.option if own is not None else None
     if option is not None:
-        return f"convert a whole checkpoint and name this one with {option} {place.checkpoint.id}"
+        return f"convert a whole checkpoint and name this one with {option} {subfolder.checkpoint.id}"
     return "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
 
 

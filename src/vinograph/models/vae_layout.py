@@ -24,10 +24,10 @@ def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Su
     """
     if tuple(index["vae"]) == _TINY_CLASS:
         return {"tiny_vae": Subfolder(checkpoint, "vae")}
-    places = {"vae": Subfolder(checkpoint, "vae")}
+    subfolders = {"vae": Subfolder(checkpoint, "vae")}
     if checkpoint.has_folder("tiny_vae"):
-        places["tiny_vae"] = Subfolder(checkpoint, "tiny_vae")
-    return places
+        subfolders["tiny_vae"] = Subfolder(checkpoint, "tiny_vae")
+    return subfolders
 
 
 def named_tiny_vae(source: str) -> Subfolder:
@@ -45,7 +45,7 @@ def named_tiny_vae(source: str) -> Subfolder:
     return Subfolder(checkpoint, "")
 
 
-def tiny_vae_of_another(places: Mapping[str, Subfolder], origin: Checkpoint) -> dict[str, str]:
+def tiny_vae_of_another(subfolders: Mapping[str, Subfolder], origin: Checkpoint) -> dict[str, str]:
     """The id of the tiny VAE's checkpoint under "tiny_vae", where that is not ``origin``."""
-    place = places.get("tiny_vae")
-    return {} if place is None or place.checkpoint is origin else {"tiny_vae": place.checkpoint.id}
+    subfolder = subfolders.get("tiny_vae")
+    return {} if subfolder is None or subfolder.checkpoint is origin else {"tiny_vae": subfolder.checkpoint.id}

@@ -326,14 +326,14 @@ def _too_large(largest: int) -> _RefusalError:
 
 def _limited(receive: Receive, largest: int) -> Receive:
     """Receive a body of at most ``largest`` bytes, whatever length it declares."""
-    taken = 0
+    received = 0
 
     async def receiving() -> Message:
-        nonlocal taken
+        nonlocal received
         message = await receive()
         if message["type"] == "http.request":
-            taken += len(message.get("body", b""))
-            if taken > largest:
+            received += len(message.get("body", b""))
+            if received > largest:
                 raise _too_large(largest)
         return message
 
