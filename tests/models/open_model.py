@@ -15,7 +15,7 @@ from vinograph.networks.graph import Network, Storage
 
 
 def open_model(source: str | Path, revision: str | None = None, **options: Any) -> OpenedCheckpoint:
-    """The checkpoint at ``source``, with its family's options: all is found and checked, nothing is built."""
+    """Open the checkpoint at ``source``: everything is found and checked, nothing is built."""
     checkpoint = locate(source, revision)
     index, family = opening.identify(checkpoint)
     return opening.open_checkpoint(checkpoint, index, family, options)

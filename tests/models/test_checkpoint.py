@@ -1,4 +1,4 @@
-"""What a checkpoint that can't be used gets, before anything is loaded or, from the hub, fetched."""
+"""Checkpoints that can't be used are refused before anything is loaded or fetched."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ID = "someone/wuerstchen"
 
 @pytest.fixture
 def unloadable(checkpoint: Path) -> Path:
-    """A checkpoint whose weights are rubbish: who looks at them fails otherwise than the test expects."""
+    """A checkpoint with damaged weights: reading them fails otherwise than the test expects."""
     for file in checkpoint.rglob("*.safetensors"):
         file.write_bytes(b"")
     return checkpoint

@@ -1,4 +1,4 @@
-"""T5's tokenizer gives the ids that sentencepiece and transformers give, whichever of its files a checkpoint has."""
+"""T5's tokenizer gives the ids of sentencepiece and transformers, whatever files there are."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_ids_are_those_of_sentencepiece(model: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extra", [100, 3])
 def test_ids_are_those_of_transformers(model: bytes, tmp_path: Path, extra: int) -> None:
-    """Of special tokens in the text, too; and transformers reads what was written of it the same way."""
+    """With special tokens in the text, too; and transformers reads the written file alike."""
     read = read_sentencepiece(folder_of(model, tmp_path / "t5", extra_ids=extra) / "spiece.model")
     pieces = [(piece.text, piece.score) for piece in read.pieces]
     pieces += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra))]

@@ -1,7 +1,7 @@
 """A denoiser in bf16 computes the embeddings of its timestep and its sizes in f32.
 
-Where a processor has no bf16, OpenVINO computes in f32 although bf16 is set. Then the outputs are equal, and
-only the test of the attribute says something.
+Where a processor has no bf16, OpenVINO computes in f32 although bf16 is set. Then the outputs are
+equal, and only the test of the attribute says something.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ Inputs = dict[str, NDArray[np.float32 | np.int64]]
 
 SIZES = {"b": 1, "n": 7, "h": 16, "w": 16, "H": 32, "W": 32, "H_1": 8, "W_1": 8, "H_2": 4, "W_2": 4}
 EMBEDDED = {"resolution": [1024, 1000], "aspect_ratio": [1.024], "time_ids": [1024, 1000, 0, 8, 1024, 1001]}
-# The share of the output's norm that bf16 may cost. PyTorch's models in bf16, with timesteps in f32, lose as much.
-# Timesteps and angles in bf16 cost between 6% and 24% at the timesteps 999 and 500.
+# The share of the output's norm that bf16 may cost. PyTorch's models in bf16, with timesteps in
+# f32, lose as much. Timesteps and angles in bf16 cost between 6% and 24% at the timesteps 999 and
+# 500.
 LOST = {"unet": 0.025, "transformer": 0.015, "prior": 0.005, "decoder": 0.01}
 
 
@@ -101,7 +102,7 @@ def test_everything_before_a_sine_is_computed_in_f32(denoiser: tuple[str, Bundle
 
 
 def test_marking_again_changes_nothing(denoiser: tuple[str, Bundle], tmp_path: Path) -> None:
-    """A graph of an export may have the attribute already, which OpenVINO then writes under another name."""
+    """An exported graph may have the attribute, which OpenVINO writes under another name."""
     name, bundle = denoiser
     core, file = ov.Core(), tmp_path / "denoiser.xml"
     model = core.read_model(bundle.path / f"{name}.xml")

@@ -1,4 +1,4 @@
-"""Odd layouts that are published: variants of weights, 8-bit floats, parts of whole models. They draw what plain ones do."""
+"""Unusual published layouts draw what plain ones do: variants of weights, 8-bit floats."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class TestOnTheHub:
 
     @pytest.fixture
     def home(self, sdxl_copy: Path) -> Path:
-        """A checkpoint with every variant of its UNet, and of its text encoders in full and in half precision.
+        """A checkpoint with all variants of its UNet, and two of its text encoders.
 
         The one in half precision alone draws another picture.
         """
@@ -335,7 +335,7 @@ class TestEightBits:
 
     @pytest.fixture
     def scaled(self, sdxl_copy: Path) -> Callable[[Any], Path]:
-        """Call it with the scale of one matrix of the first text encoder, whose other matrices have none."""
+        """Call it with the scale of one matrix of the first text encoder; others have none."""
 
         def write(scale: torch.Tensor) -> Path:
             def edit(tensors: Tensors) -> None:
@@ -397,7 +397,7 @@ class TestPartsOfWholeModels:
 
     @pytest.mark.parametrize("width", ["within", "beside"])
     def test_the_text_encoders_of_whole_clips(self, saved: SavedSdxl, sdxl_copy: Path, width: str) -> None:
-        """The projection's width may stand in the text encoder's settings, or be one for both encoders."""
+        """The projection's width may stand in the text encoder's settings, or beside them."""
         encoders: dict[str, CLIPTextModel | CLIPTextModelWithProjection] = {
             "text_encoder": saved.models.text_encoder,
             "text_encoder_2": saved.models.text_encoder_2,

@@ -23,7 +23,7 @@ def files_of(listing: Collection[str], kind: TokenizerKind = CLIP) -> list[str]:
 
 
 def write_tokenizer(folder: Path, file: Path, text_length: int, kind: TokenizerKind = CLIP) -> Written:
-    """Read the tokenizer in ``folder``, of a text encoder that takes ``text_length`` tokens, and write it to ``file``."""
+    """Read the tokenizer in ``folder``, with at most ``text_length`` tokens, and write it."""
     data = read_tokenizer(folder, kind)
     file.write_text(data.content, encoding="utf-8")
     return Written(text_length if data.limit is None else min(data.limit, text_length), data.pad_id)

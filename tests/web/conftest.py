@@ -24,7 +24,7 @@ expect.set_options(timeout=PATIENCE)
 
 @contextmanager
 def served(*arguments: str, models: Path) -> Iterator[str]:
-    """The address of ``vinograph web`` with these arguments, until the block ends. It must have called nobody."""
+    """The address of ``vinograph web`` with these arguments, which must call no other host."""
     log = models.parent / "log"
     with browser_tools.served(arguments, models, log) as address:
         yield address
@@ -152,7 +152,7 @@ class Visitor:
 
 @pytest.fixture
 def visitors(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
-    """Open the page once more. Nobody's browser may ask anyone but the server, or meet an error in a script."""
+    """Open the page once more. No browser may ask another host, or meet an error in a script."""
     opened: list[tuple[BrowserContext, Visitor]] = []
 
     def open_page(address: str = server, **settings: object) -> Visitor:

@@ -105,7 +105,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the page: its number, and the kinds of its inputs with what they hold at first."""
+    """A function of the page: its number, and its inputs with their types and first values."""
 
     index: int
     kinds: tuple[str, ...]

@@ -42,7 +42,7 @@ def controls() -> Controls:
 
 
 def values_after(controls: Controls, pipe: Pipeline, **changes: Any) -> dict[Any, Any]:
-    """What the components hold when they follow the model, and then someone made ``changes``, by option."""
+    """The components' values for a model, with ``changes`` by option."""
     values: dict[Any, Any] = dict.fromkeys(controls.inputs)
     for component, update in controls.for_model(pipe).items():
         if component in values:

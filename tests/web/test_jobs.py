@@ -1,4 +1,4 @@
-"""The queue of jobs, without a page: one at a time, in turn, stopped within a step, and never stuck."""
+"""The queue of jobs, without a page: one at a time, in turn, stopped within a step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw_request(tiny_bundle: Path) -> DrawRequest:
 
 
 class Gate:
-    """A callback of the pipeline's that holds a drawing within its first step until it is opened."""
+    """A callback that holds a drawing within its first step until the gate is opened."""
 
     def __init__(self) -> None:
         self.steps = 0

@@ -60,7 +60,7 @@ class Memory:
 
 @contextmanager
 def another_visitor(address: str, control: Function) -> Iterator[list[float]]:
-    """How long someone else waits for the page, and for one of its controls, while the block runs."""
+    """How long another visitor waits for the page and for one of its controls, meanwhile."""
     waits: list[float] = []
     ended = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The page in a browser, with the embedded models: what is drawn, seen, stopped, refused, compared and kept."""
+"""The page in a browser, with the embedded models."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class TestDrawing:
         visitor.sees("cut-off", whole=True)
 
     def test_they_stay_with_their_picture(self, visitor: Visitor) -> None:
-        """Starting from it, or choosing another model, leaves it in the output; another picture has its own."""
+        """They stay when an init image or a model is chosen; another picture has its own."""
         visitor.chooses("storybook-sdxl")
         visitor.draws("a red house")
         expect(visitor.page.locator("#notes p")).to_have_count(0)
