@@ -101,7 +101,7 @@ def test_what_its_kinds_differ_in(
 
 
 def test_the_older_class_and_its_settings(checkpoint: Path) -> None:
-    """As the α models are published: with a class embedding and one of no text, both unused."""
+    """As the α models are published: of a generic class, with an unused embedding of no text."""
     edit_json(checkpoint / "model_index.json", transformer=["diffusers", "Transformer2DModel"])
     settings = dict.fromkeys(("num_vector_embeds", "num_embeds_ada_norm"), None)
     edit_json(
