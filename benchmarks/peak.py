@@ -9,14 +9,14 @@ import subprocess
 import sys
 import time
 
-from vinograph.benchmark.memory import watched
+from vinograph.benchmark.memory import measure_peaks
 
 
 def main() -> None:
     """Run the command and print its minutes and peaks."""
     command = sys.argv[1:]
     start = time.perf_counter()
-    with subprocess.Popen(command) as child, watched(child.pid) as peaks:
+    with subprocess.Popen(command) as child, measure_peaks(child.pid) as peaks:
         code = child.wait()
     minutes = (time.perf_counter() - start) / 60
     resident, anonymous = (f"{each / 1e9:.2f} GB" for each in (peaks.resident, peaks.anonymous))

@@ -32,15 +32,15 @@ def measure(model: str) -> list[float]:
         with served(["--model", model], place / "models", place / "log") as address:
             answered = time.perf_counter()
             page.goto(address)
-            page.wait_for_selector("#draw:visible")
+            page.wait_for_selector("#generate:visible")
             loaded = time.perf_counter()
-            page.wait_for_function("document.querySelector('.settings [aria-label=Shape]')?.value")
+            page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
             page.fill("#prompt textarea", "a red house on a snowy hill at night")
             pressed = time.perf_counter()
-            page.click("#draw")
-            page.wait_for_selector("#easel img")
+            page.click("#generate")
+            page.wait_for_selector("#output img")
             previewed = time.perf_counter()
-            page.wait_for_selector("#easel .facts")
+            page.wait_for_selector("#output .facts")
             done = time.perf_counter()
     return [answered - start, loaded - answered, previewed - pressed, done - pressed]
 

@@ -32,15 +32,15 @@ def _draw(page: Page) -> None:
     for index, seed in reversed(list(enumerate(_SEEDS))):
         page.locator(".examples button").nth(index).click()
         page.get_by_label("Seed", exact=True).first.fill(str(seed))
-        page.click("#draw")
-        page.wait_for_function(f"document.querySelector('#easel .facts')?.innerText.includes('Seed {seed}')")
-        page.wait_for_selector("#draw:visible")
+        page.click("#generate")
+        page.wait_for_function(f"document.querySelector('#output .facts')?.innerText.includes('Seed {seed}')")
+        page.wait_for_selector("#generate:visible")
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
 
 
 def _compare(page: Page) -> None:
     page.get_by_role("tab", name="Compare").click()
-    page.get_by_label("Seed of both").fill("7")
+    page.locator("#compare-seed textarea, #compare-seed input").fill("7")
     page.click("#compare")
     page.wait_for_selector("#compared .slider")
 
@@ -62,7 +62,7 @@ def main() -> None:
                 page = browser.new_page(viewport={"width": width, "height": height})
                 page.set_default_timeout(_PATIENCE)
                 page.goto(address)
-                page.wait_for_function("document.querySelector('.settings [aria-label=Shape]')?.value")
+                page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
                 _draw(page)
                 _keep(page, name)
                 if name == "laptop":

@@ -62,7 +62,7 @@ class TestNames:
     ) -> None:
         shutil.copytree(tiny_bundle, models_folder / "mine")
         assert catalog.find("mine").path == models_folder / "mine"
-        assert catalog.found() == [models_folder / "mine"]
+        assert catalog.installed() == [models_folder / "mine"]
 
     def test_an_embedded_model_has_precedence(self, tiny_bundle: Path, embedded: Path, models_folder: Path) -> None:
         for folder in (embedded, models_folder):
@@ -81,7 +81,7 @@ class TestNames:
             catalog.find(name)
 
     def test_a_missing_models_folder_has_no_models(self, embedded: Path) -> None:
-        assert catalog.found() == catalog.embedded() == []
+        assert catalog.installed() == catalog.embedded() == []
         with pytest.raises(ModelError, match="By name there is: none"):
             catalog.find("mine")
 

@@ -149,7 +149,7 @@ def source_of(model: Model, name: str) -> GraphSource:
 def cache_key(model: Model, name: str, cache: Cache) -> CacheKey:
     """What a component of a model is remembered by in ``cache``."""
     low_bit_weights = model.manifest.components[name].weights in ("int8", "int4")
-    return CacheKey(model.manifest.name, name, model.contents(name), low_bit_weights, cache)
+    return CacheKey(model.manifest.name, name, model.fingerprint(name), low_bit_weights, cache)
 
 
 def _told(session: ComponentSession) -> str:

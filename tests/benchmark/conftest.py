@@ -54,8 +54,8 @@ def pretender(tmp_path: Path) -> Callable[[str], str]:
         program = tmp_path / "draws.py"
         program.write_text(
             "import json, os, signal, sys, time\n"
-            "def say(event, **told):\n"
-            "    print(json.dumps({'event': event, **told}), flush=True)\n"
+            "def say(event, **fields):\n"
+            "    print(json.dumps({'event': event, **fields}), flush=True)\n"
             "if sys.argv[2] == 'check':\n"
             "    say('checked', missing=[], versions={})\n"
             "    sys.exit()\n"

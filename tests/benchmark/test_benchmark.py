@@ -22,7 +22,7 @@ from tests.benchmark.conftest import Measure
 from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import Run, command, environment, in_process
 from vinograph.benchmark import chart, child, shares
-from vinograph.benchmark.systems.common import Drawn, Opened
+from vinograph.benchmark.systems.common import DrawResult, OpenedSystem
 from vinograph.models.bundle import Bundle
 
 QUICK = ("--size", "64x64", "--adherence", 0)
@@ -36,17 +36,17 @@ with open(os.environ['LOG'], 'a') as log:
 for index, _ in enumerate(task['prompts']):
     file = f"{task['folder']}/{index}.npy"
     np.save(file, np.zeros((task['count'], 64, 64, 3), np.uint8))
-    say('drawn', seconds=1.0 + index, stolen=float(os.environ.get('STOLEN', 0)), stages={'unet': 0.5 + index},
+    say('drawn', seconds=1.0 + index, cpu_steal=float(os.environ.get('CPU_STEAL', 0)), stages={'unet': 0.5 + index},
         computed={'all': os.environ.get('COMPUTED', 'CPU f32')}, file=file)
 """
 
 
 class TestFigures:
-    def test_all_that_is_measured_is_told(self, measure: Measure, sdxl: Bundle, tmp_path: Path) -> None:
+    def test_all_that_is_measured_is_recorded(self, measure: Measure, sdxl: Bundle, tmp_path: Path) -> None:
         file = tmp_path / "all.json"
         record = measure(sdxl.path, *QUICK, "--runs", 3, "--seed", 9, "--steps", 2, "--output", file)
         assert json.loads(file.read_text()) == record
-        assert set(record) == {*("vinograph", "date", "command", "machine", "asked", "prepared", "references", "rows")}
+        assert set(record) == {*("vinograph", "date", "command", "machine", "config", "prepared", "references", "rows")}
         assert record["machine"]["cores"] >= 1
         assert {"processor", "memory", "system", "load_average"} < set(record["machine"])
         (row,) = record["rows"]
@@ -74,7 +74,7 @@ class TestFigures:
         assert row["first"] == statistics.median(each[0]["at"] for each in drawn)
         assert row["ratio"] == 1
 
-    def test_the_picture_is_held_against_the_one_in_f32(self, measure: Measure, sdxl: Bundle) -> None:
+    def test_the_picture_is_compared_with_the_one_in_f32(self, measure: Measure, sdxl: Bundle) -> None:
         record = measure(sdxl.path, *QUICK, "--runs", 0, "--rounds", 1, "--precision", "f32")
         (row,) = record["rows"]
         assert row["psnr"] is None  # infinite: JSON has no number for it
@@ -107,7 +107,7 @@ class TestFigures:
             "ratio",
             "PSNR",
             "SSIM",
-            "asked",
+            "config",
         ]
         assert lines[1].startswith("tiny-sdxl")
         assert any(line.split() == ["seconds", "by", "stage", "text", "unet", "vae"] for line in lines)
@@ -119,7 +119,7 @@ class TestFigures:
         assert row["adherence"]["mean"] > 0.8
 
     def test_without_a_checkout_it_says_so(self, measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vinograph.benchmark.judge.checkout", lambda: None)
+        monkeypatch.setattr("vinograph.benchmark.adherence.checkout", lambda: None)
         (row,) = measure("storybook-sdxl", "--adherence", 4, "--runs", 0, "--rounds", 1, "--no-reference")["rows"]
         assert row["adherence"] is None
         assert row["notes"] == ["adherence needs a checkout of Vinograph: the probe is in its folder training"]
@@ -153,28 +153,31 @@ class TestOtherPrecisions:
         assert not [each for each in ours["notes"] if "a picture in f32" in each]
 
 
-class TestOnce:
-    """What is done beside drawing, and won't be for the next picture."""
+class TestOneTimeWork:
+    """Work that a later picture won't need, and work that others had done meanwhile."""
 
     def test_the_picture_is_drawn_again(self) -> None:
-        told = []
-        beside = iter([("measured",), ("measured",), (), ()])
+        events = []
+        one_time_work = iter([("measured",), ("measured",), (), ()])
 
         class Module:
-            def open_system(self, task: Any) -> Opened:
-                return Opened(lambda prompt: Drawn(None, {"unet": 1.0}, once=next(beside)))
+            def open_system(self, task: Any) -> OpenedSystem:
+                return OpenedSystem(lambda prompt: DrawResult(None, {"unet": 1.0}, one_time_work=next(one_time_work)))
 
-        class Speaker(child.Speaker):
+        class EventWriter(child.EventWriter):
             def __init__(self) -> None:
                 pass
 
-            def say(self, event: str, **more: Any) -> None:
-                told.append((event, more.get("picture")))
+            def write(self, event: str, **more: Any) -> None:
+                events.append((event, more.get("picture")))
 
-        child.draw(Speaker(), Module(), SimpleNamespace(prompts=["a", "b", "c"]), None)
-        assert told[1:] == [*(("once", 0), ("drawn", None), ("once", 1)), *(("drawn", None), ("drawn", None))]
+        child.draw(EventWriter(), Module(), SimpleNamespace(prompts=["a", "b", "c"]), None)
+        assert events[1:] == [
+            *(("one_time_work", 0), ("drawn", None), ("one_time_work", 1)),
+            *(("drawn", None), ("drawn", None)),
+        ]
 
-    @pytest.mark.parametrize(("stolen", "told"), [("0.3", ["30%"]), ("0.01", [])])
+    @pytest.mark.parametrize(("cpu_steal", "noted"), [("0.3", ["30%"]), ("0.01", [])])
     def test_others_had_the_processors(
         self,
         measure: Measure,
@@ -182,23 +185,23 @@ class TestOnce:
         pretender: Any,
         checkpoint: Path,
         monkeypatch: pytest.MonkeyPatch,
-        stolen: str,
-        told: list[str],
+        cpu_steal: str,
+        noted: list[str],
     ) -> None:
         monkeypatch.setenv("LOG", "log")
-        monkeypatch.setenv("STOLEN", stolen)
+        monkeypatch.setenv("CPU_STEAL", cpu_steal)
         python = pretender(DRAWS)
         against = ("--against", "diffusers", "--python", f"diffusers={python}", "--checkpoint", checkpoint)
         ours, theirs = measure(sdxl.path, *QUICK, *against, "--runs", 1, "--rounds", 1, "--no-reference")["rows"]
-        assert 0 <= ours["stolen"][0] <= 1
-        assert theirs["stolen"] == [float(stolen)]
-        assert [each.partition(" had ")[2].partition(" of ")[0] for each in theirs["notes"]] == told
+        assert 0 <= ours["cpu_steal"][0] <= 1
+        assert theirs["cpu_steal"] == [float(cpu_steal)]
+        assert [each.partition(" had ")[2].partition(" of ")[0] for each in theirs["notes"]] == noted
 
-    def test_it_is_said(
+    def test_it_is_noted(
         self, vinograph: Run, sdxl: Bundle, pretender: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("LOG", "log")
-        code = DRAWS + "say('once', what='it was measured', picture=1, seconds=9)\n"
+        code = DRAWS + "say('one_time_work', what='it was measured', picture=1, seconds=9)\n"
         against = ("--against", "diffusers", "--python", f"diffusers={pretender(code)}", "--checkpoint", checkpoint)
         done = vinograph("benchmark", sdxl.path, *QUICK, *against, "--runs", 1, "--rounds", 1, "--no-reference")
         assert done.code == 0, done.err
@@ -218,10 +221,10 @@ class TestOrder:
         """And each picture of a process is of the next prompt."""
         monkeypatch.setenv("LOG", "log")
         python = pretender(DRAWS)
-        told = ("--against", "diffusers", "--python", f"diffusers={python}", "--checkpoint", checkpoint)
+        against = ("--against", "diffusers", "--python", f"diffusers={python}", "--checkpoint", checkpoint)
         prompts = ("--prompt", "a", "--prompt", "b")
         done = vinograph(
-            "benchmark", sdxl.path, *QUICK, *told, *prompts, "--runs", 3, "--count", 1, "--count", 2, "--json"
+            "benchmark", sdxl.path, *QUICK, *against, *prompts, "--runs", 3, "--count", 1, "--count", 2, "--json"
         )
         assert done.code == 0, done.err
         labels = [line.rsplit(" ", 1)[0] for line in done.err.splitlines()]
@@ -239,8 +242,8 @@ class TestOrder:
 
 class TestFailures:
     def against(self, python: str, checkpoint: Path) -> tuple[object, ...]:
-        told = ("--against", "diffusers", "--python", f"diffusers={python}", "--checkpoint", checkpoint)
-        return (*QUICK, *told, "--runs", 1, "--rounds", 2, "--no-reference")
+        against = ("--against", "diffusers", "--python", f"diffusers={python}", "--checkpoint", checkpoint)
+        return (*QUICK, *against, "--runs", 1, "--rounds", 2, "--no-reference")
 
     def test_one_that_fails_has_a_row_that_says_so(
         self, vinograph: Run, sdxl: Bundle, pretender: Any, checkpoint: Path
@@ -318,15 +321,15 @@ class TestRefusals:
         bare = tmp_path / "bare"
         bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
         bare.chmod(0o755)
-        told = ("--against", "diffusers", "--checkpoint", checkpoint, "--python", f"diffusers={bare}")
-        vinograph("benchmark", sdxl.path, *told).fails(
+        against = ("--against", "diffusers", "--checkpoint", checkpoint, "--python", f"diffusers={bare}")
+        vinograph("benchmark", sdxl.path, *against).fails(
             2, f"{bare} -m pip install torch diffusers transformers", "--python diffusers=PATH"
         )
 
     def test_openvino_genai_draws_what_optimum_intel_exports(
         self, vinograph: Run, sdxl: Bundle, checkpoint: Path, pretender: Any
     ) -> None:
-        told = (
+        against = (
             "--against",
             "openvino-genai",
             "--checkpoint",
@@ -334,13 +337,20 @@ class TestRefusals:
             "--python",
             f"openvino-genai={pretender('')}",
         )
-        vinograph("benchmark", sdxl.path, *told).fails(2, "optimum-intel", "--python optimum-intel=PATH")
+        vinograph("benchmark", sdxl.path, *against).fails(2, "optimum-intel", "--python optimum-intel=PATH")
 
     def test_a_family_that_a_system_does_not_draw(
         self, vinograph: Run, pixart: Bundle, checkpoint: Path, pretender: Any
     ) -> None:
-        told = ("--against", "optimum-intel", "--checkpoint", checkpoint, "--python", f"optimum-intel={pretender('')}")
-        vinograph("benchmark", pixart.path, *told).fails(2, "optimum-intel", "pixart", "sdxl")
+        against = (
+            "--against",
+            "optimum-intel",
+            "--checkpoint",
+            checkpoint,
+            "--python",
+            f"optimum-intel={pretender('')}",
+        )
+        vinograph("benchmark", pixart.path, *against).fails(2, "optimum-intel", "pixart", "sdxl")
 
     @pytest.mark.parametrize(
         ("given", "words"),
@@ -388,8 +398,8 @@ def full(file, content, *, flush=False):
     raise OSError(errno.ENOSPC, "No space left on device")
 vinograph.files.write_atomically = full
 """
-        told = ("--runs", 0, "--rounds", 1, "--no-reference", "--output", "all.json")
-        done = in_process("benchmark", sdxl.path, *QUICK, *told, first=full)
+        options = ("--runs", 0, "--rounds", 1, "--no-reference", "--output", "all.json")
+        done = in_process("benchmark", sdxl.path, *QUICK, *options, first=full)
         assert (done.code, "all.json doesn't fit" in done.err) == (5, True)
         assert "tiny-sdxl" in done.out
 
@@ -421,13 +431,13 @@ class TestChart:
         return ["".join(each.itertext()).strip() for each in root.iter() if each.tag.endswith("}text")]
 
     def test_stages_and_memory(self) -> None:
-        told = self.texts(record_of(row("ours", 1, 1.5), row("theirs", 1, 3.25)))
-        assert {"ours", "theirs", "text", "unet", "1.50 s", "3.25 s", "2.5", "seconds per picture"} <= set(told)
-        assert "An abacus, 2 cores, 2026-11-21" in told
+        texts = self.texts(record_of(row("ours", 1, 1.5), row("theirs", 1, 3.25)))
+        assert {"ours", "theirs", "text", "unet", "1.50 s", "3.25 s", "2.5", "seconds per picture"} <= set(texts)
+        assert "An abacus, 2 cores, 2026-11-21" in texts
 
     def test_batches(self) -> None:
-        told = self.texts(record_of(row("ours", 1, 1.0), row("ours", 4, 2.0), row("theirs", 1, 3.0)))
-        assert {"ours", "theirs", "1", "4", "pictures at once"} <= set(told)
+        texts = self.texts(record_of(row("ours", 1, 1.0), row("ours", 4, 2.0), row("theirs", 1, 3.0)))
+        assert {"ours", "theirs", "1", "4", "pictures at once"} <= set(texts)
 
     def test_png_has_the_bars(self) -> None:
         data = chart.draw(record_of(row("ours", 1, 1.5)), ".png")
@@ -439,8 +449,8 @@ class TestChart:
             assert (pixels == colour).all(1).sum() > 1000
 
     def test_by_the_command(self, vinograph: Run, sdxl: Bundle) -> None:
-        told = ("--runs", 0, "--rounds", 1, "--no-reference", "--chart", "a.svg")
-        done = vinograph("benchmark", sdxl.path, *QUICK, *told)
+        options = ("--runs", 0, "--rounds", 1, "--no-reference", "--chart", "a.svg")
+        done = vinograph("benchmark", sdxl.path, *QUICK, *options)
         assert done.code == 0, done.err
         assert "tiny-sdxl" in Path("a.svg").read_text()
         assert sorted(each.name for each in Path().iterdir()) == ["a.svg"]

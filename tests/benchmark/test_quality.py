@@ -21,24 +21,24 @@ def noisy(seed: int, side: int = 24) -> NDArray[np.float64]:
 
 def test_equal_pictures() -> None:
     assert ssim(noisy(0), noisy(0)) == pytest.approx(1)
-    told = distance(np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16, 3), np.uint8))
-    assert told == {"psnr": math.inf, "ssim": pytest.approx(1)}
+    measures = distance(np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16, 3), np.uint8))
+    assert measures == {"psnr": math.inf, "ssim": pytest.approx(1)}
 
 
 def test_flat_pictures_differ_by_their_luminance_alone() -> None:
-    """There the second factor of the formula is one: (2·0.2·0.6 + 0.01²) / (0.2² + 0.6² + 0.01²)."""
+    """The second factor of the formula is one: (2·0.2·0.6 + 0.01²) / (0.2² + 0.6² + 0.01²)."""
     assert ssim(grey(0.2), grey(0.6)) == pytest.approx(0.2401 / 0.4001)
 
 
 def test_a_picture_and_its_negative_about_the_same_mean() -> None:
-    """Variances are equal and the covariance is their negative: (-2v + 0.03²) / (2v + 0.03²), with equal means."""
+    """The covariance is the negative of both variances: (-2v + 0.03²) / (2v + 0.03²)."""
     rows, columns = np.indices((40, 40))
     waves = 0.1 * np.sin(np.pi / 2 * (rows + columns))[..., None] * np.ones(3)
     assert ssim(0.5 + waves, 0.5 - waves) == pytest.approx((-2 * 0.005 + 9e-4) / (2 * 0.005 + 9e-4), abs=2e-3)
 
 
 def test_every_window_as_the_paper_writes_it() -> None:
-    """Equations 14 to 16: sums over each window of weights that make one, with deviations from the mean."""
+    """Equations 14 to 16: weighted sums over each window, of deviations from the mean."""
     luma = np.array([0.299, 0.587, 0.114])
     one, other = noisy(1), np.clip(noisy(1) + 0.3 * (noisy(2) - 0.5), 0, 1)
     x, y = one @ luma, other @ luma

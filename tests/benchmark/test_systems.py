@@ -1,4 +1,4 @@
-"""The other systems really draw, from the checkpoint that the bundle was converted from; in f32, the same picture."""
+"""Other systems really draw from the bundle's checkpoint; in f32, they draw the same picture."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_the_notebooks_way(
 ) -> None:
     """Its weights are in f16, ours in f32, and so are the waves that tell a transformer its time.
 
-    Of Würstchen it draws another picture: OpenVINO 2026.4 converts a smoothed bicubic resize that keeps the corners as
-    one that doesn't. Ours is done outside of the graph.
+    Of Würstchen it draws another picture: OpenVINO 2026.4 converts a smoothed bicubic resize that
+    keeps the corners as one that doesn't. Ours is done outside of the graph.
     """
     work = tmp_path / "work"
     record = measure(*checkpoint_of(tmp_path / "made"), "--against", "notebook", *ONCE, "--work", work)

@@ -18,8 +18,9 @@ from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.cli.conftest import Run, in_process
 from tests.hub_server import Fault, HubServer, use_hub, without_waiting
 from vinograph import ModelError, ResourceError
-from vinograph.models import catalog, hub
+from vinograph.models import catalog, hub_cache
 from vinograph.models.checkpoint import locate
+from vinograph.models.hub_errors import explained
 
 BUNDLE = "someone/tiny"
 CHECKPOINT = "someone/sdxl"
@@ -308,8 +309,8 @@ class TestCache:
         def refuse(path: Any, *_: Any, **__: Any) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-        monkeypatch.setattr(hf, "snapshot_download", refuse)
-        monkeypatch.setattr(hub, "write_atomically", refuse)
+        monkeypatch.setattr(hf, "hf_hub_download", refuse)
+        monkeypatch.setattr(hub_cache, "write_atomically", refuse)
         assert vinograph("generate", "a house", "--model", BUNDLE).code == 0
         assert locate(CHECKPOINT).read_json(files[0])
 
@@ -384,7 +385,7 @@ class TestBundles:
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOMEM, "memory"), (errno.EMFILE, "too many files are open")])
 def test_other_exhausted_resources_are_reported(number: int, words: str) -> None:
-    with pytest.raises(ResourceError, match=words), hub._explained("someone/tiny", None):
+    with pytest.raises(ResourceError, match=words), explained("someone/tiny", None):
         raise OSError(number, os.strerror(number))
 
 
@@ -392,5 +393,5 @@ def test_a_full_disk_is_not_reported_as_an_absent_hub() -> None:
     """It may be raised from anywhere, and from any other error."""
     error = RuntimeError("a worker failed")
     error.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(ResourceError, match="the disk is full"), hub._explained("someone/tiny", None):
+    with pytest.raises(ResourceError, match="the disk is full"), explained("someone/tiny", None):
         raise error

@@ -155,10 +155,14 @@ class TestKnownModels:
     def test_the_amount_is_printed_before_the_download(
         self, server: HubServer, vinograph: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        def refuse(*_: Any, **__: Any) -> None:
-            raise KeyboardInterrupt
+        fetch = hf.hf_hub_download
 
-        monkeypatch.setattr(hf, "hf_hub_download", refuse)
+        def refuse_weights(repository: str, name: str, **more: Any) -> Any:
+            if name.endswith(".safetensors"):
+                raise KeyboardInterrupt
+            return fetch(repository, name, **more)
+
+        monkeypatch.setattr(hf, "hf_hub_download", refuse_weights)
         done = vinograph("pull", "sdxl-turbo")
         assert done.code == 130
         lines = done.err.splitlines()

@@ -26,7 +26,7 @@ from tests.hub_cache import COMMIT, save_cache
 from tests.models.exported import export_as_optimum
 from vinograph.convert import convert
 from vinograph.quantize import quantize
-from vinograph.web.models import Models
+from vinograph.web.model_pool import ModelPool
 
 CACHED = "someone/small-sdxl"
 SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")
@@ -132,9 +132,9 @@ def test_reconstruct_works_with_any_source(vinograph: Run, source_of: Callable[[
 
 def test_the_page_offers_any_source(source: str) -> None:
     """It names them as it was given them, also in its lines of code."""
-    models = Models([source], "CPU")
+    models = ModelPool([source], "CPU")
     assert models.references[0] == source
-    pipe = models.draw_with(source)
+    pipe = models.acquire(source)
     few = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
     side = pipe.model.manifest.limits["minimum_size"]
     assert pipe("a red house", seed=1, output_type="latent", width=side, height=side, **few).images.size

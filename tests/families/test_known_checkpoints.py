@@ -10,7 +10,7 @@ import pytest
 from vinograph.families import registry
 from vinograph.families.known import KnownModel
 from vinograph.models import catalog
-from vinograph.models.opening import opener
+from vinograph.models.opening import checkpoint_module
 
 ALL = {name: known for name, (_, known) in registry.known_models().items()}
 FAMILY = {name: family for name, (family, _) in registry.known_models().items()}
@@ -53,7 +53,7 @@ class TestEntries:
     def test_its_companions_are_options_of_its_family(self, known: KnownModel) -> None:
         options = [each.option for each in known.companions]
         assert len(set(options)) == len(options)
-        assert set(options) <= set(opener(FAMILY[known.name]).OPTIONS)
+        assert set(options) <= set(checkpoint_module(FAMILY[known.name]).OPTIONS)
         for each in known.companions:
             assert HUB_ID.fullmatch(each.repository)
             assert LICENCE.fullmatch(each.licence)

@@ -1,8 +1,9 @@
 """Directories as optimum-intel 2.2 exports SDXL, made without it: the same files, ports and types.
 
-Compared with a real export (`optimum-cli export openvino --task text-to-image`): its graphs come from tracing diffusers'
-models, as these do; every hidden state of a text encoder is an output; times are whole numbers, of which there is one;
-the text has 77 tokens; weights in int8 are unsigned, with a zero point and a scale for each row.
+Compared with a real export (`optimum-cli export openvino --task text-to-image`): its graphs come
+from tracing diffusers' models, as these do; every hidden state of a text encoder is an output;
+times are whole numbers, of which there is one; the text has 77 tokens; weights in int8 are
+unsigned, with a zero point and a scale for each row.
 """
 
 from __future__ import annotations
@@ -45,17 +46,19 @@ class _Traced(nn.Module):
 
 
 def _text(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    told = model(ids, output_hidden_states=True)
-    first = told.text_embeds if "text_embeds" in told else told.pooler_output
-    return (first, told.last_hidden_state, *told.hidden_states)
+    output = model(ids, output_hidden_states=True)
+    first = output.text_embeds if "text_embeds" in output else output.pooler_output
+    return (first, output.last_hidden_state, *output.hidden_states)
 
 
 def _unet(model: Any, sample: Any, timestep: Any, text: Any, *rest: Any) -> torch.Tensor:
     *condition, pooled, sizes = rest
     conditions = {"text_embeds": pooled, "time_ids": sizes}
     guidance = condition[0] if condition else None
-    told: torch.Tensor = model(sample, timestep, text, timestep_cond=guidance, added_cond_kwargs=conditions).sample
-    return told
+    prediction: torch.Tensor = model(
+        sample, timestep, text, timestep_cond=guidance, added_cond_kwargs=conditions
+    ).sample
+    return prediction
 
 
 def export_as_optimum(saved: SavedSdxl, shape: SdxlShape, home: Path, weights: str = "f32") -> Path:
@@ -118,7 +121,7 @@ def put_tiny_vae_in_place(saved: SavedSdxl, home: Path, latents_name: str) -> No
 
 
 def _export(module: nn.Module, inputs: Ports, outputs: Ports, file: Path, *, halve: bool = False) -> None:
-    """Trace a module, whose arguments and results are ``inputs`` and ``outputs`` in order, and write it as IR."""
+    """Trace a module and write it as IR, with names for its arguments and results in order."""
     shapes = [[_SIZES[size] if isinstance(size, str) else size for size in each.shape] for each in inputs.values()]
     kinds = [torch.int64 if each.dtype == "i64" else torch.float32 for each in inputs.values()]
     examples = tuple(torch.ones(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True))
@@ -154,7 +157,7 @@ def _halve(model: ov.Model) -> None:
 
 
 def _compress(xml: Path) -> None:
-    """Store matrices in int8, as NNCF does: (unsigned number - zero point) · scale, both for each row."""
+    """Store matrices in int8, as NNCF does: (unsigned - zero point) · scale, both for each row."""
     model = ov.Core().read_model(xml)
     for node in model.get_ops():
         if node.get_type_name() != "Constant" or node.get_element_type() != ov.Type.f32 or len(node.shape) < 2:

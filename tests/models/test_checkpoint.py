@@ -1,4 +1,4 @@
-"""What a checkpoint that can't be used gets, before anything is loaded or, from the hub, fetched."""
+"""Checkpoints that can't be used are refused before anything is loaded or fetched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from huggingface_hub import errors as hf_errors
 from tests.checkpoints import PRIOR_ID
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors
 from tests.hub_server import HubServer
-from tests.models.opening import open_model
+from tests.models.open_model import open_model
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 
@@ -26,7 +26,7 @@ ID = "someone/wuerstchen"
 
 @pytest.fixture
 def unloadable(checkpoint: Path) -> Path:
-    """A checkpoint whose weights are rubbish: who looks at them fails otherwise than the test expects."""
+    """A checkpoint with damaged weights: reading them fails otherwise than the test expects."""
     for file in checkpoint.rglob("*.safetensors"):
         file.write_bytes(b"")
     return checkpoint
@@ -292,7 +292,7 @@ class TestOnline:
         assert opened.manifest.source.revision == server.repositories[ID].commit
 
     def test_one_part_alone(self, server: HubServer, target: Path) -> None:
-        """It is told from its configuration; its weights are not fetched."""
+        """Its configuration says so; its weights are not fetched."""
         names = ["README.md", "decoder/config.json", "decoder/diffusion_pytorch_model.safetensors"]
         server.add(ID, {name: server.repositories[ID].files[name] for name in names})
         with pytest.raises(ModelError, match=r"\(WuerstchenDiffNeXt\); put its decoder/ into a copy of a whole"):

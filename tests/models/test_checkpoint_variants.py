@@ -1,4 +1,4 @@
-"""Odd layouts that are published: variants of weights, 8-bit floats, parts of whole models. They draw what plain ones do."""
+"""Unusual published layouts draw what plain ones do: variants of weights, 8-bit floats."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.checkpoints import PIXART_TINY, SDXL_TINY, SavedPixArt, SavedSdxl, sa
 from tests.cli.conftest import Run
 from tests.convert.conftest import edit_header, edit_json, edit_tensors, files_of
 from tests.hub_server import HubServer, use_hub, without_waiting
-from tests.models.opening import open_model
+from tests.models.open_model import open_model
 from vinograph import DamagedModelError, ModelError, Pipeline
 from vinograph.models.safetensors import DOWNLOAD_ORDER, ON_DISK_ORDER, choose_weights, weight_names
 
@@ -193,7 +193,7 @@ class TestOnTheHub:
 
     @pytest.fixture
     def home(self, sdxl_copy: Path) -> Path:
-        """A checkpoint with every variant of its UNet, and of its text encoders in full and in half precision.
+        """A checkpoint with all variants of its UNet, and two of its text encoders.
 
         The one in half precision alone draws another picture.
         """
@@ -335,7 +335,7 @@ class TestEightBits:
 
     @pytest.fixture
     def scaled(self, sdxl_copy: Path) -> Callable[[Any], Path]:
-        """Call it with the scale of one matrix of the first text encoder, whose other matrices have none."""
+        """Call it with the scale of one matrix of the first text encoder; others have none."""
 
         def write(scale: torch.Tensor) -> Path:
             def edit(tensors: Tensors) -> None:
@@ -397,7 +397,7 @@ class TestPartsOfWholeModels:
 
     @pytest.mark.parametrize("width", ["within", "beside"])
     def test_the_text_encoders_of_whole_clips(self, saved: SavedSdxl, sdxl_copy: Path, width: str) -> None:
-        """The projection's width may be told with the text encoder's settings, or for both encoders."""
+        """The projection's width may stand in the text encoder's settings, or beside them."""
         encoders: dict[str, CLIPTextModel | CLIPTextModelWithProjection] = {
             "text_encoder": saved.models.text_encoder,
             "text_encoder_2": saved.models.text_encoder_2,
@@ -419,10 +419,10 @@ class TestPartsOfWholeModels:
             assert not [name for name in missing if name.startswith("text_model.")]
             shutil.rmtree(sdxl_copy / part)
             whole.save_pretrained(sdxl_copy / part)
-            told = json.loads((sdxl_copy / part / "config.json").read_text())
+            config = json.loads((sdxl_copy / part / "config.json").read_text())
             if width == "beside":
-                told["text_config"].pop("projection_dim")
-            (sdxl_copy / part / "config.json").write_text(json.dumps(told))
+                config["text_config"].pop("projection_dim")
+            (sdxl_copy / part / "config.json").write_text(json.dumps(config))
             edit_json(sdxl_copy / "model_index.json", **{part: ["transformers", "CLIPModel"]})
         assert np.array_equal(drawn(sdxl_copy), drawn(saved.home))
 

@@ -13,7 +13,7 @@ import torch
 from tests.checkpoints import split_tokenizer_files, write_card
 from tests.convert.conftest import edit_json, edit_tensors
 from tests.models.layouts import FULL_VAE, LAYOUTS, PIXART, SDXL, TINY_VAE, WUERSTCHEN, Layout, Saved
-from tests.models.opening import components, open_model, sums
+from tests.models.open_model import components, open_model, sums
 from tests.models.writing import write_tokenizer
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError, RequestError

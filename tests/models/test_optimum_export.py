@@ -134,7 +134,7 @@ def test_the_same_export_gives_the_same_bytes(exported: Path, tmp_path: Path) ->
 
 
 class TestSavedPipeline:
-    """What optimum-intel's pipelines write of themselves: their own classes in place of those that were exported."""
+    """optimum-intel's pipelines write their own classes in place of those that were exported."""
 
     @pytest.mark.parametrize("pipeline", ["", "Img2Img", "Inpaint"])
     @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ class TestDamaged:
         self.refused(damaged, ModelError, r"lacks text_encoder/openvino_model\.bin, text_encoder/openvino_model\.xml")
 
     def test_a_unet_beside_it_that_was_not(self, damaged: Path, saved: SavedSdxl) -> None:
-        """Then it is a checkpoint, and what is missing are weights; OpenVINO's own are no pickles."""
+        """It is then a checkpoint without weights, as OpenVINO's own files are no pickles."""
         shutil.copy(saved.home / "unet" / "diffusion_pytorch_model.safetensors", damaged / "unet")
         shutil.copytree(saved.home / "vae", damaged / "vae")
         self.refused(damaged, ModelError, r"lacks text_encoder/model\.safetensors, text_encoder_2/model\.safetensors$")

@@ -1,4 +1,4 @@
-"""Tensors that PyTorch saved are read as PyTorch reads them, and nothing that a file says is run."""
+"""Tensors that PyTorch saved are read as PyTorch reads them, and no code of a file is run."""
 
 from __future__ import annotations
 

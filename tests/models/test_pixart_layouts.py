@@ -21,7 +21,7 @@ from tests.checkpoints import (
     save_pixart,
 )
 from tests.convert.conftest import edit_json, edit_tensors
-from tests.models.opening import constants, networks, open_model, sums
+from tests.models.open_model import constants, networks, open_model, sums
 from vinograph.convert import convert
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.models.manifest import Manifest
@@ -74,7 +74,7 @@ def test_what_its_kinds_differ_in(
 
 
 def test_the_older_class_and_its_settings(checkpoint: Path) -> None:
-    """As the α models are published: a class of many kinds, and the embedding of no text, which isn't used."""
+    """As the α models are published: of a generic class, with an unused embedding of no text."""
     edit_json(checkpoint / "model_index.json", transformer=["diffusers", "Transformer2DModel"])
     settings = dict.fromkeys(("num_vector_embeds", "num_embeds_ada_norm"), None)
     edit_json(

@@ -1,4 +1,4 @@
-"""What is no whole checkpoint is refused by what it is: in a directory and on the hub, by ``--model`` and ``convert``."""
+"""Files that are no whole checkpoint are refused by what they are, here and on the hub."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def ip_adapter(folder: Path) -> None:
 
 
 def lightning(folder: Path) -> None:
-    """As ByteDance/SDXL-Lightning: single files, LoRAs and UNets, which their headers tell apart."""
+    """As ByteDance/SDXL-Lightning: single files, LoRAs and UNets, which differ by their headers."""
     single = ("model.diffusion_model.out.2.weight", "conditioner.embedders.1.model.ln_final.weight")
     tensors(folder, "sdxl_lightning_4step.safetensors", *single)
     tensors(folder, "sdxl_lightning_4step_lora.safetensors", "lora_unet_down_blocks_1.lora_down.weight")

@@ -1,4 +1,4 @@
-"""Published weights are checked before they are used: what is wrong is named, by file and tensor."""
+"""Published weights are checked before use: errors name the file and the tensor."""
 
 from __future__ import annotations
 

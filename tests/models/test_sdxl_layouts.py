@@ -15,7 +15,7 @@ import torch
 
 from tests.checkpoints import SDXL_TINY, SavedSdxl, save_sdxl
 from tests.convert.conftest import edit_json, edit_tensors
-from tests.models.opening import components, constants, networks, open_model, sums
+from tests.models.open_model import components, constants, networks, open_model, sums
 from tests.models.writing import write_tokenizer
 from vinograph.errors import ModelError
 from vinograph.models.manifest import Manifest
@@ -91,7 +91,7 @@ class TestFewSteps:
         ids=str,
     )
     def test_another_prediction_or_spacing(self, turbo: Path, change: dict[str, object]) -> None:
-        """A guided model with zero terminal SNR is saved with Euler's ancestral steps and trailing spacing, too."""
+        """A guided model with zero terminal SNR may be saved with Euler's ancestral steps."""
         edit_json(turbo / "scheduler" / "scheduler_config.json", **change)
         manifest = open_model(turbo).manifest
         assert self.drawn(manifest) == (50, 5.0)
@@ -106,7 +106,7 @@ class TestFewSteps:
 
 
 class TestSchedulerClass:
-    """The class is the one that model_index.json names, of the settings in the scheduler's file, as in diffusers."""
+    """The class is the one in model_index.json, the settings are the scheduler file's."""
 
     @pytest.mark.parametrize("named", SAMPLERS)
     @pytest.mark.parametrize("saved_as", SAMPLERS)
@@ -181,7 +181,7 @@ class TestFiles:
         assert sums(open_model(checkpoint)) == sums(open_model(saved.home))
 
     def test_networks_of_other_engines_beside_the_weights(self, checkpoint: Path) -> None:
-        """As in the repository of SDXL base: OpenVINO's and ONNX's files, which are neither fetched nor read."""
+        """As in SDXL base's repository: files of OpenVINO and ONNX are neither fetched nor read."""
         alone = {file.relative_to(checkpoint) for file in open_model(checkpoint).files}
         for part in ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"):
             (checkpoint / part).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""T5's tokenizer gives the ids that sentencepiece and transformers give, whichever of its files a checkpoint has."""
+"""T5's tokenizer gives the ids of sentencepiece and transformers, whatever files there are."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_ids_are_those_of_sentencepiece(model: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extra", [100, 3])
 def test_ids_are_those_of_transformers(model: bytes, tmp_path: Path, extra: int) -> None:
-    """Of special tokens in the text, too; and transformers reads what was written of it the same way."""
+    """With special tokens in the text, too; and transformers reads the written file alike."""
     read = read_sentencepiece(folder_of(model, tmp_path / "t5", extra_ids=extra) / "spiece.model")
     pieces = [(piece.text, piece.score) for piece in read.pieces]
     pieces += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra))]
@@ -86,9 +86,9 @@ def test_ids_are_those_of_transformers(model: bytes, tmp_path: Path, extra: int)
     prompts = [*PROMPTS, "an end</s> and <extra_id_1> in the text, <pad><unk>"]
     expected = theirs(prompts, truncation=True, max_length=LENGTH)["input_ids"]
     for folder in ("t5", "fast"):
-        told = write_tokenizer(tmp_path / folder, tmp_path / f"{folder}.json", LENGTH, T5)
+        written = write_tokenizer(tmp_path / folder, tmp_path / f"{folder}.json", LENGTH, T5)
         assert ids(tmp_path / f"{folder}.json", prompts) == expected
-        assert (told.max_length, told.pad_id) == (LENGTH, 0)
+        assert (written.max_length, written.pad_id) == (LENGTH, 0)
 
 
 def test_nothing_is_padded_or_cut_by_the_file_itself(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_nothing_is_padded_or_cut_by_the_file_itself(tmp_path: Path) -> None:
 def test_the_length_is_the_least_that_anyone_says(
     model: bytes, tmp_path: Path, configured: int | None, expected: int
 ) -> None:
-    told = {} if configured is None else {"model_max_length": configured}
-    folder = folder_of(model, tmp_path / "t5", **told)
+    settings = {} if configured is None else {"model_max_length": configured}
+    folder = folder_of(model, tmp_path / "t5", **settings)
     assert write_tokenizer(folder, tmp_path / "out.json", LENGTH, T5).max_length == expected
 
 
@@ -132,16 +132,16 @@ def test_rubbish(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"kind": "bpe"}, "not a unigram model"),
         ({"byte_fallback": True, "vocab_size": 400}, "not a unigram model"),
         ({"pad_id": 2, "unk_id": 0}, "its first pieces are <unk>, </s>, <pad>"),
     ],
 )
-def test_another_tokenizer(tmp_path: Path, settings: dict[str, object], told: str) -> None:
+def test_another_tokenizer(tmp_path: Path, settings: dict[str, object], message: str) -> None:
     folder = folder_of(train(**settings), tmp_path / "t5")  # type: ignore[arg-type]
-    with pytest.raises(DamagedModelError, match=told):
+    with pytest.raises(DamagedModelError, match=message):
         write_tokenizer(folder, tmp_path / "out.json", LENGTH, T5)
 
 

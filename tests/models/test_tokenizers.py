@@ -40,8 +40,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_ids_are_those_of_transformers(folder: Path, tmp_path: Path) -> None:
-    told = write_tokenizer(folder, tmp_path / "out.json", 77)
-    ours = Tokenizer(tmp_path / "out.json", told.max_length, told.pad_id)(PROMPTS)
+    written = write_tokenizer(folder, tmp_path / "out.json", 77)
+    ours = Tokenizer(tmp_path / "out.json", written.max_length, written.pad_id)(PROMPTS)
     reference = CLIPTokenizer.from_pretrained(folder)
     theirs = reference(PROMPTS, padding="max_length", truncation=True, max_length=77, return_tensors="np")
     assert (ours.ids == theirs["input_ids"]).all()
@@ -52,8 +52,8 @@ def test_ids_are_those_of_transformers(folder: Path, tmp_path: Path) -> None:
 def test_the_padding_is_the_configurations(folder: Path, tmp_path: Path, pad: str) -> None:
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": pad}))
-    told = write_tokenizer(folder, tmp_path / "out.json", 77)
-    ours = Tokenizer(tmp_path / "out.json", told.max_length, told.pad_id)(PROMPTS)
+    written = write_tokenizer(folder, tmp_path / "out.json", 77)
+    ours = Tokenizer(tmp_path / "out.json", written.max_length, written.pad_id)(PROMPTS)
     theirs = CLIPTokenizer.from_pretrained(folder)(PROMPTS, padding="max_length", truncation=True, return_tensors="np")
     assert (ours.ids == theirs["input_ids"]).all()
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import PRIOR_ID, TINY, save_wuerstchen, write_card
 from tests.convert.conftest import VQGAN, edit_json, edit_tensors, files_of
-from tests.models.opening import networks, open_model, sums, total
+from tests.models.open_model import networks, open_model, sums, total
 from tests.networks.agreement import tensors_of
 from training.wuerstchen.modules import ImageEncoder
 from vinograph.convert import convert

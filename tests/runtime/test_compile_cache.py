@@ -536,8 +536,8 @@ class TestDrawing:
         measuring(monkeypatch, Setting(64))
         task = Task(str(low_bit_bundle.path), "", (), 1, {"height": 64, "width": 64})
         drawn = [open_system(task).draw(PROMPT) for _ in range(3)]
-        assert [len(each.once) for each in drawn] == [0, 1, 0]
-        assert "unet" in drawn[1].once[0]
+        assert [len(each.one_time_work) for each in drawn] == [0, 1, 0]
+        assert "unet" in drawn[1].one_time_work[0]
 
     @pytest.mark.usefixtures("quick")
     def test_concurrent_drawings_keep_to_the_setting_of_the_first(

@@ -19,7 +19,7 @@ from tests.bundles import save_sdxl_bundle
 from tests.checkpoints import SDXL_TINY, save_sdxl
 from tests.runtime.test_compile_cache import SIDE, Counting, Open, done, save_layers, values
 from vinograph import Pipeline
-from vinograph.models import opened as opened_models
+from vinograph.models import checkpoint_model as opened_models
 from vinograph.runtime import exports, mapped_blob
 from vinograph.runtime.cache import Cache, Description, Entry
 from vinograph.runtime.sessions import Session

@@ -24,13 +24,13 @@ expect.set_options(timeout=PATIENCE)
 
 @contextmanager
 def served(*arguments: str, models: Path) -> Iterator[str]:
-    """The address of ``vinograph web`` with these arguments, until the block ends. It must have called nobody."""
+    """The address of ``vinograph web`` with these arguments, which must call no other host."""
     log = models.parent / "log"
     with browser_tools.served(arguments, models, log) as address:
         yield address
-    told = log.read_text(encoding="utf-8")
-    assert "CALLED" not in told, told
-    assert "Traceback" not in told, told
+    log_text = log.read_text(encoding="utf-8")
+    assert "CALLED" not in log_text, log_text
+    assert "Traceback" not in log_text, log_text
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ class Visitor:
     """Someone who has the page open."""
 
     def __init__(self, context: BrowserContext, address: str, name: str) -> None:
-        """Open it. Pictures of what is ``seen`` are kept under that name."""
+        """Open the page; screenshots are kept under that name."""
         self.name = name
         self.address = address
         self.asked: list[str] = []
@@ -66,7 +66,7 @@ class Visitor:
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("pageerror", lambda error: self.failed.append(str(error)))
         self.page.goto(address)
-        self.page.wait_for_function("document.querySelector('.settings [aria-label=Shape]')?.value")
+        self.page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
 
     def sees(self, what: str, *, whole: bool = False) -> None:
         """Keep a picture of the page, for eyes."""
@@ -75,7 +75,7 @@ class Visitor:
 
     def chooses(self, model: str) -> None:
         """Choose a model on the first tab, and let the controls follow."""
-        there = self.page.locator(".ask").first
+        there = self.page.locator(".inputs").first
         there.get_by_label("Model").click()
         there.get_by_role("option", name=model, exact=True).click()
         pipe = Pipeline.from_pretrained(model)
@@ -96,36 +96,36 @@ class Visitor:
 
     def asks_for_size(self, width: int, height: int) -> None:
         """Choose another size than those with a name."""
-        self.text("Shape").click()
-        self.page.get_by_role("option", name="Another size").click()
+        self.text("Size").click()
+        self.page.get_by_role("option", name="Custom size").click()
         for label, side in (("Width", width), ("Height", height)):
             self.text(label).fill(str(side))
             self.text(label).press("Tab")
 
-    def presses_draw(self, prompt: str | None = None) -> None:
+    def presses_generate(self, prompt: str | None = None) -> None:
         """Ask for a picture."""
         if prompt is not None:
             self.page.fill("#prompt textarea", prompt)
-        self.page.click("#draw")
+        self.page.click("#generate")
 
     def draws(self, prompt: str | None = None) -> None:
         """Ask for a picture, and wait until it is there."""
         before = self.picture.get_attribute("src") if self.picture.count() else None
-        self.presses_draw(prompt)
+        self.presses_generate(prompt)
         self.page.wait_for_function(
-            "(before) => { const it = document.querySelector('#easel img');"
+            "(before) => { const it = document.querySelector('#output img');"
             " return it && it.src.includes('gradio_api') && !it.src.endsWith(before ?? '-'); }",
             arg=before,
         )
-        self.page.wait_for_selector("#draw:visible")
+        self.page.wait_for_selector("#generate:visible")
 
     @property
     def picture(self) -> Locator:
-        """What stands on the easel."""
-        return self.page.locator("#easel img")
+        """The picture in the output."""
+        return self.page.locator("#output img")
 
     def reads(self, place: str, words: str | re.Pattern[str]) -> Locator:
-        """See words in a place: a text that is there, but hidden, or pressed flat, tells nobody anything."""
+        """Expect words in a place, and that they can be read: neither hidden nor squeezed."""
         there = self.page.locator(f"{place} p")
         expect(there.first).to_contain_text(words)
         expect(there.first).to_be_visible()
@@ -136,32 +136,32 @@ class Visitor:
         return there
 
     def snippet(self, language: str) -> Locator:
-        """The lines that draw the picture again."""
+        """The snippet that draws the picture again."""
         there = self.page.locator(f"#{language} textarea")
         if not there.is_visible():
-            self.page.get_by_role("button", name="Draw it again").click()
+            self.page.get_by_role("button", name="Reproduce in").click()
         return there
 
     def saves(self, link: str, folder: Path, name: str) -> Path:
         """Press a link that saves a file."""
         with self.page.expect_download() as download:
-            self.page.locator("#easel").get_by_role("link", name=link).click()
+            self.page.locator("#output").get_by_role("link", name=link).click()
         download.value.save_as(folder / name)
         return folder / name
 
 
 @pytest.fixture
 def visitors(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
-    """Open the page once more. Nobody's browser may ask anyone but the server, or meet an error in a script."""
+    """Open the page once more. No browser may ask another host, or meet an error in a script."""
     opened: list[tuple[BrowserContext, Visitor]] = []
 
-    def visit(address: str = server, **settings: object) -> Visitor:
+    def open_page(address: str = server, **settings: object) -> Visitor:
         context = browser.new_context(**{"viewport": {"width": 1366, "height": 768}, **settings})  # type: ignore[arg-type]
         visitor = Visitor(context, address, re.sub(r"\W+", "-", request.node.name).strip("-"))
         opened.append((context, visitor))
         return visitor
 
-    yield visit
+    yield open_page
     for context, visitor in opened:
         context.close()
         elsewhere = [url for url in visitor.asked if not url.startswith((visitor.address, "data:", "blob:"))]

@@ -93,7 +93,7 @@ class Client:
         return self.get(f"{API}file={quote(path)}")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What the server tells the page about what it asked for."""
+        """The events that the server sends to the page."""
         for line in self.get(f"{API}queue/data?session_hash={self.session}").text.splitlines():
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
@@ -105,7 +105,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the page: its number, and the kinds of its inputs with what they hold at first."""
+    """A function of the page: its number, and its inputs with their types and first values."""
 
     index: int
     kinds: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What the page makes of a model: its controls, its shapes, its lines of code."""
+"""What the page makes of a model: its controls, its size_choices, its lines of code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vinograph import Pipeline
 from vinograph.families import registry
 from vinograph.request import FIELDS
 from vinograph.web import snippets
-from vinograph.web.controls import Controls, family_options, label, shapes
-from vinograph.web.models import Models
+from vinograph.web.controls import Controls, family_options, label, size_choices
+from vinograph.web.model_pool import ModelPool
 
 SOURCE = Path(__file__).parents[2] / "src" / "vinograph" / "web"
 LIMITS = {"size_multiple": 8, "minimum_size": 64, "maximum_size": 512, "native_size": 256}
@@ -42,9 +42,9 @@ def controls() -> Controls:
 
 
 def values_after(controls: Controls, pipe: Pipeline, **changes: Any) -> dict[Any, Any]:
-    """What the components hold when they follow the model, and then someone made ``changes``, by option."""
+    """The components' values for a model, with ``changes`` by option."""
     values: dict[Any, Any] = dict.fromkeys(controls.inputs)
-    for component, update in controls.follow(pipe).items():
+    for component, update in controls.for_model(pipe).items():
         if component in values:
             values[component] = update.get("value")
     for name, value in changes.items():
@@ -56,17 +56,17 @@ class TestShapes:
     @pytest.mark.parametrize("step", [1, 8, 32, 128])
     def test_every_one_is_drawn_and_is_what_its_name_says(self, step: int) -> None:
         limits = {**LIMITS, "size_multiple": step, "minimum_size": max(64, step)}
-        found = shapes(limits)
+        found = size_choices(limits)
         assert found[0] == ("Square, 256×256", "256x256")
         for name, value in found:
             for side in value.split("x"):
                 assert FIELDS["width"].metadata["check"]("width", int(side), limits) == int(side)
-            if told := re.search(r"(\d+):(\d+), (\d+)×(\d+)", name):
-                across, down, width, height = map(int, told.groups())
+            if match := re.search(r"(\d+):(\d+), (\d+)×(\d+)", name):
+                across, down, width, height = map(int, match.groups())
                 assert width / height == pytest.approx(across / down, rel=0.05)
 
     def test_a_coarse_grid_has_fewer(self) -> None:
-        names = [name for name, _ in shapes({**LIMITS, "size_multiple": 128, "minimum_size": 128})]
+        names = [name for name, _ in size_choices({**LIMITS, "size_multiple": 128, "minimum_size": 128})]
         assert names == [
             "Square, 256×256",
             "Landscape 3:2, 384×256",
@@ -85,19 +85,19 @@ class TestControls:
                 assert not [name for name in names if name.lower() in text.lower()], file
 
     def test_every_option_of_every_family_has_one(self) -> None:
-        there = {name for each in map(registry.family, registry.FAMILIES) for name in each.options}
-        assert set(family_options()) == there - {"mask"}
+        names = {name for each in map(registry.family, registry.FAMILIES) for name in each.options}
+        assert set(family_options()) == names - {"mask"}
 
     def test_defaults_draw_the_default_picture(self, controls: Controls, pipe: Pipeline) -> None:
-        told, refused = controls.read(pipe, values_after(controls, pipe))
-        assert not refused
+        arguments, errors = controls.read(pipe, values_after(controls, pipe))
+        assert not errors
         takes = pipe.calls["generate"].takes
-        assert told
-        for argument, value in told.items():
+        assert arguments
+        for argument, value in arguments.items():
             assert value == takes[argument] or (argument == "vae" and takes[argument] is None)
 
     def test_what_the_model_does_not_take_is_hidden(self, controls: Controls, pipe: Pipeline) -> None:
-        updates = controls.follow(pipe)
+        updates = controls.for_model(pipe)
         for name, argument in family_options().items():
             component = controls._options[name]
             taken = pipe.options.get(name) in pipe.calls["generate"].takes
@@ -106,38 +106,38 @@ class TestControls:
 
     def test_a_picture_leaves_a_step_to_do(self, controls: Controls, tmp_path: Path) -> None:
         bundle = save_sdxl_bundle(tmp_path / "turbo", defaults={"num_inference_steps": 1, "strength": 0.3})
-        updates = controls.follow(Pipeline(bundle), picture=True)
+        updates = controls.for_model(Pipeline(bundle), init_image=True)
         assert updates[controls._options["steps"]]["value"] == 4
         assert updates[controls._options["strength"]]["value"] == 0.3
 
     def test_a_mask_brings_its_defaults(self, controls: Controls, tmp_path: Path) -> None:
-        updates = controls.beside_mask(Pipeline(save_sdxl_bundle(tmp_path / "base")))
+        updates = controls.mask_defaults(Pipeline(save_sdxl_bundle(tmp_path / "base")))
         assert updates == {controls._options["strength"]: 0.9999, controls._options["guidance_scale"]: 7.5}
         own = save_sdxl_bundle(tmp_path / "own", defaults={"strength": 0.5, "guidance_scale": 0.0})
-        assert controls.beside_mask(Pipeline(own)) == {}
+        assert controls.mask_defaults(Pipeline(own)) == {}
 
     @pytest.mark.parametrize(("set_now", "then"), [(1, 4), (30, 30)])
     def test_steps_that_are_enough_stay(self, controls: Controls, tmp_path: Path, set_now: int, then: int) -> None:
         pipe = Pipeline(save_sdxl_bundle(tmp_path / "base", defaults={"strength": 0.3}))
-        assert controls.with_picture(pipe, True, set_now)[controls.steps]["value"] == then
+        assert controls.with_init_image(pipe, True, set_now)[controls.steps]["value"] == then
 
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"shape": "other", "width": 100, "height": 128}, "Width is 100; this model draws multiples of"),
-            ({"shape": "other", "width": None, "height": 128}, "Width is None"),
+            ({"size_choice": "custom", "width": 100, "height": 128}, "Width is 100; this model draws multiples of"),
+            ({"size_choice": "custom", "width": None, "height": 128}, "Width is None"),
             ({"seed": "-3"}, "Seed is '-3'; give a whole number from 0 to"),
             ({"seed": "18446744073709551616"}, "give a whole number from 0 to"),
-            ({"count": 0}, "Pictures is 0; give a whole number from 1"),
+            ({"count": 0}, "Images is 0; give a whole number from 1"),
         ],
     )
     def test_what_cannot_be_drawn_is_refused(
         self, controls: Controls, tmp_path: Path, changes: dict[str, Any], words: str
     ) -> None:
         pipe = Pipeline(save_bundle(tmp_path / "tiny"))
-        _, refused = controls.read(pipe, values_after(controls, pipe, **changes))
-        (told,) = refused.values()
-        assert words in told
+        _, errors = controls.read(pipe, values_after(controls, pipe, **changes))
+        (message,) = errors.values()
+        assert words in message
 
 
 ARGUMENTS = {"prompt": 'it\'s "red"', "width": 384, "height": 256, "num_images_per_prompt": 3, "seed": 1}
@@ -146,15 +146,15 @@ ARGUMENTS = {"prompt": 'it\'s "red"', "width": 384, "height": 256, "num_images_p
 class TestSnippets:
     def test_only_what_differs_is_said(self, tiny: Pipeline) -> None:
         takes = tiny.calls["generate"].takes
-        told = {**ARGUMENTS, "prior_num_inference_steps": takes["prior_num_inference_steps"]}
-        again = snippets.arguments_again(tiny, "generate", told, 2)
-        assert again == {"prompt": ARGUMENTS["prompt"], "width": 384, "height": 256, "seed": 2}
+        arguments = {**ARGUMENTS, "prior_num_inference_steps": takes["prior_num_inference_steps"]}
+        reproduced = snippets.reproduction_arguments(tiny, "generate", arguments, 2)
+        assert reproduced == {"prompt": ARGUMENTS["prompt"], "width": 384, "height": 256, "seed": 2}
 
     def test_devices_are_said(self, tiny: Pipeline) -> None:
         device = {"prior": "GPU", "decoder": "HETERO:GPU,CPU"}
-        again = {"prompt": "a", "seed": 1}
-        assert f"device={device!r}" in snippets.python("tiny", device, "generate", again, "a.png")
-        words = shlex.split(snippets.shell(tiny, "tiny", device, "generate", again, "a.png"))
+        arguments = {"prompt": "a", "seed": 1}
+        assert f"device={device!r}" in snippets.python("tiny", device, "generate", arguments, "a.png")
+        words = shlex.split(snippets.shell(tiny, "tiny", device, "generate", arguments, "a.png"))
         assert words[words.index("--device") + 1] == "prior=GPU,decoder=HETERO:GPU,CPU"
 
     def test_a_prompt_that_looks_like_an_option(self, tiny: Pipeline) -> None:
@@ -163,11 +163,11 @@ class TestSnippets:
 
 
 class TestModels:
-    def test_a_damaged_one_is_left_out_and_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_damaged_one_is_left_out_and_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
         save_bundle(tmp_path / "whole")
         (save_bundle(tmp_path / "short").path / "prior.bin").write_bytes(b"")
-        models = Models([], "CPU")
+        models = ModelPool([], "CPU")
         assert "whole" in models.references
         assert "short" not in models.references
         (problem,) = models.problems
@@ -177,10 +177,10 @@ class TestModels:
         monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
         for name in ("one", "two", "three"):
             save_bundle(tmp_path / name)
-        models = Models([], "CPU")
-        drawn = [models.draw_with(name) for name in ("one", "two", "one", "three")]
-        assert models.look_at("one") is drawn[0]
-        assert models.look_at("two") is not drawn[1]
+        models = ModelPool([], "CPU")
+        drawn = [models.acquire(name) for name in ("one", "two", "one", "three")]
+        assert models.get("one") is drawn[0]
+        assert models.get("two") is not drawn[1]
 
 
 def test_labels_are_for_people() -> None:

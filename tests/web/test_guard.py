@@ -66,7 +66,7 @@ class TestFiles:
         yield [{"image": {"path": path}, "caption": None}]
 
     def test_none_but_the_visitors_own(self, client: Client, with_picture: list[Function], outside: Path) -> None:
-        """An existing file and one that isn't there have the same answer, in every input and in every form."""
+        """Existing and missing files get the same answer, in every input and in every form."""
         own = Path(client.uploaded(png()))
         named = [str(outside), str(outside.with_name("nothing.png")), f"{own.parent}/../../../../..{outside}"]
         for path in [*named, "/etc/passwd", "http://127.0.0.1:1/x.png", str(own.parent), f"{own}\0", "", "x" * 5000]:
@@ -125,9 +125,9 @@ class TestFiles:
         path = client.uploaded(b"no picture", "house.png")
         function = next(each for each in functions(client.config()) if each.kinds == ("dropdown", "image"))
         assert client.join(function.index, function.with_value("image", {"path": path})).status == 200
-        told = json.dumps(list(client.events()))
-        assert "house.png is not a PNG, JPEG or WebP picture" in told
-        assert str(Path(path).parent) not in told.replace(json.dumps({"path": path})[1:-1], "")
+        events = json.dumps(list(client.events()))
+        assert "house.png is not a PNG, JPEG or WebP picture" in events
+        assert str(Path(path).parent) not in events.replace(json.dumps({"path": path})[1:-1], "")
 
 
 class TestWhoAsks:

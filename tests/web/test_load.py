@@ -49,18 +49,18 @@ class Memory:
         return int(found[1]) * 1024
 
     def begin(self) -> int:
-        """Forget the most that it had, and tell what it has."""
+        """Forget the peak, and return what it has now."""
         (self._folder / "clear_refs").write_text("5")
         return self._read("VmRSS")
 
     def most(self) -> int:
-        """The most since then."""
+        """The peak since then."""
         return self._read("VmHWM")
 
 
 @contextmanager
 def another_visitor(address: str, control: Function) -> Iterator[list[float]]:
-    """How long someone else waits for the page, and for one of its controls, while the block runs."""
+    """How long another visitor waits for the page and for one of its controls, meanwhile."""
     waits: list[float] = []
     ended = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The page in a browser, with the embedded models: what is drawn, seen, stopped, refused, compared and kept."""
+"""The page in a browser, with the embedded models."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ EMBEDDED = [path.name for path in catalog.embedded()]
 SIDES = (300, 256)
 LONG = "a red house and a boat and a tree and a car and a cat and a lighthouse " * 12
 
-# Remembers every address that the picture on the easel had.
+# Remembers every address that the picture in the output had.
 _WATCH = """
 window.addresses = [];
 new MutationObserver(() => {
-  const source = document.querySelector("#easel img")?.getAttribute("src");
+  const source = document.querySelector("#output img")?.getAttribute("src");
   if (source && source !== window.addresses.at(-1)) window.addresses.push(source);
-}).observe(document.querySelector("#easel"), { subtree: true, childList: true, attributes: true });
+}).observe(document.querySelector("#output"), { subtree: true, childList: true, attributes: true });
 """
 
 
@@ -66,9 +66,9 @@ def paint(visitor: Visitor) -> None:
 def long_drawing(visitor: Visitor) -> None:
     """Ask for what takes a while."""
     visitor.chooses("storybook-wuerstchen")
-    visitor.sets("Pictures", 8)
+    visitor.sets("Images", 8)
     visitor.sets("Steps", 120)
-    visitor.presses_draw("a red house")
+    visitor.presses_generate("a red house")
 
 
 class TestDrawing:
@@ -82,8 +82,8 @@ class TestDrawing:
         addresses = visitor.page.evaluate("window.addresses")
         assert addresses[0].startswith("data:image/webp")
         assert addresses[-1].startswith("gradio_api/file=")
-        expect(visitor.page.locator("#easel .facts")).to_contain_text(re.compile(r"Seed \d+.*256×256.*" + model))
-        expect(visitor.page.locator("#easel .facts")).to_contain_text(re.compile(r"\d\.\d\d s in all: text "))
+        expect(visitor.page.locator("#output .facts")).to_contain_text(re.compile(r"Seed \d+.*256×256.*" + model))
+        expect(visitor.page.locator("#output .facts")).to_contain_text(re.compile(r"\d\.\d\d s in all: text "))
         visitor.sees("drawn")
 
     def test_the_picture_carries_how_it_was_drawn(self, visitor: Visitor, tmp_path: Path) -> None:
@@ -97,52 +97,54 @@ class TestDrawing:
 
     def test_several_at_once_and_any_of_them_again(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-sdxl")
-        visitor.sets("Pictures", 3)
+        visitor.sets("Images", 3)
         visitor.text("Seed").fill("5")
         visitor.draws("a green tree in a meadow")
-        there = visitor.page.locator("#visit .gallery button")
+        there = visitor.page.locator("#history .gallery button")
         expect(there).to_have_count(3)
         there.nth(2).click()
-        expect(visitor.page.locator("#easel .facts")).to_contain_text("Seed 7")
+        expect(visitor.page.locator("#output .facts")).to_contain_text("Seed 7")
         expect(visitor.snippet("python")).to_have_value(re.compile(r"seed=7\)"))
         visitor.sees("several")
 
     def test_it_stops_within_a_step(self, visitor: Visitor) -> None:
         long_drawing(visitor)
         expect(visitor.picture).to_have_attribute("src", re.compile("^data:"))
-        expect(visitor.page.locator("#easel [role=progressbar]")).to_have_attribute("aria-valuenow", re.compile(r"\d+"))
-        expect(visitor.page.locator("#easel .status")).to_have_text(
+        expect(visitor.page.locator("#output [role=progressbar]")).to_have_attribute(
+            "aria-valuenow", re.compile(r"\d+")
+        )
+        expect(visitor.page.locator("#output .status")).to_have_text(
             re.compile(r"Prior · step \d+ of 120 · about .* left")
         )
         visitor.sees("forming")
         visitor.page.click("#stop")
-        expect(visitor.page.locator("#easel")).to_contain_text(re.compile(r"Stopped after prior \d+ of 120"))
-        expect(visitor.page.locator("#draw")).to_be_visible()
-        expect(visitor.page.locator("#visit .gallery")).to_have_count(0)
+        expect(visitor.page.locator("#output")).to_contain_text(re.compile(r"Stopped after prior \d+ of 120"))
+        expect(visitor.page.locator("#generate")).to_be_visible()
+        expect(visitor.page.locator("#history .gallery")).to_have_count(0)
         visitor.sees("stopped")
 
-    def test_words_that_were_cut_off_are_told(self, visitor: Visitor) -> None:
+    def test_words_that_were_cut_off_are_shown(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-sdxl")
         visitor.draws(LONG)
         visitor.reads("#notes", re.compile(r"reads \d+ tokens; cut off: "))
-        visitor.sees("told", whole=True)
+        visitor.sees("cut-off", whole=True)
 
     def test_they_stay_with_their_picture(self, visitor: Visitor) -> None:
-        """Starting from it, or choosing another model, leaves it on the easel; another picture has its own."""
+        """They stay when an init image or a model is chosen; another picture has its own."""
         visitor.chooses("storybook-sdxl")
         visitor.draws("a red house")
         expect(visitor.page.locator("#notes p")).to_have_count(0)
         visitor.draws(LONG)
         cut_off = re.compile("cut off: ")
         visitor.reads("#notes", cut_off)
-        visitor.page.get_by_role("button", name="Start from this picture").click()
+        visitor.page.get_by_role("button", name="Use as init image").click()
         expect(visitor.number("Strength")).to_be_visible()
         visitor.reads("#notes", cut_off)
         visitor.chooses("storybook-wuerstchen")
         visitor.reads("#notes", cut_off)
-        visitor.page.locator("#visit .gallery button").nth(1).click()
+        visitor.page.locator("#history .gallery button").nth(1).click()
         expect(visitor.page.locator("#notes p")).to_have_count(0)
-        visitor.page.locator("#visit .gallery button").nth(0).click()
+        visitor.page.locator("#history .gallery button").nth(0).click()
         visitor.reads("#notes", cut_off)
 
     def test_a_note_is_never_longer_than_a_glance(self, visitor: Visitor) -> None:
@@ -153,7 +155,7 @@ class TestDrawing:
         assert box["height"] < 250
 
     def test_a_prompt_that_is_too_long(self, visitor: Visitor) -> None:
-        visitor.presses_draw("a." * 24_000)
+        visitor.presses_generate("a." * 24_000)
         visitor.reads("#notes", "the prompt has 48,000 characters; give at most 20,000")
         expect(visitor.picture).to_have_count(0)
 
@@ -166,27 +168,27 @@ class TestControls:
     def test_they_follow_the_model(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-wuerstchen")
         expect(visitor.number("Decoder steps")).to_have_value("12")
-        expect(visitor.text("Keep away from")).to_be_visible()
+        expect(visitor.text("Negative prompt")).to_be_visible()
         visitor.sees("before")
         visitor.chooses("storybook-sdxl")
         expect(visitor.number("Decoder steps")).to_be_hidden()
         expect(visitor.number("Guidance")).to_have_value("0")
-        expect(visitor.text("Keep away from")).to_be_hidden()
+        expect(visitor.text("Negative prompt")).to_be_hidden()
         visitor.sees("after")
 
-    def test_keep_away_from_shows_where_it_has_an_effect(self, visitor: Visitor) -> None:
+    def test_the_negative_prompt_shows_where_it_has_an_effect(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-sdxl")
         visitor.sets("Guidance", 2)
-        expect(visitor.text("Keep away from")).to_be_visible()
+        expect(visitor.text("Negative prompt")).to_be_visible()
         visitor.sets("Guidance", 1)
-        expect(visitor.text("Keep away from")).to_be_hidden()
+        expect(visitor.text("Negative prompt")).to_be_hidden()
 
     def test_a_bad_size_is_refused_beside_the_field(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-wuerstchen")
         visitor.asks_for_size(*SIDES)
         words = "Width is 300; this model draws multiples of 128 from 128 to 512, the nearest: 256 and 384"
         refusal = visitor.reads(".settings .notes:visible", words)
-        visitor.presses_draw("a red house")
+        visitor.presses_generate("a red house")
         expect(refusal).to_have_text(words)
         expect(visitor.picture).to_have_count(0)
         visitor.sees("refused")
@@ -194,17 +196,17 @@ class TestControls:
         visitor.text("Width").press("Tab")
         expect(refusal).to_be_hidden()
         visitor.draws()
-        expect(visitor.page.locator("#easel .facts")).to_contain_text("384×256")
+        expect(visitor.page.locator("#output .facts")).to_contain_text("384×256")
 
     @pytest.mark.parametrize("seed", ["-1", "seven", "18446744073709551616"])
     def test_so_is_a_bad_seed(self, visitor: Visitor, seed: str) -> None:
         visitor.text("Seed").fill(seed)
-        visitor.presses_draw("a red house")
+        visitor.presses_generate("a red house")
         visitor.reads(".settings .notes:visible", "give a whole number from 0 to 18446744073709551615")
         expect(visitor.picture).to_have_count(0)
 
     def test_the_die_rolls_a_seed(self, visitor: Visitor) -> None:
-        visitor.page.get_by_role("button", name="Roll a seed").click()
+        visitor.page.get_by_role("button", name="Random seed").click()
         expect(visitor.text("Seed")).to_have_value(re.compile(r"^\d+$"))
 
 
@@ -214,41 +216,41 @@ class TestFromAPicture:
         visitor.chooses(model)
         visitor.draws("a red house on a snowy hill at night")
         expect(visitor.number("Strength")).to_be_hidden()
-        visitor.page.get_by_role("button", name="Start from this picture").click()
+        visitor.page.get_by_role("button", name="Use as init image").click()
         expect(visitor.number("Strength")).to_be_visible()
-        expect(visitor.text("Shape")).to_have_value("Like the picture")
+        expect(visitor.text("Size")).to_have_value("Same as the init image")
         visitor.draws("a blue house on a snowy hill at night")
-        expect(visitor.snippet("python")).to_have_value(re.compile("'start.png'.*strength="))
+        expect(visitor.snippet("python")).to_have_value(re.compile("'init.png'.*strength="))
         visitor.sees("changed", whole=True)
 
     def test_of_the_disk(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-sdxl")
-        visitor.page.get_by_role("button", name="Start from a picture").click()
-        visitor.page.locator("#original input[type=file]").set_input_files(ROOT / "docs" / "pictures" / "house.png")
+        visitor.page.get_by_role("button", name="Init image").click()
+        visitor.page.locator("#init-image input[type=file]").set_input_files(ROOT / "docs" / "pictures" / "house.png")
         expect(visitor.number("Strength")).to_be_visible()
         visitor.draws("a blue house on a snowy hill at night")
-        expect(visitor.page.locator("#easel .links")).to_contain_text("start.png")
+        expect(visitor.page.locator("#output .links")).to_contain_text("init.png")
 
     def test_what_is_no_picture_is_refused_in_words(self, visitor: Visitor, tmp_path: Path) -> None:
         (tmp_path / "house.png").write_bytes(b"no picture")
-        visitor.page.get_by_role("button", name="Start from a picture").click()
-        visitor.page.locator("#original input[type=file]").set_input_files(tmp_path / "house.png")
-        told = visitor.reads("#notes", "picture: house.png is not a PNG, JPEG or WebP picture")
-        expect(told).not_to_contain_text("/")
+        visitor.page.get_by_role("button", name="Init image").click()
+        visitor.page.locator("#init-image input[type=file]").set_input_files(tmp_path / "house.png")
+        refusal = visitor.reads("#notes", "picture: house.png is not a PNG, JPEG or WebP picture")
+        expect(refusal).not_to_contain_text("/")
         visitor.sees("refused")
         visitor.page.get_by_role("tab", name="Reconstruct").click()
         visitor.page.locator("#to-reconstruct input[type=file]").set_input_files(tmp_path / "house.png")
         expect(visitor.page.locator("#to-reconstruct img")).to_have_count(1)
         visitor.page.click("#reconstruct")
-        told = visitor.reads("#reconstruct-notes", "picture: house.png is not a PNG, JPEG or WebP picture")
-        expect(told).not_to_contain_text("/")
+        refusal = visitor.reads("#reconstruct-notes", "picture: house.png is not a PNG, JPEG or WebP picture")
+        expect(refusal).not_to_contain_text("/")
 
     @pytest.mark.parametrize("model", MASKED)
     def test_paint_says_where(self, visitor: Visitor, model: str, tmp_path: Path) -> None:
         visitor.chooses(model)
         visitor.draws("a red house on a snowy hill at night")
         before = pixels(visitor.saves("Download PNG", tmp_path, "before.png"))
-        visitor.page.get_by_role("button", name="Start from this picture").click()
+        visitor.page.get_by_role("button", name="Use as init image").click()
         expect(visitor.page.locator("#mask canvas")).to_be_visible()
         expect(visitor.page.locator("#mask img")).to_have_js_property("naturalWidth", 256)
         paint(visitor)
@@ -266,8 +268,8 @@ class TestFromAPicture:
 
     def test_models_without_masks_offer_none(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-wuerstchen")
-        visitor.page.get_by_role("button", name="Start from a picture").click()
-        visitor.page.locator("#original input[type=file]").set_input_files(ROOT / "docs" / "pictures" / "house.png")
+        visitor.page.get_by_role("button", name="Init image").click()
+        visitor.page.locator("#init-image input[type=file]").set_input_files(ROOT / "docs" / "pictures" / "house.png")
         expect(visitor.number("Strength")).to_be_visible()
         expect(visitor.page.locator("#mask canvas")).to_be_hidden()
 
@@ -289,7 +291,7 @@ class TestSnippets:
         visitor.chooses(model)
         visitor.sets("Steps", 7)
         visitor.sets("Guidance", 2.5)
-        visitor.text("Keep away from").fill("a boat's sail")
+        visitor.text("Negative prompt").fill("a boat's sail")
         visitor.asks_for_size(384, 256)
         visitor.draws('--a "red" house\'s roof')
         self.same_again(visitor, tmp_path)
@@ -298,21 +300,21 @@ class TestSnippets:
     def test_a_picture_of_a_picture(self, visitor: Visitor, model: str, tmp_path: Path) -> None:
         visitor.chooses(model)
         visitor.draws("a red house")
-        visitor.page.get_by_role("button", name="Start from this picture").click()
+        visitor.page.get_by_role("button", name="Use as init image").click()
         expect(visitor.number("Strength")).to_be_visible()
         visitor.draws("a blue house")
-        visitor.saves("start.png", tmp_path, "start.png")
+        visitor.saves("init.png", tmp_path, "init.png")
         self.same_again(visitor, tmp_path)
 
     @pytest.mark.parametrize("model", MASKED)
     def test_a_painted_one(self, visitor: Visitor, model: str, tmp_path: Path) -> None:
         visitor.chooses(model)
         visitor.draws("a red house")
-        visitor.page.get_by_role("button", name="Start from this picture").click()
+        visitor.page.get_by_role("button", name="Use as init image").click()
         expect(visitor.page.locator("#mask img")).to_have_js_property("naturalWidth", 256)
         paint(visitor)
         visitor.draws("a blue house")
-        for name in ("start.png", "mask.png"):
+        for name in ("init.png", "mask.png"):
             visitor.saves(name, tmp_path, name)
         self.same_again(visitor, tmp_path)
 
@@ -325,7 +327,7 @@ class TestComparing:
             there = visitor.page.locator(f"#side-{side}")
             there.get_by_label("Model").click()
             there.get_by_role("option", name=model, exact=True).click()
-        visitor.page.get_by_label("Seed of both").fill("3")
+        visitor.page.locator("#compare-seed textarea, #compare-seed input").fill("3")
         visitor.page.click("#compare")
         slider = visitor.page.locator("#compared .slider")
         expect(slider).to_be_visible()
@@ -382,40 +384,40 @@ class TestReconstructing:
         )
         expect(visitor.page.locator("#to-reconstruct img")).to_be_visible()
         visitor.page.click("#reconstruct")
-        told = re.compile(r"PSNR \d+\.\d\d dB · \d+\.\d times smaller in each direction · \d+ times fewer values")
-        expect(visitor.page.locator("#reconstructed .measures")).to_have_text(told)
+        measures = re.compile(r"PSNR \d+\.\d\d dB · \d+\.\d times smaller in each direction · \d+ times fewer values")
+        expect(visitor.page.locator("#reconstructed .measures")).to_have_text(measures)
         expect(visitor.page.locator("#reconstructed figure")).to_have_count(2)
         visitor.sees("reconstructed", whole=True)
 
     def test_it_wants_a_picture(self, visitor: Visitor) -> None:
         visitor.page.get_by_role("tab", name="Reconstruct").click()
         visitor.page.click("#reconstruct")
-        visitor.reads("#reconstruct-notes", "Give a picture first.")
+        visitor.reads("#reconstruct-notes", "Give an image first.")
 
 
 class TestTwoAtOnce:
-    def test_one_waits_and_is_told_its_place(self, visitors: Callable[..., Visitor]) -> None:
+    def test_one_waits_and_sees_its_place(self, visitors: Callable[..., Visitor]) -> None:
         """The first leaves without a word: its drawing stops, and the other's begins."""
         one, other = visitors(), visitors()
         long_drawing(one)
         expect(one.picture).to_have_attribute("src", re.compile("^data:"))
-        other.presses_draw("a yellow boat")
-        expect(other.page.locator("#easel .status")).to_have_text("Waiting: one drawing comes before yours")
+        other.presses_generate("a yellow boat")
+        expect(other.page.locator("#output .status")).to_have_text("Queued: one job ahead of yours")
         other.sees("waiting")
         one.page.close()
         expect(other.picture).to_have_attribute("src", re.compile("gradio_api"))
 
-    def test_one_that_waits_can_leave_the_line(self, visitors: Callable[..., Visitor]) -> None:
+    def test_one_that_waits_can_leave_the_queue(self, visitors: Callable[..., Visitor]) -> None:
         one, other = visitors(), visitors()
         long_drawing(one)
         expect(one.picture).to_have_attribute("src", re.compile("^data:"))
-        other.presses_draw("a yellow boat")
-        expect(other.page.locator("#easel .status")).to_have_text(re.compile("Waiting"))
+        other.presses_generate("a yellow boat")
+        expect(other.page.locator("#output .status")).to_have_text(re.compile("Queued"))
         other.page.click("#stop")
-        expect(other.page.locator("#easel")).to_contain_text("Stopped.")
+        expect(other.page.locator("#output")).to_contain_text("Stopped.")
         expect(one.page.locator("#stop")).to_be_visible()
         one.page.click("#stop")
-        expect(one.page.locator("#draw")).to_be_visible()
+        expect(one.page.locator("#generate")).to_be_visible()
 
 
 class TestServer:
@@ -425,13 +427,13 @@ class TestServer:
             long_drawing(visitor)
             expect(visitor.picture).to_have_attribute("src", re.compile("^data:"))
 
-    def test_another_address_is_told_with_a_warning(self, tmp_path: Path) -> None:
+    def test_another_address_comes_with_a_warning(self, tmp_path: Path) -> None:
         log = tmp_path / "log"
         with browser_tools.served(["--host", "0.0.0.0"], tmp_path / "models", log):
             while "Ctrl-C ends it" not in log.read_text():
                 time.sleep(0.1)
-        told = log.read_text()
-        assert "warning: whoever can reach 0.0.0.0 can draw on this machine: the page asks for no password" in told
+        log_text = log.read_text()
+        assert "warning: whoever can reach 0.0.0.0 can draw on this machine: the page asks for no password" in log_text
 
     @pytest.mark.parametrize(
         ("host", "proxy"), [("127.0.0.1", "http"), ("localhost", "http"), ("127.0.0.1", "socks5"), ("::1", "socks5h")]
@@ -463,12 +465,12 @@ class TestServer:
         with served("--model", "storybook-sdxl", models=tmp_path / "models") as address:
             visitor, other = visitors(address), visitors(address)
             for each in (visitor, other):
-                each.page.get_by_role("button", name="Start from a picture").click()
-                each.page.locator("#original input[type=file]").set_input_files(
+                each.page.get_by_role("button", name="Init image").click()
+                each.page.locator("#init-image input[type=file]").set_input_files(
                     ROOT / "docs" / "pictures" / "house.png"
                 )
                 expect(each.number("Strength")).to_be_visible()
-            sources = [each.page.locator("#original img").first.get_attribute("src") for each in (visitor, other)]
+            sources = [each.page.locator("#init-image img").first.get_attribute("src") for each in (visitor, other)]
             mine, others = (Path(unquote(str(source).partition("file=")[2])) for source in sources)
             assert mine.is_file()
             assert others.is_file()
@@ -496,7 +498,7 @@ class TestModels:
 
 
 class TestLooks:
-    @pytest.mark.parametrize("tab", ["Draw", "Compare", "Reconstruct"])
+    @pytest.mark.parametrize("tab", ["Generate", "Compare", "Reconstruct"])
     @pytest.mark.parametrize("size", [(390, 844), (1366, 768), (1920, 1080)])
     def test_nothing_overlaps_or_scrolls_sideways(
         self, visitors: Callable[..., Visitor], size: tuple[int, int], tab: str
@@ -517,16 +519,16 @@ class TestLooks:
         assert not crossed
         visitor.sees("looks", whole=True)
 
-    @pytest.mark.parametrize("tab", ["Draw", "Compare", "Reconstruct"])
+    @pytest.mark.parametrize("tab", ["Generate", "Compare", "Reconstruct"])
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_contrast_and_labels(self, visitors: Callable[..., Visitor], scheme: str, tab: str) -> None:
         from axe_playwright_python.sync_playwright import Axe
 
         visitor = visitors(color_scheme=scheme)
-        if tab == "Draw":
+        if tab == "Generate":
             visitor.chooses("storybook-sdxl")
             visitor.draws(LONG)
-            visitor.page.get_by_role("button", name="Start from this picture").click()
+            visitor.page.get_by_role("button", name="Use as init image").click()
             expect(visitor.page.locator("#mask canvas")).to_be_visible()
             expect(visitor.snippet("shell")).to_be_visible()
         visitor.page.get_by_role("tab", name=tab).click()
@@ -545,7 +547,7 @@ _CROSSED = """
   const found = [];
   for (const one of seen) {
     const a = one.getBoundingClientRect();
-    const around = one.closest(".settings, .ask, .picture")?.getBoundingClientRect();
+    const around = one.closest(".settings, .inputs, .output")?.getBoundingClientRect();
     if (around && (a.right > around.right + 1 || a.left < around.left - 1)) found.push("reaches out: " + one.outerHTML.slice(0, 200));
     for (const other of seen) {
       if (one === other || one.contains(other) || other.contains(one)) continue;

@@ -45,7 +45,7 @@ class TestBudget:
     def test_old_ones_go(self, tmp_path: Path) -> None:
         uploads = Uploads(tmp_path, UploadLimits(seconds=0))
         first = put(uploads, "one", 1)
-        put(uploads, "other", 1)
+        put(uploads, "custom", 1)
         assert not first.exists()
 
     def test_one_that_fails_leaves_nothing(self, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ class TestBudget:
 
     def test_they_go_with_the_last_page(self, tmp_path: Path) -> None:
         uploads = Uploads(tmp_path)
-        mine, others = put(uploads, "one", 1), put(uploads, "other", 1)
+        mine, others = put(uploads, "one", 1), put(uploads, "custom", 1)
         with uploads.open_page("one"):
             with uploads.open_page("one"):
                 pass
@@ -88,7 +88,7 @@ class TestReading:
             (folder / "x.png").write_bytes(content.getvalue())
         assert uploads.read("one", str(folder / "x.png")).size == (3, 2)
         with pytest.raises(RequestError, match=r"^no such file$"):
-            uploads.read("other", str(folder / "x.png"))
+            uploads.read("custom", str(folder / "x.png"))
 
     @pytest.mark.parametrize(
         ("name", "kept"),

@@ -1,4 +1,4 @@
-"""The figures as a chart, by matplotlib."""
+"""A chart of the results, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from vinograph.errors import RequestError
 
 ENDINGS = (".svg", ".png")
-_DOTS = 150  # per inch
-_BAR = 0.55  # inches of height
-_WIDTH = 10.0
+_DPI = 150
+_BAR_HEIGHT = 0.55  # inches
+_WIDTH = 10.0  # inches
 
 Row = Mapping[str, Any]
 
@@ -28,11 +28,10 @@ def check() -> None:
 
 
 def draw(record: Mapping[str, Any], ending: str) -> bytes:
-    """A file of the kind that ``ending`` says: seconds of a picture by stage and peaks of memory, or seconds by batch.
+    """A chart as the bytes of a file of the type that ``ending`` names.
 
-    The second is drawn where several batches were measured.
-
-    At least one row has figures.
+    It shows seconds by stage and peaks of memory, or seconds by batch size where several were
+    measured. At least one row of the record must have figures.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -40,7 +39,7 @@ def draw(record: Mapping[str, Any], ending: str) -> bytes:
     rows = [row for row in record["rows"] if row["failure"] is None]
     by_batch = len({row["count"] for row in rows}) > 1
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vinograph"}):
-        figure = Figure(figsize=(_WIDTH, 4.5 if by_batch else 1.8 + _BAR * len(rows)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 4.5 if by_batch else 1.8 + _BAR_HEIGHT * len(rows)), layout="constrained")
         if by_batch:
             _batches(figure.add_subplot(), rows)
         else:
@@ -50,7 +49,7 @@ def draw(record: Mapping[str, Any], ending: str) -> bytes:
         machine = record["machine"]
         figure.suptitle(f"{machine['processor']}, {machine['cores']} cores, {record['date'][:10]}", fontsize=9)
         written = io.BytesIO()
-        figure.savefig(written, format=ending.removeprefix("."), dpi=_DOTS, metadata=_metadata(ending))
+        figure.savefig(written, format=ending.removeprefix("."), dpi=_DPI, metadata=_metadata(ending))
     return written.getvalue()
 
 
@@ -59,7 +58,7 @@ def _metadata(ending: str) -> dict[str, Any]:
 
 
 def _stages(axes: Any, rows: Sequence[Row]) -> None:
-    """One bar a row, its stages one after the other, and at its end the whole."""
+    """One bar for each row: its stages one after the other, with the sum at its end."""
     steady = all(row["stages"] for row in rows)
     places = list(range(len(rows)))
     left = [0.0] * len(rows)
@@ -85,7 +84,7 @@ def _stages_of(row: Row, steady: bool) -> Mapping[str, float]:
 
 
 def _memory(axes: Any, rows: Sequence[Row]) -> None:
-    """The peaks of resident memory."""
+    """Bars of the peaks of resident memory."""
     sizes = [row["peaks"]["resident"] / 1e9 for row in rows]
     axes.barh(range(len(rows)), sizes, color="0.6")
     for place, size in enumerate(sizes):
@@ -96,7 +95,7 @@ def _memory(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _batches(axes: Any, rows: Sequence[Row]) -> None:
-    """Seconds per picture over the size of the batch, a line for each system."""
+    """Seconds per picture over the batch size, a line for each system."""
     for name in dict.fromkeys(row["name"] for row in rows):
         points = sorted((row["count"], row["seconds_per_picture"]) for row in rows if row["name"] == name)
         known = [(count, seconds) for count, seconds in points if seconds is not None]

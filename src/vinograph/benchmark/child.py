@@ -1,7 +1,7 @@
-"""One measured process: opens a system, draws, and tells what happens as lines of JSON on standard output.
+"""The program of one measured process: it opens a system, draws, and writes events as JSON.
 
-This file is run by its path, by the interpreter of the system's own environment; it takes a task as JSON on standard
-input, and whatever else is printed goes to standard error.
+It is run by its path, with the interpreter of the system's own environment. The task comes as JSON on
+standard input; events go to standard output, and whatever else is printed to standard error.
 
     python child.py draw SYSTEM|check SYSTEM|prepare SYSTEM
 """
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# What each system imports: the package that brings it.
+# The modules that each system imports, with the package that brings each.
 NEEDS: Mapping[str, Mapping[str, str]] = {
     "vinograph": {"vinograph": "vinograph"},
     "diffusers": {"torch": "torch", "diffusers": "diffusers", "transformers": "transformers"},
@@ -31,24 +31,24 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
         "openvino": "openvino",
     },
 }
-# What making the export takes besides.
+# The modules that preparing files takes besides.
 TO_PREPARE: Mapping[str, Mapping[str, str]] = {
     "optimum-intel": {"openvino_tokenizers": "openvino-tokenizers", "torch": "torch"},
 }
 MODULES = {"vinograph": "vinograph_", "diffusers": "diffusers_"}
 
 
-class Speaker:
-    """Standard output as it was; what else is printed from now on goes to standard error."""
+class EventWriter:
+    """Writes events to standard output, and sends whatever else is printed to standard error."""
 
     def __init__(self) -> None:
         self._lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
         sys.stdout = sys.stderr
 
-    def say(self, event: str, **told: Any) -> None:
-        """One line."""
-        print(json.dumps({"event": event, "at": time.perf_counter(), **told}), file=self._lines, flush=True)
+    def write(self, event: str, **fields: Any) -> None:
+        """Write an event as one line."""
+        print(json.dumps({"event": event, "at": time.perf_counter(), **fields}), file=self._lines, flush=True)
 
 
 def missing(system: str, preparing: bool) -> list[str]:
@@ -65,7 +65,7 @@ def _is_there(module: str) -> bool:
 
 
 def versions(system: str) -> dict[str, str]:
-    """Of Python and of the packages that the system is made of."""
+    """The versions of Python and of the packages that the system uses."""
     found = {"python": platform.python_version()}
     for package in {**dict.fromkeys(NEEDS[system].values()), "openvino": None, "optimum": None}:
         try:
@@ -75,31 +75,34 @@ def versions(system: str) -> dict[str, str]:
     return found
 
 
-def stolen() -> float:
-    """Seconds that other guests of the same hardware have had this machine's processors, each counted; Linux tells."""
+def cpu_steal() -> float:
+    """Seconds of CPU time that other guests of the same hardware have taken from this machine.
+
+    It is the field "steal" of Linux's /proc/stat, and 0 on other systems.
+    """
     try:
-        told = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:
         return 0.0
-    return int(told[8]) / os.sysconf("SC_CLK_TCK")
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
 
 
-def draw(speaker: Speaker, module: Any, task: Any, folder: str | None) -> None:
-    """Open the system and draw each prompt, telling of each picture as it is there.
+def draw(events: EventWriter, module: Any, task: Any, folder: str | None) -> None:
+    """Open the system and draw each prompt, with an event for each picture.
 
-    One during which more was done than drawing is drawn again, unless it is the first.
+    A picture that one-time work fell into is drawn again, unless it is the first.
     """
     opened = module.open_system(task)
-    speaker.say("opened", same_noise=opened.same_noise)
+    events.write("opened", same_noise=opened.same_noise)
     for index, prompt in enumerate(task.prompts):
         while True:
-            start, before = time.perf_counter(), stolen()
+            start, before = time.perf_counter(), cpu_steal()
             drawn = opened.draw(prompt)
             seconds = time.perf_counter() - start
-            share = (stolen() - before) / (seconds * (os.cpu_count() or 1))
-            for each in drawn.once:
-                speaker.say("once", what=each, picture=index, seconds=seconds)
-            if index == 0 or not drawn.once:
+            share = (cpu_steal() - before) / (seconds * (os.cpu_count() or 1))
+            for each in drawn.one_time_work:
+                events.write("one_time_work", what=each, picture=index, seconds=seconds)
+            if index == 0 or not drawn.one_time_work:
                 break
         file = None
         if folder is not None:
@@ -108,33 +111,33 @@ def draw(speaker: Speaker, module: Any, task: Any, folder: str | None) -> None:
             file = str(Path(folder) / f"{index}.npy")
             np.save(file, drawn.pictures)
         stages, computed = dict(drawn.stages), dict(drawn.computed)
-        speaker.say("drawn", seconds=seconds, stolen=share, stages=stages, computed=computed, file=file)
+        events.write("drawn", seconds=seconds, cpu_steal=share, stages=stages, computed=computed, file=file)
 
 
 def main() -> int:
-    """Do what the command line says. Returns the exit code: 3 for what the system refuses."""
+    """Run the command line's action; the exit code is 3 where the system refuses the task."""
     what, system = sys.argv[1:3]
-    speaker = Speaker()
+    events = EventWriter()
     if what == "check":
-        speaker.say("checked", missing=missing(system, "preparing" in sys.argv[3:]), versions=versions(system))
+        events.write("checked", missing=missing(system, "preparing" in sys.argv[3:]), versions=versions(system))
         return 0
     # The folder of this file comes last, so that nothing in it hides a package.
     sys.path.append(sys.path.pop(0))
-    told = json.load(sys.stdin)
-    folder = told.pop("folder", None)
-    speaker.say("started", versions=versions(system))
+    fields = json.load(sys.stdin)
+    folder = fields.pop("folder", None)
+    events.write("started", versions=versions(system))
     common = importlib.import_module("systems.common")
     try:
         module = importlib.import_module(f"systems.{MODULES.get(system, system.replace('-', '_'))}")
-        speaker.say("imported")
-        task = common.Task(**told)
+        events.write("imported")
+        task = common.Task(**fields)
         if what == "prepare":
             module.prepare(task)
-            speaker.say("prepared")
+            events.write("prepared")
         else:
-            draw(speaker, module, task, folder)
+            draw(events, module, task, folder)
     except common.RefusedError as error:
-        speaker.say("refused", message=str(error))
+        events.write("refused", message=str(error))
         return 3
     return 0
 

@@ -1,4 +1,4 @@
-"""The machine that the figures are of."""
+"""A description of the machine that was measured on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vinograph.runtime.devices import devices, processor
 
 
 def describe() -> dict[str, Any]:
-    """The processor, the cores that may be used, memory in bytes, the system, and how busy it was just now."""
+    """The machine's processor, cores, memory in bytes, system, load, and OpenVINO devices."""
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {
         "processor": processor(),

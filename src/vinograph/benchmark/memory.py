@@ -1,4 +1,4 @@
-"""What memory a process takes, as Linux tells of it in /proc/PID/status."""
+"""The memory of a process, as Linux reports it in /proc/PID/status."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOOKS = 0.005  # seconds between two of them
+_SAMPLING_INTERVAL = 0.005  # seconds
 _KINDS = {"VmHWM": "resident", "VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped"}
 
 
 @dataclass
 class Peaks:
-    """The largest that was seen of each kind, in bytes; they fall at different moments, so they don't add up.
+    """The peak of each kind of memory in bytes. Peaks are of different moments, and don't add up.
 
-    ``resident`` is all of a process's memory, ``anonymous`` what no file backs, ``mapped`` the pages of files, which
-    the system can take back when it is short. All are 0 where the system doesn't tell.
+    ``resident`` is all of a process's memory, ``anonymous`` what no file backs, and ``mapped``
+    pages of files, which the system can take back when memory is short. All are 0 where the system
+    reports none.
     """
 
     resident: int = 0
     anonymous: int = 0
     mapped: int = 0
 
-    def look(self, status: Path) -> None:
-        """Look once; a process that has ended has none."""
+    def sample(self, status: Path) -> None:
+        """Read the memory once, where the process has not ended."""
         try:
             text = status.read_text(encoding="ascii")
         except OSError:
@@ -37,14 +38,14 @@ class Peaks:
 
 
 @contextmanager
-def watched(process: int) -> Iterator[Peaks]:
-    """The peaks of a process of that number, looked at two hundred times a second while the block lasts."""
+def measure_peaks(process: int) -> Iterator[Peaks]:
+    """Measure a process's peaks of memory while the block lasts, two hundred times a second."""
     peaks, ended, status = Peaks(), threading.Event(), Path(f"/proc/{process}/status")
 
     def work() -> None:
-        peaks.look(status)
-        while not ended.wait(_LOOKS):
-            peaks.look(status)
+        peaks.sample(status)
+        while not ended.wait(_SAMPLING_INTERVAL):
+            peaks.sample(status)
 
     thread = threading.Thread(target=work, name=f"memory of {process}")
     thread.start()

@@ -1,4 +1,4 @@
-"""Measured processes: starting one, listening to it, and watching its memory."""
+"""Measured processes: they are started, their events collected, and their memory watched."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from typing import Any
 
 import vinograph
 from vinograph import strict_json
-from vinograph.benchmark.memory import Peaks, watched
+from vinograph.benchmark.memory import Peaks, measure_peaks
 
 CHILD = Path(__file__).with_name("child.py")
-_PATIENCE = 10  # seconds that a process has to end in, once it was told to
-_LOG_KEPT = 4000  # characters of what a process that failed printed
+_TERMINATE_SECONDS = 10  # that a process has to end in after SIGTERM
+_MAX_LOG = 4000  # characters
 _RAISED = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")
 
-Listener = Callable[[Mapping[str, Any]], None]
-"""Called with each event that a process tells of."""
+EventListener = Callable[[Mapping[str, Any]], None]
+"""Called with each event that a process writes."""
 
 
 @dataclass
 class Outcome:
-    """What came of a process: its events, the peaks of its memory, why it failed, if it did, and what it printed.
+    """The outcome of a process: its events, peaks of memory, failure if it failed, and log.
 
-    ``at`` of an event is its moment in seconds since the process was started.
+    The field ``at`` of an event is the seconds from the process's start.
     """
 
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -41,25 +41,25 @@ class Outcome:
     seconds: float = 0.0
     log: str = ""
 
-    def told(self, event: str) -> list[dict[str, Any]]:
+    def events_named(self, event: str) -> list[dict[str, Any]]:
         """The events of that name."""
         return [each for each in self.events if each["event"] == event]
 
     def record(self) -> dict[str, Any]:
-        """As it goes into the results."""
+        """The outcome as the results record it."""
         return {
             "seconds": self.seconds,
             "failure": self.failure,
-            "log": self.log[-_LOG_KEPT:] if self.failure else None,
+            "log": self.log[-_MAX_LOG:] if self.failure else None,
             "peaks": asdict(self.peaks),
             "events": [{name: value for name, value in each.items() if name != "file"} for each in self.events],
         }
 
 
 def run(
-    python: str, arguments: list[str], task: Mapping[str, Any] | None = None, heard: Listener | None = None
+    python: str, arguments: list[str], task: Mapping[str, Any] | None = None, on_event: EventListener | None = None
 ) -> Outcome:
-    """Run ``child.py`` with ``arguments`` by the interpreter ``python``, to its end. It never outlives this call."""
+    """Run ``child.py`` to its end with the interpreter ``python``; it never outlives this call."""
     outcome, start = Outcome(), time.perf_counter()
     with tempfile.TemporaryFile() as noise:
         child = subprocess.Popen(
@@ -72,9 +72,9 @@ def run(
             env=_environment(python),
         )
         try:
-            with watched(child.pid) as outcome.peaks:
-                _tell(child, task)
-                _listen(child, outcome, start, heard)
+            with measure_peaks(child.pid) as outcome.peaks:
+                _send_task(child, task)
+                _collect_events(child, outcome, start, on_event)
                 child.wait()
         finally:
             _end(child)
@@ -86,7 +86,10 @@ def run(
 
 
 def _environment(python: str) -> dict[str, str]:
-    """This process's environment. Our own interpreter finds the Vinograph that is running."""
+    """The environment of a process.
+
+    With our own interpreter, it imports the Vinograph that is running.
+    """
     environment = dict(os.environ)
     if python == sys.executable:
         home = str(Path(vinograph.__file__).parents[1])
@@ -94,7 +97,7 @@ def _environment(python: str) -> dict[str, str]:
     return environment
 
 
-def _tell(child: subprocess.Popen[str], task: Mapping[str, Any] | None) -> None:
+def _send_task(child: subprocess.Popen[str], task: Mapping[str, Any] | None) -> None:
     assert child.stdin is not None
     try:
         with child.stdin as stdin:
@@ -103,7 +106,9 @@ def _tell(child: subprocess.Popen[str], task: Mapping[str, Any] | None) -> None:
         pass
 
 
-def _listen(child: subprocess.Popen[str], outcome: Outcome, start: float, heard: Listener | None) -> None:
+def _collect_events(
+    child: subprocess.Popen[str], outcome: Outcome, start: float, on_event: EventListener | None
+) -> None:
     assert child.stdout is not None
     for line in child.stdout:
         try:
@@ -111,8 +116,8 @@ def _listen(child: subprocess.Popen[str], outcome: Outcome, start: float, heard:
         except strict_json.JsonError:  # cut off where the process was killed; its exit code says so
             continue
         outcome.events.append(event)
-        if heard is not None:
-            heard(event)
+        if on_event is not None:
+            on_event(event)
 
 
 def _end(child: subprocess.Popen[str]) -> None:
@@ -120,7 +125,7 @@ def _end(child: subprocess.Popen[str]) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(_PATIENCE)
+            child.wait(_TERMINATE_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -129,10 +134,10 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 
 def _failure(code: int, outcome: Outcome) -> str | None:
-    """Why a process failed, in a line; None of one that did not."""
+    """One line that says why a process failed; None where it did not."""
     if code == 0:
         return None
-    if refused := outcome.told("refused"):
+    if refused := outcome.events_named("refused"):
         return str(refused[-1]["message"])
     if code < 0:
         return f"{_ended_by(-code)} at {outcome.peaks.resident / 1e9:.1f} GB"

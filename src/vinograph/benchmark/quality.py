@@ -1,4 +1,4 @@
-"""How far one picture is from another."""
+"""Measures of how close one picture is to another."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def distance(pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> dict[str, float]:
-    """PSNR in decibels (of all pictures together) and SSIM (their mean) of two batches [n, height, width, 3]."""
+    """PSNR in decibels over two batches [n, height, width, 3], and their mean SSIM."""
     ones, theirs = (np.asarray(each, np.float64) / 255 for each in (pictures, others))
     similarities = [ssim(one, other) for one, other in zip(ones, theirs, strict=True)]
     return {"psnr": psnr(ones, theirs), "ssim": float(np.mean(similarities))}
 
 
 def ssim(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Structural similarity of two pictures [height, width, 3] in [0, 1], of their luma.
+    """Structural similarity (SSIM) of the luma of two pictures [height, width, 3] in [0, 1].
 
-    Wang, Bovik, Sheikh and Simoncelli 2004, equation 13, in Gaussian windows of 11 by 11 with a deviation of 1.5 that
-    lie whole in the picture; the mean over them is equation 17. A picture must be 11 pixels in each direction.
+    It is equation 13 of Wang, Bovik, Sheikh and Simoncelli 2004, averaged by equation 17 over all
+    Gaussian windows of 11 by 11 pixels, with a deviation of 1.5, that lie whole in the picture. So
+    a picture must have 11 pixels in each direction.
     """
     x, y = (np.asarray(each, np.float64) @ _LUMA for each in (one, other))
     mean_x, mean_y = _blurred(x), _blurred(y)
@@ -39,7 +40,7 @@ def ssim(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means weighted by the window, which is a product of one along each axis."""
+    """Means weighted by the Gaussian window, one axis after the other, as it is separable."""
     offsets = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     weights /= weights.sum()

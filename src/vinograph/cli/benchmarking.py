@@ -125,14 +125,14 @@ def benchmark(
     _check_file("--chart", chart, charts.ENDINGS)
     if chart is not None:
         charts.check()
-    told = {"size": size, "steps": steps, "seed": seed}
+    given = {"size": size, "steps": steps, "seed": seed}
     named = {name: _value(text) for name, text in _pairs("--option", option).items()}
 
     def arguments(pipe: Pipeline) -> Mapping[str, Any]:
-        return {**named, **options.arguments(pipe, "generate", told)}
+        return {**named, **options.arguments(pipe, "generate", given)}
 
-    asked = measuring.Asked(
-        bundles=sources,
+    config = measuring.BenchmarkConfig(
+        models=sources,
         arguments=arguments,
         against=against or [],
         reference=reference,
@@ -152,7 +152,7 @@ def benchmark(
         adherence=adherence,
     )
     with progress.things("measuring") as show:
-        record = measuring.benchmark(asked, sys.argv, show)
+        record = measuring.benchmark(config, sys.argv, show)
     _show(record, as_json=as_json)
     if output_file is not None:
         with explained(output_file):

@@ -152,7 +152,7 @@ def _look_at_models(found: Findings) -> None:
     states = {}
     for path in catalog.embedded():
         states[path.name] = _state(path, found, thorough=True)
-    for path in catalog.found():
+    for path in catalog.installed():
         states[str(path)] = _state(path, found, thorough=False)
     found.facts["models"] = states
     if not catalog.embedded():

@@ -63,7 +63,7 @@ def verify(model: Reference, as_json: AsJson = False) -> None:
         for name in opened.verify():
             files.append(name)
             show(name, len(files), total)
-    unknown = total - len(opened.hashed)
+    unknown = total - len(opened.hashed_files)
     if as_json:
         record = {"path": str(opened.path), "files": files, "without_hash": unknown, "size": opened.size, "whole": True}
         output.print_json(record)
@@ -82,7 +82,7 @@ def models(as_json: AsJson = False) -> None:
     Those that are here are the embedded ones, and the bundles in the models folder: $VINOGRAPH_MODELS, or
     ~/.local/share/vinograph/models. The others are published ones, which `vinograph pull NAME` fetches from the hub.
     """
-    places = {"embedded": catalog.embedded(), "models folder": catalog.found()}
+    places = {"embedded": catalog.embedded(), "models folder": catalog.installed()}
     records = [_model_record(path, place) for place, paths in places.items() for path in paths]
     known = _known_records({each["name"] for each in records})
     if as_json:

@@ -103,10 +103,10 @@ class _Observer:
 
     def licences(self, found: Mapping[str, str | None]) -> None:
         """Print the licence of each repository."""
-        from vinograph.models import hub
+        from vinograph.models.hub_errors import address
 
         for repository, licence in found.items():
-            output.note(f"licence of {repository}: {licence or 'not stated'} ({hub.address(repository)})")
+            output.note(f"licence of {repository}: {licence or 'not stated'} ({address(repository)})")
 
     def plan(self, plan: PullPlan) -> None:
         """Print how much is fetched, and the room that is needed."""

@@ -14,7 +14,7 @@ from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
 from vinograph.models import opening
 from vinograph.models.bundle import Bundle, check_target
-from vinograph.models.checkpoint import BeforeFetch, Checkpoint, locate, fetch_at_once
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, fetch_at_once, locate
 
 Progress = Callable[[str, int, int], None]
 
@@ -90,8 +90,8 @@ def convert_checkpoint(
     ``before_fetch`` is called with all files that are needed, before any large one is fetched.
     ``licence`` counts if the checkpoint's card names none. Raises what :func:`convert` does.
     """
-    index, family = opening.look_at(checkpoint)
-    _check_weights(job.weights, opening.opener(family).WEIGHTS, f" for {family} models")
+    index, family = opening.identify(checkpoint)
+    _check_weights(job.weights, opening.checkpoint_module(family).WEIGHTS, f" for {family} models")
     with explained(job.target):
         opened = opening.open_checkpoint(checkpoint, index, family, options, before_fetch)
         source = opened.manifest.source

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from vinograph import __version__
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
 from vinograph.models.bundle import Bundle, BundleWriter, weights_of
-from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
 from vinograph.models.checkpoint_model import OpenedCheckpoint
+from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
 from vinograph.models.tokenizers import TokenizerData
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def assemble(opened: OpenedCheckpoint, job: Job) -> Bundle:
             raise
 
 
-def _write(opened: OpenedCheckpoint, job: Job, writer: BundleWriter, read: Mapping[str, tuple[TokenizerData, int]]) -> Bundle:
+def _write(
+    opened: OpenedCheckpoint, job: Job, writer: BundleWriter, read: Mapping[str, tuple[TokenizerData, int]]
+) -> Bundle:
     tokenizers = {}
     for name, (data, length) in read.items():
         (writer.partial / f"{name}.json").write_text(data.content, encoding="utf-8")

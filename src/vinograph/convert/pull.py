@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from vinograph.convert import Job, check_weights, convert_checkpoint, explained
 from vinograph.convert.assemble import BYTES, space_needed
-from vinograph.errors import DamagedModelError, ModelError, RequestError
-from vinograph.models.bundle import Bundle, BundleWriter, check_target
+from vinograph.errors import ModelError, RequestError
+from vinograph.models.bundle import Bundle, BundleWriter, check_target, sha256_of
+from vinograph.models.catalog import fetch_manifest
 from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, NeededFiles, on_hub
-from vinograph.models.manifest import MANIFEST_FILE, Manifest
+from vinograph.models.manifest import MANIFEST_FILE
 from vinograph.models.pull import (
     Pull,
     PullPlan,
@@ -149,24 +149,19 @@ class _PullWork:
 
     def store(self, checkpoint: Checkpoint) -> tuple[Bundle, PullPlan]:
         """Fetch a bundle, and copy it into the models folder."""
-        checkpoint.fetch([MANIFEST_FILE])
-        text = (checkpoint.directory / MANIFEST_FILE).read_text(encoding="utf-8", errors="replace")
-        manifest = Manifest.from_json(text, f"{checkpoint.id}/{MANIFEST_FILE}")
-        if missing := sorted(set(manifest.files) - checkpoint.listing):
-            raise DamagedModelError(f"{checkpoint.id} lacks files of the bundle: {', '.join(missing[:10])}")
+        manifest = fetch_manifest(checkpoint)
         found = {checkpoint.id: manifest.source.licence or licences(self._wanted, [checkpoint])[checkpoint.id]}
         self._observer.licences(found)
         repositories = files_needed([(checkpoint, [*manifest.files])], found)
         size = sum(each.size for each in manifest.files.values())
         plan = self._download(PullPlan(repositories, size))
-        return self._copy(Bundle.open(checkpoint.directory), text), plan
+        return self._copy(Bundle.open(checkpoint.directory)), plan
 
-    def _copy(self, source: Bundle, manifest: str) -> Bundle:
-        """Copy a bundle, each file after it is compared with the manifest."""
+    def _copy(self, source: Bundle) -> Bundle:
+        """Copy a bundle once each of its files is known to be what its manifest says."""
         files = source.manifest.files
-        with BundleWriter(
-            self._wanted.target, hashlib.sha256(manifest.encode()).hexdigest(), self._overwrite
-        ) as writer:
+        fingerprint = sha256_of(source.path / MANIFEST_FILE)
+        with BundleWriter(self._wanted.target, fingerprint, self._overwrite) as writer:
             for number, name in enumerate(source.verify(), 1):
                 if writer.done(name) is None:
                     self._observer.converting(name, number, len(files))

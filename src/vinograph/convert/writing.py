@@ -9,8 +9,8 @@ import openvino as ov
 
 from vinograph.convert.compression import COMPRESSED, compress
 from vinograph.convert.scratch import Scratch
-from vinograph.models.manifest import Component
 from vinograph.models.checkpoint_model import manifest_component
+from vinograph.models.manifest import Component
 from vinograph.models.parts import ComponentPlan
 from vinograph.networks.graph import Storage, number_nodes, storage_of
 from vinograph.runtime import ir

@@ -1,1 +1,1 @@
-"""Opening models: published layouts, bundles, and the files that they consist of."""
+"""Models on this disk or on the hub: bundles, published checkpoints, and their files."""

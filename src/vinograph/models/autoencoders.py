@@ -1,4 +1,4 @@
-"""A checkpoint's autoencoders, full, tiny or both: read, and compared with their networks and with the denoiser."""
+"""The full and the tiny autoencoder of a checkpoint, which are compared with the denoiser."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Place
-from vinograph.models.parts import DIFFUSERS_STEM, ComponentPlan, Part, plan, read_part
+from vinograph.models.checkpoint import Subfolder
+from vinograph.models.parts import DIFFUSERS_STEM, ComponentPlan, Part, plan_component, read_part
 from vinograph.networks import tiny_vae, vae
 from vinograph.networks.tiny_vae import TinyAutoencoderConfig
 from vinograph.networks.vae import AutoencoderConfig
@@ -17,24 +17,24 @@ from vinograph.networks.vae import AutoencoderConfig
 
 @dataclass(frozen=True)
 class AutoencoderConfigs:
-    """Of the full autoencoder and the tiny one, of which one may be missing."""
+    """The configurations of the full and the tiny autoencoder, of which one may be missing."""
 
     vae: AutoencoderConfig | None
     tiny_vae: TinyAutoencoderConfig | None
 
     @property
     def scale_factor(self) -> int:
-        """How many times smaller than the picture its latents are, in each direction."""
+        """How many times smaller than the picture the latents are, in each direction."""
         if self.vae is not None:
             return self.vae.scale_factor
         assert self.tiny_vae is not None
         return self.tiny_vae.decoder_scale_factor
 
     def check(self, network: str, channels: int = 4) -> None:
-        """Compare them with each other, and with the latents of ``channels`` channels that a network draws.
+        """Compare the autoencoders with each other and with the latents that ``network`` draws.
 
         Raises:
-            ModelError: naming two that don't fit.
+            ModelError: two parts don't fit together; the message names them.
         """
         pairs = []
         if self.vae is not None:
@@ -49,7 +49,7 @@ class AutoencoderConfigs:
         check_pairs(pairs)
 
     def numbers(self) -> dict[str, Any]:
-        """What a manifest says of them. The numbers of one that isn't there change nothing."""
+        """The manifest's numbers for the autoencoders; those of a missing one have no effect."""
         vae, tiny = self.vae, self.tiny_vae
         return {
             "latent_channels": 4,
@@ -62,12 +62,14 @@ class AutoencoderConfigs:
 
 
 def check_pairs(pairs: Collection[tuple[str, int, str, int]], unit: str = "") -> None:
-    """Compare numbers of two parts each: what the one gives and how many, what the other takes and how many.
+    """Compare a number of one part with that of another, for each pair.
 
-    ``unit`` is what they count, after a space.
+    Args:
+        pairs: what the one part gives, how many, what the other takes, and how many.
+        unit: what the numbers count, after a space.
 
     Raises:
-        ModelError: naming the first two that differ.
+        ModelError: two numbers differ; the message names the first such parts.
     """
     for gives, width, takes, expected in pairs:
         if width != expected:
@@ -76,52 +78,52 @@ def check_pairs(pairs: Collection[tuple[str, int, str, int]], unit: str = "") ->
 
 @dataclass(frozen=True)
 class Autoencoders:
-    """Those of a checkpoint; one may be missing."""
+    """The full autoencoder of a checkpoint and its tiny one; one of the two may be missing."""
 
     vae: Part[AutoencoderConfig] | None
     tiny_vae: Part[TinyAutoencoderConfig] | None
 
     @classmethod
-    def read(cls, places: Mapping[str, Place]) -> Autoencoders:
+    def read(cls, subfolders: Mapping[str, Subfolder]) -> Autoencoders:
         """Read what is at "vae" and "tiny_vae". Raises what :func:`read_part` does."""
         return cls(
-            full_autoencoder(places["vae"]) if "vae" in places else None,
-            tiny_autoencoder(places["tiny_vae"]) if "tiny_vae" in places else None,
+            full_autoencoder(subfolders["vae"]) if "vae" in subfolders else None,
+            tiny_autoencoder(subfolders["tiny_vae"]) if "tiny_vae" in subfolders else None,
         )
 
     @property
     def config(self) -> AutoencoderConfigs:
-        """Their configurations."""
+        """The configurations of both."""
         return AutoencoderConfigs(
             vae=self.vae.config if self.vae is not None else None,
             tiny_vae=self.tiny_vae.config if self.tiny_vae is not None else None,
         )
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """The components of both. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plan the components of both. Raises what :func:`plan_component` does."""
         found = []
         if self.vae is not None:
-            found.append(plan("vae_decoder", self.vae, vae.vae_decoder, vae.DECODER_IGNORED))
-            found.append(plan("vae_encoder", self.vae, vae.vae_encoder, vae.ENCODER_IGNORED))
+            found.append(plan_component("vae_decoder", self.vae, vae.vae_decoder, vae.DECODER_IGNORED))
+            found.append(plan_component("vae_encoder", self.vae, vae.vae_encoder, vae.ENCODER_IGNORED))
         if self.tiny_vae is not None:
             found += tiny_plans(self.tiny_vae)
         return tuple(found)
 
 
-def full_autoencoder(place: Place) -> Part[AutoencoderConfig]:
-    """The KL autoencoder in ``place``. Raises what :func:`read_part` does."""
-    part = read_part(place, DIFFUSERS_STEM, AutoencoderConfig.from_mapping)
+def full_autoencoder(subfolder: Subfolder) -> Part[AutoencoderConfig]:
+    """Read the KL autoencoder in ``subfolder``. Raises what :func:`read_part` does."""
+    part = read_part(subfolder, DIFFUSERS_STEM, AutoencoderConfig.from_mapping)
     return dataclasses.replace(part, tensors=vae.with_current_names(part.tensors, part.origin))
 
 
-def tiny_autoencoder(place: Place) -> Part[TinyAutoencoderConfig]:
-    """The tiny VAE in ``place``. Raises what :func:`read_part` does."""
-    return read_part(place, DIFFUSERS_STEM, TinyAutoencoderConfig.from_mapping)
+def tiny_autoencoder(subfolder: Subfolder) -> Part[TinyAutoencoderConfig]:
+    """Read the tiny VAE in ``subfolder``. Raises what :func:`read_part` does."""
+    return read_part(subfolder, DIFFUSERS_STEM, TinyAutoencoderConfig.from_mapping)
 
 
 def tiny_plans(part: Part[TinyAutoencoderConfig]) -> tuple[ComponentPlan, ComponentPlan]:
-    """The two components of a tiny VAE. Raises what :func:`vinograph.models.parts.plan` does."""
+    """Plan the two components of a tiny VAE. Raises what :func:`plan_component` does."""
     return (
-        plan("tiny_vae_decoder", part, tiny_vae.tiny_vae_decoder, tiny_vae.DECODER_IGNORED),
-        plan("tiny_vae_encoder", part, tiny_vae.tiny_vae_encoder, tiny_vae.ENCODER_IGNORED),
+        plan_component("tiny_vae_decoder", part, tiny_vae.tiny_vae_decoder, tiny_vae.DECODER_IGNORED),
+        plan_component("tiny_vae_encoder", part, tiny_vae.tiny_vae_encoder, tiny_vae.ENCODER_IGNORED),
     )

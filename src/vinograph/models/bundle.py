@@ -1,8 +1,8 @@
 """The bundle: the directory that conversion writes and inference reads.
 
-A bundle holds ``bundle.json`` (the :class:`Manifest`), one OpenVINO IR per component and the tokenizers. The
-manifest is the whole contract between conversion and inference: nothing else of the source checkpoint is read
-when drawing.
+A bundle holds ``bundle.json`` (the :class:`Manifest`), an OpenVINO IR for each component, and the
+tokenizers. The manifest is the whole contract between conversion and inference: drawing reads
+nothing else of the source checkpoint.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _PROGRESS_FILE = "progress.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its directory and its manifest. Every file was there with its size when it was opened."""
+    """An opened bundle, whose files all had their sizes when it was opened."""
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Read the manifest in ``path`` and check that every file is there with the size it says.
+        """Read the manifest in ``path``, and check that every file is there with its size.
 
         Raises:
             ModelError: there is no bundle, or it is of a newer format.
-            DamagedModelError: the manifest is garbled, or a file is missing, short or long.
+            DamagedModelError: the manifest is garbled, or a file is missing or has another size.
         """
         file = path / MANIFEST_FILE
         if not file.is_file():
@@ -60,10 +60,10 @@ class Bundle:
         return bundle
 
     def verify(self) -> Iterator[str]:
-        """Check the manifest's own checksum, then hash every file, yielding the name of each one that is right.
+        """Check the manifest's checksum and all files' hashes, yielding each right file's name.
 
         Raises:
-            DamagedModelError: a file's contents are not what conversion wrote.
+            DamagedModelError: the manifest or a file was altered.
         """
         file = self.path / MANIFEST_FILE
         check_checksum(_read(file), str(file))
@@ -91,8 +91,8 @@ class Bundle:
         return self.manifest.files.keys()
 
     @property
-    def hashed(self) -> Collection[str]:
-        """Those of them that a hash is known of: all."""
+    def hashed_files(self) -> Collection[str]:
+        """All files, since the manifest has the hash of each."""
         return self.files
 
     @property
@@ -101,14 +101,14 @@ class Bundle:
         return self.manifest.tokenizers.keys()
 
     def plan(self, _name: str) -> None:
-        """Components of a bundle aren't built: they lie there as OpenVINO's files."""
+        """None, since a bundle's components are files already."""
 
     def weights_size(self, name: str) -> int:
-        """Bytes of a component's weights."""
+        """The bytes of a component's weights."""
         return self.manifest.files[weights_of(self.manifest.components[name].file)].size
 
-    def contents(self, name: str) -> str:
-        """What a component is known by between processes: hashes of its files."""
+    def fingerprint(self, name: str) -> str:
+        """The hashes of a component's files."""
         graph = self.manifest.components[name].file
         return " ".join(self.manifest.files[each].sha256 for each in (graph, weights_of(graph)))
 
@@ -123,27 +123,33 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """Bytes of all files that the manifest lists."""
+        """The bytes of all files that the manifest lists."""
         return sum(record.size for record in self.manifest.files.values())
 
 
 def weights_of(graph: str) -> str:
-    """The file with the weights of a ``graph`` (.xml)."""
+    """The file with the weights of the ``graph`` (.xml)."""
     return graph.removesuffix(".xml") + ".bin"
 
 
 class BundleWriter:
-    """Writes a bundle so that a killed conversion leaves nothing that loads, and can go on where it stopped.
+    """Writes a bundle, so that a killed conversion leaves nothing that loads and can resume.
 
-    Files go into the hidden sibling ``.NAME.partial``. A step counts as done once :meth:`mark_done` has recorded it,
-    and only while its files have the sizes that they had then. What a step was made of is deleted after that, never
-    before. :meth:`finish` writes the manifest with the hashes of all files, flushes and renames the directory into
-    place. The files of a step are hashed in a thread while the next one is written.
-    ``fingerprint`` says what is being converted and how: a partial directory with another one is discarded.
+    Files go into the hidden sibling ``.NAME.partial``. A step is done once :meth:`mark_done` has
+    recorded it, as long as its files keep the sizes that they had then. What a step was made from
+    is deleted after that, never before. A step's files are hashed in a thread while the next step
+    is written. :meth:`finish` writes the manifest with all hashes, and renames the directory into
+    place.
+
+    Args:
+        target: the directory of the bundle.
+        fingerprint: identifies what is converted and how; a partial directory with another one is
+            discarded.
+        overwrite: whether an existing bundle is replaced.
 
     Raises:
-        RequestError: the target exists and ``overwrite`` is false, another conversion is writing it, or nothing can be
-            written there.
+        RequestError: the target exists and ``overwrite`` is false, another conversion is writing
+            it, or nothing can be written there.
     """
 
     def __init__(self, target: Path, fingerprint: str, overwrite: bool = False) -> None:
@@ -158,7 +164,7 @@ class BundleWriter:
         self._recording = threading.Lock()
 
     def __enter__(self) -> BundleWriter:
-        """Take the lock and find what an earlier, interrupted conversion left."""
+        """Take the lock, and resume an interrupted conversion where there is one."""
         check_target(self.target, self._overwrite)
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
@@ -172,7 +178,7 @@ class BundleWriter:
     def _take_lock(self) -> None:
         lock = Path(self._lock.lock_file)
         try:
-            lock.touch()  # filelock waits for a place that can't be written as for one that is locked
+            lock.touch()  # filelock would take a folder that can't be written for one that is locked
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise RequestError(
@@ -186,7 +192,7 @@ class BundleWriter:
             ) from error
 
     def _recover(self) -> None:
-        """Bring back a bundle that was being replaced, and empty the partial directory of what can't be used."""
+        """Restore a bundle whose replacement was killed, and discard what can't be resumed."""
         if not self.target.exists() and (self._replaced / MANIFEST_FILE).is_file():
             self._replaced.rename(self.target)  # killed between the two renames of finish()
         self._discard_replaced()
@@ -197,17 +203,17 @@ class BundleWriter:
                 shutil.rmtree(self.partial)
             self.partial.mkdir()
             self._write_progress()
-        for unfinished in self.partial.glob(".*.tmp"):  # of a conversion that was killed while it wrote one
+        for unfinished in self.partial.glob(".*.tmp"):  # a conversion was killed while it wrote them
             unfinished.unlink()
 
     def _discard_replaced(self) -> None:
-        """Delete the old bundle. Its manifest goes first: without it, a half-deleted one is never brought back."""
+        """Delete the old bundle, its manifest first, so that half of it is never restored."""
         if self._replaced.is_dir():
             (self._replaced / MANIFEST_FILE).unlink(missing_ok=True)
             shutil.rmtree(self._replaced)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Release the lock. What is done stays for the next try, unless the disk was full."""
+        """Release the lock. Steps that are done stay for the next try, unless the disk was full."""
         self._hashes.stop()
         if isinstance(error, OSError) and is_full(error):
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -218,15 +224,15 @@ class BundleWriter:
         self._lock.release()
 
     def done(self, step: str) -> Any | None:
-        """What :meth:`mark_done` recorded for ``step`` in this or an interrupted conversion.
+        """The record of a step that this or an interrupted conversion has done, else None.
 
-        None if it recorded nothing, or a file of the step is missing or has another size than it had then.
+        A step whose files are missing, or have other sizes than when it was recorded, is not done.
         """
         found = self._done.get(step)
         return None if found is None or found.sizes != self._sizes(found.sizes) else found.record
 
     def is_whole(self, file: Path) -> bool:
-        """Whether ``file`` was recorded with a step, and has the size that it had then."""
+        """Whether ``file`` belongs to a step that is done, and still has its size."""
         name = file.relative_to(self.partial).as_posix()
         size = self._sizes([name]).get(name)
         return size is not None and any(found.sizes.get(name) == size for found in self._done.values())
@@ -234,10 +240,11 @@ class BundleWriter:
     def mark_done(
         self, step: str, record: Any, files: Iterable[Path] = (), hashes: Mapping[Path, str] = MappingProxyType({})
     ) -> None:
-        """Record that ``files``, all those of ``step``, are whole; ``record`` is JSON that describes it.
+        """Record that ``step`` is done, with JSON that describes it and all files that it wrote.
 
-        The files lie in the partial directory. They are on the disk before the record is. ``hashes`` holds the SHA-256
-        of those that were hashed while they were written. Several threads may call this.
+        The files lie in the partial directory. They are flushed to the disk before the record is
+        written. ``hashes`` holds the SHA-256 of those that were hashed while they were written.
+        Several threads may call this.
         """
         names = [file.relative_to(self.partial).as_posix() for file in files]
         for name in names:
@@ -250,17 +257,17 @@ class BundleWriter:
                 if (digest := hashes.get(file)) is not None:
                     self._hashes.add(file, digest)
                 else:
-                    self._hashes.begin(file)
+                    self._hashes.start(file)
 
     def forget(self, steps: Iterable[str]) -> None:
-        """Have ``steps`` count as not done, before what they were made of is made again."""
+        """Record that ``steps`` are not done any more, before their sources are made again."""
         for step in steps:
             self._done.pop(step, None)
         self._write_progress()
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Delete what lies in the partial directory under other names: a killed conversion may have left it."""
-        for file in sorted(self.partial.rglob("*"), reverse=True):  # what a folder holds comes before the folder
+        """Delete the partial directory's other files, which a killed conversion may have left."""
+        for file in sorted(self.partial.rglob("*"), reverse=True):  # a folder comes after its files
             name = file.relative_to(self.partial).as_posix()
             if file.is_dir():
                 if not any(file.iterdir()):
@@ -269,7 +276,7 @@ class BundleWriter:
                 file.unlink()
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest with the files' hashes, and move the bundle into place; the old one stays until then."""
+        """Write the manifest and move the bundle into place; an old one stays until then."""
         files = {name: self._record(name) for name in self._names()}
         whole = dataclasses.replace(manifest, files=files)
         whole.check_before_writing(f"its {MANIFEST_FILE}")
@@ -277,7 +284,8 @@ class BundleWriter:
             _flush(self.partial / name)
         for folder in sorted({(self.partial / name).parent for name in files} - {self.partial}):
             _flush(folder)
-        # From here on a killed conversion starts afresh: what has a manifest is a bundle, not work in progress.
+        # Without progress a killed conversion starts afresh: a directory with a manifest is no work
+        # in progress.
         (self.partial / _PROGRESS_FILE).unlink()
         write_atomically(self.partial / MANIFEST_FILE, whole.to_json().encode(), flush=True)
         _flush(self.partial)
@@ -289,7 +297,7 @@ class BundleWriter:
         return Bundle.open(self.target)
 
     def _names(self) -> list[str]:
-        """The names of the bundle's files but for its manifest, in order."""
+        """The sorted names of the bundle's files, without its manifest."""
         found = (p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
         return sorted(name for name in found if name not in (MANIFEST_FILE, _PROGRESS_FILE))
 
@@ -298,7 +306,7 @@ class BundleWriter:
         return FileRecord(file.stat().st_size, self._hashes.of(file))
 
     def _sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """The sizes of those of the files that there are."""
+        """The sizes of the files that exist, by name."""
         files = {name: self.partial / name for name in names}
         return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
 
@@ -320,20 +328,24 @@ class BundleWriter:
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that is done: what describes it, and its files' sizes by their names in the partial directory."""
+    """A step that is done: its record, and the sizes of its files by name."""
 
     record: Any
     sizes: Mapping[str, int]
 
 
 def _read(file: Path) -> bytes:
-    """A manifest's bytes; of one that is too large no more than what its reader refuses."""
+    """The bytes of a manifest, cut where its reader would refuse it as too large."""
     with file.open("rb") as stream:
         return stream.read(strict_json.LARGEST + 1)
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a target that exists, unless it is a bundle and ``overwrite`` was asked for."""
+    """Check that ``target`` doesn't exist, or is a bundle that may be overwritten.
+
+    Raises:
+        RequestError: it exists, and is no bundle or must not be overwritten.
+    """
     if not target.exists():
         return
     if not overwrite:
@@ -344,46 +356,46 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 def sha256_of(file: Path, stopped: threading.Event | None = None) -> str:
-    """The SHA-256 of a file, in hexadecimal; of a part of it when ``stopped`` is set meanwhile."""
+    """The SHA-256 of a file in hexadecimal; once ``stopped`` is set, its rest is left out."""
     return digest_of(file, hashlib.sha256(), stopped)
 
 
 class _Hashes:
-    """The SHA-256 of files, computed by one thread while others are written: two cores share the work."""
+    """Hashes files in a thread of its own, so that two cores share writing and hashing."""
 
     def __init__(self) -> None:
-        self._begun: dict[Path, tuple[tuple[int, int], Future[str]]] = {}
+        self._started: dict[Path, tuple[tuple[int, int], Future[str]]] = {}
         self._stopped = threading.Event()
         self._thread: ThreadPoolExecutor | None = None
 
-    def begin(self, file: Path) -> None:
-        """Have a file hashed that is whole."""
+    def start(self, file: Path) -> None:
+        """Start to hash a file, which must be whole."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "sha256")
-        self._begun[file] = (_stamp(file), self._thread.submit(sha256_of, file, self._stopped))
+        self._started[file] = (_stamp(file), self._thread.submit(sha256_of, file, self._stopped))
 
     def add(self, file: Path, digest: str) -> None:
         """Take the hash of a file that is whole from who wrote it."""
         known: Future[str] = Future()
         known.set_result(digest)
-        self._begun[file] = (_stamp(file), known)
+        self._started[file] = (_stamp(file), known)
 
     def of(self, file: Path) -> str:
-        """The hash of a file: what is known or was begun, unless the file was changed since."""
-        stamp, begun = self._begun.get(file, (None, None))
-        if begun is not None and stamp == _stamp(file):
-            return begun.result()
+        """The hash of a file, computed again if the file has changed since it was started."""
+        stamp, started = self._started.get(file, (None, None))
+        if started is not None and stamp == _stamp(file):
+            return started.result()
         return sha256_of(file)
 
     def stop(self) -> None:
-        """End the thread, also in the middle of a file."""
+        """End the thread, even in the middle of a file."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
 
 
 def _stamp(file: Path) -> tuple[int, int]:
-    """What differs when a file was changed: its size, and when it was written, in nanoseconds."""
+    """A file's size and time of change in nanoseconds, which differ once the file has changed."""
     stat = file.stat()
     return stat.st_size, stat.st_mtime_ns
 
@@ -391,7 +403,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 def _flush(path: Path) -> None:
     """Force a file's contents, or a directory's entries, onto the disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no directories; its renames are journalled
+        return  # Windows can't open directories, and journals renames anyway
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A name, a path or a hub id, to a model on this disk: a bundle, or a published checkpoint."""
+"""The catalog of models: it opens the model of a name, a path or a hub id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from vinograph.models.manifest import MANIFEST_FILE, Manifest
 
 if TYPE_CHECKING:
     from vinograph.models.checkpoint import Checkpoint
-    from vinograph.models.hub import Repository
     from vinograph.models.model import Model
 
 _INDEX = "model_index.json"
@@ -25,32 +24,35 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
 def embedded() -> list[Path]:
-    """The directories of the bundles that ship with the package."""
+    """The directories of the bundles that are part of the package."""
     return sorted(file.parent for file in _EMBEDDED.glob(f"*/{MANIFEST_FILE}"))
 
 
 def models_folder() -> Path:
-    """Where bundles are looked for by name: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
+    """The models folder: ``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
     return folders.models()
 
 
-def found() -> list[Path]:
+def installed() -> list[Path]:
     """The directories of the bundles in the models folder."""
     folder = models_folder()
     return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folders.is_there(folder) else []
 
 
 def find(reference: str | os.PathLike[str]) -> Model:
-    """Open the model that ``reference`` names: an embedded one, one in the models folder, a directory, or a hub id.
+    """Open the model that ``reference`` names.
 
-    A directory holds a bundle, or a checkpoint in diffusers' layout. A hub id is looked for in huggingface_hub's cache
-    first and fetched only if it isn't there.
+    Args:
+        reference: the directory of a bundle or of a checkpoint in diffusers' layout, the name of an
+            embedded model or of one in the models folder, or a hub id. A repository of the hub is
+            fetched only where huggingface_hub's cache doesn't have it.
 
     Raises:
-        RequestError: ``reference`` is neither a text nor a path; or the hub's cache can't be written.
-        ModelError: there is no such model, or it is none that Vinograph draws with.
+        RequestError: ``reference`` is neither a text nor a path, or the hub's cache can't be
+            written.
+        ModelError: there is no such model, or Vinograph doesn't draw with it.
         ResourceError: the disk is full.
-        DamagedModelError: a file of the model is missing, of the wrong size, or not what it should be.
+        DamagedModelError: a file of the model is missing or damaged.
     """
     with reading("model", reference):
         name = os.fspath(reference)
@@ -72,9 +74,9 @@ def find(reference: str | os.PathLike[str]) -> Model:
             f"the model {name} is not here yet. Fetch it with: vinograph pull {name} "
             f"({known.download / 1e9:.3g} GB, licence {known.licence})"
         )
-    there = [each.name for each in (*embedded(), *found())]
+    names = [each.name for each in (*embedded(), *installed())]
     raise ModelError(
-        f"there is no model {shown(name)}. By name there is: {', '.join(there) or 'none'}. "
+        f"there is no model {shown(name)}. By name there is: {', '.join(names) or 'none'}. "
         "Or give the directory of a bundle or of a checkpoint in diffusers' layout, or a hub id"
     )
 
@@ -91,55 +93,59 @@ def _open_directory(path: Path) -> Model:
 
 
 def _open_checkpoint(checkpoint: Checkpoint) -> Model:
-    """A checkpoint in diffusers' layout: its configurations and headers are read and compared, no weight is."""
-    from vinograph.models.opened import CheckpointModel
-    from vinograph.models.opening import look_at, open_checkpoint
+    """Open a checkpoint in diffusers' layout, without reading its weights."""
+    from vinograph.models.checkpoint_model import CheckpointModel
+    from vinograph.models.opening import identify, open_checkpoint
 
-    index, family = look_at(checkpoint)
+    index, family = identify(checkpoint)
     return CheckpointModel(checkpoint.directory, open_checkpoint(checkpoint, index, family, {}))
 
 
 def _from_hub(repository: str) -> Model:
-    """A model of the hub: the one in its cache if that is whole, else fetched."""
-    from vinograph.models import hub
-    from vinograph.models.checkpoint import in_cache, of_repository
+    """A model of the hub: the one in its cache where that is whole, else fetched."""
+    from vinograph.models import hub, hub_cache
+    from vinograph.models.checkpoint import from_repository, in_cache
+    from vinograph.models.hub_errors import UnreachableError
     from vinograph.models.recognition import is_published
 
-    cached = hub.cached(repository, None)
-    place = "in the hub's cache"
+    cached = hub_cache.cached_snapshots(repository, None)
+    missing = "in the hub's cache"
     if len(cached) == 1 and (cached[0] / MANIFEST_FILE).is_file():
         try:
             return Bundle.open(cached[0])
-        except (ModelError, DamagedModelError) as error:  # the rest of it is fetched, if that can be
-            place = f"whole {place} ({error})"
+        except (ModelError, DamagedModelError) as error:  # the missing files are fetched, if they can be
+            missing = f"whole {missing} ({error})"
     try:
-        on_hub = hub.look_up(repository, None)
-    except hub.UnreachableError as error:
+        found = hub.look_up(repository, None)
+    except UnreachableError as error:
         if any((each / _INDEX).is_file() for each in cached):
             return _open_checkpoint(in_cache(repository, None, error))
         raise ModelError(
-            f"no model {repository!r} was found here or {place}, and the hub can't be reached ({error}). "
+            f"no model {repository!r} was found here or {missing}, and the hub can't be reached ({error}). "
             f"Fetch it where there is a connection (hf download {repository}), or give the folder of a copy"
         ) from error
-    if MANIFEST_FILE in on_hub.listing:
-        return _fetch(on_hub)
-    if is_published(on_hub.listing):
-        return _open_checkpoint(of_repository(on_hub))
+    if MANIFEST_FILE in found.listing:
+        checkpoint = from_repository(found)
+        checkpoint.fetch([*fetch_manifest(checkpoint).files])
+        return Bundle.open(checkpoint.directory)
+    if is_published(found.listing):
+        return _open_checkpoint(from_repository(found))
     raise ModelError(
         f"{repository} on the hub is no model that Vinograph draws with: it has neither a {MANIFEST_FILE} nor a "
         f"{_INDEX}"
     )
 
 
-def _fetch(repository: Repository) -> Bundle:
-    """Fetch what a bundle's manifest lists, once that is known to be a valid one."""
-    from vinograph.models import hub
+def fetch_manifest(repository: Checkpoint) -> Manifest:
+    """Fetch the manifest of a bundle on the hub, and check that the hub has the files it lists.
 
-    hub.fetch(repository.id, repository.commit, [MANIFEST_FILE])
-    text = (repository.folder / MANIFEST_FILE).read_text(encoding="utf-8", errors="replace")
+    Raises:
+        ModelError: the hub can't be reached, or the bundle is of a newer format.
+        DamagedModelError: the manifest is garbled, or the repository lacks files of the bundle.
+    """
+    repository.fetch([MANIFEST_FILE])
+    text = (repository.directory / MANIFEST_FILE).read_text(encoding="utf-8", errors="replace")
     manifest = Manifest.from_json(text, f"{repository.id}/{MANIFEST_FILE}")
-    missing = sorted(set(manifest.files) - repository.listing)
-    if missing:
-        raise DamagedModelError(f"{repository.id} on the hub lacks files of the bundle: {', '.join(missing[:10])}")
-    hub.fetch(repository.id, repository.commit, [*manifest.files])
-    return Bundle.open(repository.folder)
+    if missing := sorted(set(manifest.files) - repository.listing):
+        raise DamagedModelError(f"{repository.id} lacks files of the bundle: {', '.join(missing[:10])}")
+    return manifest

@@ -1,7 +1,8 @@
-"""Weights in 8-bit floating point that have a scale each, as ComfyUI and its like publish them.
+"""Weights in 8-bit floating point with a scale, as ComfyUI and similar programs publish them.
 
-The weight ``a.weight`` is the stored one times ``a.scale_weight`` or, in newer files, ``a.weight_scale``. Scales of
-what a layer takes stand beside it. They serve arithmetic in 8 bits, which isn't done here.
+The weight ``a.weight`` is the stored one times ``a.scale_weight`` or, in newer files,
+``a.weight_scale``. Scales of a layer's input are there for arithmetic in 8 bits, which isn't done
+here, so they are dropped.
 """
 
 from __future__ import annotations
@@ -20,37 +21,37 @@ from vinograph.schema import label
 
 _SCALES = (".scale_weight", ".weight_scale")
 _INPUT_SCALES = (".scale_input", ".input_scale")
-_MARKER = "scaled_fp8"  # an empty tensor, whose type is the one that the weights are stored in
+_MARKER = "scaled_fp8"  # an empty tensor, whose type is that of the weights
 _SCALE_TYPES = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class ScaledTensor:
-    """A tensor in 8 bits that stands for its values times a number, which ``scale`` holds."""
+    """A tensor in 8 bits whose values are multiplied by the one number in ``scale``."""
 
     stored: TensorRecord
     scale: TensorRecord
 
     @property
     def file(self) -> Path:
-        """Where it is."""
+        """The file that holds the tensor."""
         return self.stored.file
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its dimensions."""
+        """The tensor's dimensions."""
         return self.stored.shape
 
     @property
     def dtype(self) -> str:
-        """Its type as it is stored."""
+        """The type that the tensor is stored in."""
         return self.stored.dtype
 
     def array(self) -> NDArray[Any]:
         """The scaled values, in f32.
 
         Raises:
-            DamagedModelError: the scale is no positive number.
+            DamagedModelError: the scale is not a positive number.
         """
         scale = self.scale.array().reshape(())
         if self.scale.dtype == "BF16":
@@ -62,9 +63,9 @@ class ScaledTensor:
 
 
 def with_scales(records: Mapping[str, TensorRecord]) -> dict[str, TensorRecord | ScaledTensor]:
-    """The tensors of a part, those in 8 bits that have a scale under one name with it.
+    """The tensors of a part, where those in 8 bits are joined with their scales.
 
-    Where none are in 8 bits, they are as they were.
+    Without any tensor in 8 bits, all of them stay as they are.
 
     Raises:
         ModelError: a scale is not one number for a whole tensor.
@@ -88,7 +89,7 @@ def with_scales(records: Mapping[str, TensorRecord]) -> dict[str, TensorRecord |
 
 
 def _owner(scale: str, records: Mapping[str, TensorRecord]) -> TensorRecord | None:
-    """The weight in 8 bits that a scale is of."""
+    """The weight in 8 bits that a scale belongs to."""
     record = records.get(f"{scale.rpartition('.')[0]}.weight")
     return record if record is not None and record.dtype in F8_VALUES else None
 

@@ -1,7 +1,7 @@
-"""The hashes that the hub gave for the files in its cache: each lies there under the name of its own.
+"""The hub's hashes of the files in its cache, which are the names of the files' blobs.
 
-A large file's is the SHA-256 of its bytes, a small one's is git's: the SHA-1 of a short header and its bytes. Mirrors
-of the hub may give the SHA-1 of the bytes alone.
+The hash of a large file is the SHA-256 of its bytes, that of a small one git's: the SHA-1 of a
+short header and the bytes. Mirrors of the hub may give the SHA-1 of the bytes alone.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _MODELS = "models--"
 
 @dataclass(frozen=True)
 class HubHash:
-    """A file's hash, in hexadecimal: SHA-256, git's or SHA-1; and the id of the file's ``repository``."""
+    """A file's hash in hexadecimal (SHA-256, git's or SHA-1), and the id of its repository."""
 
     value: str
     repository: str
 
     def fits(self, file: Path) -> bool:
-        """Whether the file has it."""
+        """Whether the file has this hash."""
         if len(self.value) == _SHA256:
             return digest_of(file, hashlib.sha256()) == self.value
         header = b"blob %d\0" % file.stat().st_size
@@ -34,7 +34,7 @@ class HubHash:
 
 
 def hub_hash(file: Path) -> HubHash | None:
-    """The hash that the hub gave for ``file``, where it lies in the hub's cache as a link; else None."""
+    """The hub's hash of ``file``, where it links into the blobs of the hub's cache; else None."""
     stored = file.resolve()
     home = stored.parent.parent.name
     in_cache = stored.parent.name == "blobs" and home.startswith(_MODELS)

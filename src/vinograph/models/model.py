@@ -1,4 +1,4 @@
-"""What an opened model is, whatever it was opened from."""
+"""The interface of an opened model, whatever it was opened from."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """An opened model to draw with: a bundle, or a published checkpoint."""
+    """A model to draw with: an opened bundle or published checkpoint."""
 
     @property
     def path(self) -> Path:
-        """The directory that it lies in."""
+        """The directory of the model."""
 
     @property
     def manifest(self) -> Manifest:
-        """What it is; the files are those of a bundle."""
+        """The model's manifest, whose ``files`` only a bundle fills."""
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """The model's bytes on the disk."""
 
     @property
     def tokenizers(self) -> Collection[str]:
         """The tokenizers' names."""
 
     def plan(self, name: str) -> ComponentPlan | None:
-        """How a component is built; None where it lies there as OpenVINO's file."""
+        """The plan by which a component is built; None where its graph is a file."""
 
     def weights_size(self, name: str) -> int:
-        """Bytes of a component's weights."""
+        """The bytes of a component's weights."""
 
-    def contents(self, name: str) -> str:
-        """What a component is known by between processes."""
+    def fingerprint(self, name: str) -> str:
+        """A text that changes whenever the component does, as a key of caches."""
 
     def tokenizer(self, name: str) -> Tokenizer:
-        """Read a tokenizer. Raises DamagedModelError where its files are none."""
+        """Read a tokenizer; raises DamagedModelError where its files are damaged."""
 
     @property
     def files(self) -> Collection[str]:
-        """The names of the files that it is read from."""
+        """The names of the files that the model is read from."""
 
     @property
-    def hashed(self) -> Collection[str]:
-        """Those of them that a hash is known of."""
+    def hashed_files(self) -> Collection[str]:
+        """The names of the files whose hash is known."""
 
     def verify(self) -> Iterator[str]:
-        """Check every file, yielding the names of those that are right. Raises DamagedModelError where one isn't."""
+        """Check every file, yielding the name of each right one. Raises DamagedModelError."""

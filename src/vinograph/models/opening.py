@@ -1,9 +1,14 @@
-"""A published checkpoint, opened by its family.
+"""Opening a published checkpoint: its family is identified, and the family's module opens it.
 
-A family opens its own in its module ``checkpoint``. That has ``PIPELINES``, the class names in a model_index.json that
-are its own; ``CLASSES``, the library and class that each part may have; ``NETWORKS``, the networks that no other family
-has; ``SINGLE_FILES``, how tensors begin that its single files have, and of which model they are then; ``OPTIONS``, the
-options it takes; ``WEIGHTS``, how a bundle of it may store weights; and ``open_published``.
+Each family has a module ``checkpoint`` with
+
+- ``PIPELINES``: the class names in a model_index.json that are the family's,
+- ``CLASSES``: the library and class that each part may have,
+- ``NETWORKS``: the networks that no other family has, by class name,
+- ``SINGLE_FILES``: the model that a single file is of, by how names of its tensors begin,
+- ``OPTIONS``: the options of opening that the family takes,
+- ``WEIGHTS``: how a bundle of the family may store weights,
+- ``open_published``: the function that opens a :class:`PublishedCheckpoint`.
 """
 
 from __future__ import annotations
@@ -15,25 +20,25 @@ from typing import Any
 from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
-from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, nothing_before
-from vinograph.models.opened import Opened, Published
-from vinograph.models.recognition import recognized
+from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, fetch_at_once
+from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint
+from vinograph.models.recognition import recognize
 from vinograph.schema import label
 
 
-def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
-    """What a checkpoint's model_index.json says, and its family. Nothing large is read or fetched.
+def identify(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
+    """The model_index.json of a checkpoint, and its family. Nothing large is read or fetched.
 
     Raises:
-        ModelError: its family is none of ours, or it is no whole checkpoint.
+        ModelError: the family is unknown, or the checkpoint is not whole.
         DamagedModelError: the index is damaged.
     """
     index = _index(checkpoint)
     return index, family_of(index, checkpoint.id)
 
 
-def opener(family: str) -> ModuleType:
-    """The module that opens checkpoints of a family."""
+def checkpoint_module(family: str) -> ModuleType:
+    """The family's module ``checkpoint``, which opens its checkpoints."""
     return registry.module(family, "checkpoint")
 
 
@@ -42,24 +47,29 @@ def open_checkpoint(
     index: Mapping[str, Any],
     family: str,
     options: Mapping[str, Any],
-    before_fetch: BeforeFetch = nothing_before,
-) -> Opened:
-    """Open a checkpoint: configurations and headers are read and compared, no weight is.
+    before_fetch: BeforeFetch = fetch_at_once,
+) -> OpenedCheckpoint:
+    """Open a checkpoint by reading and comparing configurations and headers, but no weights.
 
-    ``options`` are those of the family: the sources of a ``prior`` or a ``tiny_vae``, the file of an ``image_encoder``.
-    ``before_fetch`` is called with all the files that are needed, before any large one is fetched.
+    Args:
+        checkpoint: what to open.
+        index: its model_index.json.
+        family: its family, as :func:`identify` returns it.
+        options: the family's options, such as the source of a ``prior`` or a ``tiny_vae``.
+        before_fetch: called with all files that are needed, before any large one is fetched.
 
     Raises:
-        RequestError: an option is not one that the family takes.
-        ModelError: weights are missing or pickled; a class is unknown; a configuration isn't computed here.
-        DamagedModelError: a file of the checkpoint is not what it should be.
+        RequestError: the family doesn't take one of the options.
+        ModelError: weights are missing or pickled, a class is unknown, or a configuration isn't
+            computed here.
+        DamagedModelError: a file of the checkpoint is damaged.
     """
-    known = opener(family)
+    module = checkpoint_module(family)
     for name in options:
-        if name not in known.OPTIONS:
-            takes = ", ".join(map(_option, known.OPTIONS)) or "none"
+        if name not in module.OPTIONS:
+            takes = ", ".join(map(_option, module.OPTIONS)) or "none"
             raise RequestError(f"{_option(name)} is not an option of {family} models; theirs: {takes}")
-    opened: Opened = known.open_published(Published(checkpoint, index, options, before_fetch))
+    opened: OpenedCheckpoint = module.open_published(PublishedCheckpoint(checkpoint, index, options, before_fetch))
     return opened
 
 
@@ -68,9 +78,9 @@ def _option(name: str) -> str:
 
 
 def _index(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint's model_index.json. What is known to be no whole checkpoint is told from what is incomplete."""
-    if INDEX_FILE not in checkpoint.listing and (what := recognized(checkpoint)) is not None:
-        raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is {what}")
+    """The checkpoint's model_index.json; without one, the error says what the files are."""
+    if INDEX_FILE not in checkpoint.listing and (description := recognize(checkpoint)) is not None:
+        raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}: it is {description}")
     return checkpoint.read_json(INDEX_FILE)
 
 
@@ -78,14 +88,14 @@ def family_of(index: Mapping[str, Any], origin: str) -> str:
     """The family of the pipeline that a model_index.json names.
 
     Raises:
-        ModelError: it is none of ours, naming those.
+        ModelError: no family has this pipeline; the message names those that there are.
     """
     pipeline = index.get("_class_name")
     if pipeline is None:
         raise ModelError(f"{origin}: {INDEX_FILE} names no pipeline (_class_name), so what to draw with is unknown")
     if not isinstance(pipeline, str):
         raise ModelError(f"{origin}: {INDEX_FILE} asks for code of its own ({shown(pipeline)}); Vinograph runs none")
-    known = {name: opener(name).PIPELINES for name in registry.FAMILIES}
+    known = {name: checkpoint_module(name).PIPELINES for name in registry.FAMILIES}
     for name, pipelines in known.items():
         if pipeline in pipelines:
             return name

@@ -1,4 +1,4 @@
-"""The parts of a checkpoint, compared with their networks at once, and built into graphs when they are needed."""
+"""The parts of a checkpoint, compared with their networks at once and built when needed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Place
+from vinograph.models.checkpoint import Subfolder
 from vinograph.models.float8 import with_scales
 from vinograph.models.safetensors import read_headers
-from vinograph.models.tokenizers import CLIP, Kind
+from vinograph.models.tokenizers import CLIP, TokenizerKind
 from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
 from vinograph.schema import label
 
 Config = TypeVar("Config")
 
-# More of these than any published model has by far; building them would take for ever.
+# Limits far beyond any published model. Without them, a damaged configuration could keep building
+# for ever.
 _MOST_BLOCKS = 512
 _COUNTS = (
     *("depth", "levels", "bottleneck_blocks", "num_hidden_layers", "num_layers", "blocks", "layers"),
@@ -28,58 +29,61 @@ _COUNTS = (
 )
 _PER_LEVEL = ("block_out_channels", "c_hidden", "encoder_block_out_channels", "decoder_block_out_channels")
 _KINDS_OF_BLOCKS = ("level_config",)
-_MOST_IN_ALL = 20_000  # of the greatest counts multiplied; SDXL's UNet has 600
-_MOST_KINDS = 16  # letters that name the blocks of a level
+_MOST_IN_ALL = 20_000  # the product of the counts; SDXL's UNet has 600
+_MOST_KINDS = 16  # letters that name the kinds of blocks of a level
 _LONGEST_TEXT = 1000
 _ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
 _WIDEST = 1_000_000
 
 
-class Tensor(StoredTensor, Protocol):
-    """A tensor in a file."""
+class CheckpointTensor(StoredTensor, Protocol):
+    """A tensor of a checkpoint, with the file that it lies in."""
 
     @property
     def file(self) -> Path:
-        """Where it is."""
+        """The file that holds the tensor."""
 
 
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
-"""How diffusers and transformers name a model's weights."""
+"""The names that diffusers and transformers give to files of weights, without their ending."""
 
 
-def files_of(part: str, place: Place, tokenizer: Kind = CLIP) -> list[str]:
-    """The names of the files that a part consists of, within its folder, by what pipelines call such parts.
+def part_files(part: str, subfolder: Subfolder, tokenizer: TokenizerKind = CLIP) -> list[str]:
+    """The names of a part's files within its folder; the part's name says what it is.
 
     Raises:
         ModelError: its weights are pickled.
         DamagedModelError: the index of sharded weights is damaged.
     """
     if "tokenizer" in part:
-        return tokenizer.files_of(place.listing())
+        return tokenizer.files_of(subfolder.listing())
     if "scheduler" in part:
         return ["scheduler_config.json"]
     stem = TRANSFORMERS_STEM if part.endswith(_ENCODERS) else DIFFUSERS_STEM
-    return ["config.json", *(file.name for file in place.weight_files(stem))]
+    return ["config.json", *(file.name for file in subfolder.weight_files(stem))]
 
 
 @dataclass(frozen=True)
 class Part(Generic[Config]):
-    """A part of a checkpoint: its configuration, and the tensors of its files under the network's names.
+    """A part of a checkpoint: its configuration, and its tensors by the network's names.
 
-    ``origin`` names it in errors.
+    ``origin`` names the part in errors.
     """
 
     config: Config
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, CheckpointTensor]
     origin: str
 
 
 @dataclass(frozen=True)
 class OwnNetwork:
-    """A network that one family alone has: its folder in a checkpoint, and how its configuration is read.
+    """A network that only one family has.
 
-    ``tensor`` is the name of one that no other network has. ``option`` is that of `convert` which names one that is
-    published alone, where there is such an option.
+    Attributes:
+        folder: its folder in a checkpoint.
+        parse: reads its configuration.
+        tensor: the name of a tensor that no other network has.
+        option: the option of `convert` that takes such a network published alone, if there is one.
     """
 
     folder: str
@@ -89,65 +93,80 @@ class OwnNetwork:
 
 
 def read_part(
-    place: Place,
+    subfolder: Subfolder,
     stem: str,
     parse: Callable[[Mapping[str, Any]], Config],
     rename: Callable[[str], str] = str,
 ) -> Part[Config]:
-    """Read a part's configuration, and the headers of its weights.
+    """Read a part's configuration and the headers of its weights.
 
     Args:
-        place: where both are.
-        stem: how the weights' file is named where there is one alone.
-        parse: reads the configuration, and raises ValueError where it isn't one that is computed here.
-        rename: from a tensor's name in the file to the network's.
+        subfolder: the part's folder.
+        stem: how the library names the file of the weights.
+        parse: reads the configuration; it raises ValueError where the configuration isn't computed
+            here.
+        rename: returns the network's name of a tensor, given its name in the file.
 
     Raises:
-        ModelError: the configuration makes no sense, or weights are missing, pickled or quantized by others.
-        DamagedModelError: a file is damaged, or holds a tensor twice.
+        ModelError: the configuration makes no sense, or weights are missing, pickled or quantized
+            elsewhere.
+        DamagedModelError: a file is damaged, or two files hold the same tensor.
     """
-    _refuse_quantized(place)
-    config = parse_config(place, parse)
-    tensors = with_scales(read_headers(place.weight_files(stem)))
-    return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(place.directory))
+    _refuse_quantized(subfolder)
+    config = parse_config(subfolder, parse)
+    tensors = with_scales(read_headers(subfolder.weight_files(stem)))
+    return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(subfolder.directory))
 
 
-def _refuse_quantized(place: Place) -> None:
-    """Refuse weights that another library has quantized, which a configuration says."""
-    quantized = place.config().get("quantization_config")
+def _refuse_quantized(subfolder: Subfolder) -> None:
+    """Refuse weights that another library has quantized, as the configuration says.
+
+    Raises:
+        ModelError: they are.
+    """
+    quantized = subfolder.config().get("quantization_config")
     if quantized is None:
         return
     method = quantized.get("quant_method", "unknown") if isinstance(quantized, Mapping) else quantized
     raise ModelError(
-        f"{place.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
+        f"{subfolder.directory / 'config.json'} says that its weights are quantized (quant_method {label(method)}), in "
         "a form that Vinograph doesn't read: give the model that they were made of, and quantize it here "
         "(vinograph convert --weights int8)"
     )
 
 
-def parse_config(place: Place, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
-    """A part's configuration.
+def parse_config(subfolder: Subfolder, parse: Callable[[Mapping[str, Any]], Config]) -> Config:
+    """Read a part's configuration.
 
     Raises:
-        ModelError: it makes no sense.
+        ModelError: the configuration makes no sense.
         DamagedModelError: it is not a JSON object.
     """
-    config = place.config()
+    config = subfolder.config()
     try:
         check_sizes(config)
         return parse({key: value for key, value in config.items() if not key.startswith("_")})
     except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
-        raise ModelError(f"{place.directory / 'config.json'} describes no model that Vinograph has: {error}") from error
+        raise ModelError(
+            f"{subfolder.directory / 'config.json'} describes no model that Vinograph has: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """A component of an opened model, not built yet.
+    """A component of an opened model that is not built yet.
 
-    ``build`` makes its graph over mapped weights, with ``ports``; ``f16_safe`` is False where half-precision arithmetic
-    overflows. ``values`` is how many numbers of its weights it uses, and ``weights`` how most are stored; ``files``
-    hold them, and ``size`` is the bytes of these. Weights of a component that is ``compressible`` may be stored in few
-    bits. ``is_ir`` tells a graph that was OpenVINO's before, whose weights stay as they are.
+    Attributes:
+        name: the component's name.
+        build: builds its graph over weights that are mapped from the files.
+        ports: the graph's inputs and outputs.
+        f16_safe: False where half-precision arithmetic overflows.
+        weights: how most of its weights are stored.
+        values: how many values of its weights the graph uses.
+        size: the bytes of its files.
+        files: the files that hold its weights.
+        compressible: whether its weights may be stored in 8 or 4 bits.
+        is_ir: whether the graph was OpenVINO's already, whose weights stay as they are.
     """
 
     name: str
@@ -162,7 +181,7 @@ class ComponentPlan:
     is_ir: bool = False
 
 
-def plan(
+def plan_component(
     name: str,
     part: Part[Config],
     network: Callable[[Config, Weights], Network],
@@ -170,27 +189,28 @@ def plan(
     *,
     compressible: bool = False,
 ) -> ComponentPlan:
-    """A component that is built by ``network`` over a part's tensors, all of which it uses but those ``ignored``.
+    """Plan a component that ``network`` builds over a part's tensors.
 
-    Nothing is built yet, but every tensor is compared with what the network asks for.
+    Nothing is built yet, but every tensor is compared with what the network needs. It must use all
+    tensors but those whose names match the pattern ``ignored``.
 
     Raises:
-        DamagedModelError: a tensor is missing, too many, or of another shape or type.
-        ModelError: the configuration asks for what can't be built.
+        DamagedModelError: a tensor is missing, unknown, or of another shape or type.
+        ModelError: the configuration describes a network that can't be built.
     """
     used: frozenset[str] = frozenset()
 
     def build(storage: Storage) -> Network:
         nonlocal used
         weights = Weights(part.tensors, part.origin, storage)
-        made = network(part.config, weights)
+        built = network(part.config, weights)
         weights.check_all_used(ignored)
         used = weights.used
-        return made
+        return built
 
     try:
         checked = build(Storage(check_only=True))
-    except (ValueError, RuntimeError) as error:  # the latter of OpenVINO, where shapes don't fit
+    except (ValueError, RuntimeError) as error:  # OpenVINO raises the latter where shapes don't fit
         lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise ModelError(f"{part.origin} describes no network that can be built: {lines[-1].strip()[:300]}") from error
     files = tuple(sorted({tensor.file for tensor in part.tensors.values()}))
@@ -200,8 +220,8 @@ def plan(
     return ComponentPlan(name, build, checked.ports, checked.f16_safe, stored, values, size, files, compressible)
 
 
-def _stored_as(tensors: Iterable[Tensor]) -> str:
-    """How most of the weights are stored."""
+def _stored_as(tensors: Iterable[CheckpointTensor]) -> str:
+    """The type in which most values of the weights are stored."""
     sizes = Counter[str]()
     for tensor in tensors:
         sizes[tensor.dtype] += math.prod(tensor.shape)
@@ -209,10 +229,10 @@ def _stored_as(tensors: Iterable[Tensor]) -> str:
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
-    """Refuse numbers so large that building the network would not end.
+    """Refuse a configuration with numbers so large that building the network would not end.
 
     Raises:
-        ValueError: naming the key.
+        ValueError: a number is too large; the message names its key.
     """
     total = 1
     for key, value in config.items():

@@ -1,9 +1,10 @@
-"""Tensors of a file that PyTorch saved, read without PyTorch and without running anything that the file says.
+"""Reading tensors from a file of PyTorch, without PyTorch and without running code of the file.
 
-Würstchen's image encoder is published in this form alone. Such a file is a ZIP archive: ``data.pkl`` describes the
-tensors, and their values lie in a member each (https://docs.pytorch.org/docs/stable/notes/serialization.html). Of the
-names that a pickle may call, this reader knows ordered dictionaries and the two functions that PyTorch rebuilds tensors
-by, in a version of its own. Every other name is refused.
+Würstchen's image encoder is published only in this form. The file is a ZIP archive: ``data.pkl``
+describes the tensors, and each storage of values is a member
+(https://docs.pytorch.org/docs/stable/notes/serialization.html). Of the names that a pickle may
+call, this reader allows ordered dictionaries and the two functions that rebuild tensors, for which
+it has its own. Every other name is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from vinograph.models.safetensors import ITEM_SIZES, TensorRecord
 _LARGEST_PICKLE = 64_000_000
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_SIGNATURE = b"PK\x03\x04"
-# PyTorch's names of what storages hold, and the type as safetensors names it.
+# PyTorch's classes of storages, with safetensors' names of the types that they hold.
 _STORAGES: Mapping[str, str] = MappingProxyType(
     {
         "DoubleStorage": "F64",
@@ -44,11 +45,12 @@ _STORAGES: Mapping[str, str] = MappingProxyType(
 
 
 def read_pickled(file: Path, key: str) -> dict[str, TensorRecord]:
-    """The tensors under ``key``, by name. Nothing but the description is read.
+    """The records of the tensors under ``key``, by name. Only their description is read.
 
     Raises:
-        ModelError: the file names anything but tensors and dictionaries, or has no tensors under ``key``.
-        DamagedModelError: it is no such archive, or a tensor lies outside it.
+        ModelError: the file names anything but tensors and dictionaries, or has no tensors under
+            ``key``.
+        DamagedModelError: the file is no such archive, or a tensor lies outside it.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -65,7 +67,7 @@ def read_pickled(file: Path, key: str) -> dict[str, TensorRecord]:
         raise DamagedModelError(
             f"{file} is not an archive as PyTorch has written them since version 1.6, or it is cut short: {error}"
         ) from error
-    except Exception as error:  # on rubbish, pickle raises whatever the bytes lead it to
+    except Exception as error:  # on damaged bytes, pickle raises errors of any kind
         raise DamagedModelError(f"{file} is damaged: its data.pkl can't be read ({type(error).__name__})") from error
     state = contents.get(key) if isinstance(contents, dict) else None
     if not isinstance(state, dict) or not state:
@@ -76,7 +78,7 @@ def read_pickled(file: Path, key: str) -> dict[str, TensorRecord]:
 
 
 def _checked(file: Path, member: zipfile.ZipInfo, largest: int) -> zipfile.ZipInfo:
-    """A member of the archive that is stored as it is."""
+    """A member of the archive, checked to be stored without compression and not too large."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise DamagedModelError(f"{file} is compressed or encrypted, which PyTorch's files are not")
     if member.file_size > largest or member.file_size != member.compress_size:
@@ -86,7 +88,7 @@ def _checked(file: Path, member: zipfile.ZipInfo, largest: int) -> zipfile.ZipIn
 
 @dataclass(frozen=True)
 class _Storage:
-    """The values that one or more tensors are parts of."""
+    """A storage of values, of which one or more tensors are parts."""
 
     dtype: str
     count: int
@@ -94,7 +96,7 @@ class _Storage:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads the description of tensors, and refuses every name that such a description doesn't need."""
+    """An unpickler of tensors' descriptions, which refuses every name that these don't need."""
 
     def __init__(self, content: bytes, file: Path, member: Callable[[str], zipfile.ZipInfo | None]) -> None:
         super().__init__(io.BytesIO(content))
@@ -102,7 +104,7 @@ class _Reader(pickle.Unpickler):
         self._member = member
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for."""
+        """The object that a name stands for."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch._utils" and name == "_rebuild_tensor_v2":
@@ -117,7 +119,7 @@ class _Reader(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """The storage that the pickle refers to."""
+        """The storage that the pickle refers to by ``pid``."""
         kind, dtype, name, _, count = pid
         if kind != "storage" or dtype not in _STORAGES.values() or not isinstance(name, str):
             raise ValueError("it refers to something else than a storage")
@@ -130,7 +132,7 @@ class _Reader(pickle.Unpickler):
         return _Storage(dtype, count, self._begin(member))
 
     def _begin(self, member: zipfile.ZipInfo) -> int:
-        """Where the bytes of a member begin: after its own header, whose length only it knows."""
+        """The offset of a member's bytes, after a header whose length only the header says."""
         with self._file.open("rb") as stream:
             stream.seek(member.header_offset)
             signature, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
@@ -153,7 +155,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
-    """A parameter is its tensor."""
+    """The tensor of a parameter."""
     return tensor
 
 
@@ -162,5 +164,5 @@ def _is_count(value: Any) -> bool:
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of values in C order."""
+    """The strides of a tensor whose values lie in C order."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

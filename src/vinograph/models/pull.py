@@ -1,4 +1,4 @@
-"""What is fetched from the hub for a model: which repositories, under which licences, how many bytes, and the room."""
+"""Planning a pull: a model's repositories, their licences, and the bytes to fetch and to store."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from vinograph import folders, strict_json
+from vinograph import folders
 from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.families import registry
 from vinograph.families.known import Companion, KnownModel
 from vinograph.files import existing, hidden_sibling
 from vinograph.models import catalog
-from vinograph.models.checkpoint import HUB_ID, Checkpoint, Needed, licence_of, on_hub
-from vinograph.models.hub import RemoteFile
+from vinograph.models.checkpoint import HUB_ID, Checkpoint, NeededFiles, on_hub
+from vinograph.models.hub_cache import cache_folder
+from vinograph.models.hub_downloads import RemoteFile
+from vinograph.models.hub_errors import UnreachableError
+from vinograph.models.model_card import licence_of
 from vinograph.models.safetensors import read_header
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
@@ -30,9 +32,9 @@ _WEIGHTS = ".safetensors"
 
 @dataclass(frozen=True)
 class Pull:
-    """A model to fetch: the ``repository`` of it, the ``name`` that it gets here, and its companions.
+    """A model to fetch: its repository, the name that it gets here, and its companions.
 
-    ``known`` is the entry of the model in its family's table, if it is in one.
+    ``known`` is its entry in the table of known models, if it has one.
     """
 
     repository: str
@@ -46,7 +48,7 @@ class Pull:
         return catalog.models_folder() / self.name
 
     def licence_of(self, repository: str) -> str | None:
-        """The licence of the model or of a companion, as far as the table knows it."""
+        """The licence of the model or of a companion, where the table of known models has it."""
         if self.known is None:
             return None
         licences = {each.repository: each.licence for each in self.companions}
@@ -54,15 +56,16 @@ class Pull:
 
 
 def resolve(reference: str, name: str | None = None, companions: Collection[str] = ()) -> Pull:
-    """What ``reference`` names: a model that is known by name, or a repository of the hub.
+    """The model that ``reference`` names: one that is known by name, or a repository of the hub.
 
     Args:
         reference: a known model's name, or a hub id ("owner/name").
-        name: what the model is to be called here. Default: the known name, else the last part of the id.
-        companions: names of optional companions that are to be fetched, too.
+        name: the model's name here. Default: the known name, else the last part of the id.
+        companions: the names of optional companions to fetch, too.
 
     Raises:
-        RequestError: it is neither; the name is none that a model can have; or there is no such companion.
+        RequestError: the reference is neither, no model can have the name, or there is no such
+            companion.
     """
     known_models = registry.known_models()
     known = next((each for _, each in known_models.values() if reference in (each.name, each.repository)), None)
@@ -83,8 +86,8 @@ def _chosen(optional: Sequence[Companion], model: str, wanted: Collection[str]) 
     names = {each.name: each for each in optional}
     for name in wanted:
         if name not in names:
-            there = ", ".join(names) or "none"
-            raise RequestError(f"--with is {shown(name)}; the optional companions of {model}: {there}")
+            available = ", ".join(names) or "none"
+            raise RequestError(f"--with is {shown(name)}; the optional companions of {model}: {available}")
     return tuple(each for name, each in names.items() if name in wanted)
 
 
@@ -105,10 +108,11 @@ def _check_name(name: str) -> str:
 
 
 def companion_file(companion: Companion) -> tuple[Checkpoint, Path]:
-    """The repository of a companion that is one file, and where that is once it is fetched.
+    """The repository of a companion that is one file, and that file's path once it is fetched.
 
     Raises:
-        ModelError: the hub or its cache has no such repository, or it has no such file.
+        ModelError: the hub and its cache have no such repository, or the repository has no such
+            file.
     """
     assert companion.file is not None
     checkpoint = on_hub(companion.repository, None)
@@ -118,10 +122,9 @@ def companion_file(companion: Companion) -> tuple[Checkpoint, Path]:
 
 @dataclass(frozen=True)
 class RepositoryPlan:
-    """What is needed of one repository: all its ``files``, and of these the names of those that are ``missing`` here.
+    """The files that are needed of one repository, and the names of those that are missing here.
 
-    ``licence`` is the one that its card names, else the one that is known, else None. A checkpoint on this disk has no
-    ``commit``.
+    ``licence`` is the one that its card names, else the known one, else None.
     """
 
     checkpoint: Checkpoint
@@ -131,45 +134,45 @@ class RepositoryPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of all the files."""
+        """The bytes of all the files."""
         return sum(each.size for each in self.files.values())
 
     @property
     def to_fetch(self) -> dict[str, RemoteFile]:
-        """The files that are fetched."""
+        """The files that have to be fetched."""
         return {name: file for name, file in self.files.items() if name in self.missing}
 
     @property
     def download(self) -> int:
-        """Bytes that are fetched."""
+        """The bytes that have to be fetched."""
         return sum(each.size for each in self.to_fetch.values())
 
 
 @dataclass(frozen=True)
 class PullPlan:
-    """What is fetched for a model, and how many bytes its bundle takes at most while it is written."""
+    """A model's repositories, and the most bytes that writing its bundle takes."""
 
     repositories: tuple[RepositoryPlan, ...]
     bundle: int
 
     @property
     def size(self) -> int:
-        """Bytes of all that the model is made from."""
+        """The bytes of all files that the model is made from."""
         return sum(each.size for each in self.repositories)
 
     @property
     def download(self) -> int:
-        """Bytes that are fetched."""
+        """The bytes that have to be fetched."""
         return sum(each.download for each in self.repositories)
 
 
 def licences(pull: Pull, checkpoints: Iterable[Checkpoint]) -> dict[str, str | None]:
-    """The licence of each checkpoint, by its id: what its model card names, else what is known of it."""
+    """The licence of each checkpoint by its id: the one on its model card, else the known one."""
     return {each.id: licence_of(each.card()) or pull.licence_of(each.id) for each in checkpoints}
 
 
-def files_needed(needed: Needed, licence: Mapping[str, str | None]) -> tuple[RepositoryPlan, ...]:
-    """What is needed of each repository, and what of it is here. Of the hub only lists of files are fetched.
+def files_needed(needed: NeededFiles, licence: Mapping[str, str | None]) -> tuple[RepositoryPlan, ...]:
+    """Plan what is needed of each repository; only lists of files are fetched.
 
     Raises:
         ModelError: the hub can't be reached.
@@ -179,90 +182,84 @@ def files_needed(needed: Needed, licence: Mapping[str, str | None]) -> tuple[Rep
 
 def _files_of(checkpoint: Checkpoint, names: Sequence[str], licence: str | None) -> RepositoryPlan:
     missing = frozenset(name for name in names if not (checkpoint.directory / name).is_file())
-    there: Mapping[str, RemoteFile] = {}
+    listed: Mapping[str, RemoteFile] = {}
     if missing:
         from vinograph.models import hub
 
         assert checkpoint.revision is not None, "of a folder on this disk nothing is missing"
-        there = hub.files_of(checkpoint.id, checkpoint.revision)
-        if unlisted := sorted(missing - there.keys()):
+        listed = hub.remote_files(checkpoint.id, checkpoint.revision)
+        if unlisted := sorted(missing - listed.keys()):
             raise ModelError(f"the hub lists {', '.join(unlisted)} in {checkpoint.id}, but does not say their size")
     sizes = {
-        name: there[name] if name in missing else RemoteFile((checkpoint.directory / name).stat().st_size, "")
+        name: listed[name] if name in missing else RemoteFile((checkpoint.directory / name).stat().st_size, "")
         for name in names
     }
     return RepositoryPlan(checkpoint, licence, sizes, missing)
 
 
 def weights_sizes(repositories: Iterable[RepositoryPlan], bytes_per_value: int) -> list[int]:
-    """Bytes that the weights of each part take once they are written with so many for each value.
+    """The bytes of each part's weights once they are written with ``bytes_per_value``.
 
-    How many values a file has is in its header, of which no more than that is fetched; what has none is as large as it
-    is. Pickled weights are not counted: of these a small part alone is read.
+    The number of values comes from a file's header, of which no more is fetched. A file without a
+    header that can be read counts with its own size. Pickled weights don't count: only a small part
+    of them is read.
     """
     parts: Counter[tuple[str, str]] = Counter()
     for repository in repositories:
         for name, file in repository.files.items():
-            place = (repository.checkpoint.id, str(PurePosixPath(name).parent))
+            part = (repository.checkpoint.id, str(PurePosixPath(name).parent))
             if name.endswith(_WEIGHTS):
                 values = _values(repository, name)
-                parts[place] += file.size if values is None else values * bytes_per_value
+                parts[part] += file.size if values is None else values * bytes_per_value
             elif name.endswith(".bin"):
-                parts[place] += file.size
+                parts[part] += file.size
     return [*parts.values()]
 
 
 def _values(repository: RepositoryPlan, name: str) -> int | None:
-    """How many values a safetensors file holds; None where its header doesn't say so."""
+    """How many values a safetensors file holds; None where its header can't be read.
+
+    That is no reason to stop an estimate: whoever reads the file says what is wrong with it.
+    """
     checkpoint = repository.checkpoint
     if name not in repository.missing:
-        with suppress(ModelError, DamagedModelError):  # whoever reads it says what is wrong with it
+        with suppress(ModelError, DamagedModelError):
             return sum(record.size for record in read_header(checkpoint.directory / name).values())
         return None
     from vinograph.models import hub
 
     assert checkpoint.revision is not None
-    header = hub.read_header(checkpoint.id, checkpoint.revision, name)
-    if header is None:
-        return None
-    try:
-        tensors = strict_json.parse_object(header, largest=len(header), unique=True)
-        return sum(math.prod(map(_count, each["shape"])) for key, each in tensors.items() if key != "__metadata__")
-    except (strict_json.JsonError, TypeError, KeyError, ValueError):  # whoever reads it says what is wrong with it
-        return None
-
-
-def _count(size: Any) -> int:
-    if not isinstance(size, int) or not 0 <= size < 2**48:
-        raise ValueError(f"{size!r} is no number of values")
-    return size
+    with suppress(UnreachableError, DamagedModelError):
+        header = hub.read_header(checkpoint.id, checkpoint.revision, name)
+        count: int = sum(math.prod(entry["shape"]) for entry in header.values())
+        return count
+    return None
 
 
 def check_space(plan: PullPlan, target: Path) -> None:
-    """Check that the disks have room for what is fetched and for the bundle.
+    """Check that the disks have room for the files to fetch and for the bundle.
 
-    What an interrupted conversion has left is part of the bundle.
+    Files that an interrupted conversion has left count as part of the bundle.
 
     Raises:
-        ResourceError: naming how much is needed, what for, and how much there is.
+        ResourceError: there is too little; the message says how much is needed, what for, and how
+            much is free.
     """
-    from vinograph.models import hub
-
-    cache, place = existing(hub.cache_folder().absolute()), existing(target.parent.absolute())
+    cache, models = existing(cache_folder().absolute()), existing(target.parent.absolute())
     bundle = max(0, plan.bundle - _written(hidden_sibling(target, ".partial")))
-    if cache.stat().st_dev == place.stat().st_dev:
+    if cache.stat().st_dev == models.stat().st_dev:
         parts = f"{_gb(plan.download)} to fetch and {_gb(bundle)} for the bundle"
-        _check_room(place, plan.download + bundle, parts, "VINOGRAPH_MODELS or HF_HOME")
+        _check_room(models, plan.download + bundle, parts, "VINOGRAPH_MODELS or HF_HOME")
     else:
         _check_room(cache, plan.download, "to fetch it", "HF_HOME")
-        _check_room(place, bundle, "for the bundle", "VINOGRAPH_MODELS")
+        _check_room(models, bundle, "for the bundle", "VINOGRAPH_MODELS")
 
 
 def check_place(target: Path) -> None:
     """Check, before anything is fetched, that a bundle can be written to ``target``.
 
     Raises:
-        RequestError: naming the folder, and how to set another.
+        RequestError: it can't; the message says how to set another folder.
     """
     folder = existing(target.parent.absolute())
     if not folder.is_dir() or not os.access(folder, os.W_OK):

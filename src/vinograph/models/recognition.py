@@ -1,7 +1,7 @@
-"""What a folder or a repository without a model_index.json holds, so that it can be refused by what it is.
+"""Recognizing what files without a model_index.json are, so that the refusal can say it.
 
-Names of files are looked at first, then configurations, then the headers of safetensors files. No weight is read or
-fetched.
+Names of files are looked at first, then configurations, then the headers of safetensors files. No
+weights are read or fetched.
 """
 
 from __future__ import annotations
@@ -14,54 +14,57 @@ from typing import Any
 
 from vinograph.errors import ModelError
 from vinograph.families import registry
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Place
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Subfolder
 from vinograph.models.parts import OwnNetwork, parse_config
 from vinograph.schema import label
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _UNNAMED = "network"
-_MOST_FILES = 8  # whose headers are looked at
+_MOST_FILES = 8  # the headers of so many are looked at
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Something that is no whole checkpoint, and what to do about it."""
+class UnusableFiles:
+    """A kind of files that are no whole checkpoint, and the advice what to do about them."""
 
     name: str
     advice: str
 
 
-_LORA = Kind("a LoRA adapter", "Give the model that it was made for; adapters can't be used yet")
-_CONTROLNET = Kind("a ControlNet", "Give the model that it steers; ControlNets can't be used")
-_T2I_ADAPTER = Kind("a T2I-Adapter", "Give the model that it steers; T2I-Adapters can't be used")
-_IP_ADAPTER = Kind("an IP-Adapter", "Give the model that it was made for; IP-Adapters can't be used")
-_MOTION = Kind("a motion adapter", "Give the model that it was made for; films can't be drawn")
-_EMBEDDING = Kind("a textual inversion", "Give the model that it was made for; embeddings of words can't be used")
-_SINGLE_FILE = Kind(
+_LORA = UnusableFiles("a LoRA adapter", "Give the model that it was made for; adapters can't be used yet")
+_CONTROLNET = UnusableFiles("a ControlNet", "Give the model that it steers; ControlNets can't be used")
+_T2I_ADAPTER = UnusableFiles("a T2I-Adapter", "Give the model that it steers; T2I-Adapters can't be used")
+_IP_ADAPTER = UnusableFiles("an IP-Adapter", "Give the model that it was made for; IP-Adapters can't be used")
+_MOTION = UnusableFiles("a motion adapter", "Give the model that it was made for; films can't be drawn")
+_EMBEDDING = UnusableFiles(
+    "a textual inversion", "Give the model that it was made for; embeddings of words can't be used"
+)
+_SINGLE_FILE = UnusableFiles(
     "a single-file checkpoint",
     "Give the model in diffusers' layout, with a model_index.json: look for such a repository, or write one with "
     "diffusers: StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(DIRECTORY)",
 )
-_PART = Kind(
+_PART = UnusableFiles(
     "one part of a model alone, without its configuration",
     "Put it in its folder of a copy of a whole checkpoint, in place of the weights there, with the scheduler that it "
     "was made for",
 )
 
-# What says it by its name, wherever it lies.
-_FILES: tuple[tuple[re.Pattern[str], Kind], ...] = (
+# Files that are recognized by their name, in any folder.
+_FILES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"pytorch_lora_weights\b.*\.(safetensors|bin)"), _LORA),
     (re.compile(r"learned_embeds\b.*\.(safetensors|bin)"), _EMBEDDING),
     (re.compile(r"ip[-_]?adapter.*\.(safetensors|bin)"), _IP_ADAPTER),
 )
-# What a config.json names as its class.
-_CLASSES: tuple[tuple[re.Pattern[str], Kind], ...] = (
+# Configurations that are recognized by the class that they name.
+_CLASSES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"\w*ControlNet\w*"), _CONTROLNET),
     (re.compile(r"T2IAdapter|MultiAdapter"), _T2I_ADAPTER),
     (re.compile(r"MotionAdapter"), _MOTION),
 )
-# What one of a file's tensors is called. A ControlNet may be stored as differences of low rank: it comes first.
-_TENSORS: tuple[tuple[re.Pattern[str], Kind], ...] = (
+# Files that are recognized by the name of a tensor. A ControlNet may be stored as a LoRA, so it
+# comes first.
+_TENSORS: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r"(control_model|controlnet_\w+|input_hint_block)\..*|lllite_.*"), _CONTROLNET),
     (re.compile(r"(image_proj|image_proj_model|ip_adapter)\..*"), _IP_ADAPTER),
     (re.compile(r"adapter\.(body|conv_in)\..*|body\.\d+\.(resnets|block\d|in_conv)\b.*"), _T2I_ADAPTER),
@@ -79,16 +82,17 @@ _TENSORS: tuple[tuple[re.Pattern[str], Kind], ...] = (
 
 
 def is_published(listing: Collection[str]) -> bool:
-    """Whether files of those names are of something that is published, whole or not, rather than none of a model."""
+    """Whether the names of files are those of something published for models, whole or not."""
     names = {name.rpartition("/")[2] for name in listing}
     known = any(name.endswith(".safetensors") or _kind_of(name, _FILES) is not None for name in names)
     return known or not names.isdisjoint({INDEX_FILE, "config.json", _ADAPTER_CONFIG})
 
 
-def recognized(checkpoint: Checkpoint) -> str | None:
-    """What a checkpoint without a model_index.json is, and what to do about it; None where nothing tells.
+def recognize(checkpoint: Checkpoint) -> str | None:
+    """Say what a checkpoint without a model_index.json is, with advice; None where it isn't known.
 
-    Where the hub's cache is all there is of a repository, only what can't be beside a whole model tells.
+    Of a repository that is only partly in the hub's cache, only files that no whole model has are
+    recognized.
 
     Raises:
         ModelError: the hub stopped answering, or a file can't be read.
@@ -97,7 +101,7 @@ def recognized(checkpoint: Checkpoint) -> str | None:
     if _ADAPTER_CONFIG in checkpoint.listing:
         return _peft_adapter(checkpoint)
     if "config.json" in checkpoint.listing:
-        return _lone_network(Place(checkpoint, ""))
+        return _lone_network(Subfolder(checkpoint, ""))
     if checkpoint.is_partial:
         return None
     for name in sorted(checkpoint.listing):
@@ -105,11 +109,11 @@ def recognized(checkpoint: Checkpoint) -> str | None:
             return f"{kind.name} ({label(name)}). {kind.advice}"
     folders = [name.removesuffix("/config.json") for name in checkpoint.listing if name.endswith("/config.json")]
     if len(folders) == 1:
-        return _lone_network(Place(checkpoint, folders[0]))
+        return _lone_network(Subfolder(checkpoint, folders[0]))
     return _by_headers(checkpoint)
 
 
-def _kind_of(name: str, known: tuple[tuple[re.Pattern[str], Kind], ...]) -> Kind | None:
+def _kind_of(name: str, known: tuple[tuple[re.Pattern[str], UnusableFiles], ...]) -> UnusableFiles | None:
     return next((kind for pattern, kind in known if pattern.fullmatch(name)), None)
 
 
@@ -120,9 +124,9 @@ def _peft_adapter(checkpoint: Checkpoint) -> str:
     return f"{kind}{f' of {label(base)}' if base else ''} ({_ADAPTER_CONFIG}). {_LORA.advice}"
 
 
-def _lone_network(place: Place) -> str:
-    """What is said of the one configuration that there is."""
-    config = place.config()
+def _lone_network(subfolder: Subfolder) -> str:
+    """Describe a network that is published alone, by its configuration."""
+    config = subfolder.config()
     architectures = config.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else _UNNAMED
     name = config.get("_class_name") or named
@@ -130,19 +134,19 @@ def _lone_network(place: Place) -> str:
         return f"{kind.name} ({label(name)}). {kind.advice}"
     if name != _UNNAMED and not _is_part(name):
         return f"a {label(name)}, which is no part of a model that Vinograph draws with"
-    family, own = _owner(place, name)
+    family, own = _owner(subfolder, name)
     belongs = "" if own is None else f". By its configuration it is the {own.folder}/ of a checkpoint of {family}"
-    return f"one part of a model alone ({label(name)}); {_advice(place, name, own)}{belongs}"
+    return f"one part of a model alone ({label(name)}); {_advice(subfolder, name, own)}{belongs}"
 
 
 def _is_part(name: Any) -> bool:
-    """Whether a family's models have a part of that class."""
+    """Whether the models of any family have a part of that class."""
     tables = [registry.module(family, "checkpoint").CLASSES for family in registry.FAMILIES]
     return any(name == known for table in tables for classes in table.values() for _, known in classes)
 
 
-def _owner(place: Place, name: Any) -> tuple[str, OwnNetwork | None]:
-    """The family whose network it is, where it is one family's own.
+def _owner(subfolder: Subfolder, name: Any) -> tuple[str, OwnNetwork | None]:
+    """The one family that has a network of the class ``name``, and that network; else "" and None.
 
     Raises:
         ModelError: families have such a network, but none with this configuration.
@@ -152,7 +156,7 @@ def _owner(place: Place, name: Any) -> tuple[str, OwnNetwork | None]:
         own = networks.get(name) if isinstance(name, str) else None
         if own is not None:
             try:
-                parse_config(place, own.parse)
+                parse_config(subfolder, own.parse)
             except ModelError as error:
                 refusal = error
             else:
@@ -160,44 +164,46 @@ def _owner(place: Place, name: Any) -> tuple[str, OwnNetwork | None]:
     if refusal is None:
         return "", None
     raise ModelError(
-        f"{place.checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({label(name)}), and of none "
+        f"{subfolder.checkpoint.id} has no {INDEX_FILE}: it is one part of a model alone ({label(name)}), and of none "
         f"that Vinograph draws with: {refusal}"
     ) from refusal
 
 
 def _networks() -> Iterator[tuple[str, Mapping[str, OwnNetwork]]]:
-    """The networks that are each family's own, by class."""
+    """Each family with the networks that only it has, by class."""
     for family in registry.FAMILIES:
         yield family, registry.module(family, "checkpoint").NETWORKS
 
 
-def _advice(place: Place, name: Any, own: OwnNetwork | None) -> str:
-    if place.folder:
-        return f"put its {place.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
+def _advice(subfolder: Subfolder, name: Any, own: OwnNetwork | None) -> str:
+    if subfolder.folder:
+        return (
+            f"put its {subfolder.folder}/ into a copy of a whole checkpoint of the same kind, in place of the one there"
+        )
     option = "--tiny-vae" if name == "AutoencoderTiny" else own.option if own is not None else None
     if option is not None:
-        return f"convert a whole checkpoint and name this one with {option} {place.checkpoint.id}"
+        return f"convert a whole checkpoint and name this one with {option} {subfolder.checkpoint.id}"
     return "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
 
 
 def _by_headers(checkpoint: Checkpoint) -> str | None:
-    """What is said of files without any configuration, by the names of their tensors."""
+    """Describe files without any configuration, by the names of their tensors."""
     files = [name for name in checkpoint.listing if name.endswith(".safetensors")]
     files.sort(key=lambda name: (name.count("/"), name))
-    found: dict[str, Kind] = {}
+    found: dict[str, UnusableFiles] = {}
     for name in files[:_MOST_FILES]:
         if (kind := _of_tensors(checkpoint.tensor_names(name))) is not None:
             found[name] = kind
     if not found:
         return None
-    told = "; ".join(f"{kind.name} ({label(name)})" for name, kind in found.items())
+    described = "; ".join(f"{kind.name} ({label(name)})" for name, kind in found.items())
     more = f"; and {len(files) - _MOST_FILES} more files" if len(files) > _MOST_FILES else ""
     advice = ". ".join(dict.fromkeys(kind.advice for kind in found.values()))
-    return f"{told}{more}. {advice}"
+    return f"{described}{more}. {advice}"
 
 
-def _of_tensors(tensors: Collection[str]) -> Kind | None:
-    """What a file with tensors of those names is, and whose."""
+def _of_tensors(tensors: Collection[str]) -> UnusableFiles | None:
+    """The kind of a file with tensors of those names, None where it isn't known."""
     kind = next((kind for pattern, kind in _TENSORS if any(map(pattern.fullmatch, tensors))), None)
     if kind is _SINGLE_FILE:
         models = (model for start, model in _single_files() if any(name.startswith(start) for name in tensors))
@@ -213,7 +219,7 @@ def _of_tensors(tensors: Collection[str]) -> Kind | None:
 
 
 def _single_files() -> Iterator[tuple[str, str]]:
-    """How tensors begin that only single files of one model have, and that model."""
+    """How the names of tensors begin that only single files of one model have, and that model."""
     for family in registry.FAMILIES:
         yield from registry.module(family, "checkpoint").SINGLE_FILES.items()
     yield "cond_stage_model.", "Stable Diffusion 1 or 2"

@@ -1,13 +1,12 @@
-"""Published weights: safetensors alone, checked before use, mapped from the file rather than read.
+"""Weights in safetensors files, which are checked before use and mapped rather than read.
 
-The format is https://github.com/huggingface/safetensors#format: eight bytes with the header's length, the header in
-JSON, then the tensors without gaps.
+The format is https://github.com/huggingface/safetensors#format: eight bytes with the header's
+length, the header in JSON, then the tensors without gaps.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +21,20 @@ from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.schema import Many, Named, Record, SchemaError, Text, Whole, label
 
-_GRAPHS = "openvino_"  # how OpenVINO's own files begin, which end in .bin too
+_GRAPHS = "openvino_"  # the names of OpenVINO's own files begin with it, and some end in .bin, too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 ON_DISK_ORDER = ("", "fp16", "bf16", "ema", "ema_only", "non_ema")
-"""Which variant of a component's weights is read where several are on this disk, the first of these that is there.
+"""The order in which variants of a component's weights are preferred where they are on this disk.
 
-"" is the file without a variant's name, in full precision where others are not: it comes first, so that a directory
-draws what diffusers draws of it.
+"" is the file without a variant, which is in full precision where others are not. It comes first,
+so that a directory draws what diffusers draws from it.
 """
 DOWNLOAD_ORDER = ("fp16", "", "bf16", "ema", "ema_only", "non_ema")
-"""Which variant is fetched of a hub's repository, where this disk has none: half the bytes first."""
+"""The order in which variants are preferred for fetching: half the bytes come first."""
 
-_LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
+LENGTH_SIZE = 8  # bytes of the header's length, at the start of a file
+LONGEST_HEADER = 16_000_000  # bytes: a hundred times what the largest published models have
 _LONGEST_NAME = 500
 _MOST_TENSORS = 100_000
 _CODES_AT_ONCE = 1 << 20
@@ -54,16 +54,16 @@ _NUMPY_TYPES: Mapping[str, str] = MappingProxyType(
 ITEM_SIZES: Mapping[str, int] = MappingProxyType(
     {**{name: np.dtype(kind).itemsize for name, kind in _NUMPY_TYPES.items()}, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 )
-"""Bytes of a value of each type that is read."""
+"""The bytes of a value, for each type that is read."""
+# The types of the format that are not read.
 _OTHER_TYPES = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "U16", "U32", "U64", "C64")
-# They are what the format knows besides.
 
 
 def _e4m3_values() -> NDArray[np.float16]:
-    """The value of each byte, of one sign bit, four of the exponent and three of the mantissa.
+    """The value of each byte as E4M3: a sign bit, four exponent bits, three mantissa bits.
 
-    Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no infinities, and
-    the greatest magnitude is not a number. All values are exact in half precision.
+    Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433), section 3: there are no
+    infinities, and the greatest magnitude stands for NaN. All values are exact in half precision.
     """
     codes = np.arange(256)
     exponent, mantissa = codes >> 3 & 15, codes & 7
@@ -75,21 +75,21 @@ def _e4m3_values() -> NDArray[np.float16]:
 F8_VALUES: Mapping[str, NDArray[np.float16]] = MappingProxyType(
     {"F8_E4M3": _e4m3_values(), "F8_E5M2": (np.arange(256, dtype=np.uint16) << 8).view(np.float16)}
 )
-"""The value of each byte, by type; a byte of E5M2 is the upper half of the same number in half precision."""
+"""The value of each byte, by type; E5M2 is the upper half of the number in half precision."""
 
 WEIGHT_INDEX = Record(
     {"weight_map": Named(Text(255), least=1, most=_MOST_TENSORS, name=Text(_LONGEST_NAME))}, open=True
 )
-"""What a …safetensors.index.json holds."""
+"""The schema of an index of sharded weights (….safetensors.index.json)."""
 TENSOR = Record(
     {"dtype": Text(20), "shape": Many(Whole(0, 2**48), most=8), "data_offsets": Many(Whole(0, 2**62), 2, 2)}
 )
-"""What the header of a safetensors file says of a tensor."""
+"""The schema of a tensor's entry in the header of a safetensors file."""
 
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """Where one tensor lies: ``begin`` and ``end`` are bytes from the start of ``file``."""
+    """A tensor in a file, from byte ``begin`` to ``end``."""
 
     file: Path
     name: str
@@ -100,11 +100,11 @@ class TensorRecord:
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """The number of values."""
         return math.prod(self.shape)
 
     def array(self) -> NDArray[Any]:
-        """The values, mapped from the file; those of BF16 as uint16, and those in 8 bits decoded to float16."""
+        """The values, mapped from the file: BF16 as uint16, and 8 bits decoded to float16."""
         if (values := F8_VALUES.get(self.dtype)) is not None:
             return _decoded(self._mapped("|u1"), values)
         return self._mapped("<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype])
@@ -117,7 +117,7 @@ class TensorRecord:
 
 
 def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[np.float16]:
-    """What each byte stands for, worked out in stretches: NumPy makes eight bytes of each that it looks up by."""
+    """The value of each byte, decoded in stretches: NumPy makes eight bytes of each index."""
     result = np.empty(codes.shape, np.float16)
     source, target = codes.reshape(-1), result.reshape(-1)
     for begin in range(0, source.size, _CODES_AT_ONCE):
@@ -127,10 +127,10 @@ def _decoded(codes: NDArray[np.uint8], values: NDArray[np.float16]) -> NDArray[n
 
 
 def weight_names(stem: str, variant: str) -> tuple[str, ...]:
-    """The names under which one variant of a component's weights may lie: the file, or the index of sharded ones.
+    """The names that a variant of a component's weights may have: a file's, then an index's.
 
-    Of an index, the first name is what diffusers and transformers write, the second what older versions of diffusers
-    wrote.
+    diffusers and transformers write the first name of an index, older versions of diffusers the
+    second.
     """
     if not variant:
         return f"{stem}.safetensors", f"{stem}.safetensors.index.json"
@@ -143,13 +143,13 @@ def weight_names(stem: str, variant: str) -> tuple[str, ...]:
 
 
 def choose_weights(listing: Collection[str], stem: str, origin: str, order: Sequence[str] = ON_DISK_ORDER) -> str:
-    """The file among ``listing`` that holds the weights of a component, or the index of sharded ones.
+    """The file of ``listing`` that holds the weights of a component, or the index of its shards.
 
-    The first variant of ``order`` that is there, else the only safetensors file under another name. Where there is
-    none, the name that it should have.
+    It is the first variant of ``order`` that is there, else the only safetensors file under another
+    name. Where there is none, it is the name that the file should have.
 
     Raises:
-        ModelError: there are only pickled ones.
+        ModelError: there are only pickled weights.
     """
     for variant in order:
         for name in weight_names(stem, variant):
@@ -168,10 +168,10 @@ def choose_weights(listing: Collection[str], stem: str, origin: str, order: Sequ
 
 
 def shards(index: Path) -> list[str]:
-    """The files beside ``index`` (…safetensors.index.json) that hold the tensors.
+    """The names of the files beside ``index`` (….safetensors.index.json) that hold the tensors.
 
     Raises:
-        DamagedModelError: it is not an index, or it names files elsewhere.
+        DamagedModelError: the file is not an index, or it names files elsewhere.
     """
     try:
         content = strict_json.read_object(index)
@@ -186,37 +186,59 @@ def shards(index: Path) -> list[str]:
 
 
 def read_header(file: Path) -> dict[str, TensorRecord]:
-    """The tensors of a safetensors file, by name, after checking that the file is what its header says.
+    """The tensors of a safetensors file by name, after comparing the file with its header.
 
     Raises:
-        ModelError: the file is a pickle under another name.
-        DamagedModelError: naming the file, and the tensor where one is at fault.
+        ModelError: the file can't be read, or is a pickle under another name.
+        DamagedModelError: the file is damaged; the message names the tensor where one is at fault.
     """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
-            start = stream.read(9)
-            length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-            text = start[8:] + stream.read(min(length, _LONGEST_HEADER) - 1) if length else b""
+            start = stream.read(LENGTH_SIZE + 1)
+            length = int.from_bytes(start[:LENGTH_SIZE], "little") if len(start) >= LENGTH_SIZE else 0
+            text = start[LENGTH_SIZE:] + stream.read(min(length, LONGEST_HEADER) - 1) if length else b""
     except OSError as error:
         raise ModelError(f"{file} can't be read: {error.strerror or error}") from error
     _refuse_impostors(file, start)
-    if len(start) < 9:
+    if len(start) <= LENGTH_SIZE:
         raise DamagedModelError(f"{file} is cut short: it has {size} bytes")
-    if length > min(size - 8, _LONGEST_HEADER):
+    if length > min(size - LENGTH_SIZE, LONGEST_HEADER):
         raise DamagedModelError(f"{file} is damaged: its header claims {length:,} bytes of a file of {size:,}")
-    try:
-        header = strict_json.parse_object(text, largest=_LONGEST_HEADER, unique=True)
-    except strict_json.JsonError as error:
-        raise DamagedModelError(f"{file} is damaged: its header is not JSON ({error})") from error
-    header.pop("__metadata__", None)
-    records = [_record(file, name, entry, 8 + length, size) for name, entry in header.items()]
-    _check_layout(file, records, 8 + length, size)
+    data = LENGTH_SIZE + length
+    records = [_record(file, name, entry, data, size) for name, entry in parse_header(text, str(file)).items()]
+    _check_layout(file, records, data, size)
     return {record.name: record for record in records}
 
 
+def parse_header(text: bytes, origin: str) -> dict[str, dict[str, Any]]:
+    """The entries of a safetensors header by tensor: ``dtype``, ``shape`` and ``data_offsets``.
+
+    Args:
+        text: the header, which is JSON.
+        origin: names the file in errors.
+
+    Raises:
+        DamagedModelError: the header is not JSON, or an entry is garbled.
+    """
+    try:
+        header = strict_json.parse_object(text, largest=LONGEST_HEADER, unique=True)
+    except strict_json.JsonError as error:
+        raise DamagedModelError(f"{origin} is damaged: its header is not JSON ({error})") from error
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        try:
+            Text(_LONGEST_NAME).check("its name", name)
+            TENSOR.check("", entry)
+        except SchemaError as error:
+            raise DamagedModelError(
+                f"{origin} is damaged: its header garbles the tensor {label(name)}: {error}"
+            ) from error
+    return header
+
+
 def read_headers(files: Iterable[Path]) -> dict[str, TensorRecord]:
-    """The tensors of several files together.
+    """The tensors of several files, by name.
 
     Raises:
         DamagedModelError: two files hold the same tensor.
@@ -242,12 +264,8 @@ def _refuse_impostors(file: Path, start: bytes) -> None:
         raise ModelError(f"{file} is a Git LFS pointer, not the weights: fetch them with git lfs pull")
 
 
-def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRecord:
-    try:
-        Text(_LONGEST_NAME).check("its name", name)
-        TENSOR.check("", entry)
-    except SchemaError as error:
-        raise DamagedModelError(f"{file} is damaged: its header garbles the tensor {label(name)}: {error}") from error
+def _record(file: Path, name: str, entry: Mapping[str, Any], data: int, size: int) -> TensorRecord:
+    """The record of a tensor, whose bytes are counted from the end of the header, at ``data``."""
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype in _OTHER_TYPES:
         raise ModelError(
@@ -269,7 +287,7 @@ def _record(file: Path, name: str, entry: Any, data: int, size: int) -> TensorRe
 
 
 def _check_layout(file: Path, records: list[TensorRecord], data: int, size: int) -> None:
-    """No tensor may overlap another, and no byte may belong to none."""
+    """Check that no tensor overlaps another, and that each byte belongs to one."""
     position = data
     for record in sorted(records, key=lambda each: (each.begin, each.end)):
         if record.begin != position:

@@ -1,7 +1,8 @@
-"""Reading a sentencepiece model: its pieces with their scores, and how it normalises text.
+"""Reading a sentencepiece model: its pieces with their scores, and its normalization of text.
 
-Such a file is one message of protocol buffers; what is read of it are a few fields, so neither library is needed. Their
-numbers are those of https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto, and the encoding
+The file is one message of protocol buffers. Only a few fields are read, so neither library is
+needed. Their numbers are from
+https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto, and the encoding
 is https://protobuf.dev/programming-guides/encoding.
 """
 
@@ -14,8 +15,10 @@ from pathlib import Path
 
 UNIGRAM = 1
 UNKNOWN = 2
-"""The type of the piece that stands for what no other piece does."""
+"""The type of the piece for text that no other piece covers."""
 
+# Field numbers: of the model, of a piece, and of its trainer's and normalizer's settings; then wire
+# types.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3
 _NORMAL = 1
@@ -27,7 +30,7 @@ _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of text, the logarithm of its probability, and what kind of piece it is."""
+    """A piece of text, the logarithm of its probability, and its type."""
 
     text: str
     score: float
@@ -36,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class SentencePiece:
-    """What a file says. ``charsmap`` is how text is normalised, compiled; empty where it isn't."""
+    """The contents of a model; ``charsmap`` is its compiled normalization, which may be empty."""
 
     pieces: tuple[Piece, ...]
     model_type: int
@@ -48,7 +51,7 @@ def read_sentencepiece(file: Path) -> SentencePiece:
     """Read a ``spiece.model``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is no sentencepiece model.
     """
     pieces, charsmap = [], b""
     model_type, byte_fallback = UNIGRAM, False
@@ -56,8 +59,8 @@ def read_sentencepiece(file: Path) -> SentencePiece:
         if field == _PIECES:
             pieces.append(_piece(_bytes(value)))
         elif field == _TRAINER:
-            told = dict(_fields(_bytes(value)))
-            model_type, byte_fallback = _int(told.get(_MODEL_TYPE, UNIGRAM)), bool(told.get(_BYTE_FALLBACK, 0))
+            trainer = dict(_fields(_bytes(value)))
+            model_type, byte_fallback = _int(trainer.get(_MODEL_TYPE, UNIGRAM)), bool(trainer.get(_BYTE_FALLBACK, 0))
         elif field == _NORMALIZER:
             charsmap = _bytes(dict(_fields(_bytes(value))).get(_CHARSMAP, b""))
     if not pieces:
@@ -72,7 +75,7 @@ def _piece(message: bytes) -> Piece:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The numbers and values of a message's fields: whole numbers, or the bytes of anything else."""
+    """The numbers and values of a message's fields: integers, or the bytes of any other type."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -94,7 +97,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """A whole number, seven bits to a byte, and where it ends."""
+    """An integer of seven bits to a byte, and the position after it."""
     value = 0
     for index, byte in enumerate(message[position : position + 10]):
         value |= (byte & 127) << 7 * index

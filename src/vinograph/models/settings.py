@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself beside its networks: its own defaults and limits, and its licence."""
+"""A checkpoint's own defaults and limits, which its vinograph.json sets, and its licence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from vinograph.families import registry
 from vinograph.families.checks import check_defaults
 from vinograph.families.contract import Family
 from vinograph.families.sizes import SIZE_KINDS, SizeLimits
-from vinograph.models.checkpoint import Checkpoint, licence_of
+from vinograph.models.checkpoint import Checkpoint
 from vinograph.models.manifest import Source
+from vinograph.models.model_card import licence_of
 from vinograph.schema import Named, Record, SchemaError, Text
 
 SETTINGS_FILE = "vinograph.json"
@@ -23,17 +24,17 @@ _SCHEMA = Record({}, {"name": Text(200), "defaults": Named(Record({}, open=True)
 
 @dataclass(frozen=True)
 class Settings:
-    """A checkpoint's vinograph.json, which is checked; ``told`` is empty where it has none.
+    """The settings of a checkpoint: the ``values`` of its vinograph.json, empty where it has none.
 
-    Of a repository of the hub that is known by name, it is what the table of such models says.
+    For a hub repository that is known by name, they come from the table of known models.
     """
 
     origin: Checkpoint
-    told: Mapping[str, Any]
+    values: Mapping[str, Any]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Settings:
-        """Read them.
+        """Read a checkpoint's settings.
 
         Raises:
             ModelError: a setting is unknown, or of the wrong kind.
@@ -48,21 +49,21 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """What the model is called: the checkpoint's own name, where it doesn't say."""
-        return str(self.told.get("name", self.origin.id.rpartition("/")[2]))
+        """The model's name, by default that of the checkpoint."""
+        return str(self.values.get("name", self.origin.id.rpartition("/")[2]))
 
     def sets(self, call: str, arguments: Collection[str]) -> bool:
-        """Whether all of these ``arguments`` of a call have defaults here."""
-        given: Mapping[str, Any] = self.told.get("defaults", {}).get(call, {})
+        """Whether the settings have defaults for all of these ``arguments`` of a call."""
+        given: Mapping[str, Any] = self.values.get("defaults", {}).get(call, {})
         return all(name in given for name in arguments)
 
     def limits(self, limits: Mapping[str, float]) -> dict[str, float]:
-        """``limits``, where the checkpoint doesn't set its own.
+        """The family's ``limits``, replaced by those that the checkpoint sets.
 
         Raises:
-            ModelError: it sets a limit that there isn't, or one that makes no sense.
+            ModelError: the checkpoint sets an unknown limit, or one that makes no sense.
         """
-        own = self.told.get("limits", {})
+        own = self.values.get("limits", {})
         whole = {**limits, **own}
         if own:
             with self._explained():
@@ -73,16 +74,17 @@ class Settings:
     def defaults(
         self, family: Family, defaults: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float]
     ) -> dict[str, dict[str, Any]]:
-        """What each call starts from: ``defaults``, where the checkpoint doesn't set its own.
+        """The defaults of each call: the family's, replaced by those that the checkpoint sets.
 
-        Sides of pictures in ``defaults`` become the nearest ones within ``limits``.
+        A width or height among the family's becomes the nearest one within ``limits``.
 
         Raises:
-            ModelError: it sets what no call takes, or what a request with these ``limits`` could not ask for.
+            ModelError: the checkpoint sets a default that no call takes, or that lies outside the
+                ``limits``.
         """
-        own = self.told.get("defaults", {})
+        own = self.values.get("defaults", {})
         whole = {call: {**_within(defaults.get(call, {}), limits), **own.get(call, {})} for call in {**defaults, **own}}
-        if self.told:  # limits of its own bear on the defaults, too
+        if self.values:  # its own limits apply to the family's defaults, too
             with self._explained():
                 check_defaults(family, whole, limits)
         return whole
@@ -103,7 +105,7 @@ def _known_settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _within(defaults: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
-    """``defaults`` whose sides are such as a model with these ``limits`` draws."""
+    """``defaults`` with their width and height rounded to ones within ``limits``."""
     multiple, least, most = (int(limits[name]) for name in ("size_multiple", "minimum_size", "maximum_size"))
     return {
         name: min(max(round(value / multiple) * multiple, least), most) if name in ("height", "width") else value
@@ -112,7 +114,7 @@ def _within(defaults: Mapping[str, Any], limits: Mapping[str, float]) -> dict[st
 
 
 def size_limits(multiple: int, smallest: int, largest: int, native: int) -> dict[str, int]:
-    """The limits of a model that draws multiples of ``multiple`` pixels, from ``smallest`` up to about ``largest``."""
+    """Limits for multiples of ``multiple`` pixels, from ``smallest`` up to about ``largest``."""
     least = -(-smallest // multiple) * multiple
     return {
         "size_multiple": multiple,
@@ -123,12 +125,12 @@ def size_limits(multiple: int, smallest: int, largest: int, native: int) -> dict
 
 
 def source_of(checkpoint: Checkpoint, also: Mapping[str, str]) -> Source:
-    """Where a model's weights come from; ``also`` are the ids of other checkpoints, by the part that they gave."""
+    """A model's source for its manifest; ``also`` has other checkpoints' ids, by their part."""
     return Source(checkpoint.id, checkpoint.revision, licence_of(checkpoint.card()), also)
 
 
 def licence_file(checkpoint: Checkpoint) -> Path | None:
-    """The checkpoint's licence, where it has one."""
+    """The file of the checkpoint's licence, if it has one."""
     for name in ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE"):
         if name in checkpoint.listing:
             checkpoint.fetch([name])

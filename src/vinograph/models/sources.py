@@ -1,4 +1,4 @@
-"""Graphs that are built over the weights of a checkpoint, as sessions read them."""
+"""Sources of graphs for sessions: graphs that are built over a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class NetworkSource:
-    """A component that is built when it is first read, over weights that are mapped from a checkpoint."""
+    """A component whose graph is built at its first reading, over a checkpoint's mapped weights."""
 
     plan: ComponentPlan
     remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"
@@ -30,21 +30,21 @@ class NetworkSource:
 
     @property
     def f16_safe(self) -> bool:
-        """Whether it can be computed in f16."""
+        """Whether the component can be computed in f16."""
         return self.plan.f16_safe
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files with its weights."""
+        """The files with the component's weights."""
         return self.plan.files
 
     @property
     def size(self) -> int:
-        """Bytes of its weights."""
+        """The bytes of the component's weights."""
         return self.plan.size
 
     def read(self) -> ov.Model:
-        """A copy of the graph, which is built once. The weights that all refer to last as long as this source."""
+        """A copy of the graph, which is built once. All copies share this source's weights."""
         from vinograph.networks.graph import Storage
 
         if self._network is None:

@@ -1,8 +1,9 @@
-"""CLIP's and T5's tokenizers, read from a checkpoint's files into one form for the Rust library.
+"""The tokenizers of CLIP and T5, read from a checkpoint's files into the form of the Rust library.
 
-A checkpoint has a ``tokenizer.json``, or the older files: ``vocab.json`` and ``merges.txt`` of CLIP (byte-level byte
-pair encoding, arXiv 2103.00020, section 2.4), ``spiece.model`` of T5 (a unigram model, arXiv 1804.10959). What each
-does with text beyond that, transformers' tokenizers have established, and the ids are the same.
+A checkpoint has a ``tokenizer.json`` or the older files: ``vocab.json`` and ``merges.txt`` for CLIP
+(byte-level byte pair encoding, arXiv 2103.00020, section 2.4), ``spiece.model`` for T5 (a unigram
+model, arXiv 1804.10959). Text is normalized and split as transformers' tokenizers do, so the ids
+are the same.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ _FAST = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
 _SETTINGS_FILES = (_SETTINGS, "special_tokens_map.json", "added_tokens.json")
 _SPIECE = "spiece.model"
-_LARGEST_FILE = 64_000_000
-_NO_LIMIT = 1_000_000_000
+_LARGEST_FILE = 64_000_000  # bytes
+_NO_LIMIT = 1_000_000_000  # transformers writes a larger length where a tokenizer has no limit
 _LONGEST_MESSAGE = 500
 _LONGEST_NUMBER = 40  # digits
 
-# Words, contractions, single digits and runs of other signs, as CLIP's own tokenizer cuts a text.
+# CLIP's own tokenizer splits text into words, contractions, single digits and runs of other
+# characters.
 _CLIP_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"
-# T5's special pieces come first: padding, the end, what is unknown.
+# T5's vocabulary begins with the special pieces for padding, the end and unknown text.
 _T5_START = ("<pad>", "</s>", "<unk>")
 _T5_UNKNOWN = 2
 _T5_EXTRA_IDS = 100
@@ -46,7 +48,7 @@ _SETTINGS_SCHEMA = Record({}, {"extra_ids": Whole(0, 10_000), "model_max_length"
 
 @dataclass(frozen=True)
 class TokenizerData:
-    """A tokenizer as the Rust library's JSON, the id that pads, and the most tokens that it gives (None: no limit)."""
+    """A tokenizer as JSON for the Rust library, its padding's id, and its limit of tokens."""
 
     content: str
     pad_id: int
@@ -54,8 +56,15 @@ class TokenizerData:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of tokenizer: its name, the files of its older form, and how a folder with them is read."""
+class TokenizerKind:
+    """A kind of tokenizer.
+
+    Attributes:
+        name: names the kind in errors.
+        files: the files of its older form.
+        read: reads a folder with the files, given the tokenizer's settings.
+        special: the default of each special token, by its role.
+    """
 
     name: str
     files: tuple[str, ...]
@@ -63,14 +72,14 @@ class Kind:
     special: Mapping[str, str]
 
     def files_of(self, listing: Collection[str]) -> list[str]:
-        """The files among ``listing`` that it is read from, or the names of those that it should have."""
+        """The files of ``listing`` that such a tokenizer is read from, or those it should have."""
         settings = [name for name in _SETTINGS_FILES if name in listing]
         older = [name for name in self.files if name in listing]
         return [_FAST, *older, *settings] if _FAST in listing else [*self.files, *settings]
 
 
-def read_tokenizer(folder: Path, kind: Kind) -> TokenizerData:
-    """The tokenizer in ``folder``, without padding or truncation: whoever uses it does both.
+def read_tokenizer(folder: Path, kind: TokenizerKind) -> TokenizerData:
+    """Read the tokenizer in ``folder``, without padding and truncation, which callers set.
 
     Raises:
         DamagedModelError: the files are not those of such a tokenizer.
@@ -91,7 +100,7 @@ def read_tokenizer(folder: Path, kind: Kind) -> TokenizerData:
             content = json.dumps(parse_object(tokenizer.to_str(), largest=_LARGEST_FILE), ensure_ascii=False)
     except MemoryError:
         raise
-    except Exception as error:  # the library raises many kinds, Exception itself among them
+    except Exception as error:  # the Rust library raises errors of many types, even Exception itself
         message = str(error)[:_LONGEST_MESSAGE]
         raise DamagedModelError(f"{folder} does not hold a {kind.name} tokenizer: {message}") from error
     limit = settings.get("model_max_length", _NO_LIMIT)
@@ -99,7 +108,7 @@ def read_tokenizer(folder: Path, kind: Kind) -> TokenizerData:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What the older file of special tokens and the newer one of all settings say; the newer one counts."""
+    """The settings of the newer file over those of the older one, which has special tokens only."""
     found: dict[str, Any] = {}
     for name in ("special_tokens_map.json", _SETTINGS):
         if (folder / name).is_file():
@@ -109,7 +118,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON file of a tokenizer. transformers writes a length of 31 digits where there is no limit."""
+    """Read a tokenizer's JSON file, in which 31 digits may stand for a length without a limit."""
     try:
         return read_object(file, largest=_LARGEST_FILE, digits=_LONGEST_NUMBER)
     except JsonError as error:
@@ -117,7 +126,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _added(token: Any) -> rust.AddedToken | None:
-    """A special token, written as its text or with how it is matched."""
+    """A special token, from its text or from an object that also says how it is matched."""
     if token is None:
         return None
     if isinstance(token, str):
@@ -162,8 +171,8 @@ def _clip(folder: Path, settings: Mapping[str, Any]) -> rust.Tokenizer:
 
 
 def _fast(file: Path) -> rust.Tokenizer:
-    """A tokenizer that is in the library's form already, which reads any depth in good faith."""
-    _read(file)
+    """A tokenizer that is in the library's form already."""
+    _read(file)  # checks the depth of the JSON, which the library reads without a limit
     return rust.Tokenizer.from_str(_content(file))
 
 
@@ -206,10 +215,10 @@ def _content(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-CLIP = Kind(
+CLIP = TokenizerKind(
     "CLIP",
     ("vocab.json", "merges.txt"),
     _clip,
     {"bos_token": _CLIP_START, "eos_token": _CLIP_END, "unk_token": _CLIP_END, "pad_token": _CLIP_END},
 )
-T5 = Kind("T5", (_SPIECE,), _t5, dict(zip(("pad_token", "eos_token", "unk_token"), _T5_START, strict=True)))
+T5 = TokenizerKind("T5", (_SPIECE,), _t5, dict(zip(("pad_token", "eos_token", "unk_token"), _T5_START, strict=True)))

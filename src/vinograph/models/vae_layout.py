@@ -1,4 +1,4 @@
-"""Where a checkpoint's VAEs lie: the full one, a tiny one in its place or beside it, or one named apart."""
+"""The folders of a checkpoint's VAEs: a full one, and a tiny one in its place or beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Checkpoint, Place, locate
+from vinograph.models.checkpoint import Checkpoint, Subfolder, locate
 
 _TINY_CLASS = ("diffusers", "AutoencoderTiny")
 
@@ -16,24 +16,25 @@ VAE_CLASSES: Mapping[str, set[tuple[str, str]]] = MappingProxyType(
 )
 
 
-def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Place]:
-    """ "vae" where the checkpoint has a full one, "tiny_vae" where it has a tiny one.
+def vae_places(checkpoint: Checkpoint, index: Mapping[str, Any]) -> dict[str, Subfolder]:
+    """The folders of the checkpoint's VAEs, a full one under "vae" and a tiny one under "tiny_vae".
 
-    ``index`` is its model_index.json, checked. A folder ``tiny_vae`` may stand beside the full one unmentioned.
+    ``index`` is its model_index.json, whose classes were checked. It need not mention a folder
+    ``tiny_vae``.
     """
     if tuple(index["vae"]) == _TINY_CLASS:
-        return {"tiny_vae": Place(checkpoint, "vae")}
-    places = {"vae": Place(checkpoint, "vae")}
+        return {"tiny_vae": Subfolder(checkpoint, "vae")}
+    subfolders = {"vae": Subfolder(checkpoint, "vae")}
     if checkpoint.has_folder("tiny_vae"):
-        places["tiny_vae"] = Place(checkpoint, "tiny_vae")
-    return places
+        subfolders["tiny_vae"] = Subfolder(checkpoint, "tiny_vae")
+    return subfolders
 
 
-def named_tiny_vae(source: str) -> Place:
-    """The tiny VAE that ``--tiny-vae`` names: at the top of its checkpoint.
+def named_tiny_vae(source: str) -> Subfolder:
+    """The tiny VAE that ``--tiny-vae`` names, which is a checkpoint of its own.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the source has no configuration.
     """
     checkpoint = locate(source)
     if "config.json" not in checkpoint.listing:
@@ -41,10 +42,10 @@ def named_tiny_vae(source: str) -> Place:
             f"the tiny VAE {source} has no config.json: give a directory with an AutoencoderTiny's config.json and "
             "weights, or a repository such as madebyollin/taesdxl (for PixArt madebyollin/taesd)"
         )
-    return Place(checkpoint, "")
+    return Subfolder(checkpoint, "")
 
 
-def tiny_vae_of_another(places: Mapping[str, Place], origin: Checkpoint) -> dict[str, str]:
-    """The id of the checkpoint that the tiny VAE is from, under "tiny_vae", where that is another than ``origin``."""
-    place = places.get("tiny_vae")
-    return {} if place is None or place.checkpoint is origin else {"tiny_vae": place.checkpoint.id}
+def tiny_vae_of_another(subfolders: Mapping[str, Subfolder], origin: Checkpoint) -> dict[str, str]:
+    """The id of the tiny VAE's checkpoint under "tiny_vae", where that is not ``origin``."""
+    subfolder = subfolders.get("tiny_vae")
+    return {} if subfolder is None or subfolder.checkpoint is origin else {"tiny_vae": subfolder.checkpoint.id}

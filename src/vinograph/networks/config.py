@@ -188,9 +188,7 @@ def parse_config(kind: type[Config], mapping: Mapping[str, Any]) -> Config:
         raise ValueError(
             f"{kind.__name__}: unknown configuration keys {', '.join(unknown)}; known are {', '.join(known)}"
         )
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    check_kinds(kind, values)
-    return kind(**values)
+    return read_config(kind, given, {}, ())
 
 
 def with_square_size(mapping: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -30,9 +30,9 @@ from vinograph.families.recipes import MODES, Recipe
 from vinograph.files import explained
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle, BundleWriter, check_target, weights_of
+from vinograph.models.checkpoint_model import CheckpointModel
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization, Speed
 from vinograph.models.model import Model
-from vinograph.models.checkpoint_model import CheckpointModel
 from vinograph.models.sources import NetworkSource
 from vinograph.quantize import speed
 

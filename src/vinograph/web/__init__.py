@@ -1,4 +1,4 @@
-"""The page: for someone who would rather look than type."""
+"""The web page (``vinograph web``), built with Gradio."""
 
 from __future__ import annotations
 
@@ -24,19 +24,26 @@ def serve(
     warn: Callable[[str], None],
     allowed_hosts: Sequence[str] = (),
 ) -> None:
-    """Serve the page until the process is interrupted. ``models`` are offered first, the first of them chosen.
+    """Serve the page until the process is interrupted.
 
-    Visitors may ask for it under the ``host``'s names and addresses, and under the ``allowed_hosts``.
+    Args:
+        models: models that are offered before the others; the first is selected.
+        device: where they compute, as :meth:`Pipeline.from_pretrained` takes it.
+        host: the name or address to listen at; visitors may ask for the page under any name of it.
+        port: the port to listen at.
+        say: called with each message to the user.
+        warn: called with each warning.
+        allowed_hosts: further names under which visitors may ask for the page.
 
     Raises:
-        RequestError: gradio is not installed, or ``host`` and ``port`` can't be had.
+        RequestError: gradio is not installed, or nothing can listen at ``host`` and ``port``.
         ResourceError: there is no folder for temporary files.
         VinographError: one of ``models`` can't be used.
     """
     if importlib.util.find_spec("gradio") is None:
         raise RequestError('the page needs gradio: pip install "vinograph[web]"')
     with folders.temporary("vinograph-") as folder:
-        _keep_to_ourselves(folder)
+        _isolate_gradio(folder)
         with _without_proxies():
             from vinograph.web.page import Page
             from vinograph.web.server import listening
@@ -55,8 +62,8 @@ def serve(
                 page.close()
 
 
-def _keep_to_ourselves(folder: Path) -> None:
-    """Have Gradio tell nobody what it does, and keep its files where ours are. It reads this when it is imported."""
+def _isolate_gradio(folder: Path) -> None:
+    """Turn off Gradio's telemetry and put its files into ``folder``, before it is imported."""
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder),
@@ -68,7 +75,11 @@ def _keep_to_ourselves(folder: Path) -> None:
 
 @contextmanager
 def _without_proxies() -> Iterator[None]:
-    """Hide the proxy while Gradio is imported: it prepares to ask one, which for some kinds takes further packages."""
+    """Hide the proxy's variables in the block.
+
+    Gradio prepares a client for the proxy when it is imported, which for SOCKS takes a further
+    package.
+    """
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
     try:
         yield

@@ -1,4 +1,4 @@
-"""The second tab: two models or two settings, the same prompt and seed, side by side."""
+"""The second tab: two models or two settings draw the same prompt and seed, side by side."""
 
 from __future__ import annotations
 
@@ -13,137 +13,140 @@ from vinograph.images import Size, resize
 from vinograph.request import FIELDS
 from vinograph.web import fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_seed
-from vinograph.web.drawing import Job, Order, said
-from vinograph.web.studio import HIDDEN, SHOWN, Studio, on
-from vinograph.web.visits import Picture, Visit
+from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
+from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, on
+from vinograph.web.sessions import Picture, Session
 
 _NAMES = ("A", "B")
-_EMPTY = fragments.empty("Two pictures will form here.")
+_EMPTY = fragments.placeholder("Two images will appear here.")
 
 
 class CompareTab:
     """The layout of the tab, and what its controls do."""
 
-    def __init__(self, studio: Studio) -> None:
-        """Lay it out, where the layout under way is."""
-        self._studio = studio
-        with gr.Column(elem_classes="desk"):
-            with gr.Column(elem_classes="ask"):
-                example = studio.models.examples(studio.models.references[0])[0]
-                self._prompt = gr.Textbox(example, label="What to draw with both", lines=3, max_lines=8)
-                self._seed = gr.Textbox(label="Seed of both", placeholder="a new one each time", max_lines=1)
-                self._go = gr.Button("Draw both", variant="primary", elem_classes="go", elem_id="compare")
+    def __init__(self, context: PageContext) -> None:
+        """Lay the tab out inside the Gradio block that is open."""
+        self._context = context
+        with gr.Column(elem_classes="columns"):
+            with gr.Column(elem_classes="inputs"):
+                example = context.models.examples(context.models.references[0])[0]
+                self._prompt = gr.Textbox(example, label="Prompt", lines=3, max_lines=8, elem_id="compare-prompt")
+                self._seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, elem_id="compare-seed")
+                self._go = gr.Button("Generate both", variant="primary", elem_classes="go", elem_id="compare")
                 self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-comparing")
                 self._notes = gr.HTML(elem_classes="notes", elem_id="compare-notes")
-            with gr.Column(elem_classes="picture"):
-                self._easel = gr.HTML(_EMPTY, elem_id="compared")
+            with gr.Column(elem_classes="output"):
+                self._output = gr.HTML(_EMPTY, elem_id="compared")
             with gr.Column(elem_classes="settings"):
                 self._sides = [self._lay_out_side(index) for index in range(len(_NAMES))]
         self._wire()
 
     def _lay_out_side(self, index: int) -> tuple[Any, Controls]:
         with gr.Accordion(_NAMES[index], elem_id=f"side-{_NAMES[index].lower()}"):
-            return self._studio.choice(chosen=index), Controls(several=False)
+            return self._context.model_dropdown(chosen=index), Controls(several=False)
 
     def _wire(self) -> None:
         controls = [controls for _, controls in self._sides]
         inputs = {self._prompt, self._seed, *(model for model, _ in self._sides)}
         inputs |= {each for side in controls for each in side.inputs}
-        outputs = [self._go, self._stop, self._easel, self._notes, self._seed, *(side.size_note for side in controls)]
-        on(self._go.click, self.draw, inputs, outputs)
-        on(self._stop.click, self._studio.stop, queue=False)
+        outputs = [self._go, self._stop, self._output, self._notes, self._seed, *(side.size_note for side in controls)]
+        on(self._go.click, self.generate, inputs, outputs)
+        on(self._stop.click, self._context.stop, queue=False)
         for model, side in self._sides:
-            follow = self._follower(side)
-            on(model.change, follow, model, side.outputs)
-            on(side.shape.change, side.sides_for, side.shape, side.sides, queue=False)
+            on(model.change, self._model_update(side), model, side.outputs)
+            on(side.size_choice.change, side.custom_size_update, side.size_choice, side.sides, queue=False)
             for scale in side.guidance:
-                on(scale.change, self._guide(side), [model, *side.guidance], side.negative_prompt)
+                update = self._negative_prompt_update(side)
+                on(scale.change, update, [model, *side.guidance], side.negative_prompt)
 
     @property
-    def follow(self) -> list[tuple[Any, Any, list[Any]]]:
-        """What has to be done when the page opens: function, input and outputs."""
-        return [(self._follower(side), model, side.outputs) for model, side in self._sides]
+    def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
+        """The functions that run when the page opens, each with its input and its outputs."""
+        return [(self._model_update(side), model, side.outputs) for model, side in self._sides]
 
-    def _follower(self, side: Controls) -> Any:
-        return lambda model: side.follow(self._studio.models.look_at(model))
+    def _model_update(self, side: Controls) -> Any:
+        return lambda model: side.for_model(self._context.models.get(model))
 
-    def _guide(self, side: Controls) -> Any:
-        return lambda model, *scales: side.guided(self._studio.models.look_at(model), scales)
+    def _negative_prompt_update(self, side: Controls) -> Any:
+        return lambda model, *scales: side.negative_prompt_update(self._context.models.get(model), scales)
 
-    def draw(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """Draw both in one turn, showing them as they form."""
-        visits, who = self._studio.visits, self._studio.who(request)
+    def generate(self, values: Values, request: gr.Request) -> Iterator[Updates]:
+        """Draw both pictures in one job, showing their previews."""
+        sessions, key = self._context.sessions, self._context.session_key(request)
         try:
-            orders, refused = self._orders(values)
-            if refused:
-                yield self._refuse(refused)
+            draw_requests, errors = self._draw_requests(values)
+            if errors:
+                yield self._refuse(errors)
                 return
-            job = visits.begin(who, *orders)
-            yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({}), self._easel: _EMPTY}
-            yield from self._follow(job, orders, visits.of(who))
+            job = sessions.begin(key, *draw_requests)
+            yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({}), self._output: _EMPTY}
+            yield from self._follow(job, draw_requests, sessions.of(key))
         except VinographError as error:
             yield {**self._refuse({None: str(error)}), self._go: SHOWN, self._stop: HIDDEN}
 
-    def _follow(self, job: Job, orders: list[Order], visit: Visit) -> Iterator[Updates]:
-        """Show both as they form, and what became of them."""
-        drawn: list[Picture] = []
-        for news in job.follow():
-            for order, result in list(zip(orders, news.results, strict=False))[len(drawn) :]:
-                drawn += visit.keep(self._studio.models, order, result)
-            yield {self._easel: _side_by_side(orders, drawn, fragments.progress(news), fragments.forming(news))}
-            if news.ended:
-                warnings = [text for result in news.results for text in result.warnings]
-                if news.error is not None:
-                    warnings.append(said(news.error))
+    def _follow(self, job: Job, draw_requests: list[DrawRequest], session: Session) -> Iterator[Updates]:
+        """Show the previews of both, then the results or why there are none."""
+        pictures: list[Picture] = []
+        for status in job.follow():
+            for draw_request, result in list(zip(draw_requests, status.results, strict=False))[len(pictures) :]:
+                pictures += session.add(self._context.models, draw_request, result)
+            yield {self._output: _side_by_side(draw_requests, pictures, status)}
+            if status.ended:
+                warnings = [text for result in status.results for text in result.warnings]
+                if status.error is not None:
+                    warnings.append(error_message(status.error))
+                slider = _under_a_slider(*pictures) if len(pictures) == len(_NAMES) else ""
                 yield {
-                    self._easel: _side_by_side(orders, drawn) + (_under_a_slider(drawn) if len(drawn) > 1 else ""),
+                    self._output: _side_by_side(draw_requests, pictures) + slider,
                     self._notes: fragments.notes(*dict.fromkeys(warnings)),
                     self._go: SHOWN,
                     self._stop: HIDDEN,
                 }
 
-    def _orders(self, values: Values) -> tuple[list[Order], dict[Any, str]]:
-        refused: dict[Any, str] = {}
+    def _draw_requests(self, values: Values) -> tuple[list[DrawRequest], dict[Any, str]]:
+        """The requests of both sides; and what is wrong with them, by the place to say it."""
+        errors: dict[Any, str] = {}
         seed = typed_seed(values[self._seed] or new_seed())
         try:
             FIELDS["seed"].metadata["check"]("Seed", seed, {})
         except RequestError as error:
-            refused[None] = str(error)
+            errors[None] = str(error)
         prompt = checked_prompt(values[self._prompt])
-        orders = []
+        draw_requests = []
         for model, side in self._sides:
-            told, wrong = side.read(self._studio.models.look_at(values[model]), values)
-            orders.append(Order(values[model], "generate", {"prompt": prompt, **told, "seed": seed}))
-            refused |= wrong
-        return orders, refused
+            arguments, side_errors = side.read(self._context.models.get(values[model]), values)
+            draw_requests.append(DrawRequest(values[model], "generate", {"prompt": prompt, **arguments, "seed": seed}))
+            errors |= side_errors
+        return draw_requests, errors
 
-    def _refuse(self, refused: dict[Any, str]) -> Updates:
-        """Say what is wrong, in its place; where nothing is, nothing."""
-        places = [side.size_note for _, side in self._sides]
-        beside = {place: fragments.notes(refused.get(place, ""), kind="refused") for place in places}
-        return {self._notes: fragments.notes(refused.get(None, ""), kind="refused"), **beside}
+    def _refuse(self, errors: dict[Any, str]) -> Updates:
+        """Say each error in its place, and empty the places without one."""
+        places: dict[Any, Any] = {None: self._notes}
+        places |= {side.size_note: side.size_note for _, side in self._sides}
+        return {component: fragments.notes(errors.get(place, ""), kind="error") for place, component in places.items()}
 
 
-def _side_by_side(orders: list[Order], drawn: list[Picture], progress: str = "", forming: str = "") -> str:
-    """The pictures that are there, the one that forms, and places for the others."""
+def _side_by_side(draw_requests: list[DrawRequest], pictures: list[Picture], status: JobStatus | None = None) -> str:
+    """The finished pictures, the preview of the next with its progress, and empty frames."""
     figures = []
-    for index, order in enumerate(orders):
-        title = fragments.facts(f"{_NAMES[index]}: {order.model}")
-        if index < len(drawn):
-            picture = drawn[index]
-            told = title + fragments.facts(f"Seed {picture.seed}", fragments.timings(picture.timings))
-            figures.append(fragments.easel(picture.address, picture.size, f"{_NAMES[index]}: {picture.prompt}", told))
+    for index, (name, draw_request) in enumerate(zip(_NAMES, draw_requests, strict=True)):
+        title = fragments.facts(f"{name}: {draw_request.model}")
+        if index < len(pictures):
+            picture = pictures[index]
+            caption = title + fragments.facts(f"Seed {picture.seed}", fragments.timings(picture.timings))
+            figures.append(fragments.figure(picture.address, picture.size, f"{name}: {picture.prompt}", caption))
         else:
-            under_way = index == len(drawn)
-            figures.append(fragments.easel(forming if under_way else "", (1, 1), f"{_NAMES[index]}, forming", title))
+            preview = fragments.preview_url(status) if status is not None and index == len(pictures) else ""
+            figures.append(fragments.figure(preview, (1, 1), f"{name} (preview)", title))
+    progress = "" if status is None else fragments.progress(status)
     return f'<div class="both">{"".join(figures)}</div>{progress}'
 
 
-def _under_a_slider(drawn: list[Picture]) -> str:
-    one, two = drawn
-    right = two.address
-    if one.size != two.size:
-        with Image.open(two.file) as picture:
-            right = fragments.inlined(resize(picture.convert("RGB"), Size(width=one.size[0], height=one.size[1])))
-    names = [f"{name}: {each.model}" for name, each in zip(_NAMES, drawn, strict=True)]
+def _under_a_slider(one: Picture, other: Picture) -> str:
+    """Both pictures under a slider, the other in the size of the one."""
+    right = other.address
+    if one.size != other.size:
+        with Image.open(other.file) as picture:
+            right = fragments.data_url(resize(picture.convert("RGB"), Size(width=one.size[0], height=one.size[1])))
+    names = [f"{name}: {each.model}" for name, each in zip(_NAMES, (one, other), strict=True)]
     return fragments.slider(one.address, right, names, one.size)

@@ -1,7 +1,8 @@
-"""The settings of a drawing as controls: made from what the families take, and set from what the chosen model does.
+"""The controls of a request: one for each option of any family, set to the model's defaults.
 
-No family is known here by name. There is a control for each option that any family has, as on the command line; those
-that the chosen model doesn't take are hidden. Every value is checked by the schema of requests.
+No family is known here by name. As on the command line, the options come from what the families
+declare; those that the chosen model doesn't take are hidden. The schema of requests checks every
+value.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from vinograph.request import FIELDS, OPTIONS, VAES, Request, fewest_steps, fiel
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
 
-LIKE_THE_PICTURE = "like the picture"
-_OTHER = "other"
+SAME_AS_INIT_IMAGE = "init image"
+_CUSTOM = "custom"
 _CALL = "generate"
-_MOST_AT_ONCE = 8
+_MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
-_LABELS = {"vae": "VAE", "count": "Pictures", "negative_prompt": "Keep away from"}
-_SHAPES: Mapping[str, Fraction] = {
+_LABELS = {"vae": "VAE", "count": "Images"}
+_ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
     "Landscape 4:3": Fraction(4, 3),
     "Landscape 3:2": Fraction(3, 2),
@@ -41,44 +42,44 @@ _SHAPES: Mapping[str, Fraction] = {
     "Tall 9:16": Fraction(9, 16),
     "Banner 1:2": Fraction(1, 2),
 }
-_NEAR_ENOUGH = 0.04  # of the ratio that a name says
-_LARGEST_AREA = 2.0  # of the model's native one
+_RATIO_TOLERANCE = 0.04  # of the ratio that a name says
+_MAX_AREA = 2.0  # of the model's native one
 
 
 def new_seed() -> str:
-    """A seed that nobody chose, as text: a browser's numbers are too short for the longest."""
+    """A random seed, as text: a browser's numbers have too few digits for the longest seeds."""
     return str(secrets.randbits(32))
 
 
 def typed_seed(text: Any) -> Any:
-    """The number that was typed. What is none, or far too long, stays a text, which the check of a seed refuses."""
+    """The number that was typed; anything else stays a text, which the check of a seed refuses."""
     typed = str(text).strip()
     return int(typed) if typed.isdecimal() and len(typed) <= _LONGEST_SEED else typed[: 2 * _LONGEST_SEED]
 
 
 def checked_prompt(text: Any) -> str:
-    """The prompt, before anything is done with it.
+    """The prompt, checked before anything else is done with it.
 
     Raises:
-        RequestError: it is too long, or no text.
+        RequestError: the prompt is too long, or no text.
     """
     (prompt,) = FIELDS["prompt"].metadata["check"]("the prompt", text or "", {})
     return str(prompt)
 
 
-def shapes(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Sizes that the model draws, as name and "WxH": for each aspect ratio the one nearest to its native area."""
+def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The model's size for each aspect ratio, as name and "WxH", near its native area."""
     step, low, high, native = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size", "native_size"))
     sides = range(-(-low // step) * step, high + 1, step)
     found = []
-    for name, ratio in _SHAPES.items():
+    for name, ratio in _ASPECT_RATIOS.items():
         fitting = [
             (width, height)
             for height in sides
             for width in {round(height * ratio / step) * step}
             if width in sides
-            and abs(width / height / ratio - 1) <= _NEAR_ENOUGH
-            and width * height <= _LARGEST_AREA * native**2
+            and abs(width / height / ratio - 1) <= _RATIO_TOLERANCE
+            and width * height <= _MAX_AREA * native**2
         ]
         if fitting:
             width, height = min(fitting, key=lambda size: abs(math.log(size[0] * size[1] / native**2)))
@@ -87,51 +88,55 @@ def shapes(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def family_options() -> dict[str, str]:
-    """Every option that some family has of its own, with an argument that it sets. A mask is painted, not set here."""
+    """The families' own options, with an argument that each sets; a mask is painted instead."""
     known = [each.options for each in map(registry.family, registry.FAMILIES)]
     return {name: argument for options in known for name, argument in options.items() if argument != "mask_image"}
 
 
 def label(option: str) -> str:
-    """The option's name for people."""
+    """The label of an option: "decoder_guidance_scale" is "Decoder guidance"."""
     return _LABELS.get(option) or option.removesuffix("_scale").replace("_", " ").capitalize()
 
 
 class Controls:
-    """The controls of one drawing. ``several`` adds what concerns more than one picture, or one to start from."""
+    """The controls of one request.
+
+    ``several`` adds those that a comparison of two models doesn't have: the seed, the number of
+    images, and the strength of an init image.
+    """
 
     def __init__(self, *, several: bool = True) -> None:
-        """Make the components, where the layout under way is."""
+        """Make the components inside the Gradio block that is open."""
         self._options: dict[str, Any] = {}
-        self.shape = gr.Dropdown([], label="Shape", filterable=False)
+        self.size_choice = gr.Dropdown([], label="Size", filterable=False)
         with gr.Row(elem_classes="pair", visible=False) as self._sides:
             self.width = gr.Number(label="Width", precision=0, elem_classes="width")
             self.height = gr.Number(label="Height", precision=0, elem_classes="height")
         self.size_note = gr.HTML(elem_classes="notes")
         if several:
             with gr.Row(elem_classes="seed"):
-                self._options["seed"] = gr.Textbox(label="Seed", placeholder="a new one each time", max_lines=1)
-                dice = gr.Button("Roll a seed", elem_classes="dice", elem_id="dice")
+                self._options["seed"] = gr.Textbox(label="Seed", placeholder="random", max_lines=1)
+                dice = gr.Button("Random seed", elem_classes="dice", elem_id="dice")
             dice.click(new_seed, outputs=self._options["seed"], show_progress="hidden")
             self.seed_note = gr.HTML(elem_classes="notes")
         with gr.Row(elem_classes="pair"):
             if several:
-                self._options["count"] = gr.Slider(1, _MOST_AT_ONCE, value=1, step=1, label=label("count"))
+                self._options["count"] = gr.Slider(1, _MAX_COUNT, value=1, step=1, label=label("count"))
                 self._options["strength"] = gr.Slider(0.01, 1, step=0.01, label="Strength", visible=False)
             for name in family_options():
-                self._options[name] = _component(name)
+                self._options[name] = _control(name)
         self._options["negative_prompt"] = gr.Textbox(
-            label=label("negative_prompt"), placeholder="what should not be in it", lines=1, max_lines=3, visible=False
+            label=label("negative_prompt"), placeholder="what to avoid", lines=1, max_lines=3, visible=False
         )
 
     @property
     def inputs(self) -> list[Any]:
-        """All components that hold a value."""
-        return [self.shape, self.width, self.height, *self._options.values()]
+        """The components that hold a value."""
+        return [self.size_choice, self.width, self.height, *self._options.values()]
 
     @property
     def outputs(self) -> list[Any]:
-        """All that :meth:`follow` may change."""
+        """The components that :meth:`for_model` may change."""
         return [*self.inputs, self._sides, self.size_note]
 
     @property
@@ -141,29 +146,29 @@ class Controls:
 
     @property
     def negative_prompt(self) -> Any:
-        """What to keep away from."""
+        """The negative prompt's control."""
         return self._options["negative_prompt"]
 
     @property
     def steps(self) -> Any:
-        """How many steps the stage does that follows the text."""
+        """The control of the number of steps, of the text-conditional stage."""
         return self._options["steps"]
 
     @property
     def guidance(self) -> list[Any]:
-        """Those on which it depends whether a negative prompt has an effect."""
+        """The controls of guidance scales, above one of which a negative prompt has an effect."""
         return [each for name, each in self._options.items() if name.endswith("guidance_scale")]
 
-    def follow(self, pipe: Pipeline, *, picture: bool = False) -> Updates:
-        """Set every control to what the model takes, and to its defaults, with a ``picture`` to start from or not."""
-        takes, known = pipe.calls[_CALL].takes, self._arguments_of(pipe)
+    def for_model(self, pipe: Pipeline, *, init_image: bool = False) -> Updates:
+        """Updates that show the model's options with its defaults, and hide the others."""
+        takes, known = pipe.calls[_CALL].takes, self._arguments(pipe)
         updates: Updates = {}
         for name, component in self._options.items():
             argument = known.get(name)
             updates[component] = (
-                gr.update(visible=False) if argument is None else _as_the_model_has_it(argument, takes[argument], pipe)
+                gr.update(visible=False) if argument is None else _default_update(argument, takes[argument], pipe)
             )
-        for component, update in self.with_picture(pipe, picture, takes[pipe.options["steps"]]).items():
+        for component, update in self.with_init_image(pipe, init_image, takes[pipe.options["steps"]]).items():
             updates[component] = {**updates.get(component, {}), **update}
         updates[self.width] = gr.update(value=takes["width"], step=pipe.model.manifest.limits["size_multiple"])
         updates[self.height] = gr.update(value=takes["height"], step=pipe.model.manifest.limits["size_multiple"])
@@ -171,90 +176,95 @@ class Controls:
         updates[self._options["negative_prompt"]] = gr.update(visible=guided and "negative_prompt" in takes)
         return updates
 
-    def with_picture(self, pipe: Pipeline, picture: bool, steps: int) -> Updates:
-        """What changes when a picture to start from comes or goes.
+    def with_init_image(self, pipe: Pipeline, init_image: bool, steps: int) -> Updates:
+        """Updates for an init image that was given or taken away.
 
-        Its shape can be kept, it has a strength, and of the ``steps`` that are set now, that has to leave one.
+        With one, its size can be chosen and its strength set. ``steps``, which are set now, are
+        raised where that strength would leave none to do.
         """
         takes = pipe.calls[_CALL].takes
-        choices, own = shapes(pipe.model.manifest.limits), f"{takes['width']}x{takes['height']}"
-        if own not in [value for _, value in choices]:
-            choices = [(f"The model's own, {own.replace('x', '×')}", own), *choices]
-        like = [("Like the picture", LIKE_THE_PICTURE)] if picture else []
-        shape = LIKE_THE_PICTURE if picture else own
+        choices, default = size_choices(pipe.model.manifest.limits), f"{takes['width']}x{takes['height']}"
+        if default not in [value for _, value in choices]:
+            choices = [(f"Model default, {default.replace('x', '×')}", default), *choices]
+        same = [("Same as the init image", SAME_AS_INIT_IMAGE)] if init_image else []
+        chosen = SAME_AS_INIT_IMAGE if init_image else default
         updates: Updates = {
-            self.shape: gr.update(choices=[*like, *choices, ("Another size …", _OTHER)], value=shape),
+            self.size_choice: gr.update(choices=[*same, *choices, ("Custom size …", _CUSTOM)], value=chosen),
             self._sides: gr.update(visible=False),
             self.size_note: gr.update(value=""),
         }
         if "strength" in self._options and "strength" in takes:
-            updates[self._options["strength"]] = gr.update(visible=picture, value=takes["strength"])
-            enough = max(steps, fewest_steps(takes["strength"]) or steps) if picture else steps
+            updates[self._options["strength"]] = gr.update(visible=init_image, value=takes["strength"])
+            enough = max(steps, fewest_steps(takes["strength"]) or steps) if init_image else steps
             updates[self.steps] = gr.update(value=enough)
         return updates
 
-    def beside_mask(self, pipe: Pipeline) -> Updates:
-        """The defaults that are others where a mask is painted."""
-        others = pipe.calls[_CALL].beside.get("mask_image", {})
-        known = {argument: name for name, argument in self._arguments_of(pipe).items()}
-        return {self._options[known[argument]]: value for argument, value in others.items() if argument in known}
+    def mask_defaults(self, pipe: Pipeline) -> Updates:
+        """Defaults that change when a mask is painted."""
+        defaults = pipe.calls[_CALL].beside.get("mask_image", {})
+        option_of = {argument: name for name, argument in self._arguments(pipe).items()}
+        return {
+            self._options[option_of[argument]]: value for argument, value in defaults.items() if argument in option_of
+        }
 
-    def sides_for(self, shape: str) -> Any:
-        """Whether width and height are asked for."""
-        return gr.update(visible=shape == _OTHER)
+    def custom_size_update(self, size_choice: str) -> Any:
+        """An update that shows width and height where a custom size is chosen."""
+        return gr.update(visible=size_choice == _CUSTOM)
 
-    def guided(self, pipe: Pipeline, scales: Sequence[float]) -> Any:
-        """Whether a negative prompt would have an effect, and is asked for."""
-        known = self._arguments_of(pipe)
+    def negative_prompt_update(self, pipe: Pipeline, scales: Sequence[float]) -> Any:
+        """An update that shows the negative prompt where a guidance scale gives it an effect."""
+        known = self._arguments(pipe)
         names = [name for name in self._options if name.endswith("guidance_scale")]
-        there = [scale for name, scale in zip(names, scales, strict=True) if name in known]
-        return gr.update(visible="negative_prompt" in known and any((scale or 0) > 1 for scale in there))
+        taken = [scale for name, scale in zip(names, scales, strict=True) if name in known]
+        return gr.update(visible="negative_prompt" in known and any((scale or 0) > 1 for scale in taken))
 
-    def read(self, pipe: Pipeline, values: Values, *, picture: bool = False) -> tuple[dict[str, Any], dict[Any, str]]:
-        """The arguments that the controls stand for; and, by the place to say it, what can't be drawn and why."""
-        told: dict[str, Any] = {}
-        refused: dict[Any, str] = {}
+    def read(
+        self, pipe: Pipeline, values: Values, *, init_image: bool = False
+    ) -> tuple[dict[str, Any], dict[Any, str]]:
+        """The arguments that the controls describe; and errors, by the place to say them."""
+        arguments: dict[str, Any] = {}
+        errors: dict[Any, str] = {}
         limits = {**pipe.model.manifest.limits, **pipe.calls[_CALL].limits}
-        known, fields = self._arguments_of(pipe), fields_of(_request_of(pipe))
+        known, fields = self._arguments(pipe), fields_of(_request_of(pipe))
         for name, argument in known.items():
             value = values[self._options[name]]
-            if value in (None, "") or (name == "strength" and not picture):
+            if value in (None, "") or (name == "strength" and not init_image):
                 continue
             if name == "seed":
                 value = typed_seed(value)
             try:
-                told[argument] = fields[argument].metadata["check"](label(name), value, limits)
+                arguments[argument] = fields[argument].metadata["check"](label(name), value, limits)
             except RequestError as error:
-                refused[self.seed_note if name == "seed" else None] = str(error)
-        if "negative_prompt" in told:
-            told["negative_prompt"] = told["negative_prompt"][0]
-            if not any(told.get(known[name], 0) > 1 for name in known if name.endswith("guidance_scale")):
-                del told["negative_prompt"]
-        if values[self.shape] not in (None, LIKE_THE_PICTURE):
+                errors[self.seed_note if name == "seed" else None] = str(error)
+        if "negative_prompt" in arguments:
+            arguments["negative_prompt"] = arguments["negative_prompt"][0]
+            if not any(arguments.get(known[name], 0) > 1 for name in known if name.endswith("guidance_scale")):
+                del arguments["negative_prompt"]
+        if values[self.size_choice] not in (None, SAME_AS_INIT_IMAGE):
             try:
-                told |= self._size(pipe, values, told)
+                arguments |= self._size(pipe, values, arguments)
             except RequestError as error:
-                refused[self.size_note] = str(error)
-        return told, refused
+                errors[self.size_note] = str(error)
+        return arguments, errors
 
-    def _size(self, pipe: Pipeline, values: Values, told: Mapping[str, Any]) -> dict[str, int]:
+    def _size(self, pipe: Pipeline, values: Values, arguments: Mapping[str, Any]) -> dict[str, int]:
         call = pipe.calls[_CALL]
-        limits = size_limits({**call.takes, **told}, {**pipe.model.manifest.limits, **call.limits})
+        limits = size_limits({**call.takes, **arguments}, {**pipe.model.manifest.limits, **call.limits})
         sides = (values[self.width], values[self.height])
-        if values[self.shape] != _OTHER:
-            width, height = map(int, values[self.shape].split("x"))
+        if values[self.size_choice] != _CUSTOM:
+            width, height = map(int, values[self.size_choice].split("x"))
             sides = (width, height)
         return {
             side: FIELDS[side].metadata["check"](side.capitalize(), value, limits)
             for side, value in zip(("width", "height"), sides, strict=True)
         }
 
-    def size_refused(self, pipe: Pipeline, values: Values) -> str:
-        """Why the size can't be drawn; empty where it can."""
-        return self.read(pipe, values)[1].get(self.size_note, "") if values[self.shape] == _OTHER else ""
+    def size_error(self, pipe: Pipeline, values: Values) -> str:
+        """What is wrong with a custom size; empty where nothing is."""
+        return self.read(pipe, values)[1].get(self.size_note, "") if values[self.size_choice] == _CUSTOM else ""
 
-    def _arguments_of(self, pipe: Pipeline) -> dict[str, str]:
-        """The argument that each control sets in this model, without those that it doesn't take or has no choice of."""
+    def _arguments(self, pipe: Pipeline) -> dict[str, str]:
+        """The argument of this model that each option sets, without those that leave no choice."""
         takes = pipe.calls[_CALL].takes
         known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if name in self._options}
         one_vae = len(vae_names(pipe.model.manifest.components)) < len(VAES)
@@ -265,8 +275,8 @@ class Controls:
         }
 
 
-def _component(name: str) -> Any:
-    """A control for an option: a slider for a number, a box for a switch, a choice for the names of a VAE."""
+def _control(name: str) -> Any:
+    """A control for an option: a slider for a number, a checkbox, or a dropdown for the VAE."""
     families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
     kind = kind_of(families[0].options[name], families[0].request)
     if kind is bool:
@@ -279,12 +289,12 @@ def _component(name: str) -> Any:
 
 
 def _request_of(pipe: Pipeline) -> type[Request]:
-    """The kind of request that the model's family takes."""
+    """The class of requests that the model's family takes."""
     return registry.family(pipe.model.manifest.family).request
 
 
-def _as_the_model_has_it(argument: str, default: Any, pipe: Pipeline) -> Any:
-    """Shown, with the model's default, and room above it."""
+def _default_update(argument: str, default: Any, pipe: Pipeline) -> Any:
+    """An update that shows a control with the model's default, in a range well beyond it."""
     kind = kind_of(argument, _request_of(pipe))
     if argument == "vae":
         return gr.update(visible=True, value=default or vae_names(pipe.model.manifest.components)[0])
@@ -293,5 +303,5 @@ def _as_the_model_has_it(argument: str, default: Any, pipe: Pipeline) -> Any:
     if argument.endswith("guidance_scale"):
         return gr.update(visible=True, value=default, maximum=max(15, 2 * default))
     if kind in (str, int) and argument != "num_images_per_prompt":
-        return gr.update(visible=True)  # a text, or a seed, which stay as they are
+        return gr.update(visible=True)  # a text or a seed, where what the user typed stays
     return gr.update(visible=True, value=default)

@@ -1,4 +1,4 @@
-"""Pieces of HTML: the picture as it forms, what is said about it, and two pictures under a slider."""
+"""Fragments of HTML: the picture and its progress, notes, links, the gallery and the slider."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 
 from PIL import Image
 
-from vinograph.web.drawing import News
+from vinograph.web.jobs import JobStatus
 
 _LONGEST_NOTE = 320  # characters
 _MEASURES: Mapping[str, str] = {
@@ -19,49 +19,57 @@ _MEASURES: Mapping[str, str] = {
 }
 
 
-def inlined(picture: Image.Image) -> str:
-    """The picture as an address that holds it."""
+def data_url(picture: Image.Image) -> str:
+    """The picture as a data URL, which holds all of it."""
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=85)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def empty(text: str) -> str:
-    """The place where a picture will be."""
-    return f'<figure class="easel empty"><div class="paper"><p>{escape(text)}</p></div></figure>'
+def placeholder(text: str) -> str:
+    """An empty frame with a text, where a picture will be."""
+    return f'<figure class="figure empty"><div class="frame"><p>{escape(text)}</p></div></figure>'
 
 
-def easel(source: str, size: tuple[int, int], about: str, below: str = "", *, forming: bool = False) -> str:
-    """A picture of ``size``, width and height, at the address ``source``, where there is one yet; HTML ``below`` it."""
-    kind = "easel forming" if forming else "easel"
-    image = f'<img src="{escape(source)}" alt="{escape(about)}" decoding="sync">' if source else ""
+def figure(source: str, size: tuple[int, int], alt: str, caption: str = "", *, unfinished: bool = False) -> str:
+    """A picture in a frame, with its caption.
+
+    Args:
+        source: the picture's address; an empty one leaves the frame empty.
+        size: its width and height in pixels, which give the frame its shape.
+        alt: its text for people who don't see it.
+        caption: HTML that stands under it.
+        unfinished: whether it is a preview.
+    """
+    kind = "figure unfinished" if unfinished else "figure"
+    image = f'<img src="{escape(source)}" alt="{escape(alt)}" decoding="sync">' if source else ""
     return (
-        f'<figure class="{kind}" style="--w:{size[0]};--h:{size[1]}"><div class="paper">'
-        f"{image}</div><figcaption>{below}</figcaption></figure>"
+        f'<figure class="{kind}" style="--w:{size[0]};--h:{size[1]}"><div class="frame">'
+        f"{image}</div><figcaption>{caption}</figcaption></figure>"
     )
 
 
-def waiting(news: News, about: str = "") -> str:
-    """A drawing as far as it is, and its progress."""
-    size = (1, 1) if news.preview is None else news.preview.size
-    return easel(forming(news), size, f"{about} (forming)", progress(news), forming=True)
+def unfinished(status: JobStatus, prompt: str = "") -> str:
+    """The last preview of a job, with its progress."""
+    size = (1, 1) if status.preview is None else status.preview.size
+    return figure(preview_url(status), size, f"{prompt} (preview)", progress(status), unfinished=True)
 
 
-def forming(news: News) -> str:
-    """The address of the last preview; empty where there is none."""
-    return "" if news.preview is None else inlined(news.preview)
+def preview_url(status: JobStatus) -> str:
+    """The data URL of the last preview, empty where there is none."""
+    return "" if status.preview is None else data_url(status.preview)
 
 
-def progress(news: News) -> str:
-    """The bar of the stage under way, its name, and the time left; or the place in the line."""
-    if news.place:
-        before = "one drawing comes" if news.place == 1 else f"{news.place} drawings come"
-        return _bar(None, f"Waiting: {before} before yours")
-    if news.step is None:
-        return _bar(None, "Getting ready")
-    step = news.step
+def progress(status: JobStatus) -> str:
+    """A bar with the stage under way and the time left, or with the place in the queue."""
+    if status.place:
+        ahead = "one job ahead" if status.place == 1 else f"{status.place} jobs ahead"
+        return _bar(None, f"Queued: {ahead} of yours")
+    if status.step is None:
+        return _bar(None, "Preparing")
+    step = status.step
     count = f" · step {step.index} of {step.total}" if step.total > 1 else ""
-    left = "" if news.left is None else f" · about {_seconds(news.left)} left"
+    left = "" if status.seconds_left is None else f" · about {_seconds(status.seconds_left)} left"
     return _bar(step.index / step.total, f"{step.stage.capitalize()}{count}{left}")
 
 
@@ -82,27 +90,27 @@ def _seconds(seconds: float) -> str:
 
 
 def timings(seconds: Mapping[str, float]) -> str:
-    """The seconds of each stage, and of all."""
+    """The seconds of all stages together, then of each."""
     stages = ", ".join(f"{stage} {each:.2f} s" for stage, each in seconds.items())
     return f"{sum(seconds.values()):.2f} s in all: {stages}"
 
 
 def measures(report: Mapping[str, float]) -> str:
-    """What a reconstruction cost and lost."""
+    """The measures of a reconstruction: its PSNR and its compression."""
     return " · ".join(_MEASURES.get(name, f"{name} {{:g}}").format(value) for name, value in report.items())
 
 
 def notes(*texts: str, kind: str = "note") -> str:
-    """Lines of text, each of its own, and none so long that it pushes everything else away."""
-    return "".join(f'<p class="{kind}">{escape(_shortened(text))}</p>' for text in texts if text)
+    """A paragraph for each text that isn't empty, cut where it would push everything else away."""
+    return "".join(f'<p class="{kind}">{escape(_shorten(text))}</p>' for text in texts if text)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE].rstrip()} …"
 
 
 def facts(*texts: str) -> str:
-    """Short facts about a picture, in one line that may wrap."""
+    """Short facts about a picture, side by side in one line that may wrap."""
     return '<p class="facts">' + "".join(f"<span>{escape(each)}</span>" for each in texts if each) + "</p>"
 
 
@@ -112,25 +120,25 @@ def download(address: str, name: str, text: str) -> str:
 
 
 def button(text: str, value: str) -> str:
-    """A button that tells the page its value."""
+    """A button whose click sends its value."""
     return f'<button type="button" class="button" value="{escape(value)}">{escape(text)}</button>'
 
 
 def gallery(pictures: Sequence[tuple[str, str]]) -> str:
-    """Buttons with small pictures, by address and meaning, that tell the page the address."""
-    there = "".join(
-        f'<button type="button" value="{escape(source)}"><img src="{escape(source)}" alt="{escape(about)}"></button>'
-        for source, about in pictures
+    """Thumbnails of pictures, given as address and prompt; a click sends the address."""
+    thumbnails = "".join(
+        f'<button type="button" value="{escape(source)}"><img src="{escape(source)}" alt="{escape(prompt)}"></button>'
+        for source, prompt in pictures
     )
-    hint = notes("Your pictures are kept here for as long as this page is open.", kind="hint")
-    return f'<h2>This visit</h2><div class="gallery">{there}</div>' if there else f"<h2>This visit</h2>{hint}"
+    hint = notes("Your images are kept here for as long as this page is open.", kind="hint")
+    return f'<h2>History</h2><div class="gallery">{thumbnails}</div>' if thumbnails else f"<h2>History</h2>{hint}"
 
 
 def slider(left: str, right: str, names: Sequence[str], size: tuple[int, int]) -> str:
-    """Two pictures of one ``size`` over each other; a handle moves the line between them."""
+    """Two pictures of one size over each other, and a slider that moves the line between them."""
     one, two = map(escape, names)
     return (
-        f'<div class="slider" style="--w:{size[0]};--h:{size[1]};--at:50%"><div class="paper">'
+        f'<div class="slider" style="--w:{size[0]};--h:{size[1]};--at:50%"><div class="frame">'
         f'<img src="{escape(left)}" alt="{one}"><img class="over" src="{escape(right)}" alt="{two}"><i></i></div>'
         f'<label><span>{one}</span><input type="range" min="0" max="100" value="50" '
         f'aria-label="Where {one} ends and {two} begins" '

@@ -1,4 +1,4 @@
-"""What stands before Gradio: it lets through what the page itself asks for, of a size that the server can bear."""
+"""The guard before Gradio: it passes on only what the page itself sends, within limits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from vinograph.web.uploads import MEGABYTE, Uploads, safe_name
 
 LARGEST_JSON = MEGABYTE  # a prompt, the settings, and a mask of 768 pixels a side
 _FORM = 10_000  # bytes of an upload's form around its file
-_SHOWN = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+_IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 _API = "/gradio_api/"
 _FILE, _HEARTBEAT, _EVENTS, _UPLOAD, _UPLOAD_PROGRESS = (
     _API + name for name in ("file=", "heartbeat/", "queue/data", "upload", "upload_progress")
 )
-# Gradio has more routes: some fetch addresses for whoever asks, write code, or run what no control of the page does.
+# Gradio's other routes stay closed: some fetch any address, write code, or run what no control of
+# the page does.
 _PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
 _PAGES |= {_API + name for name in ("startup-events", "app_id")}
 _FOLDERS = ("/static/", "/assets/")
@@ -45,29 +46,29 @@ Check = Callable[[Mapping[str, Any]], None]
 
 
 class _RefusalError(Exception):
-    """The request goes no further."""
+    """A request that is answered with an HTTP status and a reason instead of being passed on."""
 
     def __init__(self, status: int, reason: str) -> None:
         self.status = status
         super().__init__(reason)
 
 
-class _Visit(NamedTuple):
-    """Who asks. ``cookie`` is what the browser has to keep from now on, empty where it already does."""
+class _Identity(NamedTuple):
+    """The visitor of a request; ``cookie`` is a new one for the browser to keep, else empty."""
 
     visitor: str
     cookie: str = ""
 
 
 class Guard:
-    """An application around Gradio's.
+    """An ASGI application around Gradio's.
 
-    It tells visitors apart by a cookie, or where a browser keeps none by the page that is open, and sets
-    ``scope["state"]["visitor"]``. It receives uploads and shows files itself.
+    It tells visitors apart by a cookie, or by the open page where a browser keeps none, and sets
+    ``scope["state"]["visitor"]``. It receives uploads and sends files itself.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, uploads: Uploads, check: Check) -> None:
-        """``check`` raises RequestError for a call of a function that no control of the page makes."""
+        """Guard ``app``; ``check`` raises RequestError for calls that no control makes."""
         self._app = app
         self._hosts = hosts
         self._uploads = uploads
@@ -76,7 +77,7 @@ class Guard:
         self._cookie = f"vinograph-{secrets.token_hex(4)}"  # other servers on this machine share a browser's cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let Gradio do so."""
+        """Answer a request, or pass it on to Gradio."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -92,14 +93,14 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """The answer to a request, or None where Gradio gave it."""
+        """The response to a request, or None where Gradio has sent it."""
         headers, path, method = Headers(scope=scope), str(scope["path"]), str(scope["method"])
         self._check_origin(headers)
-        visit = self._visit(headers)
+        identity = self._identity(headers)
         if method == "POST" and path == _UPLOAD:
-            return await self._upload(scope, receive, visit)
+            return await self._upload(scope, receive, identity)
         if method == "POST" and path in _CALLS:
-            await self._call(scope, receive, send, visit)
+            await self._call(scope, receive, send, identity)
             return None
         if method not in ("GET", "HEAD"):
             raise _RefusalError(405, "the page makes no such request")
@@ -111,20 +112,22 @@ class Guard:
             session = path.removeprefix(_HEARTBEAT)
             if not _SESSION.fullmatch(session):
                 raise _RefusalError(400, "this is no page's name")
-            visitor = _visitor(visit, session)
+            visitor = _visitor(identity, session)
             with self._uploads.open_page(visitor):
                 await self._stream(scope, receive, send, visitor)
             return None
         if path == _EVENTS:
-            await self._stream(scope, receive, send, visit.visitor)
+            await self._stream(scope, receive, send, identity.visitor)
             return None
         if path not in _PAGES and not path.startswith(_FOLDERS):
             raise _RefusalError(404, "the page has nothing there")
-        await self._pass_on(scope, receive, self._with_cookie(send, visit) if path == "/" else send, visit.visitor)
+        await self._pass_on(
+            scope, receive, self._with_cookie(send, identity) if path == "/" else send, identity.visitor
+        )
         return None
 
     def _check_origin(self, headers: Headers) -> None:
-        """Refuse what another site's page sends, also one whose name was bent to this address (DNS rebinding)."""
+        """Refuse requests of another site's page, even if its name points here (DNS rebinding)."""
         host = headers.get("host", "")
         if not self._hosts.allow(host):
             raise _RefusalError(
@@ -134,51 +137,51 @@ class Guard:
         if origin is not None and not self._hosts.same(origin, host):
             raise _RefusalError(403, "another site's page may not use this one")
 
-    def _visit(self, headers: Headers) -> _Visit:
+    def _identity(self, headers: Headers) -> _Identity:
         for line in headers.getlist("cookie"):
             secret = cookie_parser(line).get(self._cookie, "")
             if _SECRET.fullmatch(secret):
-                return _Visit(secret)
-        return _Visit("", secrets.token_hex(16))
+                return _Identity(secret)
+        return _Identity("", secrets.token_hex(16))
 
-    def _with_cookie(self, send: Send, visit: _Visit) -> Send:
-        """Send, and have the browser keep the cookie."""
-        if not visit.cookie:
+    def _with_cookie(self, send: Send, identity: _Identity) -> Send:
+        """Send the response with a header that sets the cookie, where there is a new one."""
+        if not identity.cookie:
             return send
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).append("Set-Cookie", self._set_cookie(visit))
+                MutableHeaders(scope=message).append("Set-Cookie", self._set_cookie(identity))
             await send(message)
 
         return sending
 
-    def _set_cookie(self, visit: _Visit) -> str:
-        return f"{self._cookie}={visit.cookie}; Path=/; HttpOnly; SameSite=Strict"
+    def _set_cookie(self, identity: _Identity) -> str:
+        return f"{self._cookie}={identity.cookie}; Path=/; HttpOnly; SameSite=Strict"
 
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, visitor: str, body: bytes | None = None
     ) -> None:
-        """Let Gradio answer. It gets ``body``, and nothing of what else the client may send."""
-        left: bytes | None = body or b""
+        """Have Gradio answer; it gets ``body``, and nothing else that the client may send."""
+        unread: bytes | None = body or b""
 
         async def receiving() -> Message:
-            nonlocal left
-            if left is not None:
-                given, left = left, None
-                return {"type": "http.request", "body": given, "more_body": False}
+            nonlocal unread
+            if unread is not None:
+                piece, unread = unread, None
+                return {"type": "http.request", "body": piece, "more_body": False}
             while (message := await receive())["type"] != "http.disconnect":
                 pass
             return message
 
-        kept = [(name, value) for name, value in scope["headers"] if name not in _NOT_PASSED_ON]
+        headers = [(name, value) for name, value in scope["headers"] if name not in _NOT_PASSED_ON]
         if body is not None:
-            kept.append((b"content-length", str(len(body)).encode()))
+            headers.append((b"content-length", str(len(body)).encode()))
         state = {**scope.get("state", {}), "visitor": visitor}
-        await self._app({**scope, "headers": kept, "state": state}, receiving, send)
+        await self._app({**scope, "headers": headers, "state": state}, receiving, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
-        """Let Gradio answer for as long as the page is open, and the server."""
+        """Have Gradio answer with a stream, as long as the page is open and the server runs."""
         last: Message = {"more_body": False}
 
         async def sending(message: Message) -> None:
@@ -199,12 +202,12 @@ class Guard:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def end(self) -> None:
-        """End what would go on for as long as the pages are open. Called in the server's own thread."""
+        """End the streams of all open pages; called in the server's thread."""
         for task in self._streams:
             task.cancel()
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send, visit: _Visit) -> None:
-        """Pass a call of one of the page's functions on, in which every file is one of the visitor's own."""
+    async def _call(self, scope: Scope, receive: Receive, send: Send, identity: _Identity) -> None:
+        """Pass on a call of a function of the page, once all files in it are the visitor's own."""
         body = await _read(Headers(scope=scope), receive, LARGEST_JSON)
 
         def checked() -> tuple[str, bytes]:
@@ -212,7 +215,7 @@ class Guard:
             session = call.get("session_hash")
             if session is not None and not (isinstance(session, str) and _SESSION.fullmatch(session)):
                 raise RequestError("session_hash is no page's name")
-            visitor = _visitor(visit, session or secrets.token_hex(16))
+            visitor = _visitor(identity, session or secrets.token_hex(16))
             safe = {key: self._safe(call[key], visitor) for key in _ARGUMENTS if key in call}
             if scope["path"].endswith(("/join", "/predict")):
                 self._check(safe)
@@ -227,7 +230,11 @@ class Guard:
         await self._pass_on(scope, receive, send, visitor, passed_on)
 
     def _safe(self, value: Any, visitor: str) -> Any:
-        """The value, with each file in it, wherever that is, looked up among the visitor's own."""
+        """A value of a call, whose files, at any depth, are looked up among the visitor's own.
+
+        Raises:
+            RequestError: the visitor has no such file.
+        """
         if isinstance(value, str):
             if any("\ud800" <= letter <= "\udfff" for letter in value):
                 raise RequestError("the request holds half a character")
@@ -237,18 +244,18 @@ class Guard:
         if not isinstance(value, dict):
             return value
         if "path" in value:
-            file = self._uploads.own(visitor, value["path"])
+            file = self._uploads.own_file(visitor, value["path"])
             return {"path": str(file), "orig_name": file.name, "meta": {"_type": "gradio.FileData"}}
         if value.get("__type__") is not None or "url" in value:
             raise RequestError("no such file")
         return {self._safe(key, visitor): self._safe(each, visitor) for key, each in value.items()}
 
-    async def _upload(self, scope: Scope, receive: Receive, visit: _Visit) -> Response:
-        """Write one uploaded file into the visitor's own folder, and answer with its path, as Gradio does."""
+    async def _upload(self, scope: Scope, receive: Receive, identity: _Identity) -> Response:
+        """Write an uploaded file into the visitor's folder, and answer with its path."""
         headers = Headers(scope=scope)
         largest = self._uploads.limits.largest
         size = min(_length(headers, largest + _FORM), largest)
-        visitor = visit.visitor or visit.cookie
+        visitor = identity.visitor or identity.cookie
         if not headers.get("content-type", "").startswith("multipart/form-data"):
             raise _RefusalError(400, "the upload can't be read: it is no form")
         request = Request(scope, _limited(receive, largest + _FORM))
@@ -270,46 +277,47 @@ class Guard:
             raise _RefusalError(507, f"the upload can't be written: {error.strerror}") from error
         except VinographError as error:
             raise _RefusalError(429, str(error)) from error
-        cookie = {"Set-Cookie": self._set_cookie(visit)} if visit.cookie else {}
+        cookie = {"Set-Cookie": self._set_cookie(identity)} if identity.cookie else {}
         return JSONResponse([str(target)], headers=cookie)
 
     async def _show(self, path: str) -> Response:
-        """A picture, or a file to save where it is named as none."""
+        """A file as a response: pictures are shown, others only saved, as they could run scripts."""
         try:
-            file = await asyncio.to_thread(self._uploads.anyones, path)
+            file = await asyncio.to_thread(self._uploads.any_file, path)
         except RequestError as error:
             return PlainTextResponse(str(error), status_code=404)
-        kind = _SHOWN.get(file.suffix.lower())
+        image_type = _IMAGE_TYPES.get(file.suffix.lower())
         return FileResponse(
             file,
-            media_type=kind or "application/octet-stream",
+            media_type=image_type or "application/octet-stream",
             filename=file.name,
-            content_disposition_type="inline" if kind else "attachment",
+            content_disposition_type="inline" if image_type else "attachment",
             headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "private"},
         )
 
 
-# The origin was checked here; without one, Gradio allows no other. The body is what was checked, in one piece.
+# The guard has checked the origin, and without that header Gradio allows no other. The body is sent
+# in one piece.
 _NOT_PASSED_ON = {b"origin", b"content-length", b"transfer-encoding", b"content-encoding", b"expect"}
 
 
-def _visitor(visit: _Visit, session: str) -> str:
-    """By what a visitor is known: the cookie, or without one the open page, whose name is as hard to guess."""
-    return visit.visitor or hashlib.sha256(f"page {session}".encode()).hexdigest()
+def _visitor(identity: _Identity, session: str) -> str:
+    """The visitor's secret: the cookie, or without one the open page's name, as hard to guess."""
+    return identity.visitor or hashlib.sha256(f"page {session}".encode()).hexdigest()
 
 
 def _length(headers: Headers, largest: int) -> int:
-    """How long the body says that it is, or as long as it may be where it doesn't.
+    """The body's length as its header declares it, or the ``largest`` where it declares none.
 
     Raises:
-        _RefusalError: that is too long.
+        _RefusalError: the declared length is larger.
     """
-    said = headers.get("content-length", "")
-    if not said.isascii() or not said.isdigit():
+    declared = headers.get("content-length", "")
+    if not declared.isascii() or not declared.isdigit():
         return largest
-    if len(said) > 18 or int(said) > largest:
+    if len(declared) > 18 or int(declared) > largest:
         raise _too_large(largest)
-    return int(said)
+    return int(declared)
 
 
 def _too_large(largest: int) -> _RefusalError:
@@ -317,15 +325,15 @@ def _too_large(largest: int) -> _RefusalError:
 
 
 def _limited(receive: Receive, largest: int) -> Receive:
-    """Receive a body, of which no more than ``largest`` bytes are taken, however it is sent."""
-    taken = 0
+    """Receive a body of at most ``largest`` bytes, whatever length it declares."""
+    received = 0
 
     async def receiving() -> Message:
-        nonlocal taken
+        nonlocal received
         message = await receive()
         if message["type"] == "http.request":
-            taken += len(message.get("body", b""))
-            if taken > largest:
+            received += len(message.get("body", b""))
+            if received > largest:
                 raise _too_large(largest)
         return message
 
@@ -333,7 +341,7 @@ def _limited(receive: Receive, largest: int) -> Receive:
 
 
 async def _read(headers: Headers, receive: Receive, largest: int) -> bytes:
-    """A whole body of at most ``largest`` bytes."""
+    """Read a whole body of at most ``largest`` bytes."""
     _length(headers, largest)
     limited, pieces = _limited(receive, largest), []
     while True:

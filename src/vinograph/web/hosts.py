@@ -1,7 +1,7 @@
-"""The names under which the page may be asked for.
+"""The host names under which the page answers: a defence against DNS rebinding.
 
-A page of another site can have its own name point to this machine (DNS rebinding), and its scripts then count as of
-the same origin. The name in their requests gives them away.
+Another site can have its own name point to this machine; a browser then takes its scripts to be of
+our origin. The Host header of their requests still has the other name, so it is refused.
 """
 
 from __future__ import annotations
@@ -15,46 +15,52 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Hosts:
-    """The names of a server that listens at some addresses, and ``further`` ones, such as a reverse proxy's."""
+    """The names of a server: those of its addresses, and further ones that are allowed."""
 
     def __init__(self, host: str, addresses: Iterable[str], further: Iterable[str] = ()) -> None:
-        """``host`` is the name by which the ``addresses`` were found."""
+        """Collect the names.
+
+        Args:
+            host: the name that was resolved to the addresses.
+            addresses: those that the server listens at.
+            further: names that are allowed besides, such as a reverse proxy's.
+        """
         bound = [ipaddress.ip_address(each.partition("%")[0]) for each in addresses]
         self._further = {_plain(each) for each in further}
         self._names = {_plain(host), *self._further, *(str(each) for each in bound)}
-        self._everywhere = any(each.is_unspecified for each in bound)
-        if self._everywhere or any(each.is_loopback for each in bound):
+        self._at_any_address = any(each.is_unspecified for each in bound)
+        if self._at_any_address or any(each.is_loopback for each in bound):
             self._names |= {"localhost", "127.0.0.1", "::1"}
-        if self._everywhere:
+        if self._at_any_address:
             name = socket.gethostname().lower()
             self._names |= {name, f"{name}.local", socket.getfqdn().lower()}
 
     def allow(self, host: str) -> bool:
-        """Whether a request's Host names this server. Any port will do: a container's is mapped.
+        """Whether a request's Host header names this server. Any port will do: a container maps it.
 
-        A server that listens at every address has addresses that it doesn't know of, so it takes each, and no name
-        but its own: an address can't be bent.
+        A server that listens at every address doesn't know them all, so it allows each. That is
+        safe: rebinding takes a name.
         """
         name = _name(host)
-        return name in self._names or (self._everywhere and _is_address(name))
+        return name in self._names or (self._at_any_address and _is_address(name))
 
     def same(self, origin: str, host: str) -> bool:
-        """Whether a page of ``origin`` is one that was served under ``host``."""
+        """Whether ``origin`` is that of the page which is served under ``host``."""
         try:
             parts = urlsplit(origin)
             port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-            asked = urlsplit(f"{parts.scheme}://{host}")
-            asked_port = asked.port or _DEFAULT_PORTS.get(asked.scheme)
+            served = urlsplit(f"{parts.scheme}://{host}")
+            served_port = served.port or _DEFAULT_PORTS.get(served.scheme)
         except ValueError:
             return False
         name = _plain(parts.hostname or "")
         return parts.scheme in _DEFAULT_PORTS and (
-            name in self._further or (name == _plain(asked.hostname or "") and port == asked_port)
+            name in self._further or (name == _plain(served.hostname or "") and port == served_port)
         )
 
 
 def _name(host: str) -> str:
-    """The host without its port, and an IPv6 address without its brackets."""
+    """The name of a Host header: without its port, and an IPv6 address without its brackets."""
     try:
         return _plain(urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
     except ValueError:

@@ -1,4 +1,4 @@
-// Ctrl-Enter, or Cmd-Enter, presses the main button that is in sight.
+// Ctrl-Enter, or Cmd-Enter, clicks the visible tab's main button.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
   const button = [...document.querySelectorAll("button.go")].find((each) => each.offsetParent !== null);

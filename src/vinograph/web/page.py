@@ -1,4 +1,4 @@
-"""The page's frame: its look, its tabs, and the server."""
+"""The page: its theme, its tabs, and the server that it runs on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fastapi import FastAPI
 
 from vinograph.errors import RequestError
 from vinograph.web.compare_tab import CompareTab
-from vinograph.web.draw_tab import DrawTab
-from vinograph.web.drawing import Line
+from vinograph.web.generate_tab import GenerateTab
 from vinograph.web.guard import Guard
 from vinograph.web.hosts import Hosts
-from vinograph.web.models import Models
+from vinograph.web.jobs import Queue
+from vinograph.web.model_pool import ModelPool
+from vinograph.web.page_context import PageContext, on
 from vinograph.web.reconstruct_tab import ReconstructTab
 from vinograph.web.server import Server
-from vinograph.web.studio import Studio, on
+from vinograph.web.sessions import MOST_PAGES, Sessions
 from vinograph.web.uploads import Uploads
-from vinograph.web.visits import MOST_PAGES, Visits
 
 _HERE = Path(__file__).parent
 
@@ -74,42 +74,41 @@ def _theme() -> gr.themes.Base:
 
 
 class Page:
-    """The whole page."""
+    """The Gradio application with its models, its queue and its sessions."""
 
     def __init__(self, named: Sequence[str], device: str | Mapping[str, str], folder: Path) -> None:
-        """Build it. Pictures are kept in ``folder``.
+        """Open the models and lay out the tabs; pictures are kept in ``folder``.
 
         Raises:
             VinographError: a model that was ``named`` can't be used.
         """
-        models = Models(named, device)
-        self._line = Line(models)
+        models = ModelPool(named, device)
+        self._queue = Queue(models)
         self._uploads = Uploads(folder)
-        studio = Studio(models, Visits(self._line, self._uploads), self._uploads)
+        context = PageContext(models, Sessions(self._queue, self._uploads), self._uploads)
         self.problems = models.problems
         with gr.Blocks(title="Vinograph", analytics_enabled=False) as self.blocks:
             gr.HTML("<h1>Vinograph <span>draws pictures from words</span></h1>", elem_classes="masthead")
             with gr.Tabs():
-                with gr.Tab("Draw"):
-                    draw = DrawTab(studio)
+                with gr.Tab("Generate"):
+                    generate = GenerateTab(context)
                 with gr.Tab("Compare"):
-                    compare = CompareTab(studio)
+                    compare = CompareTab(context)
                 with gr.Tab("Reconstruct"):
-                    ReconstructTab(studio)
-            on(self.blocks.load, draw.choose, [draw.model, draw.picture, draw.shown], draw.followers)
-            for follow, model, followers in compare.follow:
-                on(self.blocks.load, follow, model, followers)
-            self.blocks.unload(studio.leave)
+                    ReconstructTab(context)
+            for function, inputs, outputs in (*generate.on_load, *compare.on_load):
+                on(self.blocks.load, function, inputs, outputs)
+            self.blocks.unload(context.close_session)
         self._server: Server | None = None
 
     def application(self, hosts: Hosts) -> Guard:
-        """The page as an application that answers under the names of ``hosts``."""
+        """The page as an ASGI application that answers under the names of ``hosts``."""
         self.blocks.max_threads = MOST_PAGES
         self.blocks.state_session_capacity = MOST_PAGES
         self.blocks.queue(max_size=MOST_PAGES)
         for block in self.blocks.blocks.values():
             if isinstance(block, gr.components.Component):
-                _refuse_in_words(block)
+                _refuse_without_traceback(block)
         served = gr.mount_gradio_app(
             FastAPI(openapi_url=None),
             self.blocks,
@@ -129,13 +128,13 @@ class Page:
         return Guard(served, hosts, self._uploads, self.check)
 
     def open(self, host: str, sockets: list[socket.socket], allowed_hosts: Sequence[str] = ()) -> None:
-        """Begin to serve it at ``sockets``, where ``host`` and the ``allowed_hosts`` lead."""
+        """Start to serve the page at ``sockets``, under ``host`` and the ``allowed_hosts``."""
         hosts = Hosts(host, [each.getsockname()[0] for each in sockets], allowed_hosts)
         self._server = Server(self.application(hosts), sockets)
 
     def close(self) -> None:
-        """Serve it no more. A drawing under way ends after its step."""
-        self._line.end()
+        """Stop the server; a job that is drawn ends after its step."""
+        self._queue.end()
         if self._server is not None:
             self._server.close()
 
@@ -162,7 +161,7 @@ class Page:
             raise RequestError("an event has named values")
 
 
-# What the controls hold, where that is not a text.
+# The types of values that controls hold, for those whose value is not a text.
 _KINDS: Sequence[tuple[Any, Any]] = (
     (gr.Image, dict),
     (gr.Checkbox, bool),
@@ -171,8 +170,8 @@ _KINDS: Sequence[tuple[Any, Any]] = (
 )
 
 
-def _refuse_in_words(block: Any) -> None:
-    """Have a control refuse values that it can't have without a traceback on the terminal: a visitor sent them."""
+def _refuse_without_traceback(block: Any) -> None:
+    """Have a control refuse impossible values, which a visitor sent, without a traceback."""
     read = block.preprocess
 
     def preprocess(value: Any) -> Any:

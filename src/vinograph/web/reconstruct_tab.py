@@ -1,4 +1,4 @@
-"""The third tab: a picture to what a model keeps of it, and back."""
+"""The third tab: a picture is encoded to a model's latents and decoded again."""
 
 from __future__ import annotations
 
@@ -12,79 +12,76 @@ from vinograph.errors import VinographError
 from vinograph.images import Size, read_picture, resize
 from vinograph.web import fragments
 from vinograph.web.controls import Updates
-from vinograph.web.drawing import Job, Order, said
-from vinograph.web.studio import HIDDEN, SHOWN, Studio, on, upload
-from vinograph.web.visits import Picture, Visit
+from vinograph.web.jobs import DrawRequest, Job, error_message
+from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, image_input, on
+from vinograph.web.sessions import Picture, Session
 
 _CALL = "reconstruct"
-_EMPTY = fragments.empty("The picture and its reconstruction will stand here.")
+_EMPTY = fragments.placeholder("The original and its reconstruction will appear here.")
 
 
 class ReconstructTab:
     """The layout of the tab, and what its controls do."""
 
-    def __init__(self, studio: Studio) -> None:
-        """Lay it out, where the layout under way is."""
-        self._studio = studio
-        with gr.Column(elem_classes="desk"):
-            with gr.Column(elem_classes="ask"):
-                self._model = studio.choice()
-                self._picture = upload("Picture to encode and decode", 260, elem_id="to-reconstruct")
+    def __init__(self, context: PageContext) -> None:
+        """Lay the tab out inside the Gradio block that is open."""
+        self._context = context
+        with gr.Column(elem_classes="columns"):
+            with gr.Column(elem_classes="inputs"):
+                self._model = context.model_dropdown()
+                self._picture = image_input("Image to encode and decode", 260, elem_id="to-reconstruct")
                 self._go = gr.Button("Reconstruct", variant="primary", elem_classes="go", elem_id="reconstruct")
                 self._stop = gr.Button("Stop", variant="stop", visible=False)
                 self._notes = gr.HTML(elem_classes="notes", elem_id="reconstruct-notes")
-            with gr.Column(elem_classes="picture"):
-                self._easel = gr.HTML(_EMPTY, elem_id="reconstructed")
-        outputs = [self._go, self._stop, self._easel, self._notes]
+            with gr.Column(elem_classes="output"):
+                self._output = gr.HTML(_EMPTY, elem_id="reconstructed")
+        outputs = [self._go, self._stop, self._output, self._notes]
         on(self._go.click, self.reconstruct, [self._model, self._picture], outputs)
-        on(self._stop.click, self._studio.stop, queue=False)
+        on(self._stop.click, self._context.stop, queue=False)
 
     def reconstruct(self, model: str, picture: str | None, request: gr.Request) -> Iterator[Updates]:
-        """Encode and decode the picture, and say what that cost."""
+        """Encode and decode the picture, and show what was lost."""
         if picture is None:
-            yield {self._notes: fragments.notes("Give a picture first.", kind="refused")}
+            yield {self._notes: fragments.notes("Give an image first.", kind="error")}
             return
-        visits, who = self._studio.visits, self._studio.who(request)
-        visit = visits.of(who)
-        order: Order | None = None
+        sessions, key = self._context.sessions, self._context.session_key(request)
+        session = sessions.of(key)
+        draw_request: DrawRequest | None = None
         try:
-            self._studio.models.look_at(model)
-            original = visit.write(self._studio.read(request, picture), name="start.png")
-            order = Order(model, _CALL, {"image": str(original)})
-            job = visits.begin(who, order)
+            self._context.models.get(model)
+            original = session.write(self._context.read_upload(request, picture), name="original.png")
+            draw_request = DrawRequest(model, _CALL, {"image": str(original)})
+            job = sessions.begin(key, draw_request)
             yield {self._go: HIDDEN, self._stop: SHOWN, self._notes: ""}
-            yield from self._follow(job, order, visit, original)
+            yield from self._follow(job, draw_request, session, original)
         except VinographError as error:
-            refused = fragments.notes(str(error), kind="refused")
-            yield {self._notes: refused, self._go: SHOWN, self._stop: HIDDEN}
+            yield {self._notes: fragments.notes(str(error), kind="error"), self._go: SHOWN, self._stop: HIDDEN}
         finally:
-            if order is not None:
-                visit.discard(order)
+            if draw_request is not None:
+                session.discard(draw_request)
 
-    def _follow(self, job: Job, order: Order, visit: Visit, original: Path) -> Iterator[Updates]:
-        """Show how far it is, and what became of it."""
-        for news in job.follow():
-            if not news.ended:
-                yield {self._easel: fragments.waiting(news)}
+    def _follow(self, job: Job, draw_request: DrawRequest, session: Session, original: Path) -> Iterator[Updates]:
+        """Show the job's progress, then its result or why there is none."""
+        for status in job.follow():
+            if not status.ended:
+                yield {self._output: fragments.unfinished(status)}
                 continue
-            done: Updates = {self._go: SHOWN, self._stop: HIDDEN, self._easel: _EMPTY}
-            if news.error is not None:
-                done[self._notes] = fragments.notes(said(news.error), kind="refused")
-            for result in news.results:
-                (drawn,) = visit.keep(self._studio.models, order, result)
-                done[self._easel] = _beside_the_original(
-                    read_picture(original), drawn, fragments.measures(result.report)
-                )
+            done: Updates = {self._go: SHOWN, self._stop: HIDDEN, self._output: _EMPTY}
+            if status.error is not None:
+                done[self._notes] = fragments.notes(error_message(status.error), kind="error")
+            for result in status.results:
+                (picture,) = session.add(self._context.models, draw_request, result)
+                done[self._output] = _comparison(read_picture(original), picture, fragments.measures(result.report))
                 done[self._notes] = fragments.notes(*result.warnings)
             yield done
 
 
-def _beside_the_original(original: Image.Image, drawn: Picture, measures: str) -> str:
-    """The original at the size that the model saw, the reconstruction, and both under a slider."""
-    before = fragments.inlined(resize(original, Size(width=drawn.size[0], height=drawn.size[1])))
-    link = fragments.download(drawn.address, "reconstruction.png", "Download PNG")
-    told = fragments.facts("Reconstruction", drawn.model, fragments.timings(drawn.timings))
-    figures = fragments.easel(before, drawn.size, "The original", fragments.facts("Original"))
-    figures += fragments.easel(drawn.address, drawn.size, "The reconstruction", told)
-    slider = fragments.slider(before, drawn.address, ("Original", "Reconstruction"), drawn.size)
+def _comparison(original: Image.Image, decoded: Picture, measures: str) -> str:
+    """The original in the size that was encoded, the reconstruction, and both under a slider."""
+    encoded = fragments.data_url(resize(original, Size(width=decoded.size[0], height=decoded.size[1])))
+    link = fragments.download(decoded.address, "reconstruction.png", "Download PNG")
+    caption = fragments.facts("Reconstruction", decoded.model, fragments.timings(decoded.timings))
+    figures = fragments.figure(encoded, decoded.size, "The original", fragments.facts("Original"))
+    figures += fragments.figure(decoded.address, decoded.size, "The reconstruction", caption)
+    slider = fragments.slider(encoded, decoded.address, ("Original", "Reconstruction"), decoded.size)
     return f'<p class="measures">{measures}</p><div class="both">{figures}</div>{slider}<div class="links">{link}</div>'

@@ -14,38 +14,38 @@ import uvicorn
 from vinograph.errors import RequestError
 from vinograph.web.guard import Guard
 
-_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-_BACKLOG = 2048  # as uvicorn's own
-_PATIENCE = 2  # seconds for what is being sent when the server ends
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_BACKLOG = 2048  # uvicorn's default
+_SHUTDOWN_SECONDS = 2  # for responses that are being sent when the server ends
 
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """Sockets at each address that ``host`` stands for on this machine, until the block ends.
+    """Sockets that listen at each address of ``host`` on this machine, until the block ends.
 
     Raises:
-        RequestError: there is none that can be had.
+        RequestError: nothing can listen there.
     """
-    with ExitStack() as opened:
-        yield _listen(host, port, opened)
+    with ExitStack() as stack:
+        yield _listen(host, port, stack)
 
 
-def _listen(host: str, port: int, opened: ExitStack) -> list[socket.socket]:
+def _listen(host: str, port: int, stack: ExitStack) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     try:
         addresses = list(dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
         for family, kind, protocol, _, address in addresses:
             try:
-                there = opened.enter_context(socket.socket(family, kind, protocol))
-                there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    there.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(addresses) > 1)
-                there.bind(address)
-                there.listen(_BACKLOG)
-                sockets.append(there)
+                listener = stack.enter_context(socket.socket(family, kind, protocol))
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:  # alone it takes IPv4, too; beside an IPv4 socket it must not
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(addresses) > 1)
+                listener.bind(address)
+                listener.listen(_BACKLOG)
+                sockets.append(listener)
             except OSError as error:
-                if error.errno not in _NOT_HERE:  # such as localhost's IPv6 address on a machine that has none
+                if error.errno not in _NO_SUCH_ADDRESS:  # localhost's IPv6 address may be missing on this machine
                     raise
                 missing = error
         if missing is not None and not sockets:
@@ -57,7 +57,7 @@ def _listen(host: str, port: int, opened: ExitStack) -> list[socket.socket]:
 
 
 class _Uvicorn(uvicorn.Server):
-    """A server that doesn't wait for the pages to close."""
+    """A server that ends open event streams instead of waiting until the pages are closed."""
 
     def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
         super().__init__(config)
@@ -69,16 +69,16 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Server:
-    """Serves an application from when it is made until it is closed."""
+    """A server in a thread of its own, which runs from its creation until it is closed."""
 
     def __init__(self, application: Guard, sockets: list[socket.socket]) -> None:
-        """Serve at ``sockets``."""
+        """Start to serve the application at ``sockets``."""
         config = uvicorn.Config(
             application,
             log_level="warning",
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=_PATIENCE,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         self._server = _Uvicorn(config, application)
         self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="server", daemon=True)
@@ -89,6 +89,6 @@ class Server:
             raise RuntimeError("the server didn't start; the lines above say why")
 
     def close(self) -> None:
-        """End what is being sent, and serve no more."""
+        """End the responses that are being sent, and the server."""
         self._server.should_exit = True
         self._thread.join()

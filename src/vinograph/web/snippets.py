@@ -1,4 +1,4 @@
-"""The lines that draw a picture again: of Python, and of shell."""
+"""The code that draws a picture again, in Python and as a shell command."""
 
 from __future__ import annotations
 
@@ -15,52 +15,55 @@ Arguments = Mapping[str, Any]
 _SIDES = ("width", "height")
 
 
-def arguments_again(pipe: Pipeline, call: str, arguments: Arguments, seed: int | None) -> Arguments:
-    """What has to be said to draw the one picture of ``seed`` again: ``arguments`` that aren't the model's defaults.
+def reproduction_arguments(pipe: Pipeline, call: str, arguments: Arguments, seed: int | None) -> Arguments:
+    """Arguments that draw the picture of ``seed`` again, without the model's defaults.
 
-    Beside a picture all are kept, as some defaults are others then.
+    With an init image every argument is kept, because some defaults change then.
     """
-    told = {name: value for name, value in arguments.items() if name not in ("seed", "num_images_per_prompt")}
+    single = {name: value for name, value in arguments.items() if name not in ("seed", "num_images_per_prompt")}
     if seed is not None:
-        told["seed"] = seed
+        single["seed"] = seed
     takes = pipe.calls[call].takes
-    if "image" in told:
-        return told
-    changed = {name for name, value in told.items() if name == "prompt" or value != takes[name]}
+    if "image" in single:
+        return single
+    changed = {name for name, value in single.items() if name == "prompt" or value != takes[name]}
     if changed & set(_SIDES):
         changed |= set(_SIDES)
-    return {name: value for name, value in told.items() if name in changed}
+    return {name: value for name, value in single.items() if name in changed}
 
 
-def python(model: str, device: Device, call: str, again: Arguments, output: str) -> str:
-    """The lines of Python that draw it and write it to ``output``."""
-    subject = next(name for name in ("prompt", "image") if name in again)
-    told = [repr(again[subject]), *(f"{name}={value!r}" for name, value in again.items() if name != subject)]
+def python(model: str, device: Device, call: str, arguments: Arguments, output: str) -> str:
+    """Python code that draws a picture and writes it to ``output``."""
+    subject = next(name for name in ("prompt", "image") if name in arguments)
+    keywords = [f"{name}={value!r}" for name, value in arguments.items() if name != subject]
     where = "" if device == "CPU" else f", device={device!r}"
     method = "" if call == "generate" else f".{call}"
     return (
         "from vinograph import Pipeline\n\n"
         f"pipe = Pipeline.from_pretrained({model!r}{where})\n"
-        f"pipe{method}({', '.join(told)}).images[0].save({output!r})"
+        f"pipe{method}({', '.join([repr(arguments[subject]), *keywords])}).images[0].save({output!r})"
     )
 
 
-def shell(pipe: Pipeline, model: str, device: Device, call: str, again: Arguments, output: str) -> str:
-    """The same as a command."""
-    subject = next(name for name in ("prompt", "image") if name in again)
-    options = {argument: name for name, argument in {**OPTIONS, **pipe.options}.items()}
-    told = {options[name]: _text(value) for name, value in again.items() if name in options and name != subject}
-    if "width" in again:
-        told["size"] = f"{again['width']}x{again['height']}"
+def shell(pipe: Pipeline, model: str, device: Device, call: str, arguments: Arguments, output: str) -> str:
+    """The command line that draws a picture and writes it to ``output``."""
+    subject = next(name for name in ("prompt", "image") if name in arguments)
+    option_of = {argument: name for name, argument in {**OPTIONS, **pipe.options}.items()}
+    options = {
+        option_of[name]: _text(value) for name, value in arguments.items() if name in option_of and name != subject
+    }
+    if "width" in arguments:
+        options["size"] = f"{arguments['width']}x{arguments['height']}"
     if device != "CPU":
-        told["device"] = device if isinstance(device, str) else ",".join(f"{k}={v}" for k, v in device.items())
+        options["device"] = device if isinstance(device, str) else ",".join(f"{k}={v}" for k, v in device.items())
     words = ["--model", model]
-    for name, text in told.items():
+    for name, text in options.items():
         words += [f"--{name.replace('_', '-')}", text]
     words += ["--output", output]
-    about = str(again[subject])
-    position = [*words, "--", about] if about.startswith("-") else [about, *words]
-    return shlex.join(["vinograph", call, *position])
+    positional = str(arguments[subject])
+    # A prompt that begins with a dash would be read as an option, unless "--" comes before it.
+    command = [*words, "--", positional] if positional.startswith("-") else [positional, *words]
+    return shlex.join(["vinograph", call, *command])
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The files of the page's visitors: each has a folder of its own, with limits on what may lie in it."""
+"""The visitors' uploads: each visitor has a folder, with limits on what may lie in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ _LONGEST_PATH = 4096
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """How much may be uploaded. Where a limit is reached, the oldest files go; a single file has to fit."""
+    """Limits on uploads, in bytes but for ``files`` and ``seconds``.
+
+    ``largest`` is of one file; ``files`` and ``total`` are of one visitor, ``total_of_all`` of all.
+    At a limit the oldest files go. After so many ``seconds`` any file does.
+    """
 
     largest: int = 64 * MEGABYTE
     files: int = 32
@@ -48,10 +52,10 @@ class _Upload:
 
 
 class Uploads:
-    """The visitors' folders, below one that goes when the server ends."""
+    """The visitors' folders and the files in them."""
 
     def __init__(self, folder: Path, limits: UploadLimits | None = None) -> None:
-        """Keep everything in ``folder``."""
+        """Keep the visitors' folders in ``folder``, which the server deletes when it ends."""
         self.folder = folder.resolve()
         self.limits = limits or UploadLimits()
         self._uploads: list[_Upload] = []  # the oldest first
@@ -60,32 +64,34 @@ class Uploads:
         self._decoding = threading.Lock()
 
     def folder_of(self, visitor: str) -> Path:
-        """The visitor's own folder. Its name says nothing about the secret by which the visitor is known."""
+        """The visitor's folder, named by a hash: addresses show it, and the cookie is secret."""
         return self.folder / hashlib.sha256(visitor.encode()).hexdigest()[:32]
 
-    def own(self, visitor: str, path: Any) -> Path:
-        """The file of the visitor's own that a client's ``path`` names. All paths from clients go through here.
+    def own_file(self, visitor: str, path: Any) -> Path:
+        """The visitor's own file that a client's ``path`` names. All such paths are checked here.
 
         Raises:
-            RequestError: it is no such file. Nothing outside the visitor's folder is looked at.
+            RequestError: the visitor has no such file. Nothing outside the visitor's folder is
+                looked at.
         """
         return _within(self.folder_of(visitor), path)
 
-    def anyones(self, path: Any) -> Path:
-        """A visitor's file, whoever's it is, to be shown to someone who knows its name, which can't be guessed.
+    def any_file(self, path: Any) -> Path:
+        """The file of any visitor that ``path`` names, to show it: nobody can guess another's path.
 
         Raises:
-            RequestError: it is no such file.
+            RequestError: there is no such file.
         """
         return _within(self.folder, path)
 
     def read(self, visitor: str, path: Any) -> Image.Image:
-        """The picture in a file of the visitor's own. One is decoded at a time, for the sake of memory.
+        """The picture in one of the visitor's own files; one is decoded at a time, to save memory.
 
         Raises:
-            RequestError: it is no such file, or no picture. No path is named.
+            RequestError: there is no such file, or it holds no picture. The message names no
+                folder.
         """
-        file = self.own(visitor, path)
+        file = self.own_file(visitor, path)
         try:
             with self._decoding:
                 return read_picture(file, "picture")
@@ -94,13 +100,13 @@ class Uploads:
 
     @contextmanager
     def receive(self, visitor: str, size: int) -> Iterator[Path]:
-        """Make room for an upload of ``size`` bytes at most, and give an empty folder for it.
+        """Make room for an upload of at most ``size`` bytes, and yield an empty folder for it.
 
-        Where the block fails, the folder is gone again.
+        Where the block fails, the folder is deleted again.
 
         Raises:
-            RequestError: the visitor, or all of them, are uploading too much at once.
-            ResourceError: the disk has no room for it.
+            RequestError: this visitor, or all of them, are uploading too much at once.
+            ResourceError: the disk has no room for the upload.
         """
         upload = self._begin(visitor, size)
         try:
@@ -129,16 +135,16 @@ class Uploads:
             self._uploads.append(upload)
         return upload
 
-    def _make_room(self, there: list[_Upload], size: int, total: int, count: int | None = None) -> None:
-        """Remove the oldest of those that are ``there``, until another fits."""
-        under_way = [each for each in there if not each.complete]
-        going = [each for each in there if each.complete]
-        while sum(each.size for each in under_way + going) + size > total or (
-            count is not None and len(under_way + going) >= count
+    def _make_room(self, uploads: list[_Upload], size: int, total: int, count: int | None = None) -> None:
+        """Remove the oldest complete ones of ``uploads``, until another fits."""
+        incomplete = [each for each in uploads if not each.complete]
+        removable = [each for each in uploads if each.complete]
+        while sum(each.size for each in incomplete + removable) + size > total or (
+            count is not None and len(incomplete + removable) >= count
         ):
-            if not going:
+            if not removable:
                 raise RequestError("too much is being uploaded at once; try again later")
-            self._remove(going.pop(0))
+            self._remove(removable.pop(0))
 
     def _remove(self, upload: _Upload) -> None:
         if upload in self._uploads:
@@ -147,7 +153,7 @@ class Uploads:
 
     @contextmanager
     def open_page(self, visitor: str) -> Iterator[None]:
-        """While the block runs, the visitor has a page open. With the last of them go the uploads."""
+        """Count a page as open while the block runs; the visitor's uploads go with the last one."""
         with self._lock:
             self._pages[visitor] += 1
         try:
@@ -166,7 +172,10 @@ def _age(upload: _Upload) -> float:
 
 
 def _within(folder: Path, path: Any) -> Path:
-    """The file, where it lies in ``folder``, by its name first, so that the disk is asked about nothing else."""
+    """The file that a client's path names, where it lies in ``folder``.
+
+    The path is compared as text first, so that the disk is asked about nothing outside.
+    """
     if isinstance(path, str) and len(path) <= _LONGEST_PATH and "\0" not in path:
         named = Path(os.path.normpath(path))
         if named.is_relative_to(folder):
@@ -180,7 +189,7 @@ def _within(folder: Path, path: Any) -> Path:
 
 
 def safe_name(name: str) -> str:
-    """A file's name as an upload keeps it: its last part, of letters that every disk takes, and not too long."""
+    """A client's file name made safe: its last part, short, in characters that any disk takes."""
     last = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = re.sub(r"[^\w .()+-]", "_", last).strip(". ").rpartition(".")
     stem, ending = (stem, f"{dot}{ending}"[:10]) if stem else (ending, "")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vinograph.models.autoencoders import check_pairs
-from vinograph.models.checkpoint import Place, check_classes, fetch_parts, require_parts
-from vinograph.models.manifest import Manifest
+from vinograph.models.checkpoint import Subfolder, fetch_parts
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
-from vinograph.models.parts import DIFFUSERS_STEM, OwnNetwork, files_of, plan, read_part
+from vinograph.models.manifest import Manifest
+from vinograph.models.model_index import check_classes, require_parts
+from vinograph.models.parts import DIFFUSERS_STEM, OwnNetwork, part_files, plan_component, read_part
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
 
 from .arguments import FAMILY
@@ -32,16 +33,16 @@ def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     checkpoint = published.checkpoint
     check_classes(published.index, CLASSES, checkpoint.id)
     require_parts(published.index, tuple(CLASSES), checkpoint.id)
-    places = {part: Place(checkpoint, part) for part in CLASSES}
-    files = fetch_parts(places, files_of)
+    places = {part: Subfolder(checkpoint, part) for part in CLASSES}
+    files = fetch_parts(places, part_files)
     table = read_part(places["text_table"], DIFFUSERS_STEM, TableConfig.from_mapping)
     network = read_part(places["smoother"], DIFFUSERS_STEM, SmootherConfig.from_mapping)
     check_pairs([("text table gives", table.config.hidden_size, "smoother takes", network.config.text_width)])
     return OpenedCheckpoint(
         manifest=_manifest(published, network.config),
         components=(
-            plan("text_table", table, text_table, compressible=True),
-            plan("smoother", network, smoother, compressible=True),
+            plan_component("text_table", table, text_table, compressible=True),
+            plan_component("smoother", network, smoother, compressible=True),
         ),
         tokenizers={"tokenizer": TokenizerPlan(places["tokenizer"].directory, table.config.max_position_embeddings)},
         files=tuple(files),

@@ -1,4 +1,4 @@
-"""What the systems have in common: the task that each is given, and what it gives back."""
+"""What all systems share: the task that each gets, the result that it returns, and helpers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ from pathlib import Path
 from typing import Any
 
 SPACED = "spaced"
-_MADE_OF = "made-of.json"
+_PREPARED_FROM = "made-of.json"
 
 
 class RefusedError(Exception):
-    """The system can't do what the task asks; the text says why, and what would do."""
+    """The system can't do the task; the message says why, and what would work."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one process does: open ``model``, and draw a picture (or ``count`` at once) of each prompt, from ``seed``.
+    """The task of one process: open ``source``, and draw ``count`` pictures at once of each prompt.
 
-    ``settings`` are the arguments of the drawing call by diffusers' names, in full; of these ``told`` are those that
-    the user gave. ``source`` is the checkpoint, or for Vinograph the bundle; ``work`` holds what was made of it.
-    ``vae`` is "full", "tiny", or None where the model has but one decoder.
+    Attributes:
+        source: the checkpoint; for Vinograph any model.
+        work: the folder with the files that were prepared from it.
+        prompts: what to draw.
+        seed: of each prompt's first picture.
+        settings: all arguments of the drawing call, by diffusers' names.
+        explicit: the names of those that the user gave.
+        count: pictures that are drawn at once.
+        vae: "full", "tiny", or None where the model has only one decoder.
+        device: where to compute.
+        precision: in what to compute.
+        memory: Vinograph's setting of that name.
+        prior: the checkpoint of Würstchen's prior, where that is published apart.
     """
 
     source: str
@@ -34,7 +44,7 @@ class Task:
     prompts: Sequence[str]
     seed: int
     settings: Mapping[str, Any]
-    told: Sequence[str] = ()
+    explicit: Sequence[str] = ()
     count: int = 1
     vae: str | None = None
     device: str | Mapping[str, str] = "CPU"
@@ -44,37 +54,38 @@ class Task:
 
     @property
     def seeds(self) -> list[int]:
-        """Of the pictures that are drawn at once."""
+        """The seeds of the pictures that are drawn at once."""
         return [self.seed + index for index in range(self.count)]
 
     def compile_settings(self) -> dict[str, str]:
-        """OpenVINO's own defaults, but for a precision that was asked for."""
+        """OpenVINO's settings: its defaults, unless the task sets a precision."""
         return {} if self.precision == "auto" else {"INFERENCE_PRECISION_HINT": str(self.precision)}
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Pictures as bytes [n, height, width, 3], and the seconds of each stage. ``computed`` says on and in what.
+class DrawResult:
+    """Pictures as bytes [n, height, width, 3], and the seconds of each stage.
 
-    ``once`` is what was done beside drawing, and won't be for the next picture, in sentences.
+    ``computed`` names the device and the precision of each component. ``one_time_work`` are
+    sentences on what was done besides, which the next picture won't need.
     """
 
     pictures: Any
     stages: Mapping[str, float]
     computed: Mapping[str, str] = field(default_factory=dict)
-    once: Sequence[str] = ()
+    one_time_work: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A system that is ready to draw. ``same_noise`` is False where its noise is not torch's of the same seed."""
+class OpenedSystem:
+    """A system that is ready to draw; ``same_noise`` says whether a seed's noise is torch's."""
 
-    draw: Callable[[str], Drawn]
+    draw: Callable[[str], DrawResult]
     same_noise: bool = True
 
 
 class Stopwatch:
-    """Seconds by stage."""
+    """Measures the seconds of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -89,7 +100,7 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def time_calls(self, owner: Any, method: str, stage: str) -> None:
-        """Have each call of a method of ``owner`` timed."""
+        """Replace a method of ``owner`` by one that is timed."""
         plain = getattr(owner, method)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -99,22 +110,23 @@ class Stopwatch:
         setattr(owner, method, call)
 
     def lap(self) -> dict[str, float]:
-        """The seconds since the last lap."""
+        """The seconds of each stage since the last lap."""
         seconds, self.seconds = self.seconds, {}
         return seconds
 
 
 @contextmanager
-def made_once(task: Task, folder: Path) -> Iterator[Path | None]:
-    """A folder beside ``folder`` to make what is wanted in, which gets its name when the block ends well; None: it is
-    there already.
+def prepare_once(task: Task, folder: Path) -> Iterator[Path | None]:
+    """Yield a temporary folder to prepare files in, renamed to ``folder`` when the block succeeds.
+
+    Yields None where ``folder`` exists already.
 
     Raises:
-        RefusedError: what is there was made of another checkpoint.
+        RefusedError: the files in ``folder`` were prepared from another checkpoint.
     """
     of = {"source": task.source, "prior": task.prior}
     if folder.is_dir():
-        if json.loads((folder / _MADE_OF).read_text(encoding="utf-8")) != of:
+        if json.loads((folder / _PREPARED_FROM).read_text(encoding="utf-8")) != of:
             raise RefusedError(f"{folder} was made of another checkpoint: name another folder by --work")
         yield None
         return
@@ -122,18 +134,18 @@ def made_once(task: Task, folder: Path) -> Iterator[Path | None]:
     making.mkdir(parents=True)
     try:
         yield making
-        (making / _MADE_OF).write_text(json.dumps(of), encoding="utf-8")
+        (making / _PREPARED_FROM).write_text(json.dumps(of), encoding="utf-8")
         making.rename(folder)
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def without_untold(task: Task, takes: Sequence[str], what: str) -> dict[str, Any]:
-    """The settings that a call takes. What the user gave and it doesn't take is refused; what nobody gave is left out.
+def accepted_settings(task: Task, takes: Sequence[str], what: str) -> dict[str, Any]:
+    """The task's settings that a system's call takes. Defaults that it doesn't take are left out.
 
     Raises:
-        RefusedError: naming them.
+        RefusedError: the user gave settings that the call doesn't take; the message names them.
     """
-    if strange := sorted(set(task.told) - set(takes)):
+    if strange := sorted(set(task.explicit) - set(takes)):
         raise RefusedError(f"{what} takes no {', '.join(strange)}")
     return {name: value for name, value in task.settings.items() if name in takes}

@@ -1,4 +1,4 @@
-"""diffusers and PyTorch, drawing from the checkpoint."""
+"""diffusers on PyTorch, which draws from the checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import diffusers
 import numpy as np
 import torch
 
-from .common import SPACED, Drawn, Opened, RefusedError, Stopwatch, Task, without_untold
+from .common import SPACED, DrawResult, OpenedSystem, RefusedError, Stopwatch, Task, accepted_settings
 
 # Neither library's classes are typed.
 LIBRARY: Any = diffusers
 DTYPES = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-# The stage that each model's time belongs to, by the names of Vinograph's stages.
+# The stage, as Vinograph names it, that each component's time belongs to.
 STAGES = {
     **dict.fromkeys(("text_encoder", "text_encoder_2", "prior_text_encoder"), "text"),
     **{name: name for name in ("unet", "transformer", "decoder", "vae", "vqgan")},
@@ -27,12 +27,13 @@ STAGES = {
 }
 PAIRS = {f"{kind}{name}" for kind in ("", "negative_") for name in ("original_size", "target_size")}
 PAIRS |= {f"{kind}crops_coords_top_left" for kind in ("", "negative_")}
-# Newer releases have moved Würstchen, and so don't find the classes that its published checkpoints name.
+# Newer releases have moved Würstchen's pipeline, and don't find the classes that its published
+# checkpoints name.
 _WUERSTCHEN = ("diffusers.pipelines.wuerstchen", "diffusers.pipelines.deprecated.wuerstchen")
 
 
-def open_system(task: Task) -> Opened:
-    """Load every model of the checkpoint."""
+def open_system(task: Task) -> OpenedSystem:
+    """Load every component of the checkpoint, and time its calls."""
     dtype = DTYPES[str(task.precision)]
     pipe = open_pipeline(task, dtype)
     stopwatch = Stopwatch()
@@ -40,38 +41,38 @@ def open_system(task: Task) -> Opened:
         for method in ("forward", "decode") if isinstance(part, torch.nn.Module) else ():
             if hasattr(part, method):
                 stopwatch.time_calls(part, method, STAGES.get(name, name))
-    return drawing_with(pipe, task, stopwatch, f"CPU {str(dtype).removeprefix('torch.')}")
+    return system_from_pipeline(pipe, task, stopwatch, f"CPU {str(dtype).removeprefix('torch.')}")
 
 
-def drawing_with(pipe: Any, task: Task, stopwatch: Stopwatch, computed: str) -> Opened:
-    """``pipe``, drawing what the task asks."""
+def system_from_pipeline(pipe: Any, task: Task, stopwatch: Stopwatch, computed: str) -> OpenedSystem:
+    """The system that draws the task with a diffusers pipeline."""
     for each in (pipe, getattr(pipe, "prior_pipe", None), getattr(pipe, "decoder_pipe", None)):
         if each is not None:
             each.set_progress_bar_config(disable=True)
     settings = call_settings(pipe, task)
 
-    def draw(prompt: str) -> Drawn:
+    def draw(prompt: str) -> DrawResult:
         generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
         generator = generators if len(generators) > 1 else generators[0]
         with torch.inference_mode():
             pictures = pipe(prompt, generator=generator, output_type="np", **settings).images
         pictures = (np.asarray(pictures, np.float32) * 255).round().astype(np.uint8)
-        return Drawn(pictures, stopwatch.lap(), {"all": computed})
+        return DrawResult(pictures, stopwatch.lap(), {"all": computed})
 
     noise_in_f32()
-    return Opened(draw)
+    return OpenedSystem(draw)
 
 
 def call_settings(pipe: Any, task: Task) -> dict[str, Any]:
     """The arguments of the pipeline's call.
 
     Raises:
-        RefusedError: the user gave one that it doesn't take.
+        RefusedError: the user gave an argument that the call doesn't take.
     """
-    settings = without_untold(task, list(inspect.signature(pipe.__call__).parameters), type(pipe).__name__)
+    settings = accepted_settings(task, list(inspect.signature(pipe.__call__).parameters), type(pipe).__name__)
     settings["num_images_per_prompt"] = task.count
     for name in settings.keys() & PAIRS:
-        settings[name] = tuple(settings[name])  # which JSON has not
+        settings[name] = tuple(settings[name])  # JSON has lists only
     if settings.get("prior_timesteps") == SPACED:
         home = next(filter(None, map(_found, (f"{each}.pipeline_wuerstchen_prior" for each in _WUERSTCHEN))))
         settings["prior_timesteps"] = home.DEFAULT_STAGE_C_TIMESTEPS
@@ -79,7 +80,7 @@ def call_settings(pipe: Any, task: Task) -> dict[str, Any]:
 
 
 def noise_in_f32() -> None:
-    """Have torch draw noise in f32 whatever it is wanted in, so that a seed's noise is the same in every precision."""
+    """Have torch draw noise in f32 and cast it, so that a seed's noise is one in all precisions."""
     plain: Any = torch.randn
 
     def randn(*shape: Any, dtype: Any = None, **more: Any) -> Any:
@@ -89,7 +90,7 @@ def noise_in_f32() -> None:
 
 
 def open_pipeline(task: Task, dtype: Any) -> Any:
-    """The checkpoint's pipeline, with its tiny VAE if that is wanted."""
+    """The checkpoint's pipeline, with its tiny VAE where the task wants that."""
     index, models = index_of(task.source), {}
     if wants_tiny_vae(task):
         folder = tiny_vae(task)
@@ -102,10 +103,10 @@ def open_pipeline(task: Task, dtype: Any) -> Any:
 
 
 def index_of(home: str) -> Mapping[str, Any]:
-    """What ``model_index.json`` says: the pipeline's class, and library and class of each part.
+    """The ``model_index.json``: the pipeline's class, and each component's library and class.
 
     Raises:
-        RefusedError: there is none.
+        RefusedError: the folder has no such file.
     """
     file = Path(home) / "model_index.json"
     if not file.is_file():
@@ -115,12 +116,12 @@ def index_of(home: str) -> Mapping[str, Any]:
 
 
 def is_wuerstchen(index: Mapping[str, Any]) -> bool:
-    """Whether it is a checkpoint of Würstchen's."""
+    """Whether the checkpoint is one of Würstchen."""
     return str(index["_class_name"]).startswith("Wuerstchen")
 
 
 def wants_tiny_vae(task: Task) -> bool:
-    """Whether to decode with a tiny VAE where the checkpoint's own is another."""
+    """Whether the task wants a tiny VAE in place of the checkpoint's full one."""
     return task.vae == "tiny" and index_of(task.source)["vae"][1] != "AutoencoderTiny"
 
 
@@ -128,7 +129,7 @@ def tiny_vae(task: Task) -> Path:
     """The folder of the checkpoint's tiny VAE.
 
     Raises:
-        RefusedError: it has none.
+        RefusedError: the checkpoint has none.
     """
     folder = Path(task.source) / "tiny_vae"
     if not folder.is_dir():
@@ -140,14 +141,14 @@ def tiny_vae(task: Task) -> Path:
 
 
 def variant(home: Path) -> dict[str, str]:
-    """The argument that has half-precision files read where there are no others."""
+    """The argument ``variant`` that diffusers needs where only half-precision files exist."""
     folders = {file.parent for file in home.rglob("*.fp16.safetensors")}
     alone = any(all(".fp16." in file.name for file in folder.glob("*.safetensors")) for folder in folders)
     return {"variant": "fp16"} if alone else {}
 
 
 def load_part(folder: Path, library: str, kind: str, dtype: Any) -> Any:
-    """One part of a checkpoint: a model, a tokenizer or a scheduler."""
+    """Load one component of a checkpoint: a model, a tokenizer or a scheduler."""
     homes = [importlib.import_module(library)] if library in ("diffusers", "transformers") else []
     homes += filter(None, map(_found, _WUERSTCHEN))
     loader: Any = next(getattr(home, kind) for home in homes if hasattr(home, kind))
@@ -157,7 +158,7 @@ def load_part(folder: Path, library: str, kind: str, dtype: Any) -> Any:
 
 
 def build(task: Task, load: Callable[[Path, str, str], Any]) -> Any:
-    """The checkpoint's pipeline, of the parts that ``load`` gives for each folder, library and class."""
+    """The checkpoint's pipeline; ``load`` reads each component by folder, library and class."""
     index = index_of(task.source)
     parts = {name: load(home, library, kind) for home, name, library, kind in parts_of(task)}
     if not is_wuerstchen(index):
@@ -167,7 +168,9 @@ def build(task: Task, load: Callable[[Path, str, str], Any]) -> Any:
 
 
 def parts_of(task: Task) -> list[tuple[Path, str, str, str]]:
-    """Folder, name in the pipeline, library and class of each part. Würstchen may have them in two checkpoints.
+    """The folder, name in the pipeline, library and class of each component.
+
+    Those of Würstchen may lie in two checkpoints.
 
     Raises:
         RefusedError: Würstchen's prior is missing.
@@ -185,7 +188,7 @@ def parts_of(task: Task) -> list[tuple[Path, str, str, str]]:
 
 
 def _found(module: str) -> Any:
-    """A module, or None where this release doesn't have it."""
+    """A module, or None where this release of diffusers has none of that name."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:

@@ -1,7 +1,8 @@
-"""OpenVINO's notebooks' way: each model converted by itself in f16, and put back into diffusers' pipeline.
+"""The way of OpenVINO's notebooks: models are converted, and put back into diffusers' pipeline.
 
-Graphs are compiled for any shape with the runtime's defaults, and wrapped as modules that the pipeline calls. SDXL's
-notebook leaves this to optimum-intel; here it is done for it as the others' do it for Würstchen and PixArt.
+Graphs are compiled for any shape with the runtime's defaults, and wrapped as modules that the
+pipeline calls. SDXL's notebook leaves this to optimum-intel; here SDXL is done as Würstchen and
+PixArt are.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 from openvino.frontend.pytorch import patch_model
 
-from .common import Opened, RefusedError, Stopwatch, Task, made_once
-from .diffusers_ import STAGES, build, drawing_with, load_part, parts_of, tiny_vae, wants_tiny_vae
+from .common import OpenedSystem, RefusedError, Stopwatch, Task, prepare_once
+from .diffusers_ import STAGES, build, load_part, parts_of, system_from_pipeline, tiny_vae, wants_tiny_vae
 
 Inputs = dict[str, Any]
 _16_BITS = ("F16", "BF16")
-# Würstchen's: pixels of a picture to each of its embedding, and latents to each of those.
+# Würstchen's scales: pixels to one cell of Stage C's embedding, and Stage B's latents to one such
+# cell.
 _EMBEDDED, _LATENTS = 42.67, 10.67
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A class of models: its inputs as the pipeline gives them, what is traced, and what the pipeline gets back."""
+    """How a class of models is wrapped: its inputs, the traced function, and its outputs."""
 
     inputs: Callable[..., Inputs]
     trace: Callable[..., Any]
@@ -40,7 +42,7 @@ class _Kind:
 
 
 class _Outputs(SimpleNamespace):
-    """Outputs by name; the first also by number, as transformers' are."""
+    """Outputs by name and by number, as those of transformers."""
 
     def __getitem__(self, index: int) -> Any:
         return [*vars(self).values()][index]
@@ -68,7 +70,7 @@ def _trace_unet(model: Any, sample: Any, timestep: Any, states: Any, text_embeds
 
 def _unet_inputs(sample: Any, timestep: Any, encoder_hidden_states: Any, added_cond_kwargs: Any, **more: Any) -> Inputs:
     if more.get("timestep_cond") is not None:
-        raise RefusedError("the notebooks' way has no UNet that is told the guidance scale")
+        raise RefusedError("the notebooks' way has no UNet with an embedding of the guidance scale")
     return {"sample": sample, "timestep": timestep, "states": encoder_hidden_states, **added_cond_kwargs}
 
 
@@ -80,8 +82,9 @@ def _transformer_inputs(
     added_cond_kwargs: Mapping[str, Any],
     **_: Any,
 ) -> Inputs:
-    told = {"sample": hidden_states, "states": encoder_hidden_states, "mask": encoder_attention_mask, "time": timestep}
-    return {**told, **{name: value for name, value in added_cond_kwargs.items() if value is not None}}
+    conditions = {name: value for name, value in added_cond_kwargs.items() if value is not None}
+    inputs = {"sample": hidden_states, "states": encoder_hidden_states}
+    return {**inputs, "mask": encoder_attention_mask, "time": timestep, **conditions}
 
 
 def _trace_transformer(
@@ -126,8 +129,8 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 def prepare(task: Task) -> None:
-    """Convert every model of the checkpoint, one after the other, and keep their configurations."""
-    with made_once(task, Path(task.work)) as folder:
+    """Convert the checkpoint's models one after the other, and write their configurations, too."""
+    with prepare_once(task, Path(task.work)) as folder:
         if folder is None:
             return
         for home, name, library, kind in _parts(task):
@@ -136,7 +139,7 @@ def prepare(task: Task) -> None:
 
 
 def _parts(task: Task) -> Iterator[tuple[Path, str, str, str]]:
-    """Those of the checkpoint, with its tiny VAE if that is wanted."""
+    """The checkpoint's components, with its tiny VAE where the task wants that."""
     for home, name, library, kind in parts_of(task):
         if name == "vae" and wants_tiny_vae(task):
             yield tiny_vae(task), name, library, "AutoencoderTiny"
@@ -147,7 +150,7 @@ def _parts(task: Task) -> Iterator[tuple[Path, str, str, str]]:
 def _convert(task: Task, home: Path, name: str, library: str, kind: str, folder: Path) -> None:
     half = _stored_in(home) in _16_BITS
     model = load_part(home, library, kind, torch.float16 if half else torch.float32)
-    if half:  # its weights stay as they are while it is traced in f32
+    if half:  # the weights stay in 16 bits, while the model is traced in f32
         patch_model.__make_16bit_traceable(model)
     config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
     example = {key: value for key, value in _example(task, kind, config).items() if value is not None}
@@ -165,19 +168,19 @@ def _convert(task: Task, home: Path, name: str, library: str, kind: str, folder:
     if len(converted.inputs) != len(example):
         raise RefusedError(f"converted, {name} has {len(converted.inputs)} inputs of {len(example)}")
     ov.save_model(converted, folder / f"{name}.xml", compress_to_fp16=True)
-    told = {"config": config, "inputs": list(example), "kind": kind}
-    (folder / f"{name}.json").write_text(json.dumps(told, default=str), encoding="utf-8")
+    wrapper = {"config": config, "inputs": list(example), "kind": kind}
+    (folder / f"{name}.json").write_text(json.dumps(wrapper, default=str), encoding="utf-8")
 
 
 def _stored_in(home: Path) -> str:
-    """How the first weights in a folder are stored, as safetensors names it."""
+    """The safetensors type of the first weights in a folder."""
     with min(home.glob("*.safetensors")).open("rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     return next(str(each["dtype"]) for key, each in header.items() if key != "__metadata__")
 
 
 def _example(task: Task, kind: str, config: Mapping[str, Any]) -> Inputs:
-    """Inputs to trace a model with, of the size that is drawn: some models keep it."""
+    """Inputs to trace a model with, in the task's size, to which some models' graphs are fixed."""
     height, width = task.settings["height"], task.settings["width"]
     f32 = torch.float32
     if kind in ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"):
@@ -222,7 +225,7 @@ def _example(task: Task, kind: str, config: Mapping[str, Any]) -> Inputs:
 
 
 def _binned(task: Task, sample_size: int) -> tuple[int, int]:
-    """The height and width that PixArt's pipeline draws at."""
+    """The height and width of the resolution bin that PixArt's pipeline draws at."""
     height, width = task.settings["height"], task.settings["width"]
     if not task.settings.get("use_resolution_binning"):
         return height, width
@@ -236,14 +239,14 @@ def _binned(task: Task, sample_size: int) -> tuple[int, int]:
 
 
 class _Compiled(torch.nn.Module):
-    """A compiled model that a pipeline takes for its own."""
+    """A compiled model behind the interface that a pipeline calls."""
 
     def __init__(self, folder: Path, name: str, task: Task) -> None:
         super().__init__()
-        told = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        kind = _KINDS[told["kind"]]
+        wrapper = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        kind = _KINDS[wrapper["kind"]]
         frozen: Any = FrozenDict
-        self.config = frozen(told["config"])
+        self.config = frozen(wrapper["config"])
         compiled = ov.Core().compile_model(folder / f"{name}.xml", task.device, task.compile_settings())
         # The pipeline of SDXL asks how wide an embedding is.
         width = self.config.get("projection_class_embeddings_input_dim")
@@ -252,15 +255,15 @@ class _Compiled(torch.nn.Module):
 
         def call(*args: Any, **kwargs: Any) -> Any:
             given = kind.inputs(*args, **kwargs)
-            values = compiled([given[each].numpy() for each in told["inputs"]])
+            values = compiled([given[each].numpy() for each in wrapper["inputs"]])
             return kind.outputs([torch.from_numpy(each.copy()) for each in values.values()])
 
         self.call, self.method = call, kind.method
         setattr(self, kind.method, call)
 
 
-def open_system(task: Task) -> Opened:
-    """Compile every model for any shape, and put it into the pipeline."""
+def open_system(task: Task) -> OpenedSystem:
+    """Compile every model for any shape, and put it into diffusers' pipeline."""
     folder, stopwatch = Path(task.work), Stopwatch()
     names = {home: name for home, name, _, kind in parts_of(task) if kind in _KINDS}
 
@@ -272,4 +275,4 @@ def open_system(task: Task) -> Opened:
         return part
 
     pipe = build(task, load)
-    return drawing_with(pipe, task, stopwatch, f"{task.device} {task.precision}")
+    return system_from_pipeline(pipe, task, stopwatch, f"{task.device} {task.precision}")

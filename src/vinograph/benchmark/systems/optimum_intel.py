@@ -1,4 +1,4 @@
-"""optimum-intel, drawing from what it exports of the checkpoint in f16. OpenVINO GenAI draws from the same files."""
+"""optimum-intel, which draws from its own export of the checkpoint in f16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from optimum.intel import OVStableDiffusionXLPipeline
 
-from .common import Drawn, Opened, RefusedError, Stopwatch, Task, made_once, without_untold
+from .common import DrawResult, OpenedSystem, RefusedError, Stopwatch, Task, accepted_settings, prepare_once
 
 _VAE_INPUT = "latent_sample"
 _STAGES = {"text_encoder": "text", "text_encoder_2": "text", "unet": "unet", "vae_decoder": "vae"}
@@ -18,16 +18,16 @@ _TAKES = ("height", "width", "num_inference_steps", "guidance_scale", "negative_
 
 
 def prepare(task: Task) -> None:
-    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` does, tokenizers too.
+    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` does.
 
-    A tiny VAE is converted as OpenVINO's notebook of SDXL-Turbo does it, and takes the full one's place.
+    A tiny VAE is converted as in OpenVINO's notebook of SDXL-Turbo, and takes the full one's place.
     """
     from optimum.exporters.openvino.__main__ import main_export
     from optimum.intel import OVConfig
 
     from .diffusers_ import index_of, variant
 
-    with made_once(task, Path(task.work)) as folder:
+    with prepare_once(task, Path(task.work)) as folder:
         if folder is None:
             return
         if index_of(task.source)["vae"][1] == "AutoencoderTiny":
@@ -76,11 +76,11 @@ def _use_tiny_vae(task: Task, folder: Path) -> None:
     (target / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
 
 
-def open_system(task: Task) -> Opened:
+def open_system(task: Task) -> OpenedSystem:
     """Read and compile every component, for any shape, as it does by default."""
     if not Path(task.work).is_dir():
         raise RefusedError(f"there is no export in {Path(task.work)}")
-    settings = without_untold(task, _TAKES, "optimum-intel's call")
+    settings = accepted_settings(task, _TAKES, "optimum-intel's call")
     library: Any = OVStableDiffusionXLPipeline
     pipe = library.from_pretrained(Path(task.work), device=task.device, compile=True, ov_config=task.compile_settings())
     pipe.set_progress_bar_config(disable=True)
@@ -89,13 +89,13 @@ def open_system(task: Task) -> Opened:
         part = getattr(pipe, name)
         stopwatch.time_calls(part, "forward", stage)
 
-    def draw(prompt: str) -> Drawn:
+    def draw(prompt: str) -> DrawResult:
         import torch
 
         generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
         generator = generators if len(generators) > 1 else generators[0]
         result = pipe(prompt, num_images_per_prompt=task.count, generator=generator, output_type="np", **settings)
         pictures = (np.asarray(result.images, np.float32) * 255).round().astype(np.uint8)
-        return Drawn(pictures, stopwatch.lap(), {"all": f"{task.device} {task.precision}"})
+        return DrawResult(pictures, stopwatch.lap(), {"all": f"{task.device} {task.precision}"})
 
-    return Opened(draw)
+    return OpenedSystem(draw)

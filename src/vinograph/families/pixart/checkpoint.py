@@ -18,9 +18,10 @@ from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
 from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS
 from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
-from vinograph.models.checkpoint import Subfolder, fetch_parts, scheduler_config
-from vinograph.models.manifest import Manifest
+from vinograph.models.checkpoint import Subfolder, fetch_parts
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
+from vinograph.models.manifest import Manifest
+from vinograph.models.model_index import scheduler_config
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
@@ -28,7 +29,7 @@ from vinograph.models.parts import (
     OwnNetwork,
     Part,
     part_files,
-    plan,
+    plan_component,
     read_part,
 )
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
@@ -91,7 +92,7 @@ class PixArtNetworks:
         return self.autoencoders.config
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan_component` does."""
         return (
             plan_component("text_encoder", self.text_encoder, t5.t5_encoder, t5.IGNORED, compressible=True),
             plan_component("transformer", self.transformer, network.pixart, network.IGNORED),
@@ -119,7 +120,10 @@ def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
 
 
 def _manifest(
-    published: PublishedCheckpoint, places: Mapping[str, Subfolder], networks: PixArtNetworks, scheduler: Mapping[str, Any]
+    published: PublishedCheckpoint,
+    places: Mapping[str, Subfolder],
+    networks: PixArtNetworks,
+    scheduler: Mapping[str, Any],
 ) -> Manifest:
     """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)

@@ -22,9 +22,10 @@ from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_o
 from vinograph.families.sdxl.network import unet
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import Autoencoders
-from vinograph.models.checkpoint import INDEX_FILE, Subfolder, fetch_parts, scheduler_config
-from vinograph.models.manifest import Manifest
+from vinograph.models.checkpoint import INDEX_FILE, Subfolder, fetch_parts
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
+from vinograph.models.manifest import Manifest
+from vinograph.models.model_index import scheduler_config
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
@@ -32,7 +33,7 @@ from vinograph.models.parts import (
     OwnNetwork,
     Part,
     part_files,
-    plan,
+    plan_component,
     read_part,
 )
 from vinograph.models.settings import Settings, licence_file, size_limits, source_of
@@ -64,7 +65,7 @@ class SDXLNetworks(Protocol):
         """Divisor of the sides of all latents that the networks take."""
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan_component` does."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,10 @@ def _files_of(exported: bool, part: str, place: Subfolder) -> list[str]:
 
 
 def _manifest(
-    published: PublishedCheckpoint, places: Mapping[str, Subfolder], networks: SDXLNetworks, scheduler: Mapping[str, Any]
+    published: PublishedCheckpoint,
+    places: Mapping[str, Subfolder],
+    networks: SDXLNetworks,
+    scheduler: Mapping[str, Any],
 ) -> Manifest:
     """The manifest, without what depends on the written files."""
     origin, settings = published.checkpoint, Settings.of(published.checkpoint)

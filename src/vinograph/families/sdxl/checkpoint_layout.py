@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph.errors import ModelError
-from vinograph.models.checkpoint import Checkpoint, Subfolder, check_classes, require_parts
+from vinograph.models.checkpoint import Checkpoint, Subfolder
+from vinograph.models.model_index import check_classes, require_parts
 from vinograph.models.vae_layout import VAE_CLASSES, named_tiny_vae, vae_places
 from vinograph.schedulers import SAMPLERS
 

@@ -23,8 +23,8 @@ from vinograph.families.wuerstchen.network_image_encoder import IGNORED as IMAGE
 from vinograph.families.wuerstchen.network_image_encoder import image_encoder
 from vinograph.models.autoencoders import check_pairs
 from vinograph.models.checkpoint import Subfolder, fetch_parts
-from vinograph.models.manifest import Manifest
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
+from vinograph.models.manifest import Manifest
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
@@ -32,7 +32,7 @@ from vinograph.models.parts import (
     OwnNetwork,
     Part,
     part_files,
-    plan,
+    plan_component,
     read_part,
 )
 from vinograph.models.pickled import read_pickled
@@ -111,7 +111,7 @@ class WuerstchenNetworks:
         check_pairs(pairs, " channels")
 
     def plans(self) -> tuple[ComponentPlan, ...]:
-        """Plans of the components. Raises what :func:`vinograph.models.parts.plan` does."""
+        """Plans of the components. Raises what :func:`vinograph.models.parts.plan_component` does."""
         has_attention = bool(network.attention_widths(self.decoder.config))
         found = [
             _text_plan("prior_text_encoder", self.prior_text_encoder),

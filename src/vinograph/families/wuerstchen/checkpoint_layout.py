@@ -14,7 +14,8 @@ from typing import Any
 
 from vinograph.errors import ModelError
 from vinograph.families.wuerstchen.config import CONFIG_KINDS
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Subfolder, check_classes, locate
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Subfolder, locate
+from vinograph.models.model_index import check_classes
 from vinograph.schema import SchemaError, label
 
 COMBINED, DECODER, PRIOR = "WuerstchenCombinedPipeline", "WuerstchenDecoderPipeline", "WuerstchenPriorPipeline"

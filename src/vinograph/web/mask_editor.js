@@ -1,5 +1,5 @@
-// A brush over a picture. The component's value is the mask as an address that holds a PNG, empty where nothing is painted.
-const paper = element.querySelector(".paper");
+// The mask editor: a brush over the init image. The component's value is the mask as a data URL of a PNG, empty without paint.
+const frame = element.querySelector(".frame");
 const canvas = element.querySelector("canvas");
 const size = element.querySelector("input");
 const brush = canvas.getContext("2d");
@@ -27,16 +27,16 @@ const stroke = (event) => {
   brush.stroke();
   last = [x, y];
 };
-paper.addEventListener("pointerdown", (event) => {
+frame.addEventListener("pointerdown", (event) => {
   event.preventDefault();
-  paper.setPointerCapture(event.pointerId);
+  frame.setPointerCapture(event.pointerId);
   last = null;
   stroke(event);
 });
-paper.addEventListener("pointermove", (event) => {
-  if (paper.hasPointerCapture(event.pointerId)) stroke(event);
+frame.addEventListener("pointermove", (event) => {
+  if (frame.hasPointerCapture(event.pointerId)) stroke(event);
 });
-paper.addEventListener("pointerup", () => {
+frame.addEventListener("pointerup", () => {
   props.value = canvas.toDataURL("image/png");
   trigger("change");
 });

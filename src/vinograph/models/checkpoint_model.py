@@ -1,4 +1,4 @@
-"""An opened model: its manifest, and its components before they are built."""
+"""A published checkpoint as a model: its manifest, and its components before they are built."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache as once
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from vinograph import __version__
 from vinograph.errors import DamagedModelError, ModelError
-from vinograph.models.checkpoint import BeforeFetch, Checkpoint, nothing_before
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, fetch_at_once
 from vinograph.models.hub_hashes import hub_hash
 from vinograph.models.manifest import Component, Manifest, Tensor
 from vinograph.models.parts import ComponentPlan
-from vinograph.models.tokenizers import CLIP, Kind, TokenizerData, read_tokenizer
+from vinograph.models.tokenizers import CLIP, TokenizerData, TokenizerKind, read_tokenizer
 from vinograph.networks.graph import Ports
 from vinograph.schema import SchemaError
 from vinograph.text import Tokenizer
@@ -27,14 +27,14 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class TokenizerPlan:
-    """The folder of a tokenizer's files, the most tokens that its text encoder takes, and what kind it is."""
+    """A tokenizer that is not read yet: its folder and kind, and its text encoder's most tokens."""
 
     folder: Path
     text_length: int
-    kind: Kind = CLIP
+    kind: TokenizerKind = CLIP
 
     def read(self) -> tuple[TokenizerData, int]:
-        """The tokenizer, and the most tokens that it and its text encoder take.
+        """Read the tokenizer; with it comes the most tokens that both it and its text encoder take.
 
         Raises:
             DamagedModelError: its files are not those of such a tokenizer.
@@ -44,11 +44,11 @@ class TokenizerPlan:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A published checkpoint that has been compared with the networks of its family.
+class OpenedCheckpoint:
+    """A published checkpoint whose tensors were compared with the networks of its family.
 
-    ``manifest`` has neither components nor tokenizers nor files, which only a bundle has. ``files`` are all that the
-    model is read from.
+    ``manifest`` lists neither components nor tokenizers nor files, as only a bundle's does.
+    ``files`` are all files that the model is read from.
     """
 
     manifest: Manifest
@@ -59,30 +59,30 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published checkpoint: its ``index`` is what model_index.json says, ``options`` the family's that were given.
+class PublishedCheckpoint:
+    """What a family opens: a checkpoint, its model_index.json, and the family's options.
 
-    ``before_fetch`` is called with all the files that it needs, before any large one is fetched.
+    ``before_fetch`` is called with all files that are needed, before any large one is fetched.
     """
 
     checkpoint: Checkpoint
     index: Mapping[str, Any]
     options: Mapping[str, Any]
-    before_fetch: BeforeFetch = nothing_before
+    before_fetch: BeforeFetch = fetch_at_once
 
 
 class CheckpointModel:
-    """A published checkpoint as a model to draw with: what a bundle is, without having been written."""
+    """A published checkpoint as a model to draw with, like a bundle that was never written."""
 
-    def __init__(self, path: Path, opened: Opened) -> None:
-        """Of a checkpoint in the directory ``path``."""
+    def __init__(self, path: Path, opened: OpenedCheckpoint) -> None:
+        """Take an opened checkpoint, which lies in the directory ``path``."""
         self.path = path
         self.opened = opened
         self._plans = {plan.name: plan for plan in opened.components}
         self._tokenizers = opened.tokenizers
         self._configurations = tuple(file for file in opened.files if file.suffix == ".json")
         components = {
-            plan.name: described(f"{plan.name}.xml", plan.ports, plan.weights, plan.f16_safe)
+            plan.name: manifest_component(f"{plan.name}.xml", plan.ports, plan.weights, plan.f16_safe)
             for plan in opened.components
         }
         self.manifest = dataclasses.replace(opened.manifest, components=MappingProxyType(components))
@@ -101,7 +101,7 @@ class CheckpointModel:
 
     @property
     def size(self) -> int:
-        """Bytes of all weights."""
+        """The bytes of all weights."""
         files = {file for plan in self._plans.values() for file in plan.files}
         return sum(file.stat().st_size for file in files)
 
@@ -112,28 +112,28 @@ class CheckpointModel:
 
     @property
     def files(self) -> Collection[str]:
-        """The names of the files that it is read from."""
+        """The files that the model is read from."""
         return [str(file) for file in self.opened.files]
 
     @property
-    def hashed(self) -> Collection[str]:
-        """Those of them that the hub gave a hash of, and that lie in its cache."""
+    def hashed_files(self) -> Collection[str]:
+        """The files that lie in the hub's cache, with a hash from the hub."""
         return [str(file) for file in self.opened.files if hub_hash(file) is not None]
 
     def plan(self, name: str) -> ComponentPlan | None:
-        """How a component is built."""
+        """The plan by which a component is built."""
         return self._plans[name]
 
     def weights_size(self, name: str) -> int:
-        """Bytes of a component's weights."""
+        """The bytes of a component's weights."""
         return self._plans[name].size
 
-    def contents(self, name: str) -> str:
-        """What a component is known by between processes: its files, and the code that builds it of them."""
+    def fingerprint(self, name: str) -> str:
+        """A hash that changes with a component's files and with the code that builds it."""
         files = (*self._plans[name].files, *self._configurations)
         stats = ((str(file.resolve()), file.stat()) for file in files)
-        told = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-        return hashlib.sha256(repr((told, name, __version__, _code())).encode()).hexdigest()
+        stamps = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(repr((stamps, name, __version__, _code())).encode()).hexdigest()
 
     def tokenizer(self, name: str) -> Tokenizer:
         """Read a tokenizer.
@@ -146,13 +146,13 @@ class CheckpointModel:
         return Tokenizer.from_content(data.content, str(plan.folder), length, data.pad_id)
 
     def verify(self) -> Iterator[str]:
-        """Read every file whole, yielding the name of each one that is right, and the tokenizers.
+        """Read every file and every tokenizer, yielding the name of each file that is right.
 
-        Sizes, names, types and shapes were compared when the checkpoint was opened. A file in the hub's cache is
-        compared with the hash that the hub gave for it, too.
+        A file in the hub's cache is compared with the hub's hash of it. Sizes, names, types and
+        shapes were compared when the checkpoint was opened.
 
         Raises:
-            DamagedModelError: a tokenizer's files are not what they should be, or a file was altered.
+            DamagedModelError: a file was altered or can't be read, or a tokenizer's files are none.
         """
         for file in self.opened.files:
             published = hub_hash(file)
@@ -169,10 +169,10 @@ class CheckpointModel:
 
 
 def _read_through(file: Path) -> None:
-    """Read a file to its end, so that a disk that can't is found out.
+    """Read a file to its end, which a damaged disk fails at.
 
     Raises:
-        DamagedModelError: the disk can't.
+        DamagedModelError: the file can't be read.
     """
     try:
         with file.open("rb") as stream:
@@ -182,9 +182,9 @@ def _read_through(file: Path) -> None:
         raise DamagedModelError(f"{file} can't be read: {error.strerror or error}") from error
 
 
-@once
+@cache
 def _code() -> str:
-    """A hash of the modules that make graphs of checkpoints, which may change without the version."""
+    """A hash of the modules that build graphs, which in a checkout change without the version."""
     package = Path(__file__).parent.parent
     modules = [*package.glob("networks/*.py"), *package.glob("models/*.py"), *package.glob("families/*/*.py")]
     digest = hashlib.sha256()
@@ -193,8 +193,8 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def described(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:
-    """What a manifest says of a component whose graph is ``file``."""
+def manifest_component(file: str, ports: Ports, weights: str, f16_safe: bool) -> Component:
+    """The entry of a manifest for a component whose graph lies in ``file``."""
     inputs, outputs = (
         {name: Tensor(port.shape, port.dtype) for name, port in side.items()} for side in (ports.inputs, ports.outputs)
     )

@@ -1,7 +1,7 @@
-"""A denoiser that computes in bf16 hears its time and its sizes as one that computes in f32 does.
+"""A denoiser in bf16 computes the embeddings of its timestep and its sizes in f32.
 
-Where a processor has no bf16, OpenVINO computes in f32 when asked for it: the outputs are then equal, and the test of
-the attribute alone says something.
+Where a processor has no bf16, OpenVINO computes in f32 although bf16 is set. Then the outputs are
+equal, and only the test of the attribute says something.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from vinograph.runtime.sources import IrFile
 Inputs = dict[str, NDArray[np.float32 | np.int64]]
 
 SIZES = {"b": 1, "n": 7, "h": 16, "w": 16, "H": 32, "W": 32, "H_1": 8, "W_1": 8, "H_2": 4, "W_2": 4}
-TOLD = {"resolution": [1024, 1000], "aspect_ratio": [1.024], "time_ids": [1024, 1000, 0, 8, 1024, 1001]}
-# The share of the output's norm that bf16 may cost. PyTorch's models, in bf16 with their times in f32, lose as much;
-# times and angles in bf16 cost between 6% and 24% at the earlier times, 999 and 500.
+EMBEDDED = {"resolution": [1024, 1000], "aspect_ratio": [1.024], "time_ids": [1024, 1000, 0, 8, 1024, 1001]}
+# The share of the output's norm that bf16 may cost. PyTorch's models in bf16, with timesteps in
+# f32, lose as much. Timesteps and angles in bf16 cost between 6% and 24% at the timesteps 999 and
+# 500.
 LOST = {"unet": 0.025, "transformer": 0.015, "prior": 0.005, "decoder": 0.01}
 
 
@@ -47,7 +48,7 @@ CHECKPOINTS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
 
 @pytest.fixture(params=CHECKPOINTS)
 def denoiser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Bundle]:
-    """A component that is told times, and its bundle."""
+    """A component with a timestep, and its bundle."""
     name, save = CHECKPOINTS[request.param]
 
     def make(folder: Path) -> None:
@@ -62,8 +63,8 @@ def inputs_at(bundle: Bundle, name: str, time: float) -> Inputs:
     rng, inputs = np.random.default_rng(0), Inputs()
     for key, tensor in bundle.manifest.components[name].inputs.items():
         shape = [SIZES[size] if isinstance(size, str) else size for size in tensor.shape]
-        if key in TOLD:
-            inputs[key] = np.array([TOLD[key]], np.float32)
+        if key in EMBEDDED:
+            inputs[key] = np.array([EMBEDDED[key]], np.float32)
         elif tensor.dtype == "i64":
             inputs[key] = np.ones(shape, np.int64)
         else:
@@ -82,26 +83,26 @@ def test_bf16_costs_what_rounding_costs(denoiser: tuple[str, Bundle]) -> None:
         assert lost < LOST[name], f"{lost:.2%} at {time}"
 
 
-def test_all_on_the_way_to_a_wave_is_computed_in_f32(denoiser: tuple[str, Bundle]) -> None:
+def test_everything_before_a_sine_is_computed_in_f32(denoiser: tuple[str, Bundle]) -> None:
     """By the attribute, which is read with the graph and outlives a change of its shapes."""
     name, bundle = denoiser
     model = ov.Core().read_model(bundle.path / f"{name}.xml")
     model.reshape({key: list(value.shape) for key, value in inputs_at(bundle, name, 0).items()})
     waves = [node for node in model.get_ops() if node.get_type_name() in ("Sin", "Cos")]
     assert waves
-    told = set()
+    embedded = set()
     for node in waves:
         while node.get_type_name() not in ("Parameter", "Constant", "ShapeOf", "Range"):
             assert any("Precision" in key for key in node.get_rt_info()), node
             assert node.get_type_name() != "Unsqueeze", "which OpenVINO replaces, without its attributes"
             node = node.input_value(0).get_node()
         if node.get_type_name() == "Parameter":
-            told |= node.output(0).get_names()
-    assert told == {"timestep", "r", *TOLD} & bundle.manifest.components[name].inputs.keys()
+            embedded |= node.output(0).get_names()
+    assert embedded == {"timestep", "r", *EMBEDDED} & bundle.manifest.components[name].inputs.keys()
 
 
 def test_marking_again_changes_nothing(denoiser: tuple[str, Bundle], tmp_path: Path) -> None:
-    """A graph of an export may have the attribute already, which OpenVINO then writes under another name."""
+    """An exported graph may have the attribute, which OpenVINO writes under another name."""
     name, bundle = denoiser
     core, file = ov.Core(), tmp_path / "denoiser.xml"
     model = core.read_model(bundle.path / f"{name}.xml")

@@ -10,23 +10,23 @@ import openvino as ov
 
 from vinograph.models import opening
 from vinograph.models.checkpoint import locate
-from vinograph.models.opened import Opened
+from vinograph.models.checkpoint_model import OpenedCheckpoint
 from vinograph.networks.graph import Network, Storage
 
 
-def open_model(source: str | Path, revision: str | None = None, **options: Any) -> Opened:
-    """The checkpoint at ``source``, with its family's options: all is found and checked, nothing is built."""
+def open_model(source: str | Path, revision: str | None = None, **options: Any) -> OpenedCheckpoint:
+    """Open the checkpoint at ``source``: everything is found and checked, nothing is built."""
     checkpoint = locate(source, revision)
-    index, family = opening.look_at(checkpoint)
+    index, family = opening.identify(checkpoint)
     return opening.open_checkpoint(checkpoint, index, family, options)
 
 
-def components(opened: Opened) -> set[str]:
+def components(opened: OpenedCheckpoint) -> set[str]:
     """The names of its components."""
     return {plan.name for plan in opened.components}
 
 
-def networks(opened: Opened, storage: Storage | None = None) -> dict[str, Network]:
+def networks(opened: OpenedCheckpoint, storage: Storage | None = None) -> dict[str, Network]:
     """Its components, built over weights as they are stored."""
     return {plan.name: plan.build(storage or Storage()) for plan in opened.components}
 
@@ -43,6 +43,6 @@ def total(network: Network) -> float:
     return float(sum(np.abs(node.data.astype(np.float64)).sum() for node in constants(network)))
 
 
-def sums(opened: Opened) -> dict[str, float]:
+def sums(opened: OpenedCheckpoint) -> dict[str, float]:
     """The sum of each component's weights."""
     return {name: total(network) for name, network in networks(opened).items()}

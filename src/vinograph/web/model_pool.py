@@ -1,4 +1,4 @@
-"""The models that a page offers, and their pipelines."""
+"""The models that the page offers, and their pipelines."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from vinograph.errors import RequestError, VinographError
 from vinograph.models import catalog
 from vinograph.pipeline import Pipeline
 
-_KEPT = 2  # pipelines that have drawn: as many as a comparison takes
+_MAX_LOADED = 2  # pipelines that keep their weights: as many as a comparison takes
 
-_OF_THE_WORLD = (
+_STORYBOOK_PROMPTS = (
     "a red house on a snowy hill at night",
     "two green trees in the middle of a meadow on a clear day",
     "a yellow boat on the sea at sunset",
     "a white lighthouse on the right under a stormy sky",
 )
-_OF_ANYTHING = (
+_GENERAL_PROMPTS = (
     "an astronaut riding a horse, oil painting",
     "a lighthouse on a cliff in a storm, dramatic light",
     "a bowl of cherries on a linen cloth, studio photograph",
@@ -25,25 +25,25 @@ _OF_ANYTHING = (
 )
 
 
-class Models:
-    """Models by the reference that ``vinograph generate --model`` takes for them.
+class ModelPool:
+    """Pipelines by the reference that ``vinograph generate --model`` takes for their model.
 
-    Those that were ``named`` come first, then the embedded ones, then those in the models folder. ``problems`` says
-    which of the latter can't be offered, and why.
+    Models that were ``named`` come first, then the embedded ones, then those in the models folder.
+    ``problems`` says which of the latter can't be offered, and why.
     """
 
     def __init__(self, named: Sequence[str], device: str | Mapping[str, str]) -> None:
-        """Open each once.
+        """Open each model once.
 
         Raises:
-            VinographError: one that was ``named`` can't be used.
+            VinographError: a model that was ``named`` can't be used.
         """
         self.device = device
         self.problems: list[str] = []
         self._pipelines = {reference: self._open(reference) for reference in named}
-        self._drawn: list[str] = []
+        self._recently_used: list[str] = []  # the latest stands last
         self._lock = threading.Lock()
-        for name in dict.fromkeys(path.name for path in (*catalog.embedded(), *catalog.found())):
+        for name in dict.fromkeys(path.name for path in (*catalog.embedded(), *catalog.installed())):
             if name in self._pipelines:
                 continue
             try:
@@ -56,11 +56,11 @@ class Models:
 
     @property
     def references(self) -> list[str]:
-        """What can be chosen."""
+        """The models that can be chosen."""
         return list(self._pipelines)
 
-    def look_at(self, reference: str) -> Pipeline:
-        """The pipeline, to ask what it takes. Nothing is loaded for that.
+    def get(self, reference: str) -> Pipeline:
+        """The pipeline, to ask for its arguments and limits; this loads no weights.
 
         Raises:
             RequestError: there is no such model.
@@ -69,16 +69,16 @@ class Models:
             raise RequestError("choose a model")
         return self._pipelines[reference]
 
-    def draw_with(self, reference: str) -> Pipeline:
-        """The pipeline, to draw with. What was loaded for the one that waited longest is freed."""
+    def acquire(self, reference: str) -> Pipeline:
+        """The pipeline, to draw with; the least recently used one gives up its weights for it."""
         with self._lock:
-            self._drawn = [*(each for each in self._drawn if each != reference), reference]
-            if len(self._drawn) > _KEPT:
-                forgotten = self._drawn.pop(0)
-                self._pipelines[forgotten] = self._open(forgotten)
+            self._recently_used = [*(each for each in self._recently_used if each != reference), reference]
+            if len(self._recently_used) > _MAX_LOADED:
+                evicted = self._recently_used.pop(0)
+                self._pipelines[evicted] = self._open(evicted)  # a fresh one has loaded nothing
             return self._pipelines[reference]
 
     def examples(self, reference: str) -> tuple[str, ...]:
-        """Prompts that the model draws well: those of the picture-book world where it was trained on that."""
-        source = self.look_at(reference).model.manifest.source.id
-        return _OF_THE_WORLD if source in {path.name for path in catalog.embedded()} else _OF_ANYTHING
+        """Example prompts for the model: of the picture-book world where it was trained on that."""
+        source = self.get(reference).model.manifest.source.id
+        return _STORYBOOK_PROMPTS if source in {path.name for path in catalog.embedded()} else _GENERAL_PROMPTS

@@ -1,0 +1,241 @@
+"""The queue of jobs, which are drawn one at a time, followed by their pages, and stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vinograph.errors import VinographError
+from vinograph.families.contract import Step
+from vinograph.pipeline import Result
+from vinograph.web.model_pool import ModelPool
+
+_PREVIEW_SHARE = 4  # previews take at most one part in so many of a drawing's time
+_PREVIEW_INTERVAL = 0.08  # seconds; more often than that nobody sees
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """A call of a model's pipeline: the model's reference, the call's name, and its arguments."""
+
+    model: str
+    call: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def input_files(self) -> dict[str, Path]:
+        """The files of the init image and the mask, by their arguments' names."""
+        return {name: Path(self.arguments[name]) for name in ("image", "mask_image") if name in self.arguments}
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """The state of a job, as its page shows it.
+
+    ``place`` is how many jobs come before it in the queue, 0 once it is drawn. ``step``,
+    ``preview`` and ``seconds_left`` are of the request under way; the last is an estimate, None
+    where there is nothing to estimate from. ``results`` are of the requests that are done.
+    """
+
+    place: int = 0
+    step: Step | None = None
+    seconds_left: float | None = None
+    preview: Image.Image | None = None
+    results: tuple[Result, ...] = ()
+    error: Exception | None = None
+    stopped: bool = False
+    ended: bool = False
+
+
+class Job:
+    """Requests that are drawn one after the other, without another job in between."""
+
+    def __init__(self, *draw_requests: DrawRequest) -> None:
+        self.draw_requests = draw_requests
+        self.stopping = threading.Event()
+        self._status = JobStatus()
+        self._latest_preview: JobStatus | None = None  # the status that brought it
+        self._changed = threading.Condition()
+
+    def stop(self) -> None:
+        """Have the job end after the step under way, or at once where it is still queued."""
+        self.stopping.set()
+
+    def update(self, **changes: Any) -> None:
+        """Change the job's status, and wake its followers."""
+        with self._changed:
+            before, self._status = self._status, dataclasses.replace(self._status, **changes)
+            if self._status.preview is not before.preview and self._status.preview is not None:
+                self._latest_preview = self._status
+            self._changed.notify_all()
+
+    @property
+    def status(self) -> JobStatus:
+        """The job's state now."""
+        return self._status
+
+    def follow(self) -> Iterator[JobStatus]:
+        """Yield the job's status each time that it has changed, until it has ended.
+
+        A follower that was busy meanwhile gets the status with the latest preview, then the present
+        one.
+        """
+        seen = shown = self._status
+        yield seen
+        while not seen.ended:
+            with self._changed:
+                while self._status is seen:
+                    self._changed.wait()
+                seen, latest_preview = self._status, self._latest_preview
+            if latest_preview is not None and latest_preview is not shown and latest_preview is not seen:
+                yield latest_preview
+            shown = latest_preview or shown
+            yield seen
+
+
+class Queue:
+    """The jobs in the order of their arrival, and the one thread that draws them."""
+
+    def __init__(self, models: ModelPool) -> None:
+        self._models = models
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._changed = threading.Condition()
+        self._last_timings: dict[tuple[str, str], Mapping[str, float]] = {}
+        self._ending = False
+        self._worker = threading.Thread(target=self._work, name="drawing", daemon=True)
+        self._worker.start()
+
+    def add(self, job: Job) -> None:
+        """Put a job at the end of the queue."""
+        with self._changed:
+            self._waiting.append(job)
+            self._update_places()
+            self._changed.notify_all()
+
+    def stop(self, job: Job) -> None:
+        """Stop a job; one that waits leaves the queue."""
+        with self._changed:
+            job.stop()
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.update(stopped=True, ended=True)
+                self._update_places()
+
+    def end(self) -> None:
+        """Stop all jobs, and wait for the step under way."""
+        with self._changed:
+            self._ending = True
+            for job in (*self._waiting, *([self._running] if self._running else [])):
+                self.stop(job)
+            self._changed.notify_all()
+        self._worker.join()
+
+    def _update_places(self) -> None:
+        running = 1 if self._running is not None else 0
+        for index, job in enumerate(self._waiting):
+            if job.status.place != index + running:
+                job.update(place=index + running)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._running = None
+                self._update_places()
+                self._changed.wait_for(lambda: self._waiting or self._ending)
+                if self._ending:
+                    return
+                self._running = job = self._waiting.popleft()
+                job.update(place=0)
+                self._update_places()
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        try:
+            for draw_request in job.draw_requests:
+                job.update(step=None, seconds_left=None, preview=None)
+                if (result := self._draw(job, draw_request)) is None:
+                    break
+                job.update(results=(*job.status.results, result))
+            job.update(stopped=len(job.status.results) < len(job.draw_requests), ended=True)
+        except Exception as error:  # the page shows any error, and the queue goes on with the next job
+            if not isinstance(error, VinographError):
+                traceback.print_exception(error)
+            job.update(error=error, ended=True)
+
+    def _draw(self, job: Job, draw_request: DrawRequest) -> Result | None:
+        """Draw one request of a job; None where the job was stopped."""
+        key = draw_request.model, draw_request.call
+        remaining = _RemainingTime(self._last_timings.get(key, {}))
+        previews = _PreviewThrottle()
+        pipe = self._models.acquire(draw_request.model)
+        with closing(pipe.stream(call=draw_request.call, **draw_request.arguments)) as steps:
+            for each in steps:
+                if job.stopping.is_set():
+                    return None
+                if isinstance(each, Result):
+                    self._last_timings[key] = each.timings
+                    return each
+                preview = previews.of(each) or job.status.preview
+                job.update(step=each, seconds_left=remaining.after(each), preview=preview)
+        raise AssertionError("a stream ends with its result")
+
+
+class _RemainingTime:
+    """Estimates the seconds that a drawing still takes.
+
+    For the stage under way it counts on the pace so far, for later stages on their last timings.
+    """
+
+    def __init__(self, last_timings: Mapping[str, float]) -> None:
+        self._last_timings = last_timings
+        self._stage = ""
+        self._first_step = 0.0
+
+    def after(self, step: Step) -> float | None:
+        """Seconds from ``step`` to the end of the drawing; None at a stage's first step."""
+        now = time.perf_counter()
+        if step.stage != self._stage:
+            self._stage, self._first_step = step.stage, now
+        if step.index == 1 and step.total > 1:
+            return None
+        per_step = (now - self._first_step) / max(1, step.index - 1)
+        stages = list(self._last_timings)
+        to_come = stages[stages.index(step.stage) + 1 :] if step.stage in stages else []
+        return per_step * (step.total - step.index) + sum(self._last_timings[name] for name in to_come)
+
+
+class _PreviewThrottle:
+    """Decodes previews only as often as they take a small share of the drawing's time."""
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+
+    def of(self, step: Step) -> Image.Image | None:
+        start = time.perf_counter()
+        if start < self._not_before:
+            return None
+        preview = step.preview()
+        end = time.perf_counter()
+        if preview is not None:
+            self._not_before = end + max(_PREVIEW_INTERVAL, (_PREVIEW_SHARE - 1) * (end - start))
+        return preview
+
+
+def error_message(error: Exception) -> str:
+    """What the page says of a job's ``error``."""
+    if isinstance(error, VinographError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for this: draw fewer or smaller pictures."
+    return f"A defect of Vinograph stopped the drawing ({type(error).__name__}). The terminal has the details."

@@ -1,0 +1,201 @@
+"""The open pages: the job that each waits for, and the pictures that it has drawn."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from PIL import Image
+
+from vinograph.errors import RequestError
+from vinograph.images import save
+from vinograph.pipeline import Result
+from vinograph.web import snippets
+from vinograph.web.jobs import DrawRequest, Job, Queue
+from vinograph.web.model_pool import ModelPool
+from vinograph.web.uploads import MEGABYTE, Uploads
+
+MOST_PAGES = 200  # at once; each has a thread while it waits for its drawing
+_MOST_WAITING = MOST_PAGES // 2  # jobs, so that threads are left for everything else
+_MOST_OF_ONE = 16  # pages of one visitor; the oldest is closed for another
+_MOST_PICTURES = 100  # of one page; the oldest go
+_MOST_BYTES = 256 * MEGABYTE  # that these take on the disk
+
+
+class SessionKey(NamedTuple):
+    """The visitor, and Gradio's name for one of the visitor's open pages."""
+
+    visitor: str
+    session_hash: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on the disk, and how it was drawn.
+
+    ``inputs`` are the files that it was drawn from, by their names. ``python`` and ``shell`` draw
+    it again.
+    """
+
+    file: Path
+    size: tuple[int, int]
+    prompt: str
+    model: str
+    seed: int | None
+    timings: Mapping[str, float]
+    python: str
+    shell: str
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """The picture's file and those that it was drawn from."""
+        return [self.file, *self.inputs.values()]
+
+    @property
+    def address(self) -> str:
+        """The address of the picture's file on the page."""
+        return address(self.file)
+
+    @property
+    def name(self) -> str:
+        """The file name that a browser saves it under: the prompt's first words, and the seed."""
+        words = "-".join(re.findall(r"\w+", self.prompt.lower())[:8]) or "picture"
+        return f"{words}.png" if self.seed is None else f"{words}-{self.seed}.png"
+
+
+def address(file: Path) -> str:
+    """The address under which the page finds a file of a session."""
+    return f"gradio_api/file={quote(str(file))}"
+
+
+@dataclass
+class Session:
+    """One open page: its folder, the job that it waits for, and its pictures, the newest first."""
+
+    visitor: str
+    folder: Path
+    job: Job | None = None
+    pictures: list[Picture] = field(default_factory=list)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the page waits for a job that has not ended."""
+        return self.job is not None and not self.job.status.ended
+
+    def add(self, models: ModelPool, draw_request: DrawRequest, result: Result) -> list[Picture]:
+        """Write a result's pictures into the session's history, of which the oldest may go."""
+        added = [self._store(models, draw_request, result, index) for index in range(len(result.images))]
+        before, self.pictures = self.pictures, added
+        for picture in before[: _MOST_PICTURES - len(added)]:
+            if _bytes([*self.pictures, picture]) > _MOST_BYTES:
+                break
+            self.pictures = [*self.pictures, picture]
+        for file in {file for picture in before for file in picture.files} - self._files():
+            shutil.rmtree(file.parent, ignore_errors=True)
+        return added
+
+    def _store(self, models: ModelPool, draw_request: DrawRequest, result: Result, index: int) -> Picture:
+        """Write one picture of a result, and note how it is drawn again."""
+        pipe, model, call = models.get(draw_request.model), draw_request.model, draw_request.call
+        image, seed = result.images[index], None if result.seeds is None else result.seeds[index]
+        inputs = draw_request.input_files
+        named = {**draw_request.arguments, **{name: path.name for name, path in inputs.items()}}
+        arguments = snippets.reproduction_arguments(pipe, call, named, seed)
+        return Picture(
+            file=self.write(image, result.metadata(index)),
+            size=image.size,
+            prompt=str(draw_request.arguments.get("prompt", "")),
+            model=model,
+            seed=seed,
+            timings=result.timings,
+            python=snippets.python(model, models.device, call, arguments, "picture.png"),
+            shell=snippets.shell(pipe, model, models.device, call, arguments, "picture.png"),
+            inputs={path.name: path for path in inputs.values()},
+            warnings=tuple(result.warnings),
+        )
+
+    def discard(self, draw_request: DrawRequest) -> None:
+        """Remove the request's init image and mask, unless a picture of the history has them."""
+        for file in set(draw_request.input_files.values()) - self._files():
+            shutil.rmtree(file.parent, ignore_errors=True)
+
+    def _files(self) -> set[Path]:
+        """The files of all pictures of the history."""
+        return {file for picture in self.pictures for file in picture.files}
+
+    def write(self, picture: Image.Image, metadata: Mapping[str, Any] | None = None, name: str = "picture.png") -> Path:
+        """Write a PNG of that name into a folder of its own."""
+        folder = self.folder / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        save(picture, folder / name, metadata)
+        return folder / name
+
+
+def _bytes(pictures: Iterable[Picture]) -> int:
+    """The size of the pictures' files, of which several may be drawn from the same ones."""
+    files = {file for picture in pictures for file in picture.files}
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+class Sessions:
+    """The sessions of all open pages."""
+
+    def __init__(self, queue: Queue, uploads: Uploads) -> None:
+        self._queue = queue
+        self._uploads = uploads
+        self._sessions: dict[SessionKey, Session] = {}  # the most recently used stands last
+        self._lock = threading.Lock()
+
+    def of(self, key: SessionKey) -> Session:
+        """The session of a key, opened where there is none. Of too many the oldest is closed."""
+        with self._lock:
+            session = self._sessions.pop(key, None)
+            if session is None:
+                session = Session(key.visitor, self._uploads.folder_of(key.visitor) / uuid.uuid4().hex)
+            self._sessions[key] = session
+            own = [each for each in self._sessions if each.visitor == key.visitor]
+            crowded = [own[0]] if len(own) > _MOST_OF_ONE else list(self._sessions)[:-MOST_PAGES]
+        for each in crowded:
+            self.close(each)
+        return session
+
+    def begin(self, key: SessionKey, *draw_requests: DrawRequest) -> Job:
+        """Queue a job, in place of the one that the page waited for before.
+
+        Raises:
+            RequestError: too many jobs wait already.
+        """
+        self.stop(key)
+        session = self.of(key)
+        with self._lock:
+            waiting = [each for each in self._sessions.values() if each.waits]
+            if len(waiting) >= _MOST_WAITING:
+                raise RequestError(f"{len(waiting)} jobs are queued already; try again later")
+            job = session.job = Job(*draw_requests)
+            self._queue.add(job)
+        return job
+
+    def stop(self, key: SessionKey) -> None:
+        """Stop the job that the page waits for."""
+        self._stop(self.of(key))
+
+    def _stop(self, session: Session) -> None:
+        if session.job is not None and session.waits:
+            self._queue.stop(session.job)
+
+    def close(self, key: SessionKey) -> None:
+        """Close a session: its job is stopped, and its pictures are deleted."""
+        with self._lock:
+            session = self._sessions.pop(key, None)
+        if session is not None:
+            self._stop(session)
+            shutil.rmtree(session.folder, ignore_errors=True)  # there is none where nothing was drawn
