@@ -93,7 +93,7 @@ def values(given: Any) -> Any:
     return np.stack([values(each) for each in given]) if isinstance(given, list) else np.asarray(given)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wuerstchen_names(open_pair: Callable[[str], Pair]) -> dict[str, Any]:
     """What Würstchen's calls on the page are given."""
     pair = open_pair("small")
@@ -127,7 +127,7 @@ class AsOptimumIntel:
         return self.pipeline(*args, generator=torch.Generator().manual_seed(seed), **kwargs)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     """What the calls of SDXL-Turbo's notebook are given."""
     pair = open_sdxl("turbo")
@@ -144,17 +144,21 @@ def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
 class FullVae:
-    """Our pipeline of a bundle that has both VAEs, told to use the one that a published SDXL has."""
+    """Our pipeline of a pair that has both VAEs, told to use the one that the published model has.
 
-    def __init__(self, ours: Pipeline) -> None:
-        self.ours = ours
+    The pair is asked for again at each call, so that those that aren't called any more are freed.
+    """
+
+    open: Callable[[str], SdxlPair | PixArtPair]
+    name: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.ours(*args, vae="full", **kwargs)
+        return self.open(self.name).ours(*args, vae="full", **kwargs)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     """What the calls of diffusers' SDXL pipelines are given."""
     pair = open_sdxl("base")
@@ -172,11 +176,11 @@ def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
         "pipeline_text2image": text,
         "pipeline_image2image": pair.theirs("image", "full"),
         "pipeline_inpaint": pair.theirs("mask", "full"),
-        "pipe": FullVae(pair.ours),
+        "pipe": FullVae(open_sdxl, "base"),
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
     """What the calls of PixArt's notebook are given."""
     pair = open_pixart("consistency")
@@ -186,11 +190,11 @@ def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str,
         "caption": "an astronaut sitting in a diner, eating fries, cinematic, analog film",
         "negative_prompt": "blurry unreal occluded",
         "pipeline": quiet(pair.models.pipeline()),
-        "pipe": FullVae(pair.ours),
+        "pipe": FullVae(open_pixart, "consistency"),
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixart_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
     """What the calls of diffusers' PixArt pipelines are given."""
     pairs = {"": "1024", "_512": "512", "_lcm": "consistency", "_sigma": "sigma"}
@@ -206,7 +210,7 @@ def pixart_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
         **dict(zip(embeds, encoded["pipeline"], strict=True)),
         "sigma_embeds": encoded["pipeline_sigma"],
         **theirs,
-        **{f"pipe{end}": FullVae(open_pixart(name).ours) for end, name in pairs.items()},
+        **{f"pipe{end}": FullVae(open_pixart, name) for end, name in pairs.items()},
     }
 
 

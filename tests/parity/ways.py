@@ -59,6 +59,12 @@ class AllWays(Pipeline):
         """Where the bundle is."""
         return self._bundle.model.path
 
+    def free(self) -> None:
+        """Free what is compiled; another drawing compiles it again."""
+        for pipe in (self._directory, self._bundle):
+            for session in pipe._sessions._opened.values():
+                session.free()
+
     def changed(self, change: Callable[[Any], Any]) -> AllWays:
         """The same with other parts; no command line has an option for that."""
         pipes = []
