@@ -23,6 +23,7 @@ from tests.checkpoints import (
     PixArtShape,
     SdxlShape,
 )
+from tests.memory import resident
 from tests.parity import pixart_pairs, sdxl_pairs
 from tests.parity.pairs import Pair, make_pair
 from tests.parity.pixart_pairs import PixArtPair
@@ -54,32 +55,27 @@ PIXARTS: Mapping[str, tuple[PixArtShape, int]] = {
 }
 
 
-Key = tuple[str, str]
-
 _MAKE: Mapping[str, Callable[[Path, str], Any]] = {
     "wuerstchen": lambda folder, name: make_pair(folder, *MODELS[name]),
     "sdxl": lambda folder, name: sdxl_pairs.make_pair(folder, *SDXL[name]),
     "pixart": lambda folder, name: pixart_pairs.make_pair(folder, *PIXARTS[name]),
 }
-# What a pair has compiled, for two sizes of two pipelines, takes hundreds of megabytes.
-_COMPILED = 2
+# Compiled for two sizes by two pipelines, a pair has hundreds of megabytes, and those of 1024 pixels have more.
+_PLENTY = 2**30
 
 
 class Pairs:
-    """All pairs that were opened. Only the last few that were asked for keep what they compiled."""
+    """All pairs that were opened."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._opened: dict[Key, Any] = {}
+        self._opened: dict[tuple[str, str], Any] = {}
 
     def open(self, family: str, name: str) -> Any:
         """A pair by its family and its name there."""
         key = (family, name)
         if key not in self._opened:
             self._opened[key] = _MAKE[family](self._folder / family / name, name)
-        self._opened[key] = self._opened.pop(key)  # the last
-        for older in list(self._opened.values())[:-_COMPILED]:
-            older.ours.free()
         return self._opened[key]
 
     def free(self) -> None:
@@ -99,6 +95,14 @@ def pairs(_pairs: Pairs) -> Iterator[Pairs]:
     """All pairs, of which nothing stays compiled when a module ends."""
     yield _pairs
     _pairs.free()
+
+
+@pytest.fixture(autouse=True)
+def _freed_in_time(_pairs: Pairs) -> Iterator[None]:
+    """Nothing stays compiled when a test ends that left the process large."""
+    yield
+    if resident() > _PLENTY:
+        _pairs.free()
 
 
 @pytest.fixture(scope="module")

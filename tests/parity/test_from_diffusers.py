@@ -37,12 +37,16 @@ PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
 
 @dataclass(frozen=True)
 class Table:
-    """The calls under one heading. They are drawn with the fixture ``given``; ``smaller`` says which sizes instead."""
+    """The calls under one heading. They are drawn with the fixture ``given``; ``smaller`` says which sizes instead.
+
+    Those of PixArt have ``full_size``: it draws the sizes that it was trained on, and no others.
+    """
 
     name: str
     headings: tuple[str, str]
     given: str
     smaller: Mapping[str, str]
+    full_size: bool = False
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -72,11 +76,11 @@ TABLES = (
         "sdxl_names",
         {"1024": "64", "768": "72", "1344": "104"},
     ),
-    Table("pixart notebook", ("PixArt", "Calls of PixArt's notebook"), "pixart_notebook_names", {}),
-    Table("pixart", ("PixArt", "Calls of diffusers' PixArt pipelines"), "pixart_names", {}),
+    Table("pixart notebook", ("PixArt", "Calls of PixArt's notebook"), "pixart_notebook_names", {}, full_size=True),
+    Table("pixart", ("PixArt", "Calls of diffusers' PixArt pipelines"), "pixart_names", {}, full_size=True),
 )
 ROWS = [
-    pytest.param(table, *row, id=f"{table.name}-{number}")
+    pytest.param(table, *row, id=f"{table.name}-{number}", marks=[pytest.mark.long] if table.full_size else [])
     for table in TABLES
     for number, row in enumerate(table.rows, 1)
 ]
@@ -144,18 +148,14 @@ def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
 class FullVae:
-    """Our pipeline of a pair that has both VAEs, told to use the one that the published model has.
+    """Our pipeline of a bundle that has both VAEs, told to use the one that a published SDXL has."""
 
-    The pair is asked for again at each call, so that those that aren't called any more are freed.
-    """
-
-    open: Callable[[str], SdxlPair | PixArtPair]
-    name: str
+    def __init__(self, ours: Pipeline) -> None:
+        self.ours = ours
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.open(self.name).ours(*args, vae="full", **kwargs)
+        return self.ours(*args, vae="full", **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
         "pipeline_text2image": text,
         "pipeline_image2image": pair.theirs("image", "full"),
         "pipeline_inpaint": pair.theirs("mask", "full"),
-        "pipe": FullVae(open_sdxl, "base"),
+        "pipe": FullVae(pair.ours),
     }
 
 
@@ -190,7 +190,7 @@ def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str,
         "caption": "an astronaut sitting in a diner, eating fries, cinematic, analog film",
         "negative_prompt": "blurry unreal occluded",
         "pipeline": quiet(pair.models.pipeline()),
-        "pipe": FullVae(open_pixart, "consistency"),
+        "pipe": FullVae(pair.ours),
     }
 
 
@@ -210,7 +210,7 @@ def pixart_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
         **dict(zip(embeds, encoded["pipeline"], strict=True)),
         "sigma_embeds": encoded["pipeline_sigma"],
         **theirs,
-        **{f"pipe{end}": FullVae(open_pixart, name) for end, name in pairs.items()},
+        **{f"pipe{end}": FullVae(open_pixart(name).ours) for end, name in pairs.items()},
     }
 
 
