@@ -19,7 +19,7 @@ from vinograph.families.shared import steps_left
 LONG = "a red house on a snowy hill at night " * 6
 
 
-@pytest.fixture(params=FAMILIES.values(), ids=FAMILIES)
+@pytest.fixture(params=FAMILIES.values(), ids=list(FAMILIES))
 def tiny_family(request: pytest.FixtureRequest) -> Tiny:
     found: Tiny = request.param
     return found
@@ -196,35 +196,38 @@ class TestPictures:
             pipe.reconstruct(tiny_family.picture(), seed=1)
 
 
-PREPARED: list[tuple[str, Tiny, dict[str, Any], dict[str, Any]]] = [
-    ("plain", SDXL, {}, {}),
-    ("several", SDXL, {}, {"guidance_scale": 5.0, "num_images_per_prompt": 2, "height": 64, "width": 128}),
-    ("image", SDXL, {}, {"image": Image.new("RGB", (96, 64)), "strength": 0.5}),
-    *(
-        (f"{name}, {conditions} conditions", PIXART, {"size_conditions": conditions}, given)
-        for conditions in (0, 1)
-        for name, given in {
-            "plain": {},
-            "several": {"prompt": [PROMPT, LONG], "guidance_scale": 1.0, "num_images_per_prompt": 2},
-            "long": {"negative_prompt": LONG, "height": 200, "width": 500, "max_sequence_length": 50},
-            "image": {"image": PIXART.picture(300, 200), "strength": 0.5},
-            "embeddings": {
-                "prompt": None,
-                "prompt_embeds": np.ones((2, 3, WIDTH)),
-                "prompt_attention_mask": np.ones((2, 3)),
-            },
-        }.items()
-    ),
-]
+SIZES_OF_SDXL: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "several": {"guidance_scale": 5.0, "num_images_per_prompt": 2, "height": 64, "width": 128},
+    "image": {"image": Image.new("RGB", (96, 64)), "strength": 0.5},
+}
+SIZES_OF_PIXART: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "several": {"prompt": [PROMPT, LONG], "guidance_scale": 1.0, "num_images_per_prompt": 2},
+    "long": {"negative_prompt": LONG, "height": 200, "width": 500, "max_sequence_length": 50},
+    "image": {"image": PIXART.picture(300, 200), "strength": 0.5},
+    "embeddings": {
+        "prompt": None,
+        "prompt_embeds": np.ones((2, 3, WIDTH)),
+        "prompt_attention_mask": np.ones((2, 3)),
+    },
+}
 
 
 @pytest.mark.parametrize(
-    ("tiny_family", "changes", "given"),
-    [pytest.param(*each, id=f"{each[0].denoiser}-{name}") for name, *each in PREPARED],  # type: ignore[attr-defined]
+    ("tiny_family", "given", "changes"),
+    [
+        *(pytest.param(SDXL, given, {}, id=f"sdxl-{name}") for name, given in SIZES_OF_SDXL.items()),
+        *(
+            pytest.param(PIXART, given, {"size_conditions": count}, id=f"pixart-{name}-{count}")
+            for name, given in SIZES_OF_PIXART.items()
+            for count in (0, 1)
+        ),
+    ],
     indirect=["tiny_family"],
 )
 def test_components_are_prepared_for_what_they_are_given(
-    tiny_family: Tiny, tmp_path: Path, changes: dict[str, Any], given: dict[str, Any]
+    tiny_family: Tiny, tmp_path: Path, given: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
     pipe = tiny_family.open(tmp_path, **changes)
