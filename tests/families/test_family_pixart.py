@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib
-import inspect
 import itertools
 import random
 import time
@@ -25,7 +24,6 @@ from tests.families.tiny import PIXART, PROMPT, Tiny, Watched
 from vinograph import DamagedModelError, Pipeline, RequestError, Result
 from vinograph.families.contract import Remembered, Step
 from vinograph.families.pixart import captions
-from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.request import MAX_PROMPT
 
@@ -46,20 +44,6 @@ def bundle(opened: Pipeline) -> Path:
 
 
 class TestArguments:
-    """They are those of diffusers' pipelines, under the same names, in the same order, with the same defaults."""
-
-    @pytest.mark.parametrize("kind", ["Alpha", "Sigma"])
-    def test_every_argument_of_theirs(self, kind: str) -> None:
-        theirs = dict(inspect.signature(getattr(DIFFUSERS, f"PixArt{kind}Pipeline").__call__).parameters)
-        call = FAMILY.calls["generate"]
-        for name in ("self", "kwargs"):
-            del theirs[name]
-        assert call.positional == tuple(theirs)
-        per_model = {"height", "width", "max_sequence_length"}
-        for name in theirs.keys() - per_model - {"return_dict"}:
-            assert call.takes[name] == theirs[name].default, name
-        assert set(call.takes) - set(theirs) == {"seed", "image", "strength", "vae"}
-
     def test_by_position(self, pipe: Pipeline) -> None:
         seen: list[int] = []
         told = (PROMPT, "blue", 2, None, None, 1.0, 2, 256, 128, 0.0, None, None, None, None, None, None, "np")

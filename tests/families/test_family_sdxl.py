@@ -1,6 +1,5 @@
 """SDXL's generator of steps, on trivial components: what they are asked, and what the caller is told."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from tests.bundles import LAYERS, WIDTH
 from tests.families.tiny import PROMPT, SDXL, Tiny, Watched
 from vinograph import Pipeline, RequestError
 from vinograph.families.masks import crop_box, filled, read_masks, to_mask
-from vinograph.families.sdxl.arguments import FAMILY
 from vinograph.families.shared import steps_left, whole_size
 from vinograph.images import only
 from vinograph.request import MAX_STEPS
@@ -34,43 +32,6 @@ def half(width: int = 64, height: int = 64) -> Image.Image:
     mask = Image.new("L", (width, height))
     mask.paste(255, (width // 2, 0, width, height))
     return mask
-
-
-class TestArguments:
-    """They are those of diffusers' three pipelines, under the same names, with the same defaults."""
-
-    THEIRS_ALONE = frozenset(
-        {
-            *("ip_adapter_image", "ip_adapter_image_embeds", "cross_attention_kwargs"),
-            *("aesthetic_score", "negative_aesthetic_score"),  # for the refiner's UNet
-            "masked_image_latents",  # for UNets of nine channels
-        }
-    )
-
-    @pytest.mark.parametrize("kind", ["", "Img2Img", "Inpaint"])
-    def test_every_argument_of_theirs(self, kind: str) -> None:
-        pipeline = getattr(DIFFUSERS, f"StableDiffusionXL{kind}Pipeline")
-        theirs = dict(inspect.signature(pipeline.__call__).parameters)
-        for name in ("self", "kwargs", "return_dict"):
-            del theirs[name]
-        call = FAMILY.calls["generate"]
-        assert set(theirs) - self.THEIRS_ALONE <= set(call.takes)
-        ours = {**call.takes, **(call.beside["mask_image"] if kind == "Inpaint" else {})}
-        for name in theirs.keys() - self.THEIRS_ALONE - {"height", "width", "callback_on_step_end_tensor_inputs"}:
-            assert ours[name] == theirs[name].default, name
-
-    def test_their_order(self) -> None:
-        theirs = list(inspect.signature(DIFFUSERS.StableDiffusionXLPipeline.__call__).parameters)[1:]
-        positional = FAMILY.calls["generate"].positional
-        assert tuple(theirs[: len(positional)]) == positional
-
-    def test_what_is_ours_alone(self) -> None:
-        theirs: set[str] = set()
-        for kind in ("", "Img2Img", "Inpaint"):
-            theirs |= inspect.signature(
-                getattr(DIFFUSERS, f"StableDiffusionXL{kind}Pipeline").__call__
-            ).parameters.keys()
-        assert set(FAMILY.calls["generate"].takes) - theirs == {"seed", "vae"}
 
 
 class TestPasses:
