@@ -1,4 +1,7 @@
-"""All checks in one command: formatting, linting, types, and the tests. `--static` leaves the tests out."""
+"""All checks in one command: formatting, linting, types, and the tests. `--static` leaves the tests out.
+
+`--all` adds the tests that are marked `long`.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ def run(*command: str) -> None:
 
 
 def main() -> None:
-    """Parse the one option and run everything."""
+    """Parse the options and run what they ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--static", action="store_true", help="formatting, linting and types alone")
+    parser.add_argument("--all", action="store_true", help="the tests that are marked long, too")
     arguments = parser.parse_args()
     run("ruff", "format", "--check", ".")
     run("ruff", "check", ".")
@@ -33,7 +37,9 @@ def main() -> None:
     # Each test process computes with its share of the processors: more threads than cores slow everything down.
     workers = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run("pytest", "-q", "-n", str(workers), "--durations", "15")
+    marks = ["-m", "not large"] if arguments.all else []
+    # A worker keeps to neighbouring tests while there are enough: what their modules share is made once, not by each.
+    run("pytest", "-q", "-n", str(workers), "--dist", "worksteal", "--durations", "15", *marks)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def save_bundle(
 
     ``graphs`` are what components compute in place of what is trivial.
     """
-    parts = {each: part for each, part in _parts().items() if each != "image_encoder" or image_encoder}
+    parts = {each: part for each, part in _components().items() if each != "image_encoder" or image_encoder}
     parts |= {each: dataclasses.replace(parts[each], compute=compute) for each, compute in (graphs or {}).items()}
     with BundleWriter(target, fingerprint=f"{broken} {image_encoder}") as writer:
         components = _write_components(writer.partial, parts, broken)
@@ -315,7 +315,7 @@ def _manifest(name: str, components: dict[str, Component], tokenizers: dict[str,
     )
 
 
-def _parts() -> dict[str, Part]:
+def _components() -> dict[str, Part]:
     ids = {name: Tensor(("b", "n"), "i64") for name in ("input_ids", "attention_mask")}
     hidden = {"hidden_states": _f32("b", "n", WIDTH)}
     stacked = {name: _f32("b", 1, "n", WIDTH) for name in ("keys", "values")}

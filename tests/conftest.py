@@ -12,6 +12,8 @@ import pytest
 from tests.bundles import save_bundle
 from vinograph import Pipeline
 
+pytest_plugins = ("tests.memory",)
+
 ABSENT = ("torch", "diffusers", "transformers", "nncf", "gradio", "safetensors")
 
 _HOOK = f"""

@@ -3,12 +3,11 @@
 import contextlib
 import dataclasses
 import importlib
-import inspect
 import itertools
 import random
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,92 +19,32 @@ from diffusers.image_processor import PixArtImageProcessor
 from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pixart_sigma
 from PIL import Image
 
-from tests.bundles import TOKENS, WIDTH, save_pixart_bundle
-from vinograph import DamagedModelError, ModelError, NumericalError, Pipeline, RequestError, Result
+from tests.bundles import TOKENS, WIDTH
+from tests.families.tiny import PIXART, PROMPT, Tiny, Watched
+from vinograph import DamagedModelError, Pipeline, RequestError, Result
 from vinograph.families.contract import LRUCache, Step
 from vinograph.families.pixart import captions
-from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.images import Size
 from vinograph.request import MAX_PROMPT
 
-PROMPT = "a red house"
+changed, picture = PIXART.open, PIXART.picture
 LONG = "a red house on a snowy hill at night " * 6
 DIFFUSERS: Any = diffusers
 LCM = {"_class_name": "LCMScheduler"}
 
 
-class Watched(Mapping[str, Any]):
-    """Sessions that note what they were given."""
-
-    def __init__(self, sessions: Mapping[str, Any]) -> None:
-        self.sessions = sessions
-        self.calls: dict[str, list[dict[str, Any]]] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        session = self.sessions[name]
-
-        def call(inputs: Mapping[str, Any]) -> Any:
-            self.calls.setdefault(name, []).append({key: value.copy() for key, value in inputs.items()})
-            return session(inputs)
-
-        return call
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.sessions)
-
-    def __len__(self) -> int:
-        return len(self.sessions)
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pixart_bundle(tmp_path_factory.mktemp("pixart") / "tiny").path
-
-
-@pytest.fixture(scope="session")
-def opened(bundle: Path) -> Pipeline:
-    return Pipeline.from_pretrained(bundle, precision="f32")
+@pytest.fixture
+def tiny_family() -> Tiny:
+    return PIXART
 
 
 @pytest.fixture
-def watched(opened: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """The pipeline's sessions, watched while the test runs, with an empty cache."""
-    watched = Watched(opened._components.sessions)
-    components = dataclasses.replace(opened._components, sessions=watched, cache=LRUCache())
-    monkeypatch.setattr(opened, "_components", components)
-    return watched
-
-
-@pytest.fixture
-def pipe(opened: Pipeline, watched: Watched) -> Pipeline:
-    return opened
-
-
-def changed(tmp_path: Path, **what: Any) -> Pipeline:
-    return Pipeline.from_pretrained(save_pixart_bundle(tmp_path / "changed", **what).path, precision="f32")
-
-
-def picture(width: int = 256, height: int = 256) -> Image.Image:
-    colours = np.random.RandomState(0).randint(0, 256, (height // 16, width // 16, 3), np.uint8)
-    return Image.fromarray(colours).resize((width, height))
+def bundle(opened: Pipeline) -> Path:
+    return opened.model.path
 
 
 class TestArguments:
-    """They are those of diffusers' pipelines, under the same names, in the same order, with the same defaults."""
-
-    @pytest.mark.parametrize("kind", ["Alpha", "Sigma"])
-    def test_every_argument_of_theirs(self, kind: str) -> None:
-        theirs = dict(inspect.signature(getattr(DIFFUSERS, f"PixArt{kind}Pipeline").__call__).parameters)
-        call = FAMILY.calls["generate"]
-        for name in ("self", "kwargs"):
-            del theirs[name]
-        assert call.positional == tuple(theirs)
-        per_model = {"height", "width", "max_sequence_length"}
-        for name in theirs.keys() - per_model - {"return_dict"}:
-            assert call.takes[name] == theirs[name].default, name
-        assert set(call.takes) - set(theirs) == {"seed", "image", "strength", "vae"}
-
     def test_by_position(self, pipe: Pipeline) -> None:
         seen: list[int] = []
         told = (PROMPT, "blue", 2, None, None, 1.0, 2, 256, 128, 0.0, None, None, None, None, None, None, "np")
@@ -164,8 +103,7 @@ class TestText:
 
     def test_a_few_lengths_serve_all_prompts(self, tmp_path: Path) -> None:
         pipe = changed(tmp_path, text_length=300)
-        watched = Watched(pipe._components.sessions)
-        pipe._components = dataclasses.replace(pipe._components, sessions=watched)
+        watched = Watched.of(pipe)
         for words in range(1, 60, 3):
             pipe("red " * words, num_inference_steps=1, guidance_scale=1.0, max_sequence_length=300)
         lengths = {given["input_ids"].shape for given in watched.calls["text_encoder"]}
@@ -244,10 +182,6 @@ class TestText:
 
 
 class TestGuidance:
-    def test_above_one(self, pipe: Pipeline, watched: Watched) -> None:
-        pipe(PROMPT, guidance_scale=1.5, num_images_per_prompt=3)
-        assert watched.calls["transformer"][0]["sample"].shape == (6, 4, 32, 32)
-
     def test_up_to_one(self, pipe: Pipeline, watched: Watched) -> None:
         result = pipe(PROMPT, guidance_scale=1.0, negative_prompt="blue")
         assert watched.calls["transformer"][0]["sample"].shape == (1, 4, 32, 32)
@@ -338,8 +272,7 @@ class TestSizes:
         pipe(PROMPT)
         assert not {"resolution", "aspect_ratio"} & watched.calls["transformer"][0].keys()
         told = changed(tmp_path, size_conditions=1)
-        seen = Watched(told._components.sessions)
-        told._components = dataclasses.replace(told._components, sessions=seen)
+        seen = Watched.of(told)
         told(PROMPT, height=96, width=320, use_resolution_binning=False)
         given = seen.calls["transformer"][0]
         assert np.array_equal(given["resolution"], np.array([[96, 320]] * 2, np.float32))
@@ -347,27 +280,6 @@ class TestSizes:
 
 
 class TestImageToImage:
-    def test_strength_says_how_many_steps(self, pipe: Pipeline, watched: Watched) -> None:
-        result = pipe(PROMPT, image=picture(), strength=0.5, num_inference_steps=4)
-        assert len(watched.calls["transformer"]) == 2
-        assert (result.images[0].size, result.warnings) == ((256, 256), ())
-        assert len(watched.calls["tiny_vae_encoder"]) == 1
-
-    def test_strength_too_low(self, pipe: Pipeline) -> None:
-        with pytest.raises(RequestError, match=r"4 steps at strength 0\.2 leave none to do; give at least 5 steps"):
-            pipe(PROMPT, image=picture(), strength=0.2, num_inference_steps=4)
-
-    def test_the_models_own_steps_are_raised_to_leave_one(self, pipe: Pipeline) -> None:
-        assert pipe(PROMPT, image=picture(), strength=0.2, seed=1).request.num_inference_steps == 5
-
-    def test_each_picture_starts_from_its_own(self, pipe: Pipeline) -> None:
-        images = [picture(), picture().rotate(180)]
-        given: dict[str, Any] = {"strength": 0.5, "output_type": "np", "vae": "full"}
-        both = pipe(PROMPT, image=images, num_images_per_prompt=2, seed=3, **given).images
-        for index, image in enumerate(images):
-            alone = pipe(PROMPT, image=image, seed=3 + index, **given).images
-            assert np.abs(both[index] - alone[0]).max() < 1e-5
-
     def test_the_less_the_nearer(self, pipe: Pipeline) -> None:
         start = np.asarray(picture(), np.float32) / 255
         told = {"image": picture(), "num_inference_steps": 20, "seed": 1, "output_type": "np", "vae": "full"}
@@ -409,26 +321,8 @@ class TestImageToImage:
         result = pipe(PROMPT, image=latents, vae="full")
         assert (result.images[0].size, result.warnings) == ((240, 272), ())
 
-    def test_pictures_of_a_batch_can_be_drawn_alone(self, pipe: Pipeline) -> None:
-        told = {"image": picture(), "vae": "full", "output_type": "np"}
-        batch = pipe(PROMPT, seed=5, num_images_per_prompt=3, **told).images
-        alone = pipe(PROMPT, seed=7, **told).images
-        assert np.abs(batch[2] - alone[0]).max() < 1e-6
-
 
 class TestSteps:
-    def test_stages(self, pipe: Pipeline) -> None:
-        steps = [(each.stage, each.index, each.total) for each in pipe.stream(PROMPT) if isinstance(each, Step)]
-        assert steps == [("text", 1, 1), *(("transformer", i, 4) for i in (1, 2, 3, 4)), ("vae", 1, 1)]
-
-    def test_previews(self, pipe: Pipeline, tmp_path: Path) -> None:
-        shown = [each.preview() for each in pipe.stream(PROMPT) if isinstance(each, Step)]
-        assert [None if each is None else each.size for each in shown] == [None, *[(256, 256)] * 5]
-        full = changed(tmp_path, without=("tiny_vae_decoder", "tiny_vae_encoder"))
-        last = [each.preview() for each in full.stream(PROMPT, height=128, width=512) if isinstance(each, Step)][-2]
-        assert last is not None
-        assert last.size == (256, 64)
-
     def test_callback(self, pipe: Pipeline) -> None:
         seen: list[tuple[int, float, Any]] = []
         result = pipe(
@@ -454,47 +348,8 @@ class TestSteps:
     def test_eta_is_ignored_aloud(self, pipe: Pipeline) -> None:
         assert pipe(PROMPT, eta=0.5).warnings == ("eta was ignored: DPMSolverMultistepScheduler doesn't take it",)
 
-    @pytest.mark.parametrize("name", ["text_encoder", "transformer", "tiny_vae_decoder"])
-    def test_nan_is_no_picture(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(NumericalError, match=name):
-            changed(tmp_path, broken=name)(PROMPT)
-
-    def test_without_a_transformer(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="has no transformer"):
-            changed(tmp_path, without=("transformer",))(PROMPT)
-
-    def test_reconstruct(self, pipe: Pipeline) -> None:
-        result = pipe.reconstruct(picture(272, 240))
-        assert result.images[0].size == (272, 240)
-        assert result.report["spatial_compression"] == 8
-
 
 class TestPreparing:
-    @pytest.mark.parametrize(
-        "told",
-        [
-            {"prompt": PROMPT},
-            {"prompt": [PROMPT, LONG], "guidance_scale": 1.0, "num_images_per_prompt": 2},
-            {"prompt": PROMPT, "negative_prompt": LONG, "height": 200, "width": 500, "max_sequence_length": 50},
-            {"prompt": PROMPT, "image": picture(300, 200), "strength": 0.5},
-            {"prompt_embeds": np.ones((2, 3, WIDTH)), "prompt_attention_mask": np.ones((2, 3))},
-        ],
-        ids=["plain", "several", "long", "image", "embeddings"],
-    )
-    @pytest.mark.parametrize("size_conditions", [0, 1])
-    def test_components_are_prepared_for_what_they_are_given(
-        self, tmp_path: Path, told: dict[str, Any], size_conditions: int
-    ) -> None:
-        prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
-        pipe = changed(tmp_path, size_conditions=size_conditions)
-        watched = Watched(pipe._components.sessions)
-        pipe._components = dataclasses.replace(pipe._components, sessions=watched, prepare=prepared.__setitem__)
-        pipe(**told)
-        assert prepared == {
-            component: {name: each.shape for name, each in watched.calls[component][0].items()}
-            for component in ("transformer", "tiny_vae_decoder")
-        }
-
     def test_before_the_text_is_encoded(self, tmp_path: Path) -> None:
         done: list[str] = []
         pipe = changed(tmp_path)

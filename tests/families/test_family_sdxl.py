@@ -1,8 +1,5 @@
 """SDXL's generator of steps, on trivial components: what they are asked, and what the caller is told."""
 
-import dataclasses
-import inspect
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,74 +9,23 @@ import pytest
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from tests.bundles import LAYERS, WIDTH, save_sdxl_bundle
-from vinograph import ModelError, NumericalError, Pipeline, RequestError, Result
-from vinograph.families.contract import Step
+from tests.bundles import LAYERS, WIDTH
+from tests.families.tiny import PROMPT, SDXL, Tiny, Watched
+from vinograph import Pipeline, RequestError
 from vinograph.families.inpainting import crop_box, filled, read_masks, to_mask
-from vinograph.families.sdxl.arguments import FAMILY
 from vinograph.families.shared import strength_steps
 from vinograph.families.sizes import SizeLimits
 from vinograph.images import Size, only
 from vinograph.request import MAX_STEPS
 
-PROMPT = "a red house"
+changed, picture = SDXL.open, SDXL.picture
 SIZES = SizeLimits(size_multiple=8, minimum_size=64, maximum_size=512, native_size=64)
 DIFFUSERS: Any = diffusers
 
 
-class Watched(Mapping[str, Any]):
-    """Sessions that note what they were given."""
-
-    def __init__(self, sessions: Mapping[str, Any]) -> None:
-        self.sessions = sessions
-        self.calls: dict[str, list[dict[str, Any]]] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        session = self.sessions[name]
-
-        def call(inputs: Mapping[str, Any]) -> Any:
-            self.calls.setdefault(name, []).append({key: value.copy() for key, value in inputs.items()})
-            return session(inputs)
-
-        return call
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.sessions)
-
-    def __len__(self) -> int:
-        return len(self.sessions)
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_sdxl_bundle(tmp_path_factory.mktemp("sdxl") / "tiny").path
-
-
-@pytest.fixture(scope="session")
-def opened(bundle: Path) -> Pipeline:
-    return Pipeline.from_pretrained(bundle, precision="f32")
-
-
 @pytest.fixture
-def watched(opened: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """The pipeline's sessions, watched while the test runs."""
-    watched = Watched(opened._components.sessions)
-    monkeypatch.setattr(opened, "_components", dataclasses.replace(opened._components, sessions=watched))
-    return watched
-
-
-@pytest.fixture
-def pipe(opened: Pipeline, watched: Watched) -> Pipeline:
-    return opened
-
-
-def changed(tmp_path: Path, **what: Any) -> Pipeline:
-    return Pipeline.from_pretrained(save_sdxl_bundle(tmp_path / "changed", **what).path, precision="f32")
-
-
-def picture(width: int = 64, height: int = 64) -> Image.Image:
-    colours = np.random.RandomState(0).randint(0, 256, (height // 4, width // 4, 3), np.uint8)
-    return Image.fromarray(colours).resize((width, height))
+def tiny_family() -> Tiny:
+    return SDXL
 
 
 def half(width: int = 64, height: int = 64) -> Image.Image:
@@ -89,49 +35,7 @@ def half(width: int = 64, height: int = 64) -> Image.Image:
     return mask
 
 
-class TestArguments:
-    """They are those of diffusers' three pipelines, under the same names, with the same defaults."""
-
-    THEIRS_ALONE = frozenset(
-        {
-            *("ip_adapter_image", "ip_adapter_image_embeds", "cross_attention_kwargs"),
-            *("aesthetic_score", "negative_aesthetic_score"),  # for the refiner's UNet
-            "masked_image_latents",  # for UNets of nine channels
-        }
-    )
-
-    @pytest.mark.parametrize("kind", ["", "Img2Img", "Inpaint"])
-    def test_every_argument_of_theirs(self, kind: str) -> None:
-        pipeline = getattr(DIFFUSERS, f"StableDiffusionXL{kind}Pipeline")
-        theirs = dict(inspect.signature(pipeline.__call__).parameters)
-        for name in ("self", "kwargs", "return_dict"):
-            del theirs[name]
-        call = FAMILY.calls["generate"]
-        assert set(theirs) - self.THEIRS_ALONE <= set(call.takes)
-        ours = {**call.takes, **(call.beside["mask_image"] if kind == "Inpaint" else {})}
-        for name in theirs.keys() - self.THEIRS_ALONE - {"height", "width", "callback_on_step_end_tensor_inputs"}:
-            assert ours[name] == theirs[name].default, name
-
-    def test_their_order(self) -> None:
-        theirs = list(inspect.signature(DIFFUSERS.StableDiffusionXLPipeline.__call__).parameters)[1:]
-        positional = FAMILY.calls["generate"].positional
-        assert tuple(theirs[: len(positional)]) == positional
-
-    def test_what_is_ours_alone(self) -> None:
-        theirs: set[str] = set()
-        for kind in ("", "Img2Img", "Inpaint"):
-            theirs |= inspect.signature(
-                getattr(DIFFUSERS, f"StableDiffusionXL{kind}Pipeline").__call__
-            ).parameters.keys()
-        assert set(FAMILY.calls["generate"].takes) - theirs == {"seed", "vae"}
-
-
 class TestPasses:
-    @pytest.mark.parametrize(("scale", "rows"), [(0.0, 2), (1.0, 2), (1.01, 4)])
-    def test_guidance_of_1_or_less_is_one_pass(self, pipe: Pipeline, watched: Watched, scale: float, rows: int) -> None:
-        pipe(PROMPT, guidance_scale=scale, num_images_per_prompt=2, seed=1, num_inference_steps=3)
-        assert [len(each["sample"]) for each in watched.calls["unet"]] == [rows] * 3
-
     def test_the_unconditional_rows_come_first(self, pipe: Pipeline, watched: Watched) -> None:
         pipe([PROMPT, "a boat"], negative_prompt="blue", num_images_per_prompt=2, guidance_scale=2.0, seed=1)
         told = watched.calls["unet"][0]["encoder_hidden_states"]
@@ -186,8 +90,7 @@ class TestPasses:
 
     def test_a_unet_that_is_told_the_scale_guides_itself(self, tmp_path: Path) -> None:
         own = changed(tmp_path, time_cond_width=7)
-        watched = Watched(own._components.sessions)
-        own._components = dataclasses.replace(own._components, sessions=watched)
+        watched = Watched.of(own)
         result = own(PROMPT, negative_prompt="blue", guidance_scale=8.0, seed=1)
         first = watched.calls["unet"][0]
         assert len(first["sample"]) == 1
@@ -207,41 +110,6 @@ def _tensor(values: list[float]) -> Any:
 
 
 class TestSteps:
-    def test_every_step_is_shown(self, pipe: Pipeline) -> None:
-        *steps, result = list(pipe.stream(PROMPT, seed=1, num_inference_steps=3))
-        told = [(each.stage, each.index, each.total) for each in steps if isinstance(each, Step)]
-        assert told == [("text", 1, 1), ("unet", 1, 3), ("unet", 2, 3), ("unet", 3, 3), ("vae", 1, 1)]
-        assert isinstance(result, Result)
-        assert set(result.timings) == {"text", "unet", "vae"}
-        assert result.images[0].size == (64, 64)
-
-    def test_previews(self, pipe: Pipeline) -> None:
-        previews = [each.preview() for each in pipe.stream(PROMPT, seed=1, height=128) if isinstance(each, Step)]
-        assert previews[0] is None
-        assert all(each is not None and each.size == (64, 128) for each in previews[1:])
-
-    def test_previews_of_a_full_vae_are_small(self, tmp_path: Path) -> None:
-        full = changed(tmp_path, without=("tiny_vae_decoder", "tiny_vae_encoder"))
-        previews = [
-            each.preview() for each in full.stream(PROMPT, seed=1, height=512, width=256) if isinstance(each, Step)
-        ]
-        assert previews[1] is not None
-        assert previews[1].size == (128, 256)
-
-    def test_fewer_from_a_picture(self, pipe: Pipeline) -> None:
-        steps = [each for each in pipe.stream(PROMPT, image=picture(), strength=0.5, seed=1) if isinstance(each, Step)]
-        assert [each.stage for each in steps] == ["text", "vae encoder", "unet", "unet", "vae"]
-
-    @pytest.mark.parametrize(("steps", "strength", "fewest"), [(3, 0.3, 4), (1, 0.5, 2), (9, 0.1, 10), (1, 0.9999, 2)])
-    def test_none_left(self, pipe: Pipeline, watched: Watched, steps: int, strength: float, fewest: int) -> None:
-        with pytest.raises(RequestError) as caught:
-            pipe(PROMPT, image=picture(), num_inference_steps=steps, strength=strength)
-        assert str(caught.value) == (
-            f"{steps} steps at strength {strength:g} leave none to do; give at least {fewest} steps, or a higher strength"
-        )
-        assert watched.calls == {}
-        assert strength_steps(fewest, strength) == 1
-
     def test_no_steps_would_do(self) -> None:
         """Then a strength is named that does with as many steps as were asked for."""
         for steps in range(1, MAX_STEPS + 1):
@@ -406,42 +274,10 @@ class TestWrongRequests:
 
 
 class TestVaes:
-    def test_the_tiny_one_is_the_default(self, pipe: Pipeline, watched: Watched) -> None:
-        pipe(PROMPT, seed=1)
-        assert "tiny_vae_decoder" in watched.calls
-        assert "vae_decoder" not in watched.calls
-
-    def test_either_can_be_had(self, pipe: Pipeline, watched: Watched) -> None:
-        pipe(PROMPT, image=picture(), strength=0.5, vae="full", seed=1)
-        assert {"vae_encoder", "vae_decoder"} <= set(watched.calls)
-        assert not {"tiny_vae_encoder", "tiny_vae_decoder"} & set(watched.calls)
-
-    def test_one_at_a_time(self, pipe: Pipeline, watched: Watched) -> None:
-        pipe(PROMPT, num_images_per_prompt=3, seed=1)
-        assert [len(each["latent_sample"]) for each in watched.calls["tiny_vae_decoder"]] == [1, 1, 1]
-
-    @pytest.mark.parametrize(("gone", "there"), [("tiny", "full"), ("full", "tiny")])
-    def test_one_that_is_not_there(self, tmp_path: Path, gone: str, there: str) -> None:
-        prefix = {"tiny": "tiny_vae", "full": "vae"}[gone]
-        one = changed(tmp_path, without=(f"{prefix}_decoder", f"{prefix}_encoder"))
-        with pytest.raises(RequestError, match=f"vae is '{gone}'; this model has {there}"):
-            one(PROMPT, vae=gone)
-        assert one(PROMPT, seed=1).images
-
-    def test_none(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="this bundle has no VAE"):
-            changed(tmp_path, without=("vae_decoder", "tiny_vae_decoder"))(PROMPT)
-
-    def test_no_encoder(self, tmp_path: Path) -> None:
-        blind = changed(tmp_path, without=("tiny_vae_encoder",))
-        with pytest.raises(ModelError, match="this bundle has no tiny_vae_encoder: convert the model again"):
-            blind(PROMPT, image=picture(), strength=0.5)
-
     def test_latents_with_a_mean_and_a_deviation(self, tmp_path: Path) -> None:
         mean, deviation = [0.5, -1.0, 2.0, 0.0], [2.0, 0.5, 1.0, 3.0]
         other = changed(tmp_path, vae_latents_mean=mean, vae_latents_std=deviation)
-        watched = Watched(other._components.sessions)
-        other._components = dataclasses.replace(other._components, sessions=watched)
+        watched = Watched.of(other)
         drawn = other(PROMPT, seed=1, vae="full", output_type="latent").images
         other(PROMPT, seed=1, vae="full")
         shape = (1, 4, 1, 1)
@@ -455,39 +291,8 @@ class TestVaes:
             encoded, (plain - np.reshape(mean, shape)) * 0.13025 / np.reshape(deviation, shape), rtol=1e-5
         )
 
-    @pytest.mark.parametrize("part", ["text_encoder_2", "unet"])
-    def test_what_else_it_needs(self, tmp_path: Path, part: str) -> None:
-        with pytest.raises(ModelError, match=f"has no {part}, which generate needs: convert the model again"):
-            changed(tmp_path, without=(part,))(PROMPT)
-
-    @pytest.mark.parametrize("stage", ["text_encoder_2", "unet", "tiny_vae_decoder"])
-    def test_a_stage_that_computes_no_numbers_draws_no_picture(self, tmp_path: Path, stage: str) -> None:
-        with pytest.raises(NumericalError, match=f"the {stage} stage computed NaN or infinity in f32"):
-            changed(tmp_path, broken=stage)(PROMPT, seed=1)
-
 
 class TestPictures:
-    @pytest.mark.parametrize("given", ["path", "picture", "uint8", "float"])
-    def test_what_a_picture_may_be(self, pipe: Pipeline, tmp_path: Path, given: str) -> None:
-        image = picture()
-        image.save(tmp_path / "start.png")
-        forms: dict[str, Any] = {
-            "path": tmp_path / "start.png",
-            "picture": image,
-            "uint8": np.asarray(image),
-            "float": np.asarray(image, np.float32) / 255,
-        }
-        usual, other = (
-            pipe(PROMPT, image=each, strength=0.5, seed=1, output_type="np").images for each in (image, forms[given])
-        )
-        assert np.array_equal(usual, other)
-
-    def test_rotation_by_exif_is_honoured(self, pipe: Pipeline, tmp_path: Path) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        picture(128, 64).save(tmp_path / "turned.jpg", exif=exif)
-        assert pipe(PROMPT, image=tmp_path / "turned.jpg", strength=0.5, seed=1).images[0].size == (64, 128)
-
     def test_its_size_is_kept_unless_another_is_asked_for(self, pipe: Pipeline) -> None:
         given = {"image": picture(128, 72), "strength": 0.5, "seed": 1}
         assert pipe(PROMPT, **given).images[0].size == (128, 72)
@@ -514,29 +319,6 @@ class TestPictures:
         assert result.images[0].size == (64, 64)
         assert "tiny_vae_encoder" not in watched.calls
         assert len(watched.calls["unet"]) == 4
-
-    def test_reconstruct(self, opened: Pipeline) -> None:
-        flat = Image.new("RGB", (72, 64), (100, 150, 200))
-        for vae in ("tiny", "full"):
-            result = opened.reconstruct(flat, vae=vae)
-            assert result.images[0].size == (72, 64)
-            assert result.seeds is None
-            assert result.report["spatial_compression"] == 8
-            assert result.report["values_compression"] == 48
-            assert result.report["psnr"] > 5
-        assert set(opened.reconstruct(flat).timings) == {"vae encoder", "vae"}
-
-    def test_reconstruct_gives_no_latents(self, opened: Pipeline) -> None:
-        """Those are what `encode` gives."""
-        assert opened.reconstruct(picture(), output_type="np").images.shape[3] == 3
-        with pytest.raises(RequestError, match=r"output_type is 'latent'; give one of pil, np$"):
-            opened.reconstruct(picture(), output_type="latent")
-
-    def test_reconstruct_takes_no_seed(self, opened: Pipeline) -> None:
-        with pytest.raises(
-            RequestError, match=r"SDXL \(reconstruct\) takes no seed; it takes height, image, output_type"
-        ):
-            opened.reconstruct(picture(), seed=1)
 
 
 class TestMasks:
@@ -615,29 +397,3 @@ class TestResults:
         assert (record["prompt"], record["prompt_2"], record["seed"]) == ("a boat", "on the sea", 6)
         again = pipe(**{**record, "output_type": "np"}).images
         assert np.abs(again[0] - result.images[1]).max() < 1e-5
-
-    def test_seeds(self, pipe: Pipeline) -> None:
-        assert pipe(PROMPT, seed=5, num_images_per_prompt=2).seeds == (5, 6)
-
-
-class TestPreparing:
-    @pytest.mark.parametrize(
-        "told",
-        [
-            {},
-            {"guidance_scale": 5.0, "num_images_per_prompt": 2, "height": 64, "width": 128},
-            {"strength": 0.5},
-        ],
-    )
-    def test_components_are_prepared_for_what_they_are_given(
-        self, opened: Pipeline, watched: Watched, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
-    ) -> None:
-        prepared: dict[str, Mapping[str, tuple[int, ...]]] = {}
-        components = dataclasses.replace(opened._components, prepare=prepared.__setitem__)
-        monkeypatch.setattr(opened, "_components", components)
-        image = {"image": Image.new("RGB", (96, 64))} if "strength" in told else {}
-        opened(PROMPT, num_inference_steps=2, seed=0, **image, **told)
-        assert prepared == {
-            component: {name: value.shape for name, value in watched.calls[component][0].items()}
-            for component in ("unet", "tiny_vae_decoder")
-        }

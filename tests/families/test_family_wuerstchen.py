@@ -1,6 +1,5 @@
 """Würstchen's generator of steps, on sessions that are plain functions: a family never sees OpenVINO."""
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import WuerstchenCombinedPipeline, WuerstchenDecoderPipeline, WuerstchenPriorPipeline
 from PIL import Image
 
 from vinograph import Pipeline, RequestError
@@ -160,36 +158,6 @@ def test_guidance_interpolates_as_torch_does(weight: float) -> None:
     start, end = TorchNoise(0).normal((1000,)), TorchNoise(1).normal((1000,))
     theirs = torch.lerp(torch.from_numpy(start), torch.from_numpy(end), weight).numpy()
     assert np.abs(_lerp(start, end, weight) - theirs).max() <= 1e-6 * max(weight, 1)
-
-
-class TestArguments:
-    """They are those of diffusers' pipelines, under the same names, with the same defaults, in the same order."""
-
-    @pytest.mark.parametrize(
-        ("call", "pipeline"),
-        [
-            ("generate", WuerstchenCombinedPipeline),
-            ("prior", WuerstchenPriorPipeline),
-            ("decoder", WuerstchenDecoderPipeline),
-        ],
-    )
-    def test_every_argument_of_theirs(self, call: str, pipeline: Any) -> None:
-        theirs = dict(inspect.signature(pipeline.__call__).parameters)
-        for name in ("self", "kwargs", "return_dict"):
-            del theirs[name]
-        ours = FAMILY.calls[call].takes
-        assert set(theirs) <= set(ours)
-        for name, parameter in theirs.items():
-            if name.endswith("tensor_inputs"):
-                assert parameter.default == ["latents"]  # the one thing that a callback of ours is given
-            elif (call, name) != ("prior", "output_type") and parameter.default is not inspect.Parameter.empty:
-                assert ours[name] == parameter.default, name
-        positional = FAMILY.calls[call].positional
-        assert tuple(theirs)[: len(positional)] == positional
-
-    def test_what_is_ours_alone(self) -> None:
-        theirs = inspect.signature(WuerstchenCombinedPipeline.__call__).parameters
-        assert set(FAMILY.calls["generate"].takes) - set(theirs) == {"seed", "image", "strength"}
 
 
 class TestPasses:

@@ -1,8 +1,8 @@
 """Seeded fuzzers of all foreign input: files, requests and posts.
 
-Each module ``target_*.py`` here declares ``TARGETS``. A :class:`Target` makes one attempt from a
-random generator and raises AssertionError where the program did something that it never should.
-`make test` runs a minute of them, and ``python -m tests.fuzz --minutes 30`` runs them for longer.
+Each module ``target_*.py`` here declares ``TARGETS``. A :class:`Target` makes one attempt from a random generator and
+raises AssertionError where the program did something that it never should. `make test` runs a minute of them,
+`make test-all` ten, and ``python -m tests.fuzz --minutes 30`` as long as it is told.
 """
 
 from __future__ import annotations

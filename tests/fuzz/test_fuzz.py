@@ -1,4 +1,4 @@
-"""A short run of every fuzzer, always with the same seeds."""
+"""A minute of every fuzzer, always with the same seeds; and ten times as long, with others, where all tests are run."""
 
 from pathlib import Path
 from random import Random
@@ -7,11 +7,24 @@ import pytest
 
 from tests.fuzz import Target, targets
 
+LONGER = 10
+
+
+def attempted(target: Target, seeds: range, folder: Path) -> None:
+    """One attempt for each of the seeds, each in a folder of its own."""
+    attempt = target.prepare(folder / "prepared")
+    for seed in seeds:
+        own = folder / f"attempt-{seed}"
+        own.mkdir()
+        attempt(Random(f"{target.name} {seed}"), own)
+
 
 @pytest.mark.parametrize("target", targets(), ids=lambda target: target.name)
-def test_no_attempt_finds_a_fault(target: Target, tmp_path: Path) -> None:
-    attempt = target.prepare(tmp_path / "prepared")
-    for seed in range(target.attempts):
-        folder = tmp_path / f"attempt-{seed}"
-        folder.mkdir()
-        attempt(Random(f"{target.name} {seed}"), folder)
+def test_nothing_new_is_found(target: Target, tmp_path: Path) -> None:
+    attempted(target, range(target.attempts), tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("target", targets(), ids=lambda target: target.name)
+def test_nor_by_attacking_for_longer(target: Target, tmp_path: Path) -> None:
+    attempted(target, range(target.attempts, LONGER * target.attempts), tmp_path)

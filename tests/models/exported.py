@@ -66,7 +66,7 @@ def export_as_optimum(saved: SavedSdxl, shape: SdxlShape, home: Path, weights: s
     for folder in ("tokenizer", "tokenizer_2", "scheduler"):
         shutil.copytree(saved.home / folder, home / folder)
     shutil.copy(saved.home / "model_index.json", home)
-    for part, of, (module, inputs, outputs) in _parts(saved, shape):
+    for part, of, (module, inputs, outputs) in _components(saved, shape):
         folder = home / part
         folder.mkdir()
         shutil.copy(saved.home / of / "config.json", folder)
@@ -77,7 +77,7 @@ def export_as_optimum(saved: SavedSdxl, shape: SdxlShape, home: Path, weights: s
     return home
 
 
-def _parts(saved: SavedSdxl, shape: SdxlShape) -> Any:
+def _components(saved: SavedSdxl, shape: SdxlShape) -> Any:
     models = saved.models
     for part, pooled, width in (
         ("text_encoder", ("pooler_output", shape.text_widths[0]), shape.text_widths[0]),

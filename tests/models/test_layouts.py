@@ -28,7 +28,7 @@ with_tiny_vae = families(SDXL, PIXART)
 with_clip = families(WUERSTCHEN, SDXL)
 
 
-@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=LAYOUTS)
+@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=list(LAYOUTS))
 def layout(request: pytest.FixtureRequest) -> Layout:
     found: Layout = request.param
     return found
@@ -176,7 +176,7 @@ class TestTinyVae:
         edit_json(tiny_vae / "config.json", scaling_factor=0.5)
         opened = open_model(saved.home, tiny_vae=str(tiny_vae))
         assert components(opened) == layout.components | TINY_VAE
-        assert opened.manifest.config == layout.manifest["config"] | {"tiny_vae_scaling_factor": 0.5}
+        assert opened.manifest.config == {**layout.manifest["config"], "tiny_vae_scaling_factor": 0.5}
         assert opened.manifest.source.also == {"tiny_vae": tiny_vae.name}
 
     def test_it_is_in_the_checkpoint(self, layout: Layout, checkpoint: Path, tiny_vae: Path) -> None:

@@ -1,8 +1,9 @@
 """Checkpoints and pipelines that are built once for all comparisons with diffusers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.checkpoints import (
     PixArtShape,
     SdxlShape,
 )
+from tests.memory import resident
 from tests.parity import pixart_pairs, sdxl_pairs
 from tests.parity.pairs import Pair, make_pair
 from tests.parity.pixart_pairs import PixArtPair
@@ -54,39 +56,72 @@ PIXARTS: Mapping[str, tuple[PixArtShape, int]] = {
 }
 
 
+_MAKE: Mapping[str, Callable[[Path, str], Any]] = {
+    "wuerstchen": lambda folder, name: make_pair(folder, *MODELS[name]),
+    "sdxl": lambda folder, name: sdxl_pairs.make_pair(folder, *SDXL[name]),
+    "pixart": lambda folder, name: pixart_pairs.make_pair(folder, *PIXARTS[name]),
+}
+# Compiled for two sizes by two pipelines, a pair has hundreds of megabytes, and those of 1024 pixels have more.
+_PLENTY = 2**30
+
+
+class Pairs:
+    """All pairs that were opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened: dict[tuple[str, str], Any] = {}
+
+    def open(self, family: str, name: str) -> Any:
+        """A pair by its family and its name there."""
+        key = (family, name)
+        if key not in self._opened:
+            self._opened[key] = _MAKE[family](self._folder / family / name, name)
+        return self._opened[key]
+
+    def free(self) -> None:
+        """Free what all have compiled."""
+        for each in self._opened.values():
+            each.ours.free()
+
+
 @pytest.fixture(scope="session")
-def open_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
-    torch.set_num_threads(1)  # threads don't help such tiny models
-
-    @cache
-    def open_one(name: str) -> Pair:
-        return make_pair(tmp_path_factory.mktemp(name), *MODELS[name])
-
-    return open_one
+def _pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
+    return Pairs(tmp_path_factory.mktemp("pairs"))
 
 
-@pytest.fixture(scope="session")
-def open_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], SdxlPair]:
-    """Both pipelines of a small SDXL in :data:`SDXL`, with both VAEs and a native size of 64."""
-    torch.set_num_threads(1)
-
-    @cache
-    def open_one(name: str) -> SdxlPair:
-        return sdxl_pairs.make_pair(tmp_path_factory.mktemp(name), *SDXL[name])
-
-    return open_one
+@pytest.fixture(scope="module")
+def pairs(_pairs: Pairs) -> Iterator[Pairs]:
+    """All pairs, of which nothing stays compiled when a module ends."""
+    yield _pairs
+    _pairs.free()
 
 
-@pytest.fixture(scope="session")
-def open_pixart(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PixArtPair]:
-    """Both pipelines of a small PixArt in :data:`PIXARTS`, with both VAEs."""
-    torch.set_num_threads(1)
+@pytest.fixture(autouse=True)
+def _freed_in_time(_pairs: Pairs) -> Iterator[None]:
+    """Nothing stays compiled when a test ends that left the process large."""
+    yield
+    if resident() > _PLENTY:
+        _pairs.free()
 
-    @cache
-    def open_one(name: str) -> PixArtPair:
-        return pixart_pairs.make_pair(tmp_path_factory.mktemp(name), *PIXARTS[name])
 
-    return open_one
+@pytest.fixture(scope="module")
+def open_pair(pairs: Pairs) -> Callable[[str], Pair]:
+    """A small Würstchen by its name in :data:`MODELS`, drawn by both."""
+    return partial(pairs.open, "wuerstchen")
+
+
+@pytest.fixture(scope="module")
+def open_sdxl(pairs: Pairs) -> Callable[[str], SdxlPair]:
+    """A small SDXL by its name in :data:`SDXL`, drawn by both. It has both VAEs, and its native size is 64."""
+    return partial(pairs.open, "sdxl")
+
+
+@pytest.fixture(scope="module")
+def open_pixart(pairs: Pairs) -> Callable[[str], PixArtPair]:
+    """A small PixArt by its name in :data:`PIXARTS`, drawn by both. It has both VAEs."""
+    return partial(pairs.open, "pixart")
 
 
 @pytest.fixture(params=MODELS)

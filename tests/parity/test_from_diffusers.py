@@ -37,12 +37,16 @@ PROMPT = "Astronaut in a jungle, cold color palette, muted colors, detailed, 8k"
 
 @dataclass(frozen=True)
 class Table:
-    """The calls under one heading; fixture ``given`` has their names, ``smaller`` their sizes."""
+    """The calls under one heading. They are drawn with the fixture ``given``; ``smaller`` says which sizes instead.
+
+    Those of PixArt have ``full_size``: it draws the sizes that it was trained on, and no others.
+    """
 
     name: str
     headings: tuple[str, str]
     given: str
     smaller: Mapping[str, str]
+    full_size: bool = False
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -72,11 +76,11 @@ TABLES = (
         "sdxl_names",
         {"1024": "64", "768": "72", "1344": "104"},
     ),
-    Table("pixart notebook", ("PixArt", "Calls of PixArt's notebook"), "pixart_notebook_names", {}),
-    Table("pixart", ("PixArt", "Calls of diffusers' PixArt pipelines"), "pixart_names", {}),
+    Table("pixart notebook", ("PixArt", "Calls of PixArt's notebook"), "pixart_notebook_names", {}, full_size=True),
+    Table("pixart", ("PixArt", "Calls of diffusers' PixArt pipelines"), "pixart_names", {}, full_size=True),
 )
 ROWS = [
-    pytest.param(table, *row, id=f"{table.name}-{number}")
+    pytest.param(table, *row, id=f"{table.name}-{number}", marks=[pytest.mark.long] if table.full_size else [])
     for table in TABLES
     for number, row in enumerate(table.rows, 1)
 ]
@@ -93,7 +97,7 @@ def values(given: Any) -> Any:
     return np.stack([values(each) for each in given]) if isinstance(given, list) else np.asarray(given)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wuerstchen_names(open_pair: Callable[[str], Pair]) -> dict[str, Any]:
     """The names that Würstchen's calls on the page use."""
     pair = open_pair("small")
@@ -127,7 +131,7 @@ class AsOptimumIntel:
         return self.pipeline(*args, generator=torch.Generator().manual_seed(seed), **kwargs)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     """The names that the calls of SDXL-Turbo's notebook use."""
     pair = open_sdxl("turbo")
@@ -154,7 +158,7 @@ class FullVae:
         return self.ours(*args, vae="full", **kwargs)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     """The names that the calls of diffusers' SDXL pipelines use."""
     pair = open_sdxl("base")
@@ -176,7 +180,7 @@ def sdxl_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
     """The names that the calls of PixArt's notebook use."""
     pair = open_pixart("consistency")
@@ -190,7 +194,7 @@ def pixart_notebook_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str,
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pixart_names(open_pixart: Callable[[str], PixArtPair]) -> dict[str, Any]:
     """The names that the calls of diffusers' PixArt pipelines use."""
     pairs = {"": "1024", "_512": "512", "_lcm": "consistency", "_sigma": "sigma"}

@@ -62,6 +62,12 @@ class AllWays(Pipeline):
         """The bundle's path."""
         return self._bundle.model.path
 
+    def free(self) -> None:
+        """Free what is compiled; another drawing compiles it again."""
+        for pipe in (self._directory, self._bundle):
+            for session in pipe._sessions._opened.values():
+                session.release()
+
     def changed(self, change: Callable[[Any], Any]) -> AllWays:
         """The same with other components; no command line has an option for that."""
         pipes = []

@@ -106,6 +106,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.long
 def test_it_withstands(address: str) -> None:
     client = Client(address)
     client.get("/")
