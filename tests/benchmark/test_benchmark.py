@@ -107,7 +107,7 @@ class TestFigures:
             "ratio",
             "PSNR",
             "SSIM",
-            "config",
+            "asked",
         ]
         assert lines[1].startswith("tiny-sdxl")
         assert any(line.split() == ["seconds", "by", "stage", "text", "unet", "vae"] for line in lines)
