@@ -20,19 +20,6 @@ from vinograph.models.bundle import Bundle
 VQGAN = "vqgan/diffusion_pytorch_model.safetensors"
 
 
-@pytest.fixture(scope="session")
-def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One repository with everything."""
-    return save_wuerstchen(tmp_path_factory.mktemp("combined"), TINY).decoder
-
-
-@pytest.fixture(scope="session")
-def split(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The decoder's and the prior's repositories, of the same weights as ``combined``."""
-    saved = save_wuerstchen(tmp_path_factory.mktemp("split"), TINY, layout="split")
-    return saved.decoder, saved.prior
-
-
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that ``make`` fills once, in one of the test processes, for all of them."""
     base = tmp_path_factory.getbasetemp()
@@ -45,6 +32,19 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
     return folder
+
+
+@pytest.fixture(scope="session")
+def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One repository with everything."""
+    return once(tmp_path_factory, "combined", lambda folder: save_wuerstchen(folder, TINY)) / "wuerstchen"
+
+
+@pytest.fixture(scope="session")
+def split(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The decoder's and the prior's repositories, of the same weights as ``combined``."""
+    folder = once(tmp_path_factory, "split", lambda folder: save_wuerstchen(folder, TINY, layout="split"))
+    return folder / "wuerstchen", folder / "wuerstchen-prior"
 
 
 @pytest.fixture(scope="session")
