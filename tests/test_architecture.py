@@ -29,36 +29,41 @@ SOURCE = ROOT / "src"
 # In a family's folder, the files of network and of checkpoint are units of their own.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
-    "arguments": {"errors"},
+    "values": {"errors"},
+    "inputs": set(),
+    "dispatch": set(),
     "panics": set(),
     "strict_json": set(),
-    "schema": {"arguments"},
+    "schema": {"values"},
     "resources": {"errors"},
     "folders": {"errors"},
     "files": {"resources", "errors"},
-    "noise": {"arguments", "errors"},
-    "schedulers": {"arguments", "schema", "errors"},
+    "noise": {"values", "errors"},
+    "schedulers": {"values", "schema", "errors"},
     "text": {"panics", "errors"},
-    "images": {"strict_json", "arguments", "files", "errors"},
-    "request": {"arguments", "noise", "errors"},
-    "runtime": {"strict_json", "arguments", "files", "folders", "resources", "errors"},
-    "networks": {"arguments", "runtime", "schema", "errors"},
-    "families": {"schedulers", "arguments", "noise", "text", "images", "request", "schema", "errors"},
-    "families.network": {"networks", "runtime", "arguments", "errors"},
+    "images": {"strict_json", "values", "files", "errors"},
+    "arguments": {"values", "noise", "errors"},
+    "request": {"arguments", "values", "noise", "errors"},
+    "result": {"request", "vinograph"},
+    "_calls": {"dispatch", "families", "inputs", "result"},
+    "runtime": {"strict_json", "values", "files", "folders", "resources", "errors"},
+    "networks": {"values", "runtime", "schema", "errors"},
+    "families": {"schedulers", "arguments", "values", "noise", "text", "images", "request", "schema", "errors"},
+    "families.network": {"networks", "runtime", "values", "errors"},
     "models": {
         *("families", "networks", "text", "files", "folders", "resources", "schema", "strict_json", "panics"),
-        *("arguments", "errors", "vinograph"),
+        *("values", "errors", "vinograph"),
     },
     "families.checkpoint": {
         *("models", "families", "families.network", "networks", "runtime", "schedulers"),
-        *("schema", "arguments", "errors"),
+        *("schema", "values", "errors"),
     },
     "components": {"families", "runtime", "models", "resources", "text"},
     "pipeline": {
-        *("families", "components", "models", "runtime", "images", "request"),
-        *("arguments", "errors", "vinograph"),
+        *("_calls", "families", "components", "models", "runtime", "images", "request", "result"),
+        *("values", "errors"),
     },
-    "vinograph": {"pipeline", "families", "request", "errors"},
+    "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"models", "networks", "runtime", "files", "errors", "vinograph"},
     "quantize": {
         *("convert", "pipeline", "components", "models", "families", "runtime", "files", "resources", "errors"),
@@ -70,11 +75,22 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "benchmark.systems": {"vinograph", "runtime"},
     "web": {
-        *("pipeline", "models", "families", "images", "folders", "request", "strict_json", "errors"),
+        *(
+            "pipeline",
+            "models",
+            "families",
+            "images",
+            "folders",
+            "request",
+            "result",
+            "arguments",
+            "strict_json",
+            "errors",
+        ),
         "vinograph",
     },
     "cli": {
-        *("pipeline", "components", "models", "families", "runtime", "images", "request"),
+        *("pipeline", "components", "models", "families", "runtime", "images", "arguments", "request", "result"),
         *("convert", "quantize", "benchmark", "web", "files", "folders", "resources", "strict_json"),
         *("errors", "vinograph"),
     },
@@ -385,7 +401,9 @@ class TestPublicSurface:
 
     def test_what_sdxl_does(self) -> None:
         assert set(SDXL.calls) == set(SDXL_TAKES)
-        assert SDXL.calls["generate"].beside == {"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}}
+        assert SDXL.calls["generate"].conditional_defaults == {
+            "mask_image": {"strength": 0.9999, "guidance_scale": 7.5}
+        }
         assert SDXL.options == {
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",

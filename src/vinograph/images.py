@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
 from vinograph import strict_json
-from vinograph.arguments import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import check_writable, is_full, replaced
+from vinograph.values import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 
 Array = NDArray[np.float32]
 Picture = TypeVar("Picture")

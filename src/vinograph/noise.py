@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.arguments import reading, shown
 from vinograph.errors import RequestError
+from vinograph.values import reading, shown
 
 Array = NDArray[np.float32]
 

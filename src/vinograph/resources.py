@@ -127,7 +127,7 @@ def _shortage_of(error: BaseException) -> Shortage | None:
     if isinstance(error, _QUOTES):
         return None
     text = str(error).casefold()
-    return next((kind for kind, told in _BY_TEXT.items() if any(each in text for each in told)), None)
+    return next((kind for kind, texts in _BY_TEXT.items() if any(each in text for each in texts)), None)
 
 
 def _detail(error: BaseException) -> str:
@@ -183,7 +183,7 @@ def memory_limit() -> int | None:
 
 def threads() -> tuple[int, int | None]:
     """How many threads run in this process, and how many its user may have or its control groups; None: any number."""
-    allowed = [limit for limit in (_number(group / "pids.max") for group in _groups("pids")) if limit is not None]
+    allowed = [limit for limit in (_read_number(group / "pids.max") for group in _groups("pids")) if limit is not None]
     if resource is not None and (limit := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
         allowed.append(limit)
     return threading.active_count(), min(allowed, default=None)
@@ -229,29 +229,29 @@ def _groups(controller: str) -> Iterator[Path]:
 
 def _quota(group: Path) -> float | None:
     """Processors that a group may use, if there is a limit."""
-    quota, period = _number(group / "cpu.max"), _number(group / "cpu.max", 1)
+    quota, period = _read_number(group / "cpu.max"), _read_number(group / "cpu.max", 1)
     if period is None:
-        quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+        quota, period = _read_number(group / "cpu.cfs_quota_us"), _read_number(group / "cpu.cfs_period_us")
     return quota / period if quota is not None and period else None
 
 
 def _memory_limit(group: Path) -> int | None:
     """Bytes that a group may use, if there is a limit."""
-    found = _number(group / "memory.max")
-    return _number(group / "memory.limit_in_bytes") if found is None else found
+    found = _read_number(group / "memory.max")
+    return _read_number(group / "memory.limit_in_bytes") if found is None else found
 
 
 def _memory_used(group: Path) -> int:
     """Bytes that a group uses and that can't be had again by forgetting what lies on the disk."""
-    used = _number(group / "memory.current")
+    used = _read_number(group / "memory.current")
     if used is None:
-        used = _number(group / "memory.usage_in_bytes")
+        used = _read_number(group / "memory.usage_in_bytes")
     files = {"inactive_file", "total_inactive_file"}
     forgettable = max((int(words[1]) for words in _lines(group / "memory.stat") if words[0] in files), default=0)
     return (used or 0) - forgettable
 
 
-def _number(file: Path, place: int = 0) -> int | None:
+def _read_number(file: Path, place: int = 0) -> int | None:
     """The number at a place of a file's first line; None if there is none, as where it says "max" or -1."""
     words = next(_lines(file), [])
     return int(words[place]) if len(words) > place and words[place].isdecimal() else None

@@ -22,11 +22,11 @@ from PIL import Image
 
 from tests.bundles import TOKENS, WIDTH, save_pixart_bundle
 from vinograph import DamagedModelError, ModelError, NumericalError, Pipeline, RequestError, Result
+from vinograph.arguments import MAX_PROMPT
 from vinograph.families.contract import Remembered, Step
 from vinograph.families.pixart import captions
 from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
-from vinograph.request import MAX_PROMPT
 
 PROMPT = "a red house"
 LONG = "a red house on a snowy hill at night " * 6

@@ -14,12 +14,12 @@ from PIL import Image
 
 from tests.bundles import LAYERS, WIDTH, save_sdxl_bundle
 from vinograph import ModelError, NumericalError, Pipeline, RequestError, Result
+from vinograph.arguments import MAX_STEPS
 from vinograph.families.contract import Step
 from vinograph.families.masks import crop_box, filled, read_masks, to_mask
 from vinograph.families.sdxl.arguments import FAMILY
 from vinograph.families.shared import steps_left, whole_size
 from vinograph.images import only
-from vinograph.request import MAX_STEPS
 
 PROMPT = "a red house"
 LIMITS = {"size_multiple": 8, "minimum_size": 64, "maximum_size": 512, "native_size": 64}
@@ -107,7 +107,7 @@ class TestArguments:
             del theirs[name]
         call = FAMILY.calls["generate"]
         assert set(theirs) - self.THEIRS_ALONE <= set(call.takes)
-        ours = {**call.takes, **(call.beside["mask_image"] if kind == "Inpaint" else {})}
+        ours = {**call.takes, **(call.conditional_defaults["mask_image"] if kind == "Inpaint" else {})}
         for name in theirs.keys() - self.THEIRS_ALONE - {"height", "width", "callback_on_step_end_tensor_inputs"}:
             assert ours[name] == theirs[name].default, name
 

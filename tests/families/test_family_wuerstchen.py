@@ -113,7 +113,7 @@ def draw(
     call = FAMILY.calls[name]
     few = {"prior_num_inference_steps": 2, "num_inference_steps": 2, "height": 128, "width": 128}
     few = {key: value for key, value in few.items() if key in call.takes and "image" not in given}
-    request = resolve({**few, **given}, call.takes, LIMITS, name)
+    request = resolve({**few, **given}, call, LIMITS, name, FAMILY.request)
     steps, running = [], call.run(parts or (models or Models()).parts(), request)
     while True:
         try:

@@ -18,9 +18,9 @@ from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Manifest
 from vinograph.pipeline import Pipeline
-from vinograph.request import fields_of, resolve
+from vinograph.request import GivenArguments, arguments_of, resolve
 
-Arguments = Callable[[Pipeline], Mapping[str, Any]]
+Arguments = Callable[[Pipeline], GivenArguments]
 """The arguments of a bundle's drawing call that were asked for."""
 
 # The families that each system draws; None: all.
@@ -204,7 +204,7 @@ def check_environment(asked: Asked, system: str) -> None:
 def _of_bundle(asked: Asked, name: str, count: int) -> Subject:
     pipe = Pipeline.from_pretrained(name, asked.device, asked.precision, asked.memory)
     manifest = pipe.model.manifest
-    settings, told = _settings(pipe, dict(asked.arguments(pipe)), count)
+    settings, told = _settings(pipe, asked.arguments(pipe), count)
     return Subject(
         name=Path(name).name,
         system="vinograph",
@@ -220,7 +220,7 @@ def _of_bundle(asked: Asked, name: str, count: int) -> Subject:
     )
 
 
-def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[dict[str, Any], list[str]]:
+def _settings(pipe: Pipeline, arguments: GivenArguments, count: int) -> tuple[dict[str, Any], list[str]]:
     """The arguments of the call in full, and the names of those that were asked for.
 
     Raises:
@@ -228,18 +228,17 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
     """
     call, manifest = pipe.calls["generate"], pipe.model.manifest
     kind = family(manifest.family).request
-    fields = fields_of(kind)
-    for name in arguments:
-        if name in fields and (not fields[name].metadata["recorded"] or name in ("prompt", "output_type")):
+    known = arguments_of(kind)
+    for name in arguments.values:
+        if name in known and (not known[name].recorded or name in ("prompt", "output_type")):
             raise RequestError(f"--option {name}: a benchmark draws from a text alone, and keeps the pictures")
-    given = {**arguments, "prompt": "", "num_images_per_prompt": count}
-    limits = {**manifest.limits, **call.limits}
-    request = resolve(given, call.takes, limits, manifest.name, call.beside, kind=kind)
+    given = {**arguments.values, "prompt": "", "num_images_per_prompt": count}
+    request = resolve(given, call, manifest.limits, manifest.name, kind, arguments.names)
     settings = {name: value for name, value in request.record().items() if name not in _OURS_ALONE or name == "vae"}
     for name, value in settings.items():
-        if fields[name].metadata["each"]:
+        if known[name].each:
             settings[name] = value[0]
-    return settings, [name for name in arguments if name not in _OURS_ALONE]
+    return settings, [name for name in arguments.values if name not in _OURS_ALONE]
 
 
 def _vae(pipe: Pipeline, settings: dict[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with interruption.Interruptible(owns_process=argv is None):
         try:
             _check_memory()
-            from vinograph.cli.running import run
+            from vinograph.cli.run import run
 
             return run(arguments)
         except BaseException as error:
@@ -59,9 +59,9 @@ def _explain_early(error: BaseException, as_json: bool) -> int | None:
     if number := interruption.received():
         code, kind, message = 128 + number, "KeyboardInterrupt", "interrupted"
         line = message
-    elif (told := _shortage(error)) is not None:
-        code, kind, message = ResourceError.exit_code, "ResourceError", told
-        line = f"error: {told}"
+    elif (shortage := _shortage(error)) is not None:
+        code, kind, message = ResourceError.exit_code, "ResourceError", shortage
+        line = f"error: {shortage}"
     else:
         return None
     if sys.stderr is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vinograph.request import Request
+from vinograph.request import Request, Signature
 from vinograph.schema import Kind
 from vinograph.text import Tokenizer
 
@@ -121,29 +121,19 @@ class Drawing:
 Steps = Generator[Step, None, Drawing]
 
 
-@dataclass(frozen=True)
-class Call:
-    """One thing that a family does: the arguments that it takes, with their defaults, and how it is done.
+@dataclass(frozen=True, kw_only=True)
+class Call(Signature):
+    """One thing that a family does: its arguments, and how it is done.
 
-    ``run`` gets the resolved request, of the family's kind; it refuses at once what can't be done, and returns the
-    generator that does the work.
-    ``positional`` names the arguments that may be given by position. ``components`` are those without which the
-    call can't be made, and ``remedy`` says how a model gets them. ``beside`` holds, for an argument, the defaults
-    that are others where it is given. ``steps`` names the argument that counts the steps of which image to image does
-    the share that ``strength`` says. ``limits`` is what else the arguments' checks go by: ``callback_tensors`` that a
-    callback may ask for, ``times`` (what custom ones are), ``named_times``, ``output_types`` where not all are, and
-    ``any_size_with``, an argument under which any number of pixels will do.
+    ``about`` says what it does. ``run`` gets the resolved request, of the family's kind; it refuses at once what can't
+    be done, and returns the generator that does the work. ``components`` are those without which the call can't be
+    made, and ``remedy`` says how a model gets them.
     """
 
     about: str
-    takes: Mapping[str, Any]
-    positional: tuple[str, ...]
     run: Callable[[Parts, Any], Steps]
     components: tuple[str, ...] = ()
     remedy: str = "convert the model again with all of its components"
-    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    steps: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,8 +144,8 @@ class Family:
     each of the command line's options sets. ``config`` declares the numbers, or lists of them, that it reads in the
     manifest, and ``check_config`` compares them with each other; ``tokenizers`` are those that it needs;
     ``check_scheduler`` checks the scheduler's settings; ``check_outputs`` checks the shapes of the components' outputs
-    that it reads numbers from. The checks raise :class:`vinograph.schema.SchemaError`. ``request`` declares arguments
-    of the family's own, where :class:`vinograph.request.Request` doesn't have all that its calls take.
+    that it reads numbers from. The checks raise :class:`vinograph.schema.SchemaError`. ``request`` declares the
+    family's own arguments, where :class:`vinograph.request.Request` doesn't have all that its calls take.
     """
 
     name: str

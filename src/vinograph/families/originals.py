@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from vinograph.arguments import MAX_VALUES, as_array, is_array, reading
 from vinograph.errors import RequestError
 from vinograph.families.contract import Array, Drawing, Parts
 from vinograph.families.masks import as_picture, crop_box, filled, mask_size, pasted, read_masks, resized, to_mask
 from vinograph.families.shared import Size, fit, note_resized, whole_size
 from vinograph.images import listed, only, read_pictures, to_array
 from vinograph.request import Request
+from vinograph.values import MAX_VALUES, as_array, is_array, reading
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from vinograph import folders, strict_json
-from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.models.safetensors import (
     DOWNLOAD_ORDER,
@@ -25,6 +24,7 @@ from vinograph.models.safetensors import (
     weight_names,
 )
 from vinograph.schema import is_plain, label
+from vinograph.values import shown
 
 if TYPE_CHECKING:
     from vinograph.models.hub import Repository

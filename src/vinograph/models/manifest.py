@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Any
 
 from vinograph import strict_json
-from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.schema import (
     Either,
@@ -31,6 +30,7 @@ from vinograph.schema import (
     Text,
     Whole,
 )
+from vinograph.values import shown
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "bundle.json"

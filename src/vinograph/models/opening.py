@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, nothing_before
 from vinograph.models.opened import Opened, Published
 from vinograph.models.recognition import recognized
 from vinograph.schema import label
+from vinograph.values import shown
 
 
 def look_at(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vinograph import folders, strict_json
-from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.families import registry
 from vinograph.families.known import Companion, KnownModel
@@ -23,6 +22,7 @@ from vinograph.models import catalog
 from vinograph.models.checkpoint import HUB_ID, Checkpoint, Needed, licence_of, on_hub
 from vinograph.models.hub import RemoteFile
 from vinograph.models.safetensors import read_header
+from vinograph.values import shown
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 _WEIGHTS = ".safetensors"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from openvino import opset13 as opset
 
-from vinograph.arguments import shown
 from vinograph.networks.config import check_kinds
 from vinograph.networks.graph import Network, Port, Ports, Value, Weights, build, constant
 from vinograph.networks.layers import (
@@ -33,6 +32,7 @@ from vinograph.networks.layers import (
     reshape,
     unmasked,
 )
+from vinograph.values import shown
 
 IGNORED = r"embeddings\.position_ids|logit_scale|text_projection\.weight|visual_projection\.weight|vision_model\..*"
 """The tensors in files that hidden states don't depend on; the last two are of whole CLIP models."""

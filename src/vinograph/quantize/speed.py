@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.components import origin
+from vinograph.components import cache_key
 from vinograph.errors import NumericalError
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import DenoiserSpeed, Speed
-from vinograph.pipeline import Pipeline, watched
+from vinograph.pipeline import Pipeline, observe_inputs
 from vinograph.quantize.calibration import native_size
 from vinograph.resources import cpu_count
 from vinograph.runtime import tuning
@@ -39,9 +39,9 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
     steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
-    with watched(pipe, note):
-        few = dict.fromkeys(steps, 1)
-        pipe("a red house on a hill", seed=0, output_type=output_type, **native_size(bundle), **few)
+    with observe_inputs(pipe, note):
+        few: dict[str, Any] = {**native_size(bundle), **dict.fromkeys(steps, 1), "output_type": output_type}
+        pipe("a red house on a hill", seed=0, **few)
     return seen
 
 
@@ -75,4 +75,4 @@ def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str,
     cache = Cache()
     for name, (_, choice) in measured.items():
         shapes = {each: tuple(value.shape) for each, value in given[name].items()}
-        tuning.remember(origin(bundle, name, cache), shapes, "auto", machine(), choice)
+        tuning.remember(cache_key(bundle, name, cache), shapes, "auto", machine(), choice)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.schedulers.alphas import DDIMScheduler, LCMScheduler, OverAlpha
 from vinograph.schedulers.dpmsolver import DPMSolverMultistepScheduler
 from vinograph.schedulers.euler import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
 from vinograph.schedulers.sampler import MOST_TIMESTEPS, Sampler
 from vinograph.schema import Flag, Kind, Many, Real, SchemaError, Whole
+from vinograph.values import shown
 
 SAMPLERS: Mapping[str, type[Sampler]] = {
     each.__name__: each

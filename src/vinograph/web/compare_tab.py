@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from vinograph.arguments import check_seed
 from vinograph.errors import RequestError, VinographError
 from vinograph.images import resize
-from vinograph.request import FIELDS
 from vinograph.web import fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_seed
 from vinograph.web.drawing import Job, Order, said
@@ -106,7 +106,7 @@ class CompareTab:
         refused: dict[Any, str] = {}
         seed = typed_seed(values[self._seed] or new_seed())
         try:
-            FIELDS["seed"].metadata["check"]("Seed", seed, {})
+            check_seed("Seed", seed)
         except RequestError as error:
             refused[None] = str(error)
         prompt = checked_prompt(values[self._prompt])

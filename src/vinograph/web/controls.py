@@ -14,11 +14,12 @@ from typing import Any
 
 import gradio as gr
 
+from vinograph.arguments import VAES, check_size, check_texts
 from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.families.autoencoder import autoencoders
 from vinograph.pipeline import Pipeline
-from vinograph.request import FIELDS, OPTIONS, VAES, Request, fewest_steps, fields_of, kind_of, size_limits
+from vinograph.request import OPTIONS, Request, arguments_of, fewest_steps
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -62,7 +63,7 @@ def checked_prompt(text: Any) -> str:
     Raises:
         RequestError: it is too long, or no text.
     """
-    (prompt,) = FIELDS["prompt"].metadata["check"]("the prompt", text or "", {})
+    (prompt,) = check_texts("the prompt", text or "")
     return str(prompt)
 
 
@@ -195,7 +196,7 @@ class Controls:
 
     def beside_mask(self, pipe: Pipeline) -> Updates:
         """The defaults that are others where a mask is painted."""
-        others = pipe.calls[_CALL].beside.get("mask_image", {})
+        others = pipe.calls[_CALL].conditional_defaults.get("mask_image", {})
         known = {argument: name for name, argument in self._arguments_of(pipe).items()}
         return {self._options[known[argument]]: value for argument, value in others.items() if argument in known}
 
@@ -214,8 +215,8 @@ class Controls:
         """The arguments that the controls stand for; and, by the place to say it, what can't be drawn and why."""
         told: dict[str, Any] = {}
         refused: dict[Any, str] = {}
-        limits = {**pipe.model.manifest.limits, **pipe.calls[_CALL].limits}
-        known, fields = self._arguments_of(pipe), fields_of(_request_of(pipe))
+        limits = pipe.calls[_CALL].limits(pipe.model.manifest.limits, {})
+        known, arguments = self._arguments_of(pipe), arguments_of(_request_of(pipe))
         for name, argument in known.items():
             value = values[self._options[name]]
             if value in (None, "") or (name == "strength" and not picture):
@@ -223,7 +224,7 @@ class Controls:
             if name == "seed":
                 value = typed_seed(value)
             try:
-                told[argument] = fields[argument].metadata["check"](label(name), value, limits)
+                told[argument] = arguments[argument].check(label(name), value, limits)
             except RequestError as error:
                 refused[self.seed_note if name == "seed" else None] = str(error)
         if "negative_prompt" in told:
@@ -239,13 +240,13 @@ class Controls:
 
     def _size(self, pipe: Pipeline, values: Values, told: Mapping[str, Any]) -> dict[str, int]:
         call = pipe.calls[_CALL]
-        limits = size_limits({**call.takes, **told}, {**pipe.model.manifest.limits, **call.limits})
+        limits = call.limits(pipe.model.manifest.limits, {**call.takes, **told})
         sides = (values[self.width], values[self.height])
         if values[self.shape] != _OTHER:
             width, height = map(int, values[self.shape].split("x"))
             sides = (width, height)
         return {
-            side: FIELDS[side].metadata["check"](side.capitalize(), value, limits)
+            side: check_size(side.capitalize(), value, limits)
             for side, value in zip(("width", "height"), sides, strict=True)
         }
 
@@ -268,7 +269,7 @@ class Controls:
 def _component(name: str) -> Any:
     """A control for an option: a slider for a number, a box for a switch, a choice for the names of a VAE."""
     families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
-    kind = kind_of(families[0].options[name], families[0].request)
+    kind = arguments_of(families[0].request)[families[0].options[name]].check.scalar
     if kind is bool:
         return gr.Checkbox(label=label(name), visible=False)
     if kind is int:
@@ -285,13 +286,13 @@ def _request_of(pipe: Pipeline) -> type[Request]:
 
 def _as_the_model_has_it(argument: str, default: Any, pipe: Pipeline) -> Any:
     """Shown, with the model's default, and room above it."""
-    kind = kind_of(argument, _request_of(pipe))
+    kind = arguments_of(_request_of(pipe))[argument].check.scalar
     if argument == "vae":
         return gr.update(visible=True, value=default or autoencoders(pipe.model.manifest.components)[0])
     if argument.endswith("inference_steps"):
         return gr.update(visible=True, value=default, maximum=max(20, 4 * default))
     if argument.endswith("guidance_scale"):
         return gr.update(visible=True, value=default, maximum=max(15, 2 * default))
-    if kind in (str, int) and argument != "num_images_per_prompt":
+    if kind is int and argument != "num_images_per_prompt":
         return gr.update(visible=True)  # a text, or a seed, which stay as they are
     return gr.update(visible=True, value=default)

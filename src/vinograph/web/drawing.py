@@ -16,7 +16,7 @@ from PIL import Image
 
 from vinograph.errors import VinographError
 from vinograph.families.contract import Step
-from vinograph.pipeline import Result
+from vinograph.result import Result
 from vinograph.web.models import Models
 
 _PREVIEW_SHARE = 4  # previews take at most one part in so many of a drawing's time

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vinograph.errors import RequestError
 from vinograph.images import save
-from vinograph.pipeline import Result
+from vinograph.result import Result
 from vinograph.web import snippets
 from vinograph.web.drawing import Job, Line, Order
 from vinograph.web.models import Models

@@ -6,6 +6,7 @@ from vinograph.families.checks import AUTOENCODERS, check_sampler, check_vaes
 from vinograph.families.contract import Call, Family
 from vinograph.families.latent import SOURCE, encode_alone, reconstruct
 from vinograph.families.pixart.drawing import generate
+from vinograph.families.pixart.request import PixArtRequest
 from vinograph.schema import Whole
 
 _EMBEDDINGS = (
@@ -18,7 +19,7 @@ FAMILY = Family(
     title="PixArt",
     calls={
         "generate": Call(
-            about="text to image; with image=, image to image",
+            about="draw pictures from a text; with image, from a picture",
             takes={
                 "prompt": None,
                 "negative_prompt": "",
@@ -49,21 +50,21 @@ FAMILY = Family(
             ),
             run=generate,
             components=("text_encoder", "transformer"),
-            limits={"any_size_with": "use_resolution_binning"},
+            any_size_with="use_resolution_binning",
             steps="num_inference_steps",
         ),
         "encode": Call(
-            about="a picture to its latents",
+            about="encode a picture to what the model decodes: image embeddings, or latents",
             takes=SOURCE,
             positional=("image",),
             run=encode_alone,
         ),
         "reconstruct": Call(
-            about="a picture to its latents and back",
+            about="encode a picture and decode it again",
             takes={**SOURCE, "output_type": "pil"},
             positional=("image",),
             run=reconstruct,
-            limits={"output_types": ("pil", "np")},
+            output_types=("pil", "np"),
         ),
     },
     options={
@@ -84,4 +85,5 @@ FAMILY = Family(
     tokenizers=("tokenizer",),
     check_config=check_vaes,
     check_scheduler=check_sampler,
+    request=PixArtRequest,
 )

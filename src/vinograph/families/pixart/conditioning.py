@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from vinograph.errors import RequestError
 from vinograph.families.contract import Array, Drawing, Parts
 from vinograph.families.pixart.captions import cleaned_or_plain, plain
+from vinograph.families.pixart.request import PixArtRequest as Request
 from vinograph.families.shared import note_dropped
-from vinograph.request import Request
 
 _LENGTHS = (16, 32, 64, 128)  # tokens; more are filled up to a multiple of the last
 

@@ -21,9 +21,9 @@ from vinograph.families.latent import drawn_for_the_vae, plan_of, preview
 from vinograph.families.originals import Original, original_of
 from vinograph.families.pixart.aspect_ratios import Size, resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.families.pixart.conditioning import Told, check_texts, texts_of
+from vinograph.families.pixart.request import PixArtRequest as Request
 from vinograph.families.shared import check_latents, first_picture, note_ignored, starting_noise, steps_left
 from vinograph.noise import Noise
-from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, State, sampler
 
 

@@ -7,9 +7,9 @@ from vinograph.families.contract import Call, Family
 from vinograph.families.latent import SOURCE, encode_alone, reconstruct
 from vinograph.families.sdxl.conditioning import TENSORS, check_layers
 from vinograph.families.sdxl.drawing import generate
+from vinograph.families.sdxl.request import SdxlRequest
 from vinograph.schema import Either, Many, Whole
 
-_TIMES = "a falling list of numbers"
 _EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 _SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 
@@ -18,7 +18,7 @@ FAMILY = Family(
     title="SDXL",
     calls={
         "generate": Call(
-            about="text to image; with image=, image to image; with mask_image= too, inpainting",
+            about="draw pictures from a text; with image, from a picture",
             takes={
                 **dict.fromkeys(("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"), None),
                 "height": 1024,
@@ -48,22 +48,22 @@ FAMILY = Family(
             ),
             run=generate,
             components=("text_encoder", "text_encoder_2", "unet"),
-            beside={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
-            limits={"callback_tensors": ("latents", *TENSORS), "times": _TIMES},
+            conditional_defaults={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
+            callback_tensors=("latents", *TENSORS),
             steps="num_inference_steps",
         ),
         "encode": Call(
-            about="a picture to its latents",
+            about="encode a picture to what the model decodes: image embeddings, or latents",
             takes=SOURCE,
             positional=("image",),
             run=encode_alone,
         ),
         "reconstruct": Call(
-            about="a picture to its latents and back",
+            about="encode a picture and decode it again",
             takes={**SOURCE, "output_type": "pil"},
             positional=("image",),
             run=reconstruct,
-            limits={"output_types": ("pil", "np")},
+            output_types=("pil", "np"),
         ),
     },
     options={
@@ -83,4 +83,5 @@ FAMILY = Family(
     check_config=check_vaes,
     check_scheduler=check_sampler,
     check_outputs=check_layers,
+    request=SdxlRequest,
 )

@@ -25,6 +25,7 @@ from vinograph.families.sdxl.conditioning import (
     time_ids,
     told_to_the_unet,
 )
+from vinograph.families.sdxl.request import SdxlRequest as Request
 from vinograph.families.shared import (
     called_back,
     check_latents,
@@ -34,7 +35,6 @@ from vinograph.families.shared import (
     steps_left,
 )
 from vinograph.noise import Noise
-from vinograph.request import Request
 from vinograph.schedulers import Plan, Sampler, State, sampler
 
 Blend = Callable[[Array, int], Array]

@@ -7,6 +7,7 @@ from typing import Any
 
 from vinograph.families.contract import Call, Family
 from vinograph.families.wuerstchen.drawing import decoder_alone, encode_alone, generate, prior_alone, reconstruct
+from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.schema import Divisor, Many, Real, Record, SchemaError, Whole
 
 STAGE_SCHEDULER = Record({}, {"scaler": Real(1e-3, 1e3), "s": Real(0, 10)})
@@ -43,7 +44,8 @@ _COMMON: Mapping[str, Any] = {
 }
 _TEXT: Mapping[str, Any] = {"prompt": None, "negative_prompt": None, "latents": None}
 _EMBEDS: Mapping[str, Any] = {"prompt_embeds": None, "negative_prompt_embeds": None}
-_TIMES: Mapping[str, Any] = {"times": "a falling list of times in [0, 1]", "named_times": ("spaced",)}
+_TIMESTEPS = "a falling list of times in [0, 1]"
+_NAMED_TIMESTEPS = ("spaced",)
 _REMEDY = "convert the model again with all of its components (an image encoder comes with --image-encoder FILE)"
 _STAGES = ("decoder", "vqgan", "text_encoder")
 _DRAWING = ("prior", "prior_text", "prior_text_encoder", *_STAGES)
@@ -53,7 +55,7 @@ FAMILY = Family(
     title="Würstchen",
     calls={
         "generate": Call(
-            about="text to image; with image=, image to image",
+            about="draw pictures from a text; with image, from a picture",
             takes={
                 **_COMMON,
                 **_TEXT,
@@ -75,11 +77,12 @@ FAMILY = Family(
             run=generate,
             components=_DRAWING,
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
             steps="prior_num_inference_steps",
         ),
         "prior": Call(
-            about="text to image embeddings",
+            about="draw image embeddings from a text",
             takes={
                 **_COMMON,
                 **_TEXT,
@@ -94,10 +97,11 @@ FAMILY = Family(
             run=prior_alone,
             components=("prior", "prior_text", "prior_text_encoder"),
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
         ),
         "decoder": Call(
-            about="image embeddings to pictures",
+            about="draw pictures from image embeddings",
             takes={
                 **_COMMON,
                 **_TEXT,
@@ -110,10 +114,11 @@ FAMILY = Family(
             run=decoder_alone,
             components=_STAGES,
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
         ),
         "encode": Call(
-            about="a picture to its image embeddings",
+            about="encode a picture to what the model decodes: image embeddings, or latents",
             takes={"image": None, "height": None, "width": None},
             positional=("image",),
             run=encode_alone,
@@ -121,7 +126,7 @@ FAMILY = Family(
             remedy=_REMEDY,
         ),
         "reconstruct": Call(
-            about="a picture to its image embeddings and back",
+            about="encode a picture and decode it again",
             takes={
                 **_COMMON,
                 "image": None,
@@ -134,7 +139,8 @@ FAMILY = Family(
             run=reconstruct,
             components=("image_encoder", *_STAGES),
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
         ),
     },
     options={
@@ -159,4 +165,5 @@ FAMILY = Family(
     tokenizers=("prior_tokenizer", "tokenizer"),
     check_config=check_config,
     check_scheduler=check_scheduler,
+    request=WuerstchenRequest,
 )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vinograph.errors import RequestError
 from vinograph.families.contract import Array, Drawing, Parts
 from vinograph.families.shared import note_dropped
-from vinograph.request import Request
+from vinograph.families.wuerstchen.request import WuerstchenRequest as Request
 
 
 @dataclass(frozen=True)

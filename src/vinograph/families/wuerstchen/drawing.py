@@ -33,9 +33,9 @@ from vinograph.families.shared import (
     steps_left,
 )
 from vinograph.families.wuerstchen.conditioning import check_prior_text, decoder_text, prior_text
+from vinograph.families.wuerstchen.request import WuerstchenRequest as Request
 from vinograph.images import only, psnr, read_pictures, resize, to_array
 from vinograph.noise import Noise, TorchNoise
-from vinograph.request import Request
 from vinograph.schedulers import WuerstchenSampler, custom_timesteps
 
 _ENCODER_SCALE = 3 / 4  # the image encoder sees the picture at this share of its size

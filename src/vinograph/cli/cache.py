@@ -29,22 +29,22 @@ def cache(
     that were not converted, are kept with their weights where they took seconds to compile: 10 GB at most, or a tenth.
     What was used longest ago goes. A --limit is for both together; $VINOGRAPH_CACHE_LIMIT goes before it.
     """
-    kept = Cache()
+    stored = Cache()
     if limit is not None:
-        kept.set_limit(parse_size(limit))
+        stored.set_limit(parse_size(limit))
     if clear:
-        kept.clear()
-    entries, settings = kept.entries(), _measured(kept)
+        stored.clear()
+    entries, settings = stored.entries(), _measured(stored)
     if as_json:
         output.print_json(
             {
-                "folder": str(kept.folder),
-                "limit": kept.limit,
+                "folder": str(stored.folder),
+                "limit": stored.limit,
                 "size": sum(each.size for each in entries),
-                "with_weights": {"limit": kept.limit_with_weights, "size": _size(entries, with_weights=True)},
+                "with_weights": {"limit": stored.limit_with_weights, "size": _size(entries, with_weights=True)},
                 "compiled": [_entry_record(each) for each in entries],
                 "settings": settings,
-                "warnings": kept.take_notes(),
+                "warnings": stored.take_notes(),
             }
         )
         return
@@ -62,21 +62,21 @@ def cache(
         output.table(["model", "component", "fastest", "seconds in each"], rows)
     total, large = (output.size(_size(entries, with_weights=each)) for each in (False, True))
     output.say(
-        f"{kept.folder}: {total} of at most {output.size(kept.limit)}, "
-        f"and with weights {large} of at most {output.size(kept.limit_with_weights)}"
+        f"{stored.folder}: {total} of at most {output.size(stored.limit)}, "
+        f"and with weights {large} of at most {output.size(stored.limit_with_weights)}"
     )
-    for note in kept.take_notes():
+    for note in stored.take_notes():
         output.warn(note)
 
 
-def _measured(kept: Cache) -> list[dict[str, Any]]:
+def _measured(stored: Cache) -> list[dict[str, Any]]:
     """The settings that were measured; what is only on the way there is left out."""
     found = []
-    for record in kept.settings().values():
+    for record in stored.settings().values():
         seconds = record.get("seconds")
         if "chosen" in record and isinstance(seconds, dict):
-            told = vars(About.read(record))
-            found.append({**told, "setting": str(record.get("setting")), "seconds": seconds})
+            described = vars(About.read(record))
+            found.append({**described, "setting": str(record.get("setting")), "seconds": seconds})
     return found
 
 
@@ -94,5 +94,5 @@ def _when(entry: Entry) -> str:
     return datetime.fromtimestamp(entry.used).astimezone().isoformat(timespec="seconds")[:19]
 
 
-def _seconds(told: dict[str, Any]) -> str:
-    return "; ".join(f"{setting} {seconds}" for setting, seconds in told.items())
+def _seconds(by_setting: dict[str, Any]) -> str:
+    return "; ".join(f"{setting} {seconds}" for setting, seconds in by_setting.items())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vinograph.cli import output, progress
-from vinograph.cli.converting import record
+from vinograph.cli.convert import record
 from vinograph.cli.options import AsJson
 
 if TYPE_CHECKING:
