@@ -14,6 +14,7 @@ import pytest
 import vinograph
 from tests.bundles import save_pixart_bundle, save_sdxl_bundle
 from vinograph import Pipeline, Result, Step
+from vinograph._calls import Calls
 from vinograph.cli.options import DEFAULT_MODEL
 from vinograph.families.pixart.arguments import FAMILY as PIXART
 from vinograph.families.registry import FAMILIES, family
@@ -365,21 +366,29 @@ class TestPublicSurface:
         assert issubclass(vinograph.RequestError, ValueError)
 
     def test_pipeline(self) -> None:
-        public = [name for name in vars(Pipeline) if not name.startswith("_")]
-        assert public == ["from_pretrained", "calls", "options", "stream"]
+        public = [name for kind in (Calls, Pipeline) for name in vars(kind) if not name.startswith("_")]
+        assert public == [
+            *("generate", "stream", "prior", "decoder", "encode", "reconstruct"),
+            *("from_pretrained", "calls", "options"),
+        ]
         per_component = "'str | Mapping[str, str]'"
-        told = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
+        opened = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
-            Pipeline.__init__: f"(self, model: 'Model', {told}) -> 'None'",
-            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {told}) -> 'Pipeline'",
-            Pipeline.__call__: "(self, *args: 'Any', **kwargs: 'Any') -> 'Any'",
-            Pipeline.stream: (
-                "(self, *args: 'Any', call: 'str' = 'generate', **kwargs: 'Any')"
-                " -> 'Generator[Step | Result, None, None]'"
-            ),
+            Pipeline.__init__: f"(self, model: 'Model', {opened}) -> 'None'",
+            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {opened}) -> 'Pipeline'",
         }
         for method, signature in signatures.items():
             assert str(inspect.signature(method)) == signature
+        for method, beginning, end in (
+            (Pipeline.__call__, "(self, prompt: 'Texts | None' = None, *positional: 'Any', ", " -> 'Result'"),
+            (
+                Pipeline.stream,
+                "(self, *positional: 'Any', call: 'str' = 'generate', prompt: 'Texts | None' = None, ",
+                " -> 'Generator[Step | Result, None, None]'",
+            ),
+        ):
+            assert str(inspect.signature(method)).startswith(beginning)
+            assert str(inspect.signature(method)).endswith(end)
 
     def test_results_and_steps(self) -> None:
         assert names_of(Result) == [

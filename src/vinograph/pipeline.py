@@ -132,7 +132,9 @@ class Pipeline(Calls):
         if method == _STREAM:
             call = named.pop("call", _GENERATE)
             return self._start(call, self._by_name(call, positional, named))
-        call = _GENERATE if method == "__call__" else method
+        return self._finish(_GENERATE if method == "__call__" else method, positional, named)
+
+    def _finish(self, call: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
         given = self._by_name(call, positional, named)
         as_tuple = given.pop("return_dict", True) is False
         result: Result | None = None

@@ -225,8 +225,9 @@ class TestText:
         ],
     )
     def test_embeddings_of_a_wrong_shape(self, pipe: Pipeline, given: dict[str, Any], words: str) -> None:
+        arrays: dict[str, Any] = {name: np.ones(shape, np.float32) for name, shape in given.items()}
         with pytest.raises(RequestError) as caught:
-            pipe(**{name: np.ones(shape, np.float32) for name, shape in given.items()})
+            pipe(**arrays)
         assert words in str(caught.value)
 
     def test_a_mask_of_other_numbers(self, pipe: Pipeline) -> None:
@@ -234,10 +235,10 @@ class TestText:
             pipe(prompt_embeds=np.ones((1, 2, WIDTH)), prompt_attention_mask=np.full((1, 2), 0.5))
 
     def test_text_and_embeddings(self, pipe: Pipeline) -> None:
-        given = {"prompt_embeds": np.ones((1, 2, WIDTH)), "prompt_attention_mask": np.ones((1, 2))}
+        given: dict[str, Any] = {"prompt_embeds": np.ones((1, 2, WIDTH)), "prompt_attention_mask": np.ones((1, 2))}
         with pytest.raises(RequestError, match="prompt or prompt_embeds, not both"):
             pipe(PROMPT, **given)
-        negative = {f"negative_{name}": value for name, value in given.items()}
+        negative: dict[str, Any] = {f"negative_{name}": value for name, value in given.items()}
         with pytest.raises(RequestError, match="negative_prompt or negative_prompt_embeds, not both"):
             pipe(PROMPT, negative_prompt="blue", **negative)
 
@@ -263,7 +264,12 @@ class TestGuidance:
     def test_a_learned_variance_is_dropped(self, tmp_path: Path, pipe: Pipeline) -> None:
         plain = changed(tmp_path, out_channels=4)
         states = np.random.RandomState(0).standard_normal((1, 3, WIDTH))
-        told = {"prompt_embeds": states, "prompt_attention_mask": np.ones((1, 3)), "guidance_scale": 1.0, "seed": 1}
+        told: dict[str, Any] = {
+            "prompt_embeds": states,
+            "prompt_attention_mask": np.ones((1, 3)),
+            "guidance_scale": 1.0,
+            "seed": 1,
+        }
         with_it, without = (each(**told, output_type="latent").images for each in (pipe, plain))
         assert np.abs(with_it - without).max() < 1e-6 * np.abs(without).max()
 
@@ -369,7 +375,13 @@ class TestImageToImage:
 
     def test_the_less_the_nearer(self, pipe: Pipeline) -> None:
         start = np.asarray(picture(), np.float32) / 255
-        told = {"image": picture(), "num_inference_steps": 20, "seed": 1, "output_type": "np", "vae": "full"}
+        told: dict[str, Any] = {
+            "image": picture(),
+            "num_inference_steps": 20,
+            "seed": 1,
+            "output_type": "np",
+            "vae": "full",
+        }
         far = [float(np.abs(pipe(PROMPT, strength=each, **told).images[0] - start).mean()) for each in (0.05, 0.3, 0.9)]
         assert far == sorted(far)
 
@@ -397,7 +409,13 @@ class TestImageToImage:
         """Its frame is there when it comes back."""
         framed = Image.new("RGB", (400, 160), "red")
         framed.paste("white", (40, 40, 360, 120))
-        told = {"num_inference_steps": 20, "strength": 0.05, "seed": 1, "output_type": "np", "vae": "full"}
+        told: dict[str, Any] = {
+            "num_inference_steps": 20,
+            "strength": 0.05,
+            "seed": 1,
+            "output_type": "np",
+            "vae": "full",
+        }
         drawn = pipe(PROMPT, image=framed, **told).images[0]
         redness = drawn[:, :, 0] - drawn[:, :, 1]
         rim = np.concatenate([redness[:20].ravel(), redness[-20:].ravel(), redness[:, :20].ravel()])
@@ -409,7 +427,7 @@ class TestImageToImage:
         assert (result.images[0].size, result.warnings) == ((240, 272), ())
 
     def test_pictures_of_a_batch_can_be_drawn_alone(self, pipe: Pipeline) -> None:
-        told = {"image": picture(), "vae": "full", "output_type": "np"}
+        told: dict[str, Any] = {"image": picture(), "vae": "full", "output_type": "np"}
         batch = pipe(PROMPT, seed=5, num_images_per_prompt=3, **told).images
         alone = pipe(PROMPT, seed=7, **told).images
         assert np.abs(batch[2] - alone[0]).max() < 1e-6
@@ -664,7 +682,7 @@ class TestCaptions:
         assert captions.cleaned(caption).lower() == text
 
     def test_a_prompt_has_a_longest_length(self, pipe: Pipeline) -> None:
-        told = {"output_type": "latent", "num_inference_steps": 1}
+        told: dict[str, Any] = {"output_type": "latent", "num_inference_steps": 1}
         pipe("a" * MAX_PROMPT, **told)
         for wrong in ({"prompt": "a." * 24_000}, {"prompt": ["a", "b" * 48_000]}):
             with pytest.raises(RequestError, match="prompt has 48,000 characters; give at most 20,000"):
@@ -673,14 +691,14 @@ class TestCaptions:
             pipe("a", negative_prompt="a" * 20_001, **told)
 
     def test_what_is_drawn(self, pipe: Pipeline) -> None:
-        told = {"seed": 1, "output_type": "np"}
+        told: dict[str, Any] = {"seed": 1, "output_type": "np"}
         dirty = pipe("a red <b>house</b> http://x.org/y", **told).images
         assert np.array_equal(dirty, pipe(PROMPT, **told).images)
         raw = pipe("a red <b>house</b> http://x.org/y", clean_caption=False, **told)
         assert np.abs(raw.images - dirty).max() > 1e-3
 
     def test_case_and_space_never_matter(self, pipe: Pipeline) -> None:
-        told = {"seed": 1, "output_type": "np", "clean_caption": False}
+        told: dict[str, Any] = {"seed": 1, "output_type": "np", "clean_caption": False}
         assert np.array_equal(pipe("  A Red HOUSE ", **told).images, pipe(PROMPT, **told).images)
 
     @pytest.mark.parametrize(("absent", "prompt"), [("bs4", "a <b>red</b> house"), ("ftfy", "a café")])

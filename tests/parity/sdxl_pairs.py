@@ -62,7 +62,7 @@ class SdxlPair:
         """Ours alone."""
         if callable(generator := given.get("generator")):
             given["generator"] = generator()
-        return np.asarray(self.ours(prompt, vae=vae, **{"output_type": "np", **given}).images)
+        return np.asarray(self.ours(prompt, **{"output_type": "np", "vae": vae, **given}).images)
 
     def draw_theirs(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Array:
         """Theirs alone. Of a callable ``generator``, each side calls its own."""

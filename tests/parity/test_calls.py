@@ -144,6 +144,11 @@ def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
     }
 
 
+def named(name: str, value: Any) -> dict[str, Any]:
+    """One argument, whose name a type checker doesn't see."""
+    return {name: value}
+
+
 class FullVae:
     """Our pipeline of a bundle that has both VAEs, told to use the one that a published SDXL has."""
 
@@ -319,7 +324,7 @@ class TestWuerstchen:
             ("height", 1088),
         ):
             with pytest.raises(RequestError, match=name):
-                small.ours(CAPTION, **{name: value})
+                small.ours(CAPTION, **named(name, value))
         for name in ("to", "enable_model_cpu_offload", "set_progress_bar_config", "load_lora_weights"):
             assert not hasattr(small.ours, name)
 
@@ -387,7 +392,7 @@ class TestSdxl:
     )
     def test_too_few_steps_for_the_strength(self, turbo: SdxlPair, steps: int, strength: float, fewest: int) -> None:
         """The message names the fewest steps that do, and they do."""
-        given = {"image": sdxl_pairs.picture(), "strength": strength}
+        given: dict[str, Any] = {"image": sdxl_pairs.picture(), "strength": strength}
         with pytest.raises(RequestError, match=rf"{steps} steps .* at least {fewest} steps"):
             turbo.ours(PROMPT, num_inference_steps=steps, **given)
         with pytest.raises(RequestError, match="leave none"):
@@ -395,7 +400,7 @@ class TestSdxl:
         assert turbo.ours(PROMPT, num_inference_steps=fewest, **given).images
 
     def test_inpainting_draws_at_the_pictures_own_size(self, base: SdxlPair) -> None:
-        given = {"image": sdxl_pairs.picture(100, 80), "mask_image": sdxl_pairs.mask(100, 80)}
+        given: dict[str, Any] = {"image": sdxl_pairs.picture(100, 80), "mask_image": sdxl_pairs.mask(100, 80)}
         result = base.ours(PROMPT, num_inference_steps=2, **given)
         assert result.images[0].size == (96, 80)
         assert "100x80 to 96x80" in result.warnings[0]
@@ -403,7 +408,7 @@ class TestSdxl:
         assert theirs.size == (64, 64)
 
     def test_height_and_width_go_with_an_image(self, base: SdxlPair) -> None:
-        given = {"image": sdxl_pairs.picture(100, 80), "num_inference_steps": 4}
+        given: dict[str, Any] = {"image": sdxl_pairs.picture(100, 80), "num_inference_steps": 4}
         assert base.ours(PROMPT, height=64, width=88, **given).images[0].size == (88, 64)
 
     @pytest.mark.parametrize(
@@ -415,13 +420,13 @@ class TestSdxl:
     )
     def test_arguments_that_are_not_there(self, base: SdxlPair, name: str) -> None:
         with pytest.raises(RequestError, match=name):
-            base.ours(PROMPT, **{name: None})
+            base.ours(PROMPT, **named(name, None))
 
     def test_a_list_of_pictures_and_torchs_arrays(self, base: SdxlPair) -> None:
         with pytest.raises(RequestError, match="image"):
             base.ours(PROMPT, image=[sdxl_pairs.picture()] * 2)
         with pytest.raises(RequestError, match="output_type"):
-            base.ours(PROMPT, output_type="pt")
+            base.ours(PROMPT, output_type="pt")  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -486,6 +491,6 @@ class TestPixArt:
     def test_what_the_page_says_is_not_there(self, large: PixArtPair) -> None:
         for name, value in (("output_type", "pt"), ("callback_on_step_end", print), ("mask_image", "mask.png")):
             with pytest.raises(RequestError, match=name):
-                large.ours("a cat", **{name: value})
+                large.ours("a cat", **named(name, value))
         for name in ("encode_prompt", "to", "enable_model_cpu_offload", "register_modules"):
             assert not hasattr(large.ours, name)

@@ -13,9 +13,10 @@ from PIL import Image
 from tests.parity.pairs import assert_same_pictures
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import picture
-from vinograph import Request, RequestError
+from vinograph import RequestError
 from vinograph.families.contract import Drawing
 from vinograph.families.pixart.conditioning import texts_of
+from vinograph.families.pixart.request import PixArtRequest
 
 # What is promised is 2/255. In f32 the two differ by rounding alone, so we hold ourselves to far less.
 BAR = 0.005 / 255
@@ -193,7 +194,7 @@ class TestTextToImage:
         told: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
         with torch.no_grad():
             theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **told)
-        request = Request(prompt=(prompt,), num_images_per_prompt=1, **told)
+        request = PixArtRequest(prompt=(prompt,), num_images_per_prompt=1, **told)
         ours = texts_of(parts, request, False, Drawing()).encoded(parts)
         assert theirs.shape[1] == length
         assert ours.states.shape[1] < length or len(prompt) > 200

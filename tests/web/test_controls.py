@@ -56,7 +56,7 @@ class TestShapes:
     @pytest.mark.parametrize("step", [1, 8, 32, 128])
     def test_every_one_is_drawn_and_is_what_its_name_says(self, step: int) -> None:
         limits = {**LIMITS, "size_multiple": step, "minimum_size": max(64, step)}
-        bounds = Limits(*(limits[name] for name in ("size_multiple", "minimum_size", "maximum_size")))
+        bounds = Limits(step, limits["minimum_size"], limits["maximum_size"])
         found = shapes(limits)
         assert found[0] == ("Square, 256×256", "256x256")
         for name, value in found:
