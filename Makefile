@@ -14,8 +14,10 @@ test: $(DEV)/ready browser  ## everything that the tests need, then all checks a
 check: $(DEV)/ready  ## formatting, linting and types alone
 	$(DEV)/bin/python scripts/check.py --static
 
-docs: $(DEV)/ready  ## write the generated pages again
-	$(DEV)/bin/python scripts/cli_docs.py
+docs: $(DEV)/ready  ## write the generated pages again, and the signatures of the calls
+	$(DEV)/bin/python -m scripts.call_signatures
+	$(DEV)/bin/python -m scripts.api_docs
+	$(DEV)/bin/python -m scripts.cli_docs
 
 screenshots: $(DEV)/ready browser  ## take the pictures of the page in docs again
 	$(DEV)/bin/python -m scripts.web_screenshots

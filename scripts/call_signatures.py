@@ -2,7 +2,7 @@
 
 They come from what the families declare.
 
-python scripts/call_signatures.py [--check]
+python -m scripts.call_signatures [--check]
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Raises:
 """
 
 _POSITIONAL = "more, in the order of the family's diffusers pipeline: :attr:`Pipeline.calls` has it."
-_RETURN_DICT = "False returns a tuple with the images alone, as in diffusers."
+_RETURN_DICT = "False (not typed) returns a tuple with the images alone, as in diffusers."
 
 _STREAM = '''\
 """Draw step by step: yields each :class:`Step` when it is done, and the :class:`Result` at the end.

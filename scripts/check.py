@@ -1,4 +1,7 @@
-"""All checks in one command: formatting, linting, types, and the tests. `--static` leaves the tests out."""
+"""All checks in one command: formatting, linting, types, generated files, and the tests.
+
+`--static` leaves the tests out.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TYPED = ("src/vinograph", "training", "scripts", "benchmarks", "tests")
+GENERATED = ("scripts.call_signatures", "scripts.api_docs", "scripts.cli_docs")
 
 
 def run(*command: str) -> None:
@@ -23,11 +27,13 @@ def run(*command: str) -> None:
 def main() -> None:
     """Parse the one option and run everything."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--static", action="store_true", help="formatting, linting and types alone")
+    parser.add_argument("--static", action="store_true", help="all but the tests")
     arguments = parser.parse_args()
     run("ruff", "format", "--check", ".")
     run("ruff", "check", ".")
     run("mypy", *(name for name in TYPED if (ROOT / name).exists()))
+    for script in GENERATED:
+        run(script, "--check")
     if arguments.static:
         return
     # Each test process computes with its share of the processors: more threads than cores slow everything down.

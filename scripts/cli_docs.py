@@ -1,6 +1,6 @@
 """Write docs/cli.md from what every command's ``--help`` prints; with ``--check``, only compare.
 
-python scripts/cli_docs.py [--check]
+python -m scripts.cli_docs [--check]
 """
 
 from __future__ import annotations

@@ -19,5 +19,5 @@ def write_or_compare(file: Path, text: str, argv: Sequence[str]) -> int:
     names = (str(file.relative_to(_ROOT)), "as it would be written")
     difference = list(difflib.unified_diff(there.splitlines(), text.splitlines(), *names, lineterm=""))
     if difference:
-        print("\n".join([*difference, "", f"run: python {Path(sys.argv[0]).name}"]))
+        print("\n".join([*difference, "", f"run: python -m scripts.{Path(sys.argv[0]).stem}"]))
     return 1 if difference else 0

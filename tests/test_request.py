@@ -14,7 +14,7 @@ import torch
 from vinograph import Request, RequestError
 from vinograph.families import registry
 from vinograph.families.pixart.request import PixArtRequest
-from vinograph.families.sdxl.request import SdxlRequest
+from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.noise import TorchNoise
 from vinograph.request import Signature, arguments_of, fewest_steps, resolve
@@ -47,7 +47,7 @@ ENCODES: Mapping[str, Any] = {"image": None, "height": None, "width": None}
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyRequest(WuerstchenRequest, SdxlRequest, PixArtRequest):
+class AnyRequest(WuerstchenRequest, SDXLRequest, PixArtRequest):
     """A request with every argument that some family takes."""
 
 

@@ -150,7 +150,7 @@ class Calls:
                 prompt.
             callback: PixArt: called with the step, its timestep, and the latents.
             callback_steps: PixArt: call it once in so many steps.
-            return_dict: False returns a tuple with the images alone, as in diffusers.
+            return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
             RequestError: an argument is not one that the family takes, or is out of range.
@@ -276,7 +276,7 @@ class Calls:
             callback_on_step_end: called after each step of the last stage, as in diffusers.
             callback_on_step_end_tensor_inputs: the names of the tensors that callback_on_step_end
                 gets.
-            return_dict: False returns a tuple with the images alone, as in diffusers.
+            return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
             RequestError: an argument is not one that the family takes, or is out of range.
@@ -321,7 +321,7 @@ class Calls:
             callback_on_step_end: called after each step of the last stage, as in diffusers.
             callback_on_step_end_tensor_inputs: the names of the tensors that callback_on_step_end
                 gets.
-            return_dict: False returns a tuple with the images alone, as in diffusers.
+            return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
             RequestError: an argument is not one that the family takes, or is out of range.
@@ -346,7 +346,7 @@ class Calls:
             height: the picture's height in pixels.
             width: the picture's width in pixels.
             vae: SDXL, PixArt: which VAE to use where the model has both; default: tiny.
-            return_dict: False returns a tuple with the images alone, as in diffusers.
+            return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
             RequestError: an argument is not one that the family takes, or is out of range.
@@ -390,7 +390,7 @@ class Calls:
                 diffusers.
             callback_on_step_end_tensor_inputs: Würstchen: the names of the tensors that
                 callback_on_step_end gets.
-            return_dict: False returns a tuple with the images alone, as in diffusers.
+            return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
             RequestError: an argument is not one that the family takes, or is out of range.

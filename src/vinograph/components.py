@@ -26,7 +26,7 @@ InputObserver = Callable[[str, Mapping[str, NDArray[Any]]], None]
 """A function that is called with a component's name and its inputs."""
 
 
-class Sessions(Mapping[str, Session]):
+class SessionPool(Mapping[str, Session]):
     """The components' sessions, each made when it is first used."""
 
     def __init__(self, model: Model, device: Mapping[str, str], precision: Mapping[str, str], memory: str) -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vinograph._calls import Calls
-from vinograph.components import InputObserver, Sessions, Tokenizers
+from vinograph.components import InputObserver, SessionPool, Tokenizers
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Call, Drawing, Parts, Step, Steps
 from vinograph.families.registry import family
@@ -56,7 +56,7 @@ class Pipeline(Calls):
             check_precision(each)
         with reading("memory", memory):
             check_memory(memory)
-        self._sessions = Sessions(model, devices, precisions, memory)
+        self._sessions = SessionPool(model, devices, precisions, memory)
         self._parts = Parts(
             sessions=self._sessions,
             tokenizers=Tokenizers(model),
@@ -100,7 +100,11 @@ class Pipeline(Calls):
 
     @property
     def calls(self) -> Mapping[str, Call]:
-        """What the family does: each call's arguments with this model's defaults."""
+        """What the model does, by the calls' names.
+
+        ``pipe.calls["generate"].takes`` has the default that each argument has in this model, and ``positional`` the
+        order of those that may be given by position.
+        """
         defaults = self.model.manifest.defaults
         return MappingProxyType(
             {name: _with_defaults(call, defaults.get(name, {})) for name, call in self._family.calls.items()}

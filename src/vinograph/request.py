@@ -50,9 +50,12 @@ class Argument:
 
 
 def argument_field(check: Check, about: str, *, pair: str | None = None, **others: Any) -> Any:
-    """A field of :class:`Request` for the argument that ``others`` complete: see :class:`Argument`.
+    """A field of a request, for the argument that ``others`` complete: see :class:`Argument`.
 
     ``pair`` names an argument that is as pointless without this one as this one without it.
+
+    A family whose calls take an argument that :class:`Request` lacks declares it in its own folder, as a field of a
+    frozen dataclass that inherits from it. Its ``Family`` names that class as ``request``.
     """
     return field(default=None, metadata={"argument": Argument(check, about, **others), "pair": pair})
 
@@ -61,10 +64,9 @@ def argument_field(check: Check, about: str, *, pair: str | None = None, **other
 class Request:
     """The arguments of a call: checked, and completed with the model's defaults. None stands for no value.
 
+    Its attributes are the arguments that more than one family takes, under the same names. Those that only one family
+    takes are attributes of that family's own kind of request, which the result of its calls has.
     Sizes are in pixels; scales and strength have no unit; timesteps of the continuous samplers lie in [0, 1].
-
-    A family whose calls take an argument that isn't here declares it in its own folder: in a frozen dataclass that
-    inherits from this one, with a field made by :func:`argument_field`, which its ``Family`` names as ``request``.
     """
 
     prompt: tuple[str, ...] | None = argument_field(check.check_texts, "what to draw; a list draws each", each=True)

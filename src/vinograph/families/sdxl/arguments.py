@@ -7,7 +7,7 @@ from vinograph.families.contract import Call, Family
 from vinograph.families.latent import SOURCE, encode_alone, reconstruct
 from vinograph.families.sdxl.conditioning import TENSORS, check_layers
 from vinograph.families.sdxl.drawing import generate
-from vinograph.families.sdxl.request import SdxlRequest
+from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.schema import Either, Many, Whole
 
 _EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
@@ -83,5 +83,5 @@ FAMILY = Family(
     check_config=check_vaes,
     check_scheduler=check_sampler,
     check_outputs=check_layers,
-    request=SdxlRequest,
+    request=SDXLRequest,
 )

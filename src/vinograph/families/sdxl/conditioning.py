@@ -11,7 +11,7 @@ import numpy as np
 
 from vinograph.errors import RequestError
 from vinograph.families.contract import Array, Drawing, Parts
-from vinograph.families.sdxl.request import SdxlRequest as Request
+from vinograph.families.sdxl.request import SDXLRequest as Request
 from vinograph.families.shared import note_dropped
 from vinograph.schema import Whole
 

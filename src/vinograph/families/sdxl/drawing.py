@@ -25,7 +25,7 @@ from vinograph.families.sdxl.conditioning import (
     time_ids,
     told_to_the_unet,
 )
-from vinograph.families.sdxl.request import SdxlRequest as Request
+from vinograph.families.sdxl.request import SDXLRequest as Request
 from vinograph.families.shared import (
     called_back,
     check_latents,

@@ -9,7 +9,7 @@ from vinograph.request import Array, Request, argument_field
 
 
 @dataclass(frozen=True, kw_only=True)
-class SdxlRequest(Request):
+class SDXLRequest(Request):
     """A request with the arguments that only SDXL takes."""
 
     prompt_2: tuple[str, ...] | None = argument_field(
