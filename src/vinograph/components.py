@@ -81,7 +81,7 @@ class SessionPool(Mapping[str, Session]):
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """A block whose settings stay as they are, whatever is measured in it; drawings that begin in it share them."""
+        """A block in which no session changes its settings, so that a drawing is done with the same ones throughout."""
         if not self._drawings:
             for each in self._opened.values():
                 each.begin_drawing()
@@ -128,8 +128,7 @@ class SessionPool(Mapping[str, Session]):
         for name, session in self._opened.items():
             if session.execution_devices and self._precision[name] not in ("auto", session.precision):
                 differing.setdefault((self._precision[name], session.precision), []).append(name)
-        notes = self._cache.take_notes()
-        return notes + [
+        return self._cache.take_notes() + [
             f"precision {wanted} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
             for (wanted, ran), names in differing.items()
         ]
@@ -156,7 +155,7 @@ def _measured_setting(session: ComponentSession) -> str:
 
 
 class Tokenizers(Mapping[str, Tokenizer]):
-    """A model's tokenizers, each read when it is first wanted."""
+    """A model's tokenizers, each read when it is first used."""
 
     def __init__(self, model: Model) -> None:
         self._model = model

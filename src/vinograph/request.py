@@ -17,8 +17,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph import arguments as check
-from vinograph.arguments import MAX_COUNT, MAX_STEPS, OUTPUT_TYPES, Check, Limits
+from vinograph.arguments import (
+    MAX_COUNT,
+    MAX_STEPS,
+    OUTPUT_TYPES,
+    Check,
+    Limits,
+    check_amount,
+    check_callback_tensors,
+    check_count,
+    check_custom_timesteps,
+    check_generator,
+    check_image,
+    check_maps,
+    check_output_type,
+    check_pixels,
+    check_scale,
+    check_seed,
+    check_size,
+    check_step_callback,
+    check_steps,
+    check_strength,
+    check_text_states,
+    check_texts,
+    check_vae,
+)
 from vinograph.errors import RequestError
 from vinograph.noise import MAX_SEED, Noise, noise_from_generator, noise_from_seeds, random_seed
 from vinograph.values import clipped
@@ -32,7 +55,7 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 class Argument:
     """What is known of an argument.
 
-    ``recorded`` values go into a picture's metadata, those of ``each`` prompt one by one. A value is pointless without
+    ``recorded`` values go into a picture's metadata, those ``per_prompt`` one by one. A value is pointless without
     those that it ``needs``, of the ones that the call takes. Where it is given, defaults of what it ``replaces`` don't
     apply. One that ``sets_steps`` says by itself how many steps there are. A callback that ``gets_pipeline`` is called
     with the pipeline first. ``metavar`` stands for the value in a command line's help.
@@ -41,7 +64,7 @@ class Argument:
     check: Check
     about: str
     recorded: bool = True
-    each: bool = False
+    per_prompt: bool = False
     needs: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     sets_steps: bool = False
@@ -69,79 +92,77 @@ class Request:
     Sizes are in pixels; scales and strength have no unit; timesteps of the continuous samplers lie in [0, 1].
     """
 
-    prompt: tuple[str, ...] | None = argument_field(check.check_texts, "what to draw; a list draws each", each=True)
+    prompt: tuple[str, ...] | None = argument_field(check_texts, "what to draw; a list draws each", per_prompt=True)
     negative_prompt: tuple[str, ...] | None = argument_field(
-        check.check_texts, "what should not be in the picture; takes effect under guidance", each=True
+        check_texts, "what should not be in the picture; takes effect under guidance", per_prompt=True
     )
     image: Any = argument_field(
-        check.check_image,
+        check_image,
         "a picture to start from: a path, a PIL picture or an array",
         recorded=False,
         replaces=("height", "width"),
     )
     mask_image: Any = argument_field(
-        check.check_image,
+        check_image,
         "a picture that is white where to draw anew, and black where to keep the image",
         recorded=False,
         needs=("image",),
         metavar="FILE",
     )
     padding_mask_crop: int | None = argument_field(
-        check.check_pixels,
+        check_pixels,
         "draw only the mask's surroundings, by so many pixels, at full size",
         needs=("mask_image",),
     )
     strength: float | None = argument_field(
-        check.check_strength, "how far to leave the picture behind, above 0 and up to 1", needs=("image",)
+        check_strength, "how far to leave the picture behind, above 0 and up to 1", needs=("image",)
     )
-    height: int | None = argument_field(check.check_size, "the picture's height in pixels")
-    width: int | None = argument_field(check.check_size, "the picture's width in pixels")
+    height: int | None = argument_field(check_size, "the picture's height in pixels")
+    width: int | None = argument_field(check_size, "the picture's width in pixels")
     num_inference_steps: int | None = argument_field(
-        check.check_steps, "denoising steps (of the decoder, where a prior comes before it)"
+        check_steps, "denoising steps (of the decoder, where a prior comes before it)"
     )
-    guidance_scale: float | None = argument_field(check.check_scale, "guidance scale; above 1 turns guidance on")
-    timesteps: Any = argument_field(
-        check.check_custom_timesteps, "custom timesteps of the denoising steps", sets_steps=True
-    )
+    guidance_scale: float | None = argument_field(check_scale, "guidance scale; above 1 turns guidance on")
+    timesteps: Any = argument_field(check_custom_timesteps, "custom timesteps of the denoising steps", sets_steps=True)
     sigmas: Any = argument_field(
-        check.check_custom_timesteps,
+        check_custom_timesteps,
         "custom noise levels, the last of which is where the steps end",
         sets_steps=True,
     )
-    eta: float | None = argument_field(check.check_amount, "the share of fresh noise in DDIM's steps")
+    eta: float | None = argument_field(check_amount, "the share of fresh noise in DDIM's steps")
     vae: str | None = argument_field(
-        check.check_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny"
+        check_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny"
     )
-    num_images_per_prompt: int | None = argument_field(check.check_count, "pictures of each prompt")
-    seed: int | None = argument_field(check.check_seed, "picture i is drawn from seed + i")
+    num_images_per_prompt: int | None = argument_field(check_count, "pictures of each prompt")
+    seed: int | None = argument_field(check_seed, "picture i is drawn from seed + i")
     generator: Any = argument_field(
-        check.check_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False
+        check_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False
     )
     latents: Array | None = argument_field(
-        check.check_maps,
+        check_maps,
         "noise to start from: [pictures, channels, height, width]",
         recorded=False,
     )
     prompt_embeds: Array | None = argument_field(
-        check.check_text_states, "text embeddings in place of the prompt: [prompts, tokens, width]", recorded=False
+        check_text_states, "text embeddings in place of the prompt: [prompts, tokens, width]", recorded=False
     )
     negative_prompt_embeds: Array | None = argument_field(
-        check.check_text_states,
+        check_text_states,
         "text embeddings in place of the negative prompt",
         recorded=False,
         replaces=("negative_prompt",),
     )
     output_type: str | None = argument_field(
-        check.check_output_type, "what the images are: PIL pictures (pil), an array (np) or latents (latent)"
+        check_output_type, "what the images are: PIL pictures (pil), an array (np) or latents (latent)"
     )
     callback_on_step_end: Any = argument_field(
-        check.check_step_callback,
+        check_step_callback,
         "called after each step of the last stage, as in diffusers",
         recorded=False,
         gets_pipeline=True,
     )
     callback_on_step_end_tensor_inputs: Any = argument_field(
-        check.check_callback_tensors, "the names of the tensors that callback_on_step_end gets", recorded=False
+        check_callback_tensors, "the names of the tensors that callback_on_step_end gets", recorded=False
     )
 
     @property
@@ -301,7 +322,7 @@ def _with_enough_steps(request: Request, signature: Signature, named: Mapping[st
 
 
 def _applicable_defaults(signature: Signature, named: Mapping[str, Any], kind: type[Request]) -> dict[str, Any]:
-    """The defaults that hold beside what was ``named``: a picture brings its own size, and only it has a strength."""
+    """The defaults that apply with what was ``named``: a picture brings its own size, and only it has a strength."""
     takes, arguments = signature.takes, arguments_of(kind)
     replaced = {other for name in named for other in arguments[name].replaces}
     changed = {name: value for each in named for name, value in signature.conditional_defaults.get(each, {}).items()}
@@ -349,7 +370,7 @@ def _spread_texts(request: Request) -> Request:
     spread: dict[str, Any] = {}
     for name, argument in arguments_of(type(request)).items():
         texts = getattr(request, name)
-        if not argument.each or texts is None or len(texts) == request.prompt_count:
+        if not argument.per_prompt or texts is None or len(texts) == request.prompt_count:
             continue
         if len(texts) != 1:
             raise RequestError(

@@ -1,4 +1,4 @@
-"""What of this machine the process may use, and what to say when there is not enough of it.
+"""The processors, memory and threads that this process may use, and what to say when there are too few.
 
 Affinity, control groups and the process's own limits (``ulimit``) bound processors, memory and threads.
 Every library reports a shortage in its own way, and often wraps it in another exception. :func:`shortage` is the one
@@ -58,12 +58,12 @@ _LONGEST_DETAIL = 200
 
 
 def shortage(error: BaseException) -> Shortage | None:
-    """What the process ran out of, by an exception or those that it was raised from; None if it was something else."""
+    """The resource that ran out, by an exception or those that it was raised from; None if it was something else."""
     return next((found for each in chain(error) if (found := _shortage_of(each)) is not None), None)
 
 
 def explanation(error: BaseException) -> str | None:
-    """Say what was short, what was needed where that is known, what there is, and what to do.
+    """A message that says what ran out, what was needed if that is known, what there is, and what to do.
 
     None where :func:`shortage` is. A :class:`ResourceError` has said it already.
     """
@@ -91,7 +91,7 @@ _LESS_MEMORY = "close other programs, or draw fewer or smaller pictures"
 
 
 def memory_left() -> str:
-    """How much memory is free, and the limit that this process was given, if it has one; for an error's message."""
+    """How much memory is free, and the limit of this process if it has one, as an error's message says it."""
     free = f"{memory_available() / 1e9:.2f} GB are free"
     limit = memory_limit()
     return free if limit is None else f"{free} of the {limit / 1e9:.2f} GB that this process may have (ulimit -v)"
@@ -131,7 +131,7 @@ def _shortage_of(error: BaseException) -> Shortage | None:
 
 
 def _detail(error: BaseException) -> str:
-    """The last line of what the library said, which has the size it wanted if any line has."""
+    """The last line of the library's message: if one says how much was wanted, that one does."""
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f" ({where}{error.strerror})"[:_LONGEST_DETAIL]
@@ -190,14 +190,14 @@ def threads() -> tuple[int, int | None]:
 
 
 def memory_available() -> int:
-    """Bytes of memory that could be had without swapping; 0 where the system doesn't say."""
+    """Bytes of memory that are free or can be freed without swapping; 0 where the system doesn't say."""
     free = next((int(words[1]) * 1024 for words in _lines(_MEMORY) if words[0] == "MemAvailable:"), 0)
-    left = [
+    free_in_groups = [
         max(0, limit - _memory_used(group))
         for group in _groups("memory")
         if (limit := _memory_limit(group)) is not None
     ]
-    return min([free, *left, *(max(0, limit - used) for limit, used in _own_limits())])
+    return min([free, *free_in_groups, *(max(0, limit - used) for limit, used in _own_limits())])
 
 
 def _own_limits() -> Iterator[tuple[int, int]]:
@@ -242,13 +242,13 @@ def _memory_limit(group: Path) -> int | None:
 
 
 def _memory_used(group: Path) -> int:
-    """Bytes that a group uses and that can't be had again by forgetting what lies on the disk."""
+    """Bytes that a group uses, without the cache of files that the system can drop."""
     used = _read_number(group / "memory.current")
     if used is None:
         used = _read_number(group / "memory.usage_in_bytes")
     files = {"inactive_file", "total_inactive_file"}
-    forgettable = max((int(words[1]) for words in _lines(group / "memory.stat") if words[0] in files), default=0)
-    return (used or 0) - forgettable
+    droppable = max((int(words[1]) for words in _lines(group / "memory.stat") if words[0] in files), default=0)
+    return (used or 0) - droppable
 
 
 def _read_number(file: Path, place: int = 0) -> int | None:

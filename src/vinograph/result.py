@@ -48,7 +48,7 @@ class Result:
 
         record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}
         for name, argument in arguments_of(type(self.request)).items():
-            if argument.each and (texts := record.get(name)):
+            if argument.per_prompt and (texts := record.get(name)):
                 record[name] = texts[index * len(texts) // self.request.image_count]
         if "num_images_per_prompt" in record:
             record["num_images_per_prompt"] = 1

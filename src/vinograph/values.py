@@ -1,7 +1,7 @@
-"""How a value from outside is shown in a message and read as an array, whatever object it is.
+"""Values from callers, whatever objects they are: shown in a message, and read as an array.
 
-Values come from callers, so any of their methods may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay on
-one line and short, and what a conversion raises becomes a :class:`RequestError`.
+Any of their methods may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay short and on one line, and
+whatever a conversion raises becomes a :class:`RequestError`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_NESTED = 8
 _NUMBERS = (int, float, np.number, np.bool_)
 _MAX_ITEMS = 12
 _MAX_DEPTH = 3
-_DIGITS_OF_A_BIT = 0.30103
+_DIGITS_OF_A_BIT = 0.30103  # the logarithm of 2 to the base 10
 _MAX_BITS = 256  # of a whole number that is written out
 _BRACKETS: dict[type[Any], tuple[str, str]] = {
     list: ("[", "]"),
@@ -101,7 +101,7 @@ def reading(name: str, value: object) -> Iterator[None]:
 
 
 def is_tensor(value: object) -> bool:
-    """Whether ``value`` is a torch tensor, which is told by its methods: torch is never imported here."""
+    """Whether ``value`` is a torch tensor, going by its methods: torch is never imported here."""
     return not isinstance(value, np.ndarray) and all(hasattr(value, each) for each in ("detach", "cpu", "numpy"))
 
 

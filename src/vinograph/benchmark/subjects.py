@@ -236,7 +236,7 @@ def _settings(pipe: Pipeline, arguments: GivenArguments, count: int) -> tuple[di
     request = resolve(given, call, manifest.limits, manifest.name, kind, arguments.names)
     settings = {name: value for name, value in request.record().items() if name not in _OURS_ALONE or name == "vae"}
     for name, value in settings.items():
-        if known[name].each:
+        if known[name].per_prompt:
             settings[name] = value[0]
     return settings, [name for name in arguments.values if name not in _OURS_ALONE]
 

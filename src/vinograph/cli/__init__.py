@@ -1,4 +1,4 @@
-"""The command line: parse, call, format. :func:`main` is the command ``vinograph``; `docs/cli.md` describes it.
+"""The command line: parse, call, format. :func:`main` is the command ``vinograph``, which `docs/cli.md` describes.
 
 Little is imported before :func:`main` listens to signals, and what imports a lot is imported within it: a Ctrl-C in
 the first second, or memory that is too little even for the packages, ends a command as it would later.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from vinograph.cli import interruption
 
-_TO_START = 150_000_000
+_TO_START = 150_000_000  # bytes of memory that the packages take
 # What libraries say of each other's use, which the user of a command can't change.
 _FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
@@ -50,7 +50,7 @@ def _check_memory() -> None:
 
 
 def _explain_early(error: BaseException, as_json: bool) -> int | None:
-    """Report what ended a command before it could report anything itself; None if that is a defect.
+    """Report why a command ended before it could report anything itself; None if that is a defect.
 
     It needs no package but Python's own, since importing any may be what failed.
     """

@@ -96,7 +96,12 @@ def benchmark(
     ] = 2,
     adherence: Annotated[
         int,
-        typer.Option("--adherence", metavar="N", min=0, help="prompts that embedded models are asked besides; 0: none"),
+        typer.Option(
+            "--adherence",
+            metavar="N",
+            min=0,
+            help="prompts that embedded models draw to measure how well they follow them; 0: none",
+        ),
     ] = 50,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
     precision: Annotated[str, typer.Option("--precision", metavar="P", help=PRECISION.help)] = "auto",
@@ -115,9 +120,9 @@ def benchmark(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what models cost and how close they draw, beside other systems.
+    """Measure what models cost and how close they draw, next to other systems.
 
-    Every system runs in processes of its own, one at a time, which take turns. One that fails is told of; the exit
+    Every system runs in processes of its own, one at a time, which take turns. One that fails is reported; the exit
     code is 3 if all do. A chart takes matplotlib: pip install "vinograph[benchmark]".
     """
     from vinograph import benchmark as measuring
@@ -153,7 +158,7 @@ def benchmark(
         compare=not no_reference,
         adherence=adherence,
     )
-    with progress.things("measuring") as show:
+    with progress.items("measuring") as show:
         record = measuring.benchmark(config, sys.argv, show)
     _show(record, as_json=as_json)
     if output_file is not None:

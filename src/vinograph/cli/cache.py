@@ -1,4 +1,4 @@
-"""``cache``: what is kept between processes."""
+"""``cache``: compiled components and measured settings that are stored between processes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from vinograph.runtime.cache import About, Cache, Entry, parse_size
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="throw away what is compiled and what was measured")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="delete what is compiled and what was measured")] = False,
     limit: Annotated[
         str | None,
-        typer.Option("--limit", metavar="SIZE", help="what compiled components may take, such as 5GB; 0 keeps none"),
+        typer.Option("--limit", metavar="SIZE", help="what compiled components may take, such as 5GB; 0 stores none"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is kept between processes.
+    """Show what is stored between processes.
 
-    That is components compiled for a size of picture, and the settings that were measured to be the fastest. It lies in
-    $VINOGRAPH_CACHE, or ~/.cache/vinograph.
+    These are components compiled for a size of picture, and the settings that were measured to be the fastest. They lie
+    in $VINOGRAPH_CACHE, or ~/.cache/vinograph.
 
-    Components take 1 GB at most, or a twentieth of the disk's free space. Those in few bits, and those of checkpoints
-    that were not converted, are kept with their weights where they took seconds to compile: 10 GB at most, or a tenth.
-    What was used longest ago goes. A --limit is for both together; $VINOGRAPH_CACHE_LIMIT goes before it.
+    Components take 1 GB at most, or a twentieth of the disk's free space. Those with int8 or int4 weights, and those of
+    checkpoints that were not converted, are stored with their weights where they took seconds to compile: 10 GB at
+    most, or a tenth. Those that were unused for longest go first. A --limit is for both together;
+    $VINOGRAPH_CACHE_LIMIT goes before it.
     """
-    stored = Cache()
+    disk_cache = Cache()
     if limit is not None:
-        stored.set_limit(parse_size(limit))
+        disk_cache.set_limit(parse_size(limit))
     if clear:
-        stored.clear()
-    entries, settings = stored.entries(), _measured(stored)
+        disk_cache.clear()
+    entries, settings = disk_cache.entries(), _measured(disk_cache)
     if as_json:
         output.print_json(
             {
-                "folder": str(stored.folder),
-                "limit": stored.limit,
+                "folder": str(disk_cache.folder),
+                "limit": disk_cache.limit,
                 "size": sum(each.size for each in entries),
-                "with_weights": {"limit": stored.limit_with_weights, "size": _size(entries, with_weights=True)},
+                "with_weights": {"limit": disk_cache.limit_with_weights, "size": _size(entries, with_weights=True)},
                 "compiled": [_entry_record(each) for each in entries],
                 "settings": settings,
-                "warnings": stored.take_notes(),
+                "warnings": disk_cache.take_notes(),
             }
         )
         return
@@ -62,17 +63,17 @@ def cache(
         output.table(["model", "component", "fastest", "seconds in each"], rows)
     total, large = (output.size(_size(entries, with_weights=each)) for each in (False, True))
     output.say(
-        f"{stored.folder}: {total} of at most {output.size(stored.limit)}, "
-        f"and with weights {large} of at most {output.size(stored.limit_with_weights)}"
+        f"{disk_cache.folder}: {total} of at most {output.size(disk_cache.limit)}, "
+        f"and with weights {large} of at most {output.size(disk_cache.limit_with_weights)}"
     )
-    for note in stored.take_notes():
+    for note in disk_cache.take_notes():
         output.warn(note)
 
 
-def _measured(stored: Cache) -> list[dict[str, Any]]:
-    """The settings that were measured; what is only on the way there is left out."""
+def _measured(disk_cache: Cache) -> list[dict[str, Any]]:
+    """The settings that were measured, without measurements that are not finished."""
     found = []
-    for record in stored.settings().values():
+    for record in disk_cache.settings().values():
         seconds = record.get("seconds")
         if "chosen" in record and isinstance(seconds, dict):
             described = vars(About.read(record))
@@ -81,7 +82,7 @@ def _measured(stored: Cache) -> list[dict[str, Any]]:
 
 
 def _size(entries: list[Entry], *, with_weights: bool) -> int:
-    """Bytes of those with their weights, or of the others."""
+    """Bytes of the entries with their weights, or of those without."""
     return sum(each.size for each in entries if each.with_weights is with_weights)
 
 

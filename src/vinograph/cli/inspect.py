@@ -1,4 +1,4 @@
-"""Commands that only look: ``inspect``, ``verify``, ``models`` and ``devices``."""
+"""Commands that change nothing: ``inspect``, ``verify``, ``models`` and ``devices``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def verify(model: Reference, as_json: AsJson = False) -> None:
     """
     opened = catalog.find(model)
     files, total = [], len(opened.files)
-    with progress.things("checking") as show:
+    with progress.items("checking") as show:
         for name in opened.verify():
             files.append(name)
             show(name, len(files), total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vinograph import arguments as check
+from vinograph.arguments import check_amount, check_layers, check_pooled, check_share, check_texts, check_two_numbers
 from vinograph.request import Array, Request, argument_field
 
 
@@ -13,48 +13,46 @@ class SDXLRequest(Request):
     """A request with the arguments that only SDXL takes."""
 
     prompt_2: tuple[str, ...] | None = argument_field(
-        check.check_texts, "the prompt for the second text encoder; default: the same", each=True, needs=("prompt",)
+        check_texts, "the prompt for the second text encoder; default: the same", per_prompt=True, needs=("prompt",)
     )
     negative_prompt_2: tuple[str, ...] | None = argument_field(
-        check.check_texts,
+        check_texts,
         "the negative prompt for the second text encoder; default: the same",
-        each=True,
+        per_prompt=True,
         needs=("negative_prompt",),
     )
     guidance_rescale: float | None = argument_field(
-        check.check_amount, "how far guidance keeps the contrast of what it guides, up to 1"
+        check_amount, "how far guidance keeps the contrast of what it guides, up to 1"
     )
     denoising_start: float | None = argument_field(
-        check.check_share,
+        check_share,
         "the share of denoising that the image has behind it",
         needs=("image",),
         replaces=("strength",),
     )
-    denoising_end: float | None = argument_field(check.check_share, "the share of denoising after which to stop")
-    clip_skip: int | None = argument_field(check.check_layers, "layers of the text encoders to leave out at the end")
+    denoising_end: float | None = argument_field(check_share, "the share of denoising after which to stop")
+    clip_skip: int | None = argument_field(check_layers, "layers of the text encoders to leave out at the end")
     original_size: tuple[int, int] | None = argument_field(
-        check.check_two_numbers, "size conditioning: height and width of the picture before it was cropped"
+        check_two_numbers, "size conditioning: height and width of the picture before it was cropped"
     )
     crops_coords_top_left: tuple[int, int] | None = argument_field(
-        check.check_two_numbers, "size conditioning: where the crop begins, from the top and from the left"
+        check_two_numbers, "size conditioning: where the crop begins, from the top and from the left"
     )
     target_size: tuple[int, int] | None = argument_field(
-        check.check_two_numbers, "size conditioning: height and width of the picture to draw"
+        check_two_numbers, "size conditioning: height and width of the picture to draw"
     )
     negative_original_size: tuple[int, int] | None = argument_field(
-        check.check_two_numbers, "original_size to guide away from"
+        check_two_numbers, "original_size to guide away from"
     )
     negative_crops_coords_top_left: tuple[int, int] | None = argument_field(
-        check.check_two_numbers, "crops_coords_top_left to guide away from"
+        check_two_numbers, "crops_coords_top_left to guide away from"
     )
-    negative_target_size: tuple[int, int] | None = argument_field(
-        check.check_two_numbers, "target_size to guide away from"
-    )
+    negative_target_size: tuple[int, int] | None = argument_field(check_two_numbers, "target_size to guide away from")
     pooled_prompt_embeds: Array | None = argument_field(
-        check.check_pooled, "pooled text embeddings, one for each prompt", recorded=False, pair="prompt_embeds"
+        check_pooled, "pooled text embeddings, one for each prompt", recorded=False, pair="prompt_embeds"
     )
     negative_pooled_prompt_embeds: Array | None = argument_field(
-        check.check_pooled,
+        check_pooled,
         "pooled text embeddings of the negative prompt",
         recorded=False,
         pair="negative_prompt_embeds",
