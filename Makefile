@@ -17,8 +17,10 @@ test-all: $(DEV)/ready browser  ## the same with the long tests: fuzzing, full s
 check: $(DEV)/ready  ## formatting, linting and types alone
 	$(DEV)/bin/python scripts/check.py --static
 
-docs: $(DEV)/ready  ## write the generated parts of the documents again
-	$(DEV)/bin/python scripts/cli_docs.py
+docs: $(DEV)/ready  ## write the generated pages again, and the signatures of the calls
+	$(DEV)/bin/python -m scripts.call_signatures
+	$(DEV)/bin/python -m scripts.api_docs
+	$(DEV)/bin/python -m scripts.cli_docs
 	$(DEV)/bin/python scripts/family_docs.py
 
 screenshots: $(DEV)/ready browser  ## take the pictures of the page in docs again

@@ -72,7 +72,7 @@ def measure_reconstruction(pipe: Pipeline, count: int) -> tuple[dict[str, Any], 
     for index in range(count):
         scene = sample(rng, "heldout")
         original = render(scene, 900_000 + index)
-        seed = {"seed": index} if "seed" in pipe.calls["reconstruct"].takes else {}
+        seed: dict[str, Any] = {"seed": index} if "seed" in pipe.calls["reconstruct"].takes else {}
         result = pipe.reconstruct(original, output_type="np", **seed)
         reconstruction = (np.asarray(result.images[0]) * 255).round().astype(np.uint8)
         scores.append(psnr(original / 255, reconstruction / 255))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vinograph.components import source_of
 from vinograph.models import catalog
 from vinograph.models.model import Model
-from vinograph.pipeline import Pipeline, watched
+from vinograph.pipeline import Pipeline, observe_inputs
 from vinograph.resources import cpu_count
 from vinograph.runtime.sessions import Session
 
@@ -34,12 +34,12 @@ def first_calls(model: Model, size: int | None) -> dict[str, Inputs]:
     calls: dict[str, Inputs] = {}
     pipe = Pipeline(model, memory="low")
     side = size or model.manifest.limits["native_size"]
-    steps = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
+    steps: dict[str, Any] = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
 
     def record(name: str, inputs: Inputs) -> None:
         calls.setdefault(name, {key: np.array(value) for key, value in inputs.items()})
 
-    with watched(pipe, record):
+    with observe_inputs(pipe, record):
         pipe("a red house on a hill", seed=0, height=side, width=side, output_type="np", **steps)
     return calls
 

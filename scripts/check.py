@@ -1,6 +1,6 @@
-"""All checks in one command: formatting, linting, types, and the tests. `--static` leaves the tests out.
+"""All checks in one command: formatting, linting, types, generated files, and the tests.
 
-`--all` adds the tests that are marked `long`.
+`--static` leaves the tests out. `--all` adds the tests that are marked `long`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TYPED = ("src/vinograph", "training", "scripts", "benchmarks", "tests")
+GENERATED = ("scripts.call_signatures", "scripts.api_docs", "scripts.cli_docs")
 
 
 def run(*command: str) -> None:
@@ -26,12 +27,14 @@ def run(*command: str) -> None:
 def main() -> None:
     """Parse the options and run what they ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--static", action="store_true", help="formatting, linting and types alone")
+    parser.add_argument("--static", action="store_true", help="all but the tests")
     parser.add_argument("--all", action="store_true", help="the tests that are marked long, too")
     arguments = parser.parse_args()
     run("ruff", "format", "--check", ".")
     run("ruff", "check", ".")
     run("mypy", *(name for name in TYPED if (ROOT / name).exists()))
+    for script in GENERATED:
+        run(script, "--check")
     if arguments.static:
         return
     # Each test process computes with its share of the processors: more threads than cores slow everything down.

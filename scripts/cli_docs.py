@@ -1,12 +1,11 @@
 """Write docs/cli.md from what every command's ``--help`` prints; with ``--check``, only compare.
 
-python scripts/cli_docs.py [--check]
+python -m scripts.cli_docs [--check]
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import os
 import sys
@@ -15,10 +14,11 @@ from pathlib import Path
 from unittest import mock
 
 _ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT / "src"))
+sys.path[:0] = [str(_ROOT), str(_ROOT / "src")]
 
 import typer  # noqa: E402
 
+from scripts.generated import write_or_compare  # noqa: E402
 from vinograph.cli import main as vinograph  # noqa: E402
 from vinograph.cli.application import application  # noqa: E402
 
@@ -69,16 +69,7 @@ This prints the file, its seed, and the seconds that each stage took.
 
 def main(argv: Sequence[str]) -> int:
     """Write the page, or with ``--check`` print how it differs. Returns the exit code."""
-    text = page()
-    if "--check" not in argv:
-        _FILE.write_text(text, encoding="utf-8")
-        return 0
-    there = _FILE.read_text(encoding="utf-8") if _FILE.exists() else ""
-    names = (str(_FILE.relative_to(_ROOT)), "from --help")
-    difference = list(difflib.unified_diff(there.splitlines(), text.splitlines(), *names, lineterm=""))
-    if difference:
-        print("\n".join([*difference, "", "run: python scripts/cli_docs.py"]))
-    return 1 if difference else 0
+    return write_or_compare(_FILE, page(), argv)
 
 
 def page() -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
 from vinograph import ModelError, NumericalError, Pipeline, RequestError
 from vinograph.families.contract import Call, Step
-from vinograph.request import FIELDS
+from vinograph.request import Request, arguments_of
 
 
 class RaisesAlways:
@@ -232,14 +232,15 @@ def _some_picture(random: Random) -> Any:
     return random.choice(forms)
 
 
-def odd_arguments(call: Call, random: Random) -> dict[str, Any]:
+def odd_arguments(call: Call, random: Random, kind: type[Request]) -> dict[str, Any]:
     """Arguments of ``call``: some usual ones, up to two of any kind, and few steps."""
+    known = arguments_of(kind)
     names = [name for name in call.takes if name != "return_dict"]
     given: dict[str, Any] = {name: random.choice([1, 2]) for name in names if name.endswith("inference_steps")}
     if call.positional[0] in USUAL:
         given[call.positional[0]] = USUAL[call.positional[0]](random)
     for name in random.sample(names, min(len(names), random.randrange(4))):
-        needs = [each for each in FIELDS[name].metadata["needs"] if each in names]
+        needs = [each for each in known[name].needs if each in names]
         for each in (*needs, name):
             if each in USUAL:
                 given[each] = USUAL[each](random)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.odd_values import CALLS, ODD, answer, odd_arguments, small_pipelines
 from vinograph import Pipeline
+from vinograph.families import registry
 
 BOUNDED = settings(
     derandomize=True,
@@ -50,7 +51,7 @@ class TestEveryCall:
         self, pipes: Any, family: str, call: str, seed: int
     ) -> None:
         pipe = pipes[family]
-        answer(pipe, call, odd_arguments(pipe.calls[call], Random(seed)), make=True)
+        answer(pipe, call, odd_arguments(pipe.calls[call], Random(seed), registry.family(family).request), make=True)
 
 
 def usual_arguments(pipe: Pipeline, call: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 import vinograph
 from tests.bundles import save_pixart_bundle, save_sdxl_bundle
 from vinograph import Pipeline, Result, Step
+from vinograph._calls import Calls
 from vinograph.cli.options import DEFAULT_MODEL
 from vinograph.families.pixart.arguments import FAMILY as PIXART
 from vinograph.families.registry import FAMILIES, family
@@ -30,36 +31,41 @@ SOURCE = ROOT / "src"
 # own.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
-    "arguments": {"errors"},
+    "values": {"errors"},
+    "inputs": set(),
+    "dispatch": set(),
     "panics": set(),
     "strict_json": set(),
-    "schema": {"arguments"},
+    "schema": {"values"},
     "resources": {"errors"},
     "folders": {"errors"},
     "files": {"resources", "errors"},
-    "noise": {"arguments", "errors"},
-    "schedulers": {"arguments", "schema", "errors"},
+    "noise": {"values", "errors"},
+    "schedulers": {"values", "schema", "errors"},
     "text": {"panics", "errors"},
-    "images": {"strict_json", "arguments", "files", "errors"},
-    "request": {"arguments", "noise", "errors"},
-    "runtime": {"strict_json", "arguments", "files", "folders", "resources", "errors"},
-    "networks": {"arguments", "runtime", "schema", "errors"},
-    "families": {"schedulers", "arguments", "noise", "text", "images", "request", "schema", "errors"},
-    "families.network": {"networks", "runtime", "arguments", "errors"},
+    "images": {"strict_json", "values", "files", "errors"},
+    "arguments": {"values", "noise", "errors"},
+    "request": {"arguments", "values", "noise", "errors"},
+    "result": {"request", "vinograph"},
+    "_calls": {"dispatch", "families", "inputs", "result"},
+    "runtime": {"strict_json", "values", "files", "folders", "resources", "errors"},
+    "networks": {"values", "runtime", "schema", "errors"},
+    "families": {"schedulers", "arguments", "values", "noise", "text", "images", "request", "schema", "errors"},
+    "families.network": {"networks", "runtime", "values", "errors"},
     "models": {
         *("families", "networks", "text", "files", "folders", "resources", "schema", "strict_json", "panics"),
-        *("arguments", "errors", "vinograph"),
+        *("values", "errors", "vinograph"),
     },
     "families.checkpoint": {
         *("models", "families", "families.network", "networks", "runtime", "schedulers"),
-        *("schema", "arguments", "errors"),
+        *("schema", "values", "errors"),
     },
     "components": {"families", "runtime", "models", "resources", "text"},
     "pipeline": {
-        *("families", "components", "models", "runtime", "images", "request"),
-        *("arguments", "errors", "vinograph"),
+        *("_calls", "families", "components", "models", "runtime", "images", "request", "result"),
+        *("values", "errors"),
     },
-    "vinograph": {"pipeline", "families", "request", "errors"},
+    "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"models", "networks", "runtime", "files", "errors", "vinograph"},
     "quantize": {
         *("convert", "pipeline", "components", "models", "families", "runtime", "files", "resources", "errors"),
@@ -71,11 +77,22 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "benchmark.systems": {"vinograph", "runtime"},
     "web": {
-        *("pipeline", "models", "families", "images", "folders", "request", "strict_json", "errors"),
+        *(
+            "pipeline",
+            "models",
+            "families",
+            "images",
+            "folders",
+            "request",
+            "result",
+            "arguments",
+            "strict_json",
+            "errors",
+        ),
         "vinograph",
     },
     "cli": {
-        *("pipeline", "components", "models", "families", "runtime", "images", "request"),
+        *("pipeline", "components", "models", "families", "runtime", "images", "arguments", "request", "result"),
         *("convert", "quantize", "benchmark", "web", "files", "folders", "resources", "strict_json"),
         *("errors", "vinograph"),
     },
@@ -354,21 +371,29 @@ class TestPublicSurface:
         assert issubclass(vinograph.RequestError, ValueError)
 
     def test_the_pipeline_has_these_methods_and_signatures(self) -> None:
-        public = [name for name in vars(Pipeline) if not name.startswith("_")]
-        assert public == ["from_pretrained", "calls", "options", "stream"]
+        public = [name for kind in (Calls, Pipeline) for name in vars(kind) if not name.startswith("_")]
+        assert public == [
+            *("generate", "stream", "prior", "decoder", "encode", "reconstruct"),
+            *("from_pretrained", "calls", "options"),
+        ]
         per_component = "'str | Mapping[str, str]'"
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
             Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}) -> 'Pipeline'",
-            Pipeline.__call__: "(self, *args: 'Any', **kwargs: 'Any') -> 'Any'",
-            Pipeline.stream: (
-                "(self, *args: 'Any', call: 'str' = 'generate', **kwargs: 'Any')"
-                " -> 'Generator[Step | Result, None, None]'"
-            ),
         }
         for method, signature in signatures.items():
             assert str(inspect.signature(method)) == signature
+        for method, beginning, end in (
+            (Pipeline.__call__, "(self, prompt: 'Texts | None' = None, *positional: 'Any', ", " -> 'Result'"),
+            (
+                Pipeline.stream,
+                "(self, *positional: 'Any', call: 'str' = 'generate', prompt: 'Texts | None' = None, ",
+                " -> 'Generator[Step | Result, None, None]'",
+            ),
+        ):
+            assert str(inspect.signature(method)).startswith(beginning)
+            assert str(inspect.signature(method)).endswith(end)
 
     def test_results_and_steps_have_these_fields(self) -> None:
         assert names_of(Result) == [
@@ -390,7 +415,9 @@ class TestPublicSurface:
 
     def test_calls_and_options_of_sdxl(self) -> None:
         assert set(SDXL.calls) == set(SDXL_TAKES)
-        assert SDXL.calls["generate"].beside == {"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}}
+        assert SDXL.calls["generate"].conditional_defaults == {
+            "mask_image": {"strength": 0.9999, "guidance_scale": 7.5}
+        }
         assert SDXL.options == {
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vinograph.errors import RequestError, ResourceError
-from vinograph.files import beside, explained, hidden_sibling, replaced, write_atomically
+from vinograph.files import explained, hidden_sibling, replaced, temporary_sibling, write_atomically
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ class TestFailures:
 
     def test_leftovers_of_another_process_do_not_disturb(self, file: Path) -> None:
         file.write_bytes(b"old")
-        with beside(file) as temporary:
+        with temporary_sibling(file) as temporary:
             temporary.write_bytes(b"left by a process of the same number")
             write_atomically(file, b"new")
         assert file.read_bytes() == b"new"

@@ -30,6 +30,7 @@ from vinograph import (
     components,
 )
 from vinograph.families import registry
+from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.runtime.tuning import DEFAULT
 
 PROMPT = "a red house on a snowy hill at night"
@@ -60,7 +61,7 @@ class TestArguments:
 
     def test_an_argument_given_twice_is_refused(self, tiny: Pipeline) -> None:
         with pytest.raises(RequestError, match="prompt was given twice, by position and by name"):
-            tiny(PROMPT, prompt=PROMPT)
+            tiny(PROMPT, prompt=PROMPT)  # type: ignore[misc]
 
     def test_an_unknown_argument_lists_the_known_ones(self, tiny: Pipeline) -> None:
         with pytest.raises(RequestError) as caught:
@@ -73,10 +74,11 @@ class TestArguments:
 
     def test_an_argument_of_another_call_lists_the_known_ones(self, tiny: Pipeline) -> None:
         with pytest.raises(RequestError, match=r"Würstchen \(encode\) takes no prompt; it takes height, image, width"):
-            tiny.encode(Image.new("RGB", (128, 128)), prompt=PROMPT)
+            tiny.encode(Image.new("RGB", (128, 128)), prompt=PROMPT)  # type: ignore[call-arg]
 
     def test_a_model_has_its_own_defaults(self, tiny: Pipeline) -> None:
         request = tiny(PROMPT, seed=1).request
+        assert isinstance(request, WuerstchenRequest)
         assert (request.height, request.prior_num_inference_steps, request.num_inference_steps) == (128, 4, 3)
         assert tiny.calls["generate"].takes["height"] == 128
 
@@ -92,7 +94,7 @@ class TestArguments:
         for name in ("inpaint", "_private", "__wrapped__"):
             assert not hasattr(tiny, name)
         with pytest.raises(AttributeError, match="Pipeline has no 'inpaint'"):
-            tiny.inpaint(PROMPT)
+            tiny.inpaint(PROMPT)  # type: ignore[attr-defined]
 
 
 class TestBeforeTheFirstStep:
@@ -153,7 +155,7 @@ class TestBeforeTheFirstStep:
         subject = {} if call == "decoder" else subject
         with pytest.raises(RequestError, match=re.escape(words)):
             pipe.stream(call=call, **{**subject, **given})
-        assert not pipe._sessions.what_ran()
+        assert not pipe._sessions.devices_and_precisions()
 
     @pytest.mark.parametrize("call", [[], {}, None, 5, "x" * 10**6], ids=["list", "dict", "none", "number", "long"])
     def test_an_unknown_call_is_refused(self, tiny: Pipeline, call: Any) -> None:
@@ -236,9 +238,11 @@ class TestResult:
         assert np.array_equal((arrays * 255).round(), pixels(tiny(PROMPT, seed=1)))
 
     def test_a_result_can_be_a_tuple(self, tiny: Pipeline) -> None:
-        (images,) = tiny(PROMPT, seed=1, return_dict=False)
+        drawn: Any = tiny(PROMPT, seed=1, return_dict=False)  # type: ignore[arg-type]
+        (images,) = drawn
         assert np.array_equal(np.asarray(images[0]), pixels(tiny(PROMPT, seed=1, return_dict=True))[0])
-        (embeddings,) = tiny.prior(PROMPT, 128, 128, seed=1, return_dict=False)
+        drawn = tiny.prior(PROMPT, 128, 128, seed=1, return_dict=False)  # type: ignore[arg-type]
+        (embeddings,) = drawn
         assert embeddings.shape == (1, 16, 3, 3)
 
     def test_truncated_text_is_reported_once(self, tiny: Pipeline) -> None:

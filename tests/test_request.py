@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,15 @@ import pytest
 import torch
 
 from vinograph import Request, RequestError
-from vinograph.arguments import shown
+from vinograph.families import registry
+from vinograph.families.pixart.request import PixArtRequest
+from vinograph.families.sdxl.request import SDXLRequest
+from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.noise import TorchNoise
-from vinograph.request import FIELDS, describe, fewest_steps, resolve
+from vinograph.request import Signature, arguments_of, fewest_steps, resolve
+from vinograph.values import shown
 
-LIMITS: Mapping[str, Any] = {
-    "size_multiple": 128,
-    "minimum_size": 128,
-    "maximum_size": 2048,
-    "times": "a falling list of times in [0, 1]",
-    "named_times": ("spaced",),
-}
+SIZES: Mapping[str, Any] = {"size_multiple": 128, "minimum_size": 128, "maximum_size": 2048}
 DRAWS: Mapping[str, Any] = {
     "prompt": None,
     "negative_prompt": None,
@@ -47,10 +46,32 @@ DECODES: Mapping[str, Any] = {"image_embeddings": None, "prompt": None, "num_ima
 ENCODES: Mapping[str, Any] = {"image": None, "height": None, "width": None}
 
 
-def ask(takes: Mapping[str, Any] = DRAWS, **given: Any) -> Request:
+@dataclass(frozen=True, kw_only=True)
+class AnyRequest(WuerstchenRequest, SDXLRequest, PixArtRequest):
+    """A request with every argument that some family takes."""
+
+
+ARGUMENTS = arguments_of(AnyRequest)
+
+
+def signature(takes: Mapping[str, Any], **others: Any) -> Signature:
+    times: dict[str, Any] = {
+        "custom_timesteps": "a falling list of times in [0, 1]",
+        "named_timesteps": ("spaced",),
+    }
+    return Signature(takes=takes, positional=(), **{**times, **others})
+
+
+def ask(takes: Mapping[str, Any] = DRAWS, **given: Any) -> AnyRequest:
     if takes is DRAWS:
         given = {"prompt": "a red house", **given}
-    return resolve(given, takes, LIMITS, "Würstchen (generate)")
+    return resolved(given, signature(takes))
+
+
+def resolved(given: Mapping[str, Any], takes: Signature) -> AnyRequest:
+    request = resolve(given, takes, SIZES, "Würstchen (generate)", AnyRequest)
+    assert isinstance(request, AnyRequest)
+    return request
 
 
 def refusal(takes: Mapping[str, Any] = DRAWS, **given: Any) -> str:
@@ -347,15 +368,16 @@ class TestArgumentsThatGoTogether:
     )
     def test_an_argument_that_needs_another_is_refused_alone(self, given: dict[str, Any], needed: str) -> None:
         message = refusal(PAINTS, **{"prompt": "a red house", **given})
-        assert f" needs {needed}: {FIELDS[needed].metadata['about']}" in message
+        assert f" needs {needed}: {ARGUMENTS[needed].about}" in message
 
     def test_an_argument_needs_no_other_that_the_call_does_not_take(self) -> None:
         assert ask(prompt_embeds=array(1, 2, 3)).pooled_prompt_embeds is None
 
     def test_every_needed_argument_is_a_field(self) -> None:
-        for name, each in FIELDS.items():
-            for other in (*each.metadata["needs"], each.metadata["unless"]):
-                assert other is None or (other in FIELDS and other != name)
+        for name, each in ARGUMENTS.items():
+            for other in (*each.needs, *each.replaces):
+                assert other in ARGUMENTS
+                assert other != name
 
     def test_a_default_yields_to_a_conflicting_argument(self) -> None:
         assert ask(PAINTS, prompt="a", image="a.png").strength == 0.8
@@ -363,12 +385,13 @@ class TestArgumentsThatGoTogether:
         assert ask(PAINTS, prompt="a", image="a.png", denoising_start=0.5, strength=0.3).strength == 0.3
 
     def test_a_default_changes_when_another_argument_is_given(self) -> None:
-        conditional_defaults = {"mask_image": {"strength": 0.99, "guidance_scale": 7.5}}
+        changed = {"mask_image": {"strength": 0.99, "guidance_scale": 7.5}}
         given = {"prompt": "a", "image": "a.png"}
-        without = resolve(given, PAINTS, LIMITS, "x", conditional_defaults)
-        painted = resolve({**given, "mask_image": "m.png"}, PAINTS, LIMITS, "x", conditional_defaults)
-        strong = resolve({**given, "mask_image": "m.png", "strength": 0.5}, PAINTS, LIMITS, "x", conditional_defaults)
-        assert [(each.strength, each.guidance_scale) for each in (without, painted, strong)] == [
+        paints = signature(PAINTS, conditional_defaults=changed)
+        without = resolved(given, paints)
+        painted = resolved({**given, "mask_image": "m.png"}, paints)
+        chosen = resolved({**given, "mask_image": "m.png", "strength": 0.5}, paints)
+        assert [(each.strength, each.guidance_scale) for each in (without, painted, chosen)] == [
             *((0.8, 5.0), (0.99, 7.5), (0.5, 7.5))
         ]
 
@@ -420,18 +443,17 @@ class TestOtherNumbers:
 
 
 class TestCallSpecificArguments:
-    TENSORS: Mapping[str, Any] = {**LIMITS, "callback_tensors": ("latents", "prompt_embeds")}
-
     def test_unknown_tensors_for_a_callback_are_refused(self) -> None:
         given = {"prompt": "a", "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
-        assert resolve(given, DRAWS, self.TENSORS, "x").callback_on_step_end_tensor_inputs == ("prompt_embeds",)
+        draws = signature(DRAWS, callback_tensors=("latents", "prompt_embeds"))
+        assert resolved(given, draws).callback_on_step_end_tensor_inputs == ("prompt_embeds",)
         with pytest.raises(RequestError, match=r'a callback is given \["latents", "prompt_embeds"\]'):
-            resolve({**given, "callback_on_step_end_tensor_inputs": ["mask"]}, DRAWS, self.TENSORS, "x")
+            resolved({**given, "callback_on_step_end_tensor_inputs": ["mask"]}, draws)
 
     def test_spaced_timesteps_are_refused_where_there_are_none(self) -> None:
-        limits = {key: value for key, value in LIMITS.items() if key not in ("times", "named_times")}
+        draws = Signature(takes=DRAWS, positional=())
         with pytest.raises(RequestError, match=r"prior_timesteps is 'spaced'; give a falling list of numbers$"):
-            resolve({"prompt": "a", "prior_timesteps": "spaced"}, DRAWS, limits, "x")
+            resolved({"prompt": "a", "prior_timesteps": "spaced"}, draws)
 
 
 class TestOtherArguments:
@@ -455,19 +477,34 @@ class TestOtherArguments:
         assert refusal(ENCODES) == "give an image: a path, a PIL picture or an array"
 
 
+def takes(family: str, argument: str) -> bool:
+    return any(argument in call.takes for call in registry.family(family).calls.values())
+
+
 class TestSchema:
-    """Options, controls and HTTP fields are made from it, so it has to be complete."""
+    """Options, controls and fields are made from it, so it has to say everything."""
 
     def test_every_field_has_a_check_and_a_description(self) -> None:
-        for name, field in FIELDS.items():
-            assert callable(field.metadata["check"]), name
-            assert field.metadata["about"], name
+        for name, argument in ARGUMENTS.items():
+            assert callable(argument.check), name
+            assert argument.about, name
 
     def test_descriptions_are_found_by_name(self) -> None:
-        assert describe(["height", "seed"]) == [
-            ("height", "the picture's height in pixels"),
-            ("seed", "picture i is drawn from seed + i"),
-        ]
+        assert ARGUMENTS["height"].about == "the picture's height in pixels"
+        assert ARGUMENTS["seed"].about == "picture i is drawn from seed + i"
+
+    def test_what_one_family_takes_alone_is_not_in_the_shared_schema(self) -> None:
+        kinds = [registry.family(name).request for name in registry.FAMILIES]
+        for name in arguments_of(Request):
+            takers = [each for each in registry.FAMILIES if takes(each, name)]
+            assert len(takers) > 1 or name in ("mask_image", "padding_mask_crop"), name  # which shared code reads
+        assert len({name for kind in kinds for name in arguments_of(kind)}) == len(ARGUMENTS)
+
+    def test_errors_use_the_names_that_the_caller_knows(self) -> None:
+        names = {"strength": "--strength", "image": "--image"}
+        for given, words in (({"strength": 2}, "--strength is 2; "), ({"strength": 0.5}, "--strength needs --image: ")):
+            with pytest.raises(RequestError, match=f"^{words}"):
+                resolve({"prompt": "a", **given}, signature(DRAWS), SIZES, "x", AnyRequest, names)
 
     def test_a_requests_record_is_json_without_arrays_and_functions(self) -> None:
         request = ask(latents=array(1, 16, 3, 3), callback_on_step_end=print, prior_timesteps=[1, 0.5], seed=7)
@@ -490,7 +527,7 @@ class TestEnoughSteps:
 
     def steps(self, **given: Any) -> int | None:
         given = {"prompt": "a red house", "image": "a.png", **given}
-        return resolve(given, self.TAKES, LIMITS, "SDXL", steps="num_inference_steps").num_inference_steps
+        return resolved(given, signature(self.TAKES, steps="num_inference_steps")).num_inference_steps
 
     @pytest.mark.parametrize("strength", [1.0, 0.9999, 0.8, 0.5, 0.3, 0.29, 0.1, 0.07, 0.01, 1 / 3, 0.001])
     def test_default_steps_are_the_fewest_that_leave_one(self, strength: float) -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from vinograph.arguments import MAX_SHOWN, shown
 from vinograph.schema import (
     Divisor,
     Either,
@@ -20,6 +19,7 @@ from vinograph.schema import (
     Whole,
     label,
 )
+from vinograph.values import MAX_SHOWN, shown
 
 NO_LISTS: list[Any] = [[], [1, 2, 3], "ab", {}, None]
 NO_OBJECTS: list[Any] = [{}, {"a": 1, "b": 1, "c": 1}, [], None]

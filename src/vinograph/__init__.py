@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         VinographError,
     )
     from vinograph.families.contract import Step
-    from vinograph.pipeline import Pipeline, Result
+    from vinograph.pipeline import Pipeline
     from vinograph.request import Request
+    from vinograph.result import Result
 
 __version__ = "0.1.0"
 
@@ -50,8 +51,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Pipeline", "Result"), "vinograph.pipeline"),
+    "Pipeline": "vinograph.pipeline",
     "Request": "vinograph.request",
+    "Result": "vinograph.result",
     "Step": "vinograph.families.contract",
 }
 

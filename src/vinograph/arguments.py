@@ -1,147 +1,332 @@
-"""How a value from outside is shown in a message and read as an array, whatever object it is.
+"""The check of one argument's value: a size, a seed, a guidance scale, a prompt, an array.
 
-Values come from callers, so any of their methods may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay on
-one line and short, and what a conversion raises becomes a :class:`RequestError`.
+A check also knows what a caller may give, as an annotation says it. The signatures of the calls are made from that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.errors import RequestError, VinographError
+from vinograph.errors import RequestError
+from vinograph.noise import MAX_SEED, noise_from_generator
+from vinograph.values import MAX_VALUES, as_array, reading, shown
 
-MAX_SHOWN = 200  # characters of a value in a message
-MAX_VALUES = 1 << 28  # numbers in an array: a gigabyte of them
-_MAX_LISTED = 1 << 24  # items of lists in lists
-_MAX_NESTED = 8
-_NUMBERS = (int, float, np.number, np.bool_)
-_MAX_ITEMS = 12
-_MAX_DEPTH = 3
-_DIGITS_OF_A_BIT = 0.30103
-_MAX_BITS = 256  # of a whole number that is written out
-_BRACKETS: dict[type[Any], tuple[str, str]] = {
-    list: ("[", "]"),
-    tuple: ("(", ")"),
-    set: ("{", "}"),
-    frozenset: ("{", "}"),
-}
+Array = NDArray[np.float32]
+
+OUTPUT_TYPES = ("pil", "np", "latent")
+VAES = ("full", "tiny")
+SWITCH: Mapping[str, bool] = {"on": True, "off": False}
+MAX_STEPS = 1000
+MAX_COUNT = 1000
+MAX_PROMPT = 20_000  # characters; no text encoder reads so many, and cleaning and tokenizing more takes long
+_MAX_TOKENS = 512
+_MAX_PIXELS = 1_000_000
+_MAX_NUMBER = 1e30  # leaves room to square it in f64, and to see that f32 can't hold it
 
 
-def shown(value: object) -> str:
-    """The value's ``repr`` on one line, shortened to :data:`MAX_SHOWN` characters; it never raises."""
-    return clipped(_shown(value, 0))
+@dataclass(frozen=True)
+class Limits:
+    """What checks compare with.
 
-
-def clipped(text: str) -> str:
-    """The text on one line, shortened to :data:`MAX_SHOWN` characters, without control characters."""
-    head = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
-    return "".join(each if each.isprintable() else " " if each.isspace() else "?" for each in head)
-
-
-def _shown(value: Any, depth: int) -> str:
-    try:
-        return _repr(value, depth)
-    except Exception:  # a method of the caller's object raised, so there is only its type to name
-        return f"a {type(value).__name__} without a repr"
-
-
-def _repr(value: Any, depth: int) -> str:
-    kind: type[Any] = type(value)
-    if kind is int and value.bit_length() > _MAX_BITS:
-        return f"a whole number of about {round(value.bit_length() * _DIGITS_OF_A_BIT)} digits"
-    if issubclass(kind, (str, bytes, bytearray)):
-        return repr(value[:MAX_SHOWN]) if kind in (str, bytes, bytearray) else clipped(repr(value))
-    if kind in _BRACKETS:
-        first, last = _BRACKETS[kind]
-        items = _items((_shown(each, depth + 1) for each in value), len(value), depth)
-        single = "," if kind is tuple and len(value) == 1 else ""
-        return f"{kind.__name__}()" if not value and first == "{" else f"{first}{items}{single}{last}"
-    if kind is dict:
-        pairs = (f"{_shown(key, depth + 1)}: {_shown(each, depth + 1)}" for key, each in value.items())
-        return f"{{{_items(pairs, len(value), depth)}}}"
-    if issubclass(kind, np.ndarray) and value.size > _MAX_ITEMS:
-        return f"an array of {value.dtype}, shape {value.shape}"
-    return repr(value)
-
-
-def _items(reprs: Iterable[str], count: int, depth: int) -> str:
-    """The first of the items, with "..." for the others."""
-    if depth >= _MAX_DEPTH:
-        return "..." if count else ""
-    return ", ".join([*islice(reprs, _MAX_ITEMS), *(["..."] if count > _MAX_ITEMS else [])])
-
-
-def reason(error: BaseException) -> str:
-    """What an exception says, with its type; it never raises."""
-    try:
-        said = str(error)
-    except Exception:  # an exception class of the caller's own
-        said = ""
-    return clipped(f"{type(error).__name__}: {said}" if said else type(error).__name__)
-
-
-@contextmanager
-def reading(name: str, value: object) -> Iterator[None]:
-    """Raise RequestError for whatever reading ``value`` in the block raises.
-
-    Errors of our own pass, and so does MemoryError: that is the machine's fault and not the value's.
+    The first three are the sizes that the model draws, in pixels. The others are of the call: what custom timesteps
+    have to be and which words stand for some, what ``output_type`` may be, and which tensors a callback may get.
     """
-    try:
-        yield
-    except (VinographError, MemoryError):
-        raise
-    except Exception as error:
-        raise RequestError(f"{name} is {shown(value)}, which can't be read ({reason(error)})") from error
+
+    size_multiple: int = 1
+    minimum_size: int = 1
+    maximum_size: int = _MAX_PIXELS
+    custom_timesteps: str = "a falling list of numbers"
+    named_timesteps: tuple[str, ...] = ()
+    output_types: tuple[str, ...] = OUTPUT_TYPES
+    callback_tensors: tuple[str, ...] = ("latents",)
 
 
-def is_tensor(value: object) -> bool:
-    """Whether ``value`` is a torch tensor, which is told by its methods: torch is never imported here."""
-    return not isinstance(value, np.ndarray) and all(hasattr(value, each) for each in ("detach", "cpu", "numpy"))
+_ANY = Limits()
+
+_SCALARS: Mapping[str, type[int] | type[float] | type[bool]] = {each.__name__: each for each in (int, float, bool)}
+
+Run = Callable[[str, Any, Limits], Any]
+Accepts = Callable[[Limits], tuple[str, ...]]
 
 
-def is_array(value: object) -> bool:
-    """Whether ``value`` is an array or a tensor, of whatever library."""
-    return isinstance(value, np.ndarray) or is_tensor(value) or hasattr(value, "__array__")
+@dataclass(frozen=True)
+class Check:
+    """The check of an argument's value.
 
-
-def as_array(value: Any) -> NDArray[Any]:
-    """The numbers of an array, a torch tensor, or a (nested) list of them.
-
-    A tensor may need gradients, lie on another device, or be of a type that numpy doesn't have.
-
-    Raises:
-        TypeError: it is something else, which numpy would run through to its end.
-        ValueError: a list is nested too deeply, or holds too many items.
+    ``run`` gets the name to say in errors, the value and the limits. It returns the value as it is used, or raises
+    RequestError. ``accepts`` says which types may be given, as the alternatives of an annotation whose names are those
+    of :mod:`vinograph.inputs`; a quoted one stands for that text itself.
     """
-    if is_tensor(value):
-        tensor = value.detach().cpu()
-        kind = str(tensor.dtype)
-        return np.asarray((tensor.float() if "bfloat16" in kind or "float8" in kind else tensor).numpy())
-    if isinstance(value, (list, tuple)):
-        return _of_list(value)
-    if not is_array(value):
-        raise TypeError(f"{type(value).__name__} is no array")
-    return np.asarray(value)
+
+    run: Run
+    accepts: Accepts
+
+    def __call__(self, name: str, value: Any, limits: Limits = _ANY) -> Any:
+        """The value as it is used.
+
+        Raises:
+            RequestError: naming the argument, what was given and what would do; also where the value's own methods
+                raise anything else.
+        """
+        with reading(name, value):
+            return self.run(name, value, limits)
+
+    @property
+    def scalar(self) -> type[int] | type[float] | type[bool] | None:
+        """The type of the values, where those are numbers or switches."""
+        return _SCALARS.get(self.accepts(_ANY)[0])
 
 
-def _of_list(value: list[Any] | tuple[Any, ...]) -> NDArray[Any]:
-    waiting, seen, has_tensors = [(value, 1)], 0, False
-    while waiting:
-        items, depth = waiting.pop()
-        seen += len(items)
-        if depth > _MAX_NESTED or seen > _MAX_LISTED:
-            raise ValueError(f"lists within lists: over {_MAX_NESTED} of them, or {_MAX_LISTED:,} items")
-        for each in items:
-            if isinstance(each, (list, tuple)):
-                waiting.append((each, depth + 1))
-            elif not isinstance(each, _NUMBERS):
-                if not is_array(each):
-                    raise TypeError(f"{type(each).__name__} is no number")
-                has_tensors = has_tensors or is_tensor(each)
-    return np.stack([as_array(each) for each in value]) if has_tensors else np.asarray(value)
+def check(*accepts: str) -> Callable[[Run], Check]:
+    """Make a :class:`Check` of a function, for an argument that accepts these types whatever the limits are."""
+    return lambda run: Check(run, lambda _: accepts)
+
+
+def quoted(text: str) -> str:
+    """The text as an annotation and a message show it."""
+    return f'"{text}"'
+
+
+def _number(name: str, value: Any, wanted: str) -> float:
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    number = float(value) if real and abs(value) < _MAX_NUMBER else math.nan
+    if math.isnan(number):
+        raise RequestError(f"{name} is {shown(value)}; give {wanted}")
+    return number
+
+
+def _whole_number(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise RequestError(f"{name} is {shown(value)}; give a whole number from {low} to {high}")
+    return int(value)
+
+
+def _whole_number_check(low: int, high: int) -> Check:
+    return check("int")(lambda name, value, _: _whole_number(name, value, low, high))
+
+
+def _number_check(wanted: str, fits: Callable[[float], bool]) -> Check:
+    @check("float")
+    def run(name: str, value: Any, _: Limits) -> float:
+        number = _number(name, value, wanted)
+        if not fits(number):
+            raise RequestError(f"{name} is {shown(value)}; give {wanted}")
+        return number
+
+    return run
+
+
+check_steps = _whole_number_check(1, MAX_STEPS)
+check_count = _whole_number_check(1, MAX_COUNT)
+check_seed = _whole_number_check(0, MAX_SEED)
+check_tokens = _whole_number_check(1, _MAX_TOKENS)
+check_layers = _whole_number_check(-MAX_COUNT, MAX_COUNT)  # the family knows how many layers its encoders have
+check_strength = _number_check("a number above 0 and up to 1", lambda number: 0 < number <= 1)
+check_share = _number_check("a number above 0 and below 1", lambda number: 0 < number < 1)
+check_amount = _number_check("a number from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+@check("float")
+def check_scale(name: str, value: Any, _: Limits) -> float:
+    """A guidance scale."""
+    number = _number(name, value, "a number from 0 up")
+    if number < 0:
+        raise RequestError(f"{name} is {shown(value)}; give a number from 0 up (1 and below turn guidance off)")
+    return number
+
+
+@check("bool")
+def check_switch(name: str, value: Any, _: Limits) -> bool:
+    """Something that is on or off."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise RequestError(f"{name} is {shown(value)}; give {' or '.join(SWITCH)} (True or False in Python)")
+    return bool(value)
+
+
+@check("int")
+def check_pixels(name: str, value: Any, limits: Limits) -> int:
+    """A distance within a picture."""
+    return _whole_number(name, value, 0, limits.maximum_size)
+
+
+@check("tuple[int, int]", "list[int]")
+def check_two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
+    """A height and a width, or a place."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise RequestError(f"{name} is {shown(value)}; give two whole numbers of pixels, the vertical one first")
+    down, right = (_whole_number(name, each, -_MAX_PIXELS, _MAX_PIXELS) for each in value)
+    return down, right
+
+
+@check(*map(quoted, VAES))
+def check_vae(name: str, value: Any, _: Limits) -> str:
+    """The name of a VAE."""
+    return _one_of(name, value, VAES)
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise RequestError(f"{name} is {shown(value)}; give one of {', '.join(choices)}")
+    return str(value)
+
+
+@check("int")
+def check_size(name: str, value: Any, limits: Limits) -> int:
+    """A height or width that the model draws."""
+    multiple, low, high = limits.size_multiple, limits.minimum_size, limits.maximum_size
+    wanted = "whole numbers" if multiple == 1 else f"multiples of {multiple}"
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise RequestError(f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}")
+    if low <= value <= high and value % multiple == 0:
+        return int(value)
+    below = min(max(int(value) // multiple * multiple, low), high)
+    above = min(max(below + multiple, low), high) if value > below else below
+    nearest = f"{below}" if below == above else f"{below} and {above}"
+    raise RequestError(
+        f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}, the nearest: {nearest}"
+    )
+
+
+@check("Texts")
+def check_texts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
+    """Prompts: one, or a list of them."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
+        raise RequestError(f"{name} is {shown(value)}; give a text, or a list of texts")
+    for each in texts:
+        if len(each) > MAX_PROMPT:
+            raise RequestError(f"{name} has {len(each):,} characters; give at most {MAX_PROMPT:,}")
+        if any("\ud800" <= letter <= "\udfff" for letter in each):
+            raise RequestError(f"{name} is {shown(each)}, which is not Unicode text: it holds half a character")
+    return tuple(texts)
+
+
+def _custom_timesteps(name: str, value: Any, limits: Limits) -> str | tuple[float, ...]:
+    """Timesteps or noise levels of a caller's own, or a word that stands for some."""
+    named, wanted = limits.named_timesteps, limits.custom_timesteps
+    if isinstance(value, str) and value in named:
+        return value
+    if hasattr(value, "__array__"):
+        array = as_array(value)
+        value = array.tolist() if array.ndim == 1 and array.size <= MAX_STEPS + 1 else array
+    if isinstance(value, (list, tuple)) and len(value) > MAX_STEPS + 1:
+        raise RequestError(f"{name} are {len(value)} numbers; give at most {MAX_STEPS + 1}")
+    if not isinstance(value, (list, tuple)):
+        raise RequestError(f"{name} is {shown(value)}; give {', or '.join([wanted, *map(quoted, named)])}")
+    return tuple(_number(name, each, wanted) for each in value)
+
+
+check_custom_timesteps = Check(
+    _custom_timesteps, lambda limits: ("Timesteps", *(quoted(each) for each in limits.named_timesteps))
+)
+
+
+def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
+    wanted = f"give an array [{', '.join(axes)}]"
+    try:
+        array = as_array(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}") from error
+    if array.dtype.kind not in "biuf":
+        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}")
+    if array.ndim != len(axes) or 0 in array.shape:
+        raise RequestError(f"{name} has shape {array.shape}; give [{', '.join(axes)}]")
+    if array.size > MAX_VALUES:
+        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {wanted} of fewer")
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which is refused
+        array = array.astype(np.float32)
+    if not np.all(np.isfinite(array)):
+        raise RequestError(f"{name} holds NaN or infinity")
+    return array
+
+
+_MAPS = ("pictures", "channels", "height", "width")
+
+
+@check("Arrays")
+def check_maps(name: str, value: Any, _: Limits) -> Array:
+    """Latents [pictures, channels, height, width]."""
+    return _array(name, value, _MAPS)
+
+
+@check("Arrays")
+def check_list_of_maps(name: str, value: Any, _: Limits) -> Array:
+    """Latents, or a list of them, which are put together."""
+    several = isinstance(value, (list, tuple)) and len(value) > 0
+    if not several or any(getattr(each, "ndim", 0) != 4 for each in value):
+        return _array(name, value, _MAPS)
+    maps = [_array(name, each, _MAPS) for each in value]
+    if any(each.shape[1:] != maps[0].shape[1:] for each in maps):
+        raise RequestError(f"{name} is a list of arrays of different shapes; give one shape")
+    return np.concatenate(maps)
+
+
+@check("Arrays")
+def check_text_states(name: str, value: Any, _: Limits) -> Array:
+    """Hidden states of a text encoder [prompts, tokens, width]."""
+    return _array(name, value, ("prompts", "tokens", "width"))
+
+
+@check("Arrays")
+def check_pooled(name: str, value: Any, _: Limits) -> Array:
+    """Pooled text embeddings [prompts, width]."""
+    return _array(name, value, ("prompts", "width"))
+
+
+@check("Arrays")
+def check_attention_mask(name: str, value: Any, _: Limits) -> Array:
+    """An attention mask [prompts, tokens] of 1 and 0."""
+    mask = _array(name, value, ("prompts", "tokens"))
+    if not np.all((mask == 0) | (mask == 1)):
+        raise RequestError(f"{name} has other values than 0 and 1; give 1 for a token and 0 for padding")
+    return mask
+
+
+@check("Generators")
+def check_generator(_name: str, value: Any, _: Limits) -> Any:
+    """A source of random numbers, or a list of them."""
+    noise_from_generator(value)
+    return value
+
+
+check_output_type = Check(
+    lambda name, value, limits: _one_of(name, value, limits.output_types),
+    lambda limits: tuple(quoted(each) for each in limits.output_types),
+)
+
+
+@check("Images")
+def check_image(_name: str, value: Any, _: Limits) -> Any:
+    """A picture, which is checked when it is read."""
+    return value
+
+
+@check("Callback")
+def check_step_callback(name: str, value: Any, _: Limits) -> Any:
+    """A callback of diffusers' present form."""
+    if not callable(value):
+        raise RequestError(f"{name} is a {type(value).__name__}; give a function of (pipeline, step, time, tensors)")
+    return value
+
+
+@check("Callback")
+def check_plain_callback(name: str, value: Any, _: Limits) -> Any:
+    """A callback of diffusers' older form."""
+    if not callable(value):
+        raise RequestError(f"{name} is a {type(value).__name__}; give a function of (step, time, latents)")
+    return value
+
+
+@check("list[str]", "tuple[str, ...]")
+def check_callback_tensors(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
+    """The names of the tensors that a callback gets."""
+    known = limits.callback_tensors
+    if not isinstance(value, (list, tuple)) or not value or any(each not in known for each in value):
+        raise RequestError(f"{name} is {shown(value)}; a callback is given [{', '.join(map(quoted, known))}]")
+    return tuple(value)

@@ -1,4 +1,4 @@
-"""The components of an opened model: when each is compiled, kept and freed, and its tokenizers."""
+"""The sessions of an opened model's components: when each is compiled, stored and freed; and its tokenizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,13 @@ from vinograph.runtime.sources import GraphSource, IrFile
 from vinograph.runtime.tuning import CacheKey
 from vinograph.text import Tokenizer
 
-if TYPE_CHECKING:
-    pass
-
 Array = NDArray[np.float32]
-Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
-"""Called with a component's name and what it is given."""
+InputObserver = Callable[[str, Mapping[str, NDArray[Any]]], None]
+"""A function that is called with a component's name and its inputs."""
 
 
 class SessionPool(Mapping[str, Session]):
-    """The sessions of a model's components, each made when it is first wanted."""
+    """The components' sessions, each made when it is first used."""
 
     def __init__(self, model: Model, device: Mapping[str, str], precision: Mapping[str, str], memory: str) -> None:
         self._model = model
@@ -40,18 +37,18 @@ class SessionPool(Mapping[str, Session]):
         self._opened: dict[str, ComponentSession] = {}
         self._cache = Cache()
         self._drawings = 0
-        self.watch: Watch | None = None
+        self.observer: InputObserver | None = None
 
     def __getitem__(self, name: str) -> Session:
-        session, watch = self._open(name), self.watch
-        if watch is None:
+        session, observer = self._open(name), self.observer
+        if observer is None:
             return session
 
-        def seen(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-            watch(name, inputs)
+        def observed(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+            observer(name, inputs)
             return session(inputs)
 
-        return seen
+        return observed
 
     def _open(self, name: str) -> ComponentSession:
         if name not in self._opened:
@@ -84,7 +81,7 @@ class SessionPool(Mapping[str, Session]):
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Settings that are measured in the block hold for all of it, also for drawings that begin in it."""
+        """A block in which no session changes its settings, so that a drawing is done with the same ones throughout."""
         if not self._drawings:
             for each in self._opened.values():
                 each.begin_drawing()
@@ -96,8 +93,8 @@ class SessionPool(Mapping[str, Session]):
             for each in list(self._opened.values()):
                 each.end_drawing()
 
-    def keep(self) -> None:
-        """Begin to write compiled components that have gigabytes for the next process, beside what the caller does.
+    def store_compiled(self) -> None:
+        """Begin to write large compiled components to the cache, in a thread of its own.
 
         Those go first that took longest to compile. The process doesn't end before all are written.
         """
@@ -111,30 +108,29 @@ class SessionPool(Mapping[str, Session]):
                 session.save_pending()
 
         with contextlib.suppress(RuntimeError):  # no more threads: the next process compiles, too
-            threading.Thread(target=work, name="keep what is compiled").start()
+            threading.Thread(target=work, name="write compiled components").start()
 
     def _is_large(self, name: str) -> bool:
         """Whether a component's weights take more than a quarter of this machine's memory."""
         return 0 < memory_installed() / 4 < self._model.weights_size(name)
 
-    def what_ran(self) -> dict[str, str]:
+    def devices_and_precisions(self) -> dict[str, str]:
         """Devices and precision of each component that has run."""
         return {
-            name: f"{','.join(session.execution_devices)} {session.precision}{_told(session)}"
+            name: f"{','.join(session.execution_devices)} {session.precision}{_measured_setting(session)}"
             for name, session in self._opened.items()
             if session.execution_devices
         }
 
-    def surprises(self) -> list[str]:
-        """What ran otherwise than was asked for, and what was wrong with what is kept between processes."""
-        asked: dict[tuple[str, str], list[str]] = {}
+    def take_warnings(self) -> list[str]:
+        """Warnings of components that ran in another precision than was asked for, and of a cache that failed."""
+        differing: dict[tuple[str, str], list[str]] = {}
         for name, session in self._opened.items():
             if session.execution_devices and self._precision[name] not in ("auto", session.precision):
-                asked.setdefault((self._precision[name], session.precision), []).append(name)
-        notes = self._cache.take_warnings()
-        return notes + [
+                differing.setdefault((self._precision[name], session.precision), []).append(name)
+        return self._cache.take_warnings() + [
             f"precision {wanted} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
-            for (wanted, ran), names in asked.items()
+            for (wanted, ran), names in differing.items()
         ]
 
 
@@ -147,19 +143,19 @@ def source_of(model: Model, name: str) -> GraphSource:
 
 
 def cache_key(model: Model, name: str, cache: Cache) -> CacheKey:
-    """What a component of a model is remembered by in ``cache``."""
+    """What a component of a model is found by in ``cache``."""
     low_bit_weights = model.manifest.components[name].weights in ("int8", "int4")
     return CacheKey(model.manifest.name, name, model.fingerprint(name), low_bit_weights, cache)
 
 
-def _told(session: ComponentSession) -> str:
-    """What a setting that was measured adds to the precision."""
+def _measured_setting(session: ComponentSession) -> str:
+    """The setting that was measured to be the fastest, as it stands after the precision."""
     group = session.setting.group
     return "" if group is None else f", groups of {group}" if group else ", activations not rounded"
 
 
 class Tokenizers(Mapping[str, Tokenizer]):
-    """A model's tokenizers, each read when it is first wanted."""
+    """A model's tokenizers, each read when it is first used."""
 
     def __init__(self, model: Model) -> None:
         self._model = model

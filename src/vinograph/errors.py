@@ -29,7 +29,7 @@ class RequestError(VinographError, ValueError):
 
 
 class DeviceError(RequestError):
-    """A device was asked for that OpenVINO doesn't find on this machine."""
+    """OpenVINO doesn't find the device on this machine."""
 
 
 class ModelError(VinographError):
@@ -45,7 +45,7 @@ class DamagedModelError(VinographError):
 
 
 class ResourceError(VinographError):
-    """The disk, or memory, is not enough for what was asked."""
+    """There is not enough disk space, or memory, for the call."""
 
     exit_code = 5
 

@@ -20,7 +20,7 @@ _UNWRITABLE = (
     *(errno.ELOOP, errno.ETXTBSY),
 )
 _LONGEST_NAME = 255  # bytes, of ext4, XFS, APFS and NTFS
-_KEPT_OF_LONG_NAMES = 100
+_PREFIX_OF_LONG_NAMES = 100
 _READ_AT_ONCE = 1 << 20
 
 
@@ -45,7 +45,7 @@ def hidden_sibling(file: Path, ending: str) -> Path:
     name = f".{file.name}{ending}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
         whole = os.fsencode(file.name)
-        begin = whole[:_KEPT_OF_LONG_NAMES].decode("utf-8", "ignore")
+        begin = whole[:_PREFIX_OF_LONG_NAMES].decode("utf-8", "ignore")
         name = f".{begin}-{hashlib.sha256(whole).hexdigest()[:16]}{ending}"
     return file.with_name(name)
 
@@ -74,13 +74,13 @@ def check_writable(file: Path) -> None:
         RequestError: ``file`` is there, but no regular file.
     """
     check_replaceable(file)
-    with beside(_real(file)) as temporary:
+    with temporary_sibling(_real(file)) as temporary:
         temporary.touch()
 
 
 @contextmanager
-def beside(file: Path) -> Iterator[Path]:
-    """A hidden temporary name in the folder of ``file``; what has it when the block ends is deleted."""
+def temporary_sibling(file: Path) -> Iterator[Path]:
+    """A hidden temporary name in the folder of ``file``; a file of that name is deleted when the block ends."""
     temporary = hidden_sibling(file, f".{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield temporary
@@ -91,7 +91,7 @@ def beside(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced(file: Path) -> Iterator[Path]:
-    """A hidden temporary name in the folder of ``file``; what has it takes that one's place when the block succeeds.
+    """A hidden temporary name in the folder of ``file``, whose file replaces that one when the block succeeds.
 
     A file that is replaced passes its permissions on, and its owner where this user may give files away. Of a symbolic
     link, the file that it points to is replaced.
@@ -101,9 +101,9 @@ def replaced(file: Path) -> Iterator[Path]:
     """
     check_replaceable(file)
     target = _real(file)
-    with beside(target) as temporary:
+    with temporary_sibling(target) as temporary:
         before = _stat(target)
-        if before is not None:  # nobody may read meanwhile what they couldn't read before
+        if before is not None:  # meanwhile nobody may read what they couldn't read before
             temporary.unlink(missing_ok=True)
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield temporary
@@ -134,10 +134,10 @@ def _pass_on(before: os.stat_result, file: Path) -> None:
 
 
 def write_atomically(file: Path, content: bytes, *, flush: bool = False) -> None:
-    """Write a whole file at once; with ``flush`` its contents are on the disk before its name is.
+    """Write a file that is either whole or not there; ``flush`` puts its contents on the disk before its name.
 
     Raises:
-        OSError: it can't be written; what had the name before is untouched.
+        OSError: it can't be written; a file that had the name before is untouched.
         RequestError: ``file`` is there, but no regular file.
     """
     with replaced(file) as temporary, temporary.open("wb") as stream:
@@ -149,7 +149,7 @@ def write_atomically(file: Path, content: bytes, *, flush: bool = False) -> None
 
 @contextmanager
 def explained(target: Path) -> Iterator[None]:
-    """Say of what fails in the block what a full disk or a read-only place means, and what OpenVINO lacks memory for.
+    """Explain what fails in the block: a full disk, a place that takes no files, or memory that OpenVINO lacks.
 
     Raises:
         ResourceError: the disk is full.
@@ -181,7 +181,7 @@ def existing(folder: Path) -> Path:
 
 
 def digest_of(file: Path, digest: hashlib._Hash, stopped: threading.Event | None = None) -> str:
-    """``digest`` with a file's bytes added, in hexadecimal; with a part of them when ``stopped`` is set meanwhile."""
+    """The hexadecimal ``digest`` of a file's bytes; of a part of them, if ``stopped`` is set meanwhile."""
     with file.open("rb", buffering=0) as stream:
         while (part := stream.read(_READ_AT_ONCE)) and not (stopped and stopped.is_set()):
             digest.update(part)

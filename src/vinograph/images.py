@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
 from vinograph import strict_json
-from vinograph.arguments import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import check_writable, is_full, replaced
+from vinograph.values import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 
 Array = NDArray[np.float32]
 Picture = TypeVar("Picture")
@@ -78,7 +78,7 @@ def read_pictures(source: Any, name: str = "image", notes: list[str] | None = No
     They mean what they mean in diffusers. A file is turned as its EXIF says, a PIL picture is taken as it lies.
     Transparency is left out. An array is [height, width, 3] or [n, height, width, 3], a tensor [3, height, width] or
     [n, 3, height, width]: uint8, or floats in [0, 1], or in [-1, 1] where one is below 0. Of a file, format and size
-    are checked before any pixel is decoded. What may surprise is appended to ``notes``.
+    are checked before any pixel is decoded. Warnings are appended to ``notes``.
 
     Raises:
         RequestError: not a PNG, JPEG or WebP, over 64 megapixels, damaged, or no picture at all.
@@ -125,7 +125,7 @@ def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
     """
     with reading(name, source):
         path = Path(source)
-    told = f"{name}: {clipped(str(path))}"
+    named = f"{name}: {clipped(str(path))}"
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # a name that the system can't have, or a folder that is closed to us
@@ -137,13 +137,13 @@ def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # of a size that the limit below refuses, and of garbled EXIF
             picture = Image.open(path, formats=READABLE)
     except Image.DecompressionBombError as error:
-        raise RequestError(f"{told} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
+        raise RequestError(f"{named} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise whatever a garbled header leads them to
-        raise RequestError(f"{told} is not a PNG, JPEG or WebP picture") from error
+        raise RequestError(f"{named} is not a PNG, JPEG or WebP picture") from error
     with picture:
-        check_picture(picture, told)
+        check_picture(picture, named)
     return _turned(picture)
 
 
@@ -160,7 +160,7 @@ def check_picture(picture: Image.Image, name: str) -> None:
 
 @contextmanager
 def _undamaged(name: str) -> Iterator[None]:
-    """What PIL raises in the block means that the picture is damaged: its readers raise nearly anything."""
+    """Say that the picture is damaged, whatever PIL raises in the block: its readers raise nearly anything."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -296,7 +296,7 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = 
 
 @contextmanager
 def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
-    """Say of what fails in the block why ``path`` can't be written."""
+    """Say why ``path`` can't be written, where writing fails in the block."""
     try:
         yield
     except OSError as error:
@@ -307,7 +307,7 @@ def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """What :func:`save` wrote into a PNG; None where there is nothing, or nothing that it could have written."""
+    """The metadata that :func:`save` wrote into a PNG; None where there is none, or some that it didn't write."""
     with Image.open(path) as picture:
         text = picture.info.get("vinograph")
     try:

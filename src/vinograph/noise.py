@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.arguments import reading, shown
 from vinograph.errors import RequestError
+from vinograph.values import reading, shown
 
 Array = NDArray[np.float32]
 
@@ -33,7 +33,7 @@ class Noise(Protocol):
         ...
 
     def first(self, count: int) -> Noise:
-        """The source of the first ``count`` pictures: itself, where one serves the whole batch."""
+        """The source of noise for the first ``count`` pictures: this one, where one serves the whole batch."""
         ...
 
 
@@ -63,7 +63,7 @@ class TorchNoise:
         return values.reshape(shape)
 
     def first(self, count: int) -> Noise:
-        """Itself."""
+        """This source, which serves the whole batch."""
         del count
         return self
 
@@ -86,6 +86,7 @@ class _BorrowedTorchNoise(TorchNoise):
             raise RequestError(f"generator is a {type(generator).__name__}, whose state can't be set")
 
     def normal(self, shape: tuple[int, ...]) -> Array:
+        """Draw as :class:`TorchNoise` does, from where the caller's generator stands, and move that on."""
         words, position = _read_torch_state(self._generator)
         self._twister.set_state(("MT19937", words, position, 0, 0.0))
         values = super().normal(shape)
@@ -110,7 +111,7 @@ class PerImageNoise:
         return np.concatenate([source.normal((1, *shape[1:])) for source in self._sources])
 
     def first(self, count: int) -> Noise:
-        """The first pictures' own."""
+        """The sources of the first ``count`` pictures."""
         return PerImageNoise(self._sources[:count])
 
 
@@ -172,10 +173,10 @@ def _twister_state(twister: np.random.RandomState) -> tuple[NDArray[np.uint32], 
 def _read_torch_state(generator: Any) -> tuple[NDArray[np.uint32], int]:
     """The 624 words and the position in them of a CPU generator (layout of ATen's CPUGeneratorImplStateLegacy)."""
     state = _torch_state_bytes(generator)
-    left = int(state[8:12].view("<i4")[0])
+    remaining = int(state[8:12].view("<i4")[0])
     following = int(state[16:24].view("<u8")[0])
     words = state[24 : 24 + 8 * _STATE_WORDS].view("<u8").astype(np.uint32)
-    return words, _STATE_WORDS if left == 1 else following
+    return words, _STATE_WORDS if remaining == 1 else following
 
 
 def _write_torch_state(generator: Any, words: NDArray[np.uint32], position: int) -> None:

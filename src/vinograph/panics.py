@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class PanicError(RuntimeError):
-    """A library panicked: it met what its authors thought impossible, such as an index beyond the end."""
+    """A library panicked: it met a state that its authors thought impossible, such as an index beyond the end."""
 
 
 @contextmanager

@@ -4,70 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vinograph.arguments import reading, shown
-from vinograph.components import SessionPool, Tokenizers, Watch
+from vinograph._calls import Calls
+from vinograph.components import InputObserver, SessionPool, Tokenizers
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Call, Components, Output, Step, Steps
 from vinograph.families.registry import family
 from vinograph.images import to_pictures
 from vinograph.models import catalog
 from vinograph.models.model import Model
-from vinograph.request import Request, fields_of, resolve
+from vinograph.request import GivenArguments, Request, arguments_of, resolve
+from vinograph.result import Result
 from vinograph.runtime.devices import check_device, check_memory, check_precision
+from vinograph.values import reading, shown
 
-Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call drew.
-
-    ``images`` are PIL pictures (``output_type="pil"``), an array [n, height, width, 3] in [0, 1] ("np"), or the last
-    stage's latents ("latent"). ``timings`` are seconds of wall clock per stage. ``devices`` says for each
-    component that ran on which devices and in which precision it did. ``report`` holds figures that the call
-    measures, such as a reconstruction's PSNR.
-    """
-
-    images: Any
-    seeds: tuple[int, ...] | None
-    request: Request
-    timings: Mapping[str, float]
-    warnings: tuple[str, ...]
-    devices: Mapping[str, str]
-    model: str
-    image_embeddings: Array | None = field(default=None, repr=False)
-    report: Mapping[str, float] = field(default_factory=dict)
-
-    def metadata(self, index: int) -> dict[str, Any]:
-        """What the file of picture ``index`` carries: how to draw it again, alone."""
-        from vinograph import __version__
-
-        record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}
-        for name, field_ in fields_of(type(self.request)).items():
-            if field_.metadata["each"] and (texts := record.get(name)):
-                record[name] = texts[index * len(texts) // self.request.image_count]
-        if "num_images_per_prompt" in record:
-            record["num_images_per_prompt"] = 1
-        return {"model": self.model, "request": record, "vinograph": __version__, "python": platform.python_version()}
+_GENERATE = "generate"
+_STREAM = "stream"
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-class Pipeline:
+class Pipeline(Calls):
     """A model that draws.
 
-    Calling it draws; :meth:`stream` does so step by step. What else a family does is a method of its own, such as
-    ``pipe.prior(...)``, ``pipe.decoder(...)``, ``pipe.encode(...)`` and ``pipe.reconstruct(...)`` of Würstchen;
-    :attr:`calls` names them and what each takes.
+    Calling it draws; :meth:`stream` does so step by step. What else the model's family does is a method of its own,
+    such as ``pipe.reconstruct(...)``. :attr:`calls` names them all, with what each takes and the model's defaults.
     """
 
     def __init__(
@@ -109,13 +74,17 @@ class Pipeline:
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
     ) -> Pipeline:
-        """Open a model: an embedded one's name, a bundle's or a checkpoint's directory, or a hub id.
+        """Open a model.
 
-        ``device`` is a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a mapping from
-        component to one; ``precision`` ("auto", "f32", "bf16", "f16") likewise. Components that a mapping leaves out
-        run on the CPU, in "auto": what the device does best and the component stands.
-        ``memory`` "low" frees each large component as soon as a drawing is done with it; the next drawing then loads
-        it again. In "auto" that happens to those whose weights take more than a quarter of the machine's memory.
+        Args:
+            model: the name of an embedded model, or of one in the models folder; the directory of a bundle or a
+                checkpoint; a checkpoint in one file; or a hub id.
+            device: a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a mapping from component
+                to one. Components that it leaves out run on the CPU.
+            precision: "auto", "f32", "bf16" or "f16", or a mapping from component to one of them. "auto" is what the
+                device does best and the component stands.
+            memory: "low" frees each large component as soon as a drawing needs it no more; the next drawing loads it
+                again. "auto" does so with components that take more than a quarter of the machine's memory.
 
         Raises:
             ModelError: there is no such model, or it is none that Vinograph draws with.
@@ -126,10 +95,14 @@ class Pipeline:
 
     @property
     def calls(self) -> Mapping[str, Call]:
-        """What the family does: each call's arguments with this model's defaults."""
-        told = self.model.manifest.defaults
+        """What the model does, by the calls' names.
+
+        ``pipe.calls["generate"].takes`` has the default that each argument has in this model, and ``positional`` the
+        order of those that may be given by position.
+        """
+        defaults = self.model.manifest.defaults
         return MappingProxyType(
-            {name: _with_defaults(call, told.get(name, {})) for name, call in self._family.calls.items()}
+            {name: _with_defaults(call, defaults.get(name, {})) for name, call in self._family.calls.items()}
         )
 
     @property
@@ -137,84 +110,76 @@ class Pipeline:
         """The argument of a drawing call that each option of the command line sets."""
         return self._family.options
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw. The arguments are those of the family's diffusers pipeline, and ``seed=``.
+    def __dir__(self) -> list[str]:
+        """The names that this pipeline has: of the declared calls, those that its family makes."""
+        declared = {name for name in vars(Calls) if not name.startswith("_")} - {_STREAM}
+        return sorted({*super().__dir__(), *self._family.calls} - (declared - self._family.calls.keys()))
 
-        Returns:
-            A :class:`Result`, or a tuple with its images alone where ``return_dict=False``.
+    if not TYPE_CHECKING:  # to a type checker, a name that isn't declared is a mistake
 
-        Raises:
-            RequestError: an argument is not one that the family takes, or is out of range.
-            NumericalError: a stage computed NaN or infinity.
-        """
-        return self._finish("generate", args, kwargs)
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            """A call that isn't among the declared ones, as of a family that came later."""
+            if not name.startswith("_") and self._makes(name):
+                return lambda *positional, **named: self._dispatch(name, positional, named)
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
-    def stream(self, *args: Any, call: str = "generate", **kwargs: Any) -> Generator[Step | Result, None, None]:
-        """Draw step by step: yields each :class:`Step` when it is done, and the :class:`Result` at the end.
+    def _makes(self, call: str) -> bool:
+        return call in self._family.calls
 
-        Closing the generator stops the work after the step under way. Arguments are checked before it returns.
-        ``call`` names another of :attr:`calls`, such as "reconstruct".
-        """
-        return self._start(call, self._by_name(call, args, kwargs))
+    def _dispatch(self, method: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Do what the declared ``method`` was called for: see :mod:`vinograph.dispatch`."""
+        if method == _STREAM:
+            call = named.pop("call", _GENERATE)
+            return self._start(call, self._by_name(call, positional, named))
+        return self._finish(_GENERATE if method == "__call__" else method, positional, named)
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The family's other calls."""
-        if not name.startswith("_") and name in self._family.calls:
-            return partial(self._call_by_name, name)
-        raise AttributeError(f"{type(self).__name__} has no {name!r}")
-
-    def _call_by_name(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._finish(name, args, kwargs)
-
-    def _finish(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = self._by_name(name, args, kwargs)
+    def _finish(self, call: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        given = self._by_name(call, positional, named)
         as_tuple = given.pop("return_dict", True) is False
         result: Result | None = None
-        for each in self._start(name, given):
+        for each in self._start(call, given):
             if isinstance(each, Result):
                 result = each
         assert result is not None
         images = result.image_embeddings if result.images is None else result.images
         return (images,) if as_tuple else result
 
-    def _by_name(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(name, str) or name not in self._family.calls:
-            raise RequestError(f"call is {shown(name)}; {self._family.title} does {', '.join(self._family.calls)}")
-        call = self.calls[name]
-        missing = [each for each in call.components if each not in self._sessions]
+    def _by_name(self, call: str, positional: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(call, str) or not self._makes(call):
+            raise RequestError(f"call is {shown(call)}; {self._family.title} does {', '.join(self._family.calls)}")
+        made = self.calls[call]
+        missing = [each for each in made.components if each not in self._sessions]
         if missing:
             raise ModelError(
-                f"{self.model.manifest.name} has no {' and no '.join(missing)}, which {name} needs: {call.remedy}"
+                f"{self.model.manifest.name} has no {' and no '.join(missing)}, which {call} needs: {made.remedy}"
             )
-        if len(args) > len(call.positional):
-            raise RequestError(f"{name} takes {', '.join(call.positional)} by position; name the other arguments")
-        given = dict(zip(call.positional, args, strict=False))
-        if doubled := sorted(given.keys() & kwargs.keys()):
+        if len(positional) > len(made.positional):
+            raise RequestError(f"{call} takes {', '.join(made.positional)} by position; name the other arguments")
+        given = dict(zip(made.positional, positional, strict=False))
+        if doubled := sorted(given.keys() & named.keys()):
             raise RequestError(f"{', '.join(doubled)} was given twice, by position and by name")
-        return {**given, **kwargs}
+        return {**given, **named}
 
-    def _resolve(self, name: str, given: Mapping[str, Any]) -> Request:
-        call = self.calls[name]
-        what = f"{self._family.title} ({name})"
-        limits = {**self.model.manifest.limits, **call.limits}
-        return resolve(given, call.takes, limits, what, call.beside, call.steps, self._family.request)
-
-    def _start(self, name: str, given: Mapping[str, Any]) -> Generator[Step | Result, None, None]:
+    def _start(
+        self, call: str, given: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES
+    ) -> Generator[Step | Result, None, None]:
         """Check all that ``given`` decides, and return the generator that does the work."""
-        request = self._resolve(name, given)
-        return self._stream(request, self._family.calls[name].run(self._components, self._with_pipeline(request)))
+        title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
+        request = resolve(given, self.calls[call], limits, title, self._family.request, names)
+        return self._stream(request, self._family.calls[call].run(self._components, self._with_pipeline(request)))
 
     def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
         with self._sessions.drawing():
             output = yield from steps
-        self._sessions.keep()
+        self._sessions.store_compiled()
         yield self._result(request, output)
 
     def _with_pipeline(self, request: Request) -> Request:
-        """Callbacks get this pipeline as their first argument, as in diffusers."""
-        names = ("callback_on_step_end", "prior_callback_on_step_end")
+        """The request whose callbacks get this pipeline as their first argument, as in diffusers."""
         bound: dict[str, Any] = {
-            n: partial(getattr(request, n), self) for n in names if getattr(request, n) is not None
+            name: partial(getattr(request, name), self)
+            for name, argument in arguments_of(type(request)).items()
+            if argument.gets_pipeline and getattr(request, name) is not None
         }
         return dataclasses.replace(request, **bound)
 
@@ -229,40 +194,47 @@ class Pipeline:
             seeds=request.seeds,
             request=request,
             timings=MappingProxyType(output.timings),
-            warnings=(*output.warnings, *self._sessions.surprises()),
-            devices=MappingProxyType(self._sessions.what_ran()),
+            warnings=(*output.warnings, *self._sessions.take_warnings()),
+            devices=MappingProxyType(self._sessions.devices_and_precisions()),
             model=self.model.manifest.name,
             image_embeddings=output.image_embeddings,
             report=MappingProxyType(output.report),
         )
 
 
+def stream_given(pipe: Pipeline, call: str, given: GivenArguments) -> Generator[Step | Result, None, None]:
+    """:meth:`Pipeline.stream` with errors that call arguments as they were called where they were ``given``."""
+    return pipe._start(call, pipe._by_name(call, (), given.values), given.names)
+
+
 @contextmanager
-def watched(pipe: Pipeline, watch: Watch) -> Iterator[None]:
-    """Have ``watch`` called before each run of a component, in drawings that begin and end in the block."""
-    pipe._sessions.watch = watch
+def observe_inputs(pipe: Pipeline, observer: InputObserver) -> Iterator[None]:
+    """Have ``observer`` called before each run of a component, in drawings that begin and end in the block."""
+    pipe._sessions.observer = observer
     try:
         yield
     finally:
-        pipe._sessions.watch = None
+        pipe._sessions.observer = None
 
 
-def _with_defaults(call: Call, told: Mapping[str, Any]) -> Call:
-    """``call`` as a model does it: what it has told is its default, also beside an argument that changes others."""
-    takes = MappingProxyType({**call.takes, **told})
-    beside = {
-        argument: {key: value for key, value in others.items() if takes[key] == call.takes[key]}
-        for argument, others in call.beside.items()
+def _with_defaults(call: Call, defaults: Mapping[str, Any]) -> Call:
+    """The call as a model makes it, whose own ``defaults`` also go before those that another argument changes."""
+    takes = MappingProxyType({**call.takes, **defaults})
+    conditional = {
+        argument: {name: value for name, value in changed.items() if takes[name] == call.takes[name]}
+        for argument, changed in call.conditional_defaults.items()
     }
-    return dataclasses.replace(call, takes=takes, beside=beside)
+    return dataclasses.replace(call, takes=takes, conditional_defaults=conditional)
 
 
-def _per_component(told: str | Mapping[str, str], names: Mapping[str, Any], what: str, default: str) -> dict[str, str]:
-    if isinstance(told, str):
-        return dict.fromkeys(names, told)
-    if not isinstance(told, Mapping) or not all(isinstance(each, str) for each in told.values()):
-        raise RequestError(f"{what} is {shown(told)}; give a text, or a mapping from component to one")
-    for name in told:
-        if name not in names:
-            raise RequestError(f"{what} names the component {shown(name)}; this model has {', '.join(names)}")
-    return {name: told.get(name, default) for name in names}
+def _per_component(
+    value: str | Mapping[str, str], components: Mapping[str, Any], argument: str, default: str
+) -> dict[str, str]:
+    if isinstance(value, str):
+        return dict.fromkeys(components, value)
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
+        raise RequestError(f"{argument} is {shown(value)}; give a text, or a mapping from component to one")
+    for name in value:
+        if name not in components:
+            raise RequestError(f"{argument} names the component {shown(name)}; this model has {', '.join(components)}")
+    return {name: value.get(name, default) for name in components}

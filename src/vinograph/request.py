@@ -1,7 +1,7 @@
-"""The one schema of what may be asked.
+"""The one schema of requests: the arguments that calls take, and how a request is made of those that were given.
 
-The command line's options, the page's controls and the server's fields are made from the fields of
-:class:`Request` and from what a family's calls take, so they can't drift apart.
+The command line's options and the page's controls come from the fields of :class:`Request` and from what a family's
+calls take, so they can't drift apart. The signatures of the calls do, too.
 """
 
 from __future__ import annotations
@@ -9,402 +9,165 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.arguments import MAX_VALUES, as_array, clipped, reading, shown
+from vinograph.arguments import (
+    MAX_COUNT,
+    MAX_STEPS,
+    OUTPUT_TYPES,
+    Check,
+    Limits,
+    check_amount,
+    check_callback_tensors,
+    check_count,
+    check_custom_timesteps,
+    check_generator,
+    check_image,
+    check_maps,
+    check_output_type,
+    check_pixels,
+    check_scale,
+    check_seed,
+    check_size,
+    check_step_callback,
+    check_steps,
+    check_strength,
+    check_text_states,
+    check_texts,
+    check_vae,
+)
 from vinograph.errors import RequestError
 from vinograph.noise import MAX_SEED, Noise, noise_from_generator, noise_from_seeds, random_seed
+from vinograph.values import clipped
 
 Array = NDArray[np.float32]
-Limits = Mapping[str, Any]
-Check = Callable[[str, Any, Limits], Any]
 
-OUTPUT_TYPES = ("pil", "np", "latent")
-VAES = ("full", "tiny")
-MAX_STEPS = 1000
-SWITCH: Mapping[str, bool] = {"on": True, "off": False}
-_MAX_COUNT = 1000
-_MAX_TOKENS = 512
-MAX_PROMPT = 20_000  # characters; no text encoder reads so many, and cleaning and tokenizing more takes long
-_MAX_PIXELS = 1_000_000
-_LARGE = 1e30
-_TIMES = frozenset({"timesteps", "sigmas", "prior_timesteps"})  # each says by itself how many steps there are
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise RequestError(f"{name} is {shown(value)}; give a whole number from {low} to {high}")
-    return int(value)
+@dataclass(frozen=True)
+class Argument:
+    """What is known of an argument.
 
-
-def _steps(name: str, value: Any, _: Limits) -> int:
-    return _whole(name, value, 1, MAX_STEPS)
-
-
-def _count(name: str, value: Any, _: Limits) -> int:
-    return _whole(name, value, 1, _MAX_COUNT)
-
-
-def _seed(name: str, value: Any, _: Limits) -> int:
-    return _whole(name, value, 0, MAX_SEED)
-
-
-def _scale(name: str, value: Any, _: Limits) -> float:
-    number = _number(name, value, "a number from 0 up")
-    if number < 0:
-        raise RequestError(f"{name} is {shown(value)}; give a number from 0 up (1 and below turn guidance off)")
-    return number
-
-
-def _strength(name: str, value: Any, _: Limits) -> float:
-    number = _number(name, value, "a number above 0 and up to 1")
-    if not 0 < number <= 1:
-        raise RequestError(f"{name} is {shown(value)}; give a number above 0 and up to 1")
-    return number
-
-
-def _share(name: str, value: Any, _: Limits) -> float:
-    number = _number(name, value, "a number above 0 and below 1")
-    if not 0 < number < 1:
-        raise RequestError(f"{name} is {shown(value)}; give a number above 0 and below 1")
-    return number
-
-
-def _amount(name: str, value: Any, _: Limits) -> float:
-    number = _number(name, value, "a number from 0 to 1")
-    if not 0 <= number <= 1:
-        raise RequestError(f"{name} is {shown(value)}; give a number from 0 to 1")
-    return number
-
-
-def _layers(name: str, value: Any, _: Limits) -> int:
-    return _whole(name, value, -_MAX_COUNT, _MAX_COUNT)  # how many there are, only the model knows
-
-
-def _switch(name: str, value: Any, _: Limits) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise RequestError(f"{name} is {shown(value)}; give {' or '.join(SWITCH)} (True or False in Python)")
-    return bool(value)
-
-
-def _tokens(name: str, value: Any, _: Limits) -> int:
-    return _whole(name, value, 1, _MAX_TOKENS)
-
-
-def _every(name: str, value: Any, _: Limits) -> int:
-    return _whole(name, value, 1, MAX_STEPS)
-
-
-def _pixels(name: str, value: Any, limits: Limits) -> int:
-    return _whole(name, value, 0, limits["maximum_size"])
-
-
-def _two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise RequestError(f"{name} is {shown(value)}; give two whole numbers of pixels, the vertical one first")
-    down, right = (_whole(name, each, -_MAX_PIXELS, _MAX_PIXELS) for each in value)
-    return down, right
-
-
-def _vae(name: str, value: Any, _: Limits) -> str:
-    if not isinstance(value, str) or value not in VAES:
-        raise RequestError(f"{name} is {shown(value)}; give one of {', '.join(VAES)}")
-    return str(value)
-
-
-def _number(name: str, value: Any, wanted: str) -> float:
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    number = float(value) if real and abs(value) < _LARGE else math.nan
-    if math.isnan(number):
-        raise RequestError(f"{name} is {shown(value)}; give {wanted}")
-    return number
-
-
-def _size(name: str, value: Any, limits: Limits) -> int:
-    step, low, high = (limits[key] for key in ("size_multiple", "minimum_size", "maximum_size"))
-    wanted = "whole numbers" if step == 1 else f"multiples of {step}"
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise RequestError(f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}")
-    if low <= value <= high and value % step == 0:
-        return int(value)
-    below = min(max(int(value) // step * step, low), high)
-    above = min(max(below + step, low), high) if value > below else below
-    nearest = f"{below}" if below == above else f"{below} and {above}"
-    raise RequestError(
-        f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}, the nearest: {nearest}"
-    )
-
-
-def _prompts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
-        raise RequestError(f"{name} is {shown(value)}; give a text, or a list of texts")
-    for each in texts:
-        if len(each) > MAX_PROMPT:
-            raise RequestError(f"{name} has {len(each):,} characters; give at most {MAX_PROMPT:,}")
-        if any("\ud800" <= letter <= "\udfff" for letter in each):
-            raise RequestError(f"{name} is {shown(each)}, which is not Unicode text: it holds half a character")
-    return tuple(texts)
-
-
-def _custom_times(name: str, value: Any, limits: Limits) -> str | tuple[float, ...]:
-    named, wanted = limits.get("named_times", ()), limits.get("times", "a falling list of numbers")
-    if isinstance(value, str) and value in named:
-        return value
-    if hasattr(value, "__array__"):
-        array = as_array(value)
-        value = array.tolist() if array.ndim == 1 and array.size <= MAX_STEPS + 1 else array
-    if isinstance(value, (list, tuple)) and len(value) > MAX_STEPS + 1:
-        raise RequestError(f"{name} are {len(value)} numbers; give at most {MAX_STEPS + 1}")
-    if not isinstance(value, (list, tuple)):
-        raise RequestError(
-            f"{name} is {shown(value)}; give {', or '.join([wanted, *(_quoted(each) for each in named)])}"
-        )
-    return tuple(_number(name, each, wanted) for each in value)
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"'
-
-
-def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
-    wanted = f"give an array [{', '.join(axes)}]"
-    try:
-        array = as_array(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}") from error
-    if array.dtype.kind not in "biuf":
-        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}")
-    if array.ndim != len(axes) or 0 in array.shape:
-        raise RequestError(f"{name} has shape {array.shape}; give [{', '.join(axes)}]")
-    if array.size > MAX_VALUES:
-        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {wanted} of fewer")
-    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which is refused
-        array = array.astype(np.float32)
-    if not np.all(np.isfinite(array)):
-        raise RequestError(f"{name} holds NaN or infinity")
-    return array
-
-
-def _maps(name: str, value: Any, _: Limits) -> Array:
-    return _array(name, value, ("pictures", "channels", "height", "width"))
-
-
-def _list_of_maps(name: str, value: Any, limits: Limits) -> Array:
-    several = isinstance(value, (list, tuple)) and len(value) > 0
-    if not several or any(getattr(each, "ndim", 0) != 4 for each in value):
-        return _maps(name, value, limits)
-    maps = [_maps(name, each, limits) for each in value]
-    if any(each.shape[1:] != maps[0].shape[1:] for each in maps):
-        raise RequestError(f"{name} is a list of arrays of different shapes; give one shape")
-    return np.concatenate(maps)
-
-
-def _text_states(name: str, value: Any, _: Limits) -> Array:
-    return _array(name, value, ("prompts", "tokens", "width"))
-
-
-def _pooled(name: str, value: Any, _: Limits) -> Array:
-    return _array(name, value, ("prompts", "width"))
-
-
-def _mask(name: str, value: Any, _: Limits) -> Array:
-    mask = _array(name, value, ("prompts", "tokens"))
-    if not np.all((mask == 0) | (mask == 1)):
-        raise RequestError(f"{name} has other values than 0 and 1; give 1 for a token and 0 for padding")
-    return mask
-
-
-def _generator(_name: str, value: Any, _: Limits) -> Any:
-    noise_from_generator(value)
-    return value
-
-
-def _output_type(name: str, value: Any, limits: Limits) -> str:
-    given = limits.get("output_types", OUTPUT_TYPES)
-    if not isinstance(value, str) or value not in given:
-        raise RequestError(f"{name} is {shown(value)}; give one of {', '.join(given)}")
-    return str(value)
-
-
-def _anything(_name: str, value: Any, _: Limits) -> Any:
-    return value
-
-
-def _callback(name: str, value: Any, _: Limits) -> Any:
-    if not callable(value):
-        raise RequestError(f"{name} is a {type(value).__name__}; give a function of (pipeline, step, time, tensors)")
-    return value
-
-
-def _plain_callback(name: str, value: Any, _: Limits) -> Any:
-    if not callable(value):
-        raise RequestError(f"{name} is a {type(value).__name__}; give a function of (step, time, latents)")
-    return value
-
-
-def _callback_inputs(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
-    given = limits.get("callback_tensors", ("latents",))
-    if not isinstance(value, (list, tuple)) or not value or any(each not in given for each in value):
-        raise RequestError(f"{name} is {shown(value)}; a callback is given [{', '.join(map(_quoted, given))}]")
-    return tuple(value)
-
-
-def _guarded(check: Check) -> Check:
-    """``check``, where what a caller's own object raises under it is a RequestError as well."""
-
-    def run(name: str, value: Any, limits: Limits) -> Any:
-        with reading(name, value):
-            return check(name, value, limits)
-
-    return run
-
-
-def argument_field(
-    check: Check,
-    about: str,
-    *,
-    recorded: bool = True,
-    each: bool = False,
-    needs: str | tuple[str, ...] = (),
-    unless: str | None = None,
-    metavar: str | None = None,
-) -> Any:
-    """A field of :class:`Request`: how its value is checked and what it means.
-
-    ``recorded`` values go into a picture's metadata, those of ``each`` prompt one by one. A value is pointless
-    without those that it ``needs`` (of the ones that the family takes), and a default ``unless`` another argument is
-    told. ``metavar`` stands for the value in a command line's help. ``check`` gets the name to say in errors, the value
-    and the model's limits, and returns the value as it is used, or raises RequestError.
+    ``recorded`` values go into a picture's metadata, those ``per_prompt`` one by one. A value is pointless without
+    those that it ``needs``, of the ones that the call takes. Where it is given, defaults of what it ``replaces`` don't
+    apply. One that ``sets_steps`` says by itself how many steps there are. A callback that ``gets_pipeline`` is called
+    with the pipeline first. ``metavar`` stands for the value in a command line's help.
     """
-    needs = (needs,) if isinstance(needs, str) else needs
-    told = {"check": _guarded(check), "about": about, "recorded": recorded, "each": each}
-    return field(default=None, metadata={**told, "needs": needs, "unless": unless, "metavar": metavar})
+
+    check: Check
+    about: str
+    recorded: bool = True
+    per_prompt: bool = False
+    needs: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    sets_steps: bool = False
+    gets_pipeline: bool = False
+    metavar: str | None = None
+
+
+def argument_field(check: Check, about: str, *, pair: str | None = None, **others: Any) -> Any:
+    """A field of a request, for the argument that ``others`` complete: see :class:`Argument`.
+
+    ``pair`` names an argument that is as pointless without this one as this one without it.
+
+    A family whose calls take an argument that :class:`Request` lacks declares it in its own folder, as a field of a
+    frozen dataclass that inherits from it. Its ``Family`` names that class as ``request``.
+    """
+    return field(default=None, metadata={"argument": Argument(check, about, **others), "pair": pair})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked, resolved against a family's defaults and a model's limits. None: the family doesn't take it.
+    """The arguments of a call: checked, and completed with the model's defaults. None stands for no value.
 
-    Sizes are in pixels; scales and strength have no unit; times of the continuous samplers lie in [0, 1].
-
-    A family whose calls take an argument that isn't here declares it in its own folder: in a frozen dataclass that
-    inherits from this one, with a field made by :func:`argument_field`, which its ``Family`` names as ``request``.
+    Its attributes are the arguments that more than one family takes, under the same names. Those that only one family
+    takes are attributes of that family's own kind of request, which the result of its calls has.
+    Sizes are in pixels; scales and strength have no unit; timesteps of the continuous samplers lie in [0, 1].
     """
 
-    prompt: tuple[str, ...] | None = argument_field(_prompts, "what to draw; a list draws each", each=True)
-    prompt_2: tuple[str, ...] | None = argument_field(
-        _prompts, "the prompt for the second text encoder; default: the same", each=True, needs="prompt"
-    )
+    prompt: tuple[str, ...] | None = argument_field(check_texts, "what to draw; a list draws each", per_prompt=True)
     negative_prompt: tuple[str, ...] | None = argument_field(
-        _prompts, "what to keep away from, under guidance", each=True, unless="negative_prompt_embeds"
+        check_texts, "what should not be in the picture; takes effect under guidance", per_prompt=True
     )
-    negative_prompt_2: tuple[str, ...] | None = argument_field(
-        _prompts, "the same for the second text encoder", each=True, needs="negative_prompt"
+    image: Any = argument_field(
+        check_image,
+        "a picture to start from: a path, a PIL picture or an array",
+        recorded=False,
+        replaces=("height", "width"),
     )
-    image: Any = argument_field(_anything, "a picture to start from: a path, a PIL picture or an array", recorded=False)
     mask_image: Any = argument_field(
-        _anything,
+        check_image,
         "a picture that is white where to draw anew, and black where to keep the image",
         recorded=False,
-        needs="image",
+        needs=("image",),
         metavar="FILE",
     )
     padding_mask_crop: int | None = argument_field(
-        _pixels, "draw only the mask's surroundings, by so many pixels, at full size", needs="mask_image"
+        check_pixels,
+        "draw only the mask's surroundings, by so many pixels, at full size",
+        needs=("mask_image",),
     )
     strength: float | None = argument_field(
-        _strength,
-        "how far to leave the picture behind, above 0 and up to 1",
-        needs="image",
-        unless="denoising_start",
+        check_strength, "how far to leave the picture behind, above 0 and up to 1", needs=("image",)
     )
-    height: int | None = argument_field(_size, "the picture's height in pixels", unless="image")
-    width: int | None = argument_field(_size, "the picture's width in pixels", unless="image")
-    num_inference_steps: int | None = argument_field(_steps, "denoising steps (of Würstchen's decoder)")
-    guidance_scale: float | None = argument_field(_scale, "guidance scale; above 1 turns guidance on")
-    guidance_rescale: float | None = argument_field(
-        _amount, "how far guidance keeps the contrast of what it guides, to 1"
+    height: int | None = argument_field(check_size, "the picture's height in pixels")
+    width: int | None = argument_field(check_size, "the picture's width in pixels")
+    num_inference_steps: int | None = argument_field(
+        check_steps, "denoising steps (of the decoder, where a prior comes before it)"
     )
-    timesteps: Any = argument_field(_custom_times, "custom times of the denoising steps")
+    guidance_scale: float | None = argument_field(check_scale, "guidance scale; above 1 turns guidance on")
+    timesteps: Any = argument_field(check_custom_timesteps, "custom timesteps of the denoising steps", sets_steps=True)
     sigmas: Any = argument_field(
-        _custom_times, "custom noise levels of the denoising steps, and the one that they end at"
+        check_custom_timesteps,
+        "custom noise levels, the last of which is where the steps end",
+        sets_steps=True,
     )
-    denoising_start: float | None = argument_field(
-        _share, "the share of denoising that the image has behind it", needs="image"
-    )
-    denoising_end: float | None = argument_field(_share, "the share of denoising after which to stop")
-    eta: float | None = argument_field(_amount, "the share of fresh noise in DDIM's steps")
-    clip_skip: int | None = argument_field(_layers, "layers of the text encoders to leave out at the end")
-    original_size: tuple[int, int] | None = argument_field(
-        _two_numbers, "height and width that the model is told it was"
-    )
-    crops_coords_top_left: tuple[int, int] | None = argument_field(_two_numbers, "where it is told that it was cropped")
-    target_size: tuple[int, int] | None = argument_field(_two_numbers, "height and width that it is told to draw")
-    negative_original_size: tuple[int, int] | None = argument_field(
-        _two_numbers, "what to guide away from: original_size"
-    )
-    negative_crops_coords_top_left: tuple[int, int] | None = argument_field(_two_numbers, "and crops_coords_top_left")
-    negative_target_size: tuple[int, int] | None = argument_field(_two_numbers, "and target_size")
-    use_resolution_binning: bool | None = argument_field(
-        _switch, "whether to draw at the nearest size that the model was trained on, and resize that", metavar="on|off"
-    )
-    clean_caption: bool | None = argument_field(
-        _switch, "whether to take addresses, markup and the like out of the prompt", metavar="on|off"
-    )
-    max_sequence_length: int | None = argument_field(_tokens, "tokens of the prompt that are read")
+    eta: float | None = argument_field(check_amount, "the share of fresh noise in DDIM's steps")
     vae: str | None = argument_field(
-        _vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny"
+        check_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny"
     )
-    prior_num_inference_steps: int | None = argument_field(_steps, "denoising steps of the prior")
-    prior_guidance_scale: float | None = argument_field(_scale, "guidance scale of the prior")
-    prior_timesteps: Any = argument_field(_custom_times, 'custom times of the prior, or "spaced": 29 well-spaced steps')
-    decoder_guidance_scale: float | None = argument_field(_scale, "guidance scale of the decoder")
-    decoder_timesteps: Any = argument_field(_custom_times, "custom times of the decoder")
-    num_images_per_prompt: int | None = argument_field(_count, "pictures of each prompt")
-    seed: int | None = argument_field(_seed, "picture i is drawn from seed + i")
-    generator: Any = argument_field(_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False)
-    latents: Array | None = argument_field(_maps, "noise to start from", recorded=False)
-    image_embeddings: Array | None = argument_field(_list_of_maps, "what the prior draws", recorded=False)
+    num_images_per_prompt: int | None = argument_field(check_count, "pictures of each prompt")
+    seed: int | None = argument_field(check_seed, "picture i is drawn from seed + i")
+    generator: Any = argument_field(
+        check_generator, "a torch.Generator, a RandomState, or a list of them", recorded=False
+    )
+    latents: Array | None = argument_field(
+        check_maps,
+        "noise to start from: [pictures, channels, height, width]",
+        recorded=False,
+    )
     prompt_embeds: Array | None = argument_field(
-        _text_states, "text embeddings", recorded=False, needs=("pooled_prompt_embeds", "prompt_attention_mask")
+        check_text_states, "text embeddings in place of the prompt: [prompts, tokens, width]", recorded=False
     )
     negative_prompt_embeds: Array | None = argument_field(
-        _text_states,
-        "the same for the negative prompt",
+        check_text_states,
+        "text embeddings in place of the negative prompt",
         recorded=False,
-        needs=("negative_pooled_prompt_embeds", "negative_prompt_attention_mask"),
+        replaces=("negative_prompt",),
     )
-    pooled_prompt_embeds: Array | None = argument_field(
-        _pooled, "one text embedding for each prompt", recorded=False, needs="prompt_embeds"
+    output_type: str | None = argument_field(
+        check_output_type, "what the images are: PIL pictures (pil), an array (np) or latents (latent)"
     )
-    negative_pooled_prompt_embeds: Array | None = argument_field(
-        _pooled, "the same for the negative prompt", recorded=False, needs="negative_prompt_embeds"
+    callback_on_step_end: Any = argument_field(
+        check_step_callback,
+        "called after each step of the last stage, as in diffusers",
+        recorded=False,
+        gets_pipeline=True,
     )
-    prompt_attention_mask: Array | None = argument_field(
-        _mask, "1 for each token of the text embeddings, 0 for padding", recorded=False, needs="prompt_embeds"
+    callback_on_step_end_tensor_inputs: Any = argument_field(
+        check_callback_tensors, "the names of the tensors that callback_on_step_end gets", recorded=False
     )
-    negative_prompt_attention_mask: Array | None = argument_field(
-        _mask, "the same for the negative prompt", recorded=False, needs="negative_prompt_embeds"
-    )
-    output_type: str | None = argument_field(_output_type, "pil, np or latent")
-    callback_on_step_end: Any = argument_field(_callback, "called after each step of the last stage", recorded=False)
-    callback_on_step_end_tensor_inputs: Any = argument_field(_callback_inputs, "its tensors", recorded=False)
-    prior_callback_on_step_end: Any = argument_field(_callback, "called after each step of the prior", recorded=False)
-    prior_callback_on_step_end_tensor_inputs: Any = argument_field(_callback_inputs, "its tensors", recorded=False)
-
-    callback: Any = argument_field(_plain_callback, "called with the step, its time, and the latents", recorded=False)
-    callback_steps: int | None = argument_field(_every, "call it in every so many steps", needs="callback")
 
     @property
     def prompt_count(self) -> int:
-        """How many prompts there are, given as texts, as embeddings, or implied by the image embeddings."""
+        """How many prompts there are, given as texts or as embeddings; one where there are none."""
         if self.prompt is not None:
             return len(self.prompt)
         return 1 if self.prompt_embeds is None else len(self.prompt_embeds)
@@ -412,9 +175,12 @@ class Request:
     @property
     def image_count(self) -> int:
         """How many pictures will be drawn."""
-        if self.image_embeddings is not None:
-            return len(self.image_embeddings) * (self.num_images_per_prompt or 1)
         return self.prompt_count * (self.num_images_per_prompt or 1)
+
+    @property
+    def step_share(self) -> float | None:
+        """The share of the steps that is done, where the request starts from a picture; None: all of them."""
+        return self.strength
 
     @property
     def seeds(self) -> tuple[int, ...] | None:
@@ -430,24 +196,24 @@ class Request:
         return noise_from_seeds(self.seeds)
 
     def record(self) -> dict[str, Any]:
-        """The fields that a picture's metadata keeps: JSON values, without arrays and functions."""
+        """The values that a picture's metadata has: those that JSON can hold, without arrays and functions."""
         return {
-            each.name: getattr(self, each.name)
-            for each in dataclasses.fields(self)
-            if each.metadata["recorded"] and getattr(self, each.name) is not None
+            name: getattr(self, name)
+            for name, argument in arguments_of(type(self)).items()
+            if argument.recorded and getattr(self, name) is not None
         }
 
 
-Fields = Mapping[str, dataclasses.Field[Any]]
-
-
-def fields_of(kind: type[Request]) -> Fields:
+def arguments_of(kind: type[Request]) -> Mapping[str, Argument]:
     """All arguments that requests of a family have, by name."""
-    return MappingProxyType({each.name: each for each in dataclasses.fields(kind)})
+    fields = dataclasses.fields(kind)
+    found: dict[str, Argument] = {each.name: each.metadata["argument"] for each in fields}
+    for each in fields:
+        if (pair := each.metadata["pair"]) is not None:
+            for name, other in ((each.name, pair), (pair, each.name)):
+                found[name] = dataclasses.replace(found[name], needs=(*found[name].needs, other))
+    return MappingProxyType(found)
 
-
-FIELDS: Fields = fields_of(Request)
-"""The arguments that every family may take."""
 
 OPTIONS: Mapping[str, str] = {
     "negative_prompt": "negative_prompt",
@@ -459,50 +225,80 @@ OPTIONS: Mapping[str, str] = {
 """The argument that each option sets, of those that mean the same in every family. Families have more of their own."""
 
 
-_HINTS = get_type_hints(Request)
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """The arguments of a call, and what their checks have to know.
+
+    ``takes`` has the default of each argument. ``positional`` are those that may be given by position, in that order.
+    ``conditional_defaults`` holds, for an argument, the defaults that change when it is given. ``steps`` names the
+    argument that counts the steps of which image to image does a share. ``any_size_with`` is an argument under which
+    any number of pixels will do. The others are as in :class:`vinograph.arguments.Limits`.
+    """
+
+    takes: Mapping[str, Any]
+    positional: tuple[str, ...]
+    conditional_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    steps: str | None = None
+    any_size_with: str | None = None
+    custom_timesteps: str = Limits.custom_timesteps
+    named_timesteps: tuple[str, ...] = ()
+    output_types: tuple[str, ...] = OUTPUT_TYPES
+    callback_tensors: tuple[str, ...] = Limits.callback_tensors
+
+    def limits(self, model: Mapping[str, Any], values: Mapping[str, Any]) -> Limits:
+        """What checks of these ``values`` compare with, where the ``model`` draws such sizes."""
+        resized = self.any_size_with is not None and values.get(self.any_size_with) is True
+        return Limits(
+            size_multiple=1 if resized else model["size_multiple"],
+            minimum_size=model["minimum_size"],
+            maximum_size=model["maximum_size"],
+            custom_timesteps=self.custom_timesteps,
+            named_timesteps=self.named_timesteps,
+            output_types=self.output_types,
+            callback_tensors=self.callback_tensors,
+        )
 
 
-def kind_of(argument: str, kind: type[Request] = Request) -> Any:
-    """The type of an argument's value: the first of those that its field in a ``kind`` of request may have."""
-    hint = _HINTS[argument] if argument in _HINTS else get_type_hints(kind)[argument]
-    kinds = get_args(hint)
-    return kinds[0] if kinds else hint
+@dataclass(frozen=True)
+class GivenArguments:
+    """Arguments as they were given, and the ``names`` that errors call some of them by, such as an option's."""
+
+    values: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve(
     given: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    limits: Limits,
-    what: str,
-    beside: Mapping[str, Mapping[str, Any]] | None = None,
-    steps: str | None = None,
+    signature: Signature,
+    model: Mapping[str, Any],
+    title: str,
     kind: type[Request] = Request,
+    names: Mapping[str, str] = _NO_NAMES,
 ) -> Request:
-    """Check ``given`` and fill it up from ``defaults``, whose keys are all that ``what`` takes.
+    """Check what was ``given`` to a call, and complete it with the call's defaults.
 
-    ``beside`` holds, for an argument, the defaults that are others where it is given. ``steps`` names the argument
-    that counts the steps of which image to image does a share: its default is raised where it would leave none.
-    ``kind`` is the family's own kind of request.
+    ``model`` has the sizes that the model draws. ``title`` names the call in errors, and ``names`` the arguments that
+    have another name where they come from, such as an option's. ``kind`` is the family's own kind of request.
 
     Raises:
         RequestError: naming the argument, what was given, and what would do.
     """
     for name in given:
-        if name not in defaults:
-            raise RequestError(_not_taken(name, defaults, what))
-    told = {name: value for name, value in given.items() if value is not None}
-    others = {name: value for argument in told for name, value in (beside or {}).get(argument, {}).items()}
-    fields = fields_of(kind)
-    values = {**_applicable({**defaults, **others}, told, fields), **told}
-    limits = size_limits(values, limits)
-    checked = {
-        name: fields[name].metadata["check"](name, value, limits) for name, value in values.items() if value is not None
-    }
-    if steps is not None and steps not in told and not _TIMES & told.keys():
-        checked[steps] = _enough_steps(checked[steps], checked)
-    request = kind(**checked)
-    _check_together(request, defaults)
-    if "seed" in defaults and request.seed is None and request.generator is None:
+        if name not in signature.takes:
+            raise RequestError(_not_taken(name, signature.takes, title))
+    named = {name: value for name, value in given.items() if value is not None}
+    values = {**_applicable_defaults(signature, named, kind), **named}
+    limits, arguments = signature.limits(model, values), arguments_of(kind)
+    request = kind(
+        **{
+            name: arguments[name].check(names.get(name, name), value, limits)
+            for name, value in values.items()
+            if value is not None
+        }
+    )
+    request = _with_enough_steps(request, signature, named)
+    _check_together(request, signature.takes, names)
+    if "seed" in signature.takes and request.seed is None and request.generator is None:
         request = dataclasses.replace(request, seed=random_seed())
     return _spread_texts(request)
 
@@ -513,46 +309,37 @@ def fewest_steps(share: float) -> int | None:
     return next((steps for steps in range(first, MAX_STEPS + 1) if int(steps * share) >= 1), None)
 
 
-def _enough_steps(default: int, values: Mapping[str, Any]) -> int:
-    """The default number of steps, raised to the fewest that leave one of the share that is to be done."""
-    if "denoising_start" in values:
-        share = 1 - values["denoising_start"]
-    elif "strength" in values:
-        share = values["strength"]
-    else:
-        return default
-    if "denoising_end" in values:
-        share -= 1 - values["denoising_end"]
-    fewest = fewest_steps(share) if share > 0 else None
-    return default if fewest is None else max(default, fewest)
+def _with_enough_steps(request: Request, signature: Signature, named: Mapping[str, Any]) -> Request:
+    """The request with its default number of steps raised, if need be, so that its share of them is at least one."""
+    arguments, share = arguments_of(type(request)), request.step_share
+    if signature.steps is None or signature.steps in named or any(arguments[name].sets_steps for name in named):
+        return request
+    fewest = fewest_steps(share) if share is not None and share > 0 else None
+    if fewest is None or fewest <= getattr(request, signature.steps):
+        return request
+    changed: dict[str, Any] = {signature.steps: fewest}
+    return dataclasses.replace(request, **changed)
 
 
-def size_limits(values: Mapping[str, Any], limits: Limits) -> Limits:
-    """The limits of a request with these ``values``: any number of pixels will do where the picture is resized.
-
-    The limit "any_size_with" names the argument that says so, if there is one.
-    """
-    resized = values.get(limits.get("any_size_with", ""), False)
-    return {**limits, "size_multiple": 1} if resized is True else limits
-
-
-def _applicable(defaults: Mapping[str, Any], told: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
-    """The defaults that hold beside what was told: a picture brings its own size, and only it has a strength."""
-
-    def holds(name: str) -> bool:
-        needs, unless = fields[name].metadata["needs"], fields[name].metadata["unless"]
-        return unless not in told and all(each in told for each in needs if each in defaults)
-
-    return {name: value for name, value in defaults.items() if holds(name)}
+def _applicable_defaults(signature: Signature, named: Mapping[str, Any], kind: type[Request]) -> dict[str, Any]:
+    """The defaults that apply with what was ``named``: a picture brings its own size, and only it has a strength."""
+    takes, arguments = signature.takes, arguments_of(kind)
+    replaced = {other for name in named for other in arguments[name].replaces}
+    changed = {name: value for each in named for name, value in signature.conditional_defaults.get(each, {}).items()}
+    return {
+        name: value
+        for name, value in {**takes, **changed}.items()
+        if name not in replaced and all(needed in named for needed in arguments[name].needs if needed in takes)
+    }
 
 
-def _not_taken(name: str, takes: Mapping[str, Any], what: str) -> str:
+def _not_taken(name: str, takes: Mapping[str, Any], title: str) -> str:
     close = difflib.get_close_matches(clipped(name), takes, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{what} takes no {clipped(name)}{hint}; it takes {', '.join(sorted(takes))}"
+    return f"{title} takes no {clipped(name)}{hint}; it takes {', '.join(sorted(takes))}"
 
 
-def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
+def _check_together(request: Request, takes: Mapping[str, Any], names: Mapping[str, str]) -> None:
     if "prompt" in takes and "prompt_embeds" in takes and request.prompt is None and request.prompt_embeds is None:
         raise RequestError("give a prompt (an empty one is fine), or prompt_embeds")
     if "image" in takes and "prompt" not in takes and request.image is None:
@@ -560,29 +347,30 @@ def _check_together(request: Request, takes: Mapping[str, Any]) -> None:
     texts, states = request.prompt, request.prompt_embeds
     if texts is not None and states is not None and len(texts) != len(states):
         raise RequestError(f"prompt has {len(texts)} texts and prompt_embeds has {len(states)}; give as many")
-    if request.image_count > _MAX_COUNT:
-        raise RequestError(f"that is {request.image_count:,} pictures; one call draws at most {_MAX_COUNT:,}")
+    if request.image_count > MAX_COUNT:
+        raise RequestError(f"that is {request.image_count:,} pictures; one call draws at most {MAX_COUNT:,}")
     if request.seed is not None and request.generator is not None:
         raise RequestError("give seed or generator, not both")
     if isinstance(request.generator, (list, tuple)) and len(request.generator) not in (1, request.image_count):
         raise RequestError(
             f"generator has {len(request.generator)} generators for {request.image_count} pictures; give one for each"
         )
-    fields = fields_of(type(request))
-    for name, each in fields.items():
-        for needs in each.metadata["needs"]:
-            if needs in takes and getattr(request, name) is not None and getattr(request, needs) is None:
-                raise RequestError(f"{name} needs {needs}: {fields[needs].metadata['about']}")
+    arguments = arguments_of(type(request))
+    for name, argument in arguments.items():
+        for needed in argument.needs:
+            if needed in takes and getattr(request, name) is not None and getattr(request, needed) is None:
+                about = arguments[needed].about
+                raise RequestError(f"{names.get(name, name)} needs {names.get(needed, needed)}: {about}")
     if request.image is not None and (request.height is None) != (request.width is None):
         raise RequestError("give both height and width, or neither: the picture then brings its own size")
 
 
 def _spread_texts(request: Request) -> Request:
-    """One text goes with every prompt."""
+    """The request with as many texts as prompts: a single one goes with every prompt."""
     spread: dict[str, Any] = {}
-    for name, each in fields_of(type(request)).items():
+    for name, argument in arguments_of(type(request)).items():
         texts = getattr(request, name)
-        if not each.metadata["each"] or texts is None or len(texts) == request.prompt_count:
+        if not argument.per_prompt or texts is None or len(texts) == request.prompt_count:
             continue
         if len(texts) != 1:
             raise RequestError(
@@ -590,8 +378,3 @@ def _spread_texts(request: Request) -> Request:
             )
         spread[name] = texts * request.prompt_count
     return dataclasses.replace(request, **spread)
-
-
-def describe(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Name and meaning of arguments, for help texts."""
-    return [(name, FIELDS[name].metadata["about"]) for name in names]

@@ -1,4 +1,4 @@
-"""What of this machine the process may use, and what to say when there is not enough of it.
+"""The processors, memory and threads that this process may use, and what to say when there are too few.
 
 Affinity, control groups and the process's own limits (``ulimit``) bound processors, memory and threads.
 Every library reports a shortage in its own way, and often wraps it in another exception. :func:`shortage` is the one
@@ -58,12 +58,12 @@ _LONGEST_DETAIL = 200
 
 
 def shortage(error: BaseException) -> Shortage | None:
-    """What the process ran out of, by an exception or those that it was raised from; None if it was something else."""
+    """The resource that ran out, by an exception or those that it was raised from; None if it was something else."""
     return next((found for each in chain(error) if (found := _shortage_of(each)) is not None), None)
 
 
 def explanation(error: BaseException) -> str | None:
-    """Say what was short, what was needed where that is known, what there is, and what to do.
+    """A message that says what ran out, what was needed if that is known, what there is, and what to do.
 
     None where :func:`shortage` is. A :class:`ResourceError` has said it already.
     """
@@ -91,7 +91,7 @@ _LESS_MEMORY = "close other programs, or draw fewer or smaller pictures"
 
 
 def memory_left() -> str:
-    """How much memory is free, and the limit that this process was given, if it has one; for an error's message."""
+    """How much memory is free, and the limit of this process if it has one, as an error's message says it."""
     free = f"{memory_available() / 1e9:.2f} GB are free"
     limit = memory_limit()
     return free if limit is None else f"{free} of the {limit / 1e9:.2f} GB that this process may have (ulimit -v)"
@@ -127,11 +127,11 @@ def _shortage_of(error: BaseException) -> Shortage | None:
     if isinstance(error, _QUOTES):
         return None
     text = str(error).casefold()
-    return next((kind for kind, told in _BY_TEXT.items() if any(each in text for each in told)), None)
+    return next((kind for kind, texts in _BY_TEXT.items() if any(each in text for each in texts)), None)
 
 
 def _detail(error: BaseException) -> str:
-    """The last line of what the library said, which has the size it wanted if any line has."""
+    """The last line of the library's message: if one says how much was wanted, that one does."""
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f" ({where}{error.strerror})"[:_LONGEST_DETAIL]
@@ -183,21 +183,21 @@ def memory_limit() -> int | None:
 
 def threads() -> tuple[int, int | None]:
     """How many threads run in this process, and how many its user may have or its control groups; None: any number."""
-    allowed = [limit for limit in (_number(group / "pids.max") for group in _groups("pids")) if limit is not None]
+    allowed = [limit for limit in (_read_number(group / "pids.max") for group in _groups("pids")) if limit is not None]
     if resource is not None and (limit := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
         allowed.append(limit)
     return threading.active_count(), min(allowed, default=None)
 
 
 def memory_available() -> int:
-    """Bytes of memory that could be had without swapping; 0 where the system doesn't say."""
+    """Bytes of memory that are free or can be freed without swapping; 0 where the system doesn't say."""
     free = next((int(words[1]) * 1024 for words in _lines(_MEMORY) if words[0] == "MemAvailable:"), 0)
-    left = [
+    free_in_groups = [
         max(0, limit - _memory_used(group))
         for group in _groups("memory")
         if (limit := _memory_limit(group)) is not None
     ]
-    return min([free, *left, *(max(0, limit - used) for limit, used in _own_limits())])
+    return min([free, *free_in_groups, *(max(0, limit - used) for limit, used in _own_limits())])
 
 
 def _own_limits() -> Iterator[tuple[int, int]]:
@@ -229,29 +229,29 @@ def _groups(controller: str) -> Iterator[Path]:
 
 def _quota(group: Path) -> float | None:
     """Processors that a group may use, if there is a limit."""
-    quota, period = _number(group / "cpu.max"), _number(group / "cpu.max", 1)
+    quota, period = _read_number(group / "cpu.max"), _read_number(group / "cpu.max", 1)
     if period is None:
-        quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+        quota, period = _read_number(group / "cpu.cfs_quota_us"), _read_number(group / "cpu.cfs_period_us")
     return quota / period if quota is not None and period else None
 
 
 def _memory_limit(group: Path) -> int | None:
     """Bytes that a group may use, if there is a limit."""
-    found = _number(group / "memory.max")
-    return _number(group / "memory.limit_in_bytes") if found is None else found
+    found = _read_number(group / "memory.max")
+    return _read_number(group / "memory.limit_in_bytes") if found is None else found
 
 
 def _memory_used(group: Path) -> int:
-    """Bytes that a group uses and that can't be had again by forgetting what lies on the disk."""
-    used = _number(group / "memory.current")
+    """Bytes that a group uses, without the cache of files that the system can drop."""
+    used = _read_number(group / "memory.current")
     if used is None:
-        used = _number(group / "memory.usage_in_bytes")
+        used = _read_number(group / "memory.usage_in_bytes")
     files = {"inactive_file", "total_inactive_file"}
-    forgettable = max((int(words[1]) for words in _lines(group / "memory.stat") if words[0] in files), default=0)
-    return (used or 0) - forgettable
+    droppable = max((int(words[1]) for words in _lines(group / "memory.stat") if words[0] in files), default=0)
+    return (used or 0) - droppable
 
 
-def _number(file: Path, place: int = 0) -> int | None:
+def _read_number(file: Path, place: int = 0) -> int | None:
     """The number at a place of a file's first line; None if there is none, as where it says "max" or -1."""
     words = next(_lines(file), [])
     return int(words[place]) if len(words) > place and words[place].isdecimal() else None

@@ -1,4 +1,4 @@
-"""What the values of a file may be: kinds with ranges, declared once and checked wherever the file is read or written.
+"""The kinds of values that a file may hold, with ranges: declared once, checked wherever it is read or written.
 
 A declaration is made of :class:`Whole`, :class:`Real`, :class:`Divisor`, :class:`Flag` and :class:`Text` for single
 values, and of :class:`Many`, :class:`Named` and :class:`Record` for those that hold others. A value that does not
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from vinograph.arguments import shown
+from vinograph.values import shown
 
 _LONGEST_SHOWN = 80
 _CONTROL = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line and paragraph breaks
@@ -151,7 +151,7 @@ class Maybe:
         return f"{self.each.wanted}, or null"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse what is neither."""
+        """Refuse a value that is neither."""
         if value is not None:
             self.each.check(where, value)
 
@@ -169,7 +169,7 @@ class Either:
         return f"{self.one.wanted}, or {self.other.wanted}"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse what is neither."""
+        """Refuse a value that is neither."""
         try:
             self.one.check(where, value)
         except SchemaError:

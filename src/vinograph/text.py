@@ -1,4 +1,4 @@
-"""Prompts to token ids, with what was cut off."""
+"""Tokenizers: from prompts to token ids, with the text that was cut off."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tokenizer:
 
     @classmethod
     def from_content(cls, content: str, origin: str, max_length: int, pad_id: int) -> Tokenizer:
-        """Of what a ``tokenizer.json`` would hold; ``origin`` names it in errors.
+        """A tokenizer from the content of a ``tokenizer.json``; ``origin`` names it in errors.
 
         Raises:
             DamagedModelError: it is not a tokenizer.
@@ -65,12 +65,12 @@ class Tokenizer:
         self.pad_id = pad_id
 
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> Tokens:
-        """Tokenize ``prompts``; each is cut to ``max_length`` tokens, its end-of-text token kept.
+        """Tokenize ``prompts``, cutting each to ``max_length`` tokens, of which the last ends the text.
 
         ``max_length`` is the tokenizer's own where it is None.
 
         Raises:
-            DamagedModelError: the tokenizer was read, but makes no sense.
+            DamagedModelError: the tokenizer could be read, but not used.
         """
         most = self.max_length if max_length is None else max_length
         ids = np.full((len(prompts), most), self.pad_id, np.int64)

@@ -156,7 +156,7 @@ class TestFullDisk:
 
 
 IMPORTED = [
-    *("vinograph.cli.running", "typer", "vinograph.cli.application", "vinograph.errors", "numpy", "numpy.linalg"),
+    *("vinograph.cli.run", "typer", "vinograph.cli.application", "vinograph.errors", "numpy", "numpy.linalg"),
     *("PIL.Image", "vinograph.request", "openvino", "openvino._pyopenvino", "vinograph.pipeline", "tokenizers"),
 ]
 _SIGNAL_AT = """

@@ -134,7 +134,8 @@ class TestOptionsOfOtherFamilies:
     def _another_family(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Register a second family with options that Würstchen doesn't have."""
         takes = {"prompt": None, "num_inference_steps": 20, "guidance_scale": 5.0, "output_type": "pil"}
-        call = Call("text to image", MappingProxyType(takes), ("prompt",), FAMILY.calls["generate"].run)
+        run = FAMILY.calls["generate"].run
+        call = Call(about="text to image", takes=MappingProxyType(takes), positional=("prompt",), run=run)
         options = {"steps": "num_inference_steps", "refiner_steps": "num_inference_steps"}
         other = Family("other", "Other", {"generate": call}, options)
         monkeypatch.setattr(registry, "FAMILIES", {**registry.FAMILIES, "other": "tests.other"})

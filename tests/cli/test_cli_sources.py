@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub as hf
 import numpy as np
@@ -135,7 +136,7 @@ def test_the_page_offers_any_source(source: str) -> None:
     models = ModelPool([source], "CPU")
     assert models.references[0] == source
     pipe = models.acquire(source)
-    few = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
+    few: dict[str, Any] = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
     side = pipe.model.manifest.limits["minimum_size"]
     assert pipe("a red house", seed=1, output_type="latent", width=side, height=side, **few).images.size
 

@@ -35,7 +35,7 @@ class TestPasses:
         assert shapes == [(3 * passes, 4, tiny_family.side // 8, tiny_family.side // 8)] * 3
 
     def test_pictures_of_a_batch_can_be_drawn_alone(self, tiny_family: Tiny, pipe: Pipeline) -> None:
-        told = {"image": tiny_family.picture(), "vae": "full", "output_type": "np"}
+        told: dict[str, Any] = {"image": tiny_family.picture(), "vae": "full", "output_type": "np"}
         batch = pipe(PROMPT, seed=5, num_images_per_prompt=3, **told)
         assert batch.seeds == (5, 6, 7)
         assert np.abs(batch.images[2] - pipe(PROMPT, seed=7, **told).images[0]).max() < 1e-6
@@ -110,7 +110,7 @@ class TestVaes:
         assert [len(each["latent_sample"]) for each in watched.calls["tiny_vae_decoder"]] == [1, 1, 1]
 
     @pytest.mark.parametrize(("gone", "there"), [("tiny", "full"), ("full", "tiny")])
-    def test_one_that_is_not_there(self, tiny_family: Tiny, tmp_path: Path, gone: str, there: str) -> None:
+    def test_one_that_is_not_there(self, tiny_family: Tiny, tmp_path: Path, gone: Any, there: str) -> None:
         prefix = {"tiny": "tiny_vae", "full": "vae"}[gone]
         one = tiny_family.open(tmp_path, without=(f"{prefix}_decoder", f"{prefix}_encoder"))
         with pytest.raises(RequestError, match=f"vae is '{gone}'; this model has {there}"):

@@ -22,11 +22,11 @@ from PIL import Image
 from tests.bundles import TOKENS, WIDTH
 from tests.families.tiny import PIXART, PROMPT, Tiny, Watched
 from vinograph import DamagedModelError, Pipeline, RequestError, Result
+from vinograph.arguments import MAX_PROMPT
 from vinograph.families.contract import LRUCache, Step
 from vinograph.families.pixart import captions
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.images import Size
-from vinograph.request import MAX_PROMPT
 
 changed, picture = PIXART.open, PIXART.picture
 LONG = "a red house on a snowy hill at night " * 6
@@ -164,8 +164,9 @@ class TestText:
         ],
     )
     def test_embeddings_of_a_wrong_shape(self, pipe: Pipeline, given: dict[str, Any], words: str) -> None:
+        arrays: dict[str, Any] = {name: np.ones(shape, np.float32) for name, shape in given.items()}
         with pytest.raises(RequestError) as caught:
-            pipe(**{name: np.ones(shape, np.float32) for name, shape in given.items()})
+            pipe(**arrays)
         assert words in str(caught.value)
 
     def test_a_mask_of_other_numbers(self, pipe: Pipeline) -> None:
@@ -173,10 +174,10 @@ class TestText:
             pipe(prompt_embeds=np.ones((1, 2, WIDTH)), prompt_attention_mask=np.full((1, 2), 0.5))
 
     def test_text_and_embeddings(self, pipe: Pipeline) -> None:
-        given = {"prompt_embeds": np.ones((1, 2, WIDTH)), "prompt_attention_mask": np.ones((1, 2))}
+        given: dict[str, Any] = {"prompt_embeds": np.ones((1, 2, WIDTH)), "prompt_attention_mask": np.ones((1, 2))}
         with pytest.raises(RequestError, match="prompt or prompt_embeds, not both"):
             pipe(PROMPT, **given)
-        negative = {f"negative_{name}": value for name, value in given.items()}
+        negative: dict[str, Any] = {f"negative_{name}": value for name, value in given.items()}
         with pytest.raises(RequestError, match="negative_prompt or negative_prompt_embeds, not both"):
             pipe(PROMPT, negative_prompt="blue", **negative)
 
@@ -198,7 +199,12 @@ class TestGuidance:
     def test_a_learned_variance_is_dropped(self, tmp_path: Path, pipe: Pipeline) -> None:
         plain = changed(tmp_path, out_channels=4)
         states = np.random.RandomState(0).standard_normal((1, 3, WIDTH))
-        told = {"prompt_embeds": states, "prompt_attention_mask": np.ones((1, 3)), "guidance_scale": 1.0, "seed": 1}
+        told: dict[str, Any] = {
+            "prompt_embeds": states,
+            "prompt_attention_mask": np.ones((1, 3)),
+            "guidance_scale": 1.0,
+            "seed": 1,
+        }
         with_it, without = (each(**told, output_type="latent").images for each in (pipe, plain))
         assert np.abs(with_it - without).max() < 1e-6 * np.abs(without).max()
 
@@ -282,7 +288,13 @@ class TestSizes:
 class TestImageToImage:
     def test_the_less_the_nearer(self, pipe: Pipeline) -> None:
         start = np.asarray(picture(), np.float32) / 255
-        told = {"image": picture(), "num_inference_steps": 20, "seed": 1, "output_type": "np", "vae": "full"}
+        told: dict[str, Any] = {
+            "image": picture(),
+            "num_inference_steps": 20,
+            "seed": 1,
+            "output_type": "np",
+            "vae": "full",
+        }
         far = [float(np.abs(pipe(PROMPT, strength=each, **told).images[0] - start).mean()) for each in (0.05, 0.3, 0.9)]
         assert far == sorted(far)
 
@@ -310,7 +322,13 @@ class TestImageToImage:
         """Its frame is there when it comes back."""
         framed = Image.new("RGB", (400, 160), "red")
         framed.paste("white", (40, 40, 360, 120))
-        told = {"num_inference_steps": 20, "strength": 0.05, "seed": 1, "output_type": "np", "vae": "full"}
+        told: dict[str, Any] = {
+            "num_inference_steps": 20,
+            "strength": 0.05,
+            "seed": 1,
+            "output_type": "np",
+            "vae": "full",
+        }
         drawn = pipe(PROMPT, image=framed, **told).images[0]
         redness = drawn[:, :, 0] - drawn[:, :, 1]
         rim = np.concatenate([redness[:20].ravel(), redness[-20:].ravel(), redness[:, :20].ravel()])
@@ -520,7 +538,7 @@ class TestCaptions:
         assert captions.cleaned(caption).lower() == text
 
     def test_a_prompt_has_a_longest_length(self, pipe: Pipeline) -> None:
-        told = {"output_type": "latent", "num_inference_steps": 1}
+        told: dict[str, Any] = {"output_type": "latent", "num_inference_steps": 1}
         pipe("a" * MAX_PROMPT, **told)
         for wrong in ({"prompt": "a." * 24_000}, {"prompt": ["a", "b" * 48_000]}):
             with pytest.raises(RequestError, match="prompt has 48,000 characters; give at most 20,000"):
@@ -529,14 +547,14 @@ class TestCaptions:
             pipe("a", negative_prompt="a" * 20_001, **told)
 
     def test_what_is_drawn(self, pipe: Pipeline) -> None:
-        told = {"seed": 1, "output_type": "np"}
+        told: dict[str, Any] = {"seed": 1, "output_type": "np"}
         dirty = pipe("a red <b>house</b> http://x.org/y", **told).images
         assert np.array_equal(dirty, pipe(PROMPT, **told).images)
         raw = pipe("a red <b>house</b> http://x.org/y", clean_caption=False, **told)
         assert np.abs(raw.images - dirty).max() > 1e-3
 
     def test_case_and_space_never_matter(self, pipe: Pipeline) -> None:
-        told = {"seed": 1, "output_type": "np", "clean_caption": False}
+        told: dict[str, Any] = {"seed": 1, "output_type": "np", "clean_caption": False}
         assert np.array_equal(pipe("  A Red HOUSE ", **told).images, pipe(PROMPT, **told).images)
 
     @pytest.mark.parametrize(("absent", "prompt"), [("bs4", "a <b>red</b> house"), ("ftfy", "a café")])

@@ -12,11 +12,11 @@ from PIL import Image
 from tests.bundles import LAYERS, WIDTH
 from tests.families.tiny import PROMPT, SDXL, Tiny, Watched
 from vinograph import Pipeline, RequestError
+from vinograph.arguments import MAX_STEPS
 from vinograph.families.inpainting import crop_box, filled, read_masks, to_mask
 from vinograph.families.shared import strength_steps
 from vinograph.families.sizes import SizeLimits
 from vinograph.images import Size, only
-from vinograph.request import MAX_STEPS
 
 changed, picture = SDXL.open, SDXL.picture
 SIZES = SizeLimits(size_multiple=8, minimum_size=64, maximum_size=512, native_size=64)
@@ -54,8 +54,8 @@ class TestPasses:
     def test_or_an_empty_text_where_the_model_says_so(self, tmp_path: Path) -> None:
         zeros = changed(tmp_path, force_zeros_for_empty_prompt=0)
         plain, empty = (
-            zeros(PROMPT, guidance_scale=4.0, seed=1, output_type="np", **given).images
-            for given in ({}, {"negative_prompt": ""})
+            zeros(PROMPT, guidance_scale=4.0, seed=1, output_type="np", negative_prompt=given).images
+            for given in (None, "")
         )
         assert np.array_equal(plain, empty)
 
@@ -79,12 +79,16 @@ class TestPasses:
         assert watched.calls["unet"][0]["time_ids"].tolist() == [[72, 128, 3, 4, 5, 6]]
 
     def test_negative_sizes_for_every_picture(self, pipe: Pipeline, watched: Watched) -> None:
-        away = {"negative_original_size": (1, 2), "negative_target_size": (3, 4)}
+        away: dict[str, Any] = {"negative_original_size": (1, 2), "negative_target_size": (3, 4)}
         pipe(PROMPT, num_images_per_prompt=2, guidance_scale=2.0, seed=1, **away)
         assert watched.calls["unet"][0]["time_ids"].tolist() == [[1, 2, 0, 0, 3, 4]] * 2 + [[64, 64, 0, 0, 64, 64]] * 2
 
     def test_negative_sizes_are_given_together(self, pipe: Pipeline) -> None:
-        for given in ({"negative_original_size": (1, 2)}, {"negative_crops_coords_top_left": (1, 2)}):
+        alone: list[dict[str, Any]] = [
+            {"negative_original_size": (1, 2)},
+            {"negative_crops_coords_top_left": (1, 2)},
+        ]
+        for given in alone:
             with pytest.raises(RequestError, match="give both negative_original_size and negative_target_size"):
                 pipe(PROMPT, **given)
 
@@ -130,14 +134,14 @@ class TestSteps:
         ],
     )
     def test_a_span_without_steps_is_told_as_it_was_given(
-        self, pipe: Pipeline, given: dict[str, float], told: str
+        self, pipe: Pipeline, given: dict[str, Any], told: str
     ) -> None:
         with pytest.raises(RequestError) as caught:
             pipe(PROMPT, image=picture(), num_inference_steps=4, **given)
         assert str(caught.value) == f"4 steps leave none to do with {told}; give more steps, or a wider span"
 
     def test_where_denoising_starts_there_is_no_strength(self, pipe: Pipeline) -> None:
-        given = {"image": picture(), "denoising_start": 0.5, "seed": 1}
+        given: dict[str, Any] = {"image": picture(), "denoising_start": 0.5, "seed": 1}
         assert pipe(PROMPT, **given).warnings == ()
         told = pipe(PROMPT, **given, strength=0.7).warnings
         assert told == ("strength was ignored: denoising_start says where to begin",)
@@ -198,16 +202,16 @@ class TestWarnings:
         assert result.images[0].size == (96, 72)
 
     def test_a_mask_of_another_size(self, pipe: Pipeline) -> None:
-        given = {"image": picture(100, 75), "seed": 1}
+        given: dict[str, Any] = {"image": picture(100, 75), "seed": 1}
         resized = "the picture was resized from 100x75 to 96x72"
         assert pipe(PROMPT, **given, mask_image=half(100, 75)).warnings == (resized,)
         told = pipe(PROMPT, **given, mask_image=half(64, 80)).warnings
         assert told == (resized, "the mask was resized from 64x80 to 96x72")
 
     def test_negative_crops_from_a_picture(self, pipe: Pipeline) -> None:
-        given = {"image": picture(), "strength": 0.5, "seed": 1}
+        given: dict[str, Any] = {"image": picture(), "strength": 0.5, "seed": 1}
         assert "was ignored" in pipe(PROMPT, **given, negative_crops_coords_top_left=(1, 2)).warnings[0]
-        same = {"crops_coords_top_left": (1, 2), "negative_crops_coords_top_left": (1, 2)}
+        same: dict[str, Any] = {"crops_coords_top_left": (1, 2), "negative_crops_coords_top_left": (1, 2)}
         assert pipe(PROMPT, **given, **same).warnings == ()
 
 
@@ -268,7 +272,10 @@ class TestWrongRequests:
             pipe(None, prompt_embeds=np.zeros(states), pooled_prompt_embeds=np.zeros(pooled))
 
     def test_negative_embeddings_of_another_length(self, pipe: Pipeline) -> None:
-        away = {"negative_prompt_embeds": np.zeros((1, 7, 16)), "negative_pooled_prompt_embeds": np.zeros((1, 8))}
+        away: dict[str, Any] = {
+            "negative_prompt_embeds": np.zeros((1, 7, 16)),
+            "negative_pooled_prompt_embeds": np.zeros((1, 8)),
+        }
         with pytest.raises(RequestError, match="give both alike"):
             pipe(PROMPT, **away)
 
@@ -294,7 +301,7 @@ class TestVaes:
 
 class TestPictures:
     def test_its_size_is_kept_unless_another_is_asked_for(self, pipe: Pipeline) -> None:
-        given = {"image": picture(128, 72), "strength": 0.5, "seed": 1}
+        given: dict[str, Any] = {"image": picture(128, 72), "strength": 0.5, "seed": 1}
         assert pipe(PROMPT, **given).images[0].size == (128, 72)
         assert pipe(PROMPT, **given, width=64, height=80).images[0].size == (64, 80)
 
@@ -323,7 +330,13 @@ class TestPictures:
 
 class TestMasks:
     def test_what_is_black_is_kept(self, pipe: Pipeline) -> None:
-        given = {"image": picture(), "seed": 1, "guidance_scale": 0.0, "output_type": "latent", "strength": 1.0}
+        given: dict[str, Any] = {
+            "image": picture(),
+            "seed": 1,
+            "guidance_scale": 0.0,
+            "output_type": "latent",
+            "strength": 1.0,
+        }
         drawn, kept = pipe(PROMPT, **given, mask_image=half()).images, pipe.encode(picture()).images
         assert np.array_equal(drawn[..., :4], kept[..., :4])
         assert np.abs(drawn[..., 4:] - kept[..., 4:]).min() > 1e-3

@@ -115,7 +115,7 @@ def draw(
     call = FAMILY.calls[name]
     few = {"prior_num_inference_steps": 2, "num_inference_steps": 2, "height": 128, "width": 128}
     few = {key: value for key, value in few.items() if key in call.takes and "image" not in given}
-    request = resolve({**few, **given}, call.takes, LIMITS, name)
+    request = resolve({**few, **given}, call, LIMITS, name, FAMILY.request)
     steps, running = [], call.run(components or (models or Models()).components(), request)
     while True:
         try:

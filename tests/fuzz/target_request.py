@@ -8,6 +8,7 @@ from random import Random
 
 from tests.fuzz import Attempt, Target
 from tests.odd_values import CALLS, answer, odd_arguments, small_pipelines
+from vinograph.families import registry
 
 
 def _prepare(prepared: Path) -> Attempt:
@@ -18,7 +19,12 @@ def _prepare(prepared: Path) -> Attempt:
         family, call = random.choice(CALLS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # numbers may overflow to infinity, which is then reported
-            answer(pipes[family], call, odd_arguments(pipes[family].calls[call], random), make=True)
+            answer(
+                pipes[family],
+                call,
+                odd_arguments(pipes[family].calls[call], random, registry.family(family).request),
+                make=True,
+            )
 
     return attempt
 

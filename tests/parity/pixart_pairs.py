@@ -48,7 +48,7 @@ class PixArtPair:
         """Our result, with its record and warnings."""
         if callable(generator := given.get("generator")):
             given["generator"] = generator()
-        drawn: Result = self.ours(prompt, vae=vae, **{"output_type": "np", **given})
+        drawn: Result = self.ours(prompt, **{"output_type": "np", "vae": vae, **given})
         return drawn
 
     def draw_theirs(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Array:

@@ -60,7 +60,7 @@ class SdxlPair:
         """Our pictures."""
         if callable(generator := given.get("generator")):
             given["generator"] = generator()
-        return np.asarray(self.ours(prompt, vae=vae, **{"output_type": "np", **given}).images)
+        return np.asarray(self.ours(prompt, **{"output_type": "np", "vae": vae, **given}).images)
 
     def draw_theirs(self, prompt: Any = "a red house", *, vae: str = "full", **given: Any) -> Array:
         """diffusers' pictures; a callable ``generator`` is called by each side."""

@@ -13,9 +13,10 @@ from PIL import Image
 from tests.parity.pairs import assert_same_pictures
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import picture
-from vinograph import Request, RequestError
+from vinograph import RequestError
 from vinograph.families.contract import Output
 from vinograph.families.pixart.conditioning import read_prompts
+from vinograph.families.pixart.request import PixArtRequest
 from vinograph.images import Size
 
 # 2/255 is promised; in f32 only rounding differs, so the tests demand far less.
@@ -201,7 +202,7 @@ class TestTextToImage:
         told: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
         with torch.no_grad():
             theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **told)
-        request = Request(prompt=(prompt,), num_images_per_prompt=1, **told)
+        request = PixArtRequest(prompt=(prompt,), num_images_per_prompt=1, **told)
         ours = read_prompts(components, request, False, Output()).encode(components, Size(1024, 1024))
         our_mask = ours.others["encoder_attention_mask"]
         assert theirs.shape[1] == length

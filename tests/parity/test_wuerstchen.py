@@ -324,6 +324,7 @@ class TestPictures:
 
     def test_embeddings_of_a_picture(self, pair: Pair) -> None:
         ours = pair.ours.encode(self.PIXELS).image_embeddings
+        assert ours is not None
         assert ours.shape == (1, 16, 3, 6)
         assert largest(ours, reference_embeddings(pair, self.PIXELS)) < STAGES
 

@@ -12,7 +12,7 @@ import pytest
 from tests.quantize.conftest import BLOCKS, attentions, stored
 from vinograph import Pipeline
 from vinograph.models.bundle import Bundle
-from vinograph.pipeline import watched
+from vinograph.pipeline import observe_inputs
 from vinograph.quantize import quantize
 from vinograph.quantize.calibration import Inputs
 from vinograph.resources import cpu_count
@@ -33,7 +33,7 @@ def given(bundle: Bundle, name: str) -> list[Inputs]:
     """A component's inputs while the bundle draws with a seed that calibration doesn't use."""
     seen: list[Inputs] = []
     pipe = Pipeline(bundle, precision="f32")
-    with watched(pipe, lambda each, inputs: seen.append(inputs) if each == name else None):
+    with observe_inputs(pipe, lambda each, inputs: seen.append(inputs) if each == name else None):
         pipe("a red house", seed=77)
     return seen
 

@@ -22,7 +22,7 @@ from tests.interruption import kill, kill_everywhere
 from vinograph import Pipeline
 from vinograph.families.sdxl.recipe import RECIPE
 from vinograph.models.bundle import Bundle
-from vinograph.pipeline import watched
+from vinograph.pipeline import observe_inputs
 from vinograph.quantize import calibration, component, quantize, segments, speed
 from vinograph.quantize.segments import Segment
 from vinograph.runtime.tuning import DEFAULT, TuningResult
@@ -121,7 +121,7 @@ class TestReports:
         assert vinograph("quantize", sdxl.path, "out", "--mode", "weights").code == 0
         settings = vinograph("cache", "--json").record["settings"]
         (found,) = [each for each in settings if each["component"] == "unet" and each["setting"]]
-        with watched(pipe := Pipeline.from_pretrained("out"), lambda name, given: seen.update({name: given})):
+        with observe_inputs(pipe := Pipeline.from_pretrained("out"), lambda name, given: seen.update({name: given})):
             seen: dict[str, Any] = {}
             pipe("a red house", seed=1, output_type="latent")
         shapes = {name: "x".join(map(str, value.shape)) for name, value in seen["unet"].items()}
@@ -211,7 +211,7 @@ class TestCutOff:
                 wait_for(process, line)
                 process.kill()
             assert not Path("out").exists()
-        monkeypatch.setattr(calibration, "watched", None)  # drawing again would fail
+        monkeypatch.setattr(calibration, "observe_inputs", None)  # drawing again would fail
         done = vinograph("quantize", sdxl.path, "out", "--mode", "full")
         assert done.code == 0, done.err
         assert comparable(Path("out")) == comparable(Path("undisturbed"))
@@ -254,7 +254,7 @@ class TestCutOff:
         monkeypatch.setattr(component, "compress_weights", lambda model, *_: model)
         monkeypatch.setattr(component, "_compute_values", _compute_values)
         monkeypatch.setattr(calibration, "Pipeline", lambda *_, **__: FakePipeline())
-        monkeypatch.setattr(calibration, "watched", lambda pipe, note: nullcontext(pipe.notes.append(note)))
+        monkeypatch.setattr(calibration, "observe_inputs", lambda pipe, note: nullcontext(pipe.notes.append(note)))
         monkeypatch.setattr(speed, "first_calls", lambda *_: {})
         monkeypatch.setattr(speed, "measure", lambda *_: {"unet": (1.0, result)})
         monkeypatch.setattr(speed, "remember", lambda *_: None)

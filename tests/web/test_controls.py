@@ -14,8 +14,8 @@ import pytest
 
 from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
 from vinograph import Pipeline
+from vinograph.arguments import Limits, check_size
 from vinograph.families import registry
-from vinograph.request import FIELDS
 from vinograph.web import snippets
 from vinograph.web.controls import Controls, family_options, label, size_choices
 from vinograph.web.model_pool import ModelPool
@@ -56,11 +56,12 @@ class TestShapes:
     @pytest.mark.parametrize("step", [1, 8, 32, 128])
     def test_every_one_is_drawn_and_is_what_its_name_says(self, step: int) -> None:
         limits = {**LIMITS, "size_multiple": step, "minimum_size": max(64, step)}
+        bounds = Limits(step, limits["minimum_size"], limits["maximum_size"])
         found = size_choices(limits)
         assert found[0] == ("Square, 256×256", "256x256")
         for name, value in found:
             for side in value.split("x"):
-                assert FIELDS["width"].metadata["check"]("width", int(side), limits) == int(side)
+                assert check_size("width", int(side), bounds) == int(side)
             if match := re.search(r"(\d+):(\d+), (\d+)×(\d+)", name):
                 across, down, width, height = map(int, match.groups())
                 assert width / height == pytest.approx(across / down, rel=0.05)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.web.conftest import served
 from tests.web.posts import API, Client, Function, functions
-from vinograph.request import MAX_PROMPT
+from vinograph.arguments import MAX_PROMPT
 from vinograph.web.uploads import MEGABYTE, UploadLimits
 
 _MORE = 100 * MEGABYTE

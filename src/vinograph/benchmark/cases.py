@@ -18,9 +18,9 @@ from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Manifest
 from vinograph.pipeline import Pipeline
-from vinograph.request import fields_of, resolve
+from vinograph.request import GivenArguments, arguments_of, resolve
 
-Arguments = Callable[[Pipeline], Mapping[str, Any]]
+Arguments = Callable[[Pipeline], GivenArguments]
 """Gives the arguments of a model's drawing call that the user has set."""
 
 # The families that each system draws, None for all.
@@ -222,7 +222,7 @@ def check_environment(config: BenchmarkConfig, system: str) -> None:
 def _model_case(config: BenchmarkConfig, name: str, count: int) -> BenchmarkCase:
     pipe = Pipeline.from_pretrained(name, config.device, config.precision, config.memory)
     manifest = pipe.model.manifest
-    settings, explicit = _settings(pipe, dict(config.arguments(pipe)), count)
+    settings, explicit = _settings(pipe, config.arguments(pipe), count)
     return BenchmarkCase(
         name=Path(name).name,
         system="vinograph",
@@ -238,7 +238,7 @@ def _model_case(config: BenchmarkConfig, name: str, count: int) -> BenchmarkCase
     )
 
 
-def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[dict[str, Any], list[str]]:
+def _settings(pipe: Pipeline, arguments: GivenArguments, count: int) -> tuple[dict[str, Any], list[str]]:
     """All arguments of the call, and the names of those that the user gave.
 
     Raises:
@@ -246,18 +246,17 @@ def _settings(pipe: Pipeline, arguments: dict[str, Any], count: int) -> tuple[di
     """
     call, manifest = pipe.calls["generate"], pipe.model.manifest
     kind = family(manifest.family).request
-    fields = fields_of(kind)
-    for name in arguments:
-        if name in fields and (not fields[name].metadata["recorded"] or name in ("prompt", "output_type")):
+    known = arguments_of(kind)
+    for name in arguments.values:
+        if name in known and (not known[name].recorded or name in ("prompt", "output_type")):
             raise RequestError(f"--option {name}: a benchmark draws from a text alone, and keeps the pictures")
-    given = {**arguments, "prompt": "", "num_images_per_prompt": count}
-    limits = {**manifest.limits, **call.limits}
-    request = resolve(given, call.takes, limits, manifest.name, call.beside, kind=kind)
+    given = {**arguments.values, "prompt": "", "num_images_per_prompt": count}
+    request = resolve(given, call, manifest.limits, manifest.name, kind, arguments.names)
     settings = {name: value for name, value in request.record().items() if name not in _NOT_COMPARED or name == "vae"}
     for name, value in settings.items():
-        if fields[name].metadata["each"]:
+        if known[name].per_prompt:
             settings[name] = value[0]
-    return settings, [name for name in arguments if name not in _NOT_COMPARED]
+    return settings, [name for name in arguments.values if name not in _NOT_COMPARED]
 
 
 def _vae(pipe: Pipeline, settings: dict[str, Any]) -> str | None:

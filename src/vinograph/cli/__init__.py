@@ -1,4 +1,4 @@
-"""The command line: parse, call, format. :func:`main` is the command ``vinograph``; `docs/cli.md` describes it.
+"""The command line: parse, call, format. :func:`main` is the command ``vinograph``, which `docs/cli.md` describes.
 
 Little is imported before :func:`main` listens to signals, and what imports a lot is imported within it: a Ctrl-C in
 the first second, or memory that is too little even for the packages, ends a command as it would later.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from vinograph.cli import interruption
 
-_TO_START = 150_000_000
+_TO_START = 150_000_000  # bytes of memory that the packages take
 # What libraries say of each other's use, which the user of a command can't change.
 _FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with interruption.Interruptible(owns_process=argv is None):
         try:
             _check_memory()
-            from vinograph.cli.running import run
+            from vinograph.cli.run import run
 
             return run(arguments)
         except BaseException as error:
@@ -50,7 +50,7 @@ def _check_memory() -> None:
 
 
 def _explain_early(error: BaseException, as_json: bool) -> int | None:
-    """Report what ended a command before it could report anything itself; None if that is a defect.
+    """Report why a command ended before it could report anything itself; None if that is a defect.
 
     It needs no package but Python's own, since importing any may be what failed.
     """
@@ -59,9 +59,9 @@ def _explain_early(error: BaseException, as_json: bool) -> int | None:
     if number := interruption.received():
         code, kind, message = 128 + number, "KeyboardInterrupt", "interrupted"
         line = message
-    elif (told := _shortage(error)) is not None:
-        code, kind, message = ResourceError.exit_code, "ResourceError", told
-        line = f"error: {told}"
+    elif (shortage := _shortage(error)) is not None:
+        code, kind, message = ResourceError.exit_code, "ResourceError", shortage
+        line = f"error: {shortage}"
     else:
         return None
     if sys.stderr is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import benchmarking, caching, converting, doctor, drawing, looking, pulling, quantizing, serving
+from vinograph.cli import benchmark, cache, convert, doctor, generate, inspect, pull, quantize, web
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -19,17 +19,17 @@ def application() -> typer.Typer:
         help=_ABOUT,
         context_settings={"max_content_width": _WIDTH},
     )
-    app.command("generate")(drawing.GENERATE.function())
-    app.command("reconstruct")(drawing.RECONSTRUCT.function())
-    app.command("pull")(pulling.pull)
-    app.command("convert")(converting.convert)
-    app.command("quantize")(quantizing.quantize)
-    app.command("benchmark")(benchmarking.benchmark)
-    app.command("inspect")(looking.inspect)
-    app.command("verify")(looking.verify)
-    app.command("models")(looking.models)
-    app.command("devices")(looking.devices)
+    app.command("generate")(generate.GENERATE.function())
+    app.command("reconstruct")(generate.RECONSTRUCT.function())
+    app.command("pull")(pull.pull)
+    app.command("convert")(convert.convert)
+    app.command("quantize")(quantize.quantize)
+    app.command("benchmark")(benchmark.benchmark)
+    app.command("inspect")(inspect.inspect)
+    app.command("verify")(inspect.verify)
+    app.command("models")(inspect.models)
+    app.command("devices")(inspect.devices)
     app.command("doctor")(doctor.doctor)
-    app.command("cache")(caching.cache)
-    app.command("web")(serving.web)
+    app.command("cache")(cache.cache)
+    app.command("web")(web.web)
     return app

@@ -1,4 +1,4 @@
-"""``doctor``: what this machine and this installation can do, and what is wrong with them."""
+"""``doctor``: reports what this machine and this installation can do, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Bytes(int):
 
 @dataclass
 class Findings:
-    """What was found: facts by name, warnings (works, but…), and problems (broken) with their exit codes."""
+    """The facts that were found, by name; warnings (it works, but…); and problems (broken) with their exit codes."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -58,10 +58,10 @@ def doctor(
     Warnings leave the exit code at 0; something broken ends it with that error's own: 4 for a damaged model.
     """
     found = Findings()
-    _look_at_machine(found)
-    _look_at_packages(found)
-    _look_at_devices(found)
-    _look_at_models(found)
+    _check_machine(found)
+    _check_packages(found)
+    _check_devices(found)
+    _check_models(found)
     if draw:
         _try_drawing(found)
     _show(found, as_json=as_json)
@@ -88,7 +88,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _look_at_machine(found: Findings) -> None:
+def _check_machine(found: Findings) -> None:
     from vinograph import resources
 
     found.facts["vinograph"] = __version__
@@ -116,7 +116,7 @@ def _processor_features() -> list[str]:
     return [each for each in _FEATURES if each in flags]
 
 
-def _look_at_packages(found: Findings) -> None:
+def _check_packages(found: Findings) -> None:
     found.facts["packages"] = {name: _version(name) or "missing" for name in PACKAGES}
     for name, version in found.facts["packages"].items():
         if version == "missing":
@@ -139,7 +139,7 @@ def _extra(name: str, packages: tuple[str, ...]) -> str:
     return ", ".join(f"{each} {version}" for each, version in there.items())
 
 
-def _look_at_devices(found: Findings) -> None:
+def _check_devices(found: Findings) -> None:
     from vinograph.runtime.devices import devices
 
     there = devices()
@@ -148,7 +148,7 @@ def _look_at_devices(found: Findings) -> None:
         found.problems.append(("OpenVINO finds no device on this machine", 1))
 
 
-def _look_at_models(found: Findings) -> None:
+def _check_models(found: Findings) -> None:
     states = {}
     for path in catalog.embedded():
         states[path.name] = _state(path, found, thorough=True)

@@ -1,4 +1,4 @@
-"""Every way in which a command can fail: what is said, and the exit code."""
+"""The message and the exit code of every way in which a command can fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vinograph.cli import interruption
 from vinograph.errors import RequestError, ResourceError, VinographError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
-READER_LEFT = 141  # 128 + SIGPIPE
+BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 # typer exports no name for the base of its complaints about a call; its home differs by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -38,7 +38,7 @@ class Failure:
 
 
 def explain(error: BaseException) -> Failure:
-    """What an exception that ended a command means to its user."""
+    """The failure that an exception which ended a command is to its user."""
     if number := interruption.received():
         return Failure(KeyboardInterrupt.__name__, "interrupted", 128 + number)
     if isinstance(error, UsageError):

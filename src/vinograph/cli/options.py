@@ -1,7 +1,8 @@
-"""The options of the drawing commands: made from what the families say that they take, and checked by their schema.
+"""The options of the drawing commands: made from what the families say that they take.
 
 No family is known here by name. An option sets an argument of a call: some do so in every family (``--seed``), the
-others where the family's ``options`` say so (``--steps``, ``--decoder-steps``).
+others where the family's ``options`` say so (``--steps``, ``--decoder-steps``). Here a text becomes a value; the
+request's own checks say whether that value will do, and call it by the option's name.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vinograph.arguments import SWITCH, check_count, check_seed
 from vinograph.errors import RequestError
 from vinograph.families import registry
-from vinograph.request import FIELDS, OPTIONS, SWITCH, Fields, Request, fields_of, kind_of, size_limits
+from vinograph.request import OPTIONS, Argument, GivenArguments, arguments_of
 
 if TYPE_CHECKING:
     from vinograph.families.contract import Family
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "storybook-wuerstchen"
 
+# More digits than any size has, and fewer than Python refuses to read.
 _SIZE = re.compile(r"(-?\d{1,40})\s*[xX×]\s*(-?\d{1,40})")
 
 
@@ -39,12 +42,12 @@ class Option:
 
     name: str
     metavar: str | None
-    about: str
+    help: str
     default: str | None = None
 
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter that typer reads."""
-        info = typer.Option(flag(self.name), metavar=self.metavar, help=self.about, show_default=bool(self.default))
+        info = typer.Option(flag(self.name), metavar=self.metavar, help=self.help, show_default=bool(self.default))
         kind = bool if self.metavar is None else str | None
         default = False if self.metavar is None else self.default
         return inspect.Parameter(
@@ -52,24 +55,24 @@ class Option:
         )
 
 
-MODEL_ABOUT = "a model's name, the directory of a bundle or a checkpoint, or a hub id"
-MODEL = Option("model", "REF", MODEL_ABOUT, DEFAULT_MODEL)
+MODEL_HELP = "a model's name, the directory of a bundle or a checkpoint, or a hub id"
+MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
 SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")
 DEVICE = Option(
     "device", "D", "an OpenVINO device, such as CPU or GPU, or one per component: prior=GPU,vqgan=CPU", "CPU"
 )
 PRECISION = Option("precision", "P", "auto, f32, bf16 or f16, or one per component: prior=bf16,decoder=f32", "auto")
-MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is done with", "auto")
+MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is needed no more", "auto")
 AS_JSON = Option("json", None, "print one JSON object on standard output, and nothing else there")
-AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.about)]
+AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 
 
 @dataclass(frozen=True)
 class DrawingCommand:
-    """A command that makes ``call`` of ``subject``: it takes that by position, and ``options`` by name.
+    """A command that makes the call named ``call`` of ``subject``, which it takes by position.
 
-    It takes what any family's call takes besides. ``run`` gets all that was told, by name.
+    It takes ``options`` by name, and what else any family's call takes. ``run`` gets all values by name.
     """
 
     call: str
@@ -80,14 +83,14 @@ class DrawingCommand:
     def function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
 
-        def command(**told: Any) -> None:
-            self.run(told)
+        def command(**values: Any) -> None:
+            self.run(values)
 
         position = inspect.Parameter(
             self.subject.name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             annotation=Annotated[
-                str, typer.Argument(metavar=self.subject.metavar, help=self.subject.about, show_default=False)
+                str, typer.Argument(metavar=self.subject.metavar, help=self.subject.help, show_default=False)
             ],
         )
         options = [*self.options, *self._family_options(), AS_JSON]
@@ -111,62 +114,52 @@ class DrawingCommand:
 
 def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
     """The option ``name``, for each of the families that take it with the argument that it sets there."""
-    first, argument = families[0]
-    metadata = fields_of(first.request)[argument].metadata
-    metavar = metadata["metavar"] or {int: "N", float: "G"}.get(kind_of(argument, first.request), "X")
-    return Option(name, metavar, f"{', '.join(family.title for family, _ in families)}: {metadata['about']}")
+    family, sets = families[0]
+    argument = arguments_of(family.request)[sets]
+    metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
+    return Option(name, metavar, f"{', '.join(family.title for family, _ in families)}: {argument.about}")
 
 
-def count_of(told: Mapping[str, Any]) -> int:
-    """``--count``, which decides how many files are written.
+def count_of(text: str | None) -> int:
+    """``--count``, which is needed before the call that checks it: it decides how many files are written.
 
     Raises:
         RequestError: it is not a whole number in range.
     """
-    text = told.get("count")
-    return 1 if text is None else int(_checked("count", "num_images_per_prompt", text, {}))
+    return 1 if text is None else int(check_count(flag("count"), _number(text, int)))
 
 
 def seed_of(text: str) -> int:
-    """``--seed``, where it is wanted before a model is opened.
+    """``--seed``, where it is needed before a model is opened.
 
     Raises:
         RequestError: it is not a whole number in range.
     """
-    return int(_checked("seed", "seed", text, {}))
+    return int(check_seed(flag("seed"), _number(text, int)))
 
 
-def arguments(pipe: Pipeline, call: str, told: Mapping[str, str | None]) -> dict[str, Any]:
-    """The arguments of ``call`` for the options in ``told``; those that are None were not given.
+def arguments(pipe: Pipeline, call: str, texts: Mapping[str, str | None]) -> GivenArguments:
+    """The arguments of ``call`` for the options in ``texts``, named as they are; None stands for an option not given.
 
     Raises:
-        RequestError: naming the option, what was given, and what would do; or the options that the family takes.
+        RequestError: an option is not one that the family takes, naming those that it does; or ``--size`` is no size.
     """
-    takes, limits = pipe.calls[call].takes, {**pipe.model.manifest.limits, **pipe.calls[call].limits}
-    kind = registry.family(pipe.model.manifest.family).request
+    takes = pipe.calls[call].takes
     known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if argument in takes}
-    result: dict[str, Any] = {}
-    for name, text in told.items():
+    declared = arguments_of(registry.family(pipe.model.manifest.family).request)
+    values: dict[str, Any] = {}
+    names = {argument: flag(name) for name, argument in known.items()}
+    for name, text in texts.items():
         if text is None:
             continue
         if name in known:
-            result[known[name]] = _checked(name, known[name], text, limits, kind)
-        elif name != "size" or "width" not in takes:
-            raise RequestError(_not_taken(pipe, name, [*(["size"] if "width" in takes else []), *known]))
-    if (text := told.get("size")) is not None:
-        result |= _size(text, size_limits({**takes, **result}, limits))
-    _check_needs(known, result, fields_of(kind))
-    return result
-
-
-def _check_needs(known: Mapping[str, str], given: Mapping[str, Any], fields: Fields) -> None:
-    """Refuse an option without the one that it is pointless without. ``known`` has the argument of each option."""
-    options = {argument: name for name, argument in known.items()}
-    for argument in given.keys() & options.keys():
-        for needs in fields[argument].metadata["needs"]:
-            if needs in options and needs not in given:
-                about = fields[needs].metadata["about"]
-                raise RequestError(f"{flag(options[argument])} needs {flag(options[needs])}: {about}")
+            values[known[name]] = _value(text, declared[known[name]])
+        elif name == SIZE.name and "width" in takes:
+            values |= _size(text)
+            names |= {side: f"{flag(name)} {text}: the {side}" for side in ("width", "height")}
+        else:
+            raise RequestError(_not_taken(pipe, name, [*([SIZE.name] if "width" in takes else []), *known]))
+    return GivenArguments(values, names)
 
 
 def _not_taken(pipe: Pipeline, name: str, known: Sequence[str]) -> str:
@@ -177,26 +170,25 @@ def _not_taken(pipe: Pipeline, name: str, known: Sequence[str]) -> str:
     )
 
 
-def _size(text: str, limits: Mapping[str, Any]) -> dict[str, Any]:
-    told = _SIZE.fullmatch(text.strip())
-    if told is None:
-        raise RequestError(f"--size is {text!r}; give width and height in pixels, such as 512x512")
-    return {
-        side: FIELDS[side].metadata["check"](f"--size {text}: the {side}", int(value), limits)
-        for side, value in zip(("width", "height"), told.groups(), strict=True)
-    }
+def _size(text: str) -> dict[str, int]:
+    sides = _SIZE.fullmatch(text.strip())
+    if sides is None:
+        raise RequestError(f"{flag(SIZE.name)} is {text!r}; give width and height in pixels, such as 512x512")
+    return {side: int(value) for side, value in zip(("width", "height"), sides.groups(), strict=True)}
 
 
-def _checked(name: str, argument: str, text: str, limits: Mapping[str, Any], request: type[Request] = Request) -> Any:
-    """The value that ``text`` stands for, checked by the schema under the option's own name."""
-    kind = kind_of(argument, request)
-    value: Any = text
-    if kind in (int, float):
-        with contextlib.suppress(ValueError):  # the check below says what would do
-            value = kind(text)
+def _value(text: str, argument: Argument) -> Any:
+    """What ``text`` stands for; where it stands for nothing the text itself, which the argument's check refuses."""
+    kind = argument.check.scalar
     if kind is bool:
-        value = SWITCH.get(text, text)
-    return fields_of(request)[argument].metadata["check"](flag(name), value, limits)
+        return SWITCH.get(text, text)
+    return text if kind is None else _number(text, kind)
+
+
+def _number(text: str, kind: type[int] | type[float]) -> int | float | str:
+    with contextlib.suppress(ValueError):
+        return kind(text)
+    return text
 
 
 def per_component(text: str) -> str | dict[str, str]:
@@ -206,13 +198,13 @@ def per_component(text: str) -> str | dict[str, str]:
     """
     if "=" not in text:
         return text
-    told: dict[str, str] = {}
+    values: dict[str, str] = {}
     for piece in text.split(","):
         name, equals, value = piece.partition("=")
         if equals:
-            told[name.strip()] = value.strip()
-        elif told:
-            told[[*told][-1]] += f",{piece.strip()}"
+            values[name.strip()] = value.strip()
+        elif values:
+            values[[*values][-1]] += f",{piece.strip()}"
         else:
             raise RequestError(f"{text!r} names a component only after its first comma; give component=value for each")
-    return told
+    return values

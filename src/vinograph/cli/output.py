@@ -1,4 +1,4 @@
-"""What a command prints: results on standard output, everything else on standard error."""
+"""Printing: a command's results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _NO_LIMIT = 10_000
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal."""
+    """Print a line for the person at the terminal, on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
-    """A warning, on standard error."""
+    """Print a warning, on standard error."""
     note(f"warning: {text}")
 
 
 def say(text: str) -> None:
-    """A line of the result."""
+    """Print a line of the result."""
     with _explained():
         print(text)
 
 
 def flush() -> None:
-    """Have everything said so far written.
+    """Write out everything that was printed so far.
 
     Raises:
         ResourceError, RequestError: standard output can't be written.
-        BrokenPipeError: what was reading it has left.
+        BrokenPipeError: the program that was reading it has ended.
     """
     with _explained():
         sys.stdout.flush()
@@ -75,7 +75,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = _NO_L
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    # Not on standard output itself: where a reader has left, rich would end the process its own way.
+    # Not on standard output itself: where its reader has ended, rich would end the process its own way.
     written = io.StringIO()
     console = Console(file=written, width=None if terminal else width, force_terminal=terminal, highlight=False)
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))

@@ -11,7 +11,7 @@ from vinograph.cli import output
 Show = Callable[[str, int, int], None]
 """Called with the name of a stage, and how many of how many steps of it are done."""
 
-_LINES = 6  # of plain text for a long stage
+_LINES = 6  # of plain text at most for a long stage
 _TENTHS = 10  # of a transfer, with a line for each
 
 ShowBytes = Callable[[int, int], None]
@@ -23,8 +23,8 @@ def stages() -> AbstractContextManager[Show]:
     return _bars(lambda stage: stage) if sys.stderr.isatty() else _lines(_LINES)
 
 
-def things(what: str) -> AbstractContextManager[Show]:
-    """The same for one list of things of different names: one bar, or a line for each."""
+def items(what: str) -> AbstractContextManager[Show]:
+    """A function that shows one bar for a list of named items, or a line for each, as long as the block lasts."""
     return _bars(lambda _: what) if sys.stderr.isatty() else _lines(sys.maxsize)
 
 

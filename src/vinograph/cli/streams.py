@@ -1,4 +1,4 @@
-"""Standard output and standard error, as commands need them whatever stands behind."""
+"""Standard output and standard error that work for a command whatever they are connected to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TextIO, cast
 
 
 @contextlib.contextmanager
-def prepared() -> Iterator[None]:
+def tolerant() -> Iterator[None]:
     """Streams that print an escape for what their encoding lacks, and nothing where they were closed.
 
     What can't be written to standard error is dropped: messages and progress are never worth the result.
@@ -43,7 +43,7 @@ class _BestEffort:
         try:
             return self._stream.write(text)
         except OSError:
-            send_nowhere(self._stream)
+            redirect_to_null(self._stream)
             return len(text)
 
     def flush(self) -> None:
@@ -51,15 +51,15 @@ class _BestEffort:
         try:
             self._stream.flush()
         except OSError:
-            send_nowhere(self._stream)
+            redirect_to_null(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is as the stream has it."""
         return getattr(self._stream, name)
 
 
-def send_nowhere(stream: TextIO) -> None:
-    """Send what a stream still holds nowhere, which at the end of the process would fail again."""
+def redirect_to_null(stream: TextIO) -> None:
+    """Discard what a stream still holds: writing it at the end of the process would fail again."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

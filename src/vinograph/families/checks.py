@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vinograph.arguments import shown
 from vinograph.errors import RequestError
 from vinograph.families.contract import Call, Family
-from vinograph.request import Request, fields_of, size_limits
+from vinograph.request import Request, arguments_of
 from vinograph.schema import Named, SchemaError
+from vinograph.values import shown
 
 
 def check_defaults(family: Family, defaults: Mapping[str, Any], limits: Mapping[str, Any]) -> None:
@@ -22,23 +22,23 @@ def check_defaults(family: Family, defaults: Mapping[str, Any], limits: Mapping[
     for name, values in defaults.items():
         if name not in family.calls:
             raise SchemaError(f"defaults has {shown(name)}; calls of {family.title} are {', '.join(family.calls)}")
-        Named(_Anything(), most=len(fields_of(family.request))).check(f"defaults.{name}", values)
+        Named(_Anything(), most=len(arguments_of(family.request))).check(f"defaults.{name}", values)
         _check_call(family.calls[name], f"defaults.{name}", values, limits, family.request)
 
 
 def _check_call(
     call: Call, where: str, values: Mapping[str, Any], limits: Mapping[str, Any], kind: type[Request]
 ) -> None:
-    fields = fields_of(kind)
-    known = [name for name, own in call.takes.items() if own is not None or fields[name].metadata["recorded"]]
-    request_limits = size_limits({**call.takes, **values}, {**limits, **call.limits})
+    arguments = arguments_of(kind)
+    known = [name for name, own in call.takes.items() if own is not None or arguments[name].recorded]
+    compared = call.limits(limits, {**call.takes, **values})
     for name, value in values.items():
         if name not in known:
             raise SchemaError(f"{where} has {shown(name)}; defaults are {', '.join(known)}")
         if value is None:
             raise SchemaError(f"{where}.{name} is null; leave it out")
         try:
-            fields[name].metadata["check"](name, value, request_limits)
+            arguments[name].check(name, value, compared)
         except RequestError as error:
             raise SchemaError(f"{where}: {error}") from error
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vinograph.families.sizes import SizeLimits
-from vinograph.request import Request
+from vinograph.request import Request, Signature
 from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
@@ -132,29 +132,19 @@ class Output:
 Steps = Generator[Step, None, Output]
 
 
-@dataclass(frozen=True)
-class Call:
-    """One thing that a family does: the arguments that it takes, with their defaults, and how it is done.
+@dataclass(frozen=True, kw_only=True)
+class Call(Signature):
+    """One thing that a family does: its arguments, and how it is done.
 
-    ``run`` gets the resolved request, of the family's kind; it refuses at once what can't be done, and returns the
-    generator that does the work.
-    ``positional`` names the arguments that may be given by position. ``components`` are those without which the
-    call can't be made, and ``remedy`` says how a model gets them. ``beside`` holds, for an argument, the defaults
-    that are others where it is given. ``steps`` names the argument that counts the steps of which image to image does
-    the share that ``strength`` says. ``limits`` is what else the arguments' checks go by: ``callback_tensors`` that a
-    callback may ask for, ``times`` (what custom ones are), ``named_times``, ``output_types`` where not all are, and
-    ``any_size_with``, an argument under which any number of pixels will do.
+    ``about`` says what it does. ``run`` gets the resolved request, of the family's kind; it refuses at once what can't
+    be done, and returns the generator that does the work. ``components`` are those without which the call can't be
+    made, and ``remedy`` says how a model gets them.
     """
 
     about: str
-    takes: Mapping[str, Any]
-    positional: tuple[str, ...]
     run: Callable[[Components[Any], Any], Steps]
     components: tuple[str, ...] = ()
     remedy: str = "convert the model again with all of its components"
-    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    steps: str | None = None
 
 
 def _read_nothing(_entries: ManifestEntries) -> None:

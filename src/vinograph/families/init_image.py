@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from vinograph.arguments import MAX_VALUES, as_array, is_array, reading
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import HasLatents
 from vinograph.families.contract import Array, Components, Output
@@ -27,6 +26,7 @@ from vinograph.families.inpainting import (
 from vinograph.families.shared import fit, note_resized, requested_size
 from vinograph.images import Size, listed, only, read_pictures, size_of, to_array
 from vinograph.request import Request
+from vinograph.values import MAX_VALUES, as_array, is_array, reading
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from vinograph.arguments import as_array, is_array, is_tensor, reading
 from vinograph.errors import RequestError
 from vinograph.families.contract import Array
 from vinograph.images import MAX_PIXELS, Size, check_picture, listed, read_pictures, resize, size_of, to_pictures
+from vinograph.values import as_array, is_array, is_tensor, reading
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in PIL's order."""

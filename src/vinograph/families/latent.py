@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.families.autoencoder import VAE, Draw, HasLatents, vae_of
 from vinograph.families.contract import Array, Components, Output, Step, Steps
@@ -34,6 +33,7 @@ from vinograph.schedulers import (
     read_scheduler_config,
 )
 from vinograph.schema import SchemaError
+from vinograph.values import shown
 
 Request_co = TypeVar("Request_co", bound=Request, covariant=True)
 

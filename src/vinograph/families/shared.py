@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vinograph.arguments import as_array, reading, reason
 from vinograph.errors import RequestError
 from vinograph.families.contract import Array, Output
 from vinograph.images import Size, resize, size_of, to_pictures
 from vinograph.noise import Noise
 from vinograph.request import Request, fewest_steps
 from vinograph.text import Tokens
+from vinograph.values import as_array, reading, reason
 
 
 def note_dropped(tokens: Tokens, out: Output) -> NDArray[np.int64]:

@@ -61,7 +61,7 @@ VAE_CALLS: Mapping[str, Call] = MappingProxyType(
             takes={**_TAKES, "output_type": "pil"},
             positional=("image",),
             run=reconstruct,
-            limits={"output_types": ("pil", "np")},
+            output_types=("pil", "np"),
         ),
     }
 )

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vinograph import folders
-from vinograph.arguments import reading, shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families import registry
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import MANIFEST_FILE, Manifest
+from vinograph.values import reading, shown
 
 if TYPE_CHECKING:
     from vinograph.models.checkpoint import Checkpoint

@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vinograph import strict_json
-from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.schema import (
     Either,
@@ -32,6 +31,7 @@ from vinograph.schema import (
     Text,
     Whole,
 )
+from vinograph.values import shown
 
 if TYPE_CHECKING:
     from vinograph.families.sizes import SizeLimits

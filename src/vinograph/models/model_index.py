@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any
 
-from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.models.checkpoint import INDEX_FILE, Subfolder
 from vinograph.schema import label
+from vinograph.values import shown
 
 
 def require_parts(index: Mapping[str, Any], parts: Collection[str], origin: str) -> None:

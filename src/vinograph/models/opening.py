@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from vinograph.arguments import shown
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, fetch_at_once
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint
 from vinograph.models.recognition import recognize
 from vinograph.schema import label
+from vinograph.values import shown
 
 
 def identify(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:

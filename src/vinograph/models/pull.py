@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vinograph import folders
-from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError
 from vinograph.families import registry
 from vinograph.families.known import Companion, KnownModel
@@ -25,6 +24,7 @@ from vinograph.models.hub_downloads import RemoteFile
 from vinograph.models.hub_errors import UnreachableError
 from vinograph.models.model_card import licence_of
 from vinograph.models.safetensors import read_header
+from vinograph.values import shown
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 _WEIGHTS = ".safetensors"

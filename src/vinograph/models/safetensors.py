@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph import strict_json
-from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.schema import Many, Named, Record, SchemaError, Text, Whole, label
+from vinograph.values import shown
 
 _GRAPHS = "openvino_"  # the names of OpenVINO's own files begin with it, and some end in .bin, too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")

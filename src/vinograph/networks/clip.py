@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from openvino import opset13 as opset
 
-from vinograph.arguments import shown
 from vinograph.networks.config import check_kinds
 from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
@@ -34,6 +33,7 @@ from vinograph.networks.layers import (
     visible_keys,
 )
 from vinograph.networks.values import Value, constant
+from vinograph.values import shown
 
 IGNORED = r"embeddings\.position_ids|logit_scale|text_projection\.weight|visual_projection\.weight|vision_model\..*"
 """Tensors that hidden states don't depend on; the last two are of whole CLIP models."""

@@ -8,8 +8,8 @@ from dataclasses import MISSING, fields
 from types import MappingProxyType, NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from vinograph.arguments import shown
 from vinograph.schema import Divisor, Kind, Real, Whole, is_number, label
+from vinograph.values import shown
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
 from vinograph.models.bundle import Bundle, BundleWriter
-from vinograph.pipeline import Pipeline, watched
+from vinograph.pipeline import Pipeline, observe_inputs
 
 SAMPLES = 16  # that a component is calibrated with
 _MOST_OF_ONE_PICTURE = 8
@@ -70,15 +70,17 @@ def collect_samples(
         wanted = [name for name in names if writer.done(name) is None and writer.done(_step(index, name)) is None]
         if not wanted:
             continue
-        more = {pipe.options["steps"]: _STEPS} if steps < _STEPS and index % 2 else {}
+        settings: dict[str, Any] = {**native_size(bundle), "seed": index, "output_type": "latent"}
+        if steps < _STEPS and index % 2:
+            settings[pipe.options["steps"]] = _STEPS
         seen: dict[str, list[Inputs]] = {name: [] for name in wanted}
 
         def note(name: str, inputs: Inputs, seen: dict[str, list[Inputs]] = seen) -> None:
             if name in seen:
                 seen[name].append(inputs)
 
-        with watched(pipe, note):
-            pipe(prompts[index % len(prompts)], seed=index, output_type="latent", **native_size(bundle), **more)
+        with observe_inputs(pipe, note):
+            pipe(prompts[index % len(prompts)], **settings)
         for name, calls in seen.items():
             writer.mark_done(_step(index, name), True, _save_samples(calls, share, index, folder / name))
     progress("pictures to calibrate with", pictures, pictures)

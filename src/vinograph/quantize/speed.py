@@ -13,7 +13,7 @@ from vinograph.components import cache_key
 from vinograph.errors import NumericalError
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import DenoiserSpeed, Speed
-from vinograph.pipeline import Pipeline, watched
+from vinograph.pipeline import Pipeline, observe_inputs
 from vinograph.quantize.calibration import native_size
 from vinograph.resources import cpu_count
 from vinograph.runtime import tuning
@@ -40,9 +40,9 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
     steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
-    with watched(pipe, note):
-        few = dict.fromkeys(steps, 1)
-        pipe("a red house on a hill", seed=0, output_type=output_type, **native_size(bundle), **few)
+    with observe_inputs(pipe, note):
+        few: dict[str, Any] = {**native_size(bundle), **dict.fromkeys(steps, 1), "output_type": output_type}
+        pipe("a red house on a hill", seed=0, **few)
     return seen
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from vinograph import folders, strict_json
 from vinograph.errors import RequestError
-from vinograph.files import beside, write_atomically
+from vinograph.files import temporary_sibling, write_atomically
 from vinograph.runtime import mapped_blob
 from vinograph.runtime.mapped_blob import LONGEST_HEAD, Export
 
@@ -269,7 +269,7 @@ class Cache:
                     orphan.unlink(missing_ok=True)
                 if file.exists():
                     return
-                with beside(file) as temporary:
+                with temporary_sibling(file) as temporary:
                     mapped_blob.write(temporary, vars(description), export, most)
                     self._make_room(temporary.stat().st_size)
                     temporary.replace(file)

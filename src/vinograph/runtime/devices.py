@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from vinograph.arguments import shown
 from vinograph.errors import DeviceError, RequestError, ResourceError
 from vinograph.resources import cpu_count, memory_available, memory_left, memory_limit, shortage
 from vinograph.runtime.tuning import Machine
+from vinograph.values import shown
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 MEMORY = ("auto", "low")

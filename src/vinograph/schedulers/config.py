@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.schedulers.ddim import DDIMSampler
 from vinograph.schedulers.dpmsolver import DPMSolverMultistepSampler
@@ -18,6 +17,7 @@ from vinograph.schedulers.lcm import LCMSampler
 from vinograph.schedulers.sampler import MOST_TIMESTEPS, Sampler
 from vinograph.schedulers.vp_sampler import VPSampler
 from vinograph.schema import Flag, Kind, Many, Real, SchemaError, Whole
+from vinograph.values import shown
 
 SAMPLERS: Mapping[str, type[Sampler]] = {
     each.scheduler_class: each

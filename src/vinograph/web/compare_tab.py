@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from vinograph.arguments import check_seed
 from vinograph.errors import RequestError, VinographError
 from vinograph.images import Size, resize
-from vinograph.request import FIELDS
 from vinograph.web import fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_seed
 from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
@@ -108,7 +108,7 @@ class CompareTab:
         errors: dict[Any, str] = {}
         seed = typed_seed(values[self._seed] or new_seed())
         try:
-            FIELDS["seed"].metadata["check"]("Seed", seed, {})
+            check_seed("Seed", seed)
         except RequestError as error:
             errors[None] = str(error)
         prompt = checked_prompt(values[self._prompt])

@@ -15,11 +15,12 @@ from typing import Any
 
 import gradio as gr
 
+from vinograph.arguments import VAES, check_size, check_texts
 from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.families.autoencoder import vae_names
 from vinograph.pipeline import Pipeline
-from vinograph.request import FIELDS, OPTIONS, VAES, Request, fewest_steps, fields_of, kind_of, size_limits
+from vinograph.request import OPTIONS, Request, arguments_of, fewest_steps
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -63,7 +64,7 @@ def checked_prompt(text: Any) -> str:
     Raises:
         RequestError: the prompt is too long, or no text.
     """
-    (prompt,) = FIELDS["prompt"].metadata["check"]("the prompt", text or "", {})
+    (prompt,) = check_texts("the prompt", text or "")
     return str(prompt)
 
 
@@ -201,7 +202,7 @@ class Controls:
 
     def mask_defaults(self, pipe: Pipeline) -> Updates:
         """Defaults that change when a mask is painted."""
-        defaults = pipe.calls[_CALL].beside.get("mask_image", {})
+        defaults = pipe.calls[_CALL].conditional_defaults.get("mask_image", {})
         option_of = {argument: name for name, argument in self._arguments(pipe).items()}
         return {
             self._options[option_of[argument]]: value for argument, value in defaults.items() if argument in option_of
@@ -224,8 +225,8 @@ class Controls:
         """The arguments that the controls describe; and errors, by the place to say them."""
         arguments: dict[str, Any] = {}
         errors: dict[Any, str] = {}
-        limits = {**pipe.model.manifest.limits, **pipe.calls[_CALL].limits}
-        known, fields = self._arguments(pipe), fields_of(_request_of(pipe))
+        limits = pipe.calls[_CALL].limits(pipe.model.manifest.limits, {})
+        known, declared = self._arguments(pipe), arguments_of(_request_of(pipe))
         for name, argument in known.items():
             value = values[self._options[name]]
             if value in (None, "") or (name == "strength" and not init_image):
@@ -233,7 +234,7 @@ class Controls:
             if name == "seed":
                 value = typed_seed(value)
             try:
-                arguments[argument] = fields[argument].metadata["check"](label(name), value, limits)
+                arguments[argument] = declared[argument].check(label(name), value, limits)
             except RequestError as error:
                 errors[self.seed_note if name == "seed" else None] = str(error)
         if "negative_prompt" in arguments:
@@ -249,13 +250,13 @@ class Controls:
 
     def _size(self, pipe: Pipeline, values: Values, arguments: Mapping[str, Any]) -> dict[str, int]:
         call = pipe.calls[_CALL]
-        limits = size_limits({**call.takes, **arguments}, {**pipe.model.manifest.limits, **call.limits})
+        limits = call.limits(pipe.model.manifest.limits, {**call.takes, **arguments})
         sides = (values[self.width], values[self.height])
         if values[self.size_choice] != _CUSTOM:
             width, height = map(int, values[self.size_choice].split("x"))
             sides = (width, height)
         return {
-            side: FIELDS[side].metadata["check"](side.capitalize(), value, limits)
+            side: check_size(side.capitalize(), value, limits)
             for side, value in zip(("width", "height"), sides, strict=True)
         }
 
@@ -278,7 +279,7 @@ class Controls:
 def _control(name: str) -> Any:
     """A control for an option: a slider for a number, a checkbox, or a dropdown for the VAE."""
     families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
-    kind = kind_of(families[0].options[name], families[0].request)
+    kind = arguments_of(families[0].request)[families[0].options[name]].check.scalar
     if kind is bool:
         return gr.Checkbox(label=label(name), visible=False)
     if kind is int:
@@ -295,13 +296,13 @@ def _request_of(pipe: Pipeline) -> type[Request]:
 
 def _default_update(argument: str, default: Any, pipe: Pipeline) -> Any:
     """An update that shows a control with the model's default, in a range well beyond it."""
-    kind = kind_of(argument, _request_of(pipe))
+    kind = arguments_of(_request_of(pipe))[argument].check.scalar
     if argument == "vae":
         return gr.update(visible=True, value=default or vae_names(pipe.model.manifest.components)[0])
     if argument.endswith("inference_steps"):
         return gr.update(visible=True, value=default, maximum=max(20, 4 * default))
     if argument.endswith("guidance_scale"):
         return gr.update(visible=True, value=default, maximum=max(15, 2 * default))
-    if kind in (str, int) and argument != "num_images_per_prompt":
+    if kind is int and argument != "num_images_per_prompt":
         return gr.update(visible=True)  # a text or a seed, where what the user typed stays
     return gr.update(visible=True, value=default)

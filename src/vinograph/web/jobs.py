@@ -17,7 +17,7 @@ from PIL import Image
 
 from vinograph.errors import VinographError
 from vinograph.families.contract import Step
-from vinograph.pipeline import Result
+from vinograph.result import Result
 from vinograph.web.model_pool import ModelPool
 
 _PREVIEW_SHARE = 4  # previews take at most one part in so many of a drawing's time

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vinograph.errors import RequestError
 from vinograph.images import save
-from vinograph.pipeline import Result
+from vinograph.result import Result
 from vinograph.web import snippets
 from vinograph.web.jobs import DrawRequest, Job, Queue
 from vinograph.web.model_pool import ModelPool

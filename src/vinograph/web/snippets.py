@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from vinograph.arguments import SWITCH
 from vinograph.pipeline import Pipeline
-from vinograph.request import OPTIONS, SWITCH
+from vinograph.request import OPTIONS
 
 Device = str | Mapping[str, str]
 Arguments = Mapping[str, Any]

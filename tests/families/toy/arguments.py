@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vinograph.arguments import Limits, check
 from vinograph.errors import RequestError
 from vinograph.families.contract import Call, Family
 from vinograph.request import Request, argument_field
@@ -15,7 +16,9 @@ from .drawing import generate
 MOST_CONTRAST = 9.0
 
 
-def _contrast(name: str, value: Any, _: Any) -> float:
+@check("float")
+def check_contrast(name: str, value: Any, _: Limits) -> float:
+    """A number that colours are multiplied by."""
     if not isinstance(value, float | int) or not 0 < value <= MOST_CONTRAST:
         raise RequestError(f"{name} is {value!r}; give a number above 0 and up to {MOST_CONTRAST:g}")
     return float(value)
@@ -25,7 +28,7 @@ def _contrast(name: str, value: Any, _: Any) -> float:
 class ToyRequest(Request):
     """A request with the argument that no other family has."""
 
-    contrast: float | None = argument_field(_contrast, "how far colours are apart")
+    contrast: float | None = argument_field(check_contrast, "how far colours are apart")
 
 
 FAMILY = Family(

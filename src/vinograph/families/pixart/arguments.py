@@ -5,6 +5,7 @@ from __future__ import annotations
 from vinograph.families.contract import Call, Family
 from vinograph.families.pixart.config import PixArtConfig
 from vinograph.families.pixart.drawing import generate
+from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
 _EMBEDDINGS = (
@@ -17,7 +18,7 @@ FAMILY = Family(
     title="PixArt",
     calls={
         "generate": Call(
-            about="text to image; with image=, image to image",
+            about="draw pictures from a text; with image, from a picture",
             takes={
                 "prompt": None,
                 "negative_prompt": "",
@@ -48,7 +49,7 @@ FAMILY = Family(
             ),
             run=generate,
             components=("text_encoder", "transformer"),
-            limits={"any_size_with": "use_resolution_binning"},
+            any_size_with="use_resolution_binning",
             steps="num_inference_steps",
         ),
         **VAE_CALLS,
@@ -62,4 +63,5 @@ FAMILY = Family(
     },
     read_config=PixArtConfig.from_manifest,
     tokenizers=("tokenizer",),
+    request=PixArtRequest,
 )

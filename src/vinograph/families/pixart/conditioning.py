@@ -19,9 +19,9 @@ from vinograph.families.contract import Array, Components, Output
 from vinograph.families.latent import Conditioning
 from vinograph.families.pixart.captions import cleaned_or_plain, plain
 from vinograph.families.pixart.config import PixArtConfig
+from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.shared import note_dropped
 from vinograph.images import Size
-from vinograph.request import Request
 
 PixArtComponents = Components[PixArtConfig]
 
@@ -66,7 +66,7 @@ class TokenIds:
 class Prompts:
     """The prompts of ``request``, not encoded yet; under guidance, the negative ones come first."""
 
-    request: Request
+    request: PixArtRequest
     rows: tuple[TokenIds | PromptEmbeds, ...]
 
     @property
@@ -86,7 +86,7 @@ class Prompts:
         return Conditioning(states, others)
 
 
-def check_prompts(components: PixArtComponents, request: Request, guided: bool) -> None:
+def check_prompts(components: PixArtComponents, request: PixArtRequest, guided: bool) -> None:
     """Check the embeddings that ``request`` brings.
 
     Raises:
@@ -109,7 +109,7 @@ def check_prompts(components: PixArtComponents, request: Request, guided: bool) 
         )
 
 
-def read_prompts(components: PixArtComponents, request: Request, guided: bool, out: Output) -> Prompts:
+def read_prompts(components: PixArtComponents, request: PixArtRequest, guided: bool, out: Output) -> Prompts:
     """Tokenize the texts of a checked request, or take the embeddings that it brings."""
     limit = request.max_sequence_length or components.config.text_length
     rows = [_conditional(components, request, limit, out)]
@@ -127,14 +127,16 @@ def input_shapes(components: PixArtComponents, tokens: int) -> dict[str, tuple[i
     return {**shapes, "resolution": (2,), "aspect_ratio": (1,)} if components.config.size_conditions else shapes
 
 
-def _conditional(components: PixArtComponents, request: Request, limit: int, out: Output) -> TokenIds | PromptEmbeds:
+def _conditional(
+    components: PixArtComponents, request: PixArtRequest, limit: int, out: Output
+) -> TokenIds | PromptEmbeds:
     if request.prompt_embeds is not None and request.prompt_attention_mask is not None:
         return _given(components.config, request.prompt_embeds, request.prompt_attention_mask, "prompt_embeds")
     return _tokenize(components, request, request.prompt or (), limit, out)
 
 
 def _unconditional(
-    components: PixArtComponents, request: Request, text: TokenIds | PromptEmbeds, limit: int, out: Output
+    components: PixArtComponents, request: PixArtRequest, text: TokenIds | PromptEmbeds, limit: int, out: Output
 ) -> TokenIds | PromptEmbeds:
     states, mask = request.negative_prompt_embeds, request.negative_prompt_attention_mask
     if states is not None and mask is not None:
@@ -153,7 +155,7 @@ def _given(config: PixArtConfig, states: Array, mask: Array, name: str) -> Promp
 
 
 def _tokenize(
-    components: PixArtComponents, request: Request, prompts: Sequence[str], limit: int, out: Output
+    components: PixArtComponents, request: PixArtRequest, prompts: Sequence[str], limit: int, out: Output
 ) -> TokenIds:
     texts = tuple(plain(each) for each in prompts)
     if request.clean_caption:

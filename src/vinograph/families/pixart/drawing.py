@@ -25,13 +25,13 @@ from vinograph.families.latent import (
 )
 from vinograph.families.pixart.aspect_ratios import resized_and_cropped, resized_bilinearly, trained_size
 from vinograph.families.pixart.conditioning import PixArtComponents, check_prompts, input_shapes, read_prompts
+from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.shared import check_latents, note_ignored, strength_steps
 from vinograph.images import Size
-from vinograph.request import Request
 from vinograph.schedulers import StepOutput
 
 
-def generate(components: PixArtComponents, request: Request) -> Steps:
+def generate(components: PixArtComponents, request: PixArtRequest) -> Steps:
     """Text to image; image to image where the request has a picture."""
     out = Output()
     run = _run_of(components, request, out)
@@ -59,7 +59,7 @@ def generate(components: PixArtComponents, request: Request) -> Steps:
     return _drawn(components, run, init_image, output_size, size, out)
 
 
-def _run_of(components: PixArtComponents, request: Request, out: Output) -> Run[Request]:
+def _run_of(components: PixArtComponents, request: PixArtRequest, out: Output) -> Run[PixArtRequest]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
     plan = plan_steps(components.config.sampler, request, out)
     begin = (
@@ -80,14 +80,14 @@ def _run_of(components: PixArtComponents, request: Request, out: Output) -> Run[
     )
 
 
-def _drawn_size(components: PixArtComponents, request: Request, size: Size) -> Size:
+def _drawn_size(components: PixArtComponents, request: PixArtRequest, size: Size) -> Size:
     """The size to draw for pictures of ``size``. Under binning, that is the nearest trained one."""
     return trained_size(size, components.config.sample_size) if request.use_resolution_binning else size
 
 
 def _drawn(
     components: PixArtComponents,
-    run: Run[Request],
+    run: Run[PixArtRequest],
     init_image: InitImage | None,
     output_size: Size,
     size: Size,
@@ -117,7 +117,7 @@ def _drawn(
 
 
 def _after_step(
-    run: Run[Request], index: int, stepped: StepOutput, conditioning: Conditioning
+    run: Run[PixArtRequest], index: int, stepped: StepOutput, conditioning: Conditioning
 ) -> tuple[Array, Conditioning]:
     """Run the request's callback. As in diffusers, a single step ends with denoised latents."""
     latents = stepped.denoised if run.plan.num_inference_steps == 1 else stepped.sample

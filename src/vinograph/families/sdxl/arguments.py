@@ -6,9 +6,9 @@ from vinograph.families.contract import Call, Family
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
+from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
-_TIMES = "a falling list of numbers"
 _EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 _SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 
@@ -17,7 +17,7 @@ FAMILY = Family(
     title="SDXL",
     calls={
         "generate": Call(
-            about="text to image; with image=, image to image; with mask_image= too, inpainting",
+            about="draw pictures from a text; with image, from a picture",
             takes={
                 **dict.fromkeys(("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"), None),
                 "height": 1024,
@@ -47,8 +47,8 @@ FAMILY = Family(
             ),
             run=generate,
             components=("text_encoder", "text_encoder_2", "unet"),
-            beside={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
-            limits={"callback_tensors": ("latents", *CALLBACK_TENSORS), "times": _TIMES},
+            conditional_defaults={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
+            callback_tensors=("latents", *CALLBACK_TENSORS),
             steps="num_inference_steps",
         ),
         **VAE_CALLS,
@@ -61,4 +61,5 @@ FAMILY = Family(
     },
     read_config=SDXLConfig.from_manifest,
     tokenizers=("tokenizer", "tokenizer_2"),
+    request=SDXLRequest,
 )

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from vinograph import schedulers
-from vinograph.arguments import shown
 from vinograph.errors import ModelError
 from vinograph.families.sdxl import checkpoint_layout
 from vinograph.families.sdxl.arguments import FAMILY
@@ -41,6 +40,7 @@ from vinograph.models.vae_layout import tiny_vae_of_another
 from vinograph.networks import clip
 from vinograph.networks.clip import ClipConfig
 from vinograph.networks.graph import Network, Weights
+from vinograph.values import shown
 
 PIPELINES = checkpoint_layout.PIPELINES
 CLASSES = checkpoint_layout.CLASSES

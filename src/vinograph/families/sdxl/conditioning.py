@@ -13,9 +13,9 @@ from vinograph.errors import RequestError
 from vinograph.families.contract import Array, Components, Output
 from vinograph.families.latent import Conditioning
 from vinograph.families.sdxl.config import TEXT_ENCODERS, SDXLConfig
+from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.shared import note_dropped
 from vinograph.images import Size
-from vinograph.request import Request
 
 SDXLComponents = Components[SDXLConfig]
 TimeIds = tuple[tuple[int, ...], tuple[int, ...]]
@@ -53,7 +53,7 @@ def with_callback_tensors(conditioning: Conditioning, returned: Mapping[str, Arr
     return dataclasses.replace(conditioning, prompt_embeds=prompt_embeds, others=others)
 
 
-def check_prompts(components: SDXLComponents, request: Request, guided: bool) -> None:
+def check_prompts(components: SDXLComponents, request: SDXLRequest, guided: bool) -> None:
     """Check the request's texts and embeddings, as far as that can be done before encoding them.
 
     Raises:
@@ -89,7 +89,7 @@ def check_prompts(components: SDXLComponents, request: Request, guided: bool) ->
         )
 
 
-def input_shapes(components: SDXLComponents, request: Request) -> dict[str, tuple[int, ...]]:
+def input_shapes(components: SDXLComponents, request: SDXLRequest) -> dict[str, tuple[int, ...]]:
     """Shapes of one row of the conditioning's inputs, known before any text is encoded."""
     config, states = components.config, request.prompt_embeds
     tokens = components.tokenizers["tokenizer"].max_length if states is None else states.shape[1]
@@ -102,7 +102,7 @@ def input_shapes(components: SDXLComponents, request: Request) -> dict[str, tupl
 
 
 def encode_conditioning(
-    components: SDXLComponents, request: Request, time_ids: TimeIds, guided: bool, out: Output
+    components: SDXLComponents, request: SDXLRequest, time_ids: TimeIds, guided: bool, out: Output
 ) -> Conditioning:
     """Encode the texts of ``request``, which are checked, and join them with ``time_ids``."""
     positive, negative = time_ids
@@ -122,14 +122,14 @@ def encode_conditioning(
     return Conditioning(np.concatenate([each.states for each in rows]), others)
 
 
-def _conditional(components: SDXLComponents, request: Request, out: Output) -> _PromptEmbeds:
+def _conditional(components: SDXLComponents, request: SDXLRequest, out: Output) -> _PromptEmbeds:
     if request.prompt_embeds is not None and request.pooled_prompt_embeds is not None:
         return _given(components.config, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds")
     prompts = request.prompt or ()
     return _encode(components, prompts, _second(request.prompt_2, prompts), request.clip_skip or 0, out)
 
 
-def _unconditional(components: SDXLComponents, request: Request, text: _PromptEmbeds, out: Output) -> _PromptEmbeds:
+def _unconditional(components: SDXLComponents, request: SDXLRequest, text: _PromptEmbeds, out: Output) -> _PromptEmbeds:
     if request.negative_prompt_embeds is not None and request.negative_pooled_prompt_embeds is not None:
         states, pooled = request.negative_prompt_embeds, request.negative_pooled_prompt_embeds
         return _given(components.config, states, pooled, "negative_prompt_embeds")
@@ -171,7 +171,7 @@ def _encode(
     return _PromptEmbeds(states, encoded[1]["text_embeds"])
 
 
-def time_ids_of(request: Request, size: Size, out: Output) -> TimeIds:
+def time_ids_of(request: SDXLRequest, size: Size, out: Output) -> TimeIds:
     """The six numbers for the prompt, and those for the negative one, for pictures of ``size``.
 
     diffusers reads the negative ones in two ways. In text to image, both sizes count or none of the
@@ -198,7 +198,7 @@ def time_ids_of(request: Request, size: Size, out: Output) -> TimeIds:
     return positive, (*negative_original, *negative_crop, *negative_target)
 
 
-def _guidance_embedding(width: int, request: Request, count: int) -> Array:
+def _guidance_embedding(width: int, request: SDXLRequest, count: int) -> Array:
     """Sines and cosines [count, width] of the guidance scale (Meng et al., arXiv 2210.03142)."""
     half = width // 2
     frequencies = np.exp(np.arange(half, dtype=np.float32) * -np.float32(math.log(_MAX_PERIOD) / (half - 1)))

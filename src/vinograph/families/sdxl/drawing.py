@@ -39,16 +39,16 @@ from vinograph.families.sdxl.conditioning import (
     with_callback_tensors,
 )
 from vinograph.families.sdxl.config import TEXT_ENCODERS
+from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.shared import check_latents, note_ignored, run_callback, starting_noise, strength_steps
 from vinograph.images import Size
-from vinograph.request import Request
 from vinograph.schedulers import Sampler, SamplingPlan, StepOutput
 
 Blend = Callable[[Array, int], Array]
 """Puts back into the latents after a step, by its index, what a mask keeps."""
 
 
-def generate(components: SDXLComponents, request: Request) -> Steps:
+def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
     """Text to image, image to image with a picture, and inpainting with a mask, too."""
     out = Output()
     run = _run_of(components, request, out)
@@ -65,7 +65,7 @@ def generate(components: SDXLComponents, request: Request) -> Steps:
     return _drawn(components, run, init_image, size, time_ids_of(request, size, out), out)
 
 
-def _run_of(components: SDXLComponents, request: Request, out: Output) -> Run[Request]:
+def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Run[SDXLRequest]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
     sampler = components.config.sampler
     plan = plan_steps(sampler, request, out)
@@ -85,7 +85,7 @@ def _run_of(components: SDXLComponents, request: Request, out: Output) -> Run[Re
     )
 
 
-def _span(sampler: Sampler, plan: SamplingPlan, request: Request, out: Output) -> tuple[int, int]:
+def _span(sampler: Sampler, plan: SamplingPlan, request: SDXLRequest, out: Output) -> tuple[int, int]:
     """The first of the plan's steps that is done, and the one before which to stop."""
     train, total = sampler.num_train_timesteps, len(plan.timesteps)
     begin, end, count = 0, total, plan.num_inference_steps
@@ -110,7 +110,7 @@ def _span(sampler: Sampler, plan: SamplingPlan, request: Request, out: Output) -
 
 def _drawn(
     components: SDXLComponents,
-    run: Run[Request],
+    run: Run[SDXLRequest],
     init_image: InitImage | None,
     size: Size,
     time_ids: TimeIds,
@@ -137,7 +137,7 @@ def _drawn(
     return (yield from finish(run, latents, partial(_decoded, run, init_image), out))
 
 
-def _begin(run: Run[Request], init_image: InitImage) -> tuple[Array, Blend | None]:
+def _begin(run: Run[SDXLRequest], init_image: InitImage) -> tuple[Array, Blend | None]:
     """The latents to start from, and in inpainting what puts back what the mask keeps.
 
     Noise is drawn in diffusers' order: for the VAE's distribution, for the start, and in inpainting
@@ -159,7 +159,9 @@ def _begin(run: Run[Request], init_image: InitImage) -> tuple[Array, Blend | Non
     return latents, partial(_put_back, run, init_latents, noise, init_image.mask)
 
 
-def _put_back(run: Run[Request], init_latents: Array, noise: Array, mask: Array, latents: Array, index: int) -> Array:
+def _put_back(
+    run: Run[SDXLRequest], init_latents: Array, noise: Array, mask: Array, latents: Array, index: int
+) -> Array:
     """``latents`` where the ``mask`` is 1, and elsewhere the init image with as much noise."""
     last = index + 1 == run.end
     kept = init_latents if last else run.sampler.add_noise(run.plan, index + 1, init_latents, noise)
@@ -167,7 +169,7 @@ def _put_back(run: Run[Request], init_latents: Array, noise: Array, mask: Array,
 
 
 def _after_step(
-    run: Run[Request], blend: Blend | None, index: int, stepped: StepOutput, conditioning: Conditioning
+    run: Run[SDXLRequest], blend: Blend | None, index: int, stepped: StepOutput, conditioning: Conditioning
 ) -> tuple[Array, Conditioning]:
     """Put back what a mask keeps, then run the request's callback, which may change its tensors."""
     latents, request = stepped.sample, run.request
@@ -186,7 +188,7 @@ def _after_step(
     return returned.pop("latents", latents), with_callback_tensors(conditioning, returned)
 
 
-def _decoded(run: Run[Request], init_image: InitImage | None, latents: Array) -> Array:
+def _decoded(run: Run[SDXLRequest], init_image: InitImage | None, latents: Array) -> Array:
     """The pictures, pasted into the one that the init image was cut from."""
     images = run.vae.decode(latents)
     return images if init_image is None or init_image.paste is None else init_image.paste(images)

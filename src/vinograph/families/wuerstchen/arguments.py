@@ -8,6 +8,7 @@ from typing import Any
 from vinograph.families.contract import Call, Family
 from vinograph.families.wuerstchen.config import WuerstchenConfig
 from vinograph.families.wuerstchen.drawing import decoder_alone, encode_alone, generate, prior_alone, reconstruct
+from vinograph.families.wuerstchen.request import WuerstchenRequest
 
 _COMMON: Mapping[str, Any] = {
     "num_images_per_prompt": 1,
@@ -19,7 +20,8 @@ _COMMON: Mapping[str, Any] = {
 }
 _TEXT: Mapping[str, Any] = {"prompt": None, "negative_prompt": None, "latents": None}
 _EMBEDS: Mapping[str, Any] = {"prompt_embeds": None, "negative_prompt_embeds": None}
-_TIMES: Mapping[str, Any] = {"times": "a falling list of times in [0, 1]", "named_times": ("spaced",)}
+_TIMESTEPS = "a falling list of times in [0, 1]"
+_NAMED_TIMESTEPS = ("spaced",)
 _REMEDY = "convert the model again with all of its components (an image encoder comes with --image-encoder FILE)"
 _STAGES = ("decoder", "vqgan", "text_encoder")
 _DRAWING = ("prior", "prior_text", "prior_text_encoder", *_STAGES)
@@ -29,7 +31,7 @@ FAMILY = Family(
     title="Würstchen",
     calls={
         "generate": Call(
-            about="text to image; with image=, image to image",
+            about="draw pictures from a text; with image, from a picture",
             takes={
                 **_COMMON,
                 **_TEXT,
@@ -51,11 +53,12 @@ FAMILY = Family(
             run=generate,
             components=_DRAWING,
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
             steps="prior_num_inference_steps",
         ),
         "prior": Call(
-            about="text to image embeddings",
+            about="draw image embeddings from a text",
             takes={
                 **_COMMON,
                 **_TEXT,
@@ -70,10 +73,11 @@ FAMILY = Family(
             run=prior_alone,
             components=("prior", "prior_text", "prior_text_encoder"),
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
         ),
         "decoder": Call(
-            about="image embeddings to pictures",
+            about="draw pictures from image embeddings",
             takes={
                 **_COMMON,
                 **_TEXT,
@@ -86,10 +90,11 @@ FAMILY = Family(
             run=decoder_alone,
             components=_STAGES,
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
         ),
         "encode": Call(
-            about="a picture to its image embeddings",
+            about="encode a picture to what the model decodes: image embeddings, or latents",
             takes={"image": None, "height": None, "width": None},
             positional=("image",),
             run=encode_alone,
@@ -97,7 +102,7 @@ FAMILY = Family(
             remedy=_REMEDY,
         ),
         "reconstruct": Call(
-            about="a picture to its image embeddings and back",
+            about="encode a picture and decode it again",
             takes={
                 **_COMMON,
                 "image": None,
@@ -110,7 +115,8 @@ FAMILY = Family(
             run=reconstruct,
             components=("image_encoder", *_STAGES),
             remedy=_REMEDY,
-            limits=_TIMES,
+            custom_timesteps=_TIMESTEPS,
+            named_timesteps=_NAMED_TIMESTEPS,
         ),
     },
     options={
@@ -121,4 +127,5 @@ FAMILY = Family(
     },
     read_config=WuerstchenConfig.from_manifest,
     tokenizers=("prior_tokenizer", "tokenizer"),
+    request=WuerstchenRequest,
 )

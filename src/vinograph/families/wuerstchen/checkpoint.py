@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.arguments import shown
 from vinograph.errors import DamagedModelError, ModelError, RequestError
 from vinograph.families.wuerstchen import checkpoint_layout, network
 from vinograph.families.wuerstchen.arguments import FAMILY
@@ -41,6 +40,7 @@ from vinograph.models.settings import Settings, licence_file, source_of
 from vinograph.networks import clip
 from vinograph.networks.clip import ClipConfig
 from vinograph.schema import SchemaError
+from vinograph.values import shown
 
 PIPELINES = checkpoint_layout.PIPELINES
 CLASSES = checkpoint_layout.CLASSES

@@ -12,8 +12,8 @@ from vinograph.errors import RequestError
 from vinograph.families.contract import Array, Components, Output
 from vinograph.families.shared import note_dropped
 from vinograph.families.wuerstchen.config import WuerstchenConfig
+from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.images import Size
-from vinograph.request import Request
 
 WuerstchenComponents = Components[WuerstchenConfig]
 
@@ -72,11 +72,11 @@ def _encode(components: WuerstchenComponents, prefix: str, prompts: Sequence[str
     return encoded["hidden_states"]
 
 
-def _negative(request: Request) -> tuple[str, ...]:
+def _negative(request: WuerstchenRequest) -> tuple[str, ...]:
     return request.negative_prompt or ("",) * request.prompt_count
 
 
-def check_prior_text(components: WuerstchenComponents, request: Request, guided: bool) -> None:
+def check_prior_text(components: WuerstchenComponents, request: WuerstchenRequest, guided: bool) -> None:
     """Check the shapes of the text embeddings that the request brings.
 
     Raises:
@@ -95,7 +95,9 @@ def check_prior_text(components: WuerstchenComponents, request: Request, guided:
             raise RequestError(f"text embeddings have shape {shape}; give [prompts, tokens, {width}], all alike")
 
 
-def prior_text(components: WuerstchenComponents, request: Request, guided: bool, out: Output) -> dict[str, Array]:
+def prior_text(
+    components: WuerstchenComponents, request: WuerstchenRequest, guided: bool, out: Output
+) -> dict[str, Array]:
     """The prior's keys and values, one row a picture; under guidance, negative rows follow."""
     states = request.prompt_embeds
     if states is None:
@@ -109,7 +111,7 @@ def prior_text(components: WuerstchenComponents, request: Request, guided: bool,
 
 
 def decoder_text(
-    components: WuerstchenComponents, request: Request, count: int, guided: bool, out: Output
+    components: WuerstchenComponents, request: WuerstchenRequest, count: int, guided: bool, out: Output
 ) -> DecoderConditioning:
     """The decoder's text for ``count`` pictures; under guidance, negative rows follow."""
     texts = list(request.prompt or ("",))

@@ -38,9 +38,9 @@ from vinograph.families.wuerstchen.conditioning import (
     decoder_text,
     prior_text,
 )
+from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.images import Size, only, psnr, read_pictures, resize, size_of, to_array
 from vinograph.noise import Noise, TorchNoise
-from vinograph.request import Request
 from vinograph.schedulers import WuerstchenSampler, custom_timesteps
 
 _ENCODER_SCALE = 3 / 4  # the image encoder sees the picture at this share of its size
@@ -128,7 +128,9 @@ def _predictor(session: Session, conditioning: Mapping[str, Array], scale: float
     return predict
 
 
-def _prior(components: WuerstchenComponents, request: Request, sampling: _Sampling, start: Array, out: Output) -> Steps:
+def _prior(
+    components: WuerstchenComponents, request: WuerstchenRequest, sampling: _Sampling, start: Array, out: Output
+) -> Steps:
     """Sample the prior from ``start``; the result is ``out.image_embeddings``."""
     with out.timed("text"):
         text = prior_text(components, request, sampling.guided, out)
@@ -142,7 +144,7 @@ def _prior(components: WuerstchenComponents, request: Request, sampling: _Sampli
     return out
 
 
-def _check_decoder(components: WuerstchenComponents, request: Request, embeddings: tuple[int, ...]) -> None:
+def _check_decoder(components: WuerstchenComponents, request: WuerstchenRequest, embeddings: tuple[int, ...]) -> None:
     """Check what the decoder will be given with embeddings of that shape.
 
     Raises:
@@ -156,7 +158,7 @@ def _check_decoder(components: WuerstchenComponents, request: Request, embedding
 
 
 def _decode(
-    components: WuerstchenComponents, request: Request, sampling: _Sampling, embeddings: Array, out: Output
+    components: WuerstchenComponents, request: WuerstchenRequest, sampling: _Sampling, embeddings: Array, out: Output
 ) -> Steps:
     """Sample the decoder for ``embeddings`` and decode its latents to pictures."""
     shape = components.config.latent_shape(embeddings.shape)
@@ -190,7 +192,7 @@ def _show_latents(components: WuerstchenComponents, latents: Array) -> Image.Ima
     return first_picture(_pixels(components, downsample(latents, _PREVIEW_GRID)))
 
 
-def _show_embeddings(components: WuerstchenComponents, request: Request, latents: Array) -> Image.Image:
+def _show_embeddings(components: WuerstchenComponents, request: WuerstchenRequest, latents: Array) -> Image.Image:
     """A small picture of the prior's first latents, by a single step of the decoder."""
     config = components.config
     embeddings = config.to_embeddings(latents[:1])
@@ -210,7 +212,7 @@ def _encode(components: WuerstchenComponents, picture: Image.Image) -> Array:
 
 
 def _fit(
-    components: WuerstchenComponents, request: Request, pictures: Sequence[Image.Image], out: Output
+    components: WuerstchenComponents, request: WuerstchenRequest, pictures: Sequence[Image.Image], out: Output
 ) -> list[Image.Image]:
     """The request's pictures at the requested size, else at the nearest to the first one's own."""
     if "image_encoder" not in components.sessions:
@@ -219,25 +221,25 @@ def _fit(
     return [fit(each, size, out) for each in pictures]
 
 
-def _fit_one(components: WuerstchenComponents, request: Request, out: Output) -> Image.Image:
+def _fit_one(components: WuerstchenComponents, request: WuerstchenRequest, out: Output) -> Image.Image:
     pictures = [only(read_pictures(request.image, notes=out.warnings), "image")]
     return _fit(components, request, pictures, out)[0]
 
 
-def _note_ignored(request: Request, *scales: float, out: Output) -> None:
+def _note_ignored(request: WuerstchenRequest, *scales: float, out: Output) -> None:
     if max(scales) <= 1:
         note_ignored(request.negative_prompt, out)
 
 
 def _decoder_sampling(
-    components: WuerstchenComponents, request: Request, timesteps: Any, scale: float, noise: Noise
+    components: WuerstchenComponents, request: WuerstchenRequest, timesteps: Any, scale: float, noise: Noise
 ) -> _Sampling:
     sampler = components.config.decoder_sampler
     steps = _timesteps(timesteps, request.num_inference_steps or 0, sampler, "the decoder's timesteps")
     return _Sampling(sampler, steps, scale, request.callback_on_step_end, noise)
 
 
-def generate(components: WuerstchenComponents, request: Request) -> Steps:
+def generate(components: WuerstchenComponents, request: WuerstchenRequest) -> Steps:
     """Text to image, and image to image where the request has a picture."""
     out, noise = Output(), request.noise()
     prior_scale, decoder_scale = request.prior_guidance_scale or 0.0, request.decoder_guidance_scale or 0.0
@@ -261,7 +263,7 @@ def generate(components: WuerstchenComponents, request: Request) -> Steps:
 
 def _drawn(
     components: WuerstchenComponents,
-    request: Request,
+    request: WuerstchenRequest,
     stages: _Stages,
     pictures: Sequence[Image.Image],
     shape: tuple[int, ...],
@@ -291,7 +293,7 @@ def _last_steps(timesteps: Array, strength: float) -> Array:
     return timesteps[total - strength_steps(total, strength) :]
 
 
-def prior_alone(components: WuerstchenComponents, request: Request) -> Steps:
+def prior_alone(components: WuerstchenComponents, request: WuerstchenRequest) -> Steps:
     """The prior alone: text to image embeddings."""
     out, noise, sampler = Output(), request.noise(), components.config.prior_sampler
     scale = request.guidance_scale or 0.0
@@ -306,13 +308,17 @@ def prior_alone(components: WuerstchenComponents, request: Request) -> Steps:
 
 
 def _prior_from_noise(
-    components: WuerstchenComponents, request: Request, sampling: _Sampling, shape: tuple[int, ...], out: Output
+    components: WuerstchenComponents,
+    request: WuerstchenRequest,
+    sampling: _Sampling,
+    shape: tuple[int, ...],
+    out: Output,
 ) -> Steps:
     start = starting_noise(request.latents, shape, sampling.noise)
     return (yield from _prior(components, request, sampling, start, out))
 
 
-def decoder_alone(components: WuerstchenComponents, request: Request) -> Steps:
+def decoder_alone(components: WuerstchenComponents, request: WuerstchenRequest) -> Steps:
     """The decoder and the VQGAN: image embeddings to pictures."""
     if request.image_embeddings is None:
         raise RequestError("give image_embeddings: what the prior or the image encoder made")
@@ -324,7 +330,7 @@ def decoder_alone(components: WuerstchenComponents, request: Request) -> Steps:
     return _decode(components, request, sampling, embeddings, out)
 
 
-def encode_alone(components: WuerstchenComponents, request: Request) -> Steps:
+def encode_alone(components: WuerstchenComponents, request: WuerstchenRequest) -> Steps:
     """A picture to its image embeddings."""
     out = Output()
     return _encoded(components, _fit_one(components, request, out), out)
@@ -337,7 +343,7 @@ def _encoded(components: WuerstchenComponents, picture: Image.Image, out: Output
     return out
 
 
-def reconstruct(components: WuerstchenComponents, request: Request) -> Steps:
+def reconstruct(components: WuerstchenComponents, request: WuerstchenRequest) -> Steps:
     """A picture to its image embeddings and back."""
     out = Output()
     picture = _fit_one(components, request, out)
@@ -346,7 +352,7 @@ def reconstruct(components: WuerstchenComponents, request: Request) -> Steps:
 
 
 def _reconstructed(
-    components: WuerstchenComponents, request: Request, picture: Image.Image, sampling: _Sampling, out: Output
+    components: WuerstchenComponents, request: WuerstchenRequest, picture: Image.Image, sampling: _Sampling, out: Output
 ) -> Steps:
     with out.timed("image encoder"):
         embeddings = _encode(components, picture)

@@ -15,9 +15,9 @@ _PORT = 7860
 def web(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="REF", help=f"to offer: {options.MODEL_ABOUT}; may be repeated"),
+        typer.Option("--model", metavar="REF", help=f"to offer: {options.MODEL_HELP}; may be repeated"),
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.about)] = "CPU",
+    device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
     host: Annotated[
         str,
         typer.Option(

@@ -22,7 +22,7 @@ def convert(
     ] = None,
     tiny_vae: Annotated[
         str | None,
-        typer.Option("--tiny-vae", metavar="SOURCE", help="SDXL, PixArt: a tiny VAE to hold beside the model's own"),
+        typer.Option("--tiny-vae", metavar="SOURCE", help="SDXL, PixArt: a tiny VAE to add to the model's own"),
     ] = None,
     image_encoder: Annotated[
         Path | None, typer.Option("--image-encoder", metavar="FILE", help="Würstchen: the image encoder's weights")
@@ -50,7 +50,7 @@ def convert(
     """
     from vinograph.convert import convert as run
 
-    with progress.things("converting") as show:
+    with progress.items("converting") as show:
         written = run(
             source,
             bundle,

@@ -1,4 +1,4 @@
-"""Running a command: what it returns, and what is said when it fails."""
+"""Runs a command: returns its exit code, and reports an error."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line ``arguments`` (without the program's name) and return its exit code."""
     folders.prepare_for_libraries()
     as_json = "--json" in arguments
-    with streams.prepared():
+    with streams.tolerant():
         try:
             code = _call(list(arguments), as_json)
             output.flush()
         except BrokenPipeError:  # what was reading has seen enough: be quiet, and end as SIGPIPE would have ended us
-            code = failures.READER_LEFT
-            streams.send_nowhere(sys.stdout)
+            code = failures.BROKEN_PIPE
+            streams.redirect_to_null(sys.stdout)
         except Exception as error:
             code = _report(error, as_json=False)
-            streams.send_nowhere(sys.stdout)
+            streams.redirect_to_null(sys.stdout)
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from vinograph.files import check_writable, explained, write_atomically
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
+    from vinograph.request import GivenArguments
 
 _WIDTH = 100
 _NONE = "-"
@@ -94,11 +96,16 @@ def benchmark(
     ] = 2,
     adherence: Annotated[
         int,
-        typer.Option("--adherence", metavar="N", min=0, help="prompts that embedded models are asked besides; 0: none"),
+        typer.Option(
+            "--adherence",
+            metavar="N",
+            min=0,
+            help="prompts that embedded models draw to measure how well they follow them; 0: none",
+        ),
     ] = 50,
-    device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.about)] = "CPU",
-    precision: Annotated[str, typer.Option("--precision", metavar="P", help=PRECISION.about)] = "auto",
-    memory: Annotated[str, typer.Option("--memory", metavar="M", help=MEMORY.about)] = "auto",
+    device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
+    precision: Annotated[str, typer.Option("--precision", metavar="P", help=PRECISION.help)] = "auto",
+    memory: Annotated[str, typer.Option("--memory", metavar="M", help=MEMORY.help)] = "auto",
     work: Annotated[
         Path | None,
         typer.Option(
@@ -113,9 +120,9 @@ def benchmark(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what models cost and how close they draw, beside other systems.
+    """Measure what models cost and how close they draw, next to other systems.
 
-    Every system runs in processes of its own, one at a time, which take turns. One that fails is told of; the exit
+    Every system runs in processes of its own, one at a time, which take turns. One that fails is reported; the exit
     code is 3 if all do. A chart takes matplotlib: pip install "vinograph[benchmark]".
     """
     from vinograph import benchmark as measuring
@@ -125,11 +132,11 @@ def benchmark(
     _check_file("--chart", chart, charts.ENDINGS)
     if chart is not None:
         charts.check()
-    given = {"size": size, "steps": steps, "seed": seed}
     named = {name: _value(text) for name, text in _pairs("--option", option).items()}
 
-    def arguments(pipe: Pipeline) -> Mapping[str, Any]:
-        return {**named, **options.arguments(pipe, "generate", given)}
+    def arguments(pipe: Pipeline) -> GivenArguments:
+        given = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
+        return dataclasses.replace(given, values={**named, **given.values})
 
     config = measuring.BenchmarkConfig(
         models=sources,
@@ -143,7 +150,7 @@ def benchmark(
         seed=options.seed_of(seed),
         runs=runs,
         rounds=rounds,
-        counts=[options.count_of({"count": each}) for each in dict.fromkeys(count or ["1"])],
+        counts=[options.count_of(each) for each in dict.fromkeys(count or ["1"])],
         device=options.per_component(device),
         precision=options.per_component(precision),
         memory=memory,
@@ -151,7 +158,7 @@ def benchmark(
         compare=not no_reference,
         adherence=adherence,
     )
-    with progress.things("measuring") as show:
+    with progress.items("measuring") as show:
         record = measuring.benchmark(config, sys.argv, show)
     _show(record, as_json=as_json)
     if output_file is not None:
@@ -232,15 +239,15 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         _label(row),
         _NONE if size is None else output.size(size),
-        _number(row["load"]["whole"], "{:.2f} s"),
-        _number(row["first"], "{:.2f} s"),
+        _cell(row["load"]["whole"], "{:.2f} s"),
+        _cell(row["first"], "{:.2f} s"),
         _seconds(row["seconds_per_picture"]),
-        _number(row["pictures_per_minute"], "{:.1f}"),
-        _number(row["peaks"]["resident"] / 1e9 or None, "{:.2f} GB"),
-        _number(row["ratio"], "{:.2f}"),
-        _number(row["psnr"], "{:.1f}"),
-        _number(row["ssim"], "{:.3f}"),
-        _number(adherence and adherence["mean"], "{:.0%}"),
+        _cell(row["pictures_per_minute"], "{:.1f}"),
+        _cell(row["peaks"]["resident"] / 1e9 or None, "{:.2f} GB"),
+        _cell(row["ratio"], "{:.2f}"),
+        _cell(row["psnr"], "{:.1f}"),
+        _cell(row["ssim"], "{:.3f}"),
+        _cell(adherence and adherence["mean"], "{:.0%}"),
     ]
 
 
@@ -253,9 +260,9 @@ def _stages(row: Mapping[str, Any], steady: bool) -> Mapping[str, float]:
     return found
 
 
-def _number(value: float | None, form: str) -> str:
+def _cell(value: float | None, form: str) -> str:
     return _NONE if value is None else form.format(value)
 
 
 def _seconds(value: float | None) -> str:
-    return _number(value, "{:.3f} s" if value is not None and value < 1 else "{:.2f} s")
+    return _cell(value, "{:.3f} s" if value is not None and value < 1 else "{:.2f} s")

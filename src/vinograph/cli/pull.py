@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vinograph.cli import output, progress
-from vinograph.cli.converting import record
+from vinograph.cli.convert import record
 from vinograph.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -125,5 +125,5 @@ class _Observer:
         """Show which component is being written."""
         if self._components is None:
             self._stack.close()  # one display at a time
-            self._components = self._stack.enter_context(progress.things("converting"))
+            self._components = self._stack.enter_context(progress.items("converting"))
         self._components(component, number, total)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vinograph import ModelError, RequestError
-from vinograph.arguments import MAX_SHOWN, as_array, clipped, is_tensor, reading, reason, shown
+from vinograph.values import MAX_SHOWN, as_array, clipped, is_tensor, reading, reason, shown
 
 
 class Broken:

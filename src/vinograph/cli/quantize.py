@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vinograph.cli import output, progress
-from vinograph.cli.looking import speed_told
+from vinograph.cli.inspect import describe_speed
 from vinograph.cli.options import AsJson
 
 
@@ -69,7 +69,7 @@ def quantize(
         )
     else:
         output.say(f"{written.path}  {manifest.name}, {manifest.family}, {mode}, {output.size(written.size)}")
-        output.say(speed_told(made.speed))
+        output.say(describe_speed(made.speed))
         output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")
     if made.speed.ratio <= 1:
         output.warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -14,48 +15,52 @@ from vinograph.families.contract import Step
 from vinograph.images import WRITABLE, check_output, save
 
 if TYPE_CHECKING:
-    from vinograph.pipeline import Pipeline, Result
+    from vinograph.pipeline import Pipeline
+    from vinograph.request import GivenArguments
+    from vinograph.result import Result
 
 _OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
 _NOT_ARGUMENTS = ("prompt", "picture", "model", "output", "device", "precision", "memory", "no_metadata", AS_JSON.name)
 
 
-def generate(told: Mapping[str, Any]) -> None:
+def generate(values: Mapping[str, Any]) -> None:
     """Draw pictures from a text.
 
     With --image they start from a picture. A PNG carries its request, seed, model and versions.
     """
-    count = options.count_of(told)
-    files = _numbered(Path(told["output"]), count)
+    files = _numbered(Path(values["output"]), options.count_of(values["count"]))
     for file in files:
         check_output(file)
-    pipe = _open(told)
-    result = _draw(pipe, "generate", told["prompt"], options.arguments(pipe, "generate", _optional(told)))
+    pipe = _open(values)
+    result = _draw(pipe, "generate", values["prompt"], options.arguments(pipe, "generate", _optional(values)))
     for index, (picture, file) in enumerate(zip(result.images, files, strict=True)):
-        save(picture, file, None if told["no_metadata"] else result.metadata(index))
-    _report(result, files, told)
+        save(picture, file, None if values["no_metadata"] else result.metadata(index))
+    _report(result, files, as_json=values[AS_JSON.name])
 
 
-def reconstruct(told: Mapping[str, Any]) -> None:
+def reconstruct(values: Mapping[str, Any]) -> None:
     """Encode a picture and decode it again.
 
     Says what that costs: the PSNR, and how much smaller the encoded picture is.
     """
-    file = Path(told["output"])
+    file = Path(values["output"])
     check_output(file)
-    pipe = _open(told)
+    pipe = _open(values)
     if "reconstruct" not in pipe.calls:
         family, name = pipe.model.manifest.family, pipe.model.manifest.name
         raise RequestError(f"{name} can't reconstruct: models of the family {family} do {', '.join(pipe.calls)}")
-    result = _draw(pipe, "reconstruct", told["picture"], options.arguments(pipe, "reconstruct", _optional(told)))
+    result = _draw(pipe, "reconstruct", values["picture"], options.arguments(pipe, "reconstruct", _optional(values)))
     save(result.images[0], file)
-    _report(result, [file], told)
+    _report(result, [file], as_json=values[AS_JSON.name])
 
 
-def _draw(pipe: Pipeline, call: str, subject: str, arguments: Mapping[str, Any]) -> Result:
+def _draw(pipe: Pipeline, call: str, subject: str, given: GivenArguments) -> Result:
     """Make ``call`` of ``subject``, showing its steps; an interruption stops the work after the step under way."""
+    from vinograph.pipeline import stream_given
+
+    whole = dataclasses.replace(given, values={pipe.calls[call].positional[0]: subject, **given.values})
     result = None
-    with progress.stages() as show, closing(pipe.stream(subject, call=call, **arguments)) as steps:
+    with progress.stages() as show, closing(stream_given(pipe, call, whole)) as steps:
         for each in steps:
             if isinstance(each, Step):
                 show(each.stage, each.index, each.total)
@@ -65,15 +70,15 @@ def _draw(pipe: Pipeline, call: str, subject: str, arguments: Mapping[str, Any])
     return result
 
 
-def _open(told: Mapping[str, Any]) -> Pipeline:
+def _open(values: Mapping[str, Any]) -> Pipeline:
     from vinograph.pipeline import Pipeline  # and with it OpenVINO, which --help has no use for
 
-    device, precision = options.per_component(told["device"]), options.per_component(told["precision"])
-    return Pipeline.from_pretrained(told["model"], device=device, precision=precision, memory=told["memory"])
+    device, precision = options.per_component(values["device"]), options.per_component(values["precision"])
+    return Pipeline.from_pretrained(values["model"], device=device, precision=precision, memory=values["memory"])
 
 
-def _optional(told: Mapping[str, Any]) -> dict[str, str | None]:
-    return {name: value for name, value in told.items() if name not in _NOT_ARGUMENTS}
+def _optional(values: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: value for name, value in values.items() if name not in _NOT_ARGUMENTS}
 
 
 def _numbered(file: Path, count: int) -> list[Path]:
@@ -83,11 +88,11 @@ def _numbered(file: Path, count: int) -> list[Path]:
     return [file.with_name(f"{file.stem}-{index}{file.suffix}") for index in range(1, count + 1)]
 
 
-def _report(result: Result, files: list[Path], told: Mapping[str, Any]) -> None:
+def _report(result: Result, files: list[Path], *, as_json: bool) -> None:
     for warning in result.warnings:
         output.warn(warning)
     seeds = result.seeds or (None,) * len(files)
-    if told[AS_JSON.name]:
+    if as_json:
         output.print_json(
             {
                 "model": result.model,
@@ -122,7 +127,7 @@ GENERATE = DrawingCommand(
         SIZE,
         Option("steps", "N", "denoising steps of the stage that follows the text; default: the model's own"),
         Option("guidance_scale", "G", "guidance scale of that stage; 1 and below turn guidance off"),
-        Option("negative_prompt", "T", "what to keep away from, under guidance"),
+        Option("negative_prompt", "T", "what should not be in the picture; takes effect under guidance"),
         SEED,
         Option("count", "N", "pictures to draw; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
         Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),

@@ -1,4 +1,4 @@
-"""Commands that only look: ``inspect``, ``verify``, ``models`` and ``devices``."""
+"""Commands that change nothing: ``inspect``, ``verify``, ``models`` and ``devices``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vinograph.cli import output, progress
-from vinograph.cli.options import MODEL_ABOUT, AsJson
+from vinograph.cli.options import MODEL_HELP, AsJson
 from vinograph.errors import VinographError
 from vinograph.families import registry
 from vinograph.models import catalog
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vinograph.families.known import Companion
     from vinograph.models.model import Model
 
-Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_ABOUT)]
+Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 
 _WIDTH = 140  # of the components in a pipe, whose inputs may be many
 
@@ -59,7 +59,7 @@ def verify(model: Reference, as_json: AsJson = False) -> None:
     """
     opened = catalog.find(model)
     files, total = [], len(opened.files)
-    with progress.things("checking") as show:
+    with progress.items("checking") as show:
         for name in opened.verify():
             files.append(name)
             show(name, len(files), total)
@@ -138,19 +138,19 @@ def _how_written(model: Model) -> list[list[str]]:
 def _how_quantized(made: Quantization) -> list[list[str]]:
     tools = ", ".join(f"{name} {version}" for name, version in made.tools.items())
     calibrated = f", calibrated on {made.samples} samples of {made.prompts} prompts" if made.prompts else ""
-    return [["quantized", f"mode {made.mode}{calibrated}, by {tools}"], ["speed", speed_told(made.speed)]]
+    return [["quantized", f"mode {made.mode}{calibrated}, by {tools}"], ["speed", describe_speed(made.speed)]]
 
 
-def speed_told(speed: Speed) -> str:
+def describe_speed(speed: Speed) -> str:
     """What quantization did to the speed, and where that was measured."""
     each = ", ".join(
         f"{name} {one.before:.3g} s before, {one.after:.3g} s now ({one.ratio:.2f}×)"
         for name, one in speed.denoisers.items()
     )
-    told = (
+    ratio = (
         f"{speed.ratio:.2f}× as fast as before" if speed.ratio > 1 else f"NOT faster than before ({speed.ratio:.2f}×)"
     )
-    return f"{told}, on {speed.cores} cores of {speed.processor}: {each}"
+    return f"{ratio}, on {speed.cores} cores of {speed.processor}: {each}"
 
 
 def _component_row(model: Model, name: str, component: Component) -> list[str]:

@@ -1,0 +1,147 @@
+"""Values from callers, whatever objects they are: shown in a message, and read as an array.
+
+Any of their methods may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay short and on one line, and
+whatever a conversion raises becomes a :class:`RequestError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.errors import RequestError, VinographError
+
+MAX_SHOWN = 200  # characters of a value in a message
+MAX_VALUES = 1 << 28  # numbers in an array: a gigabyte of them
+_MAX_LISTED = 1 << 24  # items of lists in lists
+_MAX_NESTED = 8
+_NUMBERS = (int, float, np.number, np.bool_)
+_MAX_ITEMS = 12
+_MAX_DEPTH = 3
+_DIGITS_OF_A_BIT = 0.30103  # the logarithm of 2 to the base 10
+_MAX_BITS = 256  # of a whole number that is written out
+_BRACKETS: dict[type[Any], tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("{", "}"),
+}
+
+
+def shown(value: object) -> str:
+    """The value's ``repr`` on one line, shortened to :data:`MAX_SHOWN` characters; it never raises."""
+    return clipped(_shown(value, 0))
+
+
+def clipped(text: str) -> str:
+    """The text on one line, shortened to :data:`MAX_SHOWN` characters, without control characters."""
+    head = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+    return "".join(each if each.isprintable() else " " if each.isspace() else "?" for each in head)
+
+
+def _shown(value: Any, depth: int) -> str:
+    try:
+        return _repr(value, depth)
+    except Exception:  # a method of the caller's object raised, so there is only its type to name
+        return f"a {type(value).__name__} without a repr"
+
+
+def _repr(value: Any, depth: int) -> str:
+    kind: type[Any] = type(value)
+    if kind is int and value.bit_length() > _MAX_BITS:
+        return f"a whole number of about {round(value.bit_length() * _DIGITS_OF_A_BIT)} digits"
+    if issubclass(kind, (str, bytes, bytearray)):
+        return repr(value[:MAX_SHOWN]) if kind in (str, bytes, bytearray) else clipped(repr(value))
+    if kind in _BRACKETS:
+        first, last = _BRACKETS[kind]
+        items = _items((_shown(each, depth + 1) for each in value), len(value), depth)
+        single = "," if kind is tuple and len(value) == 1 else ""
+        return f"{kind.__name__}()" if not value and first == "{" else f"{first}{items}{single}{last}"
+    if kind is dict:
+        pairs = (f"{_shown(key, depth + 1)}: {_shown(each, depth + 1)}" for key, each in value.items())
+        return f"{{{_items(pairs, len(value), depth)}}}"
+    if issubclass(kind, np.ndarray) and value.size > _MAX_ITEMS:
+        return f"an array of {value.dtype}, shape {value.shape}"
+    return repr(value)
+
+
+def _items(reprs: Iterable[str], count: int, depth: int) -> str:
+    """The first of the items, with "..." for the others."""
+    if depth >= _MAX_DEPTH:
+        return "..." if count else ""
+    return ", ".join([*islice(reprs, _MAX_ITEMS), *(["..."] if count > _MAX_ITEMS else [])])
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, with its type; it never raises."""
+    try:
+        said = str(error)
+    except Exception:  # an exception class of the caller's own
+        said = ""
+    return clipped(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+@contextmanager
+def reading(name: str, value: object) -> Iterator[None]:
+    """Raise RequestError for whatever reading ``value`` in the block raises.
+
+    Errors of our own pass, and so does MemoryError: that is the machine's fault and not the value's.
+    """
+    try:
+        yield
+    except (VinographError, MemoryError):
+        raise
+    except Exception as error:
+        raise RequestError(f"{name} is {shown(value)}, which can't be read ({reason(error)})") from error
+
+
+def is_tensor(value: object) -> bool:
+    """Whether ``value`` is a torch tensor, going by its methods: torch is never imported here."""
+    return not isinstance(value, np.ndarray) and all(hasattr(value, each) for each in ("detach", "cpu", "numpy"))
+
+
+def is_array(value: object) -> bool:
+    """Whether ``value`` is an array or a tensor, of whatever library."""
+    return isinstance(value, np.ndarray) or is_tensor(value) or hasattr(value, "__array__")
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """The numbers of an array, a torch tensor, or a (nested) list of them.
+
+    A tensor may need gradients, lie on another device, or be of a type that numpy doesn't have.
+
+    Raises:
+        TypeError: it is something else, which numpy would run through to its end.
+        ValueError: a list is nested too deeply, or holds too many items.
+    """
+    if is_tensor(value):
+        tensor = value.detach().cpu()
+        kind = str(tensor.dtype)
+        return np.asarray((tensor.float() if "bfloat16" in kind or "float8" in kind else tensor).numpy())
+    if isinstance(value, (list, tuple)):
+        return _of_list(value)
+    if not is_array(value):
+        raise TypeError(f"{type(value).__name__} is no array")
+    return np.asarray(value)
+
+
+def _of_list(value: list[Any] | tuple[Any, ...]) -> NDArray[Any]:
+    waiting, seen, has_tensors = [(value, 1)], 0, False
+    while waiting:
+        items, depth = waiting.pop()
+        seen += len(items)
+        if depth > _MAX_NESTED or seen > _MAX_LISTED:
+            raise ValueError(f"lists within lists: over {_MAX_NESTED} of them, or {_MAX_LISTED:,} items")
+        for each in items:
+            if isinstance(each, (list, tuple)):
+                waiting.append((each, depth + 1))
+            elif not isinstance(each, _NUMBERS):
+                if not is_array(each):
+                    raise TypeError(f"{type(each).__name__} is no number")
+                has_tensors = has_tensors or is_tensor(each)
+    return np.stack([as_array(each) for each in value]) if has_tensors else np.asarray(value)
