@@ -21,7 +21,7 @@ docs: $(DEV)/ready  ## write the generated pages again, and the signatures of th
 	$(DEV)/bin/python -m scripts.call_signatures
 	$(DEV)/bin/python -m scripts.api_docs
 	$(DEV)/bin/python -m scripts.cli_docs
-	$(DEV)/bin/python scripts/family_docs.py
+	$(DEV)/bin/python -m scripts.family_docs
 
 screenshots: $(DEV)/ready browser  ## take the pictures of the page in docs again
 	$(DEV)/bin/python -m scripts.web_screenshots

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TYPED = ("src/vinograph", "training", "scripts", "benchmarks", "tests")
-GENERATED = ("scripts.call_signatures", "scripts.api_docs", "scripts.cli_docs")
+GENERATED = ("scripts.call_signatures", "scripts.api_docs", "scripts.cli_docs", "scripts.family_docs")
 
 
 def run(*command: str) -> None:

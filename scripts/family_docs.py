@@ -1,6 +1,6 @@
 """Copy the toy family's code into docs/first-family.md again; with ``--check``, only compare.
 
-python scripts/family_docs.py [--check]
+python -m scripts.family_docs [--check]
 
 A comment in front of an example says where it comes from: a file, or the definitions in it by name.
 """
@@ -8,11 +8,12 @@ A comment in front of an example says where it comes from: a file, or the defini
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from scripts.generated import write_or_compare
 
 _ROOT = Path(__file__).resolve().parent.parent
 FILE = _ROOT / "docs" / "first-family.md"
@@ -23,16 +24,7 @@ _EXAMPLE = re.compile(
 
 def main(argv: Sequence[str]) -> int:
     """Write the page, or with ``--check`` print how it differs. Returns the exit code."""
-    there = FILE.read_text(encoding="utf-8")
-    text = page(there)
-    if "--check" not in argv:
-        FILE.write_text(text, encoding="utf-8")
-        return 0
-    names = (str(FILE.relative_to(_ROOT)), "from the code")
-    difference = list(difflib.unified_diff(there.splitlines(), text.splitlines(), *names, lineterm=""))
-    if difference:
-        print("\n".join([*difference, "", "run: python scripts/family_docs.py"]))
-    return 1 if difference else 0
+    return write_or_compare(FILE, page(FILE.read_text(encoding="utf-8")), argv)
 
 
 def page(text: str) -> str:
