@@ -22,7 +22,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from vinograph import __version__
 from vinograph.families.registry import family
-from vinograph.models.bundle import Bundle, BundleWriter
+from vinograph.models.bundle import Bundle
+from vinograph.models.bundle_writer import BundleWriter
 from vinograph.models.manifest import Component, Manifest, Source, Tensor, TokenizerFile
 from vinograph.schedulers import read_scheduler_config
 

@@ -19,7 +19,8 @@ from filelock import Timeout
 from tests.bundles import save_bundle
 from tests.interruption import kill_everywhere
 from vinograph import DamagedModelError, ModelError, RequestError
-from vinograph.models.bundle import Bundle, BundleWriter, check_target, sha256_of
+from vinograph.models.bundle import Bundle, sha256_of
+from vinograph.models.bundle_writer import BundleWriter, check_target
 from vinograph.models.manifest import FORMAT_VERSION, Component, FileRecord, Manifest, Source, Tensor, TokenizerFile
 
 MANIFEST = Manifest(
@@ -326,7 +327,7 @@ class TestInterruptedConversion:
         """After `kill -9` the same conversion makes the same bundle as an undisturbed one."""
         undisturbed = contents(write_bundle(tmp_path / "other").path)
         code = (
-            "import sys, time; from pathlib import Path; from vinograph.models.bundle import BundleWriter\n"
+            "import sys, time; from pathlib import Path; from vinograph.models.bundle_writer import BundleWriter\n"
             "with BundleWriter(Path(sys.argv[1]), 'one') as writer:\n"
             "    (writer.partial / 'prior.xml').write_bytes(b'<net/>')\n"
             "    writer.mark_done('prior', {})\n"

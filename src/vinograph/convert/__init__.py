@@ -13,7 +13,8 @@ from vinograph import files
 from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
 from vinograph.models import opening
-from vinograph.models.bundle import Bundle, check_target
+from vinograph.models.bundle import Bundle
+from vinograph.models.bundle_writer import check_target
 from vinograph.models.checkpoint import BeforeFetch, Checkpoint, fetch_at_once, locate
 
 Progress = Callable[[str, int, int], None]

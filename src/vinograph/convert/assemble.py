@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from vinograph import __version__
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.models.bundle import Bundle, BundleWriter, weights_of
+from vinograph.models.bundle import Bundle, weights_of
+from vinograph.models.bundle_writer import BundleWriter
 from vinograph.models.checkpoint_model import OpenedCheckpoint
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
 from vinograph.models.tokenizers import TokenizerData

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from vinograph.convert import Job, check_weights, convert_checkpoint, explained
 from vinograph.convert.assemble import BYTES, space_needed
 from vinograph.errors import ModelError, RequestError
-from vinograph.models.bundle import Bundle, BundleWriter, check_target, sha256_of
+from vinograph.models.bundle import Bundle, sha256_of
+from vinograph.models.bundle_writer import BundleWriter, check_target
 from vinograph.models.catalog import fetch_manifest
 from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, NeededFiles, on_hub
 from vinograph.models.manifest import MANIFEST_FILE

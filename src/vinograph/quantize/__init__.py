@@ -29,7 +29,8 @@ from vinograph.families import registry
 from vinograph.families.recipes import MODES, Recipe
 from vinograph.files import explained
 from vinograph.models import catalog
-from vinograph.models.bundle import Bundle, BundleWriter, check_target, weights_of
+from vinograph.models.bundle import Bundle, weights_of
+from vinograph.models.bundle_writer import BundleWriter, check_target
 from vinograph.models.checkpoint_model import CheckpointModel
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Quantization, Speed
 from vinograph.models.model import Model

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
-from vinograph.models.bundle import Bundle, BundleWriter
+from vinograph.models.bundle import Bundle
+from vinograph.models.bundle_writer import BundleWriter
 from vinograph.pipeline import Pipeline, observe_inputs
 
 SAMPLES = 16  # that a component is calibrated with

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vinograph.errors import ResourceError
 from vinograph.families.recipes import Recipe
-from vinograph.models.bundle import BundleWriter
+from vinograph.models.bundle_writer import BundleWriter
 from vinograph.quantize import segments
 from vinograph.quantize.calibration import samples
 from vinograph.quantize.layers import IgnoredLayers, compress_weights, ignored_layers, quantize_activations
