@@ -76,7 +76,7 @@ def show_settings(arguments: argparse.Namespace) -> None:
         name: np.ones(shape, np.int64) if types[name].is_integral() else rng.standard_normal(shape, np.float32)
         for name, shape in shapes.items()
     }
-    result = Session(IrFile(arguments.xml.stem, arguments.xml), "CPU", "auto").measure(inputs)
+    result = Session(IrFile(arguments.xml.stem, arguments.xml), "CPU", "auto").find_fastest_setting(inputs)
     for setting, seconds in result.seconds.items():
         print(f"{setting}: {seconds:.4f} s{'  (chosen)' if setting == result.setting else ''}")
     print(f"measuring took {result.measuring_seconds:.1f} s")

@@ -21,7 +21,8 @@ from tests.interruption import kill_everywhere
 from vinograph import DamagedModelError, ModelError, RequestError
 from vinograph.models.bundle import Bundle, sha256_of
 from vinograph.models.bundle_writer import BundleWriter, check_target
-from vinograph.models.manifest import FORMAT_VERSION, Component, FileRecord, Manifest, Source, Tensor, TokenizerFile
+from vinograph.models.manifest import Component, FileRecord, Manifest, Source, Tensor, TokenizerFile
+from vinograph.models.manifest_schema import FORMAT_VERSION
 
 MANIFEST = Manifest(
     family="wuerstchen",

@@ -98,10 +98,10 @@ class SessionPool(Mapping[str, Session]):
 
         Those go first that took longest to compile. The process doesn't end before all are written.
         """
-        waiting = [session for session in self._opened.values() if session.pending_seconds]
+        waiting = [session for session in self._opened.values() if session.unsaved_compile_seconds]
         if not waiting:
             return
-        waiting.sort(key=lambda session: session.pending_seconds, reverse=True)
+        waiting.sort(key=lambda session: session.unsaved_compile_seconds, reverse=True)
 
         def work() -> None:
             for session in waiting:
@@ -136,7 +136,7 @@ class SessionPool(Mapping[str, Session]):
 
 def source_of(model: Model, name: str) -> GraphSource:
     """Where a component's graph is read from: a bundle's file, or a network over a checkpoint's weights."""
-    plan, component = model.plan(name), model.manifest.components[name]
+    plan, component = model.component_plan(name), model.manifest.components[name]
     if plan is None:
         return IrFile(name, model.path / component.file, component.f16_safe)
     return NetworkSource(plan)

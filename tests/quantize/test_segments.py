@@ -39,7 +39,7 @@ def test_segments_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any],
     shapes = segments.node_shapes(xml, {name: value.shape for name, value in inputs.items()})
     found = segments.find_segments(xml, shapes)
     assert len(found) > 2
-    keys = segments.input_keys(xml)
+    keys = segments.input_value_keys(xml)
     values = {keys[name]: value for name, value in inputs.items()}
     parts = []
     for index, segment in enumerate(found):
@@ -49,11 +49,13 @@ def test_segments_compute_what_the_whole_does(xml: Path, inputs: dict[str, Any],
         results = compute(model, {key: values[key] for key in segment.inputs})
         values |= dict(zip(segment.outputs, results, strict=False))
         parts.append((segment, file))
-    whole = compute(segments.read(xml), inputs)
+    whole = compute(segments.read_graph(xml), inputs)
     np.testing.assert_allclose(results[0], whole[0], atol=1e-6)
     joined = segments.join(xml, parts)
     np.testing.assert_allclose(compute(joined, inputs)[0], whole[0], atol=1e-6)
-    assert [port.get_names() for port in joined.inputs] == [port.get_names() for port in segments.read(xml).inputs]
+    assert [port.get_names() for port in joined.inputs] == [
+        port.get_names() for port in segments.read_graph(xml).inputs
+    ]
     assert [port.get_names() for port in joined.outputs] == [{"out_sample"}]
 
 
@@ -71,12 +73,14 @@ def test_few_bytes_pass(xml: Path, inputs: dict[str, Any]) -> None:
     maps = [key for segment in found for key in segment.outputs if len(shapes[key.rpartition(".")[0]]) == 4]
     assert len(maps) <= 2 * len(found)
     conditioning = sum(4 * value.size for value in inputs.values())
-    assert 0 < segments.passing_bytes(found, shapes) <= conditioning + 4 * 4 * 32 * 64 * 2
+    assert 0 < segments.peak_boundary_bytes(found, shapes) <= conditioning + 4 * 4 * 32 * 64 * 2
 
 
 def test_marks_of_precision_are_carried_over(xml: Path, tmp_path: Path) -> None:
     text = xml.read_text(encoding="utf-8")
-    name = next(node.get_friendly_name() for node in segments.read(xml).get_ops() if node.get_type_name() == "Sin")
+    name = next(
+        node.get_friendly_name() for node in segments.read_graph(xml).get_ops() if node.get_type_name() == "Sin"
+    )
     at = text.index("<input", text.index(f'name="{name}"'))
     (tmp_path / "marked.xml").write_text(text[:at] + MARK + text[at:], encoding="utf-8")
     (tmp_path / "plain.xml").write_text(text, encoding="utf-8")
@@ -88,7 +92,9 @@ def test_marks_of_precision_are_carried_over(xml: Path, tmp_path: Path) -> None:
 
 def test_a_mark_whose_node_is_gone_is_a_defect(xml: Path, tmp_path: Path) -> None:
     text = xml.read_text(encoding="utf-8")
-    name = next(node.get_friendly_name() for node in segments.read(xml).get_ops() if node.get_type_name() == "Sin")
+    name = next(
+        node.get_friendly_name() for node in segments.read_graph(xml).get_ops() if node.get_type_name() == "Sin"
+    )
     at = text.index("<input", text.index(f'name="{name}"'))
     (tmp_path / "marked.xml").write_text(text[:at] + MARK + text[at:], encoding="utf-8")
     (tmp_path / "plain.xml").write_text(text.replace(f'name="{name}"', 'name="another"'), encoding="utf-8")

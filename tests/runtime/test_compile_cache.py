@@ -285,21 +285,23 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
 def remembered(cache: Cache, rows: int, setting: Setting) -> None:
     """Store ``setting`` as measured for so many rows."""
     cache_key = CacheKey("tiny", "layers", "its hash", True, cache)
-    tuning.remember(cache_key, {"x": (rows, SIDE)}, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0))
+    tuning.keep_first_result(
+        cache_key, {"x": (rows, SIDE)}, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0)
+    )
 
 
 class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_each_setting_is_measured(self, xml: Path) -> None:
         """A real measurement: whichever is the fastest, all groups work on this processor."""
-        result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
-        assert {setting.group for setting in result.seconds} - {None} == set(machine().groups)
+        result = Session(IrFile("layers", xml), "CPU", "f32").find_fastest_setting(values())
+        assert {setting.group for setting in result.seconds} - {None} == set(machine().group_sizes_to_try)
         assert result.setting in result.seconds
         assert result.measuring_seconds > 0
 
     def test_short_calls_keep_the_default(self, xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tuning, "SHORTEST_CALL", 100.0)
-        result = Session(IrFile("layers", xml), "CPU", "f32").measure(values())
+        result = Session(IrFile("layers", xml), "CPU", "f32").find_fastest_setting(values())
         assert result.setting == DEFAULT
         assert list(result.seconds) == [DEFAULT]
 
@@ -311,7 +313,8 @@ class TestSettings:
     @pytest.mark.usefixtures("quick")
     def test_in_auto_f32_is_tried_too(self, xml: Path) -> None:
         precisions = {
-            setting.precision for setting in Session(IrFile("layers", xml), "CPU", "auto").measure(values()).seconds
+            setting.precision
+            for setting in Session(IrFile("layers", xml), "CPU", "auto").find_fastest_setting(values()).seconds
         }
         assert precisions == ({None} if machine().precision == "f32" else {None, "f32"})
 
@@ -325,8 +328,11 @@ class TestSettings:
             return compile_model(self, model, device, settings)
 
         monkeypatch.setattr(ov.Core, "compile_model", refused)
-        groups = {setting.group for setting in Session(IrFile("layers", xml), "CPU", "f32").measure(values()).seconds}
-        assert groups == {None, *machine().groups} - {256}
+        groups = {
+            setting.group
+            for setting in Session(IrFile("layers", xml), "CPU", "f32").find_fastest_setting(values()).seconds
+        }
+        assert groups == {None, *machine().group_sizes_to_try} - {256}
 
     def test_a_group_rounds_activations(
         self, xml: Path, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
@@ -405,7 +411,7 @@ class TestSettings:
         cache_key = CacheKey("tiny", "layers", "its hash", True, cache)
         shapes = {"x": (3, SIDE)}
         for setting in (Setting(64), Setting(0)):
-            remembered = tuning.remember(
+            remembered = tuning.keep_first_result(
                 cache_key, shapes, "f32", machine(), TuningResult(setting, {setting: 0.1}, 1.0)
             )
             assert remembered == Setting(64)

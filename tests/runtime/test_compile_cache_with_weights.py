@@ -93,9 +93,9 @@ class TestExports:
         first, second = opened(precision), opened(precision)
         expected = first(values())["y"]
         assert (done(first), cache.entries()) == ((1, 0), [])
-        assert first.pending_seconds > 0
+        assert first.unsaved_compile_seconds > 0
         first.save_pending()
-        assert first.pending_seconds == 0
+        assert first.unsaved_compile_seconds == 0
         (entry,) = cache.entries()
         assert entry.with_weights
         assert entry.size > 4 * SIDE * SIDE
@@ -106,7 +106,7 @@ class TestExports:
         )
         assert np.array_equal(second(values())["y"], expected)
         assert done(second) == (0, 1)
-        assert second.pending_seconds == 0
+        assert second.unsaved_compile_seconds == 0
 
     def test_an_export_does_not_change_the_result(self, opened: Open, xml: Path) -> None:
         alone = Session(IrFile("layers", xml), "CPU", "f32")(values())["y"]
@@ -155,7 +155,7 @@ class TestExports:
         session = opened()
         session(values())
         session.save_pending()
-        assert (session.pending_seconds, cache.entries()) == (0, [])
+        assert (session.unsaved_compile_seconds, cache.entries()) == (0, [])
 
     @pytest.mark.parametrize(("room", "keeps"), [(1.1, False), (3.0, True)])
     def test_a_model_that_would_not_fit_is_not_exported(
@@ -165,7 +165,7 @@ class TestExports:
         cache.set_limit(round(room * xml.with_suffix(".bin").stat().st_size))
         session = opened()
         session(values())
-        assert (session.pending_seconds > 0) is keeps
+        assert (session.unsaved_compile_seconds > 0) is keeps
 
     def test_a_released_model_is_not_exported(self, opened: Open, cache: Cache) -> None:
         session = opened()

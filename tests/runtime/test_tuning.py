@@ -11,7 +11,7 @@ from vinograph.runtime.tuning import DEFAULT, Setting, TuningResult
 def found(seconds: dict[Setting, float | None], precisions: tuple[str, ...] = ()) -> TuningResult:
     """The result for these seconds of a call in each setting; others fail."""
     groups = tuple(each.group for each in seconds if each.group is not None and each.precision is None)
-    return tuning.fastest(lambda setting, _: seconds.get(setting), groups, precisions)
+    return tuning.find_fastest_setting(lambda setting, _: seconds.get(setting), groups, precisions)
 
 
 class TestFastest:
@@ -43,7 +43,7 @@ class TestFastest:
     )
     def test_the_fastest_has_to_be_so_twice(self, again: tuple[float, float | None], expected: Setting) -> None:
         taken: dict[Setting, list[float | None]] = {DEFAULT: [1.0, again[0]], Setting(64): [0.8, again[1]]}
-        result = tuning.fastest(lambda setting, _: taken[setting].pop(0), (64,), ())
+        result = tuning.find_fastest_setting(lambda setting, _: taken[setting].pop(0), (64,), ())
         assert result.setting == expected
         assert not any(taken.values())
 

@@ -15,7 +15,7 @@ from vinograph.errors import RequestError, ResourceError
 from vinograph.models import opening
 from vinograph.models.bundle import Bundle
 from vinograph.models.bundle_writer import check_target
-from vinograph.models.checkpoint import BeforeFetch, Checkpoint, fetch_at_once, locate
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, do_nothing_before_fetch, locate
 
 Progress = Callable[[str, int, int], None]
 
@@ -83,7 +83,7 @@ def convert_checkpoint(
     checkpoint: Checkpoint,
     options: Mapping[str, Any],
     job: Job,
-    before_fetch: BeforeFetch = fetch_at_once,
+    before_fetch: BeforeFetch = do_nothing_before_fetch,
     licence: str | None = None,
 ) -> Bundle:
     """Convert a located checkpoint, with ``options`` of its family.

@@ -47,13 +47,13 @@ def assemble(opened: OpenedCheckpoint, job: Job) -> Bundle:
     with BundleWriter(job.target, fingerprint(opened, job.weights), job.overwrite) as writer:
         try:
             _check_space(opened, job, writer)
-            return _write(opened, job, writer, tokenizers)
+            return _write_bundle(opened, job, writer, tokenizers)
         except (ModelError, DamagedModelError):  # the next try would meet the same
             shutil.rmtree(writer.partial, ignore_errors=True)
             raise
 
 
-def _write(
+def _write_bundle(
     opened: OpenedCheckpoint, job: Job, writer: BundleWriter, read: Mapping[str, tuple[TokenizerData, int]]
 ) -> Bundle:
     tokenizers = {}
@@ -83,7 +83,7 @@ def _write_components(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) 
         try:
             for number, plan in enumerate(sorted(opened.components, key=lambda plan: -plan.size), 1):
                 if plan.name not in written:
-                    _wait_for_room(begun.values())
+                    _wait_for_free_thread(begun.values())
                     job.progress(plan.name, number, len(opened.components))
                     begun[plan.name] = threads.submit(_write_component, plan, job, writer, stopped)
             written |= {name: future.result() for name, future in begun.items()}
@@ -93,7 +93,7 @@ def _write_components(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) 
     return {plan.name: written[plan.name] for plan in opened.components}
 
 
-def _wait_for_room(begun: Collection[Future[Component]]) -> None:
+def _wait_for_free_thread(begun: Collection[Future[Component]]) -> None:
     """Wait until another component may be begun. Raises what one of them raised."""
     running = [future for future in begun if not future.done()]
     if len(running) == _AT_ONCE:

@@ -65,27 +65,27 @@ def read_init_image(
     latents = _given_latents(components, request)
     if latents is not None:
         return _from_latents(components, request, latents, out)
-    pictures = read_init_pictures(request, out)
+    pictures = open_init_images(request, out)
     if request.padding_mask_crop is not None:
-        return _cropped(components, request, only(pictures, "with padding_mask_crop, image"))
+        return _cropped_to_mask(components, request, only(pictures, "with padding_mask_crop, image"))
     sizes = components.sizes if drawn_size is None else dataclasses.replace(components.sizes, size_multiple=1)
     output_size = requested_size(request) or sizes.within(size_of(pictures[0]))
     size = output_size if drawn_size is None else drawn_size(output_size)
     fitted = np.concatenate([to_array(fit(each, size, out)) for each in pictures])
-    mask = _mask(components, request, size_of(pictures[0]), size, out)
+    mask = _latent_mask(components, request, size_of(pictures[0]), size, out)
     return InitImage(size, output_size, pictures=fitted, mask=mask)
 
 
-def read_init_pictures(request: Request, out: Output) -> list[Image.Image]:
+def open_init_images(request: Request, out: Output) -> list[Image.Image]:
     """Read the request's images, whose number goes into that of the pictures to draw.
 
     Raises:
         RequestError: they can't be read, or there are too many or too few.
     """
     if (given := len(listed(request.image, "image"))) > request.image_count:
-        _check_count("image", given, request)  # before so many are read
+        _check_divides_count("image", given, request)  # before so many are read
     pictures = read_pictures(request.image, notes=out.warnings)
-    _check_count("image", len(pictures), request)
+    _check_divides_count("image", len(pictures), request)
     return pictures
 
 
@@ -95,7 +95,7 @@ def read_one_picture(components: Components[HasLatents], request: Request, out: 
     return to_array(fit(picture, requested_size(request) or components.sizes.within(size_of(picture)), out))
 
 
-def _check_count(name: str, given: int, request: Request) -> None:
+def _check_divides_count(name: str, given: int, request: Request) -> None:
     if request.image_count % given:
         raise RequestError(
             f"{name} holds {given} pictures for {request.image_count} to draw; give one, or as many, "
@@ -141,10 +141,10 @@ def _from_latents(components: Components[HasLatents], request: Request, latents:
             f"image is latents of {size} pixels; this model draws multiples of {sizes.size_multiple} "
             f"from {sizes.minimum_size} to {sizes.maximum_size}"
         )
-    return InitImage(size, size, latents=latents, mask=_mask(components, request, size, size, out))
+    return InitImage(size, size, latents=latents, mask=_latent_mask(components, request, size, size, out))
 
 
-def _mask(
+def _latent_mask(
     components: Components[HasLatents], request: Request, picture_size: Size, size: Size, out: Output
 ) -> Array | None:
     """The request's masks for the latents of pictures of ``size``.
@@ -154,7 +154,7 @@ def _mask(
     if request.mask_image is None:
         return None
     masks, factor = read_masks(request.mask_image), components.config.latents.scale_factor
-    _check_count("mask_image", len(masks), request)
+    _check_divides_count("mask_image", len(masks), request)
     for each in masks:
         if mask_size(each) not in (picture_size, size):
             note_resized(mask_size(each), size, out, "mask")
@@ -163,7 +163,7 @@ def _mask(
     return np.tile(np.concatenate(fitted), (request.image_count // len(fitted) if len(fitted) > 1 else 1, 1, 1, 1))
 
 
-def _cropped(components: Components[HasLatents], request: Request, picture: Image.Image) -> InitImage:
+def _cropped_to_mask(components: Components[HasLatents], request: Request, picture: Image.Image) -> InitImage:
     """The surroundings of the mask alone, at full size: diffusers' ``padding_mask_crop``."""
     masks = read_masks(request.mask_image)
     mask = as_picture(only(masks, "with padding_mask_crop, mask_image"))

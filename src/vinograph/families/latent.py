@@ -119,8 +119,8 @@ AfterStep = Callable[[int, StepOutput, Conditioning], tuple[Array, Conditioning]
 """Takes a step's index, result and conditioning; returns what the next step starts from."""
 
 
-def plan_steps(sampler: Sampler, request: Request, out: Output) -> SamplingPlan:
-    """SamplingPlan the steps that ``request`` asks for.
+def make_plan(sampler: Sampler, request: Request, out: Output) -> SamplingPlan:
+    """Plan the steps that ``request`` asks for.
 
     Raises:
         RequestError: the sampler can't do them.
@@ -206,18 +206,18 @@ def encode_init_image(run: Run[Request], init_image: InitImage) -> Array:
     latents = init_image.latents
     if latents is None:
         assert init_image.pictures is not None
-        draw = posterior_noise(run.request, run.noise, from_the_first=init_image.mask is not None)
+        draw = posterior_noise(run.request, run.noise, first_generator_only=init_image.mask is not None)
         latents = run.vae.encode(init_image.pictures, draw)
     return np.tile(latents, (run.request.image_count // len(latents), 1, 1, 1))
 
 
-def posterior_noise(request: Request, noise: Noise, *, from_the_first: bool) -> Draw:
+def posterior_noise(request: Request, noise: Noise, *, first_generator_only: bool) -> Draw:
     """Noise for the VAE's distributions, drawn once or from each picture's own source.
 
-    Given a list of generators, diffusers draws ``from_the_first`` of them alone in inpainting.
+    Given a list of generators, diffusers uses the ``first_generator_only`` in inpainting.
     Pictures drawn by ``seed`` don't depend on each other.
     """
-    each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not from_the_first)
+    each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not first_generator_only)
     if not each:
         return lambda shape: noise.first(shape[0]).normal(shape)
     return lambda shape: noise.normal((request.image_count, *shape[1:]))

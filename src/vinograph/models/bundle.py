@@ -38,7 +38,7 @@ class Bundle:
         file = path / MANIFEST_FILE
         if not file.is_file():
             raise ModelError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
-        bundle = cls(path, Manifest.from_json(_read(file), str(file)))
+        bundle = cls(path, Manifest.from_json(_read_manifest_bytes(file), str(file)))
         for name, record in bundle.manifest.files.items():
             bundle._check_size(name, record)
         graphs = [each.file for each in bundle.manifest.components.values()]
@@ -55,7 +55,7 @@ class Bundle:
             DamagedModelError: the manifest or a file was altered.
         """
         file = self.path / MANIFEST_FILE
-        check_checksum(_read(file), str(file))
+        check_checksum(_read_manifest_bytes(file), str(file))
         for name, record in self.manifest.files.items():
             self._check_size(name, record)
             if sha256_of(self.path / name) != record.sha256:
@@ -89,7 +89,7 @@ class Bundle:
         """The tokenizers' names."""
         return self.manifest.tokenizers.keys()
 
-    def plan(self, _name: str) -> None:
+    def component_plan(self, _name: str) -> None:
         """None, since a bundle's components are files already."""
 
     def weights_size(self, name: str) -> int:
@@ -121,7 +121,7 @@ def weights_of(graph: str) -> str:
     return graph.removesuffix(".xml") + ".bin"
 
 
-def _read(file: Path) -> bytes:
+def _read_manifest_bytes(file: Path) -> bytes:
     """The bytes of a manifest, cut where its reader would refuse it as too large."""
     with file.open("rb") as stream:
         return stream.read(strict_json.LARGEST + 1)

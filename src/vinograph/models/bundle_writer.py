@@ -52,7 +52,7 @@ class BundleWriter:
         self._fingerprint = fingerprint
         self._overwrite = overwrite
         self._lock = FileLock(hidden_sibling(self.target, ".lock"))
-        self._done: dict[str, _Step] = {}
+        self._done: dict[str, _DoneStep] = {}
         self._hashes = _Hashes()
         self._recording = threading.Lock()
 
@@ -62,7 +62,7 @@ class BundleWriter:
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
-            self._recover()
+            self._resume_or_start()
         except BaseException:
             self._release_lock()
             raise
@@ -84,7 +84,7 @@ class BundleWriter:
                 f"{self.target} can't be written: {error.strerror or error}; name another place"
             ) from error
 
-    def _recover(self) -> None:
+    def _resume_or_start(self) -> None:
         """Restore a bundle whose replacement was killed, and discard what can't be resumed."""
         if not self.target.exists() and (self._replaced / MANIFEST_FILE).is_file():
             self._replaced.rename(self.target)  # killed between the two renames of finish()
@@ -143,7 +143,7 @@ class BundleWriter:
         for name in names:
             _flush(self.partial / name)
         with self._recording:
-            self._done[step] = _Step(record, self._sizes(names))
+            self._done[step] = _DoneStep(record, self._sizes(names))
             self._write_progress()
             for name in names:
                 file = self.partial / name
@@ -203,14 +203,14 @@ class BundleWriter:
         files = {name: self.partial / name for name in names}
         return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
 
-    def _read_progress(self) -> dict[str, _Step]:
+    def _read_progress(self) -> dict[str, _DoneStep]:
         try:
             progress = strict_json.read_object(self.partial / _PROGRESS_FILE)
         except (OSError, ValueError):
             return {}
         if progress.pop(CHECKSUM, None) != checksum(progress) or progress.get("fingerprint") != self._fingerprint:
             return {}
-        return {step: _Step(**found) for step, found in progress["done"].items()}
+        return {step: _DoneStep(**found) for step, found in progress["done"].items()}
 
     def _write_progress(self) -> None:
         done = {step: dataclasses.asdict(found) for step, found in self._done.items()}
@@ -220,7 +220,7 @@ class BundleWriter:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _DoneStep:
     """A step that is done: its record, and the sizes of its files by name."""
 
     record: Any

@@ -65,7 +65,7 @@ class Checkpoint:
         return self.id if self.is_hub else str(self.directory)
 
     @property
-    def is_partial(self) -> bool:
+    def is_cache_only(self) -> bool:
         """Whether the listing may lack files, which the hub has and its cache has not."""
         return self.is_hub and not self.remote
 
@@ -77,7 +77,7 @@ class Checkpoint:
         """
         missing = sorted(set(names) - self.listing)
         if missing:
-            raise ModelError(self._lacks(missing))
+            raise ModelError(self._missing_message(missing))
 
     def fetch(self, names: Collection[str]) -> None:
         """Fetch those of the files ``names`` that are not on this disk.
@@ -92,8 +92,8 @@ class Checkpoint:
             assert self.revision is not None, "a repository of the hub has one"
             hub.fetch(self.id, self.revision, names)
 
-    def _lacks(self, missing: Collection[str]) -> str:
-        if not self.is_partial:
+    def _missing_message(self, missing: Collection[str]) -> str:
+        if not self.is_cache_only:
             return f"{self.id} lacks {', '.join(missing)}"
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
@@ -180,7 +180,7 @@ class Subfolder:
         unset = config.pop("_use_default_values", []) if "_class_name" in config else []
         return {key: value for key, value in config.items() if not isinstance(unset, list) or key not in unset}
 
-    def weight_files(self, stem: str) -> list[Path]:
+    def weight_paths(self, stem: str) -> list[Path]:
         """The files that hold the part's tensors: one, or the shards that an index names.
 
         Of several variants, one on this disk is taken before another is fetched. The order is that
@@ -195,12 +195,12 @@ class Subfolder:
         """
         origin = f"{self.checkpoint.id}, {self.folder or 'its top folder'}"
         order = DOWNLOAD_ORDER if self.checkpoint.remote else ON_DISK_ORDER
-        chosen = self._fetched_weights(stem) or choose_weights(self.listing(), stem, origin, order)
+        chosen = self._cached_variant(stem) or choose_weights(self.listing(), stem, origin, order)
         if chosen.endswith(".json"):
             self.checkpoint.fetch([self.name(chosen)])
         return self._weights_of(chosen)
 
-    def _fetched_weights(self, stem: str) -> str | None:
+    def _cached_variant(self, stem: str) -> str | None:
         """The variant of a hub repository that is whole in the cache, if there is one."""
         if not self.checkpoint.is_hub:
             return None
@@ -220,14 +220,14 @@ NeededFiles = Sequence[tuple[Checkpoint, Sequence[str]]]
 BeforeFetch = Callable[[NeededFiles], None]
 
 
-def fetch_at_once(_needed: NeededFiles) -> None:
+def do_nothing_before_fetch(_needed: NeededFiles) -> None:
     """A ``before_fetch`` that does nothing."""
 
 
 def fetch_parts(
     subfolders: Mapping[str, Subfolder],
     files_of: Callable[[str, Subfolder], list[str]],
-    before_fetch: BeforeFetch = fetch_at_once,
+    before_fetch: BeforeFetch = do_nothing_before_fetch,
 ) -> list[Path]:
     """Fetch all files that the parts need, and return their paths.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from vinograph import __version__
 from vinograph.errors import DamagedModelError, ModelError
-from vinograph.models.checkpoint import BeforeFetch, Checkpoint, fetch_at_once
+from vinograph.models.checkpoint import BeforeFetch, Checkpoint, do_nothing_before_fetch
 from vinograph.models.hub_hashes import hub_hash
 from vinograph.models.manifest import Component, Manifest, Tensor
 from vinograph.models.parts import ComponentPlan
@@ -68,7 +68,7 @@ class PublishedCheckpoint:
     checkpoint: Checkpoint
     index: Mapping[str, Any]
     options: Mapping[str, Any]
-    before_fetch: BeforeFetch = fetch_at_once
+    before_fetch: BeforeFetch = do_nothing_before_fetch
 
 
 class CheckpointModel:
@@ -120,7 +120,7 @@ class CheckpointModel:
         """The files that lie in the hub's cache, with a hash from the hub."""
         return [str(file) for file in self.opened.files if hub_hash(file) is not None]
 
-    def plan(self, name: str) -> ComponentPlan | None:
+    def component_plan(self, name: str) -> ComponentPlan | None:
         """The plan by which a component is built."""
         return self._plans[name]
 

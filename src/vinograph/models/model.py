@@ -32,7 +32,7 @@ class Model(Protocol):
     def tokenizers(self) -> Collection[str]:
         """The tokenizers' names."""
 
-    def plan(self, name: str) -> ComponentPlan | None:
+    def component_plan(self, name: str) -> ComponentPlan | None:
         """The plan by which a component is built; None where its graph is a file."""
 
     def weights_size(self, name: str) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
-from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, fetch_at_once
+from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, do_nothing_before_fetch
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint
 from vinograph.models.recognition import recognize
 from vinograph.schema import label
@@ -47,7 +47,7 @@ def open_checkpoint(
     index: Mapping[str, Any],
     family: str,
     options: Mapping[str, Any],
-    before_fetch: BeforeFetch = fetch_at_once,
+    before_fetch: BeforeFetch = do_nothing_before_fetch,
 ) -> OpenedCheckpoint:
     """Open a checkpoint by reading and comparing configurations and headers, but no weights.
 

@@ -60,7 +60,7 @@ def part_files(part: str, subfolder: Subfolder, tokenizer: TokenizerKind = CLIP)
     if "scheduler" in part:
         return ["scheduler_config.json"]
     stem = TRANSFORMERS_STEM if part.endswith(_ENCODERS) else DIFFUSERS_STEM
-    return ["config.json", *(file.name for file in subfolder.weight_files(stem))]
+    return ["config.json", *(file.name for file in subfolder.weight_paths(stem))]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def read_part(
     """
     _refuse_quantized(subfolder)
     config = parse_config(subfolder, parse)
-    tensors = with_scales(read_headers(subfolder.weight_files(stem)))
+    tensors = with_scales(read_headers(subfolder.weight_paths(stem)))
     return Part(config, {rename(name): tensor for name, tensor in tensors.items()}, str(subfolder.directory))
 
 

@@ -102,7 +102,7 @@ def recognize(checkpoint: Checkpoint) -> str | None:
         return _peft_adapter(checkpoint)
     if "config.json" in checkpoint.listing:
         return _lone_network(Subfolder(checkpoint, ""))
-    if checkpoint.is_partial:
+    if checkpoint.is_cache_only:
         return None
     for name in sorted(checkpoint.listing):
         if (kind := _kind_of(name.rpartition("/")[2], _FILES)) is not None:

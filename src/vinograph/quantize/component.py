@@ -81,19 +81,19 @@ class SegmentPlan:
 
     segments: list[Segment]
     ignored: IgnoredLayers
-    passing_bytes: int
+    peak_boundary_bytes: int
 
 
 def plan_segments(work: ComponentWork) -> SegmentPlan:
     """How the component is quantized. If it is calibrated, its samples have to be there."""
-    ignored = ignored_layers(segments.read(work.source), work.recipe, work.mode)
+    ignored = ignored_layers(segments.read_graph(work.source), work.recipe, work.mode)
     if not work.calibrated:
         return SegmentPlan(segments.find_segments(work.source, {}), ignored, 0)
     files = samples(work.folder)
     with np.load(files[0]) as first:
         shapes = segments.node_shapes(work.source, {name: first[name].shape for name in first})
     found = segments.find_segments(work.source, shapes)
-    return SegmentPlan(found, ignored, segments.passing_bytes(found, shapes) * len(files))
+    return SegmentPlan(found, ignored, segments.peak_boundary_bytes(found, shapes) * len(files))
 
 
 def quantize_component(work: ComponentWork, done: Callable[[], None]) -> None:
@@ -129,7 +129,7 @@ def quantize_component(work: ComponentWork, done: Callable[[], None]) -> None:
 def _check_space(work: ComponentWork, plan: SegmentPlan) -> None:
     free = shutil.disk_usage(work.folder).free
     used = sum(file.stat().st_size for file in work.folder.rglob("*") if file.is_file())
-    needed = plan.passing_bytes + work.source.with_suffix(".bin").stat().st_size
+    needed = plan.peak_boundary_bytes + work.source.with_suffix(".bin").stat().st_size
     if needed > free + used:
         raise ResourceError(
             f"to quantize {work.name} takes {needed / 1e9:.1f} GB on the disk of {work.writer.target.parent}, "
@@ -152,7 +152,7 @@ def _can_resume(work: ComponentWork, found: list[Segment]) -> bool:
 
 def _save_inputs(work: ComponentWork) -> None:
     """Store each sample's inputs as the values that the first segment takes."""
-    keys = segments.input_keys(work.source)
+    keys = segments.input_value_keys(work.source)
     saved = []
     for index, file in enumerate(samples(work.folder)):
         with np.load(file) as inputs:

@@ -23,19 +23,19 @@ SEGMENT = 300_000_000
 Segment = Section
 
 
-def read(xml: Path) -> ov.Model:
+def read_graph(xml: Path) -> ov.Model:
     """The graph, with its weights mapped, not loaded."""
     return core().read_model(xml)
 
 
-def input_keys(xml: Path) -> dict[str, ValueKey]:
+def input_value_keys(xml: Path) -> dict[str, ValueKey]:
     """The key of each of the graph's inputs, by the input's name."""
-    return {port.get_any_name(): value_key(port) for port in read(xml).inputs}
+    return {port.get_any_name(): value_key(port) for port in read_graph(xml).inputs}
 
 
 def node_shapes(xml: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """The shapes of nodes' first outputs by the nodes' names, for inputs of these ``shapes``."""
-    model = read(xml)
+    model = read_graph(xml)
     model.reshape({name: list(shape) for name, shape in shapes.items()})
     return {
         node.get_friendly_name(): tuple(node.get_output_shape(0))
@@ -49,13 +49,13 @@ def find_segments(xml: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[Segm
 
     ``shapes`` are those of its nodes, by name, where they are known.
     """
-    ordered = OrderedGraph(read(xml))
+    ordered = OrderedGraph(read_graph(xml))
     return ordered.sections(sections.residual_cuts(ordered, SEGMENT, shapes))
 
 
 def cut_out(xml: Path, segment: Segment) -> ov.Model:
     """A segment as a graph of its own, with inputs named by their keys."""
-    model = sections.cut_out(read(xml), segment)
+    model = sections.cut_out(read_graph(xml), segment)
     for port, key in zip(model.inputs, segment.inputs, strict=True):
         port.get_tensor().set_names({key})
     return model
@@ -63,10 +63,10 @@ def cut_out(xml: Path, segment: Segment) -> ov.Model:
 
 def join(xml: Path, parts: Sequence[tuple[Segment, Path]]) -> ov.Model:
     """The whole graph, joined from its segments' files, with the inputs and outputs of ``xml``."""
-    return sections.join(read(xml), [(segment, read(file)) for segment, file in parts])
+    return sections.join(read_graph(xml), [(segment, read_graph(file)) for segment, file in parts])
 
 
-def passing_bytes(segments: Sequence[Segment], shapes: Mapping[str, tuple[int, ...]]) -> int:
+def peak_boundary_bytes(segments: Sequence[Segment], shapes: Mapping[str, tuple[int, ...]]) -> int:
     """The most bytes that the passing values of one sample take at once, in f32."""
     most, live = 0, set(segments[0].inputs)
     for index, segment in enumerate(segments):

@@ -60,7 +60,7 @@ def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[s
         if source_seconds is None:
             raise NumericalError(name, "auto", f"run `vinograph verify` on {bundle.path}")
         source.release()
-        found[name] = (source_seconds, quantized.measure(inputs))
+        found[name] = (source_seconds, quantized.find_fastest_setting(inputs))
     return found
 
 
@@ -79,4 +79,4 @@ def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str,
     cache = Cache()
     for name, (_, result) in measured.items():
         shapes = {each: tuple(value.shape) for each, value in given[name].items()}
-        tuning.remember(cache_key(bundle, name, cache), shapes, "auto", machine(), result)
+        tuning.keep_first_result(cache_key(bundle, name, cache), shapes, "auto", machine(), result)

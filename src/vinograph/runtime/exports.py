@@ -106,7 +106,7 @@ class CompiledExports:
         times = [(file.st_size, file.st_mtime_ns) for file in files]
         lasting = {name: value for name, value in settings.items() if name != GROUP_PROPERTY}
         parts = [self._key.contents, times, sorted(shapes.items()), sorted(lasting.items()), machine().fingerprint]
-        return tuning.hash_key(*parts, *([] if self.form is ExportForm.WEIGHTLESS else [self.form.value]))
+        return tuning.sha256_of_json(*parts, *([] if self.form is ExportForm.WEIGHTLESS else [self.form.value]))
 
     def load(self, blob_key: str, core: ov.Core, device: str, settings: Mapping[str, Any]) -> LoadedExport | None:
         """The compiled model kept under ``blob_key``; None where OpenVINO can read none."""

@@ -36,7 +36,7 @@ _MOST_PASSING = 2
 
 
 @dataclass
-class _Compiled:
+class _CompiledPart:
     """A compiled component, or a section of one; ``section`` is None for a whole component.
 
     ``buffer`` is what the model refers to without owning it. ``pending`` is its export, while that
@@ -71,7 +71,7 @@ class Session:
         self._device = device
         self._precision = precision
         self._core = core()
-        self._compiled: OrderedDict[tuple[Any, ...], list[_Compiled]] = OrderedDict()
+        self._compiled: OrderedDict[tuple[Any, ...], list[_CompiledPart]] = OrderedDict()
         self._compiling = threading.Lock()
         self.execution_devices: tuple[str, ...] = ()
         self.precision = precision
@@ -95,18 +95,18 @@ class Session:
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         with self._compiling:
             if self._tuner:
-                self._tuner.settle(shapes, lambda: self.measure(inputs))
-            sections = self._compile(shapes)
+                self._tuner.choose_setting(shapes, lambda: self.find_fastest_setting(inputs))
+            sections = self._compiled_for(shapes)
         begin = time.perf_counter()
         results = self._run(sections, inputs)
         if self._tuner:
             self._tuner.note_time(shapes, time.perf_counter() - begin, self._compile_seconds)
         outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
         if not all(np.isfinite(value).all() for value in outputs.values()):
-            raise NumericalError(self.name, self.precision, self._remedy())
+            raise NumericalError(self.name, self.precision, self._nan_remedy())
         return outputs
 
-    def _run(self, parts: list[_Compiled], inputs: Mapping[str, NDArray[Any]]) -> Any:
+    def _run(self, parts: list[_CompiledPart], inputs: Mapping[str, NDArray[Any]]) -> Any:
         given = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         try:
             if parts[0].section is None:
@@ -115,7 +115,7 @@ class Session:
         except (RuntimeError, MemoryError) as error:
             raise self._explain(error, "run") from error
 
-    def _run_sections(self, parts: list[_Compiled], passing: dict[ValueKey, NDArray[Any]]) -> Any:
+    def _run_sections(self, parts: list[_CompiledPart], passing: dict[ValueKey, NDArray[Any]]) -> Any:
         for place, part in enumerate(parts):
             assert part.section is not None
             given = {index: passing[key] for index, key in enumerate(part.section.inputs)}
@@ -137,8 +137,8 @@ class Session:
             with self._compiling:
                 self._tuner.end_drawing()
 
-    def measure(self, inputs: Mapping[str, NDArray[Any]]) -> TuningResult:
-        """The fastest setting for ``inputs``, found by :func:`vinograph.runtime.tuning.fastest`.
+    def find_fastest_setting(self, inputs: Mapping[str, NDArray[Any]]) -> TuningResult:
+        """The fastest setting for ``inputs``, found by :func:`vinograph.runtime.tuning.find_fastest_setting`.
 
         One setting at a time is compiled, since two may not fit the memory.
         """
@@ -151,7 +151,9 @@ class Session:
                     raise
                 return None  # this processor, or this version of OpenVINO, doesn't know it
 
-        return tuning.fastest(timed, machine().groups, machine().other_precisions(self._precision))
+        return tuning.find_fastest_setting(
+            timed, machine().group_sizes_to_try, machine().precisions_to_try(self._precision)
+        )
 
     def time_call(
         self, inputs: Mapping[str, NDArray[Any]], setting: Setting = DEFAULT, best: float = math.inf
@@ -162,7 +164,7 @@ class Session:
         computes NaN or infinity. Whatever else was compiled is released first.
         """
         self._compiled.clear()
-        compiled = self._build({name: tuple(value.shape) for name, value in inputs.items()}, setting)
+        compiled = self._load_or_compile({name: tuple(value.shape) for name, value in inputs.items()}, setting)
         if not all(np.isfinite(value).all() for value in self._run(compiled, inputs).values()):
             return None
         return tuning.least_seconds(lambda: self._run(compiled, inputs), best)
@@ -175,7 +177,7 @@ class Session:
 
         def work() -> None:
             with contextlib.suppress(VinographError), self._compiling:
-                self._compile(dict(shapes))
+                self._compiled_for(dict(shapes))
 
         if (shapes_key(shapes), self._setting_for(shapes)) not in self._compiled:
             with contextlib.suppress(RuntimeError):  # no more threads: the call compiles
@@ -186,7 +188,7 @@ class Session:
         with self._compiling:
             self._compiled.clear()
 
-    def _compile(self, shapes: Shapes) -> list[_Compiled]:
+    def _compiled_for(self, shapes: Shapes) -> list[_CompiledPart]:
         setting = self._setting_for(shapes)
         key = (shapes_key(shapes), setting)
         if key in self._compiled:
@@ -195,9 +197,9 @@ class Session:
         while len(self._compiled) >= _MOST_COMPILED:
             self._compiled.popitem(last=False)
         begin = time.perf_counter()
-        compiled = self._build(shapes, setting)
+        compiled = self._load_or_compile(shapes, setting)
         self._compile_seconds = time.perf_counter() - begin
-        self._record_device(compiled[0].model)
+        self._record_execution(compiled[0].model)
         self.setting = setting
         self._compiled[key] = compiled
         return compiled
@@ -205,14 +207,14 @@ class Session:
     def _setting_for(self, shapes: Shapes) -> Setting:
         return self._tuner.setting(shapes) if self._tuner else DEFAULT
 
-    def _build(self, shapes: Shapes, setting: Setting) -> list[_Compiled]:
+    def _load_or_compile(self, shapes: Shapes, setting: Setting) -> list[_CompiledPart]:
         """The component in one piece, compiled or read from the cache, or compiled in sections."""
         settings = self._settings(setting)
         blob_key = self._exports.blob_key(shapes, settings) if self._exports else None
         if self._exports and blob_key:
             loaded = self._exports.load(blob_key, self._core, self._device, settings)
             if loaded is not None:
-                return [_Compiled(loaded.model, buffer=loaded.buffer)]
+                return [_CompiledPart(loaded.model, buffer=loaded.buffer)]
         begin = time.perf_counter()
         try:
             sections = self._sections(shapes)
@@ -228,7 +230,7 @@ class Session:
         return compiled
 
     @property
-    def pending_seconds(self) -> float:
+    def unsaved_compile_seconds(self) -> float:
         """Seconds of compiling that :meth:`save_pending` would save; 0 if nothing is pending."""
         parts = [part for parts in list(self._compiled.values()) for part in parts]
         return max((part.pending.seconds for part in parts if part.pending is not None), default=0.0)
@@ -258,14 +260,14 @@ class Session:
         self._input_keys = {port.get_any_name(): value_key(port) for port in model.inputs}
         return [*ordered.sections(cuts)] if cuts else [None]
 
-    def _compile_section(self, shapes: Shapes, section: Section | None, settings: Mapping[str, Any]) -> _Compiled:
+    def _compile_section(self, shapes: Shapes, section: Section | None, settings: Mapping[str, Any]) -> _CompiledPart:
         model = self._read(shapes)
         part = model if section is None else cut_out(model, section)
         compiled = self._core.compile_model(part, self._device, settings)
         del model, part
         for file in self._source.files:
             release_pages(file)
-        return _Compiled(compiled, section)
+        return _CompiledPart(compiled, section)
 
     def _read(self, shapes: Shapes) -> ov.Model:
         """The graph at these shapes.
@@ -298,14 +300,14 @@ class Session:
             return any(each.split(".")[0] != "CPU" for each in self._core.available_devices)
         return str(self._core.get_property(self._device, "INFERENCE_PRECISION_HINT").to_string()) == "f16"
 
-    def _record_device(self, compiled: ov.CompiledModel) -> None:
+    def _record_execution(self, compiled: ov.CompiledModel) -> None:
         """Record which devices really run the component, and in which precision."""
         self.execution_devices = tuple(str(each) for each in compiled.get_property("EXECUTION_DEVICES"))
         if self._device.split(":")[0] not in META_DEVICES:
             precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
             self.precision = PRECISION_NAMES.get(precision, precision)
 
-    def _remedy(self) -> str:
+    def _nan_remedy(self) -> str:
         """What to do about NaN: sound weights don't compute it in f32."""
         if self.precision != "f32":
             return "try precision f32"

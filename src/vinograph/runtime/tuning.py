@@ -80,7 +80,7 @@ TimeCall = Callable[[Setting, float], float | None]
 """From a setting and the least seconds so far to the seconds of a call; None if it fails."""
 
 
-def fastest(time_call: TimeCall, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
+def find_fastest_setting(time_call: TimeCall, groups: tuple[int, ...], precisions: tuple[str, ...]) -> TuningResult:
     """Try the default, then each group size, then the best of them in each other precision.
 
     A setting has to be faster than the default by more than :data:`MEASUREMENT_NOISE`, and that
@@ -100,17 +100,21 @@ def fastest(time_call: TimeCall, groups: tuple[int, ...], precisions: tuple[str,
         return TuningResult(DEFAULT, seconds, time.perf_counter() - begin)
     for group in groups:
         attempt(Setting(group))
-    group_found = _best(seconds).group
+    group_found = _best_or_default(seconds).group
     for precision in precisions:
         attempt(Setting(group_found, precision))
-    best = _best(seconds)
+    best = _best_or_default(seconds)
     if best != DEFAULT and DEFAULT in seconds:
         again = {setting: attempt(setting) or math.inf for setting in (DEFAULT, best)}
-        best = best if best == _best(again) == _best({each: seconds[each] for each in again}) else DEFAULT
+        best = (
+            best
+            if best == _best_or_default(again) == _best_or_default({each: seconds[each] for each in again})
+            else DEFAULT
+        )
     return TuningResult(best, seconds, time.perf_counter() - begin)
 
 
-def _best(seconds: dict[Setting, float]) -> Setting:
+def _best_or_default(seconds: dict[Setting, float]) -> Setting:
     """The setting with the least seconds, if it is faster than the default by more than noise."""
     best = min(seconds, key=lambda setting: seconds[setting], default=DEFAULT)
     if DEFAULT in seconds and seconds[best] > seconds[DEFAULT] * (1 - MEASUREMENT_NOISE):
@@ -157,11 +161,11 @@ class Machine:
     group: int
 
     @property
-    def groups(self) -> tuple[int, ...]:
+    def group_sizes_to_try(self) -> tuple[int, ...]:
         """The group sizes that are worth trying: all but OpenVINO's own."""
         return tuple(group for group in GROUPS if group != self.group)
 
-    def other_precisions(self, precision: str) -> tuple[str, ...]:
+    def precisions_to_try(self, precision: str) -> tuple[str, ...]:
         """The precisions to try beside ``precision``: f32, where "auto" computes in another."""
         return ("f32",) if precision == "auto" and self.precision != "f32" else ()
 
@@ -188,22 +192,22 @@ class CacheKey:
         return Description(self.model, self.component, ", ".join(sizes))
 
 
-def hash_key(*parts: Any) -> str:
+def sha256_of_json(*parts: Any) -> str:
     """The SHA-256 of ``parts`` as JSON."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _component_key(cache_key: CacheKey, precision: str, machine: Machine) -> str:
     """The key that all sizes of a component have in common."""
-    return hash_key(cache_key.contents, precision, machine.fingerprint)
+    return sha256_of_json(cache_key.contents, precision, machine.fingerprint)
 
 
 def settings_key(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine) -> str:
     """The key under which the fastest setting for inputs of these shapes is kept."""
-    return hash_key(cache_key.contents, sorted(shapes.items()), precision, machine.fingerprint)
+    return sha256_of_json(cache_key.contents, sorted(shapes.items()), precision, machine.fingerprint)
 
 
-def _size(shapes: Shapes) -> dict[str, int]:
+def _value_counts(shapes: Shapes) -> dict[str, int]:
     """The number of values of each input."""
     return {name: math.prod(shape) for name, shape in shapes.items()}
 
@@ -217,7 +221,9 @@ def _size_ratio(one: Mapping[str, int], other: Any) -> float:
     return max((max(one[name] / other[name], other[name] / one[name]) for name in one), default=1.0)
 
 
-def remember(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine, result: TuningResult) -> Setting:
+def keep_first_result(
+    cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine, result: TuningResult
+) -> Setting:
     """Keep the setting that was measured, and return it.
 
     If another process has measured meanwhile, its setting stays and is returned instead.
@@ -228,7 +234,7 @@ def remember(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machi
             return known
         seconds = {str(setting): round(taken, 5) for setting, taken in result.seconds.items()}
         chosen = {"chosen": result.setting.to_json(), "setting": str(result.setting), "seconds": seconds}
-        near = {"of": _component_key(cache_key, precision, machine), "size": _size(shapes)}
+        near = {"of": _component_key(cache_key, precision, machine), "size": _value_counts(shapes)}
         return {**vars(cache_key.description(shapes)), **near, **chosen}
 
     kept = cache_key.cache.remember(settings_key(cache_key, shapes, precision, machine), change)
@@ -282,10 +288,10 @@ class Tuner:
         settled = self._settled.get(shapes_key(shapes))
         return settled or self._known(shapes, self._cache_key.cache.settings()) or DEFAULT
 
-    def settle(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> None:
+    def choose_setting(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> None:
         """Choose the setting of the drawing, if this is its first call."""
         if shapes_key(shapes) not in self._settled:
-            self._settled[shapes_key(shapes)] = self._find(shapes, measure)
+            self._settled[shapes_key(shapes)] = self._known_or_measured(shapes, measure)
 
     def note_time(self, shapes: Shapes, seconds: float, compiling: float) -> None:
         """Add the ``seconds`` of a call, if nothing was measured for its size.
@@ -296,10 +302,10 @@ class Tuner:
         if size not in self._unmeasured or seconds < SHORTEST_CALL:
             return
         spent, _ = self._unrecorded.get(size, (0.0, 0.0))
-        tried = 1 + len(self._machine.groups) + len(self._machine.other_precisions(self._precision))
+        tried = 1 + len(self._machine.group_sizes_to_try) + len(self._machine.precisions_to_try(self._precision))
         self._unrecorded[size] = (spent + seconds, tuning_cost(compiling, seconds, tried))
 
-    def _find(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> Setting:
+    def _known_or_measured(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> Setting:
         records = self._cache_key.cache.settings()
         known = self._known(shapes, records)
         if known is not None:
@@ -315,7 +321,7 @@ class Tuner:
         self._cache_key.cache.add_warning(
             f"{MEASURED} for {name}, which took {result.measuring_seconds:.1f} s: {result.setting}"
         )
-        return remember(self._cache_key, shapes, self._precision, self._machine, result)
+        return keep_first_result(self._cache_key, shapes, self._precision, self._machine, result)
 
     def _known(self, shapes: Shapes, records: Mapping[str, Mapping[str, Any]]) -> Setting | None:
         """The setting that was measured at this size, or at the nearest size that is near."""
@@ -328,7 +334,7 @@ class Tuner:
             for record in records.values()
             if record.get("of") == of
             and (chosen := _chosen(record, self._precision, self._machine))
-            and (ratio := _size_ratio(_size(shapes), record.get("size"))) <= NEAR_SIZES
+            and (ratio := _size_ratio(_value_counts(shapes), record.get("size"))) <= NEAR_SIZES
         ]
         return min(near, key=lambda each: each[0])[1] if near else None
 
@@ -343,7 +349,7 @@ def shapes_key(shapes: Shapes) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _chosen(record: Mapping[str, Any], precision: str, machine: Machine) -> Setting | None:
     """The setting that a record holds; None where none was measured."""
-    return Setting.from_json(record.get("chosen"), machine.other_precisions(precision))
+    return Setting.from_json(record.get("chosen"), machine.precisions_to_try(precision))
 
 
 def _number(record: Mapping[str, Any], name: str) -> float:

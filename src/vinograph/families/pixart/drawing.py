@@ -20,7 +20,7 @@ from vinograph.families.latent import (
     denoise,
     finish,
     initial_latents,
-    plan_steps,
+    make_plan,
     prepare_denoiser,
 )
 from vinograph.families.pixart.aspect_ratios import resized_and_cropped, resized_bilinearly, trained_size
@@ -61,7 +61,7 @@ def generate(components: PixArtComponents, request: PixArtRequest) -> Steps:
 
 def _run_of(components: PixArtComponents, request: PixArtRequest, out: Output) -> Run[PixArtRequest]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
-    plan = plan_steps(components.config.sampler, request, out)
+    plan = make_plan(components.config.sampler, request, out)
     begin = (
         0
         if request.strength is None

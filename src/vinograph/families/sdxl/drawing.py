@@ -24,7 +24,7 @@ from vinograph.families.latent import (
     encode_init_image,
     finish,
     initial_latents,
-    plan_steps,
+    make_plan,
     posterior_noise,
     prepare_denoiser,
 )
@@ -55,7 +55,7 @@ def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
     check_prompts(components, request, run.guided)
     init_image = read_init_image(components, request, out)
     if components.config.guides_itself:
-        note_ignored(request.negative_prompt, out, "this model is told the guidance scale and guides itself")
+        note_ignored(request.negative_prompt, out, "this model takes the guidance scale as an input and guides itself")
     elif not run.guided:
         note_ignored(request.negative_prompt, out)
     size = Size(request.height or 0, request.width or 0) if init_image is None else init_image.size
@@ -68,7 +68,7 @@ def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
 def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Run[SDXLRequest]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
     sampler = components.config.sampler
-    plan = plan_steps(sampler, request, out)
+    plan = make_plan(sampler, request, out)
     begin, end = _span(sampler, plan, request, out)
     return Run(
         components=components,
@@ -155,7 +155,7 @@ def _begin(run: Run[SDXLRequest], init_image: InitImage) -> tuple[Array, Blend |
     else:
         latents = run.sampler.add_noise(run.plan, run.begin, init_latents, noise)
     if init_image.pictures is not None and run.vae.samples_posterior:
-        posterior_noise(request, run.noise, from_the_first=True)((len(init_image.pictures), *shape[1:]))
+        posterior_noise(request, run.noise, first_generator_only=True)((len(init_image.pictures), *shape[1:]))
     return latents, partial(_put_back, run, init_latents, noise, init_image.mask)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Array, Output, Session, Step, Steps
-from vinograph.families.init_image import read_init_pictures
+from vinograph.families.init_image import open_init_images
 from vinograph.families.shared import (
     check_latents,
     downsample,
@@ -251,7 +251,7 @@ def generate(components: WuerstchenComponents, request: WuerstchenRequest) -> St
     size = Size(request.height or 0, request.width or 0)
     if request.image is not None:
         timesteps = _last_steps(timesteps, request.strength or 0.0)
-        pictures = _fit(components, request, read_init_pictures(request, out), out)
+        pictures = _fit(components, request, open_init_images(request, out), out)
         size = size_of(pictures[0])
     prior = _Sampling(sampler, timesteps, prior_scale, request.prior_callback_on_step_end, noise)
     shape = components.config.embedding_shape(request.image_count, size)
