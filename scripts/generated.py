@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,5 +18,5 @@ def write_or_compare(file: Path, text: str, argv: Sequence[str]) -> int:
     names = (str(file.relative_to(_ROOT)), "as it would be written")
     difference = list(difflib.unified_diff(there.splitlines(), text.splitlines(), *names, lineterm=""))
     if difference:
-        print("\n".join([*difference, "", f"run: python -m scripts.{Path(sys.argv[0]).stem}"]))
+        print("\n".join([*difference, "", "run: make docs"]))
     return 1 if difference else 0

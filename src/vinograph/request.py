@@ -287,7 +287,8 @@ def resolve(
         if name not in signature.takes:
             raise RequestError(_not_taken(name, signature.takes, title))
     named = {name: value for name, value in given.items() if value is not None}
-    values = {**_applicable_defaults(signature, named, kind), **named}
+    defaults = _applicable_defaults(signature, named, kind)
+    values = {**named, **{name: value for name, value in defaults.items() if name not in named}}
     limits, arguments = signature.limits(model, values), arguments_of(kind)
     request = kind(
         **{
