@@ -7,6 +7,7 @@ same files where there is no network.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from vinograph.models.hub_errors import DEFAULT_REVISION, UnreachableError, expl
 from vinograph.models.safetensors import LENGTH_SIZE, LONGEST_HEADER, parse_header
 
 _TIMEOUT_PHASES = ("connect", "read", "write", "pool")  # of an HTTP request, each of which may wait
+_BAR_SECONDS, _LOG_SECONDS = 0.1, 10.0  # between updates of a bar on a terminal, and in a log
 
 
 @dataclass(frozen=True)
@@ -154,14 +156,15 @@ def read_header(repository: str, commit: str, name: str) -> dict[str, dict[str, 
 
 @contextmanager
 def _progress_bar(files: Mapping[str, RemoteFile]) -> Iterator[Callable[[int], None]]:
-    """Show one bar of the bytes of all files, as huggingface_hub does, and yield what updates it.
+    """Show one bar of the bytes of all files in the block, and yield what updates it.
 
-    Like huggingface_hub's own, it shows on a terminal alone, and not where these bars are disabled.
+    It is huggingface_hub's own, so it shows nothing where these bars are disabled.
     """
     total = sum(each.size for each in files.values())
     description = f"Fetching {len(files)} file{'s' if len(files) > 1 else ''}"
+    interval = _BAR_SECONDS if sys.stderr.isatty() else _LOG_SECONDS
     bar: Any = tqdm  # which has no types
-    with bar(total=total, desc=description, unit="B", unit_scale=True, disable=None) as shown, quiet():
+    with bar(total=total, desc=description, unit="B", unit_scale=True, mininterval=interval) as shown, quiet():
         yield lambda arrived: shown.update(arrived - shown.n)
 
 
