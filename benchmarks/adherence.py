@@ -1,8 +1,9 @@
 """Measures whether a picture-book model follows its prompts, for docs/storybook.md.
 
-    python -m benchmarks.adherence storybook-wuerstchen --prompts 500 [--precision f32] [--sheets docs/pictures]
-    python -m benchmarks.adherence storybook-sdxl --prompts 500 --changes 200 [--option num_inference_steps=4]
-    python -m benchmarks.adherence storybook-pixart --prompts 500 --frames 288x224,224x288,320x192,192x320
+    python -m benchmarks.adherence storybook-wuerstchen --prompts 500 [--precision f32] [--sheets
+    docs/pictures] python -m benchmarks.adherence storybook-sdxl --prompts 500 --changes 200
+    [--option num_inference_steps=4] python -m benchmarks.adherence storybook-pixart --prompts 500
+    --frames 288x224,224x288,320x192,192x320
 
 *Mean* is the share of stated attributes that the probe finds, *whole* the share of prompts whose
 attributes it all finds. The prompts describe scenes whose combinations of attributes no model was

@@ -1,9 +1,10 @@
 """Tabulates seconds per picture by batch size for the three families, and draws the chart.
 
-    vinograph benchmark sdxl-f16 --size 1024x1024 --steps 1 --option guidance_scale=5.0 --option vae=tiny \\
+    vinograph benchmark sdxl-f16 --size 1024x1024 --steps 1 --option guidance_scale=5.0 --option
+    vae=tiny \\
         --count 1 --count 2 --count 4 --runs 1 --rounds 1 --no-reference --output sdxl.json
-    vinograph benchmark pixart-f16 … --option guidance_scale=4.5 … --output pixart.json
-    vinograph benchmark wuerstchen-f16 … --steps 1 --option num_inference_steps=1 … --output wuerstchen.json
+    vinograph benchmark pixart-f16 … --option guidance_scale=4.5 … --output pixart.json vinograph
+    benchmark wuerstchen-f16 … --steps 1 --option num_inference_steps=1 … --output wuerstchen.json
     python benchmarks/batches.py sdxl.json pixart.json wuerstchen.json --chart batches.svg
 
 Würstchen's model card has such a chart for a GPU; this one is for processors, at 1024×1024. A

@@ -1,8 +1,9 @@
 """Times one component in a control group with a CPU quota, with two numbers of threads.
 
-    mkdir /sys/fs/cgroup/cpu/two && echo 200000 > /sys/fs/cgroup/cpu/two/cpu.cfs_quota_us   # version 1
-    mkdir /sys/fs/cgroup/two && echo "200000 100000" > /sys/fs/cgroup/two/cpu.max           # version 2
-    python -m benchmarks.quota sdxl-f16 unet /sys/fs/cgroup/cpu/two [--runs 5] [--rounds 3]
+    mkdir /sys/fs/cgroup/cpu/two && echo 200000 > /sys/fs/cgroup/cpu/two/cpu.cfs_quota_us   #
+    version 1 mkdir /sys/fs/cgroup/two && echo "200000 100000" > /sys/fs/cgroup/two/cpu.max
+    # version 2 python -m benchmarks.quota sdxl-f16 unet /sys/fs/cgroup/cpu/two [--runs 5] [--rounds
+    3]
 
 Either of the first two commands makes a group of two CPUs, as root. One variant has a thread per
 processor, the other as many threads as the quota allows. Variants that took turns in one process

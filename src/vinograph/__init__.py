@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# OpenVINO reports its import and its conversions to its makers where this package of theirs can be imported.
-# Vinograph sends nothing to anyone, and draws with the network unplugged.
+# OpenVINO reports its import and its conversions to its makers where this package of theirs can be
+# imported. Vinograph sends nothing to anyone, and draws with the network unplugged.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = [

@@ -1,6 +1,7 @@
 """The check of one argument's value: a size, a seed, a guidance scale, a prompt, an array.
 
-A check also knows what a caller may give, as an annotation says it. The signatures of the calls are made from that.
+A check also knows what a caller may give, as an annotation says it. The signatures of the calls are
+made from that.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ _MAX_NUMBER = 1e30  # leaves room to square it in f64, and to see that f32 can't
 class Limits:
     """What checks compare with.
 
-    The first three are the sizes that the model draws, in pixels. The others are of the call: what custom timesteps
-    have to be and which words stand for some, what ``output_type`` may be, and which tensors a callback may get.
+    The first three are the sizes that the model draws, in pixels. The others are of the call: what
+    custom timesteps have to be and which words stand for some, what ``output_type`` may be, and
+    which tensors a callback may get.
     """
 
     size_multiple: int = 1
@@ -59,9 +61,10 @@ Accepts = Callable[[Limits], tuple[str, ...]]
 class Check:
     """The check of an argument's value.
 
-    ``run`` gets the name to say in errors, the value and the limits. It returns the value as it is used, or raises
-    RequestError. ``accepts`` says which types may be given, as the alternatives of an annotation whose names are those
-    of :mod:`vinograph.inputs`; a quoted one stands for that text itself.
+    ``run`` gets the name to say in errors, the value and the limits. It returns the value as it is
+    used, or raises RequestError. ``accepts`` says which types may be given, as the alternatives of
+    an annotation whose names are those of :mod:`vinograph.inputs`; a quoted one stands for that
+    text itself.
     """
 
     run: Run
@@ -71,8 +74,8 @@ class Check:
         """The value as it is used.
 
         Raises:
-            RequestError: naming the argument, what was given and what would do; also where the value's own methods
-                raise anything else.
+            RequestError: naming the argument, what was given and what would do; also where the
+                value's own methods raise anything else.
         """
         with reading(name, value):
             return self.run(name, value, limits)

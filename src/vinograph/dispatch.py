@@ -1,7 +1,8 @@
 """Methods that are declared with a signature, and done by the pipeline's family.
 
-What a family takes is known only when a model is opened. So a declared method hands all that it is given to the
-pipeline, which checks it. Its signature and its documentation are for readers, editors and type checkers.
+What a family takes is known only when a model is opened. So a declared method hands all that it is
+given to the pipeline, which checks it. Its signature and its documentation are for readers, editors
+and type checkers.
 """
 
 from __future__ import annotations

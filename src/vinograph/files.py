@@ -93,8 +93,8 @@ def temporary_sibling(file: Path) -> Iterator[Path]:
 def replaced(file: Path) -> Iterator[Path]:
     """A hidden temporary name in the folder of ``file``, whose file replaces that one when the block succeeds.
 
-    A file that is replaced passes its permissions on, and its owner where this user may give files away. Of a symbolic
-    link, the file that it points to is replaced.
+    A file that is replaced passes its permissions on, and its owner where this user may give files
+    away. Of a symbolic link, the file that it points to is replaced.
 
     Raises:
         RequestError: ``file`` is there, but no regular file.

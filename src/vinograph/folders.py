@@ -1,8 +1,9 @@
 """The user's folders: for models, for the cache, and for temporary files.
 
-Not every user has a home directory: in a container started for a bare user number, ``HOME`` is not set and the number
-is not in the password file. Then the folders are below one that can't exist, so that what looks there finds nothing,
-and what writes there fails with an ordinary OSError that names the folder.
+Not every user has a home directory: in a container started for a bare user number, ``HOME`` is not
+set and the number is not in the password file. Then the folders are below one that can't exist, so
+that what looks there finds nothing, and what writes there fails with an ordinary OSError that names
+the folder.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def expand(path: str | os.PathLike[str]) -> Path:
 def is_there(path: Path, *, directory: bool = False) -> bool:
     """Whether there is a file or folder of that path, or with ``directory`` a folder, that this user may see.
 
-    False where that is not allowed, as of another user's home that ``HOME`` still names, and of a name that no file
-    can have.
+    False where that is not allowed, as of another user's home that ``HOME`` still names, and of a
+    name that no file can have.
     """
     try:
         return path.is_dir() if directory else path.exists()

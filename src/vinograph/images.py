@@ -75,10 +75,12 @@ def only(pictures: Sequence[Picture], name: str) -> Picture:
 def read_pictures(source: Any, name: str = "image", notes: list[str] | None = None) -> list[Image.Image]:
     """RGB pictures from a path, a PIL picture, an array or a torch tensor, or from a list of them.
 
-    They mean what they mean in diffusers. A file is turned as its EXIF says, a PIL picture is taken as it lies.
-    Transparency is left out. An array is [height, width, 3] or [n, height, width, 3], a tensor [3, height, width] or
-    [n, 3, height, width]: uint8, or floats in [0, 1], or in [-1, 1] where one is below 0. Of a file, format and size
-    are checked before any pixel is decoded. Warnings are appended to ``notes``.
+    They mean what they mean in diffusers. A file is turned as its EXIF says, a PIL picture is taken
+    as it lies. Transparency is left out. An array is [height, width, 3] or [n, height, width, 3], a
+    tensor [3, height, width] or
+    [n, 3, height, width]: uint8, or floats in [0, 1], or in [-1, 1] where one is below 0. Of a
+    file, format and size are checked before any pixel is decoded. Warnings are appended to
+    ``notes``.
 
     Raises:
         RequestError: not a PNG, JPEG or WebP, over 64 megapixels, damaged, or no picture at all.
@@ -260,7 +262,8 @@ def check_output(path: Path) -> None:
     """Check, before any drawing, that a picture can be written to ``path``.
 
     Raises:
-        RequestError: the folder is missing or not writable, the path is a directory, or the ending is unknown.
+        RequestError: the folder is missing or not writable, the path is a directory, or the ending
+            is unknown.
     """
     if path.suffix.lower() not in WRITABLE:
         raise RequestError(f"output {path}: end the name in one of {', '.join(WRITABLE)}")

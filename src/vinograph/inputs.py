@@ -1,6 +1,7 @@
 """What callers may give: the types in the signatures of the calls.
 
-They describe objects of torch by their methods, so that neither this package nor a type checker needs torch.
+They describe objects of torch by their methods, so that neither this package nor a type checker
+needs torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Seeded Gaussian noise, equal to what ``torch.randn`` draws on a CPU, in numpy.
 
-torch's CPU generator is the Mersenne Twister MT19937 (Matsumoto and Nishimura, 1998), seeded from the low 32 bits
-of the seed. For 16 or more float32 values ``torch.randn`` turns each raw draw's low 24 bits into a uniform number
-and applies the Box–Muller transform within blocks of 16.
+torch's CPU generator is the Mersenne Twister MT19937 (Matsumoto and Nishimura, 1998), seeded from
+the low 32 bits of the seed. For 16 or more float32 values ``torch.randn`` turns each raw draw's low
+24 bits into a uniform number and applies the Box–Muller transform within blocks of 16.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TorchNoise:
     def normal(self, shape: tuple[int, ...]) -> Array:
         """Draw standard normal float32 values of any ``shape`` with at least 16 elements.
 
-        Equal to ``torch.randn(shape, generator=g)`` up to 5e-7 (torch's vectorised logarithm and cosine differ
-        from the C library's in the last bit).
+        Equal to ``torch.randn(shape, generator=g)`` up to 5e-7 (torch's vectorised logarithm and
+        cosine differ from the C library's in the last bit).
 
         Raises:
             RequestError: fewer than 16 values, which torch draws by another algorithm.
@@ -75,7 +75,8 @@ class TorchNoise:
 class _BorrowedTorchNoise(TorchNoise):
     """The stream of a caller's ``torch.Generator``, which moves on as if torch itself had drawn from it.
 
-    Its state is read at each draw: the caller may draw from it in between, or give it for several pictures.
+    Its state is read at each draw: the caller may draw from it in between, or give it for several
+        pictures.
     """
 
     def __init__(self, generator: Any) -> None:
@@ -128,9 +129,10 @@ def noise_from_seeds(seeds: Sequence[int]) -> Noise:
 def noise_from_generator(generator: Any) -> Noise:
     """Noise from what ``generator=`` takes.
 
-    A ``torch.Generator`` (on the CPU) is drawn from and moves on, as in diffusers. A ``numpy.random.RandomState``
-    is read as optimum-intel reads it: as a torch generator seeded with the first word of its state, so that
-    ``RandomState(987)`` means seed 987; it doesn't move on. A list holds one of them per picture.
+    A ``torch.Generator`` (on the CPU) is drawn from and moves on, as in diffusers. A
+    ``numpy.random.RandomState`` is read as optimum-intel reads it: as a torch generator seeded with
+    the first word of its state, so that ``RandomState(987)`` means seed 987; it doesn't move on. A
+    list holds one of them per picture.
 
     Raises:
         RequestError: anything else, or a generator of another device.

@@ -14,7 +14,8 @@ class PanicError(RuntimeError):
 def panics_raised() -> Iterator[None]:
     """Raise :class:`PanicError` where a library panics in the block.
 
-    Python gets a panic as an exception of a class that can't be imported, and is no :class:`Exception`.
+    Python gets a panic as an exception of a class that can't be imported, and is no
+    :class:`Exception`.
     """
     try:
         yield

@@ -31,8 +31,9 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 class Pipeline(Calls):
     """A model that draws.
 
-    Calling it draws; :meth:`stream` does so step by step. What else the model's family does is a method of its own,
-    such as ``pipe.reconstruct(...)``. :attr:`calls` names them all, with what each takes and the model's defaults.
+    Calling it draws; :meth:`stream` does so step by step. What else the model's family does is a
+    method of its own, such as ``pipe.reconstruct(...)``. :attr:`calls` names them all, with what
+    each takes and the model's defaults.
     """
 
     def __init__(
@@ -77,14 +78,15 @@ class Pipeline(Calls):
         """Open a model.
 
         Args:
-            model: the name of an embedded model, or of one in the models folder; the directory of a bundle or a
-                checkpoint; a checkpoint in one file; or a hub id.
-            device: a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a mapping from component
-                to one. Components that it leaves out run on the CPU.
-            precision: "auto", "f32", "bf16" or "f16", or a mapping from component to one of them. "auto" is what the
-                device does best and the component stands.
-            memory: "low" frees each large component as soon as a drawing needs it no more; the next drawing loads it
-                again. "auto" does so with components that take more than a quarter of the machine's memory.
+            model: the name of an embedded model, or of one in the models folder; the directory of a
+                bundle or a checkpoint; a checkpoint in one file; or a hub id.
+            device: a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a
+                mapping from component to one. Components that it leaves out run on the CPU.
+            precision: "auto", "f32", "bf16" or "f16", or a mapping from component to one of them.
+                "auto" is what the device does best and the component stands.
+            memory: "low" frees each large component as soon as a drawing needs it no more; the next
+                drawing loads it again. "auto" does so with components that take more than a quarter
+                of the machine's memory.
 
         Raises:
             ModelError: there is no such model, or it is none that Vinograph draws with.
@@ -97,8 +99,8 @@ class Pipeline(Calls):
     def calls(self) -> Mapping[str, Call]:
         """What the model does, by the calls' names.
 
-        ``pipe.calls["generate"].takes`` has the default that each argument has in this model, and ``positional`` the
-        order of those that may be given by position.
+        ``pipe.calls["generate"].takes`` has the default that each argument has in this model, and
+        ``positional`` the order of those that may be given by position.
         """
         defaults = self.model.manifest.defaults
         return MappingProxyType(

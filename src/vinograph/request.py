@@ -1,7 +1,7 @@
 """The one schema of requests: the arguments that calls take, and how a request is made of those that were given.
 
-The command line's options and the page's controls come from the fields of :class:`Request` and from what a family's
-calls take, so they can't drift apart. The signatures of the calls do, too.
+The command line's options and the page's controls come from the fields of :class:`Request` and from
+what a family's calls take, so they can't drift apart. The signatures of the calls do, too.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 class Argument:
     """What is known of an argument.
 
-    ``recorded`` values go into a picture's metadata, those ``per_prompt`` one by one. A value is pointless without
-    those that it ``needs``, of the ones that the call takes. Where it is given, defaults of what it ``replaces`` don't
-    apply. One that ``sets_steps`` says by itself how many steps there are. A callback that ``gets_pipeline`` is called
-    with the pipeline first. ``metavar`` stands for the value in a command line's help.
+    ``recorded`` values go into a picture's metadata, those ``per_prompt`` one by one. A value is
+    pointless without those that it ``needs``, of the ones that the call takes. Where it is given,
+    defaults of what it ``replaces`` don't apply. One that ``sets_steps`` says by itself how many
+    steps there are. A callback that ``gets_pipeline`` is called with the pipeline first.
+    ``metavar`` stands for the value in a command line's help.
     """
 
     check: Check
@@ -77,8 +78,9 @@ def argument_field(check: Check, about: str, *, pair: str | None = None, **other
 
     ``pair`` names an argument that is as pointless without this one as this one without it.
 
-    A family whose calls take an argument that :class:`Request` lacks declares it in its own folder, as a field of a
-    frozen dataclass that inherits from it. Its ``Family`` names that class as ``request``.
+    A family whose calls take an argument that :class:`Request` lacks declares it in its own folder,
+    as a field of a frozen dataclass that inherits from it. Its ``Family`` names that class as
+    ``request``.
     """
     return field(default=None, metadata={"argument": Argument(check, about, **others), "pair": pair})
 
@@ -87,9 +89,10 @@ def argument_field(check: Check, about: str, *, pair: str | None = None, **other
 class Request:
     """The arguments of a call: checked, and completed with the model's defaults. None stands for no value.
 
-    Its attributes are the arguments that more than one family takes, under the same names. Those that only one family
-    takes are attributes of that family's own kind of request, which the result of its calls has.
-    Sizes are in pixels; scales and strength have no unit; timesteps of the continuous samplers lie in [0, 1].
+    Its attributes are the arguments that more than one family takes, under the same names. Those
+    that only one family takes are attributes of that family's own kind of request, which the result
+    of its calls has. Sizes are in pixels; scales and strength have no unit; timesteps of the
+    continuous samplers lie in [0, 1].
     """
 
     prompt: tuple[str, ...] | None = argument_field(check_texts, "what to draw; a list draws each", per_prompt=True)
@@ -229,10 +232,11 @@ OPTIONS: Mapping[str, str] = {
 class Signature:
     """The arguments of a call, and what their checks have to know.
 
-    ``takes`` has the default of each argument. ``positional`` are those that may be given by position, in that order.
-    ``conditional_defaults`` holds, for an argument, the defaults that change when it is given. ``steps`` names the
-    argument that counts the steps of which image to image does a share. ``any_size_with`` is an argument under which
-    any number of pixels will do. The others are as in :class:`vinograph.arguments.Limits`.
+    ``takes`` has the default of each argument. ``positional`` are those that may be given by
+    position, in that order. ``conditional_defaults`` holds, for an argument, the defaults that
+    change when it is given. ``steps`` names the argument that counts the steps of which image to
+    image does a share. ``any_size_with`` is an argument under which any number of pixels will do.
+    The others are as in :class:`vinograph.arguments.Limits`.
     """
 
     takes: Mapping[str, Any]
@@ -277,8 +281,9 @@ def resolve(
 ) -> Request:
     """Check what was ``given`` to a call, and complete it with the call's defaults.
 
-    ``model`` has the sizes that the model draws. ``title`` names the call in errors, and ``names`` the arguments that
-    have another name where they come from, such as an option's. ``kind`` is the family's own kind of request.
+    ``model`` has the sizes that the model draws. ``title`` names the call in errors, and ``names``
+    the arguments that have another name where they come from, such as an option's. ``kind`` is the
+    family's own kind of request.
 
     Raises:
         RequestError: naming the argument, what was given, and what would do.

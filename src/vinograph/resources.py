@@ -1,8 +1,9 @@
 """The processors, memory and threads that this process may use, and what to say when there are too few.
 
-Affinity, control groups and the process's own limits (``ulimit``) bound processors, memory and threads.
-Every library reports a shortage in its own way, and often wraps it in another exception. :func:`shortage` is the one
-place that knows these ways; callers decide by its answer which error their user meets.
+Affinity, control groups and the process's own limits (``ulimit``) bound processors, memory and
+threads. Every library reports a shortage in its own way, and often wraps it in another exception.
+:func:`shortage` is the one place that knows these ways; callers decide by its answer which error
+their user meets.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _BY_NUMBER = {
     errno.EDQUOT: Shortage.DISK,
     errno.EFBIG: Shortage.DISK,
 }
-# What OpenVINO, numpy, torch, the dynamic linker, tokenizers and the hub's client say, in lower case.
+# What OpenVINO, numpy, torch, the dynamic linker, tokenizers and the hub's client say, in lower
+# case.
 _BY_TEXT = {
     Shortage.MEMORY: (
         *("bad_alloc", "bad allocation", "can't alloc", "cannot alloc", "could not alloc", "failed to alloc"),
@@ -100,7 +102,8 @@ def memory_left() -> str:
 def chain(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
     """The exception, then those that it was raised from or while handling, each once.
 
-    With ``suppressed`` also one that ``from None`` hides, whose message may be the only one that tells the cause.
+    With ``suppressed`` also one that ``from None`` hides, whose message may be the only one that
+    tells the cause.
     """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
@@ -215,8 +218,9 @@ def _own_limits() -> Iterator[tuple[int, int]]:
 def _groups(controller: str) -> Iterator[Path]:
     """The folders of the control group that limits this process, and of those around it, the outermost last.
 
-    Both of version 2, where one group has all controllers, and of version 1, where each has groups of its own. In a
-    container the path may be one of the host's: then what is there is its own group, at the outermost place.
+    Both of version 2, where one group has all controllers, and of version 1, where each has groups
+    of its own. In a container the path may be one of the host's: then what is there is its own
+    group, at the outermost place.
     """
     for words in _lines(_OWN_GROUPS):
         _, controllers, path = " ".join(words).split(":", 2)

@@ -20,15 +20,17 @@ class Result:
     """What a call drew, and how.
 
     Attributes:
-        images: PIL pictures (``output_type="pil"``), an array [n, height, width, 3] in [0, 1] ("np"), or the last
-            stage's latents ("latent"). None where the call draws no picture.
-        seeds: the seed of each picture; None where a caller's generators decided, or nothing was random.
+        images: PIL pictures (``output_type="pil"``), an array [n, height, width, 3] in [0, 1]
+            ("np"), or the last stage's latents ("latent"). None where the call draws no picture.
+        seeds: the seed of each picture; None where a caller's generators decided, or nothing was
+            random.
         request: the call's arguments, checked and completed with the model's defaults.
         timings: seconds of wall clock by stage.
         warnings: what was done otherwise than was asked for, such as text that was cut off.
         devices: for each component that ran, on which devices and in which precision it did.
         model: the model's name.
-        image_embeddings: what a prior drew or an image encoder made [n, channels, height, width], if one did.
+        image_embeddings: what a prior drew or an image encoder made [n, channels, height, width],
+            if one did.
         report: figures that the call measured, such as a reconstruction's PSNR.
     """
 

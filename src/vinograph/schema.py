@@ -1,8 +1,9 @@
 """The kinds of values that a file may hold, with ranges: declared once, checked wherever it is read or written.
 
-A declaration is made of :class:`Whole`, :class:`Real`, :class:`Divisor`, :class:`Flag` and :class:`Text` for single
-values, and of :class:`Many`, :class:`Named` and :class:`Record` for those that hold others. A value that does not
-fit raises :class:`SchemaError`, which names it by its path, such as ``components.unet.inputs.sample.shape[1]``.
+A declaration is made of :class:`Whole`, :class:`Real`, :class:`Divisor`, :class:`Flag` and
+:class:`Text` for single values, and of :class:`Many`, :class:`Named` and :class:`Record` for those
+that hold others. A value that does not fit raises :class:`SchemaError`, which names it by its path,
+such as ``components.unet.inputs.sample.shape[1]``.
 """
 
 from __future__ import annotations

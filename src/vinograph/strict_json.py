@@ -1,7 +1,8 @@
 """JSON that somebody else wrote, read within limits of size, depth and number range.
 
-Python's parser alone raises RecursionError for deep nesting, and reads NaN, infinity and integers of any length. Here
-every text gives either a value that is safe to walk recursively and to convert to a float, or :class:`JsonError`.
+Python's parser alone raises RecursionError for deep nesting, and reads NaN, infinity and integers
+of any length. Here every text gives either a value that is safe to walk recursively and to convert
+to a float, or :class:`JsonError`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def parse(
 ) -> Any:
     """The value that ``text`` (UTF-8 where it is bytes) describes.
 
-    Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most ``digits`` digits (by default what
-    64 bits hold), and every number is finite. With ``unique`` an object that names a key twice is refused; otherwise
-    the last one counts. With ``infinity`` the word -Infinity is minus infinity: Python's own writer, and so
-    diffusers' schedulers, write it.
+    Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most ``digits``
+    digits (by default what 64 bits hold), and every number is finite. With ``unique`` an object
+    that names a key twice is refused; otherwise the last one counts. With ``infinity`` the word
+    -Infinity is minus infinity: Python's own writer, and so diffusers' schedulers, write it.
 
     Raises:
         JsonError: it is not JSON, longer than ``largest``, or beyond another limit.

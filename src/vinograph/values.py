@@ -1,7 +1,7 @@
 """Values from callers, whatever objects they are: shown in a message, and read as an array.
 
-Any of their methods may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay short and on one line, and
-whatever a conversion raises becomes a :class:`RequestError`.
+Any of their methods may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay short and on
+one line, and whatever a conversion raises becomes a :class:`RequestError`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def reason(error: BaseException) -> str:
 def reading(name: str, value: object) -> Iterator[None]:
     """Raise RequestError for whatever reading ``value`` in the block raises.
 
-    Errors of our own pass, and so does MemoryError: that is the machine's fault and not the value's.
+    Errors of our own pass, and so does MemoryError: that is the machine's fault and not the
+    value's.
     """
     try:
         yield

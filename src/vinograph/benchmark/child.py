@@ -1,7 +1,7 @@
 """The program of one measured process: it opens a system, draws, and writes events as JSON.
 
-It is run by its path, with the interpreter of the system's own environment. The task comes as JSON on
-standard input; events go to standard output, and whatever else is printed to standard error.
+It is run by its path, with the interpreter of the system's own environment. The task comes as JSON
+on standard input; events go to standard output, and whatever else is printed to standard error.
 
     python child.py draw SYSTEM|check SYSTEM|prepare SYSTEM
 """

@@ -1,7 +1,8 @@
 """The command line: parse, call, format. :func:`main` is the command ``vinograph``, which `docs/cli.md` describes.
 
-Little is imported before :func:`main` listens to signals, and what imports a lot is imported within it: a Ctrl-C in
-the first second, or memory that is too little even for the packages, ends a command as it would later.
+Little is imported before :func:`main` listens to signals, and what imports a lot is imported within
+it: a Ctrl-C in the first second, or memory that is too little even for the packages, ends a command
+as it would later.
 """
 
 from __future__ import annotations

@@ -122,8 +122,9 @@ def benchmark(
 ) -> None:
     """Measure what models cost and how close they draw, next to other systems.
 
-    Every system runs in processes of its own, one at a time, which take turns. One that fails is reported; the exit
-    code is 3 if all do. A chart takes matplotlib: pip install "vinograph[benchmark]".
+    Every system runs in processes of its own, one at a time, which take turns. One that fails is
+    reported; the exit code is 3 if all do. A chart takes matplotlib: pip install
+    "vinograph[benchmark]".
     """
     from vinograph import benchmark as measuring
     from vinograph.benchmark import chart as charts

@@ -22,13 +22,13 @@ def cache(
 ) -> None:
     """Show what is stored between processes.
 
-    These are components compiled for a size of picture, and the settings that were measured to be the fastest. They lie
-    in $VINOGRAPH_CACHE, or ~/.cache/vinograph.
+    These are components compiled for a size of picture, and the settings that were measured to be
+    the fastest. They lie in $VINOGRAPH_CACHE, or ~/.cache/vinograph.
 
-    Components take 1 GB at most, or a twentieth of the disk's free space. Those with int8 or int4 weights, and those of
-    checkpoints that were not converted, are stored with their weights where they took seconds to compile: 10 GB at
-    most, or a tenth. Those that were unused for longest go first. A --limit is for both together;
-    $VINOGRAPH_CACHE_LIMIT goes before it.
+    Components take 1 GB at most, or a twentieth of the disk's free space. Those with int8 or int4
+    weights, and those of checkpoints that were not converted, are stored with their weights where
+    they took seconds to compile: 10 GB at most, or a tenth. Those that were unused for longest go
+    first. A --limit is for both together; $VINOGRAPH_CACHE_LIMIT goes before it.
     """
     disk_cache = Cache()
     if limit is not None:

@@ -45,8 +45,8 @@ def convert(
 ) -> None:
     """Convert a published checkpoint to a bundle.
 
-    A bundle is quicker to read than the checkpoint, and draws the same picture. Stopped at any moment, the same command
-    goes on from there.
+    A bundle is quicker to read than the checkpoint, and draws the same picture. Stopped at any
+    moment, the same command goes on from there.
     """
     from vinograph.convert import convert as run
 

@@ -55,7 +55,8 @@ def doctor(
 ) -> None:
     """Look over this machine and this installation.
 
-    Warnings leave the exit code at 0; something broken ends it with that error's own: 4 for a damaged model.
+    Warnings leave the exit code at 0; something broken ends it with that error's own: 4 for a
+    damaged model.
     """
     found = Findings()
     _check_machine(found)

@@ -30,7 +30,8 @@ _WIDTH = 140  # of the components in a pipe, whose inputs may be many
 def inspect(model: Reference, as_json: AsJson = False) -> None:
     """Say what a model is made of.
 
-    Its family, source and licence, its components with their inputs and outputs, its defaults and limits.
+    Its family, source and licence, its components with their inputs and outputs, its defaults and
+    limits.
     """
     opened = catalog.find(model)
     if as_json:
@@ -53,9 +54,9 @@ def inspect(model: Reference, as_json: AsJson = False) -> None:
 def verify(model: Reference, as_json: AsJson = False) -> None:
     """Check every file of a model.
 
-    Those of a bundle, and those of a checkpoint in the hub's cache, are compared with their hashes. Other checkpoints
-    carry none: then every file is read, and every tensor's name, type, shape and size compared with the model's. A file
-    that is not what it should be ends it with exit code 4.
+    Those of a bundle, and those of a checkpoint in the hub's cache, are compared with their hashes.
+    Other checkpoints carry none: then every file is read, and every tensor's name, type, shape and
+    size compared with the model's. A file that is not what it should be ends it with exit code 4.
     """
     opened = catalog.find(model)
     files, total = [], len(opened.files)
@@ -79,8 +80,9 @@ def verify(model: Reference, as_json: AsJson = False) -> None:
 def models(as_json: AsJson = False) -> None:
     """List the models that have a name, and those that can be fetched by one.
 
-    Those that are here are the embedded ones, and the bundles in the models folder: $VINOGRAPH_MODELS, or
-    ~/.local/share/vinograph/models. The others are published ones, which `vinograph pull NAME` fetches from the hub.
+    Those that are here are the embedded ones, and the bundles in the models folder:
+    $VINOGRAPH_MODELS, or ~/.local/share/vinograph/models. The others are published ones, which
+    `vinograph pull NAME` fetches from the hub.
     """
     places = {"embedded": catalog.embedded(), "models folder": catalog.installed()}
     records = [_model_record(path, place) for place, paths in places.items() for path in paths]

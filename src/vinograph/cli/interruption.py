@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM, from the first instruction of a command to its last.
 
-Either unwinds the stack, so that temporary files go. A signal may come while a package is imported, whose compiled
-code turns the exception into one of its own, or in code that drops every exception. So what counts is that a signal
-came, not which exception ended the command; and one that was dropped is raised again.
+Either unwinds the stack, so that temporary files go. A signal may come while a package is imported,
+whose compiled code turns the exception into one of its own, or in code that drops every exception.
+So what counts is that a signal came, not which exception ended the command; and one that was
+dropped is raised again.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _CHECKED = 0.2  # seconds after which is looked whether the exception was droppe
 class _Interrupted(KeyboardInterrupt):
     """Ctrl-C.
 
-    An exact KeyboardInterrupt that passes through the code that `exec` runs, as dataclasses do while they are made,
-    has Python end the process by the signal even if it is caught further out.
+    An exact KeyboardInterrupt that passes through the code that `exec` runs, as dataclasses do
+    while they are made, has Python end the process by the signal even if it is caught further out.
     """
 
 
@@ -51,7 +52,8 @@ def received() -> int:
 class Interruptible:
     """Within it Ctrl-C and SIGTERM end the command.
 
-    One that owns the process leaves both to the system when it ends, so that the interpreter's own end is quiet, too.
+    One that owns the process leaves both to the system when it ends, so that the interpreter's own
+    end is quiet, too.
     """
 
     def __init__(self, owns_process: bool) -> None:

@@ -1,8 +1,9 @@
 """The options of the drawing commands: made from what the families say that they take.
 
-No family is known here by name. An option sets an argument of a call: some do so in every family (``--seed``), the
-others where the family's ``options`` say so (``--steps``, ``--decoder-steps``). Here a text becomes a value; the
-request's own checks say whether that value will do, and call it by the option's name.
+No family is known here by name. An option sets an argument of a call: some do so in every family
+(``--seed``), the others where the family's ``options`` say so (``--steps``, ``--decoder-steps``).
+Here a text becomes a value; the request's own checks say whether that value will do, and call it by
+the option's name.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 class DrawingCommand:
     """A command that makes the call named ``call`` of ``subject``, which it takes by position.
 
-    It takes ``options`` by name, and what else any family's call takes. ``run`` gets all values by name.
+    It takes ``options`` by name, and what else any family's call takes. ``run`` gets all values by
+    name.
     """
 
     call: str
@@ -142,7 +144,8 @@ def arguments(pipe: Pipeline, call: str, texts: Mapping[str, str | None]) -> Giv
     """The arguments of ``call`` for the options in ``texts``, named as they are; None stands for an option not given.
 
     Raises:
-        RequestError: an option is not one that the family takes, naming those that it does; or ``--size`` is no size.
+        RequestError: an option is not one that the family takes, naming those that it does; or
+            ``--size`` is no size.
     """
     takes = pipe.calls[call].takes
     known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if argument in takes}

@@ -47,8 +47,9 @@ def pull(
 ) -> None:
     """Fetch a published model from the Hugging Face hub, and make a bundle of it in the models folder.
 
-    `vinograph models` lists those that are known by name. Licences and sizes are said before anything large is fetched,
-    and only what the model needs is. Stopped at any moment, the same command goes on from there.
+    `vinograph models` lists those that are known by name. Licences and sizes are said before
+    anything large is fetched, and only what the model needs is. Stopped at any moment, the same
+    command goes on from there.
     """
     from vinograph.convert.pull import pull as run
 

@@ -15,7 +15,8 @@ from typing import Any, TextIO, cast
 def tolerant() -> Iterator[None]:
     """Streams that print an escape for what their encoding lacks, and nothing where they were closed.
 
-    What can't be written to standard error is dropped: messages and progress are never worth the result.
+    What can't be written to standard error is dropped: messages and progress are never worth the
+    result.
     """
     before = sys.stderr
     for name in ("stdout", "stderr"):

@@ -36,8 +36,8 @@ def web(
 ) -> None:
     """Serve a page in the browser to draw with.
 
-    It offers the embedded models, those in the models folder, and each --model. This takes Gradio: pip install
-    "vinograph[web]".
+    It offers the embedded models, those in the models folder, and each --model. This takes Gradio:
+    pip install "vinograph[web]".
     """
     from vinograph.web import serve
 

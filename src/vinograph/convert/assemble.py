@@ -129,8 +129,8 @@ def _tools() -> dict[str, str]:
 def space_needed(sizes: Collection[int]) -> int:
     """Bytes of disk that writing components of these sizes takes at most.
 
-    Folding adds and removes some weights; a tenth more covers what it adds. What is converted lies on the disk beside
-    what is written of it, while a component is written.
+    Folding adds and removes some weights; a tenth more covers what it adds. What is converted lies
+    on the disk beside what is written of it, while a component is written.
     """
     return int(1.1 * (sum(sizes) + sum(sorted(sizes)[-_AT_ONCE:]))) + _SPARE
 

@@ -23,9 +23,10 @@ def write_component(
 ) -> tuple[Component, str]:
     """Write a component as OpenVINO IR: ``file`` (.xml) and its .bin, with weights stored as ``weights``.
 
-    That is "f32", which leaves them as the checkpoint has them; or "f16"; or "int8" and "int4", in which components
-    that aren't to be compressed are stored in f16. Those of a graph that was IR already stay as they are. What is
-    converted or computed lies in a file beside it meanwhile, not in memory.
+    That is "f32", which leaves them as the checkpoint has them; or "f16"; or "int8" and "int4", in
+    which components that aren't to be compressed are stored in f16. Those of a graph that was IR
+    already stay as they are. What is converted or computed lies in a file beside it meanwhile, not
+    in memory.
 
     Setting ``stopped`` ends the writing early.
 

@@ -136,9 +136,9 @@ Steps = Generator[Step, None, Output]
 class Call(Signature):
     """One thing that a family does: its arguments, and how it is done.
 
-    ``about`` says what it does. ``run`` gets the resolved request, of the family's kind; it refuses at once what can't
-    be done, and returns the generator that does the work. ``components`` are those without which the call can't be
-    made, and ``remedy`` says how a model gets them.
+    ``about`` says what it does. ``run`` gets the resolved request, of the family's kind; it refuses
+    at once what can't be done, and returns the generator that does the work. ``components`` are
+    those without which the call can't be made, and ``remedy`` says how a model gets them.
     """
 
     about: str

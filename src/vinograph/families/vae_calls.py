@@ -55,9 +55,14 @@ def _reconstructed(vae: VAE, picture: Array, out: Output) -> Steps:
 
 VAE_CALLS: Mapping[str, Call] = MappingProxyType(
     {
-        "encode": Call(about="a picture to its latents", takes=_TAKES, positional=("image",), run=encode),
+        "encode": Call(
+            about="encode a picture to what the model decodes: image embeddings, or latents",
+            takes=_TAKES,
+            positional=("image",),
+            run=encode,
+        ),
         "reconstruct": Call(
-            about="a picture to its latents and back",
+            about="encode a picture and decode it again",
             takes={**_TAKES, "output_type": "pil"},
             positional=("image",),
             run=reconstruct,

@@ -1,8 +1,8 @@
 """The manifest: what ``bundle.json`` says, as types, and the schema that it must fit.
 
-:data:`SCHEMA` says what every manifest holds. What depends on the family (``config``, ``scheduler``, ``defaults``) is
-read by the family into a configuration of its own type, which :attr:`Manifest.family_config` keeps. Both happen when a
-manifest is read and before one is written.
+:data:`SCHEMA` says what every manifest holds. What depends on the family (``config``,
+``scheduler``, ``defaults``) is read by the family into a configuration of its own type, which
+:attr:`Manifest.family_config` keeps. Both happen when a manifest is read and before one is written.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Tensor:
 class Component:
     """One OpenVINO IR: ``file`` is the ``.xml``; its ``.bin`` lies beside it.
 
-    ``weights`` is how the weights are stored (``f32``, ``f16``, ``int8``, ``int4``). ``f16_safe`` is False where
-    half-precision arithmetic overflows: the runtime then computes in f32 on devices that would use f16.
-    ``activations`` says which layers compute with activations in int8: ``int8 convolutions``, or ``int8`` where linear
-    layers do so, too.
+    ``weights`` is how the weights are stored (``f32``, ``f16``, ``int8``, ``int4``). ``f16_safe``
+    is False where half-precision arithmetic overflows: the runtime then computes in f32 on devices
+    that would use f16. ``activations`` says which layers compute with activations in int8: ``int8
+    convolutions``, or ``int8`` where linear layers do so, too.
     """
 
     file: str
@@ -130,10 +130,11 @@ class Quantization:
 class Manifest:
     """What ``bundle.json`` says.
 
-    ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits`` what a request
-    is resolved against, ``files`` size and hash of every other file. ``quantization`` is None for a bundle that
-    conversion wrote. ``notes`` say what conversion had to assume. Mappings are as they are written in the file, with
-    what later versions add; :attr:`family_config` and :attr:`sizes` are what this version reads in them.
+    ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits``
+    what a request is resolved against, ``files`` size and hash of every other file.
+    ``quantization`` is None for a bundle that conversion wrote. ``notes`` say what conversion had
+    to assume. Mappings are as they are written in the file, with what later versions add;
+    :attr:`family_config` and :attr:`sizes` are what this version reads in them.
     """
 
     family: str
@@ -164,8 +165,10 @@ class Manifest:
         """Parse and check a manifest. ``origin`` names it in errors.
 
         Raises:
-            ModelError: the format is newer than this version reads, or there is no such family or scheduler.
-            DamagedModelError: the text is not a manifest, or a value in it is not what the schema allows.
+            ModelError: the format is newer than this version reads, or there is no such family or
+                scheduler.
+            DamagedModelError: the text is not a manifest, or a value in it is not what the schema
+                allows.
         """
         data = _parse(text, origin)
         _check_version(data, origin)
@@ -228,8 +231,9 @@ class Manifest:
     def check_for_family(self, tokenizers: Collection[str] | None = None) -> None:
         """Check what the family declares: its configuration, the sizes, the defaults and the tokenizers.
 
-        ``tokenizers`` are the names of those that the model has; by default, the manifest's own. A manifest that is
-        being made has no components and no tokenizers yet: then those are not missed.
+        ``tokenizers`` are the names of those that the model has; by default, the manifest's own. A
+        manifest that is being made has no components and no tokenizers yet: then those are not
+        missed.
 
         Raises:
             SchemaError: naming a value that does not fit.
