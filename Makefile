@@ -8,10 +8,10 @@ DEV := .venv
 picture: $(BASE)/ready  ## draw a picture with the embedded model; the base package alone is installed
 	$(BASE)/bin/vinograph generate "a red house on a snowy hill at night" --seed 7 --output house.png
 
-test: $(DEV)/ready  ## everything that the tests need, then all checks and tests
+test: $(DEV)/ready browser  ## everything that the tests need, then all checks and tests
 	$(DEV)/bin/python scripts/check.py
 
-test-all: $(DEV)/ready browser  ## the same with the long tests: fuzzing, full sizes, the page in a browser
+test-all: $(DEV)/ready browser  ## the same with the long tests: more fuzzing, pictures of full size
 	$(DEV)/bin/python scripts/check.py --all
 
 check: $(DEV)/ready  ## formatting, linting and types alone

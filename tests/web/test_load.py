@@ -106,7 +106,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.long
 def test_it_withstands(address: str) -> None:
     client = Client(address)
     client.get("/")

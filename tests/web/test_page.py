@@ -22,7 +22,6 @@ from tests.web.posts import Client
 from vinograph.images import read_metadata
 from vinograph.models import catalog
 
-pytestmark = pytest.mark.long
 
 EMBEDDED = [path.name for path in catalog.embedded()]
 SIDES = (300, 256)
