@@ -22,7 +22,6 @@ from tests.web.posts import Client
 from vinograph.images import read_metadata
 from vinograph.models import catalog
 
-
 EMBEDDED = [path.name for path in catalog.embedded()]
 SIDES = (300, 256)
 LONG = "a red house and a boat and a tree and a car and a cat and a lighthouse " * 12
