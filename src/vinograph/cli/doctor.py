@@ -1,4 +1,4 @@
-"""``doctor``: reports what this machine and this installation can do, and what is wrong with them."""
+"""The command ``doctor``, which checks this machine and this installation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LITTLE_DISK = 1e9
 
 
 class _Bytes(int):
-    """A number in JSON, "3.2 MB" to people."""
+    """A byte count: a number in JSON, but "3.2 MB" as text."""
 
     def __str__(self) -> str:
         return output.size(int(self))
@@ -37,7 +37,7 @@ class _Bytes(int):
 
 @dataclass
 class Findings:
-    """The facts that were found, by name; warnings (it works, but…); and problems (broken) with their exit codes."""
+    """Facts by name, warnings that break nothing, and problems with their exit codes."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
-        """That of the first problem; 0 where there is none."""
+        """Exit code of the first problem; 0 if there is none."""
         return self.problems[0][1] if self.problems else 0
 
 
@@ -53,9 +53,9 @@ def doctor(
     draw: Annotated[bool, typer.Option("--draw", help="draw a picture with the default model too")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look over this machine and this installation.
+    """Check this machine and this installation.
 
-    Warnings leave the exit code at 0; something broken ends it with that error's own: 4 for a
+    The exit code is 0 despite warnings. After a problem it is that error's own, such as 4 for a
     damaged model.
     """
     found = Findings()
@@ -161,7 +161,7 @@ def _check_models(found: Findings) -> None:
 
 
 def _state(path: Path, found: Findings, *, thorough: bool) -> str:
-    """Whether a bundle is whole: by the sizes of its files or, thoroughly, by their hashes."""
+    """State of a bundle, by its files' sizes or, if ``thorough``, by their hashes."""
     try:
         bundle = Bundle.open(path)
         if thorough:
