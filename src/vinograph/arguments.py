@@ -95,11 +95,11 @@ def quoted(text: str) -> str:
     return f'"{text}"'
 
 
-def _number(name: str, value: Any, wanted: str) -> float:
+def _number(name: str, value: Any, expected: str) -> float:
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     number = float(value) if real and abs(value) < _MAX_NUMBER else math.nan
     if math.isnan(number):
-        raise RequestError(f"{name} is {shown(value)}; give {wanted}")
+        raise RequestError(f"{name} is {shown(value)}; give {expected}")
     return number
 
 
@@ -113,12 +113,12 @@ def _whole_number_check(low: int, high: int) -> Check:
     return check("int")(lambda name, value, _: _whole_number(name, value, low, high))
 
 
-def _number_check(wanted: str, fits: Callable[[float], bool]) -> Check:
+def _number_check(expected: str, fits: Callable[[float], bool]) -> Check:
     @check("float")
     def run(name: str, value: Any, _: Limits) -> float:
-        number = _number(name, value, wanted)
+        number = _number(name, value, expected)
         if not fits(number):
-            raise RequestError(f"{name} is {shown(value)}; give {wanted}")
+            raise RequestError(f"{name} is {shown(value)}; give {expected}")
         return number
 
     return run
@@ -182,16 +182,16 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
 def check_size(name: str, value: Any, limits: Limits) -> int:
     """Check a height or width against the model's size limits."""
     multiple, low, high = limits.size_multiple, limits.minimum_size, limits.maximum_size
-    wanted = "whole numbers" if multiple == 1 else f"multiples of {multiple}"
+    expected = "whole numbers" if multiple == 1 else f"multiples of {multiple}"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise RequestError(f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}")
+        raise RequestError(f"{name} is {shown(value)}; this model draws {expected} from {low} to {high}")
     if low <= value <= high and value % multiple == 0:
         return int(value)
     below = min(max(int(value) // multiple * multiple, low), high)
     above = min(max(below + multiple, low), high) if value > below else below
     nearest = f"{below}" if below == above else f"{below} and {above}"
     raise RequestError(
-        f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}, the nearest: {nearest}"
+        f"{name} is {shown(value)}; this model draws {expected} from {low} to {high}, the nearest: {nearest}"
     )
 
 
@@ -211,8 +211,8 @@ def check_texts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
 
 def _custom_timesteps(name: str, value: Any, limits: Limits) -> str | tuple[float, ...]:
     """Check custom timesteps or noise levels, or the name of predefined ones."""
-    named, wanted = limits.named_timesteps, limits.custom_timesteps
-    if isinstance(value, str) and value in named:
+    names, expected = limits.named_timesteps, limits.custom_timesteps
+    if isinstance(value, str) and value in names:
         return value
     if hasattr(value, "__array__"):
         array = as_array(value)
@@ -220,8 +220,8 @@ def _custom_timesteps(name: str, value: Any, limits: Limits) -> str | tuple[floa
     if isinstance(value, (list, tuple)) and len(value) > MAX_STEPS + 1:
         raise RequestError(f"{name} are {len(value)} numbers; give at most {MAX_STEPS + 1}")
     if not isinstance(value, (list, tuple)):
-        raise RequestError(f"{name} is {shown(value)}; give {', or '.join([wanted, *map(quoted, named)])}")
-    return tuple(_number(name, each, wanted) for each in value)
+        raise RequestError(f"{name} is {shown(value)}; give {', or '.join([expected, *map(quoted, names)])}")
+    return tuple(_number(name, each, expected) for each in value)
 
 
 check_custom_timesteps = Check(
@@ -230,17 +230,17 @@ check_custom_timesteps = Check(
 
 
 def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
-    wanted = f"give an array [{', '.join(axes)}]"
+    expected = f"give an array [{', '.join(axes)}]"
     try:
         array = as_array(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}") from error
+        raise RequestError(f"{name} is a {type(value).__name__}; {expected}") from error
     if array.dtype.kind not in "biuf":
-        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}")
+        raise RequestError(f"{name} is a {type(value).__name__}; {expected}")
     if array.ndim != len(axes) or 0 in array.shape:
         raise RequestError(f"{name} has shape {array.shape}; give [{', '.join(axes)}]")
     if array.size > MAX_VALUES:
-        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {wanted} of fewer")
+        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {expected} of fewer")
     with np.errstate(over="ignore"):  # values beyond float32 become infinity, which is refused below
         array = array.astype(np.float32)
     if not np.all(np.isfinite(array)):
@@ -260,8 +260,8 @@ def check_maps(name: str, value: Any, _: Limits) -> Array:
 @check("Arrays")
 def check_list_of_maps(name: str, value: Any, _: Limits) -> Array:
     """Check latents, or concatenate a list of them."""
-    several = isinstance(value, (list, tuple)) and len(value) > 0
-    if not several or any(getattr(each, "ndim", 0) != 4 for each in value):
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    if not is_list or any(getattr(each, "ndim", 0) != 4 for each in value):
         return _array(name, value, _MAPS)
     maps = [_array(name, each, _MAPS) for each in value]
     if any(each.shape[1:] != maps[0].shape[1:] for each in maps):

@@ -99,13 +99,13 @@ class SessionPool(Mapping[str, Session]):
         The components that took longest to compile are written first. The process waits for the
         thread before it exits.
         """
-        waiting = [session for session in self._opened.values() if session.unsaved_compile_seconds]
-        if not waiting:
+        pending = [session for session in self._opened.values() if session.unsaved_compile_seconds]
+        if not pending:
             return
-        waiting.sort(key=lambda session: session.unsaved_compile_seconds, reverse=True)
+        pending.sort(key=lambda session: session.unsaved_compile_seconds, reverse=True)
 
         def work() -> None:
-            for session in waiting:
+            for session in pending:
                 session.save_pending()
 
         with contextlib.suppress(RuntimeError):  # no more threads: then the next process compiles again
@@ -130,8 +130,8 @@ class SessionPool(Mapping[str, Session]):
             if session.execution_devices and self._precision[name] not in ("auto", session.precision):
                 differing.setdefault((self._precision[name], session.precision), []).append(name)
         return self._cache.take_warnings() + [
-            f"precision {wanted} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
-            for (wanted, ran), names in differing.items()
+            f"precision {requested} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
+            for (requested, ran), names in differing.items()
         ]
 
 

@@ -16,7 +16,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 def dispatched(method: Method) -> Method:
     """Declare a method that every pipeline has."""
-    return cast("Method", _handing_on(method))
+    return cast("Method", _forwarding(method))
 
 
 def dispatched_call(method: Method) -> Method:
@@ -24,7 +24,7 @@ def dispatched_call(method: Method) -> Method:
     return cast("Method", _FamilyCall(method))
 
 
-def _handing_on(method: Callable[..., Any]) -> Callable[..., Any]:
+def _forwarding(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def run(pipeline: Any, *positional: Any, **named: Any) -> Any:
         return pipeline._dispatch(method.__name__, positional, named)
@@ -40,7 +40,7 @@ class _FamilyCall:
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self._name = method.__name__
-        self._run = _handing_on(method)
+        self._run = _forwarding(method)
 
     def __get__(self, pipeline: Any, owner: type[Any] | None = None) -> Any:
         """The function, bound to the pipeline if there is one.

@@ -44,9 +44,9 @@ def hidden_sibling(file: Path, ending: str) -> Path:
     """
     name = f".{file.name}{ending}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        whole = os.fsencode(file.name)
-        begin = whole[:_PREFIX_OF_LONG_NAMES].decode("utf-8", "ignore")
-        name = f".{begin}-{hashlib.sha256(whole).hexdigest()[:16]}{ending}"
+        encoded = os.fsencode(file.name)
+        begin = encoded[:_PREFIX_OF_LONG_NAMES].decode("utf-8", "ignore")
+        name = f".{begin}-{hashlib.sha256(encoded).hexdigest()[:16]}{ending}"
     return file.with_name(name)
 
 
@@ -102,13 +102,13 @@ def replaced(file: Path) -> Iterator[Path]:
     check_replaceable(file)
     target = _real(file)
     with temporary_sibling(target) as temporary:
-        before = _stat(target)
-        if before is not None:  # only the owner may read it while it is written
+        old = _stat(target)
+        if old is not None:  # only the owner may read it while it is written
             temporary.unlink(missing_ok=True)
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield temporary
-        if before is not None:
-            _pass_on(before, temporary)
+        if old is not None:
+            _copy_owner_and_mode(old, temporary)
         temporary.replace(target)
 
 
@@ -124,13 +124,13 @@ def _stat(file: Path) -> os.stat_result | None:
         return None
 
 
-def _pass_on(before: os.stat_result, file: Path) -> None:
+def _copy_owner_and_mode(old: os.stat_result, file: Path) -> None:
     if hasattr(os, "chown"):
         now = file.stat()
-        if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        if (now.st_uid, now.st_gid) != (old.st_uid, old.st_gid):
             with suppress(OSError):  # changing the owner takes privileges
-                os.chown(file, before.st_uid, before.st_gid)
-    file.chmod(stat.S_IMODE(before.st_mode) & 0o777)
+                os.chown(file, old.st_uid, old.st_gid)
+    file.chmod(stat.S_IMODE(old.st_mode) & 0o777)
 
 
 def write_atomically(file: Path, content: bytes, *, flush: bool = False) -> None:

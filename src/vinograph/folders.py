@@ -52,8 +52,8 @@ def cache() -> Path:
 
     It is ``$VINOGRAPH_CACHE``, else ``$XDG_CACHE_HOME/vinograph``, else ``~/.cache/vinograph``.
     """
-    if named := os.environ.get("VINOGRAPH_CACHE"):
-        return expand(named)
+    if configured := os.environ.get("VINOGRAPH_CACHE"):
+        return expand(configured)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return expand(base) / "vinograph"
     return home() / ".cache" / "vinograph"
@@ -61,8 +61,8 @@ def cache() -> Path:
 
 def models() -> Path:
     """The models folder: ``$VINOGRAPH_MODELS``, or ``~/.local/share/vinograph/models``."""
-    named = os.environ.get("VINOGRAPH_MODELS")
-    return expand(named) if named else home() / ".local" / "share" / "vinograph" / "models"
+    configured = os.environ.get("VINOGRAPH_MODELS")
+    return expand(configured) if configured else home() / ".local" / "share" / "vinograph" / "models"
 
 
 def prepare_for_libraries() -> None:

@@ -28,7 +28,7 @@ MAX_PIXELS = 64_000_000
 READABLE = ("PNG", "JPEG", "WEBP")
 _MAX_PICTURES = 1000  # in a list or a batch
 _ORIENTATION = 0x0112  # EXIF's tag
-_WANTED = "give a path, a PIL picture, or an array"
+_ACCEPTED = "give a path, a PIL picture, or an array"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -115,7 +115,7 @@ def _read(source: Any, name: str, notes: list[str]) -> list[Image.Image]:
         return [_to_rgb(source, name, notes)]
     if is_array(source):
         return _from_array(source, name)
-    raise RequestError(f"{name} is a {type(source).__name__}; {_WANTED}")
+    raise RequestError(f"{name} is a {type(source).__name__}; {_ACCEPTED}")
 
 
 def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
@@ -126,7 +126,7 @@ def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
     """
     with reading(name, source):
         path = Path(source)
-    named = f"{name}: {clipped(str(path))}"
+    label = f"{name}: {clipped(str(path))}"
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # an invalid name, or a folder without access
@@ -138,14 +138,14 @@ def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # about large sizes, which are checked below, and garbled EXIF
             picture = Image.open(path, formats=READABLE)
     except Image.DecompressionBombError as error:
-        raise RequestError(f"{named} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
+        raise RequestError(f"{label} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise nearly anything for a garbled header
-        raise RequestError(f"{named} is not a PNG, JPEG or WebP picture") from error
+        raise RequestError(f"{label} is not a PNG, JPEG or WebP picture") from error
     with picture:
-        check_picture(picture, named)
-    return _turned(picture)
+        check_picture(picture, label)
+    return _rotated(picture)
 
 
 def check_picture(picture: Image.Image, name: str) -> None:
@@ -184,12 +184,12 @@ def _to_rgb(picture: Image.Image, name: str, notes: list[str]) -> Image.Image:
         if picture.mode.startswith("I;16"):  # 16-bit grey, which PIL would clip to 8 bits, not scale
             return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8)).convert("RGB")
         straight = picture.convert("LA") if picture.mode == "La" else picture
-        if _has_holes(straight):
+        if _is_transparent(straight):
             notes.append(f"the {name} is transparent in places; the colours that lie under it there were taken")
         return straight.convert("RGB")
 
 
-def _has_holes(picture: Image.Image) -> bool:
+def _is_transparent(picture: Image.Image) -> bool:
     """Whether any pixel is transparent; False if PIL can't read the transparency."""
     if not picture.has_transparency_data:
         return False
@@ -201,7 +201,7 @@ def _has_holes(picture: Image.Image) -> bool:
         return False
 
 
-def _turned(picture: Image.Image) -> Image.Image:
+def _rotated(picture: Image.Image) -> Image.Image:
     """The picture rotated as its EXIF says; unchanged if the EXIF is garbled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

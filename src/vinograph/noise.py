@@ -59,9 +59,9 @@ class TorchNoise:
         if count < _BLOCK:
             raise RequestError(f"noise of shape {shape} has {count} values; at least {_BLOCK} are needed")
         values = self._uniform(count)
-        whole = count - count % _BLOCK
-        values[:whole] = _box_muller(values[:whole])
-        if whole < count:
+        in_blocks = count - count % _BLOCK
+        values[:in_blocks] = _box_muller(values[:in_blocks])
+        if in_blocks < count:
             values[-_BLOCK:] = _box_muller(self._uniform(_BLOCK))
         return values.reshape(shape)
 

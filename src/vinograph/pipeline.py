@@ -136,10 +136,10 @@ class Pipeline(Calls):
         return self._finish(_GENERATE if method == "__call__" else method, positional, named)
 
     def _finish(self, call: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        given = self._by_name(call, positional, named)
-        as_tuple = given.pop("return_dict", True) is False
+        arguments = self._by_name(call, positional, named)
+        as_tuple = arguments.pop("return_dict", True) is False
         result: Result | None = None
-        for each in self._start(call, given):
+        for each in self._start(call, arguments):
             if isinstance(each, Result):
                 result = each
         assert result is not None
@@ -149,25 +149,25 @@ class Pipeline(Calls):
     def _by_name(self, call: str, positional: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(call, str) or not self._makes(call):
             raise RequestError(f"call is {shown(call)}; {self._family.title} does {', '.join(self._family.calls)}")
-        made = self.calls[call]
-        missing = [each for each in made.components if each not in self._sessions]
+        definition = self.calls[call]
+        missing = [each for each in definition.components if each not in self._sessions]
         if missing:
             raise ModelError(
-                f"{self.model.manifest.name} has no {' and no '.join(missing)}, which {call} needs: {made.remedy}"
+                f"{self.model.manifest.name} has no {' and no '.join(missing)}, which {call} needs: {definition.remedy}"
             )
-        if len(positional) > len(made.positional):
-            raise RequestError(f"{call} takes {', '.join(made.positional)} by position; name the other arguments")
-        given = dict(zip(made.positional, positional, strict=False))
-        if doubled := sorted(given.keys() & named.keys()):
+        if len(positional) > len(definition.positional):
+            raise RequestError(f"{call} takes {', '.join(definition.positional)} by position; name the other arguments")
+        arguments = dict(zip(definition.positional, positional, strict=False))
+        if doubled := sorted(arguments.keys() & named.keys()):
             raise RequestError(f"{', '.join(doubled)} was given twice, by position and by name")
-        return {**given, **named}
+        return {**arguments, **named}
 
     def _start(
-        self, call: str, given: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES
+        self, call: str, arguments: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES
     ) -> Generator[Step | Result, None, None]:
         """Check the arguments now, and return the generator that does the work."""
         title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
-        request = resolve(given, self.calls[call], limits, title, self._family.request, names)
+        request = resolve(arguments, self.calls[call], limits, title, self._family.request, names)
         return self._stream(request, self._family.calls[call].run(self._components, self._with_pipeline(request)))
 
     def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:

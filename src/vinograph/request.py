@@ -210,12 +210,12 @@ class Request:
 def arguments_of(kind: type[Request]) -> Mapping[str, Argument]:
     """All arguments of a family's request class, by name."""
     fields = dataclasses.fields(kind)
-    found: dict[str, Argument] = {each.name: each.metadata["argument"] for each in fields}
+    arguments: dict[str, Argument] = {each.name: each.metadata["argument"] for each in fields}
     for each in fields:
         if (pair := each.metadata["pair"]) is not None:
             for name, other in ((each.name, pair), (pair, each.name)):
-                found[name] = dataclasses.replace(found[name], needs=(*found[name].needs, other))
-    return MappingProxyType(found)
+                arguments[name] = dataclasses.replace(arguments[name], needs=(*arguments[name].needs, other))
+    return MappingProxyType(arguments)
 
 
 OPTIONS: Mapping[str, str] = {
@@ -298,9 +298,9 @@ def resolve(
     for name in given:
         if name not in signature.takes:
             raise RequestError(_not_taken(name, signature.takes, title))
-    named = {name: value for name, value in given.items() if value is not None}
-    defaults = _applicable_defaults(signature, named, kind)
-    values = {**named, **{name: value for name, value in defaults.items() if name not in named}}
+    explicit = {name: value for name, value in given.items() if value is not None}
+    defaults = _applicable_defaults(signature, explicit, kind)
+    values = {**explicit, **{name: value for name, value in defaults.items() if name not in explicit}}
     limits, arguments = signature.limits(model, values), arguments_of(kind)
     request = kind(
         **{
@@ -309,7 +309,7 @@ def resolve(
             if value is not None
         }
     )
-    request = _with_enough_steps(request, signature, named)
+    request = _with_enough_steps(request, signature, explicit)
     _check_together(request, signature.takes, names)
     if "seed" in signature.takes and request.seed is None and request.generator is None:
         request = dataclasses.replace(request, seed=random_seed())
@@ -322,10 +322,10 @@ def fewest_steps(share: float) -> int | None:
     return next((steps for steps in range(first, MAX_STEPS + 1) if int(steps * share) >= 1), None)
 
 
-def _with_enough_steps(request: Request, signature: Signature, named: Mapping[str, Any]) -> Request:
+def _with_enough_steps(request: Request, signature: Signature, explicit: Mapping[str, Any]) -> Request:
     """The request with its default step count raised until its share is at least one step."""
     arguments, share = arguments_of(type(request)), request.step_share
-    if signature.steps is None or signature.steps in named or any(arguments[name].sets_steps for name in named):
+    if signature.steps is None or signature.steps in explicit or any(arguments[name].sets_steps for name in explicit):
         return request
     fewest = fewest_steps(share) if share is not None and share > 0 else None
     if fewest is None or fewest <= getattr(request, signature.steps):
@@ -334,18 +334,18 @@ def _with_enough_steps(request: Request, signature: Signature, named: Mapping[st
     return dataclasses.replace(request, **changed)
 
 
-def _applicable_defaults(signature: Signature, named: Mapping[str, Any], kind: type[Request]) -> dict[str, Any]:
-    """Defaults that apply when the ``named`` arguments are given.
+def _applicable_defaults(signature: Signature, explicit: Mapping[str, Any], kind: type[Request]) -> dict[str, Any]:
+    """Defaults that apply when the ``explicit`` arguments are given.
 
     With ``image``, height and width have no default; without it, ``strength`` has none.
     """
     takes, arguments = signature.takes, arguments_of(kind)
-    replaced = {other for name in named for other in arguments[name].replaces}
-    changed = {name: value for each in named for name, value in signature.conditional_defaults.get(each, {}).items()}
+    replaced = {other for name in explicit for other in arguments[name].replaces}
+    changed = {name: value for each in explicit for name, value in signature.conditional_defaults.get(each, {}).items()}
     return {
         name: value
         for name, value in {**takes, **changed}.items()
-        if name not in replaced and all(needed in named for needed in arguments[name].needs if needed in takes)
+        if name not in replaced and all(needed in explicit for needed in arguments[name].needs if needed in takes)
     }
 
 

@@ -61,7 +61,7 @@ _LONGEST_DETAIL = 200
 
 def shortage(error: BaseException) -> Shortage | None:
     """The resource whose shortage caused ``error`` or one of its causes; None for other errors."""
-    return next((found for each in chain(error) if (found := _shortage_of(each)) is not None), None)
+    return next((kind for each in chain(error) if (kind := _shortage_of(each)) is not None), None)
 
 
 def explanation(error: BaseException) -> str | None:
@@ -107,17 +107,17 @@ def chain(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseExc
     messages name the cause.
     """
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop(0)
+    queue: list[BaseException | None] = [error]
+    while queue:
+        each = queue.pop(0)
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
         yield each
         if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions
+            queue += each.exceptions
         hidden = each.__suppress_context__ and not suppressed
-        waiting.append(each.__cause__ if hidden else each.__cause__ or each.__context__)
+        queue.append(each.__cause__ if hidden else each.__cause__ or each.__context__)
 
 
 def _shortage_of(error: BaseException) -> Shortage | None:
@@ -153,8 +153,8 @@ def _disk_left(error: BaseException) -> str:
     if not isinstance(name, (str, os.PathLike)):
         return ""
     place = Path(name).absolute()
-    there = next((each for each in (place, *place.parents) if each.exists()), None)
-    return "" if there is None else f": {shutil.disk_usage(there).free / 1e9:.3f} GB are free there"
+    folder = next((each for each in (place, *place.parents) if each.exists()), None)
+    return "" if folder is None else f": {shutil.disk_usage(folder).free / 1e9:.3f} GB are free there"
 
 
 _OWN_GROUPS = Path("/proc/self/cgroup")
@@ -173,11 +173,11 @@ def cpu_count() -> int:
 def memory_installed() -> int:
     """Bytes of memory of this machine, or the lowest limit on it; 0 if unknown."""
     try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 0
     limits = [limit for limit in map(_memory_limit, _groups("memory")) if limit is not None]
-    return min([there, *limits, *(limit for limit, _ in _own_limits())])
+    return min([installed, *limits, *(limit for limit, _ in _own_limits())])
 
 
 def memory_limit() -> int | None:
@@ -230,8 +230,8 @@ def _groups(controller: str) -> Iterator[Path]:
         if controllers and controller not in controllers.split(","):
             continue
         outermost = _GROUPS / controller if controllers else _GROUPS
-        own = outermost / path.lstrip("/")
-        yield from (each for each in (own, *own.parents) if each.is_relative_to(outermost))
+        innermost = outermost / path.lstrip("/")
+        yield from (each for each in (innermost, *innermost.parents) if each.is_relative_to(outermost))
 
 
 def _quota(group: Path) -> float | None:
@@ -244,8 +244,8 @@ def _quota(group: Path) -> float | None:
 
 def _memory_limit(group: Path) -> int | None:
     """Bytes of memory that a group may use; None without a limit."""
-    found = _read_number(group / "memory.max")
-    return _read_number(group / "memory.limit_in_bytes") if found is None else found
+    limit = _read_number(group / "memory.max")
+    return _read_number(group / "memory.limit_in_bytes") if limit is None else limit
 
 
 def _memory_used(group: Path) -> int:

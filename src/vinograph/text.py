@@ -50,14 +50,14 @@ class Tokenizer:
         Raises:
             DamagedModelError: it is not a tokenizer.
         """
-        made = cls.__new__(cls)
+        instance = cls.__new__(cls)
         try:
             with panics_raised():
                 tokenizer = RustTokenizer.from_str(content)
         except Exception as error:  # the library raises Exception itself
             raise DamagedModelError(f"{origin} holds no tokenizer: {error}") from error
-        made._use(tokenizer, origin, max_length, pad_id)
-        return made
+        instance._use(tokenizer, origin, max_length, pad_id)
+        return instance
 
     def _use(self, tokenizer: RustTokenizer, origin: str, max_length: int, pad_id: int) -> None:
         self._tokenizer = tokenizer

@@ -80,10 +80,10 @@ def _items(reprs: Iterable[str], count: int, depth: int) -> str:
 def reason(error: BaseException) -> str:
     """Type and message of an exception; never raises."""
     try:
-        said = str(error)
+        message = str(error)
     except Exception:  # an exception class of the caller's own
-        said = ""
-    return clipped(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+        message = ""
+    return clipped(f"{type(error).__name__}: {message}" if message else type(error).__name__)
 
 
 @contextmanager
@@ -132,15 +132,15 @@ def as_array(value: Any) -> NDArray[Any]:
 
 
 def _of_list(value: list[Any] | tuple[Any, ...]) -> NDArray[Any]:
-    waiting, seen, has_tensors = [(value, 1)], 0, False
-    while waiting:
-        items, depth = waiting.pop()
-        seen += len(items)
-        if depth > _MAX_NESTED or seen > _MAX_LISTED:
+    stack, count, has_tensors = [(value, 1)], 0, False
+    while stack:
+        items, depth = stack.pop()
+        count += len(items)
+        if depth > _MAX_NESTED or count > _MAX_LISTED:
             raise ValueError(f"lists within lists: over {_MAX_NESTED} of them, or {_MAX_LISTED:,} items")
         for each in items:
             if isinstance(each, (list, tuple)):
-                waiting.append((each, depth + 1))
+                stack.append((each, depth + 1))
             elif not isinstance(each, _NUMBERS):
                 if not is_array(each):
                     raise TypeError(f"{type(each).__name__} is no number")

@@ -137,11 +137,11 @@ def benchmark(
     _check_file("--chart", chart, charts.ENDINGS)
     if chart is not None:
         charts.check()
-    named = {name: _value(text) for name, text in _pairs("--option", option).items()}
+    extra = {name: _value(text) for name, text in _pairs("--option", option).items()}
 
     def arguments(pipe: Pipeline) -> GivenArguments:
-        given = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
-        return dataclasses.replace(given, values={**named, **given.values})
+        from_options = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
+        return dataclasses.replace(from_options, values={**extra, **from_options.values})
 
     config = measuring.BenchmarkConfig(
         models=sources,
@@ -261,8 +261,8 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _stages(row: Mapping[str, Any], steady: bool) -> Mapping[str, float]:
-    found: Mapping[str, float] = row["stages" if steady else "first_stages"]
-    return found
+    seconds: Mapping[str, float] = row["stages" if steady else "first_stages"]
+    return seconds
 
 
 def _cell(value: float | None, form: str) -> str:

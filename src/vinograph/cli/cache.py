@@ -75,13 +75,13 @@ def cache(
 
 def _measured(disk_cache: Cache) -> list[dict[str, Any]]:
     """Records of the measured settings, without unfinished measurements."""
-    found = []
+    records = []
     for record in disk_cache.settings().values():
         seconds = record.get("seconds")
         if "chosen" in record and isinstance(seconds, dict):
             described = vars(Description.read(record))
-            found.append({**described, "setting": str(record.get("setting")), "seconds": seconds})
-    return found
+            records.append({**described, "setting": str(record.get("setting")), "seconds": seconds})
+    return records
 
 
 def _size(entries: list[Entry], *, with_weights: bool) -> int:

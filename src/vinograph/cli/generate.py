@@ -54,13 +54,13 @@ def reconstruct(values: Mapping[str, Any]) -> None:
     _report(result, [file], as_json=values[AS_JSON.name])
 
 
-def _draw(pipe: Pipeline, call: str, subject: str, given: GivenArguments) -> Result:
+def _draw(pipe: Pipeline, call: str, subject: str, arguments: GivenArguments) -> Result:
     """Run ``call`` on ``subject`` and show its steps; an interruption ends it after a step."""
     from vinograph.pipeline import stream_given
 
-    whole = dataclasses.replace(given, values={pipe.calls[call].positional[0]: subject, **given.values})
+    with_subject = dataclasses.replace(arguments, values={pipe.calls[call].positional[0]: subject, **arguments.values})
     result = None
-    with progress.stages() as show, closing(stream_given(pipe, call, whole)) as steps:
+    with progress.stages() as show, closing(stream_given(pipe, call, with_subject)) as steps:
         for each in steps:
             if isinstance(each, Step):
                 show(each.stage, each.index, each.total)

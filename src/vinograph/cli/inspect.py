@@ -106,11 +106,13 @@ def devices(as_json: AsJson = False) -> None:
     """List OpenVINO's devices on this machine."""
     from vinograph.runtime.devices import devices as find_devices
 
-    there = find_devices()
+    available = find_devices()
     if as_json:
-        output.print_json({"devices": [dataclasses.asdict(each) for each in there]})
+        output.print_json({"devices": [dataclasses.asdict(each) for each in available]})
         return
-    output.table(["device", "name", "precisions"], [[each.id, each.name, ", ".join(each.precisions)] for each in there])
+    output.table(
+        ["device", "name", "precisions"], [[each.id, each.name, ", ".join(each.precisions)] for each in available]
+    )
 
 
 def _summary(model: Model) -> list[list[str]]:
@@ -137,17 +139,24 @@ def _how_written(model: Model) -> list[list[str]]:
     ]
 
 
-def _how_quantized(made: Quantization) -> list[list[str]]:
-    tools = ", ".join(f"{name} {version}" for name, version in made.tools.items())
-    calibrated = f", calibrated on {made.samples} samples of {made.prompts} prompts" if made.prompts else ""
-    return [["quantized", f"mode {made.mode}{calibrated}, by {tools}"], ["speed", describe_speed(made.speed)]]
+def _how_quantized(quantization: Quantization) -> list[list[str]]:
+    tools = ", ".join(f"{name} {version}" for name, version in quantization.tools.items())
+    calibrated = (
+        f", calibrated on {quantization.samples} samples of {quantization.prompts} prompts"
+        if quantization.prompts
+        else ""
+    )
+    return [
+        ["quantized", f"mode {quantization.mode}{calibrated}, by {tools}"],
+        ["speed", describe_speed(quantization.speed)],
+    ]
 
 
 def describe_speed(speed: Speed) -> str:
     """Text on how quantization changed the speed, and on which processor."""
     each = ", ".join(
-        f"{name} {one.before:.3g} s before, {one.after:.3g} s now ({one.ratio:.2f}×)"
-        for name, one in speed.denoisers.items()
+        f"{name} {denoiser.before:.3g} s before, {denoiser.after:.3g} s now ({denoiser.ratio:.2f}×)"
+        for name, denoiser in speed.denoisers.items()
     )
     ratio = (
         f"{speed.ratio:.2f}× as fast as before" if speed.ratio > 1 else f"NOT faster than before ({speed.ratio:.2f}×)"

@@ -116,8 +116,8 @@ class DrawingCommand:
 
 def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
     """The option ``name``; ``families`` are those that take it, with the argument that it sets."""
-    family, sets = families[0]
-    argument = arguments_of(family.request)[sets]
+    family, argument_name = families[0]
+    argument = arguments_of(family.request)[argument_name]
     metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
     return Option(name, metavar, f"{', '.join(family.title for family, _ in families)}: {argument.about}")
 

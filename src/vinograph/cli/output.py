@@ -81,12 +81,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = _NO_L
     # Not directly to standard output: on a broken pipe, rich would end the process its own way.
     written = io.StringIO()
     console = Console(file=written, width=None if terminal else width, force_terminal=terminal, highlight=False)
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
     for name in head or [""] * len(rows[0]):
-        shown.add_column(Text(name), overflow="fold")
+        grid.add_column(Text(name), overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
+        grid.add_row(*(Text(cell) for cell in row))
+    console.print(grid)
     for line in written.getvalue().splitlines():
         say(line if terminal else line.rstrip())
 

@@ -95,14 +95,14 @@ def _bars(bar_of: Callable[[str], str]) -> Iterator[Show]:
     )
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        waiting = progress.add_task("getting ready", total=None)
+        placeholder = progress.add_task("getting ready", total=None)
 
         def show(stage: str, done: int, total: int) -> None:
-            progress.update(waiting, visible=False)
+            progress.update(placeholder, visible=False)
             bar = bar_of(stage)
             if bar not in bars:
                 bars[bar] = progress.add_task(bar)
             progress.update(bars[bar], description=stage if done < total else bar, completed=done, total=total)
 
         yield show
-        progress.update(waiting, visible=False)
+        progress.update(placeholder, visible=False)

@@ -112,8 +112,8 @@ class _Observer:
 
     def plan(self, plan: PullPlan) -> None:
         """Print the size of the download, and the disk space for the bundle."""
-        missing, whole = output.size(plan.download), output.size(plan.size)
-        already = f", of {whole}: the rest is in the hub's cache" if missing != whole else ""
+        missing, total = output.size(plan.download), output.size(plan.size)
+        already = f", of {total}: the rest is in the hub's cache" if missing != total else ""
         output.note(f"to fetch: {missing}{already}")
         output.note(f"room for the bundle: at most {output.size(plan.bundle)}, while it is written")
 

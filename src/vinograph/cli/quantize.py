@@ -49,8 +49,8 @@ def quantize(
     manifest = written.manifest
     for note in manifest.notes:
         output.warn(note)
-    made = manifest.quantization
-    assert made is not None
+    quantization = manifest.quantization
+    assert quantization is not None
     if as_json:
         output.print_json(
             {
@@ -62,14 +62,14 @@ def quantize(
                     name: {"weights": each.weights, "activations": each.activations}
                     for name, each in manifest.components.items()
                 },
-                "quantization": {**json.loads(manifest.to_json())["quantization"], "ratio": made.speed.ratio},
+                "quantization": {**json.loads(manifest.to_json())["quantization"], "ratio": quantization.speed.ratio},
             }
         )
     else:
         output.say(f"{written.path}  {manifest.name}, {manifest.family}, {mode}, {output.size(written.size)}")
-        output.say(describe_speed(made.speed))
+        output.say(describe_speed(quantization.speed))
         output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")
-    if made.speed.ratio <= 1:
+    if quantization.speed.ratio <= 1:
         output.warn(
             f"on this machine it isn't faster than {source}, which loses nothing: draw with that, or try another --mode"
         )

@@ -17,7 +17,7 @@ def tolerant() -> Iterator[None]:
 
     Failed writes to standard error are dropped: a lost message must not cost the result.
     """
-    before = sys.stderr
+    original = sys.stderr
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -28,8 +28,8 @@ def tolerant() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:
-            sys.stderr = before
+        if original is not None:
+            sys.stderr = original
 
 
 class _BestEffort:

@@ -43,5 +43,5 @@ def web(
     """
     from vinograph.web import serve
 
-    named = model or [options.DEFAULT_MODEL]
-    serve(named, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())
+    models = model or [options.DEFAULT_MODEL]
+    serve(models, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())

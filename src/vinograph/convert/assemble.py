@@ -77,28 +77,28 @@ def _write_components(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) 
     """
     done = {plan.name: record for plan in opened.components if (record := writer.done(plan.name)) is not None}
     written = {name: component_of(record) for name, record in done.items()}
-    begun: dict[str, Future[Component]] = {}
+    futures: dict[str, Future[Component]] = {}
     stopped = Event()
     with ThreadPoolExecutor(_AT_ONCE, "components") as threads:
         try:
             for number, plan in enumerate(sorted(opened.components, key=lambda plan: -plan.size), 1):
                 if plan.name not in written:
-                    _wait_for_free_thread(begun.values())
+                    _wait_for_free_thread(futures.values())
                     job.progress(plan.name, number, len(opened.components))
-                    begun[plan.name] = threads.submit(_write_component, plan, job, writer, stopped)
-            written |= {name: future.result() for name, future in begun.items()}
+                    futures[plan.name] = threads.submit(_write_component, plan, job, writer, stopped)
+            written |= {name: future.result() for name, future in futures.items()}
         except KeyboardInterrupt:
             stopped.set()
             raise
     return {plan.name: written[plan.name] for plan in opened.components}
 
 
-def _wait_for_free_thread(begun: Collection[Future[Component]]) -> None:
+def _wait_for_free_thread(futures: Collection[Future[Component]]) -> None:
     """Wait until a thread is free. Raises the error of a component that failed."""
-    running = [future for future in begun if not future.done()]
+    running = [future for future in futures if not future.done()]
     if len(running) == _AT_ONCE:
         wait(running, return_when=FIRST_COMPLETED)
-    for future in begun:
+    for future in futures:
         if future.done():
             future.result()
 
@@ -136,8 +136,8 @@ def space_needed(sizes: Collection[int]) -> int:
 
 
 def _check_space(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) -> None:
-    waiting = [plan for plan in opened.components if writer.done(plan.name) is None]
-    needed = space_needed([_size(plan, job.weights) for plan in waiting])
+    pending = [plan for plan in opened.components if writer.done(plan.name) is None]
+    needed = space_needed([_size(plan, job.weights) for plan in pending])
     free = shutil.disk_usage(writer.partial).free
     if needed > free:
         shutil.rmtree(writer.partial, ignore_errors=True)

@@ -37,10 +37,10 @@ def write_component(
         OSError: the disk is full.
         InterruptedError: ``stopped`` was set.
     """
-    few_bits = weights in COMPRESSED and plan.compressible
+    low_bit = weights in COMPRESSED and plan.compressible
     with Scratch(file.parent) as scratch:
         network = plan.build(Storage(halve=weights != "f32", allocate=scratch.allocate))
-        if few_bits and not plan.is_ir:
+        if low_bit and not plan.is_ir:
             compress(network.model, weights, scratch.keep)
         number_nodes(network.model) if not plan.is_ir else _name_nodes(network.model)
         digest = ir.save(network.model, file, stopped)

@@ -120,14 +120,14 @@ class BundleWriter:
 
         A step is not done if its files are missing or have changed their sizes.
         """
-        found = self._done.get(step)
-        return None if found is None or found.sizes != self._sizes(found.sizes) else found.record
+        recorded = self._done.get(step)
+        return None if recorded is None or recorded.sizes != self._sizes(recorded.sizes) else recorded.record
 
     def is_whole(self, file: Path) -> bool:
         """Whether ``file`` belongs to a finished step, and still has its size."""
         name = file.relative_to(self.partial).as_posix()
         size = self._sizes([name]).get(name)
-        return size is not None and any(found.sizes.get(name) == size for found in self._done.values())
+        return size is not None and any(step.sizes.get(name) == size for step in self._done.values())
 
     def mark_done(
         self, step: str, record: Any, files: Iterable[Path] = (), hashes: Mapping[Path, str] = MappingProxyType({})
@@ -170,8 +170,8 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Bundle:
         """Write the manifest, and move the bundle into the place of an old one."""
         files = {name: self._record(name) for name in self._names()}
-        whole = dataclasses.replace(manifest, files=files)
-        whole.check_before_writing(f"its {MANIFEST_FILE}")
+        complete = dataclasses.replace(manifest, files=files)
+        complete.check_before_writing(f"its {MANIFEST_FILE}")
         for name in files:
             _flush(self.partial / name)
         for folder in sorted({(self.partial / name).parent for name in files} - {self.partial}):
@@ -179,7 +179,7 @@ class BundleWriter:
         # If killed after this, a conversion starts afresh: a directory with a manifest can't be
         # resumed.
         (self.partial / _PROGRESS_FILE).unlink()
-        write_atomically(self.partial / MANIFEST_FILE, whole.to_json().encode(), flush=True)
+        write_atomically(self.partial / MANIFEST_FILE, complete.to_json().encode(), flush=True)
         _flush(self.partial)
         if self.target.exists():
             self.target.rename(self._replaced)
@@ -190,8 +190,8 @@ class BundleWriter:
 
     def _names(self) -> list[str]:
         """Sorted names of the bundle's files, without its manifest."""
-        found = (p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
-        return sorted(name for name in found if name not in (MANIFEST_FILE, _PROGRESS_FILE))
+        names = (p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
+        return sorted(name for name in names if name not in (MANIFEST_FILE, _PROGRESS_FILE))
 
     def _record(self, name: str) -> FileRecord:
         file = self.partial / name
@@ -209,10 +209,10 @@ class BundleWriter:
             return {}
         if progress.pop(CHECKSUM, None) != checksum(progress) or progress.get("fingerprint") != self._fingerprint:
             return {}
-        return {step: _DoneStep(**found) for step, found in progress["done"].items()}
+        return {step: _DoneStep(**entry) for step, entry in progress["done"].items()}
 
     def _write_progress(self) -> None:
-        done = {step: dataclasses.asdict(found) for step, found in self._done.items()}
+        done = {step: dataclasses.asdict(entry) for step, entry in self._done.items()}
         progress = {"fingerprint": self._fingerprint, "done": done}
         text = json.dumps({**progress, CHECKSUM: checksum(progress)})
         write_atomically(self.partial / _PROGRESS_FILE, text.encode(), flush=True)
@@ -257,9 +257,9 @@ class _Hashes:
 
     def add(self, file: Path, digest: str) -> None:
         """Store the hash of a complete file, as computed by its writer."""
-        known: Future[str] = Future()
-        known.set_result(digest)
-        self._started[file] = (_stamp(file), known)
+        computed: Future[str] = Future()
+        computed.set_result(digest)
+        self._started[file] = (_stamp(file), computed)
 
     def of(self, file: Path) -> str:
         """Hash of a file, computed again if the file has changed since it was hashed."""

@@ -19,15 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from vinograph import strict_json
 from vinograph.errors import DamagedModelError, ModelError
-from vinograph.schema import (
-    SchemaError,
-)
+from vinograph.models.manifest_schema import FORMAT_VERSION, SCHEMA
+from vinograph.schema import SchemaError
 from vinograph.values import shown
 
 if TYPE_CHECKING:
     from vinograph.families.sizes import SizeLimits
-
-from vinograph.models.manifest_schema import FORMAT_VERSION, SCHEMA
 
 MANIFEST_FILE = "bundle.json"
 CHECKSUM = "checksum"
@@ -157,8 +154,8 @@ class Manifest:
         data = _plain(self)
         if not self.notes:
             del data["notes"]  # as in bundles that were written before notes existed
-        whole = {**data, CHECKSUM: checksum(data)}
-        return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        with_checksum = {**data, CHECKSUM: checksum(data)}
+        return json.dumps(with_checksum, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, origin: str) -> Manifest:
@@ -240,10 +237,10 @@ class Manifest:
         from vinograph.families.checks import check_defaults
         from vinograph.families.registry import family
 
-        known, _config, _sizes = family(self.family), self.family_config, self.sizes
-        check_defaults(known, self.defaults, self.limits)
-        has = self.tokenizers if tokenizers is None else tokenizers
-        missing = [name for name in known.tokenizers if name not in has]
+        declared, _config, _sizes = family(self.family), self.family_config, self.sizes
+        check_defaults(declared, self.defaults, self.limits)
+        available = self.tokenizers if tokenizers is None else tokenizers
+        missing = [name for name in declared.tokenizers if name not in available]
         if missing and self.components:
             raise SchemaError(f"tokenizers.{missing[0]} is missing, without which {self.family} models read no prompt")
 
@@ -286,10 +283,10 @@ def _check_version(data: Mapping[str, Any], origin: str) -> None:
     if version > FORMAT_VERSION:
         tools = data.get("tools")
         needs = tools.get("vinograph") if isinstance(tools, dict) else None
-        named = needs if isinstance(needs, str) and re.fullmatch(r"[\w.+-]{1,40}", needs) else "a newer one"
+        release = needs if isinstance(needs, str) and re.fullmatch(r"[\w.+-]{1,40}", needs) else "a newer one"
         raise ModelError(
             f"{origin} is in bundle format {version}; this version of Vinograph reads up to {FORMAT_VERSION}. "
-            f"It was written by Vinograph {named}: pip install --upgrade vinograph"
+            f"It was written by Vinograph {release}: pip install --upgrade vinograph"
         )
 
 

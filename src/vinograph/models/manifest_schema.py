@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vinograph.schema import (
     Either,
@@ -19,9 +19,6 @@ from vinograph.schema import (
     Whole,
 )
 from vinograph.values import shown
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT_VERSION = 1
 

@@ -111,10 +111,10 @@ def _layout(arrays: list[Bytes]) -> tuple[list[_Piece], list[int]]:
     """Pieces of the .bin file, and the offset of each array in it; equal arrays share a piece."""
     pieces: list[_Piece] = []
     offsets: list[int] = []
-    known: dict[tuple[int, bytes], list[_Piece]] = {}
+    candidates: dict[tuple[int, bytes], list[_Piece]] = {}
     end = 0
     for array in arrays:
-        alike = known.setdefault((array.size, _sample(array)), [])
+        alike = candidates.setdefault((array.size, _sample(array)), [])
         piece = next((each for each in alike if np.array_equal(each.data, array)), None)
         if piece is None:
             piece = _Piece(array, end)

@@ -71,8 +71,8 @@ class MappedFiles:
         Raises:
             OSError: the disk is full.
         """
-        done = self._copy_in_kernel(data, target) if data.size >= _SMALLEST else 0
-        _write(data[done:], target)
+        copied = self._copy_in_kernel(data, target) if data.size >= _SMALLEST else 0
+        _write(data[copied:], target)
 
     def _copy_in_kernel(self, data: Bytes, target: int) -> int:
         """Copy as many bytes as the kernel can, and return their number."""
@@ -81,16 +81,16 @@ class MappedFiles:
         source = None if mapping is None else self._descriptor(mapping)
         if mapping is None or source is None:
             return 0
-        offset, done = mapping.offset + address - mapping.begin, 0
-        while done < data.size:
+        offset, copied = mapping.offset + address - mapping.begin, 0
+        while copied < data.size:
             try:
-                count = os.copy_file_range(source, target, data.size - done, offset + done)
+                count = os.copy_file_range(source, target, data.size - copied, offset + copied)
             except OSError:  # unsupported between these file systems; a full disk fails again in writing
                 break
             if count == 0:
                 break
-            done += count
-        return done
+            copied += count
+        return copied
 
     def _mapping_at(self, address: int, size: int) -> _Mapping | None:
         index = bisect.bisect_right(self._mappings, address, key=lambda mapping: mapping.begin) - 1
