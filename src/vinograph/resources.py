@@ -65,7 +65,7 @@ def shortage(error: BaseException) -> Shortage | None:
 
 
 def explanation(error: BaseException) -> str | None:
-    """Message on what ran out, how much was needed and is free, and what to do.
+    """Message on what ran out, how much was needed, how much is free, and what to do.
 
     None if :func:`shortage` returns None. The message of a :class:`ResourceError` is returned as
     it is.
@@ -164,7 +164,7 @@ _OWN_MEMORY = Path("/proc/self/statm")
 
 
 def cpu_count() -> int:
-    """Number of processors that affinity and control groups allow to this process."""
+    """Number of processors that affinity and control groups allow this process to use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(quota) for quota in map(_quota, _groups("cpu")) if quota is not None]
     return max(1, min([allowed, *quotas]))

@@ -108,7 +108,7 @@ def _check_machine(findings: Findings) -> None:
 
 
 def _processor_features() -> list[str]:
-    """The vector and matrix instructions that matter to speed, where the system lists them."""
+    """The vector and matrix instructions that matter to speed, if the system lists them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

@@ -115,7 +115,7 @@ class DrawingCommand:
 
 
 def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
-    """The option ``name``; ``families`` are those that take it, with the argument that it sets."""
+    """Make the option ``name`` for these families, each with the argument that it sets."""
     family, argument_name = families[0]
     argument = arguments_of(family.request)[argument_name]
     metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
