@@ -47,10 +47,11 @@ from vinograph.result import Result
 
 
 class Calls:
-    """What models do, as methods. A pipeline has those that its model's family does, and draws when it is called.
+    """The calls of all families, as methods; a pipeline has those that its model's family makes.
 
-    Every method takes what any family's call takes. What the model's own doesn't is refused, naming what it takes.
-    None stands for the default: the model's own, or else the family's, which is the one that is written here.
+    A method's signature has the arguments of all families. An argument that the model's family
+    doesn't take is refused, with a message that lists those that it takes. None means the default:
+    the model's own, or else the family's, which the signature shows.
     """
 '''
 
@@ -64,13 +65,13 @@ _POSITIONAL = "more, in the order of the family's diffusers pipeline: :attr:`Pip
 _RETURN_DICT = "False (not typed) returns a tuple with the images alone, as in diffusers."
 
 _STREAM = '''\
-"""Draw step by step: yields each :class:`Step` when it is done, and the :class:`Result` at the end.
+"""Draw step by step: yield each finished :class:`Step`, then the :class:`Result`.
 
-Closing the generator stops the work after the step under way. The arguments are those of the
+Closing the generator stops the work after the current step. The arguments are those of the
 call, and are checked before this returns.
 
 Args:
-    positional: the call's arguments that go by position, such as the prompt.
+    positional: the call's positional arguments, such as the prompt.
     call: which of :attr:`Pipeline.calls` to make, such as "reconstruct".
 
 Raises:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# OpenVINO reports its import and its conversions to its makers where this package of theirs can be
-# imported. Vinograph sends nothing to anyone, and draws with the network unplugged.
+# OpenVINO reports imports and conversions to Intel if this package can be imported. Vinograph
+# sends nothing to anyone, and works offline.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = [
@@ -59,7 +59,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import vinograph`` costs next to nothing."""
+    """Import a public name on its first use, which keeps ``import vinograph`` fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES.get(name, "vinograph.errors")), name)

@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run the command line of the process and return its exit code.
 
-    A Ctrl-C before :func:`vinograph.cli.main` listens to signals ends it as one later does.
+    Ctrl-C gives exit code 130 even before :func:`vinograph.cli.main` handles signals.
     """
     try:
         from vinograph.cli import main as run

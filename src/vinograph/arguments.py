@@ -1,7 +1,7 @@
-"""The check of one argument's value: a size, a seed, a guidance scale, a prompt, an array.
+"""Checks of single argument values: sizes, seeds, guidance scales, prompts, arrays.
 
-A check also knows what a caller may give, as an annotation says it. The signatures of the calls are
-made from that.
+A check also lists the types that it accepts, as annotations. The signatures of the calls are
+generated from them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ VAES = ("full", "tiny")
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 MAX_STEPS = 1000
 MAX_COUNT = 1000
-MAX_PROMPT = 20_000  # characters; no text encoder reads so many, and cleaning and tokenizing more takes long
+MAX_PROMPT = 20_000  # characters; more than any text encoder reads, and longer texts take long to tokenize
 _MAX_TOKENS = 512
 _MAX_PIXELS = 1_000_000
-_MAX_NUMBER = 1e30  # leaves room to square it in f64, and to see that f32 can't hold it
+_MAX_NUMBER = 1e30  # its square fits f64, where a check can see that it overflows f32
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What checks compare with.
+    """Limits that checks compare a value with.
 
-    The first three are the sizes that the model draws, in pixels. The others are of the call: what
-    custom timesteps have to be and which words stand for some, what ``output_type`` may be, and
-    which tensors a callback may get.
+    The first three are the model's size limits, in pixels. The others belong to the call: a
+    description of valid custom timesteps, the names of predefined ones, the choices of
+    ``output_type``, and the tensors that a callback can request.
     """
 
     size_multiple: int = 1
@@ -61,46 +61,45 @@ Accepts = Callable[[Limits], tuple[str, ...]]
 class Check:
     """The check of an argument's value.
 
-    ``run`` gets the name to say in errors, the value and the limits. It returns the value as it is
-    used, or raises RequestError. ``accepts`` says which types may be given, as the alternatives of
-    an annotation whose names are those of :mod:`vinograph.inputs`; a quoted one stands for that
-    text itself.
+    ``run`` gets the argument's name for errors, the value and the limits. It returns the value in
+    normalized form, or raises RequestError. ``accepts`` lists the accepted types: the alternatives
+    of an annotation, with names from :mod:`vinograph.inputs`. A quoted alternative is a literal.
     """
 
     run: Run
     accepts: Accepts
 
     def __call__(self, name: str, value: Any, limits: Limits = _ANY) -> Any:
-        """The value as it is used.
+        """Check ``value`` and return it in normalized form.
 
         Raises:
-            RequestError: naming the argument, what was given and what would do; also where the
-                value's own methods raise anything else.
+            RequestError: the value doesn't fit, or one of its own methods raises an exception. The
+                message names the argument, its value and what would fit.
         """
         with reading(name, value):
             return self.run(name, value, limits)
 
     @property
     def scalar(self) -> type[int] | type[float] | type[bool] | None:
-        """The type of the values, where those are numbers or switches."""
+        """The type of the values if they are numbers or booleans, else None."""
         return _SCALARS.get(self.accepts(_ANY)[0])
 
 
 def check(*accepts: str) -> Callable[[Run], Check]:
-    """Make a :class:`Check` of a function, for an argument that accepts these types whatever the limits are."""
+    """Turn a function into a :class:`Check` that accepts these types whatever the limits are."""
     return lambda run: Check(run, lambda _: accepts)
 
 
 def quoted(text: str) -> str:
-    """The text as an annotation and a message show it."""
+    """The text in double quotes, as annotations and messages show it."""
     return f'"{text}"'
 
 
-def _number(name: str, value: Any, wanted: str) -> float:
+def _number(name: str, value: Any, expected: str) -> float:
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     number = float(value) if real and abs(value) < _MAX_NUMBER else math.nan
     if math.isnan(number):
-        raise RequestError(f"{name} is {shown(value)}; give {wanted}")
+        raise RequestError(f"{name} is {shown(value)}; give {expected}")
     return number
 
 
@@ -114,12 +113,12 @@ def _whole_number_check(low: int, high: int) -> Check:
     return check("int")(lambda name, value, _: _whole_number(name, value, low, high))
 
 
-def _number_check(wanted: str, fits: Callable[[float], bool]) -> Check:
+def _number_check(expected: str, fits: Callable[[float], bool]) -> Check:
     @check("float")
     def run(name: str, value: Any, _: Limits) -> float:
-        number = _number(name, value, wanted)
+        number = _number(name, value, expected)
         if not fits(number):
-            raise RequestError(f"{name} is {shown(value)}; give {wanted}")
+            raise RequestError(f"{name} is {shown(value)}; give {expected}")
         return number
 
     return run
@@ -137,7 +136,7 @@ check_amount = _number_check("a number from 0 to 1", lambda number: 0 <= number 
 
 @check("float")
 def check_scale(name: str, value: Any, _: Limits) -> float:
-    """A guidance scale."""
+    """Check a guidance scale."""
     number = _number(name, value, "a number from 0 up")
     if number < 0:
         raise RequestError(f"{name} is {shown(value)}; give a number from 0 up (1 and below turn guidance off)")
@@ -146,7 +145,7 @@ def check_scale(name: str, value: Any, _: Limits) -> float:
 
 @check("bool")
 def check_switch(name: str, value: Any, _: Limits) -> bool:
-    """Something that is on or off."""
+    """Check a boolean."""
     if not isinstance(value, (bool, np.bool_)):
         raise RequestError(f"{name} is {shown(value)}; give {' or '.join(SWITCH)} (True or False in Python)")
     return bool(value)
@@ -154,13 +153,13 @@ def check_switch(name: str, value: Any, _: Limits) -> bool:
 
 @check("int")
 def check_pixels(name: str, value: Any, limits: Limits) -> int:
-    """A distance within a picture."""
+    """Check a distance within a picture, in pixels."""
     return _whole_number(name, value, 0, limits.maximum_size)
 
 
 @check("tuple[int, int]", "list[int]")
 def check_two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
-    """A height and a width, or a place."""
+    """Check a pair of pixel numbers: (height, width), or the (y, x) of a point."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise RequestError(f"{name} is {shown(value)}; give two whole numbers of pixels, the vertical one first")
     down, right = (_whole_number(name, each, -_MAX_PIXELS, _MAX_PIXELS) for each in value)
@@ -169,7 +168,7 @@ def check_two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
 
 @check(*map(quoted, VAES))
 def check_vae(name: str, value: Any, _: Limits) -> str:
-    """The name of a VAE."""
+    """Check the name of a VAE."""
     return _one_of(name, value, VAES)
 
 
@@ -181,24 +180,24 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 @check("int")
 def check_size(name: str, value: Any, limits: Limits) -> int:
-    """A height or width that the model draws."""
+    """Check a height or width against the model's size limits."""
     multiple, low, high = limits.size_multiple, limits.minimum_size, limits.maximum_size
-    wanted = "whole numbers" if multiple == 1 else f"multiples of {multiple}"
+    expected = "whole numbers" if multiple == 1 else f"multiples of {multiple}"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise RequestError(f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}")
+        raise RequestError(f"{name} is {shown(value)}; this model draws {expected} from {low} to {high}")
     if low <= value <= high and value % multiple == 0:
         return int(value)
     below = min(max(int(value) // multiple * multiple, low), high)
     above = min(max(below + multiple, low), high) if value > below else below
     nearest = f"{below}" if below == above else f"{below} and {above}"
     raise RequestError(
-        f"{name} is {shown(value)}; this model draws {wanted} from {low} to {high}, the nearest: {nearest}"
+        f"{name} is {shown(value)}; this model draws {expected} from {low} to {high}, the nearest: {nearest}"
     )
 
 
 @check("Texts")
 def check_texts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
-    """Prompts: one, or a list of them."""
+    """Check a prompt or a list of prompts."""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(each, str) for each in texts):
         raise RequestError(f"{name} is {shown(value)}; give a text, or a list of texts")
@@ -211,9 +210,9 @@ def check_texts(name: str, value: Any, _: Limits) -> tuple[str, ...]:
 
 
 def _custom_timesteps(name: str, value: Any, limits: Limits) -> str | tuple[float, ...]:
-    """Timesteps or noise levels of a caller's own, or a word that stands for some."""
-    named, wanted = limits.named_timesteps, limits.custom_timesteps
-    if isinstance(value, str) and value in named:
+    """Check custom timesteps or noise levels, or the name of predefined ones."""
+    names, expected = limits.named_timesteps, limits.custom_timesteps
+    if isinstance(value, str) and value in names:
         return value
     if hasattr(value, "__array__"):
         array = as_array(value)
@@ -221,8 +220,8 @@ def _custom_timesteps(name: str, value: Any, limits: Limits) -> str | tuple[floa
     if isinstance(value, (list, tuple)) and len(value) > MAX_STEPS + 1:
         raise RequestError(f"{name} are {len(value)} numbers; give at most {MAX_STEPS + 1}")
     if not isinstance(value, (list, tuple)):
-        raise RequestError(f"{name} is {shown(value)}; give {', or '.join([wanted, *map(quoted, named)])}")
-    return tuple(_number(name, each, wanted) for each in value)
+        raise RequestError(f"{name} is {shown(value)}; give {', or '.join([expected, *map(quoted, names)])}")
+    return tuple(_number(name, each, expected) for each in value)
 
 
 check_custom_timesteps = Check(
@@ -231,18 +230,18 @@ check_custom_timesteps = Check(
 
 
 def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
-    wanted = f"give an array [{', '.join(axes)}]"
+    expected = f"give an array [{', '.join(axes)}]"
     try:
         array = as_array(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}") from error
+        raise RequestError(f"{name} is a {type(value).__name__}; {expected}") from error
     if array.dtype.kind not in "biuf":
-        raise RequestError(f"{name} is a {type(value).__name__}; {wanted}")
+        raise RequestError(f"{name} is a {type(value).__name__}; {expected}")
     if array.ndim != len(axes) or 0 in array.shape:
         raise RequestError(f"{name} has shape {array.shape}; give [{', '.join(axes)}]")
     if array.size > MAX_VALUES:
-        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {wanted} of fewer")
-    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which is refused
+        raise RequestError(f"{name} has shape {array.shape}, over {MAX_VALUES:,} numbers; {expected} of fewer")
+    with np.errstate(over="ignore"):  # values beyond float32 become infinity, which is refused below
         array = array.astype(np.float32)
     if not np.all(np.isfinite(array)):
         raise RequestError(f"{name} holds NaN or infinity")
@@ -254,15 +253,15 @@ _MAPS = ("pictures", "channels", "height", "width")
 
 @check("Arrays")
 def check_maps(name: str, value: Any, _: Limits) -> Array:
-    """Latents [pictures, channels, height, width]."""
+    """Check latents [pictures, channels, height, width]."""
     return _array(name, value, _MAPS)
 
 
 @check("Arrays")
 def check_list_of_maps(name: str, value: Any, _: Limits) -> Array:
-    """Latents, or a list of them, which are put together."""
-    several = isinstance(value, (list, tuple)) and len(value) > 0
-    if not several or any(getattr(each, "ndim", 0) != 4 for each in value):
+    """Check latents, or concatenate a list of them."""
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    if not is_list or any(getattr(each, "ndim", 0) != 4 for each in value):
         return _array(name, value, _MAPS)
     maps = [_array(name, each, _MAPS) for each in value]
     if any(each.shape[1:] != maps[0].shape[1:] for each in maps):
@@ -272,19 +271,19 @@ def check_list_of_maps(name: str, value: Any, _: Limits) -> Array:
 
 @check("Arrays")
 def check_text_states(name: str, value: Any, _: Limits) -> Array:
-    """Hidden states of a text encoder [prompts, tokens, width]."""
+    """Check hidden states of a text encoder [prompts, tokens, width]."""
     return _array(name, value, ("prompts", "tokens", "width"))
 
 
 @check("Arrays")
 def check_pooled(name: str, value: Any, _: Limits) -> Array:
-    """Pooled text embeddings [prompts, width]."""
+    """Check pooled text embeddings [prompts, width]."""
     return _array(name, value, ("prompts", "width"))
 
 
 @check("Arrays")
 def check_attention_mask(name: str, value: Any, _: Limits) -> Array:
-    """An attention mask [prompts, tokens] of 1 and 0."""
+    """Check an attention mask [prompts, tokens] of 1 and 0."""
     mask = _array(name, value, ("prompts", "tokens"))
     if not np.all((mask == 0) | (mask == 1)):
         raise RequestError(f"{name} has other values than 0 and 1; give 1 for a token and 0 for padding")
@@ -293,7 +292,7 @@ def check_attention_mask(name: str, value: Any, _: Limits) -> Array:
 
 @check("Generators")
 def check_generator(_name: str, value: Any, _: Limits) -> Any:
-    """A source of random numbers, or a list of them."""
+    """Check a random number generator, or a list of them."""
     noise_from_generator(value)
     return value
 
@@ -306,13 +305,13 @@ check_output_type = Check(
 
 @check("Images")
 def check_image(_name: str, value: Any, _: Limits) -> Any:
-    """A picture, which is checked when it is read."""
+    """Accept any value: a picture is checked when it is read."""
     return value
 
 
 @check("Callback")
 def check_step_callback(name: str, value: Any, _: Limits) -> Any:
-    """A callback of diffusers' present form."""
+    """Check a callback of diffusers' current form, ``callback_on_step_end``."""
     if not callable(value):
         raise RequestError(f"{name} is a {type(value).__name__}; give a function of (pipeline, step, time, tensors)")
     return value
@@ -320,7 +319,7 @@ def check_step_callback(name: str, value: Any, _: Limits) -> Any:
 
 @check("Callback")
 def check_plain_callback(name: str, value: Any, _: Limits) -> Any:
-    """A callback of diffusers' older form."""
+    """Check a callback of diffusers' older form, ``callback``."""
     if not callable(value):
         raise RequestError(f"{name} is a {type(value).__name__}; give a function of (step, time, latents)")
     return value
@@ -328,7 +327,7 @@ def check_plain_callback(name: str, value: Any, _: Limits) -> Any:
 
 @check("list[str]", "tuple[str, ...]")
 def check_callback_tensors(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
-    """The names of the tensors that a callback gets."""
+    """Check the names of the tensors that a callback gets."""
     known = limits.callback_tensors
     if not isinstance(value, (list, tuple)) or not value or any(each not in known for each in value):
         raise RequestError(f"{name} is {shown(value)}; a callback is given [{', '.join(map(quoted, known))}]")

@@ -1,4 +1,4 @@
-"""The sessions of an opened model's components: when each is compiled, stored and freed; and its tokenizers."""
+"""Compiles, caches and frees the sessions of a model's components, and loads its tokenizers."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ class SessionPool(Mapping[str, Session]):
         return name in self._model.manifest.components
 
     def prepare(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Begin to compile a component for inputs of these shapes, if there is memory for two at once."""
+        """Start to compile a component for inputs of these shapes, if memory allows two at once."""
         if self._memory != "low" and not any(map(self._is_large, self)):
             self._open(name).prepare(shapes)
 
     def release(self, name: str) -> None:
-        """Free a component that the drawing under way needs no more, if memory is short."""
+        """Free a component that the current drawing no longer needs, if memory is short."""
         if name in self._opened and (self._memory == "low" or self._is_large(name)):
             self._opened[name].release()
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """A block in which no session changes its settings, so that a drawing is done with the same ones throughout."""
+        """Keep the sessions' settings unchanged within the block, for the whole of a drawing."""
         if not self._drawings:
             for each in self._opened.values():
                 each.begin_drawing()
@@ -94,20 +94,21 @@ class SessionPool(Mapping[str, Session]):
                 each.end_drawing()
 
     def store_compiled(self) -> None:
-        """Begin to write large compiled components to the cache, in a thread of its own.
+        """Start to write large compiled components to the cache, in a background thread.
 
-        Those go first that took longest to compile. The process doesn't end before all are written.
+        The components that took longest to compile are written first. The process waits for the
+        thread before it exits.
         """
-        waiting = [session for session in self._opened.values() if session.unsaved_compile_seconds]
-        if not waiting:
+        pending = [session for session in self._opened.values() if session.unsaved_compile_seconds]
+        if not pending:
             return
-        waiting.sort(key=lambda session: session.unsaved_compile_seconds, reverse=True)
+        pending.sort(key=lambda session: session.unsaved_compile_seconds, reverse=True)
 
         def work() -> None:
-            for session in waiting:
+            for session in pending:
                 session.save_pending()
 
-        with contextlib.suppress(RuntimeError):  # no more threads: the next process compiles, too
+        with contextlib.suppress(RuntimeError):  # no more threads: then the next process compiles again
             threading.Thread(target=work, name="write compiled components").start()
 
     def _is_large(self, name: str) -> bool:
@@ -123,19 +124,19 @@ class SessionPool(Mapping[str, Session]):
         }
 
     def take_warnings(self) -> list[str]:
-        """Warnings of components that ran in another precision than was asked for, and of a cache that failed."""
+        """Warnings about components that ran in another precision, and about cache failures."""
         differing: dict[tuple[str, str], list[str]] = {}
         for name, session in self._opened.items():
             if session.execution_devices and self._precision[name] not in ("auto", session.precision):
                 differing.setdefault((self._precision[name], session.precision), []).append(name)
         return self._cache.take_warnings() + [
-            f"precision {wanted} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
-            for (wanted, ran), names in differing.items()
+            f"precision {requested} was asked for, which this device doesn't compute; {', '.join(names)} ran in {ran}"
+            for (requested, ran), names in differing.items()
         ]
 
 
 def source_of(model: Model, name: str) -> GraphSource:
-    """Where a component's graph is read from: a bundle's file, or a network over a checkpoint's weights."""
+    """Source of a component's graph: a bundle's IR, or a network over a checkpoint's weights."""
     plan, component = model.component_plan(name), model.manifest.components[name]
     if plan is None:
         return IrFile(name, model.path / component.file, component.f16_safe)
@@ -143,13 +144,13 @@ def source_of(model: Model, name: str) -> GraphSource:
 
 
 def cache_key(model: Model, name: str, cache: Cache) -> CacheKey:
-    """What a component of a model is found by in ``cache``."""
+    """Key under which ``cache`` stores a component of the model."""
     low_bit_weights = model.manifest.components[name].weights in ("int8", "int4")
     return CacheKey(model.manifest.name, name, model.fingerprint(name), low_bit_weights, cache)
 
 
 def _measured_setting(session: ComponentSession) -> str:
-    """The setting that was measured to be the fastest, as it stands after the precision."""
+    """Text on the fastest measured setting, to be appended to the precision."""
     group = session.setting.group
     return "" if group is None else f", groups of {group}" if group else ", activations not rounded"
 

@@ -1,8 +1,8 @@
-"""Methods that are declared with a signature, and done by the pipeline's family.
+"""Declares pipeline methods whose work is done by the model's family.
 
-What a family takes is known only when a model is opened. So a declared method hands all that it is
-given to the pipeline, which checks it. Its signature and its documentation are for readers, editors
-and type checkers.
+A family's arguments are known only once a model is opened. So a declared method passes all its
+arguments to the pipeline, which checks them. Its signature and its documentation serve readers,
+editors and type checkers.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def dispatched(method: Method) -> Method:
-    """A method that every pipeline has."""
-    return cast("Method", _handing_on(method))
+    """Declare a method that every pipeline has."""
+    return cast("Method", _forwarding(method))
 
 
 def dispatched_call(method: Method) -> Method:
-    """A method that only those pipelines have whose family makes the call of that name."""
+    """Declare a method that a pipeline has only if its family makes the call of that name."""
     return cast("Method", _FamilyCall(method))
 
 
-def _handing_on(method: Callable[..., Any]) -> Callable[..., Any]:
+def _forwarding(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def run(pipeline: Any, *positional: Any, **named: Any) -> Any:
         return pipeline._dispatch(method.__name__, positional, named)
@@ -33,11 +33,14 @@ def _handing_on(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _FamilyCall:
-    """The descriptor of a call: a plain function of the class, and missing in pipelines whose family lacks it."""
+    """Descriptor of a call, which raises AttributeError if the pipeline's family lacks the call.
+
+    Accessed on the class, it returns a plain function.
+    """
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self._name = method.__name__
-        self._run = _handing_on(method)
+        self._run = _forwarding(method)
 
     def __get__(self, pipeline: Any, owner: type[Any] | None = None) -> Any:
         """The function, bound to the pipeline if there is one.

@@ -3,11 +3,11 @@
 ::
 
     VinographError                 exit code of the command line
-    ├── RequestError               2  the call is wrong: names the option, what was given, what would do
-    │   └── DeviceError            2  a device that isn't there; names those that are
-    ├── ModelError                 3  the model can't be used: unknown family, unsafe or missing weights
+    ├── RequestError               2  a wrong call: names the option, its value and what would fit
+    │   └── DeviceError            2  the machine lacks the device: names those that it has
+    ├── ModelError                 3  an unusable model: unknown family, unsafe or missing weights
     ├── DamagedModelError          4  a file of the model is missing, short or altered
-    ├── ResourceError              5  the disk, or memory, is not enough: how much is needed, how much there is
+    ├── ResourceError              5  too little disk space or memory: how much is needed and free
     └── NumericalError             1  a stage computed NaN or infinity; no picture is written
 
 Anything else that escapes is a defect of ours (exit code 1, with a traceback).
@@ -23,7 +23,7 @@ class VinographError(Exception):
 
 
 class RequestError(VinographError, ValueError):
-    """The call is wrong: an argument is of the wrong type, out of range, or not one that the family takes."""
+    """An argument has the wrong type, is out of range, or is not one that the family takes."""
 
     exit_code = 2
 
@@ -33,7 +33,7 @@ class DeviceError(RequestError):
 
 
 class ModelError(VinographError):
-    """The model can't be used: an unknown family, unsafe or missing weights, a newer bundle format."""
+    """The model can't be used: unknown family, unsafe or missing weights, newer bundle format."""
 
     exit_code = 3
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what a failed write means."""
+"""Writes files atomically, and explains failed writes."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ _READ_AT_ONCE = 1 << 20
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a write failed for want of room: on the disk, of a quota, or of what a file may hold.
+    """Whether a write failed because the disk, a quota or a file's size limit was exhausted.
 
-    The exceptions that it was raised from count, too.
+    The exceptions that caused ``error`` count, too.
     """
     return shortage(error) is Shortage.DISK
 
 
 def is_unwritable(error: BaseException) -> bool:
-    """Whether a write failed because this place takes no such file: its permissions, its name, or what it is."""
+    """Whether a write failed because of the path: its permissions, its name or its type."""
     return isinstance(error, OSError) and error.errno in _UNWRITABLE
 
 
 def hidden_sibling(file: Path, ending: str) -> Path:
-    """A hidden name in the folder of ``file`` with an ending of its own, no longer than file systems allow.
+    """The hidden path ``.NAME`` plus ``ending``, in the folder of ``file``.
 
-    It is ``.NAME`` and the ending, or of a long name the beginning and a digest of the whole.
+    A name that would be too long for file systems is cut, and gets a digest of the whole name.
     """
     name = f".{file.name}{ending}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        whole = os.fsencode(file.name)
-        begin = whole[:_PREFIX_OF_LONG_NAMES].decode("utf-8", "ignore")
-        name = f".{begin}-{hashlib.sha256(whole).hexdigest()[:16]}{ending}"
+        encoded = os.fsencode(file.name)
+        begin = encoded[:_PREFIX_OF_LONG_NAMES].decode("utf-8", "ignore")
+        name = f".{begin}-{hashlib.sha256(encoded).hexdigest()[:16]}{ending}"
     return file.with_name(name)
 
 
 def check_replaceable(file: Path) -> None:
-    """Refuse a path that is there and is no regular file, such as a directory, a pipe or a device.
+    """Refuse a path that exists and is not a regular file, such as a directory or a device.
 
     Raises:
-        RequestError: saying what it is.
+        RequestError: ``file`` is such a path; the message says what it is.
     """
     try:
         mode = file.stat().st_mode
     except OSError:
-        return  # it isn't there, or writing says why it can't be reached
+        return  # it doesn't exist, or the write will report why it can't be reached
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         kind = kinds.get(stat.S_IFMT(mode), "a device")
@@ -67,11 +67,11 @@ def check_replaceable(file: Path) -> None:
 
 
 def check_writable(file: Path) -> None:
-    """Check, by making a temporary file where that would be, that :func:`replaced` can write ``file``.
+    """Check that :func:`replaced` can write ``file``, by creating its temporary file.
 
     Raises:
-        OSError: it can't.
-        RequestError: ``file`` is there, but no regular file.
+        OSError: the file can't be written.
+        RequestError: ``file`` exists and is not a regular file.
     """
     check_replaceable(file)
     with temporary_sibling(_real(file)) as temporary:
@@ -80,7 +80,7 @@ def check_writable(file: Path) -> None:
 
 @contextmanager
 def temporary_sibling(file: Path) -> Iterator[Path]:
-    """A hidden temporary name in the folder of ``file``; a file of that name is deleted when the block ends."""
+    """Yield a hidden temporary path next to ``file``, and delete its file when the block ends."""
     temporary = hidden_sibling(file, f".{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield temporary
@@ -91,29 +91,29 @@ def temporary_sibling(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced(file: Path) -> Iterator[Path]:
-    """A hidden temporary name in the folder of ``file``, whose file replaces that one when the block succeeds.
+    """Yield a hidden temporary path, whose file replaces ``file`` when the block succeeds.
 
-    A file that is replaced passes its permissions on, and its owner where this user may give files
-    away. Of a symbolic link, the file that it points to is replaced.
+    The new file gets the permissions of the old one, and its owner if this user may change owners.
+    If ``file`` is a symbolic link, the file that it points to is replaced.
 
     Raises:
-        RequestError: ``file`` is there, but no regular file.
+        RequestError: ``file`` exists and is not a regular file.
     """
     check_replaceable(file)
     target = _real(file)
     with temporary_sibling(target) as temporary:
-        before = _stat(target)
-        if before is not None:  # meanwhile nobody may read what they couldn't read before
+        old = _stat(target)
+        if old is not None:  # only the owner may read it while it is written
             temporary.unlink(missing_ok=True)
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield temporary
-        if before is not None:
-            _pass_on(before, temporary)
+        if old is not None:
+            _copy_owner_and_mode(old, temporary)
         temporary.replace(target)
 
 
 def _real(file: Path) -> Path:
-    """The file that a symbolic link points to; any other path as it is."""
+    """Target of a symbolic link; any other path unchanged."""
     return Path(os.path.realpath(file)) if file.is_symlink() else file
 
 
@@ -124,21 +124,21 @@ def _stat(file: Path) -> os.stat_result | None:
         return None
 
 
-def _pass_on(before: os.stat_result, file: Path) -> None:
+def _copy_owner_and_mode(old: os.stat_result, file: Path) -> None:
     if hasattr(os, "chown"):
         now = file.stat()
-        if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
-            with suppress(OSError):  # giving files away takes privileges
-                os.chown(file, before.st_uid, before.st_gid)
-    file.chmod(stat.S_IMODE(before.st_mode) & 0o777)
+        if (now.st_uid, now.st_gid) != (old.st_uid, old.st_gid):
+            with suppress(OSError):  # changing the owner takes privileges
+                os.chown(file, old.st_uid, old.st_gid)
+    file.chmod(stat.S_IMODE(old.st_mode) & 0o777)
 
 
 def write_atomically(file: Path, content: bytes, *, flush: bool = False) -> None:
-    """Write a file that is either whole or not there; ``flush`` puts its contents on the disk before its name.
+    """Write a file atomically; ``flush`` forces its contents to the disk before the rename.
 
     Raises:
-        OSError: it can't be written; a file that had the name before is untouched.
-        RequestError: ``file`` is there, but no regular file.
+        OSError: the file can't be written; an existing one is unchanged.
+        RequestError: ``file`` exists and is not a regular file.
     """
     with replaced(file) as temporary, temporary.open("wb") as stream:
         stream.write(content)
@@ -149,12 +149,12 @@ def write_atomically(file: Path, content: bytes, *, flush: bool = False) -> None
 
 @contextmanager
 def explained(target: Path) -> Iterator[None]:
-    """Explain what fails in the block: a full disk, a place that takes no files, or memory that OpenVINO lacks.
+    """Turn failures to write ``target`` in the block into errors that explain them.
 
     Raises:
         ResourceError: the disk is full.
         RequestError: ``target`` can't be written.
-        MemoryError: memory is short, whoever says so.
+        MemoryError: memory is short, whichever exception reported it.
     """
     try:
         yield
@@ -176,12 +176,12 @@ def explained(target: Path) -> Iterator[None]:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder itself, or its nearest parent that exists."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def digest_of(file: Path, digest: hashlib._Hash, stopped: threading.Event | None = None) -> str:
-    """The hexadecimal ``digest`` of a file's bytes; of a part of them, if ``stopped`` is set meanwhile."""
+    """Hexadecimal ``digest`` of a file's bytes, or of some of them if ``stopped`` is set."""
     with file.open("rb", buffering=0) as stream:
         while (part := stream.read(_READ_AT_ONCE)) and not (stopped and stopped.is_set()):
             digest.update(part)

@@ -1,9 +1,8 @@
 """The user's folders: for models, for the cache, and for temporary files.
 
-Not every user has a home directory: in a container started for a bare user number, ``HOME`` is not
-set and the number is not in the password file. Then the folders are below one that can't exist, so
-that what looks there finds nothing, and what writes there fails with an ordinary OSError that names
-the folder.
+Not every user has a home directory: in a container started with a bare user ID, ``HOME`` is unset
+and the ID is not in the password file. Then the folders lie below a path that can't exist. Reading
+there finds nothing, and writing fails with an ordinary OSError that names the folder.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from pathlib import Path
 from vinograph.errors import ResourceError
 
 NO_HOME = Path(os.devnull) / "no-home"
-"""The home of users who have none: a place where nothing is, and where not even root can make a folder."""
+"""Home of users without one: a path that doesn't exist, and that not even root can create."""
 
 
 def home() -> Path:
-    """The user's home directory; :data:`NO_HOME` where the system knows none."""
+    """The user's home directory, or :data:`NO_HOME` if the system knows none."""
     try:
         return Path.home()
     except RuntimeError:
@@ -29,7 +28,7 @@ def home() -> Path:
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """The path with a leading ``~`` or ``~user`` replaced by that home directory; as it is where there is none."""
+    """The path with ``~`` or ``~user`` expanded; unchanged if there is no such home directory."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -37,10 +36,10 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def is_there(path: Path, *, directory: bool = False) -> bool:
-    """Whether there is a file or folder of that path, or with ``directory`` a folder, that this user may see.
+    """Whether this user can see a file or folder at ``path``; with ``directory``, only a folder.
 
-    False where that is not allowed, as of another user's home that ``HOME`` still names, and of a
-    name that no file can have.
+    False also if access is denied, as to another user's home that ``HOME`` still names, and if no
+    file can have that name.
     """
     try:
         return path.is_dir() if directory else path.exists()
@@ -49,24 +48,27 @@ def is_there(path: Path, *, directory: bool = False) -> bool:
 
 
 def cache() -> Path:
-    """``VINOGRAPH_CACHE``, else ``vinograph`` in ``XDG_CACHE_HOME``, else ``~/.cache/vinograph``."""
-    if named := os.environ.get("VINOGRAPH_CACHE"):
-        return expand(named)
+    """The folder of the cache.
+
+    It is ``$VINOGRAPH_CACHE``, else ``$XDG_CACHE_HOME/vinograph``, else ``~/.cache/vinograph``.
+    """
+    if configured := os.environ.get("VINOGRAPH_CACHE"):
+        return expand(configured)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return expand(base) / "vinograph"
     return home() / ".cache" / "vinograph"
 
 
 def models() -> Path:
-    """``VINOGRAPH_MODELS``, else ``~/.local/share/vinograph/models``."""
-    named = os.environ.get("VINOGRAPH_MODELS")
-    return expand(named) if named else home() / ".local" / "share" / "vinograph" / "models"
+    """The models folder: ``$VINOGRAPH_MODELS``, or ``~/.local/share/vinograph/models``."""
+    configured = os.environ.get("VINOGRAPH_MODELS")
+    return expand(configured) if configured else home() / ".local" / "share" / "vinograph" / "models"
 
 
 def prepare_for_libraries() -> None:
-    """Tell libraries that expand ``~`` themselves where the home is, if this user has none.
+    """Point libraries that expand ``~`` themselves to :data:`NO_HOME`, if this user has no home.
 
-    They would otherwise make a folder named ``~`` in the current one.
+    Otherwise they would create a folder named ``~`` in the current directory.
     """
     if home() == NO_HOME:
         os.environ.setdefault("HF_HOME", str(NO_HOME / ".cache" / "huggingface"))
@@ -74,10 +76,12 @@ def prepare_for_libraries() -> None:
 
 @contextmanager
 def temporary(prefix: str) -> Iterator[Path]:
-    """A folder for temporary files, deleted when the block ends, but for what somebody still writes.
+    """Create a folder for temporary files, and delete it when the block ends.
+
+    Files that can't be deleted, because they are still being written, stay.
 
     Raises:
-        ResourceError: no folder for temporary files can be written.
+        ResourceError: no folder for temporary files is writable.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)

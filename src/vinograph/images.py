@@ -1,4 +1,4 @@
-"""Arrays to pictures and back: sizes, files, and the metadata in them."""
+"""Converts pictures to arrays and back, and reads and writes files with metadata."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MAX_PIXELS = 64_000_000
 READABLE = ("PNG", "JPEG", "WEBP")
 _MAX_PICTURES = 1000  # in a list or a batch
 _ORIENTATION = 0x0112  # EXIF's tag
-_WANTED = "give a path, a PIL picture, or an array"
+_ACCEPTED = "give a path, a PIL picture, or an array"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 class Size(NamedTuple):
-    """Height and width, in pixels unless something else is said. As text, the width comes first: 512x256."""
+    """Height and width, by default in pixels. As text, the width comes first: 512x256."""
 
     height: int
     width: int
@@ -43,29 +43,29 @@ class Size(NamedTuple):
 
 
 def size_of(picture: Image.Image) -> Size:
-    """Size of a PIL picture, which itself names its width first."""
+    """Size of a PIL picture, whose own ``size`` has the width first."""
     return Size(picture.height, picture.width)
 
 
 def to_pictures(images: Array) -> list[Image.Image]:
-    """Pictures from RGB values in [0, 1], shape [n, height, width, 3]."""
+    """Convert RGB values in [0, 1], shape [n, height, width, 3], to PIL pictures."""
     return [Image.fromarray(each) for each in (np.clip(images, 0, 1) * 255).round().astype(np.uint8)]
 
 
 def read_picture(source: Any, name: str = "image") -> Image.Image:
-    """One RGB picture from a path, a PIL picture, an array or a torch tensor: see :func:`read_pictures`.
+    """Read one RGB picture from any source that :func:`read_pictures` accepts.
 
     Raises:
-        RequestError: as there, or there are several pictures.
+        RequestError: as in :func:`read_pictures`, or the source holds several pictures.
     """
     return only(read_pictures(source, name), name)
 
 
 def only(pictures: Sequence[Picture], name: str) -> Picture:
-    """The one picture that there is.
+    """The only picture of a list.
 
     Raises:
-        RequestError: there are several.
+        RequestError: the list doesn't hold exactly one.
     """
     if len(pictures) != 1:
         raise RequestError(f"{name} holds {len(pictures)} pictures, and here it can only be one")
@@ -73,14 +73,13 @@ def only(pictures: Sequence[Picture], name: str) -> Picture:
 
 
 def read_pictures(source: Any, name: str = "image", notes: list[str] | None = None) -> list[Image.Image]:
-    """RGB pictures from a path, a PIL picture, an array or a torch tensor, or from a list of them.
+    """Read RGB pictures from a path, PIL picture, array or torch tensor, or a list of these.
 
-    They mean what they mean in diffusers. A file is turned as its EXIF says, a PIL picture is taken
-    as it lies. Transparency is left out. An array is [height, width, 3] or [n, height, width, 3], a
-    tensor [3, height, width] or
-    [n, 3, height, width]: uint8, or floats in [0, 1], or in [-1, 1] where one is below 0. Of a
-    file, format and size are checked before any pixel is decoded. Warnings are appended to
-    ``notes``.
+    Sources mean the same as in diffusers. A file is rotated as its EXIF says; a PIL picture is not.
+    Transparency is dropped. An array is [height, width, 3] or [n, height, width, 3]; a tensor is
+    [3, height, width] or [n, 3, height, width]. Values are uint8, or floats in [0, 1], or floats in
+    [-1, 1] if any is negative. A file's format and size are checked before its pixels are decoded.
+    Warnings are appended to ``notes``.
 
     Raises:
         RequestError: not a PNG, JPEG or WebP, over 64 megapixels, damaged, or no picture at all.
@@ -91,7 +90,7 @@ def read_pictures(source: Any, name: str = "image", notes: list[str] | None = No
 
 
 def listed(source: Any, name: str) -> Sequence[Any]:
-    """The items of a list of pictures, or the picture itself.
+    """The items of a list of pictures; a single picture counts as a list of one.
 
     Raises:
         RequestError: the list is empty, or too long.
@@ -116,41 +115,41 @@ def _read(source: Any, name: str, notes: list[str]) -> list[Image.Image]:
         return [_to_rgb(source, name, notes)]
     if is_array(source):
         return _from_array(source, name)
-    raise RequestError(f"{name} is a {type(source).__name__}; {_WANTED}")
+    raise RequestError(f"{name} is a {type(source).__name__}; {_ACCEPTED}")
 
 
 def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
-    """The decoded picture of a file, turned as its EXIF says.
+    """Read a picture file, and rotate the picture as its EXIF says.
 
     Raises:
         RequestError: it is no PNG, JPEG or WebP, has over 64 megapixels, or is damaged.
     """
     with reading(name, source):
         path = Path(source)
-    named = f"{name}: {clipped(str(path))}"
+    label = f"{name}: {clipped(str(path))}"
     try:
         is_file = path.is_file()
-    except (OSError, ValueError):  # a name that the system can't have, or a folder that is closed to us
+    except (OSError, ValueError):  # an invalid name, or a folder without access
         is_file = False
     if not is_file:
         raise RequestError(f"{name}: there is no file {clipped(str(path))}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a size that the limit below refuses, and of garbled EXIF
+            warnings.simplefilter("ignore")  # about large sizes, which are checked below, and garbled EXIF
             picture = Image.open(path, formats=READABLE)
     except Image.DecompressionBombError as error:
-        raise RequestError(f"{named} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
+        raise RequestError(f"{label} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
     except MemoryError:
         raise
-    except Exception as error:  # PIL's readers raise whatever a garbled header leads them to
-        raise RequestError(f"{named} is not a PNG, JPEG or WebP picture") from error
+    except Exception as error:  # PIL's readers raise nearly anything for a garbled header
+        raise RequestError(f"{label} is not a PNG, JPEG or WebP picture") from error
     with picture:
-        check_picture(picture, named)
-    return _turned(picture)
+        check_picture(picture, label)
+    return _rotated(picture)
 
 
 def check_picture(picture: Image.Image, name: str) -> None:
-    """Check the size of a PIL picture, then decode its pixels, which PIL puts off until they are used.
+    """Check the size of a PIL picture, then decode its pixels, which PIL does lazily.
 
     Raises:
         RequestError: it has no pixels, or too many, or is damaged.
@@ -162,7 +161,7 @@ def check_picture(picture: Image.Image, name: str) -> None:
 
 @contextmanager
 def _undamaged(name: str) -> Iterator[None]:
-    """Say that the picture is damaged, whatever PIL raises in the block: its readers raise nearly anything."""
+    """Report a damaged picture for any exception in the block: PIL's readers raise many kinds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -182,28 +181,28 @@ def _check_pixels(size: Size, name: str) -> None:
 
 def _to_rgb(picture: Image.Image, name: str, notes: list[str]) -> Image.Image:
     with _undamaged(name):
-        if picture.mode.startswith("I;16"):  # sixteen bits of grey, which PIL would clip to eight and not scale
+        if picture.mode.startswith("I;16"):  # 16-bit grey, which PIL would clip to 8 bits, not scale
             return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8)).convert("RGB")
         straight = picture.convert("LA") if picture.mode == "La" else picture
-        if _has_holes(straight):
+        if _is_transparent(straight):
             notes.append(f"the {name} is transparent in places; the colours that lie under it there were taken")
         return straight.convert("RGB")
 
 
-def _has_holes(picture: Image.Image) -> bool:
-    """Whether some of a picture is transparent. It isn't for what PIL can't read as transparency."""
+def _is_transparent(picture: Image.Image) -> bool:
+    """Whether any pixel is transparent; False if PIL can't read the transparency."""
     if not picture.has_transparency_data:
         return False
     try:
         return picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
     except MemoryError:
         raise
-    except Exception:  # a file says nonsense of its transparency, which is left out anyway
+    except Exception:  # invalid transparency data, which is dropped anyway
         return False
 
 
-def _turned(picture: Image.Image) -> Image.Image:
-    """The picture as its EXIF says to hold it; where the EXIF is garbled, as it lies."""
+def _rotated(picture: Image.Image) -> Image.Image:
+    """The picture rotated as its EXIF says; unchanged if the EXIF is garbled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -246,20 +245,20 @@ def to_array(picture: Image.Image) -> Array:
 
 
 def resize(picture: Image.Image, size: Size) -> Image.Image:
-    """Resize the picture by Lanczos, unless it has that size already."""
+    """Resize the picture with a Lanczos filter, unless it has that size already."""
     if size_of(picture) == size:
         return picture
     return picture.resize((size.width, size.height), Image.Resampling.LANCZOS)
 
 
 def psnr(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Peak signal-to-noise ratio in decibels of two pictures with values in [0, 1]; infinite if they are equal."""
+    """PSNR in decibels of two pictures with values in [0, 1]; infinite if they are equal."""
     error = float(np.mean((np.asarray(one, np.float64) - np.asarray(other, np.float64)) ** 2))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def check_output(path: Path) -> None:
-    """Check, before any drawing, that a picture can be written to ``path``.
+    """Check that a picture can be written to ``path``, before any is drawn.
 
     Raises:
         RequestError: the folder is missing or not writable, the path is a directory, or the ending
@@ -279,7 +278,7 @@ def check_output(path: Path) -> None:
 
 
 def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a picture under a temporary name and rename it. A PNG carries ``metadata`` as text.
+    """Write a picture atomically; a PNG stores ``metadata`` as text.
 
     Raises:
         RequestError: the file can't be written.
@@ -299,7 +298,7 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = 
 
 @contextmanager
 def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
-    """Say why ``path`` can't be written, where writing fails in the block."""
+    """Turn a failure to write ``path`` in the block into an error that explains it."""
     try:
         yield
     except OSError as error:
@@ -310,7 +309,7 @@ def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """The metadata that :func:`save` wrote into a PNG; None where there is none, or some that it didn't write."""
+    """Metadata that :func:`save` wrote into a PNG; None if the file has none that is valid."""
     with Image.open(path) as picture:
         text = picture.info.get("vinograph")
     try:

@@ -1,6 +1,6 @@
-"""What callers may give: the types in the signatures of the calls.
+"""Types of the arguments in the signatures of the calls.
 
-They describe objects of torch by their methods, so that neither this package nor a type checker
+Protocols describe torch's objects by their methods, so that neither this package nor a type checker
 needs torch.
 """
 
@@ -18,10 +18,10 @@ __all__ = ["Arrays", "Callback", "Generators", "Images", "Texts", "Timesteps"]
 
 
 class ArrayLike(Protocol):
-    """An array of numpy's, a tensor of torch's, or what another library gives numpy to read."""
+    """A numpy array, a torch tensor, or another object that converts to a numpy array."""
 
     def __array__(self) -> NDArray[Any]:
-        """The values as an array of numpy's."""
+        """The values as a numpy array."""
         ...
 
 
@@ -33,11 +33,11 @@ class TorchGenerator(Protocol):
         ...
 
     def set_state(self, state: Any, /) -> Any:
-        """Continue from another state."""
+        """Restore a state."""
         ...
 
     def manual_seed(self, seed: int, /) -> Any:
-        """Begin from a seed."""
+        """Reset the state from a seed."""
         ...
 
 

@@ -33,7 +33,10 @@ class Noise(Protocol):
         ...
 
     def first(self, count: int) -> Noise:
-        """The source of noise for the first ``count`` pictures: this one, where one serves the whole batch."""
+        """Source of noise for the first ``count`` pictures.
+
+        A source that serves the whole batch returns itself.
+        """
         ...
 
 
@@ -56,14 +59,14 @@ class TorchNoise:
         if count < _BLOCK:
             raise RequestError(f"noise of shape {shape} has {count} values; at least {_BLOCK} are needed")
         values = self._uniform(count)
-        whole = count - count % _BLOCK
-        values[:whole] = _box_muller(values[:whole])
-        if whole < count:
+        in_blocks = count - count % _BLOCK
+        values[:in_blocks] = _box_muller(values[:in_blocks])
+        if in_blocks < count:
             values[-_BLOCK:] = _box_muller(self._uniform(_BLOCK))
         return values.reshape(shape)
 
     def first(self, count: int) -> Noise:
-        """This source, which serves the whole batch."""
+        """This source itself, which serves the whole batch."""
         del count
         return self
 
@@ -73,21 +76,21 @@ class TorchNoise:
 
 
 class _BorrowedTorchNoise(TorchNoise):
-    """The stream of a caller's ``torch.Generator``, which moves on as if torch itself had drawn from it.
+    """The stream of a caller's ``torch.Generator``, advanced as if torch had drawn from it.
 
-    Its state is read at each draw: the caller may draw from it in between, or give it for several
-        pictures.
+    The generator's state is read at each draw: the caller may draw from it in between, or pass it
+    for several pictures.
     """
 
     def __init__(self, generator: Any) -> None:
         super().__init__(0)
         self._generator = generator
-        _read_torch_state(generator)  # one that can't be read, or set, is refused before any work
+        _read_torch_state(generator)  # refuse an unusable generator before any work
         if not callable(generator.set_state):
             raise RequestError(f"generator is a {type(generator).__name__}, whose state can't be set")
 
     def normal(self, shape: tuple[int, ...]) -> Array:
-        """Draw as :class:`TorchNoise` does, from where the caller's generator stands, and move that on."""
+        """Draw like :class:`TorchNoise` from the caller's generator, and advance it."""
         words, position = _read_torch_state(self._generator)
         self._twister.set_state(("MT19937", words, position, 0, 0.0))
         values = super().normal(shape)
@@ -96,7 +99,7 @@ class _BorrowedTorchNoise(TorchNoise):
 
 
 class PerImageNoise:
-    """One source per picture of the batch, as diffusers reads a list of generators."""
+    """One source per picture of the batch, like a list of generators in diffusers."""
 
     def __init__(self, sources: Sequence[Noise]) -> None:
         self._sources = tuple(sources)
@@ -105,7 +108,7 @@ class PerImageNoise:
         """Draw each picture's values from its own source.
 
         Raises:
-            RequestError: the batch is not as long as the list of sources.
+            RequestError: the batch size differs from the number of sources.
         """
         if shape[0] != len(self._sources):
             raise RequestError(f"{len(self._sources)} generators were given for {shape[0]} pictures; give one each")
@@ -117,7 +120,7 @@ class PerImageNoise:
 
 
 def random_seed() -> int:
-    """A seed from the operating system, small enough to read out and type."""
+    """Random 32-bit seed from the operating system, short enough to read out and type."""
     return secrets.randbelow(2**32)
 
 
@@ -127,15 +130,15 @@ def noise_from_seeds(seeds: Sequence[int]) -> Noise:
 
 
 def noise_from_generator(generator: Any) -> Noise:
-    """Noise from what ``generator=`` takes.
+    """Source of noise for a value of the argument ``generator``.
 
-    A ``torch.Generator`` (on the CPU) is drawn from and moves on, as in diffusers. A
-    ``numpy.random.RandomState`` is read as optimum-intel reads it: as a torch generator seeded with
-    the first word of its state, so that ``RandomState(987)`` means seed 987; it doesn't move on. A
-    list holds one of them per picture.
+    A ``torch.Generator`` on the CPU is drawn from and advances, as in diffusers. As in
+    optimum-intel, a ``numpy.random.RandomState`` means a torch generator seeded with the first word
+    of its state: ``RandomState(987)`` means seed 987. It doesn't advance. A list holds one
+    generator per picture.
 
     Raises:
-        RequestError: anything else, or a generator of another device.
+        RequestError: any other value, or a generator on another device.
     """
     if isinstance(generator, (list, tuple)):
         sources = [_source(each) for each in generator]
@@ -145,7 +148,7 @@ def noise_from_generator(generator: Any) -> Noise:
 
 def _source(generator: Any) -> Noise:
     if isinstance(generator, np.random.RandomState):
-        with reading("generator", generator):  # it may have been made of another bit generator
+        with reading("generator", generator):  # its bit generator may be another one
             words, _ = _twister_state(generator)
         return TorchNoise(int(words[0]))
     if hasattr(generator, "get_state") and hasattr(generator, "manual_seed"):
@@ -158,7 +161,7 @@ def _source(generator: Any) -> Noise:
 
 
 def _box_muller(uniform: Array) -> Array:
-    """Box and Muller (1958), by torch's layout: in each 16, the first 8 give radii and the last 8 angles."""
+    """Box and Muller (1958) in torch's layout: of each 16 values, 8 give radii, then 8 angles."""
     blocks = uniform.reshape(-1, 2, _BLOCK // 2)
     radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - blocks[:, 0]))
     angle = np.float32(2 * np.pi) * blocks[:, 1]
@@ -173,7 +176,10 @@ def _twister_state(twister: np.random.RandomState) -> tuple[NDArray[np.uint32], 
 
 
 def _read_torch_state(generator: Any) -> tuple[NDArray[np.uint32], int]:
-    """The 624 words and the position in them of a CPU generator (layout of ATen's CPUGeneratorImplStateLegacy)."""
+    """State of a CPU generator: the 624 words and the position in them.
+
+    The layout is that of ATen's CPUGeneratorImplStateLegacy.
+    """
     state = _torch_state_bytes(generator)
     remaining = int(state[8:12].view("<i4")[0])
     following = int(state[16:24].view("<u8")[0])

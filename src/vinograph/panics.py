@@ -1,4 +1,4 @@
-"""Panics of libraries written in Rust, as errors that the rest of the program expects."""
+"""Turns panics of libraries written in Rust into ordinary exceptions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class PanicError(RuntimeError):
-    """A library panicked: it met a state that its authors thought impossible, such as an index beyond the end."""
+    """A library panicked: it reached a state that its authors thought impossible."""
 
 
 @contextmanager
 def panics_raised() -> Iterator[None]:
-    """Raise :class:`PanicError` where a library panics in the block.
+    """Raise :class:`PanicError` if a library panics in the block.
 
-    Python gets a panic as an exception of a class that can't be imported, and is no
+    A panic reaches Python as an exception whose class can't be imported, and doesn't inherit from
     :class:`Exception`.
     """
     try:

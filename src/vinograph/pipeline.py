@@ -1,4 +1,4 @@
-"""Opens a model and drives its family."""
+"""Opens a model and runs the calls of its family."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 class Pipeline(Calls):
     """A model that draws.
 
-    Calling it draws; :meth:`stream` does so step by step. What else the model's family does is a
-    method of its own, such as ``pipe.reconstruct(...)``. :attr:`calls` names them all, with what
-    each takes and the model's defaults.
+    Calling it draws; :meth:`stream` draws step by step. Every other call of the model's
+    family is a method, such as ``pipe.reconstruct(...)``. :attr:`calls` lists all calls, with their
+    arguments and the model's defaults.
     """
 
     def __init__(
@@ -83,24 +83,24 @@ class Pipeline(Calls):
             device: a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a
                 mapping from component to one. Components that it leaves out run on the CPU.
             precision: "auto", "f32", "bf16" or "f16", or a mapping from component to one of them.
-                "auto" is what the device does best and the component stands.
-            memory: "low" frees each large component as soon as a drawing needs it no more; the next
-                drawing loads it again. "auto" does so with components that take more than a quarter
-                of the machine's memory.
+                "auto" is the best that both the device and the component support.
+            memory: "low" frees each large component as soon as a drawing no longer needs it; the
+                next drawing loads it again. "auto" frees only components that take more than a
+                quarter of the machine's memory.
 
         Raises:
-            ModelError: there is no such model, or it is none that Vinograph draws with.
+            ModelError: there is no such model, or Vinograph doesn't support it.
             DamagedModelError: a file is missing or of the wrong size.
-            DeviceError: a device is not on this machine.
+            DeviceError: this machine lacks a device.
         """
         return cls(catalog.find(model), device, precision, memory)
 
     @property
     def calls(self) -> Mapping[str, Call]:
-        """What the model does, by the calls' names.
+        """The model's calls, by name.
 
-        ``pipe.calls["generate"].takes`` has the default that each argument has in this model, and
-        ``positional`` the order of those that may be given by position.
+        ``pipe.calls["generate"].takes`` maps each argument to its default in this model, and
+        ``positional`` lists the arguments that may be passed by position, in order.
         """
         defaults = self.model.manifest.defaults
         return MappingProxyType(
@@ -109,18 +109,18 @@ class Pipeline(Calls):
 
     @property
     def options(self) -> Mapping[str, str]:
-        """The argument of a drawing call that each option of the command line sets."""
+        """Command-line options, each with the argument of a drawing call that it sets."""
         return self._family.options
 
     def __dir__(self) -> list[str]:
-        """The names that this pipeline has: of the declared calls, those that its family makes."""
+        """Attribute names, without the declared calls that the pipeline's family lacks."""
         declared = {name for name in vars(Calls) if not name.startswith("_")} - {_STREAM}
         return sorted({*super().__dir__(), *self._family.calls} - (declared - self._family.calls.keys()))
 
-    if not TYPE_CHECKING:  # to a type checker, a name that isn't declared is a mistake
+    if not TYPE_CHECKING:  # a type checker should report undeclared names
 
         def __getattr__(self, name: str) -> Callable[..., Any]:
-            """A call that isn't among the declared ones, as of a family that came later."""
+            """Method for a call of the family that isn't declared in :class:`Calls`."""
             if not name.startswith("_") and self._makes(name):
                 return lambda *positional, **named: self._dispatch(name, positional, named)
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
@@ -129,17 +129,17 @@ class Pipeline(Calls):
         return call in self._family.calls
 
     def _dispatch(self, method: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Do what the declared ``method`` was called for: see :mod:`vinograph.dispatch`."""
+        """Run the declared ``method``: see :mod:`vinograph.dispatch`."""
         if method == _STREAM:
             call = named.pop("call", _GENERATE)
             return self._start(call, self._by_name(call, positional, named))
         return self._finish(_GENERATE if method == "__call__" else method, positional, named)
 
     def _finish(self, call: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        given = self._by_name(call, positional, named)
-        as_tuple = given.pop("return_dict", True) is False
+        arguments = self._by_name(call, positional, named)
+        as_tuple = arguments.pop("return_dict", True) is False
         result: Result | None = None
-        for each in self._start(call, given):
+        for each in self._start(call, arguments):
             if isinstance(each, Result):
                 result = each
         assert result is not None
@@ -149,25 +149,25 @@ class Pipeline(Calls):
     def _by_name(self, call: str, positional: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(call, str) or not self._makes(call):
             raise RequestError(f"call is {shown(call)}; {self._family.title} does {', '.join(self._family.calls)}")
-        made = self.calls[call]
-        missing = [each for each in made.components if each not in self._sessions]
+        definition = self.calls[call]
+        missing = [each for each in definition.components if each not in self._sessions]
         if missing:
             raise ModelError(
-                f"{self.model.manifest.name} has no {' and no '.join(missing)}, which {call} needs: {made.remedy}"
+                f"{self.model.manifest.name} has no {' and no '.join(missing)}, which {call} needs: {definition.remedy}"
             )
-        if len(positional) > len(made.positional):
-            raise RequestError(f"{call} takes {', '.join(made.positional)} by position; name the other arguments")
-        given = dict(zip(made.positional, positional, strict=False))
-        if doubled := sorted(given.keys() & named.keys()):
+        if len(positional) > len(definition.positional):
+            raise RequestError(f"{call} takes {', '.join(definition.positional)} by position; name the other arguments")
+        arguments = dict(zip(definition.positional, positional, strict=False))
+        if doubled := sorted(arguments.keys() & named.keys()):
             raise RequestError(f"{', '.join(doubled)} was given twice, by position and by name")
-        return {**given, **named}
+        return {**arguments, **named}
 
     def _start(
-        self, call: str, given: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES
+        self, call: str, arguments: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES
     ) -> Generator[Step | Result, None, None]:
-        """Check all that ``given`` decides, and return the generator that does the work."""
+        """Check the arguments now, and return the generator that does the work."""
         title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
-        request = resolve(given, self.calls[call], limits, title, self._family.request, names)
+        request = resolve(arguments, self.calls[call], limits, title, self._family.request, names)
         return self._stream(request, self._family.calls[call].run(self._components, self._with_pipeline(request)))
 
     def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
@@ -177,7 +177,7 @@ class Pipeline(Calls):
         yield self._result(request, output)
 
     def _with_pipeline(self, request: Request) -> Request:
-        """The request whose callbacks get this pipeline as their first argument, as in diffusers."""
+        """The request with callbacks bound to this pipeline as first argument, as in diffusers."""
         bound: dict[str, Any] = {
             name: partial(getattr(request, name), self)
             for name, argument in arguments_of(type(request)).items()
@@ -205,13 +205,13 @@ class Pipeline(Calls):
 
 
 def stream_given(pipe: Pipeline, call: str, given: GivenArguments) -> Generator[Step | Result, None, None]:
-    """:meth:`Pipeline.stream` with errors that call arguments as they were called where they were ``given``."""
+    """Run ``call`` like :meth:`Pipeline.stream`, with the caller's argument names in errors."""
     return pipe._start(call, pipe._by_name(call, (), given.values), given.names)
 
 
 @contextmanager
 def observe_inputs(pipe: Pipeline, observer: InputObserver) -> Iterator[None]:
-    """Have ``observer`` called before each run of a component, in drawings that begin and end in the block."""
+    """Call ``observer`` before each run of a component, for drawings made within the block."""
     pipe._sessions.observer = observer
     try:
         yield
@@ -220,7 +220,7 @@ def observe_inputs(pipe: Pipeline, observer: InputObserver) -> Iterator[None]:
 
 
 def _with_defaults(call: Call, defaults: Mapping[str, Any]) -> Call:
-    """The call as a model makes it, whose own ``defaults`` also go before those that another argument changes."""
+    """The call with a model's own ``defaults``, which also override conditional defaults."""
     takes = MappingProxyType({**call.takes, **defaults})
     conditional = {
         argument: {name: value for name, value in changed.items() if takes[name] == call.takes[name]}

@@ -1,7 +1,7 @@
-"""The one schema of requests: the arguments that calls take, and how a request is made of those that were given.
+"""The schema of requests: the arguments of all calls, with their checks and defaults.
 
-The command line's options and the page's controls come from the fields of :class:`Request` and from
-what a family's calls take, so they can't drift apart. The signatures of the calls do, too.
+The command line's options, the page's controls and the calls' signatures are generated from the
+fields of :class:`Request` and from the arguments of a family's calls, so they can't drift apart.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Argument:
-    """What is known of an argument.
+    """Properties of an argument.
 
-    ``recorded`` values go into a picture's metadata, those ``per_prompt`` one by one. A value is
-    pointless without those that it ``needs``, of the ones that the call takes. Where it is given,
-    defaults of what it ``replaces`` don't apply. One that ``sets_steps`` says by itself how many
-    steps there are. A callback that ``gets_pipeline`` is called with the pipeline first.
-    ``metavar`` stands for the value in a command line's help.
+    ``recorded`` values are stored in a picture's metadata; a ``per_prompt`` argument has one value
+    for each prompt. The argument has no effect without the arguments in ``needs``, as far as the
+    call takes them. Arguments in ``replaces`` lose their defaults if this one is given. An argument
+    that ``sets_steps`` determines the number of steps itself. A callback that ``gets_pipeline`` is
+    called with the pipeline as first argument. ``metavar`` is the value's placeholder in the
+    command line's help.
     """
 
     check: Check
@@ -74,25 +75,24 @@ class Argument:
 
 
 def argument_field(check: Check, about: str, *, pair: str | None = None, **others: Any) -> Any:
-    """A field of a request, for the argument that ``others`` complete: see :class:`Argument`.
+    """Declare a field of a request; ``others`` are further fields of its :class:`Argument`.
 
-    ``pair`` names an argument that is as pointless without this one as this one without it.
+    ``pair`` names another argument: neither of the two has an effect without the other.
 
-    A family whose calls take an argument that :class:`Request` lacks declares it in its own folder,
-    as a field of a frozen dataclass that inherits from it. Its ``Family`` names that class as
-    ``request``.
+    A family declares arguments that :class:`Request` lacks in its own folder, as fields of a frozen
+    dataclass that inherits from :class:`Request`. Its ``Family`` names that class as ``request``.
     """
     return field(default=None, metadata={"argument": Argument(check, about, **others), "pair": pair})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The arguments of a call: checked, and completed with the model's defaults. None stands for no value.
+    """Checked arguments of a call, completed with the model's defaults. None means no value.
 
-    Its attributes are the arguments that more than one family takes, under the same names. Those
-    that only one family takes are attributes of that family's own kind of request, which the result
-    of its calls has. Sizes are in pixels; scales and strength have no unit; timesteps of the
-    continuous samplers lie in [0, 1].
+    The attributes are the arguments that more than one family takes, under the same names. An
+    argument of a single family is an attribute of that family's subclass, which the results of its
+    calls hold. Sizes are in pixels; scales and strength have no unit; timesteps of the continuous
+    samplers lie in [0, 1].
     """
 
     prompt: tuple[str, ...] | None = argument_field(check_texts, "what to draw; a list draws each", per_prompt=True)
@@ -170,36 +170,36 @@ class Request:
 
     @property
     def prompt_count(self) -> int:
-        """How many prompts there are, given as texts or as embeddings; one where there are none."""
+        """Number of prompts, passed as texts or as embeddings; 1 if there are none."""
         if self.prompt is not None:
             return len(self.prompt)
         return 1 if self.prompt_embeds is None else len(self.prompt_embeds)
 
     @property
     def image_count(self) -> int:
-        """How many pictures will be drawn."""
+        """Number of pictures to draw."""
         return self.prompt_count * (self.num_images_per_prompt or 1)
 
     @property
     def step_share(self) -> float | None:
-        """The share of the steps that is done, where the request starts from a picture; None: all of them."""
+        """Share of the steps to run when the request starts from a picture; None runs all."""
         return self.strength
 
     @property
     def seeds(self) -> tuple[int, ...] | None:
-        """The seed of each picture; None where a caller's generators decide."""
+        """Seed of each picture; None if the caller passed generators."""
         if self.seed is None:
             return None
         return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.image_count))
 
     def noise(self) -> Noise:
-        """The source of noise for the whole batch."""
+        """Source of noise for the whole batch."""
         if self.seeds is None:
             return noise_from_generator(self.generator)
         return noise_from_seeds(self.seeds)
 
     def record(self) -> dict[str, Any]:
-        """The values that a picture's metadata has: those that JSON can hold, without arrays and functions."""
+        """Values to store in a picture's metadata, without arrays and functions."""
         return {
             name: getattr(self, name)
             for name, argument in arguments_of(type(self)).items()
@@ -208,14 +208,14 @@ class Request:
 
 
 def arguments_of(kind: type[Request]) -> Mapping[str, Argument]:
-    """All arguments that requests of a family have, by name."""
+    """All arguments of a family's request class, by name."""
     fields = dataclasses.fields(kind)
-    found: dict[str, Argument] = {each.name: each.metadata["argument"] for each in fields}
+    arguments: dict[str, Argument] = {each.name: each.metadata["argument"] for each in fields}
     for each in fields:
         if (pair := each.metadata["pair"]) is not None:
             for name, other in ((each.name, pair), (pair, each.name)):
-                found[name] = dataclasses.replace(found[name], needs=(*found[name].needs, other))
-    return MappingProxyType(found)
+                arguments[name] = dataclasses.replace(arguments[name], needs=(*arguments[name].needs, other))
+    return MappingProxyType(arguments)
 
 
 OPTIONS: Mapping[str, str] = {
@@ -225,18 +225,21 @@ OPTIONS: Mapping[str, str] = {
     "image": "image",
     "strength": "strength",
 }
-"""The argument that each option sets, of those that mean the same in every family. Families have more of their own."""
+"""The argument that each command-line option sets, for options with one meaning in all families.
+
+Each family adds options of its own.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """The arguments of a call, and what their checks have to know.
+    """Arguments of a call, with their defaults and limits.
 
-    ``takes`` has the default of each argument. ``positional`` are those that may be given by
-    position, in that order. ``conditional_defaults`` holds, for an argument, the defaults that
-    change when it is given. ``steps`` names the argument that counts the steps of which image to
-    image does a share. ``any_size_with`` is an argument under which any number of pixels will do.
-    The others are as in :class:`vinograph.arguments.Limits`.
+    ``takes`` maps each argument to its default. ``positional`` lists the arguments that may be
+    passed by position, in order. ``conditional_defaults`` maps an argument to the defaults that
+    change when it is given. ``steps`` names the argument for the number of steps, of which
+    image-to-image runs a share. ``any_size_with`` names a switch that allows any size in pixels.
+    The other fields are as in :class:`vinograph.arguments.Limits`.
     """
 
     takes: Mapping[str, Any]
@@ -250,7 +253,7 @@ class Signature:
     callback_tensors: tuple[str, ...] = Limits.callback_tensors
 
     def limits(self, model: Mapping[str, Any], values: Mapping[str, Any]) -> Limits:
-        """What checks of these ``values`` compare with, where the ``model`` draws such sizes."""
+        """Limits for checking these ``values``, with the ``model``'s size limits."""
         resized = self.any_size_with is not None and values.get(self.any_size_with) is True
         return Limits(
             size_multiple=1 if resized else model["size_multiple"],
@@ -265,7 +268,10 @@ class Signature:
 
 @dataclass(frozen=True)
 class GivenArguments:
-    """Arguments as they were given, and the ``names`` that errors call some of them by, such as an option's."""
+    """Arguments as the caller passed them.
+
+    ``names`` maps arguments to the caller's names for them, such as an option's, for errors.
+    """
 
     values: Mapping[str, Any]
     names: Mapping[str, str] = field(default_factory=dict)
@@ -279,21 +285,22 @@ def resolve(
     kind: type[Request] = Request,
     names: Mapping[str, str] = _NO_NAMES,
 ) -> Request:
-    """Check what was ``given`` to a call, and complete it with the call's defaults.
+    """Check the arguments ``given`` to a call, and complete them with the call's defaults.
 
-    ``model`` has the sizes that the model draws. ``title`` names the call in errors, and ``names``
-    the arguments that have another name where they come from, such as an option's. ``kind`` is the
-    family's own kind of request.
+    ``model`` holds the model's size limits. ``title`` names the call in errors. ``names`` maps
+    arguments to the caller's names for them, such as an option's. ``kind`` is the family's request
+    class.
 
     Raises:
-        RequestError: naming the argument, what was given, and what would do.
+        RequestError: an argument is unknown or doesn't fit. The message names the argument, its
+            value and what would fit.
     """
     for name in given:
         if name not in signature.takes:
             raise RequestError(_not_taken(name, signature.takes, title))
-    named = {name: value for name, value in given.items() if value is not None}
-    defaults = _applicable_defaults(signature, named, kind)
-    values = {**named, **{name: value for name, value in defaults.items() if name not in named}}
+    explicit = {name: value for name, value in given.items() if value is not None}
+    defaults = _applicable_defaults(signature, explicit, kind)
+    values = {**explicit, **{name: value for name, value in defaults.items() if name not in explicit}}
     limits, arguments = signature.limits(model, values), arguments_of(kind)
     request = kind(
         **{
@@ -302,7 +309,7 @@ def resolve(
             if value is not None
         }
     )
-    request = _with_enough_steps(request, signature, named)
+    request = _with_enough_steps(request, signature, explicit)
     _check_together(request, signature.takes, names)
     if "seed" in signature.takes and request.seed is None and request.generator is None:
         request = dataclasses.replace(request, seed=random_seed())
@@ -310,15 +317,15 @@ def resolve(
 
 
 def fewest_steps(share: float) -> int | None:
-    """The fewest steps of which ``share`` is at least one, or None where so many can't be asked for."""
+    """Smallest number of steps whose ``share`` is at least 1; None if it exceeds the maximum."""
     first = math.floor(1 / share) if share > 1 / (MAX_STEPS + 1) else MAX_STEPS + 1
     return next((steps for steps in range(first, MAX_STEPS + 1) if int(steps * share) >= 1), None)
 
 
-def _with_enough_steps(request: Request, signature: Signature, named: Mapping[str, Any]) -> Request:
-    """The request with its default number of steps raised, if need be, so that its share of them is at least one."""
+def _with_enough_steps(request: Request, signature: Signature, explicit: Mapping[str, Any]) -> Request:
+    """The request with its default step count raised until its share is at least one step."""
     arguments, share = arguments_of(type(request)), request.step_share
-    if signature.steps is None or signature.steps in named or any(arguments[name].sets_steps for name in named):
+    if signature.steps is None or signature.steps in explicit or any(arguments[name].sets_steps for name in explicit):
         return request
     fewest = fewest_steps(share) if share is not None and share > 0 else None
     if fewest is None or fewest <= getattr(request, signature.steps):
@@ -327,15 +334,18 @@ def _with_enough_steps(request: Request, signature: Signature, named: Mapping[st
     return dataclasses.replace(request, **changed)
 
 
-def _applicable_defaults(signature: Signature, named: Mapping[str, Any], kind: type[Request]) -> dict[str, Any]:
-    """The defaults that apply with what was ``named``: a picture brings its own size, and only it has a strength."""
+def _applicable_defaults(signature: Signature, explicit: Mapping[str, Any], kind: type[Request]) -> dict[str, Any]:
+    """Defaults that apply when the ``explicit`` arguments are given.
+
+    With ``image``, height and width have no default; without it, ``strength`` has none.
+    """
     takes, arguments = signature.takes, arguments_of(kind)
-    replaced = {other for name in named for other in arguments[name].replaces}
-    changed = {name: value for each in named for name, value in signature.conditional_defaults.get(each, {}).items()}
+    replaced = {other for name in explicit for other in arguments[name].replaces}
+    changed = {name: value for each in explicit for name, value in signature.conditional_defaults.get(each, {}).items()}
     return {
         name: value
         for name, value in {**takes, **changed}.items()
-        if name not in replaced and all(needed in named for needed in arguments[name].needs if needed in takes)
+        if name not in replaced and all(needed in explicit for needed in arguments[name].needs if needed in takes)
     }
 
 
@@ -372,7 +382,7 @@ def _check_together(request: Request, takes: Mapping[str, Any], names: Mapping[s
 
 
 def _spread_texts(request: Request) -> Request:
-    """The request with as many texts as prompts: a single one goes with every prompt."""
+    """The request with one text per prompt: a single text is repeated for every prompt."""
     spread: dict[str, Any] = {}
     for name, argument in arguments_of(type(request)).items():
         texts = getattr(request, name)

@@ -1,9 +1,9 @@
-"""The processors, memory and threads that this process may use, and what to say when there are too few.
+"""Limits of this process on processors, memory and threads, and messages about shortages.
 
 Affinity, control groups and the process's own limits (``ulimit``) bound processors, memory and
 threads. Every library reports a shortage in its own way, and often wraps it in another exception.
-:func:`shortage` is the one place that knows these ways; callers decide by its answer which error
-their user meets.
+:func:`shortage` is the one place that knows these ways; callers choose the error to raise by its
+result.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vinograph.errors import ResourceError, VinographError
 
 try:
     import resource
-except ModuleNotFoundError:  # Windows limits processes otherwise
+except ModuleNotFoundError:  # not available on Windows
     resource = None  # type: ignore[assignment]
 
 
 class Shortage(Enum):
-    """What there was not enough of."""
+    """A resource that ran out."""
 
     MEMORY = "memory"
     THREADS = "threads"
@@ -42,7 +42,7 @@ _BY_NUMBER = {
     errno.EDQUOT: Shortage.DISK,
     errno.EFBIG: Shortage.DISK,
 }
-# What OpenVINO, numpy, torch, the dynamic linker, tokenizers and the hub's client say, in lower
+# Messages of OpenVINO, numpy, torch, the dynamic linker, tokenizers and the hub's client, in lower
 # case.
 _BY_TEXT = {
     Shortage.MEMORY: (
@@ -54,20 +54,21 @@ _BY_TEXT = {
     Shortage.FILES: ("too many open files",),
     Shortage.DISK: ("no space left on device", "disk quota exceeded", "not enough space on the disk"),
 }
-# Their texts quote what a user or a file said.
+# Their messages may quote a user or a file, so they don't count as evidence of a shortage.
 _QUOTES = (VinographError, ValueError, LookupError, TypeError, AttributeError)
 _LONGEST_DETAIL = 200
 
 
 def shortage(error: BaseException) -> Shortage | None:
-    """The resource that ran out, by an exception or those that it was raised from; None if it was something else."""
-    return next((found for each in chain(error) if (found := _shortage_of(each)) is not None), None)
+    """The resource whose shortage caused ``error`` or one of its causes; None for other errors."""
+    return next((kind for each in chain(error) if (kind := _shortage_of(each)) is not None), None)
 
 
 def explanation(error: BaseException) -> str | None:
-    """A message that says what ran out, what was needed if that is known, what there is, and what to do.
+    """Message on what ran out, how much was needed, how much is free, and what to do.
 
-    None where :func:`shortage` is. A :class:`ResourceError` has said it already.
+    None if :func:`shortage` returns None. The message of a :class:`ResourceError` is returned as
+    it is.
     """
     for each in chain(error):
         if isinstance(each, ResourceError):
@@ -93,37 +94,37 @@ _LESS_MEMORY = "close other programs, or draw fewer or smaller pictures"
 
 
 def memory_left() -> str:
-    """How much memory is free, and the limit of this process if it has one, as an error's message says it."""
+    """Text on the free memory, and on this process's limit if it has one, for error messages."""
     free = f"{memory_available() / 1e9:.2f} GB are free"
     limit = memory_limit()
     return free if limit is None else f"{free} of the {limit / 1e9:.2f} GB that this process may have (ulimit -v)"
 
 
 def chain(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
-    """The exception, then those that it was raised from or while handling, each once.
+    """Yield the exception, then its causes and contexts, each once.
 
-    With ``suppressed`` also one that ``from None`` hides, whose message may be the only one that
-    tells the cause.
+    With ``suppressed``, contexts that ``from None`` hides are included: sometimes only their
+    messages name the cause.
     """
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop(0)
+    queue: list[BaseException | None] = [error]
+    while queue:
+        each = queue.pop(0)
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
         yield each
         if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions
+            queue += each.exceptions
         hidden = each.__suppress_context__ and not suppressed
-        waiting.append(each.__cause__ if hidden else each.__cause__ or each.__context__)
+        queue.append(each.__cause__ if hidden else each.__cause__ or each.__context__)
 
 
 def _shortage_of(error: BaseException) -> Shortage | None:
     if isinstance(error, MemoryError):
         return Shortage.MEMORY
     if isinstance(error, OSError) and error.errno is not None:
-        # A stream that doesn't block has the same number with a text of its own.
+        # A non-blocking stream reports the same number with another text.
         if error.errno == errno.EAGAIN and error.strerror == os.strerror(errno.EAGAIN):
             return Shortage.THREADS
         return _BY_NUMBER.get(error.errno)
@@ -134,7 +135,7 @@ def _shortage_of(error: BaseException) -> Shortage | None:
 
 
 def _detail(error: BaseException) -> str:
-    """The last line of the library's message: if one says how much was wanted, that one does."""
+    """The last line of the library's message, the one that may say how much it requested."""
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f" ({where}{error.strerror})"[:_LONGEST_DETAIL]
@@ -152,8 +153,8 @@ def _disk_left(error: BaseException) -> str:
     if not isinstance(name, (str, os.PathLike)):
         return ""
     place = Path(name).absolute()
-    there = next((each for each in (place, *place.parents) if each.exists()), None)
-    return "" if there is None else f": {shutil.disk_usage(there).free / 1e9:.3f} GB are free there"
+    folder = next((each for each in (place, *place.parents) if each.exists()), None)
+    return "" if folder is None else f": {shutil.disk_usage(folder).free / 1e9:.3f} GB are free there"
 
 
 _OWN_GROUPS = Path("/proc/self/cgroup")
@@ -163,29 +164,32 @@ _OWN_MEMORY = Path("/proc/self/statm")
 
 
 def cpu_count() -> int:
-    """Processors that this process may use: those of its affinity, or as many as its control groups' quotas come to."""
+    """Number of processors that affinity and control groups allow this process to use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(quota) for quota in map(_quota, _groups("cpu")) if quota is not None]
     return max(1, min([allowed, *quotas]))
 
 
 def memory_installed() -> int:
-    """Bytes of memory that this machine has, or the least limit to it; 0 where the system doesn't say."""
+    """Bytes of memory of this machine, or the lowest limit on it; 0 if unknown."""
     try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 0
     limits = [limit for limit in map(_memory_limit, _groups("memory")) if limit is not None]
-    return min([there, *limits, *(limit for limit, _ in _own_limits())])
+    return min([installed, *limits, *(limit for limit, _ in _own_limits())])
 
 
 def memory_limit() -> int | None:
-    """Bytes of memory that the limits of this process itself leave it; None where there are none."""
+    """Lowest of this process's own memory limits, in bytes; None if it has none."""
     return min((limit for limit, _ in _own_limits()), default=None)
 
 
 def threads() -> tuple[int, int | None]:
-    """How many threads run in this process, and how many its user may have or its control groups; None: any number."""
+    """Number of threads that run in this process, and the lowest limit of its user and groups.
+
+    The second is None if there is no limit.
+    """
     allowed = [limit for limit in (_read_number(group / "pids.max") for group in _groups("pids")) if limit is not None]
     if resource is not None and (limit := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
         allowed.append(limit)
@@ -193,7 +197,7 @@ def threads() -> tuple[int, int | None]:
 
 
 def memory_available() -> int:
-    """Bytes of memory that are free or can be freed without swapping; 0 where the system doesn't say."""
+    """Bytes of memory available without swapping; 0 if unknown."""
     free = next((int(words[1]) * 1024 for words in _lines(_MEMORY) if words[0] == "MemAvailable:"), 0)
     free_in_groups = [
         max(0, limit - _memory_used(group))
@@ -204,7 +208,7 @@ def memory_available() -> int:
 
 
 def _own_limits() -> Iterator[tuple[int, int]]:
-    """Each limit of this process to its address space or to its data, in bytes, and what it uses of that."""
+    """Yield each limit on this process's address space or data, with its usage, in bytes."""
     if resource is None:
         return
     pages = next(_lines(_OWN_MEMORY), [])
@@ -216,23 +220,22 @@ def _own_limits() -> Iterator[tuple[int, int]]:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """The folders of the control group that limits this process, and of those around it, the outermost last.
+    """Folders of the control group that limits this process and of its parents, the root last.
 
-    Both of version 2, where one group has all controllers, and of version 1, where each has groups
-    of its own. In a container the path may be one of the host's: then what is there is its own
-    group, at the outermost place.
+    In version 2, one group has all controllers; in version 1, each controller has groups of its
+    own. In a container, the path may be the host's: then the container's own group is at the root.
     """
     for words in _lines(_OWN_GROUPS):
         _, controllers, path = " ".join(words).split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         outermost = _GROUPS / controller if controllers else _GROUPS
-        own = outermost / path.lstrip("/")
-        yield from (each for each in (own, *own.parents) if each.is_relative_to(outermost))
+        innermost = outermost / path.lstrip("/")
+        yield from (each for each in (innermost, *innermost.parents) if each.is_relative_to(outermost))
 
 
 def _quota(group: Path) -> float | None:
-    """Processors that a group may use, if there is a limit."""
+    """Number of processors that a group may use; None without a limit."""
     quota, period = _read_number(group / "cpu.max"), _read_number(group / "cpu.max", 1)
     if period is None:
         quota, period = _read_number(group / "cpu.cfs_quota_us"), _read_number(group / "cpu.cfs_period_us")
@@ -240,13 +243,13 @@ def _quota(group: Path) -> float | None:
 
 
 def _memory_limit(group: Path) -> int | None:
-    """Bytes that a group may use, if there is a limit."""
-    found = _read_number(group / "memory.max")
-    return _read_number(group / "memory.limit_in_bytes") if found is None else found
+    """Bytes of memory that a group may use; None without a limit."""
+    limit = _read_number(group / "memory.max")
+    return _read_number(group / "memory.limit_in_bytes") if limit is None else limit
 
 
 def _memory_used(group: Path) -> int:
-    """Bytes that a group uses, without the cache of files that the system can drop."""
+    """Bytes of memory that a group uses, without the file cache that the system can drop."""
     used = _read_number(group / "memory.current")
     if used is None:
         used = _read_number(group / "memory.usage_in_bytes")
@@ -256,13 +259,13 @@ def _memory_used(group: Path) -> int:
 
 
 def _read_number(file: Path, place: int = 0) -> int | None:
-    """The number at a place of a file's first line; None if there is none, as where it says "max" or -1."""
+    """Number at position ``place`` of a file's first line; None if absent, "max" or -1."""
     words = next(_lines(file), [])
     return int(words[place]) if len(words) > place and words[place].isdecimal() else None
 
 
 def _lines(file: Path) -> Iterator[list[str]]:
-    """The words of each line of one of the system's files; none if it isn't there."""
+    """Yield the words of each line of a system file; nothing if the file doesn't exist."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

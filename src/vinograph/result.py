@@ -1,4 +1,4 @@
-"""What a call returns."""
+"""The result of a call."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Result:
-    """What a call drew, and how.
+    """Pictures that a call drew, and how it drew them.
 
     Attributes:
         images: PIL pictures (``output_type="pil"``), an array [n, height, width, 3] in [0, 1]
-            ("np"), or the last stage's latents ("latent"). None where the call draws no picture.
-        seeds: the seed of each picture; None where a caller's generators decided, or nothing was
+            ("np"), or the last stage's latents ("latent"). None if the call draws no picture.
+        seeds: the seed of each picture; None if the caller passed generators, or nothing was
             random.
         request: the call's arguments, checked and completed with the model's defaults.
         timings: seconds of wall clock by stage.
-        warnings: what was done otherwise than was asked for, such as text that was cut off.
-        devices: for each component that ran, on which devices and in which precision it did.
+        warnings: deviations from the request, such as text that was cut off.
+        devices: devices and precision of each component that ran.
         model: the model's name.
-        image_embeddings: what a prior drew or an image encoder made [n, channels, height, width],
-            if one did.
-        report: figures that the call measured, such as a reconstruction's PSNR.
+        image_embeddings: embeddings [n, channels, height, width] from a prior or an image encoder;
+            None if neither ran.
+        report: measurements of the call, such as a reconstruction's PSNR.
     """
 
     images: Any
@@ -45,7 +45,7 @@ class Result:
     report: Mapping[str, float] = field(default_factory=dict)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """What the file of picture ``index`` carries: how to draw it again, alone."""
+        """Metadata for the file of picture ``index``, sufficient to draw it again, alone."""
         from vinograph import __version__
 
         record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}

@@ -1,9 +1,9 @@
-"""The kinds of values that a file may hold, with ranges: declared once, checked wherever it is read or written.
+"""Declares the kinds and ranges of a file's values, and checks values against them.
 
-A declaration is made of :class:`Whole`, :class:`Real`, :class:`Divisor`, :class:`Flag` and
-:class:`Text` for single values, and of :class:`Many`, :class:`Named` and :class:`Record` for those
-that hold others. A value that does not fit raises :class:`SchemaError`, which names it by its path,
-such as ``components.unet.inputs.sample.shape[1]``.
+:class:`Whole`, :class:`Real`, :class:`Divisor`, :class:`Flag` and :class:`Text` declare single
+values; :class:`Many`, :class:`Named` and :class:`Record` declare containers. A value that does not
+fit raises :class:`SchemaError`, which names the value's path, such as
+``components.unet.inputs.sample.shape[1]``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONTROL = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate p
 
 
 class SchemaError(ValueError):
-    """A value is of another kind, or outside its range; the message names it and says what would do."""
+    """A value has the wrong kind or is out of range; the message names it and what would fit."""
 
 
 class Kind(Protocol):
@@ -28,26 +28,26 @@ class Kind(Protocol):
 
     @property
     def wanted(self) -> str:
-        """What a value should be, as a message says it."""
+        """Description of a valid value, for messages."""
         ...
 
     def check(self, where: str, value: Any) -> None:
-        """Raise :class:`SchemaError` if ``value``, which is found at ``where``, does not fit."""
+        """Raise :class:`SchemaError` if ``value``, at the path ``where``, does not fit."""
         ...
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text is one line without control characters, which a terminal would obey."""
+    """Whether a text is one line without control characters, which would affect a terminal."""
     return not any(unicodedata.category(letter) in _CONTROL for letter in text)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a whole or a real number, which true and false are not."""
+    """Whether a value is an integer or a float; a boolean is neither."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def label(name: Any) -> str:
-    """A name as a message repeats it: itself where it is a short and plain text, else its short ``repr``."""
+    """A name for messages: as it is if short and printable, else its shortened ``repr``."""
     return name if isinstance(name, str) and len(name) <= _LONGEST_SHOWN and is_plain(name) else shown(name)
 
 
@@ -64,11 +64,11 @@ class Whole:
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"a whole number from {self.least} to {self.most}"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, and what is out of range."""
+        """Refuse other kinds, and numbers out of range."""
         if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
             raise _refuse(where, value, self.wanted)
 
@@ -82,29 +82,29 @@ class Real:
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"a number from {self.least:g} to {self.most:g}"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, NaN, and what is out of range."""
+        """Refuse other kinds, NaN, and numbers out of range."""
         if not is_number(value) or not self.least <= value <= self.most:
             raise _refuse(where, value, self.wanted)
 
 
 @dataclass(frozen=True)
 class Divisor:
-    """A number, of either sign, that values in f32 can be divided and multiplied by."""
+    """A number of either sign by which f32 values can be divided and multiplied."""
 
     least: float = 1e-30
     most: float = 1e30
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"a number whose size is from {self.least:g} to {self.most:g}"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, NaN, zero, and what becomes zero or infinite."""
+        """Refuse other kinds, NaN, zero, and numbers that would underflow or overflow."""
         if not is_number(value) or not self.least <= abs(value) <= self.most:
             raise _refuse(where, value, self.wanted)
 
@@ -116,25 +116,25 @@ class Flag:
     wanted: str = "true or false"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind."""
+        """Refuse other kinds."""
         if not isinstance(value, bool):
             raise _refuse(where, value, self.wanted)
 
 
 @dataclass(frozen=True)
 class Text:
-    """One line of at most ``longest`` characters, or one of ``choices`` where there are some."""
+    """One line of at most ``longest`` characters, or one of ``choices`` if there are any."""
 
     longest: int = 1000
     choices: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"one of {', '.join(self.choices)}" if self.choices else f"a line of at most {self.longest} characters"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, control characters, and what is too long or unknown."""
+        """Refuse other kinds, control characters, and texts that are too long or unknown."""
         fits = isinstance(value, str) and len(value) <= self.longest and is_plain(value)
         if not fits or (self.choices and value not in self.choices):
             raise _refuse(where, value, self.wanted)
@@ -148,7 +148,7 @@ class Maybe:
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"{self.each.wanted}, or null"
 
     def check(self, where: str, value: Any) -> None:
@@ -166,7 +166,7 @@ class Either:
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"{self.one.wanted}, or {self.other.wanted}"
 
     def check(self, where: str, value: Any) -> None:
@@ -190,11 +190,11 @@ class Many:
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"a list of {self.least} to {self.most} entries (each {self.each.wanted})"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, another number of entries, and an entry that does not fit."""
+        """Refuse other kinds, too few or too many entries, and entries that do not fit."""
         if isinstance(value, str) or not isinstance(value, Sequence) or not self.least <= len(value) <= self.most:
             raise _refuse(where, value, self.wanted)
         for index, each in enumerate(value):
@@ -203,7 +203,7 @@ class Many:
 
 @dataclass(frozen=True)
 class Named:
-    """An object of ``least`` to ``most`` values of the kind ``each``, under names of the kind ``name``."""
+    """An object of ``least`` to ``most`` entries: names of kind ``name``, values of ``each``."""
 
     each: Kind
     least: int = 0
@@ -212,11 +212,11 @@ class Named:
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"an object of {self.least} to {self.most} entries"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, another number of entries, and an entry that does not fit."""
+        """Refuse other kinds, too few or too many entries, and entries that do not fit."""
         if not isinstance(value, Mapping) or not self.least <= len(value) <= self.most:
             raise _refuse(where, value, self.wanted)
         for name, each in value.items():
@@ -226,7 +226,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Record:
-    """An object with the ``needed`` entries; it may have the ``others``, and unknown ones where it is ``open``."""
+    """An object with all ``needed`` entries and any ``others``; ``open`` allows unknown ones."""
 
     needed: Mapping[str, Kind]
     others: Mapping[str, Kind] = field(default_factory=dict)
@@ -234,11 +234,11 @@ class Record:
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"an object with {', '.join(self.needed)}" if self.needed else "an object"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, what is missing or unknown, and an entry that does not fit."""
+        """Refuse other kinds, missing or unknown entries, and entries that do not fit."""
         if not isinstance(value, Mapping):
             raise _refuse(where, value, self.wanted)
         known = {**self.needed, **self.others}

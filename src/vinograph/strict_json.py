@@ -1,8 +1,8 @@
-"""JSON that somebody else wrote, read within limits of size, depth and number range.
+"""Parses untrusted JSON within limits of size, depth and number range.
 
-Python's parser alone raises RecursionError for deep nesting, and reads NaN, infinity and integers
-of any length. Here every text gives either a value that is safe to walk recursively and to convert
-to a float, or :class:`JsonError`.
+Python's parser alone raises RecursionError for deep nesting, and accepts NaN, infinity and integers
+of any length. This parser either returns a value that is safe to walk recursively, with numbers
+that fit a float, or raises :class:`JsonError`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 DEEPEST = 64
 LARGEST = 16_000_000
-LONGEST_INTEGER = 20  # digits, sign included: what 64 bits hold
+LONGEST_INTEGER = 20  # digits with sign, enough for 64 bits
 
 
 class JsonError(ValueError):
-    """The text is not JSON, or beyond the limits; the message says which, without the text itself."""
+    """The text is not JSON, or exceeds a limit; the message says which, without quoting it."""
 
 
 def parse(
@@ -31,12 +31,12 @@ def parse(
     infinity: bool = False,
     digits: int = LONGEST_INTEGER,
 ) -> Any:
-    """The value that ``text`` (UTF-8 where it is bytes) describes.
+    """Parse ``text``; bytes are UTF-8.
 
     Objects and lists are nested at most :data:`DEEPEST` deep, integers have at most ``digits``
-    digits (by default what 64 bits hold), and every number is finite. With ``unique`` an object
-    that names a key twice is refused; otherwise the last one counts. With ``infinity`` the word
-    -Infinity is minus infinity: Python's own writer, and so diffusers' schedulers, write it.
+    digits (by default enough for 64 bits), and every number is finite. With ``unique``, an object
+    with a duplicate key is refused; otherwise the last one counts. With ``infinity``, -Infinity is
+    accepted: Python's own writer, and so diffusers' schedulers, write it.
 
     Raises:
         JsonError: it is not JSON, longer than ``largest``, or beyond another limit.
@@ -69,10 +69,10 @@ def parse_object(
     infinity: bool = False,
     digits: int = LONGEST_INTEGER,
 ) -> dict[str, Any]:
-    """The object that ``text`` describes; :func:`parse` says what else is checked.
+    """Parse ``text`` as a JSON object, with the checks of :func:`parse`.
 
     Raises:
-        JsonError: as :func:`parse`, or it is another kind of value.
+        JsonError: as in :func:`parse`, or the value is not an object.
     """
     value = parse(text, largest=largest, unique=unique, infinity=infinity, digits=digits)
     if not isinstance(value, dict):
@@ -83,10 +83,10 @@ def parse_object(
 def read_object(
     file: Path, *, largest: int = LARGEST, infinity: bool = False, digits: int = LONGEST_INTEGER
 ) -> dict[str, Any]:
-    """The object in a file, of which no more than ``largest`` bytes are read.
+    """Parse a file as a JSON object; a file of over ``largest`` bytes is refused.
 
     Raises:
-        JsonError: as :func:`parse_object`.
+        JsonError: as in :func:`parse_object`.
         OSError: the file can't be read.
     """
     with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Tokenizers: from prompts to token ids, with the text that was cut off."""
+"""Tokenizes prompts, and reports the text that was cut off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from vinograph.panics import panics_raised
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of prompts: ``ids`` and ``mask`` are int64 [batch, max_length]; ``dropped`` is the text cut off each."""
+    """Token ids of a batch of prompts.
+
+    ``ids`` and ``mask`` are int64 [batch, max_length]; ``dropped`` is the text cut off each prompt.
+    """
 
     ids: NDArray[np.int64]
     mask: NDArray[np.int64]
@@ -25,7 +28,7 @@ class Tokens:
 
 
 class Tokenizer:
-    """A Rust tokenizer with the padding and the limit of its text encoder."""
+    """A Rust tokenizer with the padding and the maximum length of its text encoder."""
 
     def __init__(self, file: Path, max_length: int, pad_id: int) -> None:
         """Load ``tokenizer.json``.
@@ -47,14 +50,14 @@ class Tokenizer:
         Raises:
             DamagedModelError: it is not a tokenizer.
         """
-        made = cls.__new__(cls)
+        instance = cls.__new__(cls)
         try:
             with panics_raised():
                 tokenizer = RustTokenizer.from_str(content)
         except Exception as error:  # the library raises Exception itself
             raise DamagedModelError(f"{origin} holds no tokenizer: {error}") from error
-        made._use(tokenizer, origin, max_length, pad_id)
-        return made
+        instance._use(tokenizer, origin, max_length, pad_id)
+        return instance
 
     def _use(self, tokenizer: RustTokenizer, origin: str, max_length: int, pad_id: int) -> None:
         self._tokenizer = tokenizer
@@ -65,12 +68,12 @@ class Tokenizer:
         self.pad_id = pad_id
 
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> Tokens:
-        """Tokenize ``prompts``, cutting each to ``max_length`` tokens, of which the last ends the text.
+        """Tokenize ``prompts``, cutting each to ``max_length`` tokens including the end token.
 
-        ``max_length`` is the tokenizer's own where it is None.
+        ``max_length`` defaults to the tokenizer's own.
 
         Raises:
-            DamagedModelError: the tokenizer could be read, but not used.
+            DamagedModelError: the tokenizer was loaded, but fails on a prompt.
         """
         most = self.max_length if max_length is None else max_length
         ids = np.full((len(prompts), most), self.pad_id, np.int64)

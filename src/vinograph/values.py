@@ -1,7 +1,7 @@
-"""Values from callers, whatever objects they are: shown in a message, and read as an array.
+"""Shows callers' values in messages and reads them as arrays, whatever their type.
 
-Any of their methods may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay short and on
-one line, and whatever a conversion raises becomes a :class:`RequestError`.
+Any method of a caller's object may raise: ``__repr__``, ``__eq__``, ``__array__``. Messages stay
+short and on one line, and any exception of a conversion becomes a :class:`RequestError`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _BRACKETS: dict[type[Any], tuple[str, str]] = {
 
 
 def shown(value: object) -> str:
-    """The value's ``repr`` on one line, shortened to :data:`MAX_SHOWN` characters; it never raises."""
+    """``repr`` of the value on one line, cut to :data:`MAX_SHOWN` characters; never raises."""
     return clipped(_shown(value, 0))
 
 
 def clipped(text: str) -> str:
-    """The text on one line, shortened to :data:`MAX_SHOWN` characters, without control characters."""
+    """The text on one line, cut to :data:`MAX_SHOWN` characters, without control characters."""
     head = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
     return "".join(each if each.isprintable() else " " if each.isspace() else "?" for each in head)
 
@@ -47,7 +47,7 @@ def clipped(text: str) -> str:
 def _shown(value: Any, depth: int) -> str:
     try:
         return _repr(value, depth)
-    except Exception:  # a method of the caller's object raised, so there is only its type to name
+    except Exception:  # the caller's object raised, so only its type can be named
         return f"a {type(value).__name__} without a repr"
 
 
@@ -71,27 +71,27 @@ def _repr(value: Any, depth: int) -> str:
 
 
 def _items(reprs: Iterable[str], count: int, depth: int) -> str:
-    """The first of the items, with "..." for the others."""
+    """The first items, with "..." for the others."""
     if depth >= _MAX_DEPTH:
         return "..." if count else ""
     return ", ".join([*islice(reprs, _MAX_ITEMS), *(["..."] if count > _MAX_ITEMS else [])])
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, with its type; it never raises."""
+    """Type and message of an exception; never raises."""
     try:
-        said = str(error)
+        message = str(error)
     except Exception:  # an exception class of the caller's own
-        said = ""
-    return clipped(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+        message = ""
+    return clipped(f"{type(error).__name__}: {message}" if message else type(error).__name__)
 
 
 @contextmanager
 def reading(name: str, value: object) -> Iterator[None]:
-    """Raise RequestError for whatever reading ``value`` in the block raises.
+    """Turn exceptions from reading ``value`` in the block into RequestError.
 
-    Errors of our own pass, and so does MemoryError: that is the machine's fault and not the
-    value's.
+    Vinograph's own errors and MemoryError pass unchanged: the value is not the cause of a memory
+    shortage.
     """
     try:
         yield
@@ -102,22 +102,22 @@ def reading(name: str, value: object) -> Iterator[None]:
 
 
 def is_tensor(value: object) -> bool:
-    """Whether ``value`` is a torch tensor, going by its methods: torch is never imported here."""
+    """Whether ``value`` has the methods of a torch tensor; torch is never imported here."""
     return not isinstance(value, np.ndarray) and all(hasattr(value, each) for each in ("detach", "cpu", "numpy"))
 
 
 def is_array(value: object) -> bool:
-    """Whether ``value`` is an array or a tensor, of whatever library."""
+    """Whether ``value`` is an array or a tensor of any library."""
     return isinstance(value, np.ndarray) or is_tensor(value) or hasattr(value, "__array__")
 
 
 def as_array(value: Any) -> NDArray[Any]:
-    """The numbers of an array, a torch tensor, or a (nested) list of them.
+    """Convert an array, a torch tensor, or a nested list of numbers or these to a numpy array.
 
-    A tensor may need gradients, lie on another device, or be of a type that numpy doesn't have.
+    A tensor may require gradients, be on another device, or have a type that numpy lacks.
 
     Raises:
-        TypeError: it is something else, which numpy would run through to its end.
+        TypeError: any other value, such as an iterable that numpy would exhaust.
         ValueError: a list is nested too deeply, or holds too many items.
     """
     if is_tensor(value):
@@ -132,15 +132,15 @@ def as_array(value: Any) -> NDArray[Any]:
 
 
 def _of_list(value: list[Any] | tuple[Any, ...]) -> NDArray[Any]:
-    waiting, seen, has_tensors = [(value, 1)], 0, False
-    while waiting:
-        items, depth = waiting.pop()
-        seen += len(items)
-        if depth > _MAX_NESTED or seen > _MAX_LISTED:
+    stack, count, has_tensors = [(value, 1)], 0, False
+    while stack:
+        items, depth = stack.pop()
+        count += len(items)
+        if depth > _MAX_NESTED or count > _MAX_LISTED:
             raise ValueError(f"lists within lists: over {_MAX_NESTED} of them, or {_MAX_LISTED:,} items")
         for each in items:
             if isinstance(each, (list, tuple)):
-                waiting.append((each, depth + 1))
+                stack.append((each, depth + 1))
             elif not isinstance(each, _NUMBERS):
                 if not is_array(each):
                     raise TypeError(f"{type(each).__name__} is no number")

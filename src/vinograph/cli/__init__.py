@@ -1,8 +1,7 @@
-"""The command line: parse, call, format. :func:`main` is the command ``vinograph``, which `docs/cli.md` describes.
+"""The command line; :func:`main` is the command ``vinograph``, which `docs/cli.md` describes.
 
-Little is imported before :func:`main` listens to signals, and what imports a lot is imported within
-it: a Ctrl-C in the first second, or memory that is too little even for the packages, ends a command
-as it would later.
+:func:`main` handles signals before it imports most packages. So Ctrl-C in the first second, or too
+little memory for the packages, ends a command with the usual message and exit code.
 """
 
 from __future__ import annotations
@@ -13,15 +12,18 @@ from collections.abc import Sequence
 
 from vinograph.cli import interruption
 
-_TO_START = 150_000_000  # bytes of memory that the packages take
-# What libraries say of each other's use, which the user of a command can't change.
+_TO_START = 150_000_000  # bytes of memory that importing the packages takes
+# Warnings of libraries to developers, which the user of a command can't act on.
 _FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (without the program's name; default: the process's) and return its exit code."""
+    """Run the command line and return its exit code.
+
+    ``argv`` excludes the program's name; by default it is the process's.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if argv is None and not sys.warnoptions:  # neither -W nor PYTHONWARNINGS asks for them
+    if argv is None and not sys.warnoptions:  # neither -W nor PYTHONWARNINGS is set
         for kind in _FOR_DEVELOPERS:
             warnings.simplefilter("ignore", kind)
     with interruption.Interruptible(owns_process=argv is None):
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_memory() -> None:
-    """Refuse to start in less memory than the packages take: numpy's BLAS ends a process that lacks it."""
+    """Refuse to start with too little memory for the packages: numpy's BLAS would abort."""
     from vinograph import resources
     from vinograph.errors import ResourceError
     from vinograph.resources import memory_left
@@ -51,9 +53,10 @@ def _check_memory() -> None:
 
 
 def _explain_early(error: BaseException, as_json: bool) -> int | None:
-    """Report why a command ended before it could report anything itself; None if that is a defect.
+    """Report an interruption or a shortage during startup, and return the exit code.
 
-    It needs no package but Python's own, since importing any may be what failed.
+    None if the error is a defect. This imports no third-party package, since such an import may
+    have failed.
     """
     from vinograph.errors import ResourceError
 
@@ -79,5 +82,5 @@ def _shortage(error: BaseException) -> str | None:
         from vinograph.resources import explanation
 
         return explanation(error)
-    except MemoryError:  # not even for this
+    except MemoryError:  # not enough even for the message
         return "there is not enough memory"

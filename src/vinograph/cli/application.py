@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""Assembles the commands into one application."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH = 100
 
 
 def application() -> typer.Typer:
-    """The command line, whose drawing commands take what the families that are there take."""
+    """The command line; its drawing commands have the options of all families."""
     app = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,

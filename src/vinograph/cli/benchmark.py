@@ -1,4 +1,4 @@
-"""``benchmark``."""
+"""The command ``benchmark``."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def benchmark(
         typer.Option(
             "--checkpoint",
             metavar="DIR",
-            help="what those draw from: the checkpoint of the first model, or that itself",
+            help="the checkpoint that other systems load; default: the first model, if it is one",
         ),
     ] = None,
     prior: Annotated[
-        Path | None, typer.Option("--prior", metavar="DIR", help="Würstchen: its prior's checkpoint, if that is apart")
+        Path | None, typer.Option("--prior", metavar="DIR", help="Würstchen: the prior's checkpoint, if it is separate")
     ] = None,
     python: Annotated[
         list[str] | None,
@@ -58,7 +58,9 @@ def benchmark(
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", metavar="SOURCE", help="whose picture in f32 is compared with; default: the first model"
+            "--reference",
+            metavar="SOURCE",
+            help="the model whose f32 picture is the reference; default: the first model",
         ),
     ] = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="compare no pictures")] = False,
@@ -67,7 +69,7 @@ def benchmark(
     ] = None,
     steps: Annotated[
         str | None,
-        typer.Option("--steps", metavar="N", help="denoising steps of the stage that follows the text"),
+        typer.Option("--steps", metavar="N", help="denoising steps of the text-conditional stage"),
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -80,19 +82,19 @@ def benchmark(
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            "--prompt", metavar="T", help="what to draw; of several, each picture has the next; default: six of ours"
+            "--prompt", metavar="T", help="what to draw; pictures take several in turn; default: six built-in ones"
         ),
     ] = None,
-    seed: Annotated[str, typer.Option("--seed", metavar="S", help="of every picture")] = "7",
+    seed: Annotated[str, typer.Option("--seed", metavar="S", help="the seed of every picture")] = "7",
     count: Annotated[
         list[str] | None,
-        typer.Option("--count", metavar="N", help="pictures at once; several are measured one by one; default: 1"),
+        typer.Option("--count", metavar="N", help="pictures at once; may be repeated, to measure several; default: 1"),
     ] = None,
     runs: Annotated[
-        int, typer.Option("--runs", metavar="N", min=0, help="pictures of each system after the first ones")
+        int, typer.Option("--runs", metavar="N", min=0, help="pictures of each system after the first of each process")
     ] = 5,
     rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", min=1, help="processes of each system that these are spread over")
+        int, typer.Option("--rounds", metavar="N", min=1, help="processes of each system that share the runs")
     ] = 2,
     adherence: Annotated[
         int,
@@ -100,7 +102,7 @@ def benchmark(
             "--adherence",
             metavar="N",
             min=0,
-            help="prompts that embedded models draw to measure how well they follow them; 0: none",
+            help="prompts that embedded models draw to measure prompt adherence; 0: none",
         ),
     ] = 50,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
@@ -109,21 +111,23 @@ def benchmark(
     work: Annotated[
         Path | None,
         typer.Option(
-            "--work", metavar="DIR", help="a folder that keeps what other systems make of the checkpoint; default: none"
+            "--work",
+            metavar="DIR",
+            help="a folder to keep other systems' conversions of the checkpoint in; default: none",
         ),
     ] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE.json", help="write all that was measured")
+        Path | None, typer.Option("--output", metavar="FILE.json", help="write all measurements")
     ] = None,
     chart: Annotated[
         Path | None, typer.Option("--chart", metavar="FILE", help="draw a chart, ending in .svg or .png")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what models cost and how close they draw, next to other systems.
+    """Measure the speed, memory and fidelity of models, next to other systems.
 
-    Every system runs in processes of its own, one at a time, which take turns. One that fails is
-    reported; the exit code is 3 if all do. A chart takes matplotlib: pip install
+    Each system runs in its own processes, and the systems take turns. A system that fails is
+    reported; the exit code is 3 if all fail. A chart needs matplotlib: pip install
     "vinograph[benchmark]".
     """
     from vinograph import benchmark as measuring
@@ -133,11 +137,11 @@ def benchmark(
     _check_file("--chart", chart, charts.ENDINGS)
     if chart is not None:
         charts.check()
-    named = {name: _value(text) for name, text in _pairs("--option", option).items()}
+    extra = {name: _value(text) for name, text in _pairs("--option", option).items()}
 
     def arguments(pipe: Pipeline) -> GivenArguments:
-        given = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
-        return dataclasses.replace(given, values={**named, **given.values})
+        from_options = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
+        return dataclasses.replace(from_options, values={**extra, **from_options.values})
 
     config = measuring.BenchmarkConfig(
         models=sources,
@@ -176,7 +180,7 @@ def benchmark(
 
 
 def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, str]:
-    """NAME=VALUE, each."""
+    """Parse texts of the form NAME=VALUE."""
     pairs: dict[str, str] = {}
     for text in texts or []:
         key, equals, value = text.partition("=")
@@ -187,7 +191,7 @@ def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def _value(text: str) -> Any:
-    """What JSON makes of it, or the text itself."""
+    """The value that the text is in JSON, or the text itself."""
     try:
         return strict_json.parse(text)
     except strict_json.JsonError:
@@ -195,7 +199,7 @@ def _value(text: str) -> Any:
 
 
 def _check_file(name: str, path: Path | None, endings: Sequence[str]) -> None:
-    """Check, before anything is measured, that a file can be written."""
+    """Check that a file can be written, before anything is measured."""
     if path is None:
         return
     if path.suffix not in endings:
@@ -235,7 +239,7 @@ def _show(record: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    """A line of the table: seconds, gigabytes, decibels and shares."""
+    """Cells of a row of the table: seconds, gigabytes, decibels and shares."""
     size, adherence = row["size"], row["adherence"]
     return [
         _label(row),
@@ -257,8 +261,8 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _stages(row: Mapping[str, Any], steady: bool) -> Mapping[str, float]:
-    found: Mapping[str, float] = row["stages" if steady else "first_stages"]
-    return found
+    seconds: Mapping[str, float] = row["stages" if steady else "first_stages"]
+    return seconds
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -1,4 +1,4 @@
-"""``cache``: compiled components and measured settings that are stored between processes."""
+"""The command ``cache``, which shows compiled components and measured settings."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from vinograph.runtime.cache import Cache, Description, Entry, parse_size
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="delete what is compiled and what was measured")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="delete compiled components and measured settings")] = False,
     limit: Annotated[
         str | None,
-        typer.Option("--limit", metavar="SIZE", help="what compiled components may take, such as 5GB; 0 stores none"),
+        typer.Option(
+            "--limit", metavar="SIZE", help="the most that compiled components may take, such as 5GB; 0: none"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is stored between processes.
+    """Show the compiled components and measured settings that are stored between processes.
 
-    These are components compiled for a size of picture, and the settings that were measured to be
-    the fastest. They lie in $VINOGRAPH_CACHE, or ~/.cache/vinograph.
+    Components are compiled for a picture size. Settings are those that were measured to be the
+    fastest. Both are stored in $VINOGRAPH_CACHE, or ~/.cache/vinograph.
 
-    Components take 1 GB at most, or a twentieth of the disk's free space. Those with int8 or int4
-    weights, and those of checkpoints that were not converted, are stored with their weights where
-    they took seconds to compile: 10 GB at most, or a tenth. Those that were unused for longest go
-    first. A --limit is for both together; $VINOGRAPH_CACHE_LIMIT goes before it.
+    Components take at most 1 GB, or a twentieth of the free disk space if that is less. Components
+    with int8 or int4 weights, and those of checkpoints that were not converted, are stored with
+    their weights if they took seconds to compile: at most 10 GB, or a tenth of the free disk space.
+    The least recently used are deleted first. --limit applies to both kinds together;
+    $VINOGRAPH_CACHE_LIMIT overrides it.
     """
     disk_cache = Cache()
     if limit is not None:
@@ -71,18 +74,18 @@ def cache(
 
 
 def _measured(disk_cache: Cache) -> list[dict[str, Any]]:
-    """The settings that were measured, without measurements that are not finished."""
-    found = []
+    """Records of the measured settings, without unfinished measurements."""
+    records = []
     for record in disk_cache.settings().values():
         seconds = record.get("seconds")
         if "chosen" in record and isinstance(seconds, dict):
             described = vars(Description.read(record))
-            found.append({**described, "setting": str(record.get("setting")), "seconds": seconds})
-    return found
+            records.append({**described, "setting": str(record.get("setting")), "seconds": seconds})
+    return records
 
 
 def _size(entries: list[Entry], *, with_weights: bool) -> int:
-    """Bytes of the entries with their weights, or of those without."""
+    """Total bytes of the entries that are stored with weights, or of the others."""
     return sum(each.size for each in entries if each.with_weights is with_weights)
 
 

@@ -1,4 +1,4 @@
-"""``convert``."""
+"""The command ``convert``."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def convert(
         typer.Option(
             "--weights",
             metavar="W",
-            help="how weights are stored: f16, f32 (as they are) or int8; PixArt also int4, of its text encoder",
+            help="how weights are stored: f16, f32 (unchanged) or int8; PixArt's text encoder also int4",
         ),
     ] = "f16",
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="R", help="a branch, tag or commit of a hub repository")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace a bundle that is there, once the new one is whole")
+        bool, typer.Option("--overwrite", help="replace an existing bundle, once the new one is complete")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a published checkpoint to a bundle.
 
-    A bundle is quicker to read than the checkpoint, and draws the same picture. Stopped at any
-    moment, the same command goes on from there.
+    A bundle loads faster than the checkpoint, and draws the same picture. If the command is
+    stopped, running it again resumes the work.
     """
     from vinograph.convert import convert as run
 
@@ -57,7 +57,7 @@ def convert(
             prior=prior,
             tiny_vae=tiny_vae,
             image_encoder=image_encoder,
-            weights=cast("Any", weights),  # checked there
+            weights=cast("Any", weights),  # convert checks it
             revision=revision,
             overwrite=overwrite,
             progress=show,
@@ -73,7 +73,7 @@ def convert(
 
 
 def record(written: Bundle) -> dict[str, Any]:
-    """What is printed as JSON of a bundle that was written."""
+    """JSON record of a written bundle."""
     manifest = written.manifest
     return {
         "path": str(written.path),

@@ -1,4 +1,4 @@
-"""``doctor``: reports what this machine and this installation can do, and what is wrong with them."""
+"""The command ``doctor``, which checks this machine and this installation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LITTLE_DISK = 1e9
 
 
 class _Bytes(int):
-    """A number in JSON, "3.2 MB" to people."""
+    """A byte count: a number in JSON, but "3.2 MB" as text."""
 
     def __str__(self) -> str:
         return output.size(int(self))
@@ -37,7 +37,7 @@ class _Bytes(int):
 
 @dataclass
 class Findings:
-    """The facts that were found, by name; warnings (it works, but…); and problems (broken) with their exit codes."""
+    """Facts by name, warnings that break nothing, and problems with their exit codes."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
-        """That of the first problem; 0 where there is none."""
+        """Exit code of the first problem; 0 if there is none."""
         return self.problems[0][1] if self.problems else 0
 
 
@@ -53,29 +53,29 @@ def doctor(
     draw: Annotated[bool, typer.Option("--draw", help="draw a picture with the default model too")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look over this machine and this installation.
+    """Check this machine and this installation.
 
-    Warnings leave the exit code at 0; something broken ends it with that error's own: 4 for a
+    The exit code is 0 despite warnings. After a problem it is that error's own, such as 4 for a
     damaged model.
     """
-    found = Findings()
-    _check_machine(found)
-    _check_packages(found)
-    _check_devices(found)
-    _check_models(found)
+    findings = Findings()
+    _check_machine(findings)
+    _check_packages(findings)
+    _check_devices(findings)
+    _check_models(findings)
     if draw:
-        _try_drawing(found)
-    _show(found, as_json=as_json)
-    raise typer.Exit(found.exit_code)
+        _try_drawing(findings)
+    _show(findings, as_json=as_json)
+    raise typer.Exit(findings.exit_code)
 
 
-def _show(found: Findings, *, as_json: bool) -> None:
-    problems = [text for text, _ in found.problems]
+def _show(findings: Findings, *, as_json: bool) -> None:
+    problems = [text for text, _ in findings.problems]
     if as_json:
-        output.print_json({**found.facts, "warnings": found.warnings, "problems": problems})
+        output.print_json({**findings.facts, "warnings": findings.warnings, "problems": problems})
     else:
-        output.table([], [[name.replace("_", " "), _text(value)] for name, value in found.facts.items()])
-    for warning in found.warnings:
+        output.table([], [[name.replace("_", " "), _text(value)] for name, value in findings.facts.items()])
+    for warning in findings.warnings:
         output.warn(warning)
     for problem in problems:
         output.note(f"problem: {problem}")
@@ -89,26 +89,26 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _check_machine(found: Findings) -> None:
+def _check_machine(findings: Findings) -> None:
     from vinograph import resources
 
-    found.facts["vinograph"] = __version__
-    found.facts["python"] = platform.python_version()
-    found.facts["platform"] = platform.platform()
-    found.facts["processor_features"] = _processor_features()
-    found.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": resources.cpu_count()}
+    findings.facts["vinograph"] = __version__
+    findings.facts["python"] = platform.python_version()
+    findings.facts["platform"] = platform.platform()
+    findings.facts["processor_features"] = _processor_features()
+    findings.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": resources.cpu_count()}
     available = _Bytes(resources.memory_available())
-    found.facts["memory"] = {"total": _Bytes(resources.memory_installed()), "available": available}
+    findings.facts["memory"] = {"total": _Bytes(resources.memory_installed()), "available": available}
     if 0 < available < _LITTLE_MEMORY:
-        found.warnings.append(f"only {available} of memory are free: large models will not fit")
+        findings.warnings.append(f"only {available} of memory are free: large models will not fit")
     free = _Bytes(shutil.disk_usage(Path.cwd()).free)
-    found.facts["disk_free_here"] = free
+    findings.facts["disk_free_here"] = free
     if free < _LITTLE_DISK:
-        found.warnings.append(f"only {free} are free on the disk of {Path.cwd()}")
+        findings.warnings.append(f"only {free} are free on the disk of {Path.cwd()}")
 
 
 def _processor_features() -> list[str]:
-    """The vector and matrix instructions that matter to speed, where the system lists them."""
+    """The vector and matrix instructions that matter to speed, if the system lists them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -117,12 +117,12 @@ def _processor_features() -> list[str]:
     return [each for each in _FEATURES if each in flags]
 
 
-def _check_packages(found: Findings) -> None:
-    found.facts["packages"] = {name: _version(name) or "missing" for name in PACKAGES}
-    for name, version in found.facts["packages"].items():
+def _check_packages(findings: Findings) -> None:
+    findings.facts["packages"] = {name: _version(name) or "missing" for name in PACKAGES}
+    for name, version in findings.facts["packages"].items():
         if version == "missing":
-            found.problems.append((f"the package {name} is missing: pip install vinograph", 1))
-    found.facts["extras"] = {name: _extra(name, packages) for name, packages in EXTRAS.items()}
+            findings.problems.append((f"the package {name} is missing: pip install vinograph", 1))
+    findings.facts["extras"] = {name: _extra(name, packages) for name, packages in EXTRAS.items()}
 
 
 def _version(package: str) -> str | None:
@@ -133,54 +133,54 @@ def _version(package: str) -> str | None:
 
 
 def _extra(name: str, packages: tuple[str, ...]) -> str:
-    there = {each: _version(each) for each in packages}
-    missing = [each for each, version in there.items() if version is None]
+    versions = {each: _version(each) for each in packages}
+    missing = [each for each, version in versions.items() if version is None]
     if missing:
         return f'not installed ({", ".join(missing)} missing): pip install "vinograph[{name}]"'
-    return ", ".join(f"{each} {version}" for each, version in there.items())
+    return ", ".join(f"{each} {version}" for each, version in versions.items())
 
 
-def _check_devices(found: Findings) -> None:
+def _check_devices(findings: Findings) -> None:
     from vinograph.runtime.devices import devices
 
-    there = devices()
-    found.facts["devices"] = {each.id: f"{each.name} ({', '.join(each.precisions)})" for each in there}
-    if not there:
-        found.problems.append(("OpenVINO finds no device on this machine", 1))
+    available = devices()
+    findings.facts["devices"] = {each.id: f"{each.name} ({', '.join(each.precisions)})" for each in available}
+    if not available:
+        findings.problems.append(("OpenVINO finds no device on this machine", 1))
 
 
-def _check_models(found: Findings) -> None:
+def _check_models(findings: Findings) -> None:
     states = {}
     for path in catalog.embedded():
-        states[path.name] = _state(path, found, thorough=True)
+        states[path.name] = _state(path, findings, thorough=True)
     for path in catalog.installed():
-        states[str(path)] = _state(path, found, thorough=False)
-    found.facts["models"] = states
+        states[str(path)] = _state(path, findings, thorough=False)
+    findings.facts["models"] = states
     if not catalog.embedded():
-        found.warnings.append("no model is embedded in this installation: name one with --model")
+        findings.warnings.append("no model is embedded in this installation: name one with --model")
 
 
-def _state(path: Path, found: Findings, *, thorough: bool) -> str:
-    """Whether a bundle is whole: by the sizes of its files or, thoroughly, by their hashes."""
+def _state(path: Path, findings: Findings, *, thorough: bool) -> str:
+    """State of a bundle, by its files' sizes or, if ``thorough``, by their hashes."""
     try:
         bundle = Bundle.open(path)
         if thorough:
             list(bundle.verify())
     except VinographError as error:
-        found.problems.append((str(error), error.exit_code))
+        findings.problems.append((str(error), error.exit_code))
         return "damaged"
     return f"whole, {output.size(bundle.size)}"
 
 
-def _try_drawing(found: Findings) -> None:
+def _try_drawing(findings: Findings) -> None:
     from vinograph.pipeline import Pipeline
 
     start = time.perf_counter()
     try:
         picture = Pipeline.from_pretrained(DEFAULT_MODEL)("a red house on a snowy hill", seed=7).images[0]
     except VinographError as error:
-        found.problems.append((f"drawing failed: {error}", error.exit_code))
+        findings.problems.append((f"drawing failed: {error}", error.exit_code))
         return
-    found.facts["drawing"] = f"{picture.width}x{picture.height} in {time.perf_counter() - start:.1f} s"
+    findings.facts["drawing"] = f"{picture.width}x{picture.height} in {time.perf_counter() - start:.1f} s"
     if all(low == high for low, high in picture.getextrema()):
-        found.problems.append((f"{DEFAULT_MODEL} drew a picture of one colour", 1))
+        findings.problems.append((f"{DEFAULT_MODEL} drew a picture of one colour", 1))

@@ -1,4 +1,4 @@
-"""The message and the exit code of every way in which a command can fail."""
+"""Message and exit code for every failure of a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vinograph.errors import RequestError, ResourceError, VinographError
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
-# typer exports no name for the base of its complaints about a call; its home differs by version.
+# typer doesn't export the base class of its usage errors, and its module differs by version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
@@ -38,7 +38,7 @@ class Failure:
 
 
 def explain(error: BaseException) -> Failure:
-    """The failure that an exception which ended a command is to its user."""
+    """The failure to report for an exception that ended a command."""
     if number := interruption.received():
         return Failure(KeyboardInterrupt.__name__, "interrupted", 128 + number)
     if isinstance(error, UsageError):
@@ -56,7 +56,7 @@ def explain(error: BaseException) -> Failure:
 
 
 def _usage(error: Exception) -> str:
-    """typer's message on one line, and where to read on."""
+    """typer's message on one line, and the command that shows the help."""
     message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     if context is None:

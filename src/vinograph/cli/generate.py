@@ -1,4 +1,4 @@
-"""``generate`` and ``reconstruct``."""
+"""The commands ``generate`` and ``reconstruct``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def generate(values: Mapping[str, Any]) -> None:
 def reconstruct(values: Mapping[str, Any]) -> None:
     """Encode a picture and decode it again.
 
-    Says what that costs: the PSNR, and how much smaller the encoded picture is.
+    Prints the PSNR, and how much smaller the encoded picture is.
     """
     file = Path(values["output"])
     check_output(file)
@@ -54,13 +54,13 @@ def reconstruct(values: Mapping[str, Any]) -> None:
     _report(result, [file], as_json=values[AS_JSON.name])
 
 
-def _draw(pipe: Pipeline, call: str, subject: str, given: GivenArguments) -> Result:
-    """Make ``call`` of ``subject``, showing its steps; an interruption stops the work after the step under way."""
+def _draw(pipe: Pipeline, call: str, subject: str, arguments: GivenArguments) -> Result:
+    """Run ``call`` on ``subject`` and show its steps; an interruption ends it after a step."""
     from vinograph.pipeline import stream_given
 
-    whole = dataclasses.replace(given, values={pipe.calls[call].positional[0]: subject, **given.values})
+    with_subject = dataclasses.replace(arguments, values={pipe.calls[call].positional[0]: subject, **arguments.values})
     result = None
-    with progress.stages() as show, closing(stream_given(pipe, call, whole)) as steps:
+    with progress.stages() as show, closing(stream_given(pipe, call, with_subject)) as steps:
         for each in steps:
             if isinstance(each, Step):
                 show(each.stage, each.index, each.total)
@@ -71,7 +71,7 @@ def _draw(pipe: Pipeline, call: str, subject: str, given: GivenArguments) -> Res
 
 
 def _open(values: Mapping[str, Any]) -> Pipeline:
-    from vinograph.pipeline import Pipeline  # and with it OpenVINO, which --help has no use for
+    from vinograph.pipeline import Pipeline  # imports OpenVINO, which --help doesn't need
 
     device, precision = options.per_component(values["device"]), options.per_component(values["precision"])
     return Pipeline.from_pretrained(values["model"], device=device, precision=precision, memory=values["memory"])
@@ -82,7 +82,7 @@ def _optional(values: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _numbered(file: Path, count: int) -> list[Path]:
-    """``file``, or for more pictures than one a-1.png, a-2.png, …"""
+    """``file`` for one picture; a-1.png, a-2.png, … for several."""
     if count == 1:
         return [file]
     return [file.with_name(f"{file.stem}-{index}{file.suffix}") for index in range(1, count + 1)]
@@ -125,13 +125,13 @@ GENERATE = DrawingCommand(
         MODEL,
         Option("output", "FILE", _OUTPUT, "picture.png"),
         SIZE,
-        Option("steps", "N", "denoising steps of the stage that follows the text; default: the model's own"),
+        Option("steps", "N", "denoising steps of the text-conditional stage; default: the model's own"),
         Option("guidance_scale", "G", "guidance scale of that stage; 1 and below turn guidance off"),
         Option("negative_prompt", "T", "what should not be in the picture; takes effect under guidance"),
         SEED,
         Option("count", "N", "pictures to draw; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
         Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
-        Option("strength", "X", "how far to leave that picture behind, above 0 and up to 1"),
+        Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
         DEVICE,
         PRECISION,
         MEMORY,

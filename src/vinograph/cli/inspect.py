@@ -1,4 +1,4 @@
-"""Commands that change nothing: ``inspect``, ``verify``, ``models`` and ``devices``."""
+"""The read-only commands ``inspect``, ``verify``, ``models`` and ``devices``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 
-_WIDTH = 140  # of the components in a pipe, whose inputs may be many
+_WIDTH = 140  # of the components' table in a pipe: a component may have many inputs
 
 
 def inspect(model: Reference, as_json: AsJson = False) -> None:
-    """Say what a model is made of.
+    """Describe a model.
 
-    Its family, source and licence, its components with their inputs and outputs, its defaults and
-    limits.
+    Shows its family, source and licence, its components with their inputs and outputs, its defaults
+    and limits.
     """
     opened = catalog.find(model)
     if as_json:
@@ -54,9 +54,9 @@ def inspect(model: Reference, as_json: AsJson = False) -> None:
 def verify(model: Reference, as_json: AsJson = False) -> None:
     """Check every file of a model.
 
-    Those of a bundle, and those of a checkpoint in the hub's cache, are compared with their hashes.
-    Other checkpoints carry none: then every file is read, and every tensor's name, type, shape and
-    size compared with the model's. A file that is not what it should be ends it with exit code 4.
+    Files of a bundle, and of a checkpoint in the hub's cache, are compared with their hashes. Other
+    checkpoints have no hashes: every file is read, and every tensor's name, type, shape and size is
+    compared with the model's. The exit code is 4 if a file is damaged.
     """
     opened = catalog.find(model)
     files, total = [], len(opened.files)
@@ -78,11 +78,11 @@ def verify(model: Reference, as_json: AsJson = False) -> None:
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models that have a name, and those that can be fetched by one.
+    """List the models on this machine, and published ones that can be fetched by name.
 
-    Those that are here are the embedded ones, and the bundles in the models folder:
-    $VINOGRAPH_MODELS, or ~/.local/share/vinograph/models. The others are published ones, which
-    `vinograph pull NAME` fetches from the hub.
+    The models on this machine are the embedded ones and the bundles in the models folder:
+    $VINOGRAPH_MODELS, or ~/.local/share/vinograph/models. `vinograph pull NAME` fetches a published
+    one from the hub.
     """
     places = {"embedded": catalog.embedded(), "models folder": catalog.installed()}
     records = [_model_record(path, place) for place, paths in places.items() for path in paths]
@@ -106,11 +106,13 @@ def devices(as_json: AsJson = False) -> None:
     """List OpenVINO's devices on this machine."""
     from vinograph.runtime.devices import devices as find_devices
 
-    there = find_devices()
+    available = find_devices()
     if as_json:
-        output.print_json({"devices": [dataclasses.asdict(each) for each in there]})
+        output.print_json({"devices": [dataclasses.asdict(each) for each in available]})
         return
-    output.table(["device", "name", "precisions"], [[each.id, each.name, ", ".join(each.precisions)] for each in there])
+    output.table(
+        ["device", "name", "precisions"], [[each.id, each.name, ", ".join(each.precisions)] for each in available]
+    )
 
 
 def _summary(model: Model) -> list[list[str]]:
@@ -137,17 +139,24 @@ def _how_written(model: Model) -> list[list[str]]:
     ]
 
 
-def _how_quantized(made: Quantization) -> list[list[str]]:
-    tools = ", ".join(f"{name} {version}" for name, version in made.tools.items())
-    calibrated = f", calibrated on {made.samples} samples of {made.prompts} prompts" if made.prompts else ""
-    return [["quantized", f"mode {made.mode}{calibrated}, by {tools}"], ["speed", describe_speed(made.speed)]]
+def _how_quantized(quantization: Quantization) -> list[list[str]]:
+    tools = ", ".join(f"{name} {version}" for name, version in quantization.tools.items())
+    calibrated = (
+        f", calibrated on {quantization.samples} samples of {quantization.prompts} prompts"
+        if quantization.prompts
+        else ""
+    )
+    return [
+        ["quantized", f"mode {quantization.mode}{calibrated}, by {tools}"],
+        ["speed", describe_speed(quantization.speed)],
+    ]
 
 
 def describe_speed(speed: Speed) -> str:
-    """What quantization did to the speed, and where that was measured."""
+    """Text on how quantization changed the speed, and on which processor."""
     each = ", ".join(
-        f"{name} {one.before:.3g} s before, {one.after:.3g} s now ({one.ratio:.2f}×)"
-        for name, one in speed.denoisers.items()
+        f"{name} {denoiser.before:.3g} s before, {denoiser.after:.3g} s now ({denoiser.ratio:.2f}×)"
+        for name, denoiser in speed.denoisers.items()
     )
     ratio = (
         f"{speed.ratio:.2f}× as fast as before" if speed.ratio > 1 else f"NOT faster than before ({speed.ratio:.2f}×)"
@@ -185,7 +194,7 @@ def _model_record(path: Path, place: str) -> dict[str, Any]:
 
 
 def _known_records(here: Collection[str]) -> list[dict[str, Any]]:
-    """The published models that are known by name; ``here`` are the names of models that are on this machine."""
+    """Records of the published models known by name; ``here`` names those on this machine."""
     return [
         {
             "name": name,

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM, from the first instruction of a command to its last.
+"""Handles Ctrl-C and SIGTERM, from the first instruction of a command to its last.
 
-Either unwinds the stack, so that temporary files go. A signal may come while a package is imported,
-whose compiled code turns the exception into one of its own, or in code that drops every exception.
-So what counts is that a signal came, not which exception ended the command; and one that was
-dropped is raised again.
+Either signal raises an exception, which unwinds the stack so that temporary files are deleted. But
+compiled code may convert it to another exception while a package is imported, and other code may
+swallow it. So the exit code depends on whether a signal came, not on the exception that ended the
+command. A swallowed exception is raised again.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import time
 from types import FrameType
 from typing import Any
 
-_REPEATED = 1.0  # seconds in which a second signal is the first one over again, as `timeout` and terminals send it
-_CHECKED = 0.2  # seconds after which is looked whether the exception was dropped
+_REPEATED = 1.0  # seconds in which a second signal is a duplicate, as `timeout` and terminals send it
+_CHECKED = 0.2  # seconds until the check whether the exception was swallowed
 
 
 class _Interrupted(KeyboardInterrupt):
-    """Ctrl-C.
+    """Ctrl-C, as a subclass of KeyboardInterrupt.
 
-    An exact KeyboardInterrupt that passes through the code that `exec` runs, as dataclasses do
-    while they are made, has Python end the process by the signal even if it is caught further out.
+    If an exact KeyboardInterrupt leaves code run by `exec`, as in the creation of a dataclass,
+    Python ends the process by the signal even if the exception is caught further out.
     """
 
 
 class _Terminated(SystemExit):
-    """SIGTERM."""
+    """SIGTERM, as an exception."""
 
 
 class _State:
-    """What is known of the signal that ends the command under way."""
+    """State of the signal that ends the running command."""
 
     number = 0
     at = 0.0
@@ -44,16 +44,16 @@ class _State:
 
 
 def received() -> int:
-    """The number of the signal that ends the command under way; 0 if none does. Whoever asks reports it."""
+    """Number of the signal that ends the running command, or 0. The caller has to report it."""
     _State.reported = _State.number != 0
     return _State.number
 
 
 class Interruptible:
-    """Within it Ctrl-C and SIGTERM end the command.
+    """Context within which Ctrl-C and SIGTERM end the command.
 
-    One that owns the process leaves both to the system when it ends, so that the interpreter's own
-    end is quiet, too.
+    If it owns the process, it resets both signals to the system's defaults on exit, so that the
+    interpreter's shutdown is quiet, too.
     """
 
     def __init__(self, owns_process: bool) -> None:
@@ -62,7 +62,10 @@ class Interruptible:
         self._unraisable = sys.unraisablehook
 
     def __enter__(self) -> Interruptible:
-        """Begin to listen, in the main thread; what was ignored by whoever started the process stays ignored."""
+        """Install the handlers, in the main thread.
+
+        A signal that the process was started to ignore stays ignored.
+        """
         _State.number, _State.reported, _State.checking = 0, False, False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -72,7 +75,7 @@ class Interruptible:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening."""
+        """Remove the handlers."""
         _State.reported = True
         if _State.timer is not None:
             _State.timer.cancel()
@@ -82,13 +85,13 @@ class Interruptible:
             sys.unraisablehook = self._unraisable
 
     def _say_unraisable(self, unraisable: Any) -> None:
-        """Say nothing of an interruption in code that can't raise, such as a finalizer: it is raised again."""
+        """Ignore an interruption in a finalizer, which can't raise it: it is raised again later."""
         if not issubclass(unraisable.exc_type, (_Interrupted, _Terminated)):
             self._unraisable(unraisable)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    if _State.checking:  # by _check, which no signal came for
+    if _State.checking:  # called by _check, not by a new signal
         _State.checking = False
         if _State.reported or _is_unwinding():
             _check_later()
@@ -104,7 +107,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _is_unwinding() -> bool:
-    """Whether the exception is on its way through the code that cleans up."""
+    """Whether the interruption's exception is propagating through cleanup code."""
     error = sys.exception()
     while error is not None:
         if isinstance(error, (_Interrupted, _Terminated)):
@@ -117,13 +120,13 @@ def _check_later() -> None:
     if _State.reported:
         return
     _State.timer = threading.Timer(_CHECKED, _check)
-    _State.timer.daemon = True  # the process needn't wait for it
-    with contextlib.suppress(RuntimeError):  # no more threads; the next signal is heard all the same
+    _State.timer.daemon = True  # the process need not wait for it
+    with contextlib.suppress(RuntimeError):  # no more threads; the next signal still works
         _State.timer.start()
 
 
 def _check() -> None:
-    """Have the main thread look whether the exception is still on its way."""
+    """Have the main thread check whether the exception is still propagating."""
     if not _State.reported:
         _State.checking = True
         _thread.interrupt_main(signal.Signals(_State.number))

@@ -1,9 +1,9 @@
-"""The options of the drawing commands: made from what the families say that they take.
+"""The options of the drawing commands, generated from the families' declarations.
 
-No family is known here by name. An option sets an argument of a call: some do so in every family
-(``--seed``), the others where the family's ``options`` say so (``--steps``, ``--decoder-steps``).
-Here a text becomes a value; the request's own checks say whether that value will do, and call it by
-the option's name.
+This module names no family. An option sets an argument of a call: some options do so in every
+family (``--seed``), others as declared in the family's ``options`` (``--steps``,
+``--decoder-steps``). This module converts texts to values; the request checks the values, and its
+errors name the options.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "storybook-wuerstchen"
 
-# More digits than any size has, and fewer than Python refuses to read.
+# 40 digits are more than any size has, and fewer than Python refuses to parse.
 _SIZE = re.compile(r"(-?\d{1,40})\s*[xX×]\s*(-?\d{1,40})")
 
 
 def flag(name: str) -> str:
-    """The option as it is typed."""
+    """The option as it is typed on the command line."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -64,17 +64,17 @@ DEVICE = Option(
     "device", "D", "an OpenVINO device, such as CPU or GPU, or one per component: prior=GPU,vqgan=CPU", "CPU"
 )
 PRECISION = Option("precision", "P", "auto, f32, bf16 or f16, or one per component: prior=bf16,decoder=f32", "auto")
-MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is needed no more", "auto")
+MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is no longer needed", "auto")
 AS_JSON = Option("json", None, "print one JSON object on standard output, and nothing else there")
 AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 
 
 @dataclass(frozen=True)
 class DrawingCommand:
-    """A command that makes the call named ``call`` of ``subject``, which it takes by position.
+    """A command that runs ``call`` on its positional argument ``subject``.
 
-    It takes ``options`` by name, and what else any family's call takes. ``run`` gets all values by
-    name.
+    It has ``options``, and the further options of any family that makes the call. ``run`` gets all
+    values by name.
     """
 
     call: str
@@ -103,7 +103,7 @@ class DrawingCommand:
         return command
 
     def _family_options(self) -> list[Option]:
-        """The options that only some families take, each with the names of the families that do."""
+        """The options that only some families take; their help names these families."""
         known = {each.name for each in self.options}
         meanings: dict[str, list[tuple[Family, str]]] = {}
         for each in map(registry.family, registry.FAMILIES):
@@ -115,15 +115,15 @@ class DrawingCommand:
 
 
 def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
-    """The option ``name``, for each of the families that take it with the argument that it sets there."""
-    family, sets = families[0]
-    argument = arguments_of(family.request)[sets]
+    """Make the option ``name`` for these families, each with the argument that it sets."""
+    family, argument_name = families[0]
+    argument = arguments_of(family.request)[argument_name]
     metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
     return Option(name, metavar, f"{', '.join(family.title for family, _ in families)}: {argument.about}")
 
 
 def count_of(text: str | None) -> int:
-    """``--count``, which is needed before the call that checks it: it decides how many files are written.
+    """Parse ``--count``, which sets the number of output files before the call checks it.
 
     Raises:
         RequestError: it is not a whole number in range.
@@ -132,7 +132,7 @@ def count_of(text: str | None) -> int:
 
 
 def seed_of(text: str) -> int:
-    """``--seed``, where it is needed before a model is opened.
+    """Parse ``--seed``, for commands that need it before a model is opened.
 
     Raises:
         RequestError: it is not a whole number in range.
@@ -141,11 +141,13 @@ def seed_of(text: str) -> int:
 
 
 def arguments(pipe: Pipeline, call: str, texts: Mapping[str, str | None]) -> GivenArguments:
-    """The arguments of ``call`` for the options in ``texts``, named as they are; None stands for an option not given.
+    """Convert the options in ``texts`` to arguments of ``call``, with the options' names.
+
+    A text is None if the option was not given.
 
     Raises:
-        RequestError: an option is not one that the family takes, naming those that it does; or
-            ``--size`` is no size.
+        RequestError: the family doesn't take an option, or ``--size`` is malformed. The message
+            lists the options that the family takes.
     """
     takes = pipe.calls[call].takes
     known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if argument in takes}
@@ -181,7 +183,7 @@ def _size(text: str) -> dict[str, int]:
 
 
 def _value(text: str, argument: Argument) -> Any:
-    """What ``text`` stands for; where it stands for nothing the text itself, which the argument's check refuses."""
+    """Parse ``text``, or return it for the argument's check to refuse if it can't be parsed."""
     kind = argument.check.scalar
     if kind is bool:
         return SWITCH.get(text, text)
@@ -195,9 +197,9 @@ def _number(text: str, kind: type[int] | type[float]) -> int | float | str:
 
 
 def per_component(text: str) -> str | dict[str, str]:
-    """What ``--device`` and ``--precision`` take: one for all, or ``component=one`` for each, between commas.
+    """Parse ``--device`` or ``--precision``: one value, or ``component=value`` between commas.
 
-    A device may have commas itself: ``prior=HETERO:GPU,CPU,vqgan=CPU``.
+    A device may itself contain commas: ``prior=HETERO:GPU,CPU,vqgan=CPU``.
     """
     if "=" not in text:
         return text

@@ -1,4 +1,4 @@
-"""Printing: a command's results on standard output, everything else on standard error."""
+"""Prints a command's results on standard output, and everything else on standard error."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def _explained() -> Iterator[None]:
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """The result as one JSON object; what JSON has no number for (an infinite PSNR) is null."""
+    """Print the result as one JSON object; infinity and NaN become null."""
     say(json.dumps(finite(record), indent=2))
 
 
 def finite(value: Any) -> Any:
-    """A value for JSON: text keys, and None for a number that it can't write."""
+    """Convert a value for JSON: keys to text, and infinity and NaN to None."""
     if isinstance(value, Mapping):
         return {str(key): finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -69,27 +69,30 @@ def finite(value: Any) -> Any:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int = _NO_LIMIT) -> None:
-    """A table without lines, folded to the terminal's width, or to ``width`` elsewhere. An empty head shows none."""
+    """Print a table without lines, folded to the terminal's width, or to ``width`` elsewhere.
+
+    With an empty ``head``, the table has no header.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    # Not on standard output itself: where its reader has ended, rich would end the process its own way.
+    # Not directly to standard output: on a broken pipe, rich would end the process its own way.
     written = io.StringIO()
     console = Console(file=written, width=None if terminal else width, force_terminal=terminal, highlight=False)
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(head))
     for name in head or [""] * len(rows[0]):
-        shown.add_column(Text(name), overflow="fold")
+        grid.add_column(Text(name), overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
+        grid.add_row(*(Text(cell) for cell in row))
+    console.print(grid)
     for line in written.getvalue().splitlines():
         say(line if terminal else line.rstrip())
 
 
 def size(count: int) -> str:
-    """Bytes for people: 288 kB, 3.2 MB, 9.5 GB."""
+    """A number of bytes as text: 288 kB, 3.2 MB, 9.5 GB."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"

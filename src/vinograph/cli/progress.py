@@ -9,27 +9,27 @@ from contextlib import AbstractContextManager, contextmanager
 from vinograph.cli import output
 
 Show = Callable[[str, int, int], None]
-"""Called with the name of a stage, and how many of how many steps of it are done."""
+"""Called with a stage's name, its number of finished steps and of all steps."""
 
-_LINES = 6  # of plain text at most for a long stage
-_TENTHS = 10  # of a transfer, with a line for each
+_LINES = 6  # at most for a long stage
+_TENTHS = 10  # a line for each tenth of a transfer
 
 ShowBytes = Callable[[int, int], None]
-"""Called with how many bytes of how many have arrived."""
+"""Called with the number of bytes received and of all bytes."""
 
 
 def stages() -> AbstractContextManager[Show]:
-    """A function that shows a bar for each stage, for as long as the block lasts."""
+    """A context that yields a function to show a bar for each stage."""
     return _bars(lambda stage: stage) if sys.stderr.isatty() else _lines(_LINES)
 
 
 def items(what: str) -> AbstractContextManager[Show]:
-    """A function that shows one bar for a list of named items, or a line for each, as long as the block lasts."""
+    """A context that yields a function to show one bar for a list of items, or a line for each."""
     return _bars(lambda _: what) if sys.stderr.isatty() else _lines(sys.maxsize)
 
 
 def transfer(what: str) -> AbstractContextManager[ShowBytes]:
-    """A function that shows how much of what is fetched has arrived, for as long as the block lasts."""
+    """A context that yields a function to show a transfer's progress."""
     return _transfer_bar(what) if sys.stderr.isatty() else _transfer_lines(what)
 
 
@@ -95,14 +95,14 @@ def _bars(bar_of: Callable[[str], str]) -> Iterator[Show]:
     )
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        waiting = progress.add_task("getting ready", total=None)
+        placeholder = progress.add_task("getting ready", total=None)
 
         def show(stage: str, done: int, total: int) -> None:
-            progress.update(waiting, visible=False)
+            progress.update(placeholder, visible=False)
             bar = bar_of(stage)
             if bar not in bars:
                 bars[bar] = progress.add_task(bar)
             progress.update(bars[bar], description=stage if done < total else bar, completed=done, total=total)
 
         yield show
-        progress.update(waiting, visible=False)
+        progress.update(placeholder, visible=False)

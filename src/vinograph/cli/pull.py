@@ -1,4 +1,4 @@
-"""``pull``."""
+"""The command ``pull``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def pull(
     model: Annotated[str, typer.Argument(metavar="NAME|HUB-ID", help="a known model's name, or a hub id")],
     name: Annotated[
         str | None,
-        typer.Option("--as", metavar="NAME", help="what to call it; default: the known name, or the id's last part"),
+        typer.Option(
+            "--as", metavar="NAME", help="the model's name here; default: the known name, or the id's last part"
+        ),
     ] = None,
     companions: Annotated[
         list[str] | None,
@@ -33,23 +35,22 @@ def pull(
         typer.Option(
             "--weights",
             metavar="W",
-            help="how weights are stored: f16 (the default), f32 (as they are) or int8; PixArt also int4, of its "
-            "text encoder",
+            help="how weights are stored: f16 (the default), f32 (unchanged) or int8; PixArt's text encoder also int4",
         ),
     ] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="R", help="a branch, tag or commit of the repository")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace a model of that name, once the new one is whole")
+        bool, typer.Option("--overwrite", help="replace a model of that name, once the new one is complete")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a published model from the Hugging Face hub, and make a bundle of it in the models folder.
+    """Fetch a model from the Hugging Face hub, and convert it to a bundle in the models folder.
 
-    `vinograph models` lists those that are known by name. Licences and sizes are said before
-    anything large is fetched, and only what the model needs is. Stopped at any moment, the same
-    command goes on from there.
+    `vinograph models` lists the models that are known by name. Licences and sizes are printed
+    before the download, which includes only the files that the model needs. If the command is
+    stopped, running it again resumes the work.
     """
     from vinograph.convert.pull import pull as run
 
@@ -95,7 +96,7 @@ def _repositories(plan: PullPlan) -> list[dict[str, Any]]:
 
 
 class _Observer:
-    """Says on standard error what is done. What it shows lasts no longer than ``stack``."""
+    """Shows the progress of a pull on standard error, until ``stack`` is closed."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -110,14 +111,14 @@ class _Observer:
             output.note(f"licence of {repository}: {licence or 'not stated'} ({address(repository)})")
 
     def plan(self, plan: PullPlan) -> None:
-        """Print how much is fetched, and the room that is needed."""
-        missing, whole = output.size(plan.download), output.size(plan.size)
-        already = f", of {whole}: the rest is in the hub's cache" if missing != whole else ""
+        """Print the size of the download, and the disk space for the bundle."""
+        missing, total = output.size(plan.download), output.size(plan.size)
+        already = f", of {total}: the rest is in the hub's cache" if missing != total else ""
         output.note(f"to fetch: {missing}{already}")
         output.note(f"room for the bundle: at most {output.size(plan.bundle)}, while it is written")
 
     def fetched(self, done: int, total: int) -> None:
-        """Show how much has arrived."""
+        """Show the progress of the download."""
         if self._transfer is None:
             self._transfer = self._stack.enter_context(progress.transfer("fetching"))
         self._transfer(done, total)

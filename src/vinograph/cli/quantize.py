@@ -1,4 +1,4 @@
-"""``quantize``."""
+"""The command ``quantize``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from vinograph.cli.options import AsJson
 def quantize(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help="a bundle that conversion wrote or a checkpoint: its directory, a name, or a hub id"
-        ),
+        typer.Argument(metavar="SOURCE", help="a converted bundle or a checkpoint: its directory, a name, or a hub id"),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="the directory to write")],
     mode: Annotated[
@@ -32,17 +30,17 @@ def quantize(
     ],
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="prompts to calibrate with, one on each line; default: ours"),
+        typer.Option("--prompts", metavar="FILE", help="calibration prompts, one on each line; default: built-in ones"),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace a bundle that is there, once the new one is whole")
+        bool, typer.Option("--overwrite", help="replace an existing bundle, once the new one is complete")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a smaller, faster bundle of a model.
 
-    Of a checkpoint comes what comes of the bundle that it is converted to. This takes NNCF:
-    pip install "vinograph[quantize]". Stopped at any moment, the same command goes on from there.
+    A checkpoint gives the same result as its converted bundle. This needs NNCF:
+    pip install "vinograph[quantize]". If the command is stopped, running it again resumes the work.
     """
     from vinograph.quantize import quantize as run
 
@@ -51,8 +49,8 @@ def quantize(
     manifest = written.manifest
     for note in manifest.notes:
         output.warn(note)
-    made = manifest.quantization
-    assert made is not None
+    quantization = manifest.quantization
+    assert quantization is not None
     if as_json:
         output.print_json(
             {
@@ -64,14 +62,14 @@ def quantize(
                     name: {"weights": each.weights, "activations": each.activations}
                     for name, each in manifest.components.items()
                 },
-                "quantization": {**json.loads(manifest.to_json())["quantization"], "ratio": made.speed.ratio},
+                "quantization": {**json.loads(manifest.to_json())["quantization"], "ratio": quantization.speed.ratio},
             }
         )
     else:
         output.say(f"{written.path}  {manifest.name}, {manifest.family}, {mode}, {output.size(written.size)}")
-        output.say(describe_speed(made.speed))
+        output.say(describe_speed(quantization.speed))
         output.say(f"draw with it: vinograph generate PROMPT --model {written.path}")
-    if made.speed.ratio <= 1:
+    if quantization.speed.ratio <= 1:
         output.warn(
             f"on this machine it isn't faster than {source}, which loses nothing: draw with that, or try another --mode"
         )

@@ -1,4 +1,4 @@
-"""Runs a command: returns its exit code, and reports an error."""
+"""Runs a command, reports its error and returns its exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
         try:
             code = _call(list(arguments), as_json)
             output.flush()
-        except BrokenPipeError:  # what was reading has seen enough: be quiet, and end as SIGPIPE would have ended us
+        except BrokenPipeError:  # the reader has ended: be quiet, and end as SIGPIPE would have ended us
             code = failures.BROKEN_PIPE
             streams.redirect_to_null(sys.stdout)
         except Exception as error:
@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
 def _call(arguments: list[str], as_json: bool) -> int:
     try:
         command = typer.main.get_command(application())
-        # What `command.main()` does, without its own way of showing errors.
+        # As `command.main()`, but without its own error messages.
         with command.make_context("vinograph", arguments or ["--help"]) as context:
             command.invoke(context)
     except typer.Exit as ended:

@@ -1,4 +1,4 @@
-"""Standard output and standard error that work for a command whatever they are connected to."""
+"""Makes standard output and standard error writable, whatever they are connected to."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from typing import Any, TextIO, cast
 
 @contextlib.contextmanager
 def tolerant() -> Iterator[None]:
-    """Streams that print an escape for what their encoding lacks, and nothing where they were closed.
+    """Make the standard streams escape characters that they can't encode, and discard if closed.
 
-    What can't be written to standard error is dropped: messages and progress are never worth the
-    result.
+    Failed writes to standard error are dropped: a lost message must not cost the result.
     """
-    before = sys.stderr
+    original = sys.stderr
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open to the end
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # stays open
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.stderr = cast("TextIO", _BestEffort(sys.stderr))
     try:
         yield
     finally:
-        if before is not None:
-            sys.stderr = before
+        if original is not None:
+            sys.stderr = original
 
 
 class _BestEffort:
-    """A text stream that drops what can't be written."""
+    """A text stream that drops failed writes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write or drop a text."""
+        """Write a text, or drop it if that fails."""
         try:
             return self._stream.write(text)
         except OSError:
@@ -48,19 +47,19 @@ class _BestEffort:
             return len(text)
 
     def flush(self) -> None:
-        """Write or drop what is buffered."""
+        """Write the buffered text, or drop it if that fails."""
         try:
             self._stream.flush()
         except OSError:
             redirect_to_null(self._stream)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is as the stream has it."""
+        """Delegate everything else to the stream."""
         return getattr(self._stream, name)
 
 
 def redirect_to_null(stream: TextIO) -> None:
-    """Discard what a stream still holds: writing it at the end of the process would fail again."""
+    """Discard a stream's buffer: writing it at the end of the process would fail again."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,4 +1,4 @@
-"""``web``."""
+"""The command ``web``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ _PORT = 7860
 def web(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="REF", help=f"to offer: {options.MODEL_HELP}; may be repeated"),
+        typer.Option("--model", metavar="REF", help=f"also offer: {options.MODEL_HELP}; may be repeated"),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
     host: Annotated[
         str,
         typer.Option(
-            "--host", metavar="H", help="the address to listen at; any but this machine's own is open to others"
+            "--host",
+            metavar="H",
+            help="the address to listen at; any but a loopback address lets other machines connect",
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="the port to listen at")] = _PORT,
@@ -34,12 +36,12 @@ def web(
         ),
     ] = None,
 ) -> None:
-    """Serve a page in the browser to draw with.
+    """Serve a web page for drawing pictures.
 
-    It offers the embedded models, those in the models folder, and each --model. This takes Gradio:
+    It offers the embedded models, those in the models folder, and each --model. This needs Gradio:
     pip install "vinograph[web]".
     """
     from vinograph.web import serve
 
-    named = model or [options.DEFAULT_MODEL]
-    serve(named, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())
+    models = model or [options.DEFAULT_MODEL]
+    serve(models, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())

@@ -1,4 +1,4 @@
-"""From an opened model to a bundle: disk space, components one by one, tokenizers, licence, card, manifest."""
+"""Writes an opened checkpoint as a bundle: components, tokenizers, licence, card, manifest."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from vinograph.convert import Job
     from vinograph.models.parts import ComponentPlan
 
-# What is compressed lies on the disk twice for a while; int4 then needs less than f16.
+# Compressed components are briefly on the disk twice; even then int4 takes less than f16.
 BYTES = {"f32": 4, "f16": 2, "int8": 2, "int4": 2}
-"""Bytes on the disk for each value of weights, by how they are stored."""
+"""Bytes of disk space per weight, by how weights are stored."""
 _SPARE = 64_000_000
-_AT_ONCE = 2  # components that are written at the same time
+_AT_ONCE = 2  # components written at the same time
 
 
 def assemble(opened: OpenedCheckpoint, job: Job) -> Bundle:
-    """Write the bundle, or what an interrupted conversion of the same files hasn't written yet.
+    """Write the bundle, and resume an interrupted conversion of the same files.
 
     Raises:
         RequestError: another conversion is writing the target.
-        ModelError: the manifest would say what no reader takes; nothing is written then.
-        DamagedModelError: a tokenizer's files are not what they should be; nothing is written then.
-        ResourceError: the disk has too little room, seen before the work starts.
-        OSError: the disk is full after all; nothing of the bundle is left then.
+        ModelError: the manifest would be invalid; nothing is written then.
+        DamagedModelError: a tokenizer's files are damaged; nothing is written then.
+        ResourceError: the disk has too little space for the bundle, as checked before the work.
+        OSError: the disk became full; the partial bundle is deleted then.
     """
-    # What can be refused is refused before anything is written.
+    # Refuse invalid tokenizers and manifests before anything is written.
     tokenizers = {name: each.read() for name, each in opened.tokenizers.items()}
     dataclasses.replace(opened.manifest, tools=_tools()).check_before_writing(f"its {MANIFEST_FILE}")
     with BundleWriter(job.target, fingerprint(opened, job.weights), job.overwrite) as writer:
         try:
             _check_space(opened, job, writer)
             return _write_bundle(opened, job, writer, tokenizers)
-        except (ModelError, DamagedModelError):  # the next try would meet the same
+        except (ModelError, DamagedModelError):  # the next try would fail in the same way
             shutil.rmtree(writer.partial, ignore_errors=True)
             raise
 
@@ -70,35 +70,35 @@ def _write_bundle(
 
 
 def _write_components(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) -> dict[str, Component]:
-    """Write the components that an earlier conversion didn't, two at a time, the largest first.
+    """Write the missing components, two at a time, the largest first.
 
-    Computing the weights of one, copying those of another and hashing keep two cores busy. After
-    an error the components that were begun are finished, after Ctrl-C they are not.
+    Computing the weights of one, copying those of another and hashing keep two cores busy. After an
+    error, the components in progress are finished; after Ctrl-C, they are not.
     """
     done = {plan.name: record for plan in opened.components if (record := writer.done(plan.name)) is not None}
     written = {name: component_of(record) for name, record in done.items()}
-    begun: dict[str, Future[Component]] = {}
+    futures: dict[str, Future[Component]] = {}
     stopped = Event()
     with ThreadPoolExecutor(_AT_ONCE, "components") as threads:
         try:
             for number, plan in enumerate(sorted(opened.components, key=lambda plan: -plan.size), 1):
                 if plan.name not in written:
-                    _wait_for_free_thread(begun.values())
+                    _wait_for_free_thread(futures.values())
                     job.progress(plan.name, number, len(opened.components))
-                    begun[plan.name] = threads.submit(_write_component, plan, job, writer, stopped)
-            written |= {name: future.result() for name, future in begun.items()}
+                    futures[plan.name] = threads.submit(_write_component, plan, job, writer, stopped)
+            written |= {name: future.result() for name, future in futures.items()}
         except KeyboardInterrupt:
             stopped.set()
             raise
     return {plan.name: written[plan.name] for plan in opened.components}
 
 
-def _wait_for_free_thread(begun: Collection[Future[Component]]) -> None:
-    """Wait until another component may be begun. Raises what one of them raised."""
-    running = [future for future in begun if not future.done()]
+def _wait_for_free_thread(futures: Collection[Future[Component]]) -> None:
+    """Wait until a thread is free. Raises the error of a component that failed."""
+    running = [future for future in futures if not future.done()]
     if len(running) == _AT_ONCE:
         wait(running, return_when=FIRST_COMPLETED)
-    for future in begun:
+    for future in futures:
         if future.done():
             future.result()
 
@@ -117,7 +117,7 @@ def _files(name: str, directory: Path) -> tuple[Path, Path]:
 
 
 def fingerprint(opened: OpenedCheckpoint, weights: str) -> str:
-    """What the bundle depends on: the files by size and time, the options, the versions of the tools."""
+    """Identity of a conversion: its files by size and time, its options and its tools' versions."""
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in opened.files]
     return json.dumps([stats, weights, opened.manifest.to_json(), _tools()])
 
@@ -127,17 +127,17 @@ def _tools() -> dict[str, str]:
 
 
 def space_needed(sizes: Collection[int]) -> int:
-    """Bytes of disk that writing components of these sizes takes at most.
+    """Upper bound of the disk space in bytes for writing components of these sizes.
 
-    Folding adds and removes some weights; a tenth more covers what it adds. What is converted lies
-    on the disk beside what is written of it, while a component is written.
+    Folding adds and removes some weights; a margin of a tenth covers the additions. While a
+    component is written, its converted weights are also in a scratch file.
     """
     return int(1.1 * (sum(sizes) + sum(sorted(sizes)[-_AT_ONCE:]))) + _SPARE
 
 
 def _check_space(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) -> None:
-    waiting = [plan for plan in opened.components if writer.done(plan.name) is None]
-    needed = space_needed([_size(plan, job.weights) for plan in waiting])
+    pending = [plan for plan in opened.components if writer.done(plan.name) is None]
+    needed = space_needed([_size(plan, job.weights) for plan in pending])
     free = shutil.disk_usage(writer.partial).free
     if needed > free:
         shutil.rmtree(writer.partial, ignore_errors=True)
@@ -148,17 +148,17 @@ def _check_space(opened: OpenedCheckpoint, job: Job, writer: BundleWriter) -> No
 
 
 def size_of(opened: OpenedCheckpoint, weights: str) -> int:
-    """About how many bytes the bundle will have."""
+    """Estimated size of the bundle in bytes."""
     return int(1.1 * sum(_size(plan, weights) for plan in opened.components))
 
 
 def _size(plan: ComponentPlan, weights: str) -> int:
-    """Bytes of a component's weights, but for what folding adds."""
+    """Bytes of a component's weights, without those that folding adds."""
     return plan.size if plan.is_ir else plan.values * BYTES[weights]
 
 
 def _names(manifest: Manifest, licence: bool) -> set[str]:
-    """The names of the bundle's files."""
+    """Names of the bundle's files."""
     graphs = {component.file for component in manifest.components.values()}
     names = graphs | {weights_of(file) for file in graphs}
     names |= {each.file for each in manifest.tokenizers.values()} | {"README.md"}

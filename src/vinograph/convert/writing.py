@@ -1,4 +1,4 @@
-"""A component to an OpenVINO IR on disk: dynamic where its ports say so, the same bytes every time."""
+"""Writes a component as OpenVINO IR, with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _MODEL_NAME = "vinograph"
 def write_component(
     plan: ComponentPlan, file: Path, weights: str, stopped: Event | None = None
 ) -> tuple[Component, str]:
-    """Write a component as OpenVINO IR: ``file`` (.xml) and its .bin, with weights stored as ``weights``.
+    """Write a component as OpenVINO IR: ``file`` (.xml) and its .bin.
 
-    That is "f32", which leaves them as the checkpoint has them; or "f16"; or "int8" and "int4", in
-    which components that aren't to be compressed are stored in f16. Those of a graph that was IR
-    already stay as they are. What is converted or computed lies in a file beside it meanwhile, not
-    in memory.
+    ``weights`` is how they are stored. "f32" leaves them as the checkpoint has them, and "f16"
+    halves them. With "int8" and "int4", components that can't be compressed are stored in f16.
+    Weights of a graph that was IR already are unchanged. Converted and computed weights go into a
+    scratch file next to ``file``, to save memory.
 
     Setting ``stopped`` ends the writing early.
 
     Returns:
-        What the manifest says of it, and the SHA-256 of the .bin file.
+        The component's entry in the manifest, and the SHA-256 of the .bin file.
 
     Raises:
         OSError: the disk is full.
         InterruptedError: ``stopped`` was set.
     """
-    few_bits = weights in COMPRESSED and plan.compressible
+    low_bit = weights in COMPRESSED and plan.compressible
     with Scratch(file.parent) as scratch:
         network = plan.build(Storage(halve=weights != "f32", allocate=scratch.allocate))
-        if few_bits and not plan.is_ir:
+        if low_bit and not plan.is_ir:
             compress(network.model, weights, scratch.keep)
         number_nodes(network.model) if not plan.is_ir else _name_nodes(network.model)
         digest = ir.save(network.model, file, stopped)
@@ -49,7 +49,7 @@ def write_component(
 
 
 def _name_nodes(model: ov.Model) -> None:
-    """Number all nodes of a graph that others exported. Inner tensors go nameless."""
+    """Number all nodes of an exported graph, and delete the names of its inner tensors."""
     model.set_friendly_name(_MODEL_NAME)
     for index, node in enumerate(model.get_ordered_ops()):
         kind = node.get_type_name()

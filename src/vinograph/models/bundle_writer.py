@@ -1,4 +1,4 @@
-"""Writes a bundle's directory so that it appears whole or not at all."""
+"""Writes a bundle's directory atomically, and resumes interrupted work."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ _PROGRESS_FILE = "progress.json"
 
 
 class BundleWriter:
-    """Writes a bundle, so that a killed conversion leaves nothing that loads and can resume.
+    """Writes a bundle; a killed conversion leaves nothing that loads, and can be resumed.
 
     Files go into the hidden sibling ``.NAME.partial``. A step is done once :meth:`mark_done` has
-    recorded it, as long as its files keep the sizes that they had then. What a step was made from
-    is deleted after that, never before. A step's files are hashed in a thread while the next step
-    is written. :meth:`finish` writes the manifest with all hashes, and renames the directory into
-    place.
+    recorded it, as long as its files keep their sizes. The sources of a step are deleted only after
+    that. A step's files are hashed in a thread while the next step is written. :meth:`finish`
+    writes the manifest with all hashes, and renames the directory into place.
 
     Args:
         target: the directory of the bundle.
-        fingerprint: identifies what is converted and how; a partial directory with another one is
-            discarded.
-        overwrite: whether an existing bundle is replaced.
+        fingerprint: identifies the conversion and its options; a partial directory with another
+            fingerprint is discarded.
+        overwrite: whether to replace an existing bundle.
 
     Raises:
         RequestError: the target exists and ``overwrite`` is false, another conversion is writing
-            it, or nothing can be written there.
+            it, or it can't be written.
     """
 
     def __init__(self, target: Path, fingerprint: str, overwrite: bool = False) -> None:
@@ -57,7 +56,7 @@ class BundleWriter:
         self._recording = threading.Lock()
 
     def __enter__(self) -> BundleWriter:
-        """Take the lock, and resume an interrupted conversion where there is one."""
+        """Take the lock, and resume an interrupted conversion if there is one."""
         check_target(self.target, self._overwrite)
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
@@ -71,7 +70,7 @@ class BundleWriter:
     def _take_lock(self) -> None:
         lock = Path(self._lock.lock_file)
         try:
-            lock.touch()  # filelock would take a folder that can't be written for one that is locked
+            lock.touch()  # filelock would report a read-only folder as locked
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise RequestError(
@@ -96,7 +95,7 @@ class BundleWriter:
                 shutil.rmtree(self.partial)
             self.partial.mkdir()
             self._write_progress()
-        for unfinished in self.partial.glob(".*.tmp"):  # a conversion was killed while it wrote them
+        for unfinished in self.partial.glob(".*.tmp"):  # left by a killed conversion
             unfinished.unlink()
 
     def _discard_replaced(self) -> None:
@@ -106,7 +105,7 @@ class BundleWriter:
             shutil.rmtree(self._replaced)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Release the lock. Steps that are done stay for the next try, unless the disk was full."""
+        """Release the lock. Finished steps are saved for the next try, unless the disk was full."""
         self._hashes.stop()
         if isinstance(error, OSError) and is_full(error):
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -117,26 +116,26 @@ class BundleWriter:
         self._lock.release()
 
     def done(self, step: str) -> Any | None:
-        """The record of a step that this or an interrupted conversion has done, else None.
+        """The record of a step that this or an interrupted conversion finished, else None.
 
-        A step whose files are missing, or have other sizes than when it was recorded, is not done.
+        A step is not done if its files are missing or have changed their sizes.
         """
-        found = self._done.get(step)
-        return None if found is None or found.sizes != self._sizes(found.sizes) else found.record
+        recorded = self._done.get(step)
+        return None if recorded is None or recorded.sizes != self._sizes(recorded.sizes) else recorded.record
 
     def is_whole(self, file: Path) -> bool:
-        """Whether ``file`` belongs to a step that is done, and still has its size."""
+        """Whether ``file`` belongs to a finished step, and still has its size."""
         name = file.relative_to(self.partial).as_posix()
         size = self._sizes([name]).get(name)
-        return size is not None and any(found.sizes.get(name) == size for found in self._done.values())
+        return size is not None and any(step.sizes.get(name) == size for step in self._done.values())
 
     def mark_done(
         self, step: str, record: Any, files: Iterable[Path] = (), hashes: Mapping[Path, str] = MappingProxyType({})
     ) -> None:
-        """Record that ``step`` is done, with JSON that describes it and all files that it wrote.
+        """Record that ``step`` is done, with its JSON record and the files that it wrote.
 
-        The files lie in the partial directory. They are flushed to the disk before the record is
-        written. ``hashes`` holds the SHA-256 of those that were hashed while they were written.
+        The files are in the partial directory, and are flushed to the disk before the record is
+        written. ``hashes`` holds the SHA-256 of files that were hashed while they were written.
         Several threads may call this.
         """
         names = [file.relative_to(self.partial).as_posix() for file in files]
@@ -153,13 +152,13 @@ class BundleWriter:
                     self._hashes.start(file)
 
     def forget(self, steps: Iterable[str]) -> None:
-        """Record that ``steps`` are not done any more, before their sources are made again."""
+        """Record that ``steps`` are no longer done, before their sources are created again."""
         for step in steps:
             self._done.pop(step, None)
         self._write_progress()
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Delete the partial directory's other files, which a killed conversion may have left."""
+        """Delete all files but ``names``: a killed conversion may have left others."""
         for file in sorted(self.partial.rglob("*"), reverse=True):  # a folder comes after its files
             name = file.relative_to(self.partial).as_posix()
             if file.is_dir():
@@ -169,18 +168,18 @@ class BundleWriter:
                 file.unlink()
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest and move the bundle into place; an old one stays until then."""
+        """Write the manifest, and move the bundle into the place of an old one."""
         files = {name: self._record(name) for name in self._names()}
-        whole = dataclasses.replace(manifest, files=files)
-        whole.check_before_writing(f"its {MANIFEST_FILE}")
+        complete = dataclasses.replace(manifest, files=files)
+        complete.check_before_writing(f"its {MANIFEST_FILE}")
         for name in files:
             _flush(self.partial / name)
         for folder in sorted({(self.partial / name).parent for name in files} - {self.partial}):
             _flush(folder)
-        # Without progress a killed conversion starts afresh: a directory with a manifest is no work
-        # in progress.
+        # If killed after this, a conversion starts afresh: a directory with a manifest can't be
+        # resumed.
         (self.partial / _PROGRESS_FILE).unlink()
-        write_atomically(self.partial / MANIFEST_FILE, whole.to_json().encode(), flush=True)
+        write_atomically(self.partial / MANIFEST_FILE, complete.to_json().encode(), flush=True)
         _flush(self.partial)
         if self.target.exists():
             self.target.rename(self._replaced)
@@ -190,16 +189,16 @@ class BundleWriter:
         return Bundle.open(self.target)
 
     def _names(self) -> list[str]:
-        """The sorted names of the bundle's files, without its manifest."""
-        found = (p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
-        return sorted(name for name in found if name not in (MANIFEST_FILE, _PROGRESS_FILE))
+        """Sorted names of the bundle's files, without its manifest."""
+        names = (p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
+        return sorted(name for name in names if name not in (MANIFEST_FILE, _PROGRESS_FILE))
 
     def _record(self, name: str) -> FileRecord:
         file = self.partial / name
         return FileRecord(file.stat().st_size, self._hashes.of(file))
 
     def _sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """The sizes of the files that exist, by name."""
+        """Sizes of the files that exist, by name."""
         files = {name: self.partial / name for name in names}
         return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
 
@@ -210,10 +209,10 @@ class BundleWriter:
             return {}
         if progress.pop(CHECKSUM, None) != checksum(progress) or progress.get("fingerprint") != self._fingerprint:
             return {}
-        return {step: _DoneStep(**found) for step, found in progress["done"].items()}
+        return {step: _DoneStep(**entry) for step, entry in progress["done"].items()}
 
     def _write_progress(self) -> None:
-        done = {step: dataclasses.asdict(found) for step, found in self._done.items()}
+        done = {step: dataclasses.asdict(entry) for step, entry in self._done.items()}
         progress = {"fingerprint": self._fingerprint, "done": done}
         text = json.dumps({**progress, CHECKSUM: checksum(progress)})
         write_atomically(self.partial / _PROGRESS_FILE, text.encode(), flush=True)
@@ -221,7 +220,7 @@ class BundleWriter:
 
 @dataclass(frozen=True)
 class _DoneStep:
-    """A step that is done: its record, and the sizes of its files by name."""
+    """A finished step: its record, and the sizes of its files by name."""
 
     record: Any
     sizes: Mapping[str, int]
@@ -231,7 +230,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Check that ``target`` doesn't exist, or is a bundle that may be overwritten.
 
     Raises:
-        RequestError: it exists, and is no bundle or must not be overwritten.
+        RequestError: ``target`` is not a bundle, or must not be overwritten.
     """
     if not target.exists():
         return
@@ -243,7 +242,7 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 class _Hashes:
-    """Hashes files in a thread of its own, so that two cores share writing and hashing."""
+    """Hashes files in its own thread, so that two cores share writing and hashing."""
 
     def __init__(self) -> None:
         self._started: dict[Path, tuple[tuple[int, int], Future[str]]] = {}
@@ -251,19 +250,19 @@ class _Hashes:
         self._thread: ThreadPoolExecutor | None = None
 
     def start(self, file: Path) -> None:
-        """Start to hash a file, which must be whole."""
+        """Start to hash a complete file."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "sha256")
         self._started[file] = (_stamp(file), self._thread.submit(sha256_of, file, self._stopped))
 
     def add(self, file: Path, digest: str) -> None:
-        """Take the hash of a file that is whole from who wrote it."""
-        known: Future[str] = Future()
-        known.set_result(digest)
-        self._started[file] = (_stamp(file), known)
+        """Store the hash of a complete file, as computed by its writer."""
+        computed: Future[str] = Future()
+        computed.set_result(digest)
+        self._started[file] = (_stamp(file), computed)
 
     def of(self, file: Path) -> str:
-        """The hash of a file, computed again if the file has changed since it was started."""
+        """Hash of a file, computed again if the file has changed since it was hashed."""
         stamp, started = self._started.get(file, (None, None))
         if started is not None and stamp == _stamp(file):
             return started.result()
@@ -277,7 +276,7 @@ class _Hashes:
 
 
 def _stamp(file: Path) -> tuple[int, int]:
-    """A file's size and time of change in nanoseconds, which differ once the file has changed."""
+    """Size and modification time in nanoseconds, which differ once the file has changed."""
     stat = file.stat()
     return stat.st_size, stat.st_mtime_ns
 

@@ -1,8 +1,8 @@
-"""The manifest: what ``bundle.json`` says, as types, and the schema that it must fit.
+"""The manifest: the contents of ``bundle.json`` as dataclasses, and their checks.
 
-:data:`SCHEMA` says what every manifest holds. What depends on the family (``config``,
-``scheduler``, ``defaults``) is read by the family into a configuration of its own type, which
-:attr:`Manifest.family_config` keeps. Both happen when a manifest is read and before one is written.
+:data:`SCHEMA` describes every manifest. The family reads its own entries (``config``,
+``scheduler``) into a configuration of its own type, :attr:`Manifest.family_config`. Both happen
+when a manifest is read and before one is written.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from vinograph import strict_json
 from vinograph.errors import DamagedModelError, ModelError
-from vinograph.schema import (
-    SchemaError,
-)
+from vinograph.models.manifest_schema import FORMAT_VERSION, SCHEMA
+from vinograph.schema import SchemaError
 from vinograph.values import shown
 
 if TYPE_CHECKING:
     from vinograph.families.sizes import SizeLimits
-
-from vinograph.models.manifest_schema import FORMAT_VERSION, SCHEMA
 
 MANIFEST_FILE = "bundle.json"
 CHECKSUM = "checksum"
@@ -35,7 +32,7 @@ CHECKSUM = "checksum"
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of a component: a dimension that follows the request is a name, a fixed one a number."""
+    """One input or output of a component; a dimension that depends on the request is a name."""
 
     shape: tuple[int | str, ...]
     dtype: str
@@ -43,12 +40,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Component:
-    """One OpenVINO IR: ``file`` is the ``.xml``; its ``.bin`` lies beside it.
+    """One OpenVINO IR: ``file`` is the ``.xml``, next to its ``.bin``.
 
     ``weights`` is how the weights are stored (``f32``, ``f16``, ``int8``, ``int4``). ``f16_safe``
     is False where half-precision arithmetic overflows: the runtime then computes in f32 on devices
-    that would use f16. ``activations`` says which layers compute with activations in int8: ``int8
-    convolutions``, or ``int8`` where linear layers do so, too.
+    that would use f16. ``activations`` names the layers with int8 activations: ``int8
+    convolutions``, or ``int8`` if linear layers have them, too.
     """
 
     file: str
@@ -61,7 +58,7 @@ class Component:
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """A Rust tokenizer and how the family calls it: padded with ``pad_id`` to ``max_length`` tokens."""
+    """A tokenizer's file, and its padding: with ``pad_id``, to ``max_length`` tokens."""
 
     file: str
     max_length: int
@@ -78,7 +75,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from."""
+    """Origin of the weights."""
 
     id: str
     revision: str | None = None
@@ -88,7 +85,7 @@ class Source:
 
 @dataclass(frozen=True)
 class DenoiserSpeed:
-    """Seconds of one call of a denoiser before and after, and how many calls a picture takes by default."""
+    """Seconds of a denoiser's call before and after quantization, and calls for one picture."""
 
     before: float
     after: float
@@ -96,13 +93,13 @@ class DenoiserSpeed:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast it has become."""
+        """Speedup of a call."""
         return self.before / self.after
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What quantization did to the speed of the denoisers, on the machine that it ran on."""
+    """Speed of the denoisers before and after quantization, on the machine that measured it."""
 
     processor: str
     cores: int
@@ -110,14 +107,14 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast all of a picture's calls have become."""
+        """Speedup of all calls for one picture."""
         before = sum(each.before * each.calls for each in self.denoisers.values())
         return before / sum(each.after * each.calls for each in self.denoisers.values())
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a bundle was made of another: ``prompts`` and ``samples`` it was calibrated with are 0 where none were."""
+    """How a bundle was quantized; ``prompts`` and ``samples`` are 0 without calibration."""
 
     mode: str
     prompts: int
@@ -128,13 +125,13 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``bundle.json`` says.
+    """The contents of ``bundle.json``.
 
-    ``config`` holds the numbers of the family that inference needs, ``defaults`` and ``limits``
-    what a request is resolved against, ``files`` size and hash of every other file.
-    ``quantization`` is None for a bundle that conversion wrote. ``notes`` say what conversion had
-    to assume. Mappings are as they are written in the file, with what later versions add;
-    :attr:`family_config` and :attr:`sizes` are what this version reads in them.
+    ``config`` holds the family's parameters for inference. ``defaults`` and ``limits`` serve to
+    resolve requests. ``files`` has the size and hash of every other file. ``quantization`` is None
+    for a converted bundle. ``notes`` are the assumptions that conversion had to make. Mappings are
+    as in the file, with entries that later versions add; :attr:`family_config` and :attr:`sizes`
+    are parsed from them.
     """
 
     family: str
@@ -153,12 +150,12 @@ class Manifest:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """The manifest as JSON, with a checksum of its own; equal manifests give equal bytes."""
+        """The manifest as JSON with its own checksum; equal manifests give equal bytes."""
         data = _plain(self)
         if not self.notes:
-            del data["notes"]  # as in bundles that were written before there were any
-        whole = {**data, CHECKSUM: checksum(data)}
-        return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+            del data["notes"]  # as in bundles that were written before notes existed
+        with_checksum = {**data, CHECKSUM: checksum(data)}
+        return json.dumps(with_checksum, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, origin: str) -> Manifest:
@@ -167,8 +164,7 @@ class Manifest:
         Raises:
             ModelError: the format is newer than this version reads, or there is no such family or
                 scheduler.
-            DamagedModelError: the text is not a manifest, or a value in it is not what the schema
-                allows.
+            DamagedModelError: the text is not a manifest, or a value in it doesn't fit the schema.
         """
         data = _parse(text, origin)
         _check_version(data, origin)
@@ -182,7 +178,7 @@ class Manifest:
 
     @classmethod
     def _of(cls, data: Mapping[str, Any]) -> Manifest:
-        """The manifest that ``data`` describes, which fits the schema."""
+        """Make a manifest from ``data`` that fits the schema."""
         return cls(
             family=data["family"],
             name=data["name"],
@@ -202,10 +198,10 @@ class Manifest:
 
     @cached_property
     def sizes(self) -> SizeLimits:
-        """The sizes that the model draws.
+        """Size limits of the model.
 
         Raises:
-            SchemaError: naming a limit that makes no sense.
+            SchemaError: a limit is invalid; the message names it.
         """
         from vinograph.families.sizes import SizeLimits
 
@@ -213,10 +209,10 @@ class Manifest:
 
     @cached_property
     def family_config(self) -> Any:
-        """The configuration of the model, of the type that its family declares.
+        """The model's configuration, in its family's own type.
 
         Raises:
-            SchemaError: naming a value that does not fit.
+            SchemaError: a value does not fit; the message names it.
             ModelError: there is no such family, or no such scheduler.
         """
         from vinograph.families.contract import ManifestEntries
@@ -229,31 +225,30 @@ class Manifest:
         return family(self.family).read_config(ManifestEntries(self.config, self.scheduler, outputs))
 
     def check_for_family(self, tokenizers: Collection[str] | None = None) -> None:
-        """Check what the family declares: its configuration, the sizes, the defaults and the tokenizers.
+        """Check the configuration, sizes, defaults and tokenizers against the family.
 
-        ``tokenizers`` are the names of those that the model has; by default, the manifest's own. A
-        manifest that is being made has no components and no tokenizers yet: then those are not
-        missed.
+        ``tokenizers`` are the names of the model's tokenizers; by default, the manifest's own. A
+        manifest without components, which is not finished yet, may lack tokenizers.
 
         Raises:
-            SchemaError: naming a value that does not fit.
+            SchemaError: a value does not fit; the message names it.
             ModelError: there is no such family, or no such scheduler.
         """
         from vinograph.families.checks import check_defaults
         from vinograph.families.registry import family
 
-        known, _config, _sizes = family(self.family), self.family_config, self.sizes
-        check_defaults(known, self.defaults, self.limits)
-        has = self.tokenizers if tokenizers is None else tokenizers
-        missing = [name for name in known.tokenizers if name not in has]
+        declared, _config, _sizes = family(self.family), self.family_config, self.sizes
+        check_defaults(declared, self.defaults, self.limits)
+        available = self.tokenizers if tokenizers is None else tokenizers
+        missing = [name for name in declared.tokenizers if name not in available]
         if missing and self.components:
             raise SchemaError(f"tokenizers.{missing[0]} is missing, without which {self.family} models read no prompt")
 
     def check_before_writing(self, origin: str) -> None:
-        """Refuse to write what :meth:`from_json` would not read.
+        """Refuse to write a manifest that :meth:`from_json` would not read.
 
         Raises:
-            ModelError: naming the value.
+            ModelError: a value is invalid; the message names it.
         """
         try:
             Manifest.from_json(self.to_json(), origin)
@@ -265,7 +260,7 @@ def check_checksum(text: str | bytes, origin: str) -> None:
     """Compare a manifest with its own checksum.
 
     Raises:
-        DamagedModelError: it was altered.
+        DamagedModelError: the manifest was altered.
     """
     data = _parse(text, origin)
     if data.pop(CHECKSUM, None) != checksum(data):
@@ -288,15 +283,15 @@ def _check_version(data: Mapping[str, Any], origin: str) -> None:
     if version > FORMAT_VERSION:
         tools = data.get("tools")
         needs = tools.get("vinograph") if isinstance(tools, dict) else None
-        named = needs if isinstance(needs, str) and re.fullmatch(r"[\w.+-]{1,40}", needs) else "a newer one"
+        release = needs if isinstance(needs, str) and re.fullmatch(r"[\w.+-]{1,40}", needs) else "a newer one"
         raise ModelError(
             f"{origin} is in bundle format {version}; this version of Vinograph reads up to {FORMAT_VERSION}. "
-            f"It was written by Vinograph {named}: pip install --upgrade vinograph"
+            f"It was written by Vinograph {release}: pip install --upgrade vinograph"
         )
 
 
 def component_of(data: Mapping[str, Any]) -> Component:
-    """The component that ``data`` describes, which fits the schema."""
+    """Make a component from ``data`` that fits the schema."""
     sides = {
         side: {name: Tensor(tuple(each["shape"]), each["dtype"]) for name, each in data[side].items()}
         for side in ("inputs", "outputs")
@@ -322,7 +317,7 @@ def _quantization(data: Mapping[str, Any] | None) -> Quantization | None:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and tuples as what JSON is made of."""
+    """Convert dataclasses, mappings and tuples to JSON's types."""
     if dataclasses.is_dataclass(value):
         return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -331,5 +326,5 @@ def _plain(value: Any) -> Any:
 
 
 def checksum(data: Mapping[str, Any]) -> str:
-    """The SHA-256 of what a manifest says, however it is laid out."""
+    """SHA-256 of a manifest's contents, independent of their layout."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -1,10 +1,10 @@
-"""What a manifest's JSON has to hold: its entries, and the kinds of their values."""
+"""Schema of ``bundle.json``: its entries, and the kinds of their values."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vinograph.schema import (
     Either,
@@ -20,25 +20,22 @@ from vinograph.schema import (
 )
 from vinograph.values import shown
 
-if TYPE_CHECKING:
-    pass
-
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class _FileName:
-    """The name of a file in the bundle: a path below it, with slashes, that ends in ``ending``."""
+    """A file in the bundle: a relative path with slashes that ends in ``ending``."""
 
     ending: str = ""
 
     @property
     def wanted(self) -> str:
-        """What it should be."""
+        """Description of a valid value."""
         return f"the name of a file in the bundle{f' that ends in {self.ending}' if self.ending else ''}"
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse another kind, and paths that lead out of the bundle."""
+        """Refuse other kinds, and paths that lead out of the bundle."""
         Text(255).check(where, value)
         parts = value.split("/")
         if "\\" in value or ":" in value or {"", ".", ".."} & set(parts):
@@ -107,6 +104,6 @@ SCHEMA = Record(
         ),
         "notes": Many(Text()),
     },
-    open=True,  # what a later version of this format adds
+    open=True,  # later versions of this format may add entries
 )
-"""What ``bundle.json`` may hold, but for what its family declares."""
+"""Schema of ``bundle.json``, except for the entries that its family declares."""

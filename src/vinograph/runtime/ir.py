@@ -1,7 +1,8 @@
-"""OpenVINO IR on disk: the graph by OpenVINO's writer, the weights by ours, either whole or an error.
+"""Writes OpenVINO IR: the graph with OpenVINO's writer, the weights with a faster one.
 
 OpenVINO's own writer passes every weight through a C++ stream, which takes four times as long as
-copying the file. Here weights that are mapped from a file are copied inside the kernel.
+copying the file. Here the kernel copies weights that are mapped from a file. A file that can't be
+written completely is an error.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from numpy.typing import NDArray
 from vinograph.runtime.mappings import MappedFiles
 
 _CONSTANT = re.compile(r'type="Const" version="opset1">\s*<data [^>]*?offset="(\d+)" size="(\d+)"')
-_SAMPLE = 4096  # bytes at the start, middle and end that tell most arrays apart
-_BLOCK = 1 << 24  # bytes hashed between two looks at whether the work was stopped
+_SAMPLE = 4096  # bytes at the start, middle and end, enough to distinguish most arrays
+_BLOCK = 1 << 24  # bytes hashed between two checks of ``stopped``
 
 Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """The bytes of one constant, and where they begin in the .bin file."""
+    """Bytes of one constant, and their offset in the .bin file."""
 
     data: Bytes
     offset: int
 
 
 def save(model: ov.Model, file: Path, stopped: Event | None = None) -> str:
-    """Write ``model`` to ``file`` (.xml) and its .bin, with weights stored as they are.
+    """Write ``model`` to ``file`` (.xml) and its .bin, with unchanged weights.
 
     Setting ``stopped`` ends the writing early.
 
@@ -65,10 +66,10 @@ def save(model: ov.Model, file: Path, stopped: Event | None = None) -> str:
 
 
 def _graph_text(model: ov.Model, file: Path) -> str:
-    """The graph as OpenVINO writes it. Its offsets are meaningless, because its weights go nowhere.
+    """XML of the graph as OpenVINO writes it, with meaningless offsets: weights are discarded.
 
     Raises:
-        OSError: the disk is full. OpenVINO says "iostream error" then.
+        OSError: the disk is full, which OpenVINO reports as "iostream error".
     """
     model.set_rt_info(ov.get_version(), "OpenVINO Runtime")
     try:
@@ -84,7 +85,7 @@ def _graph_text(model: ov.Model, file: Path) -> str:
 
 
 def _with_offsets(graph: str, arrays: list[Bytes], offsets: list[int]) -> str:
-    """The graph whose constants refer to their places in the .bin file."""
+    """XML of the graph, with each constant's offset in the .bin file."""
     places = iter(zip(arrays, offsets, strict=True))
 
     def place(match: re.Match[str]) -> str:
@@ -101,19 +102,19 @@ def _with_offsets(graph: str, arrays: list[Bytes], offsets: list[int]) -> str:
 
 
 def _bytes_of(constant: Any) -> Bytes:
-    """The bytes of a constant, not copied. OpenVINO stores one byte for a constant without values."""
+    """Bytes of a constant, without a copy. OpenVINO stores one byte for an empty constant."""
     flat: NDArray[Any] = constant.get_tensor_view().data.reshape(-1)
     return flat.view(np.uint8) if flat.size else np.zeros(1, np.uint8)
 
 
 def _layout(arrays: list[Bytes]) -> tuple[list[_Piece], list[int]]:
-    """What goes into the .bin file, and where each array begins there. Equal arrays share a place."""
+    """Pieces of the .bin file, and the offset of each array in it; equal arrays share a piece."""
     pieces: list[_Piece] = []
     offsets: list[int] = []
-    known: dict[tuple[int, bytes], list[_Piece]] = {}
+    candidates: dict[tuple[int, bytes], list[_Piece]] = {}
     end = 0
     for array in arrays:
-        alike = known.setdefault((array.size, _sample(array)), [])
+        alike = candidates.setdefault((array.size, _sample(array)), [])
         piece = next((each for each in alike if np.array_equal(each.data, array)), None)
         if piece is None:
             piece = _Piece(array, end)
@@ -130,7 +131,7 @@ def _sample(array: Bytes) -> bytes:
 
 
 def _write(pieces: list[_Piece], file: Path, stopped: Event) -> None:
-    """Write the pieces one after the other."""
+    """Write the pieces one after another."""
     with file.open("wb", buffering=0) as stream, MappedFiles() as mapped:
         for piece in pieces:
             if stopped.is_set():
@@ -139,7 +140,7 @@ def _write(pieces: list[_Piece], file: Path, stopped: Event) -> None:
 
 
 def _sha256(pieces: list[_Piece], stopped: Event) -> str:
-    """The SHA-256 of the pieces one after the other; nothing once ``stopped`` is set."""
+    """SHA-256 of the pieces in order; an empty text if ``stopped`` is set meanwhile."""
     digest = hashlib.sha256()
     for piece in pieces:
         for begin in range(0, piece.data.size, _BLOCK):

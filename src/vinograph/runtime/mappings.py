@@ -1,4 +1,4 @@
-"""Copies of memory that is mapped from files, made inside the kernel where it can do that."""
+"""Copies memory that is mapped from files, inside the kernel if possible."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAPS = Path("/proc/self/smaps")
-# Address range, permissions, offset, device, inode, path. Anonymous memory has no inode. A private
-# mapping that was changed has anonymous pages, and then the file is not what is in memory.
+# Address range, permissions, offset, device, inode, path. Anonymous memory has no inode. Anonymous
+# pages mean that a private mapping was changed, and so differs from the file.
 _MAP = re.compile(
     r"^([0-9a-f]+)-([0-9a-f]+) r\S+ ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) ([1-9]\d*) +(/.*)\n"
     r"(?:[A-Z].*\n)*?Anonymous: +0 kB\n",
     re.MULTILINE,
 )
-_SMALLEST = 1 << 16  # bytes; fewer are written as quickly as they are looked up
+_SMALLEST = 1 << 16  # bytes; writing fewer is as quick as looking up their mapping
 
 Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, order=True)
 class _Mapping:
-    """A range of addresses, and the place in a file that it shows."""
+    """A range of addresses, and the part of a file that is mapped there."""
 
     begin: int
     end: int
@@ -39,9 +39,9 @@ class _Mapping:
 
 
 class MappedFiles:
-    """The files that this process has mapped into its memory when the block begins.
+    """The files that are mapped into this process's memory when the block begins.
 
-    A mapping counts only where the memory is what the file holds.
+    A mapping counts only if the memory equals the file.
     """
 
     def __init__(self) -> None:
@@ -65,32 +65,32 @@ class MappedFiles:
     def copy(self, data: Bytes, target: int) -> None:
         """Write ``data`` at the position of the file descriptor ``target``.
 
-        Data that is not mapped from a file is written from memory, as it is where the kernel
-        can't copy between the two files.
+        Data is written from memory if it is not mapped from a file, or if the kernel can't copy
+        between the two files.
 
         Raises:
             OSError: the disk is full.
         """
-        done = self._copy_in_kernel(data, target) if data.size >= _SMALLEST else 0
-        _write(data[done:], target)
+        copied = self._copy_in_kernel(data, target) if data.size >= _SMALLEST else 0
+        _write(data[copied:], target)
 
     def _copy_in_kernel(self, data: Bytes, target: int) -> int:
-        """Copy what the kernel can. Returns the number of bytes."""
+        """Copy as many bytes as the kernel can, and return their number."""
         address = int(data.ctypes.data)
         mapping = self._mapping_at(address, data.size)
         source = None if mapping is None else self._descriptor(mapping)
         if mapping is None or source is None:
             return 0
-        offset, done = mapping.offset + address - mapping.begin, 0
-        while done < data.size:
+        offset, copied = mapping.offset + address - mapping.begin, 0
+        while copied < data.size:
             try:
-                count = os.copy_file_range(source, target, data.size - done, offset + done)
-            except OSError:  # between these file systems it can't; a full disk is met again by writing
+                count = os.copy_file_range(source, target, data.size - copied, offset + copied)
+            except OSError:  # unsupported between these file systems; a full disk fails again in writing
                 break
             if count == 0:
                 break
-            done += count
-        return done
+            copied += count
+        return copied
 
     def _mapping_at(self, address: int, size: int) -> _Mapping | None:
         index = bisect.bisect_right(self._mappings, address, key=lambda mapping: mapping.begin) - 1
@@ -99,14 +99,14 @@ class MappedFiles:
         return self._mappings[index]
 
     def _descriptor(self, mapping: _Mapping) -> int | None:
-        """The mapping's file, opened; None if there is another file under its name by now."""
+        """Descriptor of the mapping's file; None if its path now names another file."""
         if mapping not in self._open:
             self._open[mapping] = _opened(mapping)
         return self._open[mapping]
 
 
 def _read_mappings() -> list[_Mapping]:
-    """This process's mappings of files; none where the system has no list of them."""
+    """This process's mappings of files; none if the system doesn't list them."""
     try:
         text = _MAPS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
