@@ -28,7 +28,7 @@ _TITLES = tuple(registry.family(name).title for name in registry.FAMILIES)
 _ROLE = re.compile(r":(?:class|meth|attr|func|data|mod):`([^`]+)`")
 
 _HEAD = """\
-<!-- Written by scripts/api_docs.py from docstrings and signatures: change the texts in src/vinograph. -->
+<!-- Written by python -m scripts.api_docs from docstrings and signatures: change the texts in src/vinograph. -->
 
 # Python
 

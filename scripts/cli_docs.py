@@ -26,7 +26,7 @@ _FILE = _ROOT / "docs" / "cli.md"
 _COLUMNS = "100"
 
 _HEAD = """\
-<!-- Written by scripts/cli_docs.py from what --help prints: change the texts there or in src/vinograph/cli. -->
+<!-- Written by python -m scripts.cli_docs from what --help prints: change the texts there or in src/vinograph/cli. -->
 
 # The command line
 

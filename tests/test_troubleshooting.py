@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,7 +118,7 @@ def drawn(folder: Path, **changes: Mapping[str, object]) -> NDArray[np.float32]:
     manifest = Manifest.from_json((source / MANIFEST_FILE).read_bytes(), "storybook-sdxl")
     values = {name: {**getattr(manifest, name), **more} for name, more in changes.items()}
     (folder / MANIFEST_FILE).unlink()
-    (folder / MANIFEST_FILE).write_text(Manifest(**{**vars(manifest), **values}).to_json(), encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(dataclasses.replace(manifest, **values).to_json(), encoding="utf-8")
     pixels: NDArray[np.float32] = Pipeline.from_pretrained(folder)(PROMPT, seed=1, output_type="np").images[0]
     return pixels
 

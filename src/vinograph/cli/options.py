@@ -178,7 +178,7 @@ def _not_taken(pipe: Pipeline, name: str, known: Sequence[str]) -> str:
 def _size(text: str) -> dict[str, int]:
     sides = _SIZE.fullmatch(text.strip())
     if sides is None:
-        raise RequestError(f"{flag(SIZE.name)} is {text!r}; give width and height in pixels, such as 512x512")
+        raise RequestError(f"--size is {text!r}; give width and height in pixels, such as 512x512")
     return {side: int(value) for side, value in zip(("width", "height"), sides.groups(), strict=True)}
 
 
