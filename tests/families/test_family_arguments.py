@@ -66,7 +66,7 @@ EACH = [pytest.param(each, name, id=name) for each in LIKENESSES for name in eac
 def test_every_argument_of_theirs(likeness: Likeness, pipeline: str) -> None:
     theirs, call = likeness.theirs(pipeline), likeness.family.calls[likeness.call]
     assert theirs.keys() - likeness.not_taken <= call.takes.keys()
-    ours = {**call.takes, **(call.beside["mask_image"] if "mask_image" in theirs else {})}
+    ours = {**call.takes, **(call.conditional_defaults["mask_image"] if "mask_image" in theirs else {})}
     for name in theirs.keys() - likeness.not_taken - likeness.other_defaults:
         default = theirs[name].default
         if name.endswith("tensor_inputs"):

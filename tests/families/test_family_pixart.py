@@ -411,6 +411,7 @@ class TestMemory:
         pipe(PROMPT, seed=1)
         encoder: Any = pipe._sessions["text_encoder"]
         encoder._source = dataclasses.replace(encoder._source, xml=bundle / "gone.xml")
+        encoder._exports = None  # nor is it in the cache
         pipe(PROMPT, seed=2)
         with pytest.raises(DamagedModelError):
             pipe("another one")

@@ -103,7 +103,7 @@ class TestPasses:
         theirs = DIFFUSERS.StableDiffusionXLPipeline.get_guidance_scale_embedding(None, _tensor([7.0]), embedding_dim=7)
         np.testing.assert_allclose(first["timestep_cond"], theirs.numpy(), atol=2e-4)
         assert result.warnings == (
-            "the negative prompt was ignored: this model is takes the guidance scale as an input and guides itself",
+            "the negative prompt was ignored: this model takes the guidance scale as an input and guides itself",
         )
 
 

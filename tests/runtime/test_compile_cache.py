@@ -278,7 +278,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
         assert all(seconds.values())
         return TuningResult(setting, {each: taken or 0.0 for each, taken in seconds.items()}, 0.1)
 
-    monkeypatch.setattr(tuning, "fastest", found)
+    monkeypatch.setattr(tuning, "find_fastest_setting", found)
     return measured
 
 

@@ -81,7 +81,7 @@ def drawn(model: Path, **more: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 def written() -> None:
     """Wait until the exports of a drawing are written."""
     for thread in threading.enumerate():
-        if thread.name.startswith("keep"):
+        if thread.name.startswith("write compiled"):
             thread.join(30)
 
 
