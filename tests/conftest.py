@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import memory
 from tests.bundles import save_bundle
 from vinograph import Pipeline
 
@@ -46,6 +47,13 @@ def _frozen() -> None:
     """What all tests together import is not looked through for garbage: quantization collects it often."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _given_back() -> Iterator[None]:
+    """A module begins with what the ones before it hold, and not with what they have freed."""
+    yield
+    memory.give_back()
 
 
 @pytest.fixture(scope="session")
