@@ -35,6 +35,7 @@ BLINK = 0.001  # minutes: one step, or a few
 @pytest.fixture(scope="module", autouse=True)
 def _small_batches() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vae, "BATCH", 4)
         patch.setattr(transformer, "BATCH", 4)
         patch.setattr(transformer, "SMALL_BATCH", 4)
         patch.setattr(consistency, "BATCHES", (1, 1))
