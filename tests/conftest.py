@@ -50,10 +50,10 @@ def _frozen() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _given_back() -> Iterator[None]:
-    """A module begins with what the ones before it hold, and not with what they have freed."""
+def _heap_trimmed() -> Iterator[None]:
+    """Free heap goes back to the system when a module ends, so that the next begins small."""
     yield
-    memory.give_back()
+    memory.trim_heap()
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,8 @@ def resident() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def give_back() -> None:
-    """Give the system back what is free in the heap, which glibc keeps: after a training hundreds of megabytes."""
+def trim_heap() -> None:
+    """Return free heap to the system. glibc keeps it: hundreds of megabytes after a training."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -71,8 +71,8 @@ class MemoryLimit:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """A worker ended; one that crashed tells nothing, and fails the run by itself."""
-        if told := getattr(node, "workeroutput", {}).get(_OUTPUT):
-            self.workers[node.gateway.id] = Counter(told)
+        if growth := getattr(node, "workeroutput", {}).get(_OUTPUT):
+            self.workers[node.gateway.id] = Counter(growth)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A worker tells how it grew; whoever sees all of them fails the run where one grew too much."""
