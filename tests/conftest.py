@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import memory
 from tests.bundles import save_bundle
 from vinograph import Pipeline
 
@@ -47,13 +46,6 @@ def _frozen() -> None:
     """What all tests together import is not looked through for garbage: quantization collects it often."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _heap_trimmed() -> Iterator[None]:
-    """Free heap goes back to the system when a module ends, so that the next begins small."""
-    yield
-    memory.trim_heap()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import ctypes
 import gc
 import re
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ def trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _heap_trimmed() -> Iterator[None]:
+    """Free heap goes back to the system when a module ends, so that the next begins small."""
+    yield
+    trim_heap()
 
 
 class Growth:
