@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,21 @@ def resident() -> int:
     """The bytes that this process has resident now; 0 where the system doesn't tell."""
     found = re.search(r"VmRSS:\s+(\d+) kB", _OWN.read_text(encoding="ascii")) if _OWN.is_file() else None
     return int(found[1]) * 1024 if found else 0
+
+
+def trim_heap() -> None:
+    """Return free heap to the system. glibc keeps it: hundreds of megabytes after a training."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _heap_trimmed() -> Iterator[None]:
+    """Free heap goes back to the system when a module ends, so that the next begins small."""
+    yield
+    trim_heap()
 
 
 class Growth:
@@ -61,8 +78,8 @@ class MemoryLimit:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """A worker ended; one that crashed tells nothing, and fails the run by itself."""
-        if told := getattr(node, "workeroutput", {}).get(_OUTPUT):
-            self.workers[node.gateway.id] = Counter(told)
+        if growth := getattr(node, "workeroutput", {}).get(_OUTPUT):
+            self.workers[node.gateway.id] = Counter(growth)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A worker tells how it grew; whoever sees all of them fails the run where one grew too much."""

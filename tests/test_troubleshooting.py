@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def drawn(folder: Path, **changes: Mapping[str, object]) -> NDArray[np.float32]:
     for file in source.iterdir():
         (folder / file.name).symlink_to(file)
     manifest = Manifest.from_json((source / MANIFEST_FILE).read_bytes(), "storybook-sdxl")
-    values = {name: {**getattr(manifest, name), **more} for name, more in changes.items()}
+    values: dict[str, Any] = {name: {**getattr(manifest, name), **more} for name, more in changes.items()}
     (folder / MANIFEST_FILE).unlink()
     (folder / MANIFEST_FILE).write_text(dataclasses.replace(manifest, **values).to_json(), encoding="utf-8")
     pixels: NDArray[np.float32] = Pipeline.from_pretrained(folder)(PROMPT, seed=1, output_type="np").images[0]

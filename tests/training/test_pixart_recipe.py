@@ -35,6 +35,7 @@ BRIEFLY = 0.001  # minutes, enough for one step or a few
 @pytest.fixture(scope="module", autouse=True)
 def _small_batches() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vae, "BATCH_SIZE", 4)
         patch.setattr(transformer, "BATCH_SIZE", 4)
         patch.setattr(transformer, "SMALL_BATCH_SIZE", 4)
         patch.setattr(consistency, "TRAJECTORY_BATCHES", (1, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from training.loop import load
-from training.sdxl import alterations, polish, publish, unet, vae
+from training.sdxl import alterations, latent_classifier, polish, publish, unet, vae
 from training.sdxl.coupling import answers, couple
 from training.sdxl.noise_schedule import LAST_TIMESTEP, NOISE_SCHEDULE
 from training.world import ATTRIBUTES, Scene, dataset, render
@@ -22,6 +23,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 CPU = torch.device("cpu")
 BRIEFLY = 0.001  # minutes, enough for one step or a few
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_batches() -> Iterator[None]:
+    """A step of the recipe's own batches takes a gigabyte."""
+    with pytest.MonkeyPatch.context() as patch:
+        for stage, count in ((vae, 4), (latent_classifier, 16), (unet, 8), (polish, 4)):
+            patch.setattr(stage, "BATCH_SIZE", count)
+        yield
 
 
 @pytest.fixture(scope="module")

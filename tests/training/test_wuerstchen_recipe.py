@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 CPU = torch.device("cpu")
 BRIEFLY = 0.001  # minutes, enough for one step or a few
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_batches() -> Iterator[None]:
+    """A step of the recipe's own batches takes a gigabyte."""
+    with pytest.MonkeyPatch.context() as patch:
+        for stage, count in ((stage_a, 4), (image_encoder, 8), (polish, 4)):
+            patch.setattr(stage, "BATCH_SIZE", count)
+        yield
 
 
 @pytest.fixture(scope="module")
