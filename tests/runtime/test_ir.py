@@ -79,6 +79,26 @@ def test_what_was_read_from_ir_is_written_again(tmp_path: Path, weights: NDArray
     assert both(tmp_path, "second")[1] == both(tmp_path, "first")[1]
 
 
+def test_a_graph_within_a_graph_is_written(tmp_path: Path) -> None:
+    """OpenVINO's writer does that, whose weights lie in an order of its own."""
+    condition, x = opset.parameter([], ov.Type.boolean, name="condition"), opset.parameter([2], ov.Type.f32, name="x")
+    branches = []
+    for value in (3.0, 5.0):
+        inner = opset.parameter([2], ov.Type.f32)
+        branches.append(ov.Model([opset.multiply(inner, np.full(2, value, np.float32))], [inner], "branch"))
+    choice = opset.if_op(condition)
+    choice.set_then_body(branches[0])
+    choice.set_else_body(branches[1])
+    choice.set_input(x.output(0), branches[0].get_parameters()[0], branches[1].get_parameters()[0])
+    result = choice.set_output(branches[0].get_results()[0], branches[1].get_results()[0])
+    digest = ir.save(ov.Model([result], [condition, x], "nested"), tmp_path / "model.xml")
+    assert digest == hashlib.sha256(both(tmp_path, "model")[1]).hexdigest()
+    compiled = ov.Core().compile_model(tmp_path / "model.xml", "CPU")
+    for value, expected in ((True, 3), (False, 5)):
+        (output,) = compiled([np.array(value), np.ones(2, np.float32)]).values()
+        assert output.tolist() == [expected, expected]
+
+
 @pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="Linux alone copies inside the kernel")
 class TestCopies:
     """What is copied inside the kernel, and what can't be."""

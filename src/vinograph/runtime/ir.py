@@ -11,7 +11,9 @@ import errno
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -21,9 +23,11 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from vinograph.files import digest_of
 from vinograph.runtime.mappings import MappedFiles
 
 _CONSTANT = re.compile(r'type="Const" version="opset1">\s*<data [^>]*?offset="(\d+)" size="(\d+)"')
+_NESTING = ("If", "Loop", "TensorIterator")  # their bodies have constants of their own
 _SAMPLE = 4096  # bytes at the start, middle and end, enough to distinguish most arrays
 _BLOCK = 1 << 24  # bytes hashed between two checks of ``stopped``
 
@@ -51,6 +55,8 @@ def save(model: ov.Model, file: Path, stopped: Event | None = None) -> str:
         InterruptedError: ``stopped`` was set.
     """
     stopped = stopped or Event()
+    if any(node.get_type_name() in _NESTING for node in model.get_ops()):
+        return _save_by_openvino(model, file)
     graph = _graph_text(model, file)
     arrays = [_bytes_of(node) for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
     pieces, offsets = _layout(arrays)
@@ -65,19 +71,46 @@ def save(model: ov.Model, file: Path, stopped: Event | None = None) -> str:
         return hashed.result()
 
 
+def _save_by_openvino(model: ov.Model, file: Path) -> str:
+    """Write a graph whose operations contain graphs, and return the SHA-256 of its .bin file."""
+    with _disk_errors(file):
+        ov.save_model(model, file, compress_to_fp16=False)
+    text, weights = _whole(file), file.with_suffix(".bin")
+    ends = [int(offset) + int(size) for offset, size in _CONSTANT.findall(text)]
+    if weights.stat().st_size < max(ends, default=0):
+        raise _disk_full(weights)
+    return digest_of(weights, hashlib.sha256())
+
+
 def _graph_text(model: ov.Model, file: Path) -> str:
     """XML of the graph as OpenVINO writes it, with meaningless offsets: weights are discarded.
 
     Raises:
-        OSError: the disk is full, which OpenVINO reports as "iostream error".
+        OSError: the disk is full.
     """
     model.set_rt_info(ov.get_version(), "OpenVINO Runtime")
-    try:
+    with _disk_errors(file):
         ov.serialize(model, file, os.devnull)
+    return _whole(file)
+
+
+@contextmanager
+def _disk_errors(file: Path) -> Iterator[None]:
+    """Raise OSError where OpenVINO reports a full disk, by RuntimeError, as "iostream error"."""
+    try:
+        yield
     except RuntimeError as error:
         if "iostream" not in str(error):
             raise
         raise _disk_full(file) from error
+
+
+def _whole(file: Path) -> str:
+    """Text of a graph that OpenVINO wrote. It doesn't report every full disk.
+
+    Raises:
+        OSError: the end is missing.
+    """
     text = file.read_text(encoding="utf-8")
     if not text.rstrip().endswith("</net>"):
         raise _disk_full(file)
