@@ -196,5 +196,15 @@ def test_every_option_in_a_command_is_one(file: Path) -> None:
 
 
 def test_the_commands_of_the_documents_are_of_every_kind() -> None:
-    told = {words[1] for file in PAGES for words in shell_commands(file) if words[0] == "vinograph"}
-    assert told >= {"generate", "reconstruct", "pull", "convert", "quantize", "benchmark", "verify", "doctor", "web"}
+    commands = {words[1] for file in PAGES for words in shell_commands(file) if words[0] == "vinograph"}
+    assert commands >= {
+        "generate",
+        "reconstruct",
+        "pull",
+        "convert",
+        "quantize",
+        "benchmark",
+        "verify",
+        "doctor",
+        "web",
+    }

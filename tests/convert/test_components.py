@@ -34,9 +34,9 @@ def test_the_manifest_has_the_graphs_ports(converted: Converted) -> None:
         ):
             assert {port.get_any_name() for port in ports} == declared.keys()
             for port in ports:
-                for size, told in zip(port.partial_shape, declared[port.get_any_name()].shape, strict=True):
-                    if isinstance(told, int):
-                        assert size == told or (size.is_dynamic and not settled)
+                for size, expected in zip(port.partial_shape, declared[port.get_any_name()].shape, strict=True):
+                    if isinstance(expected, int):
+                        assert size == expected or (size.is_dynamic and not settled)
                     else:
                         assert size.is_dynamic
 

@@ -1,4 +1,4 @@
-"""What the generators of steps of latent-diffusion families have in common: what components are asked, and what is told."""
+"""The generators of steps of latent-diffusion families: components' inputs, and the caller's results."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class TestPasses:
         assert shapes == [(3 * passes, 4, tiny_family.side // 8, tiny_family.side // 8)] * 3
 
     def test_pictures_of_a_batch_can_be_drawn_alone(self, tiny_family: Tiny, pipe: Pipeline) -> None:
-        told: dict[str, Any] = {"image": tiny_family.picture(), "vae": "full", "output_type": "np"}
-        batch = pipe(PROMPT, seed=5, num_images_per_prompt=3, **told)
+        arguments: dict[str, Any] = {"image": tiny_family.picture(), "vae": "full", "output_type": "np"}
+        batch = pipe(PROMPT, seed=5, num_images_per_prompt=3, **arguments)
         assert batch.seeds == (5, 6, 7)
-        assert np.abs(batch.images[2] - pipe(PROMPT, seed=7, **told).images[0]).max() < 1e-6
+        assert np.abs(batch.images[2] - pipe(PROMPT, seed=7, **arguments).images[0]).max() < 1e-6
 
 
 class TestSteps:
     def test_every_step_is_shown(self, tiny_family: Tiny, pipe: Pipeline) -> None:
         *steps, result = list(pipe.stream(PROMPT, seed=1, num_inference_steps=3))
-        told = [(each.stage, each.index, each.total) for each in steps if isinstance(each, Step)]
-        assert told == [("text", 1, 1), *((tiny_family.denoiser, index, 3) for index in (1, 2, 3)), ("vae", 1, 1)]
+        shown = [(each.stage, each.index, each.total) for each in steps if isinstance(each, Step)]
+        assert shown == [("text", 1, 1), *((tiny_family.denoiser, index, 3) for index in (1, 2, 3)), ("vae", 1, 1)]
         assert isinstance(result, Result)
         assert set(result.timings) == {"text", tiny_family.denoiser, "vae"}
         assert result.images[0].size == (tiny_family.side, tiny_family.side)

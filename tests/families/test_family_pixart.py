@@ -1,4 +1,4 @@
-"""PixArt's generator of steps, on trivial components: what they are asked, and what the caller is told."""
+"""PixArt's generator of steps on trivial components: their inputs, and the caller's results."""
 
 import contextlib
 import dataclasses
@@ -47,12 +47,12 @@ def bundle(opened: Pipeline) -> Path:
 class TestArguments:
     def test_by_position(self, pipe: Pipeline) -> None:
         seen: list[int] = []
-        told = (PROMPT, "blue", 2, None, None, 1.0, 2, 256, 128, 0.0, None, None, None, None, None, None, "np")
-        with_tuple = pipe(*told, False, lambda step, time, latents: seen.append(step), 1, False, False, 10)
+        positional = (PROMPT, "blue", 2, None, None, 1.0, 2, 256, 128, 0.0, None, None, None, None, None, None, "np")
+        with_tuple = pipe(*positional, False, lambda step, time, latents: seen.append(step), 1, False, False, 10)
         assert isinstance(with_tuple, tuple)
         assert with_tuple[0].shape == (2, 256, 128, 3)
         assert seen == [0, 1]
-        assert isinstance(pipe(*told, True, seed=1), Result)
+        assert isinstance(pipe(*positional, True, seed=1), Result)
 
     def test_a_request_says_all(self, pipe: Pipeline) -> None:
         record = pipe(PROMPT, seed=3).request.record()
@@ -96,10 +96,10 @@ class TestText:
         assert 0 < real < 16
         tokens = pipe._components.tokenizers["tokenizer"]([PROMPT])
         assert np.array_equal(given["input_ids"][0, :real], tokens.ids[0, tokens.mask[0] == 1])
-        told = watched.calls["transformer"][0]
-        assert told["encoder_hidden_states"].shape == (1, 16, WIDTH)
-        assert int(told["encoder_attention_mask"].sum()) == real
-        assert not told["encoder_hidden_states"][0, real:].any()
+        inputs = watched.calls["transformer"][0]
+        assert inputs["encoder_hidden_states"].shape == (1, 16, WIDTH)
+        assert int(inputs["encoder_attention_mask"].sum()) == real
+        assert not inputs["encoder_hidden_states"][0, real:].any()
 
     def test_a_few_lengths_serve_all_prompts(self, tmp_path: Path) -> None:
         pipe = changed(tmp_path, text_length=300)
@@ -140,10 +140,10 @@ class TestText:
 
     def test_embeddings(self, pipe: Pipeline, watched: Watched) -> None:
         texts = pipe(PROMPT, negative_prompt="blue", seed=1, output_type="np")
-        told = watched.calls["transformer"][0]
+        inputs = watched.calls["transformer"][0]
         names = ("negative_prompt", "prompt")
-        given = {f"{name}_embeds": told["encoder_hidden_states"][[row]] for row, name in enumerate(names)}
-        given |= {f"{name}_attention_mask": told["encoder_attention_mask"][[row]] for row, name in enumerate(names)}
+        given = {f"{name}_embeds": inputs["encoder_hidden_states"][[row]] for row, name in enumerate(names)}
+        given |= {f"{name}_attention_mask": inputs["encoder_attention_mask"][[row]] for row, name in enumerate(names)}
         del watched.calls["text_encoder"]
         embeddings = pipe(**given, seed=1, output_type="np")
         assert "text_encoder" not in watched.calls
@@ -199,13 +199,13 @@ class TestGuidance:
     def test_a_learned_variance_is_dropped(self, tmp_path: Path, pipe: Pipeline) -> None:
         plain = changed(tmp_path, out_channels=4)
         states = np.random.RandomState(0).standard_normal((1, 3, WIDTH))
-        told: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "prompt_embeds": states,
             "prompt_attention_mask": np.ones((1, 3)),
             "guidance_scale": 1.0,
             "seed": 1,
         }
-        with_it, without = (each(**told, output_type="latent").images for each in (pipe, plain))
+        with_it, without = (each(**arguments, output_type="latent").images for each in (pipe, plain))
         assert np.abs(with_it - without).max() < 1e-6 * np.abs(without).max()
 
 
@@ -257,8 +257,8 @@ class TestSizes:
         assert watched.calls["transformer"][0]["sample"].shape[2:] == (drawn[0] // 8, drawn[1] // 8)
         assert result.images[0].size == (width, height)
         assert (result.request.height, result.request.width) == size
-        told = f"drawn at {drawn[1]}x{drawn[0]}, the nearest size that the model was trained on, and resized to"
-        assert result.warnings == (f"{told} {width}x{height}",)
+        message = f"drawn at {drawn[1]}x{drawn[0]}, the nearest size that the model was trained on, and resized to"
+        assert result.warnings == (f"{message} {width}x{height}",)
 
     def test_a_trained_size_needs_none(self, pipe: Pipeline) -> None:
         result = pipe(PROMPT, height=128, width=512)
@@ -277,9 +277,9 @@ class TestSizes:
     def test_the_size_is_told_where_the_model_wants_it(self, tmp_path: Path, pipe: Pipeline, watched: Watched) -> None:
         pipe(PROMPT)
         assert not {"resolution", "aspect_ratio"} & watched.calls["transformer"][0].keys()
-        told = changed(tmp_path, size_conditions=1)
-        seen = Watched.of(told)
-        told(PROMPT, height=96, width=320, use_resolution_binning=False)
+        conditioned = changed(tmp_path, size_conditions=1)
+        seen = Watched.of(conditioned)
+        conditioned(PROMPT, height=96, width=320, use_resolution_binning=False)
         given = seen.calls["transformer"][0]
         assert np.array_equal(given["resolution"], np.array([[96, 320]] * 2, np.float32))
         assert np.array_equal(given["aspect_ratio"], np.full((2, 1), 96 / 320, np.float32))
@@ -288,14 +288,17 @@ class TestSizes:
 class TestImageToImage:
     def test_the_less_the_nearer(self, pipe: Pipeline) -> None:
         start = np.asarray(picture(), np.float32) / 255
-        told: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "image": picture(),
             "num_inference_steps": 20,
             "seed": 1,
             "output_type": "np",
             "vae": "full",
         }
-        far = [float(np.abs(pipe(PROMPT, strength=each, **told).images[0] - start).mean()) for each in (0.05, 0.3, 0.9)]
+        far = [
+            float(np.abs(pipe(PROMPT, strength=each, **arguments).images[0] - start).mean())
+            for each in (0.05, 0.3, 0.9)
+        ]
         assert far == sorted(far)
 
     @pytest.mark.parametrize("size", [(352, 208), (301, 177)])
@@ -322,14 +325,14 @@ class TestImageToImage:
         """Its frame is there when it comes back."""
         framed = Image.new("RGB", (400, 160), "red")
         framed.paste("white", (40, 40, 360, 120))
-        told: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "num_inference_steps": 20,
             "strength": 0.05,
             "seed": 1,
             "output_type": "np",
             "vae": "full",
         }
-        drawn = pipe(PROMPT, image=framed, **told).images[0]
+        drawn = pipe(PROMPT, image=framed, **arguments).images[0]
         redness = drawn[:, :, 0] - drawn[:, :, 1]
         rim = np.concatenate([redness[:20].ravel(), redness[-20:].ravel(), redness[:, :20].ravel()])
         assert rim.mean() > 3 * abs(redness[60:100, 60:-60].mean())
@@ -539,24 +542,24 @@ class TestCaptions:
         assert captions.cleaned(caption).lower() == text
 
     def test_a_prompt_has_a_longest_length(self, pipe: Pipeline) -> None:
-        told: dict[str, Any] = {"output_type": "latent", "num_inference_steps": 1}
-        pipe("a" * MAX_PROMPT, **told)
+        arguments: dict[str, Any] = {"output_type": "latent", "num_inference_steps": 1}
+        pipe("a" * MAX_PROMPT, **arguments)
         for wrong in ({"prompt": "a." * 24_000}, {"prompt": ["a", "b" * 48_000]}):
             with pytest.raises(RequestError, match="prompt has 48,000 characters; give at most 20,000"):
-                pipe(**wrong, **told)
+                pipe(**wrong, **arguments)
         with pytest.raises(RequestError, match="negative_prompt has 20,001 characters; give at most 20,000"):
-            pipe("a", negative_prompt="a" * 20_001, **told)
+            pipe("a", negative_prompt="a" * 20_001, **arguments)
 
     def test_what_is_drawn(self, pipe: Pipeline) -> None:
-        told: dict[str, Any] = {"seed": 1, "output_type": "np"}
-        dirty = pipe("a red <b>house</b> http://x.org/y", **told).images
-        assert np.array_equal(dirty, pipe(PROMPT, **told).images)
-        raw = pipe("a red <b>house</b> http://x.org/y", clean_caption=False, **told)
+        arguments: dict[str, Any] = {"seed": 1, "output_type": "np"}
+        dirty = pipe("a red <b>house</b> http://x.org/y", **arguments).images
+        assert np.array_equal(dirty, pipe(PROMPT, **arguments).images)
+        raw = pipe("a red <b>house</b> http://x.org/y", clean_caption=False, **arguments)
         assert np.abs(raw.images - dirty).max() > 1e-3
 
     def test_case_and_space_never_matter(self, pipe: Pipeline) -> None:
-        told: dict[str, Any] = {"seed": 1, "output_type": "np", "clean_caption": False}
-        assert np.array_equal(pipe("  A Red HOUSE ", **told).images, pipe(PROMPT, **told).images)
+        arguments: dict[str, Any] = {"seed": 1, "output_type": "np", "clean_caption": False}
+        assert np.array_equal(pipe("  A Red HOUSE ", **arguments).images, pipe(PROMPT, **arguments).images)
 
     @pytest.mark.parametrize(("absent", "prompt"), [("bs4", "a <b>red</b> house"), ("ftfy", "a café")])
     def test_without_the_packages(

@@ -1,4 +1,4 @@
-"""SDXL's generator of steps, on trivial components: what they are asked, and what the caller is told."""
+"""SDXL's generator of steps on trivial components: their inputs, and the caller's results."""
 
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,11 @@ def half(width: int = 64, height: int = 64) -> Image.Image:
 class TestPasses:
     def test_the_unconditional_rows_come_first(self, pipe: Pipeline, watched: Watched) -> None:
         pipe([PROMPT, "a boat"], negative_prompt="blue", num_images_per_prompt=2, guidance_scale=2.0, seed=1)
-        told = watched.calls["unet"][0]["encoder_hidden_states"]
-        assert told.shape == (8, 20, 2 * WIDTH)
-        assert all(np.array_equal(told[0], each) for each in told[1:4])
-        assert np.array_equal(told[4], told[5])
-        assert not np.array_equal(told[5], told[6])
+        states = watched.calls["unet"][0]["encoder_hidden_states"]
+        assert states.shape == (8, 20, 2 * WIDTH)
+        assert all(np.array_equal(states[0], each) for each in states[1:4])
+        assert np.array_equal(states[4], states[5])
+        assert not np.array_equal(states[5], states[6])
 
     def test_without_a_negative_prompt_they_are_zeros(self, pipe: Pipeline, watched: Watched) -> None:
         pipe(PROMPT, guidance_scale=2.0, seed=1)
@@ -126,7 +126,7 @@ class TestSteps:
             pipe(PROMPT, image=picture(), denoising_start=0.6, denoising_end=0.5)
 
     @pytest.mark.parametrize(
-        ("given", "told"),
+        ("given", "bounds"),
         [
             ({"denoising_start": 0.51, "denoising_end": 0.52}, "denoising_start 0.51 and denoising_end 0.52"),
             ({"strength": 0.5, "denoising_end": 0.1}, "strength 0.5 and denoising_end 0.1"),
@@ -134,17 +134,17 @@ class TestSteps:
         ],
     )
     def test_a_span_without_steps_is_told_as_it_was_given(
-        self, pipe: Pipeline, given: dict[str, Any], told: str
+        self, pipe: Pipeline, given: dict[str, Any], bounds: str
     ) -> None:
         with pytest.raises(RequestError) as caught:
             pipe(PROMPT, image=picture(), num_inference_steps=4, **given)
-        assert str(caught.value) == f"4 steps leave none to do with {told}; give more steps, or a wider span"
+        assert str(caught.value) == f"4 steps leave none to do with {bounds}; give more steps, or a wider span"
 
     def test_where_denoising_starts_there_is_no_strength(self, pipe: Pipeline) -> None:
         given: dict[str, Any] = {"image": picture(), "denoising_start": 0.5, "seed": 1}
         assert pipe(PROMPT, **given).warnings == ()
-        told = pipe(PROMPT, **given, strength=0.7).warnings
-        assert told == ("strength was ignored: denoising_start says where to begin",)
+        warnings = pipe(PROMPT, **given, strength=0.7).warnings
+        assert warnings == ("strength was ignored: denoising_start says where to begin",)
 
     def test_a_callback_may_change_all_that_it_is_given(self, pipe: Pipeline, watched: Watched) -> None:
         seen: list[tuple[int, float, list[str]]] = []
@@ -205,8 +205,8 @@ class TestWarnings:
         given: dict[str, Any] = {"image": picture(100, 75), "seed": 1}
         resized = "the picture was resized from 100x75 to 96x72"
         assert pipe(PROMPT, **given, mask_image=half(100, 75)).warnings == (resized,)
-        told = pipe(PROMPT, **given, mask_image=half(64, 80)).warnings
-        assert told == (resized, "the mask was resized from 64x80 to 96x72")
+        warnings = pipe(PROMPT, **given, mask_image=half(64, 80)).warnings
+        assert warnings == (resized, "the mask was resized from 64x80 to 96x72")
 
     def test_negative_crops_from_a_picture(self, pipe: Pipeline) -> None:
         given: dict[str, Any] = {"image": picture(), "strength": 0.5, "seed": 1}
@@ -344,8 +344,8 @@ class TestMasks:
     def test_its_own_defaults(self, pipe: Pipeline) -> None:
         request = pipe(PROMPT, image=picture(), mask_image=half(), seed=1).request
         assert (request.strength, request.guidance_scale) == (0.9999, 7.5)
-        told = pipe(PROMPT, image=picture(), mask_image=half(), seed=1, strength=0.5, guidance_scale=2.0).request
-        assert (told.strength, told.guidance_scale) == (0.5, 2.0)
+        request = pipe(PROMPT, image=picture(), mask_image=half(), seed=1, strength=0.5, guidance_scale=2.0).request
+        assert (request.strength, request.guidance_scale) == (0.5, 2.0)
 
     def test_unless_the_model_has_others(self, tmp_path: Path) -> None:
         own = changed(tmp_path, defaults={"strength": 0.6, "guidance_scale": 0.0})

@@ -154,7 +154,7 @@ class TestDrawing:
             spread[contrast] = np.abs(pixels(tmp_path / "picture.png") - 127.5).mean()
         assert spread[2] > 2 * spread[0.2]
         with Image.open(tmp_path / "picture.png") as image:
-            assert '"contrast": 2.0' in str(image.info), "it is told in the picture's metadata"
+            assert '"contrast": 2.0' in str(image.info), "the picture's metadata has it"
         done = vinograph("generate", RED, "--model", copy.checkpoint, "--contrast", "20")
         done.fails(2, "--contrast is 20.0", "up to 9")
 
@@ -228,9 +228,9 @@ class TestBundle:
     def test_it_is_quantized(self, vinograph: Run, bundle: Path, tmp_path: Path, mode: str) -> None:
         done = vinograph("quantize", bundle, "small", "--mode", mode, "--json")
         assert done.code == 0, done.err
-        told = json_of(done)["components"]
-        assert told["text_table"] == {"weights": "int8", "activations": None}
-        assert told["smoother"] == {"weights": "int8", "activations": "int8" if mode == "full" else None}
+        components = json_of(done)["components"]
+        assert components["text_table"] == {"weights": "int8", "activations": None}
+        assert components["smoother"] == {"weights": "int8", "activations": "int8" if mode == "full" else None}
         drawn = []
         for model in (bundle, "small"):
             assert vinograph("generate", RED, "--model", model, "--seed", "9", "--output", "picture.png").code == 0

@@ -2,7 +2,7 @@
 
 Each module ``target_*.py`` here declares ``TARGETS``. A :class:`Target` makes one attempt from a random generator and
 raises AssertionError where the program did something that it never should. `make test` runs a minute of them,
-`make test-all` ten, and ``python -m tests.fuzz --minutes 30`` as long as it is told.
+`make test-all` ten, and ``python -m tests.fuzz --minutes 30`` runs them for longer.
 """
 
 from __future__ import annotations

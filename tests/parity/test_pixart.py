@@ -199,10 +199,10 @@ class TestTextToImage:
             pair.models.pipeline(),
             pair.ours._components.config.text_length,
         )
-        told: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
+        arguments: dict[str, Any] = {"clean_caption": True, "max_sequence_length": length}
         with torch.no_grad():
-            theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **told)
-        request = PixArtRequest(prompt=(prompt,), num_images_per_prompt=1, **told)
+            theirs, mask, _, _ = pipeline.encode_prompt(prompt, False, **arguments)
+        request = PixArtRequest(prompt=(prompt,), num_images_per_prompt=1, **arguments)
         ours = read_prompts(components, request, False, Output()).encode(components, Size(1024, 1024))
         our_mask = ours.others["encoder_attention_mask"]
         assert theirs.shape[1] == length
