@@ -14,8 +14,8 @@ import pytest
 
 from vinograph.benchmark.memory import Peaks
 
-LIMIT = 5 * 2**29
-"""The most bytes that a process may ever have resident: two then fit a machine of 8 GB, with the browser."""
+LIMIT = 3 * 2**30
+"""The most bytes that a process may ever have resident: two then fit a machine of 8 GB."""
 
 _OWN = Path("/proc/self/status")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h

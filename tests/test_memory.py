@@ -41,8 +41,8 @@ def test_a_run_fails_where_a_worker_passed_the_limit(more: int, status: pytest.E
     limit.pytest_terminal_summary(terminal)
     (_, first), (line, second) = terminal.lines
     assert (first, second) == (False, bool(more))
-    assert line.startswith("gw1 had at most 2.50 GB resident: pictures 2.00, imports 0.50")
-    assert ("more than the 2.5 GB" in line) == bool(more)
+    assert line.startswith("gw1 had at most 3.00 GB resident: pictures 2.50, imports 0.50")
+    assert ("more than the 3 GB" in line) == bool(more)
 
 
 def test_a_worker_that_crashed_tells_nothing() -> None:
