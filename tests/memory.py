@@ -18,9 +18,6 @@ LIMIT = 3 * 2**30
 """The most bytes that a process may ever have resident: two then fit a machine of 8 GB."""
 
 _OWN = Path("/proc/self/status")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
-_LARGE = 5 * 2**28  # bytes resident from which on the heap is trimmed between two tests
-_STEP = 2**27  # and only where so much was added since
 _OUTPUT = "memory"
 _MOST_NAMED = 3
 
@@ -46,18 +43,6 @@ def _heap_trimmed() -> Iterator[None]:
     trim_heap()
 
 
-def limit_heap() -> None:
-    """Have glibc use two arenas and map every large array by itself, so that freed memory goes back to the system.
-
-    Else each of OpenVINO's threads gets an arena of its own, which keeps what was ever freed in it.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 2)
-        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-
-
 class Growth:
     """How far the peak of this process rose, by the test module in which it rose."""
 
@@ -78,7 +63,6 @@ class MemoryLimit:
 
     def __init__(self) -> None:
         self.growth = Growth()
-        self._trimmed = 0
         self.workers: dict[str, Counter[str]] = {}
 
     def pytest_collection_finish(self) -> None:
@@ -90,9 +74,6 @@ class MemoryLimit:
         """A test ended, and the fixtures that it was the last to need."""
         yield
         self.growth.look(item.nodeid.partition("::")[0])
-        if (held := resident()) > max(_LARGE, self._trimmed + _STEP):
-            trim_heap()
-            self._trimmed = min(held, resident())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -126,5 +107,4 @@ class MemoryLimit:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Watch from the start."""
-    limit_heap()
     config.pluginmanager.register(MemoryLimit(), "memory limit")

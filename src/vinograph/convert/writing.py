@@ -18,9 +18,7 @@ from vinograph.runtime import ir
 _MODEL_NAME = "vinograph"
 
 
-def write_component(
-    plan: ComponentPlan, file: Path, weights: str, stopped: Event | None = None
-) -> tuple[Component, str]:
+def write_component(plan: ComponentPlan, file: Path, weights: str, stopped: Event) -> tuple[Component, str]:
     """Write a component as OpenVINO IR: ``file`` (.xml) and its .bin.
 
     ``weights`` is how they are stored. "f32" leaves them as the checkpoint has them, and "f16"

@@ -131,14 +131,14 @@ def make_plan(sampler: Sampler, request: Request, out: Output) -> SamplingPlan:
     return sampler.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
 
 
-def prepare_denoiser(run: Run[Request], size: Size, conditioning: Mapping[str, tuple[int, ...]]) -> None:
+def prepare_denoiser(run: Run[Request], size: Size, conditioning_shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Compile the denoiser in the background while the text is encoded, since that takes longest.
 
-    ``conditioning`` has the shapes of one row of the inputs that stay the same in every step.
+    ``conditioning_shapes`` are those of one row of the inputs that stay the same in every step.
     """
     count, *latents = run.latent_shape(size)
     rows = 2 * count if run.guided else count
-    shapes = {"sample": tuple(latents), "timestep": (), **conditioning}
+    shapes = {"sample": tuple(latents), "timestep": (), **conditioning_shapes}
     run.components.prepare(run.denoiser, {name: (rows, *shape) for name, shape in shapes.items()})
 
 
@@ -214,7 +214,7 @@ def encode_init_image(run: Run[Request], init_image: InitImage) -> Array:
 def posterior_noise(request: Request, noise: Noise, *, first_generator_only: bool) -> Draw:
     """Noise for the VAE's distributions, drawn once or from each picture's own source.
 
-    Given a list of generators, diffusers uses the ``first_generator_only`` in inpainting.
+    Given a list of generators, diffusers uses its ``first_generator_only``, in inpainting.
     Pictures drawn by ``seed`` don't depend on each other.
     """
     each = isinstance(noise, PerImageNoise) and (request.seeds is not None or not first_generator_only)

@@ -20,9 +20,14 @@ _TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae"
 def encode(components: Components[HasLatents], request: Request) -> Steps:
     """Encode a picture to its latents, the mean of the VAE's distribution."""
     out = Output()
+    return _encoded(*_read(components, request, out), out)
+
+
+def _read(components: Components[HasLatents], request: Request, out: Output) -> tuple[VAE, Array]:
+    """The VAE that the request names, and the request's picture. Both are checked before any work."""
     picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae)
     vae.check_encoder()
-    return _encoded(vae, picture, out)
+    return vae, picture
 
 
 def _encoded(vae: VAE, picture: Array, out: Output) -> Steps:
@@ -35,9 +40,7 @@ def _encoded(vae: VAE, picture: Array, out: Output) -> Steps:
 def reconstruct(components: Components[HasLatents], request: Request) -> Steps:
     """Encode a picture to its latents and decode them again."""
     out = Output()
-    picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae)
-    vae.check_encoder()
-    return _reconstructed(vae, picture, out)
+    return _reconstructed(*_read(components, request, out), out)
 
 
 def _reconstructed(vae: VAE, picture: Array, out: Output) -> Steps:

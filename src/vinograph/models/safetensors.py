@@ -168,7 +168,7 @@ def choose_weights(listing: Collection[str], stem: str, origin: str, order: Sequ
 
 
 def shards(index: Path) -> list[str]:
-    """The names of the files beside ``index`` (….safetensors.index.json) that hold the tensors.
+    """Names of the files in the folder of ``index`` (….safetensors.index.json) that hold the tensors.
 
     Raises:
         DamagedModelError: the file is not an index, or it names files elsewhere.

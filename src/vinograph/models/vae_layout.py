@@ -1,4 +1,4 @@
-"""The folders of a checkpoint's VAEs: a full one, and a tiny one in its place or beside it."""
+"""The folders of a checkpoint's VAEs: a full one, a tiny one, or both."""
 
 from __future__ import annotations
 

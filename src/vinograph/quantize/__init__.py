@@ -303,7 +303,7 @@ def _write_card(job: _QuantizationJob, folder: Path) -> None:
 
 
 def _check_space(model: Model, writer: BundleWriter) -> None:
-    """Check that the disk has room for the segments beside the bundle that they are joined to.
+    """Check that the disk has room for the segments and for the bundle that they are joined to.
 
     A checkpoint's conversion is there as well, until the end.
 

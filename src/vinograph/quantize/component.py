@@ -112,8 +112,9 @@ def quantize_component(work: ComponentWork, done: Callable[[], None]) -> None:
             _save_inputs(work)
     for index, segment in enumerate(found):
         if work.writer.done(work.step(index)) is None:
-            _quantize_segment(work, index, segment, plan.ignored)
-            work.writer.mark_done(work.step(index), True, work.part_files(index))
+            digest = _quantize_segment(work, index, segment, plan.ignored)
+            graph, weights = work.part_files(index)
+            work.writer.mark_done(work.step(index), True, (graph, weights), {weights: digest})
         _delete_values(work, found, index)
         done()
     joined = segments.join(work.source, [(segment, work.part(index)) for index, segment in enumerate(found)])
@@ -160,8 +161,11 @@ def _save_inputs(work: ComponentWork) -> None:
     work.writer.mark_done(f"{work.name}, samples", True, saved)
 
 
-def _quantize_segment(work: ComponentWork, index: int, segment: Segment, ignored: IgnoredLayers) -> None:
-    """Write a quantized segment, after the values that the next ones need of it as it was."""
+def _quantize_segment(work: ComponentWork, index: int, segment: Segment, ignored: IgnoredLayers) -> str:
+    """Write a quantized segment, after the values that the next ones need of it as it was.
+
+    Returns the SHA-256 of its .bin file.
+    """
     model = segments.cut_out(work.source, segment)
     if work.calibrated and segment.outputs:
         work.writer.mark_done(f"{work.step(index)}, values", True, _compute_values(work, segment, model))
@@ -171,10 +175,11 @@ def _quantize_segment(work: ComponentWork, index: int, segment: Segment, ignored
                 model, ignored, range(work.samples), lambda sample: _load_values(work, sample, segment)
             )
         model = compress_weights(model, work.recipe.weights[work.mode], ignored)
-    ir.save(model, work.part(index))
+    digest = ir.save(model, work.part(index))
     del model
     gc.collect()
     release_pages(work.source.with_suffix(".bin"))
+    return digest
 
 
 def _compute_values(work: ComponentWork, segment: Segment, model: ov.Model) -> list[Path]:

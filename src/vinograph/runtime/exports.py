@@ -93,8 +93,8 @@ class CompiledExports:
     def blob_key(self, shapes: Shapes, settings: Mapping[str, Any]) -> str | None:
         """The key under which a compiled model is kept; None where nothing is kept.
 
-        The times of the files are part of it beside the hash of their contents, because weights are
-        read from them. The group size of dynamic quantization is not: it is set again when an
+        It includes the files' times as well as the hash of their contents, because weights are read
+        from them. The group size of dynamic quantization is not: it is set again when an
         export is read.
         """
         if not self._cache.is_enabled():

@@ -44,7 +44,7 @@ class GraphSource(Protocol):
 
 @dataclass(frozen=True)
 class IrFile:
-    """A component in OpenVINO's format: ``xml``, and a .bin of the same name beside it."""
+    """A component in OpenVINO's format: ``xml``, and a .bin of the same name in the same folder."""
 
     name: str
     xml: Path

@@ -166,7 +166,7 @@ class Machine:
         return tuple(group for group in GROUPS if group != self.group)
 
     def precisions_to_try(self, precision: str) -> tuple[str, ...]:
-        """The precisions to try beside ``precision``: f32, where "auto" computes in another."""
+        """Precisions to try in addition to ``precision``: f32, where "auto" computes in another."""
         return ("f32",) if precision == "auto" and self.precision != "f32" else ()
 
 

@@ -35,7 +35,7 @@ class _NoiseLevel:
 
     @classmethod
     def at(cls, sigma: np.float32) -> _NoiseLevel:
-        """The point at which the noise has the deviation ``sigma`` beside a signal of full size."""
+        """The point at which the noise has the deviation ``sigma`` for a signal of full size."""
         alpha = 1 / np.sqrt(sigma**2 + 1)
         noise = sigma * alpha
         with np.errstate(divide="ignore"):  # no noise is left at the end, so λ is infinite

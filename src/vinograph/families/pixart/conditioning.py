@@ -90,7 +90,7 @@ def check_prompts(components: PixArtComponents, request: PixArtRequest, guided: 
     """Check the embeddings that ``request`` brings.
 
     Raises:
-        RequestError: embeddings or masks of the wrong shape, or texts beside them.
+        RequestError: embeddings or masks of the wrong shape, or texts as well as embeddings.
     """
     if request.prompt is not None and request.prompt_embeds is not None:
         raise RequestError("give prompt or prompt_embeds, not both")

@@ -57,8 +57,8 @@ def check_prompts(components: SDXLComponents, request: SDXLRequest, guided: bool
     """Check the request's texts and embeddings, as far as that can be done before encoding them.
 
     Raises:
-        RequestError: embeddings of the wrong shape, texts beside them, or a ``clip_skip`` beyond
-            the encoders' layers.
+        RequestError: embeddings of the wrong shape, texts as well as embeddings, or a ``clip_skip``
+            beyond the encoders' layers.
     """
     config = components.config
     shape = None
