@@ -36,8 +36,9 @@ from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
 
 # Batch, tokens, height and width.
 SIZES = [(3, 7, 2, 5), (2, 1, 6, 1)]
-# A shape, and the width from which on channels come last: never, in the deeper levels, everywhere.
-SHAPES = {"small": (SMALL, 1024), "deep": (DEEP, 20), "shallow": (SHALLOW, 0)}
+# A shape, the width from which on channels come last (never, in the deeper levels, everywhere), and the width up to
+# which the text's layers are folded.
+SHAPES = {"small": (SMALL, 1024, 512), "deep": (DEEP, 20, 0), "shallow": (SHALLOW, 0, 512)}
 CHECKPOINT = Path(__file__).parents[2] / "training" / "checkpoints" / "storybook-wuerstchen"
 
 Tensors = Mapping[str, StoredTensor]
@@ -77,8 +78,9 @@ def _seeded() -> None:
 
 @pytest.fixture(params=SHAPES)
 def shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> WuerstchenShape:
-    found, channels_last_width = SHAPES[request.param]
+    found, channels_last_width, folded_width = SHAPES[request.param]
     monkeypatch.setattr(network_blocks, "CHANNELS_LAST_WIDTH", channels_last_width)
+    monkeypatch.setattr(network_blocks, "FOLDED_WIDTH", folded_width)
     return found
 
 
