@@ -42,6 +42,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _not_flushed() -> Iterator[None]:
+    """Files are left to the system, which outlives every test: waiting for the disk would show nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _frozen() -> None:
     """What all tests together import is not looked through for garbage: quantization collects it often."""
     gc.collect()

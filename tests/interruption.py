@@ -92,25 +92,29 @@ def _exists(path: Any, folder: int | None) -> bool:
 
 
 def kill_everywhere(
-    folder: Callable[[str], Path], work: Callable[[Path], object], check: Callable[[Path, str], None]
+    folder: Callable[[str], Path], work: Callable[[Path], object], check: Callable[[Path, str], None], every: int = 1
 ) -> list[str]:
     """Kill ``work`` before each operation and in each write, run it again, ``check`` the folder.
 
     ``folder`` makes a folder with the initial files. ``check`` gets it, and how the first run died.
-    Returns the names of an undisturbed run's operations.
+    With ``every``, it is killed at one of so many operations, and at each kind of them. Returns the
+    names of an undisturbed run's operations.
     """
     gc.freeze()  # keeps garbage collection after each death short
     with Operations(whole := folder("undisturbed")).in_force() as undisturbed:
         work(whole)
     check(whole, "undisturbed")
-    for deadly, name in enumerate(undisturbed.names):
-        before = undisturbed.names[deadly - 1] if deadly else ""
+    names, kinds = undisturbed.names, [name.partition(" ")[0] for name in undisturbed.names]
+    for deadly, name in enumerate(names):
+        if deadly % every and kinds.index(kinds[deadly]) != deadly:
+            continue
+        before = names[deadly - 1] if deadly else ""
         for torn in (False, True) if before.startswith("write ") else (False,):
             place = folder(f"{deadly}{'-torn' if torn else ''}")
             _die(Operations(place, deadly, torn), place, work)
             work(place)
             check(place, f"killed before operation {deadly} ({name}), {'in' if torn else 'after'} {before!r}")
-    return undisturbed.names
+    return names
 
 
 def kill(place: Path, work: Callable[[Path], object], before: str) -> None:

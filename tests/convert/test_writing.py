@@ -95,7 +95,6 @@ def planned(combined: Path, undisturbed: Bundle, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(writing, "write_component", copy)
     monkeypatch.setattr(sys.modules[assemble.__module__], "_AT_ONCE", 1)  # operations come in one order
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     opened = open_model(combined)
     return lambda target: assemble(opened, Job(target, "f16", False, lambda *_: None))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,16 @@ from openvino import opset13 as ops
 from tests.bundles import Node, save_bundle, save_pixart_bundle, save_sdxl_bundle
 from tests.cli.conftest import _clean_place, vinograph  # noqa: F401  # fixtures
 from vinograph.models.bundle import Bundle
-from vinograph.quantize import segments
+from vinograph.quantize import component, segments
 
 CHANNELS = 32
 BLOCKS = 3
+
+
+@pytest.fixture(autouse=True)
+def _garbage_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models are tiny: looking for garbage after each segment would take longer than quantizing it."""
+    monkeypatch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import subprocess
@@ -218,7 +217,8 @@ class TestCutOff:
         assert files_here() == ["out", "undisturbed"]
 
     @pytest.mark.usefixtures("_cheap")
-    def test_killed_at_any_moment(self, sdxl: Bundle, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
+    def test_killed_at_any_moment(self, sdxl: Bundle, tmp_path: Path, every: int) -> None:
         """Killed before any operation on the disk or within a write, it ends as if undisturbed."""
         undisturbed = comparable(quantize(sdxl.path, tmp_path / "out", mode="full").path)
 
@@ -234,7 +234,7 @@ class TestCutOff:
             assert comparable(place / "out") == undisturbed, how
             assert {each.name for each in place.iterdir()} <= {"out", ".out.lock"}, how
 
-        names = kill_everywhere(folder, run, check)
+        names = kill_everywhere(folder, run, check, every)
         assert {"write unet.xml", "write segment-1.xml", "rmdir unet", "unlink 0.npz"} <= set(names)
 
     @pytest.fixture
@@ -248,8 +248,6 @@ class TestCutOff:
         monkeypatch.setattr(calibration, "SAMPLES", 1)
         monkeypatch.setattr(segments, "SEGMENT", 110_000)
         monkeypatch.setattr("vinograph.quantize._applicable_recipes", lambda _: {"unet": RECIPE["unet"]})
-        monkeypatch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
-        monkeypatch.setattr(os, "fsync", lambda _: None)
         monkeypatch.setattr(component, "quantize_activations", lambda model, *_: model)
         monkeypatch.setattr(component, "compress_weights", lambda model, *_: model)
         monkeypatch.setattr(component, "_compute_values", _compute_values)

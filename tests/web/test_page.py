@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -23,6 +24,15 @@ from vinograph.images import read_metadata
 from vinograph.models import catalog
 
 EMBEDDED = [path.name for path in catalog.embedded()]
+
+
+def shown(name: str) -> Any:
+    """A model to show on the page: PixArt's only where all tests are run, since it has no controls of its own."""
+    return pytest.param(name, marks=pytest.mark.long) if name.startswith("storybook-pixart") else name
+
+
+MODELS = [shown(name) for name in EMBEDDED]
+SIZES = [(390, 844), *(pytest.param(size, marks=pytest.mark.long) for size in [(1366, 768), (1920, 1080)])]
 SIDES = (300, 256)
 LONG = "a red house and a boat and a tree and a car and a cat and a lighthouse " * 12
 
@@ -42,7 +52,7 @@ def takes(model: str, argument: str) -> bool:
     return argument in Pipeline.from_pretrained(model).calls["generate"].takes
 
 
-MASKED = [name for name in EMBEDDED if takes(name, "mask_image")]
+MASKED = [shown(name) for name in EMBEDDED if takes(name, "mask_image")]
 
 
 def pixels(file: Path) -> np.ndarray:
@@ -72,7 +82,7 @@ def long_drawing(visitor: Visitor) -> None:
 
 
 class TestDrawing:
-    @pytest.mark.parametrize("model", EMBEDDED)
+    @pytest.mark.parametrize("model", MODELS)
     def test_it_forms_before_it_is_done(self, visitor: Visitor, model: str) -> None:
         visitor.chooses(model)
         visitor.page.evaluate(_WATCH)
@@ -211,7 +221,7 @@ class TestControls:
 
 
 class TestFromAPicture:
-    @pytest.mark.parametrize("model", EMBEDDED)
+    @pytest.mark.parametrize("model", MODELS)
     def test_of_the_page_itself(self, visitor: Visitor, model: str) -> None:
         visitor.chooses(model)
         visitor.draws("a red house on a snowy hill at night")
@@ -286,7 +296,7 @@ class TestSnippets:
             subprocess.run([sys.executable, *arguments], cwd=folder, check=True, capture_output=True)
             assert (pixels(folder / "picture.png") == drawn).all()
 
-    @pytest.mark.parametrize("model", EMBEDDED)
+    @pytest.mark.parametrize("model", MODELS)
     def test_a_picture_of_words(self, visitor: Visitor, model: str, tmp_path: Path) -> None:
         visitor.chooses(model)
         visitor.sets("Steps", 7)
@@ -296,7 +306,7 @@ class TestSnippets:
         visitor.draws('--a "red" house\'s roof')
         self.same_again(visitor, tmp_path)
 
-    @pytest.mark.parametrize("model", EMBEDDED)
+    @pytest.mark.parametrize("model", MODELS)
     def test_a_picture_of_a_picture(self, visitor: Visitor, model: str, tmp_path: Path) -> None:
         visitor.chooses(model)
         visitor.draws("a red house")
@@ -373,7 +383,7 @@ class TestComparing:
 
 
 class TestReconstructing:
-    @pytest.mark.parametrize("model", EMBEDDED)
+    @pytest.mark.parametrize("model", MODELS)
     def test_the_original_stands_beside_it(self, visitor: Visitor, model: str) -> None:
         visitor.page.get_by_role("tab", name="Reconstruct").click()
         there = visitor.page.get_by_role("tabpanel").filter(has=visitor.page.locator("#reconstruct"))
@@ -499,7 +509,7 @@ class TestModels:
 
 class TestLooks:
     @pytest.mark.parametrize("tab", ["Generate", "Compare", "Reconstruct"])
-    @pytest.mark.parametrize("size", [(390, 844), (1366, 768), (1920, 1080)])
+    @pytest.mark.parametrize("size", SIZES)
     def test_nothing_overlaps_or_scrolls_sideways(
         self, visitors: Callable[..., Visitor], size: tuple[int, int], tab: str
     ) -> None:
