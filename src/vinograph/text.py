@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
+from tokenizers import AddedToken, Encoding
 from tokenizers import Tokenizer as RustTokenizer
 
 from vinograph.errors import DamagedModelError
 from vinograph.panics import panics_raised
+
+FIRST_LEARNED_ID = 1 << 20
+"""The id of the first vector that was learned by textual inversion, beyond every vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,22 @@ class Tokens:
     ids: NDArray[np.int64]
     mask: NDArray[np.int64]
     dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word or a piece of one: its ids, and where it begins in its text.
+
+    It has one id, or those of all vectors of a word that was learned by textual inversion.
+    """
+
+    ids: tuple[int, ...]
+    begin: int
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether it is a word that was learned by textual inversion."""
+        return self.ids[0] >= FIRST_LEARNED_ID
 
 
 class Tokenizer:
@@ -66,6 +85,38 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self.max_length = max_length
         self.pad_id = pad_id
+        self._words: Mapping[int, tuple[int, ...]] = {}
+
+    def add_words(self, words: Mapping[str, Sequence[int]]) -> None:
+        """Let each of ``words`` become the ids given for it, wherever it stands alone in a text.
+
+        A word that begins or ends with a sign, such as ``<cat>``, is found next to letters, too.
+        Capitals matter only if the tokenizer keeps them.
+        """
+        single = {word: word[:1].isalnum() and word[-1:].isalnum() for word in words}
+        self._tokenizer.add_tokens([AddedToken(word, single_word=single[word], normalized=True) for word in words])
+        self._words = {self._tokenizer.token_to_id(word): tuple(ids) for word, ids in words.items()}
+
+    def tokens(self, text: str) -> list[Token]:
+        """All tokens of ``text``, without those that mark its start and end.
+
+        Raises:
+            DamagedModelError: the tokenizer was loaded, but fails on a text.
+        """
+        encoding = self._encode(text, special=False)
+        offsets = (begin for begin, _ in encoding.offsets)
+        return [Token(self._words.get(each, (each,)), at) for each, at in zip(encoding.ids, offsets, strict=True)]
+
+    @property
+    def marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that stand before and after every text: a start, if there is one, and an end."""
+        ids = tuple(self._encode("").ids)
+        return ids[:-1], ids[-1:]
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece of the vocabulary; None where it has none."""
+        found = self._tokenizer.token_to_id(piece)
+        return None if found is None else int(found)
 
     def __call__(self, prompts: Sequence[str], max_length: int | None = None) -> Tokens:
         """Tokenize ``prompts``, cutting each to ``max_length`` tokens including the end token.
@@ -81,20 +132,30 @@ class Tokenizer:
         dropped = []
         for row, prompt in enumerate(prompts):
             encoding = self._encode(prompt)
-            tokens = list(encoding.ids)
+            tokens, begins = self._with_words(encoding)
             cut = ""
             if len(tokens) > most:
-                cut = prompt[encoding.offsets[most - 1][0] :].strip()
+                cut = prompt[begins[most - 1] :].strip()
                 tokens = [*tokens[: most - 1], tokens[-1]]
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
             dropped.append(cut)
         return Tokens(ids, mask, tuple(dropped))
 
-    def _encode(self, prompt: str) -> Encoding:
+    def _with_words(self, encoding: Encoding) -> tuple[list[int], list[int]]:
+        """The ids, with all those of learned words, and where each one's token begins."""
+        begins = [begin for begin, _ in encoding.offsets]
+        if not self._words:
+            return list(encoding.ids), begins
+        pairs = [
+            (each, at) for own, at in zip(encoding.ids, begins, strict=True) for each in self._words.get(own, (own,))
+        ]
+        return [each for each, _ in pairs], [at for _, at in pairs]
+
+    def _encode(self, prompt: str, *, special: bool = True) -> Encoding:
         try:
             with panics_raised():
-                return self._tokenizer.encode(prompt)
+                return self._tokenizer.encode(prompt, add_special_tokens=special)
         except MemoryError:
             raise
         except Exception as error:
