@@ -384,7 +384,9 @@ class TestPublicSurface:
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
-            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}) -> 'Pipeline'",
+            Pipeline.from_pretrained: (
+                f"(model: 'str | os.PathLike[str]', {options}, *, embeddings: 'Embeddings' = ()) -> 'Pipeline'"
+            ),
         }
         for method, signature in signatures.items():
             assert str(inspect.signature(method)) == signature

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Encoding
+from tokenizers import Encoding
 from tokenizers import Tokenizer as RustTokenizer
 
 from vinograph.errors import DamagedModelError
@@ -85,17 +86,18 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self.max_length = max_length
         self.pad_id = pad_id
-        self._words: Mapping[int, tuple[int, ...]] = {}
+        self._words: Mapping[str, tuple[int, ...]] = {}
+        self._pattern: re.Pattern[str] | None = None
 
     def add_words(self, words: Mapping[str, Sequence[int]]) -> None:
         """Let each of ``words`` become the ids given for it, wherever it stands alone in a text.
 
-        A word that begins or ends with a sign, such as ``<cat>``, is found next to letters, too.
-        Capitals matter only if the tokenizer keeps them.
+        Capitals don't matter. A word that begins or ends with a sign, such as ``<cat>``, is found
+        next to letters, too. Of several that begin in one place, the longest is taken.
         """
-        single = {word: word[:1].isalnum() and word[-1:].isalnum() for word in words}
-        self._tokenizer.add_tokens([AddedToken(word, single_word=single[word], normalized=True) for word in words])
-        self._words = {self._tokenizer.token_to_id(word): tuple(ids) for word, ids in words.items()}
+        self._words = {word.lower(): tuple(ids) for word, ids in words.items()}
+        patterns = map(_alone, sorted(self._words, key=len, reverse=True))
+        self._pattern = re.compile("|".join(patterns), re.IGNORECASE)
 
     def tokens(self, text: str) -> list[Token]:
         """All tokens of ``text``, without those that mark its start and end.
@@ -103,9 +105,21 @@ class Tokenizer:
         Raises:
             DamagedModelError: the tokenizer was loaded, but fails on a text.
         """
+        if self._pattern is None:
+            return self._plain_tokens(text, 0)
+        found: list[Token] = []
+        begin = 0
+        for match in self._pattern.finditer(text):
+            found += self._plain_tokens(text[begin : match.start()], begin)
+            found.append(Token(self._words[match[0].lower()], match.start()))
+            begin = match.end()
+        return found + self._plain_tokens(text[begin:], begin)
+
+    def _plain_tokens(self, text: str, begin: int) -> list[Token]:
+        if not text:
+            return []
         encoding = self._encode(text, special=False)
-        offsets = (begin for begin, _ in encoding.offsets)
-        return [Token(self._words.get(each, (each,)), at) for each, at in zip(encoding.ids, offsets, strict=True)]
+        return [Token((own,), begin + at) for own, (at, _) in zip(encoding.ids, encoding.offsets, strict=True)]
 
     @property
     def marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -131,8 +145,7 @@ class Tokenizer:
         mask = np.zeros((len(prompts), most), np.int64)
         dropped = []
         for row, prompt in enumerate(prompts):
-            encoding = self._encode(prompt)
-            tokens, begins = self._with_words(encoding)
+            tokens, begins = self._with_marks(prompt)
             cut = ""
             if len(tokens) > most:
                 cut = prompt[begins[most - 1] :].strip()
@@ -142,15 +155,15 @@ class Tokenizer:
             dropped.append(cut)
         return Tokens(ids, mask, tuple(dropped))
 
-    def _with_words(self, encoding: Encoding) -> tuple[list[int], list[int]]:
-        """The ids, with all those of learned words, and where each one's token begins."""
-        begins = [begin for begin, _ in encoding.offsets]
-        if not self._words:
-            return list(encoding.ids), begins
-        pairs = [
-            (each, at) for own, at in zip(encoding.ids, begins, strict=True) for each in self._words.get(own, (own,))
-        ]
-        return [each for each, _ in pairs], [at for _, at in pairs]
+    def _with_marks(self, prompt: str) -> tuple[list[int], list[int]]:
+        """The ids of a prompt with those of its start and end, and where each one's token begins."""
+        if self._pattern is None:
+            encoding = self._encode(prompt)
+            return list(encoding.ids), [begin for begin, _ in encoding.offsets]
+        start, end = self.marks
+        pairs = [(own, token.begin) for token in self.tokens(prompt) for own in token.ids]
+        ids = [*start, *(own for own, _ in pairs), *end]
+        return ids, [*(0 for _ in start), *(at for _, at in pairs), *(len(prompt) for _ in end)]
 
     def _encode(self, prompt: str, *, special: bool = True) -> Encoding:
         try:
@@ -160,3 +173,10 @@ class Tokenizer:
             raise
         except Exception as error:
             raise DamagedModelError(f"{self._origin} tokenizes no prompt: {error}") from error
+
+
+def _alone(word: str) -> str:
+    """The pattern of a word that isn't part of a longer one."""
+    before = r"(?<!\w)" if re.match(r"\w", word) else ""
+    after = r"(?!\w)" if re.search(r"\w\Z", word) else ""
+    return f"{before}{re.escape(word)}{after}"

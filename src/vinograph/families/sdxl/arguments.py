@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vinograph.families.contract import Call, Family
+from vinograph.families.contract import Call, Family, WordEmbeddings
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
@@ -65,5 +65,9 @@ FAMILY = Family(
     },
     read_config=SDXLConfig.from_manifest,
     tokenizers=("tokenizer", "tokenizer_2"),
+    word_embeddings=(
+        WordEmbeddings("clip_l", "text_encoder", "tokenizer"),
+        WordEmbeddings("clip_g", "text_encoder_2", "tokenizer_2"),
+    ),
     request=SDXLRequest,
 )
