@@ -230,7 +230,9 @@ class TestTextualInversion:
         widths = {key: first_end.parts[name].config.hidden_size for key, name in NAMES.items()}
         return {key: torch.randn(2, width) for key, width in widths.items()}
 
-    def test_diffusers_draws_the_same(self, first_end: SdxlPair, vectors: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    def test_diffusers_draws_the_same(
+        self, first_end: SdxlPair, vectors: dict[str, torch.Tensor], tmp_path: Path
+    ) -> None:
         """One file for each encoder, as diffusers saves them, with the word inside."""
         pipe = first_end.theirs("text", "full")
         pipe.text_encoder, pipe.text_encoder_2, pipe.tokenizer, pipe.tokenizer_2 = copy.deepcopy(
@@ -258,7 +260,9 @@ class TestTextualInversion:
         drawn = pipe("a (Foggy:1.3) house", prompt_weighting="a1111", **given).images
         as_comfyui = pipe("a (embedding:foggy:1.3) house", prompt_weighting="a1111", **given).images
         assert np.array_equal(drawn, as_comfyui)
-        assert np.abs(drawn - first_end.draw_ours("a (foggy:1.3) house", prompt_weighting="a1111", **given)).max() > 0.01
+        assert (
+            np.abs(drawn - first_end.draw_ours("a (foggy:1.3) house", prompt_weighting="a1111", **given)).max() > 0.01
+        )
         longer = pipe("a foggyish house", **given).images
         assert np.array_equal(longer, first_end.draw_ours("a foggyish house", **given)), "part of a longer word"
 

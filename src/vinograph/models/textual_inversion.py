@@ -46,6 +46,7 @@ _SINGLE = "emb_params"  # the vectors of a model with one text encoder
 _ALIAS = "embedding:"  # ComfyUI writes it before the word
 _OTHERS: Mapping[int, str] = {768: "SD 1.5", 1024: "SD 2", 1280: "the second text encoder of SDXL", 4096: "T5"}
 _LONGEST_WORD = 100
+_MOST_TENSORS = 16
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 Vectors = NDArray[np.float32]
@@ -115,6 +116,8 @@ def _read(file: Path, keys: Collection[str]) -> Iterator[_Found]:
         RequestError: it is no textual inversion.
     """
     records = read_header(file)
+    if not 0 < len(records) <= _MOST_TENSORS:
+        raise RequestError(f"{file} is no textual inversion: it has {len(records)} tensors")
     for key, record in records.items():
         if len(record.shape) not in (1, 2) or 0 in record.shape or record.dtype not in _FLOATS:
             raise RequestError(
@@ -176,7 +179,7 @@ def _check_whole(word: str, vectors: Mapping[str, Vectors], model: Model, encode
     """
     if len(vectors) < len(encoders):
         raise _other(f"the embedding {label(word)}", model, {each.shape[1] for each in vectors.values()}, encoders)
-    counts = {each: len(own) for each, own in vectors.items()}
+    counts = {each.text_encoder: len(vectors[each.text_encoder]) for each in encoders}
     longest = min(model.tokenizer(each.tokenizer).max_length for each in encoders) - 2
     if len(set(counts.values())) > 1 or max(counts.values()) > longest:
         found = ", ".join(f"{count} for the {name}" for name, count in counts.items())
