@@ -108,7 +108,7 @@ def assert_same(pair: SdxlPair, prompt: Any, positive: Embeds, negative: Embeds 
     """Our picture of the prompt is diffusers' of these embeddings."""
     ours = {key: value for key, value in given.items() if key not in ("prompt_2", "negative_prompt")}
     others = {key: given[key] for key in ("prompt_2", "negative_prompt") if key in given}
-    embeds = {"prompt_embeds": positive[0], "pooled_prompt_embeds": positive[1]}
+    embeds: dict[str, Any] = {"prompt_embeds": positive[0], "pooled_prompt_embeds": positive[1]}
     if negative is None:
         negative = (torch.zeros_like(positive[0]), torch.zeros_like(positive[1]))
     embeds |= {"negative_prompt_embeds": negative[0], "negative_pooled_prompt_embeds": negative[1]}
@@ -191,7 +191,7 @@ class TestRules:
 
     def test_a_list_of_prompts_of_different_lengths(self, small: SdxlPair) -> None:
         reference = Reference(small)
-        rows = [[[("red", 1.4)], []], [[("sea", 1)], [("fog", 0.6)]]]
+        rows: list[list[list[Stretch]]] = [[[("red", 1.4)], []], [[("sea", 1)], [("fog", 0.6)]]]
         states, pooled = zip(*(reference.embeds(row, "comfyui") for row in rows), strict=True)
         prompts = ["(red:1.4)", "sea BREAK (fog:0.6)"]
         given = {**GUIDED, "prompt_weighting": "comfyui", "long_prompt": "chunks"}
@@ -300,9 +300,10 @@ def opened(pair: SdxlPair, files: Sequence[Path]) -> AllWays:
     return ways
 
 
-class TestPixArt:
-    SMALL: dict[str, Any] = {"height": 96, "width": 128, "use_resolution_binning": False, "num_inference_steps": 3}
+SMALL: dict[str, Any] = {"height": 96, "width": 128, "use_resolution_binning": False, "num_inference_steps": 3}
 
+
+class TestPixArt:
     @pytest.mark.parametrize("clean", [True, False])
     @pytest.mark.parametrize("rule", ["a1111", "comfyui"])
     def test_weights(self, open_pixart: Callable[[str], PixArtPair], rule: str, clean: bool) -> None:
@@ -316,7 +317,7 @@ class TestPixArt:
             chunk = [(cleaned(text), weight) for text, weight in chunk]
         embeds, attention = self._embeds(pair, chunk, rule)
         negative, negative_mask = self._embeds(pair, [("sea", 0.5)], rule)
-        given = {**self.SMALL, "guidance_scale": 4.5, "clean_caption": clean}
+        given = {**SMALL, "guidance_scale": 4.5, "clean_caption": clean}
         ours = pair.result(prompt, negative_prompt="(sea:0.5)", prompt_weighting=rule, seed=3, **given).images
         theirs = pair.draw_theirs(
             None,

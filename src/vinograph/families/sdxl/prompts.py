@@ -127,9 +127,8 @@ class _Encoder:
         cached = self.components.cache.get((*key, name))
         if cached is not None:
             return cached
-        found = {
-            each: values[0] for each, values in self.components.sessions[self.name]({"input_ids": ids[None]}).items()
-        }
+        outputs = self.components.sessions[self.name]({"input_ids": ids[None]})
+        found: dict[str, Array] = {each: values[0] for each, values in outputs.items()}
         found["hidden_states"] = found["hidden_states"][-1 - self.clip_skip]
         for each, values in found.items():
             self.components.cache.put((*key, each), values.copy())
