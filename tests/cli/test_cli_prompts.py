@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from openvino import opset13 as ops
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import Run
 
 SDXL = ("--model", "storybook-sdxl", "--seed", 1)
@@ -121,6 +125,20 @@ class TestEmbeddings:
         vinograph("generate", "fog", *SDXL, "--embedding", "nan.safetensors").fails(2, "hold NaN or infinity")
         word = f"{embedding('long.safetensors')}:{'x' * 101}"
         vinograph("generate", "fog", *SDXL, "--embedding", word).fails(2, "an embedding's word is")
+
+    def test_a_text_encoder_without_a_table_takes_none(self, vinograph: Run) -> None:
+        bundle = save_sdxl_bundle(Path("other"))
+        widths = [bundle.manifest.components[f"text_encoder{end}"].outputs["hidden_states"].shape for end in ("", "_2")]
+        layers, width = int(widths[0][1]), int(widths[0][-1])
+
+        def without_table(given: Mapping[str, Any]) -> dict[str, Any]:
+            ids = ops.unsqueeze(ops.convert(given["input_ids"], "f32"), ops.constant([1, 3]))
+            return {"hidden_states": ops.multiply(ids, ops.constant(np.ones((1, layers, 1, width), np.float32)))}
+
+        save_sdxl_bundle(Path("tiny"), graphs={"text_encoder": without_table})
+        shapes = {key: (1, int(shape[-1])) for key, shape in zip(WIDTHS, widths, strict=True)}
+        done = vinograph("generate", "fog", "--model", "tiny", "--embedding", embedding("fog.safetensors", **shapes))
+        done.fails(3, "text_encoder.xml takes no embeddings of words: it has no table of token embeddings")
 
     def test_other_families_take_none(self, vinograph: Run) -> None:
         options = ("--embedding", embedding("fog.safetensors"))

@@ -10,7 +10,14 @@ import pytest
 from tests.checkpoints import clip_tokenizer
 from vinograph import RequestError
 from vinograph.families.contract import Output
-from vinograph.families.prompts import MOST_CHUNKS, PromptOptions, WeightedTokens, empty_tokens, weighted_tokens
+from vinograph.families.prompts import (
+    MOST_CHUNKS,
+    PromptOptions,
+    WeightedTokens,
+    empty_tokens,
+    keep_mean,
+    weighted_tokens,
+)
 from vinograph.text import FIRST_LEARNED_ID, Tokenizer
 
 LENGTH = 30  # of a chunk, with its start and end
@@ -45,7 +52,7 @@ class TestChunks:
             [start, *[letter] * ROOM, end],
             [start, *[letter] * 3, end, *[tokenizer.pad_id] * (ROOM - 3)],
         ]
-        assert not tokens.is_weighted
+        assert (tokens.weights == 1).all()
         assert tokens.dropped == ""
 
     @pytest.mark.parametrize("weighting", ["none", "a1111", "comfyui"])
@@ -92,7 +99,6 @@ class TestChunks:
         assert tokens.weights[0, :4].tolist() == pytest.approx([1, 1, 1.5, 1])
         tokens = read(tokenizer, "(a:0) b", "comfyui")
         assert tokens.weights[0, :4].tolist() == [1, 0, 1, 1]
-        assert tokens.is_weighted
 
     def test_too_many_are_refused(self, tokenizer: Tokenizer) -> None:
         assert len(read(tokenizer, "a BREAK " * MOST_CHUNKS).ids) == MOST_CHUNKS
@@ -160,6 +166,11 @@ class TestWarnings:
         options.note_unread([prompt, prompt], out)
         assert len(out.warnings) == (words is not None)
         assert words is None or words in out.warnings[0]
+
+    def test_weights_that_cancel_each_other_out_are_refused(self) -> None:
+        states = np.ones((2, 3), np.float32)
+        with pytest.raises(RequestError, match="cancel each other out"):
+            keep_mean(states, np.array([1, -1], np.float32), lambda: states)
 
     @pytest.mark.parametrize("prompt", ["(a:1001)", "(a:-1e3000)", "(" * 99 + "a" + ")" * 99, "(a:nan)"])
     def test_weights_out_of_range_are_refused(self, prompt: str) -> None:

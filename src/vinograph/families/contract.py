@@ -172,8 +172,8 @@ class Family:
     configuration of a manifest's entries; it raises :class:`vinograph.schema.SchemaError` for a
     value that makes no sense, and ModelError for a scheduler that Vinograph doesn't compute.
     ``tokenizers`` are those that the family needs. ``word_embeddings`` are the text encoders that
-    take vectors of words that were learned by textual inversion. ``request`` declares arguments of the family's
-    own, where :class:`vinograph.request.Request` lacks some that its calls take.
+    take vectors of words that were learned by textual inversion. ``request`` declares arguments of
+    the family's own, where :class:`vinograph.request.Request` lacks some that its calls take.
     """
 
     name: str

@@ -106,11 +106,6 @@ class WeightedTokens:
     counts: tuple[int, ...]
     dropped: str = ""
 
-    @property
-    def is_weighted(self) -> bool:
-        """Whether any weight is not 1."""
-        return bool((self.weights != 1).any())
-
     def padded(self, count: int, empty: WeightedTokens) -> WeightedTokens:
         """The same with ``empty`` chunks up to ``count``."""
         more = count - len(self.ids)
@@ -269,9 +264,16 @@ def _rows(tokenizer: Tokenizer, chunks: Sequence[_Chunk], length: int, dropped: 
 
 
 def keep_mean(states: Array, weights: Array, _: Callable[[], Array]) -> Array:
-    """A1111's rule: multiply states [n, width] by weights [n], then restore the mean of all values."""
+    """A1111's rule: multiply states [n, width] by weights [n], then restore the mean of all values.
+
+    Raises:
+        RequestError: the weighted values have the mean 0.
+    """
     weighted = states * weights[:, None]
-    return np.asarray(weighted * (states.mean(dtype=np.float64) / weighted.mean(dtype=np.float64)), np.float32)
+    mean = weighted.mean(dtype=np.float64)
+    if mean == 0:
+        raise RequestError("the weights of the prompt cancel each other out; give others, or the rules of comfyui")
+    return np.asarray(weighted * (states.mean(dtype=np.float64) / mean), np.float32)
 
 
 def interpolate(states: Array, weights: Array, empty: Callable[[], Array]) -> Array:
