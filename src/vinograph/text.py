@@ -86,7 +86,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self.max_length = max_length
         self.pad_id = pad_id
-        self._words: Mapping[str, tuple[int, ...]] = {}
+        self._words: tuple[tuple[int, ...], ...] = ()  # the ids of each group of the pattern
         self._pattern: re.Pattern[str] | None = None
 
     def add_words(self, words: Mapping[str, Sequence[int]]) -> None:
@@ -95,9 +95,9 @@ class Tokenizer:
         Capitals don't matter. A word that begins or ends with a sign, such as ``<cat>``, is found
         next to letters, too. Of several that begin in one place, the longest is taken.
         """
-        self._words = {word.lower(): tuple(ids) for word, ids in words.items()}
-        patterns = map(_alone, sorted(self._words, key=len, reverse=True))
-        self._pattern = re.compile("|".join(patterns), re.IGNORECASE)
+        ordered = sorted(words, key=len, reverse=True)
+        self._words = tuple(tuple(words[each]) for each in ordered)
+        self._pattern = re.compile("|".join(f"({_alone(each)})" for each in ordered), re.IGNORECASE)
 
     def tokens(self, text: str) -> list[Token]:
         """All tokens of ``text``, without those that mark its start and end.
@@ -111,7 +111,7 @@ class Tokenizer:
         begin = 0
         for match in self._pattern.finditer(text):
             found += self._plain_tokens(text[begin : match.start()], begin)
-            found.append(Token(self._words[match[0].lower()], match.start()))
+            found.append(Token(self._words[(match.lastindex or 1) - 1], match.start()))
             begin = match.end()
         return found + self._plain_tokens(text[begin:], begin)
 

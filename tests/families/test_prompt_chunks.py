@@ -133,6 +133,8 @@ class TestLearnedWords:
 
         assert found("fog, FOG (fog) fogs afog fog") == [0, 5, 10, 25]
         assert found("a<x>b <X>") == [1, 6]
+        learned.add_words({"miss": [FIRST_LEARNED_ID]})
+        assert found("mi\u017fs") == [0]  # the long s, which differs from s in its case alone
 
     @pytest.mark.parametrize("weighting", ["none", "a1111", "comfyui"])
     def test_are_not_divided(self, learned: Tokenizer, weighting: str) -> None:
