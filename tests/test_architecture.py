@@ -43,6 +43,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "noise": {"values", "errors"},
     "schedulers": {"values", "schema", "errors"},
     "text": {"panics", "errors"},
+    "prompt_syntax": set(),
     "images": {"strict_json", "values", "files", "errors"},
     "arguments": {"values", "noise", "errors"},
     "request": {"arguments", "values", "noise", "errors"},
@@ -50,7 +51,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "_calls": {"dispatch", "families", "inputs", "result"},
     "runtime": {"strict_json", "values", "files", "folders", "resources", "errors"},
     "networks": {"values", "runtime", "schema", "errors"},
-    "families": {"schedulers", "arguments", "values", "noise", "text", "images", "request", "schema", "errors"},
+    "families": {
+        *("schedulers", "arguments", "values", "noise", "text", "prompt_syntax", "images", "request", "schema"),
+        "errors",
+    },
     "families.network": {"networks", "runtime", "values", "errors"},
     "models": {
         *("families", "networks", "text", "files", "folders", "resources", "schema", "strict_json", "panics"),
@@ -380,7 +384,9 @@ class TestPublicSurface:
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
-            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}) -> 'Pipeline'",
+            Pipeline.from_pretrained: (
+                f"(model: 'str | os.PathLike[str]', {options}, *, embeddings: 'Embeddings' = ()) -> 'Pipeline'"
+            ),
         }
         for method, signature in signatures.items():
             assert str(inspect.signature(method)) == signature
@@ -423,6 +429,8 @@ class TestPublicSurface:
             "guidance_scale": "guidance_scale",
             "mask": "mask_image",
             "vae": "vae",
+            "prompt_weighting": "prompt_weighting",
+            "long_prompt": "long_prompt",
         }
 
     @pytest.mark.parametrize("name", PIXART.calls)
@@ -436,6 +444,7 @@ class TestPublicSurface:
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",
             "vae": "vae",
+            "prompt_weighting": "prompt_weighting",
             "resolution_binning": "use_resolution_binning",
             "clean_caption": "clean_caption",
         }
@@ -540,6 +549,8 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "guidance_rescale": 0.0,
             "eta": 0.0,
             "strength": 0.3,
+            "prompt_weighting": "none",
+            "long_prompt": "truncate",
             "crops_coords_top_left": (0, 0),
             "negative_crops_coords_top_left": (0, 0),
         },
@@ -572,6 +583,7 @@ PIXART_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "width": 1024,
             "eta": 0.0,
             "strength": 0.6,
+            "prompt_weighting": "none",
             "output_type": "pil",
             "callback_steps": 1,
             "clean_caption": True,

@@ -56,8 +56,10 @@ class Calls:
         decoder_timesteps: Timesteps | Literal["spaced"] | None = None,
         prior_callback_on_step_end: Callback | None = None,
         prior_callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        prompt_weighting: Literal["none", "a1111", "comfyui"] | None = "none",
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
+        long_prompt: Literal["truncate", "chunks"] | None = "truncate",
         guidance_rescale: float | None = 0.0,
         denoising_start: float | None = None,
         denoising_end: float | None = None,
@@ -125,9 +127,13 @@ class Calls:
                 callback_on_step_end is.
             prior_callback_on_step_end_tensor_inputs: Würstchen: the names of the tensors that it
                 gets.
+            prompt_weighting: SDXL, PixArt: whose rules read weights such as (word:1.2) in the
+                prompts; none reads them as text.
             prompt_2: SDXL: the prompt for the second text encoder; default: the same.
             negative_prompt_2: SDXL: the negative prompt for the second text encoder; default: the
                 same.
+            long_prompt: SDXL: what becomes of text beyond one chunk of tokens: it is cut off, or
+                read in further chunks.
             guidance_rescale: SDXL: how far guidance keeps the contrast of what it guides, up to 1.
             denoising_start: SDXL: the share of denoising that the image has behind it.
             denoising_end: SDXL: the share of denoising after which to stop.
@@ -197,8 +203,10 @@ class Calls:
         image_embeddings: Arrays | None = None,
         prior_callback_on_step_end: Callback | None = None,
         prior_callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        prompt_weighting: Literal["none", "a1111", "comfyui"] | None = "none",
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
+        long_prompt: Literal["truncate", "chunks"] | None = "truncate",
         guidance_rescale: float | None = 0.0,
         denoising_start: float | None = None,
         denoising_end: float | None = None,

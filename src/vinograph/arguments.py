@@ -22,6 +22,8 @@ Array = NDArray[np.float32]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 VAES = ("full", "tiny")
+PROMPT_WEIGHTINGS = ("none", "a1111", "comfyui")
+LONG_PROMPTS = ("truncate", "chunks")
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 MAX_STEPS = 1000
 MAX_COUNT = 1000
@@ -78,6 +80,11 @@ class Check:
         """
         with reading(name, value):
             return self.run(name, value, limits)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts that are accepted, if there is a fixed set of them."""
+        return tuple(each.strip('"') for each in self.accepts(_ANY) if each.startswith('"'))
 
     @property
     def scalar(self) -> type[int] | type[float] | type[bool] | None:
@@ -170,6 +177,14 @@ def check_two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
 def check_vae(name: str, value: Any, _: Limits) -> str:
     """Check the name of a VAE."""
     return _one_of(name, value, VAES)
+
+
+def _choice_check(choices: tuple[str, ...]) -> Check:
+    return check(*map(quoted, choices))(lambda name, value, _: _one_of(name, value, choices))
+
+
+check_prompt_weighting = _choice_check(PROMPT_WEIGHTINGS)
+check_long_prompt = _choice_check(LONG_PROMPTS)
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from vinograph.families.registry import family
 from vinograph.images import to_pictures
 from vinograph.models import catalog
 from vinograph.models.model import Model
+from vinograph.models.textual_inversion import Embeddings, with_embeddings
 from vinograph.request import GivenArguments, Request, arguments_of, resolve
 from vinograph.result import Result
 from vinograph.runtime.devices import check_device, check_memory, check_precision
@@ -74,6 +75,8 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        *,
+        embeddings: Embeddings = (),
     ) -> Pipeline:
         """Open a model.
 
@@ -87,13 +90,17 @@ class Pipeline(Calls):
             memory: "low" frees each large component as soon as a drawing no longer needs it; the
                 next drawing loads it again. "auto" frees only components that take more than a
                 quarter of the machine's memory.
+            embeddings: files of words that were learned by textual inversion, or a mapping from the
+                word to its file or files. Without a mapping, the word is the one that the file
+                names, else the file's name.
 
         Raises:
+            RequestError: an embedding was not made for this model.
             ModelError: there is no such model, or Vinograph doesn't support it.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
         """
-        return cls(catalog.find(model), device, precision, memory)
+        return cls(with_embeddings(catalog.find(model), embeddings), device, precision, memory)
 
     @property
     def calls(self) -> Mapping[str, Call]:

@@ -50,13 +50,13 @@ LIKENESSES = [
             }
         ),
         other_defaults=frozenset({"height", "width"}),
-        ours_alone=frozenset({"seed", "vae"}),
+        ours_alone=frozenset({"seed", "vae", "prompt_weighting", "long_prompt"}),
     ),
     Likeness(
         PIXART,
         ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
         other_defaults=frozenset({"height", "width", "max_sequence_length"}),
-        ours_alone=frozenset({"seed", "image", "strength", "vae"}),
+        ours_alone=frozenset({"seed", "image", "strength", "vae", "prompt_weighting"}),
     ),
 ]
 EACH = [pytest.param(each, name, id=name) for each in LIKENESSES for name in each.pipelines]

@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,18 +40,22 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One option as ``--help`` shows it. ``metavar`` is None for a switch."""
+    """One option as ``--help`` shows it. ``metavar`` is None for a switch.
+
+    One that ``repeats`` may be given several times, and its value is the list of all.
+    """
 
     name: str
     metavar: str | None
     help: str
     default: str | None = None
+    repeats: bool = False
 
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter that typer reads."""
         info = typer.Option(flag(self.name), metavar=self.metavar, help=self.help, show_default=bool(self.default))
-        kind = bool if self.metavar is None else str | None
-        default = False if self.metavar is None else self.default
+        kind: Any = list[str] if self.repeats else bool if self.metavar is None else str | None
+        default: Any = [] if self.repeats else False if self.metavar is None else self.default
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
         )
@@ -65,6 +70,12 @@ DEVICE = Option(
 )
 PRECISION = Option("precision", "P", "auto, f32, bf16 or f16, or one per component: prior=bf16,decoder=f32", "auto")
 MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is no longer needed", "auto")
+EMBEDDING = Option(
+    "embedding",
+    "FILE[:WORD]",
+    "a textual inversion, drawn by its word: the one given, or in the file, or the file's name; again for more",
+    repeats=True,
+)
 AS_JSON = Option("json", None, "print one JSON object on standard output, and nothing else there")
 AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 
@@ -213,3 +224,17 @@ def per_component(text: str) -> str | dict[str, str]:
         else:
             raise RequestError(f"{text!r} names a component only after its first comma; give component=value for each")
     return values
+
+
+def embeddings_of(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Parse each ``--embedding``: a file, or a file and a word after the last colon.
+
+    Returns the files by word; those without a word are under an empty one.
+    """
+    files: dict[str, list[str]] = {}
+    for text in texts:
+        file, _, word = text.rpartition(":")
+        if Path(text).exists() or not Path(file).is_file():
+            file, word = text, ""
+        files.setdefault(word, []).append(file)
+    return files

@@ -152,6 +152,18 @@ def _read_nothing(_entries: ManifestEntries) -> None:
 
 
 @dataclass(frozen=True)
+class WordEmbeddings:
+    """A text encoder that takes the vectors of learned words, and its tokenizer.
+
+    ``key`` is the name of the vectors in a file that has those of all the family's encoders.
+    """
+
+    key: str
+    text_encoder: str
+    tokenizer: str
+
+
+@dataclass(frozen=True)
 class Family:
     """A family of models.
 
@@ -159,8 +171,9 @@ class Family:
     of "generate" each option of the command line sets. ``read_config`` makes the family's
     configuration of a manifest's entries; it raises :class:`vinograph.schema.SchemaError` for a
     value that makes no sense, and ModelError for a scheduler that Vinograph doesn't compute.
-    ``tokenizers`` are those that the family needs. ``request`` declares arguments of the family's
-    own, where :class:`vinograph.request.Request` lacks some that its calls take.
+    ``tokenizers`` are those that the family needs. ``word_embeddings`` are the text encoders that
+    take vectors of words that were learned by textual inversion. ``request`` declares arguments of
+    the family's own, where :class:`vinograph.request.Request` lacks some that its calls take.
     """
 
     name: str
@@ -169,6 +182,7 @@ class Family:
     options: Mapping[str, str]
     read_config: Callable[[ManifestEntries], Any] = _read_nothing
     tokenizers: tuple[str, ...] = ()
+    word_embeddings: tuple[WordEmbeddings, ...] = ()
     request: type[Request] = Request
 
     def defaults(self) -> dict[str, dict[str, Any]]:

@@ -22,10 +22,15 @@ from vinograph.values import as_array, reading, reason
 def note_dropped(tokens: Tokens, out: Output) -> NDArray[np.int64]:
     """The ids of ``tokens``, after a warning of each text that was cut off."""
     for dropped in tokens.dropped:
-        warning = f"the text encoder reads {tokens.ids.shape[1]} tokens; cut off: {dropped!r}"
-        if dropped and warning not in out.warnings:
-            out.warnings.append(warning)
+        note_cut_off(dropped, tokens.ids.shape[1], out)
     return tokens.ids
+
+
+def note_cut_off(text: str, length: int, out: Output) -> None:
+    """Warn, once, of a text that was cut off after ``length`` tokens, if there is any."""
+    warning = f"the text encoder reads {length} tokens; cut off: {text!r}"
+    if text and warning not in out.warnings:
+        out.warnings.append(warning)
 
 
 def note_ignored(texts: tuple[str, ...] | None, out: Output, why: str = "it takes a guidance scale above 1") -> None:

@@ -37,7 +37,7 @@ _T2I_ADAPTER = UnusableFiles("a T2I-Adapter", "Give the model that it steers; T2
 _IP_ADAPTER = UnusableFiles("an IP-Adapter", "Give the model that it was made for; IP-Adapters can't be used")
 _MOTION = UnusableFiles("a motion adapter", "Give the model that it was made for; films can't be drawn")
 _EMBEDDING = UnusableFiles(
-    "a textual inversion", "Give the model that it was made for; embeddings of words can't be used"
+    "a textual inversion", "Give the model that it was made for, and this file with it: --embedding FILE"
 )
 _SINGLE_FILE = UnusableFiles(
     "a single-file checkpoint",

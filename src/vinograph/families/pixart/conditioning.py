@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,10 @@ from vinograph.families.latent import Conditioning
 from vinograph.families.pixart.captions import cleaned_or_plain, plain
 from vinograph.families.pixart.config import PixArtConfig
 from vinograph.families.pixart.request import PixArtRequest
-from vinograph.families.shared import note_dropped
+from vinograph.families.prompts import NO_WEIGHTS, WEIGHTINGS, PromptOptions, weighted_tokens
+from vinograph.families.shared import note_cut_off, note_dropped
 from vinograph.images import Size
+from vinograph.prompt_syntax import Segments
 
 PixArtComponents = Components[PixArtConfig]
 
@@ -52,9 +55,14 @@ class PromptEmbeds:
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The token ids [n] of each prompt, without padding."""
+    """The token ids [n] of each prompt, without padding, and their weights [n].
+
+    ``weighting`` says whose rule applies the weights.
+    """
 
     rows: tuple[NDArray[np.int64], ...]
+    weights: tuple[Array, ...] | None = None
+    weighting: str = NO_WEIGHTS
 
     @property
     def length(self) -> int:
@@ -157,25 +165,73 @@ def _given(config: PixArtConfig, states: Array, mask: Array, name: str) -> Promp
 def _tokenize(
     components: PixArtComponents, request: PixArtRequest, prompts: Sequence[str], limit: int, out: Output
 ) -> TokenIds:
-    texts = tuple(plain(each) for each in prompts)
-    if request.clean_caption:
-        texts, warning = cleaned_or_plain(prompts)
-        if warning is not None and warning not in out.warnings:
-            out.warnings.append(warning)
-    tokens = components.tokenizers["tokenizer"](texts, limit)
-    ids = note_dropped(tokens, out)
-    return TokenIds(tuple(row[mask == 1] for row, mask in zip(ids, tokens.mask, strict=True)))
+    options = PromptOptions.of(request.prompt_weighting)
+    options.note_unread(prompts, out)
+    tokenizer = components.tokenizers["tokenizer"]
+    if options.are_plain:
+        tokens = tokenizer(_captions(request, prompts, out), limit)
+        ids = note_dropped(tokens, out)
+        return TokenIds(tuple(row[mask == 1] for row, mask in zip(ids, tokens.mask, strict=True)))
+    segments = [_read(request, options, each, out) for each in prompts]
+    weighted = [weighted_tokens(tokenizer, each, options, limit) for each in segments]
+    for each in weighted:
+        note_cut_off(each.dropped, limit, out)
+    return TokenIds(
+        tuple(each.ids[0, : each.counts[0]] for each in weighted),
+        tuple(each.weights[0, : each.counts[0]] for each in weighted),
+        options.weighting,
+    )
+
+
+def _captions(request: PixArtRequest, prompts: Sequence[str], out: Output) -> tuple[str, ...]:
+    """The prompts as the text encoder reads them: cleaned if the request says so."""
+    if not request.clean_caption:
+        return tuple(plain(each) for each in prompts)
+    texts, warning = cleaned_or_plain(prompts)
+    if warning is not None and warning not in out.warnings:
+        out.warnings.append(warning)
+    return texts
+
+
+def _read(request: PixArtRequest, options: PromptOptions, prompt: str, out: Output) -> Segments:
+    """The segments of a prompt. Each is cleaned alone, since cleaning takes out all brackets."""
+    segments = options.read(prompt)
+    texts = _captions(request, [each.text for each in segments], out)
+    return tuple(dataclasses.replace(each, text=text) for each, text in zip(segments, texts, strict=True))
 
 
 def _encode(components: PixArtComponents, ids: TokenIds) -> PromptEmbeds:
     states = [_hidden_states(components, each, ids.length) for each in ids.rows]
+    if ids.weights is not None:
+        states = [_weigh(components, ids, *each) for each in zip(states, ids.weights, strict=True)]
     rows = [PromptEmbeds(each[None], np.ones((1, len(each)), np.int64)).padded(ids.length) for each in states]
     return PromptEmbeds(np.concatenate([each.states for each in rows]), np.concatenate([each.mask for each in rows]))
 
 
-def _hidden_states(components: PixArtComponents, ids: NDArray[np.int64], length: int) -> Array:
-    """T5's last hidden states [tokens, width] of one prompt, from the cache if they are there."""
-    key = ("text_encoder", ids.tobytes())
+def _weigh(components: PixArtComponents, ids: TokenIds, states: Array, weights: Array) -> Array:
+    """Apply weights [n] to the hidden states [n, width] of one prompt.
+
+    The empty prompt is an end token and padding, which the end token doesn't see.
+    """
+    if (weights == 1).all():
+        return states
+
+    def empty() -> Array:
+        _, end = components.tokenizers["tokenizer"].marks
+        return _hidden_states(components, np.array(end, np.int64), ids.length, len(states))
+
+    return WEIGHTINGS[ids.weighting](states, weights, empty)
+
+
+def _hidden_states(
+    components: PixArtComponents, ids: NDArray[np.int64], length: int, count: int | None = None
+) -> Array:
+    """T5's last hidden states [count, width] of one prompt, from the cache if they are there.
+
+    The prompt is padded to ``length``. ``count`` may include padding, and excludes it by default.
+    """
+    count = count or len(ids)
+    key = ("text_encoder", count, ids.tobytes())
     cached = components.cache.get(key)
     if cached is not None:
         return cached
@@ -183,7 +239,7 @@ def _hidden_states(components: PixArtComponents, ids: NDArray[np.int64], length:
     mask = np.zeros((1, length), np.int64)
     padded[0, : len(ids)], mask[0, : len(ids)] = ids, 1
     states = components.sessions["text_encoder"]({"input_ids": padded, "attention_mask": mask})["hidden_states"]
-    return components.cache.put(key, states[0, : len(ids)].copy())
+    return components.cache.put(key, states[0, :count].copy())
 
 
 def _padded_length(tokens: int) -> int:

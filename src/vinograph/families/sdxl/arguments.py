@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vinograph.families.contract import Call, Family
+from vinograph.families.contract import Call, Family, WordEmbeddings
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
@@ -31,6 +31,8 @@ FAMILY = Family(
                 **dict.fromkeys(("seed", "generator", "latents", *_EMBEDDINGS, *_SIZES, "clip_skip"), None),
                 "crops_coords_top_left": (0, 0),
                 "negative_crops_coords_top_left": (0, 0),
+                "prompt_weighting": "none",
+                "long_prompt": "truncate",
                 "image": None,
                 "mask_image": None,
                 "padding_mask_crop": None,
@@ -58,8 +60,14 @@ FAMILY = Family(
         "guidance_scale": "guidance_scale",
         "mask": "mask_image",
         "vae": "vae",
+        "prompt_weighting": "prompt_weighting",
+        "long_prompt": "long_prompt",
     },
     read_config=SDXLConfig.from_manifest,
     tokenizers=("tokenizer", "tokenizer_2"),
+    word_embeddings=(
+        WordEmbeddings("clip_l", "text_encoder", "tokenizer"),
+        WordEmbeddings("clip_g", "text_encoder_2", "tokenizer_2"),
+    ),
     request=SDXLRequest,
 )

@@ -10,33 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from vinograph.errors import RequestError
-from vinograph.families.contract import Array, Components, Output
+from vinograph.families.contract import Array, Output
 from vinograph.families.latent import Conditioning
-from vinograph.families.sdxl.config import TEXT_ENCODERS, SDXLConfig
+from vinograph.families.prompts import PromptOptions
+from vinograph.families.sdxl.config import SDXLConfig
+from vinograph.families.sdxl.prompts import PlainPrompts, PromptEmbeds, SDXLComponents, WeightedPrompts, tokenize
 from vinograph.families.sdxl.request import SDXLRequest
-from vinograph.families.shared import note_dropped
 from vinograph.images import Size
 
-SDXLComponents = Components[SDXLConfig]
 TimeIds = tuple[tuple[int, ...], tuple[int, ...]]
 """Original size, top and left of the crop, and target size, for the prompt and the negative one."""
 
 CALLBACK_TENSORS = ("prompt_embeds", "add_text_embeds", "add_time_ids")
 """The tensors of the conditioning that a callback may ask for, by diffusers' names."""
-_TOKENIZERS = ("tokenizer", "tokenizer_2")
 _MAX_PERIOD = 10_000.0  # of the guidance scale's embedding, as that of a timestep
-
-
-@dataclass(frozen=True)
-class _PromptEmbeds:
-    """Hidden states [prompts, tokens, width] and pooled embeddings [prompts, pooled width]."""
-
-    states: Array
-    pooled: Array
-
-    def repeated(self, count: int) -> _PromptEmbeds:
-        """Each prompt's row ``count`` times."""
-        return _PromptEmbeds(np.repeat(self.states, count, axis=0), np.repeat(self.pooled, count, axis=0))
 
 
 def callback_tensors(conditioning: Conditioning) -> dict[str, Array]:
@@ -81,18 +68,88 @@ def check_prompts(components: SDXLComponents, request: SDXLRequest, guided: bool
         negative = _given(config, states, pooled, "negative_prompt_embeds").states.shape
     elif request.negative_prompt is None and config.force_zeros_for_empty_prompt:
         return
-    encoded = (request.prompt_count, components.tokenizers["tokenizer"].max_length, config.text_width)
+    given, tokens = shape or negative, components.tokenizers["tokenizer"].max_length
+    if _options(request).chunks and given is not None and given[1] % tokens == 0:
+        tokens = given[1]
+    encoded = (request.prompt_count, tokens, config.text_width)
     if (negative or encoded) != (shape or encoded):
-        raise RequestError(
-            f"the negative prompt's embeddings have shape {negative or encoded}, the prompt's {shape or encoded}; "
-            "give both alike"
-        )
+        raise _unlike(negative or encoded, shape or encoded)
 
 
-def input_shapes(components: SDXLComponents, request: SDXLRequest) -> dict[str, tuple[int, ...]]:
-    """Shapes of one row of the conditioning's inputs, known before any text is encoded."""
-    config, states = components.config, request.prompt_embeds
-    tokens = components.tokenizers["tokenizer"].max_length if states is None else states.shape[1]
+def _unlike(negative: tuple[int, ...], positive: tuple[int, ...]) -> RequestError:
+    return RequestError(
+        f"the negative prompt's embeddings have shape {negative}, the prompt's {positive}; give both alike"
+    )
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of ``request``, not encoded yet; under guidance, the negative ones come first.
+
+    None stands for embeddings that are zero. ``time_ids`` are those of the prompt and of the
+    negative one.
+    """
+
+    request: SDXLRequest
+    rows: tuple[PlainPrompts | WeightedPrompts | PromptEmbeds | None, ...]
+    time_ids: TimeIds
+
+    @property
+    def length(self) -> int:
+        """Tokens of each prompt's row in the conditioning."""
+        return max(each.length for each in self.rows if each is not None)
+
+    def encode(self, components: SDXLComponents) -> Conditioning:
+        """Encode the prompts to the conditioning, one row a picture."""
+        request, count = self.request, self.request.image_count
+        encoded = [self._encoded(components, each) for each in self.rows]
+        rows = [each.repeated(request.num_images_per_prompt or 1) for each in encoded]
+        ids = [*reversed(self.time_ids[: len(rows)])]
+        others = {
+            "text_embeds": np.concatenate([each.pooled for each in rows]),
+            "time_ids": np.repeat(np.array(ids, np.float32), count, axis=0),
+        }
+        if components.config.guides_itself:
+            others["timestep_cond"] = _guidance_embedding(components.config.time_cond_width, request, count)
+        return Conditioning(np.concatenate([each.states for each in rows]), others)
+
+    def _encoded(
+        self, components: SDXLComponents, prompts: PlainPrompts | WeightedPrompts | PromptEmbeds | None
+    ) -> PromptEmbeds:
+        if prompts is None:
+            count, config = self.request.prompt_count, components.config
+            shape = (count, self.length, config.text_width)
+            return PromptEmbeds(np.zeros(shape, np.float32), np.zeros((count, config.pooled_width), np.float32))
+        return prompts if isinstance(prompts, PromptEmbeds) else prompts.encode(components, self.length)
+
+
+def read_prompts(
+    components: SDXLComponents, request: SDXLRequest, time_ids: TimeIds, guided: bool, out: Output
+) -> Prompts:
+    """Tokenize the texts of a checked request, or take the embeddings that it brings.
+
+    Raises:
+        RequestError: a weight is out of range, there are too many chunks, or embeddings of fewer
+            tokens than a text has.
+    """
+    rows = [_conditional(components, request, out)]
+    if guided:
+        rows.insert(0, _unconditional(components, request, out))
+    prompts = Prompts(request, tuple(rows), time_ids)
+    for each in rows:
+        if isinstance(each, PromptEmbeds) and each.length != prompts.length:
+            other = (len(each.states), prompts.length, components.config.text_width)
+            raise _unlike(*((each.states.shape, other) if each is rows[0] else (other, each.states.shape)))
+    return prompts
+
+
+def _options(request: SDXLRequest) -> PromptOptions:
+    return PromptOptions.of(request.prompt_weighting, request.long_prompt)
+
+
+def input_shapes(components: SDXLComponents, tokens: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of one row of the conditioning's inputs, for prompts of so many ``tokens``."""
+    config = components.config
     shapes: dict[str, tuple[int, ...]] = {
         "encoder_hidden_states": (tokens, config.text_width),
         "text_embeds": (config.pooled_width,),
@@ -101,43 +158,38 @@ def input_shapes(components: SDXLComponents, request: SDXLRequest) -> dict[str, 
     return {**shapes, "timestep_cond": (config.time_cond_width,)} if config.guides_itself else shapes
 
 
-def encode_conditioning(
-    components: SDXLComponents, request: SDXLRequest, time_ids: TimeIds, guided: bool, out: Output
-) -> Conditioning:
-    """Encode the texts of ``request``, which are checked, and join them with ``time_ids``."""
-    positive, negative = time_ids
-    text = _conditional(components, request, out)
-    rows, id_rows = [text], [positive]
-    if guided:
-        rows.insert(0, _unconditional(components, request, text, out))
-        id_rows.insert(0, negative)
-    rows = [each.repeated(request.num_images_per_prompt or 1) for each in rows]
-    count = request.image_count
-    others = {
-        "text_embeds": np.concatenate([each.pooled for each in rows]),
-        "time_ids": np.repeat(np.array(id_rows, np.float32), count, axis=0),
-    }
-    if components.config.guides_itself:
-        others["timestep_cond"] = _guidance_embedding(components.config.time_cond_width, request, count)
-    return Conditioning(np.concatenate([each.states for each in rows]), others)
-
-
-def _conditional(components: SDXLComponents, request: SDXLRequest, out: Output) -> _PromptEmbeds:
+def _conditional(
+    components: SDXLComponents, request: SDXLRequest, out: Output
+) -> PlainPrompts | WeightedPrompts | PromptEmbeds | None:
     if request.prompt_embeds is not None and request.pooled_prompt_embeds is not None:
         return _given(components.config, request.prompt_embeds, request.pooled_prompt_embeds, "prompt_embeds")
-    prompts = request.prompt or ()
-    return _encode(components, prompts, _second(request.prompt_2, prompts), request.clip_skip or 0, out)
+    texts = request.prompt or ()
+    return _tokenized(components, request, (texts, _second(request.prompt_2, texts)), request.clip_skip or 0, out)
 
 
-def _unconditional(components: SDXLComponents, request: SDXLRequest, text: _PromptEmbeds, out: Output) -> _PromptEmbeds:
+def _unconditional(
+    components: SDXLComponents, request: SDXLRequest, out: Output
+) -> PlainPrompts | WeightedPrompts | PromptEmbeds | None:
     if request.negative_prompt_embeds is not None and request.negative_pooled_prompt_embeds is not None:
         states, pooled = request.negative_prompt_embeds, request.negative_pooled_prompt_embeds
         return _given(components.config, states, pooled, "negative_prompt_embeds")
     if request.negative_prompt is None and components.config.force_zeros_for_empty_prompt:
-        return _PromptEmbeds(np.zeros_like(text.states), np.zeros_like(text.pooled))
-    prompts = request.negative_prompt or ("",) * len(text.states)
+        return None
+    texts = request.negative_prompt or ("",) * request.prompt_count
     # As in diffusers, clip_skip is the prompt's alone.
-    return _encode(components, prompts, _second(request.negative_prompt_2, prompts), 0, out)
+    return _tokenized(components, request, (texts, _second(request.negative_prompt_2, texts)), 0, out)
+
+
+def _tokenized(
+    components: SDXLComponents,
+    request: SDXLRequest,
+    texts: tuple[Sequence[str], Sequence[str]],
+    clip_skip: int,
+    out: Output,
+) -> PlainPrompts | WeightedPrompts:
+    options = _options(request)
+    options.note_unread([*texts[0], *texts[1]], out)
+    return tokenize(components, texts, options, clip_skip, out)
 
 
 def _second(texts: tuple[str, ...] | None, first: Sequence[str]) -> Sequence[str]:
@@ -145,30 +197,13 @@ def _second(texts: tuple[str, ...] | None, first: Sequence[str]) -> Sequence[str
     return texts if texts is not None and any(texts) else first
 
 
-def _given(config: SDXLConfig, states: Array, pooled: Array, name: str) -> _PromptEmbeds:
+def _given(config: SDXLConfig, states: Array, pooled: Array, name: str) -> PromptEmbeds:
     if states.shape[2] != config.text_width or pooled.shape != (len(states), config.pooled_width):
         raise RequestError(
             f"{name} and its pooled embeddings have shapes {states.shape} and {pooled.shape}; "
             f"give [prompts, tokens, {config.text_width}] and [prompts, {config.pooled_width}]"
         )
-    return _PromptEmbeds(states, pooled)
-
-
-def _encode(
-    components: SDXLComponents, prompts: Sequence[str], second: Sequence[str], clip_skip: int, out: Output
-) -> _PromptEmbeds:
-    """Encode the texts with both encoders.
-
-    Their hidden states, ``clip_skip`` layers before the last but one, are joined along the width.
-    The pooled text is the second encoder's.
-    """
-    encoded = [
-        components.sessions[encoder]({"input_ids": note_dropped(components.tokenizers[tokenizer](texts), out)})
-        for encoder, tokenizer, texts in zip(TEXT_ENCODERS, _TOKENIZERS, (prompts, second), strict=True)
-    ]
-    # The last layer is no output of the encoders, so that -1 is the last but one.
-    states = np.concatenate([each["hidden_states"][:, -1 - clip_skip] for each in encoded], axis=2)
-    return _PromptEmbeds(states, encoded[1]["text_embeds"])
+    return PromptEmbeds(states, pooled)
 
 
 def time_ids_of(request: SDXLRequest, size: Size, out: Output) -> TimeIds:

@@ -29,16 +29,16 @@ from vinograph.families.latent import (
     prepare_denoiser,
 )
 from vinograph.families.sdxl.conditioning import (
-    SDXLComponents,
-    TimeIds,
+    Prompts,
     callback_tensors,
     check_prompts,
-    encode_conditioning,
     input_shapes,
+    read_prompts,
     time_ids_of,
     with_callback_tensors,
 )
 from vinograph.families.sdxl.config import TEXT_ENCODERS
+from vinograph.families.sdxl.prompts import SDXLComponents
 from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.shared import check_latents, note_ignored, run_callback, starting_noise, strength_steps
 from vinograph.images import Size
@@ -62,7 +62,8 @@ def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
     if init_image is not None and init_image.pictures is not None:
         run.vae.check_encoder()
     check_latents(request.latents, run.latent_shape(size))
-    return _drawn(components, run, init_image, size, time_ids_of(request, size, out), out)
+    prompts = read_prompts(components, request, time_ids_of(request, size, out), run.guided, out)
+    return _drawn(components, run, init_image, size, prompts, out)
 
 
 def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Run[SDXLRequest]:
@@ -113,14 +114,14 @@ def _drawn(
     run: Run[SDXLRequest],
     init_image: InitImage | None,
     size: Size,
-    time_ids: TimeIds,
+    prompts: Prompts,
     out: Output,
 ) -> Steps:
     """Draw pictures of ``size`` for a request that is checked."""
     request = run.request
-    prepare_denoiser(run, size, input_shapes(components, request))
+    prepare_denoiser(run, size, input_shapes(components, prompts.length))
     with out.timed("text"):
-        conditioning = encode_conditioning(components, request, time_ids, run.guided, out)
+        conditioning = prompts.encode(components)
     for encoder in TEXT_ENCODERS:
         components.release(encoder)
     yield Step("text", 1, 1)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vinograph.arguments import check_amount, check_layers, check_pooled, check_share, check_texts, check_two_numbers
-from vinograph.request import Array, Request, argument_field
+from vinograph.arguments import (
+    check_amount,
+    check_layers,
+    check_long_prompt,
+    check_pooled,
+    check_share,
+    check_texts,
+    check_two_numbers,
+)
+from vinograph.families.prompt_request import PromptRequest
+from vinograph.request import Array, argument_field
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDXLRequest(Request):
+class SDXLRequest(PromptRequest):
     """A request with the arguments that only SDXL takes."""
 
     prompt_2: tuple[str, ...] | None = argument_field(
@@ -20,6 +29,11 @@ class SDXLRequest(Request):
         "the negative prompt for the second text encoder; default: the same",
         per_prompt=True,
         needs=("negative_prompt",),
+    )
+    long_prompt: str | None = argument_field(
+        check_long_prompt,
+        "what becomes of text beyond one chunk of tokens: it is cut off, or read in further chunks",
+        metavar="truncate|chunks",
     )
     guidance_rescale: float | None = argument_field(
         check_amount, "how far guidance keeps the contrast of what it guides, up to 1"

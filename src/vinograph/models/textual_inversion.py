@@ -1,0 +1,312 @@
+"""Words that were learned by textual inversion (Gal et al., arXiv 2208.01618), added to a model.
+
+A file has one or more vectors for each text encoder, which stand for a word of the prompt. Three
+layouts are read: ``clip_l`` and ``clip_g`` in one file, as A1111 and ComfyUI read them; a word and
+its vectors, as diffusers saves them in one file for each encoder; and ``emb_params``, which only
+models with a single text encoder have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph import folders
+from vinograph.errors import ModelError, RequestError
+from vinograph.families import registry
+from vinograph.families.contract import WordEmbeddings
+from vinograph.models.bundle import weights_of
+from vinograph.models.manifest import Manifest
+from vinograph.models.model import Model
+from vinograph.models.safetensors import TensorRecord, read_header
+from vinograph.schema import is_plain, label
+from vinograph.text import FIRST_LEARNED_ID, Tokenizer
+from vinograph.values import reading, shown
+
+if TYPE_CHECKING:
+    from vinograph.models.parts import ComponentPlan
+    from vinograph.networks.graph import Network, Storage
+
+Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Embeddings: TypeAlias = Mapping[str, Paths] | Paths
+"""Files of learned words, or a mapping from the word to its file or files.
+
+An empty word stands for the one that the file names, or for the file's name.
+"""
+
+_SINGLE = "emb_params"  # the vectors of a model with one text encoder
+_ALIAS = "embedding:"  # ComfyUI writes it before the word
+_OTHERS: Mapping[int, str] = {768: "SD 1.5", 1024: "SD 2", 1280: "the second text encoder of SDXL", 4096: "T5"}
+_LONGEST_WORD = 100
+_MOST_TENSORS = 16
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Vectors [n, width] in a file: under a key, for a word if the file names one."""
+
+    file: Path
+    key: str
+    word: str | None
+    vectors: Vectors
+
+
+def with_embeddings(model: Model, embeddings: Embeddings) -> Model:
+    """The model with the learned words of these files.
+
+    A word is the key of the mapping if it isn't empty, else the one that the file names, else the
+    file's name without its ending.
+
+    Raises:
+        RequestError: a file is not of this model, or a word is no word.
+        ModelError: a file can't be read, or is pickled.
+        DamagedModelError: a file is damaged.
+    """
+    encoders = registry.family(model.manifest.family).word_embeddings
+    files = list(_files(embeddings))
+    if not files:
+        return model
+    if not encoders:
+        raise RequestError(
+            f"{model.manifest.name} takes no embeddings of words: it is a model of the family {model.manifest.family}"
+        )
+    words: dict[str, dict[str, Vectors]] = {}
+    for word, file in files:
+        keys = [each.key for each in encoders]
+        for found in _read(file, keys):
+            encoder = _encoder_of(found, model, encoders)
+            vectors = words.setdefault(_checked_word(word or found.word or file.stem), {})
+            if encoder in vectors:
+                raise RequestError(f"{file} has vectors for the {encoder} that another file has for the same word, too")
+            vectors[encoder] = found.vectors
+    for word, vectors in words.items():
+        _check_whole(word, vectors, model, encoders)
+    return _ModelWithWords(model, words, encoders)
+
+
+def _files(embeddings: Embeddings) -> Iterator[tuple[str | None, Path]]:
+    """Each file, with the word that the caller names for it."""
+    with reading("embeddings", embeddings):
+        entries = embeddings.items() if isinstance(embeddings, Mapping) else [(None, embeddings)]
+        for word, paths in entries:
+            for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+                if not isinstance(path, (str, os.PathLike)) or not isinstance(word, str | None):
+                    raise RequestError(f"embeddings names {shown(path)}; give files, or a mapping from word to file")
+                file = folders.expand(os.fspath(path))
+                if not folders.is_there(file):
+                    raise RequestError(f"embeddings names {file}, and there is no such file")
+                yield word, file
+
+
+def _read(file: Path, keys: Collection[str]) -> Iterator[_Found]:
+    """The vectors of a file. ``keys`` are those of the family's encoders.
+
+    Raises:
+        RequestError: it is no textual inversion.
+    """
+    records = read_header(file)
+    if not 0 < len(records) <= _MOST_TENSORS:
+        raise RequestError(f"{file} is no textual inversion: it has {len(records)} tensors")
+    for key, record in records.items():
+        if len(record.shape) not in (1, 2) or 0 in record.shape or record.dtype not in _FLOATS:
+            raise RequestError(
+                f"{file} is no textual inversion: its tensor {label(key)} has shape {list(record.shape)} and type "
+                f"{record.dtype}, where vectors should be"
+            )
+        yield _Found(file, key, None if key in (*keys, _SINGLE) else key, _values(record))
+
+
+def _values(record: TensorRecord) -> Vectors:
+    array = record.array()
+    if record.dtype == "BF16":  # the upper half of an f32
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    vectors = np.atleast_2d(array.astype(np.float32))
+    if not np.isfinite(vectors).all():
+        raise RequestError(f"{record.file}: the vectors {label(record.name)} hold NaN or infinity")
+    return vectors
+
+
+def _encoder_of(found: _Found, model: Model, encoders: Sequence[WordEmbeddings]) -> str:
+    """The text encoder that vectors are for: by their key, or by their width.
+
+    Raises:
+        RequestError: they are for none.
+    """
+    width = found.vectors.shape[1]
+    widths = {each.text_encoder: _width(model, each) for each in encoders}
+    fitting = [each.text_encoder for each in encoders if each.key == found.key] or [*widths]
+    encoder = next((each for each in fitting if widths[each] == width), None)
+    if encoder is None or found.key == _SINGLE:
+        raise _other(found.file, model, {width}, encoders)
+    return encoder
+
+
+def _width(model: Model, each: WordEmbeddings) -> int:
+    return int(model.manifest.components[each.text_encoder].outputs["hidden_states"].shape[-1])
+
+
+def _other(file: Path | str, model: Model, widths: set[int], encoders: Sequence[WordEmbeddings]) -> RequestError:
+    ours = ", ".join(f"{_width(model, each)} ({each.key})" for each in encoders)
+    theirs = ", ".join(f"{width} for {_OTHERS[width]}" if width in _OTHERS else str(width) for width in sorted(widths))
+    return RequestError(
+        f"{file} has vectors of the width {theirs}, and {model.manifest.name} needs {ours}: give an embedding that "
+        f"was made for {registry.family(model.manifest.family).title}"
+    )
+
+
+def _checked_word(word: str) -> str:
+    if not 0 < len(word.strip()) <= _LONGEST_WORD or not is_plain(word):
+        raise RequestError(f"an embedding's word is {shown(word)}; give one of up to {_LONGEST_WORD} characters")
+    return word.strip()
+
+
+def _check_whole(word: str, vectors: Mapping[str, Vectors], model: Model, encoders: Sequence[WordEmbeddings]) -> None:
+    """Check that each encoder has vectors of a word, as many as the other, and not too many.
+
+    Raises:
+        RequestError: naming the word.
+    """
+    if len(vectors) < len(encoders):
+        raise _other(f"the embedding {label(word)}", model, {each.shape[1] for each in vectors.values()}, encoders)
+    counts = {each.text_encoder: len(vectors[each.text_encoder]) for each in encoders}
+    longest = min(model.tokenizer(each.tokenizer).max_length for each in encoders) - 2
+    if len(set(counts.values())) > 1 or max(counts.values()) > longest:
+        found = ", ".join(f"{count} for the {name}" for name, count in counts.items())
+        raise RequestError(
+            f"the embedding {label(word)} has {found}; give as many vectors for each text encoder, at most {longest}"
+        )
+
+
+@dataclass(frozen=True)
+class _ModelWithWords:
+    """A model whose text encoders and tokenizers know further words.
+
+    ``words`` has the vectors of each word by text encoder.
+    """
+
+    model: Model
+    words: Mapping[str, Mapping[str, Vectors]]
+    encoders: Sequence[WordEmbeddings]
+
+    @property
+    def path(self) -> Path:
+        """The directory of the model."""
+        return self.model.path
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's manifest."""
+        return self.model.manifest
+
+    @property
+    def size(self) -> int:
+        """The model's bytes on the disk."""
+        return self.model.size
+
+    @property
+    def tokenizers(self) -> Collection[str]:
+        """The tokenizers' names."""
+        return self.model.tokenizers
+
+    @property
+    def files(self) -> Collection[str]:
+        """The names of the files that the model is read from."""
+        return self.model.files
+
+    @property
+    def hashed_files(self) -> Collection[str]:
+        """The names of the files whose hash is known."""
+        return self.model.hashed_files
+
+    def verify(self) -> Iterator[str]:
+        """Check every file of the model."""
+        return self.model.verify()
+
+    def weights_size(self, name: str) -> int:
+        """The bytes of a component's weights."""
+        return self.model.weights_size(name)
+
+    def component_plan(self, name: str) -> ComponentPlan | None:
+        """The plan by which a component is built; a text encoder's builds it with the words' vectors."""
+        plan, vectors = self.model.component_plan(name), self._vectors(name)
+        if vectors is None:
+            return plan
+        return _with_vectors(plan or _plan_of_bundle(self.model, name), vectors)
+
+    def fingerprint(self, name: str) -> str:
+        """A text that changes whenever the component does, or a word's vectors."""
+        vectors, own = self._vectors(name), self.model.fingerprint(name)
+        return own if vectors is None else f"{own} {hashlib.sha256(vectors.tobytes()).hexdigest()}"
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """Read a tokenizer, which gets the words."""
+        tokenizer = self.model.tokenizer(name)
+        for each in self.encoders:
+            if each.tokenizer == name:
+                ids = self._ids(each.text_encoder)
+                tokenizer.add_words({**ids, **{_ALIAS + word: own for word, own in ids.items()}})
+        return tokenizer
+
+    def _vectors(self, encoder: str) -> Vectors | None:
+        """The vectors of all words for a text encoder; None for other components."""
+        found = [vectors[encoder] for vectors in self.words.values() if encoder in vectors]
+        return np.concatenate(found) if found else None
+
+    def _ids(self, encoder: str) -> dict[str, range]:
+        ids, first = {}, FIRST_LEARNED_ID
+        for word, vectors in self.words.items():
+            ids[word] = range(first, first + len(vectors[encoder]))
+            first += len(vectors[encoder])
+        return ids
+
+
+def _with_vectors(plan: ComponentPlan, vectors: Vectors) -> ComponentPlan:
+    """The plan of a text encoder with these vectors in addition."""
+    from vinograph.networks.token_embeddings import NoTableError, add_token_vectors
+
+    def build(storage: Storage) -> Network:
+        network = plan.build(storage)
+        try:
+            add_token_vectors(network.model, vectors, FIRST_LEARNED_ID)
+        except NoTableError as error:
+            raise ModelError(f"{plan.files[0]} takes no embeddings of words: it has {error}") from error
+        return network
+
+    return dataclasses.replace(plan, build=build)
+
+
+def _plan_of_bundle(model: Model, name: str) -> ComponentPlan:
+    """A plan that reads a bundle's component."""
+    from vinograph.models.parts import ComponentPlan
+    from vinograph.networks.graph import Port, Ports
+    from vinograph.networks.token_embeddings import read_network
+
+    component = model.manifest.components[name]
+    xml, size = model.path / component.file, model.weights_size(name)
+    inputs, outputs = (
+        {key: Port(tuple(each.shape), each.dtype) for key, each in side.items()}
+        for side in (component.inputs, component.outputs)
+    )
+    ports = Ports(inputs, outputs)
+    return ComponentPlan(
+        name=name,
+        build=lambda _: read_network(xml, ports, f16_safe=component.f16_safe),
+        ports=ports,
+        f16_safe=component.f16_safe,
+        weights=component.weights,
+        values=size,
+        size=size,
+        files=(xml, model.path / weights_of(component.file)),
+        is_ir=True,
+    )
