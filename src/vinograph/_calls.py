@@ -40,6 +40,7 @@ class Calls:
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,
         vae: Literal["full", "tiny"] | None = None,
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         num_images_per_prompt: int | None = 1,
         seed: int | None = None,
         generator: Generators | None = None,
@@ -104,6 +105,8 @@ class Calls:
             sigmas: SDXL, PixArt: custom noise levels, the last of which is where the steps end.
             eta: SDXL, PixArt: the share of fresh noise in DDIM's steps.
             vae: SDXL, PixArt: which VAE to use where the model has both; default: tiny.
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             num_images_per_prompt: pictures of each prompt.
             seed: picture i is drawn from seed + i.
             generator: a torch.Generator, a RandomState, or a list of them.
@@ -180,6 +183,7 @@ class Calls:
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,
         vae: Literal["full", "tiny"] | None = None,
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         num_images_per_prompt: int | None = 1,
         seed: int | None = None,
         generator: Generators | None = None,
@@ -338,6 +342,7 @@ class Calls:
         height: int | None = None,
         width: int | None = None,
         vae: Literal["full", "tiny"] | None = None,
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         return_dict: Literal[True] = True,
     ) -> Result:
         """Encode a picture to what the model decodes: image embeddings, or latents.
@@ -347,6 +352,8 @@ class Calls:
             height: the picture's height in pixels.
             width: the picture's width in pixels.
             vae: SDXL, PixArt: which VAE to use where the model has both; default: tiny.
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
@@ -365,6 +372,7 @@ class Calls:
         num_inference_steps: int | None = 12,
         timesteps: Timesteps | Literal["spaced"] | None = None,
         vae: Literal["full", "tiny"] | None = None,
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         num_images_per_prompt: int | None = 1,
         seed: int | None = None,
         generator: Generators | None = None,
@@ -383,6 +391,8 @@ class Calls:
                 before it).
             timesteps: Würstchen: custom timesteps of the denoising steps.
             vae: SDXL, PixArt: which VAE to use where the model has both; default: tiny.
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             num_images_per_prompt: Würstchen: pictures of each prompt.
             seed: Würstchen: picture i is drawn from seed + i.
             generator: Würstchen: a torch.Generator, a RandomState, or a list of them.

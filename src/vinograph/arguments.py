@@ -22,6 +22,7 @@ Array = NDArray[np.float32]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 VAES = ("full", "tiny")
+VAE_TILINGS = ("auto", "on", "off")
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 MAX_STEPS = 1000
 MAX_COUNT = 1000
@@ -83,6 +84,12 @@ class Check:
     def scalar(self) -> type[int] | type[float] | type[bool] | None:
         """The type of the values if they are numbers or booleans, else None."""
         return _SCALARS.get(self.accepts(_ANY)[0])
+
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts among the accepted types that stand for themselves."""
+        return tuple(each.strip('"') for each in self.accepts(_ANY) if each.startswith('"'))
 
 
 def check(*accepts: str) -> Callable[[Run], Check]:
@@ -170,6 +177,12 @@ def check_two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
 def check_vae(name: str, value: Any, _: Limits) -> str:
     """Check the name of a VAE."""
     return _one_of(name, value, VAES)
+
+
+@check(*map(quoted, VAE_TILINGS))
+def check_vae_tiling(name: str, value: Any, _: Limits) -> str:
+    """Check when a VAE computes in tiles."""
+    return _one_of(name, value, VAE_TILINGS)
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -231,6 +231,8 @@ def finish(run: Run[Request], latents: Array, decode: Callable[[Array], Array], 
         return out
     with out.timed("vae"):
         out.images = decode(latents)
+    factor = run.components.config.latents.scale_factor
+    run.vae.note_tiles(Size(latents.shape[2] * factor, latents.shape[3] * factor), "decoded", out)
     yield Step("vae", 1, 1, partial(first_picture, out.images))
     return out
 

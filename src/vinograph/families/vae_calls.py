@@ -11,10 +11,10 @@ from vinograph.families.autoencoder import VAE, HasLatents, vae_of
 from vinograph.families.contract import Array, Call, Components, Output, Step, Steps
 from vinograph.families.init_image import read_one_picture
 from vinograph.families.shared import first_picture
-from vinograph.images import psnr
+from vinograph.images import Size, psnr
 from vinograph.request import Request
 
-_TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
+_TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}
 
 
 def encode(components: Components[HasLatents], request: Request) -> Steps:
@@ -25,8 +25,9 @@ def encode(components: Components[HasLatents], request: Request) -> Steps:
 
 def _read(components: Components[HasLatents], request: Request, out: Output) -> tuple[VAE, Array]:
     """The VAE that the request names, and the request's picture. Both are checked before any work."""
-    picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae)
+    picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae, request.vae_tiling)
     vae.check_encoder()
+    vae.note_tiles(Size(*picture.shape[2:]), "encoded", out)
     return vae, picture
 
 
@@ -49,6 +50,7 @@ def _reconstructed(vae: VAE, picture: Array, out: Output) -> Steps:
     yield Step("vae encoder", 1, 1)
     with out.timed("vae"):
         out.images = vae.decode(latents)
+    vae.note_tiles(Size(*picture.shape[2:]), "decoded", out)
     out.report["psnr"] = psnr(out.images, picture.transpose(0, 2, 3, 1))
     out.report["spatial_compression"] = picture.shape[2] / latents.shape[2]
     out.report["values_compression"] = picture.size / latents.size

@@ -31,7 +31,7 @@ _CALL = "generate"
 _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
-_LABELS = {"vae": "VAE", "count": "Images"}
+_LABELS = {"vae": "VAE", "vae_tiling": "VAE tiling", "count": "Images"}
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
     "Landscape 4:3": Fraction(4, 3),
@@ -277,16 +277,17 @@ class Controls:
 
 
 def _control(name: str) -> Any:
-    """A control for an option: a slider for a number, a checkbox, or a dropdown for the VAE."""
+    """A control for an option: a slider for a number, a checkbox, or a dropdown for a choice."""
     families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
-    kind = arguments_of(families[0].request)[families[0].options[name]].check.scalar
+    check = arguments_of(families[0].request)[families[0].options[name]].check
+    kind = check.scalar
     if kind is bool:
         return gr.Checkbox(label=label(name), visible=False)
     if kind is int:
         return gr.Slider(1, 100, step=1, label=label(name), visible=False)
     if kind is float:
         return gr.Slider(0, 20, step=0.1, label=label(name), visible=False)
-    return gr.Dropdown(list(VAES), label=label(name), filterable=False, visible=False)
+    return gr.Dropdown(list(check.choices), label=label(name), filterable=False, visible=False)
 
 
 def _request_of(pipe: Pipeline) -> type[Request]:

@@ -55,6 +55,7 @@ def generate(components: PixArtComponents, request: PixArtRequest) -> Steps:
         out.warnings.append(f"drawn at {size}, the nearest size that the model was trained on{then}")
     if init_image is not None and init_image.pictures is not None:
         run.vae.check_encoder()
+        run.vae.note_tiles(init_image.size, "encoded", out)
     check_latents(request.latents, run.latent_shape(size))
     return _drawn(components, run, init_image, output_size, size, out)
 
@@ -76,7 +77,7 @@ def _run_of(components: PixArtComponents, request: PixArtRequest, out: Output) -
         begin=begin,
         end=len(plan.timesteps),
         noise=request.noise(),
-        vae=vae_of(components, request.vae),
+        vae=vae_of(components, request.vae, request.vae_tiling),
     )
 
 

@@ -61,6 +61,7 @@ def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
     size = Size(request.height or 0, request.width or 0) if init_image is None else init_image.size
     if init_image is not None and init_image.pictures is not None:
         run.vae.check_encoder()
+        run.vae.note_tiles(init_image.size, "encoded", out)
     check_latents(request.latents, run.latent_shape(size))
     return _drawn(components, run, init_image, size, time_ids_of(request, size, out), out)
 
@@ -79,7 +80,7 @@ def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Ru
         begin=begin,
         end=end,
         noise=request.noise(),
-        vae=vae_of(components, request.vae),
+        vae=vae_of(components, request.vae, request.vae_tiling),
         guidance_rescale=request.guidance_rescale or 0.0,
         noisy_init_image=request.denoising_start is not None,
     )
