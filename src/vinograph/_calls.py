@@ -40,7 +40,6 @@ class Calls:
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,
         vae: Literal["full", "tiny"] | None = None,
-        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         num_images_per_prompt: int | None = 1,
         seed: int | None = None,
         generator: Generators | None = None,
@@ -57,6 +56,11 @@ class Calls:
         decoder_timesteps: Timesteps | Literal["spaced"] | None = None,
         prior_callback_on_step_end: Callback | None = None,
         prior_callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        hires: float | None = None,
+        hires_steps: int | None = None,
+        hires_strength: float | None = 0.5,
+        hires_upscaler: Literal["lanczos", "latent"] | None = "lanczos",
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
         guidance_rescale: float | None = 0.0,
@@ -105,8 +109,6 @@ class Calls:
             sigmas: SDXL, PixArt: custom noise levels, the last of which is where the steps end.
             eta: SDXL, PixArt: the share of fresh noise in DDIM's steps.
             vae: SDXL, PixArt: which VAE to use where the model has both; default: tiny.
-            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
-                above 1536x1536 pixels.
             num_images_per_prompt: pictures of each prompt.
             seed: picture i is drawn from seed + i.
             generator: a torch.Generator, a RandomState, or a list of them.
@@ -128,6 +130,16 @@ class Calls:
                 callback_on_step_end is.
             prior_callback_on_step_end_tensor_inputs: Würstchen: the names of the tensors that it
                 gets.
+            hires: SDXL, PixArt: draw, upscale by this factor, and draw from that again; 1 draws
+                once.
+            hires_steps: SDXL, PixArt: denoising steps of the second drawing, before its strength;
+                default: the first's.
+            hires_strength: SDXL, PixArt: how far the second drawing leaves the first behind, above
+                0 and up to 1.
+            hires_upscaler: SDXL, PixArt: what is upscaled: the picture (lanczos), or its latents
+                (latent).
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             prompt_2: SDXL: the prompt for the second text encoder; default: the same.
             negative_prompt_2: SDXL: the negative prompt for the second text encoder; default: the
                 same.
@@ -183,7 +195,6 @@ class Calls:
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,
         vae: Literal["full", "tiny"] | None = None,
-        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         num_images_per_prompt: int | None = 1,
         seed: int | None = None,
         generator: Generators | None = None,
@@ -201,6 +212,11 @@ class Calls:
         image_embeddings: Arrays | None = None,
         prior_callback_on_step_end: Callback | None = None,
         prior_callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        hires: float | None = None,
+        hires_steps: int | None = None,
+        hires_strength: float | None = 0.5,
+        hires_upscaler: Literal["lanczos", "latent"] | None = "lanczos",
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
         guidance_rescale: float | None = 0.0,
@@ -372,13 +388,13 @@ class Calls:
         num_inference_steps: int | None = 12,
         timesteps: Timesteps | Literal["spaced"] | None = None,
         vae: Literal["full", "tiny"] | None = None,
-        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         num_images_per_prompt: int | None = 1,
         seed: int | None = None,
         generator: Generators | None = None,
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         return_dict: Literal[True] = True,
     ) -> Result:
         """Encode a picture and decode it again.
@@ -391,8 +407,6 @@ class Calls:
                 before it).
             timesteps: Würstchen: custom timesteps of the denoising steps.
             vae: SDXL, PixArt: which VAE to use where the model has both; default: tiny.
-            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
-                above 1536x1536 pixels.
             num_images_per_prompt: Würstchen: pictures of each prompt.
             seed: Würstchen: picture i is drawn from seed + i.
             generator: Würstchen: a torch.Generator, a RandomState, or a list of them.
@@ -401,6 +415,8 @@ class Calls:
                 diffusers.
             callback_on_step_end_tensor_inputs: Würstchen: the names of the tensors that
                 callback_on_step_end gets.
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:

@@ -22,6 +22,7 @@ Array = NDArray[np.float32]
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 VAES = ("full", "tiny")
+UPSCALERS = ("lanczos", "latent")
 VAE_TILINGS = ("auto", "on", "off")
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 MAX_STEPS = 1000
@@ -138,6 +139,7 @@ check_tokens = _whole_number_check(1, _MAX_TOKENS)
 check_layers = _whole_number_check(-MAX_COUNT, MAX_COUNT)  # the family knows how many layers its encoders have
 check_strength = _number_check("a number above 0 and up to 1", lambda number: 0 < number <= 1)
 check_share = _number_check("a number above 0 and below 1", lambda number: 0 < number < 1)
+check_factor = _number_check("a number from 1 to 8", lambda number: 1 <= number <= 8)
 check_amount = _number_check("a number from 0 to 1", lambda number: 0 <= number <= 1)
 
 
@@ -183,6 +185,12 @@ def check_vae(name: str, value: Any, _: Limits) -> str:
 def check_vae_tiling(name: str, value: Any, _: Limits) -> str:
     """Check when a VAE computes in tiles."""
     return _one_of(name, value, VAE_TILINGS)
+
+
+@check(*map(quoted, UPSCALERS))
+def check_upscaler(name: str, value: Any, _: Limits) -> str:
+    """Check how a picture is upscaled before it is drawn again."""
+    return _one_of(name, value, UPSCALERS)
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

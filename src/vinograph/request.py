@@ -41,7 +41,6 @@ from vinograph.arguments import (
     check_text_states,
     check_texts,
     check_vae,
-    check_vae_tiling,
 )
 from vinograph.errors import RequestError
 from vinograph.noise import MAX_SEED, Noise, noise_from_generator, noise_from_seeds, random_seed
@@ -136,11 +135,6 @@ class Request:
     eta: float | None = argument_field(check_amount, "the share of fresh noise in DDIM's steps")
     vae: str | None = argument_field(
         check_vae, "which VAE to use where the model has both; default: tiny", metavar="full|tiny"
-    )
-    vae_tiling: str | None = argument_field(
-        check_vae_tiling,
-        "whether the VAE computes in tiles, which saves memory; auto: above 1536x1536 pixels",
-        metavar="auto|on|off",
     )
     num_images_per_prompt: int | None = argument_field(check_count, "pictures of each prompt")
     seed: int | None = argument_field(check_seed, "picture i is drawn from seed + i")

@@ -11,19 +11,19 @@ from vinograph.families.autoencoder import VAE, HasLatents, vae_of
 from vinograph.families.contract import Array, Call, Components, Output, Step, Steps
 from vinograph.families.init_image import read_one_picture
 from vinograph.families.shared import first_picture
+from vinograph.families.latent_request import LatentRequest
 from vinograph.images import Size, psnr
-from vinograph.request import Request
 
 _TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}
 
 
-def encode(components: Components[HasLatents], request: Request) -> Steps:
+def encode(components: Components[HasLatents], request: LatentRequest) -> Steps:
     """Encode a picture to its latents, the mean of the VAE's distribution."""
     out = Output()
     return _encoded(*_read(components, request, out), out)
 
 
-def _read(components: Components[HasLatents], request: Request, out: Output) -> tuple[VAE, Array]:
+def _read(components: Components[HasLatents], request: LatentRequest, out: Output) -> tuple[VAE, Array]:
     """The VAE that the request names, and the request's picture. Both are checked before any work."""
     picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae, request.vae_tiling)
     vae.check_encoder()
@@ -38,7 +38,7 @@ def _encoded(vae: VAE, picture: Array, out: Output) -> Steps:
     return out
 
 
-def reconstruct(components: Components[HasLatents], request: Request) -> Steps:
+def reconstruct(components: Components[HasLatents], request: LatentRequest) -> Steps:
     """Encode a picture to its latents and decode them again."""
     out = Output()
     return _reconstructed(*_read(components, request, out), out)

@@ -23,7 +23,8 @@ from vinograph.families.latent import (
     make_plan,
     prepare_denoiser,
 )
-from vinograph.families.pixart.aspect_ratios import resized_and_cropped, resized_bilinearly, trained_size
+from vinograph.families.interpolation import resized_bilinearly
+from vinograph.families.pixart.aspect_ratios import resized_and_cropped, trained_size
 from vinograph.families.pixart.conditioning import PixArtComponents, check_prompts, input_shapes, read_prompts
 from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.shared import check_latents, note_ignored, strength_steps

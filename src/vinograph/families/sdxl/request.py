@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vinograph.arguments import check_amount, check_layers, check_pooled, check_share, check_texts, check_two_numbers
-from vinograph.request import Array, Request, argument_field
+from vinograph.families.latent_request import LatentRequest
+from vinograph.request import Array, argument_field
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDXLRequest(Request):
+class SDXLRequest(LatentRequest):
     """A request with the arguments that only SDXL takes."""
 
     prompt_2: tuple[str, ...] | None = argument_field(
