@@ -428,6 +428,7 @@ class TestPublicSurface:
             "guidance_scale": "guidance_scale",
             "mask": "mask_image",
             "vae": "vae",
+            **_LARGE_OPTIONS,
         }
 
     @pytest.mark.parametrize("name", PIXART.calls)
@@ -441,6 +442,7 @@ class TestPublicSurface:
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",
             "vae": "vae",
+            **_LARGE_OPTIONS,
             "resolution_binning": "use_resolution_binning",
             "clean_caption": "clean_caption",
         }
@@ -525,6 +527,11 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 _SDXL_EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 _SDXL_SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 
+_HIRES = {"hires": None, "hires_steps": None, "hires_strength": 0.5, "hires_upscaler": "lanczos"}
+_LARGE = {**_HIRES, "vae_tiling": "auto"}
+_LARGE_OPTIONS = {name: name for name in _LARGE}
+_ENCODE = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}
+
 SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "generate": (
         (
@@ -538,6 +545,7 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **dict.fromkeys(("prompt_2", "negative_prompt_2", *_SDXL_EMBEDS, *_SDXL_SIZES)),
             **dict.fromkeys(("image", "mask_image", "padding_mask_crop", "clip_skip", "vae")),
             **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end")),
+            **_LARGE,
             "height": 1024,
             "width": 1024,
             "num_inference_steps": 50,
@@ -549,8 +557,8 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "negative_crops_coords_top_left": (0, 0),
         },
     ),
-    "encode": (("image",), {"image": None, "height": None, "width": None, "vae": None}),
-    "reconstruct": (("image",), {"image": None, "height": None, "width": None, "vae": None, "output_type": "pil"}),
+    "encode": (("image",), _ENCODE),
+    "reconstruct": (("image",), {**_ENCODE, "output_type": "pil"}),
 }
 
 _PIXART_EMBEDS = (
@@ -569,6 +577,7 @@ PIXART_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             **dict.fromkeys(("prompt", "latents", "seed", "generator", *_PIXART_EMBEDS)),
             **dict.fromkeys(("timesteps", "sigmas", "image", "vae", "callback")),
+            **_LARGE,
             "negative_prompt": "",
             "num_inference_steps": 20,
             "guidance_scale": 4.5,

@@ -54,7 +54,7 @@ class TestSyntax:
 
     def test_round_trips(self) -> None:
         rng = random.Random(1)
-        letters = 'ab ,:"\\\'\n()<>{}é漢🏠\t|-/'
+        letters = "ab ,:\"\\'\n()<>{}é漢🏠\t|-/"
 
         def text(most: int, alphabet: str = letters) -> str:
             return "".join(rng.choice(alphabet) for _ in range(rng.randrange(most)))

@@ -86,7 +86,6 @@ class Check:
         """The type of the values if they are numbers or booleans, else None."""
         return _SCALARS.get(self.accepts(_ANY)[0])
 
-
     @property
     def choices(self) -> tuple[str, ...]:
         """The texts among the accepted types that stand for themselves."""

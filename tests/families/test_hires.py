@@ -42,11 +42,12 @@ def same(one: Result, other: Result) -> None:
 
 @pytest.mark.parametrize(("name", "by_hand"), [(SDXL, {}), (PIXART, {"use_resolution_binning": False})])
 def test_it_equals_two_calls(opened: Callable[[str], Pipeline], name: str, by_hand: dict[str, Any]) -> None:
-    pipe, size = opened(name), {"height": 128, "width": 192}
+    pipe = opened(name)
+    size: dict[str, Any] = {"height": 128, "width": 192}
     given: dict[str, Any] = {"num_inference_steps": 2, "seed": 5, "num_images_per_prompt": 2}
     once = pipe(PROMPT, hires=1.5, hires_steps=3, hires_strength=0.7, **size, **given)
     first = pipe(PROMPT, **size, **given)
-    larger = {"height": 192, "width": 288}
+    larger: dict[str, Any] = {"height": 192, "width": 288}
     second = {**given, **by_hand, **larger, "num_inference_steps": 3, "strength": 0.7}
     same(once, pipe(PROMPT, image=lanczos(first.images, 288, 192), **second))
     assert once.seeds == (5, 6)
@@ -55,7 +56,8 @@ def test_it_equals_two_calls(opened: Callable[[str], Pipeline], name: str, by_ha
 
 
 def test_from_latents(opened: Callable[[str], Pipeline]) -> None:
-    pipe, given = opened(SDXL), {"num_inference_steps": 2, "seed": 5}
+    pipe = opened(SDXL)
+    given: dict[str, Any] = {"num_inference_steps": 2, "seed": 5}
     once = pipe(PROMPT, hires=1.5, hires_upscaler="latent", hires_strength=0.7, height=128, width=128, **given)
     first = pipe(PROMPT, output_type="latent", height=128, width=128, **given).images
     latents = torch.nn.functional.interpolate(torch.tensor(first), size=(24, 24), mode="bilinear").numpy()
@@ -84,7 +86,8 @@ def test_the_larger_drawing_is_decoded_in_tiles(
 
 
 def test_a_factor_of_one_draws_once(opened: Callable[[str], Pipeline]) -> None:
-    pipe, given = opened(SDXL), {"height": 64, "width": 64, "seed": 1}
+    pipe = opened(SDXL)
+    given: dict[str, Any] = {"height": 64, "width": 64, "seed": 1}
     same(pipe(PROMPT, hires=1, **given), pipe(PROMPT, **given))
 
 

@@ -50,9 +50,7 @@ def test_latents(pair: SdxlPair) -> None:
 
 
 def test_an_image_and_a_mask_of_other_sizes(pair: SdxlPair) -> None:
-    same(
-        pair, **GUIDED, height=64, width=64, image=picture(100, 80), mask_image=mask(90, 70), strength=0.8
-    )
+    same(pair, **GUIDED, height=64, width=64, image=picture(100, 80), mask_image=mask(90, 70), strength=0.8)
 
 
 @pytest.mark.parametrize("seeds", [None, (5, 2)])
@@ -79,7 +77,7 @@ def test_a_mask_for_each_picture(pair: SdxlPair) -> None:
 def test_padding_mask_crop(pair: SdxlPair) -> None:
     painted = np.zeros((80, 100), np.uint8)
     painted[20:41, 30:49] = 255
-    given = {"image": picture(100, 80), "mask_image": Image.fromarray(painted), "padding_mask_crop": 6}
+    given: dict[str, Any] = {"image": picture(100, 80), "mask_image": Image.fromarray(painted), "padding_mask_crop": 6}
     ours, theirs = pair.draw(**GUIDED, **given, height=64, width=64, strength=0.8, output_type="pil")
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
 

@@ -71,7 +71,7 @@ def test_decoding(pair: SdxlPair, theirs: Any) -> None:
 
 
 def test_drawing(pair: SdxlPair, theirs: Any) -> None:
-    size = {"height": 64, "width": 576, "num_inference_steps": 2}
+    size: dict[str, Any] = {"height": 64, "width": 576, "num_inference_steps": 2}
     ours = pair.draw_ours(seed=3, **size, vae_tiling="on")
     with_tiles = SdxlPair(pair.ours, {**pair.parts, "vae": theirs}, pair.tiny_vae)
     assert_same_pictures(ours, with_tiles.draw_theirs(seed=3, **size), tolerance=TOLERANCE)

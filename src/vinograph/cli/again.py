@@ -39,7 +39,7 @@ class Recipe:
     model: str | None
     request: Mapping[str, Any] | None = None
     left_out: tuple[str, ...] = ()
-    infotext: Infotext = Infotext()
+    infotext: Infotext | None = None
 
 
 def read_recipe(file: str) -> Recipe:
@@ -55,8 +55,8 @@ def read_recipe(file: str) -> Recipe:
     text = parameters_text(picture)
     if text is None or not text.strip():
         raise RequestError(
-            f"{_AGAIN} {clipped(file)}: the picture doesn't say how it was drawn. Vinograph stores that in a PNG unless "
-            "--no-metadata is given, and programs that edit pictures often drop it"
+            f"{_AGAIN} {clipped(file)}: the picture doesn't say how it was drawn. Vinograph stores that in pictures "
+            "unless --no-metadata is given, and programs that edit pictures often drop it"
         )
     infotext = parse_infotext(text)
     from_image = "Denoising strength" in infotext.fields and "Hires upscale" not in infotext.fields
@@ -87,8 +87,8 @@ def find_model(recipe: Recipe) -> Model:
         return catalog.find(name)
     except ModelError as error:
         raise ModelError(
-            f"{recipe.file} was drawn by the model {name}, which can't be opened by that name: give it with --model REF. "
-            f"({error})"
+            f"{recipe.file} was drawn by the model {name}, which can't be opened by that name ({error}). "
+            "Give it with --model REF"
         ) from error
 
 
@@ -99,7 +99,7 @@ def with_recipe(pipe: Pipeline, recipe: Recipe, given: GivenArguments) -> tuple[
         RequestError: the picture was drawn with an argument that its file doesn't hold, and that
             isn't given.
     """
-    values, warnings = _of_request(pipe, recipe) if recipe.request is not None else _of_infotext(pipe, recipe)
+    values, warnings = _of_infotext(pipe, recipe) if recipe.infotext is not None else _of_request(pipe, recipe)
     values = {name: value for name, value in values.items() if name not in _NEVER}
     if missing := [name for name in recipe.left_out if name not in given.values]:
         options = {argument: name for name, argument in {**OPTIONS, **pipe.options}.items()}
@@ -125,6 +125,7 @@ def _of_request(pipe: Pipeline, recipe: Recipe) -> tuple[dict[str, Any], list[st
 
 
 def _of_infotext(pipe: Pipeline, recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+    assert recipe.infotext is not None
     scheduler = pipe.model.manifest.scheduler
     found = a1111.arguments_of_infotext(recipe.infotext, pipe.options, pipe.calls[_CALL].takes, scheduler)
     warnings = [f"not followed, of what {recipe.file} says: {'; '.join(found.left_out)}"] if found.left_out else []

@@ -53,7 +53,8 @@ def generate(values: Mapping[str, Any]) -> None:
         check_output(file)
         _check_kept(file, values["again"])
     pipe = _open(values, recipe)
-    given, notes = options.arguments(pipe, "generate", _optional(values)), []
+    notes: list[str] = []
+    given = options.arguments(pipe, "generate", _optional(values))
     if values["prompt"] is not None:
         given = dataclasses.replace(given, values={"prompt": values["prompt"], **given.values})
     if recipe is not None:

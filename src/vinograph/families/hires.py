@@ -55,9 +55,7 @@ def _checked(draw: Draw, components: Components[Any], request: LatentRequest, ot
     """Check both drawings, the second with an empty picture, and return the generator that draws."""
     size = _larger(components, request)
     without: dict[str, Any] = dict.fromkeys(HIRES)
-    first = dataclasses.replace(
-        request, **without, output_type=_LATENT if request.hires_upscaler == _LATENT else "np"
-    )
+    first = dataclasses.replace(request, **without, output_type=_LATENT if request.hires_upscaler == _LATENT else "np")
     second = dataclasses.replace(
         request,
         **{**without, **dict.fromkeys(_OF_FIRST), **others},

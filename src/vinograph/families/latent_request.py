@@ -28,7 +28,9 @@ class LatentRequest(Request):
         check_factor, "draw, upscale by this factor, and draw from that again; 1 draws once"
     )
     hires_steps: int | None = argument_field(
-        check_steps, "denoising steps of the second drawing, before its strength; default: the first's", needs=("hires",)
+        check_steps,
+        "denoising steps of the second drawing, before its strength; default: the first's",
+        needs=("hires",),
     )
     hires_strength: float | None = argument_field(
         check_strength, "how far the second drawing leaves the first behind, above 0 and up to 1", needs=("hires",)

@@ -10,8 +10,8 @@ from typing import Any
 from vinograph.families.autoencoder import VAE, HasLatents, vae_of
 from vinograph.families.contract import Array, Call, Components, Output, Step, Steps
 from vinograph.families.init_image import read_one_picture
-from vinograph.families.shared import first_picture
 from vinograph.families.latent_request import LatentRequest
+from vinograph.families.shared import first_picture
 from vinograph.images import Size, psnr
 
 _TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}

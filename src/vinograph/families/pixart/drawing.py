@@ -14,6 +14,7 @@ from functools import partial
 from vinograph.families.autoencoder import vae_of
 from vinograph.families.contract import Array, Output, Step, Steps
 from vinograph.families.init_image import InitImage, read_init_image
+from vinograph.families.interpolation import resized_bilinearly
 from vinograph.families.latent import (
     Conditioning,
     Run,
@@ -23,7 +24,6 @@ from vinograph.families.latent import (
     make_plan,
     prepare_denoiser,
 )
-from vinograph.families.interpolation import resized_bilinearly
 from vinograph.families.pixart.aspect_ratios import resized_and_cropped, trained_size
 from vinograph.families.pixart.conditioning import PixArtComponents, check_prompts, input_shapes, read_prompts
 from vinograph.families.pixart.request import PixArtRequest

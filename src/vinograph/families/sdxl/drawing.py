@@ -192,7 +192,9 @@ def _begin(run: Run[SDXLRequest], init_image: InitImage, inpaints: bool) -> _Sta
 def _masked_sample(run: Run[SDXLRequest], init_image: InitImage, draw: Draw) -> Array:
     """The mask, and the latents of the picture that is grey under it: [n, 1 + channels, h, w]."""
     pictures, pixel_mask, mask = init_image.pictures, init_image.pixel_mask, init_image.mask
-    assert pictures is not None and pixel_mask is not None and mask is not None
+    assert pictures is not None
+    assert pixel_mask is not None
+    assert mask is not None
     if len(pixel_mask) > 1:
         pictures = np.tile(pictures, (len(pixel_mask) // len(pictures), 1, 1, 1))
     masked = np.where(pixel_mask < 0.5, pictures, np.float32(0.5))
