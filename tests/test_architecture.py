@@ -527,7 +527,7 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 _SDXL_EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 _SDXL_SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 
-_HIRES = {"hires": None, "hires_steps": None, "hires_strength": 0.5, "hires_upscaler": "lanczos"}
+_HIRES = {"hires": None, "hires_steps": None, "hires_strength": 0.35, "hires_upscaler": "lanczos"}
 _LARGE = {**_HIRES, "vae_tiling": "auto"}
 _LARGE_OPTIONS = {name: name for name in _LARGE}
 _ENCODE = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}

@@ -82,7 +82,7 @@ class TestOtherFiles:
     def test_hires(self, vinograph: Run) -> None:
         options = ("--hires", 2, "--hires-steps", 3, "--hires-upscaler", "latent", "--vae-tiling", "off")
         vinograph("generate", PROMPT, "--model", "tiny-sdxl", *options, "--output", "a.png")
-        assert "Denoising strength: 0.5, Hires upscale: 2, Hires steps: 3, Hires upscaler: Latent" in text_of("a.png")
+        assert "Denoising strength: 0.35, Hires upscale: 2, Hires steps: 3, Hires upscaler: Latent" in text_of("a.png")
         assert vinograph("generate", "--again", "a.png", "--output", "b.png").code == 0
         assert pixels("b.png").shape == (128, 128, 3)
         assert np.array_equal(pixels("a.png"), pixels("b.png"))

@@ -65,7 +65,7 @@ def test_from_latents(opened: Callable[[str], Pipeline]) -> None:
 
 
 def test_stages_have_names_and_timings(opened: Callable[[str], Pipeline]) -> None:
-    seen = list(opened(SDXL).stream(PROMPT, hires=2, height=64, width=64, seed=1))
+    seen = list(opened(SDXL).stream(PROMPT, hires=2, hires_strength=0.5, height=64, width=64, seed=1))
     stages = [each.stage for each in seen if isinstance(each, Step)]
     expected = ["text", "unet", "vae", "hires text", "hires vae encoder", "hires unet", "hires vae"]
     assert [*dict.fromkeys(stages)] == expected

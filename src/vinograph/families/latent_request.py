@@ -13,7 +13,7 @@ from vinograph.request import Request, argument_field
 # A1111's denoising strength is 0.7, which its latent upscaler needs. Lanczos needs less, and less
 # keeps more of the first drawing.
 HIRES: Mapping[str, Any] = MappingProxyType(
-    {"hires": None, "hires_steps": None, "hires_strength": 0.5, "hires_upscaler": "lanczos"}
+    {"hires": None, "hires_steps": None, "hires_strength": 0.35, "hires_upscaler": "lanczos"}
 )
 """The arguments of a second drawing, with their defaults."""
 HIRES_OPTIONS: Mapping[str, str] = MappingProxyType({name: name for name in HIRES})
