@@ -45,8 +45,8 @@ def published(folder: Path, precision: str, tiling: str) -> VAE:
     part = full_autoencoder(Subfolder(locate(folder), "vae"))
     decoder = plan_component("vae_decoder", part, network.vae_decoder, network.DECODER_IGNORED)
     encoder = plan_component("vae_encoder", part, network.vae_encoder, network.ENCODER_IGNORED)
-    sessions = [Session(NetworkSource(plan), "CPU", precision) for plan in (decoder, encoder)]
-    return VAE("full", *sessions, np.float32(1), None, None, part.config.scale_factor, tiling)
+    decode, encode = (Session(NetworkSource(plan), "CPU", precision) for plan in (decoder, encoder))
+    return VAE("full", decode, encode, np.float32(1), None, None, part.config.scale_factor, tiling)
 
 
 def compute(arguments: argparse.Namespace) -> None:

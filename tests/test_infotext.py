@@ -60,9 +60,9 @@ class TestSyntax:
             return "".join(rng.choice(alphabet) for _ in range(rng.randrange(most)))
 
         for _ in range(2000):
-            lines = ["\n".join(map(str.strip, text(60).split("\n"))).strip() for _ in range(2)]
+            prompt, negative = ("\n".join(map(str.strip, text(60).split("\n"))).strip() for _ in range(2))
             fields = {f"Name {index}": text(30) for index in range(rng.randrange(3, 9))}
-            given = Infotext(*lines, fields)
+            given = Infotext(prompt, negative, fields)
             assert parse_infotext(format_infotext(given)) == given
 
     def test_arbitrary_texts_are_read(self) -> None:
