@@ -118,6 +118,13 @@ class TestArguments:
             "Hires upscaler",
         ]
 
+    def test_prompts_are_read_as_a1111_reads_them_where_that_can_be_asked_for(self) -> None:
+        read = parse_infotext("(a house:1.3)\nSteps: 1, Seed: 1, Size: 64x64")
+        takes = {**TAKES, "long_prompt": "truncate", "prompt_weighting": "none"}
+        found = arguments_of_infotext(read, OPTIONS, takes, {})
+        assert (found.values["long_prompt"], found.values["prompt_weighting"]) == ("chunks", "a1111")
+        assert found.left_out == []
+
     def test_an_image_to_image_picture(self) -> None:
         read = parse_infotext("x\nSteps: 1, Seed: 1, Denoising strength: 0.4")
         assert arguments_of_infotext(read, OPTIONS, TAKES, {}).values["strength"] == 0.4

@@ -39,9 +39,10 @@ def parameters_text(metadata: Mapping[str, Any], options: Mapping[str, str], sch
         scheduler: the entry of the model's manifest.
     """
     request = metadata["request"]
+    chosen = request.get("scheduler")
     fields = {
         "Steps": request.get(options.get("steps", "")),
-        "Sampler": sampler_name(scheduler),
+        "Sampler": chosen if isinstance(chosen, str) else sampler_name(scheduler),
         "CFG scale": request.get(options.get("guidance_scale", "")),
         "Seed": request.get("seed"),
         "Size": f"{request['width']}x{request['height']}" if {"width", "height"} <= request.keys() else None,
@@ -78,7 +79,7 @@ def arguments_of_infotext(
     found.values |= {"prompt": prompt, **prompt_arguments(takes)}
     if "negative_prompt" in takes and infotext.negative_prompt:
         found.values["negative_prompt"] = infotext.negative_prompt
-    if "long_prompt" not in takes and _WEIGHT.search(f"{prompt}\n{infotext.negative_prompt}"):
+    if "prompt_weighting" not in takes and _WEIGHT.search(f"{prompt}\n{infotext.negative_prompt}"):
         found.left_out.append("weights such as (word:1.2), which are read as plain text")
     known = _known_fields(infotext.fields, options)
     for name, text in infotext.fields.items():
@@ -164,7 +165,8 @@ def sampler_arguments(name: str, takes: Mapping[str, Any]) -> dict[str, Any]:
 
 def prompt_arguments(takes: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that make a call read a prompt as A1111 does, as far as it takes them."""
-    return {"long_prompt": "chunks"} if "long_prompt" in takes else {}
+    wanted = {"long_prompt": "chunks", "prompt_weighting": "a1111"}
+    return {name: value for name, value in wanted.items() if name in takes}
 
 
 def adapters_in_prompt(adapters: Mapping[str, float]) -> str:
