@@ -56,7 +56,8 @@ def generate(values: Mapping[str, Any]) -> None:
     notes: list[str] = []
     given = options.arguments(pipe, "generate", _optional(values))
     if values["prompt"] is not None:
-        given = dataclasses.replace(given, values={"prompt": values["prompt"], **given.values})
+        subject = pipe.calls["generate"].positional[0]
+        given = dataclasses.replace(given, values={subject: values["prompt"], **given.values})
     if recipe is not None:
         given, notes = again.with_recipe(pipe, recipe, given)
     result = _draw(pipe, "generate", given)
