@@ -290,6 +290,7 @@ class SdxlShape:
     heads: tuple[int, ...] = (2, 4, 6)
     depths: tuple[int, ...] = (1, 1, 2)
     guidance_width: int | None = None
+    inpaints: bool = False
     text_widths: tuple[int, int] = (24, 16)
     pooled_width: int = 20
     text_layers: int = 3
@@ -393,6 +394,7 @@ def sdxl_models(shape: SdxlShape = SDXL, seed: int = 0) -> SdxlModels:
             addition_time_embed_dim=time_width,
             projection_class_embeddings_input_dim=shape.pooled_width + 6 * time_width,
             time_cond_proj_dim=shape.guidance_width,
+            in_channels=9 if shape.inpaints else 4,
         ),
         vae=_small_vae(shape.vae_widths, 0.13025),
         tiny_vae=_small_tiny_vae(),

@@ -44,7 +44,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "schedulers": {"values", "schema", "errors"},
     "text": {"panics", "errors"},
     "prompt_syntax": set(),
-    "images": {"strict_json", "values", "files", "errors"},
+    "picture_texts": {"strict_json", "vinograph"},
+    "infotext": set(),
+    "a1111": {"infotext", "values"},
+    "images": {"picture_texts", "values", "files", "errors", "vinograph"},
     "arguments": {"values", "noise", "errors"},
     "request": {"arguments", "values", "noise", "errors"},
     "result": {"request", "vinograph"},
@@ -91,6 +94,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
             "result",
             "arguments",
             "strict_json",
+            "a1111",
             "errors",
         ),
         "vinograph",
@@ -98,6 +102,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "cli": {
         *("pipeline", "components", "models", "families", "runtime", "images", "arguments", "request", "result"),
         *("convert", "quantize", "benchmark", "web", "files", "folders", "resources", "strict_json"),
+        *("a1111", "infotext", "picture_texts", "values"),
         *("errors", "vinograph"),
     },
     "__main__": {"cli"},
@@ -431,6 +436,7 @@ class TestPublicSurface:
             "vae": "vae",
             "prompt_weighting": "prompt_weighting",
             "long_prompt": "long_prompt",
+            **_LARGE_OPTIONS,
         }
 
     @pytest.mark.parametrize("name", PIXART.calls)
@@ -445,6 +451,7 @@ class TestPublicSurface:
             "guidance_scale": "guidance_scale",
             "vae": "vae",
             "prompt_weighting": "prompt_weighting",
+            **_LARGE_OPTIONS,
             "resolution_binning": "use_resolution_binning",
             "clean_caption": "clean_caption",
         }
@@ -529,6 +536,11 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 _SDXL_EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 _SDXL_SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 
+_HIRES = {"hires": None, "hires_steps": None, "hires_strength": 0.35, "hires_upscaler": "lanczos"}
+_LARGE = {**_HIRES, "vae_tiling": "auto"}
+_LARGE_OPTIONS = {name: name for name in _LARGE}
+_ENCODE = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}
+
 SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "generate": (
         (
@@ -542,6 +554,7 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **dict.fromkeys(("prompt_2", "negative_prompt_2", *_SDXL_EMBEDS, *_SDXL_SIZES)),
             **dict.fromkeys(("image", "mask_image", "padding_mask_crop", "clip_skip", "vae")),
             **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end")),
+            **_LARGE,
             "height": 1024,
             "width": 1024,
             "num_inference_steps": 50,
@@ -555,8 +568,8 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "negative_crops_coords_top_left": (0, 0),
         },
     ),
-    "encode": (("image",), {"image": None, "height": None, "width": None, "vae": None}),
-    "reconstruct": (("image",), {"image": None, "height": None, "width": None, "vae": None, "output_type": "pil"}),
+    "encode": (("image",), _ENCODE),
+    "reconstruct": (("image",), {**_ENCODE, "output_type": "pil"}),
 }
 
 _PIXART_EMBEDS = (
@@ -575,6 +588,7 @@ PIXART_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             **dict.fromkeys(("prompt", "latents", "seed", "generator", *_PIXART_EMBEDS)),
             **dict.fromkeys(("timesteps", "sigmas", "image", "vae", "callback")),
+            **_LARGE,
             "negative_prompt": "",
             "num_inference_steps": 20,
             "guidance_scale": 4.5,

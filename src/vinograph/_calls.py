@@ -57,6 +57,11 @@ class Calls:
         prior_callback_on_step_end: Callback | None = None,
         prior_callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
         prompt_weighting: Literal["none", "a1111", "comfyui"] | None = "none",
+        hires: float | None = None,
+        hires_steps: int | None = None,
+        hires_strength: float | None = 0.35,
+        hires_upscaler: Literal["lanczos", "latent"] | None = "lanczos",
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
         long_prompt: Literal["truncate", "chunks"] | None = "truncate",
@@ -129,6 +134,16 @@ class Calls:
                 gets.
             prompt_weighting: SDXL, PixArt: whose rules read weights such as (word:1.2) in the
                 prompts; none reads them as text.
+            hires: SDXL, PixArt: draw, upscale by this factor, and draw from that again; 1 draws
+                once.
+            hires_steps: SDXL, PixArt: denoising steps of the second drawing, before its strength;
+                default: the first's.
+            hires_strength: SDXL, PixArt: how far the second drawing leaves the first behind, above
+                0 and up to 1.
+            hires_upscaler: SDXL, PixArt: what is upscaled: the picture (lanczos), or its latents
+                (latent).
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             prompt_2: SDXL: the prompt for the second text encoder; default: the same.
             negative_prompt_2: SDXL: the negative prompt for the second text encoder; default: the
                 same.
@@ -204,6 +219,11 @@ class Calls:
         prior_callback_on_step_end: Callback | None = None,
         prior_callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
         prompt_weighting: Literal["none", "a1111", "comfyui"] | None = "none",
+        hires: float | None = None,
+        hires_steps: int | None = None,
+        hires_strength: float | None = 0.35,
+        hires_upscaler: Literal["lanczos", "latent"] | None = "lanczos",
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
         long_prompt: Literal["truncate", "chunks"] | None = "truncate",
@@ -346,6 +366,7 @@ class Calls:
         height: int | None = None,
         width: int | None = None,
         vae: Literal["full", "tiny"] | None = None,
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         return_dict: Literal[True] = True,
     ) -> Result:
         """Encode a picture to what the model decodes: image embeddings, or latents.
@@ -355,6 +376,8 @@ class Calls:
             height: the picture's height in pixels.
             width: the picture's width in pixels.
             vae: SDXL, PixArt: which VAE to use where the model has both; default: tiny.
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
@@ -379,6 +402,7 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         return_dict: Literal[True] = True,
     ) -> Result:
         """Encode a picture and decode it again.
@@ -399,6 +423,8 @@ class Calls:
                 diffusers.
             callback_on_step_end_tensor_inputs: Würstchen: the names of the tensors that
                 callback_on_step_end gets.
+            vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
+                above 1536x1536 pixels.
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:

@@ -24,6 +24,8 @@ OUTPUT_TYPES = ("pil", "np", "latent")
 VAES = ("full", "tiny")
 PROMPT_WEIGHTINGS = ("none", "a1111", "comfyui")
 LONG_PROMPTS = ("truncate", "chunks")
+UPSCALERS = ("lanczos", "latent")
+VAE_TILINGS = ("auto", "on", "off")
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 MAX_STEPS = 1000
 MAX_COUNT = 1000
@@ -91,6 +93,11 @@ class Check:
         """The type of the values if they are numbers or booleans, else None."""
         return _SCALARS.get(self.accepts(_ANY)[0])
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts among the accepted types that stand for themselves."""
+        return tuple(each.strip('"') for each in self.accepts(_ANY) if each.startswith('"'))
+
 
 def check(*accepts: str) -> Callable[[Run], Check]:
     """Turn a function into a :class:`Check` that accepts these types whatever the limits are."""
@@ -138,6 +145,7 @@ check_tokens = _whole_number_check(1, _MAX_TOKENS)
 check_layers = _whole_number_check(-MAX_COUNT, MAX_COUNT)  # the family knows how many layers its encoders have
 check_strength = _number_check("a number above 0 and up to 1", lambda number: 0 < number <= 1)
 check_share = _number_check("a number above 0 and below 1", lambda number: 0 < number < 1)
+check_factor = _number_check("a number from 1 to 8", lambda number: 1 <= number <= 8)
 check_amount = _number_check("a number from 0 to 1", lambda number: 0 <= number <= 1)
 
 
@@ -185,6 +193,18 @@ def _choice_check(choices: tuple[str, ...]) -> Check:
 
 check_prompt_weighting = _choice_check(PROMPT_WEIGHTINGS)
 check_long_prompt = _choice_check(LONG_PROMPTS)
+
+
+@check(*map(quoted, VAE_TILINGS))
+def check_vae_tiling(name: str, value: Any, _: Limits) -> str:
+    """Check when a VAE computes in tiles."""
+    return _one_of(name, value, VAE_TILINGS)
+
+
+@check(*map(quoted, UPSCALERS))
+def check_upscaler(name: str, value: Any, _: Limits) -> str:
+    """Check how a picture is upscaled before it is drawn again."""
+    return _one_of(name, value, UPSCALERS)
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import struct
@@ -14,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 
-from vinograph import strict_json
+from vinograph import picture_texts
 from vinograph.errors import RequestError, ResourceError
 from vinograph.files import check_writable, is_full, replaced
 from vinograph.values import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
@@ -277,8 +276,12 @@ def check_output(path: Path) -> None:
         check_writable(path)
 
 
-def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a picture atomically; a PNG stores ``metadata`` as text.
+def save(
+    picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None, parameters: str | None = None
+) -> None:
+    """Write a picture atomically; a PNG stores ``metadata`` as text, and any picture ``parameters``.
+
+    They are stored as :mod:`vinograph.picture_texts` says.
 
     Raises:
         RequestError: the file can't be written.
@@ -287,10 +290,7 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = 
     check_output(path)
     kind = WRITABLE[path.suffix.lower()]
     options: dict[str, Any] = {"quality": 95} if kind != "PNG" else {}
-    if kind == "PNG" and metadata is not None:
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt("vinograph", json.dumps(metadata, ensure_ascii=False, sort_keys=True))
-        options["pnginfo"] = text
+    options |= picture_texts.save_options(kind, metadata, parameters)
     size = picture.width * picture.height * len(picture.getbands())
     with _explained(path, f"up to {size:,} bytes are needed"), replaced(path) as temporary:
         picture.save(temporary, kind, **options)
@@ -311,8 +311,4 @@ def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
 def read_metadata(path: Path) -> dict[str, Any] | None:
     """Metadata that :func:`save` wrote into a PNG; None if the file has none that is valid."""
     with Image.open(path) as picture:
-        text = picture.info.get("vinograph")
-    try:
-        return strict_json.parse_object(text) if isinstance(text, str) else None
-    except strict_json.JsonError:
-        return None
+        return picture_texts.own_metadata(picture)

@@ -197,7 +197,8 @@ class Pipeline(Calls):
         if output.images is not None:
             images = to_pictures(output.images) if request.output_type == "pil" else output.images
             height, width = output.images.shape[1:3]
-            request = dataclasses.replace(request, height=height, width=width)
+            if not output.upscaled:
+                request = dataclasses.replace(request, height=height, width=width)
         return Result(
             images=images,
             seeds=request.seeds,

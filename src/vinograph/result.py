@@ -45,7 +45,10 @@ class Result:
     report: Mapping[str, float] = field(default_factory=dict)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """Metadata for the file of picture ``index``, sufficient to draw it again, alone."""
+        """Metadata for the file of picture ``index``, sufficient to draw it again, alone.
+
+        Arguments that are not stored, such as an image, are named under ``left_out``.
+        """
         from vinograph import __version__
 
         record = {**self.request.record(), "seed": None if self.seeds is None else self.seeds[index]}
@@ -54,4 +57,22 @@ class Result:
                 record[name] = texts[index * len(texts) // self.request.image_count]
         if "num_images_per_prompt" in record:
             record["num_images_per_prompt"] = 1
-        return {"model": self.model, "request": record, "vinograph": __version__, "python": platform.python_version()}
+        left_out = self._unrecorded()
+        return {
+            "model": self.model,
+            "request": record,
+            **({"left_out": left_out} if left_out else {}),
+            "vinograph": __version__,
+            "python": platform.python_version(),
+        }
+
+    def _unrecorded(self) -> list[str]:
+        """The arguments that were given and are not recorded, without callbacks and generators."""
+        return [
+            name
+            for name, argument in arguments_of(type(self.request)).items()
+            if not argument.recorded
+            and name != "generator"
+            and "callback" not in name
+            and getattr(self.request, name) is not None
+        ]

@@ -46,7 +46,7 @@ class TestPrompt:
         done.fails(2, "prompt", "not Unicode text")
 
     def test_a_missing_prompt_is_refused(self, vinograph: Run) -> None:
-        vinograph("generate").fails(2, "Missing argument 'PROMPT'", "vinograph generate --help")
+        vinograph("generate").fails(2, "there is no prompt", "--again FILE", "vinograph generate --help")
 
 
 class TestSize:

@@ -67,6 +67,7 @@ def test_the_latents_of_the_full_vae_have_a_mean_and_a_deviation(tmp_path: Path)
     [
         ("config", {"pooled_width": 0}, r"config.pooled_width is 0, where a whole number from 1 to 65536 should be"),
         ("config", {"force_zeros_for_empty_prompt": True}, r"config.force_zeros_for_empty_prompt is True"),
+        ("config", {"unet_channels": 5}, r"config.unet_channels is 5; give 4, or 9 of a model for inpainting"),
         ("config", {"vae_latents_mean": [0.0]}, r"config.vae_latents_mean has 1 numbers and vae_latents_std 0"),
         ("scheduler", {"class": 3}, r"scheduler.class is 3, where one of .* should be"),
         ("limits", {"minimum_size": 1024}, r"limits.minimum_size is 1024, which is above maximum_size 512"),

@@ -24,8 +24,9 @@ from tests.families.tiny import PIXART, PROMPT, Tiny, Watched
 from vinograph import DamagedModelError, Pipeline, RequestError, Result
 from vinograph.arguments import MAX_PROMPT
 from vinograph.families.contract import LRUCache, Step
+from vinograph.families.interpolation import resized_bilinearly
 from vinograph.families.pixart import captions
-from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, resized_bilinearly, trained_size
+from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS, resized_and_cropped, trained_size
 from vinograph.images import Size
 
 changed, picture = PIXART.open, PIXART.picture

@@ -225,7 +225,7 @@ class TestTinyVae:
 
 
 CONFIGURATIONS = [
-    of(SDXL, "unet", {"in_channels": 9}, "in_channels is 9; Vinograph computes 4 alone"),
+    of(SDXL, "unet", {"in_channels": 5}, "in_channels is 5; known are 4, and 9 of inpainting models"),
     of(SDXL, "unet", {"in_channels": 8}, "in_channels is 8"),
     of(SDXL, "unet", {"addition_embed_type": "text"}, "addition_embed_type is 'text'"),
     of(SDXL, "unet", {"class_embed_type": "timestep"}, "class_embed_type is 'timestep'"),

@@ -40,6 +40,7 @@ MODELS: dict[str, Any] = {
 SDXL: Mapping[str, tuple[SdxlShape, int]] = {
     "base": (SDXL_TINY, 0),
     "turbo": (SDXL_TURBO, 1),
+    "inpainting": (replace(SDXL_TINY, inpaints=True), 0),
     "consistency": (replace(SDXL_TINY, guidance_width=12, prediction_type="v_prediction"), 0),
 }
 

@@ -8,13 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vinograph.cli import options, output, progress
+from vinograph import a1111
+from vinograph.cli import again, options, output, progress
 from vinograph.cli.options import (
     AS_JSON,
+    DEFAULT_MODEL,
     DEVICE,
     EMBEDDING,
     MEMORY,
     MODEL,
+    MODEL_HELP,
     PRECISION,
     SEED,
     SIZE,
@@ -24,15 +27,18 @@ from vinograph.cli.options import (
 from vinograph.errors import RequestError
 from vinograph.families.contract import Step
 from vinograph.images import WRITABLE, check_output, save
+from vinograph.picture_texts import fits
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vinograph.pipeline import Pipeline
     from vinograph.request import GivenArguments
     from vinograph.result import Result
 
 _OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
 _NOT_ARGUMENTS = (
-    *("prompt", "picture", "model", "output", "device", "precision", "memory", "no_metadata"),
+    *("prompt", "picture", "again", "model", "output", "device", "precision", "memory", "no_metadata"),
     *(EMBEDDING.name, AS_JSON.name),
 )
 
@@ -40,16 +46,61 @@ _NOT_ARGUMENTS = (
 def generate(values: Mapping[str, Any]) -> None:
     """Draw pictures from a text.
 
-    With --image they start from a picture. A PNG carries its request, seed, model and versions.
+    With --image they start from a picture. A PNG carries its request, seed, model and versions, and any
+    picture the text "parameters" that A1111 writes. With --again a picture is drawn again from either.
     """
+    recipe = _recipe(values)
     files = _numbered(Path(values["output"]), options.count_of(values["count"]))
     for file in files:
         check_output(file)
-    pipe = _open(values)
-    result = _draw(pipe, "generate", values["prompt"], options.arguments(pipe, "generate", _optional(values)))
+        _check_kept(file, values["again"])
+    pipe = _open(values, recipe)
+    notes: list[str] = []
+    given = options.arguments(pipe, "generate", _optional(values))
+    if values["prompt"] is not None:
+        subject = pipe.calls["generate"].positional[0]
+        given = dataclasses.replace(given, values={subject: values["prompt"], **given.values})
+    if recipe is not None:
+        given, notes = again.with_recipe(pipe, recipe, given)
+    result = _draw(pipe, "generate", given)
+    result = dataclasses.replace(result, warnings=(*notes, *result.warnings))
     for index, (picture, file) in enumerate(zip(result.images, files, strict=True)):
-        save(picture, file, None if values["no_metadata"] else result.metadata(index))
+        notes = _save(pipe, result, index, picture, file, with_texts=not values["no_metadata"])
+        result = dataclasses.replace(result, warnings=(*result.warnings, *notes))
     _report(result, files, as_json=values[AS_JSON.name])
+
+
+def _recipe(values: Mapping[str, Any]) -> again.Recipe | None:
+    """What --again reads, if it is given; without it there has to be a prompt."""
+    if values["again"] is not None:
+        return again.read_recipe(values["again"])
+    if values["prompt"] is None:
+        raise RequestError(
+            "there is no prompt: give what to draw (an empty text is fine), or a picture to draw again (--again FILE). "
+            "vinograph generate --help lists the options"
+        )
+    return None
+
+
+def _check_kept(file: Path, source: str | None) -> None:
+    """Refuse to replace the picture that --again reads."""
+    if source is not None and file.exists() and file.samefile(source):
+        raise RequestError(f"output {file} is the picture that --again reads; name another with --output")
+
+
+def _save(
+    pipe: Pipeline, result: Result, index: int, picture: Image.Image, file: Path, *, with_texts: bool
+) -> list[str]:
+    """Write a picture and its texts; returns what there was no room for."""
+    if not with_texts:
+        save(picture, file)
+        return []
+    metadata = result.metadata(index)
+    parameters = a1111.parameters_text(metadata, pipe.options, pipe.model.manifest.scheduler)
+    save(picture, file, metadata, parameters)
+    if fits(WRITABLE[file.suffix.lower()], parameters):
+        return []
+    return [f"{file} has no room for so long a prompt: it doesn't say how it was drawn. Write a PNG instead"]
 
 
 def reconstruct(values: Mapping[str, Any]) -> None:
@@ -63,18 +114,19 @@ def reconstruct(values: Mapping[str, Any]) -> None:
     if "reconstruct" not in pipe.calls:
         family, name = pipe.model.manifest.family, pipe.model.manifest.name
         raise RequestError(f"{name} can't reconstruct: models of the family {family} do {', '.join(pipe.calls)}")
-    result = _draw(pipe, "reconstruct", values["picture"], options.arguments(pipe, "reconstruct", _optional(values)))
+    given = options.arguments(pipe, "reconstruct", _optional(values))
+    subject = {pipe.calls["reconstruct"].positional[0]: values["picture"]}
+    result = _draw(pipe, "reconstruct", dataclasses.replace(given, values={**subject, **given.values}))
     save(result.images[0], file)
     _report(result, [file], as_json=values[AS_JSON.name])
 
 
-def _draw(pipe: Pipeline, call: str, subject: str, arguments: GivenArguments) -> Result:
-    """Run ``call`` on ``subject`` and show its steps; an interruption ends it after a step."""
+def _draw(pipe: Pipeline, call: str, arguments: GivenArguments) -> Result:
+    """Run ``call`` and show its steps; an interruption ends it after a step."""
     from vinograph.pipeline import stream_given
 
-    with_subject = dataclasses.replace(arguments, values={pipe.calls[call].positional[0]: subject, **arguments.values})
     result = None
-    with progress.stages() as show, closing(stream_given(pipe, call, with_subject)) as steps:
+    with progress.stages() as show, closing(stream_given(pipe, call, arguments)) as steps:
         for each in steps:
             if isinstance(each, Step):
                 show(each.stage, each.index, each.total)
@@ -84,17 +136,24 @@ def _draw(pipe: Pipeline, call: str, subject: str, arguments: GivenArguments) ->
     return result
 
 
-def _open(values: Mapping[str, Any]) -> Pipeline:
+def _open(values: Mapping[str, Any], recipe: again.Recipe | None = None) -> Pipeline:
+    """Open the model that --model names, else the one that drew the ``recipe``'s picture."""
     from vinograph.pipeline import Pipeline  # imports OpenVINO, which --help doesn't need
 
-    device, precision = options.per_component(values["device"]), options.per_component(values["precision"])
-    return Pipeline.from_pretrained(
-        values["model"],
-        device=device,
-        precision=precision,
-        memory=values["memory"],
-        embeddings=options.embeddings_of(values.get(EMBEDDING.name, ())),
-    )
+    def pipeline(model: str) -> Pipeline:
+        return Pipeline.from_pretrained(
+            model,
+            device=options.per_component(values["device"]),
+            precision=options.per_component(values["precision"]),
+            memory=values["memory"],
+            embeddings=options.embeddings_of(values.get(EMBEDDING.name, ())),
+        )
+
+    if recipe is None or values["model"] is not None:
+        return pipeline(values["model"] or options.DEFAULT_MODEL)
+    name = again.model_of(recipe)
+    with again.opening(recipe):
+        return pipeline(name)
 
 
 def _optional(values: Mapping[str, Any]) -> dict[str, str | None]:
@@ -142,7 +201,7 @@ GENERATE = DrawingCommand(
     "generate",
     Option("prompt", "PROMPT", "what to draw; an empty text draws the model's unconditional picture"),
     [
-        MODEL,
+        Option("model", "REF", f"{MODEL_HELP}; default: {DEFAULT_MODEL}, with --again the picture's own"),
         Option("output", "FILE", _OUTPUT, "picture.png"),
         SIZE,
         Option("steps", "N", "denoising steps of the text-conditional stage; default: the model's own"),
@@ -156,9 +215,11 @@ GENERATE = DrawingCommand(
         DEVICE,
         PRECISION,
         MEMORY,
-        Option("no_metadata", None, "leave request, seed, model and versions out of the PNG"),
+        Option("again", "FILE", "draw this picture again from the texts in it; options given besides take precedence"),
+        Option("no_metadata", None, "leave out the texts that say how the picture was drawn"),
     ],
     generate,
+    subject_required=False,
 )
 
 RECONSTRUCT = DrawingCommand(

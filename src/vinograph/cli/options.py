@@ -82,7 +82,7 @@ AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 
 @dataclass(frozen=True)
 class DrawingCommand:
-    """A command that runs ``call`` on its positional argument ``subject``.
+    """A command that runs ``call`` on its positional argument ``subject``, which may be optional.
 
     It has ``options``, and the further options of any family that makes the call. ``run`` gets all
     values by name.
@@ -92,6 +92,7 @@ class DrawingCommand:
     subject: Option
     options: Sequence[Option]
     run: Callable[[Mapping[str, Any]], None]
+    subject_required: bool = True
 
     def function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
@@ -99,11 +100,13 @@ class DrawingCommand:
         def command(**values: Any) -> None:
             self.run(values)
 
+        kind = str if self.subject_required else str | None
         position = inspect.Parameter(
             self.subject.name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if self.subject_required else None,
             annotation=Annotated[
-                str, typer.Argument(metavar=self.subject.metavar, help=self.subject.help, show_default=False)
+                kind, typer.Argument(metavar=self.subject.metavar, help=self.subject.help, show_default=False)
             ],
         )
         options = [*self.options, *self._family_options(), AS_JSON]

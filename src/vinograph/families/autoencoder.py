@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from vinograph.errors import ModelError, RequestError
-from vinograph.families.contract import Array, Components, Session
+from vinograph.families.contract import Array, Components, Output, Session
+from vinograph.families.tiling import MAX_WHOLE_AREA, BlendedTiles, CutTiles, Tiles
 from vinograph.images import Size
 from vinograph.schema import Divisor, Kind, Many, Real, SchemaError, Whole
 
@@ -35,6 +37,9 @@ LATENT_KINDS: Mapping[str, Kind] = MappingProxyType(
 
 # The first is the one that "any VAE" stands for, where the model has it.
 _PREFIXES = {"tiny": "tiny_vae", "full": "vae"}
+_TILE_SIDES = {"full": 512, "tiny": 1024}  # pixels; the tiny VAE needs less memory
+# Latents around a tile that the tiny VAE sees: 18.1 of them in TAESD's configuration, both ways.
+_TINY_MARGIN = 24
 _LOG_VARIANCE = (-30.0, 20.0)  # clipped as in diffusers, so that its exponential stays finite
 
 
@@ -101,7 +106,9 @@ class HasLatents(Protocol):
 class VAE:
     """A VAE of a model, which its ``name`` calls "full" or "tiny".
 
-    ``mean`` and ``std`` [1, channels, 1, 1] are those of its latents before scaling.
+    ``mean`` and ``std`` [1, channels, 1, 1] are those of its latents before scaling. Pictures are
+    ``scale_factor`` times as large as latents. ``tiling`` says when they are computed in tiles:
+    "on", "off", or "auto", which is where they are large.
     """
 
     name: str
@@ -110,6 +117,8 @@ class VAE:
     factor: np.float32
     mean: Array | None
     std: Array | None
+    scale_factor: int
+    tiling: str
 
     @property
     def samples_posterior(self) -> bool:
@@ -126,14 +135,55 @@ class VAE:
             unscaled = latents / self.factor
         else:
             unscaled = latents * self.std / self.factor + self.mean
-        decoded = [self.decoder({"latent_sample": each[None]})["sample"] for each in unscaled]
+        decoded = [self._decode_one(each[None]) for each in unscaled]
         fitted = decoded if fit is None else [fit(each) for each in decoded]
         pictures: Array = np.clip(np.concatenate(fitted) * 0.5 + 0.5, 0, 1).transpose(0, 2, 3, 1)
         return pictures
 
+    def _decode_one(self, latents: Array) -> Array:
+        tiles = self._tiles(Size(*latents.shape[2:]), of_latents=True)
+        return self._run_decoder(latents) if tiles is None else tiles.compute(self._run_decoder, latents)
+
+    def _run_decoder(self, latents: Array) -> Array:
+        return self.decoder({"latent_sample": latents})["sample"]
+
+    def _encode_one(self, picture: Array) -> Array:
+        tiles = self._tiles(Size(*picture.shape[2:]), of_latents=False)
+        return self._run_encoder(picture) if tiles is None else tiles.compute(self._run_encoder, picture)
+
+    def _run_encoder(self, picture: Array) -> Array:
+        assert self.encoder is not None
+        return self.encoder({"sample": picture})["latent_parameters" if self.samples_posterior else "latents"]
+
+    def _tiles(self, size: Size, *, of_latents: bool) -> Tiles | None:
+        """Tiles of latents or pictures of ``size``, or None where they are computed in one piece."""
+        factor = self.scale_factor
+        unit = factor if of_latents else 1  # pixels
+        area = size.height * size.width * unit**2
+        side = _TILE_SIDES[self.name] // factor * factor // unit
+        if not (self.tiling == "on" or (self.tiling == "auto" and area > MAX_WHOLE_AREA)) or max(size) <= side:
+            return None
+        scale = Fraction(factor) if of_latents else Fraction(1, factor)
+        if self.name == "tiny":
+            return CutTiles(side, scale, _TINY_MARGIN * factor // unit)
+        return BlendedTiles(side, scale)
+
+    def note_tiles(self, size: Size, done: str, out: Output) -> None:
+        """Warn that pictures of ``size`` are ``done`` (decoded, encoded) in blended tiles unasked."""
+        tiles = self._tiles(size, of_latents=False)
+        if self.tiling != "auto" or not isinstance(tiles, BlendedTiles):
+            return
+        out.warnings.append(
+            f"{size} is {done} in {tiles.count(size)} tiles of {tiles.side} pixels, which saves memory and may shift "
+            "colours a little; with vae_tiling off it is done in one piece"
+        )
+
     def prepare(self, components: Components[Any], latents: tuple[int, ...]) -> None:
         """Compile the decoder in the background for latents of the shape [n, channels, h, w]."""
-        components.prepare(f"{_PREFIXES[self.name]}_decoder", {"latent_sample": (1, *latents[1:])})
+        size = Size(*latents[2:])
+        tiles = self._tiles(size, of_latents=True)
+        largest = size if tiles is None else tiles.largest(size)
+        components.prepare(f"{_PREFIXES[self.name]}_decoder", {"latent_sample": (1, latents[1], *largest)})
 
     def check_encoder(self) -> None:
         """Check that pictures can be encoded.
@@ -156,9 +206,7 @@ class VAE:
             ModelError: the bundle has no encoder.
         """
         self.check_encoder()
-        assert self.encoder is not None
-        output = "latent_parameters" if self.samples_posterior else "latents"
-        encoded = np.concatenate([self.encoder({"sample": 2 * each[None] - 1})[output] for each in pictures])
+        encoded = np.concatenate([self._encode_one(2 * each[None] - 1) for each in pictures])
         if not self.samples_posterior:
             return encoded * self.factor
         latents, log_variance = np.split(encoded, 2, axis=1)
@@ -177,8 +225,10 @@ def vae_names(components: Container[str]) -> list[str]:
     return [name for name, prefix in _PREFIXES.items() if f"{prefix}_decoder" in components]
 
 
-def vae_of(components: Components[HasLatents], name: str | None) -> VAE:
+def vae_of(components: Components[HasLatents], name: str | None, tiling: str | None = None) -> VAE:
     """The model's VAE called ``name``; None stands for the tiny one, if there is one.
+
+    ``tiling`` says when it computes in tiles; None is "auto".
 
     Raises:
         RequestError: the bundle doesn't have it.
@@ -199,6 +249,8 @@ def vae_of(components: Components[HasLatents], name: str | None) -> VAE:
         factor=np.float32(scaling.factor),
         mean=_per_channel(scaling.mean),
         std=_per_channel(scaling.std),
+        scale_factor=latents.scale_factor,
+        tiling=tiling or "auto",
     )
 
 

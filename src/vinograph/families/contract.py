@@ -110,6 +110,7 @@ class Output:
     It is ``images`` [n, height, width, 3] in [0, 1], ``latents`` or ``image_embeddings``.
 
     ``timings`` are seconds per stage, and ``report`` holds figures that the call measured.
+    ``upscaled`` images are larger than the request's height and width say.
     """
 
     images: Array | None = None
@@ -118,6 +119,7 @@ class Output:
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     report: dict[str, float] = field(default_factory=dict)
+    upscaled: bool = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

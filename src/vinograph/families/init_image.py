@@ -35,7 +35,8 @@ class InitImage:
 
     It is given by ``pictures`` [n, 3, height, width] in [0, 1], or by ``latents`` where the
     request's image is that already. ``output_size`` is the size of the result, which may be another
-    than the one drawn. ``mask`` [1 or as many as are drawn, 1, h, w] is 1 where to draw anew.
+    than the one drawn. ``mask`` [1 or as many as are drawn, 1, h, w] is 1 where to draw anew, and
+    ``pixel_mask`` the same at the pictures' size.
     ``paste`` puts the result back into the picture that this one was cut from.
     """
 
@@ -44,6 +45,7 @@ class InitImage:
     pictures: Array | None = None
     latents: Array | None = None
     mask: Array | None = None
+    pixel_mask: Array | None = None
     paste: Callable[[Array], Array] | None = None
 
 
@@ -72,8 +74,9 @@ def read_init_image(
     output_size = requested_size(request) or sizes.within(size_of(pictures[0]))
     size = output_size if drawn_size is None else drawn_size(output_size)
     fitted = np.concatenate([to_array(fit(each, size, out)) for each in pictures])
-    mask = _latent_mask(components, request, size_of(pictures[0]), size, out)
-    return InitImage(size, output_size, pictures=fitted, mask=mask)
+    pixel_mask = _pixel_mask(request, size_of(pictures[0]), size, out)
+    mask = _latent_mask(components, pixel_mask)
+    return InitImage(size, output_size, pictures=fitted, mask=mask, pixel_mask=pixel_mask)
 
 
 def open_init_images(request: Request, out: Output) -> list[Image.Image]:
@@ -141,33 +144,38 @@ def _from_latents(components: Components[HasLatents], request: Request, latents:
             f"image is latents of {size} pixels; this model draws multiples of {sizes.size_multiple} "
             f"from {sizes.minimum_size} to {sizes.maximum_size}"
         )
-    return InitImage(size, size, latents=latents, mask=_latent_mask(components, request, size, size, out))
+    pixel_mask = _pixel_mask(request, size, size, out)
+    mask = _latent_mask(components, pixel_mask)
+    return InitImage(size, size, latents=latents, mask=mask, pixel_mask=pixel_mask)
 
 
-def _latent_mask(
-    components: Components[HasLatents], request: Request, picture_size: Size, size: Size, out: Output
-) -> Array | None:
-    """The request's masks for the latents of pictures of ``size``.
+def _pixel_mask(request: Request, picture_size: Size, size: Size, out: Output) -> Array | None:
+    """The request's masks [1 or as many as are drawn, 1, height, width] for pictures of ``size``.
 
     Masks of the picture's own size follow it without a word. Of any other, the user should know.
     """
     if request.mask_image is None:
         return None
-    masks, factor = read_masks(request.mask_image), components.config.latents.scale_factor
+    masks = read_masks(request.mask_image)
     _check_divides_count("mask_image", len(masks), request)
     for each in masks:
         if mask_size(each) not in (picture_size, size):
             note_resized(mask_size(each), size, out, "mask")
-    # As in diffusers, a mask shrinks to the latents by its nearest values: every factor-th one.
-    fitted = [to_mask(resized(each, size))[:, :, ::factor, ::factor] for each in masks]
-    return np.tile(np.concatenate(fitted), (request.image_count // len(fitted) if len(fitted) > 1 else 1, 1, 1, 1))
+    fitted = np.concatenate([to_mask(resized(each, size)) for each in masks])
+    return np.tile(fitted, (request.image_count // len(masks) if len(masks) > 1 else 1, 1, 1, 1))
+
+
+def _latent_mask(components: Components[HasLatents], pixel_mask: Array | None) -> Array | None:
+    """The mask of the latents. As in diffusers, a mask shrinks by its nearest values: every factor-th one."""
+    factor = components.config.latents.scale_factor
+    return None if pixel_mask is None else pixel_mask[:, :, ::factor, ::factor]
 
 
 def _cropped_to_mask(components: Components[HasLatents], request: Request, picture: Image.Image) -> InitImage:
     """The surroundings of the mask alone, at full size: diffusers' ``padding_mask_crop``."""
     masks = read_masks(request.mask_image)
     mask = as_picture(only(masks, "with padding_mask_crop, mask_image"))
-    factor, native = components.config.latents.scale_factor, components.sizes.native_size
+    native = components.sizes.native_size
     if mask.size != picture.size:
         raise RequestError(
             f"mask_image is {size_of(mask)} and image {size_of(picture)}; "
@@ -176,5 +184,8 @@ def _cropped_to_mask(components: Components[HasLatents], request: Request, pictu
     size = requested_size(request) or Size(native, native)
     box = crop_box(mask, size, request.padding_mask_crop or 0)
     part = to_array(filled(picture.crop(box), size))
-    part_mask = to_mask(filled(mask.crop(box), size))[:, :, ::factor, ::factor]
-    return InitImage(size, size, pictures=part, mask=part_mask, paste=partial(pasted, picture, mask, box))
+    part_mask = to_mask(filled(mask.crop(box), size))
+    paste = partial(pasted, picture, mask, box)
+    return InitImage(
+        size, size, pictures=part, mask=_latent_mask(components, part_mask), pixel_mask=part_mask, paste=paste
+    )

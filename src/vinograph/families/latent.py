@@ -71,12 +71,13 @@ class Conditioning:
     """The inputs of a denoiser that stay the same in every step, one row a picture.
 
     ``prompt_embeds`` [n, tokens, width] are the text encoders' hidden states. ``others`` are
-    further inputs, by the network's names for them. Under guidance, the rows of the negative prompt
-    come first.
+    further inputs, by the network's names for them. ``sample`` [n, channels, height, width] follows
+    the latents in the network's sample. Under guidance, the rows of the negative prompt come first.
     """
 
     prompt_embeds: Array
     others: Mapping[str, NDArray[Any]]
+    sample: Array | None = None
 
     @property
     def inputs(self) -> dict[str, NDArray[Any]]:
@@ -164,8 +165,9 @@ def _predict(run: Run[Request], index: int, latents: Array, conditioning: Condit
     Channels beyond the latents' own are a learned variance, which these samplers don't use.
     """
     batch = np.concatenate([latents, latents]) if run.guided else latents
+    scaled = run.sampler.scale_model_input(run.plan, index, batch)
     inputs = {
-        "sample": run.sampler.scale_model_input(run.plan, index, batch),
+        "sample": scaled if conditioning.sample is None else np.concatenate([scaled, conditioning.sample], axis=1),
         "timestep": np.full(len(batch), run.plan.timesteps[index], np.float32),
         **conditioning.inputs,
     }
@@ -231,6 +233,8 @@ def finish(run: Run[Request], latents: Array, decode: Callable[[Array], Array], 
         return out
     with out.timed("vae"):
         out.images = decode(latents)
+    factor = run.components.config.latents.scale_factor
+    run.vae.note_tiles(Size(latents.shape[2] * factor, latents.shape[3] * factor), "decoded", out)
     yield Step("vae", 1, 1, partial(first_picture, out.images))
     return out
 

@@ -10,23 +10,24 @@ from typing import Any
 from vinograph.families.autoencoder import VAE, HasLatents, vae_of
 from vinograph.families.contract import Array, Call, Components, Output, Step, Steps
 from vinograph.families.init_image import read_one_picture
+from vinograph.families.latent_request import LatentRequest
 from vinograph.families.shared import first_picture
-from vinograph.images import psnr
-from vinograph.request import Request
+from vinograph.images import Size, psnr
 
-_TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None}
+_TAKES: Mapping[str, Any] = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}
 
 
-def encode(components: Components[HasLatents], request: Request) -> Steps:
+def encode(components: Components[HasLatents], request: LatentRequest) -> Steps:
     """Encode a picture to its latents, the mean of the VAE's distribution."""
     out = Output()
     return _encoded(*_read(components, request, out), out)
 
 
-def _read(components: Components[HasLatents], request: Request, out: Output) -> tuple[VAE, Array]:
+def _read(components: Components[HasLatents], request: LatentRequest, out: Output) -> tuple[VAE, Array]:
     """The VAE that the request names, and the request's picture. Both are checked before any work."""
-    picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae)
+    picture, vae = read_one_picture(components, request, out), vae_of(components, request.vae, request.vae_tiling)
     vae.check_encoder()
+    vae.note_tiles(Size(*picture.shape[2:]), "encoded", out)
     return vae, picture
 
 
@@ -37,7 +38,7 @@ def _encoded(vae: VAE, picture: Array, out: Output) -> Steps:
     return out
 
 
-def reconstruct(components: Components[HasLatents], request: Request) -> Steps:
+def reconstruct(components: Components[HasLatents], request: LatentRequest) -> Steps:
     """Encode a picture to its latents and decode them again."""
     out = Output()
     return _reconstructed(*_read(components, request, out), out)
@@ -49,6 +50,7 @@ def _reconstructed(vae: VAE, picture: Array, out: Output) -> Steps:
     yield Step("vae encoder", 1, 1)
     with out.timed("vae"):
         out.images = vae.decode(latents)
+    vae.note_tiles(Size(*picture.shape[2:]), "decoded", out)
     out.report["psnr"] = psnr(out.images, picture.transpose(0, 2, 3, 1))
     out.report["spatial_compression"] = picture.shape[2] / latents.shape[2]
     out.report["values_compression"] = picture.size / latents.size

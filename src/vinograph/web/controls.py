@@ -31,7 +31,8 @@ _CALL = "generate"
 _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
-_LABELS = {"vae": "VAE", "count": "Images"}
+_LABELS = {"vae": "VAE", "vae_tiling": "VAE tiling", "count": "Images"}
+_NOT_ON_PAGE = ("mask_image", "hires", "hires_steps", "hires_strength", "hires_upscaler")
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
     "Landscape 4:3": Fraction(4, 3),
@@ -89,9 +90,12 @@ def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def family_options() -> dict[str, str]:
-    """The families' own options, with an argument that each sets; a mask is painted instead."""
+    """The families' own options, with an argument that each sets.
+
+    A mask is painted instead, and what is drawn larger a second time takes too long for the page.
+    """
     known = [each.options for each in map(registry.family, registry.FAMILIES)]
-    return {name: argument for options in known for name, argument in options.items() if argument != "mask_image"}
+    return {name: argument for options in known for name, argument in options.items() if argument not in _NOT_ON_PAGE}
 
 
 def label(option: str) -> str:

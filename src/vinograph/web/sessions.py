@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from vinograph.a1111 import parameters_text
 from vinograph.errors import RequestError
 from vinograph.images import save
 from vinograph.result import Result
@@ -110,8 +111,10 @@ class Session:
         inputs = draw_request.input_files
         named = {**draw_request.arguments, **{name: path.name for name, path in inputs.items()}}
         arguments = snippets.reproduction_arguments(pipe, call, named, seed)
+        metadata = result.metadata(index)
+        parameters = parameters_text(metadata, pipe.options, pipe.model.manifest.scheduler)
         return Picture(
-            file=self.write(image, result.metadata(index)),
+            file=self.write(image, metadata, parameters),
             size=image.size,
             prompt=str(draw_request.arguments.get("prompt", "")),
             model=model,
@@ -132,11 +135,17 @@ class Session:
         """The files of all pictures of the history."""
         return {file for picture in self.pictures for file in picture.files}
 
-    def write(self, picture: Image.Image, metadata: Mapping[str, Any] | None = None, name: str = "picture.png") -> Path:
-        """Write a PNG of that name into a folder of its own."""
+    def write(
+        self,
+        picture: Image.Image,
+        metadata: Mapping[str, Any] | None = None,
+        parameters: str | None = None,
+        name: str = "picture.png",
+    ) -> Path:
+        """Write a PNG of that name, with its texts, into a folder of its own."""
         folder = self.folder / uuid.uuid4().hex
         folder.mkdir(parents=True)
-        save(picture, folder / name, metadata)
+        save(picture, folder / name, metadata, parameters)
         return folder / name
 
 

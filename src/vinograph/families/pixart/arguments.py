@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vinograph.families.contract import Call, Family
+from vinograph.families.hires import with_hires
+from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.pixart.config import PixArtConfig
 from vinograph.families.pixart.drawing import generate
 from vinograph.families.pixart.request import PixArtRequest
@@ -34,7 +36,9 @@ FAMILY = Family(
                 "prompt_weighting": "none",
                 "image": None,
                 "strength": 0.6,
+                **HIRES,
                 "vae": None,
+                "vae_tiling": "auto",
                 "output_type": "pil",
                 "callback": None,
                 "callback_steps": 1,
@@ -48,7 +52,8 @@ FAMILY = Family(
                 *("output_type", "return_dict", "callback", "callback_steps"),
                 *("clean_caption", "use_resolution_binning", "max_sequence_length"),
             ),
-            run=generate,
+            # At the larger size, binning would lead back to the size that was drawn first.
+            run=with_hires(generate, second=[("use_resolution_binning", False)]),
             components=("text_encoder", "transformer"),
             any_size_with="use_resolution_binning",
             steps="num_inference_steps",
@@ -60,6 +65,8 @@ FAMILY = Family(
         "guidance_scale": "guidance_scale",
         "vae": "vae",
         "prompt_weighting": "prompt_weighting",
+        "vae_tiling": "vae_tiling",
+        **HIRES_OPTIONS,
         "resolution_binning": "use_resolution_binning",
         "clean_caption": "clean_caption",
     },

@@ -14,6 +14,7 @@ from functools import partial
 from vinograph.families.autoencoder import vae_of
 from vinograph.families.contract import Array, Output, Step, Steps
 from vinograph.families.init_image import InitImage, read_init_image
+from vinograph.families.interpolation import resized_bilinearly
 from vinograph.families.latent import (
     Conditioning,
     Run,
@@ -23,7 +24,7 @@ from vinograph.families.latent import (
     make_plan,
     prepare_denoiser,
 )
-from vinograph.families.pixart.aspect_ratios import resized_and_cropped, resized_bilinearly, trained_size
+from vinograph.families.pixart.aspect_ratios import resized_and_cropped, trained_size
 from vinograph.families.pixart.conditioning import PixArtComponents, check_prompts, input_shapes, read_prompts
 from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.shared import check_latents, note_ignored, strength_steps
@@ -55,6 +56,7 @@ def generate(components: PixArtComponents, request: PixArtRequest) -> Steps:
         out.warnings.append(f"drawn at {size}, the nearest size that the model was trained on{then}")
     if init_image is not None and init_image.pictures is not None:
         run.vae.check_encoder()
+        run.vae.note_tiles(init_image.size, "encoded", out)
     check_latents(request.latents, run.latent_shape(size))
     return _drawn(components, run, init_image, output_size, size, out)
 
@@ -76,7 +78,7 @@ def _run_of(components: PixArtComponents, request: PixArtRequest, out: Output) -
         begin=begin,
         end=len(plan.timesteps),
         noise=request.noise(),
-        vae=vae_of(components, request.vae),
+        vae=vae_of(components, request.vae, request.vae_tiling),
     )
 
 

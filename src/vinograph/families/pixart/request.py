@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vinograph.arguments import check_attention_mask, check_plain_callback, check_steps, check_switch, check_tokens
-from vinograph.families.prompt_request import PromptRequest
+from vinograph.families.latent_request import LatentRequest
 from vinograph.request import Array, argument_field
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixArtRequest(PromptRequest):
+class PixArtRequest(LatentRequest):
     """A request with the arguments that only PixArt takes."""
 
     use_resolution_binning: bool | None = argument_field(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vinograph.families.contract import Call, Family, WordEmbeddings
+from vinograph.families.hires import with_hires
+from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
@@ -37,7 +39,9 @@ FAMILY = Family(
                 "mask_image": None,
                 "padding_mask_crop": None,
                 "strength": 0.3,
+                **HIRES,
                 "vae": None,
+                "vae_tiling": "auto",
                 "output_type": "pil",
                 "callback_on_step_end": None,
                 "callback_on_step_end_tensor_inputs": None,
@@ -47,7 +51,7 @@ FAMILY = Family(
                 *("denoising_end", "guidance_scale", "negative_prompt", "negative_prompt_2", "num_images_per_prompt"),
                 *("eta", "generator", "latents", *_EMBEDDINGS),
             ),
-            run=generate,
+            run=with_hires(generate, excludes=["denoising_end"]),
             components=("text_encoder", "text_encoder_2", "unet"),
             conditional_defaults={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
             callback_tensors=("latents", *CALLBACK_TENSORS),
@@ -62,6 +66,8 @@ FAMILY = Family(
         "vae": "vae",
         "prompt_weighting": "prompt_weighting",
         "long_prompt": "long_prompt",
+        "vae_tiling": "vae_tiling",
+        **HIRES_OPTIONS,
     },
     read_config=SDXLConfig.from_manifest,
     tokenizers=("tokenizer", "tokenizer_2"),

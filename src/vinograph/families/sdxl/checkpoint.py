@@ -201,6 +201,7 @@ def _config(index: Mapping[str, Any], config: NetworkConfigs) -> dict[str, Any]:
         "pooled_width": config.unet.pooled_width,
         "force_zeros_for_empty_prompt": int(_flag(index, "force_zeros_for_empty_prompt", True)),
         "time_cond_width": config.unet.time_cond_proj_dim or 0,
+        "unet_channels": config.unet.in_channels,
     }
 
 

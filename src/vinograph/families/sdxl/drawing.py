@@ -8,13 +8,15 @@ StableDiffusionXLPipeline and its siblings for image to image and for inpainting
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from vinograph.errors import RequestError
-from vinograph.families.autoencoder import vae_of
+from vinograph.families.autoencoder import Draw, vae_of
 from vinograph.families.contract import Array, Output, Step, Steps
 from vinograph.families.init_image import InitImage, read_init_image
 from vinograph.families.latent import (
@@ -48,12 +50,32 @@ Blend = Callable[[Array, int], Array]
 """Puts back into the latents after a step, by its index, what a mask keeps."""
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What denoising starts from.
+
+    In inpainting there is also what puts back what a mask keeps, or the channels ``sample`` [n,
+    channels, height, width] that tell the UNet.
+    """
+
+    latents: Array
+    blend: Blend | None = None
+    sample: Array | None = None
+
+
 def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
     """Text to image, image to image with a picture, and inpainting with a mask, too."""
     out = Output()
     run = _run_of(components, request, out)
     check_prompts(components, request, run.guided)
+    if components.config.inpaints and request.mask_image is None:
+        raise RequestError(
+            "this model is for inpainting alone: its UNet takes a picture and a mask, too. "
+            "Give image and mask_image (--image FILE --mask FILE), or another model"
+        )
     init_image = read_init_image(components, request, out)
+    if components.config.inpaints and init_image is not None and init_image.pictures is None:
+        raise RequestError("image is latents, from which a mask can't take anything away; give this model a picture")
     if components.config.guides_itself:
         note_ignored(request.negative_prompt, out, "this model takes the guidance scale as an input and guides itself")
     elif not run.guided:
@@ -61,6 +83,7 @@ def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
     size = Size(request.height or 0, request.width or 0) if init_image is None else init_image.size
     if init_image is not None and init_image.pictures is not None:
         run.vae.check_encoder()
+        run.vae.note_tiles(init_image.size, "encoded", out)
     check_latents(request.latents, run.latent_shape(size))
     prompts = read_prompts(components, request, time_ids_of(request, size, out), run.guided, out)
     return _drawn(components, run, init_image, size, prompts, out)
@@ -80,7 +103,7 @@ def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Ru
         begin=begin,
         end=end,
         noise=request.noise(),
-        vae=vae_of(components, request.vae),
+        vae=vae_of(components, request.vae, request.vae_tiling),
         guidance_rescale=request.guidance_rescale or 0.0,
         noisy_init_image=request.denoising_start is not None,
     )
@@ -119,7 +142,8 @@ def _drawn(
 ) -> Steps:
     """Draw pictures of ``size`` for a request that is checked."""
     request = run.request
-    prepare_denoiser(run, size, input_shapes(components, prompts.length))
+    sample = (components.config.unet_channels, *run.latent_shape(size)[2:])
+    prepare_denoiser(run, size, {**input_shapes(components, prompts.length), "sample": sample})
     with out.timed("text"):
         conditioning = prompts.encode(components)
     for encoder in TEXT_ENCODERS:
@@ -127,37 +151,57 @@ def _drawn(
     yield Step("text", 1, 1)
     if request.output_type != "latent":
         run.vae.prepare(components, run.latent_shape(size))
-    blend = None
     if init_image is None:
-        latents = initial_latents(run, None, size)
+        start = _Start(initial_latents(run, None, size))
     else:
         with out.timed("vae encoder"):
-            latents, blend = _begin(run, init_image)
+            start = _begin(run, init_image, components.config.inpaints)
         yield Step("vae encoder", 1, 1)
-    latents = yield from denoise(run, latents, conditioning, partial(_after_step, run, blend), out)
+    if start.sample is not None:
+        conditioning = dataclasses.replace(conditioning, sample=np.tile(start.sample, (1 + run.guided, 1, 1, 1)))
+    latents = yield from denoise(run, start.latents, conditioning, partial(_after_step, run, start.blend), out)
     return (yield from finish(run, latents, partial(_decoded, run, init_image), out))
 
 
-def _begin(run: Run[SDXLRequest], init_image: InitImage) -> tuple[Array, Blend | None]:
-    """The latents to start from, and in inpainting what puts back what the mask keeps.
+def _begin(run: Run[SDXLRequest], init_image: InitImage, inpaints: bool) -> _Start:
+    """Start from a picture. ``inpaints`` says whether the UNet has an input for what a mask keeps.
 
     Noise is drawn in diffusers' order: for the VAE's distribution, for the start, and in inpainting
-    once more for the masked picture, which only UNets with an input for it would see.
+    once more for the masked picture, also where the UNet doesn't see that.
     """
     if init_image.mask is None:
-        return initial_latents(run, init_image, init_image.size), None
+        return _Start(initial_latents(run, init_image, init_image.size))
     request, shape = run.request, run.latent_shape(init_image.size)
-    init_latents = encode_init_image(run, init_image)
+    from_noise = not run.noisy_init_image and (request.latents is not None or request.strength == 1)
+    init_latents = None if inpaints and from_noise else encode_init_image(run, init_image)
     noise = starting_noise(None if run.noisy_init_image else request.latents, shape, run.noise)
-    if run.noisy_init_image:
-        latents = init_latents
-    elif request.latents is not None or request.strength == 1:
+    if init_latents is None or from_noise:
         latents = noise * np.float32(run.plan.init_noise_sigma)
+    elif run.noisy_init_image:
+        latents = init_latents
     else:
         latents = run.sampler.add_noise(run.plan, run.begin, init_latents, noise)
+    draw = posterior_noise(request, run.noise, first_generator_only=True)
+    if inpaints:
+        return _Start(latents, sample=_masked_sample(run, init_image, draw))
     if init_image.pictures is not None and run.vae.samples_posterior:
-        posterior_noise(request, run.noise, first_generator_only=True)((len(init_image.pictures), *shape[1:]))
-    return latents, partial(_put_back, run, init_latents, noise, init_image.mask)
+        draw((len(init_image.pictures), *shape[1:]))
+    assert init_latents is not None
+    return _Start(latents, partial(_put_back, run, init_latents, noise, init_image.mask))
+
+
+def _masked_sample(run: Run[SDXLRequest], init_image: InitImage, draw: Draw) -> Array:
+    """The mask, and the latents of the picture that is grey under it: [n, 1 + channels, h, w]."""
+    pictures, pixel_mask, mask = init_image.pictures, init_image.pixel_mask, init_image.mask
+    assert pictures is not None
+    assert pixel_mask is not None
+    assert mask is not None
+    if len(pixel_mask) > 1:
+        pictures = np.tile(pictures, (len(pixel_mask) // len(pictures), 1, 1, 1))
+    masked = np.where(pixel_mask < 0.5, pictures, np.float32(0.5))
+    latents, count = run.vae.encode(masked, draw), run.request.image_count
+    rows = [np.tile(each, (count // len(each), 1, 1, 1)) for each in (mask, latents)]
+    return np.concatenate(rows, axis=1)
 
 
 def _put_back(

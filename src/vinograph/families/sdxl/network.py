@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vinograph.families.sdxl.network_config import DOWN_TEXT, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
+from vinograph.families.sdxl.network_config import DOWN_TEXT, LATENT_CHANNELS, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
 from vinograph.networks.config import broadcast
 from vinograph.networks.embeddings import sinusoidal_embedding, timestep_embedding
 from vinograph.networks.graph import Network, Port, Ports, Weights, build
@@ -38,7 +38,8 @@ _TRANSFORMER_NORM_EPS = 1e-6
 def unet(config: UNetConfig, weights: Weights) -> Network:
     """The UNet's graph; latents and text are of any size.
 
-    Inputs: ``sample``, latents scaled as the sampler asks; ``timestep``, 0 to 1000;
+    Inputs: ``sample``, latents scaled as the sampler asks, in inpainting models followed by a mask and
+    the latents of a masked picture; ``timestep``, 0 to 1000;
     ``encoder_hidden_states``, the text; ``text_embeds``, the pooled text; ``time_ids``, the
     original size, the crop's top left corner and the target size in pixels; ``timestep_cond``, the
     guidance scale's embedding, of models that take it.
@@ -52,7 +53,7 @@ def unet(config: UNetConfig, weights: Weights) -> Network:
 def ports(config: UNetConfig) -> Ports:
     """Inputs and outputs of :func:`unet`."""
     inputs = {
-        "sample": Port(("b", 4, "h", "w")),
+        "sample": Port(("b", config.in_channels, "h", "w")),
         "timestep": Port(("b",)),
         "encoder_hidden_states": Port(("b", "n", config.text_width)),
         "text_embeds": Port(("b", config.pooled_width)),
@@ -60,7 +61,7 @@ def ports(config: UNetConfig) -> Ports:
     }
     if config.time_cond_proj_dim is not None:
         inputs["timestep_cond"] = Port(("b", config.time_cond_proj_dim))
-    return Ports(inputs, {"out_sample": inputs["sample"]})
+    return Ports(inputs, {"out_sample": Port(("b", LATENT_CHANNELS, "h", "w"))})
 
 
 class _UNet:
@@ -89,7 +90,7 @@ class _UNet:
         for turn in range(self.levels):
             x = self._up_block(x, turn, time, text, skips)
         x = silu(group_norm(x, weights["conv_norm_out"], self.norm.groups, self.norm.eps))
-        return conv2d(x, weights["conv_out"], 4, 3, padding=1)
+        return conv2d(x, weights["conv_out"], LATENT_CHANNELS, 3, padding=1)
 
     def _conditions(self, timestep: Value, pooled: Value, time_ids: Value, guidance: Value | None) -> Value:
         """Embedding [b, t] of time, guidance, pooled text and sizes."""

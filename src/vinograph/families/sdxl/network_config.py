@@ -17,7 +17,6 @@ MIDDLE, MIDDLE_TEXT = "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"
 # computed here.
 _FIXED: Mapping[str, Any] = MappingProxyType(
     {
-        "in_channels": 4,
         "out_channels": 4,
         "center_input_sample": False,
         "only_cross_attention": False,
@@ -48,6 +47,8 @@ _FIXED: Mapping[str, Any] = MappingProxyType(
 _WITHOUT_EFFECT = ("dropout", "upcast_attention", "addition_embed_type_num_heads")
 
 _SAMPLE_SIZE = 128
+LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
+"""Channels of the UNet's sample: latents alone, or with a mask and a masked picture's latents."""
 
 Layers = int | tuple[int, ...]
 
@@ -57,6 +58,8 @@ class UNetConfig:
     """The keys of the UNet's config.json that set its size, with diffusers' defaults.
 
     Attributes:
+        in_channels: channels of the sample; 9 in inpainting models, which take a mask and a masked
+            picture's latents as well.
         sample_size: height and width of the latents that it was trained on; 128 where the
             configuration doesn't say, as in diffusers' pipelines.
         block_out_channels: channels of each level, the finest first.
@@ -83,6 +86,7 @@ class UNetConfig:
     addition_embed_type: str
     addition_time_embed_dim: int
     projection_class_embeddings_input_dim: int
+    in_channels: int = LATENT_CHANNELS
     sample_size: int = _SAMPLE_SIZE
     mid_block_type: str | None = MIDDLE_TEXT
     layers_per_block: Layers = 2
@@ -101,6 +105,8 @@ class UNetConfig:
         levels = len(self.block_out_channels)
         if not levels:
             raise ValueError("block_out_channels is empty")
+        if self.in_channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
+            raise ValueError(f"in_channels is {self.in_channels}; known are 4, and 9 of inpainting models")
         if self.sample_size < 1:
             raise ValueError(f"sample_size is {self.sample_size}; a number from 1 up should be there")
         for name, types, known in (

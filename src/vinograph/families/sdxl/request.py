@@ -13,12 +13,12 @@ from vinograph.arguments import (
     check_texts,
     check_two_numbers,
 )
-from vinograph.families.prompt_request import PromptRequest
+from vinograph.families.latent_request import LatentRequest
 from vinograph.request import Array, argument_field
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDXLRequest(PromptRequest):
+class SDXLRequest(LatentRequest):
     """A request with the arguments that only SDXL takes."""
 
     prompt_2: tuple[str, ...] | None = argument_field(

@@ -1,0 +1,190 @@
+"""A1111's names for what a request says, in both directions.
+
+A family's options say which of its arguments is the number of steps and which the guidance scale.
+So nothing here knows a family.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vinograph.infotext import Infotext, format_infotext
+from vinograph.values import clipped
+
+_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+_ADAPTER = re.compile(r"<(?:lora|lyco):([^:<>]+):?([^<>]*)>")
+_WEIGHT = re.compile(r"\([^()]*:\s*[\d.]+\s*\)")
+_UPSCALERS = {"lanczos": "Lanczos", "latent": "Latent"}
+# Fields that say how a picture came about and ask for nothing.
+_INFORMATIVE = ("Model", "Model hash", "Version", "Lora hashes", "TI hashes", "VAE hash", "RNG", "User", "Hashes")
+
+
+@dataclass
+class FoundArguments:
+    """Arguments that an infotext asks for, and ``left_out``, what can't be followed."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+def parameters_text(metadata: Mapping[str, Any], options: Mapping[str, str], scheduler: Mapping[str, Any]) -> str:
+    """A1111's text for a picture.
+
+    Args:
+        metadata: the picture's own metadata, see :meth:`vinograph.Result.metadata`.
+        options: the argument that each option of the family's command line sets.
+        scheduler: the entry of the model's manifest.
+    """
+    request = metadata["request"]
+    chosen = request.get("scheduler")
+    fields = {
+        "Steps": request.get(options.get("steps", "")),
+        "Sampler": chosen if isinstance(chosen, str) else sampler_name(scheduler),
+        "CFG scale": request.get(options.get("guidance_scale", "")),
+        "Seed": request.get("seed"),
+        "Size": f"{request['width']}x{request['height']}" if {"width", "height"} <= request.keys() else None,
+        "Model": metadata["model"],
+        "Denoising strength": request.get("strength"),
+    }
+    if (request.get("hires") or 1) > 1:
+        fields |= {
+            "Denoising strength": request.get("hires_strength"),
+            "Hires upscale": request.get("hires"),
+            "Hires steps": request.get("hires_steps"),
+            "Hires upscaler": _UPSCALERS.get(request.get("hires_upscaler", "")),
+        }
+    fields["Version"] = f"Vinograph {metadata['vinograph']}"
+    written = {name: _text(value) for name, value in fields.items() if value is not None}
+    prompt = f"{request.get('prompt', '')}{adapters_in_prompt({})}"
+    return format_infotext(Infotext(prompt, request.get("negative_prompt") or "", written))
+
+
+def arguments_of_infotext(
+    infotext: Infotext, options: Mapping[str, str], takes: Mapping[str, Any], scheduler: Mapping[str, Any]
+) -> FoundArguments:
+    """The arguments of a call that ``infotext`` asks for.
+
+    Args:
+        infotext: the text of a picture.
+        options: the argument that each option of the family's command line sets.
+        takes: the arguments that the call takes.
+        scheduler: the entry of the model's manifest.
+    """
+    found = FoundArguments()
+    prompt, adapters = split_adapters(infotext.prompt)
+    found.left_out += [f"the adapter {clipped(name)} (weight {weight:g})" for name, weight in adapters.items()]
+    found.values |= {"prompt": prompt, **prompt_arguments(takes)}
+    if "negative_prompt" in takes and infotext.negative_prompt:
+        found.values["negative_prompt"] = infotext.negative_prompt
+    if "prompt_weighting" not in takes and _WEIGHT.search(f"{prompt}\n{infotext.negative_prompt}"):
+        found.left_out.append("weights such as (word:1.2), which are read as plain text")
+    known = _known_fields(infotext.fields, options)
+    for name, text in infotext.fields.items():
+        if name in ("Sampler", "Schedule type", *_INFORMATIVE):
+            continue
+        values = known[name](text) if name in known else None
+        if values is None or not values.keys() <= takes.keys():
+            found.left_out.append(f"{clipped(name)}: {clipped(text)}")
+        else:
+            found.values |= values
+    _add_sampler(found, infotext.fields, takes, scheduler)
+    return found
+
+
+Reader = Callable[[str], dict[str, Any] | None]
+
+
+def _known_fields(fields: Mapping[str, str], options: Mapping[str, str]) -> dict[str, Reader]:
+    """The reader of each field that can be followed: its text to arguments, or None for nonsense."""
+    strength = "hires_strength" if "Hires upscale" in fields else "strength"
+    return {
+        "Steps": lambda text: _one(options.get("steps", ""), text, int),
+        "CFG scale": lambda text: _one(options.get("guidance_scale", ""), text, float),
+        "Seed": lambda text: _one("seed", text, int),
+        "Size": _size,
+        "Denoising strength": lambda text: _one(strength, text, float),
+        "Hires upscale": lambda text: _one("hires", text, float),
+        "Hires steps": lambda text: {} if text.strip() == "0" else _one("hires_steps", text, int),
+        "Hires upscaler": _upscaler,
+    }
+
+
+def _one(argument: str, text: str, kind: type[int] | type[float]) -> dict[str, Any] | None:
+    try:
+        return {argument: kind(text[:40])}
+    except ValueError:
+        return None
+
+
+def _size(text: str) -> dict[str, Any] | None:
+    sides = _SIZE.fullmatch(text.strip())
+    return None if sides is None else {"width": int(sides[1]), "height": int(sides[2])}
+
+
+def _upscaler(text: str) -> dict[str, Any] | None:
+    names = [name for name, theirs in _UPSCALERS.items() if theirs == text]
+    return {"hires_upscaler": names[0]} if names else None
+
+
+def _add_sampler(
+    found: FoundArguments, fields: Mapping[str, str], takes: Mapping[str, Any], scheduler: Mapping[str, Any]
+) -> None:
+    """Follow the sampler that the text names, or note that the model's own stays."""
+    name, spacing = fields.get("Sampler", ""), fields.get("Schedule type", "Automatic")
+    if spacing != "Automatic" and not name.endswith(f" {spacing}"):
+        name = f"{name} {spacing}"
+    if not name or name == sampler_name(scheduler):
+        return
+    followed = sampler_arguments(name, takes)
+    found.values |= followed
+    if not followed:
+        found.left_out.append(f"Sampler: {clipped(name)}")
+
+
+def sampler_name(scheduler: Mapping[str, Any]) -> str | None:
+    """A1111's name for the sampler of a manifest's ``scheduler``; None if it has none."""
+    solver = f"{scheduler.get('solver_order', 2)}M"
+    sde = " SDE" if "sde" in str(scheduler.get("algorithm_type", "")) else ""
+    name = {
+        "EulerDiscreteScheduler": "Euler",
+        "EulerAncestralDiscreteScheduler": "Euler a",
+        "DPMSolverMultistepScheduler": f"DPM++ {solver}{sde}",
+        "DDIMScheduler": "DDIM",
+        "LCMScheduler": "LCM",
+    }.get(str(scheduler.get("class")))
+    return f"{name} Karras" if name and scheduler.get("use_karras_sigmas") else name
+
+
+def sampler_arguments(name: str, takes: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that choose A1111's sampler ``name``; none where the call takes no scheduler."""
+    return {"scheduler": name} if "scheduler" in takes else {}
+
+
+def prompt_arguments(takes: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that make a call read a prompt as A1111 does, as far as it takes them."""
+    wanted = {"long_prompt": "chunks", "prompt_weighting": "a1111"}
+    return {name: value for name, value in wanted.items() if name in takes}
+
+
+def adapters_in_prompt(adapters: Mapping[str, float]) -> str:
+    """What A1111 appends to a prompt for adapters: ``<lora:name:weight>`` for each."""
+    return "".join(f" <lora:{name}:{_text(weight)}>" for name, weight in adapters.items())
+
+
+def split_adapters(prompt: str) -> tuple[str, dict[str, float]]:
+    """A prompt without ``<lora:name:weight>``, and the weights of the adapters that it names."""
+    weights = {}
+    for name, text in _ADAPTER.findall(prompt):
+        try:
+            weights[name] = float(text.split(":")[0] or 1)
+        except ValueError:
+            weights[name] = 1.0
+    return (_ADAPTER.sub("", prompt).strip() if weights else prompt), weights
+
+
+def _text(value: Any) -> str:
+    """A value as A1111 writes it: whole numbers without a point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
