@@ -93,11 +93,6 @@ class Check:
         """The type of the values if they are numbers or booleans, else None."""
         return _SCALARS.get(self.accepts(_ANY)[0])
 
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The texts among the accepted types that stand for themselves."""
-        return tuple(each.strip('"') for each in self.accepts(_ANY) if each.startswith('"'))
-
 
 def check(*accepts: str) -> Callable[[Run], Check]:
     """Turn a function into a :class:`Check` that accepts these types whatever the limits are."""
