@@ -35,6 +35,8 @@ class Likeness:
         return {name: each for name, each in found.items() if name not in ("self", "kwargs")}
 
 
+LATENT_REQUEST = ("hires", "hires_steps", "hires_strength", "hires_upscaler", "vae_tiling")
+
 LIKENESSES = [
     Likeness(WUERSTCHEN, ("WuerstchenCombinedPipeline",), ours_alone=frozenset({"seed", "image", "strength"})),
     Likeness(WUERSTCHEN, ("WuerstchenPriorPipeline",), "prior", other_defaults=frozenset({"output_type"})),
@@ -50,13 +52,13 @@ LIKENESSES = [
             }
         ),
         other_defaults=frozenset({"height", "width"}),
-        ours_alone=frozenset({"seed", "vae", "prompt_weighting", "long_prompt"}),
+        ours_alone=frozenset({"seed", "vae", "prompt_weighting", "long_prompt", *LATENT_REQUEST}),
     ),
     Likeness(
         PIXART,
         ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
         other_defaults=frozenset({"height", "width", "max_sequence_length"}),
-        ours_alone=frozenset({"seed", "image", "strength", "vae", "prompt_weighting"}),
+        ours_alone=frozenset({"seed", "image", "strength", "vae", "prompt_weighting", *LATENT_REQUEST}),
     ),
 ]
 EACH = [pytest.param(each, name, id=name) for each in LIKENESSES for name in each.pipelines]
