@@ -44,7 +44,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "schedulers": {"values", "schema", "errors"},
     "text": {"panics", "errors"},
     "images": {"strict_json", "values", "files", "errors"},
-    "arguments": {"values", "noise", "errors"},
+    "arguments": {"values", "noise", "schedulers", "errors"},
     "request": {"arguments", "values", "noise", "errors"},
     "result": {"request", "vinograph"},
     "_calls": {"dispatch", "families", "inputs", "result"},

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from vinograph.dispatch import dispatched, dispatched_call
 from vinograph.families.contract import Step
-from vinograph.inputs import Arrays, Callback, Generators, Images, Texts, Timesteps
+from vinograph.inputs import Arrays, Callback, Generators, Images, Schedulers, Texts, Timesteps
 from vinograph.result import Result
 
 
@@ -36,6 +36,7 @@ class Calls:
         width: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        scheduler: Schedulers | None = None,
         timesteps: Timesteps | None = None,
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,
@@ -100,6 +101,8 @@ class Calls:
                 Default: 12 (Würstchen), 50 (SDXL), 20 (PixArt).
             guidance_scale: SDXL, PixArt: guidance scale; above 1 turns guidance on. Default: 5.0 or
                 7.5 with mask_image (SDXL), 4.5 (PixArt).
+            scheduler: SDXL, PixArt: the sampler, by its name in AUTOMATIC1111, ComfyUI or
+                diffusers; default: the checkpoint's own.
             timesteps: SDXL, PixArt: custom timesteps of the denoising steps.
             sigmas: SDXL, PixArt: custom noise levels, the last of which is where the steps end.
             eta: SDXL, PixArt: the share of fresh noise in DDIM's steps.
@@ -176,6 +179,7 @@ class Calls:
         width: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        scheduler: Schedulers | None = None,
         timesteps: Timesteps | Literal["spaced"] | None = None,
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,

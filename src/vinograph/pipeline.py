@@ -25,6 +25,7 @@ from vinograph.values import reading, shown
 
 _GENERATE = "generate"
 _STREAM = "stream"
+_SCHEDULER = "scheduler"
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -42,6 +43,7 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        scheduler: str | Mapping[str, Any] | None = None,
     ) -> None:
         """Use an opened model; :meth:`from_pretrained` finds one by name."""
         manifest = model.manifest
@@ -57,6 +59,7 @@ class Pipeline(Calls):
             check_precision(each)
         with reading("memory", memory):
             check_memory(memory)
+        self._own_defaults = self._with_scheduler(scheduler)
         self._sessions = SessionPool(model, devices, precisions, memory)
         self._components: Components[Any] = Components(
             sessions=self._sessions,
@@ -74,6 +77,7 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        scheduler: str | Mapping[str, Any] | None = None,
     ) -> Pipeline:
         """Open a model.
 
@@ -87,13 +91,17 @@ class Pipeline(Calls):
             memory: "low" frees each large component as soon as a drawing no longer needs it; the
                 next drawing loads it again. "auto" frees only components that take more than a
                 quarter of the machine's memory.
+            scheduler: the default of the argument of that name, in the calls that take it: a name
+                such as "dpm++ 2m karras", or a mapping with a class under "_class_name" and its
+                settings.
 
         Raises:
             ModelError: there is no such model, or Vinograph doesn't support it.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
+            RequestError: there is no such scheduler.
         """
-        return cls(catalog.find(model), device, precision, memory)
+        return cls(catalog.find(model), device, precision, memory, scheduler)
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -102,15 +110,33 @@ class Pipeline(Calls):
         ``pipe.calls["generate"].takes`` maps each argument to its default in this model, and
         ``positional`` lists the arguments that may be passed by position, in order.
         """
-        defaults = self.model.manifest.defaults
+        defaults, own = self.model.manifest.defaults, self._own_defaults
         return MappingProxyType(
-            {name: _with_defaults(call, defaults.get(name, {})) for name, call in self._family.calls.items()}
+            {
+                name: _with_defaults(call, {**defaults.get(name, {}), **own.get(name, {})})
+                for name, call in self._family.calls.items()
+            }
         )
 
     @property
     def options(self) -> Mapping[str, str]:
         """Command-line options, each with the argument of a drawing call that it sets."""
         return self._family.options
+
+    def _with_scheduler(self, scheduler: str | Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+        """Defaults of the calls that take a ``scheduler``, which is checked here.
+
+        They replace the model's defaults, also custom timesteps, which belong to its own scheduler.
+        """
+        if scheduler is None:
+            return {}
+        argument = arguments_of(self._family.request)[_SCHEDULER]
+        checked = argument.check(_SCHEDULER, scheduler)
+        return {
+            name: {_SCHEDULER: checked, **{each: None for each in argument.replaces if each in call.takes}}
+            for name, call in self._family.calls.items()
+            if _SCHEDULER in call.takes
+        }
 
     def __dir__(self) -> list[str]:
         """Attribute names, without the declared calls that the pipeline's family lacks."""

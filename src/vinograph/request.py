@@ -33,6 +33,7 @@ from vinograph.arguments import (
     check_output_type,
     check_pixels,
     check_scale,
+    check_scheduler,
     check_seed,
     check_size,
     check_step_callback,
@@ -126,6 +127,12 @@ class Request:
         check_steps, "denoising steps (of the decoder, where a prior comes before it)"
     )
     guidance_scale: float | None = argument_field(check_scale, "guidance scale; above 1 turns guidance on")
+    scheduler: Any = argument_field(
+        check_scheduler,
+        "the sampler, by its name in AUTOMATIC1111, ComfyUI or diffusers; default: the checkpoint's own",
+        replaces=("timesteps", "sigmas"),
+        metavar="NAME",
+    )
     timesteps: Any = argument_field(check_custom_timesteps, "custom timesteps of the denoising steps", sets_steps=True)
     sigmas: Any = argument_field(
         check_custom_timesteps,

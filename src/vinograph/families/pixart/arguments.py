@@ -23,6 +23,7 @@ FAMILY = Family(
                 "prompt": None,
                 "negative_prompt": "",
                 "num_inference_steps": 20,
+                "scheduler": None,
                 "timesteps": None,
                 "sigmas": None,
                 "guidance_scale": 4.5,
@@ -57,6 +58,7 @@ FAMILY = Family(
     options={
         "steps": "num_inference_steps",
         "guidance_scale": "guidance_scale",
+        "scheduler": "scheduler",
         "vae": "vae",
         "resolution_binning": "use_resolution_binning",
         "clean_caption": "clean_caption",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vinograph import schedulers
 from vinograph.families.pixart import checkpoint_layout, network
 from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
@@ -37,6 +36,7 @@ from vinograph.models.tokenizers import T5
 from vinograph.models.vae_layout import tiny_vae_of_another
 from vinograph.networks import t5
 from vinograph.networks.t5 import T5Config
+from vinograph.schedulers import read_published_scheduler
 
 PIPELINES = tuple(checkpoint_layout.TEXT_LENGTHS)
 CLASSES = checkpoint_layout.CLASSES
@@ -106,7 +106,7 @@ def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     Raises what :func:`vinograph.models.opening.open_checkpoint` does.
     """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
-    scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
+    scheduler = read_published_scheduler(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(part_files, tokenizer=T5), published.before_fetch)
     networks = PixArtNetworks.read(places)
     length = checkpoint_layout.TEXT_LENGTHS[published.index["_class_name"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from vinograph.families.autoencoder import LATENT_KINDS, LatentConfig
 from vinograph.families.contract import ManifestEntries, Outputs
@@ -37,6 +38,7 @@ class SDXLConfig:
     """
 
     sampler: Sampler
+    scheduler: Mapping[str, Any]
     latents: LatentConfig
     text_width: int
     text_layers: int
@@ -56,6 +58,7 @@ class SDXLConfig:
         Record(CONFIG_KINDS, open=True).check("config", config)
         return cls(
             sampler=read_sampler(entries.scheduler),
+            scheduler=entries.scheduler,
             latents=LatentConfig.from_mapping(config),
             text_width=sum(config["text_widths"]),
             text_layers=_text_layers(entries.outputs),
