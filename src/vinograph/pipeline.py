@@ -59,6 +59,7 @@ class Pipeline(Calls):
             check_precision(each)
         with reading("memory", memory):
             check_memory(memory)
+        self._few_step = self._family.distilled(manifest.config)
         self._own_defaults = self._with_scheduler(scheduler)
         self._sessions = SessionPool(model, devices, precisions, memory)
         self._components: Components[Any] = Components(
@@ -197,8 +198,11 @@ class Pipeline(Calls):
         return self._stream(request, self._family.calls[call].run(self._components, self._with_pipeline(request)))
 
     def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
+        few_step, scheduler = self._few_step, self.model.manifest.scheduler
+        contradictions = () if few_step is None else few_step.contradictions(request, scheduler)
         with self._sessions.drawing():
             output = yield from steps
+        output.warnings[:0] = contradictions
         self._sessions.store_compiled()
         yield self._result(request, output)
 

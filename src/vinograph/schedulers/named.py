@@ -108,14 +108,14 @@ class SchedulerChoice:
     settings: Mapping[str, Any]
 
 
-def names() -> list[str]:
+def names() -> tuple[str, ...]:
     """All names of ours, without those of diffusers' classes: each scheduler, with each spacing that it has."""
     found = []
     for each in SCHEDULERS:
         found.append(each.name)
         if issubclass(SAMPLERS[each.scheduler_class], SigmaSampler):
             found += [f"{each.name} {spacing.name}" for spacing in SPACINGS if spacing.settings]
-    return found
+    return tuple(found)
 
 
 def choose(value: str | Mapping[str, Any]) -> SchedulerChoice:

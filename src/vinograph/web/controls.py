@@ -31,6 +31,7 @@ _CALL = "generate"
 _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
+_MODELS_OWN = ("Model's own", "")
 _LABELS = {"vae": "VAE", "count": "Images"}
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
@@ -167,7 +168,7 @@ class Controls:
         for name, component in self._options.items():
             argument = known.get(name)
             updates[component] = (
-                gr.update(visible=False) if argument is None else _default_update(argument, takes[argument], pipe)
+                gr.update(visible=False) if argument is None else _default_update(argument, pipe)
             )
         for component, update in self.with_init_image(pipe, init_image, takes[pipe.options["steps"]]).items():
             updates[component] = {**updates.get(component, {}), **update}
@@ -277,7 +278,7 @@ class Controls:
 
 
 def _control(name: str) -> Any:
-    """A control for an option: a slider for a number, a checkbox, or a dropdown for the VAE."""
+    """A control for an option: a slider for a number, a checkbox, or a dropdown for a text."""
     families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
     kind = arguments_of(families[0].request)[families[0].options[name]].check.scalar
     if kind is bool:
@@ -286,7 +287,7 @@ def _control(name: str) -> Any:
         return gr.Slider(1, 100, step=1, label=label(name), visible=False)
     if kind is float:
         return gr.Slider(0, 20, step=0.1, label=label(name), visible=False)
-    return gr.Dropdown(list(VAES), label=label(name), filterable=False, visible=False)
+    return gr.Dropdown(list(VAES) if name == "vae" else [_MODELS_OWN], label=label(name), visible=False)
 
 
 def _request_of(pipe: Pipeline) -> type[Request]:
@@ -294,11 +295,17 @@ def _request_of(pipe: Pipeline) -> type[Request]:
     return registry.family(pipe.model.manifest.family).request
 
 
-def _default_update(argument: str, default: Any, pipe: Pipeline) -> Any:
+def _default_update(argument: str, pipe: Pipeline) -> Any:
     """An update that shows a control with the model's default, in a range well beyond it."""
+    call = pipe.calls[_CALL]
+    default = call.takes[argument]
     kind = arguments_of(_request_of(pipe))[argument].check.scalar
     if argument == "vae":
         return gr.update(visible=True, value=default or vae_names(pipe.model.manifest.components)[0])
+    if argument in call.choices:
+        offered = call.choices[argument]
+        value = default if default in offered else _MODELS_OWN[1]
+        return gr.update(visible=True, choices=[_MODELS_OWN, *((each, each) for each in offered)], value=value)
     if argument.endswith("inference_steps"):
         return gr.update(visible=True, value=default, maximum=max(20, 4 * default))
     if argument.endswith("guidance_scale"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from vinograph import schedulers
 from vinograph.families.contract import Call, Family
 from vinograph.families.pixart.config import PixArtConfig
 from vinograph.families.pixart.drawing import generate
+from vinograph.families.pixart.known import FEW_STEP_MODELS
 from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
@@ -52,6 +54,7 @@ FAMILY = Family(
             components=("text_encoder", "transformer"),
             any_size_with="use_resolution_binning",
             steps="num_inference_steps",
+            choices={"scheduler": schedulers.names()},
         ),
         **VAE_CALLS,
     },
@@ -65,5 +68,6 @@ FAMILY = Family(
     },
     read_config=PixArtConfig.from_manifest,
     tokenizers=("tokenizer",),
+    few_step=FEW_STEP_MODELS,
     request=PixArtRequest,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from vinograph import schedulers
 from vinograph.families.contract import Call, Family
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
+from vinograph.families.sdxl.known import FEW_STEP_MODELS
 from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
@@ -50,6 +52,7 @@ FAMILY = Family(
             conditional_defaults={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
             callback_tensors=("latents", *CALLBACK_TENSORS),
             steps="num_inference_steps",
+            choices={"scheduler": schedulers.names()},
         ),
         **VAE_CALLS,
     },
@@ -62,5 +65,6 @@ FAMILY = Family(
     },
     read_config=SDXLConfig.from_manifest,
     tokenizers=("tokenizer", "tokenizer_2"),
+    few_step=FEW_STEP_MODELS,
     request=SDXLRequest,
 )

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from vinograph.errors import ModelError
+from vinograph.families.known import Distillation, few_step_entry
 from vinograph.families.sdxl import checkpoint_layout
 from vinograph.families.sdxl.arguments import FAMILY
 from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
-from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_of
+from vinograph.families.sdxl.known import DEFAULTS, distillation_of
 from vinograph.families.sdxl.network import unet
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import Autoencoders
@@ -183,7 +184,7 @@ def _manifest(
         components={},
         tokenizers={},
         scheduler=scheduler,
-        config=_config(published.index, networks.config),
+        config={**_config(published.index, networks.config), **few_step_entry(distilled.few_step)},
         defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
         limits=limits,
         source=source_of(origin, tiny_vae_of_another(places, origin)),
