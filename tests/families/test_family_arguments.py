@@ -36,7 +36,11 @@ class Likeness:
 
 
 LIKENESSES = [
-    Likeness(WUERSTCHEN, ("WuerstchenCombinedPipeline",), ours_alone=frozenset({"seed", "image", "strength"})),
+    Likeness(
+        WUERSTCHEN,
+        ("WuerstchenCombinedPipeline",),
+        ours_alone=frozenset({"seed", "image", "scheduler", "decoder_scheduler", "strength"}),
+    ),
     Likeness(WUERSTCHEN, ("WuerstchenPriorPipeline",), "prior", other_defaults=frozenset({"output_type"})),
     Likeness(WUERSTCHEN, ("WuerstchenDecoderPipeline",), "decoder"),
     Likeness(
@@ -50,13 +54,13 @@ LIKENESSES = [
             }
         ),
         other_defaults=frozenset({"height", "width"}),
-        ours_alone=frozenset({"seed", "vae"}),
+        ours_alone=frozenset({"seed", "scheduler", "vae"}),
     ),
     Likeness(
         PIXART,
         ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
         other_defaults=frozenset({"height", "width", "max_sequence_length"}),
-        ours_alone=frozenset({"seed", "image", "strength", "vae"}),
+        ours_alone=frozenset({"seed", "image", "scheduler", "strength", "vae"}),
     ),
 ]
 EACH = [pytest.param(each, name, id=name) for each in LIKENESSES for name in each.pipelines]

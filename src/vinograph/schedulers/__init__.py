@@ -9,6 +9,7 @@ checkpoint names.
 """
 
 from vinograph.schedulers.config import SAMPLERS, make_sampler, read_scheduler_config
+from vinograph.schedulers.continuous import continuous_names, continuous_sampler_by_name
 from vinograph.schedulers.named import (
     PUBLISHED,
     SCHEDULERS,
@@ -21,7 +22,7 @@ from vinograph.schedulers.named import (
 )
 from vinograph.schedulers.noise_schedule import linspace
 from vinograph.schedulers.sampler import Sampler, SamplingPlan, StepInput, StepOutput
-from vinograph.schedulers.wuerstchen import WuerstchenSampler, custom_timesteps
+from vinograph.schedulers.wuerstchen import TimeStep, WuerstchenSampler, custom_timesteps
 
 __all__ = [
     "PUBLISHED",
@@ -33,8 +34,11 @@ __all__ = [
     "SchedulerChoice",
     "StepInput",
     "StepOutput",
+    "TimeStep",
     "WuerstchenSampler",
     "choose",
+    "continuous_names",
+    "continuous_sampler_by_name",
     "custom_timesteps",
     "linspace",
     "make_sampler",
