@@ -164,18 +164,9 @@ class Distillation:
     few_step: FewStep | None = None
 
     @classmethod
-    def by_name(
-        cls, models: Sequence[FewStep], names: Sequence[Any], scheduler: Mapping[str, Any]
-    ) -> Distillation | None:
-        """That of the first of ``names`` that one of ``models`` is called by, or None.
-
-        ``scheduler`` is that of the manifest.
-        """
-        for name in names:
-            found = recognize(models, name) if isinstance(name, str) else None
-            if found is not None:
-                return cls(found.defaults_for(scheduler), (found.note("the name"),), found)
-        return None
+    def by_name(cls, few_step: FewStep, scheduler: Mapping[str, Any]) -> Distillation:
+        """That of a model whose name says ``few_step``; ``scheduler`` is that of the manifest."""
+        return cls(few_step.defaults_for(scheduler), (few_step.note("the name"),), few_step)
 
 
 # Names of files that say nothing of what they hold: then their folder or repository does.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 from vinograph.errors import ModelError, RequestError
 from vinograph.schedulers.config import SAMPLERS, make_sampler, read_scheduler_config
-from vinograph.schedulers.sampler import Sampler
+from vinograph.schedulers.sampler import MOST_TIMESTEPS, Sampler
 from vinograph.schedulers.sigma_spacing import SPACINGS_OF_SIGMAS, SigmaSampler
 from vinograph.values import clipped, shown
 
@@ -96,6 +97,7 @@ SPACINGS = (
 )
 """All spacings that a scheduler's name may end with."""
 
+_LONGEST_TEXT = 100
 CLASS_KEYS = ("_class_name", "class")
 _EXAMPLES = "such as 'dpm++ 2m karras', 'euler a' or 'UniPCMultistepScheduler'"
 
@@ -158,8 +160,20 @@ def read_published_scheduler(config: Mapping[str, Any]) -> dict[str, Any]:
         ModelError: as :func:`vinograph.schedulers.read_scheduler_config`.
     """
     known = {each.name for kind in SAMPLERS.values() for each in dataclasses.fields(kind)}
-    said = {key: value for key, value in config.items() if key in known and value is not None}
+    said = {key: value for key, value in config.items() if key in known and _is_kept(value)}
     return {**read_scheduler_config(config), PUBLISHED: said}
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether a value can be a setting: a finite number, a short text, or a list of numbers.
+
+    diffusers writes an infinity for no limit, which is the default anyway, and no JSON.
+    """
+    if isinstance(value, list):
+        return len(value) <= MOST_TIMESTEPS and all(isinstance(each, float) and math.isfinite(each) for each in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, (bool, int)) or (isinstance(value, str) and len(value) <= _LONGEST_TEXT)
 
 
 def _words(text: str) -> str:

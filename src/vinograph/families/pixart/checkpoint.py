@@ -130,7 +130,7 @@ def _manifest(
     factor, sample_size = networks.vaes.scale_factor, networks.config.sample_size
     native = sample_size * factor
     trained = [side for size in ASPECT_RATIOS.get(sample_size, {}).values() for side in size]
-    distilled = distillation_of(origin.id, published.index, scheduler)
+    distilled = distillation_of(origin.id, scheduler)
     limits = settings.limits(
         size_limits(
             factor * networks.config.patch_size, _SMALLEST_GRID * factor, max(_LARGEST, native, *trained), native

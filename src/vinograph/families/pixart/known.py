@@ -38,11 +38,11 @@ def few_step_of(name: str) -> FewStep | None:
     return recognize(FEW_STEP_MODELS, name)
 
 
-def distillation_of(name: str, index: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Distillation:
-    """Conclude from a checkpoint's ``name``, index and scheduler how it was distilled."""
-    known = Distillation.by_name(FEW_STEP_MODELS, (name, index.get("_name_or_path")), scheduler)
+def distillation_of(name: str, scheduler: Mapping[str, Any]) -> Distillation:
+    """Conclude from a checkpoint's ``name`` and scheduler how it was distilled."""
+    known = few_step_of(name)
     if known is not None:
-        return known
+        return Distillation.by_name(known, scheduler)
     if scheduler["class"] != "LCMScheduler":
         return Distillation()
     return Distillation(

@@ -193,9 +193,9 @@ def distillation_of(
     ``sample_size`` is the side of the UNet's latents. ``takes_guidance`` says whether the UNet
     takes the guidance scale as an input.
     """
-    known = Distillation.by_name(FEW_STEP_MODELS, (name, index.get("_name_or_path")), scheduler)
-    if known is not None and (known.few_step != _BY_TITLE[_LCM_UNET] or takes_guidance):
-        return known
+    known = few_step_of(name)
+    if known is not None and (known.title != _LCM_UNET or takes_guidance):
+        return Distillation.by_name(known, scheduler)
     if scheduler["class"] == "LCMScheduler":
         return _consistency(takes_guidance)
     if any(scheduler[key] != value for key, value in _TURBO_SCHEDULER.items() if key in scheduler):
@@ -210,7 +210,7 @@ def distillation_of(
             )
         )
     note = f"defaults assumed: 1 step without guidance, as for SDXL-Turbo, by the scheduler and {evidence}; {_OR}"
-    return Distillation(_TURBO_DEFAULTS, (note,))
+    return Distillation(_TURBO_DEFAULTS, (note,), _BY_TITLE["SDXL-Turbo"])
 
 
 def _unknown(name: str) -> Distillation:
@@ -242,4 +242,7 @@ def _consistency(takes_guidance: bool) -> Distillation:
         f"defaults assumed: {_CONSISTENCY_STEPS} steps at guidance scale {scale:g}, as for a latent consistency model, "
         f"by the LCMScheduler and a UNet that takes {'the' if takes_guidance else 'no'} guidance scale; {_OR}"
     )
-    return Distillation({"num_inference_steps": _CONSISTENCY_STEPS, "guidance_scale": scale}, (note,))
+    title = _LCM_UNET if takes_guidance else "LCM-LoRA"
+    return Distillation(
+        {"num_inference_steps": _CONSISTENCY_STEPS, "guidance_scale": scale}, (note,), _BY_TITLE[title]
+    )
