@@ -171,9 +171,7 @@ def follow(
         scaled = theirs.scale_model_input(torch.tensor(sample), timestep)
         assert relative(ours.scale_model_input(plan, index, sample), scaled) < max(1e-6, rounded / 100)
         model_output = normal(index + 10)
-        there = theirs.step(
-            torch.tensor(model_output), timestep, torch.tensor(sample), **options
-        ).prev_sample
+        there = theirs.step(torch.tensor(model_output), timestep, torch.tensor(sample), **options).prev_sample
         here = ours.step(StepInput(plan, index, sample, model_output, noise.normal, state))
         assert relative(here.sample, there) < tolerance, f"step {index}"
         assert here.denoised.dtype == np.float32

@@ -340,7 +340,10 @@ def _with_enough_steps(request: Request, signature: Signature, explicit: Mapping
     if fewest is None or fewest <= getattr(request, signature.steps):
         return request
     # Default timesteps are fewer, or they would do.
-    changed: dict[str, Any] = {signature.steps: fewest, **{name: None for name in arguments if arguments[name].sets_steps}}
+    changed: dict[str, Any] = {
+        signature.steps: fewest,
+        **{name: None for name in arguments if arguments[name].sets_steps},
+    }
     return dataclasses.replace(request, **changed)
 
 
@@ -351,9 +354,14 @@ def _applicable_defaults(signature: Signature, explicit: Mapping[str, Any], kind
     """
     takes, arguments = signature.takes, arguments_of(kind)
     replaced = {
-        other for name, value in explicit.items() if not _is_default(value, takes[name]) for other in arguments[name].replaces
+        other
+        for name, value in explicit.items()
+        if not _is_default(value, takes[name])
+        for other in arguments[name].replaces
     }
-    replaced |= {name for name in takes if arguments[name].sets_steps and _is_for_others(takes[name], signature, explicit)}
+    replaced |= {
+        name for name in takes if arguments[name].sets_steps and _is_for_others(takes[name], signature, explicit)
+    }
     changed = {name: value for each in explicit for name, value in signature.conditional_defaults.get(each, {}).items()}
     return {
         name: value

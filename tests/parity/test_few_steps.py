@@ -83,9 +83,7 @@ def with_card(pair: SdxlPair, name: str, **settings: Any) -> SdxlPair:
 
 
 @pytest.mark.parametrize("few", SDXL, ids=lambda each: each.title)
-def test_sdxl(
-    few: Any, small: SdxlPair, open_sdxl: Callable[[str], SdxlPair]
-) -> None:
+def test_sdxl(few: Any, small: SdxlPair, open_sdxl: Callable[[str], SdxlPair]) -> None:
     name, settings, arguments = CARDS[few.title]
     pair = open_sdxl("consistency") if few.title == "the latent consistency model of SDXL" else small
     if name == "DDIMScheduler":  # the random checkpoint's file doesn't say so, SDXL's does
@@ -103,7 +101,11 @@ def test_sdxl(
     ],
 )
 def test_pixart(
-    title: str, class_name: str, settings: dict[str, Any], arguments: dict[str, Any], open_pixart: Callable[[str], PixArtPair]
+    title: str,
+    class_name: str,
+    settings: dict[str, Any],
+    arguments: dict[str, Any],
+    open_pixart: Callable[[str], PixArtPair],
 ) -> None:
     (few,) = [each for each in PIXART if each.title == title]
     pair, size = open_pixart("256"), {"height": 64, "width": 64, "use_resolution_binning": False, "seed": 3}
@@ -130,9 +132,7 @@ class TestByName:
 
     @pytest.mark.parametrize(("name", "class_name", "settings"), NAMED, ids=[each[0] for each in NAMED])
     @pytest.mark.parametrize("kind", ["text", "image"])
-    def test_sdxl(
-        self, name: str, class_name: str, settings: dict[str, Any], kind: str, small: SdxlPair
-    ) -> None:
+    def test_sdxl(self, name: str, class_name: str, settings: dict[str, Any], kind: str, small: SdxlPair) -> None:
         if name.endswith("exponential"):
             settings = {**settings, "use_exponential_sigmas": True, "timestep_spacing": "linspace"}
         given: dict[str, Any] = {"num_inference_steps": 5, "guidance_scale": 5.0, "seed": 3}

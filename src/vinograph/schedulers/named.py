@@ -83,15 +83,11 @@ _BY_TIMESTEPS: Mapping[str, Any] = dict.fromkeys(SPACINGS_OF_SIGMAS, False)
 
 SPACINGS = (
     NamedSpacing("karras", (), {**_BY_TIMESTEPS, "use_karras_sigmas": True}),
-    NamedSpacing(
-        "exponential", (), {**_BY_TIMESTEPS, "use_exponential_sigmas": True, "timestep_spacing": "linspace"}
-    ),
+    NamedSpacing("exponential", (), {**_BY_TIMESTEPS, "use_exponential_sigmas": True, "timestep_spacing": "linspace"}),
     NamedSpacing("beta", (), {**_BY_TIMESTEPS, "use_beta_sigmas": True, "timestep_spacing": "linspace"}),
     NamedSpacing("align your steps", ("ays",), {**_BY_TIMESTEPS, "use_align_your_steps": True}),
     NamedSpacing("trailing", ("sgm uniform", "simple"), {**_BY_TIMESTEPS, "timestep_spacing": "trailing"}),
-    NamedSpacing(
-        "leading", ("ddim uniform",), {**_BY_TIMESTEPS, "timestep_spacing": "leading", "steps_offset": 1}
-    ),
+    NamedSpacing("leading", ("ddim uniform",), {**_BY_TIMESTEPS, "timestep_spacing": "leading", "steps_offset": 1}),
     NamedSpacing("linspace", ("normal", "uniform"), {**_BY_TIMESTEPS, "timestep_spacing": "linspace"}),
     NamedSpacing("automatic", (), {}),
 )

@@ -218,5 +218,3 @@ def _ancestral(sample: Array, denoised: Array, sigma: np.float32, next_sigma: np
     down, up = _split(sigma, next_sigma)
     ratio = down / sigma
     return np.asarray(ratio * sample + (1 - ratio) * denoised + up * noise, np.float32)
-
-

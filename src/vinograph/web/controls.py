@@ -167,9 +167,7 @@ class Controls:
         updates: Updates = {}
         for name, component in self._options.items():
             argument = known.get(name)
-            updates[component] = (
-                gr.update(visible=False) if argument is None else _default_update(argument, pipe)
-            )
+            updates[component] = gr.update(visible=False) if argument is None else _default_update(argument, pipe)
         for component, update in self.with_init_image(pipe, init_image, takes[pipe.options["steps"]]).items():
             updates[component] = {**updates.get(component, {}), **update}
         updates[self.width] = gr.update(value=takes["width"], step=pipe.model.manifest.limits["size_multiple"])

@@ -40,6 +40,7 @@ KNOWN = (
 
 _EULER, _DDIM, _LCM, _TCD = "EulerDiscreteScheduler", "DDIMScheduler", "LCMScheduler", "TCDScheduler"
 _CONSISTENCY_CLASSES = (_LCM, _TCD)
+_TURBO = "SDXL-Turbo"  # a checkpoint with a scheduler of its own has to have Turbo's, too
 _LCM_UNET = "the latent consistency model of SDXL"  # its UNet takes the guidance scale as an input
 _DISTILLED = re.compile(r"lightning|turbo|hyper-?sd|dmd|lcm", re.IGNORECASE)
 
@@ -148,7 +149,7 @@ FEW_STEP_MODELS = (
         classes=_CONSISTENCY_CLASSES,
     ),
     FewStep(
-        title="SDXL-Turbo",
+        title=_TURBO,
         pattern=r"^(stabilityai-)?sd-?xl-turbo(-1-0)?(-fp16)?$",
         defaults={**_TURBO_DEFAULTS, "scheduler": "euler a trailing"},
         steps=(1, 4),
@@ -194,7 +195,7 @@ def distillation_of(
     takes the guidance scale as an input.
     """
     known = few_step_of(name)
-    if known is not None and (known.title != _LCM_UNET or takes_guidance):
+    if known is not None and known.title != _TURBO and (known.title != _LCM_UNET or takes_guidance):
         return Distillation.by_name(known, scheduler)
     if scheduler["class"] == "LCMScheduler":
         return _consistency(takes_guidance)
@@ -210,7 +211,7 @@ def distillation_of(
             )
         )
     note = f"defaults assumed: 1 step without guidance, as for SDXL-Turbo, by the scheduler and {evidence}; {_OR}"
-    return Distillation(_TURBO_DEFAULTS, (note,), _BY_TITLE["SDXL-Turbo"])
+    return Distillation(_TURBO_DEFAULTS, (note,), _BY_TITLE[_TURBO])
 
 
 def _unknown(name: str) -> Distillation:
@@ -243,6 +244,4 @@ def _consistency(takes_guidance: bool) -> Distillation:
         f"by the LCMScheduler and a UNet that takes {'the' if takes_guidance else 'no'} guidance scale; {_OR}"
     )
     title = _LCM_UNET if takes_guidance else "LCM-LoRA"
-    return Distillation(
-        {"num_inference_steps": _CONSISTENCY_STEPS, "guidance_scale": scale}, (note,), _BY_TITLE[title]
-    )
+    return Distillation({"num_inference_steps": _CONSISTENCY_STEPS, "guidance_scale": scale}, (note,), _BY_TITLE[title])
