@@ -221,7 +221,7 @@ class TestSpacing:
 
     def test_align_your_steps_of_another_noise_schedule_are_refused(self) -> None:
         linear = read_published_scheduler({**SDXL, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02})
-        with pytest.raises(RequestError, match="align your steps was tuned for SDXL's noise, from 14.61 down to 0.029"):
+        with pytest.raises(RequestError, match=r"align your steps was tuned for SDXL's noise, from 14\.61 down"):
             sampler_by_name("dpm++ 2m ays", linear).plan(10)
 
     def test_spacings_have_unique_names(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from tests.parity.pairs import assert_same_pictures
 from tests.parity.pixart_pairs import PixArtPair
 from tests.parity.sdxl_pairs import SdxlPair, picture
+from vinograph import Step
 from vinograph.families.pixart.known import FEW_STEP_MODELS as PIXART
 from vinograph.families.sdxl.known import FEW_STEP_MODELS as SDXL
 
@@ -71,7 +72,7 @@ def small(open_sdxl: Callable[[str], SdxlPair]) -> SdxlPair:
 
 
 def test_every_one_has_a_card() -> None:
-    assert [each.title for each in SDXL] and {each.title for each in SDXL} == CARDS.keys()
+    assert {each.title for each in SDXL} == CARDS.keys()
 
 
 def with_card(pair: SdxlPair, name: str, **settings: Any) -> SdxlPair:
@@ -151,7 +152,7 @@ class TestByName:
 
             return callback
 
-        given = {"num_inference_steps": 3, "guidance_scale": 0.0}
+        given: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 0.0}
         pipeline = with_card(small, "HeunDiscreteScheduler").theirs("text", "full")
         generator = torch.Generator().manual_seed(3)
         pipeline("a", generator=generator, output_type="latent", callback_on_step_end=record("theirs"), **given)
@@ -162,5 +163,5 @@ class TestByName:
         )
         assert seen["ours"] == seen["theirs"]
         assert len(seen["ours"]) == 5
-        shown = [(each.index, each.total) for each in steps if getattr(each, "stage", None) == "unet"]
+        shown = [(each.index, each.total) for each in steps if isinstance(each, Step) and each.stage == "unet"]
         assert shown == [(1, 3), (2, 3), (3, 3)]

@@ -62,10 +62,10 @@ class DataPredictionSampler(SigmaSampler):
             timesteps = self._spaced_timesteps(request, training_sigmas)
             sigmas = np.interp(timesteps, np.arange(len(training_sigmas)), training_sigmas)
         lowest = noise_schedule.sigmas_from_alphas_cumprod(self.alphas_cumprod[:1])[0]
-        sigmas = np.append(sigmas, lowest if self.final_sigmas_type == "sigma_min" else 0.0).astype(np.float32)
-        if not noise_schedule.is_decreasing(sigmas[:-1]):
+        levels: Array = np.append(sigmas, lowest if self.final_sigmas_type == "sigma_min" else 0.0).astype(np.float32)
+        if not noise_schedule.is_decreasing(levels[:-1]):
             raise RequestError(f"{count} steps are too many for this model's scheduler; give fewer")
-        return SamplingPlan(timesteps.astype(np.int64).astype(np.float32), sigmas, len(timesteps))
+        return SamplingPlan(timesteps.astype(np.int64).astype(np.float32), levels, len(timesteps))
 
     @property
     def _rounds(self) -> bool:

@@ -56,7 +56,7 @@ class VESampler(SigmaSampler):
     def _sigmas_at(self, timesteps: NDArray[Any], count: int) -> NDArray[Any]:
         """σ at the ``timesteps`` of ``count`` steps."""
         del count
-        return np.interp(timesteps, np.arange(self.num_train_timesteps), self.training_sigmas)
+        return np.asarray(np.interp(timesteps, np.arange(self.num_train_timesteps), self.training_sigmas))
 
     def _ends(self, sigmas: NDArray[Any]) -> tuple[float, float]:
         """The highest and the lowest σ that the sigmas' spacing goes through."""

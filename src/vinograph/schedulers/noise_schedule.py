@@ -144,7 +144,7 @@ def _beta_share(x: float) -> float:
         term *= (2 * a + order) / (a + 1 + order) * x
         total, order = total + term, order + 1
     scale = math.exp(math.lgamma(2 * a) - 2 * math.lgamma(a))
-    return scale * (x * (1 - x)) ** a / a * total
+    return float(scale * (x * (1 - x)) ** a / a * total)
 
 
 def align_your_steps_sigmas(count: int) -> Doubles:

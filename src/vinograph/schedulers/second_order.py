@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,17 +43,15 @@ class _SecondOrderSampler(VESampler):
     def _plan(self, request: StepRequest) -> SamplingPlan:
         timesteps, sigmas = self._spaced(request)
         levels = np.append(sigmas, 0.0).astype(np.float32)
-        second = self._second_timesteps(timesteps, sigmas, levels)
+        second = self._second_timesteps(timesteps, sigmas)
         interleaved = np.concatenate([timesteps[:1], np.stack([second, timesteps[1:]], axis=1).reshape(-1)])
         doubled = np.concatenate([levels[:1], np.repeat(levels[1:-1], 2), levels[-1:]])
         return self._sampling_plan(interleaved, doubled, request.num_inference_steps)
 
-    def _second_timesteps(self, timesteps: NDArray[Any], sigmas: NDArray[Any], levels: Array) -> NDArray[Any]:
-        """The timestep of each second evaluation, for the steps' ``timesteps``, ``sigmas`` and ``levels``.
-
-        ``sigmas`` are in double precision, without the last of ``levels``, which is 0.
-        """
-        middles = np.array([self._middle(*each) for each in zip(levels[:-2], levels[1:-1], strict=True)])
+    def _second_timesteps(self, timesteps: NDArray[Any], sigmas: NDArray[Any]) -> NDArray[Any]:
+        """The timestep of each second evaluation, for those of the steps and their σ in double precision."""
+        del timesteps
+        middles = np.array([self._middle(*pair) for pair in pairwise(sigmas.astype(np.float32))])
         return noise_schedule.sigma_to_t(middles, np.log(self.training_sigmas))
 
     def _middle(self, sigma: np.float32, next_sigma: np.float32) -> np.float32:
@@ -102,8 +101,8 @@ class HeunSampler(_SecondOrderSampler):
     scheduler_class: ClassVar[str] = "HeunDiscreteScheduler"
     takes_timesteps: ClassVar[bool] = True
 
-    def _second_timesteps(self, timesteps: NDArray[Any], sigmas: NDArray[Any], levels: Array) -> NDArray[Any]:
-        del sigmas, levels
+    def _second_timesteps(self, timesteps: NDArray[Any], sigmas: NDArray[Any]) -> NDArray[Any]:
+        del sigmas
         return timesteps[1:]
 
     def _middle(self, sigma: np.float32, next_sigma: np.float32) -> np.float32:
@@ -127,7 +126,7 @@ class HeunSampler(_SecondOrderSampler):
     def _end(self, inputs: StepInput, begun: _Begun, sigma: np.float32, next_sigma: np.float32) -> StepOutput:
         """The step again, with the mean of both derivatives."""
         denoised = self._denoised(inputs.sample, inputs.model_output, next_sigma)
-        derivative = (begun.value + (inputs.sample - denoised) / next_sigma) / 2
+        derivative = np.asarray((begun.value + (inputs.sample - denoised) / next_sigma) / 2, np.float32)
         return StepOutput(begun.sample + derivative * (next_sigma - sigma), denoised)
 
 
@@ -187,8 +186,8 @@ class DPMSolverSDESampler(_SecondOrderSampler):
 
     scheduler_class: ClassVar[str] = "DPMSolverSDEScheduler"
 
-    def _second_timesteps(self, timesteps: NDArray[Any], sigmas: NDArray[Any], levels: Array) -> NDArray[Any]:
-        del timesteps, levels
+    def _second_timesteps(self, timesteps: NDArray[Any], sigmas: NDArray[Any]) -> NDArray[Any]:
+        del timesteps
         log_sigmas = np.log(np.asarray(sigmas, np.float64))
         middles = np.exp(log_sigmas[:-1] + np.diff(log_sigmas) / 2)
         return noise_schedule.sigma_to_t(middles, np.log(self.training_sigmas))

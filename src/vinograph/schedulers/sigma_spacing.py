@@ -66,6 +66,6 @@ class SigmaSampler(Sampler):
         if not np.allclose(ends, (tuned[-1], tuned[0]), rtol=_SAME_ENDS, atol=0):
             raise RequestError(
                 f"align your steps was tuned for SDXL's noise, from {tuned[0]:.4g} down to {tuned[-1]:.2g}; this "
-                f"model's goes from {ends[1]:.4g} down to {ends[0]:.2g}. Give another scheduler, such as one with karras"
+                f"model's goes from {ends[1]:.4g} down to {ends[0]:.2g}. Give another spacing, such as karras"
             )
         return noise_schedule.align_your_steps_sigmas(count)
