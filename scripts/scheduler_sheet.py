@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -23,8 +24,8 @@ _MARGIN = 112
 
 def draw(pipe: Pipeline, scheduler: str, steps: int, prompts: Sequence[str], seed: int) -> list[Image.Image]:
     """A picture of each prompt; ``scheduler`` is empty for the model's own."""
-    named = {"scheduler": scheduler} if scheduler else {}
-    result = pipe(list(prompts), seed=seed, **{pipe.options["steps"]: steps}, **named)
+    given: dict[str, Any] = {pipe.options["steps"]: steps, "scheduler": scheduler or None}
+    result = pipe(list(prompts), seed=seed, **given)
     pictures: list[Image.Image] = result.images
     return pictures
 

@@ -204,7 +204,8 @@ class TestNamedSamplers:
     def test_first_order_is_ddim_and_ancestral_is_ddpm(self, eta: float) -> None:
         sampler, count = solved("euler a" if eta else "euler"), 6
         times = sampler.timesteps(count)
-        theirs: Any = DDIMScheduler(num_train_timesteps=count, clip_sample=False)
+        kind: Any = DDIMScheduler
+        theirs = kind(num_train_timesteps=count, clip_sample=False)
         theirs.set_timesteps(count)
         theirs.alphas_cumprod = torch.tensor([sampler.alpha_cumprod(t) for t in times[:-1][::-1]])
         generator = torch.Generator().manual_seed(1)

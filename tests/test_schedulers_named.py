@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
-import scipy.stats
-from diffusers.schedulers import AysSchedules
 
 from vinograph import RequestError
 from vinograph.schedulers import (
@@ -46,6 +45,8 @@ SDXL: dict[str, Any] = {
 }
 MANIFEST = read_published_scheduler(SDXL)
 DIFFUSERS: Any = diffusers
+STATS: Any = importlib.import_module("scipy.stats")  # which has no types
+TUNED: Any = importlib.import_module("diffusers.schedulers.scheduling_utils").AysSchedules
 
 # diffusers' schedulers pass tensors to NumPy in ways that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings(
@@ -202,15 +203,15 @@ class TestWhatIsKept:
 class TestSpacing:
     @pytest.mark.parametrize("count", [1, 2, 7, 30])
     def test_beta_quantiles_are_scipys(self, count: int) -> None:
-        expected = scipy.stats.beta.ppf(1 - np.linspace(0, 1, count), 0.6, 0.6)
+        expected = STATS.beta.ppf(1 - np.linspace(0, 1, count), 0.6, 0.6)
         assert np.abs(noise_schedule.beta_sigmas(1.0, 0.0, count) - expected).max() < 1e-12
 
     def test_align_your_steps_are_the_papers(self) -> None:
         """diffusers has them for ten steps, in fewer digits."""
         plan = sampler_by_name("euler align your steps", MANIFEST).plan(10)
-        assert plan.sigmas == pytest.approx(AysSchedules["StableDiffusionXLSigmas"], rel=0.03)
-        assert np.abs(plan.timesteps - AysSchedules["StableDiffusionXLTimesteps"]).max() < 2.5
-        reference: Any = diffusers.EulerDiscreteScheduler.from_config(SDXL)
+        assert plan.sigmas == pytest.approx(TUNED["StableDiffusionXLSigmas"], rel=0.03)
+        assert np.abs(plan.timesteps - np.array(TUNED["StableDiffusionXLTimesteps"])).max() < 2.5
+        reference = DIFFUSERS.EulerDiscreteScheduler.from_config(SDXL)
         reference.set_timesteps(sigmas=[float(each) for each in plan.sigmas])
         assert plan.timesteps == pytest.approx(reference.timesteps.numpy(), rel=1e-5)
 

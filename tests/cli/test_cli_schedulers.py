@@ -23,7 +23,8 @@ def distilled(folder: Path, title: str) -> Bundle:
     """A bundle as a checkpoint of that name gives it."""
     few = next(each for each in family("sdxl").few_step if each.title == title)
     defaults = {key: list(value) if key == "timesteps" else value for key, value in few.defaults.items()}
-    return save_sdxl_bundle(folder, defaults=defaults, **{FEW_STEP: title})
+    config: dict[str, Any] = {FEW_STEP: title}
+    return save_sdxl_bundle(folder, defaults=defaults, **config)
 
 
 @pytest.fixture(scope="session")

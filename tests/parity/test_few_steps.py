@@ -109,7 +109,8 @@ def test_pixart(
     open_pixart: Callable[[str], PixArtPair],
 ) -> None:
     (few,) = [each for each in PIXART if each.title == title]
-    pair, size = open_pixart("256"), {"height": 64, "width": 64, "use_resolution_binning": False, "seed": 3}
+    pair = open_pixart("256")
+    size: dict[str, Any] = {"height": 64, "width": 64, "use_resolution_binning": False, "seed": 3}
     theirs = pair.with_scheduler("DDIMScheduler", clip_sample=False)
     changed = getattr(_DIFFUSERS, class_name).from_config(pair.models.scheduler.config, clip_sample=False)
     theirs.models.__dict__["scheduler"] = changed

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vinograph.families.known import few_step_entry
+from vinograph.families.known import Distillation, few_step_entry
 from vinograph.families.pixart import checkpoint_layout, network
 from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
-from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS, Distillation, distillation_of
+from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS, distillation_of
 from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
 from vinograph.models.checkpoint import Subfolder, fetch_parts
