@@ -378,6 +378,7 @@ class TestPublicSurface:
         ]
         per_component = "'str | Mapping[str, str]'"
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
+        options += ", scheduler: 'str | Mapping[str, Any] | None' = None"
         signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
             Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}) -> 'Pipeline'",
@@ -422,6 +423,7 @@ class TestPublicSurface:
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",
             "mask": "mask_image",
+            "scheduler": "scheduler",
             "vae": "vae",
         }
 
@@ -435,6 +437,7 @@ class TestPublicSurface:
         assert PIXART.options == {
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",
+            "scheduler": "scheduler",
             "vae": "vae",
             "resolution_binning": "use_resolution_binning",
             "clean_caption": "clean_caption",
@@ -445,6 +448,8 @@ class TestPublicSurface:
         assert WUERSTCHEN.options == {
             "steps": "prior_num_inference_steps",
             "guidance_scale": "prior_guidance_scale",
+            "scheduler": "scheduler",
+            "decoder_scheduler": "decoder_scheduler",
             "decoder_steps": "num_inference_steps",
             "decoder_guidance_scale": "decoder_guidance_scale",
         }
@@ -476,9 +481,11 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "width": 512,
             "prior_num_inference_steps": 60,
             "prior_guidance_scale": 4.0,
+            "scheduler": None,
             "prior_timesteps": None,
             "num_inference_steps": 12,
             "decoder_guidance_scale": 0.0,
+            "decoder_scheduler": None,
             "decoder_timesteps": None,
             "image": None,
             "strength": 0.8,
@@ -496,6 +503,7 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "width": 1024,
             "num_inference_steps": 60,
             "guidance_scale": 8.0,
+            "scheduler": None,
             "timesteps": None,
         },
     ),
@@ -507,13 +515,18 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "image_embeddings": None,
             "num_inference_steps": 12,
             "guidance_scale": 0.0,
+            "decoder_scheduler": None,
             "timesteps": None,
         },
     ),
     "encode": (("image",), {"image": None, "height": None, "width": None}),
     "reconstruct": (
         ("image",),
-        {**_EVERY, "image": None, "height": None, "width": None, "num_inference_steps": 12, "timesteps": None},
+        {
+            **_EVERY,
+            **dict.fromkeys(("image", "height", "width", "decoder_scheduler", "timesteps")),
+            "num_inference_steps": 12,
+        },
     ),
 }
 
@@ -532,7 +545,7 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **_TEXT,
             **dict.fromkeys(("prompt_2", "negative_prompt_2", *_SDXL_EMBEDS, *_SDXL_SIZES)),
             **dict.fromkeys(("image", "mask_image", "padding_mask_crop", "clip_skip", "vae")),
-            **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end")),
+            **dict.fromkeys(("scheduler", "timesteps", "sigmas", "denoising_start", "denoising_end")),
             "height": 1024,
             "width": 1024,
             "num_inference_steps": 50,
@@ -563,7 +576,7 @@ PIXART_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ),
         {
             **dict.fromkeys(("prompt", "latents", "seed", "generator", *_PIXART_EMBEDS)),
-            **dict.fromkeys(("timesteps", "sigmas", "image", "vae", "callback")),
+            **dict.fromkeys(("scheduler", "timesteps", "sigmas", "image", "vae", "callback")),
             "negative_prompt": "",
             "num_inference_steps": 20,
             "guidance_scale": 4.5,
