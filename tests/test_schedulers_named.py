@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pathlib
 from typing import Any
 
 import diffusers
@@ -228,3 +229,19 @@ class TestSpacing:
     def test_spacings_have_unique_names(self) -> None:
         found = [name for each in SPACINGS for name in (each.name, *each.aliases)]
         assert len(set(found)) == len(found)
+
+
+class TestDocument:
+    """docs/from-a1111-comfyui.md has the tables of this module."""
+
+    PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "from-a1111-comfyui.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("each", SCHEDULERS, ids=lambda each: each.name)
+    def test_samplers(self, each: Any) -> None:
+        comfyui = ", ".join(f"`{name}`" for name in each.comfyui)
+        order = SAMPLERS[each.scheduler_class].order
+        assert f"| `{each.name}` | {each.webui} | {comfyui} | `{each.scheduler_class}` | {order} |\n" in self.PAGE
+
+    @pytest.mark.parametrize("each", [each for each in SPACINGS if each.settings], ids=lambda each: each.name)
+    def test_spacings(self, each: Any) -> None:
+        assert f"| `{each.name}` | {', '.join(f'`{name}`' for name in each.aliases)} | `" in self.PAGE
