@@ -111,6 +111,9 @@ class TestFewSteps:
         assert done.code == 0
         assert words in " ".join(done.err.split())
 
+    def test_other_calls_contradict_nothing(self, lightning: Bundle) -> None:
+        assert Pipeline(lightning).encode(np.zeros((64, 64, 3), np.uint8)).warnings == ()
+
     def test_another_scheduler_that_fits_is_no_contradiction(self, lightning: Bundle) -> None:
         assert Pipeline(lightning)("a", scheduler="Euler SGM Uniform").warnings == ()
 

@@ -117,8 +117,9 @@ class FewStep:
         ``scheduler`` is that of the manifest.
         """
         found = []
-        steps, (fewest, most) = request.num_inference_steps or 0, self.steps
-        if request.timesteps is None and request.sigmas is None and not fewest <= steps <= most:
+        steps, (fewest, most) = request.num_inference_steps, self.steps
+        custom = request.timesteps is not None or request.sigmas is not None
+        if steps is not None and not custom and not fewest <= steps <= most:
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             found.append(f"{self.title} was made for {wanted} steps; {steps} may draw worse")
         if (request.guidance_scale or 0.0) > self.guidance:

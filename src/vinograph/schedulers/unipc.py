@@ -59,7 +59,8 @@ class UniPCMultistepSampler(DataPredictionSampler):
         plan, index, state = inputs.plan, inputs.index, inputs.state
         here = NoiseLevel.at(plan.sigmas[index])
         denoised = self._denoised(inputs.sample, inputs.model_output, here)
-        sample, known = inputs.sample, (denoised,)  # type: Array, tuple[Array, ...]
+        sample = inputs.sample
+        known: tuple[Array, ...] = (denoised,)
         if isinstance(state, _State):
             levels = self._levels(plan, index, state.order)
             sample = self._update(state.sample, levels, state.denoised[: state.order], denoised)
