@@ -48,7 +48,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "infotext": set(),
     "a1111": {"infotext", "values"},
     "images": {"picture_texts", "values", "files", "errors", "vinograph"},
-    "arguments": {"values", "noise", "errors"},
+    "arguments": {"values", "noise", "schedulers", "errors"},
     "request": {"arguments", "values", "noise", "errors"},
     "result": {"request", "vinograph"},
     "_calls": {"dispatch", "families", "inputs", "result"},
@@ -387,6 +387,7 @@ class TestPublicSurface:
         ]
         per_component = "'str | Mapping[str, str]'"
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
+        options += ", scheduler: 'str | Mapping[str, Any] | None' = None"
         signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
             Pipeline.from_pretrained: (
@@ -433,6 +434,7 @@ class TestPublicSurface:
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",
             "mask": "mask_image",
+            "scheduler": "scheduler",
             "vae": "vae",
             "prompt_weighting": "prompt_weighting",
             "long_prompt": "long_prompt",
@@ -449,6 +451,7 @@ class TestPublicSurface:
         assert PIXART.options == {
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",
+            "scheduler": "scheduler",
             "vae": "vae",
             "prompt_weighting": "prompt_weighting",
             **_LARGE_OPTIONS,
@@ -461,6 +464,8 @@ class TestPublicSurface:
         assert WUERSTCHEN.options == {
             "steps": "prior_num_inference_steps",
             "guidance_scale": "prior_guidance_scale",
+            "scheduler": "scheduler",
+            "decoder_scheduler": "decoder_scheduler",
             "decoder_steps": "num_inference_steps",
             "decoder_guidance_scale": "decoder_guidance_scale",
         }
@@ -492,9 +497,11 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "width": 512,
             "prior_num_inference_steps": 60,
             "prior_guidance_scale": 4.0,
+            "scheduler": None,
             "prior_timesteps": None,
             "num_inference_steps": 12,
             "decoder_guidance_scale": 0.0,
+            "decoder_scheduler": None,
             "decoder_timesteps": None,
             "image": None,
             "strength": 0.8,
@@ -512,6 +519,7 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "width": 1024,
             "num_inference_steps": 60,
             "guidance_scale": 8.0,
+            "scheduler": None,
             "timesteps": None,
         },
     ),
@@ -523,13 +531,18 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "image_embeddings": None,
             "num_inference_steps": 12,
             "guidance_scale": 0.0,
+            "decoder_scheduler": None,
             "timesteps": None,
         },
     ),
     "encode": (("image",), {"image": None, "height": None, "width": None}),
     "reconstruct": (
         ("image",),
-        {**_EVERY, "image": None, "height": None, "width": None, "num_inference_steps": 12, "timesteps": None},
+        {
+            **_EVERY,
+            **dict.fromkeys(("image", "height", "width", "decoder_scheduler", "timesteps")),
+            "num_inference_steps": 12,
+        },
     ),
 }
 
@@ -553,7 +566,7 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **_TEXT,
             **dict.fromkeys(("prompt_2", "negative_prompt_2", *_SDXL_EMBEDS, *_SDXL_SIZES)),
             **dict.fromkeys(("image", "mask_image", "padding_mask_crop", "clip_skip", "vae")),
-            **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end")),
+            **dict.fromkeys(("scheduler", "timesteps", "sigmas", "denoising_start", "denoising_end")),
             **_LARGE,
             "height": 1024,
             "width": 1024,
@@ -587,7 +600,7 @@ PIXART_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ),
         {
             **dict.fromkeys(("prompt", "latents", "seed", "generator", *_PIXART_EMBEDS)),
-            **dict.fromkeys(("timesteps", "sigmas", "image", "vae", "callback")),
+            **dict.fromkeys(("scheduler", "timesteps", "sigmas", "image", "vae", "callback")),
             **_LARGE,
             "negative_prompt": "",
             "num_inference_steps": 20,

@@ -1,19 +1,31 @@
 """Würstchen's sampler: each step is that of diffusers."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMWuerstchenScheduler
+from diffusers import DDIMScheduler, DDPMWuerstchenScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from diffusers.pipelines.deprecated.wuerstchen.pipeline_wuerstchen_prior import DEFAULT_STAGE_C_TIMESTEPS
 
 from vinograph import RequestError
 from vinograph.families.wuerstchen.drawing import spaced_prior_timesteps
 from vinograph.noise import TorchNoise
-from vinograph.schedulers import WuerstchenSampler, custom_timesteps, linspace
+from vinograph.schedulers import (
+    TimeStep,
+    WuerstchenSampler,
+    continuous_names,
+    continuous_sampler_by_name,
+    custom_timesteps,
+    linspace,
+)
 
+# diffusers' schedulers pass tensors to NumPy in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning", "ignore:__array_wrap__ must accept:DeprecationWarning"
+)
 SCALERS = (1.0, 0.5, 0.9, 1.5, 2.0)
 SHAPE = (2, 4, 6, 6)
 
@@ -141,3 +153,106 @@ class TestCustomTimesteps:
     def test_times_fall_from_1_to_0(self, given: Any) -> None:
         with pytest.raises(RequestError, match="decoder_timesteps has to fall from at most 1 to at least 0"):
             custom_timesteps(given, "decoder_timesteps")
+
+
+def solved(name: Any, **own: float) -> Any:
+    return continuous_sampler_by_name(name, WuerstchenSampler(**own))
+
+
+class TestNamedSamplers:
+    """Other samplers on the continuous process: each step is that of diffusers, over the same noise levels."""
+
+    OPTIONS: Mapping[str, dict[str, Any]] = {
+        "euler": {"solver_order": 1},
+        "ddim": {"solver_order": 1},
+        "euler a": {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"},
+        "dpm++ 2m": {},
+        "dpm++ 2m sde": {"algorithm_type": "sde-dpmsolver++"},
+        "dpm++ 2m sde heun": {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+    }
+
+    @staticmethod
+    def run(sampler: WuerstchenSampler, times: Any, expect: Any) -> None:
+        noise, sample, state = TorchNoise(1), normal(0), None
+        for index in range(len(times) - 1):
+            model_output = normal(index + 10)
+            step = sampler.advance(TimeStep(times, index, sample, model_output, noise.normal, state))
+            assert relative(step.sample, expect(index, model_output, sample)) < 2e-5, f"step {index}"
+            sample, state = step.sample, step.state
+
+    @pytest.mark.parametrize("name", [*OPTIONS, "dpm++ 2m karras", "unipc"])
+    @pytest.mark.parametrize(("scaler", "count"), [(1.0, 8), (0.5, 3), (2.0, 5)])
+    def test_steps_are_diffusers(self, name: str, scaler: float, count: int) -> None:
+        sampler = solved(name, scaler=scaler)
+        times = sampler.timesteps(count)
+        kind: Any = UniPCMultistepScheduler if name == "unipc" else DPMSolverMultistepScheduler
+        theirs = kind(**self.OPTIONS.get(name, {}))
+        theirs.set_timesteps(count)
+        alphas = np.array([sampler.alpha_cumprod(t) for t in times[:-1]])
+        theirs.sigmas = torch.tensor([*np.sqrt((1 - alphas) / alphas), 0.0], dtype=torch.float32)
+        generator = torch.Generator().manual_seed(1)
+        options = {} if name == "unipc" else {"generator": generator}
+
+        def expect(index: int, model_output: Any, sample: Any) -> Any:
+            now = theirs.timesteps[index]
+            return theirs.step(torch.tensor(model_output), now, torch.tensor(sample), **options).prev_sample.numpy()
+
+        theirs._step_index = 0
+        self.run(sampler, times, expect)
+
+    @pytest.mark.parametrize("eta", [0.0, 1.0])
+    def test_first_order_is_ddim_and_ancestral_is_ddpm(self, eta: float) -> None:
+        sampler, count = solved("euler a" if eta else "euler"), 6
+        times = sampler.timesteps(count)
+        kind: Any = DDIMScheduler
+        theirs = kind(num_train_timesteps=count, clip_sample=False)
+        theirs.set_timesteps(count)
+        theirs.alphas_cumprod = torch.tensor([sampler.alpha_cumprod(t) for t in times[:-1][::-1]])
+        generator = torch.Generator().manual_seed(1)
+
+        def expect(index: int, model_output: Any, sample: Any) -> Any:
+            output, noisy = torch.tensor(model_output), torch.tensor(sample)
+            step = theirs.step(output, count - 1 - index, noisy, eta=eta, generator=generator if eta else None)
+            return step.prev_sample.numpy()
+
+        self.run(sampler, times, expect)
+
+    def test_the_models_own_steps_are_euler_ancestrals(self) -> None:
+        own, other = WuerstchenSampler(), solved("euler a")
+        times = own.timesteps(10)
+        for index in range(9):
+            inputs = TimeStep(times, index, normal(0), normal(1), lambda _shape: normal(2))
+            assert relative(own.advance(inputs).sample, other.advance(inputs).sample) < 2e-5
+
+    @pytest.mark.parametrize("scaler", SCALERS)
+    @pytest.mark.parametrize("spacing", ["karras", "exponential", "beta"])
+    def test_spaced_times_fall_through_the_whole_schedule(self, scaler: float, spacing: str) -> None:
+        sampler = solved(f"dpm++ 2m {spacing}", scaler=scaler)
+        times = sampler.timesteps(10)
+        assert (times[0], times[-1], len(times)) == (1.0, 0.0, 11)
+        assert np.all(np.diff(times) < 0)
+        assert sampler.alpha_cumprod(times[-2]) == pytest.approx(0.9999, abs=1e-6)
+
+    @pytest.mark.parametrize("scaler", SCALERS)
+    def test_the_time_of_a_noise_level(self, scaler: float) -> None:
+        sampler = WuerstchenSampler(scaler=scaler)
+        for t in (0.2, 0.5, 0.9):
+            assert sampler.time_of(sampler.alpha_cumprod(np.float32(t))) == pytest.approx(t, abs=1e-5)
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("heun", "whose time is continuous; give one of ddim, euler, euler a"),
+            ("lcm", "whose time is continuous"),
+            ("euler trailing", "its steps are evenly spaced in time"),
+            ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}, "solver_order = 3, which Vinograph"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, name: Any, words: str) -> None:
+        with pytest.raises(RequestError, match=words):
+            solved(name)
+
+    def test_every_offered_name_fits(self) -> None:
+        assert {"ddim", "euler a", "dpm++ 2m karras"} < set(continuous_names())
+        for name in continuous_names():
+            assert len(solved(name).timesteps(4)) == 5

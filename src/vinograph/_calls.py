@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from vinograph.dispatch import dispatched, dispatched_call
 from vinograph.families.contract import Step
-from vinograph.inputs import Arrays, Callback, Generators, Images, Texts, Timesteps
+from vinograph.inputs import Arrays, Callback, Generators, Images, Schedulers, Texts, Timesteps
 from vinograph.result import Result
 
 
@@ -36,6 +36,7 @@ class Calls:
         width: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        scheduler: Schedulers | None = None,
         timesteps: Timesteps | None = None,
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,
@@ -53,6 +54,7 @@ class Calls:
         prior_guidance_scale: float | None = 4.0,
         prior_timesteps: Timesteps | Literal["spaced"] | None = None,
         decoder_guidance_scale: float | None = 0.0,
+        decoder_scheduler: Schedulers | None = None,
         decoder_timesteps: Timesteps | Literal["spaced"] | None = None,
         prior_callback_on_step_end: Callback | None = None,
         prior_callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
@@ -107,6 +109,8 @@ class Calls:
                 Default: 12 (Würstchen), 50 (SDXL), 20 (PixArt).
             guidance_scale: SDXL, PixArt: guidance scale; above 1 turns guidance on. Default: 5.0 or
                 7.5 with mask_image (SDXL), 4.5 (PixArt).
+            scheduler: the sampler, by its name in AUTOMATIC1111, ComfyUI or diffusers; default: the
+                checkpoint's own.
             timesteps: SDXL, PixArt: custom timesteps of the denoising steps.
             sigmas: SDXL, PixArt: custom noise levels, the last of which is where the steps end.
             eta: SDXL, PixArt: the share of fresh noise in DDIM's steps.
@@ -127,6 +131,8 @@ class Calls:
             prior_timesteps: Würstchen: custom timesteps of the prior, or "spaced": 29 well-spaced
                 steps.
             decoder_guidance_scale: Würstchen: guidance scale of the decoder.
+            decoder_scheduler: Würstchen: the sampler of the decoder, by its name; default: the
+                checkpoint's own.
             decoder_timesteps: Würstchen: custom timesteps of the decoder.
             prior_callback_on_step_end: Würstchen: called after each step of the prior, as
                 callback_on_step_end is.
@@ -197,6 +203,7 @@ class Calls:
         width: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        scheduler: Schedulers | None = None,
         timesteps: Timesteps | Literal["spaced"] | None = None,
         sigmas: Timesteps | None = None,
         eta: float | None = 0.0,
@@ -214,6 +221,7 @@ class Calls:
         prior_guidance_scale: float | None = 4.0,
         prior_timesteps: Timesteps | Literal["spaced"] | None = None,
         decoder_guidance_scale: float | None = 0.0,
+        decoder_scheduler: Schedulers | None = None,
         decoder_timesteps: Timesteps | Literal["spaced"] | None = None,
         image_embeddings: Arrays | None = None,
         prior_callback_on_step_end: Callback | None = None,
@@ -273,6 +281,7 @@ class Calls:
         *,
         negative_prompt: Texts | None = None,
         guidance_scale: float | None = 8.0,
+        scheduler: Schedulers | None = None,
         timesteps: Timesteps | Literal["spaced"] | None = None,
         num_images_per_prompt: int | None = 1,
         seed: int | None = None,
@@ -294,6 +303,8 @@ class Calls:
             num_inference_steps: denoising steps (of the decoder, where a prior comes before it).
             negative_prompt: what should not be in the picture; takes effect under guidance.
             guidance_scale: guidance scale; above 1 turns guidance on.
+            scheduler: the sampler, by its name in AUTOMATIC1111, ComfyUI or diffusers; default: the
+                checkpoint's own.
             timesteps: custom timesteps of the denoising steps.
             num_images_per_prompt: pictures of each prompt.
             seed: picture i is drawn from seed + i.
@@ -330,6 +341,7 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        decoder_scheduler: Schedulers | None = None,
         return_dict: Literal[True] = True,
     ) -> Result:
         """Draw pictures from image embeddings. Würstchen alone.
@@ -350,6 +362,8 @@ class Calls:
             callback_on_step_end: called after each step of the last stage, as in diffusers.
             callback_on_step_end_tensor_inputs: the names of the tensors that callback_on_step_end
                 gets.
+            decoder_scheduler: the sampler of the decoder, by its name; default: the checkpoint's
+                own.
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
@@ -402,6 +416,7 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        decoder_scheduler: Schedulers | None = None,
         vae_tiling: Literal["auto", "on", "off"] | None = "auto",
         return_dict: Literal[True] = True,
     ) -> Result:
@@ -423,6 +438,8 @@ class Calls:
                 diffusers.
             callback_on_step_end_tensor_inputs: Würstchen: the names of the tensors that
                 callback_on_step_end gets.
+            decoder_scheduler: Würstchen: the sampler of the decoder, by its name; default: the
+                checkpoint's own.
             vae_tiling: SDXL, PixArt: whether the VAE computes in tiles, which saves memory; auto:
                 above 1536x1536 pixels.
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
 from vinograph.noise import MAX_SEED, noise_from_generator
+from vinograph.schedulers import choose
 from vinograph.values import MAX_VALUES, as_array, reading, shown
 
 Array = NDArray[np.float32]
@@ -279,6 +280,17 @@ def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
 
 
 _MAPS = ("pictures", "channels", "height", "width")
+
+
+@check("Schedulers")
+def check_scheduler(name: str, value: Any, _: Limits) -> str | dict[str, Any]:
+    """Check a scheduler's name, or a mapping of its class and settings."""
+    if not isinstance(value, (str, Mapping)):
+        raise RequestError(
+            f"{name} is {shown(value)}; give a scheduler's name, or a mapping with its _class_name and settings"
+        )
+    choose(value)
+    return value.strip() if isinstance(value, str) else dict(value)
 
 
 @check("Arrays")

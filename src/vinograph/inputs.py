@@ -7,14 +7,14 @@ needs torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Arrays", "Callback", "Generators", "Images", "Texts", "Timesteps"]
+__all__ = ["Arrays", "Callback", "Generators", "Images", "Schedulers", "Texts", "Timesteps"]
 
 
 class ArrayLike(Protocol):
@@ -49,6 +49,9 @@ Arrays: TypeAlias = ArrayLike | Sequence[Any]
 
 Timesteps: TypeAlias = ArrayLike | Sequence[float]
 """Timesteps or noise levels, the noisiest first."""
+
+Schedulers: TypeAlias = str | Mapping[str, Any]
+"""A scheduler's name, or its class under "_class_name" and its settings."""
 
 OneImage: TypeAlias = str | os.PathLike[str] | Image.Image | ArrayLike
 Images: TypeAlias = OneImage | Sequence[OneImage]

@@ -26,6 +26,7 @@ from vinograph.values import reading, shown
 
 _GENERATE = "generate"
 _STREAM = "stream"
+_SCHEDULER = "scheduler"
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -43,6 +44,7 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        scheduler: str | Mapping[str, Any] | None = None,
     ) -> None:
         """Use an opened model; :meth:`from_pretrained` finds one by name."""
         manifest = model.manifest
@@ -58,6 +60,8 @@ class Pipeline(Calls):
             check_precision(each)
         with reading("memory", memory):
             check_memory(memory)
+        self._few_step = self._family.distilled(manifest.config)
+        self._own_defaults = self._with_scheduler(scheduler)
         self._sessions = SessionPool(model, devices, precisions, memory)
         self._components: Components[Any] = Components(
             sessions=self._sessions,
@@ -77,6 +81,7 @@ class Pipeline(Calls):
         memory: str = "auto",
         *,
         embeddings: Embeddings = (),
+        scheduler: str | Mapping[str, Any] | None = None,
     ) -> Pipeline:
         """Open a model.
 
@@ -93,14 +98,17 @@ class Pipeline(Calls):
             embeddings: files of words that were learned by textual inversion, or a mapping from the
                 word to its file or files. Without a mapping, the word is the one that the file
                 names, else the file's name.
+            scheduler: the default of the argument of that name, in the calls that take it: a name
+                such as "dpm++ 2m karras", or a mapping with a class under "_class_name" and its
+                settings.
 
         Raises:
-            RequestError: an embedding was not made for this model.
+            RequestError: an embedding was not made for this model, or there is no such scheduler.
             ModelError: there is no such model, or Vinograph doesn't support it.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
         """
-        return cls(with_embeddings(catalog.find(model), embeddings), device, precision, memory)
+        return cls(with_embeddings(catalog.find(model), embeddings), device, precision, memory, scheduler)
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -109,15 +117,33 @@ class Pipeline(Calls):
         ``pipe.calls["generate"].takes`` maps each argument to its default in this model, and
         ``positional`` lists the arguments that may be passed by position, in order.
         """
-        defaults = self.model.manifest.defaults
+        defaults, own = self.model.manifest.defaults, self._own_defaults
         return MappingProxyType(
-            {name: _with_defaults(call, defaults.get(name, {})) for name, call in self._family.calls.items()}
+            {
+                name: _with_defaults(call, {**defaults.get(name, {}), **own.get(name, {})})
+                for name, call in self._family.calls.items()
+            }
         )
 
     @property
     def options(self) -> Mapping[str, str]:
         """Command-line options, each with the argument of a drawing call that it sets."""
         return self._family.options
+
+    def _with_scheduler(self, scheduler: str | Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+        """Defaults of the calls that take a ``scheduler``, which is checked here.
+
+        They replace the model's defaults, also custom timesteps, which belong to its own scheduler.
+        """
+        if scheduler is None:
+            return {}
+        argument = arguments_of(self._family.request)[_SCHEDULER]
+        checked = argument.check(_SCHEDULER, scheduler)
+        return {
+            name: {_SCHEDULER: checked, **{each: None for each in argument.replaces if each in call.takes}}
+            for name, call in self._family.calls.items()
+            if _SCHEDULER in call.takes
+        }
 
     def __dir__(self) -> list[str]:
         """Attribute names, without the declared calls that the pipeline's family lacks."""
@@ -178,8 +204,11 @@ class Pipeline(Calls):
         return self._stream(request, self._family.calls[call].run(self._components, self._with_pipeline(request)))
 
     def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
+        few_step, scheduler = self._few_step, self.model.manifest.scheduler
+        contradictions = () if few_step is None else few_step.contradictions(request, scheduler)
         with self._sessions.drawing():
             output = yield from steps
+        output.warnings[:0] = contradictions
         self._sessions.store_compiled()
         yield self._result(request, output)
 

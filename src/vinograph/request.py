@@ -33,6 +33,7 @@ from vinograph.arguments import (
     check_output_type,
     check_pixels,
     check_scale,
+    check_scheduler,
     check_seed,
     check_size,
     check_step_callback,
@@ -126,6 +127,12 @@ class Request:
         check_steps, "denoising steps (of the decoder, where a prior comes before it)"
     )
     guidance_scale: float | None = argument_field(check_scale, "guidance scale; above 1 turns guidance on")
+    scheduler: Any = argument_field(
+        check_scheduler,
+        "the sampler, by its name in AUTOMATIC1111, ComfyUI or diffusers; default: the checkpoint's own",
+        replaces=("timesteps", "sigmas"),
+        metavar="NAME",
+    )
     timesteps: Any = argument_field(check_custom_timesteps, "custom timesteps of the denoising steps", sets_steps=True)
     sigmas: Any = argument_field(
         check_custom_timesteps,
@@ -238,7 +245,8 @@ class Signature:
     ``takes`` maps each argument to its default. ``positional`` lists the arguments that may be
     passed by position, in order. ``conditional_defaults`` maps an argument to the defaults that
     change when it is given. ``steps`` names the argument for the number of steps, of which
-    image-to-image runs a share. ``any_size_with`` names a switch that allows any size in pixels.
+    image-to-image runs a share. ``choices`` are values of a text argument that a page offers, though
+    others fit. ``any_size_with`` names a switch that allows any size in pixels.
     The other fields are as in :class:`vinograph.arguments.Limits`.
     """
 
@@ -246,6 +254,7 @@ class Signature:
     positional: tuple[str, ...]
     conditional_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     steps: str | None = None
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     any_size_with: str | None = None
     custom_timesteps: str = Limits.custom_timesteps
     named_timesteps: tuple[str, ...] = ()
@@ -330,7 +339,11 @@ def _with_enough_steps(request: Request, signature: Signature, explicit: Mapping
     fewest = fewest_steps(share) if share is not None and share > 0 else None
     if fewest is None or fewest <= getattr(request, signature.steps):
         return request
-    changed: dict[str, Any] = {signature.steps: fewest}
+    # Default timesteps are fewer, or they would do.
+    changed: dict[str, Any] = {
+        signature.steps: fewest,
+        **{name: None for name in arguments if arguments[name].sets_steps},
+    }
     return dataclasses.replace(request, **changed)
 
 
@@ -340,13 +353,32 @@ def _applicable_defaults(signature: Signature, explicit: Mapping[str, Any], kind
     With ``image``, height and width have no default; without it, ``strength`` has none.
     """
     takes, arguments = signature.takes, arguments_of(kind)
-    replaced = {other for name in explicit for other in arguments[name].replaces}
+    replaced = {
+        other
+        for name, value in explicit.items()
+        if not _is_default(value, takes[name])
+        for other in arguments[name].replaces
+    }
+    replaced |= {
+        name for name in takes if arguments[name].sets_steps and _is_for_others(takes[name], signature, explicit)
+    }
     changed = {name: value for each in explicit for name, value in signature.conditional_defaults.get(each, {}).items()}
     return {
         name: value
         for name, value in {**takes, **changed}.items()
         if name not in replaced and all(needed in explicit for needed in arguments[name].needs if needed in takes)
     }
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Whether a text that was given is the default anyway, so that it replaces nothing."""
+    return isinstance(value, str) and value == default
+
+
+def _is_for_others(default: Any, signature: Signature, explicit: Mapping[str, Any]) -> bool:
+    """Whether default timesteps are for another number of steps than was given."""
+    steps = explicit.get(signature.steps or "")
+    return steps is not None and isinstance(default, (list, tuple)) and len(default) != steps
 
 
 def _not_taken(name: str, takes: Mapping[str, Any], title: str) -> str:

@@ -38,7 +38,11 @@ class Likeness:
 LATENT_REQUEST = ("hires", "hires_steps", "hires_strength", "hires_upscaler", "vae_tiling")
 
 LIKENESSES = [
-    Likeness(WUERSTCHEN, ("WuerstchenCombinedPipeline",), ours_alone=frozenset({"seed", "image", "strength"})),
+    Likeness(
+        WUERSTCHEN,
+        ("WuerstchenCombinedPipeline",),
+        ours_alone=frozenset({"seed", "image", "scheduler", "decoder_scheduler", "strength"}),
+    ),
     Likeness(WUERSTCHEN, ("WuerstchenPriorPipeline",), "prior", other_defaults=frozenset({"output_type"})),
     Likeness(WUERSTCHEN, ("WuerstchenDecoderPipeline",), "decoder"),
     Likeness(
@@ -52,13 +56,13 @@ LIKENESSES = [
             }
         ),
         other_defaults=frozenset({"height", "width"}),
-        ours_alone=frozenset({"seed", "vae", "prompt_weighting", "long_prompt", *LATENT_REQUEST}),
+        ours_alone=frozenset({"seed", "scheduler", "vae", "prompt_weighting", "long_prompt", *LATENT_REQUEST}),
     ),
     Likeness(
         PIXART,
         ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
         other_defaults=frozenset({"height", "width", "max_sequence_length"}),
-        ours_alone=frozenset({"seed", "image", "strength", "vae", "prompt_weighting", *LATENT_REQUEST}),
+        ours_alone=frozenset({"seed", "image", "scheduler", "strength", "vae", "prompt_weighting", *LATENT_REQUEST}),
     ),
 ]
 EACH = [pytest.param(each, name, id=name) for each in LIKENESSES for name in each.pipelines]

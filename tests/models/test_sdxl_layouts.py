@@ -68,6 +68,26 @@ class TestFewSteps:
         assert self.drawn(manifest) == (1, 0.0)
         (note,) = manifest.notes
         assert "1 step without guidance, as for SDXL-Turbo, by the scheduler and the name" in note
+        assert manifest.config["few_step"] == "SDXL-Turbo"
+
+    @pytest.mark.parametrize(
+        ("name", "drawn", "scheduler"),
+        [
+            ("sdxl_lightning_4step_unet", (4, 0.0), "euler trailing"),
+            ("Hyper-SDXL-1step-Unet", (1, 0.0), "lcm"),
+            ("dmd2_sdxl_4step_unet_fp16", (4, 0.0), "lcm"),
+            ("lcm-sdxl", (50, 5.0), None),  # whose UNet would take the guidance scale
+        ],
+    )
+    def test_a_few_step_model_by_its_name(
+        self, turbo: Path, name: str, drawn: tuple[int, float], scheduler: str | None
+    ) -> None:
+        manifest = open_model(turbo.rename(turbo.with_name(name))).manifest
+        assert self.drawn(manifest) == drawn
+        assert manifest.defaults["generate"].get("scheduler") == scheduler
+        assert ("by the name" in manifest.notes[0]) is (scheduler is not None)
+        again = Manifest.from_json(manifest.to_json(), "a manifest")
+        assert again.defaults == json.loads(json.dumps(manifest.defaults))
 
     def test_turbo_by_its_size(self, nameless: Path) -> None:
         edit_json(nameless / "unet" / "config.json", sample_size=64)
@@ -95,7 +115,7 @@ class TestFewSteps:
         edit_json(turbo / "scheduler" / "scheduler_config.json", **change)
         manifest = open_model(turbo).manifest
         assert self.drawn(manifest) == (50, 5.0)
-        assert manifest.notes == ()
+        assert "The name says that the model was distilled (turbo), but not to how many steps" in manifest.notes[0]
 
     def test_what_the_checkpoint_says_is_no_assumption(self, turbo: Path) -> None:
         settings = {"defaults": {"generate": {"num_inference_steps": 2, "guidance_scale": 0.0}}}

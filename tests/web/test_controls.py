@@ -106,6 +106,19 @@ class TestControls:
             has_choice = argument != "vae" or "tiny_vae_decoder" in pipe.model.manifest.components
             assert updates[component]["visible"] is (taken and has_choice), name
 
+    def test_a_scheduler_can_be_chosen(self, controls: Controls, pipe: Pipeline) -> None:
+        dropdown = controls._options["scheduler"]
+        update = controls.for_model(pipe)[dropdown]
+        offered = [value for _, value in update["choices"]]
+        assert (update["value"], offered[0], "dpm++ 2m karras" in offered) == ("", "", True)
+        arguments, errors = controls.read(pipe, values_after(controls, pipe, scheduler="dpm++ 2m karras"))
+        assert not errors
+        assert arguments["scheduler"] == "dpm++ 2m karras"
+
+    def test_a_models_default_scheduler_is_chosen(self, controls: Controls, tmp_path: Path) -> None:
+        pipe = Pipeline(save_sdxl_bundle(tmp_path / "lightning", defaults={"scheduler": "euler trailing"}))
+        assert controls.for_model(pipe)[controls._options["scheduler"]]["value"] == "euler trailing"
+
     def test_a_picture_leaves_a_step_to_do(self, controls: Controls, tmp_path: Path) -> None:
         bundle = save_sdxl_bundle(tmp_path / "turbo", defaults={"num_inference_steps": 1, "strength": 0.3})
         updates = controls.for_model(Pipeline(bundle), init_image=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vinograph.families.known import FEW_STEP, FewStep, recognize
 from vinograph.families.sizes import SizeLimits
 from vinograph.request import Request, Signature
 from vinograph.text import Tokenizer
@@ -174,8 +175,9 @@ class Family:
     configuration of a manifest's entries; it raises :class:`vinograph.schema.SchemaError` for a
     value that makes no sense, and ModelError for a scheduler that Vinograph doesn't compute.
     ``tokenizers`` are those that the family needs. ``word_embeddings`` are the text encoders that
-    take vectors of words that were learned by textual inversion. ``request`` declares arguments of
-    the family's own, where :class:`vinograph.request.Request` lacks some that its calls take.
+    take vectors of words that were learned by textual inversion. ``few_step`` are the distilled
+    models and adapters that are known by name. ``request`` declares arguments of the family's own,
+    where :class:`vinograph.request.Request` lacks some that its calls take.
     """
 
     name: str
@@ -185,7 +187,16 @@ class Family:
     read_config: Callable[[ManifestEntries], Any] = _read_nothing
     tokenizers: tuple[str, ...] = ()
     word_embeddings: tuple[WordEmbeddings, ...] = ()
+    few_step: tuple[FewStep, ...] = ()
     request: type[Request] = Request
+
+    def distilled(self, config: Mapping[str, Any]) -> FewStep | None:
+        """What a model was distilled to, by its manifest's ``config``; None if it isn't known."""
+        return next((each for each in self.few_step if each.title == config.get(FEW_STEP)), None)
+
+    def distilled_by_adapter(self, name: str) -> FewStep | None:
+        """What an adapter distils a model to, by its file's path or its hub id; None if it isn't known."""
+        return recognize(self.few_step, name)
 
     def defaults(self) -> dict[str, dict[str, Any]]:
         """The defaults of every call, for a manifest; arguments without one are left out."""

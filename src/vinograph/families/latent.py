@@ -6,6 +6,7 @@ the noise, and in which order, is as in diffusers' pipelines of these families.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from vinograph.schedulers import (
     StepOutput,
     make_sampler,
     read_scheduler_config,
+    sampler_by_name,
 )
 from vinograph.schema import SchemaError
 from vinograph.values import shown
@@ -46,6 +48,10 @@ class LatentDiffusionConfig(HasLatents, Protocol):
     @property
     def sampler(self) -> Sampler:
         """The sampler that the model's scheduler names."""
+
+    @property
+    def scheduler(self) -> Mapping[str, Any]:
+        """The manifest's scheduler, of which another one keeps settings."""
 
 
 def read_sampler(scheduler: Mapping[str, Any]) -> Sampler:
@@ -98,6 +104,7 @@ class Run(Generic[Request_co]):
     request: Request_co
     denoiser: str
     guided: bool
+    sampler: Sampler
     plan: SamplingPlan
     begin: int
     end: int
@@ -106,11 +113,6 @@ class Run(Generic[Request_co]):
     guidance_rescale: float = 0.0
     noisy_init_image: bool = False
 
-    @property
-    def sampler(self) -> Sampler:
-        """The model's sampler."""
-        return self.components.config.sampler
-
     def latent_shape(self, size: Size) -> tuple[int, int, int, int]:
         """Shape of the batch's latents for pictures of ``size``."""
         return self.components.config.latents.shape(self.request.image_count, size)
@@ -118,6 +120,15 @@ class Run(Generic[Request_co]):
 
 AfterStep = Callable[[int, StepOutput, Conditioning], tuple[Array, Conditioning]]
 """Takes a step's index, result and conditioning; returns what the next step starts from."""
+
+
+def choose_sampler(config: LatentDiffusionConfig, request: Request) -> Sampler:
+    """The sampler that ``request`` names, or else the model's own.
+
+    Raises:
+        RequestError: this model can't be sampled by it.
+    """
+    return config.sampler if request.scheduler is None else sampler_by_name(request.scheduler, config.scheduler)
 
 
 def make_plan(sampler: Sampler, request: Request, out: Output) -> SamplingPlan:
@@ -146,21 +157,26 @@ def prepare_denoiser(run: Run[Request], size: Size, conditioning_shapes: Mapping
 def denoise(
     run: Run[Request], latents: Array, conditioning: Conditioning, after_step: AfterStep, out: Output
 ) -> Generator[Step, None, Array]:
-    """Sample from ``latents``, yielding each step."""
-    denoised = None
+    """Sample from ``latents``, yielding each step.
+
+    As in diffusers, ``after_step`` comes after each evaluation of the denoiser, and a step is done
+    after as many of them as the sampler has in one.
+    """
+    state, order = None, run.sampler.order
     for index in range(run.begin, run.end):
         with out.timed(run.denoiser):
             model_output = _predict(run, index, latents, conditioning)
-            stepped = run.sampler.step(StepInput(run.plan, index, latents, model_output, run.noise.normal, denoised))
+            stepped = run.sampler.step(StepInput(run.plan, index, latents, model_output, run.noise.normal, state))
         latents, conditioning = after_step(index, stepped, conditioning)
-        denoised = stepped.denoised
-        shown = partial(preview, run.components, run.vae, denoised)
-        yield Step(run.denoiser, index - run.begin + 1, run.end - run.begin, shown)
+        state, done, total = stepped.state, index - run.begin + 1, run.end - run.begin
+        if done % order == 0 or done == total:
+            shown = partial(preview, run.components, run.vae, stepped.denoised)
+            yield Step(run.denoiser, math.ceil(done / order), math.ceil(total / order), shown)
     return latents
 
 
 def _predict(run: Run[Request], index: int, latents: Array, conditioning: Conditioning) -> Array:
-    """The denoiser's output for step ``index``, under guidance where that is on.
+    """The denoiser's output for evaluation ``index``, under guidance where that is on.
 
     Channels beyond the latents' own are a learned variance, which these samplers don't use.
     """

@@ -14,23 +14,42 @@ from vinograph.schedulers.ddim import DDIMSampler
 from vinograph.schedulers.dpmsolver import DPMSolverMultistepSampler
 from vinograph.schedulers.euler import EulerAncestralSampler, EulerSampler
 from vinograph.schedulers.lcm import LCMSampler
+from vinograph.schedulers.lms import LMSSampler
 from vinograph.schedulers.sampler import MOST_TIMESTEPS, Sampler
+from vinograph.schedulers.second_order import (
+    DPMSolverSDESampler,
+    HeunSampler,
+    KDPM2AncestralSampler,
+    KDPM2Sampler,
+)
+from vinograph.schedulers.sigma_spacing import SPACINGS_OF_SIGMAS
+from vinograph.schedulers.tcd import TCDSampler
+from vinograph.schedulers.unipc import UniPCMultistepSampler
 from vinograph.schedulers.vp_sampler import VPSampler
 from vinograph.schema import Flag, Kind, Many, Real, SchemaError, Whole
 from vinograph.values import shown
 
 SAMPLERS: Mapping[str, type[Sampler]] = {
     each.scheduler_class: each
-    for each in (EulerAncestralSampler, EulerSampler, DPMSolverMultistepSampler, LCMSampler, DDIMSampler)
+    for each in (
+        EulerAncestralSampler,
+        EulerSampler,
+        DPMSolverMultistepSampler,
+        LCMSampler,
+        DDIMSampler,
+        UniPCMultistepSampler,
+        DPMSolverSDESampler,
+        HeunSampler,
+        KDPM2Sampler,
+        KDPM2AncestralSampler,
+        LMSSampler,
+        TCDSampler,
+    )
 }
 """The samplers by the names of diffusers' scheduler classes."""
 
-# Other values that diffusers takes for the same thing.
-_ALIASES: Mapping[str, Mapping[str, str]] = {
-    "solver_type": {"logrho": "midpoint", "bh1": "midpoint", "bh2": "midpoint"},
-    "algorithm_type": {"deis": "dpmsolver++"},
-    "prediction_type": {"original_sample": "sample"},
-}
+# Other values that diffusers takes for the same thing, in all classes.
+_ALIASES: Mapping[str, Mapping[str, str]] = {"prediction_type": {"original_sample": "sample"}}
 _KINDS: Mapping[type, Callable[[Any, Any], Kind]] = {
     bool: lambda _least, _most: Flag(),
     int: Whole,
@@ -62,8 +81,11 @@ def read_scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name} has {key} = {shown(config[key])}, which Vinograph doesn't compute; {computed!r} it does"
             )
     settings: dict[str, Any] = {"class": name}
+    unread = () if "class" in config else kind.own_settings
     for each in dataclasses.fields(kind):
-        value = config.get(each.name)
+        value = None if each.name in unread else config.get(each.name)
+        if value is None and each.name in kind.own_settings:
+            continue  # so that a manifest holds what a published configuration may
         settings[each.name] = each.default if value is None else _checked(name, each, value)
     _check_together(settings)
     return settings
@@ -84,7 +106,7 @@ def _checked(name: str, each: dataclasses.Field[Any], value: Any) -> Any:
     kind, choices = each.metadata["kind"], each.metadata["choices"]
     where = f"{name} has {each.name}"
     if isinstance(value, str):
-        value = _ALIASES.get(each.name, {}).get(value, value)
+        value = {**_ALIASES, **SAMPLERS[name].aliases}.get(each.name, {}).get(value, value)
     # JSON has no such number: null stands for it.
     if kind is float and isinstance(value, float) and value == -math.inf:
         return None
@@ -103,7 +125,7 @@ def _checked(name: str, each: dataclasses.Field[Any], value: Any) -> Any:
 def _check_together(settings: Mapping[str, Any]) -> None:
     """Refuse settings that don't go together."""
     name = settings["class"]
-    own = [key for key in ("use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas") if settings.get(key)]
+    own = [key for key in SPACINGS_OF_SIGMAS if settings.get(key)]
     if len(own) > 1:
         raise ModelError(f"{name} has both {' and '.join(own)}; one of them can be computed")
     predicts_noise = issubclass(SAMPLERS[name], VPSampler) and settings["prediction_type"] == "epsilon"

@@ -9,7 +9,7 @@ import numpy as np
 
 from vinograph.errors import RequestError
 from vinograph.schedulers import noise_schedule
-from vinograph.schedulers.sampler import Array, SamplingPlan, StepInput, StepOutput, StepRequest, setting
+from vinograph.schedulers.sampler import SamplingPlan, StepInput, StepOutput, StepRequest, setting
 from vinograph.schedulers.vp_sampler import VPSampler
 
 
@@ -43,19 +43,10 @@ class DDIMSampler(VPSampler):
         previous_timestep = timestep - self.num_train_timesteps // plan.num_inference_steps
         alpha, previous_alpha = self._alpha_cumprod(timestep), self._alpha_cumprod(previous_timestep)
         denoised = self._denoised(sample, inputs.model_output, alpha)
-        epsilon = self._epsilon(sample, inputs.model_output, alpha)
+        epsilon = self.epsilon(sample, inputs.model_output, alpha)
         sigma = np.float32(plan.eta) * np.sqrt((1 - previous_alpha) / (1 - alpha) * (1 - alpha / previous_alpha))
         direction = np.sqrt(1 - previous_alpha - sigma**2) * epsilon
         previous_sample = np.sqrt(previous_alpha) * denoised + direction
         if plan.eta > 0:
             previous_sample = previous_sample + sigma * inputs.draw_noise(sample.shape)
         return StepOutput(np.asarray(previous_sample, np.float32), denoised)
-
-    def _epsilon(self, sample: Array, model_output: Array, alpha_cumprod: np.float32) -> Array:
-        """The noise in ``sample`` as the model predicts it."""
-        root_alpha, root_beta = np.sqrt(alpha_cumprod), np.sqrt(1 - alpha_cumprod)
-        if self.prediction_type == "epsilon":
-            return model_output
-        if self.prediction_type == "v_prediction":
-            return np.asarray(root_alpha * model_output + root_beta * sample, np.float32)
-        return np.asarray((sample - root_alpha * model_output) / root_beta, np.float32)

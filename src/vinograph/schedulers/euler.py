@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -14,18 +13,21 @@ from vinograph.errors import RequestError
 from vinograph.schedulers import noise_schedule
 from vinograph.schedulers.sampler import (
     Array,
-    Sampler,
     SamplingPlan,
     StepInput,
     StepOutput,
     StepRequest,
     setting,
 )
+from vinograph.schedulers.sigma_spacing import SPACINGS_OF_SIGMAS, SigmaSampler
 
 
 @dataclass(frozen=True)
-class VESampler(Sampler):
+class VESampler(SigmaSampler):
     """A variance-exploding sampler: its sample is x₀ + σ ε, and it counts its steps in σ."""
+
+    # Under Karras' spacing, some classes of diffusers give the model whole timesteps.
+    rounds_karras: ClassVar[bool] = False
 
     @cached_property
     def training_sigmas(self) -> Array:
@@ -34,6 +36,31 @@ class VESampler(Sampler):
         if self.rescale_betas_zero_snr:
             alphas_cumprod = noise_schedule.clamp_final_alpha(alphas_cumprod)
         return noise_schedule.sigmas_from_alphas_cumprod(alphas_cumprod)
+
+    def _spaced(self, request: StepRequest) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Timesteps [n] and σ [n] of the steps, by the timesteps' or by the sigmas' spacing."""
+        self._check_custom(request.timesteps)
+        count, train = request.num_inference_steps, self.num_train_timesteps
+        if request.timesteps is not None:
+            timesteps: NDArray[Any] = np.array(request.timesteps, np.float32)
+        else:
+            spaced = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset)
+            timesteps = spaced.astype(np.float32)
+        sigmas = self._sigmas_at(timesteps, count)
+        if not self.spaces_sigmas:
+            return timesteps, sigmas
+        sigmas = self.spaced_sigmas(*self._ends(sigmas), count, self.training_sigmas)
+        timesteps = noise_schedule.sigma_to_t(sigmas, np.log(self.training_sigmas))
+        return (timesteps.round() if self.rounds_karras and self.use_karras_sigmas else timesteps), sigmas
+
+    def _sigmas_at(self, timesteps: NDArray[Any], count: int) -> NDArray[Any]:
+        """σ at the ``timesteps`` of ``count`` steps."""
+        del count
+        return np.asarray(np.interp(timesteps, np.arange(self.num_train_timesteps), self.training_sigmas))
+
+    def _ends(self, sigmas: NDArray[Any]) -> tuple[float, float]:
+        """The highest and the lowest σ that the sigmas' spacing goes through."""
+        return float(sigmas[0]), float(sigmas[-1])
 
     def _sampling_plan(self, timesteps: NDArray[Any], sigmas: NDArray[Any], count: int) -> SamplingPlan:
         sigmas = sigmas.astype(np.float32)
@@ -68,13 +95,12 @@ class EulerAncestralSampler(VESampler):
     prediction_type: str = setting("epsilon", "epsilon", "v_prediction")
 
     scheduler_class: ClassVar[str] = "EulerAncestralDiscreteScheduler"
+    # diffusers spaces these steps by timesteps alone; k-diffusion's function takes any σ.
+    own_settings: ClassVar[tuple[str, ...]] = SPACINGS_OF_SIGMAS
 
     def _plan(self, request: StepRequest) -> SamplingPlan:
-        count, train = request.num_inference_steps, self.num_train_timesteps
-        timesteps = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset)
-        timesteps = timesteps.astype(np.float32)
-        sigmas = np.interp(timesteps, np.arange(train), self.training_sigmas)
-        return self._sampling_plan(timesteps, np.append(sigmas, 0.0), count)
+        timesteps, sigmas = self._spaced(request)
+        return self._sampling_plan(timesteps, np.append(sigmas, 0.0), request.num_inference_steps)
 
     def step(self, inputs: StepInput) -> StepOutput:
         """One step; like diffusers, it draws noise even where none is added."""
@@ -94,15 +120,12 @@ class EulerSampler(VESampler):
     """Euler's method without fresh noise (algorithm 1 of the paper, without its correction)."""
 
     interpolation_type: str = setting("linear", "linear", "log_linear")
-    use_karras_sigmas: bool = setting(False)
-    use_exponential_sigmas: bool = setting(False)
     sigma_min: float | None = setting(None, kind=float, least=1e-6)
     sigma_max: float | None = setting(None, kind=float, least=1e-6)
     timestep_type: str = setting("discrete", "discrete", "continuous")
     final_sigmas_type: str = setting("zero", "zero", "sigma_min")
 
     scheduler_class: ClassVar[str] = "EulerDiscreteScheduler"
-    fixed_settings: ClassVar[Mapping[str, Any]] = {"use_beta_sigmas": False}
     takes_timesteps: ClassVar[bool] = True
     takes_sigmas: ClassVar[bool] = True
 
@@ -112,41 +135,35 @@ class EulerSampler(VESampler):
         return self.timestep_type == "continuous" and self.prediction_type == "v_prediction"
 
     def _plan(self, request: StepRequest) -> SamplingPlan:
-        spaces_sigmas = self.use_karras_sigmas or self.use_exponential_sigmas or self._continuous
-        if request.timesteps is not None and spaces_sigmas:
+        if request.timesteps is not None and self._continuous:
             raise RequestError("this model's scheduler spaces its own sigmas and takes no timesteps; give sigmas")
-        log_sigmas = np.log(self.training_sigmas)
         if request.sigmas is not None:
             sigmas: NDArray[Any] = np.array(request.sigmas, np.float32)
-            timesteps: NDArray[Any] = noise_schedule.sigma_to_t(sigmas[:-1], log_sigmas)
+            timesteps: NDArray[Any] = noise_schedule.sigma_to_t(sigmas[:-1], np.log(self.training_sigmas))
         else:
-            timesteps, sigmas = self._spaced(request, log_sigmas)
+            timesteps, sigmas = self._spaced(request)
+            lowest = noise_schedule.sigmas_from_alphas_cumprod(self.alphas_cumprod[:1])[0]
+            sigmas = np.append(sigmas, lowest if self.final_sigmas_type == "sigma_min" else 0.0)
         plan = self._sampling_plan(timesteps, sigmas, request.num_inference_steps)
         if not self._continuous:
             return plan
         with np.errstate(divide="ignore"):  # a custom σ of 0 has the logarithm -∞
             return replace(plan, timesteps=np.float32(0.25) * np.log(plan.sigmas[:-1]))
 
-    def _spaced(self, request: StepRequest, log_sigmas: Array) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Timesteps [n], and σ [n + 1] with the one that sampling ends at."""
-        count, train = request.num_inference_steps, self.num_train_timesteps
-        if request.timesteps is not None:
-            timesteps: NDArray[Any] = np.array(request.timesteps, np.float32)
-        else:
-            spaced = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset)
-            timesteps = spaced.astype(np.float32)
+    def _sigmas_at(self, timesteps: NDArray[Any], count: int) -> NDArray[Any]:
+        """σ at the timesteps; with "log_linear", evenly spaced in log σ whatever the timesteps are."""
         if self.interpolation_type == "linear":
-            sigmas: NDArray[Any] = np.interp(timesteps, np.arange(train), self.training_sigmas)
-        else:
-            sigmas = np.exp(noise_schedule.linspace(log_sigmas[-1], log_sigmas[0], count + 1))
-        sigma_min = float(sigmas[-1]) if self.sigma_min is None else self.sigma_min
-        sigma_max = float(sigmas[0]) if self.sigma_max is None else self.sigma_max
-        if self.use_karras_sigmas or self.use_exponential_sigmas:
-            space = noise_schedule.karras_sigmas if self.use_karras_sigmas else noise_schedule.exponential_sigmas
-            sigmas = space(sigma_max, sigma_min, count)
-            timesteps = noise_schedule.sigma_to_t(sigmas, log_sigmas)
-        lowest = noise_schedule.sigmas_from_alphas_cumprod(self.alphas_cumprod[:1])[0]
-        return timesteps, np.append(sigmas, lowest if self.final_sigmas_type == "sigma_min" else 0.0)
+            return super()._sigmas_at(timesteps, count)
+        log_sigmas = np.log(self.training_sigmas)
+        return np.exp(noise_schedule.linspace(log_sigmas[-1], log_sigmas[0], count + 1))
+
+    def _ends(self, sigmas: NDArray[Any]) -> tuple[float, float]:
+        """As other samplers', where ``sigma_max`` and ``sigma_min`` are not set."""
+        highest, lowest = super()._ends(sigmas)
+        return (
+            highest if self.sigma_max is None else self.sigma_max,
+            lowest if self.sigma_min is None else self.sigma_min,
+        )
 
     def step(self, inputs: StepInput) -> StepOutput:
         """x + (σ' - σ) dx/dσ, where dx/dσ = (x - x₀) / σ (equations 1 and 3 with σ(t) = t)."""

@@ -6,12 +6,30 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
 from vinograph.schedulers.sampler import BETA_SCHEDULES, SamplingPlan, StepInput, StepOutput, StepRequest, setting
 from vinograph.schedulers.vp_sampler import VPSampler
 
 _SIGMA_DATA = 0.5  # the data's deviation, in the consistency model's boundary condition
+
+
+def consistency_timesteps(request: StepRequest, original: int, train: int) -> NDArray[np.int64]:
+    """The request's timesteps, or as many of those that a consistency model was distilled at.
+
+    These are ``original`` of the ``train`` training timesteps, evenly spaced.
+
+    Raises:
+        RequestError: more steps than the model was distilled at.
+    """
+    if request.timesteps is not None:
+        return np.array(request.timesteps).astype(np.int64)
+    count = request.num_inference_steps
+    if count > original:
+        raise RequestError(f"{count} steps are more than this model was distilled from; give at most {original}")
+    trained = (np.arange(1, original + 1) * (train // original) - 1)[::-1]
+    return np.asarray(trained[np.floor(np.linspace(0, original, count, endpoint=False)).astype(np.int64)])
 
 
 @dataclass(frozen=True)
@@ -32,17 +50,7 @@ class LCMSampler(VPSampler):
     distilled: ClassVar[bool] = True
 
     def _plan(self, request: StepRequest) -> SamplingPlan:
-        if request.timesteps is not None:
-            timesteps = np.array(request.timesteps).astype(np.int64)
-        else:
-            count, original = request.num_inference_steps, self.original_inference_steps
-            if count > original:
-                raise RequestError(
-                    f"{count} steps are more than this model was distilled from; give at most {original}"
-                )
-            # The model knows only the timesteps of the solver that it was distilled with.
-            trained = (np.arange(1, original + 1) * (self.num_train_timesteps // original) - 1)[::-1]
-            timesteps = trained[np.floor(np.linspace(0, original, count, endpoint=False)).astype(np.int64)]
+        timesteps = consistency_timesteps(request, self.original_inference_steps, self.num_train_timesteps)
         return SamplingPlan(timesteps.astype(np.float32), np.empty(0, np.float32), len(timesteps))
 
     def step(self, inputs: StepInput) -> StepOutput:

@@ -19,6 +19,14 @@ Doubles = NDArray[np.float64]
 _FINAL_ALPHA_CUMPROD = 2.0**-24  # diffusers' stand-in for 0, which keeps σ finite
 _RHO = 7.0  # the exponent that Karras et al. recommend
 _LOWEST_SIGMA = 1e-10  # in place of 0, which has no logarithm
+_BETA_SHAPE = 0.6  # both parameters of the beta distribution that Lee et al. recommend
+
+# The noise levels that Sabour et al. (arXiv 2404.14507) tuned for ten steps of SDXL, in the digits
+# that they published. The last one is where the tenth step would end; sampling ends at 0 instead.
+ALIGN_YOUR_STEPS = (
+    *(14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141),
+    *(0.5550693289, 0.3798540708, 0.2332364134, 0.1114188177, 0.0291671582),
+)
 
 
 def linspace(start: float, stop: float, count: int) -> Array:
@@ -100,6 +108,50 @@ def karras_sigmas(sigma_max: float, sigma_min: float, count: int) -> Doubles:
 def exponential_sigmas(sigma_max: float, sigma_min: float, count: int) -> Doubles:
     """``count`` σ, falling evenly in log σ."""
     return np.asarray(np.exp(np.linspace(math.log(sigma_max), math.log(sigma_min), count)))
+
+
+def beta_sigmas(sigma_max: float, sigma_min: float, count: int) -> Doubles:
+    """``count`` σ, falling by the quantiles of a beta distribution (Lee et al., arXiv 2407.12173).
+
+    It is dense at both ends and sparse between them.
+    """
+    quantiles = np.array([_beta_quantile(share) for share in 1 - np.linspace(0, 1, count)])
+    return np.asarray(sigma_min + quantiles * (sigma_max - sigma_min))
+
+
+def _beta_quantile(share: float) -> float:
+    """x at which the symmetric beta distribution of the shape ``_BETA_SHAPE`` has the ``share`` below it."""
+    if share in (0.0, 1.0):
+        return share
+    if share > 0.5:
+        return 1 - _beta_quantile(1 - share)
+    low, high = 0.0, 0.5
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if _beta_share(middle) < share else (low, middle)
+    return middle
+
+
+def _beta_share(x: float) -> float:
+    """The share of the beta distribution below ``x``, up to 0.5: its incomplete beta function.
+
+    By the hypergeometric series xᵃ (1 - x)ᵇ / a B(a, b) · Σ (a + b)ₙ / (a + 1)ₙ xⁿ (DLMF 8.17.8),
+    whose terms shrink by half at least.
+    """
+    a = _BETA_SHAPE
+    total = term = 1.0
+    order = 0
+    while term > total * 2.0**-56:
+        term *= (2 * a + order) / (a + 1 + order) * x
+        total, order = total + term, order + 1
+    scale = math.exp(math.lgamma(2 * a) - 2 * math.lgamma(a))
+    return float(scale * (x * (1 - x)) ** a / a * total)
+
+
+def align_your_steps_sigmas(count: int) -> Doubles:
+    """``count`` σ of the tuned noise levels for SDXL, which are interpolated in log σ."""
+    places = np.linspace(0, 1, len(ALIGN_YOUR_STEPS))
+    log_sigmas = np.interp(np.linspace(0, 1, count + 1), places, np.log(ALIGN_YOUR_STEPS))
+    return np.asarray(np.exp(log_sigmas[:-1]))
 
 
 def sigma_to_t(sigmas: NDArray[np.floating], log_sigmas: Array) -> Doubles:

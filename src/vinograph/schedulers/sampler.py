@@ -45,11 +45,12 @@ def setting(
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """The steps of one run.
+    """The steps of one run. A sampler of order 2 evaluates the model twice in each but the last.
 
     Attributes:
-        timesteps: what the model is given in each step, [n].
-        sigmas: σ before each step and after the last, [n + 1]; empty for samplers that count in ᾱ.
+        timesteps: what the model is given in each evaluation, [n].
+        sigmas: σ before each evaluation and after the last, [n + 1]; empty for samplers that count
+            in ᾱ.
         num_inference_steps: the number of steps that was asked for.
         init_noise_sigma: the deviation of the noise that the first step starts from.
         eta: the share of fresh noise, for samplers that take it.
@@ -80,8 +81,7 @@ class StepInput:
         sample: the noisy sample, [b, c, h, w].
         model_output: what the model predicted for ``sample``, of the same shape.
         draw_noise: gives normal noise of a shape; called where, and only where, diffusers draws.
-        previous_denoised: the denoised sample of the step before; None in the first step that is
-            done.
+        state: the ``state`` of the step before; None in the first step that is done.
     """
 
     plan: SamplingPlan
@@ -89,15 +89,19 @@ class StepInput:
     sample: Array
     model_output: Array
     draw_noise: DrawNoise
-    previous_denoised: Array | None = None
+    state: Any = None
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Where a step led: the next ``sample``, and the prediction of x₀ that led there."""
+    """Where a step led: the next ``sample``, and the prediction of x₀ that led there.
+
+    ``state`` is what the sampler's next step needs to know of this one; each sampler has its own.
+    """
 
     sample: Array
     denoised: Array
+    state: Any = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ class Sampler(ABC):
         scheduler_class: the class of diffusers whose steps it does.
         fixed_settings: settings of that class which have no field here, each with the one value
             that is computed.
+        own_settings: settings that diffusers' class lacks, so that a published configuration can't
+            mean them.
+        aliases: other values that diffusers takes for the same thing, by setting.
+        order: evaluations of the model in one step; the last step has a single one.
         distilled: whether its models were distilled with guidance, so that they draw without it.
     """
 
@@ -126,6 +134,9 @@ class Sampler(ABC):
     takes_timesteps: ClassVar[bool] = False
     takes_sigmas: ClassVar[bool] = False
     takes_eta: ClassVar[bool] = False
+    own_settings: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    order: ClassVar[int] = 1
     distilled: ClassVar[bool] = False
 
     @cached_property
@@ -191,7 +202,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, inputs: StepInput) -> StepOutput:
-        """Do one step."""
+        """Do one step, or the part of it that one evaluation of the model allows."""
 
     @abstractmethod
     def add_noise(self, plan: SamplingPlan, index: int, original: Array, noise: Array) -> Array:

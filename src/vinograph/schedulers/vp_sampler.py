@@ -45,16 +45,27 @@ class VPSampler(Sampler):
 
     def _denoised(self, sample: Array, model_output: Array, alpha_cumprod: np.float32) -> Array:
         """x₀ as the model predicts it, clipped or thresholded as the settings say."""
-        root_alpha, root_beta = np.sqrt(alpha_cumprod), np.sqrt(1 - alpha_cumprod)
-        if self.prediction_type == "epsilon":
-            denoised = (sample - root_beta * model_output) / root_alpha
-        elif self.prediction_type == "v_prediction":
-            denoised = root_alpha * sample - root_beta * model_output
-        else:
-            denoised = model_output
-        denoised = np.asarray(denoised, np.float32)
+        denoised = self.unclipped_denoised(sample, model_output, alpha_cumprod)
         if self.thresholding:
             return dynamic_threshold(denoised, self.dynamic_thresholding_ratio, self.sample_max_value)
         if self.clip_sample:
             return np.asarray(np.clip(denoised, -self.clip_sample_range, self.clip_sample_range), np.float32)
         return denoised
+
+    def unclipped_denoised(self, sample: Array, model_output: Array, alpha_cumprod: np.float32) -> Array:
+        """x₀ as the model predicts it, whatever the settings say of clipping."""
+        root_alpha, root_beta = np.sqrt(alpha_cumprod), np.sqrt(1 - alpha_cumprod)
+        if self.prediction_type == "epsilon":
+            return np.asarray((sample - root_beta * model_output) / root_alpha, np.float32)
+        if self.prediction_type == "v_prediction":
+            return np.asarray(root_alpha * sample - root_beta * model_output, np.float32)
+        return np.asarray(model_output, np.float32)
+
+    def epsilon(self, sample: Array, model_output: Array, alpha_cumprod: np.float32) -> Array:
+        """The noise in ``sample`` as the model predicts it."""
+        root_alpha, root_beta = np.sqrt(alpha_cumprod), np.sqrt(1 - alpha_cumprod)
+        if self.prediction_type == "epsilon":
+            return model_output
+        if self.prediction_type == "v_prediction":
+            return np.asarray(root_alpha * model_output + root_beta * sample, np.float32)
+        return np.asarray((sample - root_alpha * model_output) / root_beta, np.float32)

@@ -1,17 +1,38 @@
-"""Würstchen's sampler: ancestral DDPM steps over continuous time."""
+"""Würstchen's own sampler: ancestral DDPM steps over continuous time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
 from vinograph.schedulers.noise_schedule import linspace
+from vinograph.schedulers.sampler import DrawNoise, StepOutput
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TimeStep:
+    """What the step from ``times[index]`` to the next of ``times`` needs.
+
+    Attributes:
+        sample: the noisy sample, of any shape.
+        model_output: the noise that the model predicted in it.
+        draw_noise: gives normal noise of a shape.
+        state: the ``state`` of the step before; None in the first one.
+    """
+
+    times: Array
+    index: int
+    sample: Array
+    model_output: Array
+    draw_noise: DrawNoise
+    state: Any = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,28 @@ class WuerstchenSampler:
         half_pi = np.float32(np.pi * 0.5)
         start = np.cos(s / (1 + s) * half_pi) ** 2
         return np.float32(np.clip(np.cos((t + s) / (1 + s) * half_pi) ** 2 / start, 1e-4, 0.9999))
+
+    def time_of(self, alpha_cumprod: np.float32) -> np.float32:
+        """The time at which ᾱ is ``alpha_cumprod``: the inverse of :meth:`alpha_cumprod`."""
+        s = float(self.s)
+        start = np.cos(s / (1 + s) * np.pi / 2) ** 2
+        angle = np.arccos(np.sqrt(np.float64(alpha_cumprod) * start))
+        t = float(np.clip(angle * 2 / np.pi * (1 + s) - s, 0, 1))
+        if self.scaler > 1:
+            return np.float32(1 - (1 - t) ** (1 / self.scaler))
+        return np.float32(t ** (1 / self.scaler))
+
+    def advance(self, inputs: TimeStep) -> StepOutput:
+        """Do one step.
+
+        Noise is drawn also for the last one, which doesn't use it: diffusers' generators move on
+        alike.
+        """
+        sample, model_output, index = inputs.sample, inputs.model_output, inputs.index
+        t, following = inputs.times[index], inputs.times[index + 1]
+        denoised = self.predict_denoised(sample, model_output, t)
+        noise = inputs.draw_noise(sample.shape)
+        return StepOutput(self.step(sample, model_output, t, following, noise), denoised)
 
     def step(self, sample: Array, model_output: Array, t: np.float32, previous_t: np.float32, noise: Array) -> Array:
         """From ``sample`` at time ``t`` to the earlier time ``previous_t``.

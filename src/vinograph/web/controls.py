@@ -33,6 +33,7 @@ _LONGEST_SEED = 20  # digits
 
 _LABELS = {"vae": "VAE", "vae_tiling": "VAE tiling", "count": "Images"}
 _NOT_ON_PAGE = ("mask_image", "hires", "hires_steps", "hires_strength", "hires_upscaler")
+_MODELS_OWN = ("Model's own", "")
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
     "Landscape 4:3": Fraction(4, 3),
@@ -170,9 +171,7 @@ class Controls:
         updates: Updates = {}
         for name, component in self._options.items():
             argument = known.get(name)
-            updates[component] = (
-                gr.update(visible=False) if argument is None else _default_update(argument, takes[argument], pipe)
-            )
+            updates[component] = gr.update(visible=False) if argument is None else _default_update(argument, pipe)
         for component, update in self.with_init_image(pipe, init_image, takes[pipe.options["steps"]]).items():
             updates[component] = {**updates.get(component, {}), **update}
         updates[self.width] = gr.update(value=takes["width"], step=pipe.model.manifest.limits["size_multiple"])
@@ -281,7 +280,7 @@ class Controls:
 
 
 def _control(name: str) -> Any:
-    """A control for an option: a slider for a number, a checkbox, or a dropdown of its choices."""
+    """A control for an option: a slider for a number, a checkbox, or a dropdown for a text."""
     families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
     check = arguments_of(families[0].request)[families[0].options[name]].check
     kind = check.scalar
@@ -299,11 +298,17 @@ def _request_of(pipe: Pipeline) -> type[Request]:
     return registry.family(pipe.model.manifest.family).request
 
 
-def _default_update(argument: str, default: Any, pipe: Pipeline) -> Any:
+def _default_update(argument: str, pipe: Pipeline) -> Any:
     """An update that shows a control with the model's default, in a range well beyond it."""
+    call = pipe.calls[_CALL]
+    default = call.takes[argument]
     kind = arguments_of(_request_of(pipe))[argument].check.scalar
     if argument == "vae":
         return gr.update(visible=True, value=default or vae_names(pipe.model.manifest.components)[0])
+    if argument in call.choices:
+        offered = call.choices[argument]
+        value = default if default in offered else _MODELS_OWN[1]
+        return gr.update(visible=True, choices=[_MODELS_OWN, *((each, each) for each in offered)], value=value)
     if argument.endswith("inference_steps"):
         return gr.update(visible=True, value=default, maximum=max(20, 4 * default))
     if argument.endswith("guidance_scale"):

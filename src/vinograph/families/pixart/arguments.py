@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from vinograph import schedulers
 from vinograph.families.contract import Call, Family
 from vinograph.families.hires import with_hires
 from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.pixart.config import PixArtConfig
 from vinograph.families.pixart.drawing import generate
+from vinograph.families.pixart.known import FEW_STEP_MODELS
 from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
@@ -25,6 +27,7 @@ FAMILY = Family(
                 "prompt": None,
                 "negative_prompt": "",
                 "num_inference_steps": 20,
+                "scheduler": None,
                 "timesteps": None,
                 "sigmas": None,
                 "guidance_scale": 4.5,
@@ -57,12 +60,14 @@ FAMILY = Family(
             components=("text_encoder", "transformer"),
             any_size_with="use_resolution_binning",
             steps="num_inference_steps",
+            choices={"scheduler": schedulers.names()},
         ),
         **VAE_CALLS,
     },
     options={
         "steps": "num_inference_steps",
         "guidance_scale": "guidance_scale",
+        "scheduler": "scheduler",
         "vae": "vae",
         "prompt_weighting": "prompt_weighting",
         "vae_tiling": "vae_tiling",
@@ -72,5 +77,6 @@ FAMILY = Family(
     },
     read_config=PixArtConfig.from_manifest,
     tokenizers=("tokenizer",),
+    few_step=FEW_STEP_MODELS,
     request=PixArtRequest,
 )

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vinograph import schedulers
+from vinograph.families.known import Distillation, few_step_entry
 from vinograph.families.pixart import checkpoint_layout, network
 from vinograph.families.pixart.arguments import FAMILY
 from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
-from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS
+from vinograph.families.pixart.known import CONSISTENCY_DEFAULTS, distillation_of
 from vinograph.families.pixart.network_config import TransformerConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs
 from vinograph.models.checkpoint import Subfolder, fetch_parts
@@ -37,6 +37,7 @@ from vinograph.models.tokenizers import T5
 from vinograph.models.vae_layout import tiny_vae_of_another
 from vinograph.networks import t5
 from vinograph.networks.t5 import T5Config
+from vinograph.schedulers import read_published_scheduler
 
 PIPELINES = tuple(checkpoint_layout.TEXT_LENGTHS)
 CLASSES = checkpoint_layout.CLASSES
@@ -51,7 +52,6 @@ WEIGHTS = ("f16", "f32", "int8", "int4")
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8
-_CONSISTENCY = "LCMScheduler"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     Raises what :func:`vinograph.models.opening.open_checkpoint` does.
     """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
-    scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
+    scheduler = read_published_scheduler(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(part_files, tokenizer=T5), published.before_fetch)
     networks = PixArtNetworks.read(places)
     length = checkpoint_layout.TEXT_LENGTHS[published.index["_class_name"]]
@@ -130,6 +130,7 @@ def _manifest(
     factor, sample_size = networks.vaes.scale_factor, networks.config.sample_size
     native = sample_size * factor
     trained = [side for size in ASPECT_RATIOS.get(sample_size, {}).values() for side in size]
+    distilled = distillation_of(origin.id, scheduler)
     limits = settings.limits(
         size_limits(
             factor * networks.config.patch_size, _SMALLEST_GRID * factor, max(_LARGEST, native, *trained), native
@@ -141,23 +142,13 @@ def _manifest(
         components={},
         tokenizers={},
         scheduler=scheduler,
-        config=_config(published.index, networks),
-        defaults=settings.defaults(FAMILY, _defaults(native, networks, scheduler, published.index), limits),
+        config={**_config(published.index, networks), **few_step_entry(distilled.few_step)},
+        defaults=settings.defaults(FAMILY, _defaults(native, networks, distilled, published.index), limits),
         limits=limits,
         source=source_of(origin, tiny_vae_of_another(places, origin)),
         tools={},
         files={},
-        notes=_notes(scheduler, settings),
-    )
-
-
-def _notes(scheduler: Mapping[str, Any], settings: Settings) -> tuple[str, ...]:
-    """Notes of what was assumed about how the model draws."""
-    if scheduler["class"] != _CONSISTENCY or settings.sets("generate", CONSISTENCY_DEFAULTS):
-        return ()
-    return (
-        "defaults assumed: 4 steps without guidance, as for PixArt's consistency model, by the LCMScheduler; otherwise "
-        "give --steps and --guidance-scale, or set them in the checkpoint's vinograph.json",
+        notes=() if settings.sets("generate", CONSISTENCY_DEFAULTS) else distilled.notes,
     )
 
 
@@ -175,13 +166,12 @@ def _config(index: Mapping[str, Any], networks: PixArtNetworks) -> dict[str, Any
 
 
 def _defaults(
-    native: int, networks: PixArtNetworks, scheduler: Mapping[str, Any], index: Mapping[str, Any]
+    native: int, networks: PixArtNetworks, distilled: Distillation, index: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """The family's defaults, at the native size and with a consistency model's own steps."""
+    """The family's defaults, at the native size and with a distilled model's own steps."""
     own: dict[str, Any] = {"height": native, "width": native}
     own["max_sequence_length"] = checkpoint_layout.TEXT_LENGTHS[index["_class_name"]]
-    if scheduler["class"] == _CONSISTENCY:
-        own |= CONSISTENCY_DEFAULTS
+    own |= distilled.defaults
     if networks.config.sample_size not in ASPECT_RATIOS:
         own["use_resolution_binning"] = False
     defaults = FAMILY.defaults()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from vinograph.families.autoencoder import LATENT_KINDS, LatentConfig
 from vinograph.families.contract import ManifestEntries
@@ -36,6 +37,7 @@ class PixArtConfig:
     """
 
     sampler: Sampler
+    scheduler: Mapping[str, Any]
     latents: LatentConfig
     text_width: int
     text_length: int
@@ -54,6 +56,7 @@ class PixArtConfig:
         Record(CONFIG_KINDS, open=True).check("config", config)
         return cls(
             sampler=read_sampler(entries.scheduler),
+            scheduler=entries.scheduler,
             latents=LatentConfig.from_mapping(config),
             text_width=config["text_width"],
             text_length=config["text_length"],

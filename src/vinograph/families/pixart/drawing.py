@@ -18,6 +18,7 @@ from vinograph.families.interpolation import resized_bilinearly
 from vinograph.families.latent import (
     Conditioning,
     Run,
+    choose_sampler,
     denoise,
     finish,
     initial_latents,
@@ -39,7 +40,7 @@ def generate(components: PixArtComponents, request: PixArtRequest) -> Steps:
     check_prompts(components, request, run.guided)
     if not run.guided:
         note_ignored(request.negative_prompt, out)
-    elif run.sampler.distilled:
+    elif components.config.sampler.distilled:
         scale = f"{request.guidance_scale:g}"
         out.warnings.append(
             f"guidance scale {scale} comes on top of what this model was distilled from; 0 leaves it out"
@@ -63,17 +64,17 @@ def generate(components: PixArtComponents, request: PixArtRequest) -> Steps:
 
 def _run_of(components: PixArtComponents, request: PixArtRequest, out: Output) -> Run[PixArtRequest]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
-    plan = make_plan(components.config.sampler, request, out)
-    begin = (
-        0
-        if request.strength is None
-        else plan.num_inference_steps - strength_steps(plan.num_inference_steps, request.strength)
-    )
+    sampler = choose_sampler(components.config, request)
+    plan = make_plan(sampler, request, out)
+    count, begin = plan.num_inference_steps, 0
+    if request.strength is not None:
+        begin = (count - strength_steps(count, request.strength)) * sampler.order
     return Run(
         components=components,
         request=request,
         denoiser="transformer",
         guided=(request.guidance_scale or 0.0) > 1,
+        sampler=sampler,
         plan=plan,
         begin=begin,
         end=len(plan.timesteps),
@@ -123,7 +124,8 @@ def _after_step(
 ) -> tuple[Array, Conditioning]:
     """Run the request's callback. As in diffusers, a single step ends with denoised latents."""
     latents = stepped.denoised if run.plan.num_inference_steps == 1 else stepped.sample
-    request, done = run.request, index - run.begin
-    if request.callback is not None and done % (request.callback_steps or 1) == 0:
-        request.callback(done, run.plan.timesteps[index], latents)
+    request, done, order = run.request, index - run.begin, run.sampler.order
+    ends_step = (done + 1) % order == 0 or index + 1 == run.end
+    if request.callback is not None and ends_step and done % (request.callback_steps or 1) == 0:
+        request.callback(done // order, run.plan.timesteps[index], latents)
     return latents, conditioning

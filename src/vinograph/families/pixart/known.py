@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
-from vinograph.families.known import Companion, KnownModel
+from collections.abc import Mapping
+from typing import Any
+
+from vinograph.families.known import Companion, Distillation, FewStep, KnownModel, recognize
 
 # What the authors draw with when the model is distilled as a latent consistency model (arXiv
 # 2310.04378).
 CONSISTENCY_DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 0.0}
+
+FEW_STEP_MODELS = (
+    FewStep(
+        title="PixArt-LCM",
+        pattern=r"pixart.*\blcm\b|\blcm\b.*pixart",
+        defaults={**CONSISTENCY_DEFAULTS, "scheduler": "lcm"},
+        steps=(1, 8),
+        guidance=1.0,
+        classes=("LCMScheduler", "TCDScheduler"),
+    ),
+    # Its one step begins at timestep 400 and ends at x₀, which any scheduler of this family does.
+    FewStep(
+        title="PixArt-DMD",
+        pattern=r"pixart.*\bdmd\b",
+        defaults={"num_inference_steps": 1, "guidance_scale": 0.0, "scheduler": "dpm++ 2m", "timesteps": (400.0,)},
+        steps=(1, 1),
+        guidance=1.0,
+        classes=("DPMSolverMultistepScheduler", "LCMScheduler"),
+    ),
+)
+"""Distilled models of PixArt, with the settings of their model cards."""
+
+
+def few_step_of(name: str) -> FewStep | None:
+    """What a file, a folder or a repository of that ``name`` was distilled to; None if it isn't known."""
+    return recognize(FEW_STEP_MODELS, name)
+
+
+def distillation_of(name: str, scheduler: Mapping[str, Any]) -> Distillation:
+    """Conclude from a checkpoint's ``name`` and scheduler how it was distilled."""
+    known = few_step_of(name)
+    if known is not None:
+        return Distillation.by_name(known, scheduler)
+    if scheduler["class"] != "LCMScheduler":
+        return Distillation()
+    return Distillation(
+        CONSISTENCY_DEFAULTS,
+        (
+            "defaults assumed: 4 steps without guidance, as for PixArt's consistency model, by the LCMScheduler; "
+            "otherwise give --steps and --guidance-scale, or set them in the checkpoint's vinograph.json",
+        ),
+    )
+
 
 # α's VAE is Stable Diffusion's, Σ's is SDXL's.
 _ALPHA_TINY_VAE = Companion("tiny_vae", "madebyollin/taesd", "mit", "decodes at a small part of the full VAE's cost")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from vinograph import schedulers
 from vinograph.families.contract import Call, Family, WordEmbeddings
 from vinograph.families.hires import with_hires
 from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
+from vinograph.families.sdxl.known import FEW_STEP_MODELS
 from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
@@ -25,7 +27,7 @@ FAMILY = Family(
                 "height": 1024,
                 "width": 1024,
                 "num_inference_steps": 50,
-                **dict.fromkeys(("timesteps", "sigmas", "denoising_start", "denoising_end"), None),
+                **dict.fromkeys(("scheduler", "timesteps", "sigmas", "denoising_start", "denoising_end"), None),
                 "guidance_scale": 5.0,
                 "guidance_rescale": 0.0,
                 "num_images_per_prompt": 1,
@@ -56,6 +58,7 @@ FAMILY = Family(
             conditional_defaults={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
             callback_tensors=("latents", *CALLBACK_TENSORS),
             steps="num_inference_steps",
+            choices={"scheduler": schedulers.names()},
         ),
         **VAE_CALLS,
     },
@@ -63,6 +66,7 @@ FAMILY = Family(
         "steps": "num_inference_steps",
         "guidance_scale": "guidance_scale",
         "mask": "mask_image",
+        "scheduler": "scheduler",
         "vae": "vae",
         "prompt_weighting": "prompt_weighting",
         "long_prompt": "long_prompt",
@@ -75,5 +79,6 @@ FAMILY = Family(
         WordEmbeddings("clip_l", "text_encoder", "tokenizer"),
         WordEmbeddings("clip_g", "text_encoder_2", "tokenizer_2"),
     ),
+    few_step=FEW_STEP_MODELS,
     request=SDXLRequest,
 )

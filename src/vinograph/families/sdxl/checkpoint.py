@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from vinograph import schedulers
 from vinograph.errors import ModelError
+from vinograph.families.known import Distillation, few_step_entry
 from vinograph.families.sdxl import checkpoint_layout
 from vinograph.families.sdxl.arguments import FAMILY
 from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
-from vinograph.families.sdxl.known import DEFAULTS, Distillation, distillation_of
+from vinograph.families.sdxl.known import DEFAULTS, distillation_of
 from vinograph.families.sdxl.network import unet
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import Autoencoders
@@ -40,6 +40,7 @@ from vinograph.models.vae_layout import tiny_vae_of_another
 from vinograph.networks import clip
 from vinograph.networks.clip import ClipConfig
 from vinograph.networks.graph import Network, Weights
+from vinograph.schedulers import read_published_scheduler
 from vinograph.values import shown
 
 PIPELINES = checkpoint_layout.PIPELINES
@@ -127,7 +128,7 @@ def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
     Raises what :func:`vinograph.models.opening.open_checkpoint` does.
     """
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
-    scheduler = schedulers.read_scheduler_config(scheduler_config(places["scheduler"], published.index))
+    scheduler = read_published_scheduler(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)), published.before_fetch)
     networks = _read(places)
     config, components = networks.config, networks.plans()
@@ -183,7 +184,7 @@ def _manifest(
         components={},
         tokenizers={},
         scheduler=scheduler,
-        config=_config(published.index, networks.config),
+        config={**_config(published.index, networks.config), **few_step_entry(distilled.few_step)},
         defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
         limits=limits,
         source=source_of(origin, tiny_vae_of_another(places, origin)),

@@ -41,6 +41,7 @@ class SDXLConfig:
     """
 
     sampler: Sampler
+    scheduler: Mapping[str, Any]
     latents: LatentConfig
     text_width: int
     text_layers: int
@@ -61,6 +62,7 @@ class SDXLConfig:
         Record(CONFIG_KINDS, _OTHERS, open=True).check("config", config)
         return cls(
             sampler=read_sampler(entries.scheduler),
+            scheduler=entries.scheduler,
             latents=LatentConfig.from_mapping(config),
             text_width=sum(config["text_widths"]),
             text_layers=_text_layers(entries.outputs),

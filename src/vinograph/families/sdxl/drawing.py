@@ -22,6 +22,7 @@ from vinograph.families.init_image import InitImage, read_init_image
 from vinograph.families.latent import (
     Conditioning,
     Run,
+    choose_sampler,
     denoise,
     encode_init_image,
     finish,
@@ -91,7 +92,7 @@ def generate(components: SDXLComponents, request: SDXLRequest) -> Steps:
 
 def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Run[SDXLRequest]:
     """The run that ``request`` asks for. What can't be done is refused here, before any work."""
-    sampler = components.config.sampler
+    sampler = choose_sampler(components.config, request)
     plan = make_plan(sampler, request, out)
     begin, end = _span(sampler, plan, request, out)
     return Run(
@@ -99,6 +100,7 @@ def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Ru
         request=request,
         denoiser="unet",
         guided=(request.guidance_scale or 0.0) > 1 and not components.config.guides_itself,
+        sampler=sampler,
         plan=plan,
         begin=begin,
         end=end,
@@ -110,18 +112,21 @@ def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Ru
 
 
 def _span(sampler: Sampler, plan: SamplingPlan, request: SDXLRequest, out: Output) -> tuple[int, int]:
-    """The first of the plan's steps that is done, and the one before which to stop."""
+    """The first of the plan's evaluations that is made, and the one before which to stop."""
     train, total = sampler.num_train_timesteps, len(plan.timesteps)
     begin, end, count = 0, total, plan.num_inference_steps
     first, last = request.denoising_start, request.denoising_end
     if first is not None and last is not None and first >= last:
         raise RequestError(f"denoising_start is {first:g} and denoising_end {last:g}; start below the end")
     if first is not None:
-        begin = total - int((plan.timesteps < round(train - first * train)).sum())
+        later = int((plan.timesteps < round(train - first * train)).sum())
+        if sampler.order == 2 and later % 2 == 0:
+            later += 1  # as in diffusers, so that no step begins with its second evaluation
+        begin = total - later
         if request.strength is not None:
             out.warnings.append("strength was ignored: denoising_start says where to begin")
     elif request.strength is not None:
-        begin = count - min(strength_steps(count, request.strength), count)
+        begin = (count - min(strength_steps(count, request.strength), count)) * sampler.order
     if last is not None:
         end = begin + int((plan.timesteps[begin:] >= round(train - last * train)).sum())
     if begin >= end:

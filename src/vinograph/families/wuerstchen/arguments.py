@@ -9,6 +9,7 @@ from vinograph.families.contract import Call, Family
 from vinograph.families.wuerstchen.config import WuerstchenConfig
 from vinograph.families.wuerstchen.drawing import decoder_alone, encode_alone, generate, prior_alone, reconstruct
 from vinograph.families.wuerstchen.request import WuerstchenRequest
+from vinograph.schedulers import continuous_names
 
 _COMMON: Mapping[str, Any] = {
     "num_images_per_prompt": 1,
@@ -40,9 +41,11 @@ FAMILY = Family(
                 "width": 512,
                 "prior_num_inference_steps": 60,
                 "prior_guidance_scale": 4.0,
+                "scheduler": None,
                 "prior_timesteps": None,
                 "num_inference_steps": 12,
                 "decoder_guidance_scale": 0.0,
+                "decoder_scheduler": None,
                 "decoder_timesteps": None,
                 "image": None,
                 "strength": 0.8,
@@ -56,6 +59,7 @@ FAMILY = Family(
             custom_timesteps=_TIMESTEPS,
             named_timesteps=_NAMED_TIMESTEPS,
             steps="prior_num_inference_steps",
+            choices=dict.fromkeys(("scheduler", "decoder_scheduler"), continuous_names()),
         ),
         "prior": Call(
             about="draw image embeddings from a text",
@@ -67,6 +71,7 @@ FAMILY = Family(
                 "width": 1024,
                 "num_inference_steps": 60,
                 "guidance_scale": 8.0,
+                "scheduler": None,
                 "timesteps": None,
             },
             positional=("prompt", "height", "width", "num_inference_steps"),
@@ -84,6 +89,7 @@ FAMILY = Family(
                 "image_embeddings": None,
                 "num_inference_steps": 12,
                 "guidance_scale": 0.0,
+                "decoder_scheduler": None,
                 "timesteps": None,
             },
             positional=("image_embeddings", "prompt", "num_inference_steps"),
@@ -109,6 +115,7 @@ FAMILY = Family(
                 "height": None,
                 "width": None,
                 "num_inference_steps": 12,
+                "decoder_scheduler": None,
                 "timesteps": None,
             },
             positional=("image",),
@@ -122,6 +129,8 @@ FAMILY = Family(
     options={
         "steps": "prior_num_inference_steps",
         "guidance_scale": "prior_guidance_scale",
+        "scheduler": "scheduler",
+        "decoder_scheduler": "decoder_scheduler",
         "decoder_steps": "num_inference_steps",
         "decoder_guidance_scale": "decoder_guidance_scale",
     },

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ from vinograph.families.wuerstchen.conditioning import (
 from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.images import Size, only, psnr, read_pictures, resize, size_of, to_array
 from vinograph.noise import Noise, TorchNoise
-from vinograph.schedulers import WuerstchenSampler, custom_timesteps
+from vinograph.schedulers import TimeStep, WuerstchenSampler, continuous_sampler_by_name, custom_timesteps
 
 _ENCODER_SCALE = 3 / 4  # the image encoder sees the picture at this share of its size
 _PREVIEW_GRID = 64  # latents of a preview, at most, in each direction
@@ -93,6 +92,11 @@ def _timesteps(given: Any, steps: int, sampler: WuerstchenSampler, name: str) ->
     return spaced_prior_timesteps() if isinstance(given, str) else custom_timesteps(given, name)
 
 
+def _sampler(own: WuerstchenSampler, scheduler: Any) -> WuerstchenSampler:
+    """The sampler of a stage: its ``own``, or the one that the request's ``scheduler`` names."""
+    return own if scheduler is None else continuous_sampler_by_name(scheduler, own)
+
+
 def _denoise(
     stage: str,
     sampling: _Sampling,
@@ -102,18 +106,17 @@ def _denoise(
     out: Output,
 ) -> Generator[Step, None, Array]:
     """Sample a stage from ``latents``, yielding each step with a preview by ``show``."""
-    sampler, timesteps = sampling.sampler, sampling.timesteps
-    for index, (timestep, following) in enumerate(pairwise(timesteps)):
+    sampler, timesteps, state = sampling.sampler, sampling.timesteps, None
+    for index, timestep in enumerate(timesteps[:-1]):
         with out.timed(stage):
             predicted_noise = predict(latents, timestep)
-            denoised = sampler.predict_denoised(latents, predicted_noise, timestep)
-            # Drawn also for the last step, which doesn't use it: diffusers' generators move on
-            # alike.
-            fresh_noise = sampling.noise.normal(latents.shape)
-            latents = sampler.step(latents, predicted_noise, timestep, following, fresh_noise)
+            stepped = sampler.advance(
+                TimeStep(timesteps, index, latents, predicted_noise, sampling.noise.normal, state)
+            )
+        latents, state = stepped.sample, stepped.state
         if sampling.callback is not None:
             latents = run_callback(sampling.callback, index, timestep, {"latents": latents})["latents"]
-        yield Step(stage, index + 1, len(timesteps) - 1, partial(show, denoised))
+        yield Step(stage, index + 1, len(timesteps) - 1, partial(show, stepped.denoised))
     return latents
 
 
@@ -231,10 +234,14 @@ def _note_ignored(request: WuerstchenRequest, *scales: float, out: Output) -> No
         note_ignored(request.negative_prompt, out)
 
 
+def _prior_sampler(components: WuerstchenComponents, request: WuerstchenRequest) -> WuerstchenSampler:
+    return _sampler(components.config.prior_sampler, request.scheduler)
+
+
 def _decoder_sampling(
     components: WuerstchenComponents, request: WuerstchenRequest, timesteps: Any, scale: float, noise: Noise
 ) -> _Sampling:
-    sampler = components.config.decoder_sampler
+    sampler = _sampler(components.config.decoder_sampler, request.decoder_scheduler)
     steps = _timesteps(timesteps, request.num_inference_steps or 0, sampler, "the decoder's timesteps")
     return _Sampling(sampler, steps, scale, request.callback_on_step_end, noise)
 
@@ -244,7 +251,7 @@ def generate(components: WuerstchenComponents, request: WuerstchenRequest) -> St
     out, noise = Output(), request.noise()
     prior_scale, decoder_scale = request.prior_guidance_scale or 0.0, request.decoder_guidance_scale or 0.0
     _note_ignored(request, prior_scale, decoder_scale, out=out)
-    sampler, steps = components.config.prior_sampler, request.prior_num_inference_steps or 0
+    sampler, steps = _prior_sampler(components, request), request.prior_num_inference_steps or 0
     timesteps = _timesteps(request.prior_timesteps, steps, sampler, "prior_timesteps")
     decoder = _decoder_sampling(components, request, request.decoder_timesteps, decoder_scale, noise)
     pictures: list[Image.Image] = []
@@ -295,7 +302,7 @@ def _last_steps(timesteps: Array, strength: float) -> Array:
 
 def prior_alone(components: WuerstchenComponents, request: WuerstchenRequest) -> Steps:
     """The prior alone: text to image embeddings."""
-    out, noise, sampler = Output(), request.noise(), components.config.prior_sampler
+    out, noise, sampler = Output(), request.noise(), _prior_sampler(components, request)
     scale = request.guidance_scale or 0.0
     _note_ignored(request, scale, out=out)
     timesteps = _timesteps(request.timesteps, request.num_inference_steps or 0, sampler, "timesteps")

@@ -10,6 +10,7 @@ from vinograph.arguments import (
     check_custom_timesteps,
     check_list_of_maps,
     check_scale,
+    check_scheduler,
     check_step_callback,
     check_steps,
 )
@@ -28,6 +29,11 @@ class WuerstchenRequest(Request):
         sets_steps=True,
     )
     decoder_guidance_scale: float | None = argument_field(check_scale, "guidance scale of the decoder")
+    decoder_scheduler: Any = argument_field(
+        check_scheduler,
+        "the sampler of the decoder, by its name; default: the checkpoint's own",
+        metavar="NAME",
+    )
     decoder_timesteps: Any = argument_field(check_custom_timesteps, "custom timesteps of the decoder")
     image_embeddings: Array | None = argument_field(
         check_list_of_maps,
