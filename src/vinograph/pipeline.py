@@ -74,6 +74,9 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        *,
+        vae: str | os.PathLike[str] | None = None,
+        base: str | os.PathLike[str] | None = None,
     ) -> Pipeline:
         """Open a model.
 
@@ -87,13 +90,15 @@ class Pipeline(Calls):
             memory: "low" frees each large component as soon as a drawing no longer needs it; the
                 next drawing loads it again. "auto" frees only components that take more than a
                 quarter of the machine's memory.
+            vae: SDXL: a full VAE in place of the model's own: a file, a directory or a hub id.
+            base: SDXL: the model that has what a single file or a UNet alone lacks.
 
         Raises:
             ModelError: there is no such model, or Vinograph doesn't support it.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
         """
-        return cls(catalog.find(model), device, precision, memory)
+        return cls(catalog.find(model, _sources(vae=vae, base=base)), device, precision, memory)
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -217,6 +222,22 @@ def observe_inputs(pipe: Pipeline, observer: InputObserver) -> Iterator[None]:
         yield
     finally:
         pipe._sessions.observer = None
+
+
+def _sources(**named: str | os.PathLike[str] | None) -> dict[str, str]:
+    """The other sources that a model is opened with, by their option.
+
+    Raises:
+        RequestError: one is neither a text nor a path.
+    """
+    found = {}
+    for name, source in named.items():
+        if source is not None:
+            with reading(name, source):
+                found[name] = os.fspath(source)
+            if not isinstance(found[name], str):
+                raise RequestError(f"{name} is {shown(source)}; give a file, a directory or a hub id as text")
+    return found
 
 
 def _with_defaults(call: Call, defaults: Mapping[str, Any]) -> Call:

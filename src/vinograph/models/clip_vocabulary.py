@@ -1,0 +1,99 @@
+"""CLIP's tokenizer for files that have none: found in a model at hand, or fetched once.
+
+All of SDXL's text encoders read the same vocabulary of 49,408 tokens, so that the tokenizer of any
+other such model will do. A model of another vocabulary, such as an embedded one, is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from vinograph import folders, strict_json
+from vinograph.errors import DamagedModelError, ModelError
+from vinograph.models import catalog
+from vinograph.models.checkpoint import Checkpoint, on_hub
+from vinograph.models.checkpoint_model import TokenizerPlan
+from vinograph.models.hub_cache import cache_folder
+
+VOCABULARY_SIZE = 49_408
+REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
+"""Where the tokenizer is fetched from: the model that the single files were made from."""
+
+_FOLDER = "tokenizer"
+_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+_LARGEST = 16_000_000  # bytes; a tokenizer.json of this vocabulary has 4 MB
+_FIRST, _LAST = "!", "<|endoftext|>"
+
+
+def clip_tokenizer(text_length: int, pad_id: int | None = None) -> TokenizerPlan:
+    """CLIP's tokenizer, of a model on this disk or else of :data:`REPOSITORY`, which keeps it here.
+
+    Args:
+        text_length: the most tokens that the text encoder takes.
+        pad_id: the id of the padding, where it isn't the end of a text.
+
+    Raises:
+        ModelError: there is none on this disk, and the hub can't be reached; the message names the
+            command that fetches it.
+    """
+    folder = next(_at_hand(), None) or _fetched()
+    return replace(TokenizerPlan(folder, text_length), pad_id=pad_id)
+
+
+def _at_hand() -> Iterator[Path]:
+    """The folders with CLIP's tokenizer on this disk: in the models folder, then in the hub's cache."""
+    for bundle in catalog.installed():
+        if _is_standard(bundle):
+            yield bundle
+    cache = cache_folder()
+    if folders.is_there(cache):
+        for folder in sorted(cache.glob(f"models--*/snapshots/*/{_FOLDER}")):
+            if _is_standard(folder):
+                yield folder
+
+
+def _is_standard(folder: Path) -> bool:
+    """Whether a folder's tokenizer has CLIP's own vocabulary, and all of its files."""
+    fast, vocabulary = folder / "tokenizer.json", folder / "vocab.json"
+    if fast.is_file():
+        return _has_vocabulary(fast, lambda content: content["model"]["vocab"])
+    return vocabulary.is_file() and (folder / "merges.txt").is_file() and _has_vocabulary(vocabulary, dict)
+
+
+def _has_vocabulary(file: Path, find: Callable[[dict[str, object]], object]) -> bool:
+    try:
+        vocabulary = find(strict_json.read_object(file, largest=_LARGEST))
+    except (OSError, strict_json.JsonError, LookupError, TypeError):  # a damaged file of a model that isn't opened
+        return False
+    if not isinstance(vocabulary, dict) or len(vocabulary) != VOCABULARY_SIZE:
+        return False
+    return vocabulary.get(_FIRST) == 0 and vocabulary.get(_LAST) == VOCABULARY_SIZE - 1
+
+
+def _fetched() -> Path:
+    try:
+        checkpoint = on_hub(REPOSITORY, None)
+        names = [f"{_FOLDER}/{name}" for name in _FILES]
+        checkpoint.fetch(names)
+    except ModelError as error:
+        raise ModelError(_NOT_FOUND.format(error)) from error
+    return _checked(checkpoint)
+
+
+def _checked(checkpoint: Checkpoint) -> Path:
+    folder = checkpoint.directory / _FOLDER
+    if not _is_standard(folder):
+        raise DamagedModelError(
+            f"{folder} doesn't hold CLIP's vocabulary of {VOCABULARY_SIZE:,} tokens: delete it, so that it is fetched "
+            "again"
+        )
+    return folder
+
+
+_NOT_FOUND = (
+    "a single file holds no tokenizer, and none was found: no SDXL model is in the models folder or in the hub's "
+    f"cache, and fetching it (2 MB) failed ({{}}). Name a model that has it with --base MODEL, or fetch it where there "
+    f"is a connection: hf download {REPOSITORY} model_index.json " + " ".join(f"{_FOLDER}/{name}" for name in _FILES)
+)
