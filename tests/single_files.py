@@ -47,7 +47,9 @@ class FileShape:
 SMALL = FileShape()
 SSD = FileShape(depths=(1, (2, 1)), up_depths=((1, 2, 1), 1), layers=2, middle="UNetMidBlock2D")
 """As SSD-1B: depths that differ from layer to layer, and no attention in the middle."""
-VEGA = FileShape(widths=(64, 64, 128), depths=(1, (1, 1), (2, 2)), up_depths=((2, 1, 2), (1, 1, 1), 1), layers=2, middle=None)
+VEGA = FileShape(
+    widths=(64, 64, 128), depths=(1, (1, 1), (2, 2)), up_depths=((2, 1, 2), (1, 1, 1), 1), layers=2, middle=None
+)
 """As Segmind-Vega: no block in the middle."""
 
 
@@ -227,7 +229,13 @@ def ldm_vae(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         name = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", name)
         name = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", name)
         name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
-        for ours, theirs in (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")):
+        for ours, theirs in (
+            ("group_norm", "norm"),
+            ("to_q", "q"),
+            ("to_k", "k"),
+            ("to_v", "v"),
+            ("to_out.0", "proj_out"),
+        ):
             if f"mid_block.attentions.0.{ours}." in name and tensor.dim() == 2:
                 tensor = tensor[:, :, None, None]
             name = name.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
@@ -283,7 +291,9 @@ def standard_vocabulary(folder: Path) -> Path:
     """A tokenizer of 49,408 entries: CLIP's letters and end, and made-up words in between."""
     folder.mkdir(parents=True)
     small: dict[str, int] = clip_tokenizer().get_vocab()
-    letters = sorted((token for token in small if len(token.removesuffix("</w>")) == 1), key=lambda each: (each != "!", small[each]))
+    letters = sorted(
+        (token for token in small if len(token.removesuffix("</w>")) == 1), key=lambda each: (each != "!", small[each])
+    )
     pairs = [f"{a} {b}" for a in letters for b in letters if "</w>" not in a]
     count = 49_408 - 2 - len(letters)
     merges = pairs[:count]

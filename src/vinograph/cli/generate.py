@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph.cli import options, output, progress
-from vinograph.cli.options import AS_JSON, DEVICE, MEMORY, MODEL, PRECISION, SEED, SIZE, DrawingCommand, Option
+from vinograph.cli.options import (
+    AS_JSON,
+    BASE,
+    DEVICE,
+    MEMORY,
+    MODEL,
+    PRECISION,
+    SEED,
+    SIZE,
+    VAE,
+    DrawingCommand,
+    Option,
+)
 from vinograph.errors import RequestError
 from vinograph.families.contract import Step
 from vinograph.images import WRITABLE, check_output, save
@@ -20,7 +32,18 @@ if TYPE_CHECKING:
     from vinograph.result import Result
 
 _OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
-_NOT_ARGUMENTS = ("prompt", "picture", "model", "output", "device", "precision", "memory", "no_metadata", AS_JSON.name)
+_NOT_ARGUMENTS = (
+    "prompt",
+    "picture",
+    "model",
+    "base",
+    "output",
+    "device",
+    "precision",
+    "memory",
+    "no_metadata",
+    AS_JSON.name,
+)
 
 
 def generate(values: Mapping[str, Any]) -> None:
@@ -74,11 +97,15 @@ def _open(values: Mapping[str, Any]) -> Pipeline:
     from vinograph.pipeline import Pipeline  # imports OpenVINO, which --help doesn't need
 
     device, precision = options.per_component(values["device"]), options.per_component(values["precision"])
-    return Pipeline.from_pretrained(values["model"], device=device, precision=precision, memory=values["memory"])
+    sources = options.sources(values)
+    return Pipeline.from_pretrained(
+        values["model"], device=device, precision=precision, memory=values["memory"], **sources
+    )
 
 
 def _optional(values: Mapping[str, Any]) -> dict[str, str | None]:
-    return {name: value for name, value in values.items() if name not in _NOT_ARGUMENTS}
+    not_arguments = (*_NOT_ARGUMENTS, *options.sources(values))
+    return {name: value for name, value in values.items() if name not in not_arguments}
 
 
 def _numbered(file: Path, count: int) -> list[Path]:
@@ -123,6 +150,7 @@ GENERATE = DrawingCommand(
     Option("prompt", "PROMPT", "what to draw; an empty text draws the model's unconditional picture"),
     [
         MODEL,
+        BASE,
         Option("output", "FILE", _OUTPUT, "picture.png"),
         SIZE,
         Option("steps", "N", "denoising steps of the text-conditional stage; default: the model's own"),
@@ -132,6 +160,7 @@ GENERATE = DrawingCommand(
         Option("count", "N", "pictures to draw; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
         Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
+        VAE,
         DEVICE,
         PRECISION,
         MEMORY,
@@ -145,9 +174,11 @@ RECONSTRUCT = DrawingCommand(
     Option("picture", "IMAGE", "a PNG, JPEG or WebP picture"),
     [
         MODEL,
+        BASE,
         Option("output", "FILE", _OUTPUT, "reconstruction.png"),
         SIZE,
         SEED,
+        VAE,
         DEVICE,
         PRECISION,
         MEMORY,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vinograph import folders, strict_json
 from vinograph.errors import DamagedModelError, ModelError
@@ -62,7 +63,7 @@ def _is_standard(folder: Path) -> bool:
     return vocabulary.is_file() and (folder / "merges.txt").is_file() and _has_vocabulary(vocabulary, dict)
 
 
-def _has_vocabulary(file: Path, find: Callable[[dict[str, object]], object]) -> bool:
+def _has_vocabulary(file: Path, find: Callable[[dict[str, Any]], Any]) -> bool:
     try:
         vocabulary = find(strict_json.read_object(file, largest=_LARGEST))
     except (OSError, strict_json.JsonError, LookupError, TypeError):  # a damaged file of a model that isn't opened
