@@ -1,12 +1,12 @@
 """Small random SDXL models as single files, in the layout of the authors' code.
 
-Names are written by a table of their own here, which is the inverse of what the package reads.
+The names are written by the tables of ``benchmarks.single_file_layout``, which share nothing with
+those that the package reads by.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,15 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from benchmarks.single_file_layout import TEXT_1, TEXT_2, UNET, VAE, ldm_unet, ldm_vae, open_clip
 from tests.checkpoints import clip_tokenizer, randomise, write_card
 
 LIBRARY: Any = diffusers
-UNET, TEXT_1, TEXT_2, VAE = (
-    "model.diffusion_model.",
-    "conditioner.embedders.0.transformer.",
-    "conditioner.embedders.1.model.",
-    "first_stage_model.",
-)
 _TIME_WIDTH = 8
 _POOLED = 64
 
@@ -41,6 +36,7 @@ class FileShape:
     layers: int = 1
     middle: str | None = "UNetMidBlock2DCrossAttn"
     channels: int = 4
+    vocabulary: int | None = None
     seed: int = 0
 
 
@@ -98,8 +94,8 @@ def models_of(shape: FileShape = SMALL) -> FileModels:
     tokenizer, tokenizer_2 = clip_tokenizer(), clip_tokenizer(pad="!")
     levels = len(shape.widths)
     models = FileModels(
-        text_encoder=CLIPTextModel(_text_config(tokenizer, 64, 2, "quick_gelu")),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer_2, 128, 3, "gelu")),
+        text_encoder=CLIPTextModel(_text_config(shape, tokenizer, 64, 2, "quick_gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(shape, tokenizer_2, 128, 3, "gelu")),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
         unet=LIBRARY.UNet2DConditionModel(
@@ -134,9 +130,11 @@ def models_of(shape: FileShape = SMALL) -> FileModels:
     return models
 
 
-def _text_config(tokenizer: CLIPTokenizer, width: int, layers: int, activation: str) -> CLIPTextConfig:
+def _text_config(
+    shape: FileShape, tokenizer: CLIPTokenizer, width: int, layers: int, activation: str
+) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=shape.vocabulary or len(tokenizer),
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=layers,
@@ -154,7 +152,7 @@ def single_file_tensors(models: FileModels, *, vae: bool = True) -> dict[str, Te
     """The models' tensors under the authors' names."""
     found = {UNET + name: tensor for name, tensor in ldm_unet(models.unet).items()}
     found |= {TEXT_1 + _with_prefix(name): each for name, each in models.text_encoder.state_dict().items()}
-    found |= {TEXT_2 + name: tensor for name, tensor in _open_clip(models.text_encoder_2.state_dict()).items()}
+    found |= {TEXT_2 + name: tensor for name, tensor in open_clip(models.text_encoder_2.state_dict()).items()}
     if vae:
         found |= {VAE + name: tensor for name, tensor in ldm_vae(models.vae.state_dict()).items()}
     return found
@@ -162,116 +160,6 @@ def single_file_tensors(models: FileModels, *, vae: bool = True) -> dict[str, Te
 
 def _with_prefix(name: str) -> str:
     return name if name.startswith("text_model.") else f"text_model.{name}"
-
-
-def ldm_unet(unet: Any) -> dict[str, Tensor]:
-    """A UNet's tensors under LDM's names."""
-    places = {
-        "time_embedding.linear_1": "time_embed.0",
-        "time_embedding.linear_2": "time_embed.2",
-        "add_embedding.linear_1": "label_emb.0.0",
-        "add_embedding.linear_2": "label_emb.0.2",
-        "conv_in": "input_blocks.0.0",
-        "conv_norm_out": "out.0",
-        "conv_out": "out.2",
-        "mid_block.resnets.0": "middle_block.0",
-        "mid_block.attentions.0": "middle_block.1",
-        "mid_block.resnets.1": "middle_block.2",
-    }
-    index = 0
-    for level, block in enumerate(unet.down_blocks):
-        for layer in range(len(block.resnets)):
-            index += 1
-            places[f"down_blocks.{level}.resnets.{layer}"] = f"input_blocks.{index}.0"
-            places[f"down_blocks.{level}.attentions.{layer}"] = f"input_blocks.{index}.1"
-        if block.downsamplers:
-            index += 1
-            places[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{index}.0.op"
-    index = 0
-    for turn, block in enumerate(unet.up_blocks):
-        has_attention = hasattr(block, "attentions")
-        for layer in range(len(block.resnets)):
-            places[f"up_blocks.{turn}.resnets.{layer}"] = f"output_blocks.{index}.0"
-            places[f"up_blocks.{turn}.attentions.{layer}"] = f"output_blocks.{index}.1"
-            index += 1
-        places[f"up_blocks.{turn}.upsamplers.0"] = f"output_blocks.{index - 1}.{2 if has_attention else 1}"
-    return {_replaced(_replaced(name, places), _RESIDUAL): tensor for name, tensor in unet.state_dict().items()}
-
-
-_RESIDUAL = {
-    ".norm1.": ".in_layers.0.",
-    ".conv1.": ".in_layers.2.",
-    ".time_emb_proj.": ".emb_layers.1.",
-    ".norm2.": ".out_layers.0.",
-    ".conv2.": ".out_layers.3.",
-    ".conv_shortcut.": ".skip_connection.",
-}
-
-
-def _replaced(name: str, table: dict[str, str]) -> str:
-    if table is _RESIDUAL:
-        if ".transformer_blocks." in name:
-            return name
-        for ours, theirs in table.items():
-            name = name.replace(ours, theirs)
-        return name
-    start = next(each for each in sorted(table, key=len, reverse=True) if name.startswith(f"{each}."))
-    return table[start] + name.removeprefix(start)
-
-
-def ldm_vae(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A VAE's tensors under LDM's names; the attention's layers as 1×1 convolutions."""
-    levels = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"decoder\.up_blocks\.(\d+)", name)))
-    found = {}
-    for name, tensor in tensors.items():
-        name = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", name)
-        name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", name)
-        name = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", name)
-        name = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", name)
-        name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
-        for ours, theirs in (
-            ("group_norm", "norm"),
-            ("to_q", "q"),
-            ("to_k", "k"),
-            ("to_v", "v"),
-            ("to_out.0", "proj_out"),
-        ):
-            if f"mid_block.attentions.0.{ours}." in name and tensor.dim() == 2:
-                tensor = tensor[:, :, None, None]
-            name = name.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
-        name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
-        found[name] = tensor
-    return found
-
-
-def _open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A text encoder's tensors under OpenCLIP's names."""
-    found = {}
-    for name, tensor in tensors.items():
-        short = name.removeprefix("text_model.")
-        if short == "text_projection.weight":
-            found["text_projection"] = tensor.T.contiguous()
-        elif match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", short):
-            parts = [tensors[name.replace("q_proj", f"{letter}_proj")] for letter in "qkv"]
-            found[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(parts)
-        elif ".k_proj." not in short and ".v_proj." not in short:
-            for ours, theirs in _OPEN_CLIP:
-                short = short.replace(ours, theirs)
-            found[short] = tensor
-    return {**found, "logit_scale": torch.tensor(4.6)}
-
-
-_OPEN_CLIP = (
-    ("encoder.layers.", "transformer.resblocks."),
-    ("layer_norm1", "ln_1"),
-    ("layer_norm2", "ln_2"),
-    ("mlp.fc1", "mlp.c_fc"),
-    ("mlp.fc2", "mlp.c_proj"),
-    ("self_attn.out_proj", "attn.out_proj"),
-    ("final_layer_norm", "ln_final"),
-    ("embeddings.token_embedding", "token_embedding"),
-    ("embeddings.position_embedding.weight", "positional_embedding"),
-)
 
 
 def write(file: Path, tensors: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Path:

@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.single_file_layout import UNET, VAE, ldm_unet, ldm_vae
 from tests.single_files import (
     LIBRARY,
     SSD,
-    UNET,
-    VAE,
     VEGA,
     FileShape,
     euler,
-    ldm_unet,
-    ldm_vae,
     models_of,
     save_directory,
     single_file_tensors,

@@ -14,9 +14,10 @@ from typing import Any
 from vinograph import folders, strict_json
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.models import catalog
-from vinograph.models.checkpoint import Checkpoint, on_hub
+from vinograph.models.checkpoint import Checkpoint, from_repository
 from vinograph.models.checkpoint_model import TokenizerPlan
 from vinograph.models.hub_cache import cache_folder
+from vinograph.models.hub_errors import UnreachableError
 
 VOCABULARY_SIZE = 49_408
 REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -74,12 +75,15 @@ def _has_vocabulary(file: Path, find: Callable[[dict[str, Any]], Any]) -> bool:
 
 
 def _fetched() -> Path:
+    from vinograph.models import hub
+
     try:
-        checkpoint = on_hub(REPOSITORY, None)
-        names = [f"{_FOLDER}/{name}" for name in _FILES]
-        checkpoint.fetch(names)
+        checkpoint = from_repository(hub.look_up(REPOSITORY, None))
+        checkpoint.fetch([f"{_FOLDER}/{name}" for name in _FILES])
+    except UnreachableError as error:
+        raise ModelError(_not_found(f"the hub can't be reached: {error}")) from error
     except ModelError as error:
-        raise ModelError(_NOT_FOUND.format(error)) from error
+        raise ModelError(_not_found(str(error))) from error
     return _checked(checkpoint)
 
 
@@ -93,8 +97,10 @@ def _checked(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-_NOT_FOUND = (
-    "a single file holds no tokenizer, and none was found: no SDXL model is in the models folder or in the hub's "
-    f"cache, and fetching it (2 MB) failed ({{}}). Name a model that has it with --base MODEL, or fetch it where there "
-    f"is a connection: hf download {REPOSITORY} model_index.json " + " ".join(f"{_FOLDER}/{name}" for name in _FILES)
-)
+def _not_found(reason: str) -> str:
+    names = " ".join(["model_index.json", *(f"{_FOLDER}/{name}" for name in _FILES)])
+    return (
+        "a single file holds no tokenizer, and no SDXL model in the models folder or in the hub's cache has one, nor "
+        f"could it be fetched ({reason}). Name a model that has it with --base MODEL. Or fetch it, 2 MB, where there is "
+        f"a connection: hf download {REPOSITORY} {names}"
+    )
