@@ -56,16 +56,16 @@ class Option:
         )
 
 
-MODEL_HELP = "a model's name, the directory of a bundle or a checkpoint, a single file of SDXL, or a hub id"
-BASE_HELP = "SDXL: the model that has what a single file or a UNet alone lacks"
+MODEL_HELP = "a model's name, the directory of a bundle or a checkpoint, a single .safetensors file, or a hub id"
+BASE_HELP = "the model that has what a single file or a UNet alone lacks"
 BASE = Option("base", "MODEL", BASE_HELP)
 VAE = Option(
     "vae",
     "full|tiny|FILE",
-    "SDXL, PixArt: which VAE to use where the model has both; default: tiny. SDXL: or a full VAE to use instead, as a "
-    "file, a directory or a hub id",
+    "which VAE to use where the model has both; default: tiny. Or a full VAE in place of the model's own, as a file, a "
+    "directory or a hub id",
 )
-VAE_HELP = "SDXL: a full VAE in place of the source's, as a file, a directory or a hub id"
+VAE_HELP = "a full VAE in place of the source's, as a file, a directory or a hub id"
 MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
 SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")

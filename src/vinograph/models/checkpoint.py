@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from vinograph.models.model_card import CARD_FILE, LONGEST_SCALAR, read_card
 from vinograph.models.safetensors import (
     DOWNLOAD_ORDER,
     ON_DISK_ORDER,
+    TensorRecord,
     choose_weights,
     read_header,
     shards,
@@ -65,6 +67,11 @@ class Checkpoint:
     def path(self) -> Path:
         """Where it is on this disk: its directory, or its one file."""
         return self.directory if self.file is None else self.directory / self.file
+
+    @cached_property
+    def header(self) -> Mapping[str, TensorRecord]:
+        """The tensors of a single file. Raises what :func:`read_header` does."""
+        return read_header(self.path)
 
     @property
     def source(self) -> str:
@@ -129,6 +136,8 @@ class Checkpoint:
             ModelError: the file can't be read, or the hub stopped answering.
             DamagedModelError: the file is no safetensors file.
         """
+        if self.file is not None:
+            return frozenset(self.header)
         if not self.remote or (self.directory / name).is_file():
             return frozenset(read_header(self.directory / name))
         from vinograph.models import hub

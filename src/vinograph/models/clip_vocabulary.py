@@ -6,8 +6,7 @@ other such model will do. A model of another vocabulary, such as an embedded one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +28,20 @@ _LARGEST = 16_000_000  # bytes; a tokenizer.json of this vocabulary has 4 MB
 _FIRST, _LAST = "!", "<|endoftext|>"
 
 
-def clip_tokenizer(text_length: int, pad_id: int | None = None) -> TokenizerPlan:
+def clip_tokenizers(lengths: Mapping[str, int], padding: Mapping[str, int]) -> dict[str, TokenizerPlan]:
     """CLIP's tokenizer, of a model on this disk or else of :data:`REPOSITORY`, which keeps it here.
 
     Args:
-        text_length: the most tokens that the text encoder takes.
-        pad_id: the id of the padding, where it isn't the end of a text.
+        lengths: the most tokens that each text encoder takes, by the name of its tokenizer.
+        padding: the id of the padding of each.
 
     Raises:
         ModelError: there is none on this disk, and the hub can't be reached; the message names the
             command that fetches it.
+        DamagedModelError: what was fetched is not CLIP's.
     """
     folder = next(_at_hand(), None) or _fetched()
-    return replace(TokenizerPlan(folder, text_length), pad_id=pad_id)
+    return {name: TokenizerPlan(folder, length, pad_id=padding[name]) for name, length in lengths.items()}
 
 
 def _at_hand() -> Iterator[Path]:

@@ -266,7 +266,7 @@ def family_of_file(checkpoint: Checkpoint) -> str:
         raise ModelError(
             f"{checkpoint.path} holds tensors of no model that is known here. Vinograph draws with {known}"
         )
-    raise ModelError(f"{checkpoint.path} is {kind.name}. {kind.advice}")
+    raise ModelError(f"{checkpoint.path} can't be drawn with: it is {kind.name}. {kind.advice}")
 
 
 def _tensors_of_file(checkpoint: Checkpoint) -> Collection[str]:

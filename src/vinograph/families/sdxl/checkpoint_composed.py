@@ -17,7 +17,7 @@ from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, Autoencoders, check_pairs, tiny_autoencoder, tiny_plans
 from vinograph.models.checkpoint import Checkpoint, Subfolder, fetch_parts
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, StoredTokenizer, TokenizerPlan
-from vinograph.models.clip_vocabulary import VOCABULARY_SIZE, clip_tokenizer
+from vinograph.models.clip_vocabulary import VOCABULARY_SIZE, clip_tokenizers
 from vinograph.models.manifest import Manifest
 from vinograph.models.named_vae import NamedVae, named_vae
 from vinograph.models.parts import DIFFUSERS_STEM, ComponentPlan, Part, part_files, plan_component, read_part
@@ -180,7 +180,7 @@ def _tokenizers(
                 f"{VOCABULARY_SIZE:,}. Name the model whose tokenizer it takes with --base MODEL"
             )
     lengths = {"tokenizer": first.config, "tokenizer_2": second.config}
-    return {name: clip_tokenizer(each.max_position_embeddings, _PADDING[name]) for name, each in lengths.items()}
+    return clip_tokenizers({name: each.max_position_embeddings for name, each in lengths.items()}, _PADDING)
 
 
 def _tokenizer_files(plan: TokenizerPlan | StoredTokenizer) -> list[Path]:

@@ -20,7 +20,7 @@ from vinograph.models.checkpoint import Checkpoint
 from vinograph.models.float8 import with_scales
 from vinograph.models.ldm_vae import vae_part
 from vinograph.models.parts import CheckpointTensor, Part
-from vinograph.models.safetensors import TensorRecord, read_header
+from vinograph.models.safetensors import TensorRecord
 from vinograph.models.text_encoder_files import clip_part, open_clip_part
 from vinograph.networks.clip import ClipConfig
 from vinograph.networks.vae import AutoencoderConfig
@@ -59,10 +59,11 @@ _ZERO_SNR_SETTINGS: Mapping[str, Any] = {"rescale_betas_zero_snr": True, "timest
 
 def reads_file(names: Collection[str]) -> bool:
     """Whether a file with tensors of those names is an SDXL checkpoint, or the UNet of one."""
-    inside = {name.removeprefix(LDM_PREFIX) for name in names}
     if any(name.startswith(_REFINER) or ".time_stack." in name for name in names):
         return False
-    return is_ldm_unet(inside) or is_diffusers_unet(names)
+    inside = {name.removeprefix(LDM_PREFIX) for name in names}
+    is_whole = all(any(name.startswith(prefix) for name in names) for prefix in (LDM_PREFIX, _TEXT_2))
+    return is_whole or is_ldm_unet(inside) or is_diffusers_unet(names)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class SDXLFile:
             ModelError: it is a model of which drawing follows other rules.
             DamagedModelError: the file is damaged.
         """
-        records = read_header(checkpoint.path)
+        records = checkpoint.header
         for mark, model in _OTHER_RULES.items():
             if mark in records:
                 raise ModelError(
