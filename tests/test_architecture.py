@@ -380,9 +380,11 @@ class TestPublicSurface:
         ]
         per_component = "'str | Mapping[str, str]'"
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
+        path = "'str | os.PathLike[str] | None'"
+        sources = f"*, vae: {path} = None, base: {path} = None"
         signatures: dict[Callable[..., Any], str] = {
             Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
-            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}) -> 'Pipeline'",
+            Pipeline.from_pretrained: f"(model: 'str | os.PathLike[str]', {options}, {sources}) -> 'Pipeline'",
         }
         for method, signature in signatures.items():
             assert str(inspect.signature(method)) == signature

@@ -101,6 +101,6 @@ def _not_found(reason: str) -> str:
     names = " ".join(["model_index.json", *(f"{_FOLDER}/{name}" for name in _FILES)])
     return (
         "a single file holds no tokenizer, and no SDXL model in the models folder or in the hub's cache has one, nor "
-        f"could it be fetched ({reason}). Name a model that has it with --base MODEL. Or fetch it, 2 MB, where there is "
-        f"a connection: hf download {REPOSITORY} {names}"
+        f"could it be fetched ({reason}). Name a model that has it with --base MODEL. Or fetch it, 2 MB, where there "
+        f"is a connection: hf download {REPOSITORY} {names}"
     )
