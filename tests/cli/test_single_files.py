@@ -19,6 +19,7 @@ from tests.hub_server import HubServer, without_waiting
 from tests.single_files import FileShape, models_of, save_directory, single_file_tensors, standard_vocabulary, write
 from vinograph import Pipeline
 from vinograph.models.clip_vocabulary import REPOSITORY
+from vinograph.web.model_pool import ModelPool
 
 DRAWN = ("--size", "64x64", "--steps", "1", "--seed", "3")
 
@@ -131,6 +132,7 @@ class TestTokenizers:
         assert first[-1] == 49_407
         assert second[-1] == 0
         assert (first[:4] == second[:4]).all()
+        assert ModelPool([str(standard)], "CPU").references[0] == str(standard)  # as the page offers it
 
     def test_from_the_models_folder(self, vinograph: Run, standard: Path, vocabulary: Path) -> None:
         save_cache(Path("hub"), "someone/tuned", vocabulary)
@@ -240,6 +242,19 @@ def test_a_missing_tensor_is_named(vinograph: Run, base: Path, name: str, words:
     del tensors[name]
     file = write(Path("it.safetensors"), tensors, torch.float16)
     vinograph("convert", file, "bundle", "--base", base).fails(4, "it.safetensors", words)
+
+
+def test_one_text_encoder_alone(vinograph: Run, base: Path) -> None:
+    tensors = {name: each for name, each in single_file_tensors(models_of()).items() if not name.startswith(TEXT_1)}
+    file = write(Path("it.safetensors"), tensors, torch.float16)
+    vinograph("convert", file, "bundle", "--base", base).fails(4, "it has one text encoder, and no tensors", TEXT_1)
+
+
+def test_a_unet_among_parts_of_another_layout(vinograph: Run, base: Path) -> None:
+    tensors = single_file_tensors(models_of())
+    others = {name: each for name, each in tensors.items() if not name.startswith(UNET)}
+    file = write(Path("it.safetensors"), {**others, **models_of().unet.state_dict()}, torch.float16)
+    vinograph("convert", file, "bundle", "--base", base).fails(4, "lacks the tensor conv_in.weight")
 
 
 def test_a_surplus_tensor_is_named(vinograph: Run, base: Path) -> None:

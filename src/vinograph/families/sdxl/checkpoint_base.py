@@ -12,12 +12,7 @@ from vinograph.families.sdxl.arguments import FAMILY
 from vinograph.families.sdxl.config import TEXT_ENCODERS
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle, weights_of
-from vinograph.models.checkpoint_model import (
-    CheckpointModel,
-    OpenedCheckpoint,
-    StoredTokenizer,
-    TokenizerPlan,
-)
+from vinograph.models.checkpoint_model import CheckpointModel, OpenedCheckpoint, StoredTokenizer, TokenizerPlan
 from vinograph.models.manifest import Component
 from vinograph.models.parts import ComponentPlan
 from vinograph.networks.graph import Network, Port, Ports, Storage
@@ -80,6 +75,11 @@ class Base:
         return {name: value for name, value in self.opened.manifest.config.items() if name.startswith(_VAE_NUMBERS)}
 
     @property
+    def flags(self) -> dict[str, Any]:
+        """The entries of the manifest's ``config`` that say how its text encoders are used."""
+        return {name: self.opened.manifest.config[name] for name in ("force_zeros_for_empty_prompt",)}
+
+    @property
     def tokenizers(self) -> Mapping[str, TokenizerPlan | StoredTokenizer]:
         """Its tokenizers."""
         return self.opened.tokenizers
@@ -124,9 +124,8 @@ def _plan(folder: Path, name: str, component: Component) -> ComponentPlan:
         try:
             return Network(core().read_model(xml), ports, component.f16_safe)
         except RuntimeError as error:
-            raise DamagedModelError(
-                f"OpenVINO can't read {xml}: verify the bundle with: vinograph verify {folder}"
-            ) from (error)
+            advice = f"verify the bundle with: vinograph verify {folder}"
+            raise DamagedModelError(f"OpenVINO can't read {xml}: {advice}") from error
 
     size = weights.stat().st_size
     return ComponentPlan(

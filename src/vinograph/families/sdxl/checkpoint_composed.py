@@ -70,6 +70,7 @@ class Composed:
     """A model that was put together from several sources.
 
     ``scheduler`` is a configuration in the form of a manifest. ``also`` names the other sources.
+    ``flags`` are entries of the manifest's ``config`` that the base decides.
     """
 
     config: ComposedConfig
@@ -79,6 +80,7 @@ class Composed:
     files: tuple[Path, ...]
     also: Mapping[str, str]
     notes: tuple[str, ...]
+    flags: Mapping[str, Any]
 
     @property
     def grid_multiple(self) -> int:
@@ -89,7 +91,12 @@ class Composed:
         """The model, given the manifest that describes its configuration."""
         source = replace(manifest.source, also={**manifest.source.also, **self.also})
         return OpenedCheckpoint(
-            manifest=replace(manifest, source=source, notes=(*self.notes, *manifest.notes)),
+            manifest=replace(
+                manifest,
+                source=source,
+                config={**manifest.config, **self.flags},
+                notes=(*self.notes, *manifest.notes),
+            ),
             components=self.components,
             tokenizers=self.tokenizers,
             files=self.files,
@@ -136,6 +143,7 @@ def compose(published: PublishedCheckpoint) -> Composed:
         ),
         also=_also(base, named),
         notes=tuple(file.notes()) if file is not None else (),
+        flags=base.flags if base is not None else {},
     )
 
 

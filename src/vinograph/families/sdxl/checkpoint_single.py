@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vinograph.errors import ModelError
+from vinograph.errors import DamagedModelError, ModelError
 from vinograph.families.sdxl.checkpoint_unet_file import LDM_PREFIX, is_diffusers_unet, is_ldm_unet, unet_part
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ from vinograph.models.safetensors import TensorRecord
 from vinograph.models.text_encoder_files import clip_part, open_clip_part
 from vinograph.networks.clip import ClipConfig
 from vinograph.networks.vae import AutoencoderConfig
+from vinograph.schema import label
 
 _TEXT_1, _TEXT_2 = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 _REFINER = "conditioner.embedders.0.model."  # only the refiner's first text encoder is OpenCLIP's
@@ -101,9 +102,12 @@ class SDXLFile:
                 found.setdefault(part, {})[name.removeprefix(part)] = record
             else:
                 rest.append(name)
-        if not found:  # a UNet alone, without a prefix
-            found, rest = {LDM_PREFIX: dict(records)}, []
         marks = frozenset({_VELOCITY, _ZERO_SNR} & {*rest})
+        if not found:  # a UNet alone, without a prefix
+            found, rest = {LDM_PREFIX: {name: each for name, each in records.items() if name not in marks}}, []
+        if (_TEXT_1 in found) != (_TEXT_2 in found):
+            missing = _TEXT_2 if _TEXT_1 in found else _TEXT_1
+            raise DamagedModelError(f"{checkpoint.path} is damaged: it has one text encoder, and no tensors {missing}…")
         parts = {part: with_scales(_used(part, tensors)) for part, tensors in found.items()}
         return cls(checkpoint, parts, marks, tuple(sorted(name for name in rest if _is_unknown(name))))
 
@@ -133,7 +137,7 @@ class SDXLFile:
 
     def unet(self, pooled_width: int, sample_size: int) -> Part[UNetConfig]:
         """The UNet. Raises what :func:`unet_part` does."""
-        return unet_part(self.parts[LDM_PREFIX], self.origin, pooled_width, sample_size)
+        return unet_part(self.parts.get(LDM_PREFIX, {}), self.origin, pooled_width, sample_size)
 
     def scheduler(self) -> dict[str, Any] | None:
         """The scheduler's configuration; None of a UNet alone, without a mark of its own."""
@@ -148,8 +152,9 @@ class SDXLFile:
             zero = " and a terminal signal of zero" if _ZERO_SNR in self.marks else ""
             yield f"the file is marked as one that predicts velocities{zero}: the scheduler was set accordingly"
         if self.left_out:
+            first = label(self.left_out[0])
             more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
-            yield f"tensors of the file that belong to no part of an SDXL model are not used: {self.left_out[0]}{more}"
+            yield f"tensors of the file that belong to no part of an SDXL model are not used: {first}{more}"
 
 
 def _used(part: str, tensors: Mapping[str, TensorRecord]) -> dict[str, TensorRecord]:
