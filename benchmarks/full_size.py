@@ -2,13 +2,15 @@
 
     python -m benchmarks.full_size wuerstchen DIRECTORY [--layout combined|split] [--image-encoder]
     python -m benchmarks.full_size sdxl DIRECTORY
+    python -m benchmarks.full_size sdxl-file FILE.safetensors
     python -m benchmarks.full_size pixart DIRECTORY [--consistency]
 
 The layout, the configurations, and the names, shapes and type (f16) of the tensors are the
 published ones: 6.2 GB for Würstchen; 6.9 GB for SDXL-Turbo, with its tiny VAE in the folder
-tiny_vae; 10.9 GB for PixArt-α's model of 1024 pixels or its consistency model, with a sharded text
-encoder of 4.76 billion parameters. Weights are scaled so that activations stay finite: pictures are
-noise, but not NaN. Tensors are written one at a time, in less than 1 GB of memory.
+tiny_vae; 6.9 GB for SDXL's base as a single file in its authors' layout; 10.9 GB for PixArt-α's
+model of 1024 pixels or its consistency model, with a sharded text encoder of 4.76 billion
+parameters. Weights are scaled so that activations stay finite: pictures are noise, but not NaN.
+Tensors are written one at a time, in less than 1 GB of memory.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import 
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks import single_file_layout as layout
 from benchmarks.published_configs import (
     CLIP_BIGG,
     CLIP_H,
@@ -143,17 +146,22 @@ def _write(folder: Path, file: str, config: Mapping[str, Any], shapes: Mapping[s
         dtype, end = "F16" if tensor.is_floating_point() else "I64", position + _size(tensor)
         header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
         position = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    rng = np.random.default_rng([len(shapes), zlib.crc32(f"{folder.name}/{file}".encode())])
-    with (folder / file).open("wb") as stream:
-        stream.write(struct.pack("<Q", len(text)) + text)
-        for name, tensor in shapes.items():
-            for values in _values(name.removeprefix(prefix), tensor, rng):
-                stream.write(values.tobytes())
+    _write_tensors(folder / file, header, {name.removeprefix(prefix): each for name, each in shapes.items()})
     count = sum(int(tensor.numel()) for tensor in shapes.values())
     print(f"{folder.name}: {count / 1e6:.0f} M parameters", flush=True)
     return count
+
+
+def _write_tensors(file: Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a safetensors file of random values, one tensor after the other."""
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    rng = np.random.default_rng([len(tensors), zlib.crc32(f"{file.parent.name}/{file.name}".encode())])
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for name, tensor in tensors.items():
+            for values in _values(name, tensor, rng):
+                stream.write(values.tobytes())
 
 
 def _values(name: str, tensor: torch.Tensor, rng: np.random.Generator) -> Iterator[NDArray[Any]]:
@@ -276,6 +284,31 @@ def sdxl(directory: Path) -> None:
     print(f"{count / 1e6:.0f} M parameters in {directory}")
 
 
+def sdxl_file(file: Path) -> None:
+    """Write SDXL's base as a single file in its authors' layout."""
+    second = {**CLIP_BIGG, "projection_dim": 1280, "eos_token_id": 2}
+    unet = network("UNet2DConditionModel", {**UNET, "sample_size": 128})
+    vae = network("AutoencoderKL", VAE).state_dict()
+    tensors = {
+        **{layout.UNET + name: each for name, each in layout.ldm_unet(unet).items()},
+        **{layout.TEXT_1 + name: each for name, each in _shapes("CLIPTextModel", CLIP_L, "text_model.").items()},
+        **{
+            layout.TEXT_2 + name: each
+            for name, each in layout.open_clip(_shapes("CLIPTextModelWithProjection", second, "text_model.")).items()
+        },
+        **{layout.VAE + name: each for name, each in layout.ldm_vae(vae).items()},
+    }
+    header: dict[str, Any] = {}
+    position = 0
+    for name, tensor in tensors.items():
+        end = position + _size(tensor)
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write_tensors(file, header, tensors)
+    print(f"{position / 2e6:.0f} M parameters in {file}")
+
+
 def pixart(directory: Path, consistency: bool) -> None:
     """Write PixArt-XL-2-1024-MS or PixArt-LCM-XL-2-1024-MS, and a tiny VAE.
 
@@ -309,7 +342,7 @@ def pixart(directory: Path, consistency: bool) -> None:
 def main() -> None:
     """Write the checkpoint that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=["wuerstchen", "sdxl", "pixart"])
+    parser.add_argument("family", choices=["wuerstchen", "sdxl", "sdxl-file", "pixart"])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--layout", choices=["combined", "split"], default="combined", help="Würstchen's")
     parser.add_argument("--image-encoder", action="store_true", help="Würstchen's")
@@ -319,6 +352,8 @@ def main() -> None:
         parser.error(f"{arguments.directory} exists")
     if arguments.family == "sdxl":
         sdxl(arguments.directory)
+    elif arguments.family == "sdxl-file":
+        sdxl_file(arguments.directory)
     elif arguments.family == "pixart":
         pixart(arguments.directory, arguments.consistency)
     else:

@@ -135,6 +135,8 @@ HEAVY: Mapping[str, set[str]] = {
 
 # What every family's folder has. Further files of network and checkpoint begin with that name and an underscore.
 ROOMS = {"config", "drawing", "conditioning", "network", "checkpoint", "arguments", "recipe", "known"}
+# Further files that are part of a room: the names of a network's modules in other layouts than ours.
+PART_OF_A_ROOM = {"ldm_names": "network"}
 
 
 def unit_of(module: str) -> str:
@@ -143,7 +145,7 @@ def unit_of(module: str) -> str:
     if parts[:3] == ["vinograph", "benchmark", "systems"]:  # programs for other systems' environments
         return "benchmark.systems"
     if parts[:2] == ["vinograph", "families"] and len(parts) > 3:
-        room = parts[3].split("_")[0]
+        room = PART_OF_A_ROOM.get(parts[3], parts[3].split("_")[0])
         return f"families.{room}" if room in ("network", "checkpoint") else "families"
     if parts[0] == "vinograph":
         return parts[1] if len(parts) > 1 else "vinograph"

@@ -31,7 +31,7 @@ class TestPaths:
         assert catalog.find("~/tiny").path == tiny_bundle
 
     def test_a_plain_file_is_refused(self, tiny_bundle: Path) -> None:
-        with pytest.raises(ModelError, match=r"bundle.json is a file; a model is a directory"):
+        with pytest.raises(ModelError, match=r"bundle.json is a file; a model is a .safetensors file"):
             catalog.find(tiny_bundle / "bundle.json")
 
     def test_a_directory_without_a_model_is_refused(self, tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ class Pipeline(Calls):
         *,
         embeddings: Embeddings = (),
         scheduler: str | Mapping[str, Any] | None = None,
+        vae: str | os.PathLike[str] | None = None,
+        base: str | os.PathLike[str] | None = None,
     ) -> Pipeline:
         """Open a model.
 
@@ -101,6 +103,8 @@ class Pipeline(Calls):
             scheduler: the default of the argument of that name, in the calls that take it: a name
                 such as "dpm++ 2m karras", or a mapping with a class under "_class_name" and its
                 settings.
+            vae: SDXL: a full VAE in place of the model's own: a file, a directory or a hub id.
+            base: SDXL: the model that has what a single file or a UNet alone lacks.
 
         Raises:
             RequestError: an embedding was not made for this model, or there is no such scheduler.
@@ -108,7 +112,8 @@ class Pipeline(Calls):
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
         """
-        return cls(with_embeddings(catalog.find(model), embeddings), device, precision, memory, scheduler)
+        opened = catalog.find(model, _sources(vae=vae, base=base))
+        return cls(with_embeddings(opened, embeddings), device, precision, memory, scheduler)
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -254,6 +259,22 @@ def observe_inputs(pipe: Pipeline, observer: InputObserver) -> Iterator[None]:
         yield
     finally:
         pipe._sessions.observer = None
+
+
+def _sources(**named: str | os.PathLike[str] | None) -> dict[str, str]:
+    """The other sources that a model is opened with, by their option.
+
+    Raises:
+        RequestError: one is neither a text nor a path.
+    """
+    found = {}
+    for name, source in named.items():
+        if source is not None:
+            with reading(name, source):
+                found[name] = os.fspath(source)
+            if not isinstance(found[name], str):
+                raise RequestError(f"{name} is {shown(source)}; give a file, a directory or a hub id as text")
+    return found
 
 
 def _with_defaults(call: Call, defaults: Mapping[str, Any]) -> Call:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub_cache import save_cache
+from tests.single_files import standard_vocabulary
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Prints the peak of resident memory, in bytes.
@@ -22,8 +25,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
-def run(*arguments: object) -> str:
-    environment = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "PATH": ""}
+def run(*arguments: object, **more: object) -> str:
+    environment = {
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+        "PATH": "",
+        **{k: str(v) for k, v in more.items()},
+    }
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
@@ -69,3 +76,29 @@ def test_a_text_encoder_is_never_copied_whole(tmp_path: Path) -> None:
     run("-m", "benchmarks.full_size", "pixart", tmp_path / "checkpoint")
     peak = int(run("-c", CONVERT_AND_WATCH, tmp_path / "checkpoint", tmp_path / "bundle"))
     assert peak < 6e9, f"{peak / 1e9:.1f} GB"
+
+
+# Prints the processor seconds of opening a model, and the process's anonymous memory after it.
+OPEN = """
+import re, sys, time
+from pathlib import Path
+from vinograph import Pipeline
+
+begin = time.process_time()
+pipe = Pipeline.from_pretrained(sys.argv[1])
+seconds = time.process_time() - begin
+status = Path("/proc/self/status").read_text()
+print(seconds, int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1]) * 1024)
+"""
+
+
+@pytest.mark.large
+def test_opening_a_single_file(tmp_path: Path) -> None:
+    """6.9 GB, whose tokenizer is in the hub's cache."""
+    standard_vocabulary(tmp_path / "published" / "tokenizer")
+    hub = save_cache(tmp_path / "hub", "someone/sdxl", tmp_path / "published")
+    run("-m", "benchmarks.full_size", "sdxl-file", tmp_path / "it.safetensors")
+    opened = run("-c", OPEN, tmp_path / "it.safetensors", HF_HUB_CACHE=hub, HF_HUB_OFFLINE=1)
+    seconds, anonymous = map(float, opened.split())
+    assert seconds < 2
+    assert anonymous < 300e6, f"{anonymous / 1e6:.0f} MB"

@@ -179,8 +179,13 @@ class TestSource:
 
     def test_a_single_file(self, tmp_path: Path, target: Path) -> None:
         (tmp_path / "model.ckpt").write_bytes(b"")
-        with pytest.raises(ModelError, match="is a single file"):
+        with pytest.raises(ModelError, match=r"is a file; a model is a \.safetensors file"):
             convert(tmp_path / "model.ckpt", target)
+
+    def test_a_single_file_as_a_prior(self, checkpoint: Path, tmp_path: Path, target: Path) -> None:
+        (tmp_path / "model.safetensors").write_bytes(b"")
+        with pytest.raises(ModelError, match="is a single file"):
+            convert(checkpoint, target, prior=str(tmp_path / "model.safetensors"))
 
     def test_a_bundle(self, tmp_path: Path, target: Path) -> None:
         (tmp_path / "model").mkdir()

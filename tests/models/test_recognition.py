@@ -32,7 +32,8 @@ ID = "someone/it"
 LORA = ("it is a LoRA adapter", "Give the model that it was made for; adapters can't be used yet")
 CONTROLNET = ("it is a ControlNet", "Give the model that it steers")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-SINGLE = ("model_index.json", "from_single_file(FILE).save_pretrained(DIRECTORY)")
+SINGLE = ("Give the file itself as the model", "--model FILE")
+OTHER = "Give a model of a family that Vinograph draws with"
 IN_ITS_FOLDER = "put it in its folder of a copy of a whole checkpoint, with the scheduler that it was made for"
 
 _LIBRARY: Any = diffusers
@@ -154,11 +155,11 @@ KNOWN: Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     ),
     "a single file of SDXL's refiner": (
         file_of("model.diffusion_model.out.2.weight", "conditioner.embedders.0.model.ln_final.weight"),
-        ("it is a single-file checkpoint of SDXL's refiner (it.safetensors)", *SINGLE),
+        ("it is a single-file checkpoint of SDXL's refiner (it.safetensors)", OTHER),
     ),
     "a single file of another model": (
         file_of("model.diffusion_model.out.2.weight", "cond_stage_model.transformer.weight"),
-        ("it is a single-file checkpoint of Stable Diffusion 1 or 2 (it.safetensors)", *SINGLE),
+        ("it is a single-file checkpoint of Stable Diffusion 1 or 2 (it.safetensors)", OTHER),
     ),
     "SDXL's UNet": (
         unet,

@@ -204,3 +204,13 @@ def test_tensors_that_are_ignored_may_be_there() -> None:
         name: MemoryTensor(torch.zeros(120, 20)) for name in ("caption_projection.y_embedding", "pos_embed.pos_embed")
     }
     network_of(module, tensors_of(module) | extra)
+
+
+def test_the_42_blocks_of_sigma_900m() -> None:
+    """PixArt-Σ-900M has the published Σ's configuration, but for the number of blocks."""
+    shape = replace(PIXART_SIGMA, layers=42)
+    module = published(shape)
+    network = network_of(module, tensors_of(module))
+    inputs = inputs_of(shape, 1, 8, 8)
+    (found,) = run(network, inputs)
+    torch.testing.assert_close(torch.from_numpy(found), expected_of(module, inputs), atol=1e-4, rtol=1e-3)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from vinograph.cli import output, progress
+from vinograph.cli import options, output, progress
 from vinograph.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a checkpoint's directory, or a hub id")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="a checkpoint's directory, a single file of SDXL, or a hub id")
+    ],
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="the directory to write")],
     prior: Annotated[
         str | None, typer.Option("--prior", metavar="SOURCE", help="Würstchen: another prior than the source's")
@@ -24,6 +26,8 @@ def convert(
         str | None,
         typer.Option("--tiny-vae", metavar="SOURCE", help="SDXL, PixArt: a tiny VAE to add to the model's own"),
     ] = None,
+    vae: Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=options.VAE_HELP)] = None,
+    base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help=options.BASE_HELP)] = None,
     image_encoder: Annotated[
         Path | None, typer.Option("--image-encoder", metavar="FILE", help="Würstchen: the image encoder's weights")
     ] = None,
@@ -56,6 +60,8 @@ def convert(
             bundle,
             prior=prior,
             tiny_vae=tiny_vae,
+            vae=vae,
+            base=base,
             image_encoder=image_encoder,
             weights=cast("Any", weights),  # convert checks it
             revision=revision,

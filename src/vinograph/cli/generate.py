@@ -12,6 +12,7 @@ from vinograph import a1111
 from vinograph.cli import again, options, output, progress
 from vinograph.cli.options import (
     AS_JSON,
+    BASE,
     DEFAULT_MODEL,
     DEVICE,
     EMBEDDING,
@@ -21,6 +22,7 @@ from vinograph.cli.options import (
     PRECISION,
     SEED,
     SIZE,
+    VAE,
     DrawingCommand,
     Option,
 )
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 _OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
 _NOT_ARGUMENTS = (
     *("prompt", "picture", "again", "model", "output", "device", "precision", "memory", "no_metadata"),
-    *(EMBEDDING.name, AS_JSON.name),
+    *(BASE.name, EMBEDDING.name, AS_JSON.name),
 )
 
 
@@ -147,17 +149,19 @@ def _open(values: Mapping[str, Any], recipe: again.Recipe | None = None) -> Pipe
             precision=options.per_component(values["precision"]),
             memory=values["memory"],
             embeddings=options.embeddings_of(values.get(EMBEDDING.name, ())),
+            **options.sources(values),
         )
 
     if recipe is None or values["model"] is not None:
-        return pipeline(values["model"] or options.DEFAULT_MODEL)
+        return pipeline(values["model"] or DEFAULT_MODEL)
     name = again.model_of(recipe)
     with again.opening(recipe):
         return pipeline(name)
 
 
 def _optional(values: Mapping[str, Any]) -> dict[str, str | None]:
-    return {name: value for name, value in values.items() if name not in _NOT_ARGUMENTS}
+    not_arguments = (*_NOT_ARGUMENTS, *options.sources(values))
+    return {name: value for name, value in values.items() if name not in not_arguments}
 
 
 def _numbered(file: Path, count: int) -> list[Path]:
@@ -202,6 +206,7 @@ GENERATE = DrawingCommand(
     Option("prompt", "PROMPT", "what to draw; an empty text draws the model's unconditional picture"),
     [
         Option("model", "REF", f"{MODEL_HELP}; default: {DEFAULT_MODEL}, with --again the picture's own"),
+        BASE,
         Option("output", "FILE", _OUTPUT, "picture.png"),
         SIZE,
         Option("steps", "N", "denoising steps of the text-conditional stage; default: the model's own"),
@@ -212,6 +217,7 @@ GENERATE = DrawingCommand(
         Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
         EMBEDDING,
+        VAE,
         DEVICE,
         PRECISION,
         MEMORY,
@@ -227,9 +233,11 @@ RECONSTRUCT = DrawingCommand(
     Option("picture", "IMAGE", "a PNG, JPEG or WebP picture"),
     [
         MODEL,
+        BASE,
         Option("output", "FILE", _OUTPUT, "reconstruction.png"),
         SIZE,
         SEED,
+        VAE,
         DEVICE,
         PRECISION,
         MEMORY,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph.arguments import SWITCH, check_count, check_seed
+from vinograph.arguments import SWITCH, VAES, check_count, check_seed
 from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.request import OPTIONS, Argument, GivenArguments, arguments_of
@@ -61,7 +61,16 @@ class Option:
         )
 
 
-MODEL_HELP = "a model's name, the directory of a bundle or a checkpoint, or a hub id"
+MODEL_HELP = "a model's name, the directory of a bundle or a checkpoint, a single .safetensors file, or a hub id"
+BASE_HELP = "the model that has what a single file or a UNet alone lacks"
+BASE = Option("base", "MODEL", BASE_HELP)
+VAE = Option(
+    "vae",
+    "full|tiny|FILE",
+    "which VAE to use where the model has both; default: tiny. Or a full VAE in place of the model's own, as a file, a "
+    "directory or a hub id",
+)
+VAE_HELP = "a full VAE in place of the source's, as a file, a directory or a hub id"
 MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
 SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")
@@ -134,6 +143,12 @@ def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
     argument = arguments_of(family.request)[argument_name]
     metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
     return Option(name, metavar, f"{', '.join(family.title for family, _ in families)}: {argument.about}")
+
+
+def sources(texts: Mapping[str, str | None]) -> dict[str, str]:
+    """The other sources that a model is opened with: ``--base``, and ``--vae`` unless it names one of the model's."""
+    found = {name: text for name in (BASE.name, VAE.name) if (text := texts.get(name)) is not None}
+    return {name: text for name, text in found.items() if name != VAE.name or text not in VAES}
 
 
 def count_of(text: str | None) -> int:

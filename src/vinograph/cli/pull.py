@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph.cli import output, progress
+from vinograph.cli import options, output, progress
 from vinograph.cli.convert import record
 from vinograph.cli.options import AsJson
 
@@ -19,7 +19,9 @@ EXAMPLE = "a red house on a snowy hill at night"
 
 
 def pull(
-    model: Annotated[str, typer.Argument(metavar="NAME|HUB-ID", help="a known model's name, or a hub id")],
+    model: Annotated[
+        str, typer.Argument(metavar="NAME|HUB-ID|FILE", help="a known model's name, a hub id, or a single file of SDXL")
+    ],
     name: Annotated[
         str | None,
         typer.Option(
@@ -30,6 +32,8 @@ def pull(
         list[str] | None,
         typer.Option("--with", metavar="COMPANION", help="an optional companion of a known model; again for more"),
     ] = None,
+    vae: Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=options.VAE_HELP)] = None,
+    base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help=options.BASE_HELP)] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -48,6 +52,8 @@ def pull(
 ) -> None:
     """Fetch a model from the Hugging Face hub, and convert it to a bundle in the models folder.
 
+    A single file that is on this disk is converted without a download.
+
     `vinograph models` lists the models that are known by name. Licences and sizes are printed
     before the download, which includes only the files that the model needs. If the command is
     stopped, running it again resumes the work.
@@ -61,6 +67,7 @@ def pull(
             observer,
             name=name,
             companions=companions or (),
+            sources=options.sources({"vae": vae, "base": base}),
             weights=weights,
             revision=revision,
             overwrite=overwrite,
@@ -108,7 +115,8 @@ class _Observer:
         from vinograph.models.hub_errors import address
 
         for repository, licence in found.items():
-            output.note(f"licence of {repository}: {licence or 'not stated'} ({address(repository)})")
+            place = f" ({address(repository)})" if "/" in repository else ""  # a file's name has none
+            output.note(f"licence of {repository}: {licence or 'not stated'}{place}")
 
     def plan(self, plan: PullPlan) -> None:
         """Print the size of the download, and the disk space for the bundle."""

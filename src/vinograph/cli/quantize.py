@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vinograph.cli import output, progress
+from vinograph.cli import options, output, progress
 from vinograph.cli.inspect import describe_speed
 from vinograph.cli.options import AsJson
 
@@ -16,7 +16,7 @@ from vinograph.cli.options import AsJson
 def quantize(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="a converted bundle or a checkpoint: its directory, a name, or a hub id"),
+        typer.Argument(metavar="SOURCE", help="a bundle or a checkpoint: its directory, its file, a name, or a hub id"),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="the directory to write")],
     mode: Annotated[
@@ -28,6 +28,8 @@ def quantize(
             "full: linear layers as well",
         ),
     ],
+    vae: Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=options.VAE_HELP)] = None,
+    base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help=options.BASE_HELP)] = None,
     prompts: Annotated[
         Path | None,
         typer.Option("--prompts", metavar="FILE", help="calibration prompts, one on each line; default: built-in ones"),
@@ -45,7 +47,7 @@ def quantize(
     from vinograph.quantize import quantize as run
 
     with progress.stages() as show:
-        written = run(source, out, mode=mode, prompts=prompts, overwrite=overwrite, progress=show)
+        written = run(source, out, mode=mode, vae=vae, base=base, prompts=prompts, overwrite=overwrite, progress=show)
     manifest = written.manifest
     for note in manifest.notes:
         output.warn(note)

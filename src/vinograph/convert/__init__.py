@@ -38,6 +38,8 @@ def convert(
     *,
     prior: str | None = None,
     tiny_vae: str | None = None,
+    vae: str | None = None,
+    base: str | None = None,
     image_encoder: Path | None = None,
     weights: Literal["f16", "f32", "int8", "int4"] = "f16",
     revision: str | None = None,
@@ -49,12 +51,15 @@ def convert(
     Killed at any moment, the same call goes on where it stopped.
 
     Args:
-        source: a directory in diffusers' layout, or a repository's id on the Hugging Face hub.
+        source: a directory in diffusers' layout, a single file of SDXL, or a repository's id on the
+            Hugging Face hub.
         target: the bundle's directory.
         prior: Würstchen: the prior's checkpoint, in place of the one that the source holds or
             names.
         tiny_vae: SDXL and PixArt: the checkpoint of a tiny VAE to add, such as madebyollin/taesdxl
             (SDXL) or madebyollin/taesd (PixArt).
+        vae: SDXL: the full VAE in place of the source's, as a file, a directory or a hub id.
+        base: SDXL: the model that has what a single file or a UNet alone lacks.
         image_encoder: Würstchen: the file with the image encoder's published weights.
         weights: how weights are stored. "f32" leaves them as the checkpoint has them. "int8" is for
             text encoders and denoisers, and "int4" for PixArt's text encoder; other components are
@@ -73,10 +78,10 @@ def convert(
     check_weights(weights)
     target = Path(target)
     check_target(target, overwrite)
-    options = {"prior": prior, "tiny_vae": tiny_vae, "image_encoder": image_encoder}
+    options = {"prior": prior, "tiny_vae": tiny_vae, "vae": vae, "base": base, "image_encoder": image_encoder}
     given = {name: value for name, value in options.items() if value is not None}
     job = Job(target, weights, overwrite, progress or _silent)
-    return convert_checkpoint(locate(source, revision), given, job)
+    return convert_checkpoint(locate(source, revision, single_file=True), given, job)
 
 
 def convert_checkpoint(
@@ -91,7 +96,7 @@ def convert_checkpoint(
     ``before_fetch`` is called with all files that are needed, before any large one is fetched.
     ``licence`` counts if the checkpoint's card names none. Raises what :func:`convert` does.
     """
-    index, family = opening.identify(checkpoint)
+    index, family = opening.identify(checkpoint, options)
     _check_weights(job.weights, opening.checkpoint_module(family).WEIGHTS, f" for {family} models")
     with explained(job.target):
         opened = opening.open_checkpoint(checkpoint, index, family, options, before_fetch)

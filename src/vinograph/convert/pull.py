@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from vinograph.convert import Job, check_weights, convert_checkpoint, explained
@@ -12,7 +13,7 @@ from vinograph.errors import ModelError, RequestError
 from vinograph.models.bundle import Bundle, sha256_of
 from vinograph.models.bundle_writer import BundleWriter, check_target
 from vinograph.models.catalog import fetch_manifest
-from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, NeededFiles, on_hub
+from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, NeededFiles, locate, on_hub
 from vinograph.models.manifest import MANIFEST_FILE
 from vinograph.models.pull import (
     Pull,
@@ -51,6 +52,7 @@ def pull(
     *,
     name: str | None = None,
     companions: Collection[str] = (),
+    sources: Mapping[str, str] = MappingProxyType({}),
     weights: str | None = None,
     revision: str | None = None,
     overwrite: bool = False,
@@ -60,12 +62,13 @@ def pull(
     Killed at any moment, the same call goes on where it stopped.
 
     Args:
-        reference: a known model's name, or the hub id of a repository with a checkpoint or a
-            bundle.
+        reference: a known model's name, the hub id of a repository with a checkpoint or a bundle,
+            or a single file on this disk.
         observer: receives licences and sizes before anything large is fetched, and then the
             progress.
         name: the model's name from then on. Default: the known name, else the last part of the id.
         companions: the names of optional companions to fetch as well.
+        sources: other sources that the model is opened with, such as its ``base``.
         weights: how weights are stored, as :func:`vinograph.convert.convert` takes it. Default:
             "f16".
         revision: branch, tag or commit of the repository.
@@ -83,14 +86,24 @@ def pull(
     wanted = resolve(reference, name, companions)
     _check_free(wanted, overwrite)
     with hub.quiet(), explained(wanted.target):
-        checkpoint = on_hub(wanted.repository, revision)
-        work = _PullWork(wanted, observer, overwrite)
+        checkpoint = _located(wanted, revision)
+        work = _PullWork(wanted, observer, overwrite, sources)
         if MANIFEST_FILE in checkpoint.listing:
             if weights is not None:
                 raise RequestError(f"{checkpoint.id} is a bundle already, whose weights stay as they are: no --weights")
+            if sources:
+                raise RequestError(
+                    f"{checkpoint.id} is a bundle already, whose parts stay as they are: no --vae or --base"
+                )
             return work.store(checkpoint)
         _check_is_model(checkpoint)
         return work.convert(checkpoint, _WEIGHTS if weights is None else weights)
+
+
+def _located(wanted: Pull, revision: str | None) -> Checkpoint:
+    if wanted.is_file:
+        return locate(wanted.repository, revision, single_file=True)
+    return on_hub(wanted.repository, revision)
 
 
 def _check_free(wanted: Pull, overwrite: bool) -> None:
@@ -107,7 +120,7 @@ def _check_free(wanted: Pull, overwrite: bool) -> None:
 def _check_is_model(checkpoint: Checkpoint) -> None:
     """Refuse a repository that holds neither a bundle nor a part of a checkpoint."""
     parts = (name for name in checkpoint.listing if name.rpartition("/")[2] == "config.json")
-    if INDEX_FILE not in checkpoint.listing and not any(parts):
+    if checkpoint.file is None and INDEX_FILE not in checkpoint.listing and not any(parts):
         raise ModelError(
             f"{checkpoint.id} on the hub is no model that Vinograph draws with: it has neither a {MANIFEST_FILE} nor a "
             f"{INDEX_FILE}"
@@ -117,12 +130,12 @@ def _check_is_model(checkpoint: Checkpoint) -> None:
 class _PullWork:
     """The work of one call of :func:`pull`."""
 
-    def __init__(self, wanted: Pull, observer: PullObserver, overwrite: bool) -> None:
-        self._wanted, self._observer, self._overwrite = wanted, observer, overwrite
+    def __init__(self, wanted: Pull, observer: PullObserver, overwrite: bool, sources: Mapping[str, str]) -> None:
+        self._wanted, self._observer, self._overwrite, self._sources = wanted, observer, overwrite, sources
 
     def convert(self, checkpoint: Checkpoint, weights: str) -> tuple[Bundle, PullPlan]:
         """Fetch the files that a checkpoint needs, and write its bundle."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = dict(self._sources)
         files: list[tuple[Checkpoint, list[str]]] = []
         for each in self._wanted.companions:
             if each.file is None:

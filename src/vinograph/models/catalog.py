@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from vinograph import folders
 from vinograph.errors import DamagedModelError, ModelError, RequestError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _INDEX = "model_index.json"
 _EMBEDDED = Path(__file__).parents[1] / "embedded"
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
@@ -39,17 +42,18 @@ def installed() -> list[Path]:
     return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folders.is_there(folder) else []
 
 
-def find(reference: str | os.PathLike[str]) -> Model:
+def find(reference: str | os.PathLike[str], options: Mapping[str, Any] = _NO_OPTIONS) -> Model:
     """Open the model that ``reference`` names.
 
     Args:
-        reference: the directory of a bundle or of a checkpoint in diffusers' layout, the name of an
-            embedded model or of one in the models folder, or a hub id. A repository of the hub is
-            fetched only where huggingface_hub's cache doesn't have it.
+        reference: the directory of a bundle or of a checkpoint in diffusers' layout, a single file,
+            the name of an embedded model or of one in the models folder, or a hub id. A repository
+            of the hub is fetched only where huggingface_hub's cache doesn't have it.
+        options: what its family opens a checkpoint with, such as the source of a ``vae``.
 
     Raises:
-        RequestError: ``reference`` is neither a text nor a path, or the hub's cache can't be
-            written.
+        RequestError: ``reference`` is neither a text nor a path, the hub's cache can't be written,
+            or the model doesn't take one of the options.
         ModelError: there is no such model, or Vinograph doesn't draw with it.
         ResourceError: the disk is full.
         DamagedModelError: a file of the model is missing or damaged.
@@ -60,14 +64,14 @@ def find(reference: str | os.PathLike[str]) -> Model:
         raise RequestError(f"model is {shown(reference)}; give a name, a path or a hub id as text")
     path = folders.expand(name)
     if folders.is_there(path, directory=True):
-        return _open_directory(path)
+        return _open_directory(path, options)
     if folders.is_there(path):
-        raise ModelError(f"{path} is a file; a model is a directory, of a bundle or in diffusers' layout")
+        return _open_file(path, options)
     for folder in (_EMBEDDED, models_folder()):
         if re.fullmatch(r"[\w.-]+", name) and folders.is_there(folder / name / MANIFEST_FILE):
-            return Bundle.open(folder / name)
+            return _open_bundle(folder / name, options)
     if _HUB_ID.fullmatch(name):
-        return _from_hub(name)
+        return _from_hub(name, options)
     if name in (known_models := registry.known_models()):
         _, known = known_models[name]
         raise ModelError(
@@ -77,31 +81,49 @@ def find(reference: str | os.PathLike[str]) -> Model:
     names = [each.name for each in (*embedded(), *installed())]
     raise ModelError(
         f"there is no model {shown(name)}. By name there is: {', '.join(names) or 'none'}. "
-        "Or give the directory of a bundle or of a checkpoint in diffusers' layout, or a hub id"
+        "Or give the directory of a bundle or of a checkpoint in diffusers' layout, a single file, or a hub id"
     )
 
 
-def _open_directory(path: Path) -> Model:
+def _open_bundle(path: Path, options: Mapping[str, Any]) -> Bundle:
+    """Open a bundle, which is complete.
+
+    Raises:
+        RequestError: there are options, which are for checkpoints.
+    """
+    if options:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise RequestError(f"{path} is a bundle, whose parts stay: {given} can be given when it is converted")
+    return Bundle.open(path)
+
+
+def _open_file(path: Path, options: Mapping[str, Any]) -> Model:
+    from vinograph.models.checkpoint import locate
+
+    return _open_checkpoint(locate(path, single_file=True), options)
+
+
+def _open_directory(path: Path, options: Mapping[str, Any]) -> Model:
     if not (path / MANIFEST_FILE).is_file():
         from vinograph.models.checkpoint import locate
         from vinograph.models.recognition import is_published
 
         checkpoint = locate(path)
         if is_published(checkpoint.listing):
-            return _open_checkpoint(checkpoint)
-    return Bundle.open(path)
+            return _open_checkpoint(checkpoint, options)
+    return _open_bundle(path, options)
 
 
-def _open_checkpoint(checkpoint: Checkpoint) -> Model:
-    """Open a checkpoint in diffusers' layout, without reading its weights."""
+def _open_checkpoint(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Model:
+    """Open a published checkpoint, without reading its weights."""
     from vinograph.models.checkpoint_model import CheckpointModel
     from vinograph.models.opening import identify, open_checkpoint
 
-    index, family = identify(checkpoint)
-    return CheckpointModel(checkpoint.directory, open_checkpoint(checkpoint, index, family, {}))
+    index, family = identify(checkpoint, options)
+    return CheckpointModel(checkpoint.path, open_checkpoint(checkpoint, index, family, options))
 
 
-def _from_hub(repository: str) -> Model:
+def _from_hub(repository: str, options: Mapping[str, Any]) -> Model:
     """A model of the hub: the one in its cache where that is whole, else fetched."""
     from vinograph.models import hub, hub_cache
     from vinograph.models.checkpoint import from_repository, in_cache
@@ -112,14 +134,14 @@ def _from_hub(repository: str) -> Model:
     missing = "in the hub's cache"
     if len(cached) == 1 and (cached[0] / MANIFEST_FILE).is_file():
         try:
-            return Bundle.open(cached[0])
+            return _open_bundle(cached[0], options)
         except (ModelError, DamagedModelError) as error:  # the missing files are fetched, if they can be
             missing = f"whole {missing} ({error})"
     try:
         found = hub.look_up(repository, None)
     except UnreachableError as error:
         if any((each / _INDEX).is_file() for each in cached):
-            return _open_checkpoint(in_cache(repository, None, error))
+            return _open_checkpoint(in_cache(repository, None, error), options)
         raise ModelError(
             f"no model {repository!r} was found here or {missing}, and the hub can't be reached ({error}). "
             f"Fetch it where there is a connection (hf download {repository}), or give the folder of a copy"
@@ -127,9 +149,9 @@ def _from_hub(repository: str) -> Model:
     if MANIFEST_FILE in found.listing:
         checkpoint = from_repository(found)
         checkpoint.fetch([*fetch_manifest(checkpoint).files])
-        return Bundle.open(checkpoint.directory)
+        return _open_bundle(checkpoint.directory, options)
     if is_published(found.listing):
-        return _open_checkpoint(from_repository(found))
+        return _open_checkpoint(from_repository(found), options)
     raise ModelError(
         f"{repository} on the hub is no model that Vinograph draws with: it has neither a {MANIFEST_FILE} nor a "
         f"{_INDEX}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from vinograph.models.model_card import CARD_FILE, LONGEST_SCALAR, read_card
 from vinograph.models.safetensors import (
     DOWNLOAD_ORDER,
     ON_DISK_ORDER,
+    TensorRecord,
     choose_weights,
     read_header,
     shards,
@@ -50,6 +52,7 @@ class Checkpoint:
         revision: the commit of a hub repository.
         is_hub: whether it is a hub repository.
         remote: whether files can be fetched from the hub.
+        file: the name of the one file that is the whole checkpoint, where it is a single file.
     """
 
     id: str
@@ -58,11 +61,22 @@ class Checkpoint:
     revision: str | None = None
     is_hub: bool = False
     remote: bool = False
+    file: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is on this disk: its directory, or its one file."""
+        return self.directory if self.file is None else self.directory / self.file
+
+    @cached_property
+    def header(self) -> Mapping[str, TensorRecord]:
+        """The tensors of a single file. Raises what :func:`read_header` does."""
+        return read_header(self.path)
 
     @property
     def source(self) -> str:
         """The checkpoint's name on a command line."""
-        return self.id if self.is_hub else str(self.directory)
+        return self.id if self.is_hub else str(self.path)
 
     @property
     def is_cache_only(self) -> bool:
@@ -122,6 +136,8 @@ class Checkpoint:
             ModelError: the file can't be read, or the hub stopped answering.
             DamagedModelError: the file is no safetensors file.
         """
+        if self.file is not None:
+            return frozenset(self.header)
         if not self.remote or (self.directory / name).is_file():
             return frozenset(read_header(self.directory / name))
         from vinograph.models import hub
@@ -257,8 +273,10 @@ def fetch_parts(
     return sorted({checkpoint.directory / name for checkpoint, names in needed.values() for name in names})
 
 
-def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
+def locate(source: str | Path, revision: str | None = None, *, single_file: bool = False) -> Checkpoint:
     """The checkpoint in a directory, or that of a hub id ("owner/name") at ``revision``.
+
+    With ``single_file``, it may also be one file.
 
     Raises:
         RequestError: the source is neither, or it is a bundle already.
@@ -272,9 +290,13 @@ def locate(source: str | Path, revision: str | None = None) -> Checkpoint:
             raise RequestError(f"{source} is a bundle already: there is nothing to convert")
         return Checkpoint(_printable(path.resolve().name), path, list_files(path))
     if path.is_file():
+        if revision is not None:
+            raise RequestError(f"--revision is for a repository of the hub, but {source} is a file here")
+        if single_file:
+            return Checkpoint(_printable(path.stem), path.absolute().parent, frozenset({path.name}), file=path.name)
         raise ModelError(
-            f"{source} is a single file. A checkpoint is a directory in diffusers' layout, with a {INDEX_FILE}, or its "
-            "id on the hub"
+            f"{source} is a single file. What is named here is a directory in diffusers' layout, with a "
+            f"{INDEX_FILE}, or its id on the hub"
         )
     if not HUB_ID.fullmatch(str(source)):
         raise RequestError(f"{source} is neither a directory here nor the id of a hub repository (owner/name)")

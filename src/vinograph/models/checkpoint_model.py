@@ -27,11 +27,15 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class TokenizerPlan:
-    """A tokenizer that is not read yet: its folder and kind, and its text encoder's most tokens."""
+    """A tokenizer that is not read yet: its folder and kind, and its text encoder's most tokens.
+
+    ``pad_id`` is its padding where the folder's own doesn't count.
+    """
 
     folder: Path
     text_length: int
     kind: TokenizerKind = CLIP
+    pad_id: int | None = None
 
     def read(self) -> tuple[TokenizerData, int]:
         """Read the tokenizer; with it comes the most tokens that both it and its text encoder take.
@@ -40,7 +44,24 @@ class TokenizerPlan:
             DamagedModelError: its files are not those of such a tokenizer.
         """
         data = read_tokenizer(self.folder, self.kind)
+        if self.pad_id is not None:
+            data = dataclasses.replace(data, pad_id=self.pad_id)
         return data, self.text_length if data.limit is None else min(data.limit, self.text_length)
+
+
+@dataclass(frozen=True)
+class StoredTokenizer:
+    """A tokenizer in the form of a bundle: its ``file``, its most tokens and its padding's id."""
+
+    folder: Path
+    file: str
+    text_length: int
+    pad_id: int
+
+    def read(self) -> tuple[TokenizerData, int]:
+        """Read the tokenizer, and with it the most tokens that it takes."""
+        content = (self.folder / self.file).read_text(encoding="utf-8")
+        return TokenizerData(content, self.pad_id, None), self.text_length
 
 
 @dataclass(frozen=True)
@@ -53,7 +74,7 @@ class OpenedCheckpoint:
 
     manifest: Manifest
     components: tuple[ComponentPlan, ...]
-    tokenizers: Mapping[str, TokenizerPlan]
+    tokenizers: Mapping[str, TokenizerPlan | StoredTokenizer]
     files: tuple[Path, ...]
     licence_file: Path | None
 
@@ -75,7 +96,7 @@ class CheckpointModel:
     """A published checkpoint as a model to draw with, like a bundle that was never written."""
 
     def __init__(self, path: Path, opened: OpenedCheckpoint) -> None:
-        """Take an opened checkpoint, which lies in the directory ``path``."""
+        """Take an opened checkpoint, which lies at ``path``: a directory, or a single file."""
         self.path = path
         self.opened = opened
         self._plans = {plan.name: plan for plan in opened.components}

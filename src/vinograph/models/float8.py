@@ -84,14 +84,18 @@ def with_scales(records: Mapping[str, TensorRecord]) -> dict[str, TensorRecord |
                 raise DamagedModelError(f"{record.file} has the scale {label(name)}, but no tensor in 8 bits for it")
             _check(record, owner)
             del found[name]
-            found[owner.name] = ScaledTensor(owner, record)
+            found[_owner_name(name)] = ScaledTensor(owner, record)
     return found
 
 
 def _owner(scale: str, records: Mapping[str, TensorRecord]) -> TensorRecord | None:
     """The weight in 8 bits that a scale belongs to."""
-    record = records.get(f"{scale.rpartition('.')[0]}.weight")
+    record = records.get(_owner_name(scale))
     return record if record is not None and record.dtype in F8_VALUES else None
+
+
+def _owner_name(scale: str) -> str:
+    return f"{scale.rpartition('.')[0]}.weight"
 
 
 def _check(scale: TensorRecord, owner: TensorRecord) -> None:

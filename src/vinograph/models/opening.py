@@ -6,6 +6,7 @@ Each family has a module ``checkpoint`` with
 - ``CLASSES``: the library and class that each part may have,
 - ``NETWORKS``: the networks that no other family has, by class name,
 - ``SINGLE_FILES``: the model that a single file is of, by how names of its tensors begin,
+- ``reads_file``, of a family that opens single files: whether it opens one, by the names of its tensors,
 - ``OPTIONS``: the options of opening that the family takes,
 - ``WEIGHTS``: how a bundle of the family may store weights,
 - ``open_published``: the function that opens a :class:`PublishedCheckpoint`.
@@ -14,25 +15,35 @@ Each family has a module ``checkpoint`` with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, do_nothing_before_fetch
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint
-from vinograph.models.recognition import recognize
+from vinograph.models.recognition import family_of_file, family_of_network, recognize
 from vinograph.schema import label
 from vinograph.values import shown
 
+BASE = "base"
+"""The option that names the model which completes another."""
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
-def identify(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], str]:
+
+def identify(checkpoint: Checkpoint, options: Mapping[str, Any] = _NO_OPTIONS) -> tuple[Mapping[str, Any], str]:
     """The model_index.json of a checkpoint, and its family. Nothing large is read or fetched.
+
+    A single file has no index, nor has a network alone that the option ``base`` completes.
 
     Raises:
         ModelError: the family is unknown, or the checkpoint is not whole.
         DamagedModelError: the index is damaged.
     """
+    if checkpoint.file is not None:
+        return {}, family_of_file(checkpoint)
+    if BASE in options and INDEX_FILE not in checkpoint.listing:
+        return {}, family_of_network(checkpoint)
     index = _index(checkpoint)
     return index, family_of(index, checkpoint.id)
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from vinograph.errors import ModelError
 from vinograph.models.checkpoint import Subfolder
 from vinograph.models.float8 import with_scales
-from vinograph.models.safetensors import read_headers
+from vinograph.models.safetensors import ITEM_SIZES, read_headers
 from vinograph.models.tokenizers import CLIP, TokenizerKind
 from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
 from vinograph.schema import label
@@ -163,7 +163,7 @@ class ComponentPlan:
         f16_safe: False where half-precision arithmetic overflows.
         weights: how most of its weights are stored.
         values: how many values of its weights the graph uses.
-        size: the bytes of its files.
+        size: the bytes of its weights.
         files: the files that hold its weights.
         compressible: whether its weights may be stored in 8 or 4 bits.
         is_ir: whether the graph was OpenVINO's already, whose weights stay as they are.
@@ -215,7 +215,7 @@ def plan_component(
         raise ModelError(f"{part.origin} describes no network that can be built: {lines[-1].strip()[:300]}") from error
     files = tuple(sorted({tensor.file for tensor in part.tensors.values()}))
     values = sum(math.prod(part.tensors[each].shape) for each in used)
-    size = sum(file.stat().st_size for file in files)
+    size = sum(math.prod(tensor.shape) * ITEM_SIZES[tensor.dtype] for tensor in part.tensors.values())
     stored = _stored_as(part.tensors.values())
     return ComponentPlan(name, build, checked.ports, checked.f16_safe, stored, values, size, files, compressible)
 

@@ -34,13 +34,15 @@ _WEIGHTS = ".safetensors"
 class Pull:
     """A model to fetch: its repository, the name that it gets here, and its companions.
 
-    ``known`` is its entry in the table of known models, if it has one.
+    ``known`` is its entry in the table of known models, if it has one. Of a single file on this
+    disk, which ``is_file``, the repository is its path.
     """
 
     repository: str
     name: str
     known: KnownModel | None
     companions: tuple[Companion, ...] = ()
+    is_file: bool = False
 
     @property
     def target(self) -> Path:
@@ -59,7 +61,7 @@ def resolve(reference: str, name: str | None = None, companions: Collection[str]
     """The model that ``reference`` names: one that is known by name, or a repository of the hub.
 
     Args:
-        reference: a known model's name, or a hub id ("owner/name").
+        reference: a known model's name, a hub id ("owner/name"), or a single file on this disk.
         name: the model's name here. Default: the known name, else the last part of the id.
         companions: the names of optional companions to fetch, too.
 
@@ -69,6 +71,9 @@ def resolve(reference: str, name: str | None = None, companions: Collection[str]
     """
     known_models = registry.known_models()
     known = next((each for _, each in known_models.values() if reference in (each.name, each.repository)), None)
+    if known is None and (path := folders.expand(reference)).name.endswith(".safetensors") and folders.is_there(path):
+        own = _name_of(path.stem) if name is None else name
+        return Pull(str(path), _check_name(own), None, _chosen((), reference, companions), is_file=True)
     if known is None and not HUB_ID.fullmatch(reference):
         here = f" It is a path: vinograph convert {reference} BUNDLE" if folders.is_there(Path(reference)) else ""
         raise RequestError(

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vinograph.errors import ModelError
+from vinograph.errors import DamagedModelError, ModelError
 from vinograph.families import registry
 from vinograph.models.checkpoint import INDEX_FILE, Checkpoint, Subfolder
 from vinograph.models.parts import OwnNetwork, parse_config
@@ -39,16 +39,21 @@ _MOTION = UnusableFiles("a motion adapter", "Give the model that it was made for
 _EMBEDDING = UnusableFiles(
     "a textual inversion", "Give the model that it was made for, and this file with it: --embedding FILE"
 )
-_SINGLE_FILE = UnusableFiles(
-    "a single-file checkpoint",
-    "Give the model in diffusers' layout, with a model_index.json: look for such a repository, or write one with "
-    "diffusers: StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(DIRECTORY)",
+_SINGLE_FILE = UnusableFiles("a single-file checkpoint", "Give a model of a family that Vinograph draws with")
+_READABLE_FILE = UnusableFiles(
+    "a single-file checkpoint", "Give the file itself as the model, once it is on this disk: --model FILE"
 )
 _PART = UnusableFiles(
     "one part of a model alone, without its configuration",
     "Put it in its folder of a copy of a whole checkpoint, in place of the weights there, with the scheduler that it "
-    "was made for",
+    "was made for. SDXL's UNet can also be drawn with as it is: --model FILE --base MODEL",
 )
+_VAE = UnusableFiles("a VAE alone", "Give the model, and this file with --vae FILE")
+_TINY_VAE = UnusableFiles(
+    "a tiny VAE alone", "Convert the model with it: vinograph convert MODEL BUNDLE --tiny-vae DIRECTORY"
+)
+_ENCODER = UnusableFiles("a text encoder alone", "Give the whole model that it is part of")
+_UPSCALER = UnusableFiles("an upscaler", "Give a model that draws; upscalers can't be used")
 
 # Files that are recognized by their name, in any folder.
 _FILES: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
@@ -77,7 +82,26 @@ _TENSORS: tuple[tuple[re.Pattern[str], UnusableFiles], ...] = (
     (re.compile(r".*\bmotion_modules\..*"), _MOTION),
     (re.compile(r"emb_params|clip_[lg]|<.+>"), _EMBEDDING),
     (re.compile(r"model\.diffusion_model\..*"), _SINGLE_FILE),
+    (re.compile(r"(first_stage_model\.|vae\.)?decoder\.mid(_block)?\..*"), _VAE),
     (re.compile(r"conv_norm_out\.weight|(post_)?quant_conv\.weight"), _PART),
+    (re.compile(r"(taesd_)?decoder\.(layers\.)?\d+\.weight"), _TINY_VAE),
+    (re.compile(r"(text_model\.|transformer\.resblocks\.|encoder\.block\.\d).*"), _ENCODER),
+    (re.compile(r"(params_ema\.)?(conv_first|body\.0\.rdb1)\..*|model\.1\.sub\..*"), _UPSCALER),
+)
+# Other models, by a tensor that no other has, with or without what single files put in front.
+_MODELS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(rf"(model\.diffusion_model\.)?({pattern})\..*"), model)
+    for pattern, model in (
+        (r"input_blocks\.1\.0\.time_stack", "Stable Video Diffusion"),
+        ("joint_blocks", "Stable Diffusion 3"),
+        ("(double|single)_blocks|single_transformer_blocks", "Flux or a relative of it"),
+        ("cap_embedder", "Lumina"),
+        ("txt_norm", "Qwen-Image"),
+        ("text_embedding", "Wan"),
+        ("clip_txt_mapper|effnet_mapper", "Stable Cascade"),
+        ("y_embedder", "PixArt in its authors' layout"),
+        ("input_blocks|time_embed", "Stable Diffusion 1 or 2"),
+    )
 )
 
 
@@ -107,8 +131,7 @@ def recognize(checkpoint: Checkpoint) -> str | None:
     for name in sorted(checkpoint.listing):
         if (kind := _kind_of(name.rpartition("/")[2], _FILES)) is not None:
             return f"{kind.name} ({label(name)}). {kind.advice}"
-    folders = [name.removesuffix("/config.json") for name in checkpoint.listing if name.endswith("/config.json")]
-    if len(folders) == 1:
+    if folders := _folders(checkpoint):
         return _lone_network(Subfolder(checkpoint, folders[0]))
     return _by_headers(checkpoint)
 
@@ -202,20 +225,96 @@ def _by_headers(checkpoint: Checkpoint) -> str | None:
     return f"{described}{more}. {advice}"
 
 
+def _first_kind(tensors: Collection[str]) -> UnusableFiles | None:
+    return next((kind for pattern, kind in _TENSORS if any(map(pattern.fullmatch, tensors))), None)
+
+
 def _of_tensors(tensors: Collection[str]) -> UnusableFiles | None:
     """The kind of a file with tensors of those names, None where it isn't known."""
-    kind = next((kind for pattern, kind in _TENSORS if any(map(pattern.fullmatch, tensors))), None)
-    if kind is _SINGLE_FILE:
+    kind = _first_kind(tensors)
+    if kind is _SINGLE_FILE or kind is None:
         models = (model for start, model in _single_files() if any(name.startswith(start) for name in tensors))
-        model = next(models, "another model")
-        return dataclasses.replace(kind, name=f"{kind.name} of {model}")
-    if kind is not None and kind is not _PART:
+        others = (model for pattern, model in _MODELS if any(map(pattern.fullmatch, tensors)))
+        model = next(models, None) or next(others, None)
+        if model is None and kind is None:
+            return None
+        readable = _SINGLE_FILE if _reader(tensors) is None else _READABLE_FILE
+        return dataclasses.replace(readable, name=f"{readable.name} of {model or 'another model'}")
+    if kind is not _PART:
         return kind
     for family, networks in _networks():
         for network in networks.values():
             if network.tensor in tensors:
                 return dataclasses.replace(_PART, name=f"{_PART.name} (the {network.folder}/ of {family})")
     return kind
+
+
+def family_of_file(checkpoint: Checkpoint) -> str:
+    """The family that opens a single file, by the names of its tensors.
+
+    Raises:
+        ModelError: none does; the message says what the file is, and what to do instead.
+        DamagedModelError: its header is damaged.
+    """
+    tensors = _tensors_of_file(checkpoint)
+    family = _reader(tensors)
+    if family is not None and _first_kind(tensors) in (_SINGLE_FILE, _PART, _VAE, None):
+        return family
+    kind = _of_tensors(tensors)
+    if kind is None:
+        known = ", ".join(registry.FAMILIES)
+        raise ModelError(
+            f"{checkpoint.path} holds tensors of no model that is known here. Vinograph draws with {known}"
+        )
+    raise ModelError(f"{checkpoint.path} can't be drawn with: it is {kind.name}. {kind.advice}")
+
+
+def _tensors_of_file(checkpoint: Checkpoint) -> Collection[str]:
+    """The names of a single file's tensors."""
+    assert checkpoint.file is not None
+    try:
+        return checkpoint.tensor_names(checkpoint.file)
+    except DamagedModelError as error:
+        if checkpoint.file.endswith(".safetensors"):
+            raise
+        raise ModelError(
+            f"{checkpoint.path} is a file; a model is a .safetensors file, or a directory, of a bundle or in "
+            "diffusers' layout"
+        ) from error
+
+
+def family_of_network(checkpoint: Checkpoint) -> str:
+    """The family of a network that is published alone, by its configuration.
+
+    Raises:
+        ModelError: it is none of a family's own.
+        DamagedModelError: its configuration is damaged.
+    """
+    folder = next((each for each in _folders(checkpoint)), None)
+    if folder is not None:
+        subfolder = Subfolder(checkpoint, folder)
+        family, own = _owner(subfolder, subfolder.config().get("_class_name"))
+        if own is not None:
+            return family
+    what = recognize(checkpoint) or "no network with its configuration"
+    raise ModelError(f"{checkpoint.id} has no {INDEX_FILE}, and --base completes a UNet alone: it is {what}")
+
+
+def _folders(checkpoint: Checkpoint) -> list[str]:
+    """The folder of a network that is published alone: the top one, or the only one with a configuration."""
+    if "config.json" in checkpoint.listing:
+        return [""]
+    found = [name.removesuffix("/config.json") for name in checkpoint.listing if name.endswith("/config.json")]
+    return found if len(found) == 1 else []
+
+
+def _reader(tensors: Collection[str]) -> str | None:
+    """The family that opens a single file with tensors of those names."""
+    for family in registry.FAMILIES:
+        reads = getattr(registry.module(family, "checkpoint"), "reads_file", None)
+        if reads is not None and reads(tensors):
+            return family
+    return None
 
 
 def _single_files() -> Iterator[tuple[str, str]]:

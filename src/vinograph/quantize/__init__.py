@@ -74,6 +74,8 @@ def quantize(
     target: Path,
     *,
     mode: str,
+    vae: str | None = None,
+    base: str | None = None,
     prompts: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -83,8 +85,10 @@ def quantize(
     Killed at any moment, the same call goes on where it stopped.
 
     Args:
-        source: the model, a bundle or a published checkpoint, by its directory, its name or its hub
-            id. A checkpoint is converted first, with weights in f16.
+        source: the model, a bundle or a published checkpoint, by its directory, its file, its name
+            or its hub id. A checkpoint is converted first, with weights in f16.
+        vae: SDXL: a full VAE in place of the source's own.
+        base: SDXL: the model that has what a single file or a UNet alone lacks.
         target: the directory to write.
         mode: "weights" only stores weights in int8; "mixed" also computes convolutions with int8
             activations, and "full" linear layers, too.
@@ -105,7 +109,8 @@ def quantize(
         raise RequestError(f"--mode is {mode!r}; give one of {', '.join(MODES)}")
     target = Path(target)
     check_target(target, overwrite)
-    model = catalog.find(source)
+    named = {name: given for name, given in (("vae", vae), ("base", base)) if given is not None}
+    model = catalog.find(source, named)
     _check_source(model, target)
     recipes = _applicable_recipes(model)
     if prompts is not None and mode == "weights":

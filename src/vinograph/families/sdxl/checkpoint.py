@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from vinograph.errors import ModelError
+from vinograph.errors import ModelError, RequestError
 from vinograph.families.known import Distillation, few_step_entry
-from vinograph.families.sdxl import checkpoint_layout
+from vinograph.families.sdxl import checkpoint_layout, checkpoint_single
 from vinograph.families.sdxl.arguments import FAMILY
-from vinograph.families.sdxl.checkpoint_config import NetworkConfigs
+from vinograph.families.sdxl.checkpoint_config import ModelFacts, NetworkConfigs
 from vinograph.families.sdxl.checkpoint_layout import EXPORTED_FILE, EXPORTED_WEIGHTS
 from vinograph.families.sdxl.known import DEFAULTS, distillation_of
 from vinograph.families.sdxl.network import unet
@@ -25,6 +25,7 @@ from vinograph.models.checkpoint import INDEX_FILE, Subfolder, fetch_parts
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint, TokenizerPlan
 from vinograph.models.manifest import Manifest
 from vinograph.models.model_index import scheduler_config
+from vinograph.models.named_vae import NamedVae, named_vae
 from vinograph.models.parts import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
@@ -46,24 +47,33 @@ from vinograph.values import shown
 PIPELINES = checkpoint_layout.PIPELINES
 CLASSES = checkpoint_layout.CLASSES
 SINGLE_FILES = checkpoint_layout.SINGLE_FILES
+reads_file = checkpoint_single.reads_file
 NETWORKS = {"UNet2DConditionModel": OwnNetwork("unet", UNetConfig.from_mapping, "add_embedding.linear_1.weight")}
-OPTIONS = ("tiny_vae",)
+OPTIONS = ("tiny_vae", "vae", "base")
 WEIGHTS = ("f16", "f32", "int8")
 
 _LARGEST = 2048
 _SMALLEST_GRID = 8
 
 
-class SDXLNetworks(Protocol):
+class _Described(Protocol):
+    """What a manifest describes."""
+
+    @property
+    def config(self) -> ModelFacts:
+        """What it says of the networks."""
+
+    @property
+    def grid_multiple(self) -> int:
+        """Divisor of the sides of all latents that the networks take."""
+
+
+class SDXLNetworks(_Described, Protocol):
     """The networks of a checkpoint."""
 
     @property
     def config(self) -> NetworkConfigs:
         """Configurations of the networks."""
-
-    @property
-    def grid_multiple(self) -> int:
-        """Divisor of the sides of all latents that the networks take."""
 
     def plans(self) -> tuple[ComponentPlan, ...]:
         """Plans of the components. Raises what :func:`vinograph.models.parts.plan_component` does."""
@@ -79,16 +89,19 @@ class _PublishedNetworks:
     autoencoders: Autoencoders
 
     @classmethod
-    def read(cls, places: Mapping[str, Subfolder]) -> _PublishedNetworks:
-        """Read the configurations, and the headers of the weights.
+    def read(cls, places: Mapping[str, Subfolder], named: NamedVae | None) -> _PublishedNetworks:
+        """Read the configurations, and the headers of the weights. A ``named`` VAE replaces the full one.
 
         Raises what :func:`read_part` does.
         """
+        autoencoders = Autoencoders.read(places)
+        if named is not None:
+            autoencoders = Autoencoders(named.part, autoencoders.tiny_vae)
         return cls(
             text_encoder=_text_encoder(places["text_encoder"]),
             text_encoder_2=_text_encoder(places["text_encoder_2"]),
             unet=read_part(places["unet"], DIFFUSERS_STEM, UNetConfig.from_mapping),
-            autoencoders=Autoencoders.read(places),
+            autoencoders=autoencoders,
         )
 
     @property
@@ -127,31 +140,57 @@ def open_published(published: PublishedCheckpoint) -> OpenedCheckpoint:
 
     Raises what :func:`vinograph.models.opening.open_checkpoint` does.
     """
+    if published.checkpoint.file is not None or INDEX_FILE not in published.checkpoint.listing:
+        return _open_composed(published)
+    if "base" in published.options:
+        raise RequestError(
+            "--base completes a single file or a UNet alone, and "
+            f"{published.checkpoint.source} is a whole model: leave --base out"
+        )
     places = checkpoint_layout.find(published.checkpoint, published.index, published.options.get("tiny_vae"))
     scheduler = read_published_scheduler(scheduler_config(places["scheduler"], published.index))
     files = fetch_parts(places, partial(_files_of, checkpoint_layout.is_exported(places)), published.before_fetch)
-    networks = _read(places)
+    named = _named_vae(published)
+    networks = _read(places, named)
     config, components = networks.config, networks.plans()
     config.check_together()
+    also = tiny_vae_of_another(places, published.checkpoint)
+    if named is not None:
+        also["vae"] = named.checkpoint.id
     lengths = {
         "tokenizer": config.text_encoder.max_position_embeddings,
         "tokenizer_2": config.text_encoder_2.max_position_embeddings,
     }
     return OpenedCheckpoint(
-        manifest=_manifest(published, places, networks, scheduler),
+        manifest=_manifest(published, also, networks, scheduler),
         components=components,
         tokenizers={name: TokenizerPlan(places[name].directory, length) for name, length in lengths.items()},
-        files=tuple(files),
+        files=(*files, *(named.files if named is not None else ())),
         licence_file=licence_file(published.checkpoint),
     )
 
 
-def _read(places: Mapping[str, Subfolder]) -> SDXLNetworks:
+def _open_composed(published: PublishedCheckpoint) -> OpenedCheckpoint:
+    """Open a single file, or a UNet alone over a base."""
+    from vinograph.families.sdxl.checkpoint_composed import compose
+
+    composed = compose(published)
+    return composed.opened(published.checkpoint, _manifest(published, {}, composed, composed.scheduler))
+
+
+def _named_vae(published: PublishedCheckpoint) -> NamedVae | None:
+    source = published.options.get("vae")
+    return None if source is None else named_vae(str(source), checkpoint_single.SCALING_FACTOR)
+
+
+def _read(places: Mapping[str, Subfolder], named: NamedVae | None) -> SDXLNetworks:
     if checkpoint_layout.is_exported(places):
+        if named is not None:
+            raise RequestError("--vae is for checkpoints in safetensors; this one is an export, whose graphs stay")
         from vinograph.families.sdxl.checkpoint_exported import ExportedNetworks
 
         return ExportedNetworks.read(places)
-    return _PublishedNetworks.read(places)
+    return _PublishedNetworks.read(places, named)
 
 
 def _files_of(exported: bool, part: str, place: Subfolder) -> list[str]:
@@ -163,8 +202,8 @@ def _files_of(exported: bool, part: str, place: Subfolder) -> list[str]:
 
 def _manifest(
     published: PublishedCheckpoint,
-    places: Mapping[str, Subfolder],
-    networks: SDXLNetworks,
+    also: Mapping[str, str],
+    networks: _Described,
     scheduler: Mapping[str, Any],
 ) -> Manifest:
     """The manifest, without what depends on the written files."""
@@ -187,14 +226,14 @@ def _manifest(
         config={**_config(published.index, networks.config), **few_step_entry(distilled.few_step)},
         defaults=settings.defaults(FAMILY, _defaults(native, distilled), limits),
         limits=limits,
-        source=source_of(origin, tiny_vae_of_another(places, origin)),
+        source=source_of(origin, also),
         tools={},
         files={},
         notes=() if settings.sets("generate", DEFAULTS) else distilled.notes,
     )
 
 
-def _config(index: Mapping[str, Any], config: NetworkConfigs) -> dict[str, Any]:
+def _config(index: Mapping[str, Any], config: ModelFacts) -> dict[str, Any]:
     """The manifest's ``config``: the numbers that the family reads."""
     return {
         **config.autoencoders.numbers(),

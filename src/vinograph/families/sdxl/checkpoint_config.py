@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from vinograph.families.sdxl.network_config import UNetConfig
 from vinograph.models.autoencoders import AutoencoderConfigs, check_pairs
 from vinograph.networks.clip import ClipConfig
+
+
+class VaeFacts(Protocol):
+    """What a manifest says of the VAEs."""
+
+    @property
+    def scale_factor(self) -> int:
+        """How many times smaller than the picture the latents are, in each direction."""
+
+    def numbers(self) -> dict[str, Any]:
+        """The manifest's numbers for the autoencoders."""
+
+
+class ModelFacts(Protocol):
+    """What a manifest says of the networks."""
+
+    @property
+    def unet(self) -> UNetConfig:
+        """The UNet's configuration."""
+
+    @property
+    def text_widths(self) -> tuple[int, int]:
+        """The widths of the two encoders' hidden states, which the UNet takes joined."""
+
+    @property
+    def autoencoders(self) -> VaeFacts:
+        """What it says of the VAEs."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vinograph.families.sdxl.network_config import DOWN_TEXT, LATENT_CHANNELS, MIDDLE_TEXT, UP_TEXT, Layers, UNetConfig
-from vinograph.networks.config import broadcast
+from vinograph.families.sdxl.network_config import (
+    DOWN_TEXT,
+    LATENT_CHANNELS,
+    MIDDLE_TEXT,
+    UP_TEXT,
+    UNetConfig,
+    transformer_depths,
+)
 from vinograph.networks.embeddings import sinusoidal_embedding, timestep_embedding
 from vinograph.networks.graph import Network, Port, Ports, Weights, build
 from vinograph.networks.layers import (
@@ -109,7 +115,9 @@ class _UNet:
         """Yield the skips of a level: residual blocks with transformers, then half the size."""
         config, weights = self.config, self.weights["down_blocks"][level]
         width = config.block_out_channels[level]
-        depths = self._depths(config.down_block_types[level] == DOWN_TEXT, config.depths[level], config.layers[level])
+        depths = transformer_depths(
+            config.down_block_types[level] == DOWN_TEXT, config.depths[level], config.layers[level]
+        )
         for layer, depth in enumerate(depths):
             x = residual_block(x, weights["resnets"][layer], width, self.norm, time)
             x = self._transformer(x, weights["attentions"][layer], text, config.heads[level], depth)
@@ -126,7 +134,7 @@ class _UNet:
         x = residual_block(x, weights["resnets"][0], width, self.norm, time)
         if config.mid_block_type != MIDDLE_TEXT:
             return x
-        (depth,) = self._depths(True, config.depths[-1], 1)
+        (depth,) = transformer_depths(True, config.depths[-1], 1)
         x = self._transformer(x, weights["attentions"][0], text, config.heads[-1], depth)
         return residual_block(x, weights["resnets"][1], width, self.norm, time)
 
@@ -135,17 +143,12 @@ class _UNet:
         config, weights = self.config, self.weights["up_blocks"][turn]
         level = self.levels - 1 - turn
         width, count = config.block_out_channels[level], config.layers[level] + 1
-        depths = self._depths(config.up_block_types[turn] == UP_TEXT, config.up_depths[turn], count)
+        depths = transformer_depths(config.up_block_types[turn] == UP_TEXT, config.up_depths[turn], count)
         for layer, depth in enumerate(depths):
             joined = concat([x, skips.pop()], axis=1)
             x = residual_block(joined, weights["resnets"][layer], width, self.norm, time)
             x = self._transformer(x, weights["attentions"][layer], text, config.heads[level], depth)
         return upsample_block(x, weights["upsamplers"][0], like=skips[-1]) if level > 0 else x
-
-    @staticmethod
-    def _depths(has_text: bool, depth: Layers, count: int) -> tuple[int, ...]:
-        """Depth of the transformer after each of ``count`` residual blocks; 0 means none."""
-        return broadcast("transformer_layers_per_block", depth, count) if has_text else (0,) * count
 
     def _transformer(self, x: Value, weights: Weights, text: Value, head_count: int, depth: int) -> Value:
         """Every position of x [b, c, h, w] attends to all others and to the text [b, n, width]."""

@@ -201,3 +201,8 @@ class UNetConfig:
     def pooled_width(self) -> int:
         """Width of the pooled text."""
         return self.projection_class_embeddings_input_dim - 6 * self.addition_time_embed_dim
+
+
+def transformer_depths(has_text: bool, depth: Layers, count: int) -> tuple[int, ...]:
+    """Depth of the transformer after each of ``count`` residual blocks; 0 means none."""
+    return broadcast("transformer_layers_per_block", depth, count) if has_text else (0,) * count
