@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vinograph._calls import Calls
+from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
 from vinograph.components import InputObserver, SessionPool, Tokenizers
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Call, Components, Output, Step, Steps
@@ -42,6 +43,7 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        adapters: Mapping[str, float] | None = None,
     ) -> None:
         """Use an opened model; :meth:`from_pretrained` finds one by name."""
         manifest = model.manifest
@@ -66,6 +68,8 @@ class Pipeline(Calls):
             prepare=self._sessions.prepare,
             release=self._sessions.release,
         )
+        self._adaptation = NO_ADAPTERS
+        self.set_adapters({} if adapters is None else adapters)
 
     @classmethod
     def from_pretrained(
@@ -74,6 +78,7 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        adapters: Mapping[str, float] | None = None,
     ) -> Pipeline:
         """Open a model.
 
@@ -87,13 +92,40 @@ class Pipeline(Calls):
             memory: "low" frees each large component as soon as a drawing no longer needs it; the
                 next drawing loads it again. "auto" frees only components that take more than a
                 quarter of the machine's memory.
+            adapters: weights of adapters by their files, as :meth:`set_adapters` takes them.
 
         Raises:
             ModelError: there is no such model, or Vinograph doesn't support it.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
         """
-        return cls(catalog.find(model), device, precision, memory)
+        return cls(catalog.find(model), device, precision, memory, adapters)
+
+    @property
+    def adapters(self) -> Mapping[str, float]:
+        """The adapters in use, with their weights."""
+        return MappingProxyType(self._adaptation.weights)
+
+    def set_adapters(self, adapters: Mapping[str, float]) -> None:
+        """Draw with these adapters (LoRA and its kin) from now on, in place of all others.
+
+        Their differences are added to the model's weights when its components are next used, so
+        that steps take no longer. The model isn't read again.
+
+        Args:
+            adapters: weights by file: a ``.safetensors`` file, a folder with one, or the name of
+                a file in the folder of adapters. A weight is any number: 1 is full strength, 0 is
+                off. ``{}`` removes all.
+
+        Raises:
+            RequestError: there is no such file, a weight is no number, or an adapter is for another
+                model.
+            ModelError: a file is pickled, or this model can't be changed.
+            DamagedModelError: a file is damaged.
+        """
+        self._adaptation = adapt(self.model, adapters)
+        self._sessions.adapt(self._adaptation)
+        self._components.cache.clear()
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -196,9 +228,10 @@ class Pipeline(Calls):
             seeds=request.seeds,
             request=request,
             timings=MappingProxyType(output.timings),
-            warnings=(*output.warnings, *self._sessions.take_warnings()),
+            warnings=(*output.warnings, *self._adaptation.warnings, *self._sessions.take_warnings()),
             devices=MappingProxyType(self._sessions.devices_and_precisions()),
             model=self.model.manifest.name,
+            adapters=self.adapters,
             image_embeddings=output.image_embeddings,
             report=MappingProxyType(output.report),
         )

@@ -32,6 +32,7 @@ class Result:
         image_embeddings: embeddings [n, channels, height, width] from a prior or an image encoder;
             None if neither ran.
         report: measurements of the call, such as a reconstruction's PSNR.
+        adapters: the adapters that were used, with their weights.
     """
 
     images: Any
@@ -43,6 +44,7 @@ class Result:
     model: str
     image_embeddings: Array | None = field(default=None, repr=False)
     report: Mapping[str, float] = field(default_factory=dict)
+    adapters: Mapping[str, float] = field(default_factory=dict)
 
     def metadata(self, index: int) -> dict[str, Any]:
         """Metadata for the file of picture ``index``, sufficient to draw it again, alone."""
@@ -54,4 +56,6 @@ class Result:
                 record[name] = texts[index * len(texts) // self.request.image_count]
         if "num_images_per_prompt" in record:
             record["num_images_per_prompt"] = 1
-        return {"model": self.model, "request": record, "vinograph": __version__, "python": platform.python_version()}
+        used = {"adapters": dict(self.adapters)} if self.adapters else {}
+        versions = {"vinograph": __version__, "python": platform.python_version()}
+        return {"model": self.model, **used, "request": record, **versions}

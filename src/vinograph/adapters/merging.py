@@ -1,0 +1,145 @@
+"""Merging: weights with the differences of adapters added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinograph.adapters.kinds import Difference, LowRank
+from vinograph.errors import RequestError
+from vinograph.networks.graph import Allocate, StoredTensor, in_f32
+from vinograph.runtime.low_rank import add_product
+
+Array = NDArray[np.float32]
+
+_F8 = ("F8_E4M3", "F8_E5M2")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One adapter's share of one weight: strength times a piece of a difference.
+
+    The piece is number ``index`` of ``count`` equal pieces of rows. ``adapter`` names the file.
+    """
+
+    adapter: str
+    strength: float
+    difference: Difference
+    index: int = 0
+    count: int = 1
+
+    def factors(self) -> tuple[Array, Array] | None:
+        """Matrices whose product is the share; None where it isn't one."""
+        if not isinstance(self.difference, LowRank):
+            return None
+        up, down = self.difference.factors()
+        rows = len(up) // self.count
+        return up[self.index * rows : (self.index + 1) * rows] * np.float32(self.strength), down
+
+    def values(self, weight: Array) -> Array:
+        """The share, in the shape of ``weight``."""
+        if self.count > 1:
+            whole = np.zeros((self.count, *weight.shape), np.float32)
+            whole[self.index] = weight
+            found = self.difference.compute(whole.reshape(-1, *weight.shape[1:]))
+            found = found.reshape(self.count, *weight.shape)[self.index]
+        else:
+            found = self.difference.compute(weight)
+        return found.reshape(weight.shape) * np.float32(self.strength)
+
+
+def difference_of(terms: Sequence[Term], weight: Array) -> Array:
+    """The sum of all terms, each of which is computed from the weight without the others."""
+    total = np.zeros(weight.shape, np.float32)
+    for term in terms:
+        total += term.values(weight)
+    return total
+
+
+@dataclass(frozen=True)
+class AdaptedTensor:
+    """A tensor of a checkpoint with the differences of adapters added, in its own type."""
+
+    name: str
+    stored: StoredTensor
+    terms: tuple[Term, ...]
+    allocate: Allocate
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's dimensions."""
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> str:
+        """The type that it is stored in."""
+        return self.stored.dtype
+
+    @property
+    def file(self) -> Path | None:
+        """The file that holds the tensor, if it is known."""
+        return getattr(self.stored, "file", None)
+
+    def array(self) -> NDArray[Any]:
+        """The merged values in the tensor's type: BF16 as uint16, and 8 bits as f32.
+
+        Raises:
+            RequestError: they exceed the type's range.
+        """
+        found = merged(self.stored, self.terms, self.allocate)
+        if self.dtype == "F16" and not _is_finite(found):
+            raise RequestError(
+                f"the adapter {' and '.join(sorted({each.adapter for each in self.terms}))} makes {self.name} exceed "
+                "the range of f16, in which the model stores it: give a smaller weight"
+            )
+        return found
+
+
+def merged(stored: StoredTensor, terms: Sequence[Term], allocate: Allocate) -> NDArray[Any]:
+    """W + the sum of all terms, in an array of its own in the type of ``stored``.
+
+    A weight in 8 bits comes in f32.
+    """
+    factors = [term.factors() for term in terms]
+    if all(each is not None for each in factors) and stored.dtype in ("F16", "F32"):
+        up = np.concatenate([each[0] for each in factors if each], axis=1)
+        down = np.concatenate([each[1] for each in factors if each])
+        base = stored.array()
+        result = allocate(tuple(stored.shape), base.dtype)
+        rows = (len(up), down.shape[1])
+        add_product(base.reshape(rows), up, down, result.reshape(rows))
+        return result
+    weight = in_f32(stored)
+    total = weight + difference_of(terms, weight)
+    if stored.dtype in _F8:
+        return total
+    return as_stored(total, stored.dtype, allocate)
+
+
+def as_stored(values: Array, dtype: str, allocate: Allocate) -> NDArray[Any]:
+    """Values in f32 as an array of a stored type; bfloat16 as uint16."""
+    kinds = {"F16": np.float16, "BF16": np.uint16, "F64": np.float64}
+    result = allocate(values.shape, np.dtype(kinds.get(dtype, np.float32)))
+    if dtype == "BF16":
+        result[...] = _to_bf16(values)
+    else:
+        with np.errstate(over="ignore"):
+            result[...] = values
+    return result
+
+
+def _to_bf16(values: Array) -> NDArray[np.uint16]:
+    """The upper halves of f32, rounded to the nearest and to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    flat = values.reshape(-1)
+    step = 1 << 22
+    return all(bool(np.isfinite(flat[begin : begin + step]).all()) for begin in range(0, flat.size, step))
