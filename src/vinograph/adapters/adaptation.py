@@ -56,6 +56,10 @@ class Adaptation:
         """The adapters' weights by the paths that were given."""
         return {each.reference: each.weight for each in self.adapters}
 
+    def descriptions(self) -> list[str]:
+        """Each adapter's file name with its weight, as the command line takes them."""
+        return [f"{each.file.path.name}:{each.weight:g}" for each in self.adapters]
+
     def changes(self, component: str) -> bool:
         """Whether a component's weights change."""
         return bool(self.terms.get(component))

@@ -107,8 +107,8 @@ class AdaptedIr:
         more = change_a @ b + changed @ self._change(inner, b)
         more_bias = change_bias + change_a @ b_bias + changed @ self._change(inner_bias, b_bias)
         return {
-            outer: self._stored(outer, weights[outer], product + more),
-            outer_bias: self._stored(outer_bias, weights[outer_bias], folded_bias + more_bias),
+            outer: self._stored(outer, weights[outer], np.asarray(product + more, np.float32)),
+            outer_bias: self._stored(outer_bias, weights[outer_bias], np.asarray(folded_bias + more_bias, np.float32)),
         }
 
     def _change(self, name: str, weight: Array) -> Array:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vinograph.cli import output, progress
-from vinograph.cli.options import AsJson
+from vinograph.cli.adapters import parsed
+from vinograph.cli.options import ADAPTER_HELP, AsJson
 
 if TYPE_CHECKING:
     from vinograph.models.bundle import Bundle
@@ -26,6 +27,10 @@ def convert(
     ] = None,
     image_encoder: Annotated[
         Path | None, typer.Option("--image-encoder", metavar="FILE", help="Würstchen: the image encoder's weights")
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", metavar="FILE[:WEIGHT]", help=f"merge {ADAPTER_HELP}"),
     ] = None,
     weights: Annotated[
         str,
@@ -57,6 +62,7 @@ def convert(
             prior=prior,
             tiny_vae=tiny_vae,
             image_encoder=image_encoder,
+            adapters=parsed(adapter),
             weights=cast("Any", weights),  # convert checks it
             revision=revision,
             overwrite=overwrite,

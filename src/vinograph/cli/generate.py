@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vinograph.cli import options, output, progress
-from vinograph.cli.options import AS_JSON, DEVICE, MEMORY, MODEL, PRECISION, SEED, SIZE, DrawingCommand, Option
+from vinograph.cli import adapters, options, output, progress
+from vinograph.cli.options import ADAPTER, AS_JSON, DEVICE, MEMORY, MODEL, PRECISION, SEED, SIZE, DrawingCommand, Option
 from vinograph.errors import RequestError
 from vinograph.families.contract import Step
 from vinograph.images import WRITABLE, check_output, save
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from vinograph.result import Result
 
 _OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
-_NOT_ARGUMENTS = ("prompt", "picture", "model", "output", "device", "precision", "memory", "no_metadata", AS_JSON.name)
+_NOT_ARGUMENTS = (
+    *("prompt", "picture", "model", "output", "device", "precision", "memory", "no_metadata", AS_JSON.name),
+    ADAPTER.name,
+)
 
 
 def generate(values: Mapping[str, Any]) -> None:
@@ -74,7 +77,13 @@ def _open(values: Mapping[str, Any]) -> Pipeline:
     from vinograph.pipeline import Pipeline  # imports OpenVINO, which --help doesn't need
 
     device, precision = options.per_component(values["device"]), options.per_component(values["precision"])
-    return Pipeline.from_pretrained(values["model"], device=device, precision=precision, memory=values["memory"])
+    return Pipeline.from_pretrained(
+        values["model"],
+        device=device,
+        precision=precision,
+        memory=values["memory"],
+        adapters=adapters.parsed(values.get(ADAPTER.name)),
+    )
 
 
 def _optional(values: Mapping[str, Any]) -> dict[str, str | None]:
@@ -96,6 +105,7 @@ def _report(result: Result, files: list[Path], *, as_json: bool) -> None:
         output.print_json(
             {
                 "model": result.model,
+                "adapters": dict(result.adapters),
                 "images": [{"file": str(file), "seed": seed} for file, seed in zip(files, seeds, strict=True)],
                 "request": result.request.record(),
                 "seconds": result.timings,
@@ -132,6 +142,7 @@ GENERATE = DrawingCommand(
         Option("count", "N", "pictures to draw; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
         Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
+        ADAPTER,
         DEVICE,
         PRECISION,
         MEMORY,

@@ -39,17 +39,21 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One option as ``--help`` shows it. ``metavar`` is None for a switch."""
+    """One option as ``--help`` shows it.
+
+    ``metavar`` is None for a switch. A ``repeatable`` option may be given more than once.
+    """
 
     name: str
     metavar: str | None
     help: str
     default: str | None = None
+    repeatable: bool = False
 
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter that typer reads."""
         info = typer.Option(flag(self.name), metavar=self.metavar, help=self.help, show_default=bool(self.default))
-        kind = bool if self.metavar is None else str | None
+        kind: Any = list[str] | None if self.repeatable else bool if self.metavar is None else str | None
         default = False if self.metavar is None else self.default
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
@@ -65,6 +69,8 @@ DEVICE = Option(
 )
 PRECISION = Option("precision", "P", "auto, f32, bf16 or f16, or one per component: prior=bf16,decoder=f32", "auto")
 MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is no longer needed", "auto")
+ADAPTER_HELP = "an adapter (LoRA and its kin) and its weight, such as pixel-art.safetensors:0.8; again for more"
+ADAPTER = Option("adapter", "FILE[:WEIGHT]", ADAPTER_HELP, repeatable=True)
 AS_JSON = Option("json", None, "print one JSON object on standard output, and nothing else there")
 AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 

@@ -232,7 +232,8 @@ def _packed(numbers: NDArray[np.int16], bits: int) -> NDArray[np.uint8]:
     if bits == 8:
         return flat
     nibbles = np.pad(flat & 15, (0, flat.size % 2))
-    return nibbles[::2] | nibbles[1::2] << 4
+    packed: NDArray[np.uint8] = nibbles[::2] | nibbles[1::2] << 4
+    return packed
 
 
 def _storable(scale: Array, constant: Any) -> Array:
