@@ -43,7 +43,7 @@ class Difference(Protocol):
         """The shape of :meth:`compute`'s result."""
 
     def compute(self, weight: Array, /) -> Array:
-        """The difference, given the whole weight in f32, in the difference's shape."""
+        """The difference, given the whole weight in f32: as many values as the weight has."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,7 @@ class Decomposed:
 
     def compute(self, weight: Array) -> Array:
         """See :class:`Difference`."""
-        weight = weight.reshape(self.shape)
-        changed = weight + self.inner.compute(weight)
+        changed = weight + self.inner.compute(weight).reshape(weight.shape)
         others = tuple(each for each in range(changed.ndim) if each != self.axis)
         norm = np.sqrt(np.square(changed, dtype=np.float64).sum(others, keepdims=True)).astype(np.float32)
         view = [-1 if each == self.axis else 1 for each in range(changed.ndim)]
@@ -173,26 +172,28 @@ class Decomposed:
         return found
 
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether there is a magnitude for each row, or for each column, of a weight."""
+        return len(shape) > self.axis and self.magnitude.size == shape[self.axis]
+
+
 def _decomposed(inner: Difference, tensors: Tensors) -> Difference:
     """DoRA of ``inner`` where there are magnitudes, whose shape says what they are of.
 
     PEFT has one for each row, however they are laid out. LyCORIS has [out, 1, …] or [1, in, …].
 
     Raises:
-        KindError: their shape fits neither.
+        KindError: their shape is neither.
     """
-    for role in ("magnitude", "row_magnitude"):
-        if role not in tensors:
-            continue
-        shape = tensors[role].shape
-        size, long = math.prod(shape), [index for index, each in enumerate(shape) if each > 1]
-        is_row = role == "row_magnitude" or not long or long == [0]
-        if is_row and len(long) <= 1 and size == inner.shape[0]:
-            return Decomposed(inner, tensors[role], 0)
-        if not is_row and long == [1] and size == inner.shape[1]:
-            return Decomposed(inner, tensors[role], 1)
-        raise KindError(f"its magnitudes have the shape {list(shape)}, for a weight of the shape {list(inner.shape)}")
-    return inner
+    if "row_magnitude" in tensors:
+        return Decomposed(inner, tensors["row_magnitude"], 0)
+    if "magnitude" not in tensors:
+        return inner
+    shape = tensors["magnitude"].shape
+    long = [index for index, size in enumerate(shape) if size > 1]
+    if len(long) > 1 or (long and long[0] > 1):
+        raise KindError(f"its magnitudes have the shape {list(shape)}")
+    return Decomposed(inner, tensors["magnitude"], long[0] if long else 0)
 
 
 def _loha(values: Mapping[str, Array]) -> Array:

@@ -206,8 +206,12 @@ def _check_shape(difference: Difference, shape: Shape, count: int) -> None:
         raise KindError(f"its difference has the shape {list(found)}; the layer has {list(shape)}")
     if math.prod(found[1:]) != math.prod(shape[1:]):
         raise KindError(f"its difference has the shape {list(found)}; the layer has {list(shape)}")
-    if isinstance(difference, Decomposed) and count > 1 and difference.axis != 0:
+    if not isinstance(difference, Decomposed):
+        return
+    if count > 1 and difference.axis != 0:
         raise KindError("its magnitudes are of the inputs of several layers together, which isn't computed")
+    if not difference.fits((shape[0] * count, *shape[1:])):
+        raise KindError(f"it has {difference.magnitude.size} magnitudes; the layer has the shape {list(shape)}")
 
 
 def _settings(file: AdapterFile, target: _Target, path: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vinograph.runtime.low_rank import add_product
 
 Array = NDArray[np.float32]
 
+_LARGE = 1 << 16  # values, from which on OpenVINO is quicker than NumPy
 _F8 = ("F8_E4M3", "F8_E5M2")
 
 
@@ -112,7 +113,10 @@ def merged(stored: StoredTensor, terms: Sequence[Term], allocate: Allocate) -> N
         base = stored.array()
         result = allocate(tuple(stored.shape), base.dtype)
         rows = (len(up), down.shape[1])
-        add_product(base.reshape(rows), up, down, result.reshape(rows))
+        if base.size < _LARGE:
+            result.reshape(rows)[...] = base.reshape(rows) + up @ down
+        else:
+            add_product(base.reshape(rows), up, down, result.reshape(rows))
         return result
     weight = in_f32(stored)
     total = weight + difference_of(terms, weight)
