@@ -30,6 +30,9 @@ from tests.adapters.conftest import Opened
 from vinograph import Pipeline
 from vinograph.adapters.adaptation import adapt
 
+# diffusers makes an array of a tensor in a way that numpy deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 _DIFFUSERS: Any = diffusers
 _PROMPT = "a red house"
 
@@ -175,9 +178,7 @@ class TestPixArt:
         theirs.set_progress_bar_config(disable=True)
         side = pixart.home.manifest.limits["native_size"]
         size = {"height": side, "width": side}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # diffusers makes an array of a tensor
-            expected = theirs(_PROMPT, generator=torch.Generator().manual_seed(3), **size, **settings).images
+        expected = theirs(_PROMPT, generator=torch.Generator().manual_seed(3), **size, **settings).images
         pipe = Pipeline(pixart.home, precision="f32", adapters={str(pixart_lora.folder): 1.0})
         found = pipe(_PROMPT, seed=3, **size, **settings).images
         assert float(np.abs(found - expected).max()) < 0.05 / 255
