@@ -171,7 +171,6 @@ class Decomposed:
         found: Array = changed * factor - weight
         return found
 
-
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether there is a magnitude for each row, or for each column, of a weight."""
         return len(shape) > self.axis and self.magnitude.size == shape[self.axis]

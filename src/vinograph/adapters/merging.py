@@ -114,7 +114,8 @@ def merged(stored: StoredTensor, terms: Sequence[Term], allocate: Allocate) -> N
         result = allocate(tuple(stored.shape), base.dtype)
         rows = (len(up), down.shape[1])
         if base.size < _LARGE:
-            result.reshape(rows)[...] = base.reshape(rows) + up @ down
+            with np.errstate(over="ignore"):  # it is checked afterwards
+                result.reshape(rows)[...] = base.reshape(rows) + up @ down
         else:
             add_product(base.reshape(rows), up, down, result.reshape(rows))
         return result
