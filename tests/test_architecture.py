@@ -82,6 +82,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "benchmark.systems": {"vinograph", "runtime"},
     "web": {
         *(
+            "adapters",
             "pipeline",
             "models",
             "families",
