@@ -78,13 +78,14 @@ def cost(model: Model, file: Path, pictures: bool) -> None:
     names = [name for name in model.manifest.components if changed.changes(name)]
     for title, given in (("without", {}), ("added", {file: 1.0}), ("another weight", {file: 0.5})):
         with measure_peaks(os.getpid()) as peaks:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             adaptation = adapt(model, given) if given else NO_ADAPTERS
-            compared = time.perf_counter() - start
             for name in names:
                 source_of(model, name, adaptation).read()
-            seconds = time.perf_counter() - start
-        print(f"{title}: {seconds:.2f} s ({compared:.2f} s to compare), anonymous {peaks.anonymous / 1e6:.0f} MB")
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        print(
+            f"{title}: {seconds:.2f} s, {cpu:.2f} s of processors, anonymous {peaks.anonymous / 1e6:.0f} MB", flush=True
+        )
     if pictures:
         _draw_in_turns(model, file)
 

@@ -229,8 +229,10 @@ def _embedding(values: Mapping[str, Array]) -> Array:
 _COMPUTE: Mapping[str, Any] = {"LoHa": _loha, "LoKr": _lokr, "LoCon (Tucker)": _tucker, "LoRA of a table": _embedding}
 
 
-def differences(tensors: Tensors, settings: Mapping[str, Any]) -> dict[str, Difference]:
+def differences(tensors: Tensors, settings: Mapping[str, Any]) -> dict[str, tuple[Difference, set[str]]]:
     """The differences that one module's tensors make, by parameter: "weight" and "bias".
+
+    With each come the roles of the tensors that it is made of.
 
     Args:
         tensors: the module's tensors by role.
@@ -239,19 +241,22 @@ def differences(tensors: Tensors, settings: Mapping[str, Any]) -> dict[str, Diff
     Raises:
         KindError: a tensor is missing or of an odd shape; the message says which.
     """
-    made: dict[str, Difference] = {}
+    made: dict[str, tuple[Difference, set[str]]] = {}
     factored = _factored(tensors, settings)
     if factored is not None:
-        made["weight"] = _decomposed(factored, tensors)
+        inner, roles = factored
+        made["weight"] = _decomposed(inner, tensors), roles | {"alpha", "magnitude", "row_magnitude"}
     elif "magnitude" in tensors or "row_magnitude" in tensors:
         raise KindError("it has magnitudes alone, without the factors that they belong to")
     for role, parameter, replaces in _WHOLE:
         if role in tensors:
             if parameter in made:
                 raise KindError(f"it changes its {parameter} in two ways")
-            made[parameter] = Given(tensors[role], "full", replaces)
-    if "up_bias" in tensors and isinstance(factored, LowRank):
-        made["bias"] = Scaled(tensors["up_bias"], factored.scale)
+            made[parameter] = Given(tensors[role], "full", replaces), {role, "alpha"}
+    if "up_bias" in tensors and factored is not None and isinstance(factored[0], LowRank):
+        if "bias" in made:
+            raise KindError("it changes its bias in two ways")
+        made["bias"] = Scaled(tensors["up_bias"], factored[0].scale), {"up_bias"}
     if not made:
         raise KindError(f"it has {', '.join(sorted(tensors))} alone")
     return made
@@ -267,12 +272,14 @@ _WHOLE = (
 )
 
 
-def _factored(tensors: Tensors, settings: Mapping[str, Any]) -> Difference | None:
-    """The difference of a module's factors; None where it has none."""
+def _factored(tensors: Tensors, settings: Mapping[str, Any]) -> tuple[Difference, set[str]] | None:
+    """The difference of a module's factors, and their roles; None where it has none."""
     if "down" in tensors or "up" in tensors:
-        return _lora(_all_of(tensors, "down", "up"), tensors, settings)
+        found = _lora(_all_of(tensors, "down", "up"), tensors, settings)
+        return found, {"down", "up", "mid"}
     if any(role in tensors for role in _LOHA):
-        return _loha_of(_all_of(tensors, *_LOHA), tensors, settings)
+        found = _loha_of(_all_of(tensors, *_LOHA), tensors, settings)
+        return found, {*_LOHA, "hada_t1", "hada_t2"}
     if any(role.startswith("lokr_") for role in tensors):
         return _lokr_of(tensors, settings)
     if "embedding_down" in tensors or "embedding_up" in tensors:
@@ -280,7 +287,8 @@ def _factored(tensors: Tensors, settings: Mapping[str, Any]) -> Difference | Non
         down, up = used["embedding_down"].shape, used["embedding_up"].shape
         if len(down) != 2 or len(up) != 2 or down[0] != up[1]:
             raise KindError(f"its factors have the shapes {list(up)} and {list(down)}")
-        return Computed(used, _scale(tensors, settings, down[0]), "LoRA of a table", down[0], (down[1], up[0]))
+        scale, rank = _scale(tensors, settings, down[0]), down[0]
+        return Computed(used, scale, "LoRA of a table", rank, (down[1], up[0])), set(used)
     return None
 
 
@@ -343,7 +351,7 @@ def _pair_shape(a: tuple[int, ...], b: tuple[int, ...], core: TensorRecord | Non
     return (a[1], b[1], *core.shape[2:])
 
 
-def _lokr_of(tensors: Tensors, settings: Mapping[str, Any]) -> Difference:
+def _lokr_of(tensors: Tensors, settings: Mapping[str, Any]) -> tuple[Difference, set[str]]:
     used: dict[str, TensorRecord] = {}
     ranks, shapes = [], []
     for name in ("lokr_w1", "lokr_w2"):
@@ -362,4 +370,4 @@ def _lokr_of(tensors: Tensors, settings: Mapping[str, Any]) -> Difference:
     shape = (first[0] * second[0], first[1] * second[1], *second[2:])
     # Without a decomposed factor there is no rank. LyCORIS then writes an alpha that means nothing.
     scale = _scale(tensors, settings, rank) if rank else settings.get("scale", 1.0)
-    return Computed(used, scale, "LoKr", rank or None, shape)
+    return Computed(used, scale, "LoKr", rank or None, shape), set(used)

@@ -128,7 +128,8 @@ def match(file: AdapterFile, weights: ModelWeights) -> Match:
     whole: dict[str, tuple[str, str]] = {}
     for name in file.tensors:
         if (key := keys.parse(name)) is not None:
-            groups.setdefault(key.path, {})[key.role] = name
+            if groups.setdefault(key.path, {}).setdefault(key.role, name) != name:
+                unused.append(Unused(name, f"{groups[key.path][key.role]} says the same of its layer"))
         elif (kind := keys.other_kind(name)) is not None:
             unused.append(Unused(name, f"it is of the kind {kind}, which isn't computed"))
         elif (key := keys.whole_weight(name)) is not None and index.find(key.path) is not None:
@@ -136,9 +137,9 @@ def match(file: AdapterFile, weights: ModelWeights) -> Match:
         else:
             unused.append(Unused(name, "its name is that of no tensor of an adapter"))
     for name, (path, role) in whole.items():  # retrained layers, which only files with other adapters have
-        if groups:
-            groups.setdefault(path, {}).setdefault(role, name)
-        else:
+        if groups and groups.setdefault(path, {}).setdefault(role, name) != name:
+            unused.append(Unused(name, f"{groups[path][role]} says the same of its layer"))
+        elif not groups:
             unused.append(Unused(name, "it is a whole weight, not a change of one"))
     return _match_groups(file, weights, index, groups, unused)
 
@@ -164,27 +165,34 @@ def _match_groups(
             continue
         tensors = {role: file.tensors[name] for role, name in group.items()}
         try:
-            found = _changes(tensors, target, weights, _settings(file, target, path))
+            found, roles = _changes(tensors, target, weights, _settings(file, target, path))
         except KindError as error:
             unused += [Unused(name, f"in {path}, {error}") for name in group.values()]
             continue
         styles[target.style] = styles.get(target.style, 0) + 1
         changes += found
-        used += group.values()
+        used += [name for role, name in group.items() if role in roles]
+        unused += [
+            Unused(name, f"the other tensors of {path} are of another kind")
+            for role, name in group.items()
+            if role not in roles
+        ]
     return Match(tuple(changes), tuple(used), tuple(idle), tuple(unused), styles)
 
 
 def _changes(
     tensors: Mapping[str, TensorRecord], target: _Target, weights: ModelWeights, settings: Mapping[str, Any]
-) -> list[Change]:
-    """The changes that one module's tensors make.
+) -> tuple[list[Change], set[str]]:
+    """The changes that one module's tensors make, and the roles of those that they are made of.
 
     Raises:
         KindError: they don't fit the module; the message says why.
     """
     shapes, refused = weights.shapes[target.part], weights.refused[target.part]
     made = []
-    for parameter, difference in differences(tensors, settings).items():
+    used: set[str] = set()
+    for parameter, (difference, roles) in differences(tensors, settings).items():
+        used |= roles
         for module, piece, count in target.modules:
             weight = module if module in shapes and parameter == "weight" else f"{module}.{parameter}"
             if weight not in shapes:
@@ -193,7 +201,7 @@ def _changes(
                 raise KindError(refused[weight])
             _check_shape(difference, shapes[weight], count)
             made.append(Change(Place(target.part, weight, piece, count), difference))
-    return made
+    return made, used
 
 
 def _check_shape(difference: Difference, shape: Shape, count: int) -> None:
@@ -202,9 +210,8 @@ def _check_shape(difference: Difference, shape: Shape, count: int) -> None:
     Convolutions of one pixel and linear layers have the same values, in four or two dimensions.
     """
     found = difference.shape
-    if (len(found) > 1 and (found[0] % count or found[0] // count != shape[0])) or (len(found) == 1 and found != shape):
-        raise KindError(f"its difference has the shape {list(found)}; the layer has {list(shape)}")
-    if math.prod(found[1:]) != math.prod(shape[1:]):
+    rows = found[0] if found else 0
+    if rows != count * shape[0] or math.prod(found[1:]) != math.prod(shape[1:]):
         raise KindError(f"its difference has the shape {list(found)}; the layer has {list(shape)}")
     if not isinstance(difference, Decomposed):
         return
