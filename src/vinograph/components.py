@@ -160,9 +160,9 @@ def source_of(model: Model, name: str, adaptation: Adaptation = NO_ADAPTERS) -> 
         places = (folders.cache(), Path(tempfile.gettempdir()))
         scratch = LastingScratch(places, f"the weights of {name} with adapters")
         if plan is not None:
-            return NetworkSource(adaptation.plan(plan), allocate=scratch.allocate)
+            return NetworkSource(adaptation.plan(plan, scratch.keep))
         assert ir is not None
-        return adaptation.ir(ir, model, scratch.allocate)
+        return adaptation.ir(ir, model, scratch.keep)
     if ir is not None:
         return ir
     assert plan is not None

@@ -11,7 +11,7 @@ from vinograph.adapters import keys, recognition
 from vinograph.adapters.bundle_source import AdaptedIr
 from vinograph.adapters.file import AdapterFile, check_weights
 from vinograph.adapters.matching import Match, match
-from vinograph.adapters.merging import AdaptedTensor, Term
+from vinograph.adapters.merging import AdaptedTensor, Keep, Term, copied_by
 from vinograph.adapters.model_weights import FoldedLayer, ModelWeights, read_weights
 from vinograph.errors import RequestError
 from vinograph.models.model import Model
@@ -71,25 +71,30 @@ class Adaptation:
         used = {term.adapter for terms in self.terms[component].values() for term in terms}
         return repr([(*each.file.stamp(), each.weight) for each in self.adapters if str(each.file.path) in used])
 
-    def plan(self, plan: ComponentPlan) -> ComponentPlan:
-        """The plan of a component with the changed weights."""
-        terms = self.terms.get(plan.name)
-        return plan if not terms else dataclasses.replace(plan, build=_adapted_build(plan, terms))
+    def plan(self, plan: ComponentPlan, keep: Keep | None = None) -> ComponentPlan:
+        """The plan of a component with the changed weights.
 
-    def ir(self, ir: IrFile, model: Model, allocate: Allocate) -> AdaptedIr:
-        """A bundle's component with the changed weights, for which ``allocate`` makes arrays."""
+        ``keep`` stores them; None puts them where the graph's storage allocates arrays.
+        """
+        terms = self.terms.get(plan.name)
+        return plan if not terms else dataclasses.replace(plan, build=_adapted_build(plan, terms, keep))
+
+    def ir(self, ir: IrFile, model: Model, keep: Keep) -> AdaptedIr:
+        """A bundle's component with the changed weights, which ``keep`` stores."""
         folded = self.folded.get(ir.name, ())
         holders = {each.holder: model.path / model.manifest.components[each.holder].file for each in folded}
-        return AdaptedIr(ir, self.terms[ir.name], folded, holders, allocate)
+        return AdaptedIr(ir, self.terms[ir.name], folded, holders, keep)
 
 
 NO_ADAPTERS = Adaptation()
 
 
-def _adapted_build(plan: ComponentPlan, terms: Mapping[str, tuple[Term, ...]]) -> Callable[[Storage], Network]:
+def _adapted_build(
+    plan: ComponentPlan, terms: Mapping[str, tuple[Term, ...]], keep: Keep | None
+) -> Callable[[Storage], Network]:
     def adapt(name: str, tensor: StoredTensor, allocate: Allocate) -> StoredTensor:
         own = terms.get(name)
-        return AdaptedTensor(name, tensor, own, allocate) if own else tensor
+        return AdaptedTensor(name, tensor, own, keep or copied_by(allocate)) if own else tensor
 
     return lambda storage: plan.build(dataclasses.replace(storage, adapt=adapt))
 

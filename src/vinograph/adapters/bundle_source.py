@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.adapters.merging import AdaptedTensor, Term, as_stored, difference_of, merged
+from vinograph.adapters.merging import AdaptedTensor, Keep, Term, as_stored, difference_of, merged
 from vinograph.adapters.model_weights import FoldedLayer
-from vinograph.networks.graph import Allocate, in_f32
+from vinograph.networks.graph import in_f32
 from vinograph.runtime.ir_weights import LowBitWeight, Weight, read_weights, weights_of
 from vinograph.runtime.sources import IrFile
 
@@ -32,14 +32,14 @@ class AdaptedIr:
         terms: what is added, by weight.
         folded: layers that the component holds as one.
         holders: the files (.xml) of the components that hold outer layers of those alone.
-        allocate: makes the arrays for changed weights.
+        keep: stores the arrays of changed weights.
     """
 
     ir: IrFile
     terms: Terms
     folded: Sequence[FoldedLayer]
     holders: Mapping[str, Path]
-    allocate: Allocate
+    keep: Keep
     remedy: str = IrFile.remedy
     _changed: dict[str, list[NDArray[Any]]] = field(default_factory=dict, repr=False)
 
@@ -87,8 +87,8 @@ class AdaptedIr:
 
     def _merged(self, name: str, weight: Weight) -> list[NDArray[Any]]:
         if isinstance(weight, LowBitWeight):
-            return weight.quantized(merged(weight, self.terms[name], np.empty), self.allocate, name)
-        return [AdaptedTensor(name, weight, self.terms[name], self.allocate).array()]
+            return self._kept(weight.quantized(merged(weight, self.terms[name]), name))
+        return [AdaptedTensor(name, weight, self.terms[name], self.keep).array()]
 
     def _refolded(
         self, layer: FoldedLayer, weights: Mapping[str, Weight], holder: Mapping[str, Weight]
@@ -116,8 +116,11 @@ class AdaptedIr:
 
     def _stored(self, name: str, weight: Weight, values: Array) -> list[NDArray[Any]]:
         if isinstance(weight, LowBitWeight):
-            return weight.quantized(values, self.allocate, name)
-        return [as_stored(values, weight.dtype, self.allocate)]
+            return self._kept(weight.quantized(values, name))
+        return self._kept([as_stored(values, weight.dtype)])
+
+    def _kept(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        return [self.keep(array) for array in arrays]
 
 
 def _solved(stored: Weight, a: Array, product: Array, bias: Array) -> tuple[Array, Array]:

@@ -10,20 +10,15 @@ if TYPE_CHECKING:
     import openvino as ov
 
     from vinograph.models.parts import ComponentPlan
-    from vinograph.networks.graph import Allocate, Network
+    from vinograph.networks.graph import Network
 
 
 @dataclass
 class NetworkSource:
-    """A component whose graph is built at its first reading, over a checkpoint's mapped weights.
-
-    ``allocate`` makes the arrays for what is computed from them; None takes memory.
-    """
+    """A component whose graph is built at its first reading, over a checkpoint's mapped weights."""
 
     plan: ComponentPlan
     remedy: str = "the weights may be damaged: compare the checkpoint's files with the published ones"
-
-    allocate: Allocate | None = None
 
     def __post_init__(self) -> None:
         self._network: Network | None = None
@@ -53,5 +48,5 @@ class NetworkSource:
         from vinograph.networks.graph import Storage
 
         if self._network is None:
-            self._network = self.plan.build(Storage() if self.allocate is None else Storage(allocate=self.allocate))
+            self._network = self.plan.build(Storage())
         return self._network.model.clone()

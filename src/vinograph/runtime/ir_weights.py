@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,6 @@ from vinograph.errors import DamagedModelError
 from vinograph.runtime.devices import core
 
 Array = NDArray[np.float32]
-Allocate = Callable[[tuple[int, ...], "np.dtype[Any]"], NDArray[Any]]
 
 # Which input of a layer is its weight.
 _LAYERS: Mapping[str, int] = {
@@ -114,7 +113,7 @@ class LowBitWeight:
         """Half the mean distance between two values that can be stored."""
         return float(np.abs(_numbers(self._scale)).mean()) / 2
 
-    def quantized(self, values: Array, allocate: Allocate, name: str) -> list[NDArray[Any]]:
+    def quantized(self, values: Array, name: str) -> list[NDArray[Any]]:
         """Values in f32 as they are stored: the numbers, the scales, and zero points if there are.
 
         Scales and zero points stay where the values are in their range, and widen where not. Values
@@ -131,10 +130,7 @@ class LowBitWeight:
         scale, zero = self._widened(values, scale, zero, (least, most))
         dither = np.random.default_rng(zlib.crc32(name.encode())).random(values.shape, np.float32)
         numbers = np.clip(np.floor(values / scale + zero + dither), least, most).astype(np.int16)
-        packed = _packed(numbers, bits)
-        kept = allocate(packed.shape, packed.dtype)
-        kept[...] = packed
-        arrays = [kept, _as_type(self._scale, scale)]
+        arrays = [_packed(numbers, bits), _as_type(self._scale, scale)]
         return arrays if self._zero is None else [*arrays, _as_type(self._zero, zero)]
 
     def put(self, arrays: Sequence[NDArray[Any]]) -> None:

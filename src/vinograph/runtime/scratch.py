@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,44 +72,53 @@ class Scratch:
 
 
 class LastingScratch:
-    """A file without a name, in which arrays are mapped for as long as they are in use.
+    """A file without a name that holds arrays for as long as they are in use.
 
     It is made when it is first needed, in the first of ``places`` that can be written. Small arrays
-    are made in memory. ``purpose`` says in errors what the arrays are for.
+    stay in memory. ``purpose`` says in errors what the arrays are for.
     """
 
     def __init__(self, places: Sequence[Path], purpose: str) -> None:
         self._places = places
         self._purpose = purpose
-        self._scratch: Scratch | None = None
+        self._file: IO[bytes] | None = None
+        self._place = Path()
+        self._end = 0
 
-    def allocate(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-        """An array of any values.
+    def keep(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array, or an equal one that is mapped from the file.
+
+        It is written at once: page by page through a mapping, that takes three times as long.
 
         Raises:
             ResourceError: no place can be written, or the disk is full.
         """
-        size = math.prod(shape) * np.dtype(kind).itemsize
-        if size < _SMALL:
-            return np.empty(shape, kind)
-        if self._scratch is None:
-            self._scratch = self._made()
+        if array.nbytes < _SMALL:
+            return array
+        file, begin = self._file or self._opened(), self._end
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         try:
-            return self._scratch.allocate(shape, np.dtype(kind))
+            while data:
+                data = data[os.pwrite(file.fileno(), data, begin + array.nbytes - len(data)) :]
         except OSError as error:
-            free = shutil.disk_usage(self._scratch.directory).free
+            free = shutil.disk_usage(self._place).free
             raise ResourceError(
-                f"there is not enough room for {self._purpose} on the disk of {self._scratch.directory} "
-                f"({error.strerror or error}): {size / 1e6:.0f} MB more are needed, and {free / 1e6:.0f} MB are free. "
-                "Set VINOGRAPH_CACHE to a folder on another disk"
+                f"there is not enough room for {self._purpose} on the disk of {self._place} "
+                f"({error.strerror or error}): {array.nbytes / 1e6:.0f} MB more are needed, and {free / 1e6:.0f} MB "
+                "are free. Set VINOGRAPH_CACHE to a folder on another disk"
             ) from error
+        self._end = -(-(begin + array.nbytes) // _ALIGNED) * _ALIGNED
+        mapped: NDArray[Any] = np.memmap(file, array.dtype, "c", begin, array.shape)
+        return mapped
 
-    def _made(self) -> Scratch:
+    def _opened(self) -> IO[bytes]:
         problem: OSError | None = None
         for place in self._places:
             try:
                 place.mkdir(parents=True, exist_ok=True)
-                return Scratch(place).__enter__()
+                self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 - it is closed when nothing refers to it
+                self._place = place
+                return self._file
             except OSError as error:
                 problem = error
         raise ResourceError(
