@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
-        adapters: Mapping[str, float] | None = None,
+        adapters: Mapping[str, float] | Mapping[Path, float] | None = None,
     ) -> None:
         """Use an opened model; :meth:`from_pretrained` finds one by name."""
         manifest = model.manifest
@@ -78,7 +79,7 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
-        adapters: Mapping[str, float] | None = None,
+        adapters: Mapping[str, float] | Mapping[Path, float] | None = None,
     ) -> Pipeline:
         """Open a model.
 
@@ -106,7 +107,7 @@ class Pipeline(Calls):
         """The adapters in use, with their weights."""
         return MappingProxyType(self._adaptation.weights)
 
-    def set_adapters(self, adapters: Mapping[str, float]) -> None:
+    def set_adapters(self, adapters: Mapping[str, float] | Mapping[Path, float]) -> None:
         """Draw with these adapters (LoRA and its kin) from now on, in place of all others.
 
         Their differences are added to the model's weights when its components are next used, so

@@ -73,6 +73,7 @@ def test_kinds_of_lycoris(kind: str, layout: str, made: Any, sdxl: Opened, tmp_p
         assert not adapt(model, {file: 1.0}).warnings
 
 
+_TARGETS = ["to_q", "to_k", "to_out.0", "conv1", "ff.net.2"]
 PEFT: Mapping[str, Callable[[], peft.PeftConfig]] = {
     "lora": lambda: _lora(lora_alpha=6),
     "rslora": lambda: _lora(use_rslora=True),
@@ -85,7 +86,6 @@ PEFT: Mapping[str, Callable[[], peft.PeftConfig]] = {
     "lokr": lambda: peft.LoKrConfig(r=2, alpha=3, target_modules=_TARGETS, decompose_both=True),
     "lokr effective": lambda: peft.LoKrConfig(r=1, alpha=3, target_modules=_TARGETS, use_effective_conv2d=True),
 }
-_TARGETS = ["to_q", "to_k", "to_out.0", "conv1", "ff.net.2"]
 
 
 def _lora(**settings: Any) -> peft.LoraConfig:
@@ -152,7 +152,8 @@ def test_older_names_of_diffusers(made: Any, sdxl: Opened, tmp_path: Path) -> No
     """Attention processors of diffusers 0.17, and linear layers of diffusers 0.20."""
     plain = weights_of_network(sdxl.models.unet)
     generator = torch.Generator().manual_seed(0)
-    tensors, expected = {}, dict(plain)
+    tensors: Tensors = {}
+    expected = dict(plain)
     for name in [each for each in plain if "attn" in each and each.endswith("weight")]:
         path, (rows, columns) = name.removesuffix(".weight"), plain[name].shape
         up, down = torch.randn(rows, 2, generator=generator), torch.randn(2, columns, generator=generator)

@@ -64,7 +64,8 @@ def folder(sdxl: Opened, tmp_path_factory: pytest.TempPathFactory) -> Path:
             network.add_adapter(config)
             randomised(((key, p) for key, p in network.named_parameters() if "lora_" in key), seed=index)
             layers[f"{name}_lora_layers"] = get_peft_model_state_dict(network)
-            metadata[f"{name}_lora_adapter_metadata"] = config.to_dict()
+            settings: Any = config
+            metadata[f"{name}_lora_adapter_metadata"] = settings.to_dict()
         place = folder / str(index)
         _DIFFUSERS.StableDiffusionXLPipeline.save_lora_weights(place, **layers, **metadata)
     return folder
@@ -230,7 +231,7 @@ class TestWuerstchen:
         for each in (theirs, theirs.prior_pipe, theirs.decoder_pipe):
             each.set_progress_bar_config(disable=True)
         settings: dict[str, Any] = {"prior_num_inference_steps": 2, "num_inference_steps": 2, "output_type": "np"}
-        size = {"height": 128, "width": 128}
+        size: dict[str, Any] = {"height": 128, "width": 128}
         expected = theirs(_PROMPT, generator=torch.Generator().manual_seed(3), **size, **settings).images
         for model in (wuerstchen.home, wuerstchen.bundle):
             pipe = Pipeline(model, precision="f32", adapters={str(prior_lora.folder): 1.0})

@@ -21,7 +21,16 @@ from vinograph.models import catalog
 
 _COMPONENT = "text_encoder"
 _LAYER = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-_ROLES = ("lora_down.weight", "lora_up.weight", "lora_mid.weight", "alpha", "dora_scale", "diff", "diff_b", "hada_w1_a")
+_ROLES: tuple[str, ...] = (
+    "lora_down.weight",
+    "lora_up.weight",
+    "lora_mid.weight",
+    "alpha",
+    "dora_scale",
+    "diff",
+    "diff_b",
+    "hada_w1_a",
+)
 _ROLES += ("hada_w1_b", "hada_w2_a", "hada_w2_b", "lokr_w1", "lokr_w2_a", "lokr_w2_b", "lora_A.weight", "lora_B.bias")
 _CONFIG = {"r": 4, "lora_alpha": 8, "use_rslora": True, "alpha_pattern": {"fc1": 2}, "peft_type": "LORA"}
 

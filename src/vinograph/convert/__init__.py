@@ -35,7 +35,7 @@ class Job:
     weights: str
     overwrite: bool
     progress: Progress
-    adapters: Mapping[str, float] = field(default_factory=dict)
+    adapters: Mapping[str, float] | Mapping[Path, float] = field(default_factory=dict)
 
 
 def convert(
@@ -45,7 +45,7 @@ def convert(
     prior: str | None = None,
     tiny_vae: str | None = None,
     image_encoder: Path | None = None,
-    adapters: Mapping[str, float] | None = None,
+    adapters: Mapping[str, float] | Mapping[Path, float] | None = None,
     weights: Literal["f16", "f32", "int8", "int4"] = "f16",
     revision: str | None = None,
     overwrite: bool = False,
@@ -110,7 +110,9 @@ def convert_checkpoint(
         return assemble(_with_adapters(checkpoint, opened, job.adapters), job)
 
 
-def _with_adapters(checkpoint: Checkpoint, opened: OpenedCheckpoint, adapters: Mapping[str, float]) -> OpenedCheckpoint:
+def _with_adapters(
+    checkpoint: Checkpoint, opened: OpenedCheckpoint, adapters: Mapping[str, float] | Mapping[Path, float]
+) -> OpenedCheckpoint:
     """The checkpoint with adapters merged into its components, which its manifest names."""
     if not adapters:
         return opened
