@@ -67,13 +67,17 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("models", "families", "families.network", "networks", "runtime", "schedulers"),
         *("schema", "values", "errors"),
     },
-    "components": {"families", "runtime", "models", "resources", "text"},
+    "adapters": {
+        *("models", "families", "networks", "runtime", "folders", "schema", "strict_json", "values", "errors"),
+        "vinograph",
+    },
+    "components": {"adapters", "families", "folders", "runtime", "models", "resources", "text", "vinograph"},
     "pipeline": {
-        *("_calls", "families", "components", "models", "runtime", "images", "request", "result"),
+        *("_calls", "adapters", "families", "components", "models", "runtime", "images", "request", "result"),
         *("values", "errors"),
     },
     "vinograph": {"pipeline", "families", "request", "result", "errors"},
-    "convert": {"models", "networks", "runtime", "files", "errors", "vinograph"},
+    "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
     "quantize": {
         *("convert", "pipeline", "components", "models", "families", "runtime", "files", "resources", "errors"),
         "vinograph",
@@ -85,6 +89,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "benchmark.systems": {"vinograph", "runtime"},
     "web": {
         *(
+            "adapters",
             "pipeline",
             "models",
             "families",
@@ -100,7 +105,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "vinograph",
     },
     "cli": {
-        *("pipeline", "components", "models", "families", "runtime", "images", "arguments", "request", "result"),
+        *("pipeline", "adapters", "components", "models", "families", "runtime", "images", "arguments", "request"),
+        "result",
         *("convert", "quantize", "benchmark", "web", "files", "folders", "resources", "strict_json"),
         *("a1111", "infotext", "picture_texts", "values"),
         *("errors", "vinograph"),
@@ -412,6 +418,7 @@ class TestPublicSurface:
     def test_results_and_steps_have_these_fields(self) -> None:
         assert names_of(Result) == [
             *("images", "seeds", "request", "timings", "warnings", "devices", "model", "image_embeddings", "report"),
+            "adapters",
         ]
         assert names_of(Step) == ["stage", "index", "total"]
         assert callable(Result.metadata)

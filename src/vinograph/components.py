@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vinograph import __version__, folders
+from vinograph.adapters.adaptation import NO_ADAPTERS, Adaptation
 from vinograph.families.contract import Session
 from vinograph.models.model import Model
 from vinograph.models.sources import NetworkSource
 from vinograph.resources import memory_installed
 from vinograph.runtime.cache import Cache
+from vinograph.runtime.scratch import LastingScratch
 from vinograph.runtime.sessions import Session as ComponentSession
 from vinograph.runtime.sources import GraphSource, IrFile
 from vinograph.runtime.tuning import CacheKey
@@ -37,6 +43,7 @@ class SessionPool(Mapping[str, Session]):
         self._opened: dict[str, ComponentSession] = {}
         self._cache = Cache()
         self._drawings = 0
+        self._adaptation = NO_ADAPTERS
         self.observer: InputObserver | None = None
 
     def __getitem__(self, name: str) -> Session:
@@ -53,12 +60,19 @@ class SessionPool(Mapping[str, Session]):
     def _open(self, name: str) -> ComponentSession:
         if name not in self._opened:
             self._opened[name] = ComponentSession(
-                source_of(self._model, name),
+                source_of(self._model, name, self._adaptation),
                 self._device[name],
                 self._precision[name],
-                cache_key(self._model, name, self._cache),
+                cache_key(self._model, name, self._cache, self._adaptation),
             )
         return self._opened[name]
+
+    def adapt(self, adaptation: Adaptation) -> None:
+        """Change the components' weights; those that change are compiled anew when they are used."""
+        before, self._adaptation = self._adaptation, adaptation
+        for name in list(self._opened):
+            if before.identity(name) != adaptation.identity(name):
+                self._opened.pop(name).release()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._model.manifest.components)
@@ -135,18 +149,33 @@ class SessionPool(Mapping[str, Session]):
         ]
 
 
-def source_of(model: Model, name: str) -> GraphSource:
-    """Source of a component's graph: a bundle's IR, or a network over a checkpoint's weights."""
+def source_of(model: Model, name: str, adaptation: Adaptation = NO_ADAPTERS) -> GraphSource:
+    """Source of a component's graph: a bundle's IR, or a network over a checkpoint's weights.
+
+    Weights that adapters change are in a file without a name, in the folder of the cache.
+    """
     plan, component = model.component_plan(name), model.manifest.components[name]
-    if plan is None:
-        return IrFile(name, model.path / component.file, component.f16_safe)
+    ir = None if plan is not None else IrFile(name, model.path / component.file, component.f16_safe)
+    if adaptation.changes(name):
+        places = (folders.cache(), Path(tempfile.gettempdir()))
+        scratch = LastingScratch(places, f"the weights of {name} with adapters")
+        if plan is not None:
+            return NetworkSource(adaptation.plan(plan, scratch.keep))
+        assert ir is not None
+        return adaptation.ir(ir, model, scratch.keep)
+    if ir is not None:
+        return ir
+    assert plan is not None
     return NetworkSource(plan)
 
 
-def cache_key(model: Model, name: str, cache: Cache) -> CacheKey:
-    """Key under which ``cache`` stores a component of the model."""
+def cache_key(model: Model, name: str, cache: Cache, adaptation: Adaptation = NO_ADAPTERS) -> CacheKey:
+    """Key under which ``cache`` stores a component of the model, as adapters change it."""
     low_bit_weights = model.manifest.components[name].weights in ("int8", "int4")
-    return CacheKey(model.manifest.name, name, model.fingerprint(name), low_bit_weights, cache)
+    contents, changed = model.fingerprint(name), adaptation.identity(name)
+    if changed:
+        contents = hashlib.sha256(repr((contents, changed, __version__)).encode()).hexdigest()
+    return CacheKey(model.manifest.name, name, contents, low_bit_weights, cache)
 
 
 def _measured_setting(session: ComponentSession) -> str:

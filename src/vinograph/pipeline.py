@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vinograph._calls import Calls
+from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
 from vinograph.components import InputObserver, SessionPool, Tokenizers
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Call, Components, Output, Step, Steps
@@ -44,6 +46,8 @@ class Pipeline(Calls):
         device: str | Mapping[str, str] = "CPU",
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
+        *,
+        adapters: Mapping[str, float] | Mapping[Path, float] | None = None,
         scheduler: str | Mapping[str, Any] | None = None,
     ) -> None:
         """Use an opened model; :meth:`from_pretrained` finds one by name."""
@@ -71,6 +75,8 @@ class Pipeline(Calls):
             prepare=self._sessions.prepare,
             release=self._sessions.release,
         )
+        self._adaptation = NO_ADAPTERS
+        self.set_adapters({} if adapters is None else adapters)
 
     @classmethod
     def from_pretrained(
@@ -80,8 +86,9 @@ class Pipeline(Calls):
         precision: str | Mapping[str, str] = "auto",
         memory: str = "auto",
         *,
-        embeddings: Embeddings = (),
+        adapters: Mapping[str, float] | Mapping[Path, float] | None = None,
         scheduler: str | Mapping[str, Any] | None = None,
+        embeddings: Embeddings = (),
         vae: str | os.PathLike[str] | None = None,
         base: str | os.PathLike[str] | None = None,
     ) -> Pipeline:
@@ -97,23 +104,52 @@ class Pipeline(Calls):
             memory: "low" frees each large component as soon as a drawing no longer needs it; the
                 next drawing loads it again. "auto" frees only components that take more than a
                 quarter of the machine's memory.
-            embeddings: files of words that were learned by textual inversion, or a mapping from the
-                word to its file or files. Without a mapping, the word is the one that the file
-                names, else the file's name.
+            adapters: weights of adapters by their files, as :meth:`set_adapters` takes them.
             scheduler: the default of the argument of that name, in the calls that take it: a name
                 such as "dpm++ 2m karras", or a mapping with a class under "_class_name" and its
                 settings.
+            embeddings: files of words that were learned by textual inversion, or a mapping from the
+                word to its file or files. Without a mapping, the word is the one that the file
+                names, else the file's name.
             vae: SDXL: a full VAE in place of the model's own: a file, a directory or a hub id.
             base: SDXL: the model that has what a single file or a UNet alone lacks.
 
         Raises:
-            RequestError: an embedding was not made for this model, or there is no such scheduler.
+            RequestError: an adapter or an embedding was not made for this model, or there is no such
+                scheduler.
             ModelError: there is no such model, or Vinograph doesn't support it.
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
         """
         opened = catalog.find(model, _sources(vae=vae, base=base))
-        return cls(with_embeddings(opened, embeddings), device, precision, memory, scheduler)
+        model_with_words = with_embeddings(opened, embeddings)
+        return cls(model_with_words, device, precision, memory, adapters=adapters, scheduler=scheduler)
+
+    @property
+    def adapters(self) -> Mapping[str, float]:
+        """The adapters in use, with their weights."""
+        return MappingProxyType(self._adaptation.weights)
+
+    def set_adapters(self, adapters: Mapping[str, float] | Mapping[Path, float]) -> None:
+        """Draw with these adapters (LoRA and its kin) from now on, in place of all others.
+
+        Their differences are added to the model's weights when its components are next used, so
+        that steps take no longer. The model isn't read again.
+
+        Args:
+            adapters: weights by file: a ``.safetensors`` file, a folder with one, or the name of
+                a file in the folder of adapters. A weight is any number: 1 is full strength, 0 is
+                off. ``{}`` removes all.
+
+        Raises:
+            RequestError: there is no such file, a weight is no number, or an adapter is for another
+                model.
+            ModelError: a file is pickled, or this model can't be changed.
+            DamagedModelError: a file is damaged.
+        """
+        self._adaptation = adapt(self.model, adapters)
+        self._sessions.adapt(self._adaptation)
+        self._components.cache.clear()
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -238,9 +274,10 @@ class Pipeline(Calls):
             seeds=request.seeds,
             request=request,
             timings=MappingProxyType(output.timings),
-            warnings=(*output.warnings, *self._sessions.take_warnings()),
+            warnings=(*output.warnings, *self._adaptation.warnings, *self._sessions.take_warnings()),
             devices=MappingProxyType(self._sessions.devices_and_precisions()),
             model=self.model.manifest.name,
+            adapters=self.adapters,
             image_embeddings=output.image_embeddings,
             report=MappingProxyType(output.report),
         )

@@ -32,6 +32,7 @@ class Result:
         image_embeddings: embeddings [n, channels, height, width] from a prior or an image encoder;
             None if neither ran.
         report: measurements of the call, such as a reconstruction's PSNR.
+        adapters: the adapters that were used, with their weights.
     """
 
     images: Any
@@ -43,6 +44,7 @@ class Result:
     model: str
     image_embeddings: Array | None = field(default=None, repr=False)
     report: Mapping[str, float] = field(default_factory=dict)
+    adapters: Mapping[str, float] = field(default_factory=dict)
 
     def metadata(self, index: int) -> dict[str, Any]:
         """Metadata for the file of picture ``index``, sufficient to draw it again, alone.
@@ -60,6 +62,7 @@ class Result:
         left_out = self._unrecorded()
         return {
             "model": self.model,
+            **({"adapters": dict(self.adapters)} if self.adapters else {}),
             "request": record,
             **({"left_out": left_out} if left_out else {}),
             "vinograph": __version__,

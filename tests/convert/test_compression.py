@@ -21,9 +21,9 @@ from benchmarks.published_configs import T5_XXL
 from tests.checkpoints import SDXL_TINY, PixArtShape, SavedPixArt, save_pixart, save_sdxl
 from vinograph.convert import compression, convert
 from vinograph.convert.compression import compress
-from vinograph.convert.scratch import Scratch
 from vinograph.errors import RequestError
 from vinograph.models.bundle import Bundle
+from vinograph.runtime.scratch import Scratch
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 

@@ -29,7 +29,7 @@ from tests.hub_server import HubServer, without_waiting
 from vinograph import ModelError, Pipeline
 
 ID = "someone/it"
-LORA = ("it is a LoRA adapter", "Give the model that it was made for; adapters can't be used yet")
+LORA = ("it is a LoRA adapter", "Give the model that it was made for with --model, and this with --adapter")
 CONTROLNET = ("it is a ControlNet", "Give the model that it steers")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SINGLE = ("Give the file itself as the model", "--model FILE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import benchmark, cache, convert, doctor, generate, inspect, pull, quantize, web
+from vinograph.cli import adapters, benchmark, cache, convert, doctor, generate, inspect, pull, quantize, web
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -25,6 +25,7 @@ def application() -> typer.Typer:
     app.command("convert")(convert.convert)
     app.command("quantize")(quantize.quantize)
     app.command("benchmark")(benchmark.benchmark)
+    app.command("adapters")(adapters.adapters)
     app.command("inspect")(inspect.inspect)
     app.command("verify")(inspect.verify)
     app.command("models")(inspect.models)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vinograph.cli import options, output, progress
-from vinograph.cli.options import AsJson
+from vinograph.cli.adapters import parsed
+from vinograph.cli.options import ADAPTER_HELP, AsJson
 
 if TYPE_CHECKING:
     from vinograph.models.bundle import Bundle
@@ -30,6 +31,10 @@ def convert(
     base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help=options.BASE_HELP)] = None,
     image_encoder: Annotated[
         Path | None, typer.Option("--image-encoder", metavar="FILE", help="Würstchen: the image encoder's weights")
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", metavar="FILE[:WEIGHT]", help=f"merge {ADAPTER_HELP}"),
     ] = None,
     weights: Annotated[
         str,
@@ -63,6 +68,7 @@ def convert(
             vae=vae,
             base=base,
             image_encoder=image_encoder,
+            adapters=parsed(adapter),
             weights=cast("Any", weights),  # convert checks it
             revision=revision,
             overwrite=overwrite,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph import a1111
-from vinograph.cli import again, options, output, progress
+from vinograph.cli import adapters, again, options, output, progress
 from vinograph.cli.options import (
+    ADAPTER,
     AS_JSON,
     BASE,
     DEFAULT_MODEL,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
 _NOT_ARGUMENTS = (
     *("prompt", "picture", "again", "model", "output", "device", "precision", "memory", "no_metadata"),
-    *(BASE.name, EMBEDDING.name, AS_JSON.name),
+    *(ADAPTER.name, BASE.name, EMBEDDING.name, AS_JSON.name),
 )
 
 
@@ -148,6 +149,7 @@ def _open(values: Mapping[str, Any], recipe: again.Recipe | None = None) -> Pipe
             device=options.per_component(values["device"]),
             precision=options.per_component(values["precision"]),
             memory=values["memory"],
+            adapters=adapters.parsed(values.get(ADAPTER.name)),
             embeddings=options.embeddings_of(values.get(EMBEDDING.name, ())),
             **options.sources(values),
         )
@@ -179,6 +181,7 @@ def _report(result: Result, files: list[Path], *, as_json: bool) -> None:
         output.print_json(
             {
                 "model": result.model,
+                "adapters": dict(result.adapters),
                 "images": [{"file": str(file), "seed": seed} for file, seed in zip(files, seeds, strict=True)],
                 "request": result.request.record(),
                 "seconds": result.timings,
@@ -218,6 +221,7 @@ GENERATE = DrawingCommand(
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
         EMBEDDING,
         VAE,
+        ADAPTER,
         DEVICE,
         PRECISION,
         MEMORY,

@@ -85,6 +85,8 @@ EMBEDDING = Option(
     "a textual inversion, drawn by its word: the one given, or in the file, or the file's name; again for more",
     repeats=True,
 )
+ADAPTER_HELP = "an adapter (LoRA and its kin) and its weight, such as pixel-art.safetensors:0.8; again for more"
+ADAPTER = Option("adapter", "FILE[:WEIGHT]", ADAPTER_HELP, repeats=True)
 AS_JSON = Option("json", None, "print one JSON object on standard output, and nothing else there")
 AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vinograph import files
+from vinograph.adapters.adaptation import adapt
 from vinograph.convert.assemble import assemble
 from vinograph.errors import RequestError, ResourceError
 from vinograph.models import opening
 from vinograph.models.bundle import Bundle
 from vinograph.models.bundle_writer import check_target
 from vinograph.models.checkpoint import BeforeFetch, Checkpoint, do_nothing_before_fetch, locate
+from vinograph.models.checkpoint_model import CheckpointModel, OpenedCheckpoint
 
 Progress = Callable[[str, int, int], None]
 
@@ -24,12 +26,16 @@ WEIGHTS = ("f16", "f32", "int8", "int4")
 
 @dataclass(frozen=True)
 class Job:
-    """One conversion: where to, how weights are stored, and what is called with the progress."""
+    """One conversion: where to, how weights are stored, and what is called with the progress.
+
+    ``adapters`` are merged, with these weights.
+    """
 
     target: Path
     weights: str
     overwrite: bool
     progress: Progress
+    adapters: Mapping[str, float] | Mapping[Path, float] = field(default_factory=dict)
 
 
 def convert(
@@ -41,6 +47,7 @@ def convert(
     vae: str | None = None,
     base: str | None = None,
     image_encoder: Path | None = None,
+    adapters: Mapping[str, float] | Mapping[Path, float] | None = None,
     weights: Literal["f16", "f32", "int8", "int4"] = "f16",
     revision: str | None = None,
     overwrite: bool = False,
@@ -61,6 +68,7 @@ def convert(
         vae: SDXL: the full VAE in place of the source's, as a file, a directory or a hub id.
         base: SDXL: the model that has what a single file or a UNet alone lacks.
         image_encoder: Würstchen: the file with the image encoder's published weights.
+        adapters: weights of adapters by their files, which are merged into the bundle's weights.
         weights: how weights are stored. "f32" leaves them as the checkpoint has them. "int8" is for
             text encoders and denoisers, and "int4" for PixArt's text encoder; other components are
             then stored in f16.
@@ -80,7 +88,7 @@ def convert(
     check_target(target, overwrite)
     options = {"prior": prior, "tiny_vae": tiny_vae, "vae": vae, "base": base, "image_encoder": image_encoder}
     given = {name: value for name, value in options.items() if value is not None}
-    job = Job(target, weights, overwrite, progress or _silent)
+    job = Job(target, weights, overwrite, progress or _silent, adapters or {})
     return convert_checkpoint(locate(source, revision, single_file=True), given, job)
 
 
@@ -104,7 +112,26 @@ def convert_checkpoint(
         if source.licence is None and licence is not None:
             source = dataclasses.replace(source, licence=licence)
             opened = dataclasses.replace(opened, manifest=dataclasses.replace(opened.manifest, source=source))
-        return assemble(opened, job)
+        return assemble(_with_adapters(checkpoint, opened, job.adapters), job)
+
+
+def _with_adapters(
+    checkpoint: Checkpoint, opened: OpenedCheckpoint, adapters: Mapping[str, float] | Mapping[Path, float]
+) -> OpenedCheckpoint:
+    """The checkpoint with adapters merged into its components, which its manifest names."""
+    if not adapters:
+        return opened
+    adaptation = adapt(CheckpointModel(checkpoint.directory, opened), adapters)
+    source = opened.manifest.source
+    named = {f"adapter {number}": text for number, text in enumerate(adaptation.descriptions(), 1)}
+    source = dataclasses.replace(source, also={**source.also, **named})
+    notes = (*opened.manifest.notes, *adaptation.warnings)
+    return dataclasses.replace(
+        opened,
+        manifest=dataclasses.replace(opened.manifest, source=source, notes=notes),
+        components=tuple(adaptation.plan(plan) for plan in opened.components),
+        files=(*opened.files, *(each.file.path for each in adaptation.adapters)),
+    )
 
 
 def check_weights(weights: str) -> None:

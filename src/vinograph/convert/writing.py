@@ -8,12 +8,12 @@ from threading import Event
 import openvino as ov
 
 from vinograph.convert.compression import COMPRESSED, compress
-from vinograph.convert.scratch import Scratch
 from vinograph.models.checkpoint_model import manifest_component
 from vinograph.models.manifest import Component
 from vinograph.models.parts import ComponentPlan
 from vinograph.networks.graph import Storage, number_nodes, storage_of
 from vinograph.runtime import ir
+from vinograph.runtime.scratch import Scratch
 
 _MODEL_NAME = "vinograph"
 

@@ -58,6 +58,10 @@ class LRUCache:
             self._arrays.popitem(last=False)
         return value
 
+    def clear(self) -> None:
+        """Drop all arrays."""
+        self._arrays.clear()
+
 
 @dataclass(frozen=True)
 class ManifestEntries:

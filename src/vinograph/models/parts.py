@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -166,6 +166,8 @@ class ComponentPlan:
         size: the bytes of its weights.
         files: the files that hold its weights.
         compressible: whether its weights may be stored in 8 or 4 bits.
+        shapes: the shapes of the tensors that the graph uses, by the checkpoint's names; empty
+            where the graph was OpenVINO's already.
         is_ir: whether the graph was OpenVINO's already, whose weights stay as they are.
     """
 
@@ -179,6 +181,7 @@ class ComponentPlan:
     files: tuple[Path, ...]
     compressible: bool = False
     is_ir: bool = False
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def plan_component(
@@ -214,10 +217,12 @@ def plan_component(
         lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
         raise ModelError(f"{part.origin} describes no network that can be built: {lines[-1].strip()[:300]}") from error
     files = tuple(sorted({tensor.file for tensor in part.tensors.values()}))
-    values = sum(math.prod(part.tensors[each].shape) for each in used)
+    shapes = {each: tuple(part.tensors[each].shape) for each in sorted(used)}
+    values = sum(map(math.prod, shapes.values()))
     size = sum(math.prod(tensor.shape) * ITEM_SIZES[tensor.dtype] for tensor in part.tensors.values())
     stored = _stored_as(part.tensors.values())
-    return ComponentPlan(name, build, checked.ports, checked.f16_safe, stored, values, size, files, compressible)
+    plan = ComponentPlan(name, build, checked.ports, checked.f16_safe, stored, values, size, files, compressible)
+    return replace(plan, shapes=shapes)
 
 
 def _stored_as(tensors: Iterable[CheckpointTensor]) -> str:

@@ -31,7 +31,9 @@ class UnusableFiles:
     advice: str
 
 
-_LORA = UnusableFiles("a LoRA adapter", "Give the model that it was made for; adapters can't be used yet")
+_LORA = UnusableFiles(
+    "a LoRA adapter", "Give the model that it was made for with --model, and this with --adapter FILE:WEIGHT"
+)
 _CONTROLNET = UnusableFiles("a ControlNet", "Give the model that it steers; ControlNets can't be used")
 _T2I_ADAPTER = UnusableFiles("a T2I-Adapter", "Give the model that it steers; T2I-Adapters can't be used")
 _IP_ADAPTER = UnusableFiles("an IP-Adapter", "Give the model that it was made for; IP-Adapters can't be used")

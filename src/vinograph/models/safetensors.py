@@ -211,6 +211,20 @@ def read_header(file: Path) -> dict[str, TensorRecord]:
     return {record.name: record for record in records}
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """The texts that a safetensors file says of itself, by name; empty where it says nothing.
+
+    The file was read by :func:`read_header` before, which compares the header with the file.
+    """
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(LENGTH_SIZE), "little")
+        header = strict_json.parse_object(stream.read(min(length, LONGEST_HEADER)), largest=LONGEST_HEADER, unique=True)
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict):
+        return {}
+    return {name: value for name, value in metadata.items() if isinstance(value, str)}
+
+
 def parse_header(text: bytes, origin: str) -> dict[str, dict[str, Any]]:
     """The entries of a safetensors header by tensor: ``dtype``, ``shape`` and ``data_offsets``.
 

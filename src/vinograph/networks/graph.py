@@ -98,6 +98,14 @@ class Network:
         return self.ports.outputs
 
 
+Adapt = Callable[[str, "StoredTensor", Allocate], "StoredTensor"]
+
+
+def _unchanged(_name: str, tensor: StoredTensor, _allocate: Allocate) -> StoredTensor:
+    """The tensor as the checkpoint has it."""
+    return tensor
+
+
 @dataclass(frozen=True)
 class Storage:
     """How a graph holds its matrices.
@@ -107,12 +115,15 @@ class Storage:
             Otherwise they are held as the checkpoint stores them.
         allocate: makes the arrays for what is computed or converted. A conversion to disk puts
             these into a file.
+        adapt: given a tensor's name, the tensor and ``allocate``, returns the tensor to use in its
+            place, of the same shape and type.
         check_only: read and compute no value. The graph has inputs in place of its weights, and
             building it shows whether every tensor is there and has the right shape.
     """
 
     halve: bool = False
     allocate: Allocate = np.empty
+    adapt: Adapt = _unchanged
     check_only: bool = False
 
 
@@ -168,7 +179,7 @@ class Weights:
         Raises:
             DamagedModelError: it is missing, or has another shape or type.
         """
-        return _in_f32(self._stored(name, shape))
+        return in_f32(self._stored(name, shape))
 
     def vector(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
         """A small tensor in f32, reshaped to ``view``. Raises what :meth:`values` does."""
@@ -191,7 +202,7 @@ class Weights:
         if tensor.dtype in _F8:
             return self._matrix(name, tensor.array(), view, halve=True)
         if tensor.dtype == "F64" or (self._shared.storage.halve and tensor.dtype != "F16"):
-            return self._matrix(name, _in_f32(tensor), view)
+            return self._matrix(name, in_f32(tensor), view)
         return _restored(self._constant(tensor.array(), view, _TYPES[tensor.dtype]), self._name(name))
 
     def computed(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]], like: str) -> Value:
@@ -244,7 +255,7 @@ class Weights:
         if tensor.dtype not in _FLOATS:
             raise DamagedModelError(f"{place}: the tensor {full} is of the type {tensor.dtype}")
         shared.used.add(full)
-        return tensor
+        return shared.storage.adapt(full, tensor, shared.storage.allocate)
 
     def _times(self, name: str, shape: Sequence[int], factor: np.float32) -> NDArray[np.float32]:
         values = self.values(name, shape)
@@ -294,7 +305,7 @@ def _restored(stored: ov.Node, name: str) -> Value:
     return Value(converted)
 
 
-def _in_f32(tensor: StoredTensor) -> NDArray[np.float32]:
+def in_f32(tensor: StoredTensor) -> NDArray[np.float32]:
     """A tensor's values in f32; those stored in f32 stay mapped."""
     array = tensor.array()
     if tensor.dtype == "BF16":  # the upper half of an f32

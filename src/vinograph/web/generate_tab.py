@@ -12,9 +12,10 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from vinograph.adapters.adaptation import adapt
 from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
-from vinograph.web import fragments
+from vinograph.web import adapter_choice, fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt
 from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, image_input, on
@@ -82,6 +83,15 @@ class GenerateTab:
                     picture="",
                 )
         self._controls = Controls()
+        names = adapter_choice.offered()
+        self._adapters = gr.Textbox(
+            label="Adapters",
+            placeholder=f"{names[0]}:0.8" if names else "",
+            info=f"Name and weight, between commas: {', '.join(names)}",
+            max_lines=3,
+            visible=bool(names),
+            elem_id="adapters",
+        )
 
     def _lay_out_history(self) -> None:
         self._gallery = gr.HTML(fragments.gallery([]), elem_id="history", js_on_load=_CLICKS)
@@ -95,7 +105,8 @@ class GenerateTab:
 
     def _wire(self) -> None:
         controls = self._controls
-        inputs = {self._model, self._prompt, self._init_image, self._mask, self._shown, *controls.inputs}
+        inputs = {self._model, self._prompt, self._init_image, self._mask, self._shown, self._adapters}
+        inputs |= {*controls.inputs}
         outputs = [self._go, self._stop, self._output, self._notes, self._shown]
         outputs += [self._gallery, self._snippets, self._python, self._shell, controls.size_note, controls.seed_note]
         generating = on(self._go.click, self.generate, inputs, outputs)
@@ -233,8 +244,10 @@ class GenerateTab:
         arguments, errors = self._controls.read(pipe, values, init_image=has_init_image)
         if errors:
             return errors
+        adapters = adapter_choice.chosen(values[self._adapters])
+        adapt(pipe.model, adapters)  # what doesn't fit is said at once
         files = self._input_files(pipe, values, session, request) if has_init_image else {}
-        return DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments})
+        return DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments}, adapters)
 
     def _input_files(self, pipe: Pipeline, values: Values, session: Session, request: gr.Request) -> dict[str, str]:
         """Write the init image, and its mask where one is painted; their files by argument."""

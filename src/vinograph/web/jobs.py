@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,15 @@ _PREVIEW_INTERVAL = 0.08  # seconds; more often than that nobody sees
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """A call of a model's pipeline: the model's reference, the call's name, and its arguments."""
+    """A call of a model's pipeline: the model's reference, the call's name, and its arguments.
+
+    ``adapters`` are those to draw with, by name, with their weights.
+    """
 
     model: str
     call: str
     arguments: Mapping[str, Any]
+    adapters: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def input_files(self) -> dict[str, Path]:
@@ -179,6 +183,8 @@ class Queue:
         remaining = _RemainingTime(self._last_timings.get(key, {}))
         previews = _PreviewThrottle()
         pipe = self._models.acquire(draw_request.model)
+        if dict(pipe.adapters) != dict(draw_request.adapters):
+            pipe.set_adapters(draw_request.adapters)
         with closing(pipe.stream(call=draw_request.call, **draw_request.arguments)) as steps:
             for each in steps:
                 if job.stopping.is_set():

@@ -110,7 +110,9 @@ class Session:
         image, seed = result.images[index], None if result.seeds is None else result.seeds[index]
         inputs = draw_request.input_files
         named = {**draw_request.arguments, **{name: path.name for name, path in inputs.items()}}
-        arguments = snippets.reproduction_arguments(pipe, call, named, seed)
+        arguments = dict(snippets.reproduction_arguments(pipe, call, named, seed))
+        if draw_request.adapters:
+            arguments[snippets.ADAPTERS] = dict(draw_request.adapters)
         metadata = result.metadata(index)
         parameters = parameters_text(metadata, pipe.options, pipe.model.manifest.scheduler)
         return Picture(

@@ -13,6 +13,9 @@ from vinograph.request import OPTIONS
 Device = str | Mapping[str, str]
 Arguments = Mapping[str, Any]
 
+ADAPTERS = "adapters"
+"""The key of the adapters among the arguments, though it is the pipeline that takes them."""
+
 _SIDES = ("width", "height")
 
 
@@ -36,8 +39,9 @@ def reproduction_arguments(pipe: Pipeline, call: str, arguments: Arguments, seed
 def python(model: str, device: Device, call: str, arguments: Arguments, output: str) -> str:
     """Python code that draws a picture and writes it to ``output``."""
     subject = next(name for name in ("prompt", "image") if name in arguments)
-    keywords = [f"{name}={value!r}" for name, value in arguments.items() if name != subject]
+    keywords = [f"{name}={value!r}" for name, value in arguments.items() if name not in (subject, ADAPTERS)]
     where = "" if device == "CPU" else f", device={device!r}"
+    where += f", adapters={arguments[ADAPTERS]!r}" if ADAPTERS in arguments else ""
     method = "" if call == "generate" else f".{call}"
     return (
         "from vinograph import Pipeline\n\n"
@@ -60,6 +64,8 @@ def shell(pipe: Pipeline, model: str, device: Device, call: str, arguments: Argu
     words = ["--model", model]
     for name, text in options.items():
         words += [f"--{name.replace('_', '-')}", text]
+    for name, weight in arguments.get(ADAPTERS, {}).items():
+        words += ["--adapter", f"{name}:{weight:g}"]
     words += ["--output", output]
     positional = str(arguments[subject])
     # A prompt that begins with a dash would be read as an option, unless "--" comes before it.
