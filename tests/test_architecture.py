@@ -46,7 +46,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "prompt_syntax": set(),
     "picture_texts": {"strict_json", "vinograph"},
     "infotext": set(),
-    "a1111": {"infotext", "values"},
+    "a1111": {"infotext", "schedulers", "values", "errors"},
     "images": {"picture_texts", "values", "files", "errors", "vinograph"},
     "arguments": {"values", "noise", "schedulers", "errors"},
     "request": {"arguments", "values", "noise", "errors"},

@@ -9,14 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
+from vinograph.errors import RequestError
 from vinograph.infotext import Infotext, format_infotext
+from vinograph.schedulers.named import SCHEDULERS, choose
 from vinograph.values import clipped
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _ADAPTER = re.compile(r"<(?:lora|lyco):([^:<>]+):?([^<>]*)>")
 _WEIGHT = re.compile(r"\([^()]*:\s*[\d.]+\s*\)")
+_SPACINGS = {
+    "use_karras_sigmas": "Karras",
+    "use_exponential_sigmas": "Exponential",
+    "use_beta_sigmas": "Beta",
+    "use_align_your_steps": "Align Your Steps",
+}
 _UPSCALERS = {"lanczos": "Lanczos", "latent": "Latent"}
 # Fields that say how a picture came about and ask for nothing.
 _INFORMATIVE = ("Model", "Model hash", "Version", "Lora hashes", "TI hashes", "VAE hash", "RNG", "User", "Hashes")
@@ -42,7 +51,7 @@ def parameters_text(metadata: Mapping[str, Any], options: Mapping[str, str], sch
     chosen = request.get("scheduler")
     fields = {
         "Steps": request.get(options.get("steps", "")),
-        "Sampler": chosen if isinstance(chosen, str) else sampler_name(scheduler),
+        "Sampler": sampler_name(scheduler) if chosen is None else _chosen_name(chosen),
         "CFG scale": request.get(options.get("guidance_scale", "")),
         "Seed": request.get("seed"),
         "Size": f"{request['width']}x{request['height']}" if {"width", "height"} <= request.keys() else None,
@@ -58,7 +67,7 @@ def parameters_text(metadata: Mapping[str, Any], options: Mapping[str, str], sch
         }
     fields["Version"] = f"Vinograph {metadata['vinograph']}"
     written = {name: _text(value) for name, value in fields.items() if value is not None}
-    prompt = f"{request.get('prompt', '')}{adapters_in_prompt({})}"
+    prompt = f"{request.get('prompt', '')}{adapters_in_prompt(_by_stem(metadata.get('adapters', {})))}"
     return format_infotext(Infotext(prompt, request.get("negative_prompt") or "", written))
 
 
@@ -146,20 +155,32 @@ def _add_sampler(
 
 def sampler_name(scheduler: Mapping[str, Any]) -> str | None:
     """A1111's name for the sampler of a manifest's ``scheduler``; None if it has none."""
-    solver = f"{scheduler.get('solver_order', 2)}M"
-    sde = " SDE" if "sde" in str(scheduler.get("algorithm_type", "")) else ""
-    name = {
-        "EulerDiscreteScheduler": "Euler",
-        "EulerAncestralDiscreteScheduler": "Euler a",
-        "DPMSolverMultistepScheduler": f"DPM++ {solver}{sde}",
-        "DDIMScheduler": "DDIM",
-        "LCMScheduler": "LCM",
-    }.get(str(scheduler.get("class")))
-    return f"{name} Karras" if name and scheduler.get("use_karras_sigmas") else name
+    if scheduler.get("solver_order", 2) != 2:
+        return None
+    fitting = [
+        each
+        for each in SCHEDULERS
+        if each.scheduler_class == scheduler.get("class") and each.settings.items() <= scheduler.items()
+    ]
+    if not fitting:
+        return None
+    name = max(fitting, key=lambda each: len(each.settings)).webui
+    spacing = next((spelled for flag, spelled in _SPACINGS.items() if scheduler.get(flag)), "")
+    return f"{name} {spacing}".rstrip()
+
+
+def _chosen_name(value: str | Mapping[str, Any]) -> str | None:
+    """A1111's name for the sampler that a call named."""
+    choice = choose(value)
+    return sampler_name({"class": choice.scheduler_class, **choice.settings})
 
 
 def sampler_arguments(name: str, takes: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that choose A1111's sampler ``name``; none where the call takes no scheduler."""
+    """The arguments that choose A1111's sampler ``name``; none where there is no such scheduler."""
+    try:
+        choose(name)
+    except RequestError:
+        return {}
     return {"scheduler": name} if "scheduler" in takes else {}
 
 
@@ -172,6 +193,11 @@ def prompt_arguments(takes: Mapping[str, Any]) -> dict[str, Any]:
 def adapters_in_prompt(adapters: Mapping[str, float]) -> str:
     """What A1111 appends to a prompt for adapters: ``<lora:name:weight>`` for each."""
     return "".join(f" <lora:{name}:{_text(weight)}>" for name, weight in adapters.items())
+
+
+def _by_stem(adapters: Mapping[str, float]) -> dict[str, float]:
+    """The weights of adapters by their files' names without ending, as A1111 knows them."""
+    return {PurePath(path).stem: weight for path, weight in adapters.items()}
 
 
 def split_adapters(prompt: str) -> tuple[str, dict[str, float]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
 from vinograph.components import InputObserver, SessionPool, Tokenizers
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Call, Components, Output, Step, Steps
+from vinograph.families.known import FewStep
 from vinograph.families.registry import family
 from vinograph.images import to_pictures
 from vinograph.models import catalog
@@ -64,7 +66,6 @@ class Pipeline(Calls):
             check_precision(each)
         with reading("memory", memory):
             check_memory(memory)
-        self._few_step = self._family.distilled(manifest.config)
         self._own_defaults = self._with_scheduler(scheduler)
         self._sessions = SessionPool(model, devices, precisions, memory)
         self._components: Components[Any] = Components(
@@ -158,18 +159,38 @@ class Pipeline(Calls):
         ``pipe.calls["generate"].takes`` maps each argument to its default in this model, and
         ``positional`` lists the arguments that may be passed by position, in order.
         """
-        defaults, own = self.model.manifest.defaults, self._own_defaults
+        sources = (self.model.manifest.defaults, self._adapters_defaults(), self._own_defaults)
+        defaults = {name: ChainMap(*(each.get(name, {}) for each in reversed(sources))) for name in self._family.calls}
         return MappingProxyType(
-            {
-                name: _with_defaults(call, {**defaults.get(name, {}), **own.get(name, {})})
-                for name, call in self._family.calls.items()
-            }
+            {name: _with_defaults(call, defaults[name]) for name, call in self._family.calls.items()}
         )
 
     @property
     def options(self) -> Mapping[str, str]:
         """Command-line options, each with the argument of a drawing call that it sets."""
         return self._family.options
+
+    def _distilled_by(self) -> tuple[str, FewStep] | None:
+        """The file name of the first adapter in use that is known to distil, and what to."""
+        for each in self._adaptation.adapters:
+            few_step = self._family.distilled_by_adapter(str(each.file.path))
+            if each.weight and few_step is not None:
+                return each.file.path.name, few_step
+        return None
+
+    def _adapters_defaults(self) -> dict[str, dict[str, Any]]:
+        """Defaults that an adapter brings, by call."""
+        found = self._distilled_by()
+        return {} if found is None else {_GENERATE: found[1].defaults_for(self.model.manifest.scheduler)}
+
+    def _few_step_warnings(self, request: Request, given: Collection[str]) -> list[str]:
+        """What an adapter brought besides the ``given`` arguments, and what contradicts a distilled model."""
+        adapter, scheduler = self._distilled_by(), self.model.manifest.scheduler
+        few_step = self._family.distilled(self.model.manifest.config) if adapter is None else adapter[1]
+        if few_step is None:
+            return []
+        assumed = [] if adapter is None or few_step.defaults.keys() <= {*given} else [few_step.note(adapter[0])]
+        return [*assumed, *few_step.contradictions(request, scheduler)]
 
     def _with_scheduler(self, scheduler: str | Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
         """Defaults of the calls that take a ``scheduler``, which is checked here.
@@ -242,14 +263,13 @@ class Pipeline(Calls):
         """Check the arguments now, and return the generator that does the work."""
         title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
         request = resolve(arguments, self.calls[call], limits, title, self._family.request, names)
-        return self._stream(request, self._family.calls[call].run(self._components, self._with_pipeline(request)))
+        steps = self._family.calls[call].run(self._components, self._with_pipeline(request))
+        return self._stream(request, steps, self._few_step_warnings(request, arguments) if call == _GENERATE else [])
 
-    def _stream(self, request: Request, steps: Steps) -> Generator[Step | Result, None, None]:
-        few_step, scheduler = self._few_step, self.model.manifest.scheduler
-        contradictions = () if few_step is None else few_step.contradictions(request, scheduler)
+    def _stream(self, request: Request, steps: Steps, warnings: list[str]) -> Generator[Step | Result, None, None]:
         with self._sessions.drawing():
             output = yield from steps
-        output.warnings[:0] = contradictions
+        output.warnings[:0] = warnings
         self._sessions.store_compiled()
         yield self._result(request, output)
 

@@ -197,3 +197,49 @@ class TestDrawing:
 )
 def test_the_weight_is_the_number_after_the_last_colon(text: str, parsed: tuple[str, float]) -> None:
     assert parse_weight(text) == parsed
+
+
+class TestTogether:
+    """Adapters with what else draws."""
+
+    def test_a_few_step_adapter_brings_its_settings(self, vinograph: Run) -> None:
+        file = write("sdxl_lightning_4step_lora.safetensors", lora(KOHYA))
+        done = vinograph("generate", "a red house", "--model", SDXL, "--seed", 7, "--adapter", file, "--json")
+        assert done.record["request"]["num_inference_steps"] == 4
+        assert done.record["request"]["guidance_scale"] == 0
+        assert done.record["request"]["scheduler"] == "euler trailing"
+        assert "4 steps at guidance scale 0" in done.err
+        against = ("--steps", 20, "--guidance-scale", 5)
+        done = vinograph("generate", "a red house", "--model", SDXL, "--seed", 7, "--adapter", file, *against, "--json")
+        assert done.record["request"]["num_inference_steps"] == 20
+        assert "was made for 4 steps; 20 may draw worse" in done.err
+        assert "was made for no guidance" in done.err
+
+    def test_one_that_is_off_brings_none(self, vinograph: Run) -> None:
+        file = write("sdxl_lightning_4step_lora.safetensors", lora(KOHYA))
+        done = vinograph("generate", "a red house", "--model", SDXL, "--seed", 7, "--adapter", f"{file}:0", "--json")
+        assert done.record["request"]["num_inference_steps"] == 1
+        assert "assumed" not in done.err
+
+    def test_again_wants_the_adapters(self, vinograph: Run, adapter: Path) -> None:
+        assert vinograph(*DRAW, "--adapter", f"{adapter}:0.5", "--output", "first.png").code == 0
+        with Image.open("first.png") as picture:
+            assert "<lora:cat:0.5>" in picture.text["parameters"]
+        vinograph("generate", "--again", "first.png").fails(2, "drawn with adapters", f"--adapter {adapter}:0.5")
+        done = vinograph("generate", "--again", "first.png", "--adapter", f"{adapter}:0.5", "--output", "second.png")
+        assert done.code == 0, done.err
+        assert np.array_equal(Image.open("first.png"), Image.open("second.png"))
+
+    def test_with_a_learned_word(self, vinograph: Run) -> None:
+        """The adapter changes the text encoder, which also knows the word."""
+        layer = "text_model.encoder.layers.0.self_attn.q_proj"
+        flat = f"lora_te1_{layer.replace('.', '_')}"
+        width = 192
+        save_file({"clip_l": noise(1, width), "clip_g": noise(1, width)}, "word.safetensors")
+        file = write("text.safetensors", lora(flat, width, width))
+        drawn = {}
+        for name, more in {"neither": (), "both": ("--embedding", "word.safetensors", "--adapter", file)}.items():
+            done = vinograph(*DRAW[:1], "a red word house", *DRAW[2:], *more, "--output", f"{name}.png")
+            assert done.code == 0, done.err
+            drawn[name] = np.asarray(Image.open(f"{name}.png"), np.int16)
+        assert np.abs(drawn["both"] - drawn["neither"]).max() > 30

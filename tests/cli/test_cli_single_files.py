@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub as hf
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.single_file_layout import TEXT_1, TEXT_2, UNET, VAE
@@ -202,7 +203,12 @@ def test_another_file_is_refused_by_what_it_is(vinograph: Run, kind: str) -> Non
 def test_models_for_inpainting(vinograph: Run, base: Path) -> None:
     unet = models_of(FileShape(channels=9)).unet
     file = write(Path("inpainting.safetensors"), unet.state_dict(), torch.float16)
-    vinograph("convert", file, "bundle", "--base", base).fails(3, "for inpainting", "9 channels", "--mask")
+    assert vinograph("convert", file, "bundle", "--base", base).code == 0
+    vinograph("generate", "a house", "--model", "bundle").fails(2, "for inpainting alone", "--mask")
+    Image.new("RGB", (64, 64), "white").save("picture.png")
+    inputs = ("--image", "picture.png", "--mask", "picture.png", "--steps", 2)
+    for source in (("bundle",), (file, "--base", base)):
+        assert vinograph("generate", "a house", "--model", *source, *inputs, "--seed", 7).code == 0
 
 
 def test_files_that_are_no_safetensors(vinograph: Run, base: Path) -> None:

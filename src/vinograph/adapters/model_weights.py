@@ -108,7 +108,8 @@ def _folded(names: AdapterNames, component: str, shapes: Mapping[str, Shapes]) -
             continue
         for weight in shapes[component]:
             path = weight.removesuffix(".weight")
-            if path != weight and (found := re.fullmatch(pair.outer, path)):
+            found = re.fullmatch(pair.outer, path)
+            if path != weight and found and f"{found[1]}{pair.inner}.weight" not in shapes[component]:
                 yield FoldedLayer(pair.holder, path, found[1] + pair.inner)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,15 @@ _CALL = "generate"
 class Recipe:
     """What drew the picture in ``file``: the ``request`` of Vinograph's own metadata, or A1111's text.
 
-    The request lacks the arguments ``left_out``, which a file doesn't store.
+    The request lacks the arguments ``left_out``, which a file doesn't store. ``adapters`` are their
+    weights by file.
     """
 
     file: Path
     model: str | None
     request: Mapping[str, Any] | None = None
     left_out: tuple[str, ...] = ()
+    adapters: Mapping[str, float] = field(default_factory=dict)
     infotext: Infotext | None = None
 
 
@@ -51,7 +53,7 @@ def read_recipe(file: str) -> Recipe:
     picture, path = open_picture(file, _AGAIN), Path(file)
     own = own_metadata(picture)
     if own is not None and _is_recipe(own):
-        return Recipe(path, own.get("model"), own["request"], tuple(own.get("left_out", ())))
+        return Recipe(path, own.get("model"), own["request"], tuple(own.get("left_out", ())), own.get("adapters", {}))
     text = parameters_text(picture)
     if text is None or not text.strip():
         raise RequestError(
@@ -65,8 +67,10 @@ def read_recipe(file: str) -> Recipe:
 
 def _is_recipe(metadata: Mapping[str, Any]) -> bool:
     """Whether the metadata has what :func:`read_recipe` relies on."""
-    request, left_out = metadata.get("request"), metadata.get("left_out", [])
-    if not isinstance(request, dict) or not isinstance(left_out, list):
+    request, left_out, adapters = metadata.get("request"), metadata.get("left_out", []), metadata.get("adapters", {})
+    if not isinstance(request, dict) or not isinstance(left_out, list) or not isinstance(adapters, dict):
+        return False
+    if not all(isinstance(each, int | float) for each in adapters.values()):
         return False
     return all(isinstance(each, str) for each in (*left_out, metadata.get("model", ""), request.get("prompt", "")))
 
@@ -115,6 +119,11 @@ def with_recipe(pipe: Pipeline, recipe: Recipe, given: GivenArguments) -> tuple[
         remedy = f"give it again: {again}" if again else "it can be drawn again from Python, where that is at hand"
         raise RequestError(
             f"{_AGAIN} {recipe.file}: it was drawn with {', '.join(missing)}, which its file doesn't hold; {remedy}"
+        )
+    if recipe.adapters and not pipe.adapters:
+        used = " ".join(f"{flag('adapter')} {clipped(name)}:{weight:g}" for name, weight in recipe.adapters.items())
+        raise RequestError(
+            f"{_AGAIN} {recipe.file}: it was drawn with adapters, whose files no picture may choose; give them: {used}"
         )
     if "seed" not in {**values, **given.values}:
         warnings.append(f"{recipe.file} doesn't say its seed, so that another picture is drawn")

@@ -58,19 +58,27 @@ def generate(values: Mapping[str, Any]) -> None:
         check_output(file)
         _check_kept(file, values["again"])
     pipe = _open(values, recipe)
-    notes: list[str] = []
+    notes = _assumed(pipe)
     given = options.arguments(pipe, "generate", _optional(values))
     if values["prompt"] is not None:
         subject = pipe.calls["generate"].positional[0]
         given = dataclasses.replace(given, values={subject: values["prompt"], **given.values})
     if recipe is not None:
-        given, notes = again.with_recipe(pipe, recipe, given)
+        given, not_followed = again.with_recipe(pipe, recipe, given)
+        notes += not_followed
     result = _draw(pipe, "generate", given)
     result = dataclasses.replace(result, warnings=(*notes, *result.warnings))
     for index, (picture, file) in enumerate(zip(result.images, files, strict=True)):
         notes = _save(pipe, result, index, picture, file, with_texts=not values["no_metadata"])
         result = dataclasses.replace(result, warnings=(*result.warnings, *notes))
     _report(result, files, as_json=values[AS_JSON.name])
+
+
+def _assumed(pipe: Pipeline) -> list[str]:
+    """What was concluded about a checkpoint that is opened as it is; a conversion says so at once."""
+    from vinograph.models.bundle import Bundle
+
+    return [] if isinstance(pipe.model, Bundle) else [*pipe.model.manifest.notes]
 
 
 def _recipe(values: Mapping[str, Any]) -> again.Recipe | None:

@@ -23,7 +23,6 @@ _HEAD_WIDTH = 64
 _NORM_GROUPS = 32
 _SIZES = 6  # numbers of the size conditioning, each of which is embedded
 _DEPTHS = r"(.+)\.transformer_blocks\.(\d{1,3})\.norm1\.weight"
-_INPAINTING_CHANNELS = 9
 _MATRIX = 2  # dimensions
 
 
@@ -66,7 +65,7 @@ def unet_part(
 
     Raises:
         DamagedModelError: a tensor is missing, unknown, or of another shape.
-        ModelError: it is a UNet that Vinograph doesn't compute, such as one for inpainting.
+        ModelError: it is a UNet that Vinograph doesn't compute.
     """
     if not is_ldm_unet(tensors):
         shapes = FileShapes(tensors, origin)
@@ -99,11 +98,6 @@ _DIFFUSERS = _Names(
 
 def _config(shapes: FileShapes, found: _Structure, names: _Names, pooled_width: int, sample_size: int) -> UNetConfig:
     channels = shapes.size(names.first, 1, 4)
-    if channels == _INPAINTING_CHANNELS:
-        raise ModelError(
-            f"{shapes.origin} is an SDXL model for inpainting, whose UNet takes {channels} channels; Vinograph draws "
-            "with UNets of 4. Give the model that it was made from: it inpaints, too, with --image and --mask"
-        )
     first_width, time_width = (shapes.size(names.time, dimension, 2) for dimension in (1, 0))
     concluded = {
         "sample_size": sample_size,
