@@ -18,7 +18,6 @@ from vinograph.cli.options import (
     PRECISION,
     SEED,
     SIZE,
-    VAE,
     DrawingCommand,
     Option,
 )
@@ -160,7 +159,6 @@ GENERATE = DrawingCommand(
         Option("count", "N", "pictures to draw; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
         Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
-        VAE,
         DEVICE,
         PRECISION,
         MEMORY,
@@ -178,7 +176,6 @@ RECONSTRUCT = DrawingCommand(
         Option("output", "FILE", _OUTPUT, "reconstruction.png"),
         SIZE,
         SEED,
-        VAE,
         DEVICE,
         PRECISION,
         MEMORY,
