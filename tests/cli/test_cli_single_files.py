@@ -87,7 +87,7 @@ def test_a_vae_is_named_or_chosen(vinograph: Run, base: Path, whole: Path) -> No
     assert vinograph("generate", "a house", *options, "--vae", "full").code == 0
     assert vinograph("generate", "a house", *options, "--vae", whole).code == 0
     vinograph("generate", "a house", *options, "--vae", "tiny").fails(2, "this model has full")
-    vinograph("generate", "a house", *options, "--vae", "tyni").fails(2, "tyni is neither")
+    vinograph("generate", "a house", *options, "--vae", "tyni").fails(2, "--vae is 'tyni'; give one of full, tiny")
 
 
 def test_a_file_without_a_vae_says_so(vinograph: Run, standard: Path, vocabulary: Path) -> None:

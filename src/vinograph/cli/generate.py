@@ -23,7 +23,6 @@ from vinograph.cli.options import (
     PRECISION,
     SEED,
     SIZE,
-    VAE,
     DrawingCommand,
     Option,
 )
@@ -228,7 +227,6 @@ GENERATE = DrawingCommand(
         Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
         EMBEDDING,
-        VAE,
         ADAPTER,
         DEVICE,
         PRECISION,
@@ -249,7 +247,6 @@ RECONSTRUCT = DrawingCommand(
         Option("output", "FILE", _OUTPUT, "reconstruction.png"),
         SIZE,
         SEED,
-        VAE,
         DEVICE,
         PRECISION,
         MEMORY,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vinograph import folders
 from vinograph.arguments import SWITCH, VAES, check_count, check_seed
 from vinograph.errors import RequestError
 from vinograph.families import registry
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
 
 DEFAULT_MODEL = "storybook-wuerstchen"
+
+_OR_A_SOURCE = "; or a full VAE in place of the model's own: a file, a directory or a hub id"
 
 # 40 digits are more than any size has, and fewer than Python refuses to parse.
 _SIZE = re.compile(r"(-?\d{1,40})\s*[xX×]\s*(-?\d{1,40})")
@@ -64,12 +67,7 @@ class Option:
 MODEL_HELP = "a model's name, the directory of a bundle or a checkpoint, a single .safetensors file, or a hub id"
 BASE_HELP = "the model that has what a single file or a UNet alone lacks"
 BASE = Option("base", "MODEL", BASE_HELP)
-VAE = Option(
-    "vae",
-    "full|tiny|FILE",
-    "which VAE to use where the model has both; default: tiny. Or a full VAE in place of the model's own, as a file, a "
-    "directory or a hub id",
-)
+VAE = "vae"
 VAE_HELP = "a full VAE in place of the source's, as a file, a directory or a hub id"
 MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
@@ -144,13 +142,23 @@ def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
     family, argument_name = families[0]
     argument = arguments_of(family.request)[argument_name]
     metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
-    return Option(name, metavar, f"{', '.join(family.title for family, _ in families)}: {argument.about}")
+    about = f"{', '.join(family.title for family, _ in families)}: {argument.about}"
+    if name == VAE:
+        return Option(name, f"{metavar}|FILE", about + _OR_A_SOURCE)
+    return Option(name, metavar, about)
 
 
 def sources(texts: Mapping[str, str | None]) -> dict[str, str]:
-    """The other sources that a model is opened with: ``--base``, and ``--vae`` unless it names one of the model's."""
-    found = {name: text for name in (BASE.name, VAE.name) if (text := texts.get(name)) is not None}
-    return {name: text for name, text in found.items() if name != VAE.name or text not in VAES}
+    """The other sources that a model is opened with: ``--base``, and ``--vae`` where it is no choice of VAE."""
+    found = {name: text for name in (BASE.name, VAE) if (text := texts.get(name)) is not None}
+    return {name: text for name, text in found.items() if name != VAE or _is_source(text)}
+
+
+def _is_source(text: str) -> bool:
+    """Whether a text names a file, a directory or a repository. Other texts are left to the argument's check."""
+    if text in VAES:
+        return False
+    return "/" in text or text.endswith(".safetensors") or folders.is_there(folders.expand(text))
 
 
 def count_of(text: str | None) -> int:

@@ -67,7 +67,7 @@ def pull(
             observer,
             name=name,
             companions=companions or (),
-            sources=options.sources({"vae": vae, "base": base}),
+            sources={name: text for name, text in (("vae", vae), ("base", base)) if text is not None},
             weights=weights,
             revision=revision,
             overwrite=overwrite,
