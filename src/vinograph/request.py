@@ -372,13 +372,14 @@ def _applicable_defaults(signature: Signature, explicit: Mapping[str, Any], kind
 
 def _is_default(value: Any, default: Any) -> bool:
     """Whether a text that was given is the default anyway, so that it replaces nothing."""
-    return isinstance(value, str) and value == default
+    return type(value) is str and value == default  # not checked yet: other objects may raise anything
 
 
 def _is_for_others(default: Any, signature: Signature, explicit: Mapping[str, Any]) -> bool:
     """Whether default timesteps are for another number of steps than was given."""
     steps = explicit.get(signature.steps or "")
-    return steps is not None and isinstance(default, (list, tuple)) and len(default) != steps
+    whole = issubclass(type(steps), (int, np.integer))  # not checked yet
+    return whole and isinstance(default, (list, tuple)) and len(default) != steps
 
 
 def _not_taken(name: str, takes: Mapping[str, Any], title: str) -> str:
