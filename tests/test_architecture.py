@@ -71,7 +71,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("models", "families", "networks", "runtime", "folders", "schema", "strict_json", "values", "errors"),
         "vinograph",
     },
-    "components": {"adapters", "families", "folders", "runtime", "models", "resources", "text", "vinograph"},
+    "components": {"adapters", "errors", "families", "folders", "runtime", "models", "resources", "text", "vinograph"},
     "pipeline": {
         *("_calls", "adapters", "families", "components", "models", "runtime", "images", "request", "result"),
         *("values", "errors"),
@@ -391,15 +391,18 @@ class TestPublicSurface:
         public = [name for kind in (Calls, Pipeline) for name in vars(kind) if not name.startswith("_")]
         assert public == [
             *("generate", "stream", "prior", "decoder", "encode", "reconstruct"),
-            *("from_pretrained", "calls", "options"),
+            *("from_pretrained", "adapters", "set_adapters", "calls", "options"),
         ]
         per_component = "'str | Mapping[str, str]'"
+        adapters = "'Mapping[str, float] | Mapping[Path, float] | None'"
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
-        options += ", scheduler: 'str | Mapping[str, Any] | None' = None"
+        more = f"*, adapters: {adapters} = None, scheduler: 'str | Mapping[str, Any] | None' = None"
+        path = "'str | os.PathLike[str] | None'"
+        sources = f"embeddings: 'Embeddings' = (), vae: {path} = None, base: {path} = None"
         signatures: dict[Callable[..., Any], str] = {
-            Pipeline.__init__: f"(self, model: 'Model', {options}) -> 'None'",
+            Pipeline.__init__: f"(self, model: 'Model', {options}, {more}) -> 'None'",
             Pipeline.from_pretrained: (
-                f"(model: 'str | os.PathLike[str]', {options}, *, embeddings: 'Embeddings' = ()) -> 'Pipeline'"
+                f"(model: 'str | os.PathLike[str]', {options}, {more}, {sources}) -> 'Pipeline'"
             ),
         }
         for method, signature in signatures.items():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vinograph import __version__, folders
 from vinograph.adapters.adaptation import NO_ADAPTERS, Adaptation
+from vinograph.errors import RequestError
 from vinograph.families.contract import Session
 from vinograph.models.model import Model
 from vinograph.models.sources import NetworkSource
@@ -68,7 +69,13 @@ class SessionPool(Mapping[str, Session]):
         return self._opened[name]
 
     def adapt(self, adaptation: Adaptation) -> None:
-        """Change the components' weights; those that change are compiled anew when they are used."""
+        """Change the components' weights; those that change are compiled anew when they are used.
+
+        Raises:
+            RequestError: a drawing is under way.
+        """
+        if self._drawings:
+            raise RequestError("adapters can't change while a picture is drawn: finish or close its stream first")
         before, self._adaptation = self._adaptation, adaptation
         for name in list(self._opened):
             if before.identity(name) != adaptation.identity(name):

@@ -143,13 +143,14 @@ class Pipeline(Calls):
                 off. ``{}`` removes all.
 
         Raises:
-            RequestError: there is no such file, a weight is no number, or an adapter is for another
-                model.
+            RequestError: there is no such file, a weight is no number, an adapter is for another
+                model, or a picture is being drawn.
             ModelError: a file is pickled, or this model can't be changed.
             DamagedModelError: a file is damaged.
         """
-        self._adaptation = adapt(self.model, adapters)
-        self._sessions.adapt(self._adaptation)
+        adaptation = adapt(self.model, adapters)
+        self._sessions.adapt(adaptation)
+        self._adaptation = adaptation
         self._components.cache.clear()
 
     @property

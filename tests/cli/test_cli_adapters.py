@@ -234,8 +234,8 @@ class TestTogether:
         """The adapter changes the text encoder, which also knows the word."""
         layer = "text_model.encoder.layers.0.self_attn.q_proj"
         flat = f"lora_te1_{layer.replace('.', '_')}"
-        width = 192
-        save_file({"clip_l": noise(1, width), "clip_g": noise(1, width)}, "word.safetensors")
+        width = 64
+        save_file({"clip_l": noise(1, width), "clip_g": noise(1, 128)}, "word.safetensors")
         file = write("text.safetensors", lora(flat, width, width))
         drawn = {}
         for name, more in {"neither": (), "both": ("--embedding", "word.safetensors", "--adapter", file)}.items():

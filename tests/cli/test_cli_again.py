@@ -104,11 +104,19 @@ class TestOtherFiles:
         with_text("a.png", text)
         done = vinograph("generate", "--again", "a.png", "--model", "tiny-sdxl", "--output", "b.png")
         assert done.code == 0, done.err
-        said = "not followed, of what a.png says: the adapter pixel (weight 0.8); Clip skip: 2; "
-        assert f"warning: {said}Sampler: DPM++ 2M Karras" in done.err
+        said = "not followed, of what a.png says: the adapter pixel (weight 0.8); Clip skip: 2"
+        assert f"warning: {said}\n" in done.err
         options = ("--steps", 3, "--guidance-scale", 2.5, "--seed", 7, "--size", "128x64", "--negative-prompt", "fog")
-        vinograph("generate", "a house", *options, "--model", "tiny-sdxl", "--output", "c.png")
+        sampler = ("--scheduler", "dpm++ 2m karras")
+        vinograph("generate", "a house", *options, *sampler, "--model", "tiny-sdxl", "--output", "c.png")
         assert np.array_equal(pixels("b.png"), pixels("c.png"))
+        assert "Sampler: DPM++ 2M Karras, " in text_of("c.png")
+
+    def test_a_sampler_that_is_not_known_here(self, vinograph: Run) -> None:
+        with_text("a.png", "a house\nSteps: 3, Sampler: DPM fast, Seed: 7, Size: 128x64")
+        done = vinograph("generate", "--again", "a.png", "--model", "tiny-sdxl", "--output", "b.png")
+        assert done.code == 0, done.err
+        assert "not followed, of what a.png says: Sampler: DPM fast" in done.err
 
     def test_a_model_of_another_family(self, vinograph: Run) -> None:
         vinograph("generate", PROMPT, "--model", "tiny-sdxl", "--seed", 7, "--size", "128x128", "--output", "a.png")

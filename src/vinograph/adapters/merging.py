@@ -23,6 +23,7 @@ Keep = Callable[[NDArray[Any]], NDArray[Any]]
 
 _KINDS: Mapping[str, Any] = MappingProxyType({"F16": np.float16, "F64": np.float64})
 _F16_INFINITY = 0x7C00
+_F16_HALF_RANGE = 32752.0
 _LARGE = 1 << 16  # values, from which on OpenVINO is quicker than NumPy
 _F8 = ("F8_E4M3", "F8_E5M2")
 
@@ -99,7 +100,7 @@ class AdaptedTensor:
             RequestError: they exceed the type's range.
         """
         found = merged(self.stored, self.terms)
-        if self.dtype == "F16" and not _fits_f16(found):
+        if self.dtype == "F16" and _may_overflow(self.terms) and not _fits_f16(found):
             raise RequestError(
                 f"the adapter {' and '.join(sorted({each.adapter for each in self.terms}))} makes {self.name} exceed "
                 "the range of f16, in which the model stores it: give a smaller weight"
@@ -155,6 +156,24 @@ def _to_bf16(values: Array) -> NDArray[np.uint16]:
     """The upper halves of f32, rounded to the nearest and to even."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _may_overflow(terms: Sequence[Term]) -> bool:
+    """Whether a sum of terms may take a weight beyond f16's range.
+
+    No value of a product exceeds the largest row's norm times the largest column's. Weights
+    themselves are far below half the range.
+    """
+    most = 0.0
+    for term in terms:
+        factors = term.factors()
+        if factors is None:
+            return True
+        left, right = (
+            float(np.sqrt(np.square(each).sum(axis).max())) for axis, each in zip((1, 0), factors, strict=True)
+        )
+        most += left * right
+    return not most < _F16_HALF_RANGE
 
 
 def _fits_f16(values: NDArray[np.float16]) -> bool:

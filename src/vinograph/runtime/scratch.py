@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -116,7 +117,8 @@ class LastingScratch:
         for place in self._places:
             try:
                 place.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 - it is closed when nothing refers to it
+                self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 - it is closed with this object
+                weakref.finalize(self, self._file.close)  # arrays that are still in use stay mapped
                 self._place = place
                 return self._file
             except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vinograph.adapters.file import folder, installed, parse_weight
 from vinograph.errors import RequestError
-from vinograph.values import shown
 
 _LONGEST = 2000
 
@@ -29,6 +28,6 @@ def chosen(text: str | None) -> dict[str, float]:
     for name, _ in pairs:
         if name not in known:
             raise RequestError(
-                f"there is no adapter {shown(name)} in {folder()}; there is {', '.join(known) or 'none'}"
+                f"there is no adapter {name[:100]!r} in {folder()}; there is {', '.join(known) or 'none'}"
             )
     return dict(pairs)
