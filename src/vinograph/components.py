@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,24 +157,62 @@ class SessionPool(Mapping[str, Session]):
         ]
 
 
+@dataclass(frozen=True)
+class ExtendedSource:
+    """A component's graph, to which ``extend`` adds what its files don't have."""
+
+    source: GraphSource
+    extend: Callable[[Any], None]
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.source.name
+
+    @property
+    def f16_safe(self) -> bool:
+        """Whether the component can be computed in f16."""
+        return self.source.f16_safe
+
+    @property
+    def remedy(self) -> str:
+        """What to do if it computes NaN in f32."""
+        return self.source.remedy
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the graph is read from."""
+        return self.source.files
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights in the files."""
+        return self.source.size
+
+    def read(self) -> Any:
+        """The extended graph, read anew."""
+        graph = self.source.read()
+        self.extend(graph)
+        return graph
+
+
 def source_of(model: Model, name: str, adaptation: Adaptation = NO_ADAPTERS) -> GraphSource:
     """Source of a component's graph: a bundle's IR, or a network over a checkpoint's weights.
 
     Weights that adapters change are in a file without a name, in the folder of the cache.
     """
+    extend, source = model.extension(name), _source_in_files(model, name, adaptation)
+    return source if extend is None else ExtendedSource(source, extend)
+
+
+def _source_in_files(model: Model, name: str, adaptation: Adaptation) -> GraphSource:
     plan, component = model.component_plan(name), model.manifest.components[name]
-    ir = None if plan is not None else IrFile(name, model.path / component.file, component.f16_safe)
-    if adaptation.changes(name):
-        places = (folders.cache(), Path(tempfile.gettempdir()))
-        scratch = LastingScratch(places, f"the weights of {name} with adapters")
-        if plan is not None:
-            return NetworkSource(adaptation.plan(plan, scratch.keep))
-        assert ir is not None
-        return adaptation.ir(ir, model, scratch.keep)
-    if ir is not None:
-        return ir
-    assert plan is not None
-    return NetworkSource(plan)
+    places = (folders.cache(), Path(tempfile.gettempdir()))
+    scratch = LastingScratch(places, f"the weights of {name} with adapters")
+    if plan is not None:
+        return NetworkSource(adaptation.plan(plan, scratch.keep))
+    ir = IrFile(name, model.path / component.file, component.f16_safe)
+    return adaptation.ir(ir, model, scratch.keep) if adaptation.changes(name) else ir
 
 
 def cache_key(model: Model, name: str, cache: Cache, adaptation: Adaptation = NO_ADAPTERS) -> CacheKey:

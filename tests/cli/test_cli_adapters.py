@@ -224,11 +224,11 @@ class TestTogether:
     def test_again_wants_the_adapters(self, vinograph: Run, adapter: Path) -> None:
         assert vinograph(*DRAW, "--adapter", f"{adapter}:0.5", "--output", "first.png").code == 0
         with Image.open("first.png") as picture:
-            assert "<lora:cat:0.5>" in picture.text["parameters"]
+            assert "<lora:cat:0.5>" in picture.info["parameters"]
         vinograph("generate", "--again", "first.png").fails(2, "drawn with adapters", f"--adapter {adapter}:0.5")
         done = vinograph("generate", "--again", "first.png", "--adapter", f"{adapter}:0.5", "--output", "second.png")
         assert done.code == 0, done.err
-        assert np.array_equal(Image.open("first.png"), Image.open("second.png"))
+        assert np.array_equal(np.asarray(Image.open("first.png")), np.asarray(Image.open("second.png")))
 
     def test_with_a_learned_word(self, vinograph: Run) -> None:
         """The adapter changes the text encoder, which also knows the word."""

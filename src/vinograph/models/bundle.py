@@ -92,6 +92,9 @@ class Bundle:
     def component_plan(self, _name: str) -> None:
         """None, since a bundle's components are files already."""
 
+    def extension(self, _name: str) -> None:
+        """None: a component's graph has all of it."""
+
     def weights_size(self, name: str) -> int:
         """The bytes of a component's weights."""
         return self.manifest.files[weights_of(self.manifest.components[name].file)].size

@@ -145,6 +145,9 @@ class CheckpointModel:
         """The plan by which a component is built."""
         return self._plans[name]
 
+    def extension(self, _name: str) -> None:
+        """None: a component's graph has all of it."""
+
     def weights_size(self, name: str) -> int:
         """The bytes of a component's weights."""
         return self._plans[name].size

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vinograph.models.manifest import Manifest
 from vinograph.text import Tokenizer
@@ -34,6 +34,9 @@ class Model(Protocol):
 
     def component_plan(self, name: str) -> ComponentPlan | None:
         """The plan by which a component is built; None where its graph is a file."""
+
+    def extension(self, name: str) -> Callable[[Any], None] | None:
+        """A function that adds to a component's graph what isn't in its files; None where all is."""
 
     def weights_size(self, name: str) -> int:
         """The bytes of a component's weights."""

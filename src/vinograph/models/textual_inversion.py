@@ -8,13 +8,13 @@ models with a single text encoder have.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from vinograph import folders
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.families.contract import WordEmbeddings
-from vinograph.models.bundle import weights_of
 from vinograph.models.manifest import Manifest
 from vinograph.models.model import Model
 from vinograph.models.safetensors import TensorRecord, read_header
@@ -33,7 +32,6 @@ from vinograph.values import reading, shown
 
 if TYPE_CHECKING:
     from vinograph.models.parts import ComponentPlan
-    from vinograph.networks.graph import Network, Storage
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Embeddings: TypeAlias = Mapping[str, Paths] | Paths
@@ -238,11 +236,22 @@ class _ModelWithWords:
         return self.model.weights_size(name)
 
     def component_plan(self, name: str) -> ComponentPlan | None:
-        """The plan by which a component is built; a text encoder's builds it with the words' vectors."""
-        plan, vectors = self.model.component_plan(name), self._vectors(name)
-        if vectors is None:
-            return plan
-        return _with_vectors(plan or _plan_of_bundle(self.model, name), vectors)
+        """The plan by which a component is built, without the words."""
+        return self.model.component_plan(name)
+
+    def extension(self, name: str) -> Callable[[Any], None] | None:
+        """A function that adds the words' vectors to a text encoder's graph; None for other components."""
+        vectors = self._vectors(name)
+        return None if vectors is None else partial(self._extend, name, vectors)
+
+    def _extend(self, name: str, vectors: Vectors, graph: Any) -> None:
+        from vinograph.networks.token_embeddings import NoTableError, add_token_vectors
+
+        try:
+            add_token_vectors(graph, vectors, FIRST_LEARNED_ID)
+        except NoTableError as error:
+            file = self.path / self.manifest.components[name].file
+            raise ModelError(f"{file} takes no embeddings of words: it has {error}") from error
 
     def fingerprint(self, name: str) -> str:
         """A text that changes whenever the component does, or a word's vectors."""
@@ -269,44 +278,3 @@ class _ModelWithWords:
             ids[word] = range(first, first + len(vectors[encoder]))
             first += len(vectors[encoder])
         return ids
-
-
-def _with_vectors(plan: ComponentPlan, vectors: Vectors) -> ComponentPlan:
-    """The plan of a text encoder with these vectors in addition."""
-    from vinograph.networks.token_embeddings import NoTableError, add_token_vectors
-
-    def build(storage: Storage) -> Network:
-        network = plan.build(storage)
-        try:
-            add_token_vectors(network.model, vectors, FIRST_LEARNED_ID)
-        except NoTableError as error:
-            raise ModelError(f"{plan.files[0]} takes no embeddings of words: it has {error}") from error
-        return network
-
-    return dataclasses.replace(plan, build=build)
-
-
-def _plan_of_bundle(model: Model, name: str) -> ComponentPlan:
-    """A plan that reads a bundle's component."""
-    from vinograph.models.parts import ComponentPlan
-    from vinograph.networks.graph import Port, Ports
-    from vinograph.networks.token_embeddings import read_network
-
-    component = model.manifest.components[name]
-    xml, size = model.path / component.file, model.weights_size(name)
-    inputs, outputs = (
-        {key: Port(tuple(each.shape), each.dtype) for key, each in side.items()}
-        for side in (component.inputs, component.outputs)
-    )
-    ports = Ports(inputs, outputs)
-    return ComponentPlan(
-        name=name,
-        build=lambda _: read_network(xml, ports, f16_safe=component.f16_safe),
-        ports=ports,
-        f16_safe=component.f16_safe,
-        weights=component.weights,
-        values=size,
-        size=size,
-        files=(xml, model.path / weights_of(component.file)),
-        is_ir=True,
-    )

@@ -7,15 +7,13 @@ from a second table, and what they select replaces what the first table has for 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
-from vinograph.networks.graph import Network, Ports, number_nodes
-from vinograph.runtime.devices import core
+from vinograph.networks.graph import number_nodes
 
 _IDS = "input_ids"
 _PASSING = ("Convert", "Reshape", "Squeeze", "Unsqueeze")  # what may lie between the input and the table
@@ -23,11 +21,6 @@ _PASSING = ("Convert", "Reshape", "Squeeze", "Unsqueeze")  # what may lie betwee
 
 class NoTableError(ValueError):
     """The graph has no table of token embeddings of the vectors' width."""
-
-
-def read_network(file: Path, ports: Ports, *, f16_safe: bool) -> Network:
-    """The network in ``file`` (.xml), whose weights stay mapped."""
-    return Network(core().read_model(file), ports, f16_safe)
 
 
 def add_token_vectors(model: ov.Model, vectors: NDArray[np.float32], first_id: int) -> None:
