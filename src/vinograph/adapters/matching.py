@@ -10,7 +10,7 @@ from typing import Any
 
 from vinograph.adapters import keys
 from vinograph.adapters.file import AdapterFile
-from vinograph.adapters.kinds import Decomposed, Difference, KindError, LowRank, differences
+from vinograph.adapters.kinds import Decomposed, Difference, KindError, differences
 from vinograph.adapters.model_weights import ModelWeights, Shape
 from vinograph.families.adapters import AdaptedPart, Alias
 from vinograph.models.safetensors import TensorRecord
@@ -252,14 +252,3 @@ def _by_pattern(patterns: Any, path: str, otherwise: Any) -> Any:
         if path == plain or path.endswith(f".{plain}"):
             return value
     return otherwise
-
-
-def lowest_rank_and_highest(changes: Iterable[Change]) -> tuple[int, int] | None:
-    """The least and the greatest rank among changes; None where none has one."""
-    ranks = [change.difference.rank for change in changes if change.difference.rank]
-    return (min(ranks), max(ranks)) if ranks else None
-
-
-def is_low_rank(change: Change) -> bool:
-    """Whether a change is a product of two factors."""
-    return isinstance(change.difference, LowRank)

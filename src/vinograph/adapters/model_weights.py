@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vinograph.errors import ModelError
+from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.families.adapters import AdapterNames
 from vinograph.models.model import Model
@@ -54,14 +54,26 @@ class ModelWeights:
     folded: Mapping[str, tuple[FoldedLayer, ...]]
 
 
+def names_of(family: str) -> AdapterNames | None:
+    """How adapters of a family's models name weights; None where the family takes none."""
+    try:
+        names: AdapterNames = registry.module(family, "adapter_names").ADAPTERS
+    except ModuleNotFoundError:
+        return None
+    return names
+
+
 def read_weights(model: Model) -> ModelWeights:
     """The weights of an opened model. Only headers, or graphs without their weights, are read.
 
     Raises:
+        RequestError: the model's family takes no adapters.
         ModelError: the model's weights have no names.
         DamagedModelError: a component can't be read.
     """
-    names: AdapterNames = registry.module(model.manifest.family, "adapter_names").ADAPTERS
+    names = names_of(model.manifest.family)
+    if names is None:
+        raise RequestError(f"models of the family {model.manifest.family} take no adapters")
     own = [name for part in names.parts for name in part.components if name in model.manifest.components]
     shapes = {name: _shapes_of(model, name) for name in own}
     if any(not each for each in shapes.values()):

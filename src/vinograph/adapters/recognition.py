@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection, Iterable
 
 from vinograph.adapters.file import AdapterFile
+from vinograph.adapters.model_weights import names_of
 from vinograph.families import registry
+from vinograph.families.adapters import AdapterNames
 
 # Models that no family draws, by a pattern of keys that only their adapters have.
 _FOREIGN: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -42,9 +44,13 @@ _BASE_KEYS = ("modelspec.architecture", "ss_base_model_version", "ss_sd_model_na
 
 def families_of(file: AdapterFile) -> list[str]:
     """The families whose adapters alone have keys as the file does."""
-    return [
-        name for name in registry.FAMILIES if _any(file.tensors, registry.module(name, "adapter_names").ADAPTERS.signs)
-    ]
+    return [name for name, names in _families().items() if _any(file.tensors, names.signs)]
+
+
+def _families() -> dict[str, AdapterNames]:
+    """The families that take adapters."""
+    found = {name: names_of(name) for name in registry.FAMILIES}
+    return {name: names for name, names in found.items() if names is not None}
 
 
 def foreign_model(file: AdapterFile, used: Collection[str] = ()) -> str | None:
@@ -77,12 +83,11 @@ def seems_for(file: AdapterFile) -> str | None:
     if (title := foreign_model(file)) is not None:
         return title
     if found := families_of(file):
-        return " or ".join(registry.module(name, "adapter_names").ADAPTERS.title for name in found)
+        return " or ".join(_families()[name].title for name in found)
     if (base := says_base(file)) is not None:
-        for name in registry.FAMILIES:
-            names = registry.module(name, "adapter_names").ADAPTERS
+        for names in _families().values():
             if re.fullmatch(names.bases, base, re.IGNORECASE):
-                return str(names.title)
+                return names.title
         return next((title for title, pattern in _BASES if pattern.fullmatch(base)), base)
     return "SD 1.5 or SD 2" if _any(file.tensors, (r"lora_te_text_model_.+",)) else None
 
