@@ -90,7 +90,16 @@ class TestWhatAPipelineHas:
     def test_its_familys_calls(self, pipes: dict[str, Pipeline], family: str) -> None:
         pipe = pipes[family]
         public = {name for name in dir(pipe) if not name.startswith("_")}
-        assert public == {*pipe.calls, "adapters", "calls", "from_pretrained", "model", "options", "set_adapters", "stream"}
+        assert public == {
+            *pipe.calls,
+            "adapters",
+            "calls",
+            "from_pretrained",
+            "model",
+            "options",
+            "set_adapters",
+            "stream",
+        }
         for name in METHODS:
             assert hasattr(pipe, name) is (name in pipe.calls)
 
