@@ -34,7 +34,9 @@ def first_calls(model: Model, size: int | None) -> dict[str, Inputs]:
     calls: dict[str, Inputs] = {}
     pipe = Pipeline(model, memory="low")
     side = size or model.manifest.limits["native_size"]
-    steps: dict[str, Any] = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
+    takes = pipe.calls["generate"].takes
+    options = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
+    steps: dict[str, Any] = {argument: 1 for argument in options if takes[argument] is not None}
 
     def record(name: str, inputs: Inputs) -> None:
         calls.setdefault(name, {key: np.array(value) for key, value in inputs.items()})

@@ -24,7 +24,7 @@ TAKES = dict.fromkeys(
         *("strength", "hires", "hires_steps", "hires_strength", "hires_upscaler"),
     )
 )
-KARRAS = {"class": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
+KARRAS = {"class": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++", "use_karras_sigmas": True}
 # As A1111's web page writes it.
 WRITTEN = """a red house, (snow:1.2)
 on a hill: at night

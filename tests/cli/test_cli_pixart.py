@@ -339,7 +339,7 @@ class TestDocumentation:
 
     def test_every_command_of_the_page_is_tested(self) -> None:
         assert len(self.commands("convert")) == 7
-        assert len(self.commands("generate", "reconstruct")) == 6
+        assert len(self.commands("generate", "reconstruct")) == 7
         whole = re.findall(r"^(?:vinograph|cp|rm) ", self.TEXT, flags=re.MULTILINE)
         assert len(whole) == len(self.commands("convert", "generate", "reconstruct", "cp", "rm"))
 

@@ -166,7 +166,7 @@ class TestGenerate:
         options = ("--image", "start.png", "--mask", "mask.png", "--seed", 7, "--count", 2, "--json")
         done = vinograph("generate", "a house", "--model", sdxl.path, *options)
         record = done.record
-        assert record.keys() == {"model", "images", "request", "seconds", "devices", "report", "warnings"}
+        assert record.keys() == {"model", "adapters", "images", "request", "seconds", "devices", "report", "warnings"}
         assert record["images"] == [{"file": f"picture-{i}.png", "seed": 6 + i} for i in (1, 2)]
         assert record["seconds"].keys() == {"text", "vae encoder", "unet", "vae"}
         assert record["warnings"] == []
@@ -363,6 +363,7 @@ class TestDocumentation:
     def _as_on_the_page(self, sdxl: Bundle, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
         (tmp_path / "models" / "sdxl-turbo").symlink_to(sdxl.path)
+        save_sdxl_bundle(tmp_path / "path" / "to" / "inpainting", unet_channels=9)
         with Image.open("start.png") as picture:
             picture.save("photo.jpg")
 

@@ -136,7 +136,9 @@ def test_the_page_offers_any_source(source: str) -> None:
     models = ModelPool([source], "CPU")
     assert models.references[0] == source
     pipe = models.acquire(source)
-    few: dict[str, Any] = {argument: 1 for option, argument in pipe.options.items() if option.endswith("steps")}
+    takes = pipe.calls["generate"].takes
+    options = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
+    few: dict[str, Any] = {argument: 1 for argument in options if takes[argument] is not None}
     side = pipe.model.manifest.limits["minimum_size"]
     assert pipe("a red house", seed=1, output_type="latent", width=side, height=side, **few).images.size
 

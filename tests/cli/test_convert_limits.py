@@ -281,6 +281,6 @@ class TestAssumedDefaults:
         home = save_sdxl(tmp_path, dataclasses.replace(SDXL_TINY, turbo=True)).home
         edit(SCHEDULER, prediction_type='"v_prediction"', rescale_betas_zero_snr=True)(home)
         done = vinograph("convert", home, "bundle")
-        assert (done.code, "assumed" in done.err) == (0, False)
+        assert (done.code, "defaults assumed" in done.err) == (0, False)
         generate = vinograph("inspect", "bundle", "--json").record["defaults"]["generate"]
         assert (generate["num_inference_steps"], generate["guidance_scale"]) == (50, 5.0)

@@ -467,9 +467,9 @@ class TestSdxl:
             file.write_bytes(b"")  # that nothing is loaded first
         unusable().fails(3, "unet", "system of os")
 
-    def test_an_inpainting_unet_is_refused(self, unusable: Run, checkpoint: Path) -> None:
-        _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(in_channels=9))
-        unusable().fails(3, "unet/config.json", "in_channels is 9")
+    def test_a_unet_for_instructions_is_refused(self, unusable: Run, checkpoint: Path) -> None:
+        _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(in_channels=8))
+        unusable().fails(3, "unet/config.json", "in_channels is 8")
 
     def test_a_checkpoint_with_its_own_code_is_refused(self, unusable: Run, checkpoint: Path) -> None:
         _edit_json(checkpoint / "unet" / "config.json", lambda config: config.update(auto_map={"x": "y.z"}))

@@ -111,6 +111,7 @@ SDXL = Layout(
             "pooled_width": 4,
             "force_zeros_for_empty_prompt": 1,
             "time_cond_width": 0,
+            "unet_channels": 4,
         },
         "limits": {"size_multiple": 8, "minimum_size": 64, "maximum_size": 2048, "native_size": 64},
         "scheduler": {"class": "EulerDiscreteScheduler", "timestep_spacing": "leading"},

@@ -128,8 +128,11 @@ class TestFewSteps:
 class TestSchedulerClass:
     """The class is the one in model_index.json, the settings are the scheduler file's."""
 
-    @pytest.mark.parametrize("named", SAMPLERS)
-    @pytest.mark.parametrize("saved_as", SAMPLERS)
+    # diffusers' class of the other one needs a package of its own.
+    CLASSES = tuple(name for name in SAMPLERS if name != "DPMSolverSDEScheduler")
+
+    @pytest.mark.parametrize("named", CLASSES)
+    @pytest.mark.parametrize("saved_as", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DDIMScheduler"])
     def test_the_index_names_it(self, checkpoint: Path, named: str, saved_as: str) -> None:
         import diffusers
 
@@ -141,7 +144,8 @@ class TestSchedulerClass:
             ).save_pretrained(checkpoint / "scheduler")
             theirs = getattr(library, named).from_pretrained(checkpoint / "scheduler")
         edit_json(checkpoint / "model_index.json", scheduler=["diffusers", named])
-        ours = open_model(checkpoint).manifest.scheduler
+        ours = dict(open_model(checkpoint).manifest.scheduler)
+        assert ours.pop("published")["beta_end"] == 0.013
         assert ours["class"] == named == type(theirs).__name__
         assert ours == read_scheduler_config({**theirs.config, "_class_name": named})
 
@@ -151,8 +155,8 @@ class TestSchedulerClass:
         assert open_model(checkpoint).manifest.scheduler["beta_end"] == 0.02
 
     def test_one_that_is_not_computed(self, checkpoint: Path) -> None:
-        edit_json(checkpoint / "model_index.json", scheduler=["diffusers", "UniPCMultistepScheduler"])
-        with pytest.raises(ModelError, match="UniPCMultistepScheduler"):
+        edit_json(checkpoint / "model_index.json", scheduler=["diffusers", "PNDMScheduler"])
+        with pytest.raises(ModelError, match="PNDMScheduler"):
             open_model(checkpoint)
 
 

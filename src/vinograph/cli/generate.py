@@ -162,7 +162,7 @@ def _open(values: Mapping[str, Any], recipe: again.Recipe | None = None) -> Pipe
         )
 
     if recipe is None or values["model"] is not None:
-        return pipeline(values["model"] or DEFAULT_MODEL)
+        return pipeline(DEFAULT_MODEL if values["model"] is None else values["model"])
     name = again.model_of(recipe)
     with again.opening(recipe):
         return pipeline(name)

@@ -39,7 +39,9 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
         if name not in seen and (names is None or name in names):
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
-    steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
+    takes = pipe.calls["generate"].takes
+    options = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
+    steps = [argument for argument in options if takes[argument] is not None]
     with observe_inputs(pipe, note):
         few: dict[str, Any] = {**native_size(bundle), **dict.fromkeys(steps, 1), "output_type": output_type}
         pipe("a red house on a hill", seed=0, **few)

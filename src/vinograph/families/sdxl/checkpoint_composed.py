@@ -244,6 +244,6 @@ def _scheduler(file: SDXLFile | None, base: Base | None) -> Mapping[str, Any]:
     """The scheduler that the file is marked for, or else the base's."""
     own = file.scheduler() if file is not None else None
     if own is not None:
-        return schedulers.read_scheduler_config(own)
+        return schedulers.read_published_scheduler(own)
     assert base is not None, "a UNet alone has one"
     return base.opened.manifest.scheduler
