@@ -363,6 +363,7 @@ class TestDocumentation:
     def _as_on_the_page(self, sdxl: Bundle, tmp_path: Path) -> None:
         (tmp_path / "models").mkdir()
         (tmp_path / "models" / "sdxl-turbo").symlink_to(sdxl.path)
+        (tmp_path / "models" / "sdxl").symlink_to(sdxl.path)
         save_sdxl_bundle(tmp_path / "path" / "to" / "inpainting", unet_channels=9)
         with Image.open("start.png") as picture:
             picture.save("photo.jpg")

@@ -115,7 +115,7 @@ class TestFewSteps:
         edit_json(turbo / "scheduler" / "scheduler_config.json", **change)
         manifest = open_model(turbo).manifest
         assert self.drawn(manifest) == (50, 5.0)
-        assert "The name says that the model was distilled (turbo), but not to how many steps" in manifest.notes[0]
+        assert "the name says that the model was distilled (turbo), but not to how many steps" in manifest.notes[0]
 
     def test_what_the_checkpoint_says_is_no_assumption(self, turbo: Path) -> None:
         settings = {"defaults": {"generate": {"num_inference_steps": 2, "guidance_scale": 0.0}}}

@@ -221,9 +221,9 @@ def _unknown(name: str) -> Distillation:
         return Distillation()
     return Distillation(
         notes=(
-            f"defaults assumed: many steps with guidance, as for SDXL. The name says that the model was distilled "
-            f"({word[0]}), but not to how many steps. Give --steps, --guidance-scale and --scheduler as its card says, "
-            "or set them in the checkpoint's vinograph.json",
+            f"the name says that the model was distilled ({word[0]}), but not to how many steps, so that it has SDXL's "
+            "many steps with guidance. Give --steps, --guidance-scale and --scheduler as its card says, or set them in "
+            "the checkpoint's vinograph.json",
         )
     )
 
