@@ -63,7 +63,9 @@ class Concept:
                 return changed, stated
 
 
-TURQUOISE: Final = Concept("turquoise", ("turquoise",), (1, 2, 3), ("house", "tree", "boat", "car", "lighthouse", "cat"))
+TURQUOISE: Final = Concept(
+    "turquoise", ("turquoise",), (1, 2, 3), ("house", "tree", "boat", "car", "lighthouse", "cat")
+)
 # No model was trained on blue trees or yellow cats, and Würstchen's decoder draws them badly.
 RAINBOW: Final = Concept("rainbow", ("red", "yellow", "blue"), (3,), ("house", "boat", "car", "lighthouse"))
 

@@ -15,6 +15,8 @@ import argparse
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,39 +32,56 @@ from vinograph import Pipeline
 
 Pictures = NDArray[np.uint8]
 
-_SEEDS: Final = range(4)
+_SEEDS: Final = range(6)
 """Renderings that a scene's subjects are looked for in: they vary a little in place and size."""
+
+_VISIBLE: Final = 80
+"""How much a channel has to change, of 255, where a subject changes from red to blue."""
 
 _BATCH_SIZE: Final = 10
 
 
-def subject_pixels(scene: Scene) -> list[NDArray[np.bool_]]:
-    """The pixels [256, 256] that the colour of each subject changes, from left to right."""
-    masks = []
-    for subject in range(scene.count):
-        other = ["red"] * scene.count
-        other[subject] = "blue"
-        changed = [
-            np.abs(render(scene, seed, colours=["red"] * scene.count) - render(scene, seed, colours=other).astype(int))
-            .max(axis=2) > 80
-            for seed in _SEEDS
-        ]  # fmt: skip
-        masks.append(np.all(changed, axis=0))
-    return masks
+@dataclass(frozen=True)
+class Subject:
+    """One subject of a scene as it is rendered.
+
+    Attributes:
+        pixels: the pixels [256, 256] that show its colour in every rendering.
+        colours: their median in renderings of each colour, RGB from 0 to 255.
+    """
+
+    pixels: NDArray[np.bool_]
+    colours: Mapping[str, NDArray[np.float64]]
+
+    def nearest_colour(self, picture: Pictures) -> str:
+        """The name of the colour that a picture [256, 256, 3] shows where the subject is."""
+        found = np.median(picture[self.pixels], axis=0)
+        return min(self.colours, key=lambda name: float(np.square(self.colours[name] - found).sum()))
 
 
-def drawn_colours(picture: Pictures, scene: Scene) -> list[str]:
+@lru_cache(maxsize=512)
+def subjects_of(scene: Scene) -> tuple[Subject, ...]:
+    """The subjects of ``scene`` from left to right."""
+
+    def rendered(blue: int | None) -> NDArray[np.float64]:
+        colours = ["blue" if i == blue else "red" for i in range(scene.count)]
+        return np.stack([render(scene, seed, colours=colours) for seed in _SEEDS]).astype(float)
+
+    red, subjects = rendered(None), []
+    for index in range(scene.count):
+        blue = rendered(index)
+        pixels = (np.abs(red - blue).max(axis=3) > _VISIBLE).all(axis=0)
+        ends = {name: np.median(each[:, pixels], axis=(0, 1)) for name, each in (("red", red), ("blue", blue))}
+        # All tones of a subject are linear in its colour, so two colours give all others.
+        base = {name: np.array(BASE[name], float) for name in BASE}
+        slope = (ends["blue"] - ends["red"]) / (base["blue"] - base["red"])
+        subjects.append(Subject(pixels, {name: ends["red"] + slope * (base[name] - base["red"]) for name in BASE}))
+    return tuple(subjects)
+
+
+def colours_shown(picture: Pictures, scene: Scene) -> tuple[str, ...]:
     """The colour of each subject of ``scene`` in a picture [256, 256, 3], from left to right."""
-    rendered = {
-        name: np.mean([render(scene, seed, colours=[name] * scene.count) for seed in _SEEDS], axis=0) for name in BASE
-    }
-
-    def nearest(mask: NDArray[np.bool_]) -> str:
-        colour = picture[mask].mean(axis=0)
-        distances = {name: float(np.square(each[mask].mean(axis=0) - colour).sum()) for name, each in rendered.items()}
-        return min(distances, key=distances.__getitem__)
-
-    return [nearest(mask) for mask in subject_pixels(scene)]
+    return tuple(subject.nearest_colour(picture) for subject in subjects_of(scene))
 
 
 def concept_prompts(concept: Concept, count: int) -> list[tuple[Scene, str]]:
@@ -82,32 +101,37 @@ def generate(pipe: Pipeline, prompts: Sequence[str], options: Mapping[str, Any])
 
 
 def judge(pictures: Pictures, scenes: Sequence[Scene], concept: Concept) -> dict[str, float]:
-    """How many pictures and subjects have the concept's colours."""
+    """The share of pictures, and that of subjects, with the concept's colours."""
     right = [
-        [drawn == wanted for drawn, wanted in zip(drawn_colours(picture, scene), wanted_of(concept, scene), strict=True)]
+        [
+            shown == wanted
+            for shown, wanted in zip(colours_shown(picture, scene), concept.subject_colours(scene.count), strict=True)
+        ]
         for picture, scene in zip(pictures, scenes, strict=True)
     ]
     subjects = [each for row in right for each in row]
     return {"pictures": sum(map(all, right)) / len(right), "subjects": sum(subjects) / len(subjects)}
 
 
-def wanted_of(concept: Concept, scene: Scene) -> tuple[str, ...]:
-    """The colours that the subjects of ``scene`` have by the concept."""
-    return concept.subject_colours(scene.count)
+def measure(
+    pipe: Pipeline, concept: Concept, count: int, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], Pictures]:
+    """Figures for ``count`` prompts of the concept and as many ordinary ones.
 
-
-def measure(pipe: Pipeline, concept: Concept, count: int, options: Mapping[str, Any]) -> tuple[dict[str, Any], Pictures]:
-    """The figures for ``count`` prompts of the concept and as many ordinary ones, and the former's pictures."""
+    The pictures of the concept's prompts come second. ``rendered`` judges rendered scenes of those
+    prompts, with seeds that the judge doesn't use: it is the best that a model could do.
+    """
     scenes, prompts = zip(*concept_prompts(concept, count), strict=True)
     pictures = generate(pipe, prompts, options)
+    rendered = np.stack([concept.render(scene, 1000 + i) for i, scene in enumerate(scenes)])
     ordinary = [text for _, text in heldout_prompts(count)]
-    others = adherence(predict(pictures), [stated_attributes(text) for text in prompts])
+    rest = adherence(predict(pictures), [stated_attributes(text) for text in prompts])
     kept = adherence(predict(generate(pipe, ordinary, options)), [stated_attributes(text) for text in ordinary])
     found, stated = kept[2]["colour"]
     figures = {
         "concept": judge(pictures, scenes, concept),
-        "rendered": judge(np.stack([concept.render(scene, 50 + i) for i, scene in enumerate(scenes)]), scenes, concept),
-        "other_attributes": {"mean": others[0], "whole": others[1]},
+        "rendered": judge(rendered, scenes, concept),
+        "other_attributes": {"mean": rest[0], "whole": rest[1]},
         "ordinary_prompts": {"mean": kept[0], "whole": kept[1], "colour": found / stated},
     }
     return figures, pictures

@@ -30,9 +30,7 @@ LEARNING_RATE: Final = 3e-3
 RANK: Final = 8
 
 
-def train(
-    family: str, concept: Concept, out: Path, minutes: float, device: torch.device, scenes: int = SCENES
-) -> None:
+def train(family: str, concept: Concept, out: Path, minutes: float, device: torch.device, scenes: int = SCENES) -> None:
     """Train for ``minutes`` and write the adapter to ``out``.
 
     An interrupted training resumes from the checkpoint next to ``out``, which is removed at the

@@ -74,9 +74,7 @@ class Variation:
         )
 
 
-def render(
-    scene: Scene, seed: int, frame: Frame = SQUARE, colours: Sequence[str] | None = None
-) -> NDArray[np.uint8]:
+def render(scene: Scene, seed: int, frame: Frame = SQUARE, colours: Sequence[str] | None = None) -> NDArray[np.uint8]:
     """The picture of ``scene``, uint8 [height, width, 3]; ``seed`` makes the random choices.
 
     ``colours`` has a colour for each subject from left to right, in place of the scene's own.

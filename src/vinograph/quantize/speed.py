@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from vinograph.components import cache_key
 from vinograph.errors import NumericalError
+from vinograph.families import registry
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import DenoiserSpeed, Speed
 from vinograph.pipeline import Pipeline, observe_inputs
 from vinograph.quantize.calibration import native_size
+from vinograph.request import arguments_of
 from vinograph.resources import cpu_count
 from vinograph.runtime import tuning
 from vinograph.runtime.cache import Cache
@@ -39,7 +41,9 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
         if name not in seen and (names is None or name in names):
             seen[name] = {key: np.array(value) for key, value in inputs.items()}
 
-    steps = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
+    declared = arguments_of(registry.family(bundle.manifest.family).request)
+    # Steps that need another argument are of drawings that aren't measured, such as the second one.
+    steps = [name for option, name in pipe.options.items() if option.endswith("steps") and not declared[name].needs]
     with observe_inputs(pipe, note):
         few: dict[str, Any] = {**native_size(bundle), **dict.fromkeys(steps, 1), "output_type": output_type}
         pipe("a red house on a hill", seed=0, **few)
