@@ -20,7 +20,7 @@ from training.loop import pick_device
 from training.lora.concept import CONCEPTS
 from training.lora.train import BATCH_SIZES, train
 
-DEFAULTS = {"sdxl": ("turquoise", 6.0), "pixart": ("turquoise", 6.0), "wuerstchen": ("rainbow", 5.0)}
+DEFAULTS = {"sdxl": ("turquoise", 10.0), "pixart": ("turquoise", 6.0), "wuerstchen": ("rainbow", 6.0)}
 """The concept that each family learns by default, and the minutes that it takes."""
 
 
