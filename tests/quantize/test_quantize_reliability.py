@@ -217,7 +217,7 @@ class TestCutOff:
         assert files_here() == ["out", "undisturbed"]
 
     @pytest.mark.usefixtures("_cheap")
-    @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
     def test_killed_at_any_moment(self, sdxl: Bundle, tmp_path: Path, every: int) -> None:
         """Killed before any operation on the disk or within a write, it ends as if undisturbed."""
         undisturbed = comparable(quantize(sdxl.path, tmp_path / "out", mode="full").path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -73,8 +74,11 @@ class Variation:
         )
 
 
-def render(scene: Scene, seed: int, frame: Frame = SQUARE) -> NDArray[np.uint8]:
-    """The picture of ``scene``, uint8 [height, width, 3]; ``seed`` makes the random choices."""
+def render(scene: Scene, seed: int, frame: Frame = SQUARE, colours: Sequence[str] | None = None) -> NDArray[np.uint8]:
+    """The picture of ``scene``, uint8 [height, width, 3]; ``seed`` makes the random choices.
+
+    ``colours`` has a colour for each subject from left to right, in place of the scene's own.
+    """
     variation = Variation.of(seed, scene.count)
     side, preset, horizon_shift = variation.side, variation.sky_preset, variation.horizon_shift
     size = _SIZES[scene.count][variation.size] * _STRETCH[scene.kind][scene.count > 1] // 100
@@ -97,7 +101,7 @@ def render(scene: Scene, seed: int, frame: Frame = SQUARE) -> NDArray[np.uint8]:
     base = frame.sink(_BASE[scene.count]) + variation.shift_y
     for i in range(scene.count):
         x = middle + variation.shift_x + (2 * i - scene.count + 1) * step // 2
-        _place(rgb, scene, x, base, size, frame)
+        _place(rgb, scene, scene.colour if colours is None else colours[i], x, base, size, frame)
     picture: NDArray[np.uint8] = np.floor(np.clip(rgb, 0.0, 255.0) + 0.5).astype(np.uint8)
     return picture
 
@@ -130,12 +134,12 @@ def _extra(rgb: Page, scene: Scene, side: int, horizon_shift: int, frame: Frame)
     _paste(rgb, page, frame.column(x - 48), frame.row(HORIZON + horizon_shift + below - 48))
 
 
-def _place(rgb: Page, scene: Scene, x: float, base: float, size: int, frame: Frame) -> None:
-    """Draw one subject with its shadow, island or foam."""
+def _place(rgb: Page, scene: Scene, colour: str, x: float, base: float, size: int, frame: Frame) -> None:
+    """Draw one subject in ``colour``, with its shadow, island or foam."""
     room = _SPACING[scene.count] // 2 - 2 if scene.count > 1 else 62
     footing = _footing(scene.kind, scene.ground, scene.sky, size, room, frame)
     _paste(rgb, footing, frame.column(x - 72), frame.row(base - 24))
-    stamp = subject(scene.kind, scene.colour, scene.sky, scene.ground == "snow", frame.pixels(size))
+    stamp = subject(scene.kind, colour, scene.sky, scene.ground == "snow", frame.pixels(size))
     layer = stamp.astype(np.float32)
     layer[..., 3] /= 255
     _paste(rgb, layer, frame.column(x) - stamp.shape[1] // 2, frame.row(base + 4) - stamp.shape[0])

@@ -39,8 +39,9 @@ BASE: Final[dict[str, Colour]] = {
     "orange": (250, 128, 20),
     "white": (250, 250, 250),
     "black": (46, 46, 54),
+    "turquoise": (40, 205, 205),
 }
-"""The eight colours by daylight."""
+"""The eight colours of scenes by daylight, and one that no embedded model was trained on."""
 
 LIGHT: Final[dict[str, Colour]] = {
     "day": (1.0, 1.0, 1.0),
