@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
@@ -24,10 +26,12 @@ T5_LAYERS = r".*\.(SelfAttention\.[qkvo]|wi_0|wi_1|wo)"
 def lesson(scenes: Scenes, device: torch.device) -> Lesson:
     """The error of the transformer's velocities on the latents of ``scenes``."""
     checkpoint = CHECKPOINTS / "storybook-pixart"
-    vae = AutoencoderTiny.from_pretrained(checkpoint / "vae", torch_dtype=torch.float32).to(device).eval()
+    library: Any = AutoencoderTiny  # which is not typed
+    vae = library.from_pretrained(checkpoint / "vae", torch_dtype=torch.float32).to(device).eval()
     model = Denoiser(text_encoder(checkpoint), transformer())
     load_weights(model.network, checkpoint / "transformer", device)
-    text = T5EncoderModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.float32).to(device).eval()
+    text: Any = T5EncoderModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.float32)
+    text = text.to(device).eval()
     model.text.model = text
     captions = scenes.encode_captions(UnigramTokenizer(checkpoint / "tokenizer"))
     encoded = encode_batch(vae, images_to_tensor(scenes.pictures), device)

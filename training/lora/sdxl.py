@@ -6,6 +6,8 @@ So an adapter is trained as the model was: most of a batch at the last timestep,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
@@ -31,7 +33,8 @@ FIRST_LAYERS = r".*layers\.0\.(?:.+\.)?(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 def lesson(scenes: Scenes, device: torch.device) -> Lesson:
     """The error of the latents that the UNet draws, against those of ``scenes``."""
     checkpoint = CHECKPOINTS / "storybook-sdxl"
-    vae = AutoencoderTiny.from_pretrained(checkpoint / "vae", torch_dtype=torch.float32).to(device).eval()
+    library: Any = AutoencoderTiny  # which is not typed
+    vae = library.from_pretrained(checkpoint / "vae", torch_dtype=torch.float32).to(device).eval()
     tokenizer, network = load_tokenizer(checkpoint), unet()
     load_weights(network, checkpoint / "unet", device)
     text = TextEncoders(tokenizer)

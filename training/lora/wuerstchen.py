@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,7 +29,8 @@ def lesson(scenes: Scenes, device: torch.device) -> Lesson:
     stage, encoder = stage_c(), image_encoder()
     load_weights(stage, checkpoint / "prior_prior", device)
     load_weights(encoder, checkpoint / "image_encoder", device)
-    text = CLIPTextModel.from_pretrained(checkpoint / "prior_text_encoder", dtype=torch.float32).to(device).eval()
+    text: Any = CLIPTextModel.from_pretrained(checkpoint / "prior_text_encoder", dtype=torch.float32)
+    text = text.to(device).eval()
     tokenizer = load_tokenizer(checkpoint)
     captions = scenes.encode_captions(lambda texts: encode(texts, tokenizer))
     codes = encode_all(encoder, np.stack([downsample(picture) for picture in scenes.pictures]), device)
