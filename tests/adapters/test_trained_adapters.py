@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.new_words import colours_shown, concept_prompts, generate
 from training.lora.concept import CONCEPTS
-from training.lora.judge import colours_shown, concept_prompts, generate
 from vinograph import Pipeline
 
 ADAPTERS = Path(__file__).parents[2] / "training" / "adapters"

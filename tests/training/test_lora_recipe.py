@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from benchmarks.new_words import colours_shown
 from training.lora import train as recipe
 from training.lora.concept import CONCEPTS, RAINBOW, TURQUOISE
-from training.lora.judge import colours_shown
 from training.lora.layers import add_adapters, write_adapter
 from training.world import split_of
 from vinograph.adapters.report import report

@@ -1,6 +1,6 @@
 """Measures what an adapter taught: the colours of drawn subjects, against rendered ones.
 
-    python -m training.lora.judge storybook-sdxl turquoise --adapter turquoise-sdxl.safetensors
+    python -m benchmarks.new_words storybook-sdxl turquoise --adapter turquoise-sdxl.safetensors
     [--prompts 50] [--sheet FILE] [--option num_inference_steps=4]
 
 A subject's pixels are those that its colour changes in every rendering of the prompt's scene. The
@@ -143,7 +143,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``python -m training.lora.judge``."""
+    """The command ``python -m benchmarks.new_words``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("concept", choices=list(CONCEPTS))
