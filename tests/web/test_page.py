@@ -76,6 +76,7 @@ def paint(visitor: Visitor) -> None:
 def long_drawing(visitor: Visitor) -> None:
     """Ask for what takes a while."""
     visitor.chooses("storybook-wuerstchen")
+    visitor.page.wait_for_timeout(2000)  # the model's defaults arrive
     visitor.sets("Images", 8)
     visitor.sets("Steps", 120)
     visitor.presses_generate("a red house")
