@@ -74,9 +74,9 @@ def paint(visitor: Visitor) -> None:
 
 
 def long_drawing(visitor: Visitor) -> None:
-    """Ask for what takes a while."""
+    """Ask for what takes a while, also where nothing else is computed: it is stopped long before its end."""
     visitor.chooses("storybook-wuerstchen")
-    visitor.page.wait_for_timeout(2000)  # the model's defaults arrive
+    visitor.asks_for_size(512, 512)
     visitor.sets("Images", 8)
     visitor.sets("Steps", 120)
     visitor.presses_generate("a red house")
