@@ -126,10 +126,9 @@ def _read(file: Path, keys: Collection[str]) -> Iterator[_Found]:
 
 
 def _values(record: TensorRecord) -> Vectors:
-    array = record.array()
-    if record.dtype == "BF16":  # the upper half of an f32
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    vectors = np.atleast_2d(array.astype(np.float32))
+    from vinograph.networks.graph import in_f32
+
+    vectors = np.array(in_f32(record), ndmin=2)
     if not np.isfinite(vectors).all():
         raise RequestError(f"{record.file}: the vectors {label(record.name)} hold NaN or infinity")
     return vectors
