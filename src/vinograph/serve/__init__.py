@@ -1,0 +1,1 @@
+"""The HTTP server (``vinograph serve``): the APIs of OpenAI's images and of AUTOMATIC1111."""
