@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tests.hub_cache import COMMIT, save_cache
 from tests.models.exported import export_as_optimum
 from vinograph.convert import convert
 from vinograph.quantize import quantize
+from vinograph.runtime import tuning
 from vinograph.web.model_pool import ModelPool
 
 CACHED = "someone/small-sdxl"
@@ -143,6 +144,22 @@ def test_the_page_offers_any_source(source: str) -> None:
     assert pipe("a red house", seed=1, output_type="latent", width=side, height=side, **few).images.size
 
 
+@pytest.fixture(scope="module")
+def _measured_briefly() -> Iterator[None]:
+    """Quantization times each setting by one call: files don't depend on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "_RUNS", 1)
+        patch.setattr(tuning, "_ENOUGH_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(places: Place, _measured_briefly: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of SDXL, quantized with its activations."""
+    return quantize(places["sdxl"], tmp_path_factory.mktemp("undisturbed") / "out", mode="full").path
+
+
+@pytest.mark.usefixtures("_measured_briefly")
 class TestQuantize:
     @pytest.mark.parametrize("name", SOURCES)
     def test_a_source_and_its_bundle_give_the_same_quantized_bundle(
@@ -159,20 +176,16 @@ class TestQuantize:
         drawn = vinograph("generate", "a red house", "--model", "out", "--seed", 7)
         assert drawn.code == 0, drawn.err
 
-    def test_the_same_with_quantized_activations(
-        self, vinograph: Run, source_of: Callable[[str], str], places: Place
-    ) -> None:
+    def test_the_same_with_quantized_activations(self, undisturbed: Path, places: Place) -> None:
         """Calibration uses the weights that are written, not the checkpoint's."""
-        assert vinograph("quantize", source_of("sdxl"), "out", "--mode", "full").code == 0
         expected = quantize(convert(places["sdxl"], Path("bundle")).path, Path("expected"), mode="full")
-        assert comparable(Path("out")) == comparable(expected.path)
+        assert comparable(undisturbed) == comparable(expected.path)
 
     def test_a_killed_quantization_run_again_gives_the_same_bundle(
-        self, vinograph: Run, places: Place, source_of: Callable[[str], str]
+        self, vinograph: Run, places: Place, source_of: Callable[[str], str], undisturbed: Path
     ) -> None:
         """It is killed while converting components, calibrating and quantizing segments."""
         source_of("sdxl")
-        assert vinograph("quantize", places["sdxl"], "undisturbed", "--mode", "full").code == 0
         line = command("quantize", places["sdxl"], "out", "--mode", "full", warnings="default")
         for moment in ("components converted 3/", "pictures to calibrate with 1/", "segments quantized 1/"):
             with running(line) as process:
@@ -182,8 +195,8 @@ class TestQuantize:
         done = vinograph("quantize", places["sdxl"], "out", "--mode", "full")
         assert done.code == 0, done.err
         assert "components converted" not in done.err, "what was converted is there"
-        assert comparable(Path("out")) == comparable(Path("undisturbed"))
-        assert files_here() == ["out", "undisturbed"]
+        assert comparable(Path("out")) == comparable(undisturbed)
+        assert files_here() == ["out"]
 
     def test_a_changed_checkpoint_starts_over(self, vinograph: Run, places: Place) -> None:
         shutil.copytree(places["sdxl"], "copy")
