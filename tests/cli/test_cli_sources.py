@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub as hf
@@ -26,12 +27,14 @@ from tests.cli.conftest import Run, command, files_here, running, wait_for
 from tests.hub_cache import COMMIT, save_cache
 from tests.models.exported import export_as_optimum
 from vinograph.convert import convert
-from vinograph.quantize import quantize
+from vinograph.quantize import component, quantize
 from vinograph.runtime import tuning
 from vinograph.web.model_pool import ModelPool
 
 CACHED = "someone/small-sdxl"
 SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")
+# A directory of SDXL's is quantized with its activations, too.
+WEIGHTS_QUANTIZED = [pytest.param(name, marks=pytest.mark.long) if name == "sdxl" else name for name in SOURCES]
 FAMILIES = {"export": "sdxl", "cached": "sdxl"}
 SMALL_SEGMENTS = "import vinograph.quantize.segments as s; s.SEGMENT = 20_000\n"
 
@@ -145,23 +148,24 @@ def test_the_page_offers_any_source(source: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def _measured_briefly() -> Iterator[None]:
-    """Quantization times each setting by one call: files don't depend on it."""
+def _quick_quantization() -> Iterator[None]:
+    """Quantization times each setting by one call and leaves garbage: files don't depend on it."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
         patch.setattr(tuning, "_RUNS", 1)
         patch.setattr(tuning, "_ENOUGH_SECONDS", 0.0)
         yield
 
 
 @pytest.fixture(scope="module")
-def undisturbed(places: Place, _measured_briefly: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(places: Place, _quick_quantization: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of SDXL, quantized with its activations."""
     return quantize(places["sdxl"], tmp_path_factory.mktemp("undisturbed") / "out", mode="full").path
 
 
-@pytest.mark.usefixtures("_measured_briefly")
+@pytest.mark.usefixtures("_quick_quantization")
 class TestQuantize:
-    @pytest.mark.parametrize("name", SOURCES)
+    @pytest.mark.parametrize("name", WEIGHTS_QUANTIZED)
     def test_a_source_and_its_bundle_give_the_same_quantized_bundle(
         self, vinograph: Run, source_of: Callable[[str], str], places: Place, name: str
     ) -> None:
