@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
+_all: set[int] = set()  # those of all test processes, where this one is bound
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Bind a worker of pytest-xdist, and all that it starts, to its share."""
@@ -20,17 +22,18 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     processors, count = sorted(os.sched_getaffinity(0)), int(worker["workercount"])
     if count <= len(processors):
+        _all.update(processors)
         os.sched_setaffinity(0, processors[int(worker["workerid"].removeprefix("gw")) :: count])
 
 
 @contextmanager
 def all_processors() -> Iterator[None]:
     """What is started in the block may use all processors, as a page's server and its browsers need."""
-    if not hasattr(os, "sched_setaffinity"):
+    if not _all:
         yield
         return
     own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the system leaves out what it hasn't
+    os.sched_setaffinity(0, _all)
     try:
         yield
     finally:
