@@ -40,6 +40,10 @@ def main() -> None:
     # Each test process computes with its share of the processors: more threads than cores slow everything down.
     workers = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Each thread that allocates takes memory from an arena of its own, and free memory in one is none for the others.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    # Hundreds of tests start a process; without bytecode each would compile the package again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     marks = ["-m", "not large"] if arguments.all else []
     # A worker keeps to neighbouring tests while there are enough: what their modules share is made once, not by each.
     run("pytest", "-q", "-n", str(workers), "--dist", "worksteal", "--durations", "15", *marks)

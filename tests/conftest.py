@@ -12,7 +12,7 @@ import pytest
 from tests.bundles import save_bundle
 from vinograph import Pipeline
 
-pytest_plugins = ("tests.memory",)
+pytest_plugins = ("tests.memory", "tests.processors")
 
 ABSENT = ("torch", "diffusers", "transformers", "nncf", "gradio", "safetensors")
 

@@ -18,6 +18,7 @@ LIMIT = 3 * 2**30
 """The most bytes that a process may ever have resident: two then fit a machine of 8 GB."""
 
 LARGE = 2**30
+_GROWN = 2**27  # bytes since the heap was trimmed, after which a large process trims it again
 _OWN = Path("/proc/self/status")
 _OUTPUT = "memory"
 _MOST_NAMED = 3
@@ -65,6 +66,7 @@ class MemoryLimit:
 
     def __init__(self) -> None:
         self.growth = Growth()
+        self._trimmed = LARGE
         self.workers: dict[str, Counter[str]] = {}
 
     def pytest_collection_finish(self) -> None:
@@ -73,9 +75,15 @@ class MemoryLimit:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
-        """A test ended, and the fixtures that it was the last to need."""
+        """A test ended, and the fixtures that it was the last to need.
+
+        Pipelines are in cycles: without a look for garbage, those of several tests lie beside each other.
+        """
         yield
         self.growth.look(item.nodeid.partition("::")[0])
+        if resident() > self._trimmed + _GROWN:
+            trim_heap()
+            self._trimmed = max(LARGE, resident())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -19,9 +19,9 @@ Measure = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
-def _two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The models are tiny: more threads would only wait for each other."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models are tiny: threads would only wait for each other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

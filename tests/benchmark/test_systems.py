@@ -46,7 +46,14 @@ def test_diffusers(measure: Measure, tmp_path: Path, checkpoint_of: Callable[[Pa
     assert theirs["size"] > 100_000
 
 
-@pytest.mark.parametrize(("checkpoint_of", "least"), [(sdxl, 35), (pixart, 25), (wuerstchen, 10)])
+@pytest.mark.parametrize(
+    ("checkpoint_of", "least"),
+    [
+        pytest.param(sdxl, 35, marks=pytest.mark.long),  # diffusers, too, draws it and Würstchen
+        (pixart, 25),
+        pytest.param(wuerstchen, 10, marks=pytest.mark.long),
+    ],
+)
 def test_the_notebooks_way(
     measure: Measure, tmp_path: Path, checkpoint_of: Callable[[Path], list[object]], least: float
 ) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub as hf
@@ -26,11 +27,14 @@ from tests.cli.conftest import Run, command, files_here, running, wait_for
 from tests.hub_cache import COMMIT, save_cache
 from tests.models.exported import export_as_optimum
 from vinograph.convert import convert
-from vinograph.quantize import quantize
+from vinograph.quantize import component, quantize
+from vinograph.runtime import tuning
 from vinograph.web.model_pool import ModelPool
 
 CACHED = "someone/small-sdxl"
 SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")
+# A directory of SDXL's is quantized with its activations, too.
+WEIGHTS_QUANTIZED = [pytest.param(name, marks=pytest.mark.long) if name == "sdxl" else name for name in SOURCES]
 FAMILIES = {"export": "sdxl", "cached": "sdxl"}
 SMALL_SEGMENTS = "import vinograph.quantize.segments as s; s.SEGMENT = 20_000\n"
 
@@ -143,8 +147,25 @@ def test_the_page_offers_any_source(source: str) -> None:
     assert pipe("a red house", seed=1, output_type="latent", width=side, height=side, **few).images.size
 
 
+@pytest.fixture(scope="module")
+def _quick_quantization() -> Iterator[None]:
+    """Quantization times each setting by one call and leaves garbage: files don't depend on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
+        patch.setattr(tuning, "_RUNS", 1)
+        patch.setattr(tuning, "_ENOUGH_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(places: Place, _quick_quantization: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of SDXL, quantized with its activations."""
+    return quantize(places["sdxl"], tmp_path_factory.mktemp("undisturbed") / "out", mode="full").path
+
+
+@pytest.mark.usefixtures("_quick_quantization")
 class TestQuantize:
-    @pytest.mark.parametrize("name", SOURCES)
+    @pytest.mark.parametrize("name", WEIGHTS_QUANTIZED)
     def test_a_source_and_its_bundle_give_the_same_quantized_bundle(
         self, vinograph: Run, source_of: Callable[[str], str], places: Place, name: str
     ) -> None:
@@ -159,20 +180,16 @@ class TestQuantize:
         drawn = vinograph("generate", "a red house", "--model", "out", "--seed", 7)
         assert drawn.code == 0, drawn.err
 
-    def test_the_same_with_quantized_activations(
-        self, vinograph: Run, source_of: Callable[[str], str], places: Place
-    ) -> None:
+    def test_the_same_with_quantized_activations(self, undisturbed: Path, places: Place) -> None:
         """Calibration uses the weights that are written, not the checkpoint's."""
-        assert vinograph("quantize", source_of("sdxl"), "out", "--mode", "full").code == 0
         expected = quantize(convert(places["sdxl"], Path("bundle")).path, Path("expected"), mode="full")
-        assert comparable(Path("out")) == comparable(expected.path)
+        assert comparable(undisturbed) == comparable(expected.path)
 
     def test_a_killed_quantization_run_again_gives_the_same_bundle(
-        self, vinograph: Run, places: Place, source_of: Callable[[str], str]
+        self, vinograph: Run, places: Place, source_of: Callable[[str], str], undisturbed: Path
     ) -> None:
         """It is killed while converting components, calibrating and quantizing segments."""
         source_of("sdxl")
-        assert vinograph("quantize", places["sdxl"], "undisturbed", "--mode", "full").code == 0
         line = command("quantize", places["sdxl"], "out", "--mode", "full", warnings="default")
         for moment in ("components converted 3/", "pictures to calibrate with 1/", "segments quantized 1/"):
             with running(line) as process:
@@ -182,8 +199,8 @@ class TestQuantize:
         done = vinograph("quantize", places["sdxl"], "out", "--mode", "full")
         assert done.code == 0, done.err
         assert "components converted" not in done.err, "what was converted is there"
-        assert comparable(Path("out")) == comparable(Path("undisturbed"))
-        assert files_here() == ["out", "undisturbed"]
+        assert comparable(Path("out")) == comparable(undisturbed)
+        assert files_here() == ["out"]
 
     def test_a_changed_checkpoint_starts_over(self, vinograph: Run, places: Place) -> None:
         shutil.copytree(places["sdxl"], "copy")

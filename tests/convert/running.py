@@ -14,7 +14,7 @@ from vinograph.models.bundle import Bundle
 
 def compile_component(bundle: Bundle, name: str) -> ov.CompiledModel:
     """One component, to be computed in f32."""
-    settings = {"INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     return ov.Core().compile_model(bundle.path / bundle.manifest.components[name].file, "CPU", settings)
 
 

@@ -1,8 +1,8 @@
 """Seeded fuzzers of all foreign input: files, requests and posts.
 
 Each module ``target_*.py`` here declares ``TARGETS``. A :class:`Target` makes one attempt from a random generator and
-raises AssertionError where the program did something that it never should. `make test` runs a minute of them,
-`make test-all` ten, and ``python -m tests.fuzz --minutes 30`` runs them for longer.
+raises AssertionError where the program did something that it never should. `make test` makes some attempts,
+`make test-all` thirty times as many, and ``python -m tests.fuzz --minutes 30`` attacks as long as it is told.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Attempt(Protocol):
 class Target:
     """A target of fuzzing; ``prepare`` makes the function that attempts, once per process.
 
-    ``attempts`` is the number of attempts in the short run of the tests.
+    ``attempts`` is about what a minute allows all targets together: the tests make a share of them, or many times more.
     """
 
     name: str

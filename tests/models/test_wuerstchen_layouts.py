@@ -171,7 +171,7 @@ class TestImageEncoder:
         bundle = convert(checkpoint, tmp_path / "bundle", weights="f32")
         component = bundle.manifest.components["image_encoder"]
         compiled = ov.Core().compile_model(
-            bundle.path / component.file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2}
+            bundle.path / component.file, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         )
         for size in ((1, 3, 96, 192), (2, 3, 100, 64)):
             picture = torch.rand(size)

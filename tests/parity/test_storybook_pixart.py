@@ -20,15 +20,25 @@ CHECKPOINTS = Path(__file__).parents[2] / "training" / "checkpoints"
 PROMPT = "two green trees on the left in a meadow on a clear day"
 
 
+SIZES = ((256, 256), (192, 320), (200, 300))
+
+
 @pytest.mark.parametrize(
-    ("model", "steps"), [("storybook-pixart", 20), ("storybook-pixart-lcm", 4), ("storybook-pixart-lcm", 1)]
+    ("model", "steps", "sizes"),
+    [
+        ("storybook-pixart", 20, SIZES[:1]),
+        pytest.param("storybook-pixart", 20, SIZES[1:], marks=pytest.mark.long),  # twenty steps show no more of a size
+        ("storybook-pixart", 2, SIZES[1:]),
+        ("storybook-pixart-lcm", 4, SIZES),
+        ("storybook-pixart-lcm", 1, SIZES),
+    ],
 )
-def test_text_to_image(model: str, steps: int) -> None:
+def test_text_to_image(model: str, steps: int, sizes: tuple[tuple[int, int], ...]) -> None:
     pipe = _DIFFUSERS.PixArtAlphaPipeline.from_pretrained(CHECKPOINTS / model, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     ours = AllWays.opened(CHECKPOINTS / model, model)
     scale = ours.calls["generate"].takes["guidance_scale"]
-    for height, width in ((256, 256), (192, 320), (200, 300)):
+    for height, width in sizes:
         arguments: dict[str, Any] = {
             "height": height,
             "width": width,

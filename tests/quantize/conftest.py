@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +14,14 @@ from openvino import opset13 as ops
 
 from tests.bundles import Node, save_bundle, save_pixart_bundle, save_sdxl_bundle
 from tests.cli.conftest import _clean_place, vinograph  # noqa: F401  # fixtures
+from tests.convert.conftest import once
 from vinograph.models.bundle import Bundle
-from vinograph.quantize import component, segments
+from vinograph.quantize import component, quantize, segments
+from vinograph.runtime import tuning
 
 CHANNELS = 32
 BLOCKS = 3
+SMALL_SEGMENT = 20_000
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +30,32 @@ def _garbage_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(component, "gc", SimpleNamespace(collect=lambda: 0))
 
 
+@pytest.fixture(autouse=True)
+def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting is timed by one call: how exactly it is measured shows in tests of tuning."""
+    monkeypatch.setattr(tuning, "_RUNS", 1)
+    monkeypatch.setattr(tuning, "_ENOUGH_SECONDS", 0.0)
+
+
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of one block each."""
-    monkeypatch.setattr(segments, "SEGMENT", 20_000)
+    monkeypatch.setattr(segments, "SEGMENT", SMALL_SEGMENT)
+
+
+@pytest.fixture(scope="session")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Bundle, str], Bundle]:
+    """``quantized(bundle, mode)`` in segments of one block each: made once for all tests, for reading only."""
+
+    def make(bundle: Bundle, mode: str) -> Bundle:
+        def write(folder: Path) -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(segments, "SEGMENT", SMALL_SEGMENT)
+                quantize(bundle.path, folder, mode=mode)
+
+        return Bundle.open(once(tmp_path_factory, f"quantized-{bundle.manifest.family}-{mode}", write))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from vinograph.resources import cpu_count
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 
+Quantized = Callable[[Bundle, str], Bundle]
+
 DENOISERS = {"sdxl": ["unet"], "wuerstchen": ["prior", "decoder"], "pixart": ["transformer"]}
 
 
@@ -29,13 +33,20 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
     return found
 
 
-def given(bundle: Bundle, name: str) -> list[Inputs]:
+@cache
+def given(bundle: Path, name: str) -> list[Inputs]:
     """A component's inputs while the bundle draws with a seed that calibration doesn't use."""
     seen: list[Inputs] = []
-    pipe = Pipeline(bundle, precision="f32")
+    pipe = Pipeline(Bundle.open(bundle), precision="f32")
     with observe_inputs(pipe, lambda each, inputs: seen.append(inputs) if each == name else None):
         pipe("a red house", seed=77)
     return seen
+
+
+@cache
+def expected(bundle: Path, name: str) -> list[Any]:
+    """What a component of a bundle that isn't quantized computes."""
+    return computed(Bundle.open(bundle), name, given(bundle, name))
 
 
 def computed(bundle: Bundle, name: str, inputs: list[Inputs]) -> list[Any]:
@@ -50,46 +61,45 @@ def difference(before: list[Any], after: list[Any]) -> float:
     return float(np.sqrt(np.mean([((one - two) ** 2).mean() / one.var() for one, two in pairs])))
 
 
-@pytest.mark.usefixtures("small_segments")
 @pytest.mark.parametrize(
     ("bundle", "mode"),
     [*((family, "full") for family in DENOISERS), ("sdxl", "mixed"), ("pixart", "weights")],
     indirect=["bundle"],
 )
-def test_it_computes_nearly_the_same(bundle: Bundle, mode: str, tmp_path: Path) -> None:
-    made = quantize(bundle.path, tmp_path / "out", mode=mode)
+def test_it_computes_nearly_the_same(bundle: Bundle, mode: str, quantized: Quantized) -> None:
+    made = quantized(bundle, mode)
     assert list(made.verify()) == sorted(made.manifest.files)
     assert made.size < bundle.size
     for name in DENOISERS[bundle.manifest.family]:
-        inputs = given(bundle, name)
-        assert 0 < difference(computed(bundle, name, inputs), computed(made, name, inputs)) < 0.02
-    assert Pipeline(made)("a red house", seed=7).images
+        inputs = given(bundle.path, name)
+        assert 0 < difference(expected(bundle.path, name), computed(made, name, inputs)) < 0.02
+    pipe = Pipeline(made)
+    assert pipe("a red house", seed=7).images
     side = 2 * int(made.manifest.limits["native_size"])
-    assert Pipeline(made)("a red house", seed=7, width=side, height=side).images, "at a size not calibrated for"
+    assert pipe("a red house", seed=7, width=side, height=side).images, "at a size not calibrated for"
 
 
-@pytest.mark.usefixtures("small_segments")
 class TestWhatIsQuantized:
     """Which weights and activations are quantized in the written graph."""
 
-    def test_weights(self, sdxl: Bundle, tmp_path: Path) -> None:
-        made = quantize(sdxl.path, tmp_path / "out", mode="weights")
+    def test_weights(self, sdxl: Bundle, quantized: Quantized) -> None:
+        made = quantized(sdxl, "weights")
         xml = made.path / "unet.xml"
         layers = {**stored(xml, "MatMul"), **stored(xml, "Convolution")}
         assert set(layers.values()) == {("u8", False)}
         component = made.manifest.components["unet"]
         assert (component.weights, component.activations) == ("int8", None)
 
-    def test_mixed(self, sdxl: Bundle, tmp_path: Path) -> None:
-        made = quantize(sdxl.path, tmp_path / "out", mode="mixed")
+    def test_mixed(self, sdxl: Bundle, quantized: Quantized) -> None:
+        made = quantized(sdxl, "mixed")
         xml = made.path / "unet.xml"
         assert Counter(stored(xml, "Convolution").values()) == {("i8", True): BLOCKS, ("f32", False): 2}
         assert set(stored(xml, "MatMul").values()) == {("u8", False)}
         assert made.manifest.components["unet"].activations == "int8 convolutions"
 
-    def test_full(self, sdxl: Bundle, tmp_path: Path) -> None:
+    def test_full(self, sdxl: Bundle, quantized: Quantized) -> None:
         """In the layer of the timestep embedding, only the weights are in int8."""
-        made = quantize(sdxl.path, tmp_path / "out", mode="full")
+        made = quantized(sdxl, "full")
         xml = made.path / "unet.xml"
         assert Counter(stored(xml, "Convolution").values()) == {("i8", True): BLOCKS, ("f32", False): 2}
         assert Counter(stored(xml, "MatMul").values()) == {("i8", True): 2 * BLOCKS + 3, ("u8", False): 1}
@@ -97,19 +107,19 @@ class TestWhatIsQuantized:
         assert made.manifest.components["unet"].activations == "int8"
 
     @pytest.mark.parametrize(("mode", "scores"), [("full", True), ("mixed", False)])
-    def test_scores(self, pixart: Bundle, tmp_path: Path, mode: str, scores: bool) -> None:
+    def test_scores(self, pixart: Bundle, quantized: Quantized, mode: str, scores: bool) -> None:
         """Scores of self-attention are quantized, and those of attention to the text are not."""
-        made = quantize(pixart.path, tmp_path / "out", mode=mode)
+        made = quantized(pixart, mode)
         assert attentions(made.path / "transformer.xml") == [(scores, scores, False), (False, False, False)]
 
-    def test_t5_in_int4(self, pixart: Bundle, tmp_path: Path) -> None:
-        made = quantize(pixart.path, tmp_path / "out", mode="full")
+    def test_t5_in_int4(self, pixart: Bundle, quantized: Quantized) -> None:
+        made = quantized(pixart, "full")
         xml = made.path / "text_encoder.xml"
         assert set(stored(xml, "MatMul").values()) == {("i4", False)}
 
     @pytest.mark.parametrize("name", ["vae_decoder", "vae_encoder", "tiny_vae_decoder"])
-    def test_vaes_stay(self, sdxl: Bundle, tmp_path: Path, name: str) -> None:
-        made = quantize(sdxl.path, tmp_path / "out", mode="weights")
+    def test_vaes_stay(self, sdxl: Bundle, quantized: Quantized, name: str) -> None:
+        made = quantized(sdxl, "weights")
         assert made.manifest.files[f"{name}.bin"] == sdxl.manifest.files[f"{name}.bin"]
         assert made.manifest.components[name] == sdxl.manifest.components[name]
 
@@ -140,13 +150,13 @@ def test_the_manifest_says_how_fast(wuerstchen: Bundle, tmp_path: Path) -> None:
 
 
 def test_segments_make_no_difference(
-    sdxl: Bundle, tmp_path: Path, small_segments: None, monkeypatch: pytest.MonkeyPatch
+    sdxl: Bundle, tmp_path: Path, quantized: Quantized, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranges are measured on values of the whole graph, so that cutting it changes nothing."""
     from vinograph.quantize import segments
 
-    many = quantize(sdxl.path, tmp_path / "many", mode="full")
+    many = quantized(sdxl, "full")
     monkeypatch.setattr(segments, "SEGMENT", 1 << 40)
     one = quantize(sdxl.path, tmp_path / "one", mode="full")
-    inputs = given(sdxl, "unet")
+    inputs = given(sdxl.path, "unet")
     assert difference(computed(one, "unet", inputs), computed(many, "unet", inputs)) < 0.01

@@ -66,7 +66,7 @@ def test_diffusers_draws_a_picture_with_the_published_checkpoint(
     index = json.loads((published / "model_index.json").read_text())
     parts = {name for name, part in index.items() if isinstance(part, list)}
     assert parts == {path.name for path in published.iterdir() if path.is_dir()}
-    pipe = PixArtAlphaPipeline.from_pretrained(published, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    pipe = PixArtAlphaPipeline.from_pretrained(published, dtype=torch.float32)
     assert type(pipe.scheduler).__name__ == scheduler["_class_name"]
     pipe.set_progress_bar_config(disable=True)
     picture = pipe(
@@ -124,7 +124,7 @@ def test_trajectories_are_those_of_diffusers_dpm_solver() -> None:
     timesteps = consistency.solver_timesteps(schedule.last_timestep)
     points, ends = consistency.sample_trajectory(denoise, schedule, noise, timesteps)
 
-    theirs = DPMSolverMultistepScheduler.from_config(dict(SCHEDULER))  # type: ignore[no-untyped-call]
+    theirs = DPMSolverMultistepScheduler.from_config(dict(SCHEDULER))
     theirs.set_timesteps(len(timesteps))
     theirs.timesteps = timesteps
     alphas_cumprod = schedule.alphas_cumprod[timesteps].double()

@@ -53,7 +53,7 @@ def test_diffusers_draws_a_picture_with_the_published_checkpoint(work: Path) -> 
     index = json.loads((published / "model_index.json").read_text())
     parts = {name for name, part in index.items() if isinstance(part, list) and part[0] is not None}
     assert parts == {path.name for path in published.iterdir() if path.is_dir()}
-    pipe = StableDiffusionXLPipeline.from_pretrained(published, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    pipe = StableDiffusionXLPipeline.from_pretrained(published, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     picture = pipe(
         "a red house", num_inference_steps=1, guidance_scale=0.0, height=64, width=64, output_type="np"
@@ -153,7 +153,7 @@ def test_the_noise_schedule_is_that_of_diffusers_scheduler() -> None:
 
     from training.sdxl.config import SCHEDULER
 
-    theirs = EulerAncestralDiscreteScheduler.from_config(dict(SCHEDULER))  # type: ignore[no-untyped-call]
+    theirs = EulerAncestralDiscreteScheduler.from_config(dict(SCHEDULER))
     assert torch.allclose(NOISE_SCHEDULE.alphas_cumprod, theirs.alphas_cumprod, atol=1e-6)
     theirs.set_timesteps(1)
     sample = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * theirs.init_noise_sigma

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from scripts import browser as browser_tools
+from tests.processors import all_processors
 from vinograph import Pipeline
 from vinograph.models import catalog
 
@@ -20,6 +21,13 @@ SEEN = Path(__file__).parent / "seen"
 PATIENCE = 300_000  # milliseconds; a machine that trains something else is slow
 
 expect.set_options(timeout=PATIENCE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A server and a browser work at the same time, and some tests look how long that takes."""
+    with all_processors() if item.path.is_relative_to(Path(__file__).parent) else nullcontext():
+        return (yield)
 
 
 @contextmanager

@@ -447,7 +447,13 @@ class TestServer:
         assert "warning: whoever can reach 0.0.0.0 can draw on this machine: the page asks for no password" in log_text
 
     @pytest.mark.parametrize(
-        ("host", "proxy"), [("127.0.0.1", "http"), ("localhost", "http"), ("127.0.0.1", "socks5"), ("::1", "socks5h")]
+        ("host", "proxy"),
+        [
+            pytest.param("127.0.0.1", "http", marks=pytest.mark.long),  # each starts a server
+            ("localhost", "http"),
+            pytest.param("127.0.0.1", "socks5", marks=pytest.mark.long),
+            ("::1", "socks5h"),
+        ],
     )
     def test_a_proxy_is_not_asked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, proxy: str) -> None:
         """Nor is the package needed that asks one of its kind."""

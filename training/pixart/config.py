@@ -76,4 +76,4 @@ LCM_SCHEDULER: Final[dict[str, Any]] = {
 
 def transformer() -> nn.Module:
     """The transformer with initial weights."""
-    return cast(nn.Module, PixArtTransformer2DModel(**TRANSFORMER))  # type: ignore[no-untyped-call]
+    return cast(nn.Module, PixArtTransformer2DModel(**TRANSFORMER))

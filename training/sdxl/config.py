@@ -61,9 +61,9 @@ SCHEDULER: Final[dict[str, Any]] = {
 
 def vae() -> nn.Module:
     """The tiny VAE with initial weights."""
-    return cast(nn.Module, AutoencoderTiny(**VAE))  # type: ignore[no-untyped-call]
+    return cast(nn.Module, AutoencoderTiny(**VAE))
 
 
 def unet() -> nn.Module:
     """The UNet with initial weights."""
-    return cast(nn.Module, UNet2DConditionModel(**UNET))  # type: ignore[no-untyped-call]
+    return cast(nn.Module, UNet2DConditionModel(**UNET))

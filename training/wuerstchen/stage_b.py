@@ -108,7 +108,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device, scenes: 
     ) -> tuple[Tensor, Tensor]:
         x, noise, times, alpha_cumprod = noised
         with autocast(device):
-            predicted = stage(x, times, code, hidden_states(text, ids, mask))  # type: ignore[arg-type]
+            predicted = stage(x, times, code, hidden_states(text, ids, mask))
         error = (predicted.float() - noise).square()
         return (error * loss_weight(alpha_cumprod) * detail_weight(target, 5)).mean(), error.mean()
 

@@ -64,7 +64,7 @@ def train(data: Path, work: Path, minutes: float, device: torch.device) -> None:
         ids, mask, dropped = captions.sample(picked, CAPTION_DROPOUT)
         x, noise, times, alpha_cumprod = add_noise_at_random_times(codes[picked].to(device), 0.5)
         with autocast(device):
-            predicted = stage(x, times, hidden_states(text, ids.to(device), mask.to(device))).float()  # type: ignore[arg-type]
+            predicted = stage(x, times, hidden_states(text, ids.to(device), mask.to(device))).float()
         error = (predicted - noise).square()
         loss = (error * loss_weight(alpha_cumprod)).mean()
         # Below ᾱ = 0.006 the denoised code is too uncertain to be classified; an empty caption
