@@ -12,8 +12,6 @@ from PIL import Image
 from starlette.requests import Request
 
 from vinograph import strict_json
-from vinograph.arguments import Check
-from vinograph.arguments import Limits as ValueLimits
 from vinograph.errors import RequestError
 from vinograph.serve.bodies import Form, read_form, read_json
 from vinograph.serve.configuration import Limits
@@ -86,22 +84,23 @@ def decode_picture(body: Body, name: str, limits: Limits) -> Image.Image | None:
     return None
 
 
-def converted(text: Any, kind: type[int] | type[float] | type[bool] | None, check: Check | None = None) -> Any:
-    """The value that a form's text means for a field of that kind.
+def converted(value: Any, scalar: type[int] | type[float] | type[bool] | None, *, structured: bool) -> Any:
+    """The value that a form's text means for a field of numbers, booleans, or else texts.
 
-    What can't be converted stays a text, which the check of the field then refuses.
+    A ``structured`` field takes lists or objects, too, as JSON. What can't be converted stays a
+    text, which the check of the field then refuses.
     """
-    if not isinstance(text, str):
-        return text
-    if kind is bool:
-        return _SWITCH.get(text.lower(), text)
-    if kind is not None:
+    if not isinstance(value, str):
+        return value
+    if scalar is bool:
+        return _SWITCH.get(value.lower(), value)
+    if scalar is not None:
         with contextlib.suppress(ValueError):
-            return kind(text)
-    elif check is not None and "Texts" not in check.accepts(ValueLimits()) and text[:1] in ("[", "{"):
+            return scalar(value)
+    elif structured and value[:1] in ("[", "{"):
         with contextlib.suppress(strict_json.JsonError):
-            return strict_json.parse(text)
-    return text
+            return strict_json.parse(value)
+    return value
 
 
 def _json_body(sent: Mapping[str, Any]) -> Body:

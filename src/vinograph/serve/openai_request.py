@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
+from vinograph.arguments import Limits as ValueLimits
 from vinograph.families import registry
 from vinograph.images import Size, size_of
 from vinograph.request import Argument, arguments_of
@@ -212,9 +213,11 @@ def with_pictures(asked: Asked, image: Image.Image, mask: Image.Image | None) ->
 def _converted(name: str, value: Any, known: Mapping[str, Argument]) -> Any:
     """The value of a form's field, by the field's kind."""
     if name in known:
-        return converted(value, known[name].check.scalar, known[name].check)
+        check = known[name].check
+        return converted(value, check.scalar, structured="Texts" not in check.accepts(ValueLimits()))
     kind = _KINDS.get(name)
-    return converted(value, int if isinstance(kind, Whole) else bool if isinstance(kind, Flag) else None)
+    scalar = int if isinstance(kind, Whole) else bool if isinstance(kind, Flag) else None
+    return converted(value, scalar, structured=isinstance(kind, Named))
 
 
 def _check(name: str, value: Any, kind: Kind) -> None:

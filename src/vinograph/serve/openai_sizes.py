@@ -42,7 +42,8 @@ def size_to_draw(text: str, model: ModelInfo, *, strict: bool) -> Size | None:
 
 def _not_drawn(size: Size, model: str, sizes: SizeLimits) -> str:
     sides = f"multiples of {sizes.size_multiple} from {sizes.minimum_size} to {sizes.maximum_size}"
-    nearest = dict.fromkeys(map(str, (sizes.within(size), sizes.nearest(size))))
+    positive = Size(*(max(side, 1) for side in size))
+    nearest = dict.fromkeys(map(str, (sizes.within(positive), sizes.nearest(positive))))
     return f"size is {size}; the sides of pictures by {model} are {sides}, and the nearest: {' and '.join(nearest)}"
 
 
