@@ -17,9 +17,9 @@ from vinograph.serve.bodies import Form, read_form, read_json
 from vinograph.serve.configuration import Limits
 from vinograph.serve.failures import HTTPFailure
 from vinograph.serve.input_pictures import decode, from_base64
+from vinograph.serve.openai_fields import IMAGE, MASK
 from vinograph.values import shown
 
-IMAGE, MASK = "image", "mask"
 _PICTURE_FIELDS: Mapping[str, str] = {
     "image": IMAGE,
     "image[]": IMAGE,
@@ -30,7 +30,6 @@ _PICTURE_FIELDS: Mapping[str, str] = {
 """The names under which clients send pictures, and what each is."""
 
 _MEMBER = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]", re.DOTALL)
-_SWITCH: Mapping[str, bool] = {"true": True, "false": False, "1": True, "0": False}
 
 
 @dataclass(frozen=True)
@@ -84,23 +83,12 @@ def decode_picture(body: Body, name: str, limits: Limits) -> Image.Image | None:
     return None
 
 
-def converted(value: Any, scalar: type[int] | type[float] | type[bool] | None, *, structured: bool) -> Any:
-    """The value that a form's text means for a field of numbers, booleans, or else texts.
-
-    A ``structured`` field takes lists or objects, too, as JSON. What can't be converted stays a
-    text, which the check of the field then refuses.
-    """
-    if not isinstance(value, str):
-        return value
-    if scalar is bool:
-        return _SWITCH.get(value.lower(), value)
-    if scalar is not None:
-        with contextlib.suppress(ValueError):
-            return scalar(value)
-    elif structured and value[:1] in ("[", "{"):
+def structured(text: str) -> Any:
+    """The list or object that a form's text holds as JSON; any other text as it is."""
+    if text[:1] in ("[", "{"):
         with contextlib.suppress(strict_json.JsonError):
-            return strict_json.parse(value)
-    return value
+            return strict_json.parse(text)
+    return text
 
 
 def _json_body(sent: Mapping[str, Any]) -> Body:

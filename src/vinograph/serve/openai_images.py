@@ -16,7 +16,8 @@ from vinograph.errors import RequestError
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.contract import Drawn, Job, Service
 from vinograph.serve.failures import CLIENT_CLOSED, NO_RETRY, HTTPFailure, failure_of
-from vinograph.serve.openai_body import IMAGE, MASK, Body, decode_picture, read_fields, read_fields_and_pictures
+from vinograph.serve.openai_body import Body, decode_picture, read_fields, read_fields_and_pictures
+from vinograph.serve.openai_fields import IMAGE, MASK, MASK_ARGUMENT
 from vinograph.serve.openai_links import LIFETIME, LINKS_PATH, PictureLinks
 from vinograph.serve.openai_replies import failure_response, images_response, model_object
 from vinograph.serve.openai_request import Asked, RequestReader, with_pictures
@@ -99,7 +100,7 @@ class ImagesAPI:
         body = await read_fields_and_pictures(request, limits)
         reader = await self._reader(body, request, prompt)
         asked = reader.read(body)
-        for name, argument in ((IMAGE, "image"), (MASK, "mask_image")):
+        for name, argument in ((IMAGE, IMAGE), (MASK, MASK_ARGUMENT)):
             if body.pictures.get(name) and argument not in reader.model.takes:
                 raise HTTPFailure(400, f"{name} was sent, and {reader.model.name} takes none", "invalid_value", name)
         with _param_named((IMAGE, MASK)):

@@ -1,7 +1,7 @@
 """What a client of OpenAI's API asks for: its fields, checked and turned into a drawing.
 
-OpenAI's own fields are declared here. All others are arguments of the model's call, and the schema
-of requests checks them.
+:mod:`vinograph.serve.openai_fields` declares OpenAI's own fields. All others are arguments of the
+model's call, and the schema of requests checks them.
 """
 
 from __future__ import annotations
@@ -15,38 +15,30 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from vinograph.arguments import Limits as ValueLimits
-from vinograph.families import registry
 from vinograph.images import Size, size_of
-from vinograph.request import Argument, arguments_of
-from vinograph.schema import Flag, Kind, Named, Real, SchemaError, Text, Whole
+from vinograph.request import Argument
+from vinograph.schema import Flag, Kind, Real, SchemaError, Whole
 from vinograph.serve.configuration import Configuration
-from vinograph.serve.contract import PICTURE_FORMATS, Drawing, Encoding, ModelInfo
+from vinograph.serve.contract import Drawing, Encoding, ModelInfo, ModelUnavailableError
 from vinograph.serve.failures import HTTPFailure
-from vinograph.serve.openai_body import IMAGE, MASK, Body, converted
+from vinograph.serve.fields import from_text
+from vinograph.serve.openai_body import Body, structured
+from vinograph.serve.openai_fields import (
+    ADAPTERS,
+    COUNT,
+    COUNT_ARGUMENT,
+    DEFAULT_FORMAT,
+    IGNORED_NAMES,
+    IMAGE,
+    KINDS,
+    MASK,
+    MASK_ARGUMENT,
+    PROMPT,
+    SIZE,
+    parameters,
+)
 from vinograph.serve.openai_sizes import AUTO, size_to_draw
 from vinograph.values import clipped, shown
-
-_LONGEST_NAME = 300
-_MOST_PARTIAL_IMAGES = 3
-_COUNT, _PROMPT, _SIZE, _ADAPTERS = "num_images_per_prompt", "prompt", "size", "adapters"
-
-_KINDS: Mapping[str, Kind] = {
-    "model": Text(_LONGEST_NAME),
-    _SIZE: Text(20),
-    "response_format": Text(choices=("b64_json", "url")),
-    "output_format": Text(choices=PICTURE_FORMATS),
-    "output_compression": Whole(0, 100),
-    "stream": Flag(),
-    "partial_images": Whole(0, _MOST_PARTIAL_IMAGES),
-    _ADAPTERS: Named(Real(-1000, 1000), most=20),
-}
-"""OpenAI's fields that have a meaning here, and ``adapters``, which is no argument of a call."""
-
-_IGNORED = (
-    *("background", "complexity", "frame_count", "frame_duration_ms", "input_fidelity", "markup", "moderation"),
-    *("quality", "safety_identifier", "style", "svg", "user"),
-)
-"""OpenAI's fields that have no meaning here."""
 
 _AS_DRAWN_ANYWAY: Mapping[str, tuple[str, ...]] = {"background": (AUTO, "opaque")}
 _QUALITIES: Mapping[str, str] = {
@@ -93,14 +85,7 @@ class Asked:
     def field_names(self) -> frozenset[str]:
         """The client's names of the fields that the drawing was made from."""
         names = self.drawing.names
-        return frozenset({names.get(each, each) for each in self.drawing.arguments} | {_ADAPTERS, "model"})
-
-
-def parameters(model: ModelInfo) -> Mapping[str, Argument]:
-    """The arguments of the model's call that a client can give as fields, by the fields' names."""
-    declared = arguments_of(registry.family(model.family).request)
-    recorded = {name: declared[name] for name in model.takes if name in declared and declared[name].recorded}
-    return {"n" if name == _COUNT else name: each for name, each in recorded.items() if name != "output_type"}
+        return frozenset({names.get(each, each) for each in self.drawing.arguments} | {ADAPTERS, "model"})
 
 
 @dataclass(frozen=True)
@@ -121,42 +106,45 @@ class RequestReader:
         Raises:
             HTTPFailure: a field is unknown, missing, or has a value that doesn't fit. Arguments of
                 the model's call are checked when the drawing is submitted.
+            ModelUnavailableError: the model can't be opened.
         """
+        if not self.model.family:  # it couldn't be opened
+            raise ModelUnavailableError(self.model.problem)
         known = parameters(self.model)
         for name in body.fields:
             self._check_known(name, known)
         fields = {name: _converted(name, value, known) if body.texts else value for name, value in body.fields.items()}
-        for name, kind in _KINDS.items():
+        for name, kind in KINDS.items():
             if name in fields:
                 _check(name, fields[name], kind)
-        reply = _reply(fields)
-        encoding = Encoding(
-            fields.get("output_format", PICTURE_FORMATS[0]),
-            fields.get("output_compression"),
-            self.configuration.metadata,
-        )
+        reply, encoding = _reply(fields), self._encoding(fields)
         arguments, changed = self._arguments(fields, known)
+        sides = {"height": SIZE, "width": SIZE} if SIZE in fields else {}
         drawing = Drawing(
             model=fields.get("model", ""),
             arguments=arguments,
-            names={_COUNT: "n", "mask_image": MASK, **({"height": _SIZE, "width": _SIZE} if _SIZE in fields else {})},
-            adapters=fields.get(_ADAPTERS, {}),
+            names={COUNT_ARGUMENT: COUNT, MASK_ARGUMENT: MASK, **sides},
+            adapters=fields.get(ADAPTERS, {}),
             encoding=encoding,
             previews=reply.partial_images > 0,
             client=self.client,
         )
         ignored = _ignored(fields, reply, encoding)
         headers = {**changed, **({"x-vinograph-ignored": ", ".join(ignored)} if ignored else {})}
-        return Asked(drawing, reply, arguments[_PROMPT], self._known_size(arguments, body), headers=headers)
+        return Asked(drawing, reply, arguments[PROMPT], self._known_size(arguments, body), headers=headers)
+
+    def _encoding(self, fields: Mapping[str, Any]) -> Encoding:
+        picture_format = fields.get("output_format", DEFAULT_FORMAT)
+        return Encoding(picture_format, fields.get("output_compression"), self.configuration.metadata)
 
     def _check_known(self, name: str, known: Mapping[str, Argument]) -> None:
-        if name in known or name in _KINDS or name in _IGNORED:
+        if name in known or name in KINDS or name in IGNORED_NAMES:
             return
-        close = difflib.get_close_matches(clipped(name), [*known, *_KINDS], n=1)
+        close = difflib.get_close_matches(clipped(name), [*known, *KINDS], n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         message = (
-            f"there is no field {shown(name)}{hint}; besides OpenAI's there are {_ADAPTERS}, and for {self.model.name} "
-            f"{', '.join(sorted(known.keys() - {'n', _PROMPT}))}"
+            f"there is no field {shown(name)}{hint}; besides OpenAI's there are {ADAPTERS}, and for {self.model.name} "
+            f"{', '.join(sorted(known.keys() - {COUNT, PROMPT}))}"
         )
         raise HTTPFailure(400, message, "unknown_parameter", clipped(name))
 
@@ -164,21 +152,21 @@ class RequestReader:
         self, fields: Mapping[str, Any], known: Mapping[str, Argument]
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """The arguments of the call, and headers that say where a size is another than the one asked for."""
-        arguments = {_COUNT if name == "n" else name: fields[name] for name in known if name in fields}
-        prompt = arguments.setdefault(_PROMPT, self.prompt)
+        arguments = {COUNT_ARGUMENT if name == COUNT else name: fields[name] for name in known if name in fields}
+        prompt = arguments.setdefault(PROMPT, self.prompt)
         if prompt is None:
             raise HTTPFailure(
-                400, "prompt is missing; give a text, which may be empty", "missing_required_parameter", _PROMPT
+                400, "prompt is missing; give a text, which may be empty", "missing_required_parameter", PROMPT
             )
         if not isinstance(prompt, str):
-            raise HTTPFailure(400, f"prompt is {shown(prompt)}; give one text", "invalid_value", _PROMPT)
-        asked = fields.get(_SIZE, AUTO)
+            raise HTTPFailure(400, f"prompt is {shown(prompt)}; give one text", "invalid_value", PROMPT)
+        asked = fields.get(SIZE, AUTO)
         size = size_to_draw(asked, self.model, strict=self.configuration.strict_models)
         if size is None:
             return arguments, {}
         if both := arguments.keys() & {"height", "width"}:
             message = f"size and {' and '.join(sorted(both))} were given; give one of them"
-            raise HTTPFailure(400, message, "invalid_value", _SIZE)
+            raise HTTPFailure(400, message, "invalid_value", SIZE)
         changed = {} if str(size) == asked else {"x-vinograph-size": f"{size} instead of {asked}"}
         return {**arguments, "height": size.height, "width": size.width}, changed
 
@@ -205,19 +193,31 @@ def with_pictures(asked: Asked, image: Image.Image, mask: Image.Image | None) ->
     given: dict[str, Any] = {IMAGE: image.convert("RGB")}
     alpha = (mask or image).getchannel("A") if mask is not None or image.mode == "RGBA" else None
     if alpha is not None and (mask is not None or alpha.getextrema() != (255, 255)):
-        given["mask_image"] = ImageChops.invert(alpha)  # an argument of diffusers: white is drawn anew
+        given[MASK_ARGUMENT] = ImageChops.invert(alpha)  # an argument of diffusers: white is drawn anew
     drawing = dataclasses.replace(asked.drawing, arguments={**asked.drawing.arguments, **given})
     return dataclasses.replace(asked, drawing=drawing, input_size=size_of(image))
 
 
 def _converted(name: str, value: Any, known: Mapping[str, Argument]) -> Any:
-    """The value of a form's field, by the field's kind."""
+    """The value that a form's text means, by the field's kind.
+
+    What can't be converted stays a text, which the check of the field then refuses.
+    """
+    if not isinstance(value, str):
+        return value
     if name in known:
-        check = known[name].check
-        return converted(value, check.scalar, structured="Texts" not in check.accepts(ValueLimits()))
-    kind = _KINDS.get(name)
-    scalar = int if isinstance(kind, Whole) else bool if isinstance(kind, Flag) else None
-    return converted(value, scalar, structured=isinstance(kind, Named))
+        return _argument_of_text(known[name], value)
+    if name == ADAPTERS:
+        return structured(value)
+    return from_text(KINDS[name], value) if name in KINDS else value
+
+
+def _argument_of_text(argument: Argument, text: str) -> Any:
+    scalar = argument.check.scalar
+    if scalar is not None:
+        return from_text({bool: Flag(), int: Whole(0, 0), float: Real(0, 0)}[scalar], text)
+    is_text = "Texts" in argument.check.accepts(ValueLimits())
+    return text if is_text else structured(text)
 
 
 def _check(name: str, value: Any, kind: Kind) -> None:
@@ -245,7 +245,7 @@ def _ignored(fields: Mapping[str, Any], reply: Reply, encoding: Encoding) -> lis
     without_effect = {
         "response_format": reply.stream and fields.get("response_format") == "url",
         "partial_images": not reply.stream,
-        "output_compression": encoding.format == "png",
-        **{name: fields.get(name) not in _AS_DRAWN_ANYWAY.get(name, (AUTO,)) for name in _IGNORED},
+        "output_compression": encoding.format == DEFAULT_FORMAT,
+        **{name: fields.get(name) not in _AS_DRAWN_ANYWAY.get(name, (AUTO,)) for name in IGNORED_NAMES},
     }
     return [name for name in fields if without_effect.get(name, False)]
