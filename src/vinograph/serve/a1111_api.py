@@ -20,7 +20,7 @@ from vinograph.serve.a1111_png_info import png_info
 from vinograph.serve.a1111_progress import Drawings, Tracked
 from vinograph.serve.bodies import read_json
 from vinograph.serve.configuration import Configuration
-from vinograph.serve.contract import Drawn, ModelInfo, Service
+from vinograph.serve.contract import Drawn, ModelInfo, ModelUnavailableError, Service
 from vinograph.serve.failures import HTTPFailure, failure_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -40,12 +40,13 @@ def failure_response(failure: HTTPFailure) -> Response:
 
 
 def _answering(endpoint: Callable[[Request], Awaitable[Any]]) -> Endpoint:
-    """The endpoint, whose result is sent as JSON, and whose errors in A1111's shape."""
+    """The endpoint, whose result is sent as JSON, and whose errors are sent in A1111's shape."""
 
     @functools.wraps(endpoint)
     async def answer(request: Request) -> Response:
         try:
-            return await asyncio.to_thread(JSONResponse, await endpoint(request))
+            answered = await endpoint(request)
+            return answered if isinstance(answered, Response) else JSONResponse(answered)
         except Exception as error:
             return failure_response(failure_of(error))
 
@@ -88,18 +89,18 @@ class A1111API:
             Route("/internal/ping", _answering(self._fixed({})), methods=["GET"]),
         ]
 
-    async def txt2img(self, request: Request) -> dict[str, Any]:
+    async def txt2img(self, request: Request) -> Response:
         """Draw from a text."""
         return await self._draw(request, TXT2IMG)
 
-    async def img2img(self, request: Request) -> dict[str, Any]:
+    async def img2img(self, request: Request) -> Response:
         """Draw from a picture, also within a mask."""
         return await self._draw(request, IMG2IMG)
 
-    async def _draw(self, request: Request, fields: Mapping[str, Field]) -> dict[str, Any]:
+    async def _draw(self, request: Request, fields: Mapping[str, Field]) -> Response:
         values = read_fields(await read_json(request, self._limits), fields)
         options = self._options.changed(values["override_settings"])
-        model = await self._service.find(options.model)
+        model = await self._model(options)
         asked = A1111Request(values, fields, options, model, _address(request))
         prepared = await prepare(asked, await self._service.adapters(), self._limits)
         job = await self._service.submit(prepared.drawing)
@@ -108,11 +109,12 @@ class A1111API:
         count = prepared.drawing.arguments["num_images_per_prompt"]
         with self._drawings.tracking(job, asked.client, count) as tracked:
             drawn = await _finish(tracked, request)
-            return await asyncio.to_thread(response, asked, prepared, drawn, tracked)
+            # Megabytes of text, which would keep other requests waiting.
+            return await asyncio.to_thread(lambda: JSONResponse(response(asked, prepared, drawn, tracked)))
 
     async def options(self, _: Request) -> dict[str, Any]:
         """Options in effect."""
-        return self._options.shown((await self._model()).name)
+        return self._options.shown((await self._service.find(self._options.model)).name)
 
     async def set_options(self, request: Request) -> None:
         """Change options for all requests that come after this one."""
@@ -158,12 +160,20 @@ class A1111API:
         """Memory of the machine."""
         return listings.memory()
 
-    async def _model(self) -> ModelInfo:
-        return await self._service.find(self._options.model)
+    async def _model(self, options: Options) -> ModelInfo:
+        """The model that the options name.
+
+        Raises:
+            ModelUnavailableError: it couldn't be opened, so that nothing is known of what it takes.
+        """
+        model = await self._service.find(options.model)
+        if not model.family:
+            raise ModelUnavailableError(f"the model {model.name} can't be used: {model.problem}")
+        return model
 
     def _of_model(self, listing: Callable[[ModelInfo], Any]) -> Callable[[Request], Awaitable[Any]]:
         async def of_model(_: Request) -> Any:
-            return listing(await self._model())
+            return listing(await self._model(self._options))
 
         return of_model
 

@@ -101,7 +101,6 @@ async def prepare(request: A1111Request, adapters: Sequence[AdapterInfo], limits
         names={**_NAMES, steps: "steps", scale: "cfg_scale"},
         adapters=weights,
         encoding=request.options.encoding,
-        previews=request.options.previews,
         client=request.client,
     )
     return Prepared(drawing, tuple(notes))

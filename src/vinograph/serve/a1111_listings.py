@@ -33,7 +33,7 @@ def samplers(model: ModelInfo) -> list[dict[str, Any]]:
     """``samplers`` that the model can be drawn with."""
     known = _schedulers_of(model)
     return [
-        {"name": each.webui, "aliases": [each.name, *each.comfyui], "options": {}}
+        {"name": each.webui, "aliases": [*dict.fromkeys((each.name, *each.comfyui))], "options": {}}
         for each in SCHEDULERS
         if each.name in known
     ]

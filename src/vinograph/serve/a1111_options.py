@@ -31,7 +31,7 @@ class Options:
         vae: "full", "tiny", or one of A1111's words for the model's own.
         clip_skip: the layer of the text encoders that is read, from the end, counted from 1.
         metadata: whether pictures hold their request, ``enable_pnginfo``.
-        previews: whether each step makes a preview, ``live_previews_enable``.
+        previews: whether ``progress`` shows previews, ``live_previews_enable``.
         samples_format: the pictures' format.
         quality: the quality of JPEG and WebP, from 1 to 100.
     """

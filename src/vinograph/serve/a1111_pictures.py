@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from vinograph.errors import RequestError
 from vinograph.families.inpainting import filled
@@ -102,15 +102,22 @@ def fill_from_surroundings(picture: Image.Image, mask: Image.Image) -> Image.Ima
     What the mask covers leaves no trace. Colours are averaged over squares of pixels, twice as
     large at each level, and a level shows where the finer ones have none.
     """
-    black = Image.new("RGB", picture.size)
+    box = mask.getbbox()
     shrink = min(1.0, _COARSE / max(picture.size))
     size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
-    keep = ImageChops.invert(mask)
-    known = Image.composite(picture, black, keep).resize(size, Image.Resampling.BOX)
-    weight = np.asarray(keep.resize(size, Image.Resampling.BOX), np.float32)[..., None] / 255
-    spread = _spread(np.asarray(known, np.float32), weight)
-    colours = Image.fromarray(spread.clip(0, 255).round().astype(np.uint8))
-    return Image.composite(colours.resize(picture.size, Image.Resampling.BICUBIC), picture, mask)
+    colours = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)
+    # Nothing of what is covered may get in, so that squares count as known only as a whole.
+    known = np.asarray(mask.resize(size, Image.Resampling.BOX), np.float32)[..., None] == 0
+    if box is None or not known.any():
+        return picture
+    weight = known.astype(np.float32)
+    spread = Image.fromarray(_spread(colours * weight, weight).clip(0, 255).round().astype(np.uint8))
+    across, down = size[0] / picture.width, size[1] / picture.height
+    small_box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    filling = spread.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BILINEAR, box=small_box)
+    result = picture.copy()
+    result.paste(filling, box, mask.crop(box))
+    return result
 
 
 def _spread(known: Array, weight: Array) -> Array:
