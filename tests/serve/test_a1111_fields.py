@@ -46,7 +46,7 @@ def test_switches_may_be_numbers_and_words(value: Any, meant: bool) -> None:
 
 @pytest.mark.parametrize("value", [2, "perhaps", [], 1.5])
 def test_other_values_are_no_switches(value: Any) -> None:
-    with pytest.raises(RequestError, match="enable_hr is .*; give true or false"):
+    with pytest.raises(RequestError, match=r"enable_hr is .*; give true or false"):
         switch("enable_hr", value)
 
 
