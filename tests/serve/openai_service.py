@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from vinograph import Pipeline
 from vinograph.serve.configuration import Configuration, ServedModel
 from vinograph.serve.contract import AdapterInfo, Drawing, Drawn, Event, Job, ModelInfo, Picture, UnknownModelError
 from vinograph.serve.openai_images import routes
+from vinograph.serve.service import DrawingService
 
 CONFIGURATION = Configuration((ServedModel("storybook-sdxl", "storybook-sdxl"),))
 
@@ -107,8 +108,29 @@ class ScriptedService:
 @contextmanager
 def listening(service: Any, configuration: Configuration = CONFIGURATION) -> Iterator[str]:
     """The address of a server with the routes of OpenAI's API alone."""
-    application = Starlette(routes=[*routes(service, configuration)])
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", lifespan="off"))
+    with _running(Starlette(routes=[*routes(service, configuration)])) as address:
+        yield address
+
+
+@contextmanager
+def drawing(configuration: Configuration = CONFIGURATION) -> Iterator[str]:
+    """The address of such a server whose service draws."""
+
+    @asynccontextmanager
+    async def lifespan(application: Starlette) -> AsyncIterator[None]:
+        service = DrawingService(configuration)
+        await service.start()
+        application.router.routes.extend(routes(service, configuration))
+        yield
+        await service.close(0)
+
+    with _running(Starlette(lifespan=lifespan)) as address:
+        yield address
+
+
+@contextmanager
+def _running(application: Starlette) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

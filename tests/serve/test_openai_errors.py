@@ -165,6 +165,16 @@ def test_a_wrong_argument_names_its_field(client: openai.OpenAI, answers: list[C
     assert "give a whole number" in caught.value.message
 
 
+def test_an_unknown_model_is_named(client: openai.OpenAI, answers: list[Callable[[], Job]]) -> None:
+    for call in (
+        lambda: client.images.generate(prompt="a house", model="unknown"),
+        lambda: client.models.retrieve("unknown"),
+    ):
+        with pytest.raises(openai.NotFoundError) as caught:
+            call()
+        assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+
+
 def test_a_failure_in_a_stream_is_an_event(client: openai.OpenAI, answers: list[Callable[[], Job]]) -> None:
     answers.append(lambda: ScriptedJob([Progress(0, "unet", 1, 2, PNG), WorkerLostError("the drawing process died")]))
     events = client.images.generate(prompt="a house", stream=True, partial_images=1)

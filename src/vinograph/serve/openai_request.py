@@ -126,7 +126,7 @@ class RequestReader:
             names={COUNT_ARGUMENT: COUNT, MASK_ARGUMENT: MASK, **sides},
             adapters=fields.get(ADAPTERS, {}),
             encoding=encoding,
-            previews=reply.partial_images > 0,
+            partial_images=reply.partial_images,
             client=self.client,
         )
         ignored = _ignored(fields, reply, encoding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import StreamingResponse
@@ -14,6 +14,7 @@ from vinograph.serve.contract import Drawn, Event, Job, Progress, Waiting
 from vinograph.serve.failures import failure_of
 from vinograph.serve.openai_replies import appearance, as_json, error_object, now, provenance, usage, with_picture
 from vinograph.serve.openai_request import Asked
+from vinograph.serve.partial_images import partial_images_until
 
 _KEEP_ALIVE = 15.0  # seconds without an event; proxies drop a connection after 60
 
@@ -48,7 +49,7 @@ class PartialImages:
     _picture: int = -1
     _stage: str = ""
     _passed: int = 0
-    _sent: int = field(default=0)
+    _sent: int = 0
 
     def chosen(self, progress: Progress) -> int | None:
         """The number of the partial picture that this step's preview is, counted from 0; None if none."""
@@ -56,8 +57,8 @@ class PartialImages:
             return None
         if progress.picture != self._picture:
             self._picture, self._stage, self._passed, self._sent = progress.picture, progress.stage, 0, 0
-        passed = progress.index * (self.count + 1) // progress.total
-        if progress.stage != self._stage or min(passed, self.count) <= self._passed:
+        passed = partial_images_until(progress.index, progress.total, self.count)
+        if progress.stage != self._stage or passed <= self._passed:
             return None
         self._passed = passed
         self._sent += 1
