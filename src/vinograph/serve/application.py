@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,11 +21,11 @@ from vinograph.serve.failures import CLIENT_CLOSED, HTTPFailure, failure_of
 from vinograph.serve.logs import REQUEST_ID, LoggedService, event
 from vinograph.serve.metrics import CONTENT_TYPE, Measured, Metrics
 from vinograph.serve.openapi import document
-from vinograph.serve.security import Guard, Origins
+from vinograph.serve.security import PROBES, Guard, Origins
 from vinograph.values import clipped
 
 
-class WholeService(Service, Measured):  # type: ignore[misc]  # both are protocols
+class WholeService(Service, Measured, Protocol):
     """What the application needs of its service."""
 
 
@@ -46,7 +47,9 @@ def application(
 
 def failure_response(path: str, failure: HTTPFailure) -> Response:
     """A failure in the shape of the API whose path it is."""
-    return (a1111_api if path.startswith("/sdapi/") else openai_images).failure_response(failure)
+    if path.startswith("/sdapi/"):
+        return a1111_api.failure_response(failure)
+    return openai_images.failure_response(failure)
 
 
 def _own_routes(service: WholeService, configuration: Configuration, metrics: Metrics) -> list[BaseRoute]:
@@ -68,23 +71,23 @@ def _own_routes(service: WholeService, configuration: Configuration, metrics: Me
     return [Route(path, endpoint, methods=["GET"]) for path, endpoint in paths.items()]
 
 
-def _home(configuration: Configuration) -> ASGIApp:
+def _home(configuration: Configuration) -> Callable[[Request], Awaitable[Response]]:
     models = "".join(f"<li>{html.escape(each.name)}</li>" for each in configuration.models)
     text = (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Vinograph</title><h1>Vinograph</h1>"
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Vinograph</title><h1>Vinograph</h1>'
         "<p>This server draws pictures from text, for programs. It has these models:</p>"
         f"<ul>{models}</ul><p>Programs use OpenAI’s images API under <code>/v1</code> and AUTOMATIC1111’s API "
-        "under <code>/sdapi/v1</code>; <a href=openapi.json>openapi.json</a> describes both.</p></html>"
+        'under <code>/sdapi/v1</code>; <a href="openapi.json">openapi.json</a> describes both.</p></html>'
     )
 
-    async def home(scope: Scope, receive: Receive, send: Send) -> None:
-        await HTMLResponse(text)(scope, receive, send)
+    async def home(_: Request) -> Response:
+        return HTMLResponse(text)
 
     return home
 
 
 class Routes:
-    """Finds the route of a request; raises HTTPException with 404, or 405 with all allowed methods."""
+    """Finds the route of a request; raises HTTPFailure with 404, or 405 with all allowed methods."""
 
     def __init__(self, routes: Sequence[BaseRoute], page: ASGIApp | None) -> None:
         self._routes = routes
@@ -96,9 +99,15 @@ class Routes:
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:
-            if error.status_code != 405:
-                raise
-            raise HTTPException(405, "Method Not Allowed", {"Allow": ", ".join(self._methods(scope))}) from error
+            raise self._explained(error, scope) from error
+
+    def _explained(self, error: HTTPException, scope: Scope) -> HTTPFailure:
+        if error.status_code == 404:
+            return HTTPFailure(404, "there is nothing at this path; /openapi.json lists what there is", "not_found")
+        if error.status_code != 405:
+            return failure_of(error)
+        methods = ", ".join(self._methods(scope))
+        return HTTPFailure(405, f"the path takes {methods}", "method_not_allowed", headers={"Allow": methods})
 
     def _methods(self, scope: Scope) -> list[str]:
         matching = [each for each in self._routes if isinstance(each, Route) and each.matches(scope)[0] != Match.NONE]
@@ -170,12 +179,15 @@ class Observed:
         finally:
             seconds = time.perf_counter() - began
             self._metrics.answered(scope["method"], _template(scope), status, seconds)
-            client = scope["client"][0] if scope.get("client") else ""
-            path = _template(scope) or clipped(scope["path"])
-            event(
-                "answered", client=client, method=scope["method"], path=path, status=status, bytes=size, seconds=seconds
-            )
+            if scope["path"] not in PROBES:  # which come every second
+                _log(scope, status=status, bytes=size, seconds=seconds)
             REQUEST_ID.reset(token)
+
+
+def _log(scope: Scope, **fields: Any) -> None:
+    client = scope["client"][0] if scope.get("client") else ""
+    path = _template(scope) or clipped(scope["path"])
+    event("answered", client=client, method=clipped(scope["method"]), path=path, **fields)
 
 
 def _template(scope: Scope) -> str:

@@ -338,7 +338,9 @@ def records(effective: Effective) -> Sequence[tuple[str, Any, str]]:
     found: list[tuple[str, Any, str]] = []
     for model in configuration.models:
         shown_keys = [key for key in MODEL_KEYS if getattr(model, key)]
-        found += [(f"models.{model.name}.{key}", getattr(model, key), effective.sources["models"]) for key in shown_keys]
+        found += [
+            (f"models.{model.name}.{key}", getattr(model, key), effective.sources["models"]) for key in shown_keys
+        ]
     for key, setting in SETTINGS.items():
         if key in ("device", "precision", "api_key_file"):
             continue

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from vinograph.serve.contract import ModelInfo
@@ -56,6 +56,7 @@ class Metrics:
     """The server's counters, each in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a series more for each of ours, of which nobody needs one
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "vinograph_requests", "HTTP requests", ("method", "route", "status"), registry=registry
@@ -88,9 +89,7 @@ class Metrics:
         self._waiting = Gauge("vinograph_queue_depth", "jobs that wait", registry=registry)
         self._running = Gauge("vinograph_running", "whether a job is being drawn", registry=registry)
         self._ready = Gauge("vinograph_ready", "whether new work is taken", registry=registry)
-        self._memory = Gauge(
-            "vinograph_resident_memory_bytes", "resident memory", ("process",), registry=registry
-        )
+        self._memory = Gauge("vinograph_resident_memory_bytes", "resident memory", ("process",), registry=registry)
         self._models = Gauge("vinograph_model_loaded", "whether a model is loaded", ("model",), registry=registry)
         self._usable = Gauge("vinograph_model_usable", "whether a model can be used", ("model",), registry=registry)
         build = Gauge("vinograph_build_info", "versions", ("version", "openvino"), registry=registry)

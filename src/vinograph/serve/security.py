@@ -90,7 +90,9 @@ class Guard:
         if not self._keys or (method in _READING and path.startswith(self._open) and self._open):
             return
         if not self._keys.admit(headers):
-            wanted = 'Bearer realm="vinograph"' if path.startswith("/v1/") else 'Basic realm="vinograph", charset="UTF-8"'
+            wanted = (
+                'Bearer realm="vinograph"' if path.startswith("/v1/") else 'Basic realm="vinograph", charset="UTF-8"'
+            )
             message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
             raise HTTPFailure(401, message, "invalid_api_key", headers={"WWW-Authenticate": wanted})
 
@@ -175,8 +177,8 @@ class _Body:
             async with asyncio.timeout_at(self._deadline()):
                 message = await self._receive()
         except TimeoutError as error:
-            message = f"the body came too slowly: {self._count:,} bytes in {time.monotonic() - self._began:.0f} s"
-            raise HTTPFailure(408, message, "body_too_slow", headers={"Connection": "close"}) from error
+            reason = f"the body came too slowly: {self._count:,} bytes in {time.monotonic() - self._began:.0f} s"
+            raise HTTPFailure(408, reason, "body_too_slow", headers={"Connection": "close"}) from error
         if message["type"] == "http.request":
             self._count_piece(len(message.get("body", b"")))
             self._complete = not message.get("more_body", False)
