@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,12 +20,13 @@ class CheckedDrawing:
     """A drawing that was checked.
 
     ``message`` is what the process that draws is sent. ``request`` is the resolved request of all
-    pictures together.
+    pictures together, without the pictures that the client sent.
     """
 
     job: str
     model: str
     request: Request
+    adapters: Mapping[str, float]
     message: bytes
 
 
@@ -53,6 +54,7 @@ class QueuedJob:
         self.id = drawing.job
         self.model = drawing.model
         self.request = drawing.request
+        self.adapters = drawing.adapters
         self.arrived = arrived
         self.began: float | None = None
         self.interrupted = False

@@ -106,7 +106,7 @@ class DrawingService:
         self._check_open()
         self._check_room(queue)
         job = QueuedJob(checked, arrived, queue)
-        deadline = min(self._limits.deadline, drawing.deadline or self._limits.deadline)
+        deadline = self._limits.deadline if drawing.deadline is None else min(drawing.deadline, self._limits.deadline)
         left = max(0.0, arrived + deadline - time.monotonic())
         job.deadline = asyncio.get_running_loop().call_later(left, queue.expire, job, deadline)
         queue.add(job)
