@@ -59,7 +59,7 @@ def check_limits(request: Request, sizes: SizeLimits, limits: Limits, names: Map
     if request.image_count > limits.pictures:
         name = names.get("num_images_per_prompt", "num_images_per_prompt")
         raise RequestError(
-            f"{name}: that is {request.image_count} pictures; a request here takes at most {limits.pictures}"
+            f"{name}: that is {request.image_count} pictures; here a request takes up to {limits.pictures}"
         )
     for name, steps in _steps_of(request).items():
         if steps > limits.steps:

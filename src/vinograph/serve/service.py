@@ -118,7 +118,7 @@ class DrawingService:
             raise DrainingError(_DRAINING)
 
     def _check_room(self, queue: JobQueue) -> None:
-        waiting = len(self.waiting)
+        waiting = sum(each.waiting_count for each in self._queues.values())
         if waiting >= self._limits.queue and not queue.free:
             self._metrics.rejected("full")
             seconds = queue.seconds_until_free()
