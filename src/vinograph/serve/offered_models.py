@@ -147,8 +147,11 @@ def _checked(
         adapter_files=files,
         encoding=drawing.encoding,
         previews=drawing.previews,
+        partial_images=drawing.partial_images,
     )
-    return CheckedDrawing(message.job, model, _without_pictures(request), adapters, messages.pack(message))
+    return CheckedDrawing(
+        message.job, model, _without_pictures(request), adapters, messages.pack(message), drawing.partial_images
+    )
 
 
 def _without_pictures(request: Request) -> Request:
