@@ -63,7 +63,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The job waits: ``place`` jobs come before it, at least one."""
+    """The job waits: ``place`` jobs come before it; 0 where its first step is under way."""
 
     place: int
 
@@ -89,7 +89,7 @@ class Progress:
 class Picture:
     """A picture that was drawn.
 
-    ``data`` are its file's bytes. ``infotext`` is its request as AUTOMATIC1111 writes it.
+    ``data`` are its file's bytes. ``seed`` is -1 if nothing was random. ``infotext`` is its request as AUTOMATIC1111 writes it.
     """
 
     data: bytes

@@ -1,0 +1,145 @@
+"""The server's side of a process that draws: it is started, listened to, and replaced if it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import vinograph
+from vinograph.serve import messages
+from vinograph.serve.messages import Settings
+
+_END_SECONDS = 10.0  # that a process has to end in once it was told to
+_FIRST_PAUSE = 1.0  # seconds before the second start in a row that failed is repeated
+_LONGEST_PAUSE = 60.0
+
+
+class Listener(Protocol):
+    """Who follows a process."""
+
+    def received(self, message: Any) -> None:
+        """A message came."""
+        ...
+
+    def lost(self, reason: str, *, started: bool) -> None:
+        """The process has ended unasked, ``started`` says whether it had begun to take jobs."""
+        ...
+
+
+class WorkerProcess:
+    """A process that draws, and those that take its place."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        """Start the process at once, so that it imports what it needs while the server does.
+
+        ``settings`` are asked for at each start.
+        """
+        self._settings = settings
+        self._sending = asyncio.Lock()
+        self._ending = False
+        self._process, self._socket = self._start()
+
+    @property
+    def pid(self) -> int:
+        """The number of the process that draws now."""
+        return self._process.pid
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        own, other = socket.socketpair()
+        with other:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "vinograph.serve.worker", str(other.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(other.fileno(),),
+                env=_environment(),
+                process_group=0,  # Ctrl-C at the terminal is for the server alone
+            )
+        own.sendall(messages.pack(self._settings()))
+        own.setblocking(False)
+        return process, own
+
+    async def listen(self, listener: Listener) -> None:
+        """Hand messages to ``listener``, and start the process anew whenever it ends unasked."""
+        failures = 0
+        while not self._ending:
+            started = await self._listen_to_one(listener)
+            if self._ending:
+                break
+            failures = 0 if started else failures + 1
+            reason = await self._reap()
+            listener.lost(reason, started=started)
+            if failures > 1:
+                await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 2)))
+            async with self._sending:
+                self._process, self._socket = self._start()
+
+    async def _listen_to_one(self, listener: Listener) -> bool:
+        """Listen to the process until it ends; returns whether it had begun to take jobs."""
+        started = False
+        try:
+            while True:
+                message = await self._receive()
+                started = started or isinstance(message, messages.Started)
+                listener.received(message)
+        except (EOFError, OSError):
+            return started
+
+    async def send(self, packed: bytes) -> None:
+        """Send a message. Nothing happens where the process has just ended: that is noticed by itself."""
+        async with self._sending:
+            try:
+                await asyncio.get_running_loop().sock_sendall(self._socket, packed)
+            except OSError:
+                return
+
+    async def end(self) -> None:
+        """Have the process end after the step under way, and wait for that; kill one that doesn't."""
+        self._ending = True
+        await self.send(messages.pack(messages.End()))
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self._process.wait, _END_SECONDS), _END_SECONDS + 1)
+        except (subprocess.TimeoutExpired, TimeoutError):
+            self._process.kill()
+        await self._reap()
+
+    def kill(self) -> None:
+        """Kill the process, which doesn't react."""
+        self._process.kill()
+
+    async def _receive(self) -> Any:
+        size = messages.SIZE.unpack(await self._exactly(messages.SIZE.size))[0]
+        return messages.unpack(await self._exactly(size))
+
+    async def _exactly(self, size: int) -> bytearray:
+        content = bytearray(size)
+        rest = memoryview(content)
+        while rest:
+            count = await asyncio.get_running_loop().sock_recv_into(self._socket, rest)
+            if not count:
+                raise EOFError
+            rest = rest[count:]
+        return content
+
+    async def _reap(self) -> str:
+        """Wait for the process, which ends or has ended, and close its socket; returns how it ended."""
+        self._socket.close()
+        try:
+            code = await asyncio.to_thread(self._process.wait, _END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _environment() -> dict[str, str]:
+    """The environment of the process, which imports the Vinograph that is running."""
+    home = str(Path(vinograph.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
