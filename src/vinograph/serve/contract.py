@@ -89,7 +89,8 @@ class Progress:
 class Picture:
     """A picture that was drawn.
 
-    ``data`` are its file's bytes. ``seed`` is -1 if nothing was random. ``infotext`` is its request as AUTOMATIC1111 writes it.
+    ``data`` are its file's bytes. ``seed`` is -1 if nothing was random. ``infotext`` is its
+    request as AUTOMATIC1111 writes it.
     """
 
     data: bytes
@@ -105,7 +106,8 @@ class Drawn:
 
     ``request`` is the resolved request as in :meth:`vinograph.result.Result.metadata`, ``timings``
     are seconds by stage and ``waited`` are seconds in the queue. ``interrupted`` says that the job
-    was told to end early; ``pictures`` are then those that were done.
+    was told to end early; ``pictures`` are then those that were done. ``report`` holds figures that
+    the call measured.
     """
 
     pictures: tuple[Picture, ...]
@@ -116,6 +118,7 @@ class Drawn:
     devices: Mapping[str, str]
     waited: float
     interrupted: bool = False
+    report: Mapping[str, float] = field(default_factory=dict)
 
 
 Event = Waiting | Progress | Drawn

@@ -302,6 +302,7 @@ def _drawn(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool = T
         devices=drawings.devices,
         waited=waited,
         interrupted=interrupted,
+        report=drawings.report,
     )
 
 
