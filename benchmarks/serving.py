@@ -117,7 +117,7 @@ def overhead(runs: int) -> dict[str, Any]:
 def under_load(requests: int, clients: int, dropped: float) -> dict[str, Any]:
     """The report of mixed requests."""
     known = expected(wishes((MODEL, "storybook-pixart"), 24, random.Random(0)))
-    options = ("--model", MODEL, "--model", "storybook-pixart", "--queue", str(clients))
+    options = ("--model", MODEL, "--model", "storybook-pixart", "--limit", f"queue={clients}")
     with serving(*options) as (address, process):
         until_ready(address)
         return asyncio.run(load(address, process, known, requests=requests, clients=clients, dropped=dropped)).record()
