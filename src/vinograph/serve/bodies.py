@@ -107,9 +107,9 @@ def _checked_size(size: int, limits: Limits) -> int:
 
 
 def too_large(most: int) -> HTTPFailure:
-    """The failure for a body of more than ``most`` bytes. The rest of it isn't read."""
+    """The failure for a body of more than ``most`` bytes."""
     message = f"the body has over {most:,} bytes, which is the limit"
-    return HTTPFailure(413, message, "too_large", headers={"Connection": "close"})
+    return HTTPFailure(413, message, "too_large")
 
 
 def _content_type(request: Request) -> tuple[str, dict[str, str]]:

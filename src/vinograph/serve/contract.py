@@ -46,6 +46,8 @@ class Drawing:
         adapters: weights of adapters, by their names in the folder of adapters.
         encoding: how the pictures are encoded.
         previews: whether the client shows previews of the steps.
+        partial_images: previews of each picture that are made in any case, spread evenly over the
+            steps of the first stage that has previews.
         deadline: the most seconds from its submission to its end; None is the server's limit.
         client: who asks, for the log: an address.
     """
@@ -57,6 +59,7 @@ class Drawing:
     adapters: Mapping[str, float] = field(default_factory=dict)
     encoding: Encoding = field(default_factory=Encoding)
     previews: bool = False
+    partial_images: int = 0
     deadline: float | None = None
     client: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,13 +21,14 @@ class CheckedDrawing:
     """A drawing that was checked.
 
     ``message`` is what the process that draws is sent. ``request`` is the resolved request of all
-    pictures together.
+    pictures together. ``partial_images`` are as many as the client asked for.
     """
 
     job: str
     model: str
     request: Request
     message: bytes
+    partial_images: int = 0
 
 
 class Control(Protocol):
@@ -60,7 +62,8 @@ class QueuedJob:
         self._message: bytes | None = drawing.message
         self._control = control
         self._latest: Event = Waiting(0)
-        self._with_preview: Progress | None = None
+        # The latest preview, or as many as a client shall get each of, however fast they come.
+        self._previews: deque[Progress] = deque(maxlen=max(1, drawing.partial_images))
         self._looked = float("-inf")
         self._error: Exception | None = None
         self._changed = asyncio.Event()
@@ -75,7 +78,7 @@ class QueuedJob:
         """The latest preview; to ask for it keeps previews coming."""
         self._looked = time.monotonic()
         self._control.looked(self)
-        return None if self._with_preview is None else self._with_preview.preview
+        return self._previews[-1].preview if self._previews else None
 
     @property
     def looked_lately(self) -> bool:
@@ -89,14 +92,16 @@ class QueuedJob:
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield events; see :meth:`vinograph.serve.contract.Job.events`."""
-        seen = shown = None
+        seen: Event | None = None
+        shown: list[Progress] = []
         while True:
-            latest, with_preview, changed = self._latest, self._with_preview, self._changed
+            latest, previews, changed = self._latest, [*self._previews], self._changed
             if self._error is not None:
                 raise self._error.with_traceback(None)
-            if with_preview is not None and with_preview is not shown and with_preview is not latest:
-                yield with_preview
-            shown = with_preview
+            for each in previews:
+                if each is not latest and not any(each is other for other in shown):
+                    yield each
+            shown = previews
             if latest is not seen:
                 seen = latest
                 yield latest
@@ -133,7 +138,7 @@ class QueuedJob:
             return
         self._latest = event
         if isinstance(event, Progress) and event.preview is not None:
-            self._with_preview = event
+            self._previews.append(event)
         self._tell()
 
     def fail(self, error: Exception) -> None:

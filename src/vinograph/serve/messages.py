@@ -50,6 +50,7 @@ class Draw:
     adapter_files: Mapping[str, str]
     encoding: Encoding
     previews: bool
+    partial_images: int
 
 
 @dataclass(frozen=True)

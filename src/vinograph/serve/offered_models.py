@@ -144,8 +144,9 @@ def _checked(
         adapter_files=files,
         encoding=drawing.encoding,
         previews=drawing.previews,
+        partial_images=drawing.partial_images,
     )
-    return CheckedDrawing(message.job, model, request, messages.pack(message))
+    return CheckedDrawing(message.job, model, request, messages.pack(message), drawing.partial_images)
 
 
 def _variants(request: Request, takes: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -25,8 +25,11 @@ from typing import TYPE_CHECKING, Any
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError, VinographError
 from vinograph.serve import messages
 from vinograph.serve.messages import Draw, Drawings, EncodedPicture, SentError, Settings
+from vinograph.serve.partial_images import is_due
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vinograph.pipeline import Pipeline
     from vinograph.result import Result
 
@@ -251,14 +254,14 @@ class _Reporter:
         self._after = (len(job.variants) - picture - 1) * sum(last_timings.values())
         self._remaining = RemainingTime(last_timings)
         self._previews = PreviewThrottle()
+        self._previewed_stage: str | None = None
 
     def report(self, step: Any) -> None:
         """Send a step, with a preview where one is wanted and it is time for it."""
         from vinograph.serve.encoding import encode_preview
 
         left = self._remaining.after(step)
-        wanted = self._job.previews or self._inbox.previews_wanted
-        preview = self._previews.of(step) if wanted else None
+        preview = self._preview(step)
         self._channel.send(
             messages.StepDone(
                 job=self._job.job,
@@ -270,6 +273,15 @@ class _Reporter:
                 seconds_left=None if left is None else left + self._after,
             )
         )
+
+    def _preview(self, step: Any) -> Image.Image | None:
+        if self._previewed_stage in (None, step.stage) and is_due(step.index, step.total, self._job.partial_images):
+            preview: Image.Image | None = step.preview()
+            if preview is not None:
+                self._previewed_stage = step.stage
+            return preview
+        wanted = self._job.previews or self._inbox.previews_wanted
+        return self._previews.of(step) if wanted else None
 
 
 def _together(results: list[Result], pictures: list[EncodedPicture]) -> Drawings:
