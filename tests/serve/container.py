@@ -55,8 +55,9 @@ class Stage:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
     def start(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start the container's process, as its user."""
-        user = {"user": self.user, "group": self.user, "extra_groups": ()} if os.geteuid() == 0 else {}
+        """Start the container's process, as its user where that user can run this machine's python."""
+        allowed = os.geteuid() == 0 and _others_may_enter(Path(sys.executable).resolve())
+        user = {"user": self.user, "group": self.user, "extra_groups": ()} if allowed else {}
         command = [shutil.which(self.entry_point[0], path=self.variables()["PATH"]) or "", *self.entry_point[1:]]
         return subprocess.Popen(
             [*command, *options], cwd="/", env={**self.variables(), **environment},
@@ -138,6 +139,10 @@ def _move_environment(source: Path, target: Path) -> None:
     for script in (target / "bin").iterdir():
         if script.is_file() and not script.is_symlink() and (data := script.read_bytes()).startswith(b"#!"):
             script.write_bytes(data.replace(os.fsencode(source), os.fsencode(target)))
+
+
+def _others_may_enter(file: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in file.parents)
 
 
 def _package_index() -> dict[str, str]:
