@@ -154,7 +154,8 @@ class ServedQueue:
                 case Progress():
                     _show(job, event)
                 case Drawn():
-                    return self._result(draw_request, queued.request, event)
+                    request = dataclasses.replace(queued.request, **pictures)
+                    return self._result(draw_request, request, event)
         raise AssertionError("events end with the pictures, or with an error")
 
     def _result(self, draw_request: DrawRequest, request: Request, drawn: Drawn) -> Result:
