@@ -132,7 +132,7 @@ class ServedQueue:
             del self._queued[job]
 
     async def _draw(self, job: Job, draw_request: DrawRequest) -> Result:
-        pictures = {
+        pictures: dict[str, Any] = {
             name: await asyncio.to_thread(read_picture, file) for name, file in draw_request.input_files.items()
         }
         drawing = Drawing(
