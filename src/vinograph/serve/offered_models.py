@@ -62,6 +62,7 @@ class OfferedModel:
                 "takes": dict(pipe.calls["generate"].takes),
                 "sizes": pipe.model.manifest.sizes,
                 "created": int(pipe.model.path.stat().st_mtime),
+                "components": tuple(pipe.model.manifest.components),
             }
         return ModelInfo(
             name=served.name, source=served.source, loaded=loaded, problem=self.problem or problem, **opened

@@ -156,6 +156,11 @@ class DrawingService:
         return sorted((job for queue in self._queues.values() for job in queue.waiting), key=lambda job: job.arrived)
 
     @property
+    def offered(self) -> OfferedModels:
+        """The models, opened without their weights."""
+        return self._offered
+
+    @property
     def ready(self) -> bool:
         """Whether the default model is loaded and new work is taken."""
         return not self._draining and self._opened.is_set() and self._queue_of(self._offered.default).preloaded
