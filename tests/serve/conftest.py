@@ -26,14 +26,22 @@ def model_info() -> ModelInfo:
     return ModelInfo(MODEL, MODEL, manifest.family, True, 1_700_000_000, pipe.calls["generate"].takes, manifest.sizes)
 
 
-@pytest.fixture
-def quick(model_info: ModelInfo) -> QuickService:
-    """A service that draws at once."""
-    return QuickService(model_info)
+@pytest.fixture(scope="session")
+def _quick_server(model_info: ModelInfo) -> Iterator[tuple[QuickService, str]]:
+    service = QuickService(model_info)
+    with serving(service, configured()) as address:
+        yield service, address
 
 
 @pytest.fixture
-def address(quick: QuickService) -> Iterator[str]:
+def quick(_quick_server: tuple[QuickService, str], model_info: ModelInfo) -> QuickService:
+    """A service that draws at once, as new."""
+    service, _ = _quick_server
+    service.__init__(model_info)  # type: ignore[misc]
+    return service
+
+
+@pytest.fixture
+def address(_quick_server: tuple[QuickService, str]) -> str:
     """The application around it, without keys."""
-    with serving(quick, configured()) as found:
-        yield found
+    return _quick_server[1]

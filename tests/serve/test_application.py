@@ -113,6 +113,12 @@ def test_the_root_is_for_people(address: str) -> None:
 class TestMetrics:
     """What Prometheus reads."""
 
+    @pytest.fixture
+    def address(self, quick: QuickService) -> Iterator[str]:
+        """A server whose counters begin at zero."""
+        with serving(quick, configured()) as found:
+            yield found
+
     def test_requests_are_counted_by_route_and_status(self, address: str) -> None:
         ask(address, DRAW, PROMPT)
         ask(address, "/v1/models/some-name-of-a-client")

@@ -224,8 +224,11 @@ def test_a_client_that_goes_away_cancels_its_job(
     head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", urlsplit(address).port or 0)) as connection:
         connection.sendall(head.encode() + body)
-        while not service.submitted:
+        for _ in range(1000):
+            if service.submitted:
+                break
             time.sleep(0.01)
+        assert service.submitted
         assert not job.cancelled.is_set()
     assert job.cancelled.wait(5)
 

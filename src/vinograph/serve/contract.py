@@ -22,7 +22,8 @@ PICTURE_FORMATS = ("png", "jpeg", "webp")
 class Encoding:
     """How pictures are encoded.
 
-    ``quality`` is from 0 to 100, for JPEG and WebP; None is the format's default. With ``metadata``
+    ``format`` is "png", "jpeg" or "webp", or within this process "raw": the picture's RGB values, row
+    by row. ``quality`` is from 0 to 100, for JPEG and WebP; None is the format's default. With ``metadata``
     a picture holds its request, including the prompt.
     """
 
@@ -66,7 +67,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The job waits: ``place`` jobs come before it; 0 where its first step is under way."""
+    """The job waits: ``place`` jobs come before it; with none, its first step is under way."""
 
     place: int
 
@@ -92,7 +93,8 @@ class Progress:
 class Picture:
     """A picture that was drawn.
 
-    ``data`` are its file's bytes. ``seed`` is -1 if nothing was random. ``infotext`` is its request as AUTOMATIC1111 writes it.
+    ``data`` are its file's bytes. ``seed`` is -1 if nothing was random. ``infotext`` is its request
+    as AUTOMATIC1111 writes it.
     """
 
     data: bytes
@@ -108,7 +110,8 @@ class Drawn:
 
     ``request`` is the resolved request as in :meth:`vinograph.result.Result.metadata`, ``timings``
     are seconds by stage and ``waited`` are seconds in the queue. ``interrupted`` says that the job
-    was told to end early; ``pictures`` are then those that were done.
+    was told to end early; ``pictures`` are then those that were done. ``report`` are measurements
+    of the call, such as a reconstruction's PSNR.
     """
 
     pictures: tuple[Picture, ...]
@@ -119,6 +122,7 @@ class Drawn:
     devices: Mapping[str, str]
     waited: float
     interrupted: bool = False
+    report: Mapping[str, float] = field(default_factory=dict)
 
 
 Event = Waiting | Progress | Drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from PIL import Image
@@ -37,6 +37,18 @@ def check_drawing(drawing: Drawing) -> None:
             raise RequestError(f"{names.get(name, name)} is a text; send the picture itself")
 
 
+def check_output(request: Request, call: str, takes: Collection[str]) -> None:
+    """Check that a call gives pictures.
+
+    Raises:
+        RequestError: it gives arrays.
+    """
+    if "output_type" not in takes:
+        raise RequestError(f"{call} gives no pictures, and the server answers with pictures alone")
+    if request.output_type != "pil":
+        raise RequestError(f"output_type is {request.output_type!r}; the server answers with pictures: leave it out")
+
+
 def check_limits(request: Request, sizes: SizeLimits, limits: Limits, names: Mapping[str, str]) -> None:
     """Check a resolved request.
 
@@ -47,11 +59,11 @@ def check_limits(request: Request, sizes: SizeLimits, limits: Limits, names: Map
     if request.image_count > limits.pictures:
         name = names.get("num_images_per_prompt", "num_images_per_prompt")
         raise RequestError(
-            f"{name}: that is {request.image_count} pictures; a request here takes at most {limits.pictures}"
+            f"{name}: that is {request.image_count} pictures; here a request takes up to {limits.pictures}"
         )
     for name, steps in _steps_of(request).items():
         if steps > limits.steps:
-            raise RequestError(f"{names.get(name, name)} is {steps} steps; a picture here takes at most {limits.steps}")
+            raise RequestError(f"{names.get(name, name)} is {steps} steps; here a picture takes up to {limits.steps}")
     size = _size_of(request, sizes)
     if size is not None and size.height * size.width > limits.pixels:
         sides = " and ".join(dict.fromkeys(names.get(side, side) for side in ("width", "height")))

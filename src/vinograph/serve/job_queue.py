@@ -86,8 +86,13 @@ class JobQueue:
 
     @property
     def free(self) -> bool:
-        """Whether a job would be begun at once."""
-        return self._taking and self._occupant is None and not self._waiting
+        """Whether a job would be the next one that is begun, with none under way."""
+        return self._occupant is None and not self._waiting
+
+    @property
+    def waiting_count(self) -> int:
+        """The number of jobs that wait for others."""
+        return len(self._waiting) - (1 if self._occupant is None and self._waiting else 0)
 
     def seconds_until_free(self) -> int:
         """Seconds after which a place may be free, estimated."""
@@ -302,6 +307,7 @@ def _drawn(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool = T
         devices=drawings.devices,
         waited=waited,
         interrupted=interrupted,
+        report=drawings.report,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,12 +21,14 @@ class CheckedDrawing:
     """A drawing that was checked.
 
     ``message`` is what the process that draws is sent. ``request`` is the resolved request of all
-    pictures together. ``partial_images`` are as many as the client asked for.
+    pictures together, without the pictures that the client sent. ``partial_images`` are as many as
+    the client asked for.
     """
 
     job: str
     model: str
     request: Request
+    adapters: Mapping[str, float]
     message: bytes
     partial_images: int = 0
 
@@ -55,6 +57,7 @@ class QueuedJob:
         self.id = drawing.job
         self.model = drawing.model
         self.request = drawing.request
+        self.adapters = drawing.adapters
         self.arrived = arrived
         self.began: float | None = None
         self.interrupted = False

@@ -6,6 +6,7 @@ trusts the other, as it started it or was started by it.
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 from collections.abc import Mapping
@@ -175,8 +176,11 @@ class SentError:
 
 def pack(message: Any) -> bytes:
     """The message as it is sent: its size, then itself."""
-    content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    return SIZE.pack(len(content)) + content
+    buffer = io.BytesIO(bytes(SIZE.size))
+    buffer.seek(SIZE.size)
+    pickle.dump(message, buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    SIZE.pack_into(buffer.getbuffer(), 0, buffer.tell() - SIZE.size)
+    return buffer.getvalue()
 
 
 def unpack(content: bytes | bytearray | memoryview) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from vinograph.request import GivenArguments, Request, arguments_of
 from vinograph.serve import messages
 from vinograph.serve.configuration import Configuration, Limits, ServedModel
 from vinograph.serve.contract import Drawing, ModelInfo, UnknownModelError
-from vinograph.serve.drawing_limits import check_drawing, check_limits
+from vinograph.serve.drawing_limits import check_drawing, check_limits, check_output
 from vinograph.serve.job_queue import unavailable
 from vinograph.serve.jobs import CheckedDrawing
 from vinograph.serve.worker_models import open_served
@@ -130,8 +131,10 @@ def _checked(
     files: Mapping[str, str],
 ) -> CheckedDrawing:
     request = resolve_given(pipe, drawing.call, GivenArguments(drawing.arguments, drawing.names))
+    takes = pipe.calls[drawing.call].takes
+    check_output(request, drawing.call, takes)
     check_limits(request, pipe.model.manifest.sizes, limits, drawing.names)
-    variants = _variants(request, pipe.calls[drawing.call].takes)
+    variants = _variants(request, takes)
     first = GivenArguments({**drawing.arguments, **variants[0]}, drawing.names)
     stream_given(pipe, drawing.call, first).close()  # checks, too, and does nothing before its first step
     message = messages.Draw(
@@ -147,7 +150,15 @@ def _checked(
         previews=drawing.previews,
         partial_images=drawing.partial_images,
     )
-    return CheckedDrawing(message.job, model, request, messages.pack(message), drawing.partial_images)
+    return CheckedDrawing(
+        message.job, model, _without_pictures(request), adapters, messages.pack(message), drawing.partial_images
+    )
+
+
+def _without_pictures(request: Request) -> Request:
+    """The request without what a record of it lacks, which may be large."""
+    kept = {name: None for name, argument in arguments_of(type(request)).items() if not argument.recorded}
+    return dataclasses.replace(request, **kept)
 
 
 def _variants(request: Request, takes: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -40,6 +40,9 @@ from vinograph.serve.openai_fields import (
 from vinograph.serve.openai_sizes import AUTO, size_to_draw
 from vinograph.values import clipped, shown
 
+OWN_HEADERS = "x-vinograph-"
+"""What the names of headers begin with that tell what was done other than the client said."""
+
 _AS_DRAWN_ANYWAY: Mapping[str, tuple[str, ...]] = {"background": (AUTO, "opaque")}
 _QUALITIES: Mapping[str, str] = {
     **{each: each for each in ("low", "medium", "high", "xhigh", "max")},
@@ -87,6 +90,10 @@ class Asked:
         names = self.drawing.names
         return frozenset({names.get(each, each) for each in self.drawing.arguments} | {ADAPTERS, "model"})
 
+    def without_pictures(self) -> Asked:
+        """The request as a response needs it, without pictures that take much memory."""
+        return dataclasses.replace(self, drawing=dataclasses.replace(self.drawing, arguments={}))
+
 
 @dataclass(frozen=True)
 class RequestReader:
@@ -130,7 +137,7 @@ class RequestReader:
             client=self.client,
         )
         ignored = _ignored(fields, reply, encoding)
-        headers = {**changed, **({"x-vinograph-ignored": ", ".join(ignored)} if ignored else {})}
+        headers = {**changed, **({f"{OWN_HEADERS}ignored": ", ".join(ignored)} if ignored else {})}
         return Asked(drawing, reply, arguments[PROMPT], self._known_size(arguments, body), headers=headers)
 
     def _encoding(self, fields: Mapping[str, Any]) -> Encoding:
@@ -167,7 +174,7 @@ class RequestReader:
         if both := arguments.keys() & {"height", "width"}:
             message = f"size and {' and '.join(sorted(both))} were given; give one of them"
             raise HTTPFailure(400, message, "invalid_value", SIZE)
-        changed = {} if str(size) == asked else {"x-vinograph-size": f"{size} instead of {asked}"}
+        changed = {f"{OWN_HEADERS}size": f"{size} instead of {asked}"} if str(size) != asked else {}
         return {**arguments, "height": size.height, "width": size.width}, changed
 
     def _known_size(self, arguments: Mapping[str, Any], body: Body) -> str:

@@ -7,18 +7,21 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from vinograph import folders
 from vinograph.serve import logs
 from vinograph.serve.application import application
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.metrics import Metrics
 from vinograph.serve.service import DrawingService
+from vinograph.web.hosts import Hosts
 from vinograph.web.server import listening
 
 LOG = logging.getLogger("vinograph.serve")
@@ -143,14 +146,35 @@ def serve(configuration: Configuration, say: Callable[[str], None]) -> None:
 async def _serve(configuration: Configuration, sockets: list[socket.socket], say: Callable[[str], None]) -> None:
     metrics = Metrics()
     service = DrawingService(configuration, metrics)
-    server = Server(settings(application(service, configuration, metrics)))
-    with Ending(service, server, configuration.grace).by_signals():
+    try:
         await service.start()
-        say(f"the server listens at {address(configuration.host, sockets)}; Ctrl-C ends it")
-        try:
-            await server.serve(sockets)
-        finally:
-            await service.close(0)
+        async with _page(service, configuration, sockets) as page:
+            server = Server(settings(application(service, configuration, metrics, page)))
+            with Ending(service, server, configuration.grace).by_signals():
+                say(f"the server listens at {address(configuration.host, sockets)}; Ctrl-C ends it")
+                await server.serve(sockets)
+    finally:
+        await service.close(0)
+
+
+@contextlib.asynccontextmanager
+async def _page(
+    service: DrawingService, configuration: Configuration, sockets: list[socket.socket]
+) -> AsyncIterator[ASGIApp | None]:
+    """The page as an application within the block, where the configuration asks for it."""
+    if not configuration.page:
+        yield None
+        return
+    from vinograph.serve.page import open_page
+
+    bound = [each.getsockname()[0] for each in sockets]
+    with folders.temporary("vinograph-") as folder:
+        page = open_page(service, folder)
+        application = page.application(Hosts(configuration.host, bound, configuration.allowed_hosts))
+        async with page.lifespan():
+            yield application
+            application.end()
+            page.close()
 
 
 def settings(app: Any) -> uvicorn.Config:

@@ -106,7 +106,7 @@ class DrawingService:
         self._check_open()
         self._check_room(queue)
         job = QueuedJob(checked, arrived, queue)
-        deadline = min(self._limits.deadline, drawing.deadline or self._limits.deadline)
+        deadline = self._limits.deadline if drawing.deadline is None else min(drawing.deadline, self._limits.deadline)
         left = max(0.0, arrived + deadline - time.monotonic())
         job.deadline = asyncio.get_running_loop().call_later(left, queue.expire, job, deadline)
         queue.add(job)
@@ -118,7 +118,7 @@ class DrawingService:
             raise DrainingError(_DRAINING)
 
     def _check_room(self, queue: JobQueue) -> None:
-        waiting = len(self.waiting)
+        waiting = sum(each.waiting_count for each in self._queues.values())
         if waiting >= self._limits.queue and not queue.free:
             self._metrics.rejected("full")
             seconds = queue.seconds_until_free()
@@ -154,6 +154,11 @@ class DrawingService:
     def waiting(self) -> Sequence[QueuedJob]:
         """The jobs in the queue, in the order of arrival."""
         return sorted((job for queue in self._queues.values() for job in queue.waiting), key=lambda job: job.arrived)
+
+    @property
+    def offered(self) -> OfferedModels:
+        """The models, opened without their weights."""
+        return self._offered
 
     @property
     def ready(self) -> bool:

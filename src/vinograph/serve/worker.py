@@ -92,9 +92,9 @@ class Inbox:
         """Whether the job under way shall end."""
         return self._ending or job in self._stopped
 
-    def forget(self, job: str) -> None:
-        """The job has ended."""
-        self._stopped.discard(job)
+    def forget_stops(self) -> None:
+        """The job under way has ended; the server sends the next one after the answer."""
+        self._stopped.clear()
 
     @property
     def previews_wanted(self) -> bool:
@@ -138,7 +138,6 @@ class Worker:
         """Draw until the end."""
         while (job := self._inbox.next_job()) is not None:
             self._answer(job)
-            self._inbox.forget(job.job)
             del job  # its pictures, while the next one is awaited
 
     def preload(self, name: str) -> None:
@@ -181,9 +180,12 @@ class Worker:
             answer = messages.Failed(job.job, SentError.of(explained), opening=isinstance(explained, _OPENING))
         self._models.trim()
         self._tell_loaded()
+        self._inbox.forget_stops()
         self._channel.send(answer)
 
     def _draw(self, job: Draw) -> messages.Ended:
+        if self._inbox.is_stopped(job.job):
+            return messages.Ended(job.job, Drawings(), complete=False)
         pipe = self._models.get(job.model)
         self._tell_loaded()
         wanted = {job.adapter_files[name]: weight for name, weight in job.adapters.items()}
@@ -207,8 +209,6 @@ class Worker:
 
         reporter = _Reporter(self._channel, self._inbox, job, index, self._last_timings.get((job.model, job.call), {}))
         given = GivenArguments({**job.arguments, **job.variants[index]}, job.names)
-        if self._inbox.is_stopped(job.job):
-            return None
         with closing(stream_given(pipe, job.call, given)) as stream:
             for each in stream:
                 if not isinstance(each, Step):
@@ -223,7 +223,7 @@ class Worker:
         from vinograph import a1111
         from vinograph.serve.encoding import encode
 
-        if result.images is None:
+        if not isinstance(result.images, list):
             raise RequestError(f"{job.call} gives no pictures, and the server answers with pictures alone")
         names = {file: name for name, file in job.adapter_files.items()}
         named = {names[file]: weight for file, weight in result.adapters.items()}

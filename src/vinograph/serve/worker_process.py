@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -42,7 +43,7 @@ class WorkerProcess:
         ``settings`` are asked for at each start.
         """
         self._settings = settings
-        self._sending = asyncio.Lock()
+        self._sending = asyncio.Lock()  # so that messages don't mix, and arrive in order
         self._ending = False
         self._process, self._socket = self._start()
 
@@ -61,24 +62,39 @@ class WorkerProcess:
                 env=_environment(),
                 process_group=0,  # Ctrl-C at the terminal is for the server alone
             )
-        own.sendall(messages.pack(self._settings()))
+        with contextlib.suppress(OSError):  # it has ended already, which who listens notices
+            own.sendall(messages.pack(self._settings()))
         own.setblocking(False)
         return process, own
 
     async def listen(self, listener: Listener) -> None:
         """Hand messages to ``listener``, and start the process anew whenever it ends unasked."""
         failures = 0
-        while not self._ending:
+        while True:
             started = await self._listen_to_one(listener)
             if self._ending:
-                break
-            failures = 0 if started else failures + 1
+                return
             reason = await self._reap()
+            failures = 0 if started else failures + 1
             listener.lost(reason, started=started)
-            if failures > 1:
-                await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 2)))
-            async with self._sending:
-                self._process, self._socket = self._start()
+            while not await self._restarted(failures):
+                failures += 1
+                listener.lost("the system starts no more processes", started=False)
+            if self._ending:
+                return
+
+    async def _restarted(self, failures: int) -> bool:
+        """Start the process after a pause, unless it shall end; returns whether the system did it."""
+        if failures > 1:
+            await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 2)))
+        if self._ending:
+            return True
+        try:
+            self._process, self._socket = self._start()
+        except OSError as error:
+            print(f"the process that draws can't be started: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
 
     async def _listen_to_one(self, listener: Listener) -> bool:
         """Listen to the process until it ends; returns whether it had begun to take jobs."""
