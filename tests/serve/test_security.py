@@ -102,9 +102,12 @@ class TestKeys:
 
     def test_all_keys_are_compared_whichever_is_right(self, monkeypatch: pytest.MonkeyPatch) -> None:
         compared: list[bytes] = []
-        monkeypatch.setattr(
-            "vinograph.serve.api_keys.hmac.compare_digest", lambda one, other: compared.append(other) or one == other
-        )
+
+        def compare(one: bytes, other: bytes) -> bool:
+            compared.append(other)
+            return one == other
+
+        monkeypatch.setattr("vinograph.serve.api_keys.hmac.compare_digest", compare)
         keys = Keys(f"key-{index}" for index in range(5))
         counts = []
         for key in (b"key-0", b"key-4", b"wrong", b"k"):
