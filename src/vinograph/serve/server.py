@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -19,6 +19,7 @@ from vinograph.serve.application import application
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.metrics import Metrics
 from vinograph.serve.service import DrawingService
+from vinograph.serve.worker_process import WorkerProcess
 from vinograph.web.server import listening
 
 LOG = logging.getLogger("vinograph.serve")
@@ -129,20 +130,25 @@ class Ending:
             self._server.should_exit = True
 
 
-def serve(configuration: Configuration, say: Callable[[str], None]) -> None:
-    """Serve until a signal ends it.
+def serve(configuration: Configuration, processes: Mapping[str, WorkerProcess], say: Callable[[str], None]) -> None:
+    """Serve until a signal ends it; ``processes`` are those that draw.
 
     Raises:
         RequestError: nothing can listen at the host and port.
     """
     logs.configure(configuration.log_format)
     with listening(configuration.host, configuration.port) as sockets:
-        asyncio.run(_serve(configuration, sockets, say))
+        asyncio.run(_serve(configuration, processes, sockets, say))
 
 
-async def _serve(configuration: Configuration, sockets: list[socket.socket], say: Callable[[str], None]) -> None:
+async def _serve(
+    configuration: Configuration,
+    processes: Mapping[str, WorkerProcess],
+    sockets: list[socket.socket],
+    say: Callable[[str], None],
+) -> None:
     metrics = Metrics()
-    service = DrawingService(configuration, metrics)
+    service = DrawingService(configuration, metrics, processes)
     server = Server(settings(application(service, configuration, metrics)))
     with Ending(service, server, configuration.grace).by_signals():
         await service.start()
