@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.serve.serving import Running
+from tests.serve.serving import Running, until
 from vinograph import Pipeline
 from vinograph.images import psnr
 
@@ -124,10 +124,13 @@ class TestGenerations:
         assert response.model_extra["model"] == "storybook-sdxl"
         assert response.quality == "high"
 
-    def test_a_client_is_told_what_was_done_otherwise(self, client: openai.OpenAI) -> None:
+    def test_a_client_and_the_log_are_told_what_was_done_otherwise(
+        self, client: openai.OpenAI, server: Running
+    ) -> None:
         raw = client.images.with_raw_response.generate(prompt=PROMPT, size="1024x1024", style="vivid", user="u")
         assert raw.headers["x-vinograph-size"] == "256x256 instead of 1024x1024"
         assert raw.headers["x-vinograph-ignored"] == "style, user"
+        until(lambda: 'ignored="style, user"' in server.log)
         response = raw.parse()
         assert response.size == "256x256"
         assert only(response).shape == (256, 256, 3)

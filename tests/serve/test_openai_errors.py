@@ -234,10 +234,12 @@ def test_a_client_that_goes_away_cancels_its_job(
 def test_a_job_interrupted_before_its_first_picture_is_an_error(
     client: openai.OpenAI, answers: list[Callable[[], Job]], waits: list[float]
 ) -> None:
-    answers.append(lambda: ScriptedJob([drawn()]))
+    answers += [lambda: ScriptedJob([drawn()])] * 2
     with pytest.raises(openai.InternalServerError, match="was interrupted") as caught:
         client.images.generate(prompt="a house")
     assert caught.value.code == "interrupted"
+    with pytest.raises(openai.APIError, match="was interrupted"):
+        next(client.images.generate(prompt="a house", stream=True))
     assert not waits
 
 

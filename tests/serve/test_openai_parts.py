@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from tests.serve.openai_service import described
 from tests.serve.serving import configured
 from vinograph.images import Size
-from vinograph.serve.contract import ModelInfo, Progress
+from vinograph.serve.contract import ModelInfo, ModelUnavailableError, Progress
 from vinograph.serve.failures import HTTPFailure
 from vinograph.serve.openai_body import Body
 from vinograph.serve.openai_links import LIFETIME, PictureLinks
@@ -66,6 +67,7 @@ class TestSizes:
         ("asked", "drawn"),
         [
             ("auto", None),
+            ("", None),
             ("256x256", Size(256, 256)),
             ("512x512", Size(512, 512)),
             ("320x192", Size(192, 320)),
@@ -86,7 +88,7 @@ class TestSizes:
         for each in nearest:
             assert size_to_draw(each, sdxl, strict=True) is not None
 
-    @pytest.mark.parametrize("asked", ["", "large", "256", "256x", "-1x256", "1e9x1", "256 x 256", "9999999999x1"])
+    @pytest.mark.parametrize("asked", ["large", "256", "256x", "-1x256", "1e9x1", "256 x 256", "9999999999x1"])
     def test_what_is_no_size_is_refused(self, asked: str, sdxl: ModelInfo) -> None:
         with pytest.raises(HTTPFailure, match="WIDTHxHEIGHT"):
             size_to_draw(asked, sdxl, strict=False)
@@ -236,6 +238,12 @@ class TestFields:
         assert read(sdxl, size="1024x1024").headers == {"x-vinograph-size": "256x256 instead of 1024x1024"}
         with pytest.raises(HTTPFailure, match="size and width were given"):
             read(sdxl, size="256x256", width=128)
+
+
+def test_a_model_that_cannot_be_opened_says_why(sdxl: ModelInfo) -> None:
+    closed = dataclasses.replace(sdxl, family="", takes={}, sizes=None, problem="unet.bin is missing")
+    with pytest.raises(ModelUnavailableError, match=r"unet\.bin is missing"):
+        read(closed)
 
 
 def picture(mode: str, size: tuple[int, int] = (4, 2), alpha: int = 255) -> Image.Image:

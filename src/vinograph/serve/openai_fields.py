@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from vinograph.arguments import MAX_PROMPT
 from vinograph.families import registry
 from vinograph.request import Argument, Request, arguments_of
 from vinograph.schema import Either, Flag, Kind, Many, Maybe, Named, Real, Text, Whole
@@ -77,7 +78,7 @@ def _shared(*, prompt_needed: bool) -> tuple[Field, ...]:
     """The fields of all routes; the arguments are those that several families take."""
     arguments = _by_field(Request, arguments_of(Request))
     return (
-        Field(PROMPT, Prose(), "what to draw", PROMPT, needed=prompt_needed),
+        Field(PROMPT, Prose(MAX_PROMPT), "what to draw", PROMPT, needed=prompt_needed),
         *FIELDS,
         *(Field(name, _kind_of(each), each.about, name) for name, each in arguments.items() if name != PROMPT),
         *IGNORED,

@@ -14,12 +14,12 @@ from starlette.routing import BaseRoute, Route
 from vinograph.errors import RequestError
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.contract import Drawn, Job, Service
-from vinograph.serve.failures import CLIENT_CLOSED, NO_RETRY, HTTPFailure, failure_of
+from vinograph.serve.failures import CLIENT_CLOSED, HTTPFailure, failure_of
 from vinograph.serve.logs import event
 from vinograph.serve.openai_body import Body, decode_picture, read_fields, read_fields_and_pictures
 from vinograph.serve.openai_fields import IMAGE, MASK, MASK_ARGUMENT
 from vinograph.serve.openai_links import LIFETIME, LINKS_PATH, PictureLinks
-from vinograph.serve.openai_replies import failure_response, images_response, model_object
+from vinograph.serve.openai_replies import check_drawn, failure_response, images_response, model_object
 from vinograph.serve.openai_request import OWN_HEADERS, Asked, RequestReader, with_pictures
 from vinograph.serve.openai_stream import EventStream
 
@@ -117,19 +117,15 @@ class ImagesAPI:
 
     async def _draw(self, request: Request, asked: Asked, events: str) -> Response:
         if asked.headers:
-            event(
-                "drawn otherwise than asked",
-                **{name.removeprefix(OWN_HEADERS): asked.headers[name] for name in asked.headers},
-            )
+            changes = {name.removeprefix(OWN_HEADERS): value for name, value in asked.headers.items()}
+            event("drawn otherwise than asked", **changes)
         with _param_named(asked.field_names):
             job = await self._service.submit(asked.drawing)
             asked = asked.without_pictures()  # while it waits, the queue alone holds them
             if asked.reply.stream:
                 return EventStream(job, asked, events)
             drawn = await _result(request, job)
-        if not drawn.pictures:
-            message = "the drawing was interrupted before a picture was done"
-            raise HTTPFailure(503, message, "interrupted", headers=NO_RETRY)
+        check_drawn(drawn)
         links = self._link(request, asked, drawn) if asked.reply.linked else ()
         body = await asyncio.to_thread(images_response, asked, drawn, links)
         return Response(body, media_type="application/json", headers=asked.headers)

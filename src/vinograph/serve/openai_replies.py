@@ -12,7 +12,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from vinograph.serve.contract import Drawn, ModelInfo, Picture
-from vinograph.serve.failures import HTTPFailure
+from vinograph.serve.failures import NO_RETRY, HTTPFailure
 from vinograph.serve.openai_request import Asked
 
 _PATCH = 16  # pixels along the side of what counts as one token of a picture
@@ -53,6 +53,17 @@ def images_response(asked: Asked, drawn: Drawn, links: tuple[str, ...]) -> bytes
         **provenance(drawn),
     }
     return b'{"data":[' + b",".join(items) + b"]," + as_json(others)[1:]
+
+
+def check_drawn(drawn: Drawn) -> None:
+    """Check that there is a picture: a job that somebody interrupts may end before its first.
+
+    Raises:
+        HTTPFailure: there is none.
+    """
+    if not drawn.pictures:
+        message = "the drawing was interrupted before a picture was done"
+        raise HTTPFailure(503, message, "interrupted", headers=NO_RETRY)
 
 
 def appearance(asked: Asked, size: str) -> dict[str, str]:

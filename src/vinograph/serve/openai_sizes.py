@@ -27,7 +27,7 @@ def size_to_draw(text: str, model: ModelInfo, *, strict: bool) -> Size | None:
         HTTPFailure: the text is no size, or the model doesn't draw it. The message names the
             nearest sizes.
     """
-    if text == AUTO:
+    if text in (AUTO, ""):  # some clients send an empty size where a user has chosen none
         return None
     sides = _SIZE.fullmatch(text)
     if sides is None:

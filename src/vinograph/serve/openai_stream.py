@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,16 @@ from starlette.types import Receive, Scope, Send
 
 from vinograph.serve.contract import Drawn, Event, Job, Progress, Waiting
 from vinograph.serve.failures import failure_of
-from vinograph.serve.openai_replies import appearance, as_json, error_object, now, provenance, usage, with_picture
+from vinograph.serve.openai_replies import (
+    appearance,
+    as_json,
+    check_drawn,
+    error_object,
+    now,
+    provenance,
+    usage,
+    with_picture,
+)
 from vinograph.serve.openai_request import Asked
 from vinograph.serve.partial_images import partial_images_until
 
@@ -79,6 +88,7 @@ async def _messages(job: Job, asked: Asked, prefix: str) -> AsyncIterator[bytes]
                     if index is not None and event.preview is not None:
                         yield _partial(f"{prefix}.partial_image", event.preview, index, asked)
                 case Drawn():
+                    check_drawn(event)
                     for each in _completed(f"{prefix}.completed", event, asked):
                         yield each
     except Exception as error:  # the status was sent already: the failure has to be an event
@@ -112,8 +122,7 @@ def _partial(name: str, preview: bytes, index: int, asked: Asked) -> bytes:
     return _message(name, with_picture({**fields, "output_format": "png"}, preview))
 
 
-def _completed(name: str, drawn: Drawn, asked: Asked) -> list[bytes]:
-    messages = []
+def _completed(name: str, drawn: Drawn, asked: Asked) -> Iterator[bytes]:
     for picture in drawn.pictures:
         fields: Mapping[str, Any] = {
             "type": name,
@@ -123,8 +132,7 @@ def _completed(name: str, drawn: Drawn, asked: Asked) -> list[bytes]:
             "seed": picture.seed,
             **provenance(drawn),
         }
-        messages.append(_message(name, with_picture(fields, picture.data)))
-    return messages
+        yield _message(name, with_picture(fields, picture.data))
 
 
 def _message(name: str, data: bytes) -> bytes:
