@@ -157,7 +157,7 @@ class QuickJob:
     @property
     def latest(self) -> Event:
         """The end."""
-        count = self.drawing.arguments.get("num_images_per_prompt") or 1
+        count = min(max(1, self.drawing.arguments.get("num_images_per_prompt") or 1), 10)  # it is not checked
         pictures = tuple(Picture(PNG, 7 + index, 1, 1, "a house\nSteps: 1, Seed: 7") for index in range(count))
         return Drawn(pictures, MODEL, {"seed": 7}, {"unet": 0.1}, (), {}, 0.0)
 
