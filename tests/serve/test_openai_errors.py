@@ -18,6 +18,7 @@ from vinograph.errors import NumericalError, RequestError
 from vinograph.serve.contract import (
     DeadlineError,
     DrainingError,
+    Event,
     Job,
     ModelInfo,
     ModelUnavailableError,
@@ -190,7 +191,7 @@ def test_a_failure_in_a_stream_is_an_event(client: openai.OpenAI, answers: list[
 def test_a_stream_reports_the_place_and_its_comments_pass_unseen(
     address: str, client: openai.OpenAI, answers: list[Callable[[], Job]]
 ) -> None:
-    script = [Waiting(2), Waiting(1), Progress(0, "unet", 1, 1, PNG), drawn(PNG)]
+    script: list[Event | Exception | None] = [Waiting(2), Waiting(1), Progress(0, "unet", 1, 1, PNG), drawn(PNG)]
     answers += [lambda: ScriptedJob(script)] * 2
     events = [*client.images.generate(prompt="a house", stream=True)]
     assert [each.type for each in events] == ["image_generation.completed"]

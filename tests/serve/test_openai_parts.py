@@ -160,7 +160,7 @@ class TestFields:
         assert (arguments["seed"], arguments["clip_skip"]) == ("seven", "1.5")
 
     def test_what_means_nothing_here_is_listed(self, sdxl: ModelInfo) -> None:
-        fields = {
+        fields: dict[str, Any] = {
             "quality": "hd",
             "style": ["vivid"],
             "background": "opaque",
@@ -193,7 +193,7 @@ class TestFields:
             ("prompt", ["a", "b"]),
         ],
     )
-    def test_a_wrong_value_names_its_field(self, name: str, value: object, sdxl: ModelInfo) -> None:
+    def test_a_wrong_value_names_its_field(self, name: str, value: Any, sdxl: ModelInfo) -> None:
         with pytest.raises(HTTPFailure) as caught:
             read(sdxl, **{"prompt": "a house", name: value})
         assert (caught.value.status, caught.value.param, caught.value.code) == (400, name, "invalid_value")
@@ -211,8 +211,9 @@ class TestFields:
         ],
     )
     def test_no_other_fields_are_taken(self, name: str, sdxl: ModelInfo) -> None:
+        fields: dict[str, Any] = {name: 1}
         with pytest.raises(HTTPFailure, match="there is no field") as caught:
-            read(sdxl, **{name: 1})
+            read(sdxl, **fields)
         assert (caught.value.param, caught.value.code) == (name, "unknown_parameter")
 
     def test_a_misspelled_field_names_the_right_one(self, sdxl: ModelInfo) -> None:
