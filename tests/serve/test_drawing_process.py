@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import os
 import shutil
 import signal
@@ -12,26 +14,33 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.serve.drawing_service import (
     MODEL,
+    SMALL,
     configuration,
     drawing,
     first_step,
     followed,
     long_drawing,
     patiently,
+    pixels,
     places,
     running,
     served,
     soon,
 )
-from vinograph import DamagedModelError, NumericalError, RequestError, ResourceError
+from vinograph import DamagedModelError, NumericalError, Pipeline, RequestError, ResourceError
 from vinograph.models import catalog
 from vinograph.serve import messages, model_health, worker_process
 from vinograph.serve.contract import (
+    AdapterInfo,
     DrainingError,
+    Drawn,
+    Encoding,
     ModelUnavailableError,
     Progress,
     QueueFullError,
@@ -40,6 +49,8 @@ from vinograph.serve.contract import (
 from vinograph.serve.messages import SentError, WorkerDefectError
 from vinograph.serve.model_health import ModelHealth
 from vinograph.serve.worker import _explained
+
+ADAPTER = Path(__file__).parents[2] / "training" / "adapters" / "turquoise-sdxl.safetensors"
 
 
 def alive(pid: int) -> bool:
@@ -83,7 +94,7 @@ class TestLoss:
             async with running(configuration(served(), served("other"), loaded_models=1)) as service:
                 for _ in range(3):
                     job = await service.submit(long_drawing(model="other"))
-                    await soon(lambda job=job: service.running is job)
+                    await soon(lambda: service.running is not None)
                     os.kill(service.process_ids[0], signal.SIGKILL)
                     with pytest.raises(WorkerLostError):
                         await job.result()
@@ -230,9 +241,10 @@ class TestEnd:
 
 
 class TestModels:
-    def test_models_that_were_not_used_for_longest_make_room(self) -> None:
+    @pytest.mark.parametrize("limits", [{"loaded_models": 1}, {"loaded_models": 2, "memory": 1_000_000}])
+    def test_models_that_were_not_used_for_longest_make_room(self, limits: dict[str, int]) -> None:
         async def scenario() -> None:
-            async with running(configuration(served("a"), served("b"), loaded_models=1)) as service:
+            async with running(configuration(served("a"), served("b"), **limits)) as service:
                 for name in ("b", "a", "b"):
                     await (await service.submit(drawing(model=name))).result()
                     assert {each.name: each.loaded for each in await service.models()} == {
@@ -241,6 +253,39 @@ class TestModels:
                     }
 
         asyncio.run(patiently(scenario()))
+
+    def test_adapters_are_named_by_clients_and_by_the_configuration(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
+        (tmp_path / "adapters").mkdir()
+        named = Path(shutil.copy(ADAPTER, tmp_path / "adapters" / "turquoise.safetensors"))
+
+        async def scenario() -> list[Drawn]:
+            settings = configuration(served(), served("always", adapters={str(ADAPTER): 0.5}))
+            async with running(settings) as service:
+                assert await service.adapters() == [AdapterInfo("turquoise", named)]
+                with pytest.raises(RequestError, match=r"there is no adapter 'other' in .*; there is turquoise"):
+                    await service.submit(drawing(adapters={"other": 1.0}))
+                metadata = Encoding(metadata=True)
+                asked = [
+                    drawing(adapters={"turquoise": 0.5}, encoding=metadata),
+                    drawing(),
+                    drawing(model="always"),
+                ]
+                return [await (await service.submit(each)).result() for each in asked]
+
+        by_client, without, by_default = asyncio.run(patiently(scenario()))
+        assert by_client.pictures[0].infotext.startswith("a red house <lora:turquoise:0.5>\n")
+        assert str(tmp_path).encode() not in by_client.pictures[0].data
+        assert json.loads(Image.open(io.BytesIO(by_client.pictures[0].data)).info["vinograph"])["adapters"] == {
+            "turquoise": 0.5
+        }
+        pipe = Pipeline.from_pretrained(MODEL, precision="f32")
+        for drawn, adapters in ((by_client, {ADAPTER: 0.5}), (without, {}), (by_default, {ADAPTER: 0.5})):
+            pipe.set_adapters(adapters)
+            alone = pipe("a red house", seed=7, **SMALL).images[0]
+            np.testing.assert_array_equal(pixels(drawn)[0], np.asarray(alone))
 
     def test_a_model_that_is_not_there_leaves_the_others_alone(self) -> None:
         async def scenario() -> None:

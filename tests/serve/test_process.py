@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -34,7 +35,7 @@ def pixels(answer: Answer, index: int = 0) -> np.ndarray[tuple[int, ...], np.dty
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def later(server: Running, *arguments: object) -> Future[Answer]:
+def later(server: Running, *arguments: Any) -> Future[Answer]:
     """A request that is sent in a thread."""
     return ThreadPoolExecutor(1).submit(server.ask, *arguments)
 

@@ -213,12 +213,17 @@ class TestQueue:
             following = [asyncio.create_task(followed(job)) for job in jobs]
             await asyncio.sleep(0)
             order: list[int] = []
-            for seed, job in enumerate(jobs):
-                asyncio.create_task(job.result()).add_done_callback(lambda _, seed=seed: order.append(seed))
+
+            async def noted(seed: int) -> None:
+                await jobs[seed].result()
+                order.append(seed)
+
+            noting = [asyncio.create_task(noted(seed)) for seed in range(3)]
             long.cancel()
             events = await asyncio.gather(*following)
             assert [places(each) for each in events] == [[1, 0], [2, 1, 0], [3, 2, 1, 0]]
-            await soon(lambda: order == [0, 1, 2])
+            await asyncio.gather(*noting)
+            assert order == [0, 1, 2]
             assert service.running is None
 
         runner.run(patiently(scenario()))

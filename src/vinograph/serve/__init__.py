@@ -29,8 +29,15 @@ def run(
     missing = [each for each in _EXTRA if importlib.util.find_spec(each) is None]
     if missing:
         raise RequestError(f'the server needs {", ".join(missing)}: pip install "vinograph[serve]"')
-    from vinograph.serve.server import serve
+    from vinograph.serve.worker_process import start_processes
 
     for each in warnings:
         warn(each)
-    serve(configuration, say)
+    processes = start_processes(configuration)  # they load the model while this one imports the rest
+    try:
+        from vinograph.serve.server import serve
+
+        serve(configuration, processes, say)
+    finally:
+        for process in processes.values():
+            process.abandon()

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vinograph.errors import VinographError
-from vinograph.families.sizes import SizeLimits
+
+if TYPE_CHECKING:
+    from vinograph.families.sizes import SizeLimits
 
 PICTURE_FORMATS = ("png", "jpeg", "webp")
 

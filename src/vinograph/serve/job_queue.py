@@ -59,13 +59,14 @@ class Metrics(Protocol):
 class JobQueue:
     """The queue of one process, which it owns."""
 
-    def __init__(self, settings: messages.Settings, metrics: Metrics) -> None:
-        """Start the process; :meth:`start` has to follow in the event loop."""
+    def __init__(self, process: WorkerProcess, metrics: Metrics) -> None:
+        """Own the process; :meth:`start` has to follow in the event loop."""
+        self.process = process
         self.health = ModelHealth()
         self.loaded: tuple[str, ...] = ()
-        self.preloaded = settings.preload is None
+        self.preloaded = process.settings.preload is None
         self.running: QueuedJob | None = None
-        self._settings = settings
+        self._preload = process.settings.preload
         self._metrics = metrics
         self._waiting: deque[QueuedJob] = deque()
         self._occupant: QueuedJob | None = None  # like running, and a dropped job until its step ends
@@ -73,7 +74,6 @@ class JobQueue:
         self._mean_seconds = _USUAL_SECONDS
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_timer: asyncio.TimerHandle | None = None
-        self.process = WorkerProcess(self._settings_now)
 
     def start(self) -> None:
         """Listen to the process."""
@@ -235,7 +235,7 @@ class JobQueue:
         if message.complete and job.began is not None:
             seconds = time.monotonic() - job.began
             self._mean_seconds += _NEWEST_SHARE * (seconds - self._mean_seconds)
-        if job.model == self._settings.preload:
+        if job.model == self._preload:
             self.preloaded = True
         job.update(_drawn(job, message.drawings, interrupted=not message.complete))
         self._advance()
@@ -270,8 +270,10 @@ class JobQueue:
             job.fail(
                 WorkerLostError(f"the process that drew the picture ended ({reason}); another has taken its place")
             )
-        elif not self.preloaded and self._settings.preload is not None:
-            self.health.lost(self._settings.preload, explained)
+        elif not self.preloaded and self._preload is not None:
+            self.health.lost(self._preload, explained)
+        blocked = self._preload is not None and self.health.blocked(self._preload)
+        self.process.settings = dataclasses.replace(self.process.settings, preload=None if blocked else self._preload)
         if self.health.blocked(_PROCESS):
             while self._waiting:
                 job = self._waiting.popleft()
@@ -282,11 +284,6 @@ class JobQueue:
         """Why no job with the model is taken now; empty where one is."""
         blocked = next((each for each in (_PROCESS, model) if self.health.blocked(each)), None)
         return "" if blocked is None else self.health.reason(blocked)
-
-    def _settings_now(self) -> messages.Settings:
-        """The settings for the next process, which doesn't load a model that ended the last ones."""
-        preload = self._settings.preload
-        return dataclasses.replace(self._settings, preload=preload if not self.health.blocked(preload or "") else None)
 
 
 def unavailable(model: str, reason: str) -> ModelUnavailableError:

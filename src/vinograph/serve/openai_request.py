@@ -219,10 +219,13 @@ def _converted(name: str, value: Any, known: Mapping[str, Argument]) -> Any:
     return from_text(KINDS[name], value) if name in KINDS else value
 
 
+_SCALARS: Mapping[type, Kind] = {bool: Flag(), int: Whole(0, 0), float: Real(0, 0)}
+
+
 def _argument_of_text(argument: Argument, text: str) -> Any:
     scalar = argument.check.scalar
     if scalar is not None:
-        return from_text({bool: Flag(), int: Whole(0, 0), float: Real(0, 0)}[scalar], text)
+        return from_text(_SCALARS[scalar], text)
     is_text = "Texts" in argument.check.accepts(ValueLimits())
     return text if is_text else structured(text)
 

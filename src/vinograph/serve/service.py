@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from vinograph.serve import messages
-from vinograph.serve.configuration import Configuration, ServedModel
+from vinograph.serve.configuration import Configuration
 from vinograph.serve.contract import (
     AdapterInfo,
     DrainingError,
@@ -20,6 +19,7 @@ from vinograph.serve.contract import (
 from vinograph.serve.job_queue import JobQueue, Metrics, unavailable
 from vinograph.serve.jobs import QueuedJob
 from vinograph.serve.offered_models import OfferedModel, OfferedModels, adapter_paths
+from vinograph.serve.worker_process import WorkerProcess, device_of, start_processes
 
 Returned = TypeVar("Returned")
 
@@ -52,14 +52,19 @@ class DrawingService:
     It implements :class:`vinograph.serve.contract.Service`.
     """
 
-    def __init__(self, configuration: Configuration, metrics: Metrics | None = None) -> None:
-        """Start the processes, which load the default model; :meth:`start` has to follow."""
+    def __init__(
+        self,
+        configuration: Configuration,
+        metrics: Metrics | None = None,
+        processes: Mapping[str, WorkerProcess] | None = None,
+    ) -> None:
+        """Start the processes, unless ``processes`` are those; :meth:`start` has to follow."""
         self._limits = configuration.limits
         self._metrics = NoMetrics() if metrics is None else metrics
         self._offered = OfferedModels(configuration)
         self._queues = {
-            device: JobQueue(self._settings(models, configuration.models[0]), self._metrics)
-            for device, models in _by_device(configuration.models).items()
+            device: JobQueue(process, self._metrics)
+            for device, process in (processes or start_processes(configuration)).items()
         }
         self._threads = ThreadPoolExecutor(_CHECKING_THREADS, thread_name_prefix="check")
         self._opened = asyncio.Event()
@@ -67,14 +72,6 @@ class DrawingService:
         self._draining = False
         self._hurry = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
-
-    def _settings(self, models: Sequence[ServedModel], default: ServedModel) -> messages.Settings:
-        return messages.Settings(
-            models=tuple(models),
-            preload=default.name if default in models else None,
-            loaded_models=self._limits.loaded_models,
-            memory=self._limits.memory,
-        )
 
     async def start(self) -> None:
         """Take requests from now on; those that come before all models are open wait for that."""
@@ -90,7 +87,7 @@ class DrawingService:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     def _queue_of(self, model: OfferedModel) -> JobQueue:
-        return self._queues[_device_of(model.served)]
+        return self._queues[device_of(model.served)]
 
     async def submit(self, drawing: Drawing) -> QueuedJob:
         """Check a drawing and queue it; see :meth:`vinograph.serve.contract.Service.submit`."""
@@ -146,9 +143,9 @@ class DrawingService:
 
     @property
     def running(self) -> QueuedJob | None:
-        """The job that is being drawn; the one that began first where there are several devices."""
+        """The job that is being drawn; the one that arrived first where there are several devices."""
         running = [queue.running for queue in self._queues.values() if queue.running is not None]
-        return min(running, key=lambda job: job.began or 0.0, default=None)
+        return min(running, key=lambda job: job.arrived, default=None)
 
     @property
     def waiting(self) -> Sequence[QueuedJob]:
@@ -206,15 +203,3 @@ class DrawingService:
 async def _ended(job: QueuedJob) -> None:
     """Wait for a job, whatever its end."""
     await asyncio.gather(job.result(), return_exceptions=True)
-
-
-def _device_of(model: ServedModel) -> str:
-    """A text that is the same for models on the same device."""
-    return model.device if isinstance(model.device, str) else repr(sorted(model.device.items()))
-
-
-def _by_device(models: Sequence[ServedModel]) -> Mapping[str, list[ServedModel]]:
-    found: dict[str, list[ServedModel]] = {}
-    for model in models:
-        found.setdefault(_device_of(model), []).append(model)
-    return found

@@ -315,11 +315,9 @@ def _explained(error: Exception) -> Exception:
 
 
 def _prepare_process() -> None:
-    """Leave signals to the server, and the processors to it when it wants them."""
+    """Leave signals and the standard output to the server."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
     os.dup2(2, 1)  # nothing that a library prints is taken for the server's output
     faulthandler.enable()
 
@@ -336,7 +334,9 @@ def main() -> int:
     worker = Worker(settings, inbox, channel)
     channel.send(messages.Started())
     if settings.preload is not None:
-        worker.preload(settings.preload)
+        worker.preload(settings.preload)  # at the server's own priority: it can't answer with pictures before
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
     worker.run()
     return 0
 

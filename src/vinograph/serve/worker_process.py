@@ -9,12 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import vinograph
 from vinograph.serve import messages
+from vinograph.serve.configuration import Configuration, ServedModel
 from vinograph.serve.messages import Settings
 
 _END_SECONDS = 10.0  # that a process has to end in once it was told to
@@ -35,14 +36,14 @@ class Listener(Protocol):
 
 
 class WorkerProcess:
-    """A process that draws, and those that take its place."""
+    """A process that draws, and those that take its place.
 
-    def __init__(self, settings: Callable[[], Settings]) -> None:
-        """Start the process at once, so that it imports what it needs while the server does.
+    ``settings`` are what the next one is told at its start.
+    """
 
-        ``settings`` are asked for at each start.
-        """
-        self._settings = settings
+    def __init__(self, settings: Settings) -> None:
+        """Start the process at once, so that it imports what it needs while the server does."""
+        self.settings = settings
         self._sending = asyncio.Lock()  # so that messages don't mix, and arrive in order
         self._ending = False
         self._process, self._socket = self._start()
@@ -63,7 +64,7 @@ class WorkerProcess:
                 process_group=0,  # Ctrl-C at the terminal is for the server alone
             )
         with contextlib.suppress(OSError):  # it has ended already, which who listens notices
-            own.sendall(messages.pack(self._settings()))
+            own.sendall(messages.pack(self.settings))
         own.setblocking(False)
         return process, own
 
@@ -129,6 +130,13 @@ class WorkerProcess:
         """Kill the process, which doesn't react."""
         self._process.kill()
 
+    def abandon(self) -> None:
+        """Kill the process where it is still there, without an event loop."""
+        self._ending = True
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+
     async def _receive(self) -> Any:
         size = messages.SIZE.unpack(await self._exactly(messages.SIZE.size))[0]
         return messages.unpack(await self._exactly(size))
@@ -159,3 +167,33 @@ def _environment() -> dict[str, str]:
     home = str(Path(vinograph.__file__).parents[1])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
+
+
+def start_processes(configuration: Configuration) -> dict[str, WorkerProcess]:
+    """Start a process for each device that the models are on, by :func:`device_of`.
+
+    The one that has the default model loads it. This module imports little, so that the processes
+    can be started before the server imports the rest.
+    """
+    return {device: WorkerProcess(settings) for device, settings in _settings(configuration).items()}
+
+
+def _settings(configuration: Configuration) -> Mapping[str, Settings]:
+    models: dict[str, list[ServedModel]] = {}
+    for model in configuration.models:
+        models.setdefault(device_of(model), []).append(model)
+    default, limits = configuration.models[0], configuration.limits
+    return {
+        device: Settings(
+            models=tuple(own),
+            preload=default.name if default in own else None,
+            loaded_models=limits.loaded_models,
+            memory=limits.memory,
+        )
+        for device, own in models.items()
+    }
+
+
+def device_of(model: ServedModel) -> str:
+    """A text that is the same for models on the same device."""
+    return model.device if isinstance(model.device, str) else repr(sorted(model.device.items()))
