@@ -3,76 +3,60 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import dataclasses
 import io
+import json
 import shutil
-import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
-import uvicorn
 from PIL import Image
 from requests.adapters import HTTPAdapter
-from starlette.applications import Starlette
 from webuiapi import HiResUpscaler, WebUIApi
 
+from tests.serve.serving import QuickService, configured, running, serving
 from vinograph import Pipeline
-from vinograph.adapters.file import folder
 from vinograph.infotext import parse_infotext
-from vinograph.serve.a1111_api import routes
-from vinograph.serve.configuration import Configuration, Limits, ServedModel
-from vinograph.serve.service import DrawingService
+from vinograph.serve.contract import (
+    DeadlineError,
+    DrainingError,
+    ModelUnavailableError,
+    QueueFullError,
+    WorkerLostError,
+)
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red house on a snowy hill"
 SMALL: dict[str, Any] = {"width": 128, "height": 128, "steps": 2, "cfg_scale": 1.0}
 LONG: dict[str, Any] = {"width": 384, "height": 384, "steps": 100, "cfg_scale": 2.0}
-READ_AS_A1111 = {"prompt_weighting": "a1111", "long_prompt": "chunks"}
-MODELS = tuple(ServedModel(name, name) for name in ("storybook-sdxl", "storybook-wuerstchen"))
-CONFIGURATION = Configuration(MODELS, limits=Limits(pictures=4, steps=100))
+READ_AS_A1111: dict[str, Any] = {"prompt_weighting": "a1111", "long_prompt": "chunks"}
+MODELS = ("storybook-sdxl", "storybook-wuerstchen")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with two models and an adapter."""
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with an adapter."""
     models = tmp_path_factory.mktemp("models")
     (models / "adapters").mkdir()
     adapter = ROOT / "training" / "adapters" / "turquoise-sdxl.safetensors"
     shutil.copy(adapter, models / "adapters" / "turquoise.safetensors")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VINOGRAPH_MODELS", str(models))
-        with served(CONFIGURATION) as address:
-            yield address
+    return models
 
 
-@contextlib.contextmanager
-def served(configuration: Configuration) -> Iterator[str]:
-    """The address of a server in a thread."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        service = DrawingService(configuration)
-        await service.start()
-        app.router.routes.extend(routes(service, configuration))
-        yield
-        await service.close(0)
-
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(Starlette(lifespan=lifespan), log_level="warning"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+@pytest.fixture(scope="module")
+def address(models_folder: Path) -> Iterator[str]:
+    """A server with two models and an adapter."""
+    models = [word for name in MODELS for word in ("--model", name)]
+    limits = ["--limit", "pictures=4", "--limit", "steps=100"]
+    environment = {"VINOGRAPH_MODELS": str(models_folder), "OMP_NUM_THREADS": "1"}
+    with running(*models, *limits, "--strict-models", environment=environment) as server:
+        yield server.address
 
 
 @pytest.fixture
@@ -89,7 +73,7 @@ class FromElsewhere(HTTPAdapter):
     """Sends requests from another address of this machine."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options, source_address=("127.0.0.2", 0))  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*arguments, **options, source_address=("127.0.0.2", 0))
 
 
 @pytest.fixture
@@ -125,7 +109,7 @@ def test_a_picture_is_the_pipelines_bit_for_bit(api: WebUIApi, pipe: Pipeline) -
         scheduler="Euler a",
         **READ_AS_A1111,
     )
-    assert np.array_equal(found.image, drawn.images[0])
+    assert equal(found.image, drawn.images[0])
 
 
 def test_info_and_parameters_say_how_it_was_drawn(api: WebUIApi) -> None:
@@ -143,7 +127,12 @@ def test_info_and_parameters_say_how_it_was_drawn(api: WebUIApi) -> None:
 def test_a_prompt_alone_is_drawn_by_the_models_defaults(address: str, pipe: Pipeline) -> None:
     answer = requests.post(f"{address}/sdapi/v1/txt2img", json={"prompt": PROMPT, "seed": "7"}, timeout=60).json()
     assert (answer["parameters"]["steps"], answer["parameters"]["width"]) == (1, 256)
-    assert np.array_equal(opened(answer["images"][0]), pipe(PROMPT, seed=7, **READ_AS_A1111).images[0])
+    assert equal(opened(answer["images"][0]), pipe(PROMPT, seed=7, **READ_AS_A1111).images[0])
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two pictures have the same pixels."""
+    return np.array_equal(one, other)
 
 
 def opened(text: str) -> Image.Image:
@@ -155,13 +144,13 @@ def test_several_pictures_take_the_seeds_that_follow(api: WebUIApi) -> None:
     assert found.info["all_seeds"] == [5, 6, 7, 8]
     assert len(found.images) == len(found.info["infotexts"]) == 4
     alone = api.txt2img(prompt=PROMPT, seed=7, **SMALL)
-    assert np.array_equal(found.images[2], alone.image)
+    assert equal(found.images[2], alone.image)
 
 
 def test_minus_one_is_a_random_seed_that_draws_the_same_again(api: WebUIApi) -> None:
     found = api.txt2img(prompt=PROMPT, seed=-1, **SMALL)
     again = api.txt2img(prompt=PROMPT, seed=found.info["seed"], **SMALL)
-    assert np.array_equal(found.image, again.image)
+    assert equal(found.image, again.image)
     assert api.txt2img(prompt=PROMPT, seed=-1, **SMALL).info["seed"] != found.info["seed"]
 
 
@@ -179,7 +168,7 @@ def test_image_to_image_is_the_pipelines_bit_for_bit(api: WebUIApi, pipe: Pipeli
         scheduler="Euler a",
         **READ_AS_A1111,
     )
-    assert np.array_equal(found.image, drawn.images[0])
+    assert equal(found.image, drawn.images[0])
     assert found.info["denoising_strength"] == 0.5
     assert found.parameters["init_images"] is None
 
@@ -214,27 +203,78 @@ def test_hires_draws_twice(api: WebUIApi, pipe: Pipeline) -> None:
         **READ_AS_A1111,
     )
     assert found.image.size == (192, 192)
-    assert np.array_equal(found.image, drawn.images[0])
+    assert equal(found.image, drawn.images[0])
     assert (found.info["width"], found.info["denoising_strength"]) == (192, 0.5)
 
 
-def test_a_tag_draws_with_an_adapter(api: WebUIApi, pipe: Pipeline) -> None:
+def test_a_tag_draws_with_an_adapter(api: WebUIApi, pipe: Pipeline, models_folder: Path) -> None:
     assert [each["name"] for each in api.get_loras()] == ["turquoise"]
     found = api.txt2img(prompt="a turquoise house <lora:turquoise:0.8>", seed=7, **SMALL)
     plain = api.txt2img(prompt="a turquoise house", seed=7, **SMALL)
-    pipe.set_adapters({folder() / "turquoise.safetensors": 0.8})
-    arguments = {"width": 128, "height": 128, "num_inference_steps": 2, "guidance_scale": 1.0, "scheduler": "Euler a"}
+    pipe.set_adapters({models_folder / "adapters" / "turquoise.safetensors": 0.8})
+    arguments: dict[str, Any] = {
+        "width": 128,
+        "height": 128,
+        "num_inference_steps": 2,
+        "guidance_scale": 1.0,
+        "scheduler": "Euler a",
+    }
     drawn = pipe("a turquoise house", seed=7, **arguments, **READ_AS_A1111).images[0]
     pipe.set_adapters({})
-    assert np.array_equal(found.image, drawn)
-    assert not np.array_equal(found.image, plain.image)
+    assert equal(found.image, drawn)
+    assert not equal(found.image, plain.image)
     assert "<lora:turquoise:0.8>" in found.info["infotexts"][0]
 
 
 def test_a_tag_of_an_unknown_adapter_is_a_warning(api: WebUIApi) -> None:
     found = api.txt2img(prompt=f"{PROMPT}<lora:lost:1>", seed=7, **SMALL)
     assert found.info["warnings"] == ["there is no adapter 'lost': its tag has no effect"]
-    assert np.array_equal(found.image, api.txt2img(prompt=PROMPT, seed=7, **SMALL).image)
+    assert equal(found.image, api.txt2img(prompt=PROMPT, seed=7, **SMALL).image)
+
+
+def test_pictures_that_are_not_wanted_are_not_sent(api: WebUIApi) -> None:
+    found = api.txt2img(prompt=PROMPT, seed=7, send_images=False, **SMALL)
+    assert (found.images, found.info["all_seeds"]) == ([], [7])
+
+
+# As these clients send them, apart from the sizes and steps.
+OF_CLIENTS: dict[str, dict[str, Any]] = {
+    "sillytavern": {
+        "url": "http://127.0.0.1:8080",
+        "auth": "",
+        "prompt": PROMPT,
+        "negative_prompt": "",
+        "sampler_name": "DDIM",
+        "scheduler": "normal",
+        "steps": 2,
+        "cfg_scale": 7,
+        "width": 128,
+        "height": 128,
+        "restore_faces": False,
+        "enable_hr": False,
+        "hr_upscaler": "Latent",
+        "hr_scale": 2,
+        "hr_additional_modules": [],
+        "denoising_strength": 0.7,
+        "hr_second_pass_steps": 0,
+        "override_settings": {"CLIP_stop_at_last_layers": 1},
+        "override_settings_restore_afterwards": True,
+        "clip_skip": 1,
+        "save_images": True,
+        "send_images": True,
+        "do_not_save_grid": False,
+        "do_not_save_samples": False,
+    },
+    "open-webui": {"prompt": PROMPT, "batch_size": 1, "width": 128, "height": 128, "steps": 2},
+}
+
+
+@pytest.mark.parametrize("client", OF_CLIENTS)
+def test_other_clients_requests_are_drawn_as_they_are(address: str, client: str) -> None:
+    answer = requests.post(f"{address}/sdapi/v1/txt2img", json=OF_CLIENTS[client], timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert opened(answer.json()["images"][0]).size == (128, 128)
+    assert json.loads(answer.json()["info"])["warnings"] == []
 
 
 class TestOptions:
@@ -258,6 +298,14 @@ class TestOptions:
         assert api.util_get_current_model() == "storybook-sdxl"
         api.txt2img(prompt=PROMPT, override_settings=override, override_settings_restore_afterwards=False, **SMALL)
         assert api.util_get_current_model() == "storybook-wuerstchen"
+
+    def test_an_unknown_checkpoint_is_404_and_changes_nothing(self, api: WebUIApi, address: str) -> None:
+        lost = {"sd_model_checkpoint": "lost", "enable_pnginfo": True}
+        bodies: dict[str, Any] = {"options": lost, "txt2img": {"prompt": "", "override_settings": lost}}
+        for path, body in bodies.items():
+            answer = requests.post(f"{address}/sdapi/v1/{path}", json=body, timeout=60)
+            assert (answer.status_code, answer.json()["error"]) == (404, "model_not_found")
+        assert (api.get_options()["sd_model_checkpoint"], api.get_options()["enable_pnginfo"]) == (MODELS[0], False)
 
     def test_pictures_hold_their_request_only_where_that_is_asked_for(self, api: WebUIApi) -> None:
         found = api.txt2img(prompt=PROMPT, seed=7, **SMALL)
@@ -319,8 +367,8 @@ class TestListings:
     def test_the_page_of_a1111_can_be_pinged(self, address: str) -> None:
         assert requests.get(f"{address}/internal/ping", timeout=60).json() == {}
 
-    def test_no_list_holds_a_path_of_the_server(self, api: WebUIApi) -> None:
-        assert str(folder()) not in str((api.get_loras(), api.get_sd_models(), api.get_options()))
+    def test_no_list_holds_a_path_of_the_server(self, api: WebUIApi, models_folder: Path) -> None:
+        assert str(models_folder) not in str((api.get_loras(), api.get_sd_models(), api.get_options()))
 
 
 class InBackground:
@@ -448,9 +496,9 @@ class TestErrors:
             api.txt2img(prompt="", **{**SMALL, "steps": 0})
 
     def test_a_family_names_what_it_does_not_take(self, address: str) -> None:
-        body = {"enable_hr": True, "override_settings": {"sd_model_checkpoint": "storybook-wuerstchen"}}
+        body: dict[str, Any] = {"enable_hr": True, "override_settings": {"sd_model_checkpoint": "storybook-wuerstchen"}}
         answer = requests.post(f"{address}/sdapi/v1/txt2img", json=body, timeout=60)
-        assert (answer.status_code, "takes no hires" in answer.json()["detail"]) == (400, True)
+        assert (answer.status_code, "takes no hr_scale" in answer.json()["detail"]) == (400, True)
 
     def test_a_body_that_is_no_json_is_400(self, address: str) -> None:
         headers = {"content-type": "application/json"}
@@ -460,3 +508,44 @@ class TestErrors:
     def test_a_body_of_another_type_is_415(self, address: str) -> None:
         answer = requests.post(f"{address}/sdapi/v1/txt2img", data={"prompt": "x"}, timeout=60)
         assert (answer.status_code, answer.json()["error"]) == (415, "unsupported_media_type")
+
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [
+            (QueueFullError("32 requests wait", 5), 429),
+            (DrainingError("it ends"), 503),
+            (ModelUnavailableError("no such file"), 503),
+            (WorkerLostError("killed"), 500),
+            (DeadlineError("over 600 s"), 504),
+        ],
+    )
+    @pytest.mark.parametrize("while_drawing", [False, True])
+    def test_what_the_service_refuses_has_its_status(
+        self, quick: QuickService, error: Exception, status: int, while_drawing: bool
+    ) -> None:
+        quick.fail, quick.refuse = (error, None) if while_drawing else (None, error)
+        with serving(quick, configured()) as place:
+            answer = requests.post(f"{place}/sdapi/v1/txt2img", json={"prompt": ""}, timeout=60)
+        assert answer.status_code == status
+        assert answer.json()["detail"] == answer.json()["errors"] == str(error)
+        assert answer.headers.get("Retry-After") == {429: "5"}.get(status, answer.headers.get("Retry-After"))
+
+    def test_a_model_that_cannot_be_opened_answers_503_with_the_reason(self, quick: QuickService) -> None:
+        quick.info = dataclasses.replace(quick.info, family="", takes={}, problem="unet.bin is missing")
+        with serving(quick, configured()) as place:
+            answer = requests.post(f"{place}/sdapi/v1/txt2img", json={"prompt": ""}, timeout=60)
+            assert requests.get(f"{place}/sdapi/v1/sd-models", timeout=60).status_code == 200
+        assert (answer.status_code, "unet.bin is missing" in answer.json()["detail"]) == (503, True)
+
+    def test_a_key_is_the_password_of_http_basic(self, quick: QuickService) -> None:
+        with serving(quick, configured(keys=("secret",))) as place:
+            assert requests.get(f"{place}/sdapi/v1/options", timeout=60).status_code == 401
+            client = WebUIApi(baseurl=f"{place}/sdapi/v1", username="anybody", password="secret")
+            assert client.get_options()["sd_model_checkpoint"] == MODELS[0]
+            assert client.txt2img(prompt="").info["all_seeds"] == [7]
+            client.session.close()
+
+    @pytest.mark.parametrize(("path", "status"), [("lost", 404), ("txt2img", 405)])
+    def test_an_unknown_path_or_method_has_the_same_shape(self, address: str, path: str, status: int) -> None:
+        answer = requests.get(f"{address}/sdapi/v1/{path}", timeout=60)
+        assert (answer.status_code, answer.json().keys()) == (status, {"error", "detail", "body", "errors"})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.serve.openai_service import CONFIGURATION, model_info
+from tests.serve.openai_service import described
+from tests.serve.serving import configured
 from vinograph.images import Size
 from vinograph.serve.contract import ModelInfo, Progress
 from vinograph.serve.failures import HTTPFailure
@@ -52,12 +53,12 @@ class TestLinks:
 
 @pytest.fixture(scope="module")
 def sdxl() -> ModelInfo:
-    return model_info("storybook-sdxl")
+    return described("storybook-sdxl")
 
 
 @pytest.fixture(scope="module")
 def wuerstchen() -> ModelInfo:
-    return model_info("storybook-wuerstchen")
+    return described("storybook-wuerstchen")
 
 
 class TestSizes:
@@ -122,7 +123,7 @@ class TestPartialImages:
 
 def read(info: ModelInfo, /, *, texts: bool = False, prompt: str | None = "a house", **fields: Any) -> Asked:
     given = fields if prompt is None else {"prompt": prompt, **fields}
-    return RequestReader(info, CONFIGURATION).read(Body(given, {}, texts=texts))
+    return RequestReader(info, configured()).read(Body(given, {}, texts=texts))
 
 
 class TestFields:

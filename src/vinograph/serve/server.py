@@ -13,70 +13,23 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vinograph import folders
 from vinograph.serve import logs
 from vinograph.serve.application import application
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.metrics import Metrics
+from vinograph.serve.protocol import WAITING_SECONDS, BoundedProtocol
 from vinograph.serve.service import DrawingService
 from vinograph.web.hosts import Hosts
 from vinograph.web.server import listening
 
 LOG = logging.getLogger("vinograph.serve")
 
-WAITING_SECONDS = 30  # for a whole request head, from the connection's beginning or the last response
 _LARGEST_HEAD = 64_000  # bytes; the guard refuses less than that with a reason
-_CONNECTIONS = 1000  # at once
+_CONNECTIONS = 800  # at once: systems allow a process 1024 open files
 _RESPONSE_SECONDS = 5  # for responses that are being sent when the server ends
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol, which closes connections that don't bring a whole request head in time.
-
-    The same holds for a client that goes on sending a body that was refused.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes of the client."""
-        super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        """A response was sent."""
-        self._stop_watching()
-        super().on_response_complete()
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed."""
-        super().connection_lost(exc)
-        self._stop_watching()
-
-    def _watch(self) -> None:
-        """Have the connection closed unless a request comes in time, or is being answered."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_watching()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(WAITING_SECONDS, self._close)
-
-    def _stop_watching(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _close(self) -> None:
-        self._timer = None
-        self.transport.abort()
 
 
 class Server(uvicorn.Server):
