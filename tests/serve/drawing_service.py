@@ -20,7 +20,7 @@ from vinograph.serve.service import DrawingService
 MODEL = "storybook-sdxl"
 SMALL: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2}
 _MANY_STEPS = 1000
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a test gives up waiting."""
 
 

@@ -135,6 +135,12 @@ def equal(one: Any, other: Any) -> bool:
     return np.array_equal(one, other)
 
 
+def encoded(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def opened(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
@@ -171,6 +177,15 @@ def test_image_to_image_is_the_pipelines_bit_for_bit(api: WebUIApi, pipe: Pipeli
     assert equal(found.image, drawn.images[0])
     assert found.info["denoising_strength"] == 0.5
     assert found.parameters["init_images"] is None
+    body: dict[str, Any] = {
+        "init_images": [encoded(house)],
+        "mask": None,
+        "include_init_images": True,
+        "send_images": False,
+        **SMALL,
+    }
+    answer = requests.post(f"{api.baseurl}/img2img", json=body, timeout=60).json()
+    assert answer["parameters"]["init_images"] == body["init_images"]
 
 
 @pytest.mark.parametrize(("full", "most"), [(True, 0), (False, 5)])
@@ -418,10 +433,9 @@ class TestWhileDrawing:
             assert opened(found["current_image"]).format == "PNG"
             url = f"{address}/sdapi/v1/progress?skip_current_image=true"
             assert requests.get(url, timeout=60).json()["current_image"] is None
-            later = until(
-                lambda: (now := api.get_progress())["state"]["sampling_step"] > state["sampling_step"] and now
-            )
-            assert later["progress"] > found["progress"]
+            later = until(lambda: (now := api.get_progress())["progress"] > found["progress"] and now)
+            assert state["sampling_step"] < later["state"]["sampling_step"]
+            assert later["eta_relative"] > 0
         finally:
             api.interrupt()
             drawing.join()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from vinograph import Pipeline
+from vinograph.a1111 import split_adapters
 from vinograph.errors import RequestError
 from vinograph.serve.a1111_drawing import A1111Request, Prepared, prepare
 from vinograph.serve.a1111_fields import IMG2IMG, TXT2IMG, read_fields
@@ -154,7 +155,12 @@ class TestHostileValues:
 
     @pytest.mark.parametrize("text", ["<lora:" + "a" * 1_000_000, "<lora:" * 200_000, "<lora:a:" + ":" * 1_000_000])
     def test_a_prompt_of_unfinished_tags_is_read_at_once(self, sdxl: ModelInfo, text: str) -> None:
+        assert split_adapters(text) == (text, {})
         assert prepared(sdxl, {"prompt": text}).drawing.arguments["prompt"] == text
+
+    def test_a_prompt_of_many_tags_is_left_to_the_service_to_refuse(self, sdxl: ModelInfo) -> None:
+        found = prepared(sdxl, {"prompt": "<lora:lost:1>" * 2000})
+        assert (len(found.drawing.arguments["prompt"]), found.notes) == (26_000, ())
 
     def test_a_sampler_of_a_million_words_is_refused_at_once(self, sdxl: ModelInfo) -> None:
         with pytest.raises(RequestError, match="sampler_name is 'a a a"):
@@ -291,6 +297,9 @@ class TestPictures:
         found = self.pictures(sdxl, mask=encoded(half()), inpaint_full_res=0, width=128, height=128)
         assert "padding_mask_crop" not in found
         assert found["image"].size == found["mask_image"].size == (128, 128)
+
+    def test_an_empty_mask_is_none(self, sdxl: ModelInfo) -> None:
+        assert not {"mask_image", "padding_mask_crop"} & self.pictures(sdxl, mask="").keys()
 
     def test_a_mask_is_blurred_inverted_and_of_the_pictures_size(self, sdxl: ModelInfo) -> None:
         common = {"mask": encoded(half(32)), "inpaint_full_res": True}

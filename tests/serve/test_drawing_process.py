@@ -264,6 +264,7 @@ class TestModels:
         async def scenario() -> list[Drawn]:
             settings = configuration(served(), served("always", adapters={str(ADAPTER): 0.5}))
             async with running(settings) as service:
+                takes = (await service.find("")).takes
                 assert await service.adapters() == [AdapterInfo("turquoise", named)]
                 with pytest.raises(RequestError, match=r"there is no adapter 'other' in .*; there is turquoise"):
                     await service.submit(drawing(adapters={"other": 1.0}))
@@ -273,7 +274,9 @@ class TestModels:
                     drawing(),
                     drawing(model="always"),
                 ]
-                return [await (await service.submit(each)).result() for each in asked]
+                drawn = [await (await service.submit(each)).result() for each in asked]
+                assert (await service.find("")).takes == takes
+                return drawn
 
         by_client, without, by_default = asyncio.run(patiently(scenario()))
         assert by_client.pictures[0].infotext.startswith("a red house <lora:turquoise:0.5>\n")

@@ -7,7 +7,6 @@ of other APIs.
 from __future__ import annotations
 
 import base64
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,7 @@ from typing import Any
 
 from vinograph.serve.contract import Drawn, Event, Job, Progress, Waiting
 
-# What a stage takes of what is left of a picture: how many follow isn't known. Most of the time goes
-# into stages of several steps.
-_STAGE_SHARE, _SINGLE_STEP_SHARE = 0.9, 0.02
-_BEGUN = 0.01  # A1111's progress of a drawing that has done no step
+_BEGUN = 0.01  # A1111's progress of a drawing that has just begun
 
 
 @dataclass
@@ -33,23 +29,17 @@ class Tracked:
     began: float | None = None
     progress: float = 0.0
     interrupted: bool = False
-    _stages: dict[tuple[int, str], float] = field(default_factory=dict)
 
     def note(self, event: Event) -> None:
-        """Follow an event of the job: its progress never falls."""
-        if isinstance(event, Progress):
-            now = time.monotonic()
-            self.began = now if self.began is None else self.began
-            share = _STAGE_SHARE if event.total > 1 else _SINGLE_STEP_SHARE
-            self._stages[event.picture, event.stage] = share * event.index / event.total
-            self.progress = min(1.0, max(_BEGUN, self.progress, self._share(event, now - self.began)))
-
-    def _share(self, event: Progress, seconds: float) -> float:
-        """The share of the work that is done: by time where that was estimated, else by steps."""
+        """Follow an event of the job: its progress is the share of the time, and never falls."""
+        if not isinstance(event, Progress):
+            return
+        now = time.monotonic()
+        self.began = now if self.began is None else self.began
+        self.progress = max(_BEGUN, self.progress)
+        seconds = now - self.began
         if event.seconds_left is not None and seconds > 0:
-            return seconds / (seconds + event.seconds_left)
-        left = math.prod(1 - done for (picture, _), done in self._stages.items() if picture == event.picture)
-        return (event.picture + 1 - left) / self.pictures
+            self.progress = max(self.progress, seconds / (seconds + event.seconds_left))
 
     def response(self, *, with_picture: bool) -> dict[str, Any]:
         """What ``progress`` answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from vinograph.pipeline import Pipeline, resolve_given, stream_given
 from vinograph.request import GivenArguments, Request, arguments_of
 from vinograph.serve import messages
 from vinograph.serve.configuration import Configuration, Limits, ServedModel
-from vinograph.serve.contract import Drawing, ModelInfo, UnknownModelError
+from vinograph.serve.contract import Drawing, ModelInfo, ModelUnavailableError, UnknownModelError
 from vinograph.serve.drawing_limits import check_drawing, check_limits, check_output
 from vinograph.serve.job_queue import unavailable
 from vinograph.serve.jobs import CheckedDrawing
@@ -36,6 +37,7 @@ class OfferedModel:
     lock: threading.Lock = field(default_factory=threading.Lock)
     opened: Pipeline | None = None
     _tried: float = float("-inf")
+    _described: Mapping[str, Any] = field(default_factory=dict)
 
     def pipeline(self) -> Pipeline:
         """The model's pipeline, which has loaded no weights.
@@ -45,28 +47,38 @@ class OfferedModel:
         """
         if self.opened is None and time.monotonic() - self._tried > _RETRY_SECONDS:
             try:
-                self.opened, self.problem = open_served(self.served), ""
+                self.opened = open_served(self.served)
+                self._described, self.problem = _description(self.opened), ""
             except VinographError as error:
                 self.problem, self._tried = str(error), time.monotonic()
+            except Exception as error:  # a defect with one model leaves the others usable
+                traceback.print_exception(error)
+                self.problem, self._tried = f"a defect of Vinograph ({type(error).__name__})", time.monotonic()
         if self.opened is None:
             raise unavailable(self.served.name, self.problem)
         return self.opened
 
     def info(self, *, loaded: bool, problem: str) -> ModelInfo:
-        """What clients are told of the model."""
-        pipe, served = self.opened, self.served
-        opened: dict[str, Any] = {"family": "", "takes": {}, "sizes": None, "created": 0}
-        if pipe is not None:
-            opened = {
-                "family": pipe.model.manifest.family,
-                "takes": dict(pipe.calls["generate"].takes),
-                "sizes": pipe.model.manifest.sizes,
-                "created": int(pipe.model.path.stat().st_mtime),
-                "components": tuple(pipe.model.manifest.components),
-            }
+        """What clients are told of the model, as it is without adapters that they name."""
+        nothing: Mapping[str, Any] = {"family": "", "takes": {}, "sizes": None, "created": 0}
         return ModelInfo(
-            name=served.name, source=served.source, loaded=loaded, problem=self.problem or problem, **opened
+            name=self.served.name,
+            source=self.served.source,
+            loaded=loaded,
+            problem=self.problem or problem,
+            **(self._described or nothing),
         )
+
+
+def _description(pipe: Pipeline) -> Mapping[str, Any]:
+    manifest = pipe.model.manifest
+    return {
+        "family": manifest.family,
+        "takes": dict(pipe.calls["generate"].takes),
+        "sizes": manifest.sizes,
+        "created": int(pipe.model.path.stat().st_mtime),
+        "components": tuple(manifest.components),
+    }
 
 
 class OfferedModels:
@@ -87,7 +99,7 @@ class OfferedModels:
             with model.lock:
                 try:
                     model.pipeline()
-                except VinographError:  # the model holds the reason
+                except ModelUnavailableError:  # the model holds the reason
                     continue
 
     def named(self, name: str) -> OfferedModel:

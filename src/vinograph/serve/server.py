@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
@@ -30,6 +32,7 @@ LOG = logging.getLogger("vinograph.serve")
 _LARGEST_HEAD = 64_000  # bytes; the guard refuses less than that with a reason
 _CONNECTIONS = 800  # at once: systems allow a process 1024 open files
 _RESPONSE_SECONDS = 5  # for responses that are being sent when the server ends
+_REPEATED_SECONDS = 0.5  # in which a second signal is the first one again, as `timeout` and terminals send it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -64,6 +67,7 @@ class Ending:
         self._service = service
         self._grace = grace
         self._count = 0
+        self._at = -math.inf
         self._server: Server | None = None
         self._over = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,6 +94,10 @@ class Ending:
 
     def signalled(self) -> None:
         """A signal came."""
+        now = time.monotonic()
+        if now - self._at < _REPEATED_SECONDS:
+            return
+        self._at = now
         self._count += 1
         if self._count > 2 and self._server is not None:
             self._server.force_exit = True
@@ -132,9 +140,19 @@ async def _serve(
                 server = Server(settings(application(service, configuration, metrics, page)), page)
                 ending.end_with(server)
                 say(f"the server listens at {address(configuration.host, sockets)}; Ctrl-C ends it")
-                await server.serve(sockets)
+                async with asyncio.TaskGroup() as tasks:
+                    warned = tasks.create_task(_warn_of_models(service))
+                    await server.serve(sockets)
+                    warned.cancel()
         finally:
             await service.close(0)
+
+
+async def _warn_of_models(service: DrawingService) -> None:
+    """Log which models can't be used, as soon as that is known."""
+    for model in await service.models():
+        if model.problem:
+            LOG.warning("the model %s can't be used: %s", model.name, model.problem)
 
 
 @contextlib.asynccontextmanager

@@ -6,18 +6,20 @@ import ctypes
 import gc
 from collections.abc import Mapping
 
+from vinograph.adapters.file import locate
 from vinograph.pipeline import Pipeline, replace_defaults
 from vinograph.resources import memory_resident
 from vinograph.serve.configuration import ServedModel
 
 
 def open_served(model: ServedModel) -> Pipeline:
-    """Open a model with the defaults of its configuration; this reads no weights.
+    """Open a model with the defaults and the adapters of its configuration; this reads no weights.
 
     Raises:
         VinographError: it can't be used.
     """
-    pipe = Pipeline.from_pretrained(model.source, device=model.device, precision=model.precision)
+    adapters = {str(locate(name)): weight for name, weight in model.adapters.items()}
+    pipe = Pipeline.from_pretrained(model.source, model.device, model.precision, adapters=adapters)
     replace_defaults(pipe, model.defaults)
     return pipe
 
