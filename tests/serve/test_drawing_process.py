@@ -46,6 +46,7 @@ from vinograph.serve.contract import (
     QueueFullError,
     WorkerLostError,
 )
+from vinograph.serve.job_queue import JobQueue
 from vinograph.serve.messages import SentError, WorkerDefectError
 from vinograph.serve.model_health import ModelHealth
 from vinograph.serve.worker import _explained
@@ -126,6 +127,19 @@ class TestLoss:
 
         asyncio.run(patiently(scenario()))
 
+    def test_a_model_that_ends_the_process_while_it_is_loaded_ahead_is_no_longer_loaded_so(self) -> None:
+        class Process:
+            settings = messages.Settings((), "small", 2, None)
+
+        queue = JobQueue(Process(), NoMetrics())  # type: ignore[arg-type]
+        for _ in range(3):
+            assert queue.process.settings.preload == "small"
+            queue.received(messages.Started())
+            queue.lost("killed by SIGKILL", started=True)
+        assert queue.process.settings.preload is None
+        assert queue.problem("small") == "the process that draws with it ended (killed by SIGKILL)"
+        assert not queue.problem("other")
+
     def test_pauses_grow_and_end_with_success(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 0.0
         monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -145,7 +159,7 @@ class TestLoss:
         code = """
             import asyncio, os, signal
             from tests.serve.drawing_service import configuration
-            from vinograph.serve.service import DrawingService
+            from vinograph.serve.service import NoMetrics
 
             async def main():
                 service = DrawingService(configuration())
