@@ -49,6 +49,7 @@ from vinograph.serve.contract import (
 from vinograph.serve.job_queue import JobQueue
 from vinograph.serve.messages import SentError, WorkerDefectError
 from vinograph.serve.model_health import ModelHealth
+from vinograph.serve.service import NoMetrics
 from vinograph.serve.worker import _explained
 
 ADAPTER = Path(__file__).parents[2] / "training" / "adapters" / "turquoise-sdxl.safetensors"
