@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.serve.drawing_service import (
     MODEL,
+    PATIENCE,
     SMALL,
     configuration,
     drawing,
@@ -160,7 +161,7 @@ class TestLoss:
         code = """
             import asyncio, os, signal
             from tests.serve.drawing_service import configuration
-            from vinograph.serve.service import NoMetrics
+            from vinograph.serve.service import DrawingService
 
             async def main():
                 service = DrawingService(configuration())
@@ -171,11 +172,11 @@ class TestLoss:
             asyncio.run(main())
         """
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode == -signal.SIGKILL
         pid = int(done.stdout)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while alive(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not alive(pid)
