@@ -18,7 +18,8 @@ from vinograph.schedulers.named import SCHEDULERS, choose
 from vinograph.values import clipped
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
-_ADAPTER = re.compile(r"<(?:lora|lyco):([^:<>]+):?([^<>]*)>")
+# What is matched can be matched in one way only, so that the time is in proportion to the text.
+_ADAPTER = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^<>]*))?>")
 _WEIGHT = re.compile(r"\([^()]*:\s*[\d.]+\s*\)")
 _SPACINGS = {
     "use_karras_sigmas": "Karras",

@@ -69,7 +69,7 @@ class TestCheck:
             (["--grace", "-1"], ["--grace is -1.0"]),
             (["--log-format", "xml"], ["--log-format is 'xml'", "text, json"]),
             (["--allowed-origin", "example.org"], ["--allowed-origin", "'example.org' is no origin"]),
-            (["--model", "a b"], ["--model is 'a b'", "NAME=SOURCE"]),
+            (["--model", "a b"], ["--model 'a b' gives a model no name", "NAME=SOURCE"]),
         ],
     )
     def test_what_is_wrong_ends_it(self, vinograph: Run, arguments: list[str], words: list[str]) -> None:

@@ -1,27 +1,17 @@
-"""A service that answers as a test says, for what the real one does only rarely, and its server."""
+"""A service that answers as a test says, for what the real one does only rarely."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import uvicorn
-from starlette.applications import Starlette
 
 from vinograph import Pipeline
-from vinograph.serve.configuration import Configuration, ServedModel
 from vinograph.serve.contract import AdapterInfo, Drawing, Drawn, Event, Job, ModelInfo, Picture, UnknownModelError
-from vinograph.serve.openai_images import routes
-from vinograph.serve.service import DrawingService
-
-CONFIGURATION = Configuration((ServedModel("storybook-sdxl", "storybook-sdxl"),))
 
 
-def model_info(name: str = "storybook-sdxl") -> ModelInfo:
+def described(name: str) -> ModelInfo:
     """What the service says of an embedded model."""
     pipe = Pipeline.from_pretrained(name)
     manifest = pipe.model.manifest
@@ -84,6 +74,7 @@ class ScriptedService:
     running: Job | None = None
     waiting: Sequence[Job] = ()
     ready: bool = True
+    process_ids: Sequence[int] = ()
 
     async def submit(self, drawing: Drawing) -> Job:
         """The next answer."""
@@ -103,40 +94,3 @@ class ScriptedService:
     async def adapters(self) -> Sequence[AdapterInfo]:
         """None."""
         return ()
-
-
-@contextmanager
-def listening(service: Any, configuration: Configuration = CONFIGURATION) -> Iterator[str]:
-    """The address of a server with the routes of OpenAI's API alone."""
-    with _running(Starlette(routes=[*routes(service, configuration)])) as address:
-        yield address
-
-
-@contextmanager
-def drawing(configuration: Configuration = CONFIGURATION) -> Iterator[str]:
-    """The address of such a server whose service draws."""
-
-    @asynccontextmanager
-    async def lifespan(application: Starlette) -> AsyncIterator[None]:
-        service = DrawingService(configuration)
-        await service.start()
-        application.router.routes.extend(routes(service, configuration))
-        yield
-        await service.close(0)
-
-    with _running(Starlette(lifespan=lifespan)) as address:
-        yield address
-
-
-@contextmanager
-def _running(application: Starlette) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)

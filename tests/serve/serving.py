@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -103,10 +104,17 @@ class Running:
         """All that it has printed."""
         return "".join(self.lines)
 
-    def end(self) -> int:
-        """End it, and return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SECONDS)
+    def stop(self) -> None:
+        """End it, whatever it does."""
+        try:
+            for _ in range(2):
+                self.process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(2)
+                    return
+            self.process.wait(20)
+        finally:
+            self.process.kill()
 
 
 def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
@@ -131,12 +139,7 @@ def running(*options: str, ready: bool = True, environment: Mapping[str, str] = 
             yield server
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(20)
-                finally:
-                    process.kill()
+                server.stop()
 
 
 PNG = bytes.fromhex(

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from starlette.responses import PlainTextResponse
 
-from tests.serve.serving import MODEL, QuickService, ask, configured, serving
+from tests.serve.serving import MODEL, QuickService, ask, configured, serving, until
 from vinograph.errors import NumericalError, ResourceError
 from vinograph.serve import contract
 from vinograph.serve.logs import JSONFormatter, TextFormatter
@@ -42,6 +43,12 @@ class TestShapes:
         answer = ask(address, "/sdapi/v1/nothing")
         assert answer.status == 404
         assert answer.json.keys() == {"error", "detail", "body", "errors"}
+
+    def test_the_page_has_what_no_api_has(self, quick: QuickService) -> None:
+        with serving(quick, configured(), PlainTextResponse("page")) as address:
+            assert [ask(address, path).body for path in ("/", "/anything", "/metric")] == [b"page"] * 3
+            assert ask(address, "/v1/nothing").json["error"]["code"] == "not_found"
+            assert ask(address, "/sdapi/v1/nothing").json["error"] == "not_found"
 
     @pytest.mark.parametrize(
         ("path", "method", "allow"),
@@ -124,6 +131,7 @@ class TestMetrics:
         ask(address, "/v1/models/some-name-of-a-client")
         for index in range(3):
             ask(address, f"/nothing/{index}", method="BREW")
+        until(lambda: b'status="404"} 3.0' in ask(address, "/metrics").body)
         text = ask(address, "/metrics").body.decode()
         assert f'vinograph_requests_total{{method="POST",route="{DRAW}",status="200"}} 1.0' in text
         assert 'vinograph_requests_total{method="GET",route="/v1/models/{name:path}",status="200"} 1.0' in text
@@ -157,6 +165,7 @@ class TestLog:
 
     def test_a_request_and_its_drawing(self, address: str, records: pytest.LogCaptureFixture) -> None:
         ask(address, f"{DRAW}?key=secret-in-a-query", PROMPT)
+        until(lambda: len(self.lines(records)) == 2)  # a request is logged once its response was sent
         queued, answered = self.lines(records)
         assert queued["message"] == "drawing queued"
         assert {"path": DRAW, "status": 200, "method": "POST", "client": "127.0.0.1"}.items() <= answered.items()
@@ -175,6 +184,7 @@ class TestLog:
 
     def test_no_path_begins_a_line(self, address: str, records: pytest.LogCaptureFixture) -> None:
         ask(address, "/a%0a2026-01-01%20ERROR%20forged%1b[31m")
+        until(lambda: len(self.lines(records)) == 1)
         (record,) = [each for each in records.records if each.name == "vinograph.serve"]
         text = TextFormatter().format(record)
         assert len(text.splitlines()) == 1

@@ -187,7 +187,7 @@ class TestModels:
         ("given", "message"),
         [
             (["a=storybook-sdxl", "a=storybook-pixart"], "--model names two models a"),
-            (["ä"], "can't be named 'ä'"),
+            (["ä"], "--model 'ä' gives a model no name"),
             ([""], "NAME=SOURCE"),
             (["a="], "NAME=SOURCE"),
             (["../secret folder"], "NAME=SOURCE"),
@@ -300,7 +300,7 @@ class TestFiles:
             ("limits = 3", "FILE: limits is 3, where a table should be"),
             ("models = ['a']", "FILE: models is ['a'], where a table should be"),
             ("models = { a = 3 }", "FILE: models.a is 3, where a table should be"),
-            ("[models.'ä']\nsource = 'x'", "FILE: models.ä: a model can't be named"),
+            ("[models.'ä']\nsource = 'x'", "FILE: models.ä is no name of a model"),
             ("[limits]\nqueue = -1", "FILE: limits.queue is -1"),
             ("api_keys = [3]", "FILE: api_keys holds what is no API key"),
             ("api_keys = ['a b']", "FILE holds what is no API key"),

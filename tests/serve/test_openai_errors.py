@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,12 +12,15 @@ import httpx
 import openai
 import pytest
 
-from tests.serve.openai_service import ScriptedJob, ScriptedService, drawn, listening, model_info
+from tests.serve.openai_service import ScriptedJob, ScriptedService, drawn
+from tests.serve.serving import configured, serving, until
 from vinograph.errors import NumericalError, RequestError
 from vinograph.serve.contract import (
     DeadlineError,
     DrainingError,
+    Event,
     Job,
+    ModelInfo,
     ModelUnavailableError,
     Progress,
     QueueFullError,
@@ -38,13 +40,13 @@ def raising(error: Exception) -> Callable[[], Job]:
 
 
 @pytest.fixture(scope="module")
-def service() -> ScriptedService:
-    return ScriptedService([], model_info())
+def service(model_info: ModelInfo) -> ScriptedService:
+    return ScriptedService([], model_info)
 
 
 @pytest.fixture(scope="module")
 def address(service: ScriptedService) -> Iterator[str]:
-    with listening(service) as address:
+    with serving(service, configured()) as address:
         yield address
 
 
@@ -189,7 +191,7 @@ def test_a_failure_in_a_stream_is_an_event(client: openai.OpenAI, answers: list[
 def test_a_stream_reports_the_place_and_its_comments_pass_unseen(
     address: str, client: openai.OpenAI, answers: list[Callable[[], Job]]
 ) -> None:
-    script = [Waiting(2), Waiting(1), Progress(0, "unet", 1, 1, PNG), drawn(PNG)]
+    script: list[Event | Exception | None] = [Waiting(2), Waiting(1), Progress(0, "unet", 1, 1, PNG), drawn(PNG)]
     answers += [lambda: ScriptedJob(script)] * 2
     events = [*client.images.generate(prompt="a house", stream=True)]
     assert [each.type for each in events] == ["image_generation.completed"]
@@ -221,11 +223,10 @@ def test_a_client_that_goes_away_cancels_its_job(
     job = ScriptedJob([Waiting(1), None])
     answers.append(lambda: job)
     body = json.dumps({"prompt": "a house", "stream": stream}).encode()
-    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", urlsplit(address).port or 0)) as connection:
         connection.sendall(head.encode() + body)
-        while not service.submitted:
-            time.sleep(0.01)
+        until(lambda: bool(service.submitted))
         assert not job.cancelled.is_set()
     assert job.cancelled.wait(5)
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.serve.openai_service import CONFIGURATION, model_info
+from tests.serve.openai_service import described
+from tests.serve.serving import configured
 from vinograph.images import Size
 from vinograph.serve.contract import ModelInfo, Progress
 from vinograph.serve.failures import HTTPFailure
@@ -52,12 +53,12 @@ class TestLinks:
 
 @pytest.fixture(scope="module")
 def sdxl() -> ModelInfo:
-    return model_info("storybook-sdxl")
+    return described("storybook-sdxl")
 
 
 @pytest.fixture(scope="module")
 def wuerstchen() -> ModelInfo:
-    return model_info("storybook-wuerstchen")
+    return described("storybook-wuerstchen")
 
 
 class TestSizes:
@@ -122,7 +123,7 @@ class TestPartialImages:
 
 def read(info: ModelInfo, /, *, texts: bool = False, prompt: str | None = "a house", **fields: Any) -> Asked:
     given = fields if prompt is None else {"prompt": prompt, **fields}
-    return RequestReader(info, CONFIGURATION).read(Body(given, {}, texts=texts))
+    return RequestReader(info, configured()).read(Body(given, {}, texts=texts))
 
 
 class TestFields:
@@ -159,7 +160,7 @@ class TestFields:
         assert (arguments["seed"], arguments["clip_skip"]) == ("seven", "1.5")
 
     def test_what_means_nothing_here_is_listed(self, sdxl: ModelInfo) -> None:
-        fields = {
+        fields: dict[str, Any] = {
             "quality": "hd",
             "style": ["vivid"],
             "background": "opaque",
@@ -192,7 +193,7 @@ class TestFields:
             ("prompt", ["a", "b"]),
         ],
     )
-    def test_a_wrong_value_names_its_field(self, name: str, value: object, sdxl: ModelInfo) -> None:
+    def test_a_wrong_value_names_its_field(self, name: str, value: Any, sdxl: ModelInfo) -> None:
         with pytest.raises(HTTPFailure) as caught:
             read(sdxl, **{"prompt": "a house", name: value})
         assert (caught.value.status, caught.value.param, caught.value.code) == (400, name, "invalid_value")
@@ -210,8 +211,9 @@ class TestFields:
         ],
     )
     def test_no_other_fields_are_taken(self, name: str, sdxl: ModelInfo) -> None:
+        fields: dict[str, Any] = {name: 1}
         with pytest.raises(HTTPFailure, match="there is no field") as caught:
-            read(sdxl, **{name: 1})
+            read(sdxl, **fields)
         assert (caught.value.param, caught.value.code) == (name, "unknown_parameter")
 
     def test_a_misspelled_field_names_the_right_one(self, sdxl: ModelInfo) -> None:

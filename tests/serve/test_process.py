@@ -11,9 +11,10 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -34,9 +35,16 @@ def pixels(answer: Answer, index: int = 0) -> np.ndarray[tuple[int, ...], np.dty
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def later(server: Running, *arguments: object) -> Future[Answer]:
+def later(server: Running, *arguments: Any) -> Future[Answer]:
     """A request that is sent in a thread."""
     return ThreadPoolExecutor(1).submit(server.ask, *arguments)
+
+
+def begun(server: Running, headers: Mapping[str, str] = {}) -> http.client.HTTPConnection:
+    """A connection that waits for a long drawing, which is dropped when it is closed."""
+    connection = http.client.HTTPConnection(urlsplit(server.address).netloc)
+    connection.request("POST", DRAW, json.dumps(LONG), {"Content-Type": "application/json", **headers})
+    return connection
 
 
 def state(server: Running) -> tuple[float, float]:
@@ -98,9 +106,7 @@ class TestPromises:
                 each.close()
 
     def test_a_client_that_goes_away_frees_its_place(self, server: Running) -> None:
-        place = urlsplit(server.address)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port)
-        connection.request("POST", DRAW, json.dumps(LONG), {"Content-Type": "application/json"})
+        connection = begun(server)
         until(lambda: state(server)[0] == 1)
         connection.close()
         until(lambda: state(server) == (0, 0), 5)
@@ -142,30 +148,31 @@ def children(process: int) -> list[int]:
     return found
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(KEY, encoding="utf-8")
+    options = ("--limit", "queue=1", "--api-key-file", str(keys), "--log-format", "json", "--log-prompts")
+    with running("--model", MODEL, *options) as server:
+        yield server
+
+
 class TestSmallQueue:
     """A server whose queue takes one request, with a key and a log in JSON."""
 
-    @pytest.fixture(scope="class")
-    def small(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-        keys = tmp_path_factory.mktemp("keys") / "keys"
-        keys.write_text(KEY, encoding="utf-8")
-        options = ("--limit", "queue=1", "--api-key-file", str(keys), "--log-format", "json", "--log-prompts")
-        with running("--model", MODEL, *options) as server:
-            yield server
-
     def test_a_full_queue_is_told_at_once_and_probes_go_on(self, small: Running) -> None:
         key = {"x-api-key": KEY}
-        busy = [later(small, DRAW, LONG, key)]
+        drawn = begun(small, key)
         until(lambda: b"\nvinograph_running 1.0" in small.ask("/metrics", headers=key).body)
-        busy.append(later(small, DRAW, {**LONG, "num_inference_steps": 1}, key))
+        waiting = later(small, DRAW, {**LONG, "num_inference_steps": 1}, key)
         until(lambda: b"vinograph_queue_depth 1.0" in small.ask("/metrics", headers=key).body)
         refused = [small.ask(path, PROMPT, key) for path in (DRAW, TXT2IMG) for _ in range(3)]
         assert {each.status for each in refused} == {429}
         assert all(int(each.headers["Retry-After"]) >= 1 for each in refused)
         assert min(each.seconds for each in refused) < 0.1
         assert [small.ask(path).status for path in ("/livez", "/readyz")] == [200, 200]
-        assert small.ask("/sdapi/v1/interrupt", {}, key).status == 200
-        assert [each.result().status for each in busy][1] == 200
+        drawn.close()
+        assert waiting.result().status == 200
 
     def test_its_log_is_json_without_keys(self, small: Running) -> None:
         small.ask(DRAW, {**PROMPT, "num_inference_steps": 1}, {"Authorization": f"Bearer {KEY}"})
@@ -183,13 +190,6 @@ class TestSmallQueue:
 class TestEnd:
     """Signals."""
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_at_rest_it_ends_at_once(self, number: signal.Signals) -> None:
-        with running("--model", MODEL) as server:
-            server.process.send_signal(number)
-            assert server.process.wait(20) == 0
-        assert "Traceback" not in server.log
-
     def test_the_drawing_under_way_is_finished_and_nothing_new_begun(self) -> None:
         with running("--model", MODEL) as server:
             drawing = later(server, DRAW, {**LONG, "num_inference_steps": 60})
@@ -203,7 +203,7 @@ class TestEnd:
             assert [(each.status, each.headers["Retry-After"]) for each in refused] == [(503, "5")] * 3
             assert drawing.result().status == 200
             assert server.process.wait(20) == 0
-            assert not children(server.process.pid)
+        assert "Traceback" not in server.log
 
     def test_a_second_signal_stops_the_drawing(self) -> None:
         with running("--model", MODEL, "--grace", "600") as server:
@@ -211,6 +211,7 @@ class TestEnd:
             until(lambda: state(server)[0] == 1)
             server.process.send_signal(signal.SIGTERM)
             until(lambda: server.ask("/readyz").status == 503)
+            time.sleep(0.6)  # at once, it would count as the first one again
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert drawing.result().status == 503
@@ -221,7 +222,7 @@ class TestEnd:
         with running("--model", MODEL, "--grace", "0.5") as server:
             drawing = later(server, DRAW, LONG)
             until(lambda: state(server)[0] == 1)
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGINT)
             assert drawing.result().status == 503
             assert server.process.wait(20) == 0
 
@@ -237,4 +238,5 @@ def test_a_model_that_cannot_be_used_is_told_and_the_others_draw(tmp_path: Path)
         answer = server.ask(DRAW, {**PROMPT, "model": "broken"})
         assert (answer.status, answer.headers["x-should-retry"]) == (503, "false")
         assert "broken" in answer.json["error"]["message"]
+        until(lambda: "WARNING the model broken can't be used" in server.log)
         assert server.ask(DRAW, {**PROMPT, "num_inference_steps": 1}).status == 200

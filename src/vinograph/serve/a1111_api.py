@@ -99,18 +99,20 @@ class A1111API:
 
     async def _draw(self, request: Request, fields: Mapping[str, Field]) -> Response:
         values = read_fields(await read_json(request, self._limits), fields)
-        options = self._options.changed(values["override_settings"])
-        model = await self._model(options)
-        asked = A1111Request(values, fields, options, model, _address(request))
+        override = values["override_settings"]
+        options = self._options.changed(override)
+        asked = A1111Request(values, fields, options, await self._model(options), _address(request))
         prepared = await prepare(asked, await self._service.adapters(), self._limits)
         job = await self._service.submit(prepared.drawing)
         if not values["override_settings_restore_afterwards"]:
-            self._options = options
-        count = prepared.drawing.arguments["num_images_per_prompt"]
-        with self._drawings.tracking(job, asked.client, count) as tracked:
+            self._options = self._options.changed(override)
+        with self._drawings.tracking(job, asked.client, prepared.pictures) as tracked:
+            # A request may wait for long, and its pictures are in the queue already.
+            asked, notes = asked.without_pictures(), prepared.notes
+            del values, prepared
             drawn = await _finish(tracked, request)
             # Megabytes of text, which would keep other requests waiting.
-            return await asyncio.to_thread(lambda: JSONResponse(response(asked, prepared, drawn, tracked)))
+            return await asyncio.to_thread(lambda: JSONResponse(response(asked, notes, drawn, tracked)))
 
     async def options(self, _: Request) -> dict[str, Any]:
         """Options in effect."""
@@ -118,9 +120,9 @@ class A1111API:
 
     async def set_options(self, request: Request) -> None:
         """Change options for all requests that come after this one."""
-        changed = self._options.changed(await read_json(request, self._limits))
-        await self._service.find(changed.model)
-        self._options = changed
+        settings = await read_json(request, self._limits)
+        await self._service.find(self._options.changed(settings).model)
+        self._options = self._options.changed(settings)  # others may have changed some meanwhile
 
     async def progress(self, request: Request) -> dict[str, Any]:
         """How far the client's drawing is."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vinograph import a1111
-from vinograph.arguments import check_count
+from vinograph.arguments import MAX_PROMPT, check_count
 from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.schedulers import choose
@@ -68,6 +69,12 @@ class A1111Request:
         """The argument of the model's family for each option of the command line."""
         return registry.family(self.model.family).options
 
+    def without_pictures(self) -> A1111Request:
+        """The request without its pictures, unless they are to be sent back."""
+        if self.values.get("include_init_images", True):
+            return self
+        return dataclasses.replace(self, values={**self.values, "init_images": None, "mask": None})
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -75,6 +82,11 @@ class Prepared:
 
     drawing: Drawing
     notes: tuple[str, ...]
+
+    @property
+    def pictures(self) -> int:
+        """The number of pictures to draw."""
+        return int(self.drawing.arguments["num_images_per_prompt"])
 
 
 async def prepare(request: A1111Request, adapters: Sequence[AdapterInfo], limits: Limits) -> Prepared:
@@ -111,6 +123,8 @@ def _prompt(text: str, known: Collection[str], notes: list[str]) -> tuple[str, d
 
     As in A1111, a tag for an unknown one is passed over, with a note.
     """
+    if len(text) > MAX_PROMPT:  # which is refused with all other values
+        return text, {}
     prompt, named = a1111.split_adapters(text)
     notes.extend(f"there is no adapter {shown(name)}: its tag has no effect" for name in named if name not in known)
     return prompt, {name: weight for name, weight in named.items() if name in known}
@@ -213,7 +227,7 @@ def _hires_factor(request: A1111Request) -> float:
 async def _pictures(request: A1111Request, limits: Limits, notes: list[str]) -> dict[str, Any]:
     """Arguments of a drawing that starts from a picture."""
     values = request.values
-    crop = values["mask"] is not None and values["inpaint_full_res"] and "padding_mask_crop" in request.model.takes
+    crop = bool(values["mask"]) and values["inpaint_full_res"] and "padding_mask_crop" in request.model.takes
     found = await asyncio.to_thread(read_pictures, values, limits, crop=crop)
     if found.mask is not None and values["inpainting_fill"] > _ORIGINAL:
         notes.append(f"inpainting_fill {values['inpainting_fill']} starts from the picture here, as {_ORIGINAL} does")

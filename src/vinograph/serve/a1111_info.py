@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vinograph import __version__
 from vinograph.infotext import parse_infotext
-from vinograph.serve.a1111_drawing import A1111Request, Prepared
+from vinograph.serve.a1111_drawing import A1111Request
 from vinograph.serve.a1111_progress import Tracked, timestamp
 from vinograph.serve.contract import Drawn
 
-_PICTURES = ("init_images", "mask")
 _NO_SUBSEED = -1
 
 
-def response(request: A1111Request, prepared: Prepared, drawn: Drawn, tracked: Tracked) -> dict[str, Any]:
-    """The body that answers ``txt2img`` and ``img2img``.
+def response(request: A1111Request, notes: Sequence[str], drawn: Drawn, tracked: Tracked) -> dict[str, Any]:
+    """The body that answers ``txt2img`` and ``img2img``; ``notes`` say what has no effect.
 
     Interrupted before its first picture was done, a request gets its latest preview in place of
     that, small as it is: clients take the first picture without a look at how many there are.
@@ -30,7 +29,7 @@ def response(request: A1111Request, prepared: Prepared, drawn: Drawn, tracked: T
     return {
         "images": [base64.b64encode(each).decode("ascii") for each in sent],
         "parameters": _parameters(request, drawn.request),
-        "info": json.dumps(_info(request, prepared, drawn, tracked), ensure_ascii=False),
+        "info": json.dumps(_info(request, notes, drawn, tracked), ensure_ascii=False),
     }
 
 
@@ -46,14 +45,12 @@ def _resolved(request: A1111Request, drawn: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _parameters(request: A1111Request, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's fields with all defaults; without its pictures unless it asks for them."""
-    values = {**request.values}
-    if not values.get("include_init_images"):
-        values |= {name: None for name in _PICTURES if name in values}
+    """The request's fields with all defaults."""
+    values = request.values
     return {**values, **{name: value for name, value in _resolved(request, drawn).items() if values[name] is None}}
 
 
-def _info(request: A1111Request, prepared: Prepared, drawn: Drawn, tracked: Tracked) -> dict[str, Any]:
+def _info(request: A1111Request, notes: Sequence[str], drawn: Drawn, tracked: Tracked) -> dict[str, Any]:
     values, found = request.values, drawn.request
     seed = found.get("seed", values["seed"])
     seeds = [each.seed for each in drawn.pictures] or [seed]
@@ -93,5 +90,5 @@ def _info(request: A1111Request, prepared: Prepared, drawn: Drawn, tracked: Trac
         "is_using_inpainting_conditioning": False,
         "version": f"Vinograph {__version__}",
         "interrupted": drawn.interrupted,
-        "warnings": [*prepared.notes, *drawn.warnings],
+        "warnings": [*notes, *drawn.warnings],
     }

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vinograph import a1111, resources
-from vinograph.arguments import VAES
 from vinograph.families import registry
+from vinograph.families.autoencoder import vae_names
 from vinograph.schedulers import SCHEDULERS, SPACINGS
 from vinograph.serve.a1111_drawing import AUTOMATIC
 from vinograph.serve.contract import AdapterInfo, ModelInfo
@@ -61,8 +61,9 @@ def _schedulers_of(model: ModelInfo) -> tuple[str, ...]:
 
 
 def vaes(model: ModelInfo) -> list[dict[str, str]]:
-    """``sd-vae`` and Forge's ``sd-modules``."""
-    return [{"model_name": name, "filename": name} for name in VAES] if "vae" in model.takes else []
+    """``sd-vae`` and Forge's ``sd-modules``: the VAEs that the model has."""
+    names = vae_names(model.components) if "vae" in model.takes else []
+    return [{"model_name": name, "filename": name} for name in names]
 
 
 def loras(found: Sequence[AdapterInfo]) -> list[dict[str, Any]]:

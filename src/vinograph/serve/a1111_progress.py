@@ -15,8 +15,7 @@ from typing import Any
 
 from vinograph.serve.contract import Drawn, Event, Job, Progress, Waiting
 
-_STAGE_SHARE = 0.9  # of what is left of a picture, for each stage: how many follow isn't known
-_BEGUN = 0.01  # A1111's progress of a drawing that has done no step
+_BEGUN = 0.01  # A1111's progress of a drawing that has just begun
 
 
 @dataclass
@@ -30,25 +29,17 @@ class Tracked:
     began: float | None = None
     progress: float = 0.0
     interrupted: bool = False
-    _stages: list[tuple[int, str]] = field(default_factory=list)
 
     def note(self, event: Event) -> None:
-        """Follow an event of the job: its progress never falls."""
-        if isinstance(event, Progress):
-            now = time.monotonic()
-            self.began = now if self.began is None else self.began
-            stage = (event.picture, event.stage)
-            if stage not in self._stages:
-                self._stages.append(stage)
-            self.progress = min(1.0, max(_BEGUN, self.progress, self._share(event, now - self.began)))
-
-    def _share(self, event: Progress, seconds: float) -> float:
-        """The share of the work that is done: by time where that was estimated, else by steps."""
+        """Follow an event of the job: its progress is the share of the time, and never falls."""
+        if not isinstance(event, Progress):
+            return
+        now = time.monotonic()
+        self.began = now if self.began is None else self.began
+        self.progress = max(_BEGUN, self.progress)
+        seconds = now - self.began
         if event.seconds_left is not None and seconds > 0:
-            return seconds / (seconds + event.seconds_left)
-        before = sum(picture == event.picture for picture, _ in self._stages) - 1
-        left = (1 - _STAGE_SHARE) ** before * (1 - _STAGE_SHARE * event.index / max(event.total, 1))
-        return (event.picture + 1 - left) / self.pictures
+            self.progress = max(self.progress, seconds / (seconds + event.seconds_left))
 
     def response(self, *, with_picture: bool) -> dict[str, Any]:
         """What ``progress`` answers."""

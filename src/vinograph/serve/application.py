@@ -45,6 +45,9 @@ def application(
     return Observed(Answering(guarded), Origins(configuration.allowed_origins), metrics)
 
 
+_API_PATHS = ("/v1/", "/sdapi/", "/internal/")
+
+
 def failure_response(path: str, failure: HTTPFailure) -> Response:
     """A failure in the shape of the API whose path it is."""
     if path.startswith("/sdapi/"):
@@ -91,7 +94,13 @@ class Routes:
 
     def __init__(self, routes: Sequence[BaseRoute], page: ASGIApp | None) -> None:
         self._routes = routes
-        self._router = Router(routes, redirect_slashes=False, default=page)
+        self._page = page
+        self._router = Router(routes, redirect_slashes=False, default=self._unknown)
+
+    async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._page is None or scope["path"].startswith(_API_PATHS):
+            raise HTTPException(404)
+        await self._page(scope, receive, send)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -36,6 +36,7 @@ from vinograph.values import shown
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.:/-]{0,99}", re.ASCII)
 _LARGEST_FILE = 1_000_000  # bytes
 _DEFAULT = "default"
+_NAME_RULE = "give NAME=SOURCE with a NAME of letters, digits and . _ : / -"
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 
 def _check_model(name: str, table: Any, where: str) -> None:
     if not _MODEL_NAME.fullmatch(name):
-        raise RequestError(f"{where}: {_bad_name(name)}")
+        raise RequestError(f"{where} is no name of a model; {_NAME_RULE}")
     _check_names(where, _table(table, where), MODEL_KEYS)
     for key, value in table.items():
         _fits(MODEL_KEYS[key], f"{where}.{key}", value)
@@ -220,13 +221,6 @@ def _check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None
             close = difflib.get_close_matches(name, known, n=1)
             meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise RequestError(f"{where}: there is no setting {shown(name)}; {meant}")
-
-
-def _bad_name(name: str) -> str:
-    return (
-        f"a model can't be named {shown(name)}: a name has letters, digits and . _ : / -; "
-        "on the command line give NAME=SOURCE"
-    )
 
 
 @dataclass(frozen=True)
@@ -259,7 +253,7 @@ def _name_and_source(text: str, tables: Mapping[str, Any], where: str) -> tuple[
         is_path = Path(text).exists() or text.startswith((".", "/", "~"))
         name, source = (Path(text).name.removesuffix(".safetensors") if is_path else text), text
     if not _MODEL_NAME.fullmatch(name) or not source:
-        raise RequestError(f"{where} is {shown(text)}: {_bad_name(name)}")
+        raise RequestError(f"{where} {shown(text)} gives a model no name; {_NAME_RULE}")
     return name, source
 
 

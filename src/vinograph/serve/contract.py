@@ -223,7 +223,8 @@ class ModelInfo:
 
     ``takes`` maps the arguments of its call ``generate`` to their defaults, which include those of
     the configuration. ``problem`` says why it can't be used, empty if it can. ``sizes`` are in
-    pixels. ``created`` is in seconds since 1970.
+    pixels. ``created`` is in seconds since 1970. ``components`` are the names of its networks. A
+    model that couldn't be opened has no family.
     """
 
     name: str
@@ -234,6 +235,7 @@ class ModelInfo:
     takes: Mapping[str, Any]
     sizes: SizeLimits | None
     problem: str = ""
+    components: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Metrics:
     """The server's counters, each in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a series more for each of ours, of which nobody needs one
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each of ours, of which nobody needs one
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "vinograph_requests", "HTTP requests", ("method", "route", "status"), registry=registry

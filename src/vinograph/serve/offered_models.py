@@ -88,6 +88,7 @@ def _description(pipe: Pipeline) -> Mapping[str, Any]:
         "takes": dict(pipe.calls["generate"].takes),
         "sizes": manifest.sizes,
         "created": int(pipe.model.path.stat().st_mtime),
+        "components": tuple(manifest.components),
     }
 
 

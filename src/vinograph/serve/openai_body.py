@@ -20,14 +20,8 @@ from vinograph.serve.input_pictures import decode, from_base64
 from vinograph.serve.openai_fields import IMAGE, MASK
 from vinograph.values import shown
 
-_PICTURE_FIELDS: Mapping[str, str] = {
-    "image": IMAGE,
-    "image[]": IMAGE,
-    "images": IMAGE,
-    "images[]": IMAGE,
-    "mask": MASK,
-}
-"""The names under which clients send pictures, and what each is."""
+_PICTURES: Mapping[str, str] = {"image": IMAGE, "images": IMAGE, "mask": MASK}
+"""The names under which clients send pictures, also as ``image[]`` or ``image[0]``, and what each is."""
 
 _MEMBER = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]", re.DOTALL)
 
@@ -52,7 +46,7 @@ async def read_fields(request: Request, limits: Limits) -> Body:
         HTTPFailure: the body can't be read, or there is a picture in it.
     """
     fields = await read_json(request, limits)
-    if given := [name for name in _PICTURE_FIELDS if fields.get(name) is not None]:
+    if given := [name for name in _PICTURES if fields.get(name) is not None]:
         message = f"{given[0]} was sent, and this route takes none; send it to /v1/images/edits"
         raise HTTPFailure(400, message, "unknown_parameter", given[0])
     return Body(_given(fields), {}, texts=False)
@@ -93,10 +87,10 @@ def structured(text: str) -> Any:
 
 def _json_body(sent: Mapping[str, Any]) -> Body:
     pictures: dict[str, list[str]] = {}
-    for name, kind in _PICTURE_FIELDS.items():
+    for name, kind in _PICTURES.items():
         if sent.get(name) is not None:
             pictures.setdefault(kind, []).extend(_base64_of(name, sent[name]))
-    fields = {name: value for name, value in sent.items() if name not in _PICTURE_FIELDS}
+    fields = {name: value for name, value in sent.items() if name not in _PICTURES}
     return Body(_given(fields), {name: tuple(each) for name, each in pictures.items()}, texts=False)
 
 
@@ -117,16 +111,20 @@ def _form_body(form: Form) -> Body:
     pictures: dict[str, list[bytes | str]] = {}
     fields: dict[str, Any] = {}
     for name, files in form.files.items():
-        if name in _PICTURE_FIELDS:
-            pictures.setdefault(_PICTURE_FIELDS[name], []).extend(files)
+        if kind := _picture_kind(name):
+            pictures.setdefault(kind, []).extend(files)
         else:
             fields[name] = f"a file of {len(files[0]):,} bytes"
     for name, texts in form.fields.items():
-        if name in _PICTURE_FIELDS:
-            pictures.setdefault(_PICTURE_FIELDS[name], []).extend(text for text in texts if text)
+        if kind := _picture_kind(name):
+            pictures.setdefault(kind, []).extend(text for text in texts if text)
         else:
             _put(fields, name, texts)
     return Body(fields, {name: tuple(each) for name, each in pictures.items()}, texts=True)
+
+
+def _picture_kind(name: str) -> str | None:
+    return _PICTURES.get(name.partition("[")[0])
 
 
 def _put(fields: dict[str, Any], name: str, texts: Sequence[str]) -> None:

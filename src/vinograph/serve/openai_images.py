@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,16 +15,16 @@ from vinograph.errors import RequestError
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.contract import Drawn, Job, Service
 from vinograph.serve.failures import CLIENT_CLOSED, NO_RETRY, HTTPFailure, failure_of
+from vinograph.serve.logs import event
 from vinograph.serve.openai_body import Body, decode_picture, read_fields, read_fields_and_pictures
 from vinograph.serve.openai_fields import IMAGE, MASK, MASK_ARGUMENT
 from vinograph.serve.openai_links import LIFETIME, LINKS_PATH, PictureLinks
 from vinograph.serve.openai_replies import failure_response, images_response, model_object
-from vinograph.serve.openai_request import Asked, RequestReader, with_pictures
+from vinograph.serve.openai_request import OWN_HEADERS, Asked, RequestReader, with_pictures
 from vinograph.serve.openai_stream import EventStream
 
 __all__ = ["LINKS_PATH", "failure_response", "routes"]
 
-LOG = logging.getLogger("vinograph.serve")
 _LINK = "openai-picture"
 _ANY_PROMPT = ""  # of a variation
 
@@ -73,11 +72,11 @@ class ImagesAPI:
 
     async def edits(self, request: Request) -> Response:
         """Draw a part of a picture anew, or all of it, from a text."""
-        return await self._from_picture(request, None)
+        return await self._draw(request, await self._from_picture(request, None), "image_edit")
 
     async def variations(self, request: Request) -> Response:
         """Draw pictures that resemble a picture."""
-        return await self._from_picture(request, _ANY_PROMPT)
+        return await self._draw(request, await self._from_picture(request, _ANY_PROMPT), "image_edit")
 
     async def models(self, _: Request) -> Response:
         """List the models."""
@@ -95,7 +94,7 @@ class ImagesAPI:
         headers = {"Cache-Control": f"private, max-age={LIFETIME:.0f}", "X-Content-Type-Options": "nosniff"}
         return Response(picture.data, media_type=f"image/{picture.format}", headers=headers)
 
-    async def _from_picture(self, request: Request, prompt: str | None) -> Response:
+    async def _from_picture(self, request: Request, prompt: str | None) -> Asked:
         limits = self._configuration.limits
         body = await read_fields_and_pictures(request, limits)
         reader = await self._reader(body, request, prompt)
@@ -108,7 +107,7 @@ class ImagesAPI:
             mask = await asyncio.to_thread(decode_picture, body, MASK, limits)
         if image is None:
             raise HTTPFailure(400, "image is missing; send a picture's file", "missing_required_parameter", IMAGE)
-        return await self._draw(request, with_pictures(asked, image, mask), "image_edit")
+        return with_pictures(asked, image, mask)
 
     async def _reader(self, body: Body, request: Request, prompt: str | None = None) -> RequestReader:
         name = body.fields.get("model", "")
@@ -117,10 +116,14 @@ class ImagesAPI:
         return RequestReader(model, self._configuration, prompt, client)
 
     async def _draw(self, request: Request, asked: Asked, events: str) -> Response:
-        for name, value in asked.headers.items():
-            LOG.info("%s: %s", name, value)
+        if asked.headers:
+            event(
+                "drawn otherwise than asked",
+                **{name.removeprefix(OWN_HEADERS): asked.headers[name] for name in asked.headers},
+            )
         with _param_named(asked.field_names):
             job = await self._service.submit(asked.drawing)
+            asked = asked.without_pictures()  # while it waits, the queue alone holds them
             if asked.reply.stream:
                 return EventStream(job, asked, events)
             drawn = await _result(request, job)

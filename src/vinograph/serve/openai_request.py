@@ -40,6 +40,9 @@ from vinograph.serve.openai_fields import (
 from vinograph.serve.openai_sizes import AUTO, size_to_draw
 from vinograph.values import clipped, shown
 
+OWN_HEADERS = "x-vinograph-"
+"""What the names of headers begin with that tell what was done other than the client said."""
+
 _AS_DRAWN_ANYWAY: Mapping[str, tuple[str, ...]] = {"background": (AUTO, "opaque")}
 _QUALITIES: Mapping[str, str] = {
     **{each: each for each in ("low", "medium", "high", "xhigh", "max")},
@@ -87,6 +90,10 @@ class Asked:
         names = self.drawing.names
         return frozenset({names.get(each, each) for each in self.drawing.arguments} | {ADAPTERS, "model"})
 
+    def without_pictures(self) -> Asked:
+        """The request as a response needs it, without pictures that take much memory."""
+        return dataclasses.replace(self, drawing=dataclasses.replace(self.drawing, arguments={}))
+
 
 @dataclass(frozen=True)
 class RequestReader:
@@ -130,7 +137,7 @@ class RequestReader:
             client=self.client,
         )
         ignored = _ignored(fields, reply, encoding)
-        headers = {**changed, **({"x-vinograph-ignored": ", ".join(ignored)} if ignored else {})}
+        headers = {**changed, **({f"{OWN_HEADERS}ignored": ", ".join(ignored)} if ignored else {})}
         return Asked(drawing, reply, arguments[PROMPT], self._known_size(arguments, body), headers=headers)
 
     def _encoding(self, fields: Mapping[str, Any]) -> Encoding:
@@ -167,7 +174,7 @@ class RequestReader:
         if both := arguments.keys() & {"height", "width"}:
             message = f"size and {' and '.join(sorted(both))} were given; give one of them"
             raise HTTPFailure(400, message, "invalid_value", SIZE)
-        changed = {} if str(size) == asked else {"x-vinograph-size": f"{size} instead of {asked}"}
+        changed = {f"{OWN_HEADERS}size": f"{size} instead of {asked}"} if str(size) != asked else {}
         return {**arguments, "height": size.height, "width": size.width}, changed
 
     def _known_size(self, arguments: Mapping[str, Any], body: Body) -> str:
@@ -212,10 +219,13 @@ def _converted(name: str, value: Any, known: Mapping[str, Argument]) -> Any:
     return from_text(KINDS[name], value) if name in KINDS else value
 
 
+_SCALARS: Mapping[type, Kind] = {bool: Flag(), int: Whole(0, 0), float: Real(0, 0)}
+
+
 def _argument_of_text(argument: Argument, text: str) -> Any:
     scalar = argument.check.scalar
     if scalar is not None:
-        return from_text({bool: Flag(), int: Whole(0, 0), float: Real(0, 0)}[scalar], text)
+        return from_text(_SCALARS[scalar], text)
     is_text = "Texts" in argument.check.accepts(ValueLimits())
     return text if is_text else structured(text)
 

@@ -64,7 +64,7 @@ class Operation:
         errors = {str(status): _error(status, form_of[_api_of(self.path)]) for status in sorted(statuses)}
         content: Schema = {_JSON: {"schema": _ref(self.reply)}} if self.reply in SCHEMAS else {self.reply: {}}
         if self.events:
-            content["text/event-stream"] = {"schema": {"type": "string"}}
+            content["text/event-stream"] = {"schema": _ref("Event")}
         replies = {"200": {"description": "done", "headers": _HEADERS, "content": content}}
         if self.path == "/readyz":
             errors["503"] = {"description": "it loads, or ends", "content": {self.reply: {}}}
@@ -166,7 +166,6 @@ _SKIP = {
     "description": "leave the preview out",
     "schema": {"type": "boolean"},
 }
-_POSTED = "post"
 _A1111 = (
     Operation("/sdapi/v1/txt2img", "post", "Draw from a text.", "Drawn", {_JSON: TXT2IMG_BODY}, (404, *_DRAWING)),
     Operation("/sdapi/v1/img2img", "post", "Draw from a picture.", "Drawn", {_JSON: IMG2IMG_BODY}, (404, *_DRAWING)),

@@ -92,6 +92,10 @@ SCHEMAS: Mapping[str, Schema] = {
         },
         "warnings",
     ),
+    "Event": {
+        **_object({"event": _STRING, "data": {**_STRING, "contentMediaType": "application/json"}}),
+        "description": "an event of the stream, such as image_generation.partial_image; the last one ends in completed",
+    },
     "Model": _MODEL,
     "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _MODEL}}),
     "Drawn": _object(

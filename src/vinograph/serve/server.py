@@ -5,80 +5,50 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from vinograph import folders
 from vinograph.serve import logs
 from vinograph.serve.application import application
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.metrics import Metrics
+from vinograph.serve.protocol import WAITING_SECONDS, BoundedProtocol
 from vinograph.serve.service import DrawingService
 from vinograph.serve.worker_process import WorkerProcess
+from vinograph.web.guard import Guard
+from vinograph.web.hosts import Hosts
 from vinograph.web.server import listening
 
 LOG = logging.getLogger("vinograph.serve")
 
-WAITING_SECONDS = 30  # for a whole request head, from the connection's beginning or the last response
 _LARGEST_HEAD = 64_000  # bytes; the guard refuses less than that with a reason
-_CONNECTIONS = 1000  # at once
+_CONNECTIONS = 800  # at once: systems allow a process 1024 open files
 _RESPONSE_SECONDS = 5  # for responses that are being sent when the server ends
+_REPEATED_SECONDS = 0.5  # in which a second signal is the first one again, as `timeout` and terminals send it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol, which closes connections that don't bring a whole request head in time.
-
-    The same holds for a client that goes on sending a body that was refused.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes of the client."""
-        super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        """A response was sent."""
-        self._stop_watching()
-        super().on_response_complete()
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed."""
-        super().connection_lost(exc)
-        self._stop_watching()
-
-    def _watch(self) -> None:
-        """Have the connection closed unless a request comes in time, or is being answered."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_watching()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(WAITING_SECONDS, self._close)
-
-    def _stop_watching(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _close(self) -> None:
-        self._timer = None
-        self.transport.abort()
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, whose end is decided by :class:`Ending`."""
+
+    def __init__(self, config: uvicorn.Config, page: Guard | None = None) -> None:
+        """Serve the application of ``config``, of which the ``page`` may be a part."""
+        super().__init__(config)
+        self._page = page
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams of open pages, which would go on until they are closed."""
+        if self._page is not None:
+            self._page.end()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -93,12 +63,19 @@ class Ending:
     seconds. The second stops it after its step, the third ends the server at once.
     """
 
-    def __init__(self, service: DrawingService, server: Server, grace: float) -> None:
+    def __init__(self, service: DrawingService, grace: float) -> None:
         self._service = service
-        self._server = server
         self._grace = grace
         self._count = 0
+        self._at = -math.inf
+        self._server: Server | None = None
+        self._over = False
         self._tasks: list[asyncio.Task[None]] = []
+
+    def end_with(self, server: Server) -> None:
+        """End this server, too; at once where a signal has come already."""
+        self._server = server
+        server.should_exit = self._over
 
     @contextlib.contextmanager
     def by_signals(self) -> Iterator[None]:
@@ -117,8 +94,12 @@ class Ending:
 
     def signalled(self) -> None:
         """A signal came."""
+        now = time.monotonic()
+        if now - self._at < _REPEATED_SECONDS:
+            return
+        self._at = now
         self._count += 1
-        if self._count > 2:
+        if self._count > 2 and self._server is not None:
             self._server.force_exit = True
         LOG.info("the server ends" if self._count == 1 else "the server ends now")
         self._tasks.append(asyncio.create_task(self._end(self._grace if self._count == 1 else 0.0)))
@@ -127,7 +108,9 @@ class Ending:
         try:
             await self._service.close(grace)
         finally:
-            self._server.should_exit = True
+            self._over = True
+            if self._server is not None:
+                self._server.should_exit = True
 
 
 def serve(configuration: Configuration, processes: Mapping[str, WorkerProcess], say: Callable[[str], None]) -> None:
@@ -149,14 +132,46 @@ async def _serve(
 ) -> None:
     metrics = Metrics()
     service = DrawingService(configuration, metrics, processes)
-    server = Server(settings(application(service, configuration, metrics)))
-    with Ending(service, server, configuration.grace).by_signals():
-        await service.start()
-        say(f"the server listens at {address(configuration.host, sockets)}; Ctrl-C ends it")
+    ending = Ending(service, configuration.grace)
+    with ending.by_signals():
         try:
-            await server.serve(sockets)
+            await service.start()
+            async with _page(service, configuration, sockets) as page:
+                server = Server(settings(application(service, configuration, metrics, page)), page)
+                ending.end_with(server)
+                say(f"the server listens at {address(configuration.host, sockets)}; Ctrl-C ends it")
+                async with asyncio.TaskGroup() as tasks:
+                    warned = tasks.create_task(_warn_of_models(service))
+                    await server.serve(sockets)
+                    warned.cancel()
         finally:
             await service.close(0)
+
+
+async def _warn_of_models(service: DrawingService) -> None:
+    """Log which models can't be used, as soon as that is known."""
+    for model in await service.models():
+        if model.problem:
+            LOG.warning("the model %s can't be used: %s", model.name, model.problem)
+
+
+@contextlib.asynccontextmanager
+async def _page(
+    service: DrawingService, configuration: Configuration, sockets: list[socket.socket]
+) -> AsyncIterator[Guard | None]:
+    """The page as an application within the block, where the configuration asks for it."""
+    if not configuration.page:
+        yield None
+        return
+    from vinograph.serve.page import open_page
+
+    bound = [each.getsockname()[0] for each in sockets]
+    with folders.temporary("vinograph-") as folder:
+        page = open_page(service, folder)
+        application = page.application(Hosts(configuration.host, bound, configuration.allowed_hosts))
+        async with page.lifespan():
+            yield application
+            page.close()
 
 
 def settings(app: Any) -> uvicorn.Config:

@@ -154,6 +154,11 @@ class DrawingService:
         return sorted((job for queue in self._queues.values() for job in queue.waiting), key=lambda job: job.arrived)
 
     @property
+    def offered(self) -> OfferedModels:
+        """The models, opened without their weights."""
+        return self._offered
+
+    @property
     def ready(self) -> bool:
         """Whether the default model is loaded and new work is taken."""
         default = self._offered.default

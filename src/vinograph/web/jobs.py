@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -102,6 +102,22 @@ class Job:
                 yield latest_preview
             shown = latest_preview or shown
             yield seen
+
+
+class Drawer(Protocol):
+    """Draws jobs one at a time, in the order of their arrival. Any thread may call it."""
+
+    def add(self, job: Job) -> None:
+        """Put a job at the end of the queue."""
+        ...
+
+    def stop(self, job: Job) -> None:
+        """Stop a job; one that waits leaves the queue."""
+        ...
+
+    def end(self) -> None:
+        """Stop all jobs, and wait for the step under way."""
+        ...
 
 
 class Queue:
