@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.serve.drawing_service import (
     MODEL,
+    PATIENCE,
     SMALL,
     configuration,
     drawing,
@@ -46,8 +47,10 @@ from vinograph.serve.contract import (
     QueueFullError,
     WorkerLostError,
 )
+from vinograph.serve.job_queue import JobQueue
 from vinograph.serve.messages import SentError, WorkerDefectError
 from vinograph.serve.model_health import ModelHealth
+from vinograph.serve.service import NoMetrics
 from vinograph.serve.worker import _explained
 
 ADAPTER = Path(__file__).parents[2] / "training" / "adapters" / "turquoise-sdxl.safetensors"
@@ -126,6 +129,19 @@ class TestLoss:
 
         asyncio.run(patiently(scenario()))
 
+    def test_a_model_that_ends_the_process_while_it_is_loaded_ahead_is_no_longer_loaded_so(self) -> None:
+        class Process:
+            settings = messages.Settings((), "small", 2, None)
+
+        queue = JobQueue(Process(), NoMetrics())  # type: ignore[arg-type]
+        for _ in range(3):
+            assert queue.process.settings.preload == "small"
+            queue.received(messages.Started())
+            queue.lost("killed by SIGKILL", started=True)
+        assert queue.process.settings.preload is None
+        assert queue.problem("small") == "the process that draws with it ended (killed by SIGKILL)"
+        assert not queue.problem("other")
+
     def test_pauses_grow_and_end_with_success(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 0.0
         monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -156,11 +172,11 @@ class TestLoss:
             asyncio.run(main())
         """
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode == -signal.SIGKILL
         pid = int(done.stdout)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while alive(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not alive(pid)

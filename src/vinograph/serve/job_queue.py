@@ -71,6 +71,7 @@ class JobQueue:
         self._waiting: deque[QueuedJob] = deque()
         self._occupant: QueuedJob | None = None  # like running, and a dropped job until its step ends
         self._taking = False
+        self._preloading = False
         self._mean_seconds = _USUAL_SECONDS
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_timer: asyncio.TimerHandle | None = None
@@ -216,9 +217,10 @@ class JobQueue:
             case messages.Preloaded(model, error):
                 if error is not None:
                     self.health.failed(model, str(error.rebuilt()))
-                self.preloaded = error is None
+                self.preloaded, self._preloading = error is None, False
             case messages.Started():
                 self._taking = True
+                self._preloading = self.process.settings.preload is not None
                 self._advance()
 
     def _step_done(self, message: messages.StepDone) -> None:
@@ -229,7 +231,9 @@ class JobQueue:
 
     def _ended(self, message: messages.Ended) -> None:
         job = self._vacated()
-        self.health.worked(job.model)
+        if message.drawings.pictures:
+            self.health.worked(job.model)
+            self.health.worked(_PROCESS)
         for stage, seconds in message.drawings.timings.items():
             self._metrics.stage(job.model, stage, seconds)
         if message.complete and job.began is not None:
@@ -262,16 +266,17 @@ class JobQueue:
         """The process has ended; the job under way is lost, the others wait for the next process."""
         self._taking, self.loaded = False, ()
         explained = f"the process that draws with it ended ({reason})"
-        if not started:
-            self.health.lost(_PROCESS, explained)
-        elif self._occupant is not None:
+        if self._occupant is not None:
             job = self._vacated()
             self.health.lost(job.model, explained)
             job.fail(
                 WorkerLostError(f"the process that drew the picture ended ({reason}); another has taken its place")
             )
-        elif not self.preloaded and self._preload is not None:
+        elif started and self._preloading and self._preload is not None:
             self.health.lost(self._preload, explained)
+        else:
+            self.health.lost(_PROCESS, explained)
+        self._preloading = False
         blocked = self._preload is not None and self.health.blocked(self._preload)
         self.process.settings = dataclasses.replace(self.process.settings, preload=None if blocked else self._preload)
         if self.health.blocked(_PROCESS):

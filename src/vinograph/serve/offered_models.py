@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -58,6 +59,16 @@ class OfferedModel:
             raise unavailable(self.served.name, self.problem)
         return self.opened
 
+    @property
+    def tried(self) -> bool:
+        """Whether it is known if the model can be opened."""
+        return self.opened is not None or bool(self.problem)
+
+    def open(self) -> None:
+        """Open the model; what is wrong with it is told to who asks for it."""
+        with self.lock, contextlib.suppress(ModelUnavailableError):
+            self.pipeline()
+
     def info(self, *, loaded: bool, problem: str) -> ModelInfo:
         """What clients are told of the model, as it is without adapters that they name."""
         nothing: Mapping[str, Any] = {"family": "", "takes": {}, "sizes": None, "created": 0}
@@ -94,13 +105,9 @@ class OfferedModels:
         return self.by_name[self._configuration.models[0].name]
 
     def open_all(self) -> None:
-        """Open all models; what is wrong with one is told to who asks for it."""
+        """Open all models."""
         for model in self.by_name.values():
-            with model.lock:
-                try:
-                    model.pipeline()
-                except ModelUnavailableError:  # the model holds the reason
-                    continue
+            model.open()
 
     def named(self, name: str) -> OfferedModel:
         """The model that a client's name means.

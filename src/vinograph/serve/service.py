@@ -74,7 +74,7 @@ class DrawingService:
         self._closing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take requests from now on; those that come before all models are open wait for that."""
+        """Take requests from now on."""
         for queue in self._queues.values():
             queue.start()
         self._opening = asyncio.create_task(self._open())
@@ -93,7 +93,6 @@ class DrawingService:
         """Check a drawing and queue it; see :meth:`vinograph.serve.contract.Service.submit`."""
         arrived = time.monotonic()
         self._check_open()
-        await self._opened.wait()
         model = self._offered.named(drawing.model)
         queue = self._queue_of(model)
         self._check_room(queue)
@@ -125,8 +124,10 @@ class DrawingService:
 
     async def find(self, name: str) -> ModelInfo:
         """The model that a name means; see :meth:`vinograph.serve.contract.Service.find`."""
-        await self._opened.wait()
-        return self._info(self._offered.named(name))
+        model = self._offered.named(name)
+        if not model.tried:
+            await self._in_thread(model.open)
+        return self._info(model)
 
     async def models(self) -> Sequence[ModelInfo]:
         """All models, the default one first."""
@@ -160,7 +161,8 @@ class DrawingService:
     @property
     def ready(self) -> bool:
         """Whether the default model is loaded and new work is taken."""
-        return not self._draining and self._opened.is_set() and self._queue_of(self._offered.default).preloaded
+        default = self._offered.default
+        return not self._draining and default.opened is not None and self._queue_of(default).preloaded
 
     @property
     def process_ids(self) -> Sequence[int]:
@@ -181,14 +183,15 @@ class DrawingService:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        error = DrainingError("the server ends")
+        error = DrainingError("the server ends, and the picture was not done")
         for queue in self._queues.values():
             queue.drain(error)
         await self._idle_or_hurried()
         await asyncio.gather(*(queue.end(error) for queue in self._queues.values()))
         if self._opening is not None:
-            await self._opening
-        self._threads.shutdown()
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _idle_or_hurried(self) -> None:
         hurried = asyncio.create_task(self._hurry.wait())

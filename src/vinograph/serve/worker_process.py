@@ -19,7 +19,7 @@ from vinograph.serve.configuration import Configuration, ServedModel
 from vinograph.serve.messages import Settings
 
 _END_SECONDS = 10.0  # that a process has to end in once it was told to
-_FIRST_PAUSE = 1.0  # seconds before the second start in a row that failed is repeated
+_FIRST_PAUSE = 1.0  # seconds before the second process in a row that drew nothing is replaced
 _LONGEST_PAUSE = 60.0
 
 
@@ -72,11 +72,11 @@ class WorkerProcess:
         """Hand messages to ``listener``, and start the process anew whenever it ends unasked."""
         failures = 0
         while True:
-            started = await self._listen_to_one(listener)
+            started, worked = await self._listen_to_one(listener)
             if self._ending:
                 return
             reason = await self._reap()
-            failures = 0 if started else failures + 1
+            failures = 0 if worked else failures + 1
             listener.lost(reason, started=started)
             while not await self._restarted(failures):
                 failures += 1
@@ -97,16 +97,17 @@ class WorkerProcess:
             return False
         return True
 
-    async def _listen_to_one(self, listener: Listener) -> bool:
-        """Listen to the process until it ends; returns whether it had begun to take jobs."""
-        started = False
+    async def _listen_to_one(self, listener: Listener) -> tuple[bool, bool]:
+        """Listen to the process until it ends; returns whether it took jobs, and whether it did one."""
+        started = worked = False
         try:
             while True:
                 message = await self._receive()
                 started = started or isinstance(message, messages.Started)
+                worked = worked or isinstance(message, messages.Ended)
                 listener.received(message)
         except (EOFError, OSError):
-            return started
+            return started, worked
 
     async def send(self, packed: bytes) -> None:
         """Send a message. Nothing happens where the process has just ended: that is noticed by itself."""
@@ -119,9 +120,10 @@ class WorkerProcess:
     async def end(self) -> None:
         """Have the process end after the step under way, and wait for that; kill one that doesn't."""
         self._ending = True
-        await self.send(messages.pack(messages.End()))
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._process.wait, _END_SECONDS), _END_SECONDS + 1)
+            async with asyncio.timeout(_END_SECONDS + 1):
+                await self.send(messages.pack(messages.End()))
+                await asyncio.to_thread(self._process.wait, _END_SECONDS)
         except (subprocess.TimeoutExpired, TimeoutError):
             self._process.kill()
         await self._reap()
