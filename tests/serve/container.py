@@ -17,6 +17,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _OWN_FOLDERS = ("/opt/vinograph", "/source", "/models", "/cache")
 
@@ -57,12 +58,13 @@ class Stage:
     def start(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start the container's process, as its user where that user can run this machine's python."""
         allowed = os.geteuid() == 0 and _others_may_enter(Path(sys.executable).resolve())
-        user = {"user": self.user, "group": self.user, "extra_groups": ()} if allowed else {}
+        user: dict[str, Any] = {"user": self.user, "group": self.user, "extra_groups": ()} if allowed else {}
         command = [shutil.which(self.entry_point[0], path=self.variables()["PATH"]) or "", *self.entry_point[1:]]
-        return subprocess.Popen(
-            [*command, *options], cwd="/", env={**self.variables(), **environment},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **user,
-        )  # type: ignore[call-overload,no-any-return]  # fmt: skip
+        given = {**self.variables(), **environment}
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*command, *options], cwd="/", env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **user
+        )
+        return process
 
     def is_healthy(self, port: int) -> bool:
         """Whether the health check passes, with the port that the test had to take."""

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from vinograph.errors import RequestError
-from vinograph.schema import Either, Flag, Kind, Many, Maybe, Named, Real, Record, Text, Whole
+from vinograph.schema import Either, Flag, Kind, Many, Maybe, Named, Real, Record, SchemaError, Text, Whole
 from vinograph.serve.fields import (
     Anything,
     Base64Picture,
     Field,
     Prose,
-    check_fields,
     from_text,
     json_schema,
     object_schema,
@@ -26,24 +24,19 @@ TABLE = [
 ]
 
 
-def test_values_that_fit_pass() -> None:
-    check_fields(TABLE, {"prompt": "a\nb", "n": None, "user": [1], "unknown": 7})
-
-
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({}, "prompt is missing; a text of at most 20 characters"),
-        ({"prompt": "x" * 21}, "prompt is 'x"),
-        ({"prompt": ["a"]}, "where a text"),
-        ({"prompt": "a", "n": 11}, "n is 11, where a whole number from 1 to 10"),
-        ({"prompt": "a", "n": 1.0}, "n is 1.0"),
-        ({"prompt": "a", "n": True}, "n is True"),
-    ],
+    ("kind", "value"),
+    [(Prose(20), "x" * 21), (Prose(20), ["a"]), (Prose(20), None), (Base64Picture(), b"a"), (Base64Picture(), None)],
 )
-def test_values_that_do_not_fit_are_named(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message):
-        check_fields(TABLE, values)
+def test_values_that_do_not_fit_are_refused(kind: Kind, value: object) -> None:
+    with pytest.raises(SchemaError, match=r"prompt is .*, where a"):
+        kind.check("prompt", value)
+
+
+def test_prose_has_lines_and_anything_is_anything() -> None:
+    Prose(20).check("prompt", "a\nb")
+    Base64Picture().check("image", "aaaa")
+    Anything().check("user", object())
 
 
 @pytest.mark.parametrize(

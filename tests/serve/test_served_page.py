@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,12 @@ from vinograph.serve.service import DrawingService
 from vinograph.web.jobs import DrawRequest, Job, JobStatus
 
 MODEL = "storybook-sdxl"
-ARGUMENTS = {"prompt": "a red house on a snowy hill at night", "seed": 7, "height": 128, "width": 128}
+ARGUMENTS: Mapping[str, Any] = {
+    "prompt": "a red house on a snowy hill at night",
+    "seed": 7,
+    "height": 128,
+    "width": 128,
+}
 _PATIENCE = 60
 
 

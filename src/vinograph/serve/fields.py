@@ -1,4 +1,4 @@
-"""Declares the fields that an API takes: one table is both checked against and documented.
+"""Declares the fields that an API takes: one table is both read by and documented.
 
 The kinds of :mod:`vinograph.schema` declare values. :class:`Prose`, :class:`Base64Picture` and
 :class:`Anything` are further ones, and :func:`json_schema` writes any of them as JSON Schema.
@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vinograph.errors import RequestError
 from vinograph.schema import (
     Either,
     Flag,
@@ -86,23 +85,6 @@ class Field:
     about: str
     argument: str | None = None
     needed: bool = False
-
-
-def check_fields(fields: Iterable[Field], values: Mapping[str, Any]) -> None:
-    """Check a body's values against a table; values that are not in the table are left alone.
-
-    Raises:
-        RequestError: a needed field is missing, or a value doesn't fit; the message names it.
-    """
-    for each in fields:
-        if each.name not in values:
-            if each.needed:
-                raise RequestError(f"{each.name} is missing; {each.schema.wanted} should be there")
-            continue
-        try:
-            each.schema.check(each.name, values[each.name])
-        except SchemaError as error:
-            raise RequestError(str(error)) from error
 
 
 def from_text(kind: Kind, text: str) -> Any:
