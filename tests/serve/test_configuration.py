@@ -183,6 +183,12 @@ class TestModels:
         models = loaded({"config": str(file), "precision": "f32"}).configuration.models
         assert [each.precision for each in models] == ["f32", {"unet": "f32"}]
 
+    def test_a_device_for_each_component(self) -> None:
+        (model,) = loaded(
+            {"device": {"unet": "CPU"}}, {"VINOGRAPH_PRECISION": "unet=f32, vae=bf16"}
+        ).configuration.models
+        assert (model.device, model.precision) == ({"unet": "CPU"}, {"unet": "f32", "vae": "bf16"})
+
     @pytest.mark.parametrize(
         ("given", "message"),
         [

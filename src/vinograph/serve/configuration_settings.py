@@ -11,7 +11,8 @@ from vinograph.schema import Either, Flag, Kind, Many, Maybe, Named, Real, Text,
 _MOST = 10**15
 _MOST_SECONDS = 30 * 24 * 3600.0
 NAME = Text(200)
-_PER_COMPONENT: Kind = Either(Text(200), Named(Text(200)))
+PER_COMPONENT: Kind = Either(Text(200), Named(Text(200)))
+"""A device or a precision: one for all components, or one for each by its name."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ SETTINGS: Mapping[str, Setting] = {
         _setting("allowed_origins", Many(NAME), "--allowed-origin"),
         _setting("strict_models", Flag()),
         _setting("aliases", Named(NAME), "--alias"),
-        _setting("device", _PER_COMPONENT),
-        _setting("precision", _PER_COMPONENT),
+        _setting("device", PER_COMPONENT),
+        _setting("precision", PER_COMPONENT),
         _setting("page", Flag()),
         _setting("grace", Real(0, _MOST_SECONDS)),
         _setting("metadata", Flag()),
@@ -85,8 +86,8 @@ CONFIG_OPTION, CONFIG_VARIABLE = "--config", "VINOGRAPH_SERVE_CONFIG"
 
 MODEL_KEYS: Mapping[str, Kind] = {
     "source": Text(4096),
-    "device": _PER_COMPONENT,
-    "precision": _PER_COMPONENT,
+    "device": PER_COMPONENT,
+    "precision": PER_COMPONENT,
     "defaults": Named(Either(Either(Flag(), Real(-1e18, 1e18)), Text(20_000))),
     "adapters": Named(Real(-1000, 1000), most=20),
 }

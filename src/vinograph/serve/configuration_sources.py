@@ -26,6 +26,7 @@ from vinograph.serve.configuration_settings import (
     LIMITS,
     MODEL_KEYS,
     MODELS,
+    PER_COMPONENT,
     SETTINGS,
     Setting,
 )
@@ -145,7 +146,7 @@ def _checked(setting: Setting, value: Any, where: str) -> Sourced:
     """The value of an option or a variable, which may be text."""
     if isinstance(setting.kind, Many):
         value = _listed(value) if isinstance(value, str) else tuple(value)
-    elif isinstance(setting.kind, Named):
+    elif isinstance(setting.kind, Named) or (setting.kind is PER_COMPONENT and "=" in value):
         value = _pairs(_listed(value) if isinstance(value, str) else value, where)
     elif isinstance(value, str):
         value = from_text(setting.kind, value)
