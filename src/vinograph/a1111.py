@@ -18,7 +18,8 @@ from vinograph.schedulers.named import SCHEDULERS, choose
 from vinograph.values import clipped
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
-_ADAPTER = re.compile(r"<(?:lora|lyco):([^:<>]+):?([^<>]*)>")
+# What is matched can be matched in one way only, so that the time is in proportion to the text.
+_ADAPTER = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^<>]*))?>")
 _WEIGHT = re.compile(r"\([^()]*:\s*[\d.]+\s*\)")
 _SPACINGS = {
     "use_karras_sigmas": "Karras",
@@ -26,7 +27,9 @@ _SPACINGS = {
     "use_beta_sigmas": "Beta",
     "use_align_your_steps": "Align Your Steps",
 }
-_UPSCALERS = {"lanczos": "Lanczos", "latent": "Latent"}
+UPSCALERS = {"lanczos": "Lanczos", "latent": "Latent"}
+"""A1111's names for what upscales a picture before it is drawn again."""
+
 # Fields that say how a picture came about and ask for nothing.
 _INFORMATIVE = ("Model", "Model hash", "Version", "Lora hashes", "TI hashes", "VAE hash", "RNG", "User", "Hashes")
 
@@ -63,7 +66,7 @@ def parameters_text(metadata: Mapping[str, Any], options: Mapping[str, str], sch
             "Denoising strength": request.get("hires_strength"),
             "Hires upscale": request.get("hires"),
             "Hires steps": request.get("hires_steps"),
-            "Hires upscaler": _UPSCALERS.get(request.get("hires_upscaler", "")),
+            "Hires upscaler": UPSCALERS.get(request.get("hires_upscaler", "")),
         }
     fields["Version"] = f"Vinograph {metadata['vinograph']}"
     written = {name: _text(value) for name, value in fields.items() if value is not None}
@@ -134,7 +137,7 @@ def _size(text: str) -> dict[str, Any] | None:
 
 
 def _upscaler(text: str) -> dict[str, Any] | None:
-    names = [name for name, theirs in _UPSCALERS.items() if theirs == text]
+    names = [name for name, theirs in UPSCALERS.items() if theirs == text]
     return {"hires_upscaler": names[0]} if names else None
 
 

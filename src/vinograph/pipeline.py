@@ -26,7 +26,7 @@ from vinograph.models.textual_inversion import Embeddings, with_embeddings
 from vinograph.request import GivenArguments, Request, arguments_of, resolve
 from vinograph.result import Result
 from vinograph.runtime.devices import check_device, check_memory, check_precision
-from vinograph.values import reading, shown
+from vinograph.values import clipped, reading, shown
 
 _GENERATE = "generate"
 _STREAM = "stream"
@@ -262,10 +262,13 @@ class Pipeline(Calls):
         self, call: str, arguments: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES
     ) -> Generator[Step | Result, None, None]:
         """Check the arguments now, and return the generator that does the work."""
-        title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
-        request = resolve(arguments, self.calls[call], limits, title, self._family.request, names)
+        request = self._resolve(call, arguments, names)
         steps = self._family.calls[call].run(self._components, self._with_pipeline(request))
         return self._stream(request, steps, self._few_step_warnings(request, arguments) if call == _GENERATE else [])
+
+    def _resolve(self, call: str, arguments: Mapping[str, Any], names: Mapping[str, str]) -> Request:
+        title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
+        return resolve(arguments, self.calls[call], limits, title, self._family.request, names)
 
     def _stream(self, request: Request, steps: Steps, warnings: list[str]) -> Generator[Step | Result, None, None]:
         with self._sessions.drawing():
@@ -307,6 +310,28 @@ class Pipeline(Calls):
 def stream_given(pipe: Pipeline, call: str, given: GivenArguments) -> Generator[Step | Result, None, None]:
     """Run ``call`` like :meth:`Pipeline.stream`, with the caller's argument names in errors."""
     return pipe._start(call, pipe._by_name(call, (), given.values), given.names)
+
+
+def resolve_given(pipe: Pipeline, call: str, given: GivenArguments) -> Request:
+    """Check the arguments of ``call`` one by one, and complete them with its defaults.
+
+    What the family itself refuses, such as pictures that don't fit together, :func:`stream_given`
+    finds before it returns.
+    """
+    return pipe._resolve(call, pipe._by_name(call, (), given.values), given.names)
+
+
+def replace_defaults(pipe: Pipeline, defaults: Mapping[str, Any]) -> None:
+    """Have the pipeline's call ``generate`` use these defaults in place of the model's.
+
+    Raises:
+        RequestError: the call takes no argument of such a name.
+    """
+    takes = pipe.calls[_GENERATE].takes
+    if unknown := [name for name in defaults if name not in takes]:
+        raise RequestError(f"defaults name {clipped(unknown[0])}; {_GENERATE} takes {', '.join(sorted(takes))}")
+    own = pipe._own_defaults
+    pipe._own_defaults = {**own, _GENERATE: {**own.get(_GENERATE, {}), **defaults}}
 
 
 @contextmanager

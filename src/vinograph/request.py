@@ -306,7 +306,7 @@ def resolve(
     """
     for name in given:
         if name not in signature.takes:
-            raise RequestError(_not_taken(name, signature.takes, title))
+            raise RequestError(_not_taken(names.get(name, name), signature.takes, title))
     explicit = {name: value for name, value in given.items() if value is not None}
     defaults = _applicable_defaults(signature, explicit, kind)
     values = {**explicit, **{name: value for name, value in defaults.items() if name not in explicit}}

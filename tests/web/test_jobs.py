@@ -12,8 +12,9 @@ from PIL import Image
 
 from vinograph.errors import RequestError
 from vinograph.families.contract import Step
-from vinograph.web.jobs import DrawRequest, Job, JobStatus, Queue, _RemainingTime, error_message
+from vinograph.web.jobs import DrawRequest, Job, JobStatus, Queue, error_message
 from vinograph.web.model_pool import ModelPool
+from vinograph.web.step_progress import RemainingTime
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_a_preview_is_seen_before_the_end(draw_request: DrawRequest) -> None:
 def test_the_remaining_time_counts_later_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     times: Iterator[float] = iter([10.0, 11.0, 12.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
-    remaining = _RemainingTime({"text": 1.0, "prior": 30.0, "decoder": 5.0, "vqgan": 0.5})
+    remaining = RemainingTime({"text": 1.0, "prior": 30.0, "decoder": 5.0, "vqgan": 0.5})
     assert remaining.after(Step("prior", 1, 10)) is None
     assert remaining.after(Step("prior", 2, 10)) == pytest.approx(8 * 1.0 + 5.5)
     assert remaining.after(Step("prior", 3, 10)) == pytest.approx(7 * 1.0 + 5.5)

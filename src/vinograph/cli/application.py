@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import adapters, benchmark, cache, convert, doctor, generate, inspect, pull, quantize, web
+from vinograph.cli import adapters, benchmark, cache, convert, doctor, generate, inspect, pull, quantize, serve, web
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -33,4 +33,5 @@ def application() -> typer.Typer:
     app.command("doctor")(doctor.doctor)
     app.command("cache")(cache.cache)
     app.command("web")(web.web)
+    app.command("serve")(serve.serve)
     return app

@@ -184,10 +184,10 @@ def _joined(text: str) -> str:
 
 def _choose_by_name(text: str) -> SchedulerChoice:
     known = _known_names()
-    wanted = _joined(text)
+    wanted = _joined(clipped(text))
     if wanted in known:
         return known[wanted]
-    words = _words(text).split(" ")
+    words = _words(clipped(text)).split(" ")
     for split in range(1, len(words)):
         first, last = "".join(words[:split]), "".join(words[split:])
         spacing = _spacings().get(last)

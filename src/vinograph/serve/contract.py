@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vinograph.errors import VinographError
-from vinograph.families.sizes import SizeLimits
+
+if TYPE_CHECKING:
+    from vinograph.families.sizes import SizeLimits
 
 PICTURE_FORMATS = ("png", "jpeg", "webp")
 
@@ -22,7 +24,8 @@ PICTURE_FORMATS = ("png", "jpeg", "webp")
 class Encoding:
     """How pictures are encoded.
 
-    ``quality`` is from 0 to 100, for JPEG and WebP; None is the format's default. With ``metadata``
+    ``format`` is "png", "jpeg" or "webp", or within this process "raw": the picture's RGB values, row
+    by row. ``quality`` is from 0 to 100, for JPEG and WebP; None is the format's default. With ``metadata``
     a picture holds its request, including the prompt.
     """
 
@@ -46,6 +49,8 @@ class Drawing:
         adapters: weights of adapters, by their names in the folder of adapters.
         encoding: how the pictures are encoded.
         previews: whether the client shows previews of the steps.
+        partial_images: previews of each picture that are made in any case, spread evenly over the
+            steps of the first stage that has previews.
         deadline: the most seconds from its submission to its end; None is the server's limit.
         client: who asks, for the log: an address.
     """
@@ -57,13 +62,14 @@ class Drawing:
     adapters: Mapping[str, float] = field(default_factory=dict)
     encoding: Encoding = field(default_factory=Encoding)
     previews: bool = False
+    partial_images: int = 0
     deadline: float | None = None
     client: str = ""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """The job waits: ``place`` jobs come before it, at least one."""
+    """The job waits: ``place`` jobs come before it; with none, its first step is under way."""
 
     place: int
 
@@ -89,7 +95,8 @@ class Progress:
 class Picture:
     """A picture that was drawn.
 
-    ``data`` are its file's bytes. ``infotext`` is its request as AUTOMATIC1111 writes it.
+    ``data`` are its file's bytes. ``seed`` is -1 if nothing was random. ``infotext`` is its request
+    as AUTOMATIC1111 writes it.
     """
 
     data: bytes
@@ -105,7 +112,8 @@ class Drawn:
 
     ``request`` is the resolved request as in :meth:`vinograph.result.Result.metadata`, ``timings``
     are seconds by stage and ``waited`` are seconds in the queue. ``interrupted`` says that the job
-    was told to end early; ``pictures`` are then those that were done.
+    was told to end early; ``pictures`` are then those that were done. ``report`` are measurements
+    of the call, such as a reconstruction's PSNR.
     """
 
     pictures: tuple[Picture, ...]
@@ -116,6 +124,7 @@ class Drawn:
     devices: Mapping[str, str]
     waited: float
     interrupted: bool = False
+    report: Mapping[str, float] = field(default_factory=dict)
 
 
 Event = Waiting | Progress | Drawn
@@ -214,7 +223,8 @@ class ModelInfo:
 
     ``takes`` maps the arguments of its call ``generate`` to their defaults, which include those of
     the configuration. ``problem`` says why it can't be used, empty if it can. ``sizes`` are in
-    pixels. ``created`` is in seconds since 1970.
+    pixels. ``created`` is in seconds since 1970. ``components`` are the names of its networks. A
+    model that couldn't be opened has no family.
     """
 
     name: str
@@ -225,6 +235,7 @@ class ModelInfo:
     takes: Mapping[str, Any]
     sizes: SizeLimits | None
     problem: str = ""
+    components: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

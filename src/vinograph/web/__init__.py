@@ -40,17 +40,19 @@ def serve(
         ResourceError: there is no folder for temporary files.
         VinographError: one of ``models`` can't be used.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise RequestError('the page needs gradio: pip install "vinograph[web]"')
+    check_installed()
     with folders.temporary("vinograph-") as folder:
-        _isolate_gradio(folder)
-        with _without_proxies():
+        isolate_gradio(folder)
+        with without_proxies():
+            from vinograph.web.jobs import Queue
+            from vinograph.web.model_pool import ModelPool
             from vinograph.web.page import Page
             from vinograph.web.server import listening
 
         with listening(host, port) as sockets:
-            page = Page(models, device, folder)
-            for problem in page.problems:
+            pool = ModelPool(models, device)
+            page = Page(pool, Queue(pool), folder)
+            for problem in pool.problems:
                 warn(problem)
             if host not in LOCAL:
                 warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
@@ -62,7 +64,17 @@ def serve(
                 page.close()
 
 
-def _isolate_gradio(folder: Path) -> None:
+def check_installed() -> None:
+    """Refuse to go on without Gradio.
+
+    Raises:
+        RequestError: it is not installed.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise RequestError('the page needs gradio: pip install "vinograph[web]"')
+
+
+def isolate_gradio(folder: Path) -> None:
     """Turn off Gradio's telemetry and put its files into ``folder``, before it is imported."""
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -74,7 +86,7 @@ def _isolate_gradio(folder: Path) -> None:
 
 
 @contextmanager
-def _without_proxies() -> Iterator[None]:
+def without_proxies() -> Iterator[None]:
     """Hide the proxy's variables in the block.
 
     Gradio prepares a client for the proxy when it is imported, which for SOCKS takes a further

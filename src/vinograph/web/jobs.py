@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -19,9 +18,7 @@ from vinograph.errors import VinographError
 from vinograph.families.contract import Step
 from vinograph.result import Result
 from vinograph.web.model_pool import ModelPool
-
-_PREVIEW_SHARE = 4  # previews take at most one part in so many of a drawing's time
-_PREVIEW_INTERVAL = 0.08  # seconds; more often than that nobody sees
+from vinograph.web.step_progress import PreviewThrottle, RemainingTime
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,22 @@ class Job:
             yield seen
 
 
+class Drawer(Protocol):
+    """Draws jobs one at a time, in the order of their arrival. Any thread may call it."""
+
+    def add(self, job: Job) -> None:
+        """Put a job at the end of the queue."""
+        ...
+
+    def stop(self, job: Job) -> None:
+        """Stop a job; one that waits leaves the queue."""
+        ...
+
+    def end(self) -> None:
+        """Stop all jobs, and wait for the step under way."""
+        ...
+
+
 class Queue:
     """The jobs in the order of their arrival, and the one thread that draws them."""
 
@@ -180,8 +193,8 @@ class Queue:
     def _draw(self, job: Job, draw_request: DrawRequest) -> Result | None:
         """Draw one request of a job; None where the job was stopped."""
         key = draw_request.model, draw_request.call
-        remaining = _RemainingTime(self._last_timings.get(key, {}))
-        previews = _PreviewThrottle()
+        remaining = RemainingTime(self._last_timings.get(key, {}))
+        previews = PreviewThrottle()
         pipe = self._models.acquire(draw_request.model)
         if dict(pipe.adapters) != dict(draw_request.adapters):
             pipe.set_adapters(draw_request.adapters)
@@ -195,47 +208,6 @@ class Queue:
                 preview = previews.of(each) or job.status.preview
                 job.update(step=each, seconds_left=remaining.after(each), preview=preview)
         raise AssertionError("a stream ends with its result")
-
-
-class _RemainingTime:
-    """Estimates the seconds that a drawing still takes.
-
-    For the stage under way it counts on the pace so far, for later stages on their last timings.
-    """
-
-    def __init__(self, last_timings: Mapping[str, float]) -> None:
-        self._last_timings = last_timings
-        self._stage = ""
-        self._first_step = 0.0
-
-    def after(self, step: Step) -> float | None:
-        """Seconds from ``step`` to the end of the drawing; None at a stage's first step."""
-        now = time.perf_counter()
-        if step.stage != self._stage:
-            self._stage, self._first_step = step.stage, now
-        if step.index == 1 and step.total > 1:
-            return None
-        per_step = (now - self._first_step) / max(1, step.index - 1)
-        stages = list(self._last_timings)
-        to_come = stages[stages.index(step.stage) + 1 :] if step.stage in stages else []
-        return per_step * (step.total - step.index) + sum(self._last_timings[name] for name in to_come)
-
-
-class _PreviewThrottle:
-    """Decodes previews only as often as they take a small share of the drawing's time."""
-
-    def __init__(self) -> None:
-        self._not_before = 0.0
-
-    def of(self, step: Step) -> Image.Image | None:
-        start = time.perf_counter()
-        if start < self._not_before:
-            return None
-        preview = step.preview()
-        end = time.perf_counter()
-        if preview is not None:
-            self._not_before = end + max(_PREVIEW_INTERVAL, (_PREVIEW_SHARE - 1) * (end - start))
-        return preview
 
 
 def error_message(error: Exception) -> str:

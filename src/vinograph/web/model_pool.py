@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from vinograph.errors import RequestError, VinographError
 from vinograph.models import catalog
@@ -25,6 +26,35 @@ _GENERAL_PROMPTS = (
 )
 
 
+class Models(Protocol):
+    """The models that a page offers, by the references that its visitors choose from."""
+
+    @property
+    def references(self) -> list[str]:
+        """The models that can be chosen."""
+        ...
+
+    def get(self, reference: str) -> Pipeline:
+        """The pipeline, to ask for its arguments and limits; this loads no weights.
+
+        Raises:
+            RequestError: there is no such model.
+        """
+        ...
+
+    def examples(self, reference: str) -> tuple[str, ...]:
+        """Example prompts for the model."""
+        ...
+
+    def source(self, reference: str) -> str:
+        """What ``vinograph generate --model`` takes for the model."""
+        ...
+
+    def device(self, reference: str) -> str | Mapping[str, str]:
+        """Where the model computes."""
+        ...
+
+
 class ModelPool:
     """Pipelines by the reference that ``vinograph generate --model`` takes for their model.
 
@@ -38,7 +68,7 @@ class ModelPool:
         Raises:
             VinographError: a model that was ``named`` can't be used.
         """
-        self.device = device
+        self._device = device
         self.problems: list[str] = []
         self._pipelines = {reference: self._open(reference) for reference in named}
         self._recently_used: list[str] = []  # the latest stands last
@@ -52,7 +82,7 @@ class ModelPool:
                 self.problems.append(str(error))
 
     def _open(self, reference: str) -> Pipeline:
-        return Pipeline.from_pretrained(reference, device=self.device)
+        return Pipeline.from_pretrained(reference, device=self._device)
 
     @property
     def references(self) -> list[str]:
@@ -80,5 +110,18 @@ class ModelPool:
 
     def examples(self, reference: str) -> tuple[str, ...]:
         """Example prompts for the model: of the picture-book world where it was trained on that."""
-        source = self.get(reference).model.manifest.source.id
-        return _STORYBOOK_PROMPTS if source in {path.name for path in catalog.embedded()} else _GENERAL_PROMPTS
+        return example_prompts(self.get(reference))
+
+    def source(self, reference: str) -> str:
+        """The reference itself."""
+        return reference
+
+    def device(self, _reference: str) -> str | Mapping[str, str]:
+        """The device of all models."""
+        return self._device
+
+
+def example_prompts(pipe: Pipeline) -> tuple[str, ...]:
+    """Prompts of the picture-book world for a model that was trained on that, and general ones for others."""
+    source = pipe.model.manifest.source.id
+    return _STORYBOOK_PROMPTS if source in {path.name for path in catalog.embedded()} else _GENERAL_PROMPTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from vinograph.web.compare_tab import CompareTab
 from vinograph.web.generate_tab import GenerateTab
 from vinograph.web.guard import Guard
 from vinograph.web.hosts import Hosts
-from vinograph.web.jobs import Queue
-from vinograph.web.model_pool import ModelPool
+from vinograph.web.jobs import Drawer
+from vinograph.web.model_pool import Models
 from vinograph.web.page_context import PageContext, on
 from vinograph.web.reconstruct_tab import ReconstructTab
 from vinograph.web.server import Server
@@ -76,17 +77,11 @@ def _theme() -> gr.themes.Base:
 class Page:
     """The Gradio application with its models, its queue and its sessions."""
 
-    def __init__(self, named: Sequence[str], device: str | Mapping[str, str], folder: Path) -> None:
-        """Open the models and lay out the tabs; pictures are kept in ``folder``.
-
-        Raises:
-            VinographError: a model that was ``named`` can't be used.
-        """
-        models = ModelPool(named, device)
-        self._queue = Queue(models)
+    def __init__(self, models: Models, queue: Drawer, folder: Path) -> None:
+        """Lay out the tabs; pictures are kept in ``folder``."""
+        self._queue = queue
         self._uploads = Uploads(folder)
         context = PageContext(models, Sessions(self._queue, self._uploads), self._uploads)
-        self.problems = models.problems
         with gr.Blocks(title="Vinograph", analytics_enabled=False) as self.blocks:
             gr.HTML("<h1>Vinograph <span>draws pictures from words</span></h1>", elem_classes="masthead")
             with gr.Tabs():
@@ -100,6 +95,7 @@ class Page:
                 on(self.blocks.load, function, inputs, outputs)
             self.blocks.unload(context.close_session)
         self._server: Server | None = None
+        self._served: FastAPI | None = None
 
     def application(self, hosts: Hosts) -> Guard:
         """The page as an ASGI application that answers under the names of ``hosts``."""
@@ -109,7 +105,7 @@ class Page:
         for block in self.blocks.blocks.values():
             if isinstance(block, gr.components.Component):
                 _refuse_without_traceback(block)
-        served = gr.mount_gradio_app(
+        self._served = gr.mount_gradio_app(
             FastAPI(openapi_url=None),
             self.blocks,
             path="/",
@@ -125,7 +121,12 @@ class Page:
             css_paths=[_HERE / "page.css"],
             head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
         )
-        return Guard(served, hosts, self._uploads, self.check)
+        return Guard(self._served, hosts, self._uploads, self.check)
+
+    def lifespan(self) -> AbstractAsyncContextManager[Any]:
+        """What has to run as long as a server that has the :meth:`application` as a part of its own."""
+        assert self._served is not None, "the application comes first"
+        return self._served.router.lifespan_context(self._served)
 
     def open(self, host: str, sockets: list[socket.socket], allowed_hosts: Sequence[str] = ()) -> None:
         """Start to serve the page at ``sockets``, under ``host`` and the ``allowed_hosts``."""

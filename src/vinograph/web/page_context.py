@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from vinograph.web.model_pool import ModelPool
+from vinograph.web.model_pool import Models
 from vinograph.web.sessions import SessionKey, Sessions
 from vinograph.web.uploads import Uploads
 
@@ -20,7 +20,7 @@ HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
 class PageContext:
     """The models, the open sessions and the uploads, which all tabs share."""
 
-    models: ModelPool
+    models: Models
     sessions: Sessions
     uploads: Uploads
 

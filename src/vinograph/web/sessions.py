@@ -19,8 +19,8 @@ from vinograph.errors import RequestError
 from vinograph.images import save
 from vinograph.result import Result
 from vinograph.web import snippets
-from vinograph.web.jobs import DrawRequest, Job, Queue
-from vinograph.web.model_pool import ModelPool
+from vinograph.web.jobs import Drawer, DrawRequest, Job
+from vinograph.web.model_pool import Models
 from vinograph.web.uploads import MEGABYTE, Uploads
 
 MOST_PAGES = 200  # at once; each has a thread while it waits for its drawing
@@ -92,7 +92,7 @@ class Session:
         """Whether the page waits for a job that has not ended."""
         return self.job is not None and not self.job.status.ended
 
-    def add(self, models: ModelPool, draw_request: DrawRequest, result: Result) -> list[Picture]:
+    def add(self, models: Models, draw_request: DrawRequest, result: Result) -> list[Picture]:
         """Write a result's pictures into the session's history, of which the oldest may go."""
         added = [self._store(models, draw_request, result, index) for index in range(len(result.images))]
         before, self.pictures = self.pictures, added
@@ -104,9 +104,10 @@ class Session:
             shutil.rmtree(file.parent, ignore_errors=True)
         return added
 
-    def _store(self, models: ModelPool, draw_request: DrawRequest, result: Result, index: int) -> Picture:
+    def _store(self, models: Models, draw_request: DrawRequest, result: Result, index: int) -> Picture:
         """Write one picture of a result, and note how it is drawn again."""
         pipe, model, call = models.get(draw_request.model), draw_request.model, draw_request.call
+        source, device = models.source(model), models.device(model)
         image, seed = result.images[index], None if result.seeds is None else result.seeds[index]
         inputs = draw_request.input_files
         named = {**draw_request.arguments, **{name: path.name for name, path in inputs.items()}}
@@ -122,8 +123,8 @@ class Session:
             model=model,
             seed=seed,
             timings=result.timings,
-            python=snippets.python(model, models.device, call, arguments, "picture.png"),
-            shell=snippets.shell(pipe, model, models.device, call, arguments, "picture.png"),
+            python=snippets.python(source, device, call, arguments, "picture.png"),
+            shell=snippets.shell(pipe, source, device, call, arguments, "picture.png"),
             inputs={path.name: path for path in inputs.values()},
             warnings=tuple(result.warnings),
         )
@@ -160,7 +161,7 @@ def _bytes(pictures: Iterable[Picture]) -> int:
 class Sessions:
     """The sessions of all open pages."""
 
-    def __init__(self, queue: Queue, uploads: Uploads) -> None:
+    def __init__(self, queue: Drawer, uploads: Uploads) -> None:
         self._queue = queue
         self._uploads = uploads
         self._sessions: dict[SessionKey, Session] = {}  # the most recently used stands last
