@@ -92,7 +92,7 @@ class TestNumbers:
     def test_a_strength_without_an_image_is_refused(self, refused: Run) -> None:
         refused("--strength", "0.5").fails(2, "--strength needs --image")
 
-    @pytest.mark.parametrize("given", ["-1", str(2**64), "1.5", "lucky"])
+    @pytest.mark.parametrize("given", ["-2", str(2**64), "1.5", "lucky"])
     def test_a_wrong_seed_is_refused(self, refused: Run, given: str) -> None:
         refused("--seed", given).fails(2, "--seed is ", given, "from 0 to 18446744073709551615")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from vinograph.cli import adapters, benchmark, cache, convert, doctor, generate, inspect, pull, quantize, web
+from vinograph import __version__
+from vinograph.cli import adapters, benchmark, cache, convert, doctor, generate, inspect, output, pull, quantize, web
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -17,8 +20,9 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help=_ABOUT,
-        context_settings={"max_content_width": _WIDTH},
+        context_settings={"max_content_width": _WIDTH, "help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_program)
     app.command("generate")(generate.GENERATE.function())
     app.command("reconstruct")(generate.RECONSTRUCT.function())
     app.command("pull")(pull.pull)
@@ -34,3 +38,17 @@ def application() -> typer.Typer:
     app.command("cache")(cache.cache)
     app.command("web")(web.web)
     return app
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        output.say(f"vinograph {__version__}")
+        raise typer.Exit
+
+
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="print the version", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version  # its callback has ended the program

@@ -117,7 +117,7 @@ def benchmark(
         ),
     ] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE.json", help="write all measurements")
+        Path | None, typer.Option(*options.flags("output"), metavar="FILE.json", help="write all measurements")
     ] = None,
     chart: Annotated[
         Path | None, typer.Option("--chart", metavar="FILE", help="draw a chart, ending in .svg or .png")

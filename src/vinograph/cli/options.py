@@ -36,9 +36,18 @@ _OR_A_SOURCE = "; or a full VAE in place of the model's own: a file, a directory
 _SIZE = re.compile(r"(-?\d{1,40})\s*[xX×]\s*(-?\d{1,40})")
 
 
+# Short forms that mean the same in other programs for pictures. Others collide: -s is a seed here, steps there.
+_SHORT = {"model": "-m", "output": "-o", "image": "-i"}
+
+
 def flag(name: str) -> str:
     """The option as it is typed on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+def flags(name: str) -> list[str]:
+    """The option, and its short form if it has one."""
+    return [flag(name), *([_SHORT[name]] if name in _SHORT else [])]
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Option:
 
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter that typer reads."""
-        info = typer.Option(flag(self.name), metavar=self.metavar, help=self.help, show_default=bool(self.default))
+        info = typer.Option(*flags(self.name), metavar=self.metavar, help=self.help, show_default=bool(self.default))
         kind: Any = list[str] if self.repeats else bool if self.metavar is None else str | None
         default: Any = [] if self.repeats else False if self.metavar is None else self.default
         return inspect.Parameter(
@@ -71,7 +80,7 @@ VAE = "vae"
 VAE_HELP = "a full VAE in place of the source's, as a file, a directory or a hub id"
 MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
-SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")
+SEED = Option("seed", "S", "picture i is drawn from seed S + i; default, and -1: a random one, which is reported")
 DEVICE = Option(
     "device", "D", "an OpenVINO device, such as CPU or GPU, or one per component: prior=GPU,vqgan=CPU", "CPU"
 )

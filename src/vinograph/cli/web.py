@@ -15,7 +15,7 @@ _PORT = 7860
 def web(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="REF", help=f"also offer: {options.MODEL_HELP}; may be repeated"),
+        typer.Option(*options.flags("model"), metavar="REF", help=f"also offer: {options.MODEL_HELP}; may be repeated"),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
     host: Annotated[
