@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from vinograph import picture_texts
 from vinograph.errors import RequestError, ResourceError
-from vinograph.files import check_writable, is_full, replaced
+from vinograph.files import check_writable, created, is_full, replaced
 from vinograph.values import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 
 Array = NDArray[np.float32]
@@ -277,7 +277,12 @@ def check_output(path: Path) -> None:
 
 
 def save(
-    picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None, parameters: str | None = None
+    picture: Image.Image,
+    path: Path,
+    metadata: Mapping[str, Any] | None = None,
+    parameters: str | None = None,
+    *,
+    replace: bool = True,
 ) -> None:
     """Write a picture atomically; a PNG stores ``metadata`` as text, and any picture ``parameters``.
 
@@ -286,13 +291,14 @@ def save(
     Raises:
         RequestError: the file can't be written.
         ResourceError: the disk is full.
+        FileExistsError: there is such a file, and ``replace`` is False.
     """
     check_output(path)
     kind = WRITABLE[path.suffix.lower()]
     options: dict[str, Any] = {"quality": 95} if kind != "PNG" else {}
     options |= picture_texts.save_options(kind, metadata, parameters)
     size = picture.width * picture.height * len(picture.getbands())
-    with _explained(path, f"up to {size:,} bytes are needed"), replaced(path) as temporary:
+    with _explained(path, f"up to {size:,} bytes are needed"), (replaced if replace else created)(path) as temporary:
         picture.save(temporary, kind, **options)
 
 
@@ -301,6 +307,8 @@ def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
     """Turn a failure to write ``path`` in the block into an error that explains it."""
     try:
         yield
+    except FileExistsError:
+        raise
     except OSError as error:
         reason = f"output {path} can't be written: {error.strerror or error}"
         if not is_full(error):

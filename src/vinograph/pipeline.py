@@ -262,10 +262,13 @@ class Pipeline(Calls):
         self, call: str, arguments: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES
     ) -> Generator[Step | Result, None, None]:
         """Check the arguments now, and return the generator that does the work."""
-        title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
-        request = resolve(arguments, self.calls[call], limits, title, self._family.request, names)
+        request = self._resolve(call, arguments, names)
         steps = self._family.calls[call].run(self._components, self._with_pipeline(request))
         return self._stream(request, steps, self._few_step_warnings(request, arguments) if call == _GENERATE else [])
+
+    def _resolve(self, call: str, arguments: Mapping[str, Any], names: Mapping[str, str]) -> Request:
+        title, limits = f"{self._family.title} ({call})", self.model.manifest.limits
+        return resolve(arguments, self.calls[call], limits, title, self._family.request, names)
 
     def _stream(self, request: Request, steps: Steps, warnings: list[str]) -> Generator[Step | Result, None, None]:
         with self._sessions.drawing():
@@ -307,6 +310,11 @@ class Pipeline(Calls):
 def stream_given(pipe: Pipeline, call: str, given: GivenArguments) -> Generator[Step | Result, None, None]:
     """Run ``call`` like :meth:`Pipeline.stream`, with the caller's argument names in errors."""
     return pipe._start(call, pipe._by_name(call, (), given.values), given.names)
+
+
+def resolve_given(pipe: Pipeline, call: str, given: GivenArguments) -> Request:
+    """Check the arguments of ``call`` as :func:`stream_given` does, without drawing."""
+    return pipe._resolve(call, pipe._by_name(call, (), given.values), given.names)
 
 
 @contextmanager

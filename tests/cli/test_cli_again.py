@@ -161,7 +161,9 @@ class TestRefused:
 
     def test_its_own_file_is_kept(self, vinograph: Run) -> None:
         vinograph("generate", PROMPT, "--model", "tiny-sdxl")
-        vinograph("generate", "--again", "picture.png", "--seed", 8).fails(2, "is the picture that --again reads")
+        again = ("generate", "--again", "picture.png", "--seed", 8)
+        vinograph(*again, "--output", "picture.png").fails(2, "is the picture that --again reads")
+        assert vinograph(*again).out.startswith("picture-2.png")
         os.link("picture.png", "link.png")
         vinograph("generate", "--again", "picture.png", "--output", "link.png").fails(2, "name another with --output")
 

@@ -172,8 +172,8 @@ class TestOutput:
         refused("--output", name).fails(2, "output", ".png, .jpg, .jpeg, .webp")
 
     def test_a_directory_as_output_is_refused(self, refused: Run) -> None:
-        Path("picture.png").mkdir()
-        refused().fails(2, "output picture.png is a directory")
+        Path("house.png").mkdir()
+        refused("--output", "house.png").fails(2, "output house.png is a directory")
 
     def test_a_directory_as_one_of_several_outputs_is_refused(self, refused: Run) -> None:
         Path("a-2.png").mkdir()
