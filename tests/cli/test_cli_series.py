@@ -181,7 +181,10 @@ class TestBatches:
             assert process.stdout is not None
             assert process.stdout.readline() == "a-1.png  seed 1\n"
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out = process.stdout.read()  # communicate() would miss what is buffered
+            assert process.stderr is not None
+            err = process.stderr.read()
+            process.wait(60)
         assert process.returncode == 130
         there = files_here()
         assert 0 < len(there) < 500

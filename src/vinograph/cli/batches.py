@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vinograph import resources
-from vinograph.noise import MAX_SEED
 
 if TYPE_CHECKING:
     from vinograph.cli.prompts import Prompt
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from vinograph.result import Result
 
 _CALL = "generate"
+_SEEDS = 2**64  # after the highest seed comes 0
 _MOST = 8  # pictures at once: more are hardly faster, and the first would take long to appear
 # SDXL's UNet takes this at 1024x1024 under guidance in f32; smaller models take less.
 _BYTES_PER_PIXEL = 3000
@@ -76,7 +76,7 @@ class Batches:
             left = self.count
             while left:
                 count = min(left, at_once(self._pixels))
-                changes = {"seed": (self._seed + done) % (MAX_SEED + 1), "num_images_per_prompt": count}
+                changes = {"seed": (self._seed + done) % _SEEDS, "num_images_per_prompt": count}
                 yield Batch(prompt, self._with(prompt, changes), done, count, total)
                 left, done = left - count, done + count
 
