@@ -149,7 +149,9 @@ class TestRefused:
 
     def test_no_picture(self, vinograph: Run) -> None:
         Path("a.png").write_text("text")
-        vinograph("generate", "--again", "a.png").fails(2, "--again: a.png is not a PNG, JPEG or WebP picture")
+        vinograph("generate", "--again", "a.png").fails(
+            2, "--again: a.png is not a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"
+        )
         vinograph("generate", "--again", "b.png").fails(2, "--again: there is no file b.png")
 
     def test_a_model_that_is_not_here(self, vinograph: Run) -> None:
@@ -203,4 +205,4 @@ class TestRefused:
         options = ("--negative-prompt", prompt, "--guidance-scale", 2, "--steps", 1, "--output", "a.jpg")
         done = vinograph("generate", prompt, "--model", "tiny-sdxl", *options)
         assert done.code == 0, done.err
-        assert "a.jpg has no room for so long a prompt" in done.err
+        assert "the prompt is so long that a.jpg has no room for the text" in done.err

@@ -222,7 +222,11 @@ class TestRefusals:
             )
         given = ("--image", "bad.png") if option == "--image" else ("--image", "start.png", "--mask", "bad.png")
         done = refused(*given)
-        done.fails(2, "mask" if option == "--mask" else "image", words.get(kind, "is not a PNG, JPEG or WebP picture"))
+        done.fails(
+            2,
+            "mask" if option == "--mask" else "image",
+            words.get(kind, "is not a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"),
+        )
         assert "unet" not in done.err, "the drawing had started"
 
     @pytest.mark.parametrize(("steps", "strength", "fewest"), [(3, 0.3, 4), (1, 0.5, 2), (2, 0.07, 15)])

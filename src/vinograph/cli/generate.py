@@ -199,7 +199,7 @@ GENERATE = DrawingCommand(
         Option("negative_prompt", "T", "what should not be in the picture; takes effect under guidance"),
         SEED,
         Option("count", "N", "pictures of each prompt; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
-        Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
+        Option("image", "FILE", "a PNG, JPEG, WebP, AVIF, TIFF or GIF picture to start from"),
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
         EMBEDDING,
         ADAPTER,
@@ -215,7 +215,7 @@ GENERATE = DrawingCommand(
 
 RECONSTRUCT = DrawingCommand(
     "reconstruct",
-    Option("picture", "IMAGE", "a PNG, JPEG or WebP picture"),
+    Option("picture", "IMAGE", "a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"),
     [
         MODEL,
         BASE,

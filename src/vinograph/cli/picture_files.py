@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vinograph import a1111
 from vinograph.errors import RequestError
 from vinograph.images import WRITABLE, check_output, save
-from vinograph.picture_texts import fits
+from vinograph.picture_texts import without_room
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,7 +84,7 @@ def save_result(
 ) -> list[str]:
     """Write a picture of a result, with the texts that say how it was drawn.
 
-    Returns a warning if there was no room for them.
+    Returns warnings of texts that the file has no room for.
 
     Raises:
         FileExistsError: there is such a file, and it isn't to be replaced.
@@ -92,6 +92,5 @@ def save_result(
     metadata = result.metadata(index)
     parameters = a1111.parameters_text(metadata, pipe.options, pipe.model.manifest.scheduler)
     save(picture, file, metadata, parameters, replace=replace)
-    if fits(WRITABLE[file.suffix.lower()], parameters):
-        return []
-    return [f"{file} has no room for so long a prompt: it doesn't say how it was drawn. Write a PNG instead"]
+    left_out = without_room(WRITABLE[file.suffix.lower()], metadata, parameters)
+    return [f"the prompt is so long that {file} has no room for {each}; a PNG has" for each in left_out]
