@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from tests.cli.conftest import Run, files_here
 from vinograph import __version__
+from vinograph.cli import doctor
 from vinograph.models.bundle import Bundle
 
 
@@ -35,3 +40,27 @@ def test_a_seed_of_minus_one_is_random_and_reported(vinograph: Run, bundle: Bund
     assert seeds[0] != seeds[1]
     assert all(seed >= 0 for seed in seeds)
     assert [each["request"]["seed"] for each in drawn] == seeds
+
+
+class TestExtras:
+    def test_doctor_lists_every_extra_and_what_it_gives(self, vinograph: Run) -> None:
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+        listed = vinograph("doctor", "--json").record["extras"]
+        assert listed.keys() == project["optional-dependencies"].keys() == doctor.EXTRAS.keys()
+        for name, about in doctor.EXTRAS.items():
+            assert listed[name].startswith(f"{about}; ")
+
+    def test_what_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(doctor, "_version", lambda package: None if package == "ftfy" else "1.0")
+        assert doctor._extra("captions", ["beautifulsoup4", "ftfy"]) == (
+            f'{doctor.EXTRAS["captions"]}; not installed (ftfy missing): pip install "vinograph[captions]"'
+        )
+        assert doctor._extra("web", ["gradio"]) == f"{doctor.EXTRAS['web']}; gradio 1.0"
+
+    def test_a_folder_on_the_path_has_no_metadata(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def absent(name: str) -> list[str]:
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(importlib.metadata, "requires", absent)
+        assert set(doctor.extras()) == set(doctor.EXTRAS)
+        assert "isn't installed as a package" in doctor._extra("web", doctor.extras()["web"])
