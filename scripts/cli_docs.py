@@ -55,6 +55,8 @@ This prints the file, its seed, and the seconds that each stage took.
 - `--count` and lists are drawn by several calls: up to eight pictures at once, as far as they fit into half of the
   free memory. A picture is written when its call is done. In f32, it differs by at most 1/255 from the same seed
   drawn alone.
+- `vinograph --install-completion` makes bash, zsh or fish complete commands, options, and the names of models,
+  adapters and schedulers. `vinograph --show-completion` prints the script instead.
 - Ctrl-C stops after the step under way. Pictures that were written stay.
 
 ## Exit codes

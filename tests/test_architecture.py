@@ -114,7 +114,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("pipeline", "adapters", "components", "models", "families", "runtime", "images", "arguments", "request"),
         "result",
         *("convert", "quantize", "benchmark", "web", "serve", "files", "folders", "resources", "strict_json"),
-        *("a1111", "infotext", "picture_texts", "values"),
+        *("a1111", "infotext", "picture_texts", "schedulers", "values"),
         *("errors", "vinograph"),
     },
     "__main__": {"cli"},

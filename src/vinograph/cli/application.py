@@ -16,7 +16,6 @@ _WIDTH = 100
 def application() -> typer.Typer:
     """The command line; its drawing commands have the options of all families."""
     app = typer.Typer(
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help=_ABOUT,

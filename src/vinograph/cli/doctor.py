@@ -28,7 +28,7 @@ EXTRAS: Mapping[str, str] = {
     "quantize": "smaller and faster models: vinograph quantize",
     "web": "the web page: vinograph web",
     "serve": "the HTTP server: vinograph serve",
-    "captions": "PixArt's cleaning of prompts: --clean-caption on",
+    "captions": "cleaning of prompts: --clean-caption on",
     "benchmark": "charts: vinograph benchmark --chart",
     "train": "training of models and adapters, from a clone",
     "dev": "the tests, from a clone",

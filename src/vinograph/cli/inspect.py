@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph.cli import output, progress
+from vinograph.cli import completion, output, progress
 from vinograph.cli.inspect_picture import inspect_picture, is_picture
 from vinograph.cli.options import MODEL_HELP, AsJson
 from vinograph.errors import VinographError
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from vinograph.families.known import Companion
     from vinograph.models.model import Model
 
-Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+_MODELS = completion.completing(completion.models)
+Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=_MODELS)]
 ModelOrPicture = Annotated[
-    str, typer.Argument(metavar="MODEL|PICTURE", help=f"{MODEL_HELP}; or a picture, to show how it was drawn")
+    str,
+    typer.Argument(
+        metavar="MODEL|PICTURE", help=f"{MODEL_HELP}; or a picture, to show how it was drawn", autocompletion=_MODELS
+    ),
 ]
 
 _WIDTH = 140  # of the components' table in a pipe: a component may have many inputs

@@ -20,6 +20,7 @@ import typer
 
 from vinograph import folders
 from vinograph.arguments import SWITCH, VAES, check_count, check_seed
+from vinograph.cli import completion
 from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.request import OPTIONS, Argument, GivenArguments, arguments_of
@@ -54,7 +55,8 @@ def flags(name: str) -> list[str]:
 class Option:
     """One option as ``--help`` shows it. ``metavar`` is None for a switch.
 
-    One that ``repeats`` may be given several times, and its value is the list of all.
+    One that ``repeats`` may be given several times, and its value is the list of all. ``choices`` are
+    what a shell completes, where that is no name of something.
     """
 
     name: str
@@ -62,10 +64,18 @@ class Option:
     help: str
     default: str | None = None
     repeats: bool = False
+    choices: tuple[str, ...] = ()
 
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter that typer reads."""
-        info = typer.Option(*flags(self.name), metavar=self.metavar, help=self.help, show_default=bool(self.default))
+        names = completion.one_of(*self.choices) if self.choices else completion.BY_OPTION.get(self.name)
+        info = typer.Option(
+            *flags(self.name),
+            metavar=self.metavar,
+            help=self.help,
+            show_default=bool(self.default),
+            autocompletion=None if names is None else completion.completing(names),
+        )
         kind: Any = list[str] if self.repeats else bool if self.metavar is None else str | None
         default: Any = [] if self.repeats else False if self.metavar is None else self.default
         return inspect.Parameter(
@@ -152,9 +162,10 @@ def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
     argument = arguments_of(family.request)[argument_name]
     metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
     about = f"{', '.join(family.title for family, _ in families)}: {argument.about}"
+    choices = tuple(SWITCH) if argument.check.scalar is bool else argument.check.choices
     if name == VAE:
-        return Option(name, f"{metavar}|FILE", about + _OR_A_SOURCE)
-    return Option(name, metavar, about)
+        return Option(name, f"{metavar}|FILE", about + _OR_A_SOURCE, choices=choices)
+    return Option(name, metavar, about, choices=choices)
 
 
 def sources(texts: Mapping[str, str | None]) -> dict[str, str]:
