@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from vinograph import __version__
-from vinograph.cli import adapters, benchmark, cache, convert, doctor, generate, inspect, output, pull, quantize, web
+from vinograph.cli import (
+    adapters,
+    benchmark,
+    cache,
+    check,
+    convert,
+    doctor,
+    generate,
+    inspect,
+    output,
+    pull,
+    quantize,
+    web,
+)
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -28,6 +41,7 @@ def application() -> typer.Typer:
     app.command("convert")(convert.convert)
     app.command("quantize")(quantize.quantize)
     app.command("benchmark")(benchmark.benchmark)
+    app.command("check")(check.check)
     app.command("adapters")(adapters.adapters)
     app.command("inspect")(inspect.inspect)
     app.command("verify")(inspect.verify)
