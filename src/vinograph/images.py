@@ -175,7 +175,7 @@ def _identified(path: Path, label: str, formats: Sequence[str]) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large sizes, which are checked later, and garbled EXIF
-            return Image.open(path, formats=formats)
+            return Image.open(path, formats=tuple(formats))
     except Image.DecompressionBombError as error:
         raise RequestError(f"{label} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
     except MemoryError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from tests.bundles import save_bundle
 from tests.cli.conftest import SOURCE, Run, environment
 from vinograph.schedulers.named import choose
 
+Completed = Callable[..., list[str]]
+
 STORYBOOK = ["storybook-pixart", "storybook-pixart-lcm", "storybook-sdxl", "storybook-wuerstchen"]
 
 
 @pytest.fixture
-def completed(vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+def completed(vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> Completed:
     """What bash is offered for the last word of a command line."""
 
     def run(*words: str) -> list[str]:
@@ -47,11 +50,11 @@ def completed(vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
         (("generate", "--image", ""), []),  # the shell then offers files
     ],
 )
-def test_words(completed: Run, words: tuple[str, ...], offered: list[str]) -> None:
+def test_words(completed: Completed, words: tuple[str, ...], offered: list[str]) -> None:
     assert completed(*words) == offered
 
 
-def test_names_in_the_users_own_folders(completed: Run, tmp_path: Path) -> None:
+def test_names_in_the_users_own_folders(completed: Completed, tmp_path: Path) -> None:
     save_bundle(tmp_path / "models" / "mine")
     (tmp_path / "models" / "adapters").mkdir()
     (tmp_path / "models" / "adapters" / "pixel-art.safetensors").touch()
@@ -59,7 +62,7 @@ def test_names_in_the_users_own_folders(completed: Run, tmp_path: Path) -> None:
     assert completed("generate", "--adapter", "") == completed("adapters", "") == ["pixel-art"]
 
 
-def test_every_offered_scheduler_is_one(completed: Run) -> None:
+def test_every_offered_scheduler_is_one(completed: Completed) -> None:
     names = completed("generate", "--scheduler", "")
     assert len(names) > 50
     assert all(choose(each) for each in names)

@@ -120,19 +120,25 @@ def check(config: CheckConfig, progress: Progress) -> Comparison:
 
 def _benchmark(config: CheckConfig) -> tuple[BenchmarkConfig, str]:
     """The configuration of the two cases, and the reference's name."""
-    common = {"arguments": config.arguments, "prompts": config.prompts, "seed": config.seed, "counts": (config.count,)}
+    benchmark = BenchmarkConfig(
+        models=[config.model],
+        arguments=config.arguments,
+        prompts=config.prompts,
+        seed=config.seed,
+        counts=(config.count,),
+    )
     name = Path(config.against).name
     if config.python is None:
-        return BenchmarkConfig(models=[config.model], reference=config.against, **common), f"{name} in f32"
+        return dataclasses.replace(benchmark, reference=config.against), f"{name} in f32"
     checkpoint = folders.expand(config.against)
     if not folders.is_there(checkpoint / "model_index.json"):
         raise RequestError(
             f"--against {config.against}: diffusers draws from the directory of a checkpoint in its own layout, "
             "which has a model_index.json"
         )
-    systems = {"against": (_DIFFUSERS,), "pythons": {_DIFFUSERS: config.python}}
-    models = {"models": [config.model], "checkpoint": checkpoint, "prior": config.prior}
-    return BenchmarkConfig(**models, **systems, **common), f"{name} by {_DIFFUSERS}"
+    systems = {_DIFFUSERS: config.python}
+    benchmark = dataclasses.replace(benchmark, against=(_DIFFUSERS,), pythons=systems, checkpoint=checkpoint)
+    return dataclasses.replace(benchmark, prior=config.prior), f"{name} by {_DIFFUSERS}"
 
 
 def _draw(
@@ -190,4 +196,5 @@ def distance(one: Pictures, other: Pictures) -> dict[str, float]:
 
 def amplified(one: Pictures, other: Pictures, factor: int) -> Pictures:
     """The difference of two pictures, times ``factor``; what exceeds 255 is cut off."""
-    return np.minimum(np.abs(one.astype(np.int32) - other) * factor, 255).astype(np.uint8)
+    difference: Pictures = np.minimum(np.abs(one.astype(np.int32) - other) * factor, 255).astype(np.uint8)
+    return difference

@@ -88,7 +88,7 @@ class Batches:
     def whole(self, request: Request) -> Request:
         """The request of the first call, as if it were the one for all pictures."""
         texts = tuple(each.text for each in self.prompts if each.text is not None)
-        prompts = {"prompt": texts} if len(texts) > 1 else {}
+        prompts: dict[str, Any] = {"prompt": texts} if len(texts) > 1 else {}
         return dataclasses.replace(request, num_images_per_prompt=self.count, **prompts)
 
     def _resolved(self, prompt: Prompt) -> Request:

@@ -81,6 +81,7 @@ def check(
     f32. Prints the largest and the mean difference in 1/255, and the PSNR. The exit code is 3 if a
     picture's PSNR is below the bound.
     """
+    from vinograph.benchmark import PROMPTS
     from vinograph.benchmark import check as checking
 
     if system not in (None, _DIFFUSERS) or (system is None and (python or prior)):
@@ -99,7 +100,7 @@ def check(
         model=model,
         against=against,
         arguments=arguments,
-        prompts=prompt or checking.PROMPTS[:1],
+        prompts=prompt or PROMPTS[:1],
         seed=options.seed_of(seed),
         count=options.count_of(count),
         precision=options.per_component(precision),

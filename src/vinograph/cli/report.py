@@ -40,7 +40,7 @@ class Report:
         if self._first is None:
             self._first = result
         seed = None if result.seeds is None else result.seeds[index]
-        record = {"file": str(file), "seed": seed}
+        record: dict[str, Any] = {"file": str(file), "seed": seed}
         if prompt is not None and prompt.line is not None:
             record |= {"line": prompt.line, "prompt": prompt.text}
         self._images.append(record)
