@@ -13,6 +13,7 @@ from PIL import Image
 from vinograph import RequestError, ResourceError
 from vinograph.images import (
     MAX_PIXELS,
+    READABLE,
     Size,
     check_output,
     psnr,
@@ -63,16 +64,66 @@ class TestReading:
         picture.save(tmp_path / "photo.jpg", "PNG")
         assert read_picture(tmp_path / "photo.jpg").size == (WIDTH, HEIGHT)
 
-    @pytest.mark.parametrize("ending", ["gif", "bmp", "tiff", "ico", "ppm"])
+    @pytest.mark.parametrize("ending", ["avif", "gif", "tiff"])
+    def test_further_formats_of_the_users_own_files(self, picture: Image.Image, tmp_path: Path, ending: str) -> None:
+        options: dict[str, Any] = {"quality": 100, "subsampling": "4:4:4"} if ending == "avif" else {}
+        picture.save(tmp_path / f"picture.{ending}", **options)
+        notes: list[str] = []
+        (read,) = read_pictures(tmp_path / f"picture.{ending}", notes=notes)
+        assert (read.size, notes) == ((WIDTH, HEIGHT), [])
+        difference = np.abs(np.asarray(read).astype(int) - np.asarray(picture))
+        assert difference.mean() < {"avif": 3, "gif": 1, "tiff": 1e-9}[ending]
+        with pytest.raises(RequestError, match="is not a PNG, JPEG or WebP picture"):
+            read_picture(tmp_path / f"picture.{ending}", formats=READABLE)
+
+    @pytest.mark.parametrize("ending", ["bmp", "ico", "ppm"])
     def test_other_formats_are_refused(self, picture: Image.Image, tmp_path: Path, ending: str) -> None:
         picture.save(tmp_path / f"picture.{ending}")
-        with pytest.raises(RequestError, match="is not a PNG, JPEG or WebP picture"):
+        with pytest.raises(RequestError, match="is not a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"):
             read_picture(tmp_path / f"picture.{ending}")
+
+    @pytest.mark.parametrize("ending", ["avif", "gif", "tiff", "webp", "png"])
+    def test_the_first_of_several_pictures_is_taken(self, tmp_path: Path, ending: str) -> None:
+        red, blue = (Image.new("RGB", (WIDTH, HEIGHT), name) for name in ("red", "blue"))
+        file = tmp_path / f"picture.{ending}"
+        red.save(file, save_all=True, append_images=[blue])
+        notes: list[str] = []
+        (read,) = read_pictures(file, notes=notes)
+        assert notes == [f"image: {file} holds several pictures; the first is taken"]
+        pixel = read.getpixel((0, 0))
+        assert isinstance(pixel, tuple)
+        assert pixel[0] > 240
+        assert pixel[2] < 15
+
+    @pytest.mark.parametrize(("mode", "words"), [("I", "32 bits"), ("F", "floats"), ("LAB", r"L\*a\*b\*")])
+    def test_a_tiff_whose_white_is_unknown_is_refused(self, tmp_path: Path, mode: str, words: str) -> None:
+        Image.new(mode, (WIDTH, HEIGHT)).save(tmp_path / "picture.tiff")
+        with pytest.raises(RequestError, match=f"has pixels in {words}.*; save it as RGB with 8 or 16"):
+            read_picture(tmp_path / "picture.tiff")
+
+    def test_a_tiff_of_16_bits_is_scaled(self, tmp_path: Path) -> None:
+        Image.fromarray(np.full((HEIGHT, WIDTH), 40_000, np.uint16)).save(tmp_path / "picture.tiff")
+        assert read_picture(tmp_path / "picture.tiff").getpixel((0, 0)) == (40_000 // 257,) * 3
+
+    @pytest.mark.parametrize("ending", ["gif", "tiff"])
+    def test_a_size_is_refused_before_pixels_are_decoded(self, tmp_path: Path, ending: str) -> None:
+        file = tmp_path / f"picture.{ending}"
+        Image.new("L", (WIDTH, HEIGHT)).save(file)
+        content = bytearray(file.read_bytes())
+        if ending == "gif":
+            content[6:10] = struct.pack("<HH", 60_000, 60_000)
+        else:
+            for tag in (256, 257):
+                at = content.index(struct.pack("<HHI", tag, 4, 1))
+                content[at + 8 : at + 12] = struct.pack("<I", 60_000)
+        file.write_bytes(content)
+        with pytest.raises(RequestError, match="over 64 megapixels"):
+            read_picture(file)
 
     @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
     def test_a_file_that_is_no_picture_is_refused(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "picture.png").write_bytes(content)
-        with pytest.raises(RequestError, match=r"picture.png is not a PNG, JPEG or WebP picture"):
+        with pytest.raises(RequestError, match=r"picture.png is not a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"):
             read_picture(tmp_path / "picture.png")
 
     @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
@@ -262,7 +313,7 @@ class TestSaving:
 
     def test_without_metadata_there_is_none(self, picture: Image.Image, tmp_path: Path) -> None:
         save(picture, tmp_path / "a.png")
-        save(picture, tmp_path / "a.jpg", {"model": "only PNG carries it"})
+        save(picture, tmp_path / "a.jpg", None, "a house")
         assert read_metadata(tmp_path / "a.png") is None
         assert read_metadata(tmp_path / "a.jpg") is None
 

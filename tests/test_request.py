@@ -223,9 +223,17 @@ class TestNumbers:
             "strength needs image: a picture to start from: a path, a PIL picture or an array"
         )
 
-    @pytest.mark.parametrize("given", [-1, 2**64, 1.0, "7", True])
+    @pytest.mark.parametrize("given", [-2, 2**64, 1.0, "7", True])
     def test_wrong_seeds_are_refused(self, given: Any) -> None:
-        assert refusal(seed=given) == f"seed is {given!r}; give a whole number from 0 to 18446744073709551615"
+        assert refusal(seed=given) == (
+            f"seed is {given!r}; give a whole number from 0 to 18446744073709551615, or -1 for a random one"
+        )
+
+    @pytest.mark.parametrize("given", [-1, np.int64(-1)])
+    def test_minus_one_is_a_random_seed(self, given: Any) -> None:
+        seeds = [ask(seed=given).seed for _ in range(3)]
+        assert len(set(seeds)) == 3
+        assert all(seed is not None and 0 <= seed < 2**32 for seed in seeds)
 
 
 class TestSeeds:

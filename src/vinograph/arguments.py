@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import RequestError
-from vinograph.noise import MAX_SEED, noise_from_generator
+from vinograph.noise import MAX_SEED, noise_from_generator, random_seed
 from vinograph.schedulers import choose
 from vinograph.values import MAX_VALUES, as_array, reading, shown
 
@@ -31,6 +31,7 @@ SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 MAX_STEPS = 1000
 MAX_COUNT = 1000
 MAX_PROMPT = 20_000  # characters; more than any text encoder reads, and longer texts take long to tokenize
+_RANDOM = -1  # as a seed
 _MAX_TOKENS = 512
 _MAX_PIXELS = 1_000_000
 _MAX_NUMBER = 1e30  # its square fits f64, where a check can see that it overflows f32
@@ -113,9 +114,9 @@ def _number(name: str, value: Any, expected: str) -> float:
     return number
 
 
-def _whole_number(name: str, value: Any, low: int, high: int) -> int:
+def _whole_number(name: str, value: Any, low: int, high: int, besides: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise RequestError(f"{name} is {shown(value)}; give a whole number from {low} to {high}")
+        raise RequestError(f"{name} is {shown(value)}; give a whole number from {low} to {high}{besides}")
     return int(value)
 
 
@@ -136,13 +137,20 @@ def _number_check(expected: str, fits: Callable[[float], bool]) -> Check:
 
 check_steps = _whole_number_check(1, MAX_STEPS)
 check_count = _whole_number_check(1, MAX_COUNT)
-check_seed = _whole_number_check(0, MAX_SEED)
 check_tokens = _whole_number_check(1, _MAX_TOKENS)
 check_layers = _whole_number_check(-MAX_COUNT, MAX_COUNT)  # the family knows how many layers its encoders have
 check_strength = _number_check("a number above 0 and up to 1", lambda number: 0 < number <= 1)
 check_share = _number_check("a number above 0 and below 1", lambda number: 0 < number < 1)
 check_factor = _number_check("a number from 1 to 8", lambda number: 1 <= number <= 8)
 check_amount = _number_check("a number from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+@check("int")
+def check_seed(name: str, value: Any, _: Limits) -> int:
+    """Check a seed; -1 becomes a random one, as other programs for pictures have it."""
+    if isinstance(value, (int, np.integer)) and value == _RANDOM:
+        return random_seed()
+    return _whole_number(name, value, 0, MAX_SEED, f", or {_RANDOM} for a random one")
 
 
 @check("float")

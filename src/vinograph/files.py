@@ -90,6 +90,24 @@ def temporary_sibling(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def created(file: Path) -> Iterator[Path]:
+    """Yield a hidden temporary path, whose file becomes ``file`` when the block succeeds.
+
+    Raises:
+        FileExistsError: there is a file of that name, or it appeared during the block. It stays.
+    """
+    with temporary_sibling(file) as temporary:
+        yield temporary
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: the name is taken first, then replaced
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            temporary.replace(file)
+
+
+@contextmanager
 def replaced(file: Path) -> Iterator[Path]:
     """Yield a hidden temporary path, whose file replaces ``file`` when the block succeeds.
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from vinograph import picture_texts
 from vinograph.errors import RequestError, ResourceError
-from vinograph.files import check_writable, is_full, replaced
+from vinograph.files import check_writable, created, is_full, replaced
 from vinograph.values import MAX_VALUES, as_array, clipped, is_array, is_tensor, reading, reason
 
 Array = NDArray[np.float32]
@@ -25,7 +25,12 @@ Picture = TypeVar("Picture")
 
 MAX_PIXELS = 64_000_000
 READABLE = ("PNG", "JPEG", "WEBP")
+"""Formats of pictures that come from others, such as uploads."""
+READABLE_FILES = (*READABLE, "AVIF", "TIFF", "GIF")
+"""Formats of the user's own files."""
+_SPELLED = {"WEBP": "WebP"}
 _MAX_PICTURES = 1000  # in a list or a batch
+_WIDE_MODES = {"I": "32 bits", "F": "floats"}  # in a TIFF, whose white may then be any number
 _ORIENTATION = 0x0112  # EXIF's tag
 _ACCEPTED = "give a path, a PIL picture, or an array"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -51,12 +56,16 @@ def to_pictures(images: Array) -> list[Image.Image]:
     return [Image.fromarray(each) for each in (np.clip(images, 0, 1) * 255).round().astype(np.uint8)]
 
 
-def read_picture(source: Any, name: str = "image") -> Image.Image:
+def read_picture(source: Any, name: str = "image", formats: Sequence[str] = READABLE_FILES) -> Image.Image:
     """Read one RGB picture from any source that :func:`read_pictures` accepts.
+
+    A file has to be in one of PIL's ``formats``.
 
     Raises:
         RequestError: as in :func:`read_pictures`, or the source holds several pictures.
     """
+    if isinstance(source, (str, os.PathLike)):
+        return _to_rgb(open_picture(source, name, formats=formats), name, [])
     return only(read_pictures(source, name), name)
 
 
@@ -78,10 +87,11 @@ def read_pictures(source: Any, name: str = "image", notes: list[str] | None = No
     Transparency is dropped. An array is [height, width, 3] or [n, height, width, 3]; a tensor is
     [3, height, width] or [n, 3, height, width]. Values are uint8, or floats in [0, 1], or floats in
     [-1, 1] if any is negative. A file's format and size are checked before its pixels are decoded.
-    Warnings are appended to ``notes``.
+    Of several frames, the first is taken. Warnings are appended to ``notes``.
 
     Raises:
-        RequestError: not a PNG, JPEG or WebP, over 64 megapixels, damaged, or no picture at all.
+        RequestError: not one of :data:`READABLE_FILES`, over 64 megapixels, damaged, or no picture
+            at all.
     """
     notes = [] if notes is None else notes
     with reading(name, source):
@@ -103,7 +113,7 @@ def listed(source: Any, name: str) -> Sequence[Any]:
 
 def _read(source: Any, name: str, notes: list[str]) -> list[Image.Image]:
     if isinstance(source, (str, os.PathLike)):
-        return [_to_rgb(open_picture(source, name), name, notes)]
+        return [_to_rgb(open_picture(source, name, notes), name, notes)]
     if isinstance(source, Image.Image):
         check_picture(source, name)
         if source.getexif().get(_ORIENTATION, 1) != 1:
@@ -117,34 +127,78 @@ def _read(source: Any, name: str, notes: list[str]) -> list[Image.Image]:
     raise RequestError(f"{name} is a {type(source).__name__}; {_ACCEPTED}")
 
 
-def open_picture(source: str | os.PathLike[str], name: str) -> Image.Image:
+def open_picture(
+    source: str | os.PathLike[str],
+    name: str,
+    notes: list[str] | None = None,
+    formats: Sequence[str] = READABLE_FILES,
+) -> Image.Image:
     """Read a picture file, and rotate the picture as its EXIF says.
 
+    Warnings are appended to ``notes``.
+
     Raises:
-        RequestError: it is no PNG, JPEG or WebP, has over 64 megapixels, or is damaged.
+        RequestError: it is in none of PIL's ``formats``, has over 64 megapixels, or is damaged.
     """
     with reading(name, source):
         path = Path(source)
     label = f"{name}: {clipped(str(path))}"
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # an invalid name, or a folder without access
-        is_file = False
-    if not is_file:
+    if not _is_file(path):
         raise RequestError(f"{name}: there is no file {clipped(str(path))}")
+    with _identified(path, label, formats) as picture:
+        _check_pixels(size_of(picture), label)
+        _check_whole(picture, label, [] if notes is None else notes)  # looks for a second frame, so it comes first
+        check_picture(picture, label)
+    return _rotated(picture)
+
+
+def format_of(path: Path) -> str | None:
+    """PIL's name for the format of a picture file; None for anything else. No pixel is decoded."""
+    if not _is_file(path):
+        return None
+    try:
+        with _identified(path, str(path), READABLE_FILES) as picture:
+            return picture.format
+    except RequestError:
+        return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # an invalid name, or a folder without access
+        return False
+
+
+def _identified(path: Path, label: str, formats: Sequence[str]) -> Image.Image:
+    """A picture file with its header read, but none of its pixels."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large sizes, which are checked below, and garbled EXIF
-            picture = Image.open(path, formats=READABLE)
+            warnings.simplefilter("ignore")  # about large sizes, which are checked later, and garbled EXIF
+            return Image.open(path, formats=tuple(formats))
     except Image.DecompressionBombError as error:
         raise RequestError(f"{label} has over {MAX_PIXELS // 1_000_000} megapixels; scale it down") from error
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise nearly anything for a garbled header
-        raise RequestError(f"{label} is not a PNG, JPEG or WebP picture") from error
-    with picture:
-        check_picture(picture, label)
-    return _rotated(picture)
+        *others, last = (_SPELLED.get(each, each) for each in formats)
+        raise RequestError(f"{label} is not a {', '.join(others)} or {last} picture") from error
+
+
+def _check_whole(picture: Image.Image, label: str, notes: list[str]) -> None:
+    """Note further frames, and refuse pixels that a conversion to 8 bits would clip."""
+    if picture.format == "TIFF" and picture.mode in _WIDE_MODES:
+        raise RequestError(f"{label} has pixels in {_WIDE_MODES[picture.mode]}; save it as RGB with 8 or 16 bits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            several = getattr(picture, "is_animated", False)
+        except MemoryError:
+            raise
+        except Exception:  # the frame after the first is damaged
+            several = False
+    if several:
+        notes.append(f"{label} holds several pictures; the first is taken")
 
 
 def check_picture(picture: Image.Image, name: str) -> None:
@@ -154,6 +208,8 @@ def check_picture(picture: Image.Image, name: str) -> None:
         RequestError: it has no pixels, or too many, or is damaged.
     """
     _check_pixels(size_of(picture), name)
+    if picture.mode == "LAB":  # which PIL can't convert
+        raise RequestError(f"{name} has pixels in L*a*b* colours; save it as RGB with 8 or 16 bits")
     with _undamaged(name):
         picture.load()
 
@@ -277,22 +333,28 @@ def check_output(path: Path) -> None:
 
 
 def save(
-    picture: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None, parameters: str | None = None
+    picture: Image.Image,
+    path: Path,
+    metadata: Mapping[str, Any] | None = None,
+    parameters: str | None = None,
+    *,
+    replace: bool = True,
 ) -> None:
-    """Write a picture atomically; a PNG stores ``metadata`` as text, and any picture ``parameters``.
+    """Write a picture atomically, with the texts ``metadata`` and ``parameters``.
 
     They are stored as :mod:`vinograph.picture_texts` says.
 
     Raises:
         RequestError: the file can't be written.
         ResourceError: the disk is full.
+        FileExistsError: there is such a file, and ``replace`` is False.
     """
     check_output(path)
     kind = WRITABLE[path.suffix.lower()]
     options: dict[str, Any] = {"quality": 95} if kind != "PNG" else {}
     options |= picture_texts.save_options(kind, metadata, parameters)
     size = picture.width * picture.height * len(picture.getbands())
-    with _explained(path, f"up to {size:,} bytes are needed"), replaced(path) as temporary:
+    with _explained(path, f"up to {size:,} bytes are needed"), (replaced if replace else created)(path) as temporary:
         picture.save(temporary, kind, **options)
 
 
@@ -301,6 +363,8 @@ def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
     """Turn a failure to write ``path`` in the block into an error that explains it."""
     try:
         yield
+    except FileExistsError:
+        raise
     except OSError as error:
         reason = f"output {path} can't be written: {error.strerror or error}"
         if not is_full(error):
@@ -309,6 +373,6 @@ def _explained(path: Path, needed: str = "nothing fits") -> Iterator[None]:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Metadata that :func:`save` wrote into a PNG; None if the file has none that is valid."""
+    """Metadata that :func:`save` wrote into a picture; None if the file has none that is valid."""
     with Image.open(path) as picture:
         return picture_texts.own_metadata(picture)

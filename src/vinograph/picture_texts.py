@@ -1,12 +1,14 @@
-"""The texts in picture files: Vinograph's metadata in a PNG, and A1111's "parameters" in any picture.
+"""The texts in picture files: Vinograph's metadata, and A1111's "parameters".
 
-A PNG has both as text chunks. A JPEG or a WebP has A1111's text alone, in the user comment of its
-EXIF, as A1111 writes it.
+A PNG has both as text chunks. A JPEG or a WebP has A1111's text in the user comment of its EXIF, as
+A1111 writes it, and Vinograph's metadata as a property of its XMP.
 """
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -20,39 +22,71 @@ _EXIF, _USER_COMMENT = 0x8769, 0x9286
 _UNICODE, _ASCII = b"UNICODE\0", b"ASCII\0\0\0"
 _CODE_SIZE = 8
 _MOST_EXIF = 60_000  # bytes; a JPEG has one segment of 65,533 for it
+_MOST_XMP = 65_000  # bytes; likewise
+
+_XMP = """\
+<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:vinograph="urn:vinograph:">
+<vinograph:metadata>{}</vinograph:metadata>
+</rdf:Description></rdf:RDF></x:xmpmeta>
+<?xpacket end="w"?>"""
+# As it is written, and as an attribute, which editors make of it. An XML parser would expand a stranger's entities.
+_XMP_VALUE = re.compile(r"<vinograph:metadata>([^<]*)</vinograph:metadata>|\bvinograph:metadata=\"([^\"<]*)\"")
 
 
 def save_options(kind: str, metadata: Mapping[str, Any] | None, parameters: str | None) -> dict[str, Any]:
     """PIL's options to write the texts into a picture of that format.
 
-    A text that EXIF has no room for is left out: see :func:`fits`.
+    Texts that have no room are left out: see :func:`without_room`.
     """
     if kind == "PNG":
         text = PngImagePlugin.PngInfo()
         if metadata is not None:
-            text.add_itxt(_OWN, json.dumps(metadata, ensure_ascii=False, sort_keys=True))
+            text.add_itxt(_OWN, _json(metadata))
         if parameters is not None:
             text.add_text(_PARAMETERS, parameters)
         return {"pnginfo": text}
-    if parameters is None or not fits(kind, parameters):
-        return {}
-    exif = Image.Exif()
-    exif.get_ifd(_EXIF)[_USER_COMMENT] = _UNICODE + parameters.encode("utf-16-be")
-    return {"exif": exif}
+    options: dict[str, Any] = {}
+    if metadata is not None and len(xmp := _xmp(metadata)) <= _MOST_XMP:
+        options["xmp"] = xmp
+    if parameters is not None and len(comment := parameters.encode("utf-16-be")) <= _MOST_EXIF:
+        options["exif"] = exif = Image.Exif()
+        exif.get_ifd(_EXIF)[_USER_COMMENT] = _UNICODE + comment
+    return options
 
 
-def fits(kind: str, parameters: str) -> bool:
-    """Whether a picture of that format has room for the text."""
-    return kind == "PNG" or len(parameters.encode("utf-16-be")) <= _MOST_EXIF
+def without_room(kind: str, metadata: Mapping[str, Any] | None, parameters: str | None) -> list[str]:
+    """Which of the texts a picture of that format has no room for, in words."""
+    if kind == "PNG":
+        return []
+    written = save_options(kind, metadata, parameters)
+    texts = {"xmp": (metadata, "Vinograph's record"), "exif": (parameters, 'the text "parameters" that A1111 reads')}
+    return [name for option, (text, name) in texts.items() if text is not None and option not in written]
+
+
+def _json(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+
+
+def _xmp(metadata: Mapping[str, Any]) -> bytes:
+    return _XMP.format(html.escape(_json(metadata), quote=False)).encode()
 
 
 def own_metadata(picture: Image.Image) -> dict[str, Any] | None:
     """Vinograph's metadata in an opened picture; None if it has none that is valid."""
-    text = picture.info.get(_OWN)
+    text = picture.info.get(_OWN, _in_xmp(picture.info.get("xmp")))
     try:
         return strict_json.parse_object(text) if isinstance(text, str) else None
     except strict_json.JsonError:
         return None
+
+
+def _in_xmp(xmp: Any) -> str | None:
+    if not isinstance(xmp, bytes):
+        return None
+    found = _XMP_VALUE.search(xmp.decode("utf-8", "replace"))
+    return None if found is None else html.unescape(found[1] or found[2] or "")
 
 
 def parameters_text(picture: Image.Image) -> str | None:

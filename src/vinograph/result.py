@@ -19,6 +19,8 @@ Array = NDArray[np.float32]
 class Result:
     """Pictures that a call drew, and how it drew them.
 
+    A notebook shows the pictures of a result at the end of a cell, with their seeds.
+
     Attributes:
         images: PIL pictures (``output_type="pil"``), an array [n, height, width, 3] in [0, 1]
             ("np"), or the last stage's latents ("latent"). None if the call draws no picture.
@@ -68,6 +70,14 @@ class Result:
             "vinograph": __version__,
             "python": platform.python_version(),
         }
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the pictures under each other's seeds, and the warnings."""
+        from vinograph.notebook import html_of
+
+        del include, exclude  # IPython drops what it was not asked for
+        shown = html_of(self.images, self.request.prompt or (), self.seeds, self.warnings)
+        return {"text/plain": repr(self), **({} if shown is None else {"text/html": shown})}
 
     def _unrecorded(self) -> list[str]:
         """The arguments that were given and are not recorded, without callbacks and generators."""

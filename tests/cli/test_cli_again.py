@@ -149,7 +149,9 @@ class TestRefused:
 
     def test_no_picture(self, vinograph: Run) -> None:
         Path("a.png").write_text("text")
-        vinograph("generate", "--again", "a.png").fails(2, "--again: a.png is not a PNG, JPEG or WebP picture")
+        vinograph("generate", "--again", "a.png").fails(
+            2, "--again: a.png is not a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"
+        )
         vinograph("generate", "--again", "b.png").fails(2, "--again: there is no file b.png")
 
     def test_a_model_that_is_not_here(self, vinograph: Run) -> None:
@@ -161,7 +163,9 @@ class TestRefused:
 
     def test_its_own_file_is_kept(self, vinograph: Run) -> None:
         vinograph("generate", PROMPT, "--model", "tiny-sdxl")
-        vinograph("generate", "--again", "picture.png", "--seed", 8).fails(2, "is the picture that --again reads")
+        again = ("generate", "--again", "picture.png", "--seed", 8)
+        vinograph(*again, "--output", "picture.png").fails(2, "is the picture that --again reads")
+        assert vinograph(*again).out.startswith("picture-2.png")
         os.link("picture.png", "link.png")
         vinograph("generate", "--again", "picture.png", "--output", "link.png").fails(2, "name another with --output")
 
@@ -201,4 +205,4 @@ class TestRefused:
         options = ("--negative-prompt", prompt, "--guidance-scale", 2, "--steps", 1, "--output", "a.jpg")
         done = vinograph("generate", prompt, "--model", "tiny-sdxl", *options)
         assert done.code == 0, done.err
-        assert "a.jpg has no room for so long a prompt" in done.err
+        assert "the prompt is so long that a.jpg has no room for the text" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -43,8 +44,9 @@ class TestShowing:
     def test_compiled_models_are_listed(self, vinograph: Run, bundle: Bundle) -> None:
         draw(vinograph, bundle)
         done = vinograph("cache")
-        for word in (bundle.manifest.name, "prior", "vqgan", "last used"):
+        for word in (bundle.manifest.name, "prior", "vqgan", "last used", "shapes"):
             assert word in done.out
+        assert re.search(r"\w+ 1x\d+x\d+", done.out)
         record = vinograph("cache", "--json").record
         assert record["size"] == sum(each["size"] for each in record["compiled"]) > 0
         components = {each["component"] for each in record["compiled"]}

@@ -222,7 +222,11 @@ class TestRefusals:
             )
         given = ("--image", "bad.png") if option == "--image" else ("--image", "start.png", "--mask", "bad.png")
         done = refused(*given)
-        done.fails(2, "mask" if option == "--mask" else "image", words.get(kind, "is not a PNG, JPEG or WebP picture"))
+        done.fails(
+            2,
+            "mask" if option == "--mask" else "image",
+            words.get(kind, "is not a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"),
+        )
         assert "unet" not in done.err, "the drawing had started"
 
     @pytest.mark.parametrize(("steps", "strength", "fewest"), [(3, 0.3, 4), (1, 0.5, 2), (2, 0.07, 15)])
@@ -261,7 +265,7 @@ class TestRefusals:
     def test_a_wrong_guidance_scale_is_refused(self, refused: Run, given: str) -> None:
         refused("--guidance-scale", given).fails(2, "--guidance-scale is ", given, "a number from 0 up")
 
-    @pytest.mark.parametrize("given", ["-1", str(2**64), "1.5"])
+    @pytest.mark.parametrize("given", ["-2", str(2**64), "1.5"])
     def test_a_wrong_seed_is_refused(self, refused: Run, given: str) -> None:
         refused("--seed", given).fails(2, "--seed is ", given, "from 0 to 18446744073709551615")
 

@@ -1,4 +1,4 @@
-"""Broken PNG, JPEG and WebP files, read as files, PIL pictures and masks, and by commands."""
+"""Broken PNG, JPEG, WebP, AVIF, TIFF and GIF files, read as files, PIL pictures and masks, and by commands."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ def _samples() -> list[bytes]:
         (pixels, "JPEG", {"progressive": True}),
         *((pixels.convert(mode), "WEBP", {"exif": exif}) for mode in ("RGB", "RGBA")),
         (pixels.convert("RGBA"), "WEBP", {"lossless": True}),
-        (pixels, "WEBP", {"save_all": True, "append_images": [pixels.rotate(90)]}),
+        *((pixels, kind, {"save_all": True, "append_images": [pixels.rotate(90)]}) for kind in ("WEBP", "AVIF", "GIF")),
+        *((pixels.convert(mode), "TIFF", {}) for mode in ("1", "L", "RGB", "RGBA", "CMYK", "I;16", "F", "LAB")),
+        *((pixels, "TIFF", {"compression": each, "exif": exif}) for each in ("tiff_lzw", "jpeg", "tiff_deflate")),
+        (pixels, "TIFF", {"save_all": True, "append_images": [pixels.rotate(90)]}),
+        *((pixels.convert(mode), "AVIF", {"exif": exif}) for mode in ("RGB", "RGBA")),
+        (pixels, "GIF", {"transparency": 3}),
     ]
     files = []
     for picture, kind, options in there:

@@ -121,7 +121,7 @@ def test_a_failure_is_reported_and_the_next_job_is_drawn(
     def break_down(*_: Any) -> Any:
         raise LookupError("we forgot this")
 
-    wrong = Job(DrawRequest(draw_request.model, draw_request.call, {**draw_request.arguments, "seed": -1}))
+    wrong = Job(DrawRequest(draw_request.model, draw_request.call, {**draw_request.arguments, "seed": -2}))
     broken = Job(
         DrawRequest(
             draw_request.model, draw_request.call, {**draw_request.arguments, "callback_on_step_end": break_down}
@@ -133,7 +133,9 @@ def test_a_failure_is_reported_and_the_next_job_is_drawn(
     assert ending(right).results
     error, defect = wrong.status.error, broken.status.error
     assert isinstance(error, RequestError)
-    assert error_message(error) == "seed is -1; give a whole number from 0 to 18446744073709551615"
+    assert error_message(error) == (
+        "seed is -2; give a whole number from 0 to 18446744073709551615, or -1 for a random one"
+    )
     assert defect is not None
     assert (
         error_message(defect)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vinograph.cli import output
-from vinograph.cli.options import DEFAULT_MODEL, MODEL_HELP, AsJson
+from vinograph.cli import completion, output
+from vinograph.cli.completion import completing, models
+from vinograph.cli.options import DEFAULT_MODEL, MODEL_HELP, AsJson, flags
 
 if TYPE_CHECKING:
     from vinograph.adapters.report import Report
@@ -17,8 +18,15 @@ _FEW = 20  # tensors without effect that are listed; --json has all
 
 
 def adapters(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="an adapter's file, folder, or name")],
-    model: Annotated[str, typer.Option("--model", metavar="REF", help=MODEL_HELP)] = DEFAULT_MODEL,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="an adapter's file, folder, or name", autocompletion=completing(completion.adapters)
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(*flags("model"), metavar="REF", help=MODEL_HELP, autocompletion=completing(models))
+    ] = DEFAULT_MODEL,
     all_tensors: Annotated[bool, typer.Option("--all", help="list every tensor that changes nothing")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -117,7 +117,7 @@ def benchmark(
         ),
     ] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE.json", help="write all measurements")
+        Path | None, typer.Option(*options.flags("output"), metavar="FILE.json", help="write all measurements")
     ] = None,
     chart: Annotated[
         Path | None, typer.Option("--chart", metavar="FILE", help="draw a chart, ending in .svg or .png")
@@ -137,7 +137,7 @@ def benchmark(
     _check_file("--chart", chart, charts.ENDINGS)
     if chart is not None:
         charts.check()
-    extra = {name: _value(text) for name, text in _pairs("--option", option).items()}
+    extra = parsed_pairs("--option", option)
 
     def arguments(pipe: Pipeline) -> GivenArguments:
         from_options = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
@@ -177,6 +177,11 @@ def benchmark(
             write_atomically(chart, charts.draw(record, chart.suffix))
     if not measured:
         raise typer.Exit(ModelError.exit_code)
+
+
+def parsed_pairs(name: str, texts: Sequence[str] | None) -> dict[str, Any]:
+    """Parse texts of the form NAME=VALUE, with values in JSON or plain text."""
+    return {key: _value(text) for key, text in _pairs(name, texts).items()}
 
 
 def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, str]:

@@ -24,8 +24,9 @@ def cache(
 ) -> None:
     """Show the compiled components and measured settings that are stored between processes.
 
-    Components are compiled for a picture size. Settings are those that were measured to be the
-    fastest. Both are stored in $VINOGRAPH_CACHE, or ~/.cache/vinograph.
+    Components are compiled for the shapes of their inputs, and so for a picture size. Settings are
+    those that were measured to be the fastest. Both are stored in $VINOGRAPH_CACHE, or
+    ~/.cache/vinograph.
 
     Components take at most 1 GB, or a twentieth of the free disk space if that is less. Components
     with int8 or int4 weights, and those of checkpoints that were not converted, are stored with
@@ -57,10 +58,11 @@ def cache(
             [
                 *(each.description.model, each.description.component, output.size(each.size)),
                 *("with weights" if each.with_weights else "", _when(each).replace("T", " ")),
+                each.description.shapes,
             ]
             for each in entries
         ]
-        output.table(["model", "component", "size", "", "last used"], rows)
+        output.table(["model", "component", "size", "", "last used", "shapes"], rows)
     if settings:
         rows = [[each["model"], each["component"], each["setting"], _seconds(each["seconds"])] for each in settings]
         output.table(["model", "component", "fastest", "seconds in each"], rows)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,17 @@ from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
 
 PACKAGES = ("openvino", "numpy", "pillow", "tokenizers", "huggingface_hub", "filelock", "typer", "rich")
-EXTRAS: Mapping[str, tuple[str, ...]] = {"quantize": ("nncf",), "web": ("gradio",), "captions": ("bs4", "ftfy")}
+# What each extra of pyproject.toml is for. Its packages are read from the installed metadata.
+EXTRAS: Mapping[str, str] = {
+    "quantize": "smaller and faster models: vinograph quantize",
+    "web": "the web page: vinograph web",
+    "serve": "the HTTP server: vinograph serve",
+    "captions": "cleaning of prompts: --clean-caption on",
+    "benchmark": "charts: vinograph benchmark --chart",
+    "train": "training of models and adapters, from a clone",
+    "dev": "the tests, from a clone",
+}
+_REQUIREMENT = re.compile(r"([\w.-]+)[^;]*;\s*extra\s*==\s*[\"'](\w+)[\"']")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
 _LITTLE_MEMORY = 2e9
 _LITTLE_DISK = 1e9
@@ -122,7 +133,7 @@ def _check_packages(findings: Findings) -> None:
     for name, version in findings.facts["packages"].items():
         if version == "missing":
             findings.problems.append((f"the package {name} is missing: pip install vinograph", 1))
-    findings.facts["extras"] = {name: _extra(name, packages) for name, packages in EXTRAS.items()}
+    findings.facts["extras"] = {name: _extra(name, packages) for name, packages in extras().items()}
 
 
 def _version(package: str) -> str | None:
@@ -132,12 +143,28 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _extra(name: str, packages: tuple[str, ...]) -> str:
+def extras() -> dict[str, list[str]]:
+    """The packages of each extra, as this installation's own metadata name them."""
+    found: dict[str, list[str]] = {name: [] for name in EXTRAS}
+    try:
+        requirements = importlib.metadata.requires("vinograph") or []
+    except importlib.metadata.PackageNotFoundError:  # it runs from a folder on PYTHONPATH
+        requirements = []
+    for each in requirements:
+        if (match := _REQUIREMENT.match(each)) is not None:
+            found.setdefault(match[2], []).append(match[1])
+    return found
+
+
+def _extra(name: str, packages: Sequence[str]) -> str:
     versions = {each: _version(each) for each in packages}
     missing = [each for each, version in versions.items() if version is None]
+    about = f"{EXTRAS[name]}; " if name in EXTRAS else ""
+    if not packages:
+        return f"{about}unknown, as Vinograph isn't installed as a package"
     if missing:
-        return f'not installed ({", ".join(missing)} missing): pip install "vinograph[{name}]"'
-    return ", ".join(f"{each} {version}" for each, version in versions.items())
+        return f'{about}not installed ({", ".join(missing)} missing): pip install "vinograph[{name}]"'
+    return f"{about}{', '.join(f'{each} {version}' for each, version in versions.items())}"
 
 
 def _check_devices(findings: Findings) -> None:

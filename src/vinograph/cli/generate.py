@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vinograph import a1111
-from vinograph.cli import adapters, again, options, output, progress
+from vinograph.cli import adapters, again, options, progress, prompts
+from vinograph.cli.batches import Batch, Batches
 from vinograph.cli.options import (
     ADAPTER,
     AS_JSON,
@@ -26,10 +26,11 @@ from vinograph.cli.options import (
     DrawingCommand,
     Option,
 )
+from vinograph.cli.picture_files import PictureFiles, save_result
+from vinograph.cli.report import Report
 from vinograph.errors import RequestError
 from vinograph.families.contract import Step
-from vinograph.images import WRITABLE, check_output, save
-from vinograph.picture_texts import fits
+from vinograph.images import WRITABLE, save
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,7 +39,12 @@ if TYPE_CHECKING:
     from vinograph.request import GivenArguments
     from vinograph.result import Result
 
-_OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; one that exists is replaced"
+_PICTURE, _RECONSTRUCTION = "picture.png", "reconstruction.png"
+_OUTPUT = f"the picture to write, ending in {', '.join(WRITABLE)}; replaces one; default: {{}}, or a free number"
+_PROMPT = (
+    "what to draw; an empty text draws the model's unconditional picture; @FILE: each line of a file, without blank "
+    "lines and those that begin with #; -: each line of standard input"
+)
 _NOT_ARGUMENTS = (
     *("prompt", "picture", "again", "model", "output", "device", "precision", "memory", "no_metadata"),
     *(ADAPTER.name, BASE.name, EMBEDDING.name, AS_JSON.name),
@@ -46,31 +52,53 @@ _NOT_ARGUMENTS = (
 
 
 def generate(values: Mapping[str, Any]) -> None:
-    """Draw pictures from a text.
+    """Draw pictures from a text, or from each line of a list.
 
-    With --image they start from a picture. A PNG carries its request, seed, model and versions, and any
-    picture the text "parameters" that A1111 writes. With --again a picture is drawn again from either.
+    With --image they start from a picture. Each picture is written as soon as it is drawn. It carries
+    its request, seed, model and versions, and the text "parameters" that A1111 writes. With --again a
+    picture is drawn again from either.
     """
     recipe = _recipe(values)
-    files = _numbered(Path(values["output"]), options.count_of(values["count"]))
-    for file in files:
-        check_output(file)
-        _check_kept(file, values["again"])
+    listed, count = prompts.read_prompts(values["prompt"]), options.count_of(values["count"])
+    files = PictureFiles(values["output"], _PICTURE, len(listed) * count)
+    files.check(kept=values["again"])
     pipe = _open(values, recipe)
     notes = _assumed(pipe)
     given = options.arguments(pipe, "generate", _optional(values))
-    if values["prompt"] is not None:
-        subject = pipe.calls["generate"].positional[0]
-        given = dataclasses.replace(given, values={subject: values["prompt"], **given.values})
     if recipe is not None:
         given, not_followed = again.with_recipe(pipe, recipe, given)
         notes += not_followed
-    result = _draw(pipe, "generate", given)
-    result = dataclasses.replace(result, warnings=(*notes, *result.warnings))
-    for index, (picture, file) in enumerate(zip(result.images, files, strict=True)):
-        notes = _save(pipe, result, index, picture, file, with_texts=not values["no_metadata"])
-        result = dataclasses.replace(result, warnings=(*result.warnings, *notes))
-    _report(result, files, as_json=values[AS_JSON.name])
+    batches = Batches(pipe, given, listed, count)
+    batches.check()
+    report = Report(as_json=values[AS_JSON.name])
+    report.warn(*notes)
+    try:
+        for batch in batches:
+            with batch.prompt.naming():
+                result = _draw(pipe, "generate", batch.given, batch.label)
+            batches.note_size(result)
+            report.warn(*map(batch.prompt.named, result.warnings))
+            _write(pipe, result, batch, files, report, with_texts=not values["no_metadata"])
+    except BaseException:
+        report.cut_short(len(listed) * count)
+        raise
+    report.end(batches.whole)
+
+
+def _write(
+    pipe: Pipeline, result: Result, batch: Batch, files: PictureFiles, report: Report, *, with_texts: bool
+) -> None:
+    """Write the pictures of one call, and report each."""
+    for index, picture in enumerate(result.images):
+
+        def save_as(file: Path, replace: bool, index: int = index, picture: Image.Image = picture) -> None:
+            if with_texts:
+                report.warn(*save_result(pipe, result, index, picture, file, replace=replace))
+            else:
+                save(picture, file, replace=replace)
+
+        report.add(files.write(save_as), result, index, batch.prompt)
+    report.add_seconds(result)
 
 
 def _assumed(pipe: Pipeline) -> list[str]:
@@ -92,34 +120,13 @@ def _recipe(values: Mapping[str, Any]) -> again.Recipe | None:
     return None
 
 
-def _check_kept(file: Path, source: str | None) -> None:
-    """Refuse to replace the picture that --again reads."""
-    if source is not None and file.exists() and file.samefile(source):
-        raise RequestError(f"output {file} is the picture that --again reads; name another with --output")
-
-
-def _save(
-    pipe: Pipeline, result: Result, index: int, picture: Image.Image, file: Path, *, with_texts: bool
-) -> list[str]:
-    """Write a picture and its texts; returns what there was no room for."""
-    if not with_texts:
-        save(picture, file)
-        return []
-    metadata = result.metadata(index)
-    parameters = a1111.parameters_text(metadata, pipe.options, pipe.model.manifest.scheduler)
-    save(picture, file, metadata, parameters)
-    if fits(WRITABLE[file.suffix.lower()], parameters):
-        return []
-    return [f"{file} has no room for so long a prompt: it doesn't say how it was drawn. Write a PNG instead"]
-
-
 def reconstruct(values: Mapping[str, Any]) -> None:
     """Encode a picture and decode it again.
 
     Prints the PSNR, and how much smaller the encoded picture is.
     """
-    file = Path(values["output"])
-    check_output(file)
+    files = PictureFiles(values["output"], _RECONSTRUCTION, 1)
+    files.check()
     pipe = _open(values)
     if "reconstruct" not in pipe.calls:
         family, name = pipe.model.manifest.family, pipe.model.manifest.name
@@ -127,16 +134,22 @@ def reconstruct(values: Mapping[str, Any]) -> None:
     given = options.arguments(pipe, "reconstruct", _optional(values))
     subject = {pipe.calls["reconstruct"].positional[0]: values["picture"]}
     result = _draw(pipe, "reconstruct", dataclasses.replace(given, values={**subject, **given.values}))
-    save(result.images[0], file)
-    _report(result, [file], as_json=values[AS_JSON.name])
+    report = Report(as_json=values[AS_JSON.name])
+    report.warn(*result.warnings)
+    report.add(files.write(lambda file, replace: save(result.images[0], file, replace=replace)), result, 0)
+    report.add_seconds(result)
+    report.end(lambda request: request)
 
 
-def _draw(pipe: Pipeline, call: str, arguments: GivenArguments) -> Result:
-    """Run ``call`` and show its steps; an interruption ends it after a step."""
+def _draw(pipe: Pipeline, call: str, arguments: GivenArguments, label: str = "") -> Result:
+    """Run ``call`` and show its steps; an interruption ends it after a step.
+
+    ``label`` says which of several calls it is.
+    """
     from vinograph.pipeline import stream_given
 
     result = None
-    with progress.stages() as show, closing(stream_given(pipe, call, arguments)) as steps:
+    with progress.stages(label) as show, closing(stream_given(pipe, call, arguments)) as steps:
         for each in steps:
             if isinstance(each, Step):
                 show(each.stage, each.index, each.total)
@@ -173,58 +186,20 @@ def _optional(values: Mapping[str, Any]) -> dict[str, str | None]:
     return {name: value for name, value in values.items() if name not in not_arguments}
 
 
-def _numbered(file: Path, count: int) -> list[Path]:
-    """``file`` for one picture; a-1.png, a-2.png, … for several."""
-    if count == 1:
-        return [file]
-    return [file.with_name(f"{file.stem}-{index}{file.suffix}") for index in range(1, count + 1)]
-
-
-def _report(result: Result, files: list[Path], *, as_json: bool) -> None:
-    for warning in result.warnings:
-        output.warn(warning)
-    seeds = result.seeds or (None,) * len(files)
-    if as_json:
-        output.print_json(
-            {
-                "model": result.model,
-                "adapters": dict(result.adapters),
-                "images": [{"file": str(file), "seed": seed} for file, seed in zip(files, seeds, strict=True)],
-                "request": result.request.record(),
-                "seconds": result.timings,
-                "devices": result.devices,
-                "report": result.report,
-                "warnings": result.warnings,
-            }
-        )
-        return
-    for file, seed in zip(files, seeds, strict=True):
-        output.say(str(file) if seed is None else f"{file}  seed {seed}")
-    for name, value in result.report.items():
-        output.say(_MEASURES.get(name, f"{name} {{:g}}").format(value))
-    output.say(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items()))
-
-
-_MEASURES = {
-    "psnr": "PSNR {:.2f} dB",
-    "spatial_compression": "{:.1f} times smaller in each direction",
-    "values_compression": "{:.0f} times fewer values",
-}
-
 GENERATE = DrawingCommand(
     "generate",
-    Option("prompt", "PROMPT", "what to draw; an empty text draws the model's unconditional picture"),
+    Option("prompt", "PROMPT", _PROMPT),
     [
         Option("model", "REF", f"{MODEL_HELP}; default: {DEFAULT_MODEL}, with --again the picture's own"),
         BASE,
-        Option("output", "FILE", _OUTPUT, "picture.png"),
+        Option("output", "FILE", _OUTPUT.format(_PICTURE)),
         SIZE,
         Option("steps", "N", "denoising steps of the text-conditional stage; default: the model's own"),
         Option("guidance_scale", "G", "guidance scale of that stage; 1 and below turn guidance off"),
         Option("negative_prompt", "T", "what should not be in the picture; takes effect under guidance"),
         SEED,
-        Option("count", "N", "pictures to draw; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
-        Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
+        Option("count", "N", "pictures of each prompt; with 3, a.png becomes a-1.png, a-2.png and a-3.png"),
+        Option("image", "FILE", "a PNG, JPEG, WebP, AVIF, TIFF or GIF picture to start from"),
         Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
         EMBEDDING,
         ADAPTER,
@@ -240,11 +215,11 @@ GENERATE = DrawingCommand(
 
 RECONSTRUCT = DrawingCommand(
     "reconstruct",
-    Option("picture", "IMAGE", "a PNG, JPEG or WebP picture"),
+    Option("picture", "IMAGE", "a PNG, JPEG, WebP, AVIF, TIFF or GIF picture"),
     [
         MODEL,
         BASE,
-        Option("output", "FILE", _OUTPUT, "reconstruction.png"),
+        Option("output", "FILE", _OUTPUT.format(_RECONSTRUCTION)),
         SIZE,
         SEED,
         DEVICE,

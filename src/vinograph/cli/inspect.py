@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph.cli import output, progress
+from vinograph.cli import completion, output, progress
+from vinograph.cli.inspect_picture import inspect_picture, is_picture
 from vinograph.cli.options import MODEL_HELP, AsJson
 from vinograph.errors import VinographError
 from vinograph.families import registry
@@ -22,17 +23,28 @@ if TYPE_CHECKING:
     from vinograph.families.known import Companion
     from vinograph.models.model import Model
 
-Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+_MODELS = completion.completing(completion.models)
+Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=_MODELS)]
+ModelOrPicture = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|PICTURE", help=f"{MODEL_HELP}; or a picture, to show how it was drawn", autocompletion=_MODELS
+    ),
+]
 
 _WIDTH = 140  # of the components' table in a pipe: a component may have many inputs
 
 
-def inspect(model: Reference, as_json: AsJson = False) -> None:
-    """Describe a model.
+def inspect(model: ModelOrPicture, as_json: AsJson = False) -> None:
+    """Describe a model, or show how a picture was drawn.
 
-    Shows its family, source and licence, its components with their inputs and outputs, its defaults
-    and limits.
+    Of a model, shows its family, source and licence, its components with their inputs and outputs,
+    its defaults and limits. Of a picture, shows the request that its file holds, else the text
+    "parameters" that A1111 and others write.
     """
+    if is_picture(model):
+        inspect_picture(model, as_json=as_json)
+        return
     opened = catalog.find(model)
     if as_json:
         output.print_json({"path": str(opened.path), "size": opened.size, **json.loads(opened.manifest.to_json())})

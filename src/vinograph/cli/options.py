@@ -20,6 +20,7 @@ import typer
 
 from vinograph import folders
 from vinograph.arguments import SWITCH, VAES, check_count, check_seed
+from vinograph.cli import completion
 from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.request import OPTIONS, Argument, GivenArguments, arguments_of
@@ -36,16 +37,26 @@ _OR_A_SOURCE = "; or a full VAE in place of the model's own: a file, a directory
 _SIZE = re.compile(r"(-?\d{1,40})\s*[xX×]\s*(-?\d{1,40})")
 
 
+# Short forms that mean the same in other programs for pictures. Others collide: -s is a seed here, steps there.
+_SHORT = {"model": "-m", "output": "-o", "image": "-i"}
+
+
 def flag(name: str) -> str:
     """The option as it is typed on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+def flags(name: str) -> list[str]:
+    """The option, and its short form if it has one."""
+    return [flag(name), *([_SHORT[name]] if name in _SHORT else [])]
 
 
 @dataclass(frozen=True)
 class Option:
     """One option as ``--help`` shows it. ``metavar`` is None for a switch.
 
-    One that ``repeats`` may be given several times, and its value is the list of all.
+    One that ``repeats`` may be given several times, and its value is the list of all. ``choices`` are
+    what a shell completes, where that is no name of something.
     """
 
     name: str
@@ -53,10 +64,18 @@ class Option:
     help: str
     default: str | None = None
     repeats: bool = False
+    choices: tuple[str, ...] = ()
 
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter that typer reads."""
-        info = typer.Option(flag(self.name), metavar=self.metavar, help=self.help, show_default=bool(self.default))
+        names = completion.one_of(*self.choices) if self.choices else completion.BY_OPTION.get(self.name)
+        info = typer.Option(
+            *flags(self.name),
+            metavar=self.metavar,
+            help=self.help,
+            show_default=bool(self.default),
+            autocompletion=None if names is None else completion.completing(names),
+        )
         kind: Any = list[str] if self.repeats else bool if self.metavar is None else str | None
         default: Any = [] if self.repeats else False if self.metavar is None else self.default
         return inspect.Parameter(
@@ -71,7 +90,7 @@ VAE = "vae"
 VAE_HELP = "a full VAE in place of the source's, as a file, a directory or a hub id"
 MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
-SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")
+SEED = Option("seed", "S", "picture i is drawn from seed S + i; default, and -1: a random one, which is reported")
 DEVICE = Option(
     "device", "D", "an OpenVINO device, such as CPU or GPU, or one per component: prior=GPU,vqgan=CPU", "CPU"
 )
@@ -143,9 +162,10 @@ def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:
     argument = arguments_of(family.request)[argument_name]
     metavar = argument.metavar or {int: "N", float: "G"}.get(argument.check.scalar or str, "X")
     about = f"{', '.join(family.title for family, _ in families)}: {argument.about}"
+    choices = tuple(SWITCH) if argument.check.scalar is bool else argument.check.choices
     if name == VAE:
-        return Option(name, f"{metavar}|FILE", about + _OR_A_SOURCE)
-    return Option(name, metavar, about)
+        return Option(name, f"{metavar}|FILE", about + _OR_A_SOURCE, choices=choices)
+    return Option(name, metavar, about, choices=choices)
 
 
 def sources(texts: Mapping[str, str | None]) -> dict[str, str]:

@@ -18,9 +18,15 @@ ShowBytes = Callable[[int, int], None]
 """Called with the number of bytes received and of all bytes."""
 
 
-def stages() -> AbstractContextManager[Show]:
-    """A context that yields a function to show a bar for each stage."""
-    return _bars(lambda stage: stage) if sys.stderr.isatty() else _lines(_LINES)
+def stages(label: str = "") -> AbstractContextManager[Show]:
+    """A context that yields a function to show a bar for each stage.
+
+    A ``label`` says which of several calls it is. The bars of the next call then take the place of
+    this one's.
+    """
+    if sys.stderr.isatty():
+        return _bars(lambda stage: stage, label)
+    return _lines(_LINES, label)
 
 
 def items(what: str) -> AbstractContextManager[Show]:
@@ -69,12 +75,12 @@ def _transfer_bar(what: str) -> Iterator[ShowBytes]:
 
 
 @contextmanager
-def _lines(most: int) -> Iterator[Show]:
+def _lines(most: int, label: str = "") -> Iterator[Show]:
     last = ""
 
     def show(stage: str, done: int, total: int) -> None:
         nonlocal last
-        every, line = -(-total // most), f"{stage} {done}/{total}"
+        every, line = -(-total // most), f"{label}{stage} {done}/{total}"
         if (done == total or done % every == 0) and line != last:
             print(line, file=sys.stderr, flush=True)
         last = line
@@ -83,7 +89,7 @@ def _lines(most: int) -> Iterator[Show]:
 
 
 @contextmanager
-def _bars(bar_of: Callable[[str], str]) -> Iterator[Show]:
+def _bars(bar_of: Callable[[str], str], label: str = "") -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -94,15 +100,16 @@ def _bars(bar_of: Callable[[str], str]) -> Iterator[Show]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=bool(label)) as progress:
         placeholder = progress.add_task("getting ready", total=None)
 
         def show(stage: str, done: int, total: int) -> None:
             progress.update(placeholder, visible=False)
             bar = bar_of(stage)
             if bar not in bars:
-                bars[bar] = progress.add_task(bar)
-            progress.update(bars[bar], description=stage if done < total else bar, completed=done, total=total)
+                bars[bar] = progress.add_task(f"{label}{bar}")
+            now = f"{label}{stage if done < total else bar}"
+            progress.update(bars[bar], description=now, completed=done, total=total)
 
         yield show
         progress.update(placeholder, visible=False)

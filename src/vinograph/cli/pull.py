@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph.cli import options, output, progress
+from vinograph.cli import completion, options, output, progress
 from vinograph.cli.convert import record
 from vinograph.cli.options import AsJson
 
@@ -20,7 +20,12 @@ EXAMPLE = "a red house on a snowy hill at night"
 
 def pull(
     model: Annotated[
-        str, typer.Argument(metavar="NAME|HUB-ID|FILE", help="a known model's name, a hub id, or a single file of SDXL")
+        str,
+        typer.Argument(
+            metavar="NAME|HUB-ID|FILE",
+            help="a known model's name, a hub id, or a single file of SDXL",
+            autocompletion=completion.completing(completion.known_models),
+        ),
     ],
     name: Annotated[
         str | None,

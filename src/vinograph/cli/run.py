@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from vinograph import folders
-from vinograph.cli import failures, output, streams
+from vinograph.cli import completion, failures, output, streams
 from vinograph.cli.application import application
 
 
@@ -32,6 +32,8 @@ def run(arguments: Sequence[str]) -> int:
 def _call(arguments: list[str], as_json: bool) -> int:
     try:
         command = typer.main.get_command(application())
+        if completion.is_asked():
+            return completion.answer(command)
         # As `command.main()`, but without its own error messages.
         with command.make_context("vinograph", arguments or ["--help"]) as context:
             command.invoke(context)
@@ -39,7 +41,11 @@ def _call(arguments: list[str], as_json: bool) -> int:
         return ended.exit_code
     except BrokenPipeError:
         raise
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
+    except SystemExit as ended:
+        if type(ended) is SystemExit:  # typer's options for completion end so
+            return int(ended.code or 0)
+        return _report(ended, as_json=as_json)
+    except (Exception, KeyboardInterrupt) as error:
         return _report(error, as_json=as_json)
     return 0
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vinograph.cli import options, output
+from vinograph.cli.completion import completing, models
 from vinograph.cli.options import DEVICE
 
 _PORT = 7860
@@ -15,7 +16,12 @@ _PORT = 7860
 def web(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="REF", help=f"also offer: {options.MODEL_HELP}; may be repeated"),
+        typer.Option(
+            *options.flags("model"),
+            metavar="REF",
+            help=f"also offer: {options.MODEL_HELP}; may be repeated",
+            autocompletion=completing(models),
+        ),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
     host: Annotated[

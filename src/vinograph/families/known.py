@@ -119,7 +119,9 @@ class FewStep:
         found = []
         steps, (fewest, most) = request.num_inference_steps, self.steps
         custom = request.timesteps is not None or request.sigmas is not None
-        if steps is not None and not custom and not fewest <= steps <= most:
+        # From a picture, only a share of the steps is done: one of ten at strength 0.1.
+        done = steps if steps is None or request.step_share is None else int(steps * request.step_share)
+        if steps is not None and done is not None and not custom and (steps < fewest or done > most):
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             found.append(f"{self.title} was made for {wanted} steps; {steps} may draw worse")
         if (request.guidance_scale or 0.0) > self.guidance:

@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from vinograph.errors import VinographError
-from vinograph.images import Size, read_picture, resize
+from vinograph.images import READABLE, Size, read_picture, resize
 from vinograph.web import fragments
 from vinograph.web.controls import Updates
 from vinograph.web.jobs import DrawRequest, Job, error_message
@@ -71,7 +71,9 @@ class ReconstructTab:
                 done[self._notes] = fragments.notes(error_message(status.error), kind="error")
             for result in status.results:
                 (picture,) = session.add(self._context.models, draw_request, result)
-                done[self._output] = _comparison(read_picture(original), picture, fragments.measures(result.report))
+                done[self._output] = _comparison(
+                    read_picture(original, formats=READABLE), picture, fragments.measures(result.report)
+                )
                 done[self._notes] = fragments.notes(*result.warnings)
             yield done
 

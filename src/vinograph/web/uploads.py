@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from vinograph.errors import RequestError, ResourceError
-from vinograph.images import read_picture
+from vinograph.images import READABLE, read_picture
 
 MEGABYTE = 1_000_000
 _UPLOADS = "uploads"
@@ -94,7 +94,7 @@ class Uploads:
         file = self.own_file(visitor, path)
         try:
             with self._decoding:
-                return read_picture(file, "picture")
+                return read_picture(file, "picture", READABLE)
         except RequestError as error:
             raise RequestError(str(error).replace(str(file), file.name)) from error
 
