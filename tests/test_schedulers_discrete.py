@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 SHAPE = (2, 4, 8, 8)
 SDXL: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-ANCESTRAL, EULER, DPM, LCM, DDIM, UNIPC, HEUN, KDPM2, KDPM2_ANCESTRAL, LMS, TCD = (
+ANCESTRAL, EULER, DPM, LCM, DDIM, UNIPC, HEUN, KDPM2, KDPM2_ANCESTRAL, LMS, TCD, DDPM = (
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "DPMSolverMultistepScheduler",
@@ -35,11 +35,12 @@ ANCESTRAL, EULER, DPM, LCM, DDIM, UNIPC, HEUN, KDPM2, KDPM2_ANCESTRAL, LMS, TCD 
     "KDPM2AncestralDiscreteScheduler",
     "LMSDiscreteScheduler",
     "TCDScheduler",
+    "DDPMScheduler",
 )
 SDE = "DPMSolverSDEScheduler"  # compared in test_dpmsolver_sde.py, as diffusers needs another package for it
 PREDICTIONS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys((ANCESTRAL, KDPM2, KDPM2_ANCESTRAL), ("epsilon", "v_prediction")),
-    **dict.fromkeys((EULER, DPM, LCM, DDIM, UNIPC, HEUN, LMS, TCD), ("epsilon", "v_prediction", "sample")),
+    **dict.fromkeys((EULER, DPM, LCM, DDIM, UNIPC, HEUN, LMS, TCD, DDPM), ("epsilon", "v_prediction", "sample")),
 }
 # diffusers' classes of these don't know it, and draw as if the noise schedule were another.
 NO_ZERO_SNR = (HEUN, KDPM2, KDPM2_ANCESTRAL, LMS)
@@ -112,6 +113,13 @@ OPTIONS: Mapping[str, tuple[dict[str, Any], ...]] = {
         {"original_inference_steps": 100},
         {"timestep_scaling": 3.0},
         {"clip_sample": True, "clip_sample_range": 1.5},
+        {"thresholding": True, "sample_max_value": 2.0},
+    ),
+    DDPM: (
+        {"clip_sample": False},
+        {"clip_sample": False, "variance_type": "fixed_small_log"},
+        {"clip_sample": False, "variance_type": "fixed_large"},
+        {"clip_sample_range": 2.0},
         {"thresholding": True, "sample_max_value": 2.0},
     ),
     DDIM: (
@@ -261,7 +269,7 @@ class TestSteps:
 
 
 class TestCustomSteps:
-    @pytest.mark.parametrize("name", [EULER, DPM, LCM, HEUN, TCD])
+    @pytest.mark.parametrize("name", [EULER, DPM, LCM, HEUN, TCD, DDPM])
     @pytest.mark.parametrize("timesteps", [[999], [999, 500, 1], [979, 759, 519, 259], [999, 899, 750, 601, 300, 7, 0]])
     def test_custom_timesteps(self, name: str, timesteps: list[int]) -> None:
         ours, theirs = both(name, **SDXL)
@@ -405,6 +413,8 @@ class TestSettings:
             (DPM, {"variance_type": "learned_range"}, "variance_type = 'learned_range', which"),
             (UNIPC, {"predict_x0": False}, "predict_x0 = False, which Vinograph doesn't compute; True it does"),
             (UNIPC, {"lower_order_final": False}, "lower_order_final = False, which Vinograph doesn't compute"),
+            (DDPM, {"variance_type": "learned_range"}, "variance_type = 'learned_range', which"),
+            (DDPM, {"variance_type": "fixed_large_log"}, "it computes fixed_small, fixed_small_log, fixed_large"),
             (EULER, {"beta_schedule": "laplace"}, "it computes linear, scaled_linear, squaredcos_cap_v2"),
             (EULER, {"timestep_spacing": "even"}, "it computes linspace, leading, trailing"),
             (

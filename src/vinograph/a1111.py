@@ -165,6 +165,8 @@ def sampler_name(scheduler: Mapping[str, Any]) -> str | None:
     if not fitting:
         return None
     name = max(fitting, key=lambda each: len(each.settings)).webui
+    if not name:
+        return None
     spacing = next((spelled for flag, spelled in _SPACINGS.items() if scheduler.get(flag)), "")
     return f"{name} {spacing}".rstrip()
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from vinograph.errors import ModelError
 from vinograph.schedulers.ddim import DDIMSampler
+from vinograph.schedulers.ddpm import DDPMSampler
 from vinograph.schedulers.dpmsolver import DPMSolverMultistepSampler
 from vinograph.schedulers.euler import EulerAncestralSampler, EulerSampler
 from vinograph.schedulers.lcm import LCMSampler
@@ -37,6 +38,7 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
         DPMSolverMultistepSampler,
         LCMSampler,
         DDIMSampler,
+        DDPMSampler,
         UniPCMultistepSampler,
         DPMSolverSDESampler,
         HeunSampler,

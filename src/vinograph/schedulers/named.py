@@ -74,6 +74,7 @@ SCHEDULERS = (
     # Neither of the other systems clips the latents, as diffusers' class does where a checkpoint
     # doesn't say otherwise.
     NamedScheduler("ddim", "DDIMScheduler", "DDIM", ("ddim",), {"clip_sample": False}),
+    NamedScheduler("ddpm", "DDPMScheduler", "", ("ddpm",), {"clip_sample": False}),
     NamedScheduler("lcm", "LCMScheduler", "LCM", ("lcm",)),
     NamedScheduler("tcd", "TCDScheduler", "TCD", ()),
 )
@@ -200,7 +201,7 @@ def _known_names() -> dict[str, SchedulerChoice]:
     known: dict[str, SchedulerChoice] = {}
     for each in SCHEDULERS:
         choice = SchedulerChoice(each.scheduler_class, each.settings)
-        known |= {_joined(name): choice for name in (each.name, each.webui, *each.comfyui)}
+        known |= {_joined(name): choice for name in (each.name, each.webui, *each.comfyui) if name}
     for name in SAMPLERS:  # a class's own name sets nothing, as in diffusers
         known[_joined(name)] = SchedulerChoice(name, {})
     return known
