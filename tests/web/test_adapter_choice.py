@@ -42,7 +42,7 @@ def test_names_and_weights(folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_jobs_draw_with_their_adapters_and_the_next_without() -> None:
-    models = ModelPool([MODEL], "CPU")
+    models = ModelPool({MODEL: {}}, "CPU")
     queue = Queue(models)
     requests = [
         DrawRequest(MODEL, "generate", {"prompt": "a red house", "seed": 7, "num_inference_steps": 1}, adapters)
@@ -61,6 +61,6 @@ def test_jobs_draw_with_their_adapters_and_the_next_without() -> None:
 
 def test_snippets_name_them() -> None:
     arguments = {"prompt": "a red house", snippets.ADAPTERS: {"cat": 0.5}}
-    pipe = ModelPool([MODEL], "CPU").get(MODEL)
+    pipe = ModelPool({MODEL: {}}, "CPU").get(MODEL)
     assert "adapters={'cat': 0.5}" in snippets.python(MODEL, "CPU", "generate", arguments, "a.png")
     assert "--adapter cat:0.5" in snippets.shell(pipe, MODEL, "CPU", "generate", arguments, "a.png")

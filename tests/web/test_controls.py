@@ -182,7 +182,7 @@ class TestModels:
         monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
         save_bundle(tmp_path / "whole")
         (save_bundle(tmp_path / "short").path / "prior.bin").write_bytes(b"")
-        models = ModelPool([], "CPU")
+        models = ModelPool({}, "CPU")
         assert "whole" in models.references
         assert "short" not in models.references
         (problem,) = models.problems
@@ -192,7 +192,7 @@ class TestModels:
         monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
         for name in ("one", "two", "three"):
             save_bundle(tmp_path / name)
-        models = ModelPool([], "CPU")
+        models = ModelPool({}, "CPU")
         drawn = [models.acquire(name) for name in ("one", "two", "one", "three")]
         assert models.get("one") is drawn[0]
         assert models.get("two") is not drawn[1]

@@ -13,6 +13,7 @@ from typing import Any
 
 from vinograph import folders, strict_json
 from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.models import hub_file
 from vinograph.models.safetensors import PICKLES, TensorRecord, read_header, read_metadata
 from vinograph.values import reading, shown
 
@@ -80,12 +81,12 @@ def locate(reference: str | os.PathLike[str]) -> Path:
     """The file of an adapter.
 
     Args:
-        reference: a ``.safetensors`` file, a folder with one, or the name of a file in the folder
-            of adapters, without its ending.
+        reference: a ``.safetensors`` file, a folder with one, the name of a file in the folder of
+            adapters, without its ending, or a file of the hub ("owner/name/file.safetensors").
 
     Raises:
         RequestError: there is no such file.
-        ModelError: a folder has pickled weights only.
+        ModelError: a folder has pickled weights only, or the hub has no such file.
     """
     with reading("adapter", reference):
         name = os.fspath(reference)
@@ -100,6 +101,8 @@ def locate(reference: str | os.PathLike[str]) -> Path:
         for place in (folder() / f"{name}{_ENDING}", folder() / name):
             if folders.is_there(place):
                 return _in_folder(place) if place.is_dir() else place
+    if (found := hub_file.fetched(name)) is not None:
+        return found
     names = ", ".join(file.stem for file in installed()) or "none"
     raise RequestError(
         f"there is no adapter {shown(name)}: give a .safetensors file, a folder with one, or a name from {folder()}, "

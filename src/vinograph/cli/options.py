@@ -69,6 +69,8 @@ BASE_HELP = "the model that has what a single file or a UNet alone lacks"
 BASE = Option("base", "MODEL", BASE_HELP)
 VAE = "vae"
 VAE_HELP = "a full VAE in place of the source's, as a file, a directory or a hub id"
+Vae = Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=VAE_HELP)]
+Base = Annotated[str | None, typer.Option("--base", metavar="MODEL", help=BASE_HELP)]
 MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
 SEED = Option("seed", "S", "picture i is drawn from seed S + i; default: a random one, which is reported")
@@ -152,6 +154,11 @@ def sources(texts: Mapping[str, str | None]) -> dict[str, str]:
     """The other sources that a model is opened with: ``--base``, and ``--vae`` where it is no choice of VAE."""
     found = {name: text for name in (BASE.name, VAE) if (text := texts.get(name)) is not None}
     return {name: text for name, text in found.items() if name != VAE or _is_source(text)}
+
+
+def named_sources(vae: str | None, base: str | None) -> dict[str, str]:
+    """The other sources that a model is opened with, of a command that chooses no VAE of the model's own."""
+    return {name: text for name, text in ((VAE, vae), (BASE.name, base)) if text is not None}
 
 
 def _is_source(text: str) -> bool:

@@ -20,7 +20,11 @@ EXAMPLE = "a red house on a snowy hill at night"
 
 def pull(
     model: Annotated[
-        str, typer.Argument(metavar="NAME|HUB-ID|FILE", help="a known model's name, a hub id, or a single file of SDXL")
+        str,
+        typer.Argument(
+            metavar="NAME|HUB-ID|FILE",
+            help="a known model's name, a hub id, or a single file of SDXL, here or on the hub",
+        ),
     ],
     name: Annotated[
         str | None,
@@ -32,8 +36,8 @@ def pull(
         list[str] | None,
         typer.Option("--with", metavar="COMPANION", help="an optional companion of a known model; again for more"),
     ] = None,
-    vae: Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=options.VAE_HELP)] = None,
-    base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help=options.BASE_HELP)] = None,
+    vae: options.Vae = None,
+    base: options.Base = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +71,7 @@ def pull(
             observer,
             name=name,
             companions=companions or (),
-            sources={name: text for name, text in (("vae", vae), ("base", base)) if text is not None},
+            sources=options.named_sources(vae, base),
             weights=weights,
             revision=revision,
             overwrite=overwrite,
@@ -115,7 +119,7 @@ class _Observer:
         from vinograph.models.hub_errors import address
 
         for repository, licence in found.items():
-            place = f" ({address(repository)})" if "/" in repository else ""  # a file's name has none
+            place = f" ({address(repository)})" if "/" in repository else ""  # a file on this disk has none
             output.note(f"licence of {repository}: {licence or 'not stated'}{place}")
 
     def plan(self, plan: PullPlan) -> None:

@@ -23,6 +23,7 @@ from vinograph import folders
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.families.contract import WordEmbeddings
+from vinograph.models import hub_file
 from vinograph.models.manifest import Manifest
 from vinograph.models.model import Model
 from vinograph.models.safetensors import TensorRecord, read_header
@@ -102,6 +103,8 @@ def _files(embeddings: Embeddings) -> Iterator[tuple[str | None, Path]]:
                 if not isinstance(path, (str, os.PathLike)) or not isinstance(word, str | None):
                     raise RequestError(f"embeddings names {shown(path)}; give files, or a mapping from word to file")
                 file = folders.expand(os.fspath(path))
+                if not folders.is_there(file) and (of_hub := hub_file.fetched(os.fspath(path))) is not None:
+                    file = of_hub
                 if not folders.is_there(file):
                     raise RequestError(f"embeddings names {file}, and there is no such file")
                 yield word, file

@@ -76,7 +76,7 @@ def _theme() -> gr.themes.Base:
 class Page:
     """The Gradio application with its models, its queue and its sessions."""
 
-    def __init__(self, named: Sequence[str], device: str | Mapping[str, str], folder: Path) -> None:
+    def __init__(self, named: Mapping[str, Mapping[str, str]], device: str | Mapping[str, str], folder: Path) -> None:
         """Open the models and lay out the tabs; pictures are kept in ``folder``.
 
         Raises:
