@@ -72,6 +72,23 @@ def folder() -> Path:
     return folders.models() / "adapters"
 
 
+def recorded_name(path: Path) -> str:
+    """An adapter's name for a picture's metadata: its file's, or its folder's where all are named alike."""
+    return path.parent.name if path.name in _NAMES else path.name
+
+
+def by_name(name: str) -> Path | None:
+    """The adapter in the folder of adapters that a picture's metadata call ``name``; None without one.
+
+    A ``name`` with a folder, as older metadata have it, is looked for by its last part.
+    """
+    wanted = re.split(r"[/\\]", name)[-1].removesuffix(_ENDING)
+    places = (folder() / f"{wanted}{_ENDING}", folder() / wanted)
+    if wanted.strip(".") == "" or not folders.is_there(folder(), directory=True):
+        return None
+    return next((place for place in places if folders.is_there(place)), None)
+
+
 def installed() -> list[Path]:
     """The files in the folder of adapters, by name."""
     return sorted(folder().glob(f"*{_ENDING}")) if folders.is_there(folder(), directory=True) else []

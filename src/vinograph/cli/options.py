@@ -261,6 +261,12 @@ def per_component(text: str) -> str | dict[str, str]:
     return values
 
 
+def _names_embedding(text: str) -> bool:
+    from vinograph.models.textual_inversion import by_name
+
+    return Path(text).is_file() or text.endswith(".safetensors") or by_name(text) is not None
+
+
 def embeddings_of(texts: Sequence[str]) -> dict[str, list[str]]:
     """Parse each ``--embedding``: a file, or a file and a word after the last colon.
 
@@ -269,7 +275,7 @@ def embeddings_of(texts: Sequence[str]) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for text in texts:
         file, _, word = text.rpartition(":")
-        if Path(text).exists() or not Path(file).is_file():
+        if Path(text).exists() or not _names_embedding(file):
             file, word = text, ""
         files.setdefault(word, []).append(file)
     return files

@@ -46,5 +46,5 @@ def web(
     from vinograph.web import serve
 
     sources = options.named_sources(vae, base)
-    models = {each: sources for each in model or [options.DEFAULT_MODEL]}
+    models = dict.fromkeys(model or [options.DEFAULT_MODEL], sources)
     serve(models, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())

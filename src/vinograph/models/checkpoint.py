@@ -119,7 +119,8 @@ class Checkpoint:
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
             f"{self.id} is not whole in this machine's cache, and the hub was not asked or not reached. Missing: "
-            f"{', '.join(missing)}. Online, fetch them with: hf download {self.repository} {' '.join(missing)}{revision}"
+            f"{', '.join(missing)}. Online, fetch them with: "
+            f"hf download {self.repository} {' '.join(missing)}{revision}"
         )
 
     def read_json(self, name: str) -> dict[str, Any]:
