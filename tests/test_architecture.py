@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
 # Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph"
-# is its __init__. In a family's folder, the files of network and of checkpoint are units of their
-# own.
+# is its __init__. In a family's folder, the files of network, of checkpoint and of layout (tables of
+# names alone, which networks and adapters share) are units of their own.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
     "values": {"errors"},
@@ -49,7 +49,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "a1111": {"infotext", "schedulers", "values", "errors"},
     "images": {"picture_texts", "values", "files", "errors", "vinograph"},
     "arguments": {"values", "noise", "schedulers", "errors"},
-    "request": {"arguments", "values", "noise", "errors"},
+    "request_fields": {"arguments", "noise"},
+    "request": {"request_fields", "arguments", "values", "noise", "errors"},
     "used_files": set(),
     "result": {"request", "used_files", "vinograph"},
     "_calls": {"dispatch", "families", "inputs", "result"},
@@ -57,9 +58,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "networks": {"values", "runtime", "schema", "errors"},
     "families": {
         *("schedulers", "arguments", "values", "noise", "text", "prompt_syntax", "images", "request", "schema"),
-        "errors",
+        *("families.layout", "errors"),
     },
-    "families.network": {"networks", "runtime", "values", "errors"},
+    "families.layout": set(),
+    "families.network": {"families.layout", "networks", "runtime", "values", "errors"},
     "models": {
         *("families", "networks", "text", "files", "folders", "resources", "schema", "strict_json", "panics"),
         *("values", "errors", "vinograph"),
@@ -162,7 +164,7 @@ def unit_of(module: str) -> str:
         return "benchmark.systems"
     if parts[:2] == ["vinograph", "families"] and len(parts) > 3:
         room = PART_OF_A_ROOM.get(parts[3], parts[3].split("_")[0])
-        return f"families.{room}" if room in ("network", "checkpoint") else "families"
+        return f"families.{room}" if room in ("layout", "network", "checkpoint") else "families"
     if parts[0] == "vinograph":
         return parts[1] if len(parts) > 1 else "vinograph"
     return parts[0]
@@ -432,6 +434,7 @@ class TestPublicSurface:
         assert names_of(Result) == [
             *("images", "seeds", "request", "timings", "warnings", "devices", "model", "image_embeddings", "report"),
             "adapters",
+            "files",
         ]
         assert names_of(Step) == ["stage", "index", "total"]
         assert callable(Result.metadata)
