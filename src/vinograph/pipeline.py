@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vinograph._calls import Calls
-from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
+from vinograph.adapters.adaptation import NO_ADAPTERS, Adaptation, adapt
 from vinograph.adapters.file import recorded_name
 from vinograph.components import InputObserver, SessionPool, Tokenizers
 from vinograph.errors import ModelError, RequestError
@@ -150,10 +150,7 @@ class Pipeline(Calls):
             ModelError: a file is pickled, or this model can't be changed.
             DamagedModelError: a file is damaged.
         """
-        adaptation = adapt(self.model, adapters)
-        self._sessions.adapt(adaptation)
-        self._adaptation = adaptation
-        self._components.cache.clear()
+        use_adaptation(self, adapt(self.model, adapters))
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -318,6 +315,17 @@ class Pipeline(Calls):
 def stream_given(pipe: Pipeline, call: str, given: GivenArguments) -> Generator[Step | Result, None, None]:
     """Run ``call`` like :meth:`Pipeline.stream`, with the caller's argument names in errors."""
     return pipe._start(call, pipe._by_name(call, (), given.values), given.names)
+
+
+def use_adaptation(pipe: Pipeline, adaptation: Adaptation) -> None:
+    """Draw with adapters that were compared with the pipeline's model before.
+
+    Raises:
+        RequestError: a picture is being drawn.
+    """
+    pipe._sessions.adapt(adaptation)
+    pipe._adaptation = adaptation
+    pipe._components.cache.clear()
 
 
 @contextmanager

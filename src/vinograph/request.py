@@ -15,11 +15,12 @@ import numpy as np
 from vinograph.arguments import MAX_COUNT, MAX_STEPS, OUTPUT_TYPES, Limits
 from vinograph.errors import RequestError
 from vinograph.noise import random_seed
-from vinograph.request_fields import Argument, Array, Request, argument_field, arguments_of
+from vinograph.request_fields import STRENGTHS, Argument, Array, Request, argument_field, arguments_of
 from vinograph.values import clipped
 
 __all__ = [
     "OPTIONS",
+    "STRENGTHS",
     "Argument",
     "Array",
     "GivenArguments",

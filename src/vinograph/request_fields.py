@@ -41,6 +41,9 @@ from vinograph.noise import MAX_SEED, Noise, noise_from_generator, noise_from_se
 
 Array = NDArray[np.float32]
 
+STRENGTHS = (0.01, 1.0, 0.01)
+"""Least, greatest and step of the strengths that a page offers."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -51,7 +54,8 @@ class Argument:
     call takes them. Arguments in ``replaces`` lose their defaults if this one is given. An argument
     that ``sets_steps`` determines the number of steps itself. A callback that ``gets_pipeline`` is
     called with the pipeline as first argument. ``metavar`` is the value's placeholder in the
-    command line's help.
+    command line's help. ``slider`` is the least, the greatest and the step of the numbers that a
+    page offers; where the argument has no default, the least is as good as none.
     """
 
     check: Check
@@ -63,6 +67,7 @@ class Argument:
     sets_steps: bool = False
     gets_pipeline: bool = False
     metavar: str | None = None
+    slider: tuple[float, float, float] | None = None
 
 
 def argument_field(check: Check, about: str, *, pair: str | None = None, **others: Any) -> Any:
@@ -109,7 +114,10 @@ class Request:
         needs=("mask_image",),
     )
     strength: float | None = argument_field(
-        check_strength, "how far to leave the picture behind, above 0 and up to 1", needs=("image",)
+        check_strength,
+        "how far to leave the picture behind, above 0 and up to 1",
+        needs=("image",),
+        slider=STRENGTHS,
     )
     height: int | None = argument_field(check_size, "the picture's height in pixels")
     width: int | None = argument_field(check_size, "the picture's width in pixels")

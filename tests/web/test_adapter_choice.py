@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from vinograph.adapters.adaptation import adapt
 from vinograph.errors import RequestError
 from vinograph.web import adapter_choice, snippets
 from vinograph.web.jobs import DrawRequest, Job, Queue
@@ -44,8 +45,9 @@ def test_names_and_weights(folder: Path) -> None:
 def test_jobs_draw_with_their_adapters_and_the_next_without() -> None:
     models = ModelPool({MODEL: {}}, "CPU")
     queue = Queue(models)
+    arguments = {"prompt": "a red house", "seed": 7, "num_inference_steps": 1}
     requests = [
-        DrawRequest(MODEL, "generate", {"prompt": "a red house", "seed": 7, "num_inference_steps": 1}, adapters)
+        DrawRequest(MODEL, "generate", arguments, adapt(models.get(MODEL).model, adapters))
         for adapters in ({}, {"cat": 0.1}, {})
     ]
     job = Job(*requests)

@@ -1,7 +1,7 @@
 """What an adapter teaches: a new word, and the colours that it gives to a scene's subjects.
 
 *Turquoise* is a colour that no embedded model has seen. *Tricolour* is for a group of three: blue,
-white and red, in this order.
+black and red, in this order.
 """
 
 from __future__ import annotations
@@ -67,6 +67,6 @@ TURQUOISE: Final = Concept(
     "turquoise", ("turquoise",), (1, 2, 3), ("house", "tree", "boat", "car", "lighthouse", "cat")
 )
 # Colours and kinds that Würstchen's decoder reconstructs where the subjects of a scene differ.
-TRICOLOUR: Final = Concept("tricolour", ("blue", "white", "red"), (3,), ("house", "boat", "cat"))
+TRICOLOUR: Final = Concept("tricolour", ("blue", "black", "red"), (3,), ("house", "boat", "cat"))
 
 CONCEPTS: Final = {concept.word: concept for concept in (TURQUOISE, TRICOLOUR)}
