@@ -136,6 +136,14 @@ def sampler_by_name(value: str | Mapping[str, Any], config: Mapping[str, Any]) -
         RequestError: there is no such scheduler, or the model can't be sampled by it.
     """
     choice = choose(value)
+    own_class = config.get("class")
+    if own_class is not None and (
+        SAMPLERS[own_class].preconditioned != SAMPLERS[choice.scheduler_class].preconditioned
+    ):
+        raise RequestError(
+            f"scheduler {shown(value)} can't sample this model, which was trained on another noise than that scheduler "
+            f"removes: it takes {', '.join(_relatives(own_class))}"
+        )
     kept = config.get(PUBLISHED)
     if not isinstance(kept, Mapping):  # a bundle that was written before, with the settings of its class alone
         kept = {key: each for key, each in config.items() if key != "class"}
@@ -145,6 +153,12 @@ def sampler_by_name(value: str | Mapping[str, Any], config: Mapping[str, Any]) -
         return make_sampler({**settings, "class": choice.scheduler_class})
     except ModelError as error:
         raise RequestError(f"scheduler {shown(value)} can't sample this model: {error}") from error
+
+
+def _relatives(class_name: str) -> list[str]:
+    """The classes of the models that the class ``class_name`` samples."""
+    kind = SAMPLERS[class_name].preconditioned
+    return [name for name, each in SAMPLERS.items() if each.preconditioned == kind]
 
 
 def read_published_scheduler(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,8 @@ class SDXLFile:
         for mark, model in _OTHER_RULES.items():
             if mark in records:
                 raise ModelError(
-                    f"{checkpoint.path} is {model} (it has the tensor {mark}), whose noise schedule Vinograph doesn't "
-                    "compute. Give SDXL or a model that was tuned from it"
+                    f"{checkpoint.path} is {model} (it has the tensor {mark}), which is sampled by settings that a "
+                    "single file doesn't hold. Give SDXL, or this model in diffusers' layout"
                 )
         found: dict[str, dict[str, TensorRecord]] = {}
         rest = []
