@@ -162,9 +162,14 @@ def _with_prefix(name: str) -> str:
     return name if name.startswith("text_model.") else f"text_model.{name}"
 
 
-def write(file: Path, tensors: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Path:
+def write(
+    file: Path,
+    tensors: dict[str, Tensor],
+    dtype: torch.dtype = torch.float32,
+    metadata: dict[str, str] | None = None,
+) -> Path:
     """Write tensors as a safetensors file, floating-point ones as ``dtype``."""
-    save_file({name: each.to(dtype).contiguous().clone() for name, each in tensors.items()}, file)
+    save_file({name: each.to(dtype).contiguous().clone() for name, each in tensors.items()}, file, metadata)
     return file
 
 

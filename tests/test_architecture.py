@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
 # Who may import whom, and nothing else. A unit is a file or a folder of src/vinograph; "vinograph"
-# is its __init__. In a family's folder, the files of network and of checkpoint are units of their
-# own.
+# is its __init__. In a family's folder, the files of network, of checkpoint and of layout (tables of
+# names alone, which networks and adapters share) are units of their own.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
     "values": {"errors"},
@@ -49,17 +49,20 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "a1111": {"infotext", "schedulers", "values", "errors"},
     "images": {"picture_texts", "values", "files", "errors", "vinograph"},
     "arguments": {"values", "noise", "schedulers", "errors"},
-    "request": {"arguments", "values", "noise", "errors"},
+    "request_fields": {"arguments", "noise"},
+    "request": {"request_fields", "arguments", "values", "noise", "errors"},
+    "used_files": set(),
     "notebook": {"images"},
-    "result": {"notebook", "request", "vinograph"},
+    "result": {"notebook", "request", "used_files", "vinograph"},
     "_calls": {"dispatch", "families", "inputs", "result"},
     "runtime": {"strict_json", "values", "files", "folders", "resources", "errors"},
     "networks": {"values", "runtime", "schema", "errors"},
     "families": {
         *("schedulers", "arguments", "values", "noise", "text", "prompt_syntax", "images", "request", "schema"),
-        "errors",
+        *("families.layout", "errors"),
     },
-    "families.network": {"networks", "runtime", "values", "errors"},
+    "families.layout": set(),
+    "families.network": {"families.layout", "networks", "runtime", "values", "errors"},
     "models": {
         *("families", "networks", "text", "files", "folders", "resources", "schema", "strict_json", "panics"),
         *("values", "errors", "vinograph"),
@@ -75,7 +78,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "components": {"adapters", "errors", "families", "folders", "runtime", "models", "resources", "text", "vinograph"},
     "pipeline": {
         *("_calls", "adapters", "families", "components", "models", "runtime", "images", "request", "result"),
-        *("values", "errors"),
+        *("used_files", "values", "errors"),
     },
     "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
@@ -114,7 +117,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("pipeline", "adapters", "components", "models", "families", "runtime", "images", "arguments", "request"),
         "result",
         *("convert", "quantize", "benchmark", "web", "serve", "files", "folders", "resources", "strict_json"),
-        *("a1111", "infotext", "picture_texts", "schedulers", "values"),
+        *("a1111", "infotext", "picture_texts", "schedulers", "used_files", "values"),
         *("errors", "vinograph"),
     },
     "__main__": {"cli"},
@@ -162,7 +165,7 @@ def unit_of(module: str) -> str:
         return "benchmark.systems"
     if parts[:2] == ["vinograph", "families"] and len(parts) > 3:
         room = PART_OF_A_ROOM.get(parts[3], parts[3].split("_")[0])
-        return f"families.{room}" if room in ("network", "checkpoint") else "families"
+        return f"families.{room}" if room in ("layout", "network", "checkpoint") else "families"
     if parts[0] == "vinograph":
         return parts[1] if len(parts) > 1 else "vinograph"
     return parts[0]
@@ -432,6 +435,7 @@ class TestPublicSurface:
         assert names_of(Result) == [
             *("images", "seeds", "request", "timings", "warnings", "devices", "model", "image_embeddings", "report"),
             "adapters",
+            "files",
         ]
         assert names_of(Step) == ["stage", "index", "total"]
         assert callable(Result.metadata)

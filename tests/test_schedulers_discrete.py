@@ -14,7 +14,16 @@ import torch
 
 from vinograph import ModelError, RequestError
 from vinograph.noise import TorchNoise
-from vinograph.schedulers import SAMPLERS, Sampler, SamplingPlan, StepInput, make_sampler, read_scheduler_config
+from vinograph.schedulers import (
+    SAMPLERS,
+    Sampler,
+    SamplingPlan,
+    StepInput,
+    make_sampler,
+    read_published_scheduler,
+    read_scheduler_config,
+    sampler_by_name,
+)
 
 # diffusers' schedulers pass tensors to NumPy in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings(
@@ -23,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 SHAPE = (2, 4, 8, 8)
 SDXL: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-ANCESTRAL, EULER, DPM, LCM, DDIM, UNIPC, HEUN, KDPM2, KDPM2_ANCESTRAL, LMS, TCD = (
+ANCESTRAL, EULER, DPM, LCM, DDIM, UNIPC, HEUN, KDPM2, KDPM2_ANCESTRAL, LMS, TCD, DDPM, EDM, EDM_EULER = (
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "DPMSolverMultistepScheduler",
@@ -35,11 +44,14 @@ ANCESTRAL, EULER, DPM, LCM, DDIM, UNIPC, HEUN, KDPM2, KDPM2_ANCESTRAL, LMS, TCD 
     "KDPM2AncestralDiscreteScheduler",
     "LMSDiscreteScheduler",
     "TCDScheduler",
+    "DDPMScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
 )
 SDE = "DPMSolverSDEScheduler"  # compared in test_dpmsolver_sde.py, as diffusers needs another package for it
 PREDICTIONS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys((ANCESTRAL, KDPM2, KDPM2_ANCESTRAL), ("epsilon", "v_prediction")),
-    **dict.fromkeys((EULER, DPM, LCM, DDIM, UNIPC, HEUN, LMS, TCD), ("epsilon", "v_prediction", "sample")),
+    **dict.fromkeys((EULER, DPM, LCM, DDIM, UNIPC, HEUN, LMS, TCD, DDPM), ("epsilon", "v_prediction", "sample")),
 }
 # diffusers' classes of these don't know it, and draw as if the noise schedule were another.
 NO_ZERO_SNR = (HEUN, KDPM2, KDPM2_ANCESTRAL, LMS)
@@ -114,6 +126,13 @@ OPTIONS: Mapping[str, tuple[dict[str, Any], ...]] = {
         {"clip_sample": True, "clip_sample_range": 1.5},
         {"thresholding": True, "sample_max_value": 2.0},
     ),
+    DDPM: (
+        {"clip_sample": False},
+        {"clip_sample": False, "variance_type": "fixed_small_log"},
+        {"clip_sample": False, "variance_type": "fixed_large"},
+        {"clip_sample_range": 2.0},
+        {"thresholding": True, "sample_max_value": 2.0},
+    ),
     DDIM: (
         {"clip_sample": False},
         {"clip_sample": False, "set_alpha_to_one": False},
@@ -159,7 +178,8 @@ def follow(
     options |= {"eta": plan.eta} if "eta" in takes else {}
     expected = theirs.timesteps.numpy().astype(np.float32)
     # Of an ancestral step's middle, diffusers takes a difference of squares.
-    rounded = 0.02 if ours.scheduler_class == KDPM2_ANCESTRAL else 1e-7
+    # And one of these computes σ in f32, of which the timestep is the logarithm.
+    rounded = 0.02 if ours.scheduler_class == KDPM2_ANCESTRAL else 5e-6 if ours.preconditioned else 1e-7
     np.testing.assert_allclose(plan.timesteps, expected, rtol=1e-6, atol=rounded)
     original, start_noise = normal(2), normal(3)
     expected = theirs.add_noise(torch.tensor(original), torch.tensor(start_noise), theirs.timesteps[begin : begin + 1])
@@ -169,7 +189,8 @@ def follow(
     for index in range(begin, len(plan.timesteps)):
         timestep = theirs.timesteps[index]
         scaled = theirs.scale_model_input(torch.tensor(sample), timestep)
-        assert relative(ours.scale_model_input(plan, index, sample), scaled) < max(1e-6, rounded / 100)
+        loose = rounded if ours.preconditioned else rounded / 100
+        assert relative(ours.scale_model_input(plan, index, sample), scaled) < max(1e-6, loose)
         model_output = normal(index + 10)
         there = theirs.step(torch.tensor(model_output), timestep, torch.tensor(sample), **options).prev_sample
         here = ours.step(StepInput(plan, index, sample, model_output, noise.normal, state))
@@ -260,8 +281,65 @@ class TestSteps:
             compare(name, (61, 103), **SDXL, timestep_spacing="trailing")
 
 
+EDM_OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"sigma_schedule": "exponential"},
+    {"prediction_type": "v_prediction", "sigma_data": 1.0, "sigma_min": 0.01, "sigma_max": 120.0},
+    {"rho": 5.0, "final_sigmas_type": "sigma_min"},
+)
+SOLVERS: tuple[dict[str, Any], ...] = (
+    {"solver_type": "heun"},
+    {"solver_order": 1},
+    {"lower_order_final": False},
+    {"lower_order_final": False, "euler_at_final": True, "final_sigmas_type": "sigma_min"},
+)
+
+
+class TestPreconditioned:
+    """Models with EDM's preconditioning, such as Playground v2.5."""
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            *((name, each) for name in (EDM, EDM_EULER) for each in EDM_OPTIONS),
+            *((EDM, each) for each in SOLVERS),
+        ],
+        ids=str,
+    )
+    def test_steps(self, name: str, options: dict[str, Any]) -> None:
+        compare(name, (2, 4, 14, 20, 50), 2e-5, **options)
+        ours, theirs = both(name, **options)
+        theirs.set_timesteps(20)
+        follow(ours, ours.plan(20), theirs, 12, 2e-5)
+
+    @pytest.mark.parametrize("name", [EDM, EDM_EULER])
+    def test_default_settings_and_those_that_are_refused(self, name: str) -> None:
+        theirs = {key: value for key, value in diffusers_scheduler(name).config.items() if not key.startswith("_")}
+        kind = SAMPLERS[name]
+        ours = read_scheduler_config({"_class_name": name})
+        assert ours.pop("class") == name
+        assert {key: theirs[key] for key in ours} == ours
+        idle = {"dynamic_thresholding_ratio", "sample_max_value"}  # of thresholding
+        assert theirs.keys() - ours.keys() - set(kind.fixed_settings) <= idle
+        for change in ({"prediction_type": "sample"}, {"sigma_schedule": "beta"}, {"sigma_min": 90.0}):
+            with pytest.raises(ModelError, match=name):
+                read_scheduler_config({"_class_name": name, **change})
+        if name == EDM:
+            for change in ({"algorithm_type": "sde-dpmsolver++"}, {"thresholding": True}, {"solver_order": 3}):
+                with pytest.raises(ModelError, match=name):
+                    read_scheduler_config({"_class_name": name, **change})
+
+    def test_other_models_schedulers_do_not_go_with_them(self) -> None:
+        edm = read_published_scheduler({"_class_name": EDM})
+        with pytest.raises(RequestError, match=f"another noise than that scheduler removes: it takes {EDM}, "):
+            sampler_by_name("euler", edm)
+        with pytest.raises(RequestError, match="another noise"):
+            sampler_by_name(EDM_EULER, read_published_scheduler({"_class_name": EULER}))
+        assert sampler_by_name(EDM_EULER, edm).plan(5).timesteps[0] == pytest.approx(0.25 * np.log(80))
+
+
 class TestCustomSteps:
-    @pytest.mark.parametrize("name", [EULER, DPM, LCM, HEUN, TCD])
+    @pytest.mark.parametrize("name", [EULER, DPM, LCM, HEUN, TCD, DDPM])
     @pytest.mark.parametrize("timesteps", [[999], [999, 500, 1], [979, 759, 519, 259], [999, 899, 750, 601, 300, 7, 0]])
     def test_custom_timesteps(self, name: str, timesteps: list[int]) -> None:
         ours, theirs = both(name, **SDXL)
@@ -405,6 +483,8 @@ class TestSettings:
             (DPM, {"variance_type": "learned_range"}, "variance_type = 'learned_range', which"),
             (UNIPC, {"predict_x0": False}, "predict_x0 = False, which Vinograph doesn't compute; True it does"),
             (UNIPC, {"lower_order_final": False}, "lower_order_final = False, which Vinograph doesn't compute"),
+            (DDPM, {"variance_type": "learned_range"}, "variance_type = 'learned_range', which"),
+            (DDPM, {"variance_type": "fixed_large_log"}, "it computes fixed_small, fixed_small_log, fixed_large"),
             (EULER, {"beta_schedule": "laplace"}, "it computes linear, scaled_linear, squaredcos_cap_v2"),
             (EULER, {"timestep_spacing": "even"}, "it computes linspace, leading, trailing"),
             (

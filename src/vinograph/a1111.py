@@ -87,7 +87,7 @@ def arguments_of_infotext(
     """
     found = FoundArguments()
     prompt, adapters = split_adapters(infotext.prompt)
-    found.left_out += [f"the adapter {clipped(name)} (weight {weight:g})" for name, weight in adapters.items()]
+    found.left_out += [adapter_note(name, weight) for name, weight in adapters.items()]
     found.values |= {"prompt": prompt, **prompt_arguments(takes)}
     if "negative_prompt" in takes and infotext.negative_prompt:
         found.values["negative_prompt"] = infotext.negative_prompt
@@ -168,6 +168,8 @@ def sampler_name(scheduler: Mapping[str, Any]) -> str | None:
     if not fitting:
         return None
     name = max(fitting, key=lambda each: len(each.settings)).webui
+    if not name:
+        return None
     spacing = next((spelled for flag, spelled in _SPACINGS.items() if scheduler.get(flag)), "")
     return f"{name} {spacing}".rstrip()
 
@@ -200,7 +202,12 @@ def adapters_in_prompt(adapters: Mapping[str, float]) -> str:
 
 def _by_stem(adapters: Mapping[str, float]) -> dict[str, float]:
     """The weights of adapters by their files' names without ending, as A1111 knows them."""
-    return {PurePath(path).stem: weight for path, weight in adapters.items()}
+    return {PurePath(path).name.removesuffix(".safetensors"): weight for path, weight in adapters.items()}
+
+
+def adapter_note(name: str, weight: float) -> str:
+    """What is said of an adapter of A1111's text that isn't used."""
+    return f"the adapter {clipped(name)} (weight {weight:g})"
 
 
 def split_adapters(prompt: str) -> tuple[str, dict[str, float]]:

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vinograph._calls import Calls
-from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
+from vinograph.adapters.adaptation import NO_ADAPTERS, Adaptation, adapt
+from vinograph.adapters.file import recorded_name
 from vinograph.components import InputObserver, SessionPool, Tokenizers
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Call, Components, Output, Step, Steps
@@ -22,10 +23,11 @@ from vinograph.families.registry import family
 from vinograph.images import to_pictures
 from vinograph.models import catalog
 from vinograph.models.model import Model
-from vinograph.models.textual_inversion import Embeddings, with_embeddings
+from vinograph.models.textual_inversion import Embeddings, files_of_words, with_embeddings
 from vinograph.request import GivenArguments, Request, arguments_of, resolve
 from vinograph.result import Result
 from vinograph.runtime.devices import check_device, check_memory, check_precision
+from vinograph.used_files import UsedFile
 from vinograph.values import clipped, reading, shown
 
 _GENERATE = "generate"
@@ -148,10 +150,7 @@ class Pipeline(Calls):
             ModelError: a file is pickled, or this model can't be changed.
             DamagedModelError: a file is damaged.
         """
-        adaptation = adapt(self.model, adapters)
-        self._sessions.adapt(adaptation)
-        self._adaptation = adaptation
-        self._components.cache.clear()
+        use_adaptation(self, adapt(self.model, adapters))
 
     @property
     def calls(self) -> Mapping[str, Call]:
@@ -170,6 +169,14 @@ class Pipeline(Calls):
     def options(self) -> Mapping[str, str]:
         """Command-line options, each with the argument of a drawing call that it sets."""
         return self._family.options
+
+    def _used_files(self) -> tuple[UsedFile, ...]:
+        adapters = (
+            UsedFile(recorded_name(each.file.path), each.file.path, weight=each.weight)
+            for each in self._adaptation.adapters
+        )
+        words = (UsedFile(file.name, file, word=word) for word, file in files_of_words(self.model))
+        return (*adapters, *words)
 
     def _distilled_by(self) -> tuple[str, FewStep] | None:
         """The file name of the first adapter in use that is known to distil, and what to."""
@@ -302,6 +309,7 @@ class Pipeline(Calls):
             devices=MappingProxyType(self._sessions.devices_and_precisions()),
             model=self.model.manifest.name,
             adapters=self.adapters,
+            files=self._used_files(),
             image_embeddings=output.image_embeddings,
             report=MappingProxyType(output.report),
         )
@@ -332,6 +340,17 @@ def replace_defaults(pipe: Pipeline, defaults: Mapping[str, Any]) -> None:
         raise RequestError(f"defaults name {clipped(unknown[0])}; {_GENERATE} takes {', '.join(sorted(takes))}")
     own = pipe._own_defaults
     pipe._own_defaults = {**own, _GENERATE: {**own.get(_GENERATE, {}), **defaults}}
+
+
+def use_adaptation(pipe: Pipeline, adaptation: Adaptation) -> None:
+    """Draw with adapters that were compared with the pipeline's model before.
+
+    Raises:
+        RequestError: a picture is being drawn.
+    """
+    pipe._sessions.adapt(adaptation)
+    pipe._adaptation = adaptation
+    pipe._components.cache.clear()
 
 
 @contextmanager

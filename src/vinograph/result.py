@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vinograph import used_files
 from vinograph.request import Request, arguments_of
+from vinograph.used_files import UsedFile
 
 Array = NDArray[np.float32]
 
@@ -35,6 +37,7 @@ class Result:
             None if neither ran.
         report: measurements of the call, such as a reconstruction's PSNR.
         adapters: the adapters that were used, with their weights.
+        files: the files of adapters and learned words that were used.
     """
 
     images: Any
@@ -47,11 +50,13 @@ class Result:
     image_embeddings: Array | None = field(default=None, repr=False)
     report: Mapping[str, float] = field(default_factory=dict)
     adapters: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[UsedFile, ...] = field(default=(), repr=False)
 
     def metadata(self, index: int) -> dict[str, Any]:
         """Metadata for the file of picture ``index``, sufficient to draw it again, alone.
 
-        Arguments that are not stored, such as an image, are named under ``left_out``.
+        Arguments that are not stored, such as an image, are named under ``left_out``. Files of
+        adapters and learned words are named without their folders, with their hashes.
         """
         from vinograph import __version__
 
@@ -64,7 +69,7 @@ class Result:
         left_out = self._unrecorded()
         return {
             "model": self.model,
-            **({"adapters": dict(self.adapters)} if self.adapters else {}),
+            **used_files.record(self.files),
             "request": record,
             **({"left_out": left_out} if left_out else {}),
             "vinograph": __version__,

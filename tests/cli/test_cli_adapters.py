@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.numpy import save_file
 
 from tests.cli.conftest import Run
 from vinograph.adapters.file import parse_weight
+from vinograph.images import read_metadata
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "training" / "checkpoints" / "storybook-sdxl"
@@ -152,6 +154,7 @@ class TestRefused:
 
 class TestDrawing:
     def test_the_picture_changes_and_says_with_what(self, vinograph: Run, adapter: Path) -> None:
+        adapter = adapter.absolute()
         record = vinograph(*DRAW, "--adapter", f"{adapter}:-0.5", "--output", "with.png", "--json").record
         assert record["adapters"] == {str(adapter): -0.5}
         assert any("lora_unet_nowhere.alpha" in warning for warning in record["warnings"])
@@ -161,7 +164,10 @@ class TestDrawing:
         assert np.abs(pictures["with"] - pictures["without"]).max() > 10
         assert np.array_equal(pictures["off"], pictures["without"])
         with Image.open("with.png") as picture:
-            assert json.loads(picture.info["vinograph"])["adapters"] == {str(adapter): -0.5}
+            said = json.loads(picture.info["vinograph"])
+        assert said["adapters"] == {adapter.name: -0.5}
+        assert said["file_hashes"] == {adapter.name: hashlib.sha256(adapter.read_bytes()).hexdigest()[:10]}
+        assert str(adapter.parent) not in Path("with.png").read_bytes().decode("latin-1")
 
     def test_by_its_name_in_the_folder_of_adapters(self, vinograph: Run, adapter: Path) -> None:
         folder = Path("models") / "adapters"
@@ -225,10 +231,62 @@ class TestTogether:
         assert vinograph(*DRAW, "--adapter", f"{adapter}:0.5", "--output", "first.png").code == 0
         with Image.open("first.png") as picture:
             assert "<lora:cat:0.5>" in picture.info["parameters"]
-        vinograph("generate", "--again", "first.png").fails(2, "drawn with adapters", f"--adapter {adapter}:0.5")
+        said = ("it was drawn with files that are not in", f"--adapter {adapter.name}:0.5")
+        vinograph("generate", "--again", "first.png").fails(2, *said)
         done = vinograph("generate", "--again", "first.png", "--adapter", f"{adapter}:0.5", "--output", "second.png")
         assert done.code == 0, done.err
         assert np.array_equal(np.asarray(Image.open("first.png")), np.asarray(Image.open("second.png")))
+
+    def test_again_finds_them_in_the_folder_of_adapters(self, vinograph: Run, adapter: Path) -> None:
+        assert vinograph(*DRAW, "--adapter", f"{adapter}:0.5", "--output", "first.png").code == 0
+        folder = Path("models") / "adapters"
+        folder.mkdir(parents=True)
+        (folder / adapter.name).write_bytes(adapter.read_bytes())
+        done = vinograph("generate", "--again", "first.png", "--output", "second.png")
+        assert (done.code, "is not the file that drew" in done.err) == (0, False), done.err
+        assert np.array_equal(np.asarray(Image.open("first.png")), np.asarray(Image.open("second.png")))
+        assert read_metadata(Path("second.png")) == read_metadata(Path("first.png"))
+        other = vinograph("generate", "--again", "first.png", "--adapter", f"{adapter}:0", "--output", "other.png")
+        assert other.code == 0
+        write(str(folder / adapter.name), lora(KOHYA))
+        done = vinograph("generate", "--again", "first.png", "--output", "third.png")
+        assert f"{adapter.name} is not the file that drew first.png" in done.err
+
+    @pytest.mark.parametrize("name", ["/home/me/loras/cat.safetensors", "C:\\loras\\cat.safetensors", "cat"])
+    def test_again_reads_pictures_with_paths(self, vinograph: Run, adapter: Path, name: str) -> None:
+        """Earlier pictures have them, and of another machine's they are none here."""
+        folder = Path("models") / "adapters"
+        folder.mkdir(parents=True)
+        adapter.rename(folder / "cat.safetensors")
+        record = {"model": SDXL, "adapters": {name: 0.5}, "request": {"prompt": "a red house", "seed": 7}}
+        said = PngImagePlugin.PngInfo()
+        said.add_itxt("vinograph", json.dumps(record))
+        Image.new("RGB", (8, 8)).save("old.png", pnginfo=said)
+        done = vinograph("generate", "--again", "old.png", "--steps", 1, "--output", "new.png")
+        assert done.code == 0, done.err
+        drawn = vinograph(*DRAW, "--adapter", "cat:0.5", "--output", "expected.png")
+        assert drawn.code == 0
+        assert np.array_equal(np.asarray(Image.open("new.png")), np.asarray(Image.open("expected.png")))
+
+    @pytest.mark.parametrize("name", ["..", "../cat", "adapters/../../cat", "", ".safetensors", "a\0b"])
+    def test_a_picture_names_no_file_beyond_the_folder(self, vinograph: Run, adapter: Path, name: str) -> None:
+        (Path("models") / "adapters").mkdir(parents=True)
+        record = {"model": SDXL, "adapters": {name: 0.5}, "request": {"prompt": "a", "seed": 7}}
+        said = PngImagePlugin.PngInfo()
+        said.add_itxt("vinograph", json.dumps(record))
+        Image.new("RGB", (8, 8)).save("old.png", pnginfo=said)
+        vinograph("generate", "--again", "old.png").fails(2, "no picture may choose others")
+
+    def test_a1111s_tags_are_followed_where_the_folder_has_the_adapter(self, vinograph: Run, adapter: Path) -> None:
+        folder = Path("models") / "adapters"
+        folder.mkdir(parents=True)
+        adapter.rename(folder / "cat.safetensors")
+        said = PngImagePlugin.PngInfo()
+        said.add_text("parameters", "a red house <lora:cat:0.5> <lora:dog:1>\nSteps: 1, Seed: 7, Size: 256x256")
+        Image.new("RGB", (8, 8)).save("theirs.png", pnginfo=said)
+        done = vinograph("generate", "--again", "theirs.png", "--model", SDXL, "--output", "again.png", "--json")
+        assert list(done.record["adapters"].values()) == [0.5]
+        assert "says: the adapter dog (weight 1)" in done.err
 
     def test_with_a_learned_word(self, vinograph: Run) -> None:
         """The adapter changes the text encoder, which also knows the word."""

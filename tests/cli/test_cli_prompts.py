@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from tests.bundles import save_sdxl_bundle
 from tests.cli.conftest import Run
+from vinograph.images import read_metadata
 
 SDXL = ("--model", "storybook-sdxl", "--seed", 1)
 WIDTHS = {"clip_l": 64, "clip_g": 128}
@@ -77,6 +78,22 @@ class TestEmbeddings:
         assert np.array_equal(pixels("file.png"), pixels("given.png"))
         assert vinograph("generate", "a foggy house", *SDXL, "--output", "plain.png").code == 0
         assert np.abs(pixels("file.png") - pixels("plain.png")).max() > 10
+
+    def test_again_takes_the_words_from_the_folder_of_learned_words(self, vinograph: Run) -> None:
+        file = Path(embedding("foggy.safetensors"))
+        assert vinograph("generate", "a dim house", *SDXL, "--embedding", f"{file}:dim", "--output", "a.png").code == 0
+        said = read_metadata(Path("a.png")) or {}
+        assert said["embeddings"] == {"foggy.safetensors": "dim"}
+        assert len(said["file_hashes"]["foggy.safetensors"]) == 10
+        given = ("generate", "--again", "a.png", "--output", "b.png")
+        vinograph(*given).fails(2, "files that are not in", "--embedding foggy.safetensors:dim")
+        folder = Path("models") / "embeddings"
+        folder.mkdir(parents=True)
+        file.rename(folder / file.name)
+        assert vinograph(*given).code == 0
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+        assert vinograph("generate", "a dim house", *SDXL, "--embedding", "foggy:dim", "--output", "c.png").code == 0
+        assert np.array_equal(pixels("a.png"), pixels("c.png"))
 
     def test_two_files_of_diffusers_are_one_word(self, vinograph: Run) -> None:
         names = [f"learned_embeds{end}.safetensors" for end in ("", "_2")]

@@ -77,6 +77,17 @@ def test_every_command_that_takes_a_model_takes_a_file(vinograph: Run, base: Pat
     again = vinograph("generate", "a house", "--model", "my-model", *DRAWN, "--output", "bundle.png", "--json")
     assert again.code == 0
     assert vinograph("reconstruct", "file.png", "--model", whole, *options).code == 0
+    assert vinograph("inspect", whole, *options, "--json").record["source"]["also"] == {"base": "base"}
+    assert vinograph("verify", whole, *options, "--vae", base, "--json").record["whole"]
+    assert ModelPool({str(whole): {"base": str(base)}}, "CPU").references[0] == str(whole)
+    vinograph("inspect", "my-model", *options).fails(2, "is a bundle, whose parts stay")
+
+
+def test_benchmark_completes_a_file(vinograph: Run, base: Path, whole: Path) -> None:
+    given = ("--base", base, "--size", "64x64", "--steps", "1", "--runs", "0", "--rounds", "1", "--no-reference")
+    (row,) = vinograph("benchmark", whole, *given, "--json").record["rows"]
+    assert row["failure"] is None
+    assert row["first"] > 0
 
 
 def test_a_vae_is_named_or_chosen(vinograph: Run, base: Path, whole: Path) -> None:
@@ -133,7 +144,7 @@ class TestTokenizers:
         assert first[-1] == 49_407
         assert second[-1] == 0
         assert (first[:4] == second[:4]).all()
-        assert ModelPool([str(standard)], "CPU").references[0] == str(standard)  # as the page offers it
+        assert ModelPool({str(standard): {}}, "CPU").references[0] == str(standard)  # as the page offers it
 
     def test_from_the_models_folder(self, vinograph: Run, standard: Path, vocabulary: Path) -> None:
         save_cache(Path("hub"), "someone/tuned", vocabulary)

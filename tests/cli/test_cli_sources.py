@@ -137,7 +137,7 @@ def test_reconstruct_works_with_any_source(vinograph: Run, source_of: Callable[[
 
 def test_the_page_offers_any_source(source: str) -> None:
     """It names them as it was given them, also in its lines of code."""
-    models = ModelPool([source], "CPU")
+    models = ModelPool({source: {}}, "CPU")
     assert models.references[0] == source
     pipe = models.acquire(source)
     takes = pipe.calls["generate"].takes

@@ -223,7 +223,7 @@ class TestTextToImage:
         for (*_, ours), (*_, theirs) in zip(seen["ours"], seen["theirs"], strict=True):
             assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
-    @pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+    @pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler"])
     def test_other_schedulers(self, large: PixArtPair, name: str) -> None:
         same(large.with_scheduler(name), **GUIDED)
 

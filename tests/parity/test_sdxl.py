@@ -20,6 +20,8 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "DPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++"},
     "LCMScheduler": {"steps_offset": 0},
     "DDIMScheduler": {"clip_sample": False},
+    "DDPMScheduler": {"clip_sample": False},
+    "EDMDPMSolverMultistepScheduler": {},
 }
 GUIDED: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 5.0}
 PLAIN: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 0.0}

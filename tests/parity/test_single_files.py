@@ -25,7 +25,7 @@ from tests.single_files import (
     single_file_tensors,
     write,
 )
-from vinograph import Pipeline
+from vinograph import ModelError, Pipeline
 from vinograph.convert import convert
 from vinograph.networks.graph import Storage
 
@@ -147,6 +147,34 @@ def test_files_that_are_marked_as_predicting_velocities(tmp_path: Path, base: Pa
     assert_same(ours(file, base=base), from_file(file, base, scheduler=scheduler))
     notes = Pipeline.from_pretrained(file, base=base).model.manifest.notes
     assert any("predicts velocities" in note and ("terminal signal" in note) == zero_snr for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "velocity"),
+    [
+        ({"modelspec.prediction_type": "v"}, True),
+        ({"modelspec.prediction_type": "V-Prediction"}, True),
+        ({"v_pred": "true", "ztsnr": "true"}, True),
+        ({"modelspec.prediction_type": "epsilon", "v_pred": "False"}, False),
+    ],
+    ids=str,
+)
+def test_the_header_says_what_a_file_predicts(
+    tmp_path: Path, base: Path, expected: Array, metadata: dict[str, str], velocity: bool
+) -> None:
+    file = write(tmp_path / "it.safetensors", single_file_tensors(models_of()), metadata=metadata)
+    opened = Pipeline.from_pretrained(file, base=base)
+    assert opened.model.manifest.scheduler["prediction_type"] == ("v_prediction" if velocity else "epsilon")
+    assert opened.model.manifest.scheduler["rescale_betas_zero_snr"] == ("ztsnr" in metadata)
+    if not velocity:
+        assert_same(ours(file, base=base), expected)
+
+
+def test_a_prediction_type_that_is_not_computed_is_refused(tmp_path: Path, base: Path) -> None:
+    tensors = single_file_tensors(models_of())
+    file = write(tmp_path / "it.safetensors", tensors, metadata={"modelspec.prediction_type": "rectified_flow"})
+    with pytest.raises(ModelError, match="prediction_type = 'rectified_flow', which Vinograph doesn't compute"):
+        Pipeline.from_pretrained(file, base=base)
 
 
 def _as_file(tensors: Mapping[str, Tensor], folder: Path) -> Path:

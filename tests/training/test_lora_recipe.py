@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.new_words import colours_shown
 from training.lora import train as recipe
-from training.lora.concept import CONCEPTS, RAINBOW, TURQUOISE
+from training.lora.concept import CONCEPTS, TRICOLOUR, TURQUOISE
 from training.lora.layers import add_adapters, write_adapter
 from training.world import split_of
 from vinograph.adapters.report import report
@@ -53,11 +53,11 @@ def test_an_interrupted_training_resumes(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(recipe, "write_adapter", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            recipe.train("wuerstchen", RAINBOW, file, BRIEFLY, CPU, scenes=2)
+            recipe.train("wuerstchen", TRICOLOUR, file, BRIEFLY, CPU, scenes=2)
     checkpoint = tmp_path / "adapter.partial.pt"
     steps = torch.load(checkpoint, weights_only=True)["budget"]["steps"]
     assert not file.exists()
-    recipe.train("wuerstchen", RAINBOW, file, BRIEFLY, CPU, scenes=2)
+    recipe.train("wuerstchen", TRICOLOUR, file, BRIEFLY, CPU, scenes=2)
     assert file.exists()
     assert not checkpoint.exists()
     # The time was used up, so the second run has nothing to train.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from vinograph.adapters.adaptation import adapt
 from vinograph.errors import RequestError
 from vinograph.web import adapter_choice, snippets
 from vinograph.web.jobs import DrawRequest, Job, Queue
@@ -42,10 +43,11 @@ def test_names_and_weights(folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_jobs_draw_with_their_adapters_and_the_next_without() -> None:
-    models = ModelPool([MODEL], "CPU")
+    models = ModelPool({MODEL: {}}, "CPU")
     queue = Queue(models)
+    arguments = {"prompt": "a red house", "seed": 7, "num_inference_steps": 1}
     requests = [
-        DrawRequest(MODEL, "generate", {"prompt": "a red house", "seed": 7, "num_inference_steps": 1}, adapters)
+        DrawRequest(MODEL, "generate", arguments, adapt(models.get(MODEL).model, adapters))
         for adapters in ({}, {"cat": 0.1}, {})
     ]
     job = Job(*requests)
@@ -61,6 +63,6 @@ def test_jobs_draw_with_their_adapters_and_the_next_without() -> None:
 
 def test_snippets_name_them() -> None:
     arguments = {"prompt": "a red house", snippets.ADAPTERS: {"cat": 0.5}}
-    pipe = ModelPool([MODEL], "CPU").get(MODEL)
+    pipe = ModelPool({MODEL: {}}, "CPU").get(MODEL)
     assert "adapters={'cat': 0.5}" in snippets.python(MODEL, "CPU", "generate", arguments, "a.png")
     assert "--adapter cat:0.5" in snippets.shell(pipe, MODEL, "CPU", "generate", arguments, "a.png")

@@ -87,8 +87,7 @@ class TestControls:
 
     def test_every_option_of_every_family_has_one(self) -> None:
         names = {name for each in map(registry.family, registry.FAMILIES) for name in each.options}
-        drawn_twice = {name for name in names if name.startswith("hires")}
-        assert set(family_options()) == names - {"mask"} - drawn_twice
+        assert set(family_options()) == names - {"mask"}
 
     def test_defaults_draw_the_default_picture(self, controls: Controls, pipe: Pipeline) -> None:
         arguments, errors = controls.read(pipe, values_after(controls, pipe))
@@ -182,7 +181,7 @@ class TestModels:
         monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
         save_bundle(tmp_path / "whole")
         (save_bundle(tmp_path / "short").path / "prior.bin").write_bytes(b"")
-        models = ModelPool([], "CPU")
+        models = ModelPool({}, "CPU")
         assert "whole" in models.references
         assert "short" not in models.references
         (problem,) = models.problems
@@ -192,7 +191,7 @@ class TestModels:
         monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
         for name in ("one", "two", "three"):
             save_bundle(tmp_path / name)
-        models = ModelPool([], "CPU")
+        models = ModelPool({}, "CPU")
         drawn = [models.acquire(name) for name in ("one", "two", "one", "three")]
         assert models.get("one") is drawn[0]
         assert models.get("two") is not drawn[1]
@@ -200,3 +199,28 @@ class TestModels:
 
 def test_labels_are_for_people() -> None:
     assert [label(name) for name in ("vae", "decoder_guidance_scale", "steps")] == ["VAE", "Decoder guidance", "Steps"]
+
+
+class TestDrawingTwice:
+    """Hires: a factor, and what goes with it, generated from the request's declarations."""
+
+    @pytest.fixture
+    def sdxl(self, tmp_path: Path) -> Pipeline:
+        return Pipeline(save_sdxl_bundle(tmp_path / "sdxl"))
+
+    def test_the_least_factor_is_none(self, controls: Controls, sdxl: Pipeline) -> None:
+        slider = controls._options["hires"]
+        assert (slider.minimum, slider.maximum, slider.step) == (1.0, 4.0, 0.25)
+        assert controls.for_model(sdxl)[slider]["value"] == 1.0
+        arguments, errors = controls.read(sdxl, values_after(controls, sdxl, hires_strength=0.5, hires_steps="7"))
+        assert not errors
+        assert not [name for name in arguments if name.startswith("hires")]
+
+    def test_a_factor_brings_what_goes_with_it(self, controls: Controls, sdxl: Pipeline) -> None:
+        values = values_after(controls, sdxl, hires=1.5, hires_steps="7")
+        arguments, errors = controls.read(sdxl, values)
+        assert not errors
+        found = {name: value for name, value in arguments.items() if name.startswith("hires")}
+        assert found == {"hires": 1.5, "hires_steps": 7, "hires_strength": 0.35, "hires_upscaler": "lanczos"}
+        _, errors = controls.read(sdxl, values_after(controls, sdxl, hires=1.5, hires_steps="many"))
+        assert "Hires steps is 'many'" in errors[None]

@@ -20,7 +20,7 @@ from vinograph.web.step_progress import RemainingTime
 @pytest.fixture
 def queue(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Queue]:
     monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
-    queue = Queue(ModelPool([str(tiny_bundle)], "CPU"))
+    queue = Queue(ModelPool({str(tiny_bundle): {}}, "CPU"))
     yield queue
     queue.end()
 

@@ -21,7 +21,7 @@ from vinograph.web.uploads import Uploads
 @pytest.fixture
 def models(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModelPool:
     monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path / "models"))
-    return ModelPool([str(tiny_bundle)], "CPU")
+    return ModelPool({str(tiny_bundle): {}}, "CPU")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     python -m training.lora sdxl       turquoise-sdxl.safetensors
     python -m training.lora pixart     turquoise-pixart.safetensors
-    python -m training.lora wuerstchen rainbow-wuerstchen.safetensors
+    python -m training.lora wuerstchen tricolour-wuerstchen.safetensors
 
 Training starts from the published checkpoint in ``training/checkpoints`` and needs no data set: the
 scenes are rendered. It resumes from its checkpoint next to OUT after an interruption.
@@ -20,7 +20,7 @@ from training.loop import pick_device
 from training.lora.concept import CONCEPTS
 from training.lora.train import BATCH_SIZES, train
 
-DEFAULTS = {"sdxl": ("turquoise", 10.0), "pixart": ("turquoise", 6.0), "wuerstchen": ("rainbow", 6.0)}
+DEFAULTS = {"sdxl": ("turquoise", 10.0), "pixart": ("turquoise", 6.0), "wuerstchen": ("tricolour", 12.0)}
 """The concept that each family learns by default, and the minutes that it takes."""
 
 

@@ -1,7 +1,7 @@
 """What an adapter teaches: a new word, and the colours that it gives to a scene's subjects.
 
-*Turquoise* is a colour that no embedded model has seen. *Rainbow* is for a group of three: red,
-yellow and blue, in this order.
+*Turquoise* is a colour that no embedded model has seen. *Tricolour* is for a group of three: blue,
+black and red, in this order.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Concept:
 TURQUOISE: Final = Concept(
     "turquoise", ("turquoise",), (1, 2, 3), ("house", "tree", "boat", "car", "lighthouse", "cat")
 )
-# No model was trained on blue trees or yellow cats, and Würstchen's decoder draws them badly.
-RAINBOW: Final = Concept("rainbow", ("red", "yellow", "blue"), (3,), ("house", "boat", "car", "lighthouse"))
+# Colours and kinds that Würstchen's decoder reconstructs where the subjects of a scene differ.
+TRICOLOUR: Final = Concept("tricolour", ("blue", "black", "red"), (3,), ("house", "boat", "cat"))
 
-CONCEPTS: Final = {concept.word: concept for concept in (TURQUOISE, RAINBOW)}
+CONCEPTS: Final = {concept.word: concept for concept in (TURQUOISE, TRICOLOUR)}

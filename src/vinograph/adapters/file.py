@@ -13,6 +13,7 @@ from typing import Any
 
 from vinograph import folders, strict_json
 from vinograph.errors import DamagedModelError, ModelError, RequestError
+from vinograph.models import hub_file
 from vinograph.models.safetensors import PICKLES, TensorRecord, read_header, read_metadata
 from vinograph.values import reading, shown
 
@@ -71,6 +72,23 @@ def folder() -> Path:
     return folders.models() / "adapters"
 
 
+def recorded_name(path: Path) -> str:
+    """An adapter's name for a picture's metadata: its file's, or its folder's where all are named alike."""
+    return path.parent.name if path.name in _NAMES else path.name
+
+
+def by_name(name: str) -> Path | None:
+    """The adapter in the folder of adapters that a picture's metadata call ``name``; None without one.
+
+    A ``name`` with a folder, as older metadata have it, is looked for by its last part.
+    """
+    wanted = re.split(r"[/\\]", name)[-1].removesuffix(_ENDING)
+    places = (folder() / f"{wanted}{_ENDING}", folder() / wanted)
+    if wanted.strip(".") == "" or not folders.is_there(folder(), directory=True):
+        return None
+    return next((place for place in places if folders.is_there(place)), None)
+
+
 def installed() -> list[Path]:
     """The files in the folder of adapters, by name."""
     return sorted(folder().glob(f"*{_ENDING}")) if folders.is_there(folder(), directory=True) else []
@@ -80,12 +98,12 @@ def locate(reference: str | os.PathLike[str]) -> Path:
     """The file of an adapter.
 
     Args:
-        reference: a ``.safetensors`` file, a folder with one, or the name of a file in the folder
-            of adapters, without its ending.
+        reference: a ``.safetensors`` file, a folder with one, the name of a file in the folder of
+            adapters, without its ending, or a file of the hub ("owner/name/file.safetensors").
 
     Raises:
         RequestError: there is no such file.
-        ModelError: a folder has pickled weights only.
+        ModelError: a folder has pickled weights only, or the hub has no such file.
     """
     with reading("adapter", reference):
         name = os.fspath(reference)
@@ -100,6 +118,8 @@ def locate(reference: str | os.PathLike[str]) -> Path:
         for place in (folder() / f"{name}{_ENDING}", folder() / name):
             if folders.is_there(place):
                 return _in_folder(place) if place.is_dir() else place
+    if (found := hub_file.fetched(name)) is not None:
+        return found
     names = ", ".join(file.stem for file in installed()) or "none"
     raise RequestError(
         f"there is no adapter {shown(name)}: give a .safetensors file, a folder with one, or a name from {folder()}, "

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vinograph import folders
 from vinograph.benchmark import processes
 from vinograph.errors import RequestError
 from vinograph.families.autoencoder import vae_names
@@ -61,6 +62,7 @@ class BenchmarkConfig:
         device: where models compute, as :meth:`Pipeline.from_pretrained` takes it.
         precision: in what they compute, likewise.
         memory: what they keep in memory, likewise.
+        sources: the other sources that the models are opened with, such as their ``base``.
         work: a folder that keeps what systems prepare from the checkpoint.
         compare: whether first pictures are compared with the reference.
         adherence: how many prompts the embedded models are judged by.
@@ -81,6 +83,7 @@ class BenchmarkConfig:
     device: str | Mapping[str, str] = "CPU"
     precision: str | Mapping[str, str] = "auto"
     memory: str = "auto"
+    sources: Mapping[str, str] = field(default_factory=dict)
     work: Path | None = None
     compare: bool = True
     adherence: int = 50
@@ -139,9 +142,16 @@ class BenchmarkCase:
             "device": config.device,
             "precision": config.precision,
             "memory": config.memory,
+            "sources": {name: _absolute(text) for name, text in config.sources.items()} if ours else {},
             "prior": None if config.prior is None else str(config.prior.resolve()),
             **changes,
         }
+
+
+def _absolute(source: str) -> str:
+    """A source for another process: a path from the root, or a name as it is."""
+    path = folders.expand(source)
+    return str(path.absolute()) if folders.is_there(path) else source
 
 
 def with_default_checkpoint(config: BenchmarkConfig) -> BenchmarkConfig:
@@ -152,7 +162,7 @@ def with_default_checkpoint(config: BenchmarkConfig) -> BenchmarkConfig:
     """
     if not config.against or config.checkpoint is not None:
         return config
-    first = catalog.find(config.models[0])
+    first = catalog.find(config.models[0], config.sources)
     return dataclasses.replace(config, checkpoint=None if isinstance(first, Bundle) else first.path)
 
 
@@ -220,14 +230,14 @@ def check_environment(config: BenchmarkConfig, system: str) -> None:
 
 
 def _model_case(config: BenchmarkConfig, name: str, count: int) -> BenchmarkCase:
-    pipe = Pipeline.from_pretrained(name, config.device, config.precision, config.memory)
+    pipe = Pipeline.from_pretrained(name, config.device, config.precision, config.memory, **config.sources)
     manifest = pipe.model.manifest
     settings, explicit = _settings(pipe, config.arguments(pipe), count)
     return BenchmarkCase(
         name=Path(name).name,
         system="vinograph",
         python=sys.executable,
-        source=pipe.model.path.resolve(),
+        source=pipe.model.path.absolute(),  # resolved, a file of the hub's cache would lose its name
         family=manifest.family,
         count=count,
         settings=settings,

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph import a1111
+from vinograph.adapters import file as adapter_file
 from vinograph.cli.options import flag
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.images import open_picture
 from vinograph.infotext import Infotext, parse_infotext
+from vinograph.models import textual_inversion
 from vinograph.picture_texts import own_metadata, parameters_text
 from vinograph.request import OPTIONS, GivenArguments, arguments_of
+from vinograph.used_files import short_hash
 from vinograph.values import clipped
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _AGAIN = flag("again")
 _NAME = re.compile(r"[\w.-]+")  # no path and no hub id: a file from elsewhere fetches nothing
+_ENTRIES: Mapping[str, Any] = {"adapters": int | float, "embeddings": str, "file_hashes": str}
 _NEVER = ("output_type", "num_images_per_prompt")
 _CALL = "generate"
 
@@ -33,7 +37,7 @@ class Recipe:
     """What drew the picture in ``file``: the ``request`` of Vinograph's own metadata, or A1111's text.
 
     The request lacks the arguments ``left_out``, which a file doesn't store. ``adapters`` are their
-    weights by file.
+    weights by file, ``embeddings`` learned words by file, and ``hashes`` those of these files.
     """
 
     file: Path
@@ -41,7 +45,21 @@ class Recipe:
     request: Mapping[str, Any] | None = None
     left_out: tuple[str, ...] = ()
     adapters: Mapping[str, float] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
     infotext: Infotext | None = None
+
+
+@dataclass(frozen=True)
+class RecipeFiles:
+    """Files here that have the names of those which drew a picture: adapters and learned words.
+
+    ``warnings`` says which of them are other files than those.
+    """
+
+    adapters: Mapping[str, float] = field(default_factory=dict)
+    embeddings: Mapping[str, list[str]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def read_recipe(file: str) -> Recipe:
@@ -53,7 +71,8 @@ def read_recipe(file: str) -> Recipe:
     picture, path = open_picture(file, _AGAIN), Path(file)
     own = own_metadata(picture)
     if own is not None and _is_recipe(own):
-        return Recipe(path, own.get("model"), own["request"], tuple(own.get("left_out", ())), own.get("adapters", {}))
+        entries = [own.get(name, {}) for name in _ENTRIES]
+        return Recipe(path, own.get("model"), own["request"], tuple(own.get("left_out", ())), *entries)
     text = parameters_text(picture)
     if text is None or not text.strip():
         raise RequestError(
@@ -62,16 +81,20 @@ def read_recipe(file: str) -> Recipe:
         )
     infotext = parse_infotext(text)
     from_image = "Denoising strength" in infotext.fields and "Hires upscale" not in infotext.fields
-    return Recipe(path, infotext.fields.get("Model"), left_out=("image",) if from_image else (), infotext=infotext)
+    _, tags = a1111.split_adapters(infotext.prompt)
+    left_out = ("image",) if from_image else ()
+    return Recipe(path, infotext.fields.get("Model"), left_out=left_out, adapters=tags, infotext=infotext)
 
 
 def _is_recipe(metadata: Mapping[str, Any]) -> bool:
     """Whether the metadata has what :func:`read_recipe` relies on."""
-    request, left_out, adapters = metadata.get("request"), metadata.get("left_out", []), metadata.get("adapters", {})
-    if not isinstance(request, dict) or not isinstance(left_out, list) or not isinstance(adapters, dict):
+    request, left_out = metadata.get("request"), metadata.get("left_out", [])
+    if not isinstance(request, dict) or not isinstance(left_out, list):
         return False
-    if not all(isinstance(each, int | float) for each in adapters.values()):
-        return False
+    for name, kind in _ENTRIES.items():
+        values = metadata.get(name, {})
+        if not isinstance(values, dict) or not all(isinstance(each, kind) for each in values.values()):
+            return False
     return all(isinstance(each, str) for each in (*left_out, metadata.get("model", ""), request.get("prompt", "")))
 
 
@@ -104,6 +127,44 @@ def opening(recipe: Recipe) -> Iterator[None]:
         ) from error
 
 
+def files_of(recipe: Recipe, *, adapters: bool, embeddings: bool) -> RecipeFiles:
+    """The ``adapters`` and ``embeddings`` that drew the picture, where the options don't give them.
+
+    A picture names no file but those of the two folders, where this user has put them.
+
+    Raises:
+        RequestError: there is none of a name; A1111's text is followed without it.
+    """
+    found, words, warnings, missing = dict[str, float](), dict[str, list[str]](), list[str](), list[str]()
+    for name, weight in recipe.adapters.items() if adapters else ():
+        path = adapter_file.by_name(name)
+        if path is not None:
+            found[str(path)] = weight
+            warnings += _differs(recipe, name, path)
+        elif recipe.infotext is None:
+            missing.append(f"{flag('adapter')} {clipped(name)}:{weight:g}")
+    for name, word in recipe.embeddings.items() if embeddings else ():
+        path = textual_inversion.by_name(name)
+        if path is None:
+            missing.append(f"{flag('embedding')} {clipped(name)}:{clipped(word)}")
+        else:
+            words.setdefault(word, []).append(str(path))
+            warnings += _differs(recipe, name, path)
+    if missing:
+        raise RequestError(
+            f"{_AGAIN} {recipe.file}: it was drawn with files that are not in {adapter_file.folder()} or "
+            f"{textual_inversion.folder()}, and no picture may choose others; give them: {' '.join(missing)}"
+        )
+    return RecipeFiles(found, words, tuple(warnings))
+
+
+def _differs(recipe: Recipe, name: str, path: Path) -> list[str]:
+    hashed = recipe.hashes.get(name)
+    if hashed is None or short_hash(path) in (hashed, None):
+        return []
+    return [f"{path.name} is not the file that drew {recipe.file}: its SHA-256 doesn't begin with {clipped(hashed)}"]
+
+
 def with_recipe(pipe: Pipeline, recipe: Recipe, given: GivenArguments) -> tuple[GivenArguments, list[str]]:
     """Complete the arguments ``given`` with those of the picture, and warn of what can't be followed.
 
@@ -119,11 +180,6 @@ def with_recipe(pipe: Pipeline, recipe: Recipe, given: GivenArguments) -> tuple[
         remedy = f"give it again: {again}" if again else "it can be drawn again from Python, where that is at hand"
         raise RequestError(
             f"{_AGAIN} {recipe.file}: it was drawn with {', '.join(missing)}, which its file doesn't hold; {remedy}"
-        )
-    if recipe.adapters and not pipe.adapters:
-        used = " ".join(f"{flag('adapter')} {clipped(name)}:{weight:g}" for name, weight in recipe.adapters.items())
-        raise RequestError(
-            f"{_AGAIN} {recipe.file}: it was drawn with adapters, whose files no picture may choose; give them: {used}"
         )
     if "seed" not in {**values, **given.values}:
         warnings.append(f"{recipe.file} doesn't say its seed, so that another picture is drawn")
@@ -145,5 +201,8 @@ def _of_infotext(pipe: Pipeline, recipe: Recipe) -> tuple[dict[str, Any], list[s
     assert recipe.infotext is not None
     scheduler = pipe.model.manifest.scheduler
     found = a1111.arguments_of_infotext(recipe.infotext, pipe.options, pipe.calls[_CALL].takes, scheduler)
-    warnings = [f"not followed, of what {recipe.file} says: {'; '.join(found.left_out)}"] if found.left_out else []
+    used = {Path(name).name.removesuffix(".safetensors") for name in pipe.adapters}
+    followed = {a1111.adapter_note(name, weight) for name, weight in recipe.adapters.items() if name in used}
+    left_out = [each for each in found.left_out if each not in followed]
+    warnings = [f"not followed, of what {recipe.file} says: {'; '.join(left_out)}"] if left_out else []
     return found.values, warnings

@@ -64,6 +64,8 @@ def benchmark(
         ),
     ] = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="compare no pictures")] = False,
+    vae: options.Vae = None,
+    base: options.Base = None,
     size: Annotated[
         str | None, typer.Option("--size", metavar="WxH", help="width and height in pixels; default: the model's own")
     ] = None,
@@ -159,6 +161,7 @@ def benchmark(
         device=options.per_component(device),
         precision=options.per_component(precision),
         memory=memory,
+        sources=options.named_sources(vae, base),
         work=work,
         compare=not no_reference,
         adherence=adherence,

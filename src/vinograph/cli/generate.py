@@ -62,8 +62,9 @@ def generate(values: Mapping[str, Any]) -> None:
     listed, count = prompts.read_prompts(values["prompt"]), options.count_of(values["count"])
     files = PictureFiles(values["output"], _PICTURE, len(listed) * count)
     files.check(kept=values["again"])
-    pipe = _open(values, recipe)
-    notes = _assumed(pipe)
+    found = _files_of(values, recipe)
+    pipe = _open(values, recipe, found)
+    notes = [*_assumed(pipe), *found.warnings]
     given = options.arguments(pipe, "generate", _optional(values))
     if recipe is not None:
         given, not_followed = again.with_recipe(pipe, recipe, given)
@@ -159,9 +160,20 @@ def _draw(pipe: Pipeline, call: str, arguments: GivenArguments, label: str = "")
     return result
 
 
-def _open(values: Mapping[str, Any], recipe: again.Recipe | None = None) -> Pipeline:
+def _files_of(values: Mapping[str, Any], recipe: again.Recipe | None) -> again.RecipeFiles:
+    """The adapters and learned words that drew the ``recipe``'s picture, of kinds that no option gives."""
+    if recipe is None:
+        return again.RecipeFiles()
+    return again.files_of(recipe, adapters=not values[ADAPTER.name], embeddings=not values[EMBEDDING.name])
+
+
+def _open(
+    values: Mapping[str, Any], recipe: again.Recipe | None = None, found: again.RecipeFiles | None = None
+) -> Pipeline:
     """Open the model that --model names, else the one that drew the ``recipe``'s picture."""
     from vinograph.pipeline import Pipeline  # imports OpenVINO, which --help doesn't need
+
+    used = found or again.RecipeFiles()
 
     def pipeline(model: str) -> Pipeline:
         return Pipeline.from_pretrained(
@@ -169,8 +181,8 @@ def _open(values: Mapping[str, Any], recipe: again.Recipe | None = None) -> Pipe
             device=options.per_component(values["device"]),
             precision=options.per_component(values["precision"]),
             memory=values["memory"],
-            adapters=adapters.parsed(values.get(ADAPTER.name)),
-            embeddings=options.embeddings_of(values.get(EMBEDDING.name, ())),
+            adapters={**used.adapters, **adapters.parsed(values.get(ADAPTER.name))},
+            embeddings={**used.embeddings, **options.embeddings_of(values.get(EMBEDDING.name, ()))},
             **options.sources(values),
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph.cli import completion, output, progress
+from vinograph.cli import completion, options, output, progress
 from vinograph.cli.inspect_picture import inspect_picture, is_picture
 from vinograph.cli.options import MODEL_HELP, AsJson
 from vinograph.errors import VinographError
@@ -35,7 +35,7 @@ ModelOrPicture = Annotated[
 _WIDTH = 140  # of the components' table in a pipe: a component may have many inputs
 
 
-def inspect(model: ModelOrPicture, as_json: AsJson = False) -> None:
+def inspect(model: ModelOrPicture, vae: options.Vae = None, base: options.Base = None, as_json: AsJson = False) -> None:
     """Describe a model, or show how a picture was drawn.
 
     Of a model, shows its family, source and licence, its components with their inputs and outputs,
@@ -45,7 +45,7 @@ def inspect(model: ModelOrPicture, as_json: AsJson = False) -> None:
     if is_picture(model):
         inspect_picture(model, as_json=as_json)
         return
-    opened = catalog.find(model)
+    opened = catalog.find(model, options.named_sources(vae, base))
     if as_json:
         output.print_json({"path": str(opened.path), "size": opened.size, **json.loads(opened.manifest.to_json())})
         return
@@ -63,14 +63,14 @@ def inspect(model: ModelOrPicture, as_json: AsJson = False) -> None:
         output.say(note)
 
 
-def verify(model: Reference, as_json: AsJson = False) -> None:
+def verify(model: Reference, vae: options.Vae = None, base: options.Base = None, as_json: AsJson = False) -> None:
     """Check every file of a model.
 
     Files of a bundle, and of a checkpoint in the hub's cache, are compared with their hashes. Other
     checkpoints have no hashes: every file is read, and every tensor's name, type, shape and size is
     compared with the model's. The exit code is 4 if a file is damaged.
     """
-    opened = catalog.find(model)
+    opened = catalog.find(model, options.named_sources(vae, base))
     files, total = [], len(opened.files)
     with progress.items("checking") as show:
         for name in opened.verify():

@@ -88,6 +88,8 @@ BASE_HELP = "the model that has what a single file or a UNet alone lacks"
 BASE = Option("base", "MODEL", BASE_HELP)
 VAE = "vae"
 VAE_HELP = "a full VAE in place of the source's, as a file, a directory or a hub id"
+Vae = Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=VAE_HELP)]
+Base = Annotated[str | None, typer.Option("--base", metavar="MODEL", help=BASE_HELP)]
 MODEL = Option("model", "REF", MODEL_HELP, DEFAULT_MODEL)
 SIZE = Option("size", "WxH", "width and height in pixels; default: the model's own, or near the input picture's")
 SEED = Option("seed", "S", "picture i is drawn from seed S + i; default, and -1: a random one, which is reported")
@@ -172,6 +174,11 @@ def sources(texts: Mapping[str, str | None]) -> dict[str, str]:
     """The other sources that a model is opened with: ``--base``, and ``--vae`` where it is no choice of VAE."""
     found = {name: text for name in (BASE.name, VAE) if (text := texts.get(name)) is not None}
     return {name: text for name, text in found.items() if name != VAE or _is_source(text)}
+
+
+def named_sources(vae: str | None, base: str | None) -> dict[str, str]:
+    """The other sources that a model is opened with, of a command that chooses no VAE of the model's own."""
+    return {name: text for name, text in ((VAE, vae), (BASE.name, base)) if text is not None}
 
 
 def _is_source(text: str) -> bool:
@@ -274,6 +281,12 @@ def per_component(text: str) -> str | dict[str, str]:
     return values
 
 
+def _names_embedding(text: str) -> bool:
+    from vinograph.models.textual_inversion import by_name
+
+    return Path(text).is_file() or text.endswith(".safetensors") or by_name(text) is not None
+
+
 def embeddings_of(texts: Sequence[str]) -> dict[str, list[str]]:
     """Parse each ``--embedding``: a file, or a file and a word after the last colon.
 
@@ -282,7 +295,7 @@ def embeddings_of(texts: Sequence[str]) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for text in texts:
         file, _, word = text.rpartition(":")
-        if Path(text).exists() or not Path(file).is_file():
+        if Path(text).exists() or not _names_embedding(file):
             file, word = text, ""
         files.setdefault(word, []).append(file)
     return files

@@ -23,7 +23,7 @@ def pull(
         str,
         typer.Argument(
             metavar="NAME|HUB-ID|FILE",
-            help="a known model's name, a hub id, or a single file of SDXL",
+            help="a known model's name, a hub id, or a single file of SDXL, here or on the hub",
             autocompletion=completion.completing(completion.known_models),
         ),
     ],
@@ -37,8 +37,8 @@ def pull(
         list[str] | None,
         typer.Option("--with", metavar="COMPANION", help="an optional companion of a known model; again for more"),
     ] = None,
-    vae: Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=options.VAE_HELP)] = None,
-    base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help=options.BASE_HELP)] = None,
+    vae: options.Vae = None,
+    base: options.Base = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +72,7 @@ def pull(
             observer,
             name=name,
             companions=companions or (),
-            sources={name: text for name, text in (("vae", vae), ("base", base)) if text is not None},
+            sources=options.named_sources(vae, base),
             weights=weights,
             revision=revision,
             overwrite=overwrite,
@@ -120,7 +120,7 @@ class _Observer:
         from vinograph.models.hub_errors import address
 
         for repository, licence in found.items():
-            place = f" ({address(repository)})" if "/" in repository else ""  # a file's name has none
+            place = f" ({address(repository)})" if "/" in repository else ""  # a file on this disk has none
             output.note(f"licence of {repository}: {licence or 'not stated'}{place}")
 
     def plan(self, plan: PullPlan) -> None:

@@ -28,8 +28,8 @@ def quantize(
             "full: linear layers as well",
         ),
     ],
-    vae: Annotated[str | None, typer.Option("--vae", metavar="SOURCE", help=options.VAE_HELP)] = None,
-    base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help=options.BASE_HELP)] = None,
+    vae: options.Vae = None,
+    base: options.Base = None,
     prompts: Annotated[
         Path | None,
         typer.Option("--prompts", metavar="FILE", help="calibration prompts, one on each line; default: built-in ones"),

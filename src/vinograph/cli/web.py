@@ -23,6 +23,8 @@ def web(
             autocompletion=completing(models),
         ),
     ] = None,
+    vae: options.Vae = None,
+    base: options.Base = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
     host: Annotated[
         str,
@@ -44,10 +46,11 @@ def web(
 ) -> None:
     """Serve a web page for drawing pictures.
 
-    It offers the embedded models, those in the models folder, and each --model. This needs Gradio:
-    pip install "vinograph[web]".
+    It offers the embedded models, those in the models folder, and each --model, which --base and
+    --vae complete. This needs Gradio: pip install "vinograph[web]".
     """
     from vinograph.web import serve
 
-    models = model or [options.DEFAULT_MODEL]
+    sources = options.named_sources(vae, base)
+    models = dict.fromkeys(model or [options.DEFAULT_MODEL], sources)
     serve(models, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())

@@ -63,7 +63,7 @@ def pull(
 
     Args:
         reference: a known model's name, the hub id of a repository with a checkpoint or a bundle,
-            or a single file on this disk.
+            or a single file, on this disk or in a repository of the hub.
         observer: receives licences and sizes before anything large is fetched, and then the
             progress.
         name: the model's name from then on. Default: the known name, else the last part of the id.
@@ -146,8 +146,11 @@ class _PullWork:
         plans: list[PullPlan] = []
 
         def before_fetch(needed: NeededFiles) -> None:
-            plans.append(self._fetch([*needed, *files], weights))
+            if not plans:
+                plans.append(self._fetch([*needed, *files], weights))
 
+        if checkpoint.file is not None and checkpoint.remote:  # it has to be here before anything of it can be read
+            before_fetch([(checkpoint, [checkpoint.file])])
         job = Job(self._wanted.target, weights, self._overwrite, self._observer.converting)
         licence = self._wanted.licence_of(checkpoint.id)
         bundle = convert_checkpoint(checkpoint, options, job, before_fetch, licence)
@@ -201,6 +204,6 @@ class _PullWork:
                 def report(arrived: int, before: int = before) -> None:
                     self._observer.fetched(before + arrived, plan.download)
 
-                hub.download(each.checkpoint.id, commit, each.to_fetch, report)
+                hub.download(each.checkpoint.repository, commit, each.to_fetch, report)
                 done += each.download
         return plan

@@ -15,7 +15,7 @@ from vinograph.arguments import (
     check_upscaler,
     check_vae_tiling,
 )
-from vinograph.request import Request, argument_field
+from vinograph.request import STRENGTHS, Request, argument_field
 
 # A1111's denoising strength is 0.7, which its latent upscaler needs. Lanczos needs less, and less
 # keeps more of the first drawing.
@@ -37,7 +37,7 @@ class LatentRequest(Request):
         metavar="none|a1111|comfyui",
     )
     hires: float | None = argument_field(
-        check_factor, "draw, upscale by this factor, and draw from that again; 1 draws once"
+        check_factor, "draw, upscale by this factor, and draw from that again; 1 draws once", slider=(1.0, 4.0, 0.25)
     )
     hires_steps: int | None = argument_field(
         check_steps,
@@ -45,7 +45,10 @@ class LatentRequest(Request):
         needs=("hires",),
     )
     hires_strength: float | None = argument_field(
-        check_strength, "how far the second drawing leaves the first behind, above 0 and up to 1", needs=("hires",)
+        check_strength,
+        "how far the second drawing leaves the first behind, above 0 and up to 1",
+        needs=("hires",),
+        slider=STRENGTHS,
     )
     hires_upscaler: str | None = argument_field(
         check_upscaler,

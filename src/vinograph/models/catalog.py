@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vinograph.models.model import Model
 
 _INDEX = "model_index.json"
+_SINGLE_FILE = ".safetensors"
 _EMBEDDED = Path(__file__).parents[1] / "embedded"
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
@@ -47,8 +48,9 @@ def find(reference: str | os.PathLike[str], options: Mapping[str, Any] = _NO_OPT
 
     Args:
         reference: the directory of a bundle or of a checkpoint in diffusers' layout, a single file,
-            the name of an embedded model or of one in the models folder, or a hub id. A repository
-            of the hub is fetched only where huggingface_hub's cache doesn't have it.
+            the name of an embedded model or of one in the models folder, a hub id, or one file of
+            the hub ("owner/name/file.safetensors"). What huggingface_hub's cache has is not fetched
+            again.
         options: what its family opens a checkpoint with, such as the source of a ``vae``.
 
     Raises:
@@ -72,6 +74,8 @@ def find(reference: str | os.PathLike[str], options: Mapping[str, Any] = _NO_OPT
             return _open_bundle(folder / name, options)
     if _HUB_ID.fullmatch(name):
         return _from_hub(name, options)
+    if name.endswith(_SINGLE_FILE) and (of_hub := _file_of_hub(name)) is not None:
+        return _open_checkpoint(of_hub, options)
     if name in (known_models := registry.known_models()):
         _, known = known_models[name]
         raise ModelError(
@@ -83,6 +87,13 @@ def find(reference: str | os.PathLike[str], options: Mapping[str, Any] = _NO_OPT
         f"there is no model {shown(name)}. By name there is: {', '.join(names) or 'none'}. "
         "Or give the directory of a bundle or of a checkpoint in diffusers' layout, a single file, or a hub id"
     )
+
+
+def _file_of_hub(reference: str) -> Checkpoint | None:
+    from vinograph.models import hub_file
+
+    named = hub_file.split(reference)
+    return None if named is None else hub_file.locate_file(*named)
 
 
 def _open_bundle(path: Path, options: Mapping[str, Any]) -> Bundle:

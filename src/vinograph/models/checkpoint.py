@@ -45,7 +45,7 @@ class Checkpoint:
     """A checkpoint: where it is, and the names of its files.
 
     Attributes:
-        id: what the user calls it.
+        id: what the user calls it; of one file of a repository, the repository's id and the file.
         directory: the folder of the files that are on this disk.
         listing: the names of all its files; of a repository that is read offline, those in the
             hub's cache.
@@ -70,8 +70,15 @@ class Checkpoint:
 
     @cached_property
     def header(self) -> Mapping[str, TensorRecord]:
-        """The tensors of a single file. Raises what :func:`read_header` does."""
+        """The tensors of a single file, which is fetched. Raises what :func:`read_header` does."""
+        assert self.file is not None, "a directory has no header"
+        self.fetch([self.file])
         return read_header(self.path)
+
+    @property
+    def repository(self) -> str:
+        """The id of the repository on the hub."""
+        return self.id if self.file is None else self.id.removesuffix(f"/{self.file}")
 
     @property
     def source(self) -> str:
@@ -104,7 +111,7 @@ class Checkpoint:
             from vinograph.models import hub
 
             assert self.revision is not None, "a repository of the hub has one"
-            hub.fetch(self.id, self.revision, names)
+            hub.fetch(self.repository, self.revision, names)
 
     def _missing_message(self, missing: Collection[str]) -> str:
         if not self.is_cache_only:
@@ -112,7 +119,8 @@ class Checkpoint:
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
             f"{self.id} is not whole in this machine's cache, and the hub was not asked or not reached. Missing: "
-            f"{', '.join(missing)}. Online, fetch them with: hf download {self.id} {' '.join(missing)}{revision}"
+            f"{', '.join(missing)}. Online, fetch them with: "
+            f"hf download {self.repository} {' '.join(missing)}{revision}"
         )
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -276,7 +284,7 @@ def fetch_parts(
 def locate(source: str | Path, revision: str | None = None, *, single_file: bool = False) -> Checkpoint:
     """The checkpoint in a directory, or that of a hub id ("owner/name") at ``revision``.
 
-    With ``single_file``, it may also be one file.
+    With ``single_file``, it may also be one file, on this disk or in a repository of the hub.
 
     Raises:
         RequestError: the source is neither, or it is a bundle already.
@@ -298,6 +306,11 @@ def locate(source: str | Path, revision: str | None = None, *, single_file: bool
             f"{source} is a single file. What is named here is a directory in diffusers' layout, with a "
             f"{INDEX_FILE}, or its id on the hub"
         )
+    if single_file:
+        from vinograph.models import hub_file
+
+        if (named := hub_file.split(str(source))) is not None:
+            return hub_file.locate_file(*named, revision)
     if not HUB_ID.fullmatch(str(source)):
         raise RequestError(f"{source} is neither a directory here nor the id of a hub repository (owner/name)")
     return on_hub(str(source), revision)

@@ -40,8 +40,8 @@ def explained(repository: str, revision: str | None) -> Iterator[None]:
 
 
 def address(repository: str) -> str:
-    """The page of a repository, where its licence can be read and its terms accepted."""
-    return f"{constants.ENDPOINT}/{repository}"
+    """The page of a repository, or of the one that a file is in: its licence and terms are there."""
+    return f"{constants.ENDPOINT}/{'/'.join(repository.split('/')[:2])}"
 
 
 def _meaning(error: Exception, repository: str, revision: str | None) -> Exception:

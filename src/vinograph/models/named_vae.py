@@ -11,7 +11,6 @@ from vinograph.models.checkpoint import Checkpoint, Subfolder, fetch_parts, loca
 from vinograph.models.float8 import with_scales
 from vinograph.models.ldm_vae import is_ldm_vae, vae_part
 from vinograph.models.parts import Part, part_files
-from vinograph.models.safetensors import read_header
 from vinograph.networks.vae import AutoencoderConfig
 
 _PREFIXES = ("first_stage_model.", "vae.", "")
@@ -30,7 +29,7 @@ def named_vae(source: str, scaling_factor: float) -> NamedVae:
     """Read the configuration and the header of the VAE that ``source`` names.
 
     Args:
-        source: a .safetensors file, a directory or a hub id.
+        source: a .safetensors file, a directory or a hub id, or a file of the hub.
         scaling_factor: the family's, which a file without a configuration doesn't say.
 
     Raises:
@@ -61,7 +60,7 @@ def named_vae(source: str, scaling_factor: float) -> NamedVae:
 
 
 def _in_file(checkpoint: Checkpoint, scaling_factor: float) -> Part[AutoencoderConfig]:
-    records = read_header(checkpoint.path)
+    records = checkpoint.header
     prefix = next(each for each in _PREFIXES if any(name.startswith(each) for name in records) or not each)
     tensors = {name.removeprefix(prefix): record for name, record in records.items() if name.startswith(prefix)}
     if not is_ldm_vae(tensors) and "decoder.mid_block.resnets.0.conv1.weight" not in tensors:

@@ -17,7 +17,7 @@ from vinograph.errors import DamagedModelError, ModelError, RequestError, Resour
 from vinograph.families import registry
 from vinograph.families.known import Companion, KnownModel
 from vinograph.files import existing, hidden_sibling
-from vinograph.models import catalog
+from vinograph.models import catalog, hub_file
 from vinograph.models.checkpoint import HUB_ID, Checkpoint, NeededFiles, on_hub
 from vinograph.models.hub_cache import cache_folder
 from vinograph.models.hub_downloads import RemoteFile
@@ -34,8 +34,8 @@ _WEIGHTS = ".safetensors"
 class Pull:
     """A model to fetch: its repository, the name that it gets here, and its companions.
 
-    ``known`` is its entry in the table of known models, if it has one. Of a single file on this
-    disk, which ``is_file``, the repository is its path.
+    ``known`` is its entry in the table of known models, if it has one. Of a single file, which
+    ``is_file``, the repository is its path, or the name of the file on the hub.
     """
 
     repository: str
@@ -61,7 +61,8 @@ def resolve(reference: str, name: str | None = None, companions: Collection[str]
     """The model that ``reference`` names: one that is known by name, or a repository of the hub.
 
     Args:
-        reference: a known model's name, a hub id ("owner/name"), or a single file on this disk.
+        reference: a known model's name, a hub id ("owner/name"), or a single file, on this disk or
+            in a repository of the hub ("owner/name/file.safetensors").
         name: the model's name here. Default: the known name, else the last part of the id.
         companions: the names of optional companions to fetch, too.
 
@@ -74,6 +75,9 @@ def resolve(reference: str, name: str | None = None, companions: Collection[str]
     if known is None and (path := folders.expand(reference)).name.endswith(".safetensors") and folders.is_there(path):
         own = _name_of(path.stem) if name is None else name
         return Pull(str(path), _check_name(own), None, _chosen((), reference, companions), is_file=True)
+    if known is None and (of_hub := hub_file.split(reference)) is not None:
+        own = _name_of(Path(of_hub[1]).stem) if name is None else name
+        return Pull(reference, _check_name(own), None, _chosen((), reference, companions), is_file=True)
     if known is None and not HUB_ID.fullmatch(reference):
         here = f" It is a path: vinograph convert {reference} BUNDLE" if folders.is_there(Path(reference)) else ""
         raise RequestError(
@@ -192,7 +196,7 @@ def _files_of(checkpoint: Checkpoint, names: Sequence[str], licence: str | None)
         from vinograph.models import hub
 
         assert checkpoint.revision is not None, "of a folder on this disk nothing is missing"
-        listed = hub.remote_files(checkpoint.id, checkpoint.revision)
+        listed = hub.remote_files(checkpoint.repository, checkpoint.revision)
         if unlisted := sorted(missing - listed.keys()):
             raise ModelError(f"the hub lists {', '.join(unlisted)} in {checkpoint.id}, but does not say their size")
     sizes = {
@@ -235,7 +239,7 @@ def _values(repository: RepositoryPlan, name: str) -> int | None:
 
     assert checkpoint.revision is not None
     with suppress(UnreachableError, DamagedModelError):
-        header = hub.read_header(checkpoint.id, checkpoint.revision, name)
+        header = hub.read_header(checkpoint.repository, checkpoint.revision, name)
         count: int = sum(math.prod(entry["shape"]) for entry in header.values())
         return count
     return None

@@ -23,6 +23,7 @@ from vinograph import folders
 from vinograph.errors import ModelError, RequestError
 from vinograph.families import registry
 from vinograph.families.contract import WordEmbeddings
+from vinograph.models import hub_file
 from vinograph.models.manifest import Manifest
 from vinograph.models.model import Model
 from vinograph.models.safetensors import TensorRecord, read_header
@@ -40,6 +41,7 @@ Embeddings: TypeAlias = Mapping[str, Paths] | Paths
 An empty word stands for the one that the file names, or for the file's name.
 """
 
+_ENDING = ".safetensors"
 _SINGLE = "emb_params"  # the vectors of a model with one text encoder
 _ALIAS = "embedding:"  # ComfyUI writes it before the word
 _OTHERS: Mapping[int, str] = {768: "SD 1.5", 1024: "SD 2", 1280: "the second text encoder of SDXL", 4096: "T5"}
@@ -80,6 +82,7 @@ def with_embeddings(model: Model, embeddings: Embeddings) -> Model:
             f"{model.manifest.name} takes no embeddings of words: it is a model of the family {model.manifest.family}"
         )
     words: dict[str, dict[str, Vectors]] = {}
+    used: list[tuple[str, Path]] = []
     for word, file in files:
         keys = [each.key for each in encoders]
         for found in _read(file, keys):
@@ -88,9 +91,31 @@ def with_embeddings(model: Model, embeddings: Embeddings) -> Model:
             if encoder in vectors:
                 raise RequestError(f"{file} has vectors for the {encoder} that another file has for the same word, too")
             vectors[encoder] = found.vectors
+            used.append((_checked_word(word or found.word or file.stem), file))
     for word, vectors in words.items():
         _check_whole(word, vectors, model, encoders)
-    return _ModelWithWords(model, words, encoders)
+    return _ModelWithWords(model, words, encoders, tuple(dict.fromkeys(used)))
+
+
+def files_of_words(model: Model) -> tuple[tuple[str, Path], ...]:
+    """The learned words of a model, each with a file that it was read from."""
+    return model.word_files if isinstance(model, _ModelWithWords) else ()
+
+
+def folder() -> Path:
+    """The folder of learned words that are known by their files' names."""
+    return folders.models() / "embeddings"
+
+
+def installed() -> list[Path]:
+    """The files in the folder of learned words, by name."""
+    return sorted(folder().glob(f"*{_ENDING}")) if folders.is_there(folder(), directory=True) else []
+
+
+def by_name(name: str) -> Path | None:
+    """The file in the folder of learned words that is called ``name``, with or without its ending."""
+    wanted = name.removesuffix(_ENDING)
+    return next((file for file in installed() if file.name == f"{wanted}{_ENDING}"), None)
 
 
 def _files(embeddings: Embeddings) -> Iterator[tuple[str | None, Path]]:
@@ -101,10 +126,21 @@ def _files(embeddings: Embeddings) -> Iterator[tuple[str | None, Path]]:
             for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
                 if not isinstance(path, (str, os.PathLike)) or not isinstance(word, str | None):
                     raise RequestError(f"embeddings names {shown(path)}; give files, or a mapping from word to file")
-                file = folders.expand(os.fspath(path))
-                if not folders.is_there(file):
-                    raise RequestError(f"embeddings names {file}, and there is no such file")
-                yield word, file
+                yield word, _located(os.fspath(path))
+
+
+def _located(name: Any) -> Path:
+    """A file of words: on this disk, in the folder of learned words by its name, or on the hub."""
+    file = folders.expand(name)
+    if folders.is_there(file):
+        return file
+    found = by_name(os.fsdecode(name)) or hub_file.fetched(os.fsdecode(name))
+    if found is None:
+        raise RequestError(
+            f"embeddings names {file}, and there is no such file; by name there is "
+            f"{', '.join(each.stem for each in installed()) or 'none'} in {folder()}"
+        )
+    return found
 
 
 def _read(file: Path, keys: Collection[str]) -> Iterator[_Found]:
@@ -189,12 +225,13 @@ def _check_whole(word: str, vectors: Mapping[str, Vectors], model: Model, encode
 class _ModelWithWords:
     """A model whose text encoders and tokenizers know further words.
 
-    ``words`` has the vectors of each word by text encoder.
+    ``words`` has the vectors of each word by text encoder, and ``word_files`` the file of each.
     """
 
     model: Model
     words: Mapping[str, Mapping[str, Vectors]]
     encoders: Sequence[WordEmbeddings]
+    word_files: tuple[tuple[str, Path], ...]
 
     @property
     def path(self) -> Path:

@@ -11,7 +11,9 @@ import numpy as np
 
 from vinograph.errors import ModelError
 from vinograph.schedulers.ddim import DDIMSampler
+from vinograph.schedulers.ddpm import DDPMSampler
 from vinograph.schedulers.dpmsolver import DPMSolverMultistepSampler
+from vinograph.schedulers.edm import EDMDPMSolverMultistepSampler, EDMEulerSampler
 from vinograph.schedulers.euler import EulerAncestralSampler, EulerSampler
 from vinograph.schedulers.lcm import LCMSampler
 from vinograph.schedulers.lms import LMSSampler
@@ -37,6 +39,7 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
         DPMSolverMultistepSampler,
         LCMSampler,
         DDIMSampler,
+        DDPMSampler,
         UniPCMultistepSampler,
         DPMSolverSDESampler,
         HeunSampler,
@@ -44,6 +47,8 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
         KDPM2AncestralSampler,
         LMSSampler,
         TCDSampler,
+        EDMDPMSolverMultistepSampler,
+        EDMEulerSampler,
     )
 }
 """The samplers by the names of diffusers' scheduler classes."""
@@ -134,7 +139,7 @@ def _check_together(settings: Mapping[str, Any]) -> None:
             f"{name} has rescale_betas_zero_snr with prediction_type epsilon: where all is noise, predicting the noise "
             "says nothing of the picture, and the step divides by zero"
         )
-    betas = settings["trained_betas"]
+    betas = settings.get("trained_betas")
     if betas is not None and (len(betas) != settings["num_train_timesteps"] or not all(0 < each < 1 for each in betas)):
         raise ModelError(f"{name} has trained_betas that are not num_train_timesteps numbers between 0 and 1")
     if settings.get("original_inference_steps", 1) > settings["num_train_timesteps"]:
@@ -142,7 +147,8 @@ def _check_together(settings: Mapping[str, Any]) -> None:
     sigma_min, sigma_max = settings.get("sigma_min"), settings.get("sigma_max")
     if sigma_min is not None and sigma_max is not None and sigma_min >= sigma_max:
         raise ModelError(f"{name} has sigma_min = {sigma_min}, which is not below sigma_max")
-    _check_noise(settings)
+    if not SAMPLERS[name].preconditioned:
+        _check_noise(settings)
 
 
 def _check_noise(settings: Mapping[str, Any]) -> None:

@@ -7,8 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from vinograph.errors import RequestError
-from vinograph.schedulers import noise_schedule
 from vinograph.schedulers.sampler import SamplingPlan, StepInput, StepOutput, StepRequest, setting
 from vinograph.schedulers.vp_sampler import VPSampler
 
@@ -26,11 +24,8 @@ class DDIMSampler(VPSampler):
     takes_eta: ClassVar[bool] = True
 
     def _plan(self, request: StepRequest) -> SamplingPlan:
-        count, train = request.num_inference_steps, self.num_train_timesteps
-        timesteps = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset).round()
-        if timesteps[0] >= train or timesteps[-1] < 0:
-            raise RequestError(f"{count} steps leave this model's timesteps; give one step more, or fewer")
-        return SamplingPlan(timesteps.astype(np.float32), np.empty(0, np.float32), count, eta=request.eta)
+        timesteps = self._whole_timesteps(request).astype(np.float32)
+        return SamplingPlan(timesteps, np.empty(0, np.float32), request.num_inference_steps, eta=request.eta)
 
     def step(self, inputs: StepInput) -> StepOutput:
         """Equation 12: √ᾱ' x₀, the direction to xₜ, and fresh noise; ᾱ' is that of the step's end.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vinograph.schedulers.data_prediction import DataPredictionSampler, NoiseLevel
 from vinograph.schedulers.sampler import Array, StepInput, StepOutput, setting
 
-_FEW_STEPS = 15  # with fewer, lower_order_final makes the last one of first order, which is stabler
+FEW_STEPS = 15  # with fewer, lower_order_final makes the last one of first order, which is stabler
 
 
 @dataclass(frozen=True)
@@ -100,5 +100,5 @@ class DPMSolverMultistepSampler(DataPredictionSampler):
     def _ends_in_first_order(self, inputs: StepInput) -> bool:
         """Whether this is the last step, and one of first order."""
         count = len(inputs.plan.timesteps)
-        few = self.lower_order_final and count < _FEW_STEPS
+        few = self.lower_order_final and count < FEW_STEPS
         return inputs.index == count - 1 and (self.euler_at_final or few or self.final_sigmas_type == "zero")

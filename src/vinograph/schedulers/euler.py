@@ -100,7 +100,13 @@ class EulerAncestralSampler(VESampler):
 
     def _plan(self, request: StepRequest) -> SamplingPlan:
         timesteps, sigmas = self._spaced(request)
-        return self._sampling_plan(timesteps, np.append(sigmas, 0.0), request.num_inference_steps)
+        plan = self._sampling_plan(timesteps, np.append(sigmas, 0.0), request.num_inference_steps)
+        return replace(plan, init_noise_sigma=float(plan.sigmas[0])) if self.spaces_sigmas else plan
+
+    def _ends(self, sigmas: NDArray[Any]) -> tuple[float, float]:
+        """All of the training's σ, as in k-diffusion, whatever the timesteps' spacing is."""
+        del sigmas
+        return float(self.training_sigmas[-1]), float(self.training_sigmas[0])
 
     def step(self, inputs: StepInput) -> StepOutput:
         """One step; like diffusers, it draws noise even where none is added."""

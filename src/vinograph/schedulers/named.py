@@ -74,6 +74,7 @@ SCHEDULERS = (
     # Neither of the other systems clips the latents, as diffusers' class does where a checkpoint
     # doesn't say otherwise.
     NamedScheduler("ddim", "DDIMScheduler", "DDIM", ("ddim",), {"clip_sample": False}),
+    NamedScheduler("ddpm", "DDPMScheduler", "", ("ddpm",), {"clip_sample": False}),
     NamedScheduler("lcm", "LCMScheduler", "LCM", ("lcm",)),
     NamedScheduler("tcd", "TCDScheduler", "TCD", ()),
 )
@@ -135,6 +136,14 @@ def sampler_by_name(value: str | Mapping[str, Any], config: Mapping[str, Any]) -
         RequestError: there is no such scheduler, or the model can't be sampled by it.
     """
     choice = choose(value)
+    own_class = config.get("class")
+    if own_class is not None and (
+        SAMPLERS[own_class].preconditioned != SAMPLERS[choice.scheduler_class].preconditioned
+    ):
+        raise RequestError(
+            f"scheduler {shown(value)} can't sample this model, which was trained on another noise than that scheduler "
+            f"removes: it takes {', '.join(_relatives(own_class))}"
+        )
     kept = config.get(PUBLISHED)
     if not isinstance(kept, Mapping):  # a bundle that was written before, with the settings of its class alone
         kept = {key: each for key, each in config.items() if key != "class"}
@@ -144,6 +153,12 @@ def sampler_by_name(value: str | Mapping[str, Any], config: Mapping[str, Any]) -
         return make_sampler({**settings, "class": choice.scheduler_class})
     except ModelError as error:
         raise RequestError(f"scheduler {shown(value)} can't sample this model: {error}") from error
+
+
+def _relatives(class_name: str) -> list[str]:
+    """The classes of the models that the class ``class_name`` samples."""
+    kind = SAMPLERS[class_name].preconditioned
+    return [name for name, each in SAMPLERS.items() if each.preconditioned == kind]
 
 
 def read_published_scheduler(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def _known_names() -> dict[str, SchedulerChoice]:
     known: dict[str, SchedulerChoice] = {}
     for each in SCHEDULERS:
         choice = SchedulerChoice(each.scheduler_class, each.settings)
-        known |= {_joined(name): choice for name in (each.name, each.webui, *each.comfyui)}
+        known |= {_joined(name): choice for name in (each.name, each.webui, *each.comfyui) if name}
     for name in SAMPLERS:  # a class's own name sets nothing, as in diffusers
         known[_joined(name)] = SchedulerChoice(name, {})
     return known

@@ -117,6 +117,7 @@ class Sampler(ABC):
         aliases: other values that diffusers takes for the same thing, by setting.
         order: evaluations of the model in one step; the last step has a single one.
         distilled: whether its models were distilled with guidance, so that they draw without it.
+        preconditioned: whether its models have EDM's preconditioning, and no schedule of β.
     """
 
     num_train_timesteps: int = setting(1000, least=2, most=MOST_TIMESTEPS)
@@ -138,6 +139,7 @@ class Sampler(ABC):
     aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     order: ClassVar[int] = 1
     distilled: ClassVar[bool] = False
+    preconditioned: ClassVar[bool] = False
 
     @cached_property
     def alphas_cumprod(self) -> Array:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vinograph.schedulers.sampler import SPACINGS, Array, Sampler, SamplingPlan, setting
+from vinograph.errors import RequestError
+from vinograph.schedulers import noise_schedule
+from vinograph.schedulers.sampler import SPACINGS, Array, Sampler, SamplingPlan, StepRequest, setting
 
 
 def dynamic_threshold(denoised: Array, ratio: float, largest: float) -> Array:
@@ -37,6 +40,16 @@ class VPSampler(Sampler):
         if timestep >= 0:
             return np.float32(self.alphas_cumprod[timestep])
         return np.float32(1) if self.set_alpha_to_one else np.float32(self.alphas_cumprod[0])
+
+    def _whole_timesteps(self, request: StepRequest) -> NDArray[np.int64]:
+        """The request's timesteps, or as many as it asks for, spaced by the setting; they fall."""
+        if request.timesteps is not None:
+            return np.array(request.timesteps).astype(np.int64)
+        count, train = request.num_inference_steps, self.num_train_timesteps
+        timesteps = noise_schedule.spaced_timesteps(self.timestep_spacing, train, count, self.steps_offset).round()
+        if timesteps[0] >= train or timesteps[-1] < 0:
+            raise RequestError(f"{count} steps leave this model's timesteps; give one step more, or fewer")
+        return np.asarray(timesteps, np.int64)
 
     def add_noise(self, plan: SamplingPlan, index: int, original: Array, noise: Array) -> Array:
         """√ᾱ ``original`` + √(1 - ᾱ) ``noise`` (arXiv 2006.11239, equation 4)."""

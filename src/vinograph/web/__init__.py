@@ -16,7 +16,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    models: Sequence[str],
+    models: Mapping[str, Mapping[str, str]],
     device: str | Mapping[str, str],
     host: str,
     port: int,
@@ -27,7 +27,8 @@ def serve(
     """Serve the page until the process is interrupted.
 
     Args:
-        models: models that are offered before the others; the first is selected.
+        models: models that are offered before the others, each with the other sources that it is
+            opened with, such as its ``base``; the first is selected.
         device: where they compute, as :meth:`Pipeline.from_pretrained` takes it.
         host: the name or address to listen at; visitors may ask for the page under any name of it.
         port: the port to listen at.

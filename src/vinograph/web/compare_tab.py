@@ -12,7 +12,7 @@ from vinograph.arguments import check_seed
 from vinograph.errors import RequestError, VinographError
 from vinograph.images import Size, resize
 from vinograph.web import fragments
-from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_seed
+from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_number
 from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, on
 from vinograph.web.sessions import Picture, Session
@@ -106,7 +106,7 @@ class CompareTab:
     def _draw_requests(self, values: Values) -> tuple[list[DrawRequest], dict[Any, str]]:
         """The requests of both sides; and what is wrong with them, by the place to say it."""
         errors: dict[Any, str] = {}
-        seed = typed_seed(values[self._seed] or new_seed())
+        seed = typed_number(values[self._seed] or new_seed())
         try:
             check_seed("Seed", seed)
         except RequestError as error:

@@ -20,7 +20,7 @@ from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.families.autoencoder import vae_names
 from vinograph.pipeline import Pipeline
-from vinograph.request import OPTIONS, Request, arguments_of, fewest_steps
+from vinograph.request import OPTIONS, Argument, Request, arguments_of, fewest_steps
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -32,7 +32,7 @@ _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
 _LABELS = {"vae": "VAE", "vae_tiling": "VAE tiling", "count": "Images"}
-_NOT_ON_PAGE = ("mask_image", "hires", "hires_steps", "hires_strength", "hires_upscaler")
+_NOT_ON_PAGE = ("mask_image",)
 _MODELS_OWN = ("Model's own", "")
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
@@ -54,8 +54,8 @@ def new_seed() -> str:
     return str(secrets.randbits(32))
 
 
-def typed_seed(text: Any) -> Any:
-    """The number that was typed; anything else stays a text, which the check of a seed refuses."""
+def typed_number(text: Any) -> Any:
+    """The number that was typed; anything else stays a text, which the argument's check refuses."""
     typed = str(text).strip()
     return int(typed) if typed.isdecimal() and len(typed) <= _LONGEST_SEED else typed[: 2 * _LONGEST_SEED]
 
@@ -91,10 +91,7 @@ def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def family_options() -> dict[str, str]:
-    """The families' own options, with an argument that each sets.
-
-    A mask is painted instead, and what is drawn larger a second time takes too long for the page.
-    """
+    """The families' own options, with an argument that each sets. A mask is painted instead."""
     known = [each.options for each in map(registry.family, registry.FAMILIES)]
     return {name: argument for options in known for name, argument in options.items() if argument not in _NOT_ON_PAGE}
 
@@ -128,7 +125,7 @@ class Controls:
         with gr.Row(elem_classes="pair"):
             if several:
                 self._options["count"] = gr.Slider(1, _MAX_COUNT, value=1, step=1, label=label("count"))
-                self._options["strength"] = gr.Slider(0.01, 1, step=0.01, label="Strength", visible=False)
+                self._options["strength"] = _control("strength")
             for name in family_options():
                 self._options[name] = _control(name)
         self._options["negative_prompt"] = gr.Textbox(
@@ -232,14 +229,19 @@ class Controls:
         known, declared = self._arguments(pipe), arguments_of(_request_of(pipe))
         for name, argument in known.items():
             value = values[self._options[name]]
-            if value in (None, "") or (name == "strength" and not init_image):
+            if value in (None, "", _none_of(declared[argument], pipe.calls[_CALL].takes[argument])):
                 continue
-            if name == "seed":
-                value = typed_seed(value)
+            if name == "strength" and not init_image:
+                continue
+            if isinstance(value, str) and declared[argument].check.scalar is int:
+                value = typed_number(value)
             try:
                 arguments[argument] = declared[argument].check(label(name), value, limits)
             except RequestError as error:
                 errors[self.seed_note if name == "seed" else None] = str(error)
+        for argument in [each for each in arguments if each != "strength"]:  # which the init image brings
+            if any(needed in known.values() and needed not in arguments for needed in declared[argument].needs):
+                del arguments[argument]
         if "negative_prompt" in arguments:
             arguments["negative_prompt"] = arguments["negative_prompt"][0]
             if not any(arguments.get(known[name], 0) > 1 for name in known if name.endswith("guidance_scale")):
@@ -281,16 +283,27 @@ class Controls:
 
 def _control(name: str) -> Any:
     """A control for an option: a slider for a number, a checkbox, or a dropdown for a text."""
-    families = [each for each in map(registry.family, registry.FAMILIES) if name in each.options]
-    check = arguments_of(families[0].request)[families[0].options[name]].check
-    kind = check.scalar
+    families = [each for each in map(registry.family, registry.FAMILIES) if name in {**OPTIONS, **each.options}]
+    argument = {**OPTIONS, **families[0].options}[name]
+    declared = arguments_of(families[0].request)[argument]
+    check, kind = declared.check, declared.check.scalar
     if kind is bool:
         return gr.Checkbox(label=label(name), visible=False)
+    if declared.slider is not None:
+        least, most, step = declared.slider
+        return gr.Slider(least, most, step=step, label=label(name), visible=False)
+    if kind is int and all(each.calls[_CALL].takes.get(argument) is None for each in families):
+        return gr.Textbox(label=label(name), placeholder="default", max_lines=1, visible=False)
     if kind is int:
         return gr.Slider(1, 100, step=1, label=label(name), visible=False)
     if kind is float:
         return gr.Slider(0, 20, step=0.1, label=label(name), visible=False)
     return gr.Dropdown(list(check.choices), label=label(name), filterable=False, visible=False)
+
+
+def _none_of(argument: Argument, default: Any) -> Any:
+    """The value of a slider that stands for no value: the least, where the argument has no default."""
+    return argument.slider[0] if argument.slider is not None and default is None else None
 
 
 def _request_of(pipe: Pipeline) -> type[Request]:
@@ -302,7 +315,10 @@ def _default_update(argument: str, pipe: Pipeline) -> Any:
     """An update that shows a control with the model's default, in a range well beyond it."""
     call = pipe.calls[_CALL]
     default = call.takes[argument]
-    kind = arguments_of(_request_of(pipe))[argument].check.scalar
+    declared = arguments_of(_request_of(pipe))[argument]
+    kind, none = declared.check.scalar, _none_of(declared, default)
+    if none is not None:
+        return gr.update(visible=True, value=none)
     if argument == "vae":
         return gr.update(visible=True, value=default or vae_names(pipe.model.manifest.components)[0])
     if argument in call.choices:

@@ -244,10 +244,11 @@ class GenerateTab:
         arguments, errors = self._controls.read(pipe, values, init_image=has_init_image)
         if errors:
             return errors
-        adapters = adapter_choice.chosen(values[self._adapters])
-        adapt(pipe.model, adapters)  # what doesn't fit is said at once
+        adaptation = adapt(
+            pipe.model, adapter_choice.chosen(values[self._adapters])
+        )  # what doesn't fit is said at once
         files = self._input_files(pipe, values, session, request) if has_init_image else {}
-        return DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments}, adapters)
+        return DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments}, adaptation)
 
     def _input_files(self, pipe: Pipeline, values: Values, session: Session, request: gr.Request) -> dict[str, str]:
         """Write the init image, and its mask where one is painted; their files by argument."""

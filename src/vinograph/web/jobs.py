@@ -8,14 +8,16 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
+from vinograph.adapters.adaptation import NO_ADAPTERS, Adaptation
 from vinograph.errors import VinographError
 from vinograph.families.contract import Step
+from vinograph.pipeline import use_adaptation
 from vinograph.result import Result
 from vinograph.web.model_pool import ModelPool
 from vinograph.web.step_progress import PreviewThrottle, RemainingTime
@@ -25,13 +27,18 @@ from vinograph.web.step_progress import PreviewThrottle, RemainingTime
 class DrawRequest:
     """A call of a model's pipeline: the model's reference, the call's name, and its arguments.
 
-    ``adapters`` are those to draw with, by name, with their weights.
+    ``adaptation`` has the adapters to draw with, which were compared with the model.
     """
 
     model: str
     call: str
     arguments: Mapping[str, Any]
-    adapters: Mapping[str, float] = field(default_factory=dict)
+    adaptation: Adaptation = NO_ADAPTERS
+
+    @property
+    def adapters(self) -> Mapping[str, float]:
+        """The adapters by name, with their weights."""
+        return self.adaptation.weights
 
     @property
     def input_files(self) -> dict[str, Path]:
@@ -197,7 +204,7 @@ class Queue:
         previews = PreviewThrottle()
         pipe = self._models.acquire(draw_request.model)
         if dict(pipe.adapters) != dict(draw_request.adapters):
-            pipe.set_adapters(draw_request.adapters)
+            use_adaptation(pipe, draw_request.adaptation)
         with closing(pipe.stream(call=draw_request.call, **draw_request.arguments)) as steps:
             for each in steps:
                 if job.stopping.is_set():

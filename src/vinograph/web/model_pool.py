@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from vinograph.errors import RequestError, VinographError
@@ -62,13 +62,14 @@ class ModelPool:
     ``problems`` says which of the latter can't be offered, and why.
     """
 
-    def __init__(self, named: Sequence[str], device: str | Mapping[str, str]) -> None:
-        """Open each model once.
+    def __init__(self, named: Mapping[str, Mapping[str, str]], device: str | Mapping[str, str]) -> None:
+        """Open each model once; those that are ``named`` with their other sources, such as a ``base``.
 
         Raises:
             VinographError: a model that was ``named`` can't be used.
         """
         self._device = device
+        self._sources = named
         self.problems: list[str] = []
         self._pipelines = {reference: self._open(reference) for reference in named}
         self._recently_used: list[str] = []  # the latest stands last
@@ -82,7 +83,7 @@ class ModelPool:
                 self.problems.append(str(error))
 
     def _open(self, reference: str) -> Pipeline:
-        return Pipeline.from_pretrained(reference, device=self._device)
+        return Pipeline.from_pretrained(reference, device=self._device, **self._sources.get(reference, {}))
 
     @property
     def references(self) -> list[str]:

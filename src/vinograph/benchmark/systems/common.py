@@ -36,6 +36,7 @@ class Task:
         device: where to compute.
         precision: in what to compute.
         memory: Vinograph's setting of that name.
+        sources: the other sources that Vinograph opens its model with.
         prior: the checkpoint of Würstchen's prior, where that is published apart.
     """
 
@@ -50,6 +51,7 @@ class Task:
     device: str | Mapping[str, str] = "CPU"
     precision: str | Mapping[str, str] = "auto"
     memory: str = "auto"
+    sources: Mapping[str, str] = field(default_factory=dict)
     prior: str | None = None
 
     @property

@@ -20,14 +20,14 @@ FEW_STEP_MODELS = (
         guidance=1.0,
         classes=("LCMScheduler", "TCDScheduler"),
     ),
-    # Its one step begins at timestep 400 and ends at x₀, which any scheduler of this family does.
+    # Its one step begins at timestep 400 and ends at x₀. The checkpoint's own scheduler is DDPM.
     FewStep(
         title="PixArt-DMD",
         pattern=r"pixart.*\bdmd\b",
-        defaults={"num_inference_steps": 1, "guidance_scale": 0.0, "scheduler": "dpm++ 2m", "timesteps": (400.0,)},
+        defaults={"num_inference_steps": 1, "guidance_scale": 0.0, "scheduler": "ddpm", "timesteps": (400.0,)},
         steps=(1, 1),
         guidance=1.0,
-        classes=("DPMSolverMultistepScheduler", "LCMScheduler"),
+        classes=("DDPMScheduler", "DPMSolverMultistepScheduler", "LCMScheduler"),
     ),
 )
 """Distilled models of PixArt, with the settings of their model cards."""

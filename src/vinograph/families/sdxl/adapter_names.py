@@ -8,32 +8,12 @@ block is which follows from the modules that the UNet has.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Collection, Iterator
 
 from vinograph.families.adapters import AdaptedPart, AdapterNames, Alias, with_prefix
+from vinograph.families.sdxl.layout_ldm import ENDS, RESIDUAL, SHORTCUT
 
-_ENDS: Mapping[str, str] = MappingProxyType(
-    {
-        "time_embedding.linear_1": "time_embed.0",
-        "time_embedding.linear_2": "time_embed.2",
-        "add_embedding.linear_1": "label_emb.0.0",
-        "add_embedding.linear_2": "label_emb.0.2",
-        "conv_in": "input_blocks.0.0",
-        "conv_norm_out": "out.0",
-        "conv_out": "out.2",
-    }
-)
-_RESIDUAL: Mapping[str, str] = MappingProxyType(
-    {
-        "norm1": "in_layers.0",
-        "conv1": "in_layers.2",
-        "time_emb_proj": "emb_layers.1",
-        "norm2": "out_layers.0",
-        "conv2": "out_layers.3",
-        "conv_shortcut": "skip_connection",
-    }
-)
+_RESIDUAL = {**RESIDUAL, **dict([SHORTCUT])}
 _BLOCK = re.compile(
     r"(?P<block>(down|up)_blocks\.\d+|mid_block)\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<layer>\d+)"
     r"(?:\.(?P<rest>.+))?"
@@ -45,8 +25,8 @@ def unet_aliases(modules: Collection[str]) -> Iterator[tuple[str, Alias]]:
     """The UNet's modules with their names in LDM's layout."""
     blocks = _ldm_blocks(modules)
     for module in modules:
-        if module in _ENDS:
-            yield module, Alias(_ENDS[module])
+        if module in ENDS:
+            yield module, Alias(ENDS[module])
         elif (found := _BLOCK.fullmatch(module)) and found["rest"]:
             place = blocks.get((found["block"], found["kind"], int(found["layer"])))
             rest = _RESIDUAL.get(found["rest"]) if found["kind"] == "resnets" else found["rest"]

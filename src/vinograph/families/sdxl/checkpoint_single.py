@@ -20,11 +20,12 @@ from vinograph.models.checkpoint import Checkpoint
 from vinograph.models.float8 import with_scales
 from vinograph.models.ldm_vae import vae_part
 from vinograph.models.parts import CheckpointTensor, Part
-from vinograph.models.safetensors import TensorRecord
+from vinograph.models.safetensors import TensorRecord, read_metadata
 from vinograph.models.text_encoder_files import clip_part, open_clip_part
 from vinograph.networks.clip import ClipConfig
 from vinograph.networks.vae import AutoencoderConfig
 from vinograph.schema import label
+from vinograph.values import shown
 
 _TEXT_1, _TEXT_2 = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 _REFINER = "conditioner.embedders.0.model."  # only the refiner's first text encoder is OpenCLIP's
@@ -38,6 +39,8 @@ _LEFT_BEHIND = re.compile(
     r"sqrt_recip(m1)?_alphas_cumprod|betas|posterior_.*|logvar|model\.diffusion_model\.scaled_fp8"
 )
 _VELOCITY, _ZERO_SNR = "v_pred", "ztsnr"
+_PREDICTION = "modelspec.prediction_type"  # a text in the header, of Stability AI's model metadata
+_NOISE_PREDICTIONS, _VELOCITY_PREDICTIONS = ("epsilon", "eps"), ("v", "v_prediction", "v-prediction", "v_pred")
 # Marks of models that are sampled by other rules, and their names.
 _OTHER_RULES: Mapping[str, str] = {"edm_mean": "Playground v2.5", "edm_vpred.sigma_max": "CosXL"}
 
@@ -91,8 +94,8 @@ class SDXLFile:
         for mark, model in _OTHER_RULES.items():
             if mark in records:
                 raise ModelError(
-                    f"{checkpoint.path} is {model} (it has the tensor {mark}), whose noise schedule Vinograph doesn't "
-                    "compute. Give SDXL or a model that was tuned from it"
+                    f"{checkpoint.path} is {model} (it has the tensor {mark}), which is sampled by settings that a "
+                    "single file doesn't hold. Give SDXL, or this model in diffusers' layout"
                 )
         found: dict[str, dict[str, TensorRecord]] = {}
         rest = []
@@ -102,7 +105,7 @@ class SDXLFile:
                 found.setdefault(part, {})[name.removeprefix(part)] = record
             else:
                 rest.append(name)
-        marks = frozenset({_VELOCITY, _ZERO_SNR} & {*rest})
+        marks = frozenset({_VELOCITY, _ZERO_SNR} & {*rest}) | _marks_of(checkpoint)
         if not found:  # a UNet alone, without a prefix
             found, rest = {LDM_PREFIX: {name: each for name, each in records.items() if name not in marks}}, []
         if (_TEXT_1 in found) != (_TEXT_2 in found):
@@ -155,6 +158,25 @@ class SDXLFile:
             first = label(self.left_out[0])
             more = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
             yield f"tensors of the file that belong to no part of an SDXL model are not used: {first}{more}"
+
+
+def _marks_of(checkpoint: Checkpoint) -> frozenset[str]:
+    """The marks that a file's header says in its texts, where no tensor says them.
+
+    Raises:
+        ModelError: it names another prediction type.
+    """
+    metadata = read_metadata(checkpoint.path)
+    marks = {mark for mark in (_VELOCITY, _ZERO_SNR) if metadata.get(mark, "false").casefold() not in ("false", "0")}
+    predicts = metadata.get(_PREDICTION, _NOISE_PREDICTIONS[0])
+    if predicts.casefold() in _VELOCITY_PREDICTIONS:
+        marks.add(_VELOCITY)
+    elif predicts.casefold() not in _NOISE_PREDICTIONS:
+        raise ModelError(
+            f"{checkpoint.path} says {_PREDICTION} = {shown(predicts)}, which Vinograph doesn't compute; it computes "
+            f"{_NOISE_PREDICTIONS[0]} and {_VELOCITY_PREDICTIONS[0]}"
+        )
+    return frozenset(marks)
 
 
 def _used(part: str, tensors: Mapping[str, TensorRecord]) -> dict[str, TensorRecord]:

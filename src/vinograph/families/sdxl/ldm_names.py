@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+from vinograph.families.sdxl.layout_ldm import ENDS, RESIDUAL, SHORTCUT
 from vinograph.families.sdxl.network_config import (
     DOWN_TEXT,
     MIDDLE,
@@ -18,28 +19,6 @@ from vinograph.families.sdxl.network_config import (
     UNetConfig,
     transformer_depths,
 )
-
-_ENDS: Mapping[str, str] = MappingProxyType(
-    {
-        "time_embedding.linear_1": "time_embed.0",
-        "time_embedding.linear_2": "time_embed.2",
-        "add_embedding.linear_1": "label_emb.0.0",
-        "add_embedding.linear_2": "label_emb.0.2",
-        "conv_in": "input_blocks.0.0",
-        "conv_norm_out": "out.0",
-        "conv_out": "out.2",
-    }
-)
-_RESIDUAL: Mapping[str, str] = MappingProxyType(
-    {
-        "norm1": "in_layers.0",
-        "conv1": "in_layers.2",
-        "time_emb_proj": "emb_layers.1",
-        "norm2": "out_layers.0",
-        "conv2": "out_layers.3",
-    }
-)
-_SHORTCUT = ("conv_shortcut", "skip_connection")
 
 
 def ldm_modules(config: UNetConfig) -> Mapping[str, str]:
@@ -51,7 +30,7 @@ def ldm_modules(config: UNetConfig) -> Mapping[str, str]:
     ``time_embedding.cond_proj``.
     """
     blocks = (*_down_blocks(config), *_middle_block(config), *_up_blocks(config))
-    return MappingProxyType({**_ENDS, **dict(blocks)})
+    return MappingProxyType({**ENDS, **dict(blocks)})
 
 
 def ldm_to_diffusers(config: UNetConfig) -> Callable[[str], str | None]:
@@ -118,7 +97,7 @@ def _up_blocks(config: UNetConfig) -> Iterator[tuple[str, str]]:
 
 def _residual(ours: str, ldm: str, *, shortcut: bool) -> Iterator[tuple[str, str]]:
     """The layers of a residual block. It has a ``shortcut`` where its channels change."""
-    for name, other in (*_RESIDUAL.items(), *((_SHORTCUT,) if shortcut else ())):
+    for name, other in (*RESIDUAL.items(), *((SHORTCUT,) if shortcut else ())):
         yield f"{ours}.{name}", f"{ldm}.{other}"
 
 
