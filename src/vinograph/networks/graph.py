@@ -19,6 +19,7 @@ from openvino import opset13 as opset
 from vinograph.errors import DamagedModelError
 from vinograph.networks.values import Value
 from vinograph.runtime.precise import mark_decompression
+from vinograph.runtime.widening import widened
 
 _F8 = ("F8_E4M3", "F8_E5M2")
 _FLOATS = ("F64", "F32", "F16", "BF16", *_F8)
@@ -98,10 +99,12 @@ class Network:
         return self.ports.outputs
 
 
-Adapt = Callable[[str, "StoredTensor", Allocate], "StoredTensor"]
+def array_of(tensor: StoredTensor) -> Array:
+    """The tensor's values."""
+    return tensor.array()
 
 
-def _unchanged(_name: str, tensor: StoredTensor, _allocate: Allocate) -> StoredTensor:
+def _unchanged(_name: str, tensor: StoredTensor) -> StoredTensor:
     """The tensor as the checkpoint has it."""
     return tensor
 
@@ -115,15 +118,18 @@ class Storage:
             Otherwise they are held as the checkpoint stores them.
         allocate: makes the arrays for what is computed or converted. A conversion to disk puts
             these into a file.
-        adapt: given a tensor's name, the tensor and ``allocate``, returns the tensor to use in its
-            place, of the same shape and type.
+        adapt: given a tensor's name and the tensor, returns the tensor to use in its place, of the
+            same shape and type.
+        constant: the array of a tensor that the graph holds as it is stored. It may be filled while
+            the graph is built.
         check_only: read and compute no value. The graph has inputs in place of its weights, and
             building it shows whether every tensor is there and has the right shape.
     """
 
     halve: bool = False
     allocate: Allocate = np.empty
-    adapt: Adapt = _unchanged
+    adapt: Callable[[str, StoredTensor], StoredTensor] = _unchanged
+    constant: Callable[[StoredTensor], Array] = array_of
     check_only: bool = False
 
 
@@ -203,7 +209,8 @@ class Weights:
             return self._matrix(name, tensor.array(), view, halve=True)
         if tensor.dtype == "F64" or (self._shared.storage.halve and tensor.dtype != "F16"):
             return self._matrix(name, in_f32(tensor), view)
-        return _restored(self._constant(tensor.array(), view, _TYPES[tensor.dtype]), self._name(name))
+        array = self._shared.storage.constant(tensor)
+        return _restored(self._constant(array, view, _TYPES[tensor.dtype]), self._name(name))
 
     def computed(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]], like: str) -> Value:
         """A matrix computed from others, under its own ``name``, held as the tensor ``like`` is."""
@@ -255,7 +262,7 @@ class Weights:
         if tensor.dtype not in _FLOATS:
             raise DamagedModelError(f"{place}: the tensor {full} is of the type {tensor.dtype}")
         shared.used.add(full)
-        return shared.storage.adapt(full, tensor, shared.storage.allocate)
+        return shared.storage.adapt(full, tensor)
 
     def _times(self, name: str, shape: Sequence[int], factor: np.float32) -> NDArray[np.float32]:
         values = self.values(name, shape)
@@ -310,7 +317,7 @@ def in_f32(tensor: StoredTensor) -> NDArray[np.float32]:
     array = tensor.array()
     if tensor.dtype == "BF16":  # the upper half of an f32
         return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32, copy=False)
+    return widened(array) if array.dtype == np.float16 else array.astype(np.float32, copy=False)
 
 
 def _pieces(array: Array) -> Iterable[Array]:
