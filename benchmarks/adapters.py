@@ -32,7 +32,7 @@ from vinograph.benchmark.memory import measure_peaks
 from vinograph.components import source_of
 from vinograph.models import catalog
 from vinograph.models.model import Model
-from vinograph.networks.graph import in_f32
+from vinograph.networks.stored import in_f32
 from vinograph.runtime.ir_weights import weights_of
 
 PROMPT = "a red house on a snowy hill at night"

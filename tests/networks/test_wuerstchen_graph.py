@@ -32,7 +32,8 @@ from vinograph.families.wuerstchen.network import (
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
 from vinograph.models.safetensors import read_header
-from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
+from vinograph.networks.graph import Network, Storage, Weights
+from vinograph.networks.stored import StoredTensor
 
 # Batch, tokens, height and width.
 SIZES = [(3, 7, 2, 5), (2, 1, 6, 1)]

@@ -21,7 +21,8 @@ from vinograph.runtime.sources import IrFile
 from vinograph.schema import label
 
 if TYPE_CHECKING:
-    from vinograph.networks.graph import Network, Storage, StoredTensor
+    from vinograph.networks.graph import Network, Storage
+    from vinograph.networks.stored import StoredTensor
 
 _NAMED = 5  # tensors that a warning names
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vinograph.adapters.merges import Merges
 from vinograph.adapters.merging import Room, Term, as_stored, difference_of, merged, stored_in
 from vinograph.adapters.model_weights import FoldedLayer
-from vinograph.networks.graph import in_f32
+from vinograph.networks.stored import in_f32
 from vinograph.runtime.ir_weights import LowBitWeight, Weight, read_weights, weights_of
 from vinograph.runtime.sources import IrFile
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.models.safetensors import TensorRecord
-from vinograph.networks.graph import in_f32
+from vinograph.networks.stored import in_f32
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, TensorRecord]

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vinograph.adapters.merging import AdaptedTensor, Room, Term
-from vinograph.networks.graph import StoredTensor
+from vinograph.networks.stored import StoredTensor
 from vinograph.runtime.low_rank import LowRankSums
 from vinograph.runtime.threads import worker_count
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from vinograph.adapters.kinds import Difference, LowRank
 from vinograph.errors import RequestError
 from vinograph.models.safetensors import TensorRecord
-from vinograph.networks.graph import Allocate, StoredTensor, in_f32
+from vinograph.networks.graph import Allocate
+from vinograph.networks.stored import StoredTensor, in_f32
 from vinograph.runtime import low_rank
 from vinograph.runtime.low_rank import LowRankSums, Matrix
 from vinograph.runtime.scratch import Place, in_memory

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import ResourceError
+from vinograph.runtime.writing import write_at
 
 _ALIGNED = 64
 _SMALL = 1 << 16  # bytes; smaller arrays aren't worth a mapping
@@ -156,10 +157,8 @@ class LastingScratch:
 
         def write(index: int, values: NDArray[Any]) -> None:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-            end = begin + index * kind.itemsize + len(data)
             with self._disk_errors(file, size):
-                while data:
-                    data = data[os.pwrite(descriptor, data, end - len(data)) :]
+                write_at(descriptor, data, begin + index * kind.itemsize)
 
         array: NDArray[Any] = np.memmap(file.opened, kind, "c", begin, shape)
         self._in_use.add(array.base)
