@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,21 @@ def test_scratch_keeps_arrays_and_says_where_there_is_no_room(tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match="no folder for weights"):
         LastingScratch([tmp_path / "file"], "weights").room((100, 1000), np.dtype(np.float32))
+
+
+def test_where_room_cannot_be_reserved_scratch_writes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.arange(100_000, dtype=np.float32)
+
+    def refuse(number: int, *place: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", partial(refuse, errno.EOPNOTSUPP))
+    assert np.array_equal(stored_in(LastingScratch([tmp_path], "weights").room, array), array)
+    monkeypatch.setattr(os, "posix_fallocate", partial(refuse, errno.ENOSPC))
+    with pytest.raises(ResourceError, match=r"not enough room for weights .* 0 MB more are needed"):
+        LastingScratch([tmp_path], "weights").room(array.shape, array.dtype)
 
 
 def test_emptied_scratch_reuses_room_that_is_free(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.adapters.merges import Merges
-from vinograph.adapters.merging import Room, Term, as_stored, difference_of, merged, stored_in
+from vinograph.adapters.merging import Room, Term, as_stored, difference_of, stored_in
 from vinograph.adapters.model_weights import FoldedLayer
 from vinograph.networks.stored import in_f32
 from vinograph.runtime.ir_weights import LowBitWeight, Weight, read_weights, weights_of
@@ -89,7 +89,7 @@ class AdaptedIr:
 
     def _merged(self, name: str, weight: Weight, merges: Merges) -> list[NDArray[Any]]:
         if isinstance(weight, LowBitWeight):
-            return self._kept(weight.quantized(merged(weight, self.terms[name]), name))
+            return self._kept(weight.quantized(merges.values(name, weight, self.terms[name]), name))
         return [merges.array(merges.tensor(name, weight, self.terms[name]))]
 
     def _refolded(

@@ -6,9 +6,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.adapters.merging import AdaptedTensor, Room, Term
+from vinograph.adapters.merging import AdaptedTensor, Room, Term, room_of
 from vinograph.networks.stored import StoredTensor
 from vinograph.runtime.low_rank import LowRankSums
 from vinograph.runtime.threads import worker_count
@@ -50,6 +51,10 @@ class Merges:
     def tensor(self, name: str, stored: StoredTensor, terms: tuple[Term, ...]) -> AdaptedTensor:
         """A weight with the differences of adapters added."""
         return AdaptedTensor(name, stored, terms, self._room, self._sums)
+
+    def values(self, name: str, stored: StoredTensor, terms: tuple[Term, ...]) -> NDArray[Any]:
+        """The merged values of a weight, in memory."""
+        return AdaptedTensor(name, stored, terms, room_of(np.empty), self._sums).array()
 
     def array(self, tensor: StoredTensor) -> NDArray[Any]:
         """A tensor's array. It is complete at the end of the block, or earlier."""

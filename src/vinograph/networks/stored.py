@@ -54,9 +54,19 @@ def as_f32(array: Array, dtype: str) -> NDArray[np.float32]:
 
 
 def rows_in_f32(tensor: StoredTensor) -> Iterator[NDArray[np.float32]]:
-    """A matrix in blocks of rows, in f32, which are in the processor's cache."""
+    """A matrix in blocks of rows, in f32, which are in the processor's cache.
+
+    The next block takes the place of the one before.
+    """
     array, height = tensor.array(), max(1, _VALUES_AT_ONCE // math.prod(tensor.shape[1:]))
-    return (as_f32(array[row : row + height], tensor.dtype) for row in range(0, len(array), height))
+    buffer = np.empty((min(height, len(array)), *array.shape[1:]), np.float32)  # new memory takes longer than this all
+    for row in range(0, len(array), height):
+        block = array[row : row + height]
+        if block.dtype == np.float16:
+            convert(block, buffer[: len(block)])
+            yield buffer[: len(block)]
+        else:
+            yield as_f32(block, tensor.dtype)
 
 
 def _pieces(array: Array) -> Iterable[Array]:

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.runtime.writing import write_at
+from vinograph.runtime.writing import reserve, write_at
 
 Bytes = NDArray[np.uint8]
 
@@ -64,8 +64,7 @@ def write_hashed(file: Path, size: int, fill: Callable[[Bytes], int]) -> str:
     """
     hashing = _Hashing()
     with file.open("wb", buffering=0) as stream, ThreadPoolExecutor(2, "hash and flush") as threads:
-        if size and hasattr(os, "posix_fallocate"):  # new pages then take half the time
-            os.posix_fallocate(stream.fileno(), 0, size)
+        reserve(stream.fileno(), 0, size)
         hashed, flushed = threads.submit(hashing.run), _Flushes(threads, stream.fileno())
         written = 0
         try:
@@ -76,6 +75,7 @@ def write_hashed(file: Path, size: int, fill: Callable[[Bytes], int]) -> str:
                 written += count
         finally:
             hashing.end()
+        flushed.check()
         return hashed.result()
 
 
@@ -85,10 +85,16 @@ class _Flushes:
     def __init__(self, threads: ThreadPoolExecutor, descriptor: int) -> None:
         self._threads, self._descriptor = threads, descriptor
         self._waiting = 0
-        self._last: Future[None] | None = None
+        self._started: list[Future[None]] = []
 
     def count(self, written: int) -> None:
         """Count bytes that were written, and start to flush them once there are many."""
         self._waiting += written
-        if self._waiting >= _FLUSHED and (self._last is None or self._last.done()):
-            self._waiting, self._last = 0, self._threads.submit(os.fsync, self._descriptor)
+        if self._waiting >= _FLUSHED and all(each.done() for each in self._started):
+            self._waiting = 0
+            self._started.append(self._threads.submit(os.fsync, self._descriptor))
+
+    def check(self) -> None:
+        """Wait for flushes in progress. Raises the error of one that failed: no later one has it."""
+        for each in self._started:
+            each.result()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import ResourceError
-from vinograph.runtime.writing import write_at
+from vinograph.runtime.writing import reserve, write_at
 
 _ALIGNED = 64
 _SMALL = 1 << 16  # bytes; smaller arrays aren't worth a mapping
@@ -141,7 +141,7 @@ class LastingScratch:
         """Room for an array, which is mapped from a file.
 
         It is written by calls of the system: page by page through a mapping, that takes twice as
-        long. The disk's blocks are reserved at once, which halves the time again.
+        long.
 
         Raises:
             ResourceError: no place can be written, or the disk is full. Writing raises it, too.
@@ -152,7 +152,7 @@ class LastingScratch:
         file = min(self._files or self._opened(), key=lambda each: each.end)
         begin, descriptor = file.end, file.opened.fileno()
         with self._disk_errors(file, size):
-            os.posix_fallocate(descriptor, begin, size)
+            reserve(descriptor, begin, size)
         file.end = -(-(begin + size) // _ALIGNED) * _ALIGNED
 
         def write(index: int, values: NDArray[Any]) -> None:

@@ -312,8 +312,12 @@ def _multiplied(rows: Iterable[NDArray[np.float32]], other: NDArray[np.float32])
     model that is opened would differ in some last bits from the bundle that another process made of
     it.
     """
-    columns = np.ascontiguousarray(other.T, np.float64)
-    products = [np.einsum("ij,...j->i...", block.astype(np.float64), columns) for block in rows]
+    columns, products, exact = np.ascontiguousarray(other.T, np.float64), [], np.empty((0, 0))
+    for block in rows:
+        if len(exact) < len(block):
+            exact = np.empty(block.shape)  # once, since new memory takes longer than the product
+        np.copyto(exact[: len(block)], block)
+        products.append(np.einsum("ij,...j->i...", exact[: len(block)], columns))
     return np.concatenate(products).astype(np.float32)
 
 
