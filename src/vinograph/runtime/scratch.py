@@ -22,6 +22,7 @@ from vinograph.runtime.writing import reserve, write_at
 
 _ALIGNED = 64
 _SMALL = 1 << 16  # bytes; smaller arrays aren't worth a mapping
+_PAGE = 4096  # bytes; a part of a page that is no longer in memory is read before it is written
 _FILES = 4  # of one scratch: threads that write to the same file wait for each other
 
 
@@ -153,7 +154,7 @@ class LastingScratch:
         begin, descriptor = file.end, file.opened.fileno()
         with self._disk_errors(file, size):
             reserve(descriptor, begin, size)
-        file.end = -(-(begin + size) // _ALIGNED) * _ALIGNED
+        file.end = -(-(begin + size) // _PAGE) * _PAGE
 
         def write(index: int, values: NDArray[Any]) -> None:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
