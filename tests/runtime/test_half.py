@@ -19,7 +19,7 @@ def test_values_are_rounded_to_even_and_small_ones_stay() -> None:
     values = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     middles = (values[:-1] + values[1:]) / 2
     near = [np.nextafter(middles, np.float32(each)) for each in (-np.inf, np.inf)]
-    every = np.concatenate([values, middles, *near, np.float32([1e-40, 1e-10])])
+    every = np.concatenate([values, middles, *near, np.array([1e-40, 1e-10], np.float32)])
     every = np.concatenate([every, -every])
     found = np.empty(every.shape, np.float16)
     convert(every, found)

@@ -178,7 +178,7 @@ def test_files_are_hashed_while_they_are_written(tmp_path: Path, size: int, monk
         done += piece.size
         return piece.size
 
-    assert write_hashed(tmp_path / "file", size, fill) == hashlib.sha256(data).hexdigest()
+    assert write_hashed(tmp_path / "file", size, fill) == hashlib.sha256(data.tobytes()).hexdigest()
     assert (tmp_path / "file").read_bytes() == data.tobytes()
 
 
