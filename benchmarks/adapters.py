@@ -4,8 +4,9 @@
     python -m benchmarks.adapters loss MODEL QUANTIZED [--rank 8] [--size 0.02]
 
 Both write an adapter (LoRA) of random weights for all linear layers of the model's networks.
-*cost* merges it as a pipeline does before it compiles, then again with another weight. It prints
-the seconds, and the peak of anonymous memory above that of building the graphs without an adapter.
+*cost* merges it as a pipeline does before it compiles, then three times with another weight. It
+prints the seconds, and the peak of anonymous memory. Last it writes as many bytes to a new file,
+which is what merging cannot do without.
 *loss* draws a picture with a model in f16 and with its quantized copy, without the adapter and with
 it, and prints the PSNR between the two models' pictures, and the merged weights' relative error.
 """
@@ -19,6 +20,8 @@ import os
 import struct
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,10 @@ from vinograph import Pipeline
 from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
 from vinograph.adapters.model_weights import read_weights
 from vinograph.benchmark.memory import measure_peaks
-from vinograph.components import source_of
+from vinograph.components import scratch_for, source_of
 from vinograph.models import catalog
 from vinograph.models.model import Model
-from vinograph.networks.graph import in_f32
+from vinograph.networks.stored import in_f32
 from vinograph.runtime.ir_weights import weights_of
 
 PROMPT = "a red house on a snowy hill at night"
@@ -75,19 +78,36 @@ def _write(file: Path, tensors: dict[str, NDArray[np.float16]]) -> None:
 def cost(model: Model, file: Path, pictures: bool) -> None:
     """Print the seconds and the memory of merging."""
     changed = adapt(model, {file: 1.0})
-    names = [name for name in model.manifest.components if changed.changes(name)]
-    for title, given in (("without", {}), ("added", {file: 1.0}), ("another weight", {file: 0.5})):
-        with measure_peaks(os.getpid()) as peaks:
-            start, cpu = time.perf_counter(), time.process_time()
-            adaptation = adapt(model, given) if given else NO_ADAPTERS
-            for name in names:
-                source_of(model, name, adaptation).read()
-            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        print(
-            f"{title}: {seconds:.2f} s, {cpu:.2f} s of processors, anonymous {peaks.anonymous / 1e6:.0f} MB", flush=True
-        )
+    scratches = {name: scratch_for(name) for name in model.manifest.components if changed.changes(name)}
+    for title, weight in (("without", 0), ("added", 1), *(("another weight", each) for each in (0.5, 0.7, 0.3))):
+        with _printed(title):
+            adaptation = adapt(model, {file: weight}) if weight else NO_ADAPTERS
+            for name, scratch in scratches.items():
+                scratch.empty()
+                source_of(model, name, adaptation, scratch).read()
+    size = sum(each.end for scratch in scratches.values() for each in scratch._files)
+    with _printed(f"{size / 1e9:.1f} GB written to a new file"):
+        block = np.zeros(1 << 20, np.uint8)
+        place = scratch_for("a measure").room((size,), block.dtype)
+        for begin in range(0, size, block.size):
+            place.write(begin, block[: size - begin])
     if pictures:
         _draw_in_turns(model, file)
+
+
+@contextmanager
+def _printed(title: str) -> Iterator[None]:
+    """Print what the block takes."""
+    with measure_peaks(os.getpid()) as peaks:
+        start, before = time.perf_counter(), os.times()
+        yield
+        seconds, after = time.perf_counter() - start, os.times()
+    user, system = after.user - before.user, after.system - before.system
+    print(
+        f"{title}: {seconds:.2f} s, processors {user:.2f} + {system:.2f} s (user + system), "
+        f"anonymous {peaks.anonymous / 1e6:.0f} MB",
+        flush=True,
+    )
 
 
 def _draw_in_turns(model: Model, file: Path) -> None:

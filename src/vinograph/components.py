@@ -43,6 +43,7 @@ class SessionPool(Mapping[str, Session]):
         self._device = device
         self._precision = precision
         self._opened: dict[str, ComponentSession] = {}
+        self._scratches: dict[str, LastingScratch] = {}
         self._cache = Cache()
         self._drawings = 0
         self._adaptation = NO_ADAPTERS
@@ -62,7 +63,7 @@ class SessionPool(Mapping[str, Session]):
     def _open(self, name: str) -> ComponentSession:
         if name not in self._opened:
             self._opened[name] = ComponentSession(
-                source_of(self._model, name, self._adaptation),
+                source_of(self._model, name, self._adaptation, self._emptied_scratch(name)),
                 self._device[name],
                 self._precision[name],
                 cache_key(self._model, name, self._cache, self._adaptation),
@@ -81,6 +82,15 @@ class SessionPool(Mapping[str, Session]):
         for name in list(self._opened):
             if before.identity(name) != adaptation.identity(name):
                 self._opened.pop(name).release()
+        for name in list(self._scratches):
+            if not adaptation.changes(name):
+                del self._scratches[name]
+
+    def _emptied_scratch(self, name: str) -> LastingScratch:
+        """Files for the changed weights of a component, which take the place of earlier ones."""
+        scratch = self._scratches.setdefault(name, scratch_for(name))
+        scratch.empty()
+        return scratch
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._model.manifest.components)
@@ -196,23 +206,30 @@ class ExtendedSource:
         return graph
 
 
-def source_of(model: Model, name: str, adaptation: Adaptation = NO_ADAPTERS) -> GraphSource:
+def scratch_for(name: str) -> LastingScratch:
+    """Files without names, in the folder of the cache, for a component's weights with adapters."""
+    places = (folders.cache(), Path(tempfile.gettempdir()))
+    return LastingScratch(places, f"the weights of {name} with adapters")
+
+
+def source_of(
+    model: Model, name: str, adaptation: Adaptation = NO_ADAPTERS, scratch: LastingScratch | None = None
+) -> GraphSource:
     """Source of a component's graph: a bundle's IR, or a network over a checkpoint's weights.
 
-    Weights that adapters change are in a file without a name, in the folder of the cache.
+    ``scratch`` holds weights that adapters change; None makes one.
     """
-    extend, source = model.extension(name), _source_in_files(model, name, adaptation)
+    extend = model.extension(name)
+    source = _source_in_files(model, name, adaptation, scratch or scratch_for(name))
     return source if extend is None else ExtendedSource(source, extend)
 
 
-def _source_in_files(model: Model, name: str, adaptation: Adaptation) -> GraphSource:
+def _source_in_files(model: Model, name: str, adaptation: Adaptation, scratch: LastingScratch) -> GraphSource:
     plan, component = model.component_plan(name), model.manifest.components[name]
-    places = (folders.cache(), Path(tempfile.gettempdir()))
-    scratch = LastingScratch(places, f"the weights of {name} with adapters")
     if plan is not None:
-        return NetworkSource(adaptation.plan(plan, scratch.keep))
+        return NetworkSource(adaptation.plan(plan, scratch.room))
     ir = IrFile(name, model.path / component.file, component.f16_safe)
-    return adaptation.ir(ir, model, scratch.keep) if adaptation.changes(name) else ir
+    return adaptation.ir(ir, model, scratch.room) if adaptation.changes(name) else ir
 
 
 def cache_key(model: Model, name: str, cache: Cache, adaptation: Adaptation = NO_ADAPTERS) -> CacheKey:

@@ -22,7 +22,7 @@ from torch import nn
 from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
 from vinograph.components import source_of
 from vinograph.models.model import Model
-from vinograph.networks.graph import in_f32
+from vinograph.networks.stored import in_f32
 from vinograph.runtime.ir_weights import weights_of
 
 Array = NDArray[np.float32]

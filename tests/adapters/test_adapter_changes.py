@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,16 @@ from tests.adapters.conftest import Opened
 from vinograph import Pipeline, RequestError
 from vinograph.adapters.adaptation import NO_ADAPTERS, adapt
 from vinograph.adapters.file import check_weights
+from vinograph.adapters.kinds import LowRank
+from vinograph.adapters.merges import Merges
+from vinograph.adapters.merging import Term, stored_in
 from vinograph.components import cache_key
 from vinograph.convert import convert
-from vinograph.errors import ResourceError
+from vinograph.errors import DamagedModelError, ResourceError
 from vinograph.models.model import Model
+from vinograph.models.safetensors import read_header
 from vinograph.runtime.cache import Cache
-from vinograph.runtime.low_rank import add_product
+from vinograph.runtime.low_rank import LowRankSums, in_memory
 from vinograph.runtime.scratch import LastingScratch
 
 SETTINGS: dict[str, Any] = {"num_inference_steps": 1, "height": 64, "width": 64, "output_type": "np", "seed": 3}
@@ -108,25 +116,121 @@ def test_low_bit_weights_keep_their_form(weights: Any, sdxl: Opened, tmp_path: P
     assert np.corrcoef((after - before).ravel(), (wanted - before).ravel())[0, 1] > 0.7
 
 
-def test_products_of_large_matrices_agree_with_numpy() -> None:
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.uint16])
+@pytest.mark.parametrize("shape", [(300, 400), (1031, 1030), (3, 400_000)])
+def test_blocks_of_sums_agree_with_numpy(kind: Any, shape: tuple[int, int]) -> None:
+    """Also where blocks have rows in common; those of a matrix in bf16 come in f32."""
     rng = np.random.default_rng(0)
-    left, right = (rng.standard_normal(shape).astype(np.float32) for shape in ((300, 5), (5, 400)))
-    for kind in (np.float32, np.float16):
-        base = rng.standard_normal((300, 400)).astype(kind)
-        result = np.empty_like(base)
-        add_product(base, left, right, result)
-        expected = base.astype(np.float32) + left @ right
-        assert np.abs(result - expected).max() <= (2**-10 if kind == np.float16 else 1e-6) * np.abs(expected).max()
+    left, right = (rng.standard_normal(each).astype(np.float32) for each in ((shape[0], 5), (5, shape[1])))
+    values = rng.standard_normal(shape).astype(np.float32)
+    base = (values.view(np.uint32) >> 16).astype(np.uint16) if kind == np.uint16 else values.astype(kind)
+    exact = (base.astype(np.uint32) << 16).view(np.float32) if kind == np.uint16 else base.astype(np.float32)
+    result = np.full(shape, np.nan, np.float32)
+    for row, block in LowRankSums(2).blocks(in_memory(base), left, right):
+        assert block.dtype == (np.float16 if kind == np.float16 else np.float32)
+        result[row : row + len(block)] = block
+    expected = exact + left @ right
+    assert np.abs(result - expected).max() <= (2**-10 if kind == np.float16 else 1e-6) * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_large_weights_of_every_type_are_merged(dtype: str, tmp_path: Path) -> None:
+    """In one graph: a sum of two adapters, in blocks from the file, and one in memory."""
+    generator = torch.Generator().manual_seed(0)
+    kind = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
+    names = ("up.0", "down.0", "up.1", "down.1")
+    shapes = ((700, 3), (3, 1100), (700, 4), (4, 1100))
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in zip(names, shapes, strict=True)}
+    weight = torch.randn((700, 1100), generator=generator).to(kind)
+    records = read_header(saved({**tensors, "weight": weight}, tmp_path / "all.safetensors"))
+    terms = tuple(Term("a", 0.5, LowRank(records[f"up.{each}"], records[f"down.{each}"], 2.0)) for each in (0, 1))
+    product = sum(tensors[f"up.{each}"].double() @ tensors[f"down.{each}"].double() for each in (0, 1))
+    with Merges(LastingScratch([tmp_path], "weights").room) as merges:
+        found = merges.array(merges.tensor("weight", records["weight"], terms))
+    expected = weight.double() + product
+    values = (found.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else found
+    rounding = {"F32": 2e-6, "F16": 2**-11, "BF16": 2**-8}[dtype]
+    assert np.abs(values - expected.numpy()).max() <= 1.01 * rounding * float(expected.abs().max())
+
+
+def test_errors_of_merging_threads_reach_the_caller(tmp_path: Path) -> None:
+    """A weight that exceeds f16's range, and a file that is cut short; no thread is left."""
+    tensors = {"up": torch.ones(300, 1), "down": torch.ones(1, 400), "weight": torch.ones(300, 400).half()}
+    records = read_header(saved(tensors, tmp_path / "a.safetensors"))
+    before = threading.active_count()
+
+    def merged(strength: float) -> None:
+        term = Term("an adapter", strength, LowRank(records["up"], records["down"], 1.0))
+        with Merges(LastingScratch([tmp_path], "weights").room) as merges:
+            merges.array(merges.tensor("weight", records["weight"], (term,)))
+
+    merged(65000)
+    with pytest.raises(RequestError, match="an adapter makes weight exceed the range of f16"):
+        merged(-65600)
+    os.truncate(tmp_path / "a.safetensors", records["weight"].end - 100_000)
+    with pytest.raises(DamagedModelError, match="cut short"):
+        merged(1)
+    assert threading.active_count() == before
 
 
 def test_scratch_keeps_arrays_and_says_where_there_is_no_room(tmp_path: Path) -> None:
     array = np.arange(100_000, dtype=np.float32).reshape(100, 1000)
     scratch = LastingScratch([tmp_path / "none" / "of", tmp_path], "weights")
-    kept = [scratch.keep(array), scratch.keep(array[::2].copy()), scratch.keep(array[:1])]
+    kept = [stored_in(scratch.room, each) for each in (array, array[::2], array[:1])]
     assert all(np.array_equal(one, other) for one, other in zip(kept, (array, array[::2], array[:1]), strict=True))
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match="no folder for weights"):
-        LastingScratch([tmp_path / "file"], "weights").keep(array)
+        LastingScratch([tmp_path / "file"], "weights").room((100, 1000), np.dtype(np.float32))
+
+
+def test_where_room_cannot_be_reserved_scratch_writes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.arange(100_000, dtype=np.float32)
+
+    def refuse(number: int, *place: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", partial(refuse, errno.EOPNOTSUPP))
+    assert np.array_equal(stored_in(LastingScratch([tmp_path], "weights").room, array), array)
+    monkeypatch.setattr(os, "posix_fallocate", partial(refuse, errno.ENOSPC))
+    with pytest.raises(ResourceError, match=r"not enough room for weights .* 0 MB more are needed"):
+        LastingScratch([tmp_path], "weights").room(array.shape, array.dtype)
+
+
+def test_emptied_scratch_reuses_room_that_is_free(tmp_path: Path) -> None:
+    """Arrays that are in use stay as they are."""
+    ones, twos = (np.full((100, 1000), each, np.float32) for each in (1, 2))
+    scratch = LastingScratch([tmp_path], "weights")
+    first = stored_in(scratch.room, ones)
+    scratch.empty()
+    second = stored_in(scratch.room, twos)
+    assert np.array_equal(first, ones)
+    files = list(scratch._files)
+    del first, second
+    scratch.empty()
+    third = stored_in(scratch.room, ones)
+    assert scratch._files == files
+    assert np.array_equal(third, ones)
+
+
+def test_another_weight_takes_the_room_of_the_one_before(
+    sdxl: Opened, unet_adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The released session, and what was compiled of it, no longer use the weights before."""
+    monkeypatch.setattr("vinograph.runtime.scratch._SMALL", 0)
+    pipe = Pipeline(sdxl.home, precision="f32")
+    files, pictures = [], []
+    for weight in (0.1, 0.2, 0.1):
+        pipe.set_adapters({unet_adapter: weight})
+        pictures.append(pipe("a house", **SETTINGS).images)
+        files.append(list(pipe._sessions._scratches["unet"]._files))
+    assert files[0]
+    assert files[0] == files[1] == files[2]
+    assert np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], pictures[1])
+    pipe.set_adapters({})
+    assert not pipe._sessions._scratches
 
 
 def test_models_without_names_of_weights_are_refused(sdxl: Opened, unet_adapter: Path) -> None:

@@ -32,7 +32,8 @@ from vinograph.families.wuerstchen.network import (
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
 from vinograph.models.safetensors import read_header
-from vinograph.networks.graph import Network, Storage, StoredTensor, Weights
+from vinograph.networks.graph import Network, Storage, Weights
+from vinograph.networks.stored import StoredTensor
 
 # Batch, tokens, height and width.
 SIZES = [(3, 7, 2, 5), (2, 1, 6, 1)]
@@ -277,8 +278,9 @@ class TestConstants:
         generator = np.random.default_rng(0)
         matrix, other = (generator.standard_normal((300, 300)).astype(np.float16).astype(np.float32) for _ in range(2))
         order = generator.permutation(300)
-        product = network_blocks._multiplied(matrix, other)
-        assert np.array_equal(product, network_blocks._multiplied(matrix[:, order], other[order]))
+        product = network_blocks._multiplied([matrix], other)
+        assert np.array_equal(product, network_blocks._multiplied([matrix[:7, order], matrix[7:, order]], other[order]))
+        assert np.array_equal(product[:, 3], network_blocks._multiplied([matrix], other[:, 3]))
         assert not np.array_equal(matrix @ other, matrix[:, order] @ other[order])
 
 

@@ -11,7 +11,8 @@ from vinograph.adapters import keys, recognition
 from vinograph.adapters.bundle_source import AdaptedIr
 from vinograph.adapters.file import AdapterFile, check_weights
 from vinograph.adapters.matching import Match, match
-from vinograph.adapters.merging import AdaptedTensor, Keep, Term, copied_by
+from vinograph.adapters.merges import Merges
+from vinograph.adapters.merging import Room, Term, room_of
 from vinograph.adapters.model_weights import FoldedLayer, ModelWeights, read_weights
 from vinograph.errors import RequestError
 from vinograph.models.model import Model
@@ -20,7 +21,8 @@ from vinograph.runtime.sources import IrFile
 from vinograph.schema import label
 
 if TYPE_CHECKING:
-    from vinograph.networks.graph import Allocate, Network, Storage, StoredTensor
+    from vinograph.networks.graph import Network, Storage
+    from vinograph.networks.stored import StoredTensor
 
 _NAMED = 5  # tensors that a warning names
 
@@ -71,32 +73,37 @@ class Adaptation:
         used = {term.adapter for terms in self.terms[component].values() for term in terms}
         return repr([(*each.file.stamp(), each.weight) for each in self.adapters if str(each.file.path) in used])
 
-    def plan(self, plan: ComponentPlan, keep: Keep | None = None) -> ComponentPlan:
+    def plan(self, plan: ComponentPlan, room: Room | None = None) -> ComponentPlan:
         """The plan of a component with the changed weights.
 
-        ``keep`` stores them; None puts them where the graph's storage allocates arrays.
+        ``room`` holds them; None puts them where the graph's storage allocates arrays.
         """
         terms = self.terms.get(plan.name)
-        return plan if not terms else dataclasses.replace(plan, build=_adapted_build(plan, terms, keep))
+        return plan if not terms else dataclasses.replace(plan, build=_adapted_build(plan, terms, room))
 
-    def ir(self, ir: IrFile, model: Model, keep: Keep) -> AdaptedIr:
-        """A bundle's component with the changed weights, which ``keep`` stores."""
+    def ir(self, ir: IrFile, model: Model, room: Room) -> AdaptedIr:
+        """A bundle's component with the changed weights, which ``room`` holds."""
         folded = self.folded.get(ir.name, ())
         holders = {each.holder: model.path / model.manifest.components[each.holder].file for each in folded}
-        return AdaptedIr(ir, self.terms[ir.name], folded, holders, keep)
+        return AdaptedIr(ir, self.terms[ir.name], folded, holders, room)
 
 
 NO_ADAPTERS = Adaptation()
 
 
 def _adapted_build(
-    plan: ComponentPlan, terms: Mapping[str, tuple[Term, ...]], keep: Keep | None
+    plan: ComponentPlan, terms: Mapping[str, tuple[Term, ...]], room: Room | None
 ) -> Callable[[Storage], Network]:
-    def adapt(name: str, tensor: StoredTensor, allocate: Allocate) -> StoredTensor:
-        own = terms.get(name)
-        return AdaptedTensor(name, tensor, own, keep or copied_by(allocate)) if own else tensor
+    def build(storage: Storage) -> Network:
+        with Merges(room or room_of(storage.allocate)) as merges:
 
-    return lambda storage: plan.build(dataclasses.replace(storage, adapt=adapt))
+            def adapt(name: str, tensor: StoredTensor) -> StoredTensor:
+                own = terms.get(name)
+                return merges.tensor(name, tensor, own) if own else tensor
+
+            return plan.build(dataclasses.replace(storage, adapt=adapt, constant=merges.array))
+
+    return build
 
 
 def adapt(model: Model, adapters: Any) -> Adaptation:

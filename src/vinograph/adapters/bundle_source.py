@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.adapters.merging import AdaptedTensor, Keep, Term, as_stored, difference_of, merged
+from vinograph.adapters.merges import Merges
+from vinograph.adapters.merging import Room, Term, as_stored, difference_of, stored_in
 from vinograph.adapters.model_weights import FoldedLayer
-from vinograph.networks.graph import in_f32
+from vinograph.networks.stored import in_f32
 from vinograph.runtime.ir_weights import LowBitWeight, Weight, read_weights, weights_of
 from vinograph.runtime.sources import IrFile
 
@@ -32,14 +33,14 @@ class AdaptedIr:
         terms: what is added, by weight.
         folded: layers that the component holds as one.
         holders: the files (.xml) of the components that hold outer layers of those alone.
-        keep: stores the arrays of changed weights.
+        room: holds the arrays of changed weights.
     """
 
     ir: IrFile
     terms: Terms
     folded: Sequence[FoldedLayer]
     holders: Mapping[str, Path]
-    keep: Keep
+    room: Room
     remedy: str = IrFile.remedy
     _changed: dict[str, list[NDArray[Any]]] = field(default_factory=dict, repr=False)
 
@@ -76,7 +77,8 @@ class AdaptedIr:
     def _compute(self, weights: Mapping[str, Weight]) -> dict[str, list[NDArray[Any]]]:
         """The changed weights, each in the arrays that it is stored in."""
         inside = {each for layer in self.folded for each in layer.names()}
-        found = {name: self._merged(name, weights[name]) for name in self.terms if name not in inside}
+        with Merges(self.room) as merges:
+            found = {name: self._merged(name, weights[name], merges) for name in self.terms if name not in inside}
         holders: dict[str, Mapping[str, Weight]] = {}
         for layer in self.folded:
             if any(name in self.terms for name in layer.names()):
@@ -85,10 +87,10 @@ class AdaptedIr:
                 found |= self._refolded(layer, weights, holders[layer.holder])
         return found
 
-    def _merged(self, name: str, weight: Weight) -> list[NDArray[Any]]:
+    def _merged(self, name: str, weight: Weight, merges: Merges) -> list[NDArray[Any]]:
         if isinstance(weight, LowBitWeight):
-            return self._kept(weight.quantized(merged(weight, self.terms[name]), name))
-        return [AdaptedTensor(name, weight, self.terms[name], self.keep).array()]
+            return self._kept(weight.quantized(merges.values(name, weight, self.terms[name]), name))
+        return [merges.array(merges.tensor(name, weight, self.terms[name]))]
 
     def _refolded(
         self, layer: FoldedLayer, weights: Mapping[str, Weight], holder: Mapping[str, Weight]
@@ -120,7 +122,7 @@ class AdaptedIr:
         return self._kept([as_stored(values, weight.dtype)])
 
     def _kept(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        return [self.keep(array) for array in arrays]
+        return [stored_in(self.room, array) for array in arrays]
 
 
 def _solved(stored: Weight, a: Array, product: Array, bias: Array) -> tuple[Array, Array]:

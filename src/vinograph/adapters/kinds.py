@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.models.safetensors import TensorRecord
-from vinograph.networks.graph import in_f32
+from vinograph.networks.stored import in_f32
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, TensorRecord]
@@ -68,10 +68,15 @@ class LowRank:
         """[out, …]."""
         return (self.up.shape[0], *self.down.shape[1:])
 
-    def factors(self) -> tuple[Array, Array]:
-        """Matrices [out, r] and [r, n] whose product is the difference."""
-        up = in_f32(self.up).reshape(self.up.shape[0], -1) * np.float32(self.scale)
-        return up, in_f32(self.down).reshape(self.down.shape[0], -1)
+    def factors(self, strength: float = 1, index: int = 0, count: int = 1) -> tuple[Array, Array]:
+        """Matrices [out, r] and [r, n] whose product is ``strength`` times the difference.
+
+        Of ``count`` equal pieces of its rows, they are those of number ``index``.
+        """
+        rows = self.up.shape[0] // count
+        up = in_f32(self.up).reshape(self.up.shape[0], -1)[index * rows : (index + 1) * rows]
+        factor = np.float32(self.scale) * np.float32(strength)
+        return up * factor, in_f32(self.down).reshape(self.down.shape[0], -1)
 
     def compute(self, _weight: Array) -> Array:
         """See :class:`Difference`."""

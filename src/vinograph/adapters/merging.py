@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,17 +15,21 @@ from numpy.typing import NDArray
 
 from vinograph.adapters.kinds import Difference, LowRank
 from vinograph.errors import RequestError
-from vinograph.networks.graph import Allocate, StoredTensor, in_f32
-from vinograph.runtime.low_rank import add_product
+from vinograph.models.safetensors import TensorRecord
+from vinograph.networks.graph import Allocate
+from vinograph.networks.stored import StoredTensor, in_f32
+from vinograph.runtime import low_rank
+from vinograph.runtime.low_rank import LowRankSums, Matrix
+from vinograph.runtime.scratch import Place, in_memory
 
 Array = NDArray[np.float32]
 
-Keep = Callable[[NDArray[Any]], NDArray[Any]]
-"""Stores a merged array: it returns an equal one."""
+Room = Callable[[tuple[int, ...], "np.dtype[Any]"], Place]
+"""Gives room for a merged array of a shape and type."""
 
 _KINDS: Mapping[str, Any] = MappingProxyType({"F16": np.float16, "F64": np.float64})
-_F16_INFINITY = 0x7C00
-_F16_HALF_RANGE = 32752.0
+_BLOCK_KINDS: Mapping[str, Any] = MappingProxyType({"F16": np.float16, "F32": np.float32, "BF16": np.uint16})
+_F16_INFINITY, _F16_MINUS_INFINITY = 0x7C00, 0xFC00
 _LARGE = 1 << 16  # values, from which on OpenVINO is quicker than NumPy
 _F8 = ("F8_E4M3", "F8_E5M2")
 
@@ -45,9 +51,7 @@ class Term:
         """Matrices whose product is the share; None where it isn't one."""
         if not isinstance(self.difference, LowRank):
             return None
-        up, down = self.difference.factors()
-        rows = len(up) // self.count
-        return up[self.index * rows : (self.index + 1) * rows] * np.float32(self.strength), down
+        return self.difference.factors(self.strength, self.index, self.count)
 
     def values(self, weight: Array) -> Array:
         """The share, in the shape of ``weight``."""
@@ -71,12 +75,16 @@ def difference_of(terms: Sequence[Term], weight: Array) -> Array:
 
 @dataclass(frozen=True)
 class AdaptedTensor:
-    """A tensor of a checkpoint with the differences of adapters added, in its own type."""
+    """A tensor of a checkpoint with the differences of adapters added, in its own type.
+
+    ``sums`` computes large products, and ``room`` holds what is merged.
+    """
 
     name: str
     stored: StoredTensor
     terms: tuple[Term, ...]
-    keep: Keep
+    room: Room
+    sums: LowRankSums
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,19 +101,77 @@ class AdaptedTensor:
         """The file that holds the tensor, if it is known."""
         return getattr(self.stored, "file", None)
 
+    @property
+    def is_large_product(self) -> bool:
+        """Whether it is merged in blocks: all differences are products, and their sum is large."""
+        return (
+            self.dtype in _BLOCK_KINDS
+            and math.prod(self.shape) >= _LARGE
+            and all(isinstance(term.difference, LowRank) for term in self.terms)
+        )
+
     def array(self) -> NDArray[Any]:
         """The merged values in the tensor's type: BF16 as uint16, and 8 bits as f32.
 
         Raises:
             RequestError: they exceed the type's range.
         """
+        if self.is_large_product:
+            place = self.place()
+            self.merge_into(place)
+            return place.array
         found = merged(self.stored, self.terms)
-        if self.dtype == "F16" and _may_overflow(self.terms) and not _fits_f16(found):
+        if self.dtype == "F16":
+            self._check(found)
+        return stored_in(self.room, found)
+
+    def place(self) -> Place:
+        """Room for the values of a large product."""
+        return self.room(tuple(self.shape), np.dtype(_BLOCK_KINDS[self.dtype]))
+
+    def merge_into(self, place: Place) -> None:
+        """Write the values of a large product to ``place``.
+
+        Raises:
+            RequestError: they exceed the type's range.
+        """
+        up, down = _factors(self.terms)
+        width = down.shape[1]
+        with _matrix(self.stored, (len(up), width)) as base:
+            for row, block in self.sums.blocks(base, up, down):
+                if self.dtype == "F16":
+                    self._check(block)
+                place.write(row * width, _to_bf16(block) if self.dtype == "BF16" else block)
+
+    def _check(self, values: NDArray[np.float16]) -> None:
+        if not _fits_f16(values):
             raise RequestError(
                 f"the adapter {' and '.join(sorted({each.adapter for each in self.terms}))} makes {self.name} exceed "
                 "the range of f16, in which the model stores it: give a smaller weight"
             )
-        return self.keep(found)
+
+
+@contextmanager
+def _matrix(stored: StoredTensor, shape: tuple[int, int]) -> Iterator[Matrix]:
+    """A tensor as a matrix that is read in blocks, from its file where that is known."""
+    if not isinstance(stored, TensorRecord):
+        yield low_rank.in_memory(stored.array().reshape(shape))
+        return
+    with stored.reading() as fill:
+
+        def read(row: int, block: NDArray[Any]) -> NDArray[Any]:
+            fill(row * shape[1], block)
+            return block
+
+        yield Matrix(shape, np.dtype(_BLOCK_KINDS[stored.dtype]), read)
+
+
+def _factors(terms: Sequence[Term]) -> tuple[Array, Array]:
+    """Two matrices whose product is the sum of all terms, each of which is a product."""
+    factors = [found for term in terms if (found := term.factors()) is not None]
+    if len(factors) == 1:
+        return factors[0]
+    return np.concatenate([up for up, _ in factors], axis=1), np.concatenate([down for _, down in factors])
 
 
 def merged(stored: StoredTensor, terms: Sequence[Term]) -> NDArray[Any]:
@@ -113,24 +179,9 @@ def merged(stored: StoredTensor, terms: Sequence[Term]) -> NDArray[Any]:
 
     A weight in 8 bits comes in f32.
     """
-    factors = [term.factors() for term in terms]
-    if all(each is not None for each in factors) and stored.dtype in ("F16", "F32"):
-        up = np.concatenate([each[0] for each in factors if each], axis=1)
-        down = np.concatenate([each[1] for each in factors if each])
-        base = stored.array()
-        result = np.empty(tuple(stored.shape), base.dtype)
-        rows = (len(up), down.shape[1])
-        if base.size < _LARGE:
-            with np.errstate(over="ignore"):  # it is checked afterwards
-                result.reshape(rows)[...] = base.reshape(rows) + up @ down
-        else:
-            add_product(base.reshape(rows), up, down, result.reshape(rows))
-        return result
     weight = in_f32(stored)
     total = weight + difference_of(terms, weight)
-    if stored.dtype in _F8:
-        return total
-    return as_stored(total, stored.dtype)
+    return total if stored.dtype in _F8 else as_stored(total, stored.dtype)
 
 
 def as_stored(values: Array, dtype: str) -> NDArray[Any]:
@@ -141,15 +192,16 @@ def as_stored(values: Array, dtype: str) -> NDArray[Any]:
         return values.astype(_KINDS.get(dtype, np.float32), copy=False)
 
 
-def copied_by(allocate: Allocate) -> Keep:
-    """A function that copies an array into one that ``allocate`` makes."""
+def room_of(allocate: Allocate) -> Room:
+    """Room in the arrays that ``allocate`` makes."""
+    return lambda shape, kind: in_memory(allocate(shape, kind))
 
-    def keep(array: NDArray[Any]) -> NDArray[Any]:
-        copy = allocate(array.shape, array.dtype)
-        copy[...] = array
-        return copy
 
-    return keep
+def stored_in(room: Room, array: NDArray[Any]) -> NDArray[Any]:
+    """An array equal to ``array``, in ``room``."""
+    place = room(array.shape, array.dtype)
+    place.write(0, array)
+    return place.array
 
 
 def _to_bf16(values: Array) -> NDArray[np.uint16]:
@@ -158,24 +210,13 @@ def _to_bf16(values: Array) -> NDArray[np.uint16]:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def _may_overflow(terms: Sequence[Term]) -> bool:
-    """Whether a sum of terms may take a weight beyond f16's range.
-
-    No value of a product exceeds the largest row's norm times the largest column's. Weights
-    themselves are far below half the range.
-    """
-    most = 0.0
-    for term in terms:
-        factors = term.factors()
-        if factors is None:
-            return True
-        left, right = (
-            float(np.sqrt(np.square(each).sum(axis).max())) for axis, each in zip((1, 0), factors, strict=True)
-        )
-        most += left * right
-    return not most < _F16_HALF_RANGE
-
-
 def _fits_f16(values: NDArray[np.float16]) -> bool:
-    """Whether no value is infinite or NaN: by their bits, which is quicker than by their values."""
-    return not values.size or int((values.view(np.uint16) & 0x7FFF).max()) < _F16_INFINITY
+    """Whether no value is infinite or NaN.
+
+    Their bits as whole numbers are compared, which is quicker: those of the positive values with a
+    sign, and those of the negative values without.
+    """
+    if not values.size:
+        return True
+    highest, lowest = int(values.view(np.int16).max()), int(values.view(np.uint16).max())
+    return highest < _F16_INFINITY and lowest < _F16_MINUS_INFINITY

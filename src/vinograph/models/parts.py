@@ -14,7 +14,8 @@ from vinograph.models.checkpoint import Subfolder
 from vinograph.models.float8 import with_scales
 from vinograph.models.safetensors import ITEM_SIZES, read_headers
 from vinograph.models.tokenizers import CLIP, TokenizerKind
-from vinograph.networks.graph import Network, Ports, Storage, StoredTensor, Weights
+from vinograph.networks.graph import Network, Ports, Storage, Weights
+from vinograph.networks.stored import StoredTensor
 from vinograph.schema import label
 
 Config = TypeVar("Config")

@@ -7,7 +7,9 @@ length, the header in JSON, then the tensors without gaps.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -108,6 +110,25 @@ class TensorRecord:
         if (values := F8_VALUES.get(self.dtype)) is not None:
             return _decoded(self._mapped("|u1"), values)
         return self._mapped("<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype])
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[int, NDArray[Any]], None]]:
+        """A function that fills an array with values as they are stored, from a flat index on.
+
+        For values that are needed once, this is quicker than mapping them. The function raises a
+        :class:`DamagedModelError` if the file has become shorter.
+        """
+        with self.file.open("rb", buffering=0) as stream:
+
+            def fill(index: int, values: NDArray[Any]) -> None:
+                view, place = values.reshape(-1).view(np.uint8).data, self.begin + index * values.itemsize
+                while view:
+                    count = os.preadv(stream.fileno(), [view], place)
+                    if not count:
+                        raise DamagedModelError(f"{self.file} is cut short: the tensor {self.name} ends elsewhere")
+                    view, place = view[count:], place + count
+
+            yield fill
 
     def _mapped(self, kind: str) -> NDArray[Any]:
         if not self.size:

@@ -162,7 +162,7 @@ def _read(file: Path, keys: Collection[str]) -> Iterator[_Found]:
 
 
 def _values(record: TensorRecord) -> Vectors:
-    from vinograph.networks.graph import in_f32
+    from vinograph.networks.stored import in_f32
 
     vectors = np.array(in_f32(record), ndmin=2)
     if not np.isfinite(vectors).all():

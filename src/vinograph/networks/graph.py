@@ -6,10 +6,10 @@ import copy
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.errors import DamagedModelError
+from vinograph.networks.stored import StoredTensor, array_of, copy_into, fits_f16, in_f32, rows_in_f32
 from vinograph.networks.values import Value
 from vinograph.runtime.precise import mark_decompression
 
@@ -27,30 +28,9 @@ _TYPES: Mapping[str, ov.Type] = MappingProxyType({"F32": ov.Type.f32, "F16": ov.
 _PORT_TYPES: Mapping[str, ov.Type] = MappingProxyType({"f32": ov.Type.f32, "i64": ov.Type.i64})
 _MODEL_NAME = "vinograph"
 _STORAGE = {"f16": "f16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4", "nf4": "int4"}
-_LARGEST_F16 = 65504.0
-_VALUES_AT_ONCE = 1 << 22  # that are converted together, so that little memory is used
 
 Array = NDArray[Any]
 Allocate = Callable[[tuple[int, ...], "np.dtype[Any]"], Array]
-
-
-class StoredTensor(Protocol):
-    """One tensor of a checkpoint, which is read when its values are needed."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its dimensions."""
-
-    @property
-    def dtype(self) -> str:
-        """Its type as safetensors names it: "F32", "F16", "BF16", "I64", …"""
-
-    def array(self) -> Array:
-        """Its values, mapped from the file where that is possible.
-
-        Values in BF16 come as uint16, and values in 8 bits as the floating-point numbers that they
-        stand for.
-        """
 
 
 @dataclass(frozen=True)
@@ -98,10 +78,7 @@ class Network:
         return self.ports.outputs
 
 
-Adapt = Callable[[str, "StoredTensor", Allocate], "StoredTensor"]
-
-
-def _unchanged(_name: str, tensor: StoredTensor, _allocate: Allocate) -> StoredTensor:
+def _unchanged(_name: str, tensor: StoredTensor) -> StoredTensor:
     """The tensor as the checkpoint has it."""
     return tensor
 
@@ -115,15 +92,18 @@ class Storage:
             Otherwise they are held as the checkpoint stores them.
         allocate: makes the arrays for what is computed or converted. A conversion to disk puts
             these into a file.
-        adapt: given a tensor's name, the tensor and ``allocate``, returns the tensor to use in its
-            place, of the same shape and type.
+        adapt: given a tensor's name and the tensor, returns the tensor to use in its place, of the
+            same shape and type.
+        constant: the array of a tensor that the graph holds as it is stored. It may be filled while
+            the graph is built.
         check_only: read and compute no value. The graph has inputs in place of its weights, and
             building it shows whether every tensor is there and has the right shape.
     """
 
     halve: bool = False
     allocate: Allocate = np.empty
-    adapt: Adapt = _unchanged
+    adapt: Callable[[str, StoredTensor], StoredTensor] = _unchanged
+    constant: Callable[[StoredTensor], Array] = array_of
     check_only: bool = False
 
 
@@ -181,6 +161,13 @@ class Weights:
         """
         return in_f32(self._stored(name, shape))
 
+    def rows(self, name: str, shape: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """A matrix in blocks of rows, in f32, which are in the processor's cache.
+
+        Raises what :meth:`values` does.
+        """
+        return rows_in_f32(self._stored(name, shape))
+
     def vector(self, name: str, shape: Sequence[int], view: Sequence[int] | None = None) -> Value:
         """A small tensor in f32, reshaped to ``view``. Raises what :meth:`values` does."""
         self.mark_used(name, shape)
@@ -203,7 +190,8 @@ class Weights:
             return self._matrix(name, tensor.array(), view, halve=True)
         if tensor.dtype == "F64" or (self._shared.storage.halve and tensor.dtype != "F16"):
             return self._matrix(name, in_f32(tensor), view)
-        return _restored(self._constant(tensor.array(), view, _TYPES[tensor.dtype]), self._name(name))
+        array = self._shared.storage.constant(tensor)
+        return _restored(self._constant(array, view, _TYPES[tensor.dtype]), self._name(name))
 
     def computed(self, name: str, view: Sequence[int], compute: Callable[[], NDArray[np.float32]], like: str) -> Value:
         """A matrix computed from others, under its own ``name``, held as the tensor ``like`` is."""
@@ -255,7 +243,7 @@ class Weights:
         if tensor.dtype not in _FLOATS:
             raise DamagedModelError(f"{place}: the tensor {full} is of the type {tensor.dtype}")
         shared.used.add(full)
-        return shared.storage.adapt(full, tensor, shared.storage.allocate)
+        return shared.storage.adapt(full, tensor)
 
     def _times(self, name: str, shape: Sequence[int], factor: np.float32) -> NDArray[np.float32]:
         values = self.values(name, shape)
@@ -268,10 +256,10 @@ class Weights:
 
     def _matrix(self, name: str, values: Array, view: tuple[int, ...], halve: bool | None = None) -> Value:
         storage = self._shared.storage
-        halve = (storage.halve if halve is None else halve or storage.halve) and _fits_f16(values)
+        halve = (storage.halve if halve is None else halve or storage.halve) and fits_f16(values)
         kind = np.dtype(np.float16 if halve else np.float32)
         array = storage.allocate(values.shape, kind)
-        _copy(values, array)
+        copy_into(values, array)
         stored = self._constant(array, view, ov.Type.f16 if halve else ov.Type.f32)
         return _restored(stored, self._name(name))
 
@@ -303,30 +291,6 @@ def _restored(stored: ov.Node, name: str) -> Value:
     converted = opset.convert(stored, "f32")
     mark_decompression(converted)
     return Value(converted)
-
-
-def in_f32(tensor: StoredTensor) -> NDArray[np.float32]:
-    """A tensor's values in f32; those stored in f32 stay mapped."""
-    array = tensor.array()
-    if tensor.dtype == "BF16":  # the upper half of an f32
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32, copy=False)
-
-
-def _pieces(array: Array) -> Iterable[Array]:
-    """Consecutive pieces of a contiguous array, flattened."""
-    flat = array.reshape(-1)
-    return (flat[begin : begin + _VALUES_AT_ONCE] for begin in range(0, flat.size, _VALUES_AT_ONCE))
-
-
-def _fits_f16(values: Array) -> bool:
-    return all(bool(np.abs(piece).max() <= _LARGEST_F16) for piece in _pieces(values))
-
-
-def _copy(values: Array, into: Array) -> None:
-    """Copy values piece by piece, converting them to the type of ``into``."""
-    for source, target in zip(_pieces(values), _pieces(into), strict=True):
-        target[...] = source
 
 
 def build(

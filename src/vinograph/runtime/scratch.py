@@ -7,7 +7,9 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -16,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.errors import ResourceError
+from vinograph.runtime.writing import reserve, write_at
 
 _ALIGNED = 64
 _SMALL = 1 << 16  # bytes; smaller arrays aren't worth a mapping
+_PAGE = 4096  # bytes; a part of a page that is no longer in memory is read before it is written
+_FILES = 4  # of one scratch: threads that write to the same file wait for each other
 
 
 class Scratch:
@@ -72,55 +77,114 @@ class Scratch:
         return mapped
 
 
-class LastingScratch:
-    """A file without a name that holds arrays for as long as they are in use.
+@dataclass
+class _File:
+    """A file without a name in a folder, of which the first ``end`` bytes are taken.
 
-    It is made when it is first needed, in the first of ``places`` that can be written. Small arrays
-    stay in memory. ``purpose`` says in errors what the arrays are for.
+    It is closed when nothing refers to it; arrays that are still in use stay mapped.
+    """
+
+    folder: Path
+    opened: IO[bytes]
+    end: int = 0
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, self.opened.close)
+
+
+@dataclass(frozen=True)
+class Place:
+    """An array that is filled piece by piece, by any thread.
+
+    Attributes:
+        array: the array; what wasn't written yet is undefined.
+        write: stores values in it, one after the other, from a flat index on.
+    """
+
+    array: NDArray[Any]
+    write: Callable[[int, NDArray[Any]], None]
+
+
+def in_memory(array: NDArray[Any]) -> Place:
+    """A place that is an array, which is contiguous."""
+    flat = array.reshape(-1)
+
+    def write(begin: int, values: NDArray[Any]) -> None:
+        flat[begin : begin + values.size] = values.reshape(-1)
+
+    return Place(array, write)
+
+
+class LastingScratch:
+    """Files without a name that hold arrays for as long as they are in use.
+
+    They are made when they are first needed, in the first of ``places`` that can be written. Small
+    arrays stay in memory. ``purpose`` says in errors what the arrays are for.
     """
 
     def __init__(self, places: Sequence[Path], purpose: str) -> None:
         self._places = places
         self._purpose = purpose
-        self._file: IO[bytes] | None = None
-        self._place = Path()
-        self._end = 0
+        self._files: list[_File] = []
+        self._in_use: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def keep(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array, or an equal one that is mapped from the file.
+    def empty(self) -> None:
+        """Forget all arrays, whose room the next ones take if none is in use any more.
 
-        It is written at once: page by page through a mapping, that takes three times as long.
+        Memory that was written before is written again in half the time.
+        """
+        if self._in_use:
+            self._files, self._in_use = [], weakref.WeakSet()
+        for file in self._files:
+            file.end = 0
+
+    def room(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> Place:
+        """Room for an array, which is mapped from a file.
+
+        It is written by calls of the system: page by page through a mapping, that takes twice as
+        long.
 
         Raises:
-            ResourceError: no place can be written, or the disk is full.
+            ResourceError: no place can be written, or the disk is full. Writing raises it, too.
         """
-        if array.nbytes < _SMALL:
-            return array
-        file, begin = self._file or self._opened(), self._end
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        size = math.prod(shape) * kind.itemsize
+        if size < _SMALL:
+            return in_memory(np.empty(shape, kind))
+        file = min(self._files or self._opened(), key=lambda each: each.end)
+        begin, descriptor = file.end, file.opened.fileno()
+        with self._disk_errors(file, size):
+            reserve(descriptor, begin, size)
+        file.end = -(-(begin + size) // _PAGE) * _PAGE
+
+        def write(index: int, values: NDArray[Any]) -> None:
+            data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+            with self._disk_errors(file, size):
+                write_at(descriptor, data, begin + index * kind.itemsize)
+
+        array: NDArray[Any] = np.memmap(file.opened, kind, "c", begin, shape)
+        self._in_use.add(array.base)
+        return Place(array, write)
+
+    @contextmanager
+    def _disk_errors(self, file: _File, size: int) -> Iterator[None]:
+        """Raise errors of writing an array of ``size`` bytes as ResourceErrors."""
         try:
-            while data:
-                data = data[os.pwrite(file.fileno(), data, begin + array.nbytes - len(data)) :]
+            yield
         except OSError as error:
-            free = shutil.disk_usage(self._place).free
+            free = shutil.disk_usage(file.folder).free
             raise ResourceError(
-                f"there is not enough room for {self._purpose} on the disk of {self._place} "
-                f"({error.strerror or error}): {array.nbytes / 1e6:.0f} MB more are needed, and {free / 1e6:.0f} MB "
+                f"there is not enough room for {self._purpose} on the disk of {file.folder} "
+                f"({error.strerror or error}): {size / 1e6:.0f} MB more are needed, and {free / 1e6:.0f} MB "
                 "are free. Set VINOGRAPH_CACHE to a folder on another disk"
             ) from error
-        self._end = -(-(begin + array.nbytes) // _ALIGNED) * _ALIGNED
-        mapped: NDArray[Any] = np.memmap(file, array.dtype, "c", begin, array.shape)
-        return mapped
 
-    def _opened(self) -> IO[bytes]:
+    def _opened(self) -> list[_File]:
         problem: OSError | None = None
         for place in self._places:
             try:
                 place.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 - it is closed with this object
-                weakref.finalize(self, self._file.close)  # arrays that are still in use stay mapped
-                self._place = place
-                return self._file
+                self._files = [_File(place, tempfile.TemporaryFile(dir=place)) for _ in range(_FILES)]  # noqa: SIM115
+                return self._files
             except OSError as error:
                 problem = error
         raise ResourceError(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,6 @@ A drawing computes them once, so that the products of wider ones take longer tha
 s of a conversion at the published size, for 0.06 s of a drawing.
 """
 _MAX_POSITIONS = 10_000
-_ROWS_AT_ONCE = 512  # of a product, so that little of it is in f64 at once
 
 Text = Iterator[tuple[Value, Value]]
 """The text's keys and values [b, n, c] of each attention block, in order of execution."""
@@ -241,13 +241,22 @@ def _expand(x: Value, weights: Weights, width: int, layout: Layout, mapper: Mapp
     weights.mark_used("weight", shape)
     weights.mark_used("bias", (width,))
 
+    @cache
+    def mapped() -> NDArray[np.float32]:
+        """What multiplies the embedding's channels, and in the last column what is added."""
+        rows = (block[:, direct:] for block in weights.rows("weight", shape))
+        return _multiplied(rows, np.column_stack([mapper.matrix(), mapper.bias()]))
+
     def matrix() -> NDArray[np.float32]:
-        whole = weights.values("weight", shape)
-        return np.concatenate([whole[:, :direct], _multiplied(whole[:, direct:], mapper.matrix())], axis=1)
+        joined, row = np.empty((width, direct + mapper.channels), np.float32), 0
+        for block in weights.rows("weight", shape):
+            joined[row : row + len(block), :direct] = block[:, :direct]
+            row += len(block)
+        joined[:, direct:] = mapped()[:, :-1]
+        return joined
 
     def bias() -> NDArray[np.float32]:
-        mapped = _multiplied(weights.values("weight", shape)[:, direct:], mapper.bias())
-        return weights.values("bias", (width,)) + mapped
+        return weights.values("bias", (width,)) + mapped()[:, -1]
 
     layer = weights.computed("weight", _view((width, direct + mapper.channels), layout), matrix, like="weight")
     product = _product(x, layer, layout).named(weights.scope)
@@ -271,7 +280,7 @@ def _contract(x: Value, weights: Weights, width: int, layout: Layout, shift: Wei
 
     def bias() -> NDArray[np.float32]:
         beta = shift.values("beta", (1, 1, 1, shape[1])).reshape(-1)
-        return weights.values("bias", (width,)) + _multiplied(weights.values("weight", shape), beta)
+        return weights.values("bias", (width,)) + _multiplied(weights.rows("weight", shape), beta)
 
     product = _product(x, weights.matrix("weight", shape, _view(shape, layout)), layout).named(weights.scope)
     return product + weights.computed_vector("bias", layout.view(width), bias)
@@ -285,10 +294,10 @@ def _mapped(x: Value, weights: Weights, mapper: Weights, width: int) -> Value:
         scope.mark_used("bias", (width,))
 
     def matrix() -> NDArray[np.float32]:
-        return _multiplied(weights.values("weight", square), mapper.values("weight", wide))
+        return _multiplied(weights.rows("weight", square), mapper.values("weight", wide))
 
     def bias() -> NDArray[np.float32]:
-        mapped = _multiplied(weights.values("weight", square), mapper.values("bias", (width,)))
+        mapped = _multiplied(weights.rows("weight", square), mapper.values("bias", (width,)))
         return weights.values("bias", (width,)) + mapped
 
     layer = weights.computed("weight", wide, matrix, like="weight")
@@ -296,19 +305,20 @@ def _mapped(x: Value, weights: Weights, mapper: Weights, width: int) -> Value:
     return product + weights.computed_vector("bias", (1, 1, width), bias)
 
 
-def _multiplied(matrix: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Multiply a matrix by a matrix or a vector, in f64.
+def _multiplied(rows: Iterable[NDArray[np.float32]], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Multiply a matrix, given in blocks of rows, by a matrix or a vector, in f64.
 
     In f64, since the number of threads decides the order of the sums: in f32 it would show, and a
     model that is opened would differ in some last bits from the bundle that another process made of
     it.
     """
-    product = np.empty((len(matrix), *other.shape[1:]), np.float32)
-    exact = other.astype(np.float64)
-    for begin in range(0, len(matrix), _ROWS_AT_ONCE):
-        rows = slice(begin, begin + _ROWS_AT_ONCE)
-        product[rows] = np.einsum("ij,j...->i...", matrix[rows].astype(np.float64), exact)
-    return product
+    columns, products, exact = np.ascontiguousarray(other.T, np.float64), [], np.empty((0, 0))
+    for block in rows:
+        if len(exact) < len(block):
+            exact = np.empty(block.shape)  # once, since new memory takes longer than the product
+        np.copyto(exact[: len(block)], block)
+        products.append(np.einsum("ij,...j->i...", exact[: len(block)], columns))
+    return np.concatenate(products).astype(np.float32)
 
 
 def _view(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
