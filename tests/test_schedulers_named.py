@@ -273,7 +273,7 @@ class TestEulerAncestralOfKDiffusion:
             scaled = sampler.scale_model_input(plan, index, ours)
             np.testing.assert_allclose(scaled, ours / (sigma**2 + 1) ** 0.5, rtol=1e-4, atol=1e-5)
             noise = noises[index].astype(np.float32)
-            step = StepInput(plan, index, ours, outputs[index].astype(np.float32), lambda _shape, own=noise: own)
+            step = StepInput(plan, index, ours, outputs[index].astype(np.float32), lambda _shape, own=noise: own)  # type: ignore[misc]
             ours = sampler.step(step).sample
             denoised = x - outputs[index] * sigma  # as its wrapper of models that predict noise does
             down, up = self.ancestral_step(sigma, end)

@@ -230,7 +230,10 @@ def check_environment(config: BenchmarkConfig, system: str) -> None:
 
 
 def _model_case(config: BenchmarkConfig, name: str, count: int) -> BenchmarkCase:
-    pipe = Pipeline.from_pretrained(name, config.device, config.precision, config.memory, **config.sources)
+    other = config.sources
+    pipe = Pipeline.from_pretrained(
+        name, config.device, config.precision, config.memory, vae=other.get("vae"), base=other.get("base")
+    )
     manifest = pipe.model.manifest
     settings, explicit = _settings(pipe, config.arguments(pipe), count)
     return BenchmarkCase(

@@ -83,7 +83,8 @@ class ModelPool:
                 self.problems.append(str(error))
 
     def _open(self, reference: str) -> Pipeline:
-        return Pipeline.from_pretrained(reference, device=self._device, **self._sources.get(reference, {}))
+        other = self._sources.get(reference, {})
+        return Pipeline.from_pretrained(reference, device=self._device, vae=other.get("vae"), base=other.get("base"))
 
     @property
     def references(self) -> list[str]:
