@@ -205,7 +205,7 @@ class TestRefusals:
         save_sdxl_bundle(tmp_path / "full", without=("tiny_vae_decoder", "tiny_vae_encoder"))
         vinograph("generate", "x", "--model", "full", "--vae", "tiny").fails(2, "vae is 'tiny'; this model has full")
 
-    @pytest.mark.parametrize("kind", ["none", "text", "GIF", "cut", "bomb", "folder"])
+    @pytest.mark.parametrize("kind", ["none", "text", "BMP", "cut", "bomb", "folder"])
     @pytest.mark.parametrize("option", ["--image", "--mask"])
     def test_files_that_are_no_pictures_are_refused(self, refused: Run, option: str, kind: str) -> None:
         """They are refused as image and as mask."""
@@ -213,8 +213,8 @@ class TestRefusals:
         words |= {"bomb": "64 megapixels"}
         if kind == "folder":
             Path("bad.png").mkdir()
-        elif kind == "GIF":
-            Image.new("L", (96, 72), 255).save("bad.png", "GIF")
+        elif kind == "BMP":
+            Image.new("L", (96, 72), 255).save("bad.png", "BMP")
         elif kind != "none":
             whole = Path("mask.png").read_bytes()
             Path("bad.png").write_bytes(
