@@ -111,6 +111,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "serve": {
         *("pipeline", "adapters", "models", "families", "schedulers", "images", "folders", "request", "result"),
         *("arguments", "schema", "strict_json", "resources", "values", "a1111", "infotext", "picture_texts"),
+        "used_files",
         *("web", "errors", "vinograph"),
     },
     "cli": {

@@ -235,7 +235,7 @@ class TestQueue:
     ) -> None:
         async def scenario() -> None:
             jobs = [await service.submit(long_drawing()) for _ in range(5)]
-            with pytest.raises(QueueFullError, match="4 requests wait already") as caught:
+            with pytest.raises(QueueFullError, match="4 requests of 0 MB wait already") as caught:
                 await service.submit(drawing())
             assert 1 <= caught.value.retry_after <= 600
             jobs[2].cancel()
@@ -246,6 +246,22 @@ class TestQueue:
 
         runner.run(patiently(scenario()))
         assert "full" in COUNTS.rejects
+
+    def test_large_pictures_fill_a_queue_sooner(
+        self, runner: asyncio.Runner, service: DrawingService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("vinograph.serve.service._MOST_HELD", 300_000)
+
+        async def scenario() -> None:
+            sent = {"image": Image.new("RGB", (256, 256)), "num_inference_steps": 4}  # 200 kB
+            jobs = [await service.submit(each) for each in (long_drawing(), drawing(**sent))]
+            with pytest.raises(QueueFullError, match="MB wait already"):
+                await service.submit(drawing(**sent))
+            jobs.append(await service.submit(drawing()))
+            for job in jobs:
+                job.cancel()
+
+        runner.run(patiently(scenario()))
 
     def test_a_cancelled_job_that_waits_leaves_at_once(self, runner: asyncio.Runner, service: DrawingService) -> None:
         async def scenario() -> None:

@@ -22,6 +22,7 @@ from vinograph.serve.bodies import read_json
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.contract import Drawn, ModelInfo, ModelUnavailableError, Service
 from vinograph.serve.failures import HTTPFailure, failure_of
+from vinograph.serve.leaving import drawn_unless_left
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -110,7 +111,7 @@ class A1111API:
             # A request may wait for long, and its pictures are in the queue already.
             asked, notes = asked.without_pictures(), prepared.notes
             del values, prepared
-            drawn = await _finish(tracked, request)
+            drawn = await drawn_unless_left(request, tracked.job, _follow(tracked))
             # Megabytes of text, which would keep other requests waiting.
             return await asyncio.to_thread(lambda: JSONResponse(response(asked, notes, drawn, tracked)))
 
@@ -209,22 +210,6 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def _finish(tracked: Tracked, request: Request) -> Drawn:
-    """Follow a job to its end; it is dropped as soon as the client goes away."""
-    following = asyncio.ensure_future(_follow(tracked))
-    leaving = asyncio.ensure_future(_leave(request))
-    try:
-        await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not following.done():
-            tracked.job.cancel()
-        return await following
-    finally:
-        leaving.cancel()
-        if not following.done():  # this task itself was cancelled
-            following.cancel()
-            tracked.job.cancel()
-
-
 async def _follow(tracked: Tracked) -> Drawn:
     async for event in tracked.job.events():
         tracked.note(event)
@@ -232,8 +217,3 @@ async def _follow(tracked: Tracked) -> Drawn:
             return event
     return await tracked.job.result()
 
-
-async def _leave(request: Request) -> None:
-    """Wait until the client has gone away."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -105,7 +105,7 @@ class Drawings:
     def of(self, client: str) -> list[Tracked]:
         """A client's drawings, the one under way first."""
         own = [each for each in self._tracked if each.client == client and not isinstance(each.job.latest, Drawn)]
-        return sorted(own, key=lambda each: isinstance(each.job.latest, Waiting))
+        return sorted(own, key=lambda each: _waits(each.job))
 
     def progress(self, client: str, *, with_picture: bool) -> dict[str, Any]:
         """What ``progress`` answers a client."""
@@ -115,7 +115,12 @@ class Drawings:
     def interrupt(self, client: str) -> None:
         """End the client's drawing under way; if there is none, those that wait."""
         own = self.of(client)
-        running = [each for each in own if not isinstance(each.job.latest, Waiting)]
+        running = [each for each in own if not _waits(each.job)]
         for each in running[:1] or own:
             each.interrupted = True
             each.job.interrupt()
+
+
+def _waits(job: Job) -> bool:
+    """Whether other jobs come before this one; one whose turn it is has place 0 until its first step."""
+    return isinstance(job.latest, Waiting) and job.latest.place > 0

@@ -16,6 +16,7 @@ from vinograph.errors import VinographError
 
 if TYPE_CHECKING:
     from vinograph.families.sizes import SizeLimits
+from vinograph.used_files import UsedFile
 
 PICTURE_FORMATS = ("png", "jpeg", "webp")
 
@@ -113,7 +114,7 @@ class Drawn:
     ``request`` is the resolved request as in :meth:`vinograph.result.Result.metadata`, ``timings``
     are seconds by stage and ``waited`` are seconds in the queue. ``interrupted`` says that the job
     was told to end early; ``pictures`` are then those that were done. ``report`` are measurements
-    of the call, such as a reconstruction's PSNR.
+    of the call, such as a reconstruction's PSNR, and ``files`` those of adapters and learned words.
     """
 
     pictures: tuple[Picture, ...]
@@ -125,6 +126,7 @@ class Drawn:
     waited: float
     interrupted: bool = False
     report: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[UsedFile, ...] = ()
 
 
 Event = Waiting | Progress | Drawn

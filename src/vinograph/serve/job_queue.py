@@ -310,6 +310,7 @@ def _drawn(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool = T
         waited=waited,
         interrupted=interrupted,
         report=drawings.report,
+        files=drawings.files,
     )
 
 

@@ -121,6 +121,11 @@ class QueuedJob:
         assert isinstance(self._latest, Drawn)
         return self._latest
 
+    @property
+    def bytes_held(self) -> int:
+        """The size of what is held for the drawing, pictures that the client sent above all."""
+        return 0 if self._message is None else len(self._message)
+
     def cancel(self) -> None:
         """Drop the job."""
         self._control.cancel(self)

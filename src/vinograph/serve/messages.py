@@ -15,6 +15,7 @@ from typing import Any
 
 from vinograph.serve.configuration import ServedModel
 from vinograph.serve.contract import Encoding
+from vinograph.used_files import UsedFile
 
 SIZE = struct.Struct("<Q")
 """A message's size in bytes, which precedes it."""
@@ -130,6 +131,7 @@ class Drawings:
     warnings: tuple[str, ...] = ()
     devices: Mapping[str, str] = field(default_factory=dict)
     report: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[UsedFile, ...] = ()
 
 
 @dataclass(frozen=True)

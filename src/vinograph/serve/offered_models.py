@@ -59,11 +59,6 @@ class OfferedModel:
             raise unavailable(self.served.name, self.problem)
         return self.opened
 
-    @property
-    def tried(self) -> bool:
-        """Whether it is known if the model can be opened."""
-        return self.opened is not None or bool(self.problem)
-
     def open(self) -> None:
         """Open the model; what is wrong with it is told to who asks for it."""
         with self.lock, contextlib.suppress(ModelUnavailableError):

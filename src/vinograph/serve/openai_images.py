@@ -13,8 +13,9 @@ from starlette.routing import BaseRoute, Route
 
 from vinograph.errors import RequestError
 from vinograph.serve.configuration import Configuration
-from vinograph.serve.contract import Drawn, Job, Service
-from vinograph.serve.failures import CLIENT_CLOSED, HTTPFailure, failure_of
+from vinograph.serve.contract import Drawn, Service
+from vinograph.serve.failures import HTTPFailure, failure_of
+from vinograph.serve.leaving import drawn_unless_left
 from vinograph.serve.logs import event
 from vinograph.serve.openai_body import Body, decode_picture, read_fields, read_fields_and_pictures
 from vinograph.serve.openai_fields import IMAGE, MASK, MASK_ARGUMENT
@@ -124,7 +125,7 @@ class ImagesAPI:
             asked = asked.without_pictures()  # while it waits, the queue alone holds them
             if asked.reply.stream:
                 return EventStream(job, asked, events)
-            drawn = await _result(request, job)
+            drawn = await drawn_unless_left(request, job, job.result())
         check_drawn(drawn)
         links = self._link(request, asked, drawn) if asked.reply.linked else ()
         body = await asyncio.to_thread(images_response, asked, drawn, links)
@@ -146,29 +147,3 @@ def _param_named(names: Collection[str]) -> Iterator[None]:
             raise
         raise HTTPFailure(failure.status, failure.message, failure.code, first[0], failure.headers) from error
 
-
-async def _result(request: Request, job: Job) -> Drawn:
-    """The job's result; the job is cancelled when its client goes away before.
-
-    Raises:
-        HTTPFailure: the client has gone.
-        VinographError: the drawing failed.
-    """
-    drawing = asyncio.ensure_future(job.result())
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({drawing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if drawing.done():
-            return drawing.result()
-        raise HTTPFailure(CLIENT_CLOSED, "the client went away", "client_closed")
-    finally:
-        leaving.cancel()
-        if not drawing.done():
-            job.cancel()
-            drawing.cancel()
-
-
-async def _left(request: Request) -> None:
-    """Return when the client has closed the connection; the body has been read already."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -17,11 +17,11 @@ from vinograph.errors import RequestError, VinographError
 from vinograph.families.contract import Step
 from vinograph.images import read_picture
 from vinograph.pipeline import Pipeline
-from vinograph.request import Request
 from vinograph.result import Result
 from vinograph.serve.contract import CancelledJobError, Drawing, Drawn, Encoding, Progress, Waiting
 from vinograph.serve.jobs import QueuedJob
 from vinograph.serve.offered_models import OfferedModels
+from vinograph.serve.results import result_of
 from vinograph.serve.service import DrawingService
 from vinograph.web.jobs import DrawRequest, Job
 from vinograph.web.model_pool import example_prompts
@@ -154,26 +154,15 @@ class ServedQueue:
                 case Progress():
                     _show(job, event)
                 case Drawn():
-                    request = dataclasses.replace(queued.request, **pictures)
-                    return self._result(draw_request, request, event)
+                    return self._result(queued, event, pictures)
         raise AssertionError("events end with the pictures, or with an error")
 
-    def _result(self, draw_request: DrawRequest, request: Request, drawn: Drawn) -> Result:
-        """What the same call in Python would have returned."""
-        sizes = {name: drawn.request[name] for name in ("height", "width") if drawn.request.get(name) is not None}
-        pipe = self._service.offered.by_name[drawn.model].opened
+    def _result(self, queued: QueuedJob, drawn: Drawn, pictures: Mapping[str, Any]) -> Result:
+        """What the same call in Python would have returned, with the ``pictures`` in its request."""
+        result, pipe = result_of(queued, drawn), self._service.offered.by_name[drawn.model].opened
         assert pipe is not None, "a model that has drawn is open"
-        return Result(
-            images=[Image.frombytes("RGB", (each.width, each.height), each.data) for each in drawn.pictures],
-            seeds=tuple(each.seed for each in drawn.pictures) if request.seeds is not None else None,
-            request=dataclasses.replace(request, **sizes),
-            timings=drawn.timings,
-            warnings=drawn.warnings,
-            devices=drawn.devices,
-            model=pipe.model.manifest.name,
-            report=drawn.report,
-            adapters=draw_request.adapters,
-        )
+        request = dataclasses.replace(result.request, **pictures)
+        return dataclasses.replace(result, request=request, model=pipe.model.manifest.name)
 
 
 def _show(job: Job, progress: Progress) -> None:

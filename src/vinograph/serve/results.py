@@ -24,4 +24,5 @@ def result_of(job: QueuedJob, drawn: Drawn) -> Result:
         model=job.model,
         report=drawn.report,
         adapters=job.adapters,
+        files=drawn.files,
     )

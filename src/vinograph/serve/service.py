@@ -24,6 +24,7 @@ from vinograph.serve.worker_process import WorkerProcess, device_of, start_proce
 Returned = TypeVar("Returned")
 
 _CHECKING_THREADS = 4
+_MOST_HELD = 1_000_000_000  # bytes of all jobs that wait: of the pictures that clients sent, unpacked
 _DRAINING = "the server is about to end, and takes no new work"
 
 
@@ -100,7 +101,7 @@ class DrawingService:
             raise unavailable(model.served.name, problem)
         checked = await self._in_thread(self._offered.check, model, drawing)
         self._check_open()
-        self._check_room(queue)
+        self._check_room(queue, len(checked.message))
         job = QueuedJob(checked, arrived, queue)
         deadline = self._limits.deadline if drawing.deadline is None else min(drawing.deadline, self._limits.deadline)
         left = max(0.0, arrived + deadline - time.monotonic())
@@ -113,19 +114,23 @@ class DrawingService:
             self._metrics.rejected("draining")
             raise DrainingError(_DRAINING)
 
-    def _check_room(self, queue: JobQueue) -> None:
+    def _check_room(self, queue: JobQueue, size: int = 0) -> None:
+        """Refuse a job of ``size`` bytes where too many wait, or too many bytes for them."""
         waiting = sum(each.waiting_count for each in self._queues.values())
-        if waiting >= self._limits.queue and not queue.free:
+        held = sum(job.bytes_held for each in self._queues.values() for job in each.waiting)
+        if (waiting >= self._limits.queue or held + size > _MOST_HELD) and not queue.free:
             self._metrics.rejected("full")
             seconds = queue.seconds_until_free()
             raise QueueFullError(
-                f"{waiting} requests wait already, as many as the server takes; try again in {seconds} s", seconds
+                f"{waiting} requests of {held / 1e6:.0f} MB wait already, as much as the server takes; try again in "
+                f"{seconds} s",
+                seconds,
             )
 
     async def find(self, name: str) -> ModelInfo:
         """The model that a name means; see :meth:`vinograph.serve.contract.Service.find`."""
         model = self._offered.named(name)
-        if not model.tried:
+        if model.opened is None:
             await self._in_thread(model.open)
         return self._info(model)
 

@@ -225,9 +225,6 @@ class Worker:
 
         if not isinstance(result.images, list):
             raise RequestError(f"{job.call} gives no pictures, and the server answers with pictures alone")
-        names = {file: name for name, file in job.adapter_files.items()}
-        named = {names[file]: weight for file, weight in result.adapters.items()}
-        result = dataclasses.replace(result, adapters=named)
         encoded = []
         for index, picture in enumerate(result.images):
             metadata = result.metadata(index)
@@ -298,6 +295,7 @@ def _together(results: list[Result], pictures: list[EncodedPicture]) -> Drawings
         warnings=tuple(dict.fromkeys(line for result in results for line in result.warnings)),
         devices=dict(results[-1].devices),
         report=dict(results[-1].report),
+        files=results[0].files,
     )
 
 
