@@ -216,4 +216,3 @@ async def _follow(tracked: Tracked) -> Drawn:
         if isinstance(event, Drawn):
             return event
     return await tracked.job.result()
-

@@ -146,4 +146,3 @@ def _param_named(names: Collection[str]) -> Iterator[None]:
         if first is None or first[0] not in names:
             raise
         raise HTTPFailure(failure.status, failure.message, failure.code, first[0], failure.headers) from error
-

@@ -15,7 +15,7 @@ from PIL import Image
 from vinograph import web
 from vinograph.errors import RequestError, VinographError
 from vinograph.families.contract import Step
-from vinograph.images import read_picture
+from vinograph.images import READABLE, read_picture
 from vinograph.pipeline import Pipeline
 from vinograph.result import Result
 from vinograph.serve.contract import CancelledJobError, Drawing, Drawn, Encoding, Progress, Waiting
@@ -133,7 +133,8 @@ class ServedQueue:
 
     async def _draw(self, job: Job, draw_request: DrawRequest) -> Result:
         pictures: dict[str, Any] = {
-            name: await asyncio.to_thread(read_picture, file) for name, file in draw_request.input_files.items()
+            name: await asyncio.to_thread(read_picture, file, formats=READABLE)
+            for name, file in draw_request.input_files.items()
         }
         drawing = Drawing(
             model=draw_request.model,
