@@ -230,7 +230,8 @@ def check_environment(config: BenchmarkConfig, system: str) -> None:
 
 
 def _model_case(config: BenchmarkConfig, name: str, count: int) -> BenchmarkCase:
-    pipe = Pipeline.from_pretrained(name, config.device, config.precision, config.memory, **config.sources)
+    vae, base = (config.sources.get(each) for each in ("vae", "base"))
+    pipe = Pipeline.from_pretrained(name, config.device, config.precision, config.memory, vae=vae, base=base)
     manifest = pipe.model.manifest
     settings, explicit = _settings(pipe, config.arguments(pipe), count)
     return BenchmarkCase(

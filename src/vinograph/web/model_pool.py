@@ -53,7 +53,8 @@ class ModelPool:
                 self.problems.append(str(error))
 
     def _open(self, reference: str) -> Pipeline:
-        return Pipeline.from_pretrained(reference, device=self.device, **self._sources.get(reference, {}))
+        sources = self._sources.get(reference, {})
+        return Pipeline.from_pretrained(reference, device=self.device, vae=sources.get("vae"), base=sources.get("base"))
 
     @property
     def references(self) -> list[str]:

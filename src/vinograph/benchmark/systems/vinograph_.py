@@ -15,7 +15,12 @@ from .common import DrawResult, OpenedSystem, Task
 def open_system(task: Task) -> OpenedSystem:
     """Open the model; its components are read and compiled while the first picture is drawn."""
     pipe = Pipeline.from_pretrained(
-        task.source, device=task.device, precision=task.precision, memory=task.memory, **task.sources
+        task.source,
+        device=task.device,
+        precision=task.precision,
+        memory=task.memory,
+        vae=task.sources.get("vae"),
+        base=task.sources.get("base"),
     )
     settings: dict[str, Any] = {**task.settings, "num_images_per_prompt": task.count, "output_type": "np"}
 
