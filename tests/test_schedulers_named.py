@@ -255,6 +255,11 @@ class TestEulerAncestralOfKDiffusion:
         up = min(end, (end**2 * (start**2 - end**2) / start**2) ** 0.5)
         return (end**2 - up**2) ** 0.5, up
 
+    @staticmethod
+    def giving(noise: Any) -> Any:
+        """A function that draws this noise."""
+        return lambda _shape: noise.astype(np.float32)
+
     @pytest.mark.parametrize("spacing", ["karras", "exponential"])
     def test_steps(self, spacing: str) -> None:
         sampler = sampler_by_name(f"euler a {spacing}", MANIFEST)
@@ -272,8 +277,7 @@ class TestEulerAncestralOfKDiffusion:
             sigma, end = sigmas[index], sigmas[index + 1]
             scaled = sampler.scale_model_input(plan, index, ours)
             np.testing.assert_allclose(scaled, ours / (sigma**2 + 1) ** 0.5, rtol=1e-4, atol=1e-5)
-            noise = noises[index].astype(np.float32)
-            step = StepInput(plan, index, ours, outputs[index].astype(np.float32), lambda _shape, own=noise: own)  # type: ignore[misc]
+            step = StepInput(plan, index, ours, outputs[index].astype(np.float32), self.giving(noises[index]))
             ours = sampler.step(step).sample
             denoised = x - outputs[index] * sigma  # as its wrapper of models that predict noise does
             down, up = self.ancestral_step(sigma, end)

@@ -230,10 +230,8 @@ def check_environment(config: BenchmarkConfig, system: str) -> None:
 
 
 def _model_case(config: BenchmarkConfig, name: str, count: int) -> BenchmarkCase:
-    other = config.sources
-    pipe = Pipeline.from_pretrained(
-        name, config.device, config.precision, config.memory, vae=other.get("vae"), base=other.get("base")
-    )
+    vae, base = (config.sources.get(each) for each in ("vae", "base"))
+    pipe = Pipeline.from_pretrained(name, config.device, config.precision, config.memory, vae=vae, base=base)
     manifest = pipe.model.manifest
     settings, explicit = _settings(pipe, config.arguments(pipe), count)
     return BenchmarkCase(
