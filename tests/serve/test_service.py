@@ -253,7 +253,7 @@ class TestQueue:
         monkeypatch.setattr("vinograph.serve.service._MOST_HELD", 300_000)
 
         async def scenario() -> None:
-            sent = {"image": Image.new("RGB", (256, 256)), "num_inference_steps": 4}  # 200 kB
+            sent: dict[str, Any] = {"image": Image.new("RGB", (256, 256)), "num_inference_steps": 4}  # 200 kB
             jobs = [await service.submit(each) for each in (long_drawing(), drawing(**sent))]
             with pytest.raises(QueueFullError, match="MB wait already"):
                 await service.submit(drawing(**sent))
