@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from vinograph.cli import adapters, benchmark, cache, convert, doctor, generate, inspect, pull, quantize, serve, web
+from vinograph.cli import (
+    adapters,
+    batch,
+    benchmark,
+    cache,
+    convert,
+    doctor,
+    generate,
+    inspect,
+    pull,
+    quantize,
+    serve,
+    web,
+)
 
 _ABOUT = "Text to image with OpenVINO. Each command says what it takes: vinograph generate --help"
 _WIDTH = 100
@@ -21,6 +34,7 @@ def application() -> typer.Typer:
     )
     app.command("generate")(generate.GENERATE.function())
     app.command("reconstruct")(generate.RECONSTRUCT.function())
+    app.command("batch")(batch.BATCH.function())
     app.command("pull")(pull.pull)
     app.command("convert")(convert.convert)
     app.command("quantize")(quantize.quantize)
