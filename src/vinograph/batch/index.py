@@ -22,12 +22,13 @@ from vinograph.files import explained
 DONE, FAILED, WAITING = "done", "error", "waiting"
 _TABLES = """
 create table if not exists pictures (
-    key text primary key, row integer, arguments text, status text, attempts integer default 0,
-    sha256 text, bytes integer, seconds real, error text, run integer
-) without rowid;
-create table if not exists copies (key text, row integer, primary key (key, row)) without rowid;
+    id integer primary key, key blob unique, row integer, status text, attempts integer default 0,
+    sha256 text, bytes integer, seconds real, error text, run integer, arguments text
+);
+create table if not exists copies (key blob, row integer, primary key (key, row)) without rowid;
 create table if not exists runs (run integer primary key);
 """
+_CACHE_KB = 1 << 16
 _EXPORTED = 10_000  # records at once
 
 
@@ -76,6 +77,7 @@ class Index:
         run = self._database.execute
         run("pragma locking_mode = exclusive")
         run("pragma journal_mode = truncate")
+        run(f"pragma cache_size = -{_CACHE_KB}")
         run("pragma synchronous = off")  # the files are what is flushed: they say what is done
         run("begin exclusive")
         for table in _TABLES.split(";"):
@@ -99,22 +101,22 @@ class Index:
     def meet(self, picture: Picture) -> Known | None:
         """Take a picture of this run's list; returns what was known of it, None for a new one."""
         found = self._database.execute(
-            "select status, attempts, run from pictures where key = ?", (picture.key,)
+            "select status, attempts, run from pictures where key = ?", (_packed(picture.key),)
         ).fetchone()
         if found is None:
             arguments = json.dumps(picture.arguments, ensure_ascii=False, default=repr)
             self._database.execute(
                 "insert into pictures (key, row, arguments, status, run) values (?, ?, ?, ?, ?)",
-                (picture.key, picture.row, arguments, WAITING, self._run),
+                (_packed(picture.key), picture.row, arguments, WAITING, self._run),
             )
             return None
         status, attempts, run = found
         if run == self._run:
-            self._database.execute("insert or ignore into copies values (?, ?)", (picture.key, picture.row))
+            self._database.execute("insert or ignore into copies values (?, ?)", (_packed(picture.key), picture.row))
         else:
-            self._database.execute("delete from copies where key = ?", (picture.key,))
+            self._database.execute("delete from copies where key = ?", (_packed(picture.key),))
             self._database.execute(
-                "update pictures set run = ?, row = ? where key = ?", (self._run, picture.row, picture.key)
+                "update pictures set run = ?, row = ? where key = ?", (self._run, picture.row, _packed(picture.key))
             )
         return Known(status, attempts, run == self._run)
 
@@ -129,7 +131,7 @@ class Index:
                 outcome.size,
                 outcome.seconds,
                 outcome.error,
-                outcome.key,
+                _packed(outcome.key),
             ),
         )
 
@@ -137,26 +139,26 @@ class Index:
         """Record a file that is there, though the index doesn't know it."""
         self._database.execute(
             "update pictures set status = ?, sha256 = ?, bytes = ?, error = null where key = ?",
-            (DONE, sha256, size, key),
+            (DONE, sha256, size, _packed(key)),
         )
 
     def attempts(self, key: str) -> int:
         """How often a picture was tried."""
-        (attempts,) = self._database.execute("select attempts from pictures where key = ?", (key,)).fetchone()
+        (attempts,) = self._database.execute("select attempts from pictures where key = ?", (_packed(key),)).fetchone()
         return int(attempts)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """What the manifest says of each picture, by rows."""
-        copies: dict[str, list[int]] = {}
+        copies: dict[bytes, list[int]] = {}
         for key, row in self._database.execute("select key, row from copies order by row"):
             copies.setdefault(key, []).append(row)
-        for key, row, arguments, status, attempts, sha256, size, seconds, error in self._database.execute(
-            "select key, row, arguments, status, attempts, sha256, bytes, seconds, error from pictures"
-            " order by row, key"
+        for packed, row, arguments, status, attempts, sha256, size, seconds, error in self._database.execute(
+            "select key, row, arguments, status, attempts, sha256, bytes, seconds, error from pictures order by row, id"
         ):
+            key = packed.hex()
             yield {
                 "key": key,
-                "rows": [row, *copies.get(key, ())],
+                "rows": [row, *copies.get(packed, ())],
                 "status": status,
                 "path": f"{key[:2]}/{key}.png" if status == DONE else None,
                 "sha256": sha256,
@@ -178,6 +180,10 @@ class Index:
         if importlib.util.find_spec("pyarrow") is None:
             return [lines]
         return [lines, _as_parquet(self.records(), file.with_name(f"{file.name}.parquet"))]
+
+
+def _packed(key: str) -> bytes:
+    return bytes.fromhex(key)
 
 
 def _as_parquet(records: Iterator[dict[str, Any]], file: Path) -> Path:

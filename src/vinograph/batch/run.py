@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from vinograph.batch.keys import Keys, contents, identity
 from vinograph.batch.pictures import IMAGES, Expansion, Picture
 from vinograph.batch.processes import Lost, Processes
 from vinograph.batch.rows import PromptFile
-from vinograph.batch.store import PRIVATE, LocalStore, open_store
+from vinograph.batch.store import PRIVATE, LocalStore, open_store, there
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
@@ -123,7 +123,7 @@ class Run:
 
     def jobs(self) -> Iterator[Job]:
         """What is missing, in the order of the rows."""
-        for picture in self._pictures():
+        for picture in listed(self._batch, self._keys):
             known = self._index.meet(picture)
             if known is not None and known.seen:
                 self.tally.copies += 1
@@ -177,15 +177,6 @@ class Run:
                 self._store.publish(file.name, file)
         return [file.name for file in files]
 
-    def _pictures(self) -> Iterator[Picture]:
-        batch, taken = self._batch, 0
-        for picture in batch.expansion.pictures(batch.prompts, self._keys):
-            if batch.limit is not None and taken >= batch.limit:
-                return
-            if batch.shard.has(picture.key):
-                taken += 1
-                yield picture
-
     def _count(self) -> None:
         """Count all pictures while the first are drawn."""
 
@@ -228,6 +219,21 @@ class Run:
             processes.again(lost.job)
         else:
             self.tally.failed += 1
+
+
+def listed(batch: Batch, keys: Keys) -> Iterator[Picture]:
+    """The pictures of a batch: those of its shard, up to its limit."""
+    mine = (each for each in batch.expansion.pictures(batch.prompts, keys) if batch.shard.has(each.key))
+    return islice(mine, batch.limit)
+
+
+def missing(batch: Batch, keys: Keys) -> int:
+    """The number of pictures that are still to be drawn; nothing is written to find it."""
+    store = open_store(batch.out) if there(batch.out) else None
+    wanted = {
+        int(each.key[:16], 16) for each in listed(batch, keys) if not each.error and not (store and store.has(each.key))
+    }
+    return len(wanted)
 
 
 def keys_of(batch: Batch, pipe: Pipeline, threads: int) -> Keys:

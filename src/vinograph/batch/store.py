@@ -57,6 +57,11 @@ def open_store(out: str) -> Store:
     return LocalStore(Path(out))
 
 
+def there(out: str) -> bool:
+    """Whether an earlier run may have left something."""
+    return "://" in out or Path(out).is_dir()
+
+
 class LocalStore:
     """A directory."""
 

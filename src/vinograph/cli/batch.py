@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from vinograph.batch.drawing import Drawing
 from vinograph.batch.pictures import Expansion
 from vinograph.batch.rows import open_prompts
-from vinograph.batch.run import Batch, Run, Shard, Show, Tally, keys_of
-from vinograph.batch.store import open_store
+from vinograph.batch.run import Batch, Run, Shard, Show, Tally, keys_of, missing
+from vinograph.batch.store import open_store, there
 from vinograph.batch.templates import open_wildcards
 from vinograph.cli import adapters, options, output
 from vinograph.cli.options import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
 
 _CALL = "generate"
-_FAILED = 1  # the exit code where pictures failed
+_FAILED = 2  # the exit code where pictures failed: rows were wrong
 _LINE_SECONDS = 10.0
 _SAMPLE = 4  # pictures to measure with
 _OWN = (
@@ -135,8 +135,8 @@ def _division(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None]) ->
     from vinograph.batch import measuring
 
     store = open_store(work.out)
-    threads = numbers["threads"] or measuring.remembered(store, work.drawing)
-    if numbers["workers"] is None and threads is None:
+    threads = _known_threads(work, numbers)
+    if threads is None:
         output.note("measuring how many processes are fastest, with the first pictures")
         found = _measured(work, pipe)
         threads = None if found is None else found.division.threads
@@ -155,18 +155,32 @@ def _measured(work: Batch, pipe: Pipeline) -> Measured | None:
 
 
 def _estimate(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, as_json: bool) -> None:
-    """Say how many pictures there are, and what they will take."""
-    count = work.expansion.count(work.prompts) // work.shard.count
-    count = count if work.limit is None else min(count, work.limit)
+    """Say how many pictures are missing, and what they will take."""
     found = _measured(work, pipe)
+    count = missing(
+        work, keys_of(work, pipe, _known_threads(work, numbers) or (found.division.threads if found else 0))
+    )
     hours = None if found is None else count / found.pace / 3600
     gigabytes = None if found is None else count * found.size / 1e9
     if as_json:
         output.print_json({"pictures": count, "hours": hours, "gigabytes": gigabytes})
         return
-    output.say(f"{count:,} pictures")
+    output.say(f"{count:,} pictures to draw")
     if hours is not None and gigabytes is not None:
         output.say(f"{hours:.2f} hours, {gigabytes:.3f} GB")
+
+
+def _known_threads(work: Batch, numbers: Mapping[str, int | None]) -> int | None:
+    """The threads of a process, as far as options or an earlier run say."""
+    from vinograph.batch import measuring
+
+    if numbers["threads"] is None and there(work.out):
+        remembered = measuring.remembered(open_store(work.out), work.drawing)
+        if remembered is not None:
+            return remembered
+    if numbers["threads"] is None and numbers["workers"] is not None:
+        return measuring.divided(numbers["workers"], None).threads
+    return numbers["threads"]
 
 
 def _report(tally: Tally, out: str, files: Sequence[str], *, as_json: bool) -> None:

@@ -93,8 +93,8 @@ AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 class DrawingCommand:
     """A command that runs ``call`` on its positional argument ``subject``, which may be optional.
 
-    There may be a ``second`` positional argument. The command has ``options``, and the further options of any family that makes the call. ``run`` gets all
-    values by name.
+    There may be a ``second`` positional argument. The command has ``options``, and the further
+    options of any family that makes the call. ``run`` gets all values by name.
     """
 
     call: str
