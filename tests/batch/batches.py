@@ -84,5 +84,3 @@ def wait_until_gone(pids: list[int]) -> None:
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, pids
         time.sleep(0.05)
-
-

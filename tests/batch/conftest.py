@@ -8,7 +8,7 @@ import pytest
 
 from tests.batch.batches import finish, pictures, start, write_prompts
 
-COUNT = 24
+COUNT = 16
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ from random import Random
 import pytest
 
 from tests.batch.batches import (
+    AS_DRAWN,
     children,
     finish,
     left_over,
@@ -23,6 +25,7 @@ from tests.batch.batches import (
     write_prompts,
 )
 from tests.batch.conftest import COUNT
+from tests.cli.conftest import SOURCE
 
 LONG_COUNT, LONG_KILLS = 2000, 20
 
@@ -93,9 +96,7 @@ def test_ctrl_c_ends_it_and_nothing_is_lost(prompts: Path, undisturbed: dict[str
     check_complete(out, undisturbed)
 
 
-def test_a_picture_that_ends_its_process_is_given_up(
-    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_that_ends_its_process_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that dies of one row dies of it so often as is allowed; the others are drawn."""
     place = tmp_path / "place"
     place.mkdir()
@@ -110,17 +111,10 @@ def test_a_picture_that_ends_its_process_is_given_up(
         "        return whole(pipe, job, stopped)\n"
         "    drawing._drawn = drawn\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(place))
-    few = write_prompts(tmp_path / "few.txt", 4)
-    out = tmp_path / "out"
-    import sys
-
-    from tests.cli.conftest import SOURCE
-
+    few, out = write_prompts(tmp_path / "few.txt", 4), tmp_path / "out"
     monkeypatch.setenv("PYTHONPATH", f"{SOURCE}{os.pathsep}{place}")
     done = subprocess.run(
-        [sys.executable, "-m", "vinograph", "batch", few, out, *"--model storybook-sdxl --size 128x128".split()]
-        + "--threads 1 --workers 1 --attempts 2".split(),
+        [sys.executable, "-m", "vinograph", "batch", few, out, *AS_DRAWN, "--workers", "1", "--attempts", "2"],
         capture_output=True,
         text=True,
         check=False,

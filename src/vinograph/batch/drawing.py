@@ -80,7 +80,8 @@ def draw_into(store: Store, pipe: Pipeline, job: Job, stopped: Callable[[], bool
     """
     started = time.perf_counter()
     try:
-        content = _encoded(pipe, _drawn(pipe, job, stopped))
+        result = _drawn(pipe, job, stopped)
+        content = _encoded(pipe, result)
     except (ModelError, DamagedModelError, DeviceError) as error:
         raise WholeBatchError from error
     except BatchStoppedError:
@@ -93,7 +94,7 @@ def draw_into(store: Store, pipe: Pipeline, job: Job, stopped: Callable[[], bool
     except VinographError as error:
         raise WholeBatchError from error
     sha256 = hashlib.sha256(content).hexdigest()
-    return Outcome(job.key, sha256, len(content), time.perf_counter() - started)
+    return Outcome(job.key, sha256, len(content), time.perf_counter() - started, warnings=result.warnings)
 
 
 def _drawn(pipe: Pipeline, job: Job, stopped: Callable[[], bool]) -> Result:

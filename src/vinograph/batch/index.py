@@ -23,7 +23,7 @@ DONE, FAILED, WAITING = "done", "error", "waiting"
 _TABLES = """
 create table if not exists pictures (
     id integer primary key, key blob unique, row integer, status text, attempts integer default 0,
-    sha256 text, bytes integer, seconds real, error text, run integer, arguments text
+    sha256 text, bytes integer, seconds real, error text, warnings text, run integer, arguments text
 );
 create table if not exists copies (key blob, row integer, primary key (key, row)) without rowid;
 create table if not exists runs (run integer primary key);
@@ -41,6 +41,7 @@ class Outcome:
     size: int | None = None
     seconds: float | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = ()
     retry: bool = False
     """Whether another try may go better: memory was short."""
 
@@ -104,7 +105,7 @@ class Index:
             "select status, attempts, run from pictures where key = ?", (_packed(picture.key),)
         ).fetchone()
         if found is None:
-            arguments = json.dumps(picture.arguments, ensure_ascii=False, default=repr)
+            arguments = json.dumps(picture.arguments, default=repr)
             self._database.execute(
                 "insert into pictures (key, row, arguments, status, run) values (?, ?, ?, ?, ?)",
                 (_packed(picture.key), picture.row, arguments, WAITING, self._run),
@@ -123,14 +124,15 @@ class Index:
     def record(self, outcome: Outcome) -> None:
         """Record a drawing, or a try that failed."""
         self._database.execute(
-            "update pictures set status = ?, attempts = attempts + 1, sha256 = ?, bytes = ?, seconds = ?, error = ?"
-            " where key = ?",
+            "update pictures set status = ?, attempts = attempts + 1, sha256 = ?, bytes = ?, seconds = ?, error = ?,"
+            " warnings = ? where key = ?",
             (
                 FAILED if outcome.error is not None else DONE,
                 outcome.sha256,
                 outcome.size,
                 outcome.seconds,
-                outcome.error,
+                None if outcome.error is None else _encodable(outcome.error),
+                json.dumps(outcome.warnings),
                 _packed(outcome.key),
             ),
         )
@@ -152,9 +154,11 @@ class Index:
         copies: dict[bytes, list[int]] = {}
         for key, row in self._database.execute("select key, row from copies order by row"):
             copies.setdefault(key, []).append(row)
-        for packed, row, arguments, status, attempts, sha256, size, seconds, error in self._database.execute(
-            "select key, row, arguments, status, attempts, sha256, bytes, seconds, error from pictures order by row, id"
-        ):
+        rows = self._database.execute(
+            "select key, row, arguments, status, attempts, sha256, bytes, seconds, error, warnings"
+            " from pictures order by row, id"
+        )
+        for packed, row, arguments, status, attempts, sha256, size, seconds, error, warnings in rows:
             key = packed.hex()
             yield {
                 "key": key,
@@ -166,13 +170,14 @@ class Index:
                 "seconds": seconds,
                 "attempts": attempts,
                 "error": error,
+                "warnings": json.loads(warnings or "[]"),
                 "arguments": json.loads(arguments),
             }
 
     def write_manifest(self, file: Path) -> list[Path]:
         """Write the manifest as ``file``.jsonl and, where pyarrow is there, as ``file``.parquet."""
         lines = file.with_name(f"{file.name}.jsonl")
-        with explained(lines), lines.open("w", encoding="utf-8") as stream:
+        with explained(lines), lines.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             for record in self.records():
                 stream.write(json.dumps(record, ensure_ascii=False) + "\n")
             stream.flush()
@@ -184,6 +189,11 @@ class Index:
 
 def _packed(key: str) -> bytes:
     return bytes.fromhex(key)
+
+
+def _encodable(text: str) -> str:
+    """The text without halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _as_parquet(records: Iterator[dict[str, Any]], file: Path) -> Path:
@@ -199,6 +209,7 @@ def _as_parquet(records: Iterator[dict[str, Any]], file: Path) -> Path:
             "bytes": pyarrow.int64(),
             "seconds": pyarrow.float64(),
             "attempts": pyarrow.int64(),
+            "warnings": pyarrow.list_(pyarrow.string()),
         }
     )
     with explained(file), parquet.ParquetWriter(file, schema) as writer:
@@ -210,7 +221,7 @@ def _as_parquet(records: Iterator[dict[str, Any]], file: Path) -> Path:
 def _parts(records: Iterator[dict[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     part: list[Mapping[str, Any]] = []
     for record in records:
-        part.append({**record, "arguments": json.dumps(record["arguments"], ensure_ascii=False)})
+        part.append({**record, "arguments": json.dumps(record["arguments"])})
         if len(part) == _EXPORTED:
             yield part
             part = []

@@ -6,9 +6,11 @@ name, of the model and its adapters, of the device and the precision, and of Vin
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -58,6 +60,8 @@ def contents(file: Path) -> str:
         OSError: it can't be read.
     """
     status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(file))
     return _contents(file, status.st_size, status.st_mtime_ns)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,12 +122,17 @@ class Expansion:
 
     def _texts(self, values: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         templates = self._templates(values)
-        chosen = (
-            [template.text(index) for index in template.indices(self.samples, f"{name} {values[name]}")]
-            for name, template in templates.items()
-        )
-        for texts in itertools.product(*chosen):
-            yield dict(zip(templates, texts, strict=True))
+        return self._combined(list(templates.items()), values)
+
+    def _combined(self, templates: list[tuple[str, Template]], values: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+        """All combinations, one after the other: there may be more than memory holds."""
+        if not templates:
+            yield {}
+            return
+        (name, template), *others = templates
+        for index in template.indices(self.samples, f"{name} {values[name]}"):
+            for more in self._combined(others, values):
+                yield {name: template.text(index), **more}
 
     def _count(self, row: Row, file: PromptFile) -> int:
         try:
@@ -148,8 +152,9 @@ def _refused(row: Row, keys: Keys, error: str) -> Picture:
 def _named(row: Row, arguments: Mapping[str, Any], keys: Keys) -> Picture:
     try:
         return Picture(row.number, keys.of(arguments), arguments)
-    except OSError as error:
-        reason = f"{clipped(str(error.filename))} can't be read: {error.strerror or error}"
+    except (OSError, ValueError) as error:  # of a name that no file can have
+        what = getattr(error, "filename", None) or "its picture"
+        reason = f"{clipped(str(what))} can't be read: {getattr(error, 'strerror', None) or error}"
         return Picture(row.number, Keys({}).of({"refused": canonical(arguments).decode()}), arguments, reason)
 
 

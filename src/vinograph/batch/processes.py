@@ -84,6 +84,8 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         for each in self._running.values():
             each.connection.close()
+            if not each.ready:  # it has begun nothing
+                each.process.kill()
         for each in self._running.values():
             each.reap()
 

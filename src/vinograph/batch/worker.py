@@ -86,7 +86,7 @@ def _draw_all(connection: Connection, begin: Begin) -> None:
     writing = threading.Lock()
     threading.Thread(target=_read, args=(connection, jobs, writing), daemon=True).start()
     try:
-        store: Store = _Guarded(_Dropping() if begin.out is None else open_store(begin.out), writing)  # type: ignore[assignment]
+        store: Store = _Guarded(_Dropping() if begin.out is None else open_store(begin.out), writing)
         pipe = begin.drawing.open()
         connection.send(Ready())
         while True:

@@ -33,7 +33,7 @@ from vinograph.cli.options import (
 )
 from vinograph.errors import RequestError
 from vinograph.families.registry import family
-from vinograph.request import arguments_of
+from vinograph.request import Argument, GivenArguments, arguments_of
 
 if TYPE_CHECKING:
     from vinograph.batch.measuring import Division, Measured
@@ -86,10 +86,13 @@ def _opened(values: Mapping[str, Any], numbers: Mapping[str, int | None]) -> tup
     pipe = drawing.open()
     texts = {name: value for name, value in values.items() if name not in (*_OWN, *drawing.sources)}
     takes, declared = pipe.calls[_CALL].takes, arguments_of(family(pipe.model.manifest.family).request)
+    given, grid = options.arguments(pipe, _CALL, texts), _grid(pipe, values["grid"])
+    for settings in grid:
+        _check(pipe, given, settings, declared)
     expansion = Expansion(
         declared={name: declared[name] for name in takes},
-        common=options.arguments(pipe, _CALL, texts).values,
-        grid=_grid(pipe, values["grid"]),
+        common=given.values,
+        grid=grid,
         ignored=values["ignore"],
         wildcards=wildcards,
         samples=numbers["samples"],
@@ -99,6 +102,16 @@ def _opened(values: Mapping[str, Any], numbers: Mapping[str, int | None]) -> tup
     return pipe, Batch(
         prompts, values["out"], drawing, expansion, shard, numbers["limit"], numbers["attempts"] or Batch.attempts
     )
+
+
+def _check(
+    pipe: Pipeline, given: GivenArguments, settings: Mapping[str, Any], declared: Mapping[str, Argument]
+) -> None:
+    """Refuse options that no row could be drawn with; those that need a row's own arguments are left to it."""
+    from vinograph.pipeline import resolve_given
+
+    values = {name: value for name, value in {**given.values, **settings}.items() if not declared[name].needs}
+    resolve_given(pipe, _CALL, GivenArguments({"prompt": "", **values}, given.names))
 
 
 def _whole(name: str, text: str | None) -> int | None:
