@@ -145,11 +145,15 @@ class Run:
         Raises:
             VinographError: the model, or the place for pictures, can't be used.
         """
-        self._count()
         committed = time.monotonic()
 
+        counting = False
+
         def idle() -> None:
-            nonlocal committed
+            nonlocal committed, counting
+            if not counting and self.tally.drawn:  # not before: it would delay the first picture
+                counting = True
+                self._count()
             if time.monotonic() - committed > _COMMIT_SECONDS:
                 self._index.commit()
                 committed = time.monotonic()
@@ -178,7 +182,7 @@ class Run:
         return [file.name for file in files]
 
     def _count(self) -> None:
-        """Count all pictures while the first are drawn."""
+        """Count all pictures while some are drawn."""
 
         def count() -> None:
             total = self._batch.expansion.count(self._batch.prompts) // self._batch.shard.count
