@@ -146,7 +146,6 @@ class Run:
             VinographError: the model, or the place for pictures, can't be used.
         """
         committed = time.monotonic()
-
         counting = False
 
         def idle() -> None:
