@@ -186,6 +186,12 @@ def memory_resident() -> int:
     return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else 0
 
 
+def memory_private() -> int:
+    """Bytes that this process has resident and no file or other process shares; 0 if unknown."""
+    pages = next(_lines(_OWN_MEMORY), [])
+    return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 2 else 0
+
+
 def memory_limit() -> int | None:
     """Lowest of this process's own memory limits, in bytes; None if it has none."""
     return min((limit for limit, _ in _own_limits()), default=None)

@@ -9,6 +9,7 @@ import typer
 from vinograph import __version__
 from vinograph.cli import (
     adapters,
+    batch,
     benchmark,
     cache,
     check,
@@ -38,6 +39,7 @@ def application() -> typer.Typer:
     app.callback()(_program)
     app.command("generate")(generate.GENERATE.function())
     app.command("reconstruct")(generate.RECONSTRUCT.function())
+    app.command("batch")(batch.BATCH.function())
     app.command("pull")(pull.pull)
     app.command("convert")(convert.convert)
     app.command("quantize")(quantize.quantize)

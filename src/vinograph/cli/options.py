@@ -114,8 +114,8 @@ AsJson = Annotated[bool, typer.Option(flag(AS_JSON.name), help=AS_JSON.help)]
 class DrawingCommand:
     """A command that runs ``call`` on its positional argument ``subject``, which may be optional.
 
-    It has ``options``, and the further options of any family that makes the call. ``run`` gets all
-    values by name.
+    There may be a ``second`` positional argument. The command has ``options``, and the further
+    options of any family that makes the call. ``run`` gets all values by name.
     """
 
     call: str
@@ -123,6 +123,7 @@ class DrawingCommand:
     options: Sequence[Option]
     run: Callable[[Mapping[str, Any]], None]
     subject_required: bool = True
+    second: Option | None = None
 
     def function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
@@ -130,18 +131,12 @@ class DrawingCommand:
         def command(**values: Any) -> None:
             self.run(values)
 
-        kind = str if self.subject_required else str | None
-        position = inspect.Parameter(
-            self.subject.name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=inspect.Parameter.empty if self.subject_required else None,
-            annotation=Annotated[
-                kind, typer.Argument(metavar=self.subject.metavar, help=self.subject.help, show_default=False)
-            ],
-        )
+        positions = [_position(self.subject, required=self.subject_required)]
+        if self.second is not None:
+            positions.append(_position(self.second, required=True))
         options = [*self.options, *self._family_options(), AS_JSON]
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [position, *(each.parameter() for each in options)]
+            [*positions, *(each.parameter() for each in options)]
         )
         command.__doc__ = self.run.__doc__
         return command
@@ -156,6 +151,17 @@ class DrawingCommand:
                 if option not in known and argument in takes:
                     meanings.setdefault(option, []).append((each, argument))
         return [_family_option(name, families) for name, families in meanings.items()]
+
+
+def _position(option: Option, *, required: bool) -> inspect.Parameter:
+    """A positional argument as a parameter that typer reads."""
+    kind = str if required else str | None
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=inspect.Parameter.empty if required else None,
+        annotation=Annotated[kind, typer.Argument(metavar=option.metavar, help=option.help, show_default=False)],
+    )
 
 
 def _family_option(name: str, families: Sequence[tuple[Family, str]]) -> Option:

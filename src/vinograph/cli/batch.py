@@ -1,0 +1,301 @@
+"""The command ``batch``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice, product
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from vinograph.batch.drawing import Drawing
+from vinograph.batch.pictures import Expansion
+from vinograph.batch.rows import open_prompts
+from vinograph.batch.run import Batch, Run, Shard, Show, Tally, keys_of, missing
+from vinograph.batch.store import open_store, there
+from vinograph.batch.templates import open_wildcards
+from vinograph.cli import adapters, options, output
+from vinograph.cli.options import (
+    ADAPTER,
+    AS_JSON,
+    BASE,
+    DEVICE,
+    EMBEDDING,
+    MEMORY,
+    MODEL,
+    PRECISION,
+    SIZE,
+    DrawingCommand,
+    Option,
+)
+from vinograph.errors import RequestError
+from vinograph.families.registry import family
+from vinograph.request import Argument, GivenArguments, arguments_of
+
+if TYPE_CHECKING:
+    from vinograph.batch.measuring import Division, Measured
+    from vinograph.pipeline import Pipeline
+
+_CALL = "generate"
+_FAILED = 2  # the exit code where pictures failed: rows were wrong
+_LINE_SECONDS = 10.0
+_SAMPLE = 4  # pictures to measure with
+_OWN = (
+    *("prompts", "out", "model", "device", "precision", "memory", "workers", "threads", "grid", "wildcards"),
+    *("samples", "verbatim", "ignore", "limit", "shard", "attempts", "dry_run"),
+    *(ADAPTER.name, BASE.name, EMBEDDING.name, AS_JSON.name),
+)
+
+
+def batch(values: Mapping[str, Any]) -> None:
+    """Draw all pictures of a file of prompts.
+
+    Run again, it draws what is missing. Options that set an argument hold for rows that have no such
+    column. docs/batch.md describes the files.
+    """
+    numbers = {name: _whole(name, values[name]) for name in ("workers", "threads", "samples", "limit", "attempts")}
+    pipe, work = _opened(values, numbers)
+    if values["dry_run"]:
+        _estimate(work, pipe, numbers, as_json=values[AS_JSON.name])
+        return
+    division = _division(work, pipe, numbers)
+    with closing(Run(work, pipe, division.threads)) as run:
+        with _progress() as show:
+            run.draw(division.workers, division.threads, show, output.warn)
+        files = run.publish()
+    _report(run.tally, work.out, files, as_json=values[AS_JSON.name])
+
+
+def _opened(values: Mapping[str, Any], numbers: Mapping[str, int | None]) -> tuple[Pipeline, Batch]:
+    """Open the model, and check everything that can be checked before the first picture."""
+    prompts = open_prompts(Path(values["prompts"]))
+    wildcards = open_wildcards(values["wildcards"])
+    shard = _shard(values["shard"])
+    drawing = Drawing(
+        model=values["model"],
+        device=options.per_component(values["device"]),
+        precision=options.per_component(values["precision"]),
+        memory=values["memory"],
+        adapters=adapters.parsed(values[ADAPTER.name]),
+        embeddings=options.embeddings_of(values[EMBEDDING.name]),
+        sources=options.sources(values),
+    )
+    pipe = drawing.open()
+    texts = {name: value for name, value in values.items() if name not in (*_OWN, *drawing.sources)}
+    takes, declared = pipe.calls[_CALL].takes, arguments_of(family(pipe.model.manifest.family).request)
+    given, grid = options.arguments(pipe, _CALL, texts), _grid(pipe, values["grid"])
+    for settings in grid:
+        _check(pipe, given, settings, declared)
+    expansion = Expansion(
+        declared={name: declared[name] for name in takes},
+        common=given.values,
+        grid=grid,
+        ignored=values["ignore"],
+        wildcards=wildcards,
+        samples=numbers["samples"],
+        verbatim=values["verbatim"],
+    )
+    expansion.check_columns(prompts)
+    return pipe, Batch(
+        prompts, values["out"], drawing, expansion, shard, numbers["limit"], numbers["attempts"] or Batch.attempts
+    )
+
+
+def _check(
+    pipe: Pipeline, given: GivenArguments, settings: Mapping[str, Any], declared: Mapping[str, Argument]
+) -> None:
+    """Refuse options that no row could be drawn with; those that need a row's own arguments are left to it."""
+    from vinograph.pipeline import resolve_given
+
+    values = {name: value for name, value in {**given.values, **settings}.items() if not declared[name].needs}
+    resolve_given(pipe, _CALL, GivenArguments({"prompt": "", **values}, given.names))
+
+
+def _whole(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,17}", text):
+        raise RequestError(f"{options.flag(name)} is {text!r}; give a whole number above 0")
+    return int(text)
+
+
+def _shard(text: str | None) -> Shard:
+    if text is None:
+        return Shard()
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise RequestError(f"--shard is {text!r}; give its number and how many there are, such as 1/4")
+    return Shard(int(found[1]), int(found[2]))
+
+
+def _grid(pipe: Pipeline, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """All combinations of the settings that ``--grid`` names."""
+    axes = []
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not all(values.split(",")):
+            raise RequestError(f"--grid is {text!r}; give an option's name and its values, such as steps=1,4")
+        key = name.strip().removeprefix("--").replace("-", "_")
+        axes.append([dict(options.arguments(pipe, _CALL, {key: value.strip()}).values) for value in values.split(",")])
+    return [{name: value for each in chosen for name, value in each.items()} for chosen in product(*axes)]
+
+
+def _division(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None]) -> Division:
+    """How the processors are divided: as the options say, or an earlier run did, or as is fastest."""
+    from vinograph.batch import measuring
+
+    store = open_store(work.out)
+    threads = _known_threads(work, numbers)
+    if threads is None:
+        output.note("measuring how many processes are fastest, with the first pictures")
+        found = _measured(work, pipe)
+        threads = None if found is None else found.division.threads
+    division = measuring.divided(numbers["workers"], threads)
+    measuring.remember(store, work.drawing, division.threads)
+    return division
+
+
+def _measured(work: Batch, pipe: Pipeline) -> Measured | None:
+    from vinograph.batch import measuring
+    from vinograph.batch.drawing import Job
+
+    pictures = work.expansion.pictures(work.prompts, keys_of(work, pipe, 0))
+    jobs = [Job(each.key, each.arguments) for each in islice(pictures, 100) if each.error is None][:_SAMPLE]
+    return measuring.fastest(work.drawing, jobs, output.note) if jobs else None
+
+
+def _estimate(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, as_json: bool) -> None:
+    """Say how many pictures are missing, and what they will take."""
+    found = _measured(work, pipe)
+    count = missing(
+        work, keys_of(work, pipe, _known_threads(work, numbers) or (found.division.threads if found else 0))
+    )
+    hours = None if found is None else count / found.pace / 3600
+    gigabytes = None if found is None else count * found.size / 1e9
+    if as_json:
+        output.print_json({"pictures": count, "hours": hours, "gigabytes": gigabytes})
+        return
+    output.say(f"{count:,} pictures to draw")
+    if hours is not None and gigabytes is not None:
+        output.say(f"{hours:.2f} hours, {gigabytes:.3f} GB")
+
+
+def _known_threads(work: Batch, numbers: Mapping[str, int | None]) -> int | None:
+    """The threads of a process, as far as options or an earlier run say."""
+    from vinograph.batch import measuring
+
+    if numbers["threads"] is None and there(work.out):
+        remembered = measuring.remembered(open_store(work.out), work.drawing)
+        if remembered is not None:
+            return remembered
+    if numbers["threads"] is None and numbers["workers"] is not None:
+        return measuring.divided(numbers["workers"], None).threads
+    return numbers["threads"]
+
+
+def _report(tally: Tally, out: str, files: Sequence[str], *, as_json: bool) -> None:
+    import typer
+
+    if as_json:
+        output.print_json(
+            {
+                "drawn": tally.drawn,
+                "there": tally.there,
+                "same": tally.copies,
+                "failed": tally.failed,
+                "bytes": tally.size,
+                "pictures_per_minute": tally.per_minute,
+                "manifest": [f"{out.rstrip('/')}/{name}" for name in files],
+            }
+        )
+    else:
+        output.say(
+            f"{tally.drawn:,} drawn, {tally.there:,} were there, {tally.copies:,} the same as others, "
+            f"{tally.failed:,} failed"
+        )
+        output.say(" ".join(f"{out.rstrip('/')}/{name}" for name in files))
+    if tally.failed:
+        output.warn(f"{tally.failed:,} pictures failed; the manifest says why")
+        raise typer.Exit(_FAILED)
+
+
+@contextmanager
+def _progress() -> Iterator[Show]:
+    """A function to show how far the run is: a bar on a terminal, now and then a line elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("getting ready", total=None)
+
+        def show(tally: Tally) -> None:
+            progress.update(bar, description=_line(tally), completed=tally.met, total=tally.total)
+
+        yield show
+
+
+def _lines() -> Show:
+    last = monotonic()
+
+    def show(tally: Tally) -> None:
+        nonlocal last
+        if monotonic() - last >= _LINE_SECONDS:
+            output.note(_line(tally))
+            last = monotonic()
+
+    return show
+
+
+def _line(tally: Tally) -> str:
+    total = "…" if tally.total is None else f"{tally.total:,}"
+    parts = [f"{tally.met:,} of {total}"]
+    if tally.failed:
+        parts.append(f"{tally.failed:,} failed")
+    if tally.per_minute is not None:
+        parts.append(f"{tally.per_minute:.1f} per minute")
+    if (left := tally.seconds_left) is not None:
+        hours, minutes = divmod(int(left) // 60, 60)
+        parts.append(f"{hours}:{minutes:02}:{int(left) % 60:02} left")
+    return ", ".join(parts)
+
+
+BATCH = DrawingCommand(
+    _CALL,
+    Option("prompts", "PROMPTS", "a text file with a prompt on each line, or a .jsonl, .csv or .parquet file"),
+    [
+        MODEL,
+        BASE,
+        Option("workers", "N", "processes that draw; default: as many as are fastest, which is measured once"),
+        Option("threads", "N", "threads of each process; they are part of what a picture is"),
+        Option(
+            "grid", "NAME=V,V", "draw each row with each value of an option; again for all combinations", repeats=True
+        ),
+        Option("wildcards", "DIR", "the folder of wildcards: __animal__ stands for each line of animal.txt"),
+        Option("samples", "N", "draw at most N texts of one that stands for more, chosen at random"),
+        Option("verbatim", None, "draw texts as they stand, also with {a|b} and __animal__"),
+        Option("ignore", "COLUMN", "leave out a column; again for more", repeats=True),
+        Option("limit", "N", "stop after the first N pictures of the list"),
+        Option("shard", "I/N", "draw the I-th of N parts of the list"),
+        Option("attempts", "N", "tries of a picture whose process ended or lacked memory; default: 3"),
+        Option("dry_run", None, "draw nothing; estimate pictures, hours and gigabytes"),
+        SIZE,
+        Option("seed", "S", "the seed of rows without one; default: each text has its own"),
+        Option("count", "N", "pictures of each row"),
+        Option("image", "FILE", "a PNG, JPEG or WebP picture to start from"),
+        Option("strength", "X", "how much to change that picture, above 0 and up to 1"),
+        EMBEDDING,
+        ADAPTER,
+        DEVICE,
+        PRECISION,
+        MEMORY,
+    ],
+    batch,
+    second=Option("out", "OUT", "the folder for the pictures, or a URL such as s3://bucket/folder"),
+)
