@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, str] = {
     "quantize": "smaller and faster models: vinograph quantize",
     "web": "the web page: vinograph web",
     "serve": "the HTTP server: vinograph serve",
+    "batch": "Parquet files and cloud storage: vinograph batch",
     "captions": "cleaning of prompts: --clean-caption on",
     "benchmark": "charts: vinograph benchmark --chart",
     "train": "training of models and adapters, from a clone",
