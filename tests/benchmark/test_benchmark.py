@@ -364,7 +364,7 @@ class TestRefusals:
             (("--size", "63x64"), ("--size", "64")),
             (("--steps", "0"), ("--steps",)),
             (("--count", "0"), ("--count",)),
-            (("--seed", "-1"), ("--seed",)),
+            (("--seed", "-2"), ("--seed",)),
             (("--runs", "-1"), ("--runs",)),
             (("--rounds", "0"), ("--rounds",)),
             (("--precision", "int8"), ("precision", "bf16")),

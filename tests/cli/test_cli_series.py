@@ -173,7 +173,8 @@ class TestBatches:
         Image.new("RGB", (256, 128), "red").save("red.png")
         done = vinograph("generate", "a house", "-m", bundle.path, "-i", "red.png", "--count", 4, "-o", "a.png")
         assert done.code == 0, done.err
-        assert [f"picture {each} of 4: prior" in done.err for each in ("1", "2-4")] == [True, True]
+        assert "prior" in done.err
+        assert "of 4: prior" not in done.err  # one call draws all
 
     def test_what_is_drawn_stays_when_it_is_interrupted(self, bundle: Bundle) -> None:
         arguments = ("generate", "a house", "-m", bundle.path, "--count", 500, "--seed", 1, "-o", "a.png")

@@ -298,7 +298,7 @@ class TestModels:
         assert by_client.pictures[0].infotext.startswith("a red house <lora:turquoise:0.5>\n")
         assert str(tmp_path).encode() not in by_client.pictures[0].data
         assert json.loads(Image.open(io.BytesIO(by_client.pictures[0].data)).info["vinograph"])["adapters"] == {
-            "turquoise": 0.5
+            "turquoise.safetensors": 0.5
         }
         pipe = Pipeline.from_pretrained(MODEL, precision="f32")
         for drawn, adapters in ((by_client, {ADAPTER: 0.5}), (without, {}), (by_default, {ADAPTER: 0.5})):

@@ -253,7 +253,7 @@ class TestErrors:
             ({"n": 0}, "n", "a whole number from 1"),
             ({"n": 1_000_000_000}, "n", "a whole number from 1"),
             ({"n": 11}, "n", "up to 10"),
-            ({"extra_body": {"seed": -1}}, "seed", "a whole number from 0"),
+            ({"extra_body": {"seed": -2}}, "seed", "a whole number from 0"),
             ({"extra_body": {"seed": "7"}}, "seed", "a whole number from 0"),
             ({"extra_body": {"num_inference_steps": 151}}, "num_inference_steps", "up to 150"),
             ({"extra_body": {"scheduler": "none"}}, "scheduler", "none"),

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vinograph import resources
+from vinograph.images import read_picture, size_of
 
 if TYPE_CHECKING:
     from vinograph.cli.prompts import Prompt
     from vinograph.pipeline import Pipeline
     from vinograph.request import GivenArguments, Request
-    from vinograph.result import Result
 
 _CALL = "generate"
 _SEEDS = 2**64  # after the highest seed comes 0
@@ -67,7 +67,7 @@ class Batches:
                 request = self._resolved(prompt)
             if index == 0:
                 assert request.seed is not None
-                self._seed, self._pixels = request.seed, _pixels(request)
+                self._seed, self._pixels = request.seed, _pixels(request) if self.count > 1 else None
 
     def __iter__(self) -> Iterator[Batch]:
         """The calls; each is divided off when the one before it is done."""
@@ -79,11 +79,6 @@ class Batches:
                 changes = {"seed": (self._seed + done) % _SEEDS, "num_images_per_prompt": count}
                 yield Batch(prompt, self._with(prompt, changes), done, count, total)
                 left, done = left - count, done + count
-
-    def note_size(self, result: Result) -> None:
-        """Learn the size of the pictures, where a picture to start from decides it."""
-        if self._pixels is None:
-            self._pixels = _pixels(result.request)
 
     def whole(self, request: Request) -> Request:
         """The request of the first call, as if it were the one for all pictures."""
@@ -115,7 +110,13 @@ def at_once(pixels: float | None) -> int:
 
 
 def _pixels(request: Request) -> float | None:
-    """Pixels of a picture, after it is enlarged; None if the request doesn't say its size."""
-    if request.height is None or request.width is None:
+    """Pixels of a picture, after it is enlarged; None if the request doesn't say its size.
+
+    Without a size of its own, it has about that of the picture that it starts from.
+    """
+    height, width = request.height, request.width
+    if (height is None or width is None) and request.image is not None:
+        height, width = size_of(read_picture(request.image))
+    if height is None or width is None:
         return None
-    return request.height * request.width * float(request.record().get("hires") or 1) ** 2
+    return height * width * float(request.record().get("hires") or 1) ** 2

@@ -77,7 +77,6 @@ def generate(values: Mapping[str, Any]) -> None:
         for batch in batches:
             with batch.prompt.naming():
                 result = _draw(pipe, "generate", batch.given, batch.label)
-            batches.note_size(result)
             report.warn(*map(batch.prompt.named, result.warnings))
             _write(pipe, result, batch, files, report, with_texts=not values["no_metadata"])
     except BaseException:
