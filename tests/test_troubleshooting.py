@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def section(heading: str) -> str:
     return re.split(rf"^#{{1,{len(level[1])}}} ", after, maxsplit=1, flags=re.MULTILINE)[0]
 
 
+@cache
 def explained(heading: str) -> list[str]:
     """The messages in the tables under a heading."""
     cells = re.findall(r"^\| (`.*?`) \| ", section(heading), flags=re.MULTILINE)
@@ -82,7 +84,13 @@ def explained(heading: str) -> list[str]:
 
 def meant(pattern: str, message: str) -> bool:
     """Whether a message of the page stands for one of the code."""
-    return re.search(".*".join(map(re.escape, re.split(r"\s*…\s*", pattern))), message, flags=re.DOTALL) is not None
+    end = 0
+    for part in re.split(r"\s*…\s*", pattern):
+        begin = message.find(part, end)
+        if begin < 0:
+            return False
+        end = begin + len(part)
+    return True
 
 
 MESSAGES = sorted(set(messages()))

@@ -54,7 +54,7 @@ def kill_driver(process: subprocess.Popen[str]) -> None:
     wait_until_gone(workers)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_driver(seed: int, prompts: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     out, random = tmp_path / "out", Random(seed)
     process = start(prompts, out, "--workers", 2)
