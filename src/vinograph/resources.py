@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ _BY_TEXT = {
     Shortage.FILES: ("too many open files",),
     Shortage.DISK: ("no space left on device", "disk quota exceeded", "not enough space on the disk"),
 }
+# OpenVINO says that a model is wrong when there is no memory to load its own reader of models.
+_WITHOUT_READER = re.compile(r"available frontends:(?!.*\bir\b)")
 # Their messages may quote a user or a file, so they don't count as evidence of a shortage.
 _QUOTES = (VinographError, ValueError, LookupError, TypeError, AttributeError)
 _LONGEST_DETAIL = 200
@@ -131,6 +134,8 @@ def _shortage_of(error: BaseException) -> Shortage | None:
     if isinstance(error, _QUOTES):
         return None
     text = str(error).casefold()
+    if _WITHOUT_READER.search(text):
+        return Shortage.MEMORY
     return next((kind for kind, texts in _BY_TEXT.items() if any(each in text for each in texts)), None)
 
 
