@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--pause", type=float, default=10)
     given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
     target = given.folder / "target"
     measured: dict[str, list[tuple[float, float]]] = {}
     for _ in range(given.runs):

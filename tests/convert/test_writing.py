@@ -250,7 +250,8 @@ class TestResources:
         def write(descriptor: int, data: object, *rest: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(os, "pwrite", write)
+        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(os, "copy_file_range", write, raising=False)
         with pytest.raises(ResourceError, match=r"No space left on device; .* GB free"):
             convert(combined, tmp_path / "bundle")
         assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""IR on disk: the files that OpenVINO's own writer makes."""
+"""IR on disk: the files that OpenVINO's own writer makes, by copies inside the kernel."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.runtime import ir, mappings
-from vinograph.runtime.hashed_file import write_hashed
 
-LARGE = 3 * 65536  # values; more bytes than are read in memory in any case
+LARGE = 3 * 65536  # values; more bytes than are written from memory in any case
 
 
 @pytest.fixture
@@ -100,96 +99,70 @@ def test_a_graph_within_a_graph_is_written(tmp_path: Path) -> None:
         assert output.tolist() == [expected, expected]
 
 
-@pytest.mark.skipif(not hasattr(os, "preadv"), reason="Linux alone lists mappings")
-class TestMappedWeights:
-    """What is read from the file that is mapped, and what from memory."""
+@pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="Linux alone copies inside the kernel")
+class TestCopies:
+    """What is copied inside the kernel, and what can't be."""
 
     @pytest.fixture
-    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """The bytes of each reading from a file."""
+    def copied(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The sizes of the copies that the kernel made."""
         sizes: list[int] = []
-        preadv = os.preadv
+        copy = os.copy_file_range
 
         def counted(*given: Any) -> int:
-            sizes.append(preadv(*given))
+            sizes.append(copy(*given))
             return sizes[-1]
 
-        monkeypatch.setattr(os, "preadv", counted)
+        monkeypatch.setattr(os, "copy_file_range", counted)
         return sizes
 
-    def test_they_are_read_from_their_file(self, tmp_path: Path, weights: NDArray[np.float16], read: list[int]) -> None:
+    def test_mapped_weights_are_copied_in_the_kernel(
+        self, tmp_path: Path, weights: NDArray[np.float16], copied: list[int]
+    ) -> None:
         ir.save(model_of(constant(weights[3:], ov.Type.f16)), tmp_path / "model.xml")
-        assert sum(read) == weights[3:].nbytes
+        assert sum(copied) == weights[3:].nbytes
         assert both(tmp_path, "model")[1] == weights[3:].tobytes()
 
-    def test_those_changed_in_memory_are_read_there(
-        self, tmp_path: Path, weights: NDArray[np.float16], read: list[int]
+    def test_weights_changed_in_memory_are_written_from_there(
+        self, tmp_path: Path, weights: NDArray[np.float16], copied: list[int]
     ) -> None:
         weights[7] = 42
         ir.save(model_of(constant(weights, ov.Type.f16)), tmp_path / "model.xml")
-        assert not read
+        assert not copied
         assert np.frombuffer(both(tmp_path, "model")[1], np.float16)[7] == 42
 
-    def test_those_whose_file_was_replaced_are_read_in_memory(
-        self, tmp_path: Path, weights: NDArray[np.float16], read: list[int]
+    def test_weights_whose_file_was_replaced_are_written_from_memory(
+        self, tmp_path: Path, weights: NDArray[np.float16], copied: list[int]
     ) -> None:
         expected = weights.tobytes()
         np.zeros_like(weights).tofile(tmp_path / "other.bin")
         (tmp_path / "other.bin").replace(tmp_path / "weights.bin")
         ir.save(model_of(constant(weights, ov.Type.f16)), tmp_path / "model.xml")
-        assert not read
+        assert not copied
         assert both(tmp_path, "model")[1] == expected
 
     @pytest.mark.parametrize("after", [0, 1])
-    def test_what_a_file_does_not_give_is_read_in_memory(
+    def test_where_the_kernel_cannot_copy_the_rest_is_written(
         self, tmp_path: Path, weights: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch, after: int
     ) -> None:
-        preadv, calls = os.preadv, iter(range(100))
+        copy, calls = os.copy_file_range, iter(range(100))
 
-        def fail(source: int, buffers: list[memoryview], offset: int) -> int:
+        def fail(source: int, target: int, count: int, offset: int) -> int:
             if next(calls) >= after:
-                raise OSError(errno.EIO, "Input/output error")
-            return preadv(source, [buffers[0][:1000]], offset)
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            return copy(source, target, min(count, 1000), offset)
 
-        monkeypatch.setattr(os, "preadv", fail)
+        monkeypatch.setattr(os, "copy_file_range", fail)
         ir.save(model_of(constant(weights, ov.Type.f16)), tmp_path / "model.xml")
         assert both(tmp_path, "model")[1] == weights.tobytes()
 
-    def test_without_a_list_of_mappings_all_is_read_in_memory(
-        self, tmp_path: Path, weights: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch, read: list[int]
+    def test_without_a_list_of_mappings_all_is_written(
+        self, tmp_path: Path, weights: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch, copied: list[int]
     ) -> None:
         monkeypatch.setattr(mappings, "_MAPS", tmp_path / "none")
         ir.save(model_of(constant(weights, ov.Type.f16)), tmp_path / "model.xml")
-        assert not read
+        assert not copied
         assert both(tmp_path, "model")[1] == weights.tobytes()
-
-
-@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (5 << 20) + 7])
-def test_files_are_hashed_while_they_are_written(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that are flushed meanwhile."""
-    monkeypatch.setattr("vinograph.runtime.hashed_file._FLUSHED", 1 << 20)
-    data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    done = 0
-
-    def fill(block: NDArray[np.uint8]) -> int:
-        nonlocal done
-        piece = data[done : done + block.size]
-        block[: piece.size] = piece
-        done += piece.size
-        return piece.size
-
-    assert write_hashed(tmp_path / "file", size, fill) == hashlib.sha256(data.tobytes()).hexdigest()
-    assert (tmp_path / "file").read_bytes() == data.tobytes()
-
-
-def test_weights_larger_than_a_block_are_written(tmp_path: Path) -> None:
-    """Those in memory, and small ones between them."""
-    arrays = [np.random.default_rng(each).standard_normal(600_000).astype(np.float32) for each in range(3)]
-    model = model_of(*(constant(each, ov.Type.f32) for each in arrays), opset.constant(np.float32(3)))
-    digest = ir.save(model, tmp_path / "ours.xml")
-    ov.save_model(model, tmp_path / "theirs.xml", compress_to_fp16=False)
-    assert both(tmp_path, "ours") == both(tmp_path, "theirs")
-    assert digest == hashlib.sha256(both(tmp_path, "ours")[1]).hexdigest()
 
 
 def test_it_can_be_stopped(tmp_path: Path, weights: NDArray[np.float16]) -> None:

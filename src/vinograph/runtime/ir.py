@@ -1,18 +1,18 @@
 """Writes OpenVINO IR: the graph with OpenVINO's writer, the weights with a faster one.
 
 OpenVINO's own writer passes every weight through a C++ stream, which takes four times as long as
-copying the file. Here weights that are mapped from a file are read from there in blocks. A file
-that can't be written completely is an error.
+copying the file. Here the kernel copies weights that are mapped from a file. A file that can't be
+written completely is an error.
 """
 
 from __future__ import annotations
 
-import collections
 import errno
 import hashlib
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,12 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from vinograph.files import digest_of
-from vinograph.runtime.hashed_file import write_hashed
 from vinograph.runtime.mappings import MappedFiles
 
 _CONSTANT = re.compile(r'type="Const" version="opset1">\s*<data [^>]*?offset="(\d+)" size="(\d+)"')
 _NESTING = ("If", "Loop", "TensorIterator")  # their bodies have constants of their own
 _SAMPLE = 4096  # bytes at the start, middle and end, enough to distinguish most arrays
+_BLOCK = 1 << 24  # bytes hashed between two checks of ``stopped``
 
 Bytes = NDArray[np.uint8]
 
@@ -61,7 +61,14 @@ def save(model: ov.Model, file: Path, stopped: Event | None = None) -> str:
     arrays = [_bytes_of(node) for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
     pieces, offsets = _layout(arrays)
     file.write_text(_with_offsets(graph, arrays, offsets), encoding="utf-8")
-    return _write(pieces, file.with_suffix(".bin"), stopped)
+    with ThreadPoolExecutor(1, "sha256") as thread:
+        hashed: Future[str] = thread.submit(_sha256, pieces, stopped)
+        try:
+            _write(pieces, file.with_suffix(".bin"), stopped)
+        except BaseException:
+            stopped.set()
+            raise
+        return hashed.result()
 
 
 def _save_by_openvino(model: ov.Model, file: Path) -> str:
@@ -156,37 +163,24 @@ def _sample(array: Bytes) -> bytes:
     return b"".join(part.tobytes() for part in (array[:_SAMPLE], array[middle : middle + _SAMPLE], array[-_SAMPLE:]))
 
 
-def _write(pieces: list[_Piece], file: Path, stopped: Event) -> str:
-    """Write the pieces one after another, and return the SHA-256 of all."""
-    with MappedFiles() as mapped:
-        rest = _Rest([piece.data for piece in pieces], mapped)
-
-        def fill(block: Bytes) -> int:
+def _write(pieces: list[_Piece], file: Path, stopped: Event) -> None:
+    """Write the pieces one after another."""
+    with file.open("wb", buffering=0) as stream, MappedFiles() as mapped:
+        for piece in pieces:
             if stopped.is_set():
                 raise InterruptedError(f"writing {file} was stopped")
-            return rest.fill(block)
-
-        return write_hashed(file, sum(piece.data.size for piece in pieces), fill)
+            mapped.copy(piece.data, stream.fileno())
 
 
-class _Rest:
-    """What remains to be written of some arrays."""
-
-    def __init__(self, arrays: list[Bytes], mapped: MappedFiles) -> None:
-        self._arrays = collections.deque(arrays)
-        self._mapped = mapped
-
-    def fill(self, block: Bytes) -> int:
-        """Fill the beginning of a block, and return how many bytes those are; 0 at the end."""
-        filled = 0
-        while self._arrays and filled < block.size:
-            array = self._arrays.popleft()
-            count = min(array.size, block.size - filled)
-            self._mapped.read(array[:count], block[filled : filled + count])
-            filled += count
-            if count < array.size:
-                self._arrays.appendleft(array[count:])
-        return filled
+def _sha256(pieces: list[_Piece], stopped: Event) -> str:
+    """SHA-256 of the pieces in order; an empty text if ``stopped`` is set meanwhile."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        for begin in range(0, piece.data.size, _BLOCK):
+            if stopped.is_set():
+                return ""
+            digest.update(piece.data[begin : begin + _BLOCK].data)
+    return digest.hexdigest()
 
 
 def _disk_full(file: Path) -> OSError:

@@ -1,4 +1,4 @@
-"""Reads memory that is mapped from files, from the files if possible."""
+"""Copies memory that is mapped from files, inside the kernel if possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAP = re.compile(
     r"(?:[A-Z].*\n)*?Anonymous: +0 kB\n",
     re.MULTILINE,
 )
-_SMALLEST = 1 << 16  # bytes; copying fewer is as quick as looking up their mapping
+_SMALLEST = 1 << 16  # bytes; writing fewer is as quick as looking up their mapping
 
 Bytes = NDArray[np.uint8]
 
@@ -56,38 +56,41 @@ class MappedFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files that were read."""
+        """Close the files that were copied from."""
         for descriptor in self._open.values():
             if descriptor is not None:
                 os.close(descriptor)
         self._open.clear()
 
-    def read(self, data: Bytes, into: Bytes) -> None:
-        """Copy ``data`` to an array of the same size.
+    def copy(self, data: Bytes, target: int) -> None:
+        """Write ``data`` at the position of the file descriptor ``target``.
 
-        What is mapped from a file is read from there, since a mapping has to be set up page by
-        page.
+        Data is written from memory if it is not mapped from a file, or if the kernel can't copy
+        between the two files.
+
+        Raises:
+            OSError: the disk is full.
         """
-        done = self._read_from_file(data, into) if data.size >= _SMALLEST else 0
-        into[done:] = data[done:]
+        copied = self._copy_in_kernel(data, target) if data.size >= _SMALLEST else 0
+        _write(data[copied:], target)
 
-    def _read_from_file(self, data: Bytes, into: Bytes) -> int:
-        """Read as many bytes as the file gives, and return their number."""
+    def _copy_in_kernel(self, data: Bytes, target: int) -> int:
+        """Copy as many bytes as the kernel can, and return their number."""
         address = int(data.ctypes.data)
         mapping = self._mapping_at(address, data.size)
         source = None if mapping is None else self._descriptor(mapping)
         if mapping is None or source is None:
             return 0
-        offset, done = mapping.offset + address - mapping.begin, 0
-        while done < data.size:
+        offset, copied = mapping.offset + address - mapping.begin, 0
+        while copied < data.size:
             try:
-                count = os.preadv(source, [into[done:].data], offset + done)
-            except OSError:  # reading the memory says what is wrong
+                count = os.copy_file_range(source, target, data.size - copied, offset + copied)
+            except OSError:  # unsupported between these file systems; a full disk fails again in writing
                 break
             if count == 0:
                 break
-            done += count
-        return done
+            copied += count
+        return copied
 
     def _mapping_at(self, address: int, size: int) -> _Mapping | None:
         index = bisect.bisect_right(self._mappings, address, key=lambda mapping: mapping.begin) - 1
@@ -126,3 +129,9 @@ def _opened(mapping: _Mapping) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def _write(data: Bytes, target: int) -> None:
+    view = data.data
+    while view:
+        view = view[os.write(target, view) :]
