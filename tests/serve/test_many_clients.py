@@ -53,6 +53,6 @@ def test_every_client_gets_its_picture(crowded: Running, known: Mapping[Wish, Pi
 
 
 @pytest.mark.long
-def test_memory_is_flat_over_a_thousand_requests(crowded: Running, known: Mapping[Wish, Pixels]) -> None:
-    report = loaded(crowded, known, requests=1000, clients=50)
+def test_memory_is_flat_over_ten_thousand_requests(crowded: Running, known: Mapping[Wish, Pixels]) -> None:
+    report = loaded(crowded, known, requests=10_000, clients=50)
     assert abs(report.growth) < 0.05
