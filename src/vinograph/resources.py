@@ -288,3 +288,10 @@ def _lines(file: Path) -> Iterator[list[str]]:
     except OSError:
         return
     yield from (words for line in lines if (words := line.split()))
+
+
+def child_environment() -> dict[str, str]:
+    """Environment of a Python process that imports the Vinograph that is running."""
+    home = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -12,14 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import Any
 
-import vinograph
 from vinograph.batch.drawing import Drawing, Job
 from vinograph.batch.index import Outcome
 from vinograph.batch.messages import Begin, Finished, Ready, Unusable
 from vinograph.errors import ResourceError
+from vinograph.resources import child_environment
 
 _AHEAD = 2  # jobs that a process has: the one that it draws, and the next one
 _END_SECONDS = 10.0
@@ -176,16 +174,9 @@ class Processes:
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
-                env=_environment(self._threads),
+                env={**child_environment(), "OMP_NUM_THREADS": str(self._threads)},
                 process_group=0,  # Ctrl-C at the terminal is for the driver alone
             )
         with contextlib.suppress(OSError):
             own.send(self._begin)
         return _Process(process, own, place)
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """The environment of a process, which imports the Vinograph that is running."""
-    home = str(Path(vinograph.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,7 @@ from vinograph.errors import ModelError, RequestError
 from vinograph.files import check_writable, explained, write_atomically
 
 if TYPE_CHECKING:
-    from vinograph.pipeline import Pipeline
-    from vinograph.request import GivenArguments
+    pass
 
 _WIDTH = 100
 _NONE = "-"
@@ -141,13 +139,9 @@ def benchmark(
         charts.check()
     extra = parsed_pairs("--option", option)
 
-    def arguments(pipe: Pipeline) -> GivenArguments:
-        from_options = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
-        return dataclasses.replace(from_options, values={**extra, **from_options.values})
-
     config = measuring.BenchmarkConfig(
         models=sources,
-        arguments=arguments,
+        arguments=options.arguments_with(extra, {"size": size, "steps": steps, "seed": seed}),
         against=against or [],
         reference=reference,
         checkpoint=checkpoint,

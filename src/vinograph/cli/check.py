@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,7 @@ from vinograph.errors import ModelError, RequestError
 from vinograph.images import check_output, save
 
 if TYPE_CHECKING:
-    from vinograph.pipeline import Pipeline
-    from vinograph.request import GivenArguments
+    pass
 
 _DIFFUSERS = "diffusers"
 _MODELS = completion.completing(completion.models)
@@ -92,14 +90,10 @@ def check(
         check_output(output_file)
     extra = parsed_pairs("--option", option)
 
-    def arguments(pipe: Pipeline) -> GivenArguments:
-        given = options.arguments(pipe, "generate", {"size": size, "steps": steps, "seed": seed})
-        return dataclasses.replace(given, values={**extra, **given.values})
-
     config = checking.CheckConfig(
         model=model,
         against=against,
-        arguments=arguments,
+        arguments=options.arguments_with(extra, {"size": size, "steps": steps, "seed": seed}),
         prompts=prompt or PROMPTS[:1],
         seed=options.seed_of(seed),
         count=options.count_of(count),

@@ -9,6 +9,7 @@ errors name the options.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -237,6 +238,16 @@ def arguments(pipe: Pipeline, call: str, texts: Mapping[str, str | None]) -> Giv
         else:
             raise RequestError(_not_taken(pipe, name, [*([SIZE.name] if "width" in takes else []), *known]))
     return GivenArguments(values, names)
+
+
+def arguments_with(extra: Mapping[str, Any], texts: Mapping[str, str | None]) -> Callable[[Pipeline], GivenArguments]:
+    """A function that converts ``texts`` as :func:`arguments` does for ``generate``, and adds ``extra`` to them."""
+
+    def found(pipe: Pipeline) -> GivenArguments:
+        given = arguments(pipe, "generate", texts)
+        return dataclasses.replace(given, values={**extra, **given.values})
+
+    return found
 
 
 def _not_taken(pipe: Pipeline, name: str, known: Sequence[str]) -> str:

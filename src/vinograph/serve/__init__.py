@@ -14,7 +14,7 @@ _EXTRA = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 def run(
     configuration: Configuration, warnings: Sequence[str], say: Callable[[str], None], warn: Callable[[str], None]
 ) -> None:
-    """Serve until the process is told to end.
+    """Serve until a signal ends the process.
 
     Args:
         configuration: all settings.

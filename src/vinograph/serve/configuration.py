@@ -69,7 +69,7 @@ class Configuration:
         allowed_hosts: further names under which the server may be asked.
         allowed_origins: origins of pages that may use the server from a browser (CORS).
         limits: the most that is taken.
-        grace: seconds that the drawing under way may still take when the server is told to end.
+        grace: seconds that the drawing under way may still take after the signal to end.
         page: whether the Gradio page is served, too.
         metadata: whether pictures hold their request, also where the client doesn't ask for it.
         log_prompts: whether the log holds prompts.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
-import vinograph
+from vinograph.resources import child_environment
 from vinograph.serve import messages
 from vinograph.serve.configuration import Configuration, ServedModel
 from vinograph.serve.messages import Settings
@@ -60,7 +58,7 @@ class WorkerProcess:
                 [sys.executable, "-P", "-m", "vinograph.serve.worker", str(other.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
-                env=_environment(),
+                env=child_environment(),
                 process_group=0,  # Ctrl-C at the terminal is for the server alone
             )
         with contextlib.suppress(OSError):  # it has ended already, which who listens notices
@@ -162,13 +160,6 @@ class WorkerProcess:
             self._process.kill()
             code = self._process.wait()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _environment() -> dict[str, str]:
-    """The environment of the process, which imports the Vinograph that is running."""
-    home = str(Path(vinograph.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path}
 
 
 def start_processes(configuration: Configuration) -> dict[str, WorkerProcess]:
