@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,7 @@ class SessionPool(Mapping[str, Session]):
         self._opened: dict[str, ComponentSession] = {}
         self._scratches: dict[str, LastingScratch] = {}
         self._cache = Cache()
+        self._most_weights = memory_installed() / 4 or math.inf  # bytes of a component that stays compiled
         self._drawings = 0
         self._adaptation = NO_ADAPTERS
         self.observer: InputObserver | None = None
@@ -145,7 +147,7 @@ class SessionPool(Mapping[str, Session]):
 
     def _is_large(self, name: str) -> bool:
         """Whether a component's weights take more than a quarter of this machine's memory."""
-        return 0 < memory_installed() / 4 < self._model.weights_size(name)
+        return self._model.weights_size(name) > self._most_weights
 
     def devices_and_precisions(self) -> dict[str, str]:
         """Devices and precision of each component that has run."""

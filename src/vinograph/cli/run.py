@@ -31,9 +31,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _call(arguments: list[str], as_json: bool) -> int:
     try:
-        command = typer.main.get_command(application())
         if completion.is_asked():
-            return completion.answer(command)
+            return completion.answer(typer.main.get_command(application()))
+        command = typer.main.get_command(application(arguments[0] if arguments else None))
         # As `command.main()`, but without its own error messages.
         with command.make_context("vinograph", arguments or ["--help"]) as context:
             command.invoke(context)

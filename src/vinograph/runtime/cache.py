@@ -31,6 +31,7 @@ from vinograph import folders, strict_json
 from vinograph.errors import RequestError
 from vinograph.files import temporary_sibling, write_atomically
 from vinograph.runtime import mapped_blob
+from vinograph.runtime.compiled_files import WITH_WEIGHTS, CompiledFile, compiled_files, delete_oldest
 from vinograph.runtime.mapped_blob import LONGEST_HEAD, Export
 
 _LIMIT = 1_000_000_000
@@ -45,7 +46,6 @@ _ABANDONED = 3600  # seconds after which a temporary file is one of a killed pro
 _PATIENCE = 5  # seconds to wait for another process that is writing the settings
 _ABSENT = (FileNotFoundError, NotADirectoryError)  # the latter below a file
 _LONGEST_NAME = 1000  # characters of a text in a description
-_WITH_WEIGHTS = ".weights"  # ends the stem of a file that holds weights
 
 _log = logging.getLogger("vinograph")
 
@@ -88,18 +88,10 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A compiled component: its file, its bytes, and its last use in seconds of the epoch."""
+class Entry(CompiledFile):
+    """A compiled component with what it belongs to."""
 
-    file: Path
-    size: int
-    used: float
     description: Description
-
-    @property
-    def with_weights(self) -> bool:
-        """Whether the file holds the component's weights."""
-        return self.file.stem.endswith(_WITH_WEIGHTS)
 
 
 class Cache:
@@ -145,7 +137,7 @@ class Cache:
         configured = self._configured_limit()
         if configured is None:
             return self._share(_LIMIT_WITH_WEIGHTS, _SHARE_OF_FREE_WITH_WEIGHTS)
-        return max(0, configured - sum(entry.size for entry in self.entries() if not entry.with_weights))
+        return max(0, configured - sum(each.size for each in self._files() if not each.with_weights))
 
     def _configured_limit(self) -> int | None:
         """The limit for all exports, from the environment or the folder; None if none was set."""
@@ -248,7 +240,7 @@ class Cache:
 
     def file_with_weights(self, key: str) -> Path:
         """The file of a compiled component that is kept with its weights."""
-        return self._compiled / f"{key}{_WITH_WEIGHTS}.blob"
+        return self._compiled / f"{key}{WITH_WEIGHTS}.blob"
 
     def has_room_with_weights(self, size: int) -> bool:
         """Whether an export of ``size`` bytes with weights would be kept."""
@@ -265,7 +257,7 @@ class Cache:
         try:
             self._compiled.mkdir(parents=True, exist_ok=True)
             with FileLock(self._compiled / "writing.lock", timeout=0):
-                for orphan in self._compiled.glob(f".*{_WITH_WEIGHTS}.blob.*.tmp"):  # of killed processes
+                for orphan in self._compiled.glob(f".*{WITH_WEIGHTS}.blob.*.tmp"):  # of killed processes
                     orphan.unlink(missing_ok=True)
                 if file.exists():
                     return
@@ -282,21 +274,15 @@ class Cache:
     def entries(self) -> list[Entry]:
         """The compiled components, the last used first."""
         found = []
-        for file in self._files():
-            with contextlib.suppress(OSError):
-                stat = file.stat()
-                with file.open("rb") as stream:
-                    description = Description.read(_head(stream.readline(LONGEST_HEAD)))
-                found.append(Entry(file, stat.st_size, stat.st_mtime, description))
+        for each in self._files():
+            with contextlib.suppress(OSError), each.file.open("rb") as stream:
+                description = Description.read(_head(stream.readline(LONGEST_HEAD)))
+                found.append(Entry(each.path, each.size, each.used, description))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def size(self) -> int:
         """Bytes that all compiled components take."""
-        total = 0
-        for file in self._files():
-            with contextlib.suppress(OSError):
-                total += file.stat().st_size
-        return total
+        return sum(each.size for each in self._files())
 
     def clear(self) -> None:
         """Delete compiled components and measured settings; the limit stays.
@@ -345,22 +331,18 @@ class Cache:
             self._unwritten[key] = change(self._unwritten.get(key, {}))
             return self._unwritten[key]
 
-    def _files(self) -> list[Path]:
-        """The files of compiled components; none where the folder can't be looked into."""
-        try:
-            return [each for each in self._compiled.iterdir() if each.suffix == ".blob"]
-        except OSError:
-            return []
+    def _files(self) -> list[CompiledFile]:
+        return compiled_files(self._compiled)
 
     def _room_with_weights(self) -> int:
         """Bytes that an export with weights may have without evicting one that is in use."""
         newest = time.time() - _IN_USE
-        in_use = sum(entry.size for entry in self.entries() if entry.with_weights and entry.used > newest)
+        in_use = sum(each.size for each in self._files() if each.with_weights and each.used > newest)
         return self.limit_with_weights - in_use
 
     def _make_room(self, size: int) -> None:
         """Delete exports with weights, the longest unused first, until ``size`` more bytes fit."""
-        _delete_oldest([entry for entry in self.entries() if entry.with_weights], self.limit_with_weights - size)
+        delete_oldest([each for each in self._files() if each.with_weights], self.limit_with_weights - size)
 
     def _evict(self) -> None:
         """Delete what exceeds the limits: first exports with weights, worth less for their size."""
@@ -369,17 +351,7 @@ class Cache:
                 if orphan.stat().st_mtime < time.time() - _ABANDONED:
                     orphan.unlink()
         self._make_room(0)
-        _delete_oldest([entry for entry in self.entries() if not entry.with_weights], self.limit)
-
-
-def _delete_oldest(entries: list[Entry], limit: int) -> None:
-    """Delete the last of ``entries`` until the others take at most ``limit`` bytes."""
-    total = sum(entry.size for entry in entries)
-    while entries and total > limit:
-        oldest = entries.pop()
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            oldest.file.unlink()
-        total -= oldest.size
+        delete_oldest([each for each in self._files() if not each.with_weights], self.limit)
 
 
 def _head(line: bytes) -> dict[str, Any]:

@@ -123,8 +123,7 @@ class CompiledExports:
         except RuntimeError as error:
             self._cache.discard(blob.stem if is_mapped else blob_key, str(error).strip().splitlines()[-1])
             return None
-        for file in [blob] if is_mapped else self._source.files:
-            release_pages(file)
+        release_pages(*([blob] if is_mapped else self._source.files))
         return LoadedExport(model, None if isinstance(kept, bytes) else kept)
 
     def save(self, blob_key: str, model: ov.CompiledModel, shapes: Shapes, seconds: float) -> PendingExport | None:

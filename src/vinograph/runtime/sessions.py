@@ -265,8 +265,7 @@ class Session:
         part = model if section is None else cut_out(model, section)
         compiled = self._core.compile_model(part, self._device, settings)
         del model, part
-        for file in self._source.files:
-            release_pages(file)
+        release_pages(*self._source.files)
         return _CompiledPart(compiled, section)
 
     def _read(self, shapes: Shapes) -> ov.Model:
