@@ -185,7 +185,7 @@ class GalleryStore:
         """The highest number among the pictures of a day."""
         pattern = re.compile(rf"{day}-(\d{{1,15}})\.\w+")
         with explained(self.folder):
-            numbers = [int(found[1]) for name in os.listdir(self.folder) if (found := pattern.fullmatch(name))]
+            numbers = [int(found[1]) for file in self.folder.iterdir() if (found := pattern.fullmatch(file.name))]
         return max(numbers, default=0)
 
     def delete(self, identifiers: Iterable[str]) -> tuple[list[str], list[str]]:
