@@ -57,7 +57,7 @@ const card = (picture) => {
   const use = make("button", { type: "button", class: "chip", "data-act": "use" }, "Use these settings");
   const link = make("a", { class: "chip", href: address, download: picture.name }, "Download");
   const box = make("input", { type: "checkbox", "data-act": "select", "aria-label": `Select ${picture.name}` });
-  const item = make("li", { "data-id": picture.id }, make("button", view, image), prompt, told, make("div", { class: "acts" }, box, star, use, link));
+  const item = make("li", { "data-id": picture.id }, make("button", view, image), box, star, prompt, told, make("div", { class: "acts" }, use, link));
   image.addEventListener("error", () => item.remove()); // its pixels can't be read
   return item;
 };

@@ -62,7 +62,7 @@ class GalleryRoutes:
     async def get(self, path: str, query: str) -> Response | Answer:
         """The list, a picture or a thumbnail."""
         what, _, name = path.removeprefix(PREFIX).partition("/")
-        if what == "list" and not name:
+        if path == f"{PREFIX}list":
             return await asyncio.to_thread(self._list, query)
         if what in ("picture", "thumbnail") and _IDENTIFIER.fullmatch(name):
             return await asyncio.to_thread(self._picture, what, name)

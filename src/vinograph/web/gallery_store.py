@@ -173,12 +173,13 @@ class GalleryStore:
             number = self._highest(day) + 1
             while True:
                 target = self.folder / f"{day}-{number:04}.png"
-                try:
-                    with explained(target), created(target) as temporary:
-                        shutil.copyfile(picture, temporary)
-                    break
-                except FileExistsError:  # another process has taken the name in the meantime
-                    number += 1
+                with explained(target):
+                    try:
+                        with created(target) as temporary:
+                            shutil.copyfile(picture, temporary)
+                        break
+                    except FileExistsError:  # another process has taken the name in the meantime
+                        number += 1
         return next(each for each in self._index.entries(fresh=True) if each.place == target.name)
 
     def _highest(self, day: str) -> int:

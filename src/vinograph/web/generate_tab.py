@@ -320,9 +320,8 @@ class GenerateTab:
         offered = picture.model in self._context.models.references
         if offered and "image" in self._context.models.get(picture.model).calls["generate"].takes:
             links.append(fragments.button("Use as init image", picture.address))
-        caption = fragments.facts(
-            seed, size, picture.model, fragments.timings(picture.timings) if picture.timings else ""
-        )
+        timings = fragments.timings(picture.timings) if picture.timings else ""
+        caption = fragments.facts(seed, size, picture.model, timings)
         caption += f'<div class="links">{"".join(links)}</div>'
         return {
             self._output: fragments.figure(picture.address, picture.size, picture.prompt, caption),

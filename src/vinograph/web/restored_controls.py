@@ -152,9 +152,7 @@ def _set_size(controls: Controls, pipe: Pipeline, updates: Updates, value: Any) 
     call = pipe.calls[_CALL]
     limits = call.limits(pipe.model.manifest.limits, dict(call.takes))
     try:
-        width, height = (
-            check_size(side, int(text), limits) for side, text in zip(("w", "h"), sides.groups(), strict=True)
-        )
+        width, height = (check_size("size", int(side), limits) for side in sides.groups())
     except RequestError:
         return False
     updates[controls.size_choice] = {**choice, "value": CUSTOM}
