@@ -150,7 +150,7 @@ def _files(folder: Path, place: str, depth: int, links: list[str]) -> Iterator[t
     """The places of picture files below a folder; of links only their places are noted."""
     try:
         with os.scandir(folder) as found:
-            items = sorted(found, key=lambda each: each.name)
+            items = sorted(found, key=lambda each: each.name, reverse=True)  # the latest days first
     except OSError:  # it was deleted in the meantime, or this user may not read it
         return
     for each in items:
@@ -208,5 +208,6 @@ def _together(texts: list[str]) -> list[str]:
     """One note for several skipped files, which names the first of them."""
     if not texts:
         return []
+    texts = sorted(texts)
     more = f" and {len(texts) - _NAMED:,} more" if len(texts) > _NAMED else ""
     return [f"Not shown: {'; '.join(texts[:_NAMED])}{more}"]

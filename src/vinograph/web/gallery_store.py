@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from vinograph import strict_json
+from vinograph import folders, strict_json
 from vinograph.errors import RequestError, ResourceError, VinographError
 from vinograph.files import created, explained, write_atomically
 from vinograph.images import READABLE, check_output, open_picture
@@ -56,7 +56,7 @@ class GalleryStore:
         Raises:
             RequestError: nothing can be written there.
         """
-        self.folder = _made(folder.expanduser())
+        self.folder = _made(folders.expand(folder))
         self._index = GalleryIndex(self.folder)
         self._lock = threading.Lock()  # of the favourites and of names
         self._decoding = threading.Lock()  # one picture at a time, to save memory
@@ -180,7 +180,10 @@ class GalleryStore:
                         break
                     except FileExistsError:  # another process has taken the name in the meantime
                         number += 1
-        return next(each for each in self._index.entries(fresh=True) if each.place == target.name)
+        found = next((each for each in self._index.entries(fresh=True) if each.place == target.name), None)
+        if found is None:  # somebody has moved it at once, or the gallery has too many files
+            raise RequestError(NO_PICTURE)
+        return found
 
     def _highest(self, day: str) -> int:
         """The highest number among the pictures of a day."""

@@ -249,13 +249,17 @@ class Sessions:
         """
         with self._lock:
             session = self._sessions.pop(key, None)
-            if session is not None:
+            if session is not None and session.pictures:
                 self._left.setdefault(key.visitor, []).append(session)
-        if session is not None:
-            self._stop(session)
-            timer = threading.Timer(_RELOAD_SECONDS, self._forget, (session,))
-            timer.daemon = True
-            timer.start()
+        if session is None:
+            return
+        self._stop(session)
+        if not session.pictures:
+            shutil.rmtree(session.folder, ignore_errors=True)  # there is none where nothing was written
+            return
+        timer = threading.Timer(_RELOAD_SECONDS, self._forget, (session,))
+        timer.daemon = True
+        timer.start()
 
     def _forget(self, session: Session) -> None:
         """Delete the pictures of a session that was left, unless it was opened again."""
