@@ -17,7 +17,7 @@ from vinograph.web import sessions as module
 from vinograph.web.gallery_store import GalleryStore
 from vinograph.web.jobs import DrawRequest, Queue
 from vinograph.web.model_pool import ModelPool
-from vinograph.web.sessions import SessionKey, Sessions
+from vinograph.web.sessions import Session, SessionKey, Sessions
 from vinograph.web.uploads import Uploads
 
 
