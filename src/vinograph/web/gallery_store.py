@@ -192,7 +192,7 @@ class GalleryStore:
             numbers = [int(found[1]) for file in self.folder.iterdir() if (found := pattern.fullmatch(file.name))]
         return max(numbers, default=0)
 
-    def delete(self, identifiers: Iterable[str]) -> tuple[list[str], list[str]]:
+    def delete(self, identifiers: Iterable[str]) -> tuple[Sequence[str], Sequence[str]]:
         """Move pictures into the folder ``.trash``; those that are done, and what went wrong."""
         done, problems = [], []
         for identifier in identifiers:

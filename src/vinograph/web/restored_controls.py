@@ -53,7 +53,7 @@ def restored(controls: Controls, pipe: Pipeline, updates: Updates, values: Mappi
 
 def settings_of(controls: Controls, pipe: Pipeline, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Values by the options' names for a call's ``arguments``, and those that no control sets."""
-    takes, option_of = pipe.calls[_CALL].takes, {}
+    takes, option_of = pipe.calls[_CALL].takes, dict[str, str]()
     for name, argument in controls.arguments(pipe).items():
         option_of.setdefault(argument, name)
     values = {option_of[name]: value for name, value in arguments.items() if name in option_of}
@@ -79,12 +79,13 @@ def _set(controls: Controls, pipe: Pipeline, updates: Updates, name: str, value:
     """Set the control of an option, if the value fits the model and the control."""
     component, argument = controls.options[name], controls.arguments(pipe)[name]
     declared = arguments_of(registry.family(pipe.model.manifest.family).request)[argument]
+    fitted: Any
     if isinstance(component, gr.Checkbox):
         fitted = value if isinstance(value, bool) else None
     elif argument in pipe.calls[_CALL].choices:
         fitted = _scheduler(value, pipe.calls[_CALL].choices[argument])
     elif isinstance(component, gr.Dropdown):
-        fitted = value if isinstance(value, str) and value in dict(component.choices).values() else None
+        fitted = value if isinstance(value, str) and value in [each for _, each in component.choices] else None
     elif isinstance(component, gr.Slider):
         fitted = _number(pipe, name, declared, value)
     else:
