@@ -75,15 +75,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(arguments: Sequence[str], models: Path, log: Path) -> Iterator[str]:
+def served(arguments: Sequence[str], models: Path, log: Path, port: int | None = None) -> Iterator[str]:
     """The address of ``vinograph web`` with these ``arguments``, until the block ends. It can call nobody.
+
+    Without a ``port`` it listens at one that is free.
 
     ``models`` is its models folder. What it prints goes to ``log``, with "CALLED" where it tried to call someone.
 
     Raises:
         RuntimeError: it ended at once, or not as it should.
     """
-    port = free_port()
+    port = free_port() if port is None else port
     here = {"PYTHONPATH": str(_ROOT / "src"), "VINOGRAPH_MODELS": str(models), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", _UNPLUGGED, "web", "--port", str(port), *arguments]
     with log.open("w", encoding="utf-8") as printed:

@@ -145,7 +145,7 @@ def open_picture(
     label = f"{name}: {clipped(str(path))}"
     if not _is_file(path):
         raise RequestError(f"{name}: there is no file {clipped(str(path))}")
-    with _identified(path, label, formats) as picture:
+    with open_header(path, label, formats) as picture:
         _check_pixels(size_of(picture), label)
         _check_whole(picture, label, [] if notes is None else notes)  # looks for a second frame, so it comes first
         check_picture(picture, label)
@@ -157,7 +157,7 @@ def format_of(path: Path) -> str | None:
     if not _is_file(path):
         return None
     try:
-        with _identified(path, str(path), READABLE_FILES) as picture:
+        with open_header(path, str(path), READABLE_FILES) as picture:
             return picture.format
     except RequestError:
         return None
@@ -170,8 +170,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _identified(path: Path, label: str, formats: Sequence[str]) -> Image.Image:
-    """A picture file with its header read, but none of its pixels."""
+def open_header(path: Path, label: str, formats: Sequence[str]) -> Image.Image:
+    """A picture file with its header read, but none of its pixels.
+
+    Raises:
+        RequestError: it is in none of PIL's ``formats``, or a decompression bomb.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large sizes, which are checked later, and garbled EXIF

@@ -122,6 +122,8 @@ def functions(config: Mapping[str, Any]) -> list[Function]:
     components = {each["id"]: each for each in config["components"]}
     found = []
     for each in config["dependencies"]:
+        if not each["backend_fn"]:  # it runs in the browser alone
+            continue
         inputs = [components[index] for index in each["inputs"]]
         found.append(
             Function(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vinograph import Pipeline
-from vinograph.errors import RequestError
+from vinograph.errors import RequestError, ResourceError
 from vinograph.web import sessions as module
+from vinograph.web.gallery_store import GalleryStore
 from vinograph.web.jobs import DrawRequest, Queue
 from vinograph.web.model_pool import ModelPool
-from vinograph.web.sessions import SessionKey, Sessions
+from vinograph.web.sessions import Session, SessionKey, Sessions
 from vinograph.web.uploads import Uploads
 
 
@@ -127,3 +130,63 @@ def test_a_page_that_was_closed_is_gone(sessions: Sessions, draw_request: DrawRe
     opened.set()
     assert list(job.follow())[-1].stopped
     assert sessions.of(key) is not session
+
+
+def drawn(models: ModelPool, tiny_bundle: Path, draw_request: DrawRequest, session: Session) -> Path:
+    """The file of a picture that a session's page has drawn."""
+    (picture,) = session.add(models, draw_request, Pipeline.from_pretrained(tiny_bundle)(**draw_request.arguments))
+    return picture.file
+
+
+def test_a_page_that_is_loaded_again_has_its_pictures(
+    sessions: Sessions, models: ModelPool, tiny_bundle: Path, draw_request: DrawRequest
+) -> None:
+    one, other, again = (SessionKey(*names) for names in (("one", "1"), ("other", "1"), ("one", "2")))
+    file = drawn(models, tiny_bundle, draw_request, sessions.of(one))
+    assert sessions.reopen(again).pictures == []
+    sessions.leave(one)
+    assert sessions.reopen(other).pictures == []
+    assert sessions.reopen(SessionKey("one", "3")).pictures[0].file == file
+    assert file.exists()
+    assert sessions.reopen(SessionKey("one", "4")).pictures == []
+
+
+def test_one_that_is_not_loses_them(
+    sessions: Sessions,
+    models: ModelPool,
+    tiny_bundle: Path,
+    draw_request: DrawRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_RELOAD_SECONDS", 0.0)
+    key = SessionKey("one", "page")
+    file = drawn(models, tiny_bundle, draw_request, sessions.of(key))
+    sessions.leave(key)
+    for _ in range(500):
+        if not file.exists():
+            break
+        time.sleep(0.01)
+    assert not file.exists()
+    assert sessions.reopen(SessionKey("one", "again")).pictures == []
+
+
+def test_pictures_are_kept_in_the_gallery(
+    models: ModelPool, tiny_bundle: Path, draw_request: DrawRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, store = Queue(models), GalleryStore(tmp_path / "gallery")
+    try:
+        session = Sessions(queue, Uploads(tmp_path), store).of(SessionKey("one", "page"))
+        file = drawn(models, tiny_bundle, draw_request, session)
+        (kept,) = (tmp_path / "gallery").glob("*.png")
+        assert kept.read_bytes() == file.read_bytes()
+        recalled = session.recall(replace(session.pictures[0], file=kept))
+        assert recalled.file.is_relative_to(session.folder)
+
+        def full(_: Path) -> None:
+            raise ResourceError("the disk is full")
+
+        monkeypatch.setattr(store, "add", full)
+        drawn(models, tiny_bundle, draw_request, session)
+        assert session.pictures[0].warnings[-1] == "This picture is not in the gallery: the disk is full"
+    finally:
+        queue.end()

@@ -108,7 +108,7 @@ def _assumed(pipe: Pipeline) -> list[str]:
     return [] if isinstance(pipe.model, Bundle) else [*pipe.model.manifest.notes]
 
 
-def _recipe(values: Mapping[str, Any]) -> again.Recipe | None:
+def _recipe(values: Mapping[str, Any]) -> again.FileRecipe | None:
     """What --again reads, if it is given; without it there has to be a prompt."""
     if values["again"] is not None:
         return again.read_recipe(values["again"])
@@ -159,7 +159,7 @@ def _draw(pipe: Pipeline, call: str, arguments: GivenArguments, label: str = "")
     return result
 
 
-def _files_of(values: Mapping[str, Any], recipe: again.Recipe | None) -> again.RecipeFiles:
+def _files_of(values: Mapping[str, Any], recipe: again.FileRecipe | None) -> again.RecipeFiles:
     """The adapters and learned words that drew the ``recipe``'s picture, of kinds that no option gives."""
     if recipe is None:
         return again.RecipeFiles()
@@ -167,7 +167,7 @@ def _files_of(values: Mapping[str, Any], recipe: again.Recipe | None) -> again.R
 
 
 def _open(
-    values: Mapping[str, Any], recipe: again.Recipe | None = None, found: again.RecipeFiles | None = None
+    values: Mapping[str, Any], recipe: again.FileRecipe | None = None, found: again.RecipeFiles | None = None
 ) -> Pipeline:
     """Open the model that --model names, else the one that drew the ``recipe``'s picture."""
     from vinograph.pipeline import Pipeline  # imports OpenVINO, which --help doesn't need

@@ -59,6 +59,12 @@ def serve(
         bool, typer.Option("--check", help="print the settings that hold and where each comes from, and end")
     ] = False,
     page: Annotated[bool, typer.Option("--page", help="serve the web page, too")] = False,
+    gallery: Annotated[
+        str | None,
+        typer.Option(
+            "--gallery", metavar="DIR", help="with --page: keep its pictures in this folder, for all visitors"
+        ),
+    ] = None,
     grace: Annotated[
         float | None,
         typer.Option(
@@ -99,6 +105,7 @@ def serve(
         "config": config,
         "limits": limit,
         "page": page or None,
+        "gallery": gallery,
         "grace": grace,
         "device": None if device is None else options.per_component(device),
         "precision": None if precision is None else options.per_component(precision),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +44,14 @@ def web(
             help="another name that visitors may reach the page by, such as a reverse proxy's; may be repeated",
         ),
     ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            "--gallery",
+            metavar="DIR",
+            help="keep all pictures in this folder, and show it to all visitors; default: kept until a page is closed",
+        ),
+    ] = None,
 ) -> None:
     """Serve a web page for drawing pictures.
 
@@ -53,4 +62,4 @@ def web(
 
     sources = options.named_sources(vae, base)
     models = dict.fromkeys(model or [options.DEFAULT_MODEL], sources)
-    serve(models, options.per_component(device), host, port, output.note, output.warn, allowed_host or ())
+    serve(models, options.per_component(device), host, port, output.note, output.warn, allowed_host or (), gallery)

@@ -71,6 +71,7 @@ class Configuration:
         limits: the most that is taken.
         grace: seconds that the drawing under way may still take after the signal to end.
         page: whether the Gradio page is served, too.
+        gallery: a folder in which the page keeps its pictures; None for none.
         metadata: whether pictures hold their request, also where the client doesn't ask for it.
         log_prompts: whether the log holds prompts.
         log_format: "text" or "json".
@@ -88,6 +89,7 @@ class Configuration:
     limits: Limits = field(default_factory=Limits)
     grace: float = 30.0
     page: bool = False
+    gallery: str | None = None
     metadata: bool = False
     log_prompts: bool = False
     log_format: str = "text"

@@ -70,6 +70,7 @@ SETTINGS: Mapping[str, Setting] = {
         _setting("device", PER_COMPONENT),
         _setting("precision", PER_COMPONENT),
         _setting("page", Flag()),
+        _setting("gallery", Text(4096)),
         _setting("grace", Real(0, _MOST_SECONDS)),
         _setting("metadata", Flag()),
         _setting("log_prompts", Flag()),

@@ -307,6 +307,8 @@ def _warnings(configuration: Configuration, environment: Mapping[str, str]) -> I
         yield f"whoever can reach {configuration.host} can draw on this machine: no key is asked for (no_auth)"
     if any(len(key) < _SHORT_KEY for key in configuration.keys):
         yield f"an API key has under {_SHORT_KEY} characters, and can be guessed"
+    if configuration.gallery is not None and not configuration.page:
+        yield "the gallery is the page's, which isn't served: give --page, too"
     if "*" in configuration.allowed_origins and not configuration.keys:
         yield "any web page may use the server from a visitor's browser: allowed_origins has * and there is no key"
     known = [setting.variable for setting in (*SETTINGS.values(), MODELS)] + [CONFIG_VARIABLE]

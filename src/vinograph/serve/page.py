@@ -27,20 +27,20 @@ from vinograph.web.jobs import DrawRequest, Job
 from vinograph.web.model_pool import example_prompts
 
 
-def open_page(service: DrawingService, folder: Path) -> Any:
+def open_page(service: DrawingService, folder: Path, gallery: Path | None = None) -> Any:
     """A :class:`vinograph.web.page.Page` that draws by ``service``; its pictures are kept in ``folder``.
 
     Call it in the event loop's thread.
 
     Raises:
-        RequestError: gradio is not installed.
+        RequestError: gradio is not installed, or the ``gallery`` can't be written.
         ModelUnavailableError: the default model can't be opened.
     """
     web.check_installed()
     web.isolate_gradio(folder)
     with web.without_proxies():
         from vinograph.web.page import Page
-    return Page(ServedModels(service.offered), ServedQueue(service, asyncio.get_running_loop()), folder)
+    return Page(ServedModels(service.offered), ServedQueue(service, asyncio.get_running_loop()), folder, gallery)
 
 
 class ServedModels:

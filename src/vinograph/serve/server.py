@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -167,7 +168,7 @@ async def _page(
 
     bound = [each.getsockname()[0] for each in sockets]
     with folders.temporary("vinograph-") as folder:
-        page = open_page(service, folder)
+        page = open_page(service, folder, None if configuration.gallery is None else Path(configuration.gallery))
         application = page.application(Hosts(configuration.host, bound, configuration.allowed_hosts))
         async with page.lifespan():
             yield application

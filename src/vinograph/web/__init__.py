@@ -23,6 +23,7 @@ def serve(
     say: Callable[[str], None],
     warn: Callable[[str], None],
     allowed_hosts: Sequence[str] = (),
+    gallery: Path | None = None,
 ) -> None:
     """Serve the page until the process is interrupted.
 
@@ -35,9 +36,11 @@ def serve(
         say: called with each message to the user.
         warn: called with each warning.
         allowed_hosts: further names under which visitors may ask for the page.
+        gallery: a folder in which all pictures are kept, and which all visitors see.
 
     Raises:
-        RequestError: gradio is not installed, or nothing can listen at ``host`` and ``port``.
+        RequestError: gradio is not installed, nothing can listen at ``host`` and ``port``, or
+            ``gallery`` can't be written.
         ResourceError: there is no folder for temporary files.
         VinographError: one of ``models`` can't be used.
     """
@@ -52,11 +55,12 @@ def serve(
 
         with listening(host, port) as sockets:
             pool = ModelPool(models, device)
-            page = Page(pool, Queue(pool), folder)
+            page = Page(pool, Queue(pool), folder, gallery)
             for problem in pool.problems:
                 warn(problem)
             if host not in LOCAL:
-                warn(f"whoever can reach {host} can draw on this machine: the page asks for no password")
+                may = "draw on this machine" if gallery is None else f"draw on this machine, and delete in {gallery}"
+                warn(f"whoever can reach {host} can {may}: the page asks for no password")
             page.open(host, sockets, allowed_hosts)
             try:
                 say(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")

@@ -26,7 +26,7 @@ Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
 
 SAME_AS_INIT_IMAGE = "init image"
-_CUSTOM = "custom"
+CUSTOM = "custom"
 _CALL = "generate"
 _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
@@ -133,6 +133,11 @@ class Controls:
         )
 
     @property
+    def options(self) -> Mapping[str, Any]:
+        """The component of each option, by the option's name."""
+        return self._options
+
+    @property
     def inputs(self) -> list[Any]:
         """The components that hold a value."""
         return [self.size_choice, self.width, self.height, *self._options.values()]
@@ -164,7 +169,7 @@ class Controls:
 
     def for_model(self, pipe: Pipeline, *, init_image: bool = False) -> Updates:
         """Updates that show the model's options with its defaults, and hide the others."""
-        takes, known = pipe.calls[_CALL].takes, self._arguments(pipe)
+        takes, known = pipe.calls[_CALL].takes, self.arguments(pipe)
         updates: Updates = {}
         for name, component in self._options.items():
             argument = known.get(name)
@@ -190,7 +195,7 @@ class Controls:
         same = [("Same as the init image", SAME_AS_INIT_IMAGE)] if init_image else []
         chosen = SAME_AS_INIT_IMAGE if init_image else default
         updates: Updates = {
-            self.size_choice: gr.update(choices=[*same, *choices, ("Custom size …", _CUSTOM)], value=chosen),
+            self.size_choice: gr.update(choices=[*same, *choices, ("Custom size …", CUSTOM)], value=chosen),
             self._sides: gr.update(visible=False),
             self.size_note: gr.update(value=""),
         }
@@ -203,18 +208,18 @@ class Controls:
     def mask_defaults(self, pipe: Pipeline) -> Updates:
         """Defaults that change when a mask is painted."""
         defaults = pipe.calls[_CALL].conditional_defaults.get("mask_image", {})
-        option_of = {argument: name for name, argument in self._arguments(pipe).items()}
+        option_of = {argument: name for name, argument in self.arguments(pipe).items()}
         return {
             self._options[option_of[argument]]: value for argument, value in defaults.items() if argument in option_of
         }
 
     def custom_size_update(self, size_choice: str) -> Any:
         """An update that shows width and height where a custom size is chosen."""
-        return gr.update(visible=size_choice == _CUSTOM)
+        return gr.update(visible=size_choice == CUSTOM)
 
     def negative_prompt_update(self, pipe: Pipeline, scales: Sequence[float]) -> Any:
         """An update that shows the negative prompt where a guidance scale gives it an effect."""
-        known = self._arguments(pipe)
+        known = self.arguments(pipe)
         names = [name for name in self._options if name.endswith("guidance_scale")]
         taken = [scale for name, scale in zip(names, scales, strict=True) if name in known]
         return gr.update(visible="negative_prompt" in known and any((scale or 0) > 1 for scale in taken))
@@ -226,7 +231,7 @@ class Controls:
         arguments: dict[str, Any] = {}
         errors: dict[Any, str] = {}
         limits = pipe.calls[_CALL].limits(pipe.model.manifest.limits, {})
-        known, declared = self._arguments(pipe), arguments_of(_request_of(pipe))
+        known, declared = self.arguments(pipe), arguments_of(_request_of(pipe))
         for name, argument in known.items():
             value = values[self._options[name]]
             if value in (None, "", _none_of(declared[argument], pipe.calls[_CALL].takes[argument])):
@@ -257,7 +262,7 @@ class Controls:
         call = pipe.calls[_CALL]
         limits = call.limits(pipe.model.manifest.limits, {**call.takes, **arguments})
         sides = (values[self.width], values[self.height])
-        if values[self.size_choice] != _CUSTOM:
+        if values[self.size_choice] != CUSTOM:
             width, height = map(int, values[self.size_choice].split("x"))
             sides = (width, height)
         return {
@@ -267,9 +272,9 @@ class Controls:
 
     def size_error(self, pipe: Pipeline, values: Values) -> str:
         """What is wrong with a custom size; empty where nothing is."""
-        return self.read(pipe, values)[1].get(self.size_note, "") if values[self.size_choice] == _CUSTOM else ""
+        return self.read(pipe, values)[1].get(self.size_note, "") if values[self.size_choice] == CUSTOM else ""
 
-    def _arguments(self, pipe: Pipeline) -> dict[str, str]:
+    def arguments(self, pipe: Pipeline) -> dict[str, str]:
         """The argument of this model that each option sets, without those that leave no choice."""
         takes = pipe.calls[_CALL].takes
         known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if name in self._options}

@@ -17,12 +17,16 @@ from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
 from vinograph.web import adapter_choice, fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt
+from vinograph.web.gallery_pictures import picture_of
+from vinograph.web.gallery_routes import identifier_in, picture_address
 from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, image_input, on
+from vinograph.web.restoring import Restorer, restore_buttons
 from vinograph.web.sessions import Picture, Session, address
 
 _EMPTY = fragments.placeholder("Your image will appear here.")
 _MAX_EXAMPLES = 4
+_MAX_RECALLED = 12  # pictures of the gallery in the history
 # Sends the value of a button that is clicked in a block of HTML.
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
@@ -53,25 +57,26 @@ class GenerateTab:
                 self._lay_out_settings()
             with gr.Column(elem_classes="history"):
                 self._lay_out_history()
-        self._shown = gr.State(None)  # the finished picture in the output
+        self._shown = self.shown = gr.State(None)  # the finished picture in the output
         self._mask_painted = gr.State(False)
         self._wire()
+        self.restorer = Restorer(context, self)
 
     def _lay_out_prompt(self) -> None:
-        self._model = self._context.model_dropdown()
-        self._prompt = gr.Textbox(
+        self._model = self.model = self._context.model_dropdown()
+        self._prompt = self.prompt = gr.Textbox(
             label="Prompt", lines=3, max_lines=8, autofocus=True, elem_id="prompt", placeholder="a red house …"
         )
         self._go = gr.Button("Generate", variant="primary", elem_classes="go", elem_id="generate")
         self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
-        self._notes = gr.HTML(elem_classes="notes", elem_id="notes")
+        self._notes = self.notes = gr.HTML(elem_classes="notes", elem_id="notes")
         with gr.Row(elem_classes="examples"):
             prompts = self._context.models.examples(self._model.value)
             self._examples = [gr.Button(prompt, size="sm") for prompt in prompts[:_MAX_EXAMPLES]]
 
     def _lay_out_settings(self) -> None:
         with gr.Accordion("Init image", open=False, elem_id="init-image") as self._init_image_section:
-            self._init_image = image_input("Image", 180)
+            self._init_image = self.init_image = image_input("Image", 180)
             with gr.Column(visible=False) as self._mask_section:
                 hint = "Inpainting: paint a mask over what is to change. Without a mask, the whole image changes."
                 gr.HTML(fragments.notes(hint), elem_classes="notes")
@@ -82,9 +87,9 @@ class GenerateTab:
                     elem_id="mask",
                     picture="",
                 )
-        self._controls = Controls()
+        self._controls = self.controls = Controls()
         names = adapter_choice.offered()
-        self._adapters = gr.Textbox(
+        self._adapters = self.adapters = gr.Textbox(
             label="Adapters",
             placeholder=f"{names[0]}:0.8" if names else "",
             info=f"Name and weight, between commas: {', '.join(names)}",
@@ -92,6 +97,7 @@ class GenerateTab:
             visible=bool(names),
             elem_id="adapters",
         )
+        self.restore_buttons = restore_buttons()
 
     def _lay_out_history(self) -> None:
         self._gallery = gr.HTML(fragments.gallery([]), elem_id="history", js_on_load=_CLICKS)
@@ -112,8 +118,6 @@ class GenerateTab:
         generating = on(self._go.click, self.generate, inputs, outputs)
         on(generating.failure, lambda: {self._go: SHOWN, self._stop: HIDDEN}, None, [self._go, self._stop])
         on(self._stop.click, self._context.stop, queue=False)
-        for function, model_inputs, model_outputs in self.on_load:
-            on(self._model.change, function, model_inputs, model_outputs)
         for each in self._examples:
             on(each.click, lambda text: text, each, self._prompt, queue=False)
         on(controls.size_choice.change, controls.custom_size_update, controls.size_choice, controls.sides, queue=False)
@@ -135,11 +139,30 @@ class GenerateTab:
         on(self._output.click, self.use_as_init_image, self._shown, [self._init_image, self._init_image_section])
 
     @property
+    def model_outputs(self) -> list[Any]:
+        """The components that change with the model."""
+        return [*self._controls.outputs, *self._examples, self._init_image_section, self._mask_section, self._notes]
+
+    @property
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
-        """What runs when the page opens or the model changes: function, inputs and outputs."""
-        inputs = [self._model, self._init_image, self._shown]
-        outputs = [*self._controls.outputs, *self._examples, self._init_image_section, self._mask_section, self._notes]
-        return [(self.change_model, inputs, outputs)]
+        """What runs when the page opens, besides what restores the request: function, inputs and outputs."""
+        return [(self.reopen, None, [self._gallery, self._snippets])]
+
+    def reopen(self, request: gr.Request) -> Updates:
+        """Show the history of a page that is loaded again, and the gallery's latest pictures."""
+        session = self._context.sessions.reopen(self._context.session_key(request))
+        history = self._history(session)
+        return {self._gallery: fragments.gallery(history), self._snippets: SHOWN if history else gr.skip()}
+
+    def _history(self, session: Session) -> list[tuple[str, str]]:
+        """Address and prompt of the session's pictures, then of the gallery's latest ones."""
+        pictures = [(each.address, each.prompt) for each in session.pictures]
+        gallery = self._context.gallery
+        if gallery is None:
+            return pictures
+        own = {each.gallery for each in session.pictures}
+        latest = gallery.list(count=_MAX_RECALLED).entries
+        return pictures + [(picture_address(each), each.prompt) for each in latest if each.identifier not in own]
 
     def change_model(self, model: str, init_image: str | None, shown: Picture | None) -> Updates:
         """Set the controls for the model; the warnings of the picture that is ``shown`` stay."""
@@ -198,9 +221,21 @@ class GenerateTab:
 
     def show_from_history(self, request: gr.Request, event: gr.EventData) -> Updates:
         """Show the picture of the history that was clicked."""
-        pictures = self._context.sessions.of(self._context.session_key(request)).pictures
-        chosen = getattr(event, "chosen", None)
-        return next((self._show(each) for each in pictures if each.address == chosen), {self._shown: gr.skip()})
+        session, chosen = self._context.sessions.of(self._context.session_key(request)), getattr(event, "chosen", None)
+        picture = next((each for each in session.pictures if each.address == chosen), None)
+        try:
+            picture = picture or self._recall(session, identifier_in(chosen))
+        except VinographError as error:
+            return self._refuse({None: str(error)})
+        return {self._shown: gr.skip()} if picture is None else self._show(picture)
+
+    def _recall(self, session: Session, identifier: str | None) -> Picture | None:
+        """The gallery's picture of an identifier, copied into the session."""
+        gallery = self._context.gallery
+        if gallery is None or identifier is None:
+            return None
+        already = next((each for each in session.recalled if each.gallery == identifier), None)
+        return already or session.recall(picture_of(self._context.models, gallery, gallery.get(identifier)))
 
     def generate(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Draw what the controls say, showing previews."""
@@ -229,8 +264,7 @@ class GenerateTab:
                 yield {self._output: fragments.unfinished(status, prompt)}
             elif status.results:
                 added = session.add(self._context.models, draw_request, status.results[0])
-                history = [(each.address, each.prompt) for each in session.pictures]
-                done = {self._gallery: fragments.gallery(history), self._snippets: SHOWN}
+                done = {self._gallery: fragments.gallery(self._history(session)), self._snippets: SHOWN}
                 yield {**self._show(added[0]), **done, self._go: SHOWN, self._stop: HIDDEN}
             else:
                 yield {**self._without_result(status, prompt, last), self._go: SHOWN, self._stop: HIDDEN}
@@ -283,9 +317,11 @@ class GenerateTab:
         size = f"{picture.size[0]}×{picture.size[1]}"
         links = [fragments.download(picture.address, picture.name, "Download PNG")]
         links += [fragments.download(address(file), name, name) for name, file in picture.inputs.items()]
-        if "image" in self._context.models.get(picture.model).calls["generate"].takes:
+        offered = picture.model in self._context.models.references
+        if offered and "image" in self._context.models.get(picture.model).calls["generate"].takes:
             links.append(fragments.button("Use as init image", picture.address))
-        caption = fragments.facts(seed, size, picture.model, fragments.timings(picture.timings))
+        timings = fragments.timings(picture.timings) if picture.timings else ""
+        caption = fragments.facts(seed, size, picture.model, timings)
         caption += f'<div class="links">{"".join(links)}</div>'
         return {
             self._output: fragments.figure(picture.address, picture.size, picture.prompt, caption),

@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vinograph.errors import RequestError, ResourceError, VinographError
 from vinograph.strict_json import JsonError, parse_object
+from vinograph.web import gallery_routes
+from vinograph.web.gallery_routes import GalleryRoutes
 from vinograph.web.hosts import Hosts
 from vinograph.web.uploads import MEGABYTE, Uploads, safe_name
 
@@ -67,12 +69,15 @@ class Guard:
     ``scope["state"]["visitor"]``. It receives uploads and sends files itself.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, uploads: Uploads, check: Check) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: Hosts, uploads: Uploads, check: Check, gallery: GalleryRoutes | None = None
+    ) -> None:
         """Guard ``app``; ``check`` raises RequestError for calls that no control makes."""
         self._app = app
         self._hosts = hosts
         self._uploads = uploads
         self._check = check
+        self._gallery = gallery
         self._streams: set[asyncio.Task[None]] = set()
         self._cookie = f"vinograph-{secrets.token_hex(4)}"  # other servers on this machine share a browser's cookies
 
@@ -102,6 +107,8 @@ class Guard:
         if method == "POST" and path in _CALLS:
             await self._call(scope, receive, send, identity)
             return None
+        if self._gallery is not None and path.startswith(gallery_routes.PREFIX):
+            return await self._answer_of(self._gallery, scope, receive)
         if method not in ("GET", "HEAD"):
             raise _RefusalError(405, "the page makes no such request")
         if path.startswith(_FILE):
@@ -125,6 +132,25 @@ class Guard:
             scope, receive, self._with_cookie(send, identity) if path == "/" else send, identity.visitor
         )
         return None
+
+    async def _answer_of(self, gallery: GalleryRoutes, scope: Scope, receive: Receive) -> Response:
+        """The gallery's response: to a request of its addresses, or to a change that JSON asks for."""
+        path, method, headers = str(scope["path"]), str(scope["method"]), Headers(scope=scope)
+        if method in ("GET", "HEAD") and not gallery.changes(path):
+            answer = await gallery.get(path, scope["query_string"].decode("latin-1"))
+        elif method != "POST" or not gallery.changes(path):
+            raise _RefusalError(405, "the page makes no such request")
+        elif headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise _RefusalError(415, "the gallery is changed by JSON")
+        else:
+            try:
+                value = parse_object(await _read(headers, receive, LARGEST_JSON), largest=LARGEST_JSON)
+            except JsonError as error:
+                raise _RefusalError(400, f"the request can't be read: {error}") from error
+            answer = await gallery.post(path, value)
+        if isinstance(answer, gallery_routes.Answer):
+            raise _RefusalError(*answer)
+        return answer
 
     def _check_origin(self, headers: Headers) -> None:
         """Refuse requests of another site's page, even if its name points here (DNS rebinding)."""

@@ -13,6 +13,9 @@ from fastapi import FastAPI
 
 from vinograph.errors import RequestError
 from vinograph.web.compare_tab import CompareTab
+from vinograph.web.gallery_routes import GalleryRoutes
+from vinograph.web.gallery_store import GalleryStore
+from vinograph.web.gallery_tab import GalleryTab
 from vinograph.web.generate_tab import GenerateTab
 from vinograph.web.guard import Guard
 from vinograph.web.hosts import Hosts
@@ -25,6 +28,14 @@ from vinograph.web.sessions import MOST_PAGES, Sessions
 from vinograph.web.uploads import Uploads
 
 _HERE = Path(__file__).parent
+_STYLES = (
+    "page.css",
+    "gallery.css",
+)
+_SCRIPTS = (
+    "page.js",
+    "remembered.js",
+)
 
 _WINE = gr.themes.Color(
     *("#fbf3f5", "#f6e4e8", "#ecc8d0", "#dd9fac", "#c86f83", "#ad4a62", "#8f3149", "#78273c", "#642233", "#551f2e"),
@@ -77,11 +88,17 @@ def _theme() -> gr.themes.Base:
 class Page:
     """The Gradio application with its models, its queue and its sessions."""
 
-    def __init__(self, models: Models, queue: Drawer, folder: Path) -> None:
-        """Lay out the tabs; pictures are kept in ``folder``."""
+    def __init__(self, models: Models, queue: Drawer, folder: Path, gallery: Path | None = None) -> None:
+        """Lay out the tabs; pictures are kept in ``folder``, and in the folder ``gallery`` for good.
+
+        Raises:
+            RequestError: ``gallery`` can't be written.
+        """
         self._queue = queue
         self._uploads = Uploads(folder)
-        context = PageContext(models, Sessions(self._queue, self._uploads), self._uploads)
+        self._gallery = None if gallery is None else GalleryStore(gallery)
+        sessions = Sessions(self._queue, self._uploads, self._gallery)
+        context = PageContext(models, sessions, self._uploads, self._gallery)
         with gr.Blocks(title="Vinograph", analytics_enabled=False) as self.blocks:
             gr.HTML("<h1>Vinograph <span>draws pictures from words</span></h1>", elem_classes="masthead")
             with gr.Tabs():
@@ -91,6 +108,10 @@ class Page:
                     compare = CompareTab(context)
                 with gr.Tab("Reconstruct"):
                     ReconstructTab(context)
+                if self._gallery is not None:
+                    with gr.Tab("Gallery"):
+                        GalleryTab(self._gallery, generate.restorer)
+            generate.restorer.wire_load(self.blocks)
             for function, inputs, outputs in (*generate.on_load, *compare.on_load):
                 on(self.blocks.load, function, inputs, outputs)
             self.blocks.unload(context.close_session)
@@ -118,10 +139,11 @@ class Page:
             ssr_mode=False,
             mcp_server=False,
             theme=_theme(),
-            css_paths=[_HERE / "page.css"],
-            head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+            css_paths=[_HERE / name for name in _STYLES],
+            head="".join(f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS),
         )
-        return Guard(self._served, hosts, self._uploads, self.check)
+        gallery = None if self._gallery is None else GalleryRoutes(self._gallery)
+        return Guard(self._served, hosts, self._uploads, self.check, gallery)
 
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
         """What has to run as long as a server that has the :meth:`application` as a part of its own."""
@@ -147,7 +169,7 @@ class Page:
         """
         index, data, event = call.get("fn_index"), call.get("data"), call.get("event_data")
         function = self.blocks.fns.get(index) if type(index) is int else None
-        if function is None:
+        if function is None or function.fn is None:  # one without runs in the browser alone
             raise RequestError("the page has no such function")
         if not isinstance(data, list) or len(data) != len(function.inputs):
             raise RequestError(f"the function takes {len(function.inputs)} values")

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from vinograph.web.gallery_store import GalleryStore
 from vinograph.web.model_pool import Models
 from vinograph.web.sessions import SessionKey, Sessions
 from vinograph.web.uploads import Uploads
@@ -18,11 +19,12 @@ HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
 
 @dataclass(frozen=True)
 class PageContext:
-    """The models, the open sessions and the uploads, which all tabs share."""
+    """The models, the open sessions, the uploads and the gallery, which all tabs share."""
 
     models: Models
     sessions: Sessions
     uploads: Uploads
+    gallery: GalleryStore | None = None
 
     def model_dropdown(self, title: str = "Model", chosen: int = 0) -> Any:
         """A dropdown of the models, where the one at the index ``chosen`` is selected."""
@@ -47,8 +49,8 @@ class PageContext:
         self.sessions.stop(self.session_key(request))
 
     def close_session(self, request: gr.Request) -> None:
-        """Close the session of a page that was closed."""
-        self.sessions.close(self.session_key(request))
+        """Close the session of a page that was closed, or is being loaded again."""
+        self.sessions.leave(self.session_key(request))
 
 
 def image_input(title: str, height: int, **more: Any) -> gr.Image:

@@ -7,7 +7,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -15,10 +15,11 @@ from urllib.parse import quote
 from PIL import Image
 
 from vinograph.a1111 import parameters_text
-from vinograph.errors import RequestError
+from vinograph.errors import RequestError, VinographError
 from vinograph.images import save
 from vinograph.result import Result
 from vinograph.web import snippets
+from vinograph.web.gallery_store import GalleryStore
 from vinograph.web.jobs import Drawer, DrawRequest, Job
 from vinograph.web.model_pool import Models
 from vinograph.web.uploads import MEGABYTE, Uploads
@@ -28,6 +29,8 @@ _MOST_WAITING = MOST_PAGES // 2  # jobs, so that threads are left for everything
 _MOST_OF_ONE = 16  # pages of one visitor; the oldest is closed for another
 _MOST_PICTURES = 100  # of one page; the oldest go
 _MOST_BYTES = 256 * MEGABYTE  # that these take on the disk
+_MOST_RECALLED = 20  # pictures of the gallery that one page has shown; the oldest go
+_RELOAD_SECONDS = 20.0  # in which a page that was closed may be opened again with its pictures
 
 
 class SessionKey(NamedTuple):
@@ -42,7 +45,7 @@ class Picture:
     """A picture on the disk, and how it was drawn.
 
     ``inputs`` are the files that it was drawn from, by their names. ``python`` and ``shell`` draw
-    it again.
+    it again. ``gallery`` is its identifier in the gallery, empty where it isn't there.
     """
 
     file: Path
@@ -55,6 +58,7 @@ class Picture:
     shell: str
     inputs: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    gallery: str = ""
 
     @property
     def files(self) -> list[Path]:
@@ -78,7 +82,7 @@ def address(file: Path) -> str:
     return f"gradio_api/file={quote(str(file))}"
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """One open page: its folder, the job that it waits for, and its pictures, the newest first."""
 
@@ -86,6 +90,8 @@ class Session:
     folder: Path
     job: Job | None = None
     pictures: list[Picture] = field(default_factory=list)
+    gallery: GalleryStore | None = None
+    recalled: list[Picture] = field(default_factory=list)  # from the gallery, the latest first
 
     @property
     def waits(self) -> bool:
@@ -94,7 +100,7 @@ class Session:
 
     def add(self, models: Models, draw_request: DrawRequest, result: Result) -> list[Picture]:
         """Write a result's pictures into the session's history, of which the oldest may go."""
-        added = [self._store(models, draw_request, result, index) for index in range(len(result.images))]
+        added = [self._kept(self._store(models, draw_request, result, index)) for index in range(len(result.images))]
         before, self.pictures = self.pictures, added
         for picture in before[: _MOST_PICTURES - len(added)]:
             if _bytes([*self.pictures, picture]) > _MOST_BYTES:
@@ -129,6 +135,27 @@ class Session:
             warnings=tuple(result.warnings),
         )
 
+    def _kept(self, picture: Picture) -> Picture:
+        """The picture, once it lies in the gallery, too; or with a warning that says why it doesn't."""
+        if self.gallery is None:
+            return picture
+        try:
+            return replace(picture, gallery=self.gallery.add(picture.file).identifier)
+        except VinographError as error:
+            warning = f"This picture is not in the gallery: {error}"
+            return replace(picture, warnings=(*picture.warnings, warning))
+
+    def recall(self, picture: Picture) -> Picture:
+        """Copy a picture of the gallery into the session's folder, where the page finds it."""
+        folder = self.folder / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        shutil.copyfile(picture.file, folder / "picture.png")
+        recalled = replace(picture, file=folder / "picture.png")
+        before, self.recalled = self.recalled, [recalled, *self.recalled][:_MOST_RECALLED]
+        for each in before[_MOST_RECALLED - 1 :]:
+            shutil.rmtree(each.file.parent, ignore_errors=True)
+        return recalled
+
     def discard(self, draw_request: DrawRequest) -> None:
         """Remove the request's init image and mask, unless a picture of the history has them."""
         for file in set(draw_request.input_files.values()) - self._files():
@@ -136,7 +163,7 @@ class Session:
 
     def _files(self) -> set[Path]:
         """The files of all pictures of the history."""
-        return {file for picture in self.pictures for file in picture.files}
+        return {file for picture in (*self.pictures, *self.recalled) for file in picture.files}
 
     def write(
         self,
@@ -161,9 +188,11 @@ def _bytes(pictures: Iterable[Picture]) -> int:
 class Sessions:
     """The sessions of all open pages."""
 
-    def __init__(self, queue: Drawer, uploads: Uploads) -> None:
+    def __init__(self, queue: Drawer, uploads: Uploads, gallery: GalleryStore | None = None) -> None:
         self._queue = queue
         self._uploads = uploads
+        self._gallery = gallery
+        self._left: dict[str, list[Session]] = {}  # by visitor: closed pages, which may have been reloaded
         self._sessions: dict[SessionKey, Session] = {}  # the most recently used stands last
         self._lock = threading.Lock()
 
@@ -172,7 +201,8 @@ class Sessions:
         with self._lock:
             session = self._sessions.pop(key, None)
             if session is None:
-                session = Session(key.visitor, self._uploads.folder_of(key.visitor) / uuid.uuid4().hex)
+                folder = self._uploads.folder_of(key.visitor) / uuid.uuid4().hex
+                session = Session(key.visitor, folder, gallery=self._gallery)
             self._sessions[key] = session
             own = [each for each in self._sessions if each.visitor == key.visitor]
             crowded = [own[0]] if len(own) > _MOST_OF_ONE else list(self._sessions)[:-MOST_PAGES]
@@ -211,3 +241,46 @@ class Sessions:
         if session is not None:
             self._stop(session)
             shutil.rmtree(session.folder, ignore_errors=True)  # there is none where nothing was drawn
+
+    def leave(self, key: SessionKey) -> None:
+        """Close the session of a page that was closed or is being loaded again.
+
+        Its job is stopped. Its pictures stay for some seconds, in which :meth:`reopen` finds them.
+        """
+        with self._lock:
+            session = self._sessions.pop(key, None)
+            if session is not None and session.pictures:
+                self._left.setdefault(key.visitor, []).append(session)
+        if session is None:
+            return
+        self._stop(session)
+        if not session.pictures:
+            shutil.rmtree(session.folder, ignore_errors=True)  # there is none where nothing was written
+            return
+        timer = threading.Timer(_RELOAD_SECONDS, self._forget, (session,))
+        timer.daemon = True
+        timer.start()
+
+    def _forget(self, session: Session) -> None:
+        """Delete the pictures of a session that was left, unless it was opened again."""
+        if self._take_back(session):
+            shutil.rmtree(session.folder, ignore_errors=True)
+
+    def _take_back(self, session: Session) -> bool:
+        with self._lock:
+            left = self._left.get(session.visitor, [])
+            if session not in left:
+                return False
+            left.remove(session)
+            if not left:
+                del self._left[session.visitor]
+            return True
+
+    def reopen(self, key: SessionKey) -> Session:
+        """The session of a page that has just been opened: the visitor's last one that was left, if any."""
+        left = next((each for each in reversed(self._left.get(key.visitor, [])) if each.pictures), None)
+        if left is not None and key not in self._sessions and self._take_back(left):
+            left.job = None
+            with self._lock:
+                self._sessions[key] = left
+        return self.of(key)
