@@ -83,15 +83,7 @@ class GenerateTab:
                     picture="",
                 )
         self._controls = Controls()
-        names = adapter_choice.offered()
-        self._adapters = gr.Textbox(
-            label="Adapters",
-            placeholder=f"{names[0]}:0.8" if names else "",
-            info=f"Name and weight, between commas: {', '.join(names)}",
-            max_lines=3,
-            visible=bool(names),
-            elem_id="adapters",
-        )
+        self._adapters = adapter_choice.adapter_list()
 
     def _lay_out_history(self) -> None:
         self._gallery = gr.HTML(fragments.gallery([]), elem_id="history", js_on_load=_CLICKS)
