@@ -21,6 +21,7 @@ from vinograph.families import registry
 from vinograph.families.autoencoder import vae_names
 from vinograph.pipeline import Pipeline
 from vinograph.request import OPTIONS, Argument, Request, arguments_of, fewest_steps
+from vinograph.web.help_lines import help_line
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -118,18 +119,27 @@ class Controls:
         self.size_note = gr.HTML(elem_classes="notes")
         if several:
             with gr.Row(elem_classes="seed"):
-                self._options["seed"] = gr.Textbox(label="Seed", placeholder="random", max_lines=1)
+                self._options["seed"] = gr.Textbox(
+                    label="Seed", placeholder="random", max_lines=1, info=help_line("seed", "")
+                )
                 dice = gr.Button("Random seed", elem_classes="dice", elem_id="dice")
             dice.click(new_seed, outputs=self._options["seed"], show_progress="hidden")
             self.seed_note = gr.HTML(elem_classes="notes")
         with gr.Row(elem_classes="pair"):
             if several:
-                self._options["count"] = gr.Slider(1, _MAX_COUNT, value=1, step=1, label=label("count"))
+                self._options["count"] = gr.Slider(
+                    1, _MAX_COUNT, value=1, step=1, label=label("count"), info=help_line("count", "")
+                )
                 self._options["strength"] = _control("strength")
             for name in family_options():
                 self._options[name] = _control(name)
         self._options["negative_prompt"] = gr.Textbox(
-            label=label("negative_prompt"), placeholder="what to avoid", lines=1, max_lines=3, visible=False
+            label=label("negative_prompt"),
+            info=help_line("negative_prompt", ""),
+            placeholder="what to avoid",
+            lines=1,
+            max_lines=3,
+            visible=False,
         )
 
     @property
@@ -292,18 +302,19 @@ def _control(name: str) -> Any:
     argument = {**OPTIONS, **families[0].options}[name]
     declared = arguments_of(families[0].request)[argument]
     check, kind = declared.check, declared.check.scalar
+    named: dict[str, Any] = {"label": label(name), "info": help_line(name, declared.about), "visible": False}
     if kind is bool:
-        return gr.Checkbox(label=label(name), visible=False)
+        return gr.Checkbox(**named)
     if declared.slider is not None:
         least, most, step = declared.slider
-        return gr.Slider(least, most, step=step, label=label(name), visible=False)
+        return gr.Slider(least, most, step=step, **named)
     if kind is int and all(each.calls[_CALL].takes.get(argument) is None for each in families):
-        return gr.Textbox(label=label(name), placeholder="default", max_lines=1, visible=False)
+        return gr.Textbox(placeholder="default", max_lines=1, **named)
     if kind is int:
-        return gr.Slider(1, 100, step=1, label=label(name), visible=False)
+        return gr.Slider(1, 100, step=1, **named)
     if kind is float:
-        return gr.Slider(0, 20, step=0.1, label=label(name), visible=False)
-    return gr.Dropdown(list(check.choices), label=label(name), filterable=False, visible=False)
+        return gr.Slider(0, 20, step=0.1, **named)
+    return gr.Dropdown(list(check.choices), filterable=False, **named)
 
 
 def _none_of(argument: Argument, default: Any) -> Any:

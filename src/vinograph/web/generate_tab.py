@@ -88,15 +88,7 @@ class GenerateTab:
                     picture="",
                 )
         self._controls = self.controls = Controls()
-        names = adapter_choice.offered()
-        self._adapters = self.adapters = gr.Textbox(
-            label="Adapters",
-            placeholder=f"{names[0]}:0.8" if names else "",
-            info=f"Name and weight, between commas: {', '.join(names)}",
-            max_lines=3,
-            visible=bool(names),
-            elem_id="adapters",
-        )
+        self._adapters = self.adapters = adapter_choice.adapter_list()
         self.restore_buttons = restore_buttons()
 
     def _lay_out_history(self) -> None:

@@ -31,6 +31,7 @@ _HERE = Path(__file__).parent
 _STYLES = (
     "page.css",
     "gallery.css",
+    "help.css",
 )
 _SCRIPTS = (
     "page.js",
