@@ -16,7 +16,7 @@ from vinograph.batch.pictures import Expansion
 from vinograph.batch.rows import open_prompts
 from vinograph.batch.run import Batch, Run, Shard, Show, Tally, keys_of, missing
 from vinograph.batch.store import open_store, there
-from vinograph.batch.templates import open_wildcards
+from vinograph.templates import open_wildcards
 from vinograph.cli import adapters, options, output
 from vinograph.cli.options import (
     ADAPTER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -67,3 +68,8 @@ def on(event: Callable[..., Any], run: Callable[..., Any], inputs: Any = None, o
     """Run a function on an event, without Gradio's signs of progress or its limit on calls."""
     options = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private", **more}
     return event(run, inputs=inputs, outputs=outputs, **options)
+
+
+def any_of(*events: Any) -> Any:
+    """One event that stands for any of several."""
+    return partial(gr.on, list(events))
