@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vinograph.families.contract import Step
 from vinograph.web.jobs import DrawRequest, JobStatus
 from vinograph.web.model_pool import MAX_LOADED
 
@@ -119,10 +120,12 @@ class _Watch:
     draw_requests: Sequence[DrawRequest]
     done: Callable[[DrawRequest, Sequence[StageTime]], None]
     stages: dict[str, _StageWatch] = field(default_factory=dict)
+    step: Step | None = None
     results: int = 0
 
     def __call__(self, status: JobStatus) -> None:
-        if status.step is not None:
+        before, self.step = self.step, status.step
+        if status.step is not None and status.step is not before:
             now = status.step.index, time.perf_counter()
             watched = self.stages.setdefault(status.step.stage, _StageWatch(now, now, status.step.total))
             watched.last = now if now[0] > watched.last[0] else watched.last

@@ -17,6 +17,7 @@ from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
 from vinograph.web import adapter_choice, fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt
+from vinograph.web.estimate_line import EstimateLine
 from vinograph.web.jobs import DrawRequest, Job, error_message
 from vinograph.web.live_panel import NOTIFY, LivePanel, live_request
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, any_of, image_input, on
@@ -70,7 +71,7 @@ class GenerateTab:
             self._list = gr.Checkbox(label="One prompt per line", elem_id="prompt-list")
             self._live = LivePanel(self._context)
         self._go = gr.Button("Generate", variant="primary", elem_classes="go", elem_id="generate")
-        self._estimate = gr.HTML(elem_classes="estimate", elem_id="estimate")
+        self._estimate = EstimateLine(self._context)
         self._live.lay_out_keep()
         self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
         self._queue = QueuePanel(self._context)
@@ -123,9 +124,9 @@ class GenerateTab:
         following = on(adding.success, self.follow, None, outputs, trigger_mode="multiple")
         on(following.failure, lambda: {self._stop: HIDDEN}, None, [self._stop])
         on(self._stop.click, self.stop, None, self._queue.list, queue=False)
-        self._wire_changes(inputs, outputs, following)
         for function, model_inputs, model_outputs in self.on_load:
-            on(self._model.change, function, model_inputs, model_outputs)
+            model_set = on(self._model.change, function, model_inputs, model_outputs)
+        self._wire_changes(inputs, outputs, following, model_set.success)
         for each in self._examples:
             on(each.click, lambda text: text, each, self._prompt, queue=False)
         on(controls.size_choice.change, controls.custom_size_update, controls.size_choice, controls.sides, queue=False)
@@ -137,15 +138,26 @@ class GenerateTab:
         shown = [self._output, self._shown, self._notes, self._python, self._shell]
         on(self._gallery.click, self.show_from_history, None, shown)
 
-    def _wire_changes(self, inputs: set[Any], outputs: list[Any], following: Any) -> None:
-        """Wire what follows every change of the settings: the estimate, and live drawing."""
-        settings = [each.change for each in inputs - {self._prompt, self._mask}]
-        shape = inputs - {self._mask}
-        on(any_of(*settings), self.estimate, shape, self._estimate, trigger_mode="always_last")
-        on(any_of(*settings, self._prompt.change, self._mask.change, self._live.switch.change), None, js=NOTIFY)
+    def _wire_changes(self, inputs: set[Any], outputs: list[Any], following: Any, model_set: Any) -> None:
+        """Wire what follows a change of the settings: the estimate, and live drawing.
+
+        After a change of the model both wait for its defaults. Controls don't check the values,
+        because what doesn't fit for a moment is nobody's mistake.
+        """
+        settings = [each.change for each in inputs - {self._model, self._prompt, self._mask}]
+        shape = inputs - {self._prompt, self._mask}
+        estimating = {
+            "inputs": shape,
+            "outputs": self._estimate.line,
+            "trigger_mode": "always_last",
+            "preprocess": False,
+        }
+        on(any_of(*settings, model_set), self.estimate, **estimating)
+        changes = [*settings, model_set, self._prompt.change, self._mask.change, self._live.switch.change]
+        on(any_of(*changes), None, js=NOTIFY)
         drawing = self._live.wire(inputs, outputs, self._live_request, self._output, self._notes)
         for done in (following, drawing):
-            on(done.success, self.estimate, shape, self._estimate, trigger_mode="always_last")
+            on(done.success, self.estimate, shape, self._estimate.line, **last)
         on(self._live.keep.click, self.keep, None, [*outputs, self._live.keep])
 
     def _wire_init_image(self) -> None:
@@ -265,8 +277,7 @@ class GenerateTab:
                 yield {self._output: fragments.unfinished(status, prompt), self._stop: SHOWN, **rows}
             elif status.results:
                 added = session.add(self._context.models, queued.draw_request, status.results[0])
-                history = [(each.address, each.prompt) for each in session.pictures]
-                yield {**self._show(added[0]), self._gallery: fragments.gallery(history), self._snippets: SHOWN}
+                yield {**self._show(added[0]), **self._history(session)}
             elif status.error is not None:
                 yield self._fail(session, queued, error_message(status.error))
             elif session.queue.draws(queued):
@@ -284,6 +295,10 @@ class GenerateTab:
     def _newest(self, session: Session) -> Updates:
         return self._show(session.pictures[0]) if session.pictures else {self._output: _EMPTY}
 
+    def _history(self, session: Session) -> Updates:
+        pictures = [(each.address, each.prompt) for each in session.pictures]
+        return {self._gallery: fragments.gallery(pictures), self._snippets: SHOWN}
+
     def stop(self, request: gr.Request) -> str:
         """Stop what is drawn; the next request of the queue follows."""
         session = self._context.sessions.of(self._context.session_key(request))
@@ -297,26 +312,16 @@ class GenerateTab:
         if picture is None:
             return {self._live.keep: HIDDEN}
         (added,) = session.add(self._context.models, picture.draw_request, picture.result)
-        history = [(each.address, each.prompt) for each in session.pictures]
-        shown = {self._gallery: fragments.gallery(history), self._snippets: SHOWN, self._live.keep: HIDDEN}
-        return {**self._show(added), **shown}
+        return {**self._show(added), **self._history(session), self._live.keep: HIDDEN}
 
     def estimate(self, values: Values) -> str:
         """Say how long what the controls say will take, where that is known."""
-        pipe = self._context.models.get(values[self._model])
-        has_init_image = values[self._init_image] is not None
-        arguments, errors = self._controls.read(pipe, values, init_image=has_init_image)
-        if errors:
-            return ""
-        if has_init_image:
-            arguments["image"] = values[self._init_image]
-        takes = pipe.calls["generate"].takes
-        expected = self._context.sessions.estimates.of(DrawRequest(values[self._model], "generate", arguments), takes)
-        return "" if expected is None else fragments.estimate(expected.seconds, expected.prepares)
+        return self._estimate.of(values[self._model], self._controls, values, values[self._init_image] is not None)
 
     def _live_request(self, values: Values, session: Session, request: gr.Request) -> DrawRequest | Updates:
         """The request to draw live; or updates that say what is wrong with it."""
-        draw_requests = self._draw_requests(values, session, request)
+        own = {**values, self._init_image: (values[self._init_image] or {}).get("path")}
+        draw_requests = self._draw_requests(own, session, request)
         if isinstance(draw_requests, dict):
             return self._refuse(draw_requests)
         return live_request(draw_requests[0], session.live.seed)
@@ -331,9 +336,7 @@ class GenerateTab:
         arguments, errors = self._controls.read(pipe, values, init_image=has_init_image)
         if errors:
             return errors
-        adaptation = adapt(
-            pipe.model, adapter_choice.chosen(values[self._adapters])
-        )  # what doesn't fit is said at once
+        adaptation = adapt(pipe.model, adapter_choice.chosen(values[self._adapters]))  # says at once what doesn't fit
         files = self._input_files(pipe, values, session, request) if has_init_image else {}
         return [
             DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments}, adaptation) for prompt in prompts

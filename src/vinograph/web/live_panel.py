@@ -51,9 +51,8 @@ class LivePanel:
     def wire(self, inputs: set[Any], outputs: list[Any], make: MakeRequest, output: Any, notes: Any) -> Any:
         """Draw when something changed, into ``output``; ``inputs`` are all that a request is made of."""
         self._make, self._output, self._notes = make, output, notes
-        drawing = on(
-            self._pulse.change, self.draw, {*inputs, self.switch}, [*outputs, *self.outputs], trigger_mode="multiple"
-        )
+        now = {"trigger_mode": "multiple", "preprocess": False}  # what doesn't fit is said in the notes
+        drawing = on(self._pulse.change, self.draw, {*inputs, self.switch}, [*outputs, *self.outputs], **now)
         on(self.switch.change, self.turn, self.switch, self.outputs)
         return drawing
 

@@ -1,4 +1,5 @@
-// The queue: a click sends its button's value. The list is drawn anew at each change, so the focus is put back to where it was.
+// The queue: a click sends its button's value. When the list changes, another request may stand in the focused row: the focus goes
+// with the request.
 let focused = null; // the value of the button that has the focus, and its row
 
 const place = (button) => ({ value: button.value, row: [...element.querySelectorAll("li")].indexOf(button.closest("li")) });
@@ -30,5 +31,7 @@ element.addEventListener("focusout", (event) => {
   });
 });
 new MutationObserver(() => {
-  if (focused && (document.activeElement ?? document.body) === document.body) found(focused)?.focus();
-}).observe(element, { childList: true, subtree: true });
+  const active = document.activeElement ?? document.body;
+  if (!focused || !(active === document.body || element.contains(active))) return;
+  if (active.value !== focused.value || active.disabled) found(focused)?.focus();
+}).observe(element, { childList: true, subtree: true, attributes: true });
