@@ -146,18 +146,13 @@ class GenerateTab:
         """
         settings = [each.change for each in inputs - {self._model, self._prompt, self._mask}]
         shape = inputs - {self._prompt, self._mask}
-        estimating = {
-            "inputs": shape,
-            "outputs": self._estimate.line,
-            "trigger_mode": "always_last",
-            "preprocess": False,
-        }
-        on(any_of(*settings, model_set), self.estimate, **estimating)
-        changes = [*settings, model_set, self._prompt.change, self._mask.change, self._live.switch.change]
-        on(any_of(*changes), None, js=NOTIFY)
+        last = {"trigger_mode": "always_last", "preprocess": False}
+        changes = [*settings, self._prompt.change, self._mask.change, self._live.switch.change]
+        for each in (any_of(*changes), model_set):
+            on(each, None, js=NOTIFY)
         drawing = self._live.wire(inputs, outputs, self._live_request, self._output, self._notes)
-        for done in (following, drawing):
-            on(done.success, self.estimate, shape, self._estimate.line, **last)
+        for each in (any_of(*settings), model_set, following.success, drawing.success):
+            on(each, self.estimate, shape, self._estimate.line, **last)
         on(self._live.keep.click, self.keep, None, [*outputs, self._live.keep])
 
     def _wire_init_image(self) -> None:
