@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from vinograph.errors import VinographError
+from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
 from vinograph.web import fragments
 from vinograph.web.jobs import DrawRequest, error_message
@@ -17,6 +17,7 @@ from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, on
 from vinograph.web.sessions import Session
 
 _HERE = Path(__file__).parent
+_MOST_STEPS = 20
 Updates = dict[Any, Any]
 MakeRequest = Callable[[Mapping[Any, Any], Session, gr.Request], DrawRequest | Updates]
 """The request that the controls describe, or updates that say what is wrong."""
@@ -110,6 +111,13 @@ class LivePanel:
 
 
 def live_request(draw_request: DrawRequest, seed: int) -> DrawRequest:
-    """One picture of a request, from its seed, or the page's own where it has none."""
+    """One picture of a request, from its seed, or the page's own where it has none.
+
+    Raises:
+        RequestError: it takes too many steps to be drawn while somebody types.
+    """
+    steps = [value for name, value in draw_request.arguments.items() if name.endswith("_steps")]
+    if any(each > _MOST_STEPS for each in steps):
+        raise RequestError(f"Live draws at most {_MOST_STEPS} steps; press Generate for {max(steps)}")
     arguments = {"seed": seed, **draw_request.arguments, "num_images_per_prompt": 1}
     return DrawRequest(draw_request.model, draw_request.call, arguments, draw_request.adaptation)
