@@ -37,13 +37,14 @@ class LivePanel:
     def lay_out_keep(self) -> None:
         """Lay out the button and the line, below the button that draws."""
         script = (_HERE / "live.js").read_text(encoding="utf-8")
-        self._pulse = gr.HTML("", elem_id="live-state", elem_classes="estimate", js_on_load=script)
+        self._pulse = gr.HTML("", elem_id="live-pulse", js_on_load=script)  # no output: a change of it draws
+        self._state = gr.HTML("", elem_id="live-state", elem_classes="estimate")
         self.keep = gr.Button("Keep this image", visible=False, elem_id="keep")
 
     @property
     def outputs(self) -> list[Any]:
         """What live drawing changes, beside the output and the notes."""
-        return [self._pulse, self.keep]
+        return [self._state, self.keep]
 
     def for_model(self, pipe: Pipeline) -> Updates:
         """Show the switch for a model that is quick enough, else turn it off."""
@@ -61,7 +62,7 @@ class LivePanel:
         """Stop drawing live where the switch was turned off."""
         if not is_on:
             self._session(request).live.stop()
-        return {self._pulse: "", self.keep: HIDDEN}
+        return {self._state: "", self.keep: HIDDEN}
 
     def _session(self, request: gr.Request) -> Session:
         return self._context.sessions.of(self._context.session_key(request))
@@ -89,12 +90,12 @@ class LivePanel:
         waited = False
         for status in session.live.draw(ticket, draw_request):
             if status.error is not None:
-                yield {self._notes: fragments.notes(error_message(status.error), kind="error"), self._pulse: ""}
+                yield {self._notes: fragments.notes(error_message(status.error), kind="error"), self._state: ""}
             elif status.results:
-                yield {**self._shown(LivePicture(draw_request, status.results[0])), self._pulse: "", self.keep: SHOWN}
+                yield {**self._shown(LivePicture(draw_request, status.results[0])), self._state: "", self.keep: SHOWN}
             elif status.place or waited:
                 waited = status.place > 0
-                yield {self._pulse: f"<p>{fragments.place(status.place)}</p>" if waited else ""}
+                yield {self._state: f"<p>{fragments.place(status.place)}</p>" if waited else ""}
 
     def _shown(self, picture: LivePicture) -> Updates:
         """Show a picture that is in no history."""

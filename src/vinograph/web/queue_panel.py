@@ -89,7 +89,7 @@ def _row(queued: QueuedRequest, ahead: int, can_rise: bool, can_fall: bool) -> s
     count = int(arguments.get("num_images_per_prompt") or 1)
     facts = [queued.draw_request.model, "1 image" if count == 1 else f"{count} images"]
     if ahead:
-        facts.append("behind another visitor's" if ahead == 1 else f"behind {ahead} jobs of other visitors")
+        facts.append("after one other job" if ahead == 1 else f"after {ahead} other jobs")
     tools = _tool("up", "Move up", queued, can_rise) + _tool("down", "Move down", queued, can_fall)
     return (
         f'<li><div class="request"><p>{escape(prompt)}</p><small>{escape(" · ".join(facts))}</small></div>'
