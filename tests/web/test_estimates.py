@@ -140,7 +140,7 @@ def test_a_job_is_measured_as_it_is_drawn(estimates: Estimates, monkeypatch: pyt
     for step in (Step("text", 1, 1), *(Step("unet", index, 3) for index in (1, 2, 3)), Step("vae", 1, 1)):
         job.update(step=step)
     timings = {"text": 0.4, "unet": 24.0, "vae": 0.5}  # the first step took 20 s, which is preparing
-    result = Result([Image.new("RGB", (8, 8))], (1,), Request(prompt="a"), timings, (), {}, "model")
+    result = Result([Image.new("RGB", (8, 8))], (1,), Request(prompt=("a",)), timings, (), {}, "model")
     job.update(results=(result,), ended=True)
     assert seconds(estimates, num_inference_steps=3) == pytest.approx(6.4, rel=0.1)
     assert seconds(estimates, num_inference_steps=30) == pytest.approx(60.4, rel=0.1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def prompts(queue: PageQueue) -> list[str]:
     return [str(each.draw_request.arguments["prompt"]) for each in queue.state.waiting]
 
 
-RESULT = Result([Image.new("RGB", (8, 8))], (1,), Request(prompt="a"), {}, (), {}, "model")
+RESULT = Result([Image.new("RGB", (8, 8))], (1,), Request(prompt=("a",)), {}, (), {}, "model")
 
 
 @dataclass
@@ -270,11 +269,10 @@ class TestLive:
 
 
 @pytest.fixture
-def wildcards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def wildcards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VINOGRAPH_MODELS", str(tmp_path))
     (tmp_path / "wildcards").mkdir()
     (tmp_path / "wildcards" / "pet.txt").write_text("cat\n{small|large} dog\n", encoding="utf-8")
-    return
 
 
 @pytest.mark.usefixtures("wildcards")

@@ -64,8 +64,10 @@ def image_input(title: str, height: int, **more: Any) -> gr.Image:
     return image
 
 
-def on(event: Callable[..., Any], run: Callable[..., Any], inputs: Any = None, outputs: Any = None, **more: Any) -> Any:
-    """Run a function on an event, without Gradio's signs of progress or its limit on calls."""
+def on(
+    event: Callable[..., Any], run: Callable[..., Any] | None, inputs: Any = None, outputs: Any = None, **more: Any
+) -> Any:
+    """Run a function, or a script alone, on an event, without Gradio's signs of progress or its limit on calls."""
     options = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private", **more}
     return event(run, inputs=inputs, outputs=outputs, **options)
 
