@@ -49,8 +49,13 @@ def figure(source: str, size: tuple[int, int], alt: str, caption: str = "", *, u
     )
 
 
-def unfinished(status: JobStatus, prompt: str = "") -> str:
-    """The last preview of a job, with its progress."""
+def unfinished(status: JobStatus, prompt: str = "", before: tuple[str, tuple[int, int], str] | None = None) -> str:
+    """The last preview of a job, with its progress.
+
+    ``before`` is shown until there is one: a picture's address, size and prompt.
+    """
+    if status.preview is None and before is not None:
+        return figure(*before, progress(status), unfinished=True)
     size = (1, 1) if status.preview is None else status.preview.size
     return figure(preview_url(status), size, f"{prompt} (preview)", progress(status), unfinished=True)
 
@@ -121,10 +126,11 @@ def measures(report: Mapping[str, float]) -> str:
 
 def notes(*texts: str, kind: str = "note") -> str:
     """A paragraph for each text that isn't empty, cut where it would push everything else away."""
-    return "".join(f'<p class="{kind}">{escape(_shorten(text))}</p>' for text in texts if text)
+    return "".join(f'<p class="{kind}">{escape(shorten(text))}</p>' for text in texts if text)
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """The text, cut where it would be longer than a glance."""
     return text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE].rstrip()} …"
 
 

@@ -265,11 +265,12 @@ class GenerateTab:
     def _follow(self, queued: QueuedRequest, job: Job, session: Session) -> Iterator[Updates]:
         """Show the job's previews, then its result or why there is none."""
         prompt, ahead = str(queued.draw_request.arguments["prompt"]), -1
+        before = next(((each.address, each.size, each.prompt) for each in session.pictures), None)
         for status in job.follow():
             if not status.ended:
                 rows = {} if status.place == ahead else self._queue.shown(session)
                 ahead = status.place
-                yield {self._output: fragments.unfinished(status, prompt), self._stop: SHOWN, **rows}
+                yield {self._output: fragments.unfinished(status, prompt, before), self._stop: SHOWN, **rows}
             elif status.results:
                 added = session.add(self._context.models, queued.draw_request, status.results[0])
                 yield {**self._show(added[0]), **self._history(session)}

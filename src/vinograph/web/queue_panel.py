@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from vinograph.web import fragments
 from vinograph.web.jobs import DrawRequest
 from vinograph.web.page_context import PageContext, on
 from vinograph.web.queue_list import QueuedRequest, QueueState
@@ -100,7 +101,7 @@ def _row(queued: QueuedRequest, ahead: int, can_rise: bool, can_fall: bool) -> s
 def _failure(queued: QueuedRequest) -> str:
     return (
         f'<li><div class="request"><p>{escape(_prompt(queued.draw_request))}</p>'
-        f'<small class="error">{escape(queued.error)}</small></div>'
+        f'<small class="error">{escape(fragments.shorten(queued.error))}</small></div>'
         f'<div class="tools">{_tool("remove", "Dismiss", queued)}</div></li>'
     )
 
