@@ -151,7 +151,7 @@ class GenerateTab:
         for each in (any_of(*changes), model_set):
             on(each, None, js=NOTIFY)
         drawing = self._live.wire(inputs, outputs, self._live_request, self._output, self._notes)
-        for each in (any_of(*settings), model_set, following.success, drawing.success):
+        for each in (any_of(*settings), model_set, following.success, self._shown.change, drawing.success):
             on(each, self.estimate, shape, self._estimate.line, **last)
         on(self._live.keep.click, self.keep, None, [*outputs, self._live.keep])
 
