@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.browser import launched, served
@@ -45,16 +46,51 @@ def measure(model: str) -> list[float]:
     return [answered - start, loaded - answered, previewed - pressed, done - pressed]
 
 
+def measure_live(model: str, keys: int) -> list[float]:
+    """Seconds from each of so many key presses to the picture of the text."""
+    with tempfile.TemporaryDirectory() as folder, launched() as browser:
+        place = Path(folder)
+        page = browser.new_page(viewport={"width": 1366, "height": 768})
+        page.set_default_timeout(_TIMEOUT)
+        with served(["--model", model], place / "models", place / "log") as address:
+            page.goto(address)
+            page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
+            text = "a red house"
+            page.fill("#prompt textarea", text)
+            page.get_by_label("Live").check()
+            page.wait_for_selector(f"#output img[alt='{text}']")
+            page.focus("#prompt textarea")
+            seconds = []
+            for letter in (" by the sea at night" * keys)[:keys]:
+                text += letter
+                pressed = time.perf_counter()
+                page.keyboard.type(letter)
+                page.wait_for_selector(f"#output img[alt='{text}']")
+                seconds.append(time.perf_counter() - pressed)
+    return seconds
+
+
 def main() -> None:
     """Measure several times and print the statistics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--model", default="storybook-wuerstchen")
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--model")
+    parser.add_argument("--live", action="store_true", help="measure live drawing")
     arguments = parser.parse_args()
+    arguments.model = arguments.model or ("storybook-sdxl" if arguments.live else "storybook-wuerstchen")
+    arguments.runs = arguments.runs or (20 if arguments.live else 5)
+    if arguments.live:
+        print(f"{arguments.runs} keys with {arguments.model}, {len(os.sched_getaffinity(0))} cores")
+        _report("key to picture", measure_live(arguments.model, arguments.runs))
+        return
     runs = [measure(arguments.model) for _ in range(arguments.runs)]
     print(f"{arguments.runs} runs with {arguments.model}, {len(os.sched_getaffinity(0))} cores")
     for name, values in zip(_STAGES, zip(*runs, strict=True), strict=True):
-        print(f"{name:24} {statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})")
+        _report(name, values)
+
+
+def _report(name: str, values: Sequence[float]) -> None:
+    print(f"{name:24} {statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import pytest
 from vinograph.batch.keys import Keys
 from vinograph.batch.pictures import IMAGES, Expansion, Picture
 from vinograph.batch.rows import open_prompts
-from vinograph.batch.templates import TemplateError, Wildcards, open_wildcards
 from vinograph.errors import RequestError
 from vinograph.request import Request, arguments_of
+from vinograph.templates import TemplateError, Wildcards, open_wildcards
 
 KEYS = Keys({"model": "a"}, IMAGES)
 

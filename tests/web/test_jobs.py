@@ -90,6 +90,21 @@ def test_the_others_wait_and_know_their_place(queue: Queue, draw_request: DrawRe
     assert ending(third).results
 
 
+def test_visitors_take_turns(queue: Queue, draw_request: DrawRequest) -> None:
+    """One who has three jobs does not hold up another."""
+    gate = Gate()
+    first = Job(gate.before(draw_request), visitor="one")
+    queue.add(first)
+    gate.reached.wait()
+    own, other = [Job(draw_request, visitor="one") for _ in range(2)], Job(draw_request, visitor="other")
+    for job in (*own, other):
+        queue.add(job)
+    assert [job.status.place for job in (other, *own)] == [1, 2, 3]
+    queue.stop(first)
+    gate.opened.set()
+    assert all(ending(job).results for job in (*own, other))
+
+
 def test_a_stopped_drawing_does_no_further_step(queue: Queue, draw_request: DrawRequest) -> None:
     gate = Gate()
     job = Job(gate.before(draw_request))

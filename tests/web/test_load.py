@@ -91,11 +91,13 @@ def zeros(size: int) -> Iterator[bytes]:
     yield b'"]}'
 
 
-def drawn(client: Client, draw: Function, prompt: str) -> dict[str, Any]:
-    """The last that the server says of a drawing with that prompt."""
-    data = [*draw.values]
-    data[draw.kinds.index("textbox")] = prompt
-    assert client.join(draw.index, data).status == 200
+def drawn(client: Client, add: Function, follow: Function, prompt: str) -> dict[str, Any]:
+    """The last that the server says of a drawing with that prompt: it is queued, then followed."""
+    data = [*add.values]
+    data[add.kinds.index("textbox")] = prompt
+    assert client.join(add.index, data).status == 200
+    assert all(each["success"] for each in client.events() if each["msg"] == "process_completed")
+    assert client.join(follow.index, []).status == 200
     return [each for each in client.events() if each["msg"] == "process_completed"][-1]
 
 
@@ -110,10 +112,11 @@ def test_it_withstands(address: str) -> None:
     client = Client(address)
     client.get("/")
     there = functions(client.config())
-    draw = next(each for each in there if "click" in each.targets and {"textbox", "image", "checkbox"} <= {*each.kinds})
+    add = next(each for each in there if "click" in each.targets and {"textbox", "image", "checkbox"} <= {*each.kinds})
+    follow = there[there.index(add) + 1]
     control = next(each for each in there if each.kinds == ("dropdown",) and "change" in each.targets)
     memory = Memory(process_at(address))
-    assert "a red house" in json.dumps(drawn(client, draw, "a red house"))
+    assert "a red house" in json.dumps(drawn(client, add, follow, "a red house"))
     with another_visitor(address, control) as quiet:
         time.sleep(2)
     before = memory.begin()
@@ -122,7 +125,7 @@ def test_it_withstands(address: str) -> None:
             answer = client.ask("POST", f"{API}queue/join", zeros(300 * MEGABYTE), {**_JSON, **headers})
             assert answer.status == 413
         for prompt in _LONG:
-            assert drawn(client, draw, prompt)["success"]
+            assert drawn(client, add, follow, prompt)["success"]
         paths = [client.uploaded(bytes(12 * MEGABYTE)) for _ in range(40)]
         assert client.upload(bytes(70 * MEGABYTE), chunked=True).status == 413
     folder = Path(paths[-1]).parents[1]

@@ -9,10 +9,10 @@ from typing import Any
 from vinograph.arguments import MAX_COUNT
 from vinograph.batch.keys import Keys, canonical, derived_seed
 from vinograph.batch.rows import PROMPT, PromptFile, Row
-from vinograph.batch.templates import Template, TemplateError, Wildcards
 from vinograph.errors import RequestError
 from vinograph.noise import MAX_SEED
 from vinograph.request import Argument
+from vinograph.templates import Template, TemplateError, Wildcards
 from vinograph.values import clipped, shown
 
 _SEED, _COUNT = "seed", "num_images_per_prompt"

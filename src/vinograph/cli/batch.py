@@ -16,7 +16,6 @@ from vinograph.batch.pictures import Expansion
 from vinograph.batch.rows import open_prompts
 from vinograph.batch.run import Batch, Run, Shard, Show, Tally, keys_of, missing
 from vinograph.batch.store import open_store, there
-from vinograph.batch.templates import open_wildcards
 from vinograph.cli import adapters, options, output
 from vinograph.cli.options import (
     ADAPTER,
@@ -34,6 +33,7 @@ from vinograph.cli.options import (
 from vinograph.errors import RequestError
 from vinograph.families.registry import family
 from vinograph.request import Argument, GivenArguments, arguments_of
+from vinograph.templates import open_wildcards
 
 if TYPE_CHECKING:
     from vinograph.batch.measuring import Division, Measured

@@ -273,8 +273,9 @@ class Controls:
         limits = call.limits(pipe.model.manifest.limits, {**call.takes, **arguments})
         sides = (values[self.width], values[self.height])
         if values[self.size_choice] != CUSTOM:
-            width, height = map(int, values[self.size_choice].split("x"))
-            sides = (width, height)
+            sides = tuple(typed_number(side) for side in values[self.size_choice].split("x", 1))
+        if len(sides) != 2:
+            raise RequestError("choose a size")
         return {
             side: check_size(side.capitalize(), value, limits)
             for side, value in zip(("width", "height"), sides, strict=True)

@@ -49,10 +49,23 @@ def figure(source: str, size: tuple[int, int], alt: str, caption: str = "", *, u
     )
 
 
-def unfinished(status: JobStatus, prompt: str = "") -> str:
-    """The last preview of a job, with its progress."""
+def unfinished(status: JobStatus, prompt: str = "", before: tuple[str, tuple[int, int], str] | None = None) -> str:
+    """The last preview of a job, with its progress.
+
+    ``before`` is shown until there is one: a picture's address, size and prompt.
+    """
+    if status.preview is None and before is not None:
+        return figure(*before, progress(status), unfinished=True)
     size = (1, 1) if status.preview is None else status.preview.size
     return figure(preview_url(status), size, f"{prompt} (preview)", progress(status), unfinished=True)
+
+
+def stopped(status: JobStatus, prompt: str) -> str:
+    """The last preview of a stopped job, with the step after which it was stopped."""
+    after = "" if status.step is None else f" after {status.step.stage} {status.step.index} of {status.step.total}"
+    if status.preview is None:
+        return placeholder(f"Stopped{after}.")
+    return figure(preview_url(status), status.preview.size, prompt, facts(f"Stopped{after}"))
 
 
 def preview_url(status: JobStatus) -> str:
@@ -63,14 +76,18 @@ def preview_url(status: JobStatus) -> str:
 def progress(status: JobStatus) -> str:
     """A bar with the stage under way and the time left, or with the place in the queue."""
     if status.place:
-        ahead = "one job ahead" if status.place == 1 else f"{status.place} jobs ahead"
-        return _bar(None, f"Queued: {ahead} of yours")
+        return _bar(None, place(status.place))
     if status.step is None:
         return _bar(None, "Preparing")
     step = status.step
     count = f" · step {step.index} of {step.total}" if step.total > 1 else ""
     left = "" if status.seconds_left is None else f" · about {_seconds(status.seconds_left)} left"
     return _bar(step.index / step.total, f"{step.stage.capitalize()}{count}{left}")
+
+
+def place(ahead: int) -> str:
+    """How many jobs come before the page's own."""
+    return f"Queued: {'one job' if ahead == 1 else f'{ahead} jobs'} ahead of yours"
 
 
 def _bar(share: float | None, text: str) -> str:
@@ -89,6 +106,13 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 1 else "a second"
 
 
+def estimate(seconds: float, prepares: bool) -> str:
+    """The seconds that a drawing will take; ``prepares`` where the model is first made ready for it."""
+    rounded = f"{seconds:.1f} s" if seconds < 9.95 else _seconds(seconds)
+    ready = " once the model is ready for this size" if prepares else ""
+    return f"<p>About {rounded}{ready}</p>"
+
+
 def timings(seconds: Mapping[str, float]) -> str:
     """The seconds of all stages together, then of each."""
     stages = ", ".join(f"{stage} {each:.2f} s" for stage, each in seconds.items())
@@ -102,10 +126,11 @@ def measures(report: Mapping[str, float]) -> str:
 
 def notes(*texts: str, kind: str = "note") -> str:
     """A paragraph for each text that isn't empty, cut where it would push everything else away."""
-    return "".join(f'<p class="{kind}">{escape(_shorten(text))}</p>' for text in texts if text)
+    return "".join(f'<p class="{kind}">{escape(shorten(text))}</p>' for text in texts if text)
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """The text, cut where it would be longer than a glance."""
     return text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE].rstrip()} …"
 
 

@@ -17,10 +17,15 @@ from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
 from vinograph.web import adapter_choice, fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt
+from vinograph.web.estimate_line import EstimateLine
 from vinograph.web.gallery_pictures import picture_of
 from vinograph.web.gallery_routes import identifier_in, picture_address
-from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
-from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, image_input, on
+from vinograph.web.jobs import DrawRequest, Job, error_message
+from vinograph.web.live_panel import NOTIFY, LivePanel, live_request
+from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, any_of, image_input, on
+from vinograph.web.prompt_list import prompts_of
+from vinograph.web.queue_list import MOST_QUEUED, QueuedRequest
+from vinograph.web.queue_panel import QueuePanel
 from vinograph.web.restoring import Restorer, restore_buttons
 from vinograph.web.sessions import Picture, Session, address
 
@@ -60,15 +65,20 @@ class GenerateTab:
         self._shown = self.shown = gr.State(None)  # the finished picture in the output
         self._mask_painted = gr.State(False)
         self._wire()
-        self.restorer = Restorer(context, self)
 
     def _lay_out_prompt(self) -> None:
         self._model = self.model = self._context.model_dropdown()
         self._prompt = self.prompt = gr.Textbox(
             label="Prompt", lines=3, max_lines=8, autofocus=True, elem_id="prompt", placeholder="a red house …"
         )
+        with gr.Row(elem_classes="switches"):
+            self._list = gr.Checkbox(label="One prompt per line", elem_id="prompt-list")
+            self._live = LivePanel(self._context)
         self._go = gr.Button("Generate", variant="primary", elem_classes="go", elem_id="generate")
+        self._estimate = EstimateLine(self._context)
+        self._live.lay_out_keep()
         self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
+        self._queue = QueuePanel(self._context)
         self._notes = self.notes = gr.HTML(elem_classes="notes", elem_id="notes")
         with gr.Row(elem_classes="examples"):
             prompts = self._context.models.examples(self._model.value)
@@ -103,13 +113,16 @@ class GenerateTab:
 
     def _wire(self) -> None:
         controls = self._controls
-        inputs = {self._model, self._prompt, self._init_image, self._mask, self._shown, self._adapters}
+        inputs = {self._model, self._prompt, self._init_image, self._mask, self._list, self._adapters}
         inputs |= {*controls.inputs}
-        outputs = [self._go, self._stop, self._output, self._notes, self._shown]
+        outputs = [self._stop, self._output, self._notes, self._shown, self._queue.list]
         outputs += [self._gallery, self._snippets, self._python, self._shell, controls.size_note, controls.seed_note]
-        generating = on(self._go.click, self.generate, inputs, outputs)
-        on(generating.failure, lambda: {self._go: SHOWN, self._stop: HIDDEN}, None, [self._go, self._stop])
-        on(self._stop.click, self._context.stop, queue=False)
+        adding = on(self._go.click, self.add, inputs, outputs, trigger_mode="multiple")
+        following = on(adding.success, self.follow, None, outputs, trigger_mode="multiple")
+        on(following.failure, lambda: {self._stop: HIDDEN}, None, [self._stop])
+        on(self._stop.click, self.stop, None, self._queue.list, queue=False)
+        self.restorer = Restorer(self._context, self)
+        self._wire_changes(inputs, outputs, following, self.restorer.model_set.success)
         for each in self._examples:
             on(each.click, lambda text: text, each, self._prompt, queue=False)
         on(controls.size_choice.change, controls.custom_size_update, controls.size_choice, controls.sides, queue=False)
@@ -120,6 +133,23 @@ class GenerateTab:
         self._wire_init_image()
         shown = [self._output, self._shown, self._notes, self._python, self._shell]
         on(self._gallery.click, self.show_from_history, None, shown)
+
+    def _wire_changes(self, inputs: set[Any], outputs: list[Any], following: Any, model_set: Any) -> None:
+        """Wire what follows a change of the settings: the estimate, and live drawing.
+
+        After a change of the model both wait for its defaults. Controls don't check the values,
+        because what doesn't fit for a moment is nobody's mistake.
+        """
+        settings = [each.change for each in inputs - {self._model, self._prompt, self._mask}]
+        shape = inputs - {self._prompt, self._mask}
+        last = {"trigger_mode": "always_last", "preprocess": False}
+        changes = [*settings, self._prompt.change, self._mask.change, self._live.switch.change]
+        for each in (any_of(*changes), model_set):
+            on(each, None, js=NOTIFY)
+        drawing = self._live.wire(inputs, outputs, self._live_request, self._output, self._notes)
+        for each in (any_of(*settings), model_set, following.success, self._shown.change, drawing.success):
+            on(each, self.estimate, shape, self._estimate.line, **last)
+        on(self._live.keep.click, self.keep, None, [*outputs, self._live.keep])
 
     def _wire_init_image(self) -> None:
         controls = self._controls
@@ -133,7 +163,8 @@ class GenerateTab:
     @property
     def model_outputs(self) -> list[Any]:
         """The components that change with the model."""
-        return [*self._controls.outputs, *self._examples, self._init_image_section, self._mask_section, self._notes]
+        sections = [self._init_image_section, self._mask_section, self._live.switch]
+        return [*self._controls.outputs, *self._examples, *sections, self._notes]
 
     @property
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
@@ -143,10 +174,10 @@ class GenerateTab:
     def reopen(self, request: gr.Request) -> Updates:
         """Show the history of a page that is loaded again, and the gallery's latest pictures."""
         session = self._context.sessions.reopen(self._context.session_key(request))
-        history = self._history(session)
+        history = self._pictures(session)
         return {self._gallery: fragments.gallery(history), self._snippets: SHOWN if history else gr.skip()}
 
-    def _history(self, session: Session) -> list[tuple[str, str]]:
+    def _pictures(self, session: Session) -> list[tuple[str, str]]:
         """Address and prompt of the session's pictures, then of the gallery's latest ones."""
         pictures = [(each.address, each.prompt) for each in session.pictures]
         gallery = self._context.gallery
@@ -167,6 +198,7 @@ class GenerateTab:
             self._init_image_section: gr.update(visible="image" in takes),
             self._mask_section: gr.update(visible=init_image is not None and "mask_image" in takes),
             self._notes: _warnings(shown),
+            **self._live.for_model(pipe),
         }
 
     def change_init_image(
@@ -229,52 +261,108 @@ class GenerateTab:
         already = next((each for each in session.recalled if each.gallery == identifier), None)
         return already or session.recall(picture_of(self._context.models, gallery, gallery.get(identifier)))
 
-    def generate(self, values: Values, request: gr.Request) -> Iterator[Updates]:
-        """Draw what the controls say, showing previews."""
-        sessions, key = self._context.sessions, self._context.session_key(request)
-        session = sessions.of(key)
-        draw_request: DrawRequest | dict[Any, str] | None = None
+    def add(self, values: Values, request: gr.Request) -> Updates:
+        """Put what the controls say into the page's queue."""
+        key = self._context.session_key(request)
+        session = self._context.sessions.of(key)
+        draw_requests: list[DrawRequest] | Updates = []
         try:
-            draw_request = self._draw_request(values, session, request)
-            if isinstance(draw_request, dict):
-                yield self._refuse(draw_request)
-                return
-            job = sessions.begin(key, draw_request)
-            yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({})}
-            yield from self._follow(job, draw_request, session, values[self._shown])
+            draw_requests = self._draw_requests(values, session, request)
+            if isinstance(draw_requests, dict):
+                return self._refuse(draw_requests)
+            self._context.sessions.enqueue(key, *draw_requests)
         except VinographError as error:
-            yield {**self._refuse({None: str(error)}), self._go: SHOWN, self._stop: HIDDEN}
-        finally:
-            if isinstance(draw_request, DrawRequest):
-                session.discard(draw_request)
+            for each in draw_requests:
+                session.discard(each)
+            return self._refuse({None: str(error)})
+        return {**self._refuse({}), **self._queue.shown(session), self._stop: SHOWN}
 
-    def _follow(self, job: Job, draw_request: DrawRequest, session: Session, last: Picture | None) -> Iterator[Updates]:
+    def follow(self, request: gr.Request) -> Iterator[Updates]:
+        """Have the page's queue drawn, showing previews and pictures; only one call does at a time."""
+        session = self._context.sessions.of(self._context.session_key(request))
+        for queued, job in session.queue.follow():
+            try:
+                yield from self._follow(queued, job, session)
+            except VinographError as error:  # such as no room on the disk for the picture
+                yield self._fail(session, queued, str(error))
+            finally:
+                session.discard(queued.draw_request)
+        yield {**self._queue.shown(session), self._stop: SHOWN if len(session.queue) else HIDDEN}
+
+    def _follow(self, queued: QueuedRequest, job: Job, session: Session) -> Iterator[Updates]:
         """Show the job's previews, then its result or why there is none."""
-        prompt = str(draw_request.arguments["prompt"])
+        prompt, ahead = str(queued.draw_request.arguments["prompt"]), -1
+        before = next(((each.address, each.size, each.prompt) for each in session.pictures), None)
         for status in job.follow():
             if not status.ended:
-                yield {self._output: fragments.unfinished(status, prompt)}
+                rows = {} if status.place == ahead else self._queue.shown(session)
+                ahead = status.place
+                yield {self._output: fragments.unfinished(status, prompt, before), self._stop: SHOWN, **rows}
             elif status.results:
-                added = session.add(self._context.models, draw_request, status.results[0])
-                done = {self._gallery: fragments.gallery(self._history(session)), self._snippets: SHOWN}
-                yield {**self._show(added[0]), **done, self._go: SHOWN, self._stop: HIDDEN}
-            else:
-                yield {**self._without_result(status, prompt, last), self._go: SHOWN, self._stop: HIDDEN}
+                added = session.add(self._context.models, queued.draw_request, status.results[0])
+                yield {**self._show(added[0]), **self._history(session)}
+            elif status.error is not None:
+                yield self._fail(session, queued, error_message(status.error))
+            elif session.queue.draws(queued):
+                yield {self._output: fragments.stopped(status, prompt)}
+            else:  # it was taken out of the queue, or moved in it
+                yield self._newest(session)
 
-    def _draw_request(self, values: Values, session: Session, request: gr.Request) -> DrawRequest | dict[Any, str]:
-        """The request that the controls describe; or errors in it, by the place to say them."""
+    def _fail(self, session: Session, queued: QueuedRequest, error: str) -> Updates:
+        """Say why a request was not drawn: in the list where others follow, which change the notes."""
+        if session.queue.state.waiting:
+            session.queue.fail(queued, error)
+            return {**self._newest(session), **self._queue.shown(session)}
+        return {**self._newest(session), self._notes: fragments.notes(error, kind="error")}
+
+    def _newest(self, session: Session) -> Updates:
+        return self._show(session.pictures[0]) if session.pictures else {self._output: _EMPTY}
+
+    def _history(self, session: Session) -> Updates:
+        return {self._gallery: fragments.gallery(self._pictures(session)), self._snippets: SHOWN}
+
+    def stop(self, request: gr.Request) -> str:
+        """Stop what is drawn; the next request of the queue follows."""
+        session = self._context.sessions.of(self._context.session_key(request))
+        session.queue.stop()
+        return self._queue.rendered(session)
+
+    def keep(self, request: gr.Request) -> Updates:
+        """Put the picture that was drawn live into the history."""
+        session = self._context.sessions.of(self._context.session_key(request))
+        picture, session.live.picture = session.live.picture, None
+        if picture is None:
+            return {self._live.keep: HIDDEN}
+        (added,) = session.add(self._context.models, picture.draw_request, picture.result)
+        return {**self._show(added), **self._history(session), self._live.keep: HIDDEN}
+
+    def estimate(self, values: Values) -> str:
+        """Say how long what the controls say will take, where that is known."""
+        return self._estimate.of(values[self._model], self._controls, values, values[self._init_image] is not None)
+
+    def _live_request(self, values: Values, session: Session, request: gr.Request) -> DrawRequest | Updates:
+        """The request to draw live; or updates that say what is wrong with it."""
+        own = {**values, self._init_image: (values[self._init_image] or {}).get("path")}
+        draw_requests = self._draw_requests(own, session, request)
+        if isinstance(draw_requests, dict):
+            return self._refuse(draw_requests)
+        return live_request(draw_requests[0], session.live.seed)
+
+    def _draw_requests(self, values: Values, session: Session, request: gr.Request) -> list[DrawRequest] | Updates:
+        """The requests that the controls describe; or errors in them, by the place to say them."""
         model = values[self._model]
         pipe = self._context.models.get(model)
-        prompt = checked_prompt(values[self._prompt])
+        text = checked_prompt(values[self._prompt])
+        prompts = prompts_of(text, MOST_QUEUED) if values[self._list] else [text]
         has_init_image = values[self._init_image] is not None and "image" in pipe.calls["generate"].takes
         arguments, errors = self._controls.read(pipe, values, init_image=has_init_image)
         if errors:
             return errors
-        adaptation = adapt(
-            pipe.model, adapter_choice.chosen(values[self._adapters])
-        )  # what doesn't fit is said at once
+        adaptation = adapt(pipe.model, adapter_choice.chosen(values[self._adapters]))  # says at once what doesn't fit
         files = self._input_files(pipe, values, session, request) if has_init_image else {}
-        return DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments}, adaptation)
+        return [
+            DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments}, adaptation) for prompt in prompts
+        ]
 
     def _input_files(self, pipe: Pipeline, values: Values, session: Session, request: gr.Request) -> dict[str, str]:
         """Write the init image, and its mask where one is painted; their files by argument."""
@@ -291,17 +379,6 @@ class GenerateTab:
         places: dict[Any, Any] = {None: self._notes}
         places |= {note: note for note in (self._controls.size_note, self._controls.seed_note)}
         return {component: fragments.notes(errors.get(place, ""), kind="error") for place, component in places.items()}
-
-    def _without_result(self, status: JobStatus, prompt: str, last: Picture | None) -> Updates:
-        """Show the last preview of a stopped job; after an error, the ``last`` picture is back."""
-        if status.error is not None:
-            before = {self._output: _EMPTY} if last is None else self._show(last)
-            return {**before, self._notes: fragments.notes(error_message(status.error), kind="error")}
-        after = "" if status.step is None else f" after {status.step.stage} {status.step.index} of {status.step.total}"
-        if status.preview is None:
-            return {self._output: fragments.placeholder(f"Stopped{after}.")}
-        caption = fragments.facts(f"Stopped{after}")
-        return {self._output: fragments.figure(fragments.preview_url(status), status.preview.size, prompt, caption)}
 
     def _show(self, picture: Picture) -> Updates:
         """Show a finished picture with its facts, its links and its snippets."""

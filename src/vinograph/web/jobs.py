@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import traceback
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +64,23 @@ class JobStatus:
     ended: bool = False
 
 
-class Job:
-    """Requests that are drawn one after the other, without another job in between."""
+def _ignore(_status: JobStatus) -> None:
+    """Nobody watches the job."""
 
-    def __init__(self, *draw_requests: DrawRequest) -> None:
+
+class Job:
+    """Requests that are drawn one after the other, without another job in between.
+
+    ``visitor`` is whose turn it takes. ``watch`` is called with every status, also where nobody
+    follows the job; it must be quick.
+    """
+
+    def __init__(
+        self, *draw_requests: DrawRequest, visitor: str = "", watch: Callable[[JobStatus], None] = _ignore
+    ) -> None:
         self.draw_requests = draw_requests
+        self.visitor = visitor
+        self._watch = watch
         self.stopping = threading.Event()
         self._status = JobStatus()
         self._latest_preview: JobStatus | None = None  # the status that brought it
@@ -85,6 +96,7 @@ class Job:
             before, self._status = self._status, dataclasses.replace(self._status, **changes)
             if self._status.preview is not before.preview and self._status.preview is not None:
                 self._latest_preview = self._status
+            self._watch(self._status)
             self._changed.notify_all()
 
     @property
@@ -112,10 +124,10 @@ class Job:
 
 
 class Drawer(Protocol):
-    """Draws jobs one at a time, in the order of their arrival. Any thread may call it."""
+    """Draws jobs one at a time. Any thread may call it."""
 
     def add(self, job: Job) -> None:
-        """Put a job at the end of the queue."""
+        """Put a job into the queue."""
         ...
 
     def stop(self, job: Job) -> None:
@@ -128,11 +140,16 @@ class Drawer(Protocol):
 
 
 class Queue:
-    """The jobs in the order of their arrival, and the one thread that draws them."""
+    """The jobs that wait, and the one thread that draws them.
+
+    Visitors take turns: the next job is of the visitor who was served longest ago. Jobs of one
+    visitor, and those of visitors who were never served, keep the order of their arrival.
+    """
 
     def __init__(self, models: ModelPool) -> None:
         self._models = models
-        self._waiting: deque[Job] = deque()
+        self._waiting: list[Job] = []  # in the order of their turns
+        self._served: list[str] = []  # visitors, the one who was served last stands last
         self._running: Job | None = None
         self._changed = threading.Condition()
         self._last_timings: dict[tuple[str, str], Mapping[str, float]] = {}
@@ -141,9 +158,9 @@ class Queue:
         self._worker.start()
 
     def add(self, job: Job) -> None:
-        """Put a job at the end of the queue."""
+        """Put a job into the queue, at its visitor's turn."""
         with self._changed:
-            self._waiting.append(job)
+            self._waiting = in_turn([*self._waiting, job], self._served)
             self._update_places()
             self._changed.notify_all()
 
@@ -179,7 +196,10 @@ class Queue:
                 self._changed.wait_for(lambda: self._waiting or self._ending)
                 if self._ending:
                     return
-                self._running = job = self._waiting.popleft()
+                self._running = job = self._waiting.pop(0)
+                waiting = {each.visitor for each in self._waiting}  # of the others nothing need be known
+                self._served = [each for each in self._served if each in waiting and each != job.visitor]
+                self._served.append(job.visitor)
                 job.update(place=0)
                 self._update_places()
             self._run(job)
@@ -215,6 +235,22 @@ class Queue:
                 preview = previews.of(each) or job.status.preview
                 job.update(step=each, seconds_left=remaining.after(each), preview=preview)
         raise AssertionError("a stream ends with its result")
+
+
+def in_turn(jobs: Sequence[Job], served: Sequence[str]) -> list[Job]:
+    """The jobs as they are drawn when visitors take turns.
+
+    ``served`` are visitors who had their turn, the latest last; the others come before them.
+    """
+    turns = {visitor: index - len(served) for index, visitor in enumerate(served)}
+    ordered: list[Job] = []
+    remaining = list(jobs)
+    for turn in range(len(jobs)):
+        job = min(remaining, key=lambda each: turns.get(each.visitor, -len(served) - 1))
+        remaining.remove(job)
+        ordered.append(job)
+        turns[job.visitor] = turn
+    return ordered
 
 
 def error_message(error: Exception) -> str:

@@ -10,7 +10,7 @@ from vinograph.errors import RequestError, VinographError
 from vinograph.models import catalog
 from vinograph.pipeline import Pipeline
 
-_MAX_LOADED = 2  # pipelines that keep their weights: as many as a comparison takes
+MAX_LOADED = 2  # pipelines that keep their weights: as many as a comparison takes
 
 _STORYBOOK_PROMPTS = (
     "a red house on a snowy hill at night",
@@ -105,7 +105,7 @@ class ModelPool:
         """The pipeline, to draw with; the least recently used one gives up its weights for it."""
         with self._lock:
             self._recently_used = [*(each for each in self._recently_used if each != reference), reference]
-            if len(self._recently_used) > _MAX_LOADED:
+            if len(self._recently_used) > MAX_LOADED:
                 evicted = self._recently_used.pop(0)
                 self._pipelines[evicted] = self._open(evicted)  # a fresh one has loaded nothing
             return self._pipelines[reference]

@@ -32,6 +32,7 @@ _STYLES = (
     "page.css",
     "gallery.css",
     "help.css",
+    "queue_panel.css",
 )
 _SCRIPTS = (
     "page.js",
@@ -181,7 +182,7 @@ class Page:
         takes_event = any(
             name == "click" and isinstance(self.blocks.blocks.get(target), gr.HTML) for target, name in function.targets
         )
-        if not isinstance(event, dict if takes_event else (dict, type(None))):
+        if not isinstance(event, dict if takes_event else (dict, bool, type(None))):  # a checkbox sends its value
             raise RequestError("an event has named values")
 
 

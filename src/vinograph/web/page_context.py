@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -65,7 +66,14 @@ def image_input(title: str, height: int, **more: Any) -> gr.Image:
     return image
 
 
-def on(event: Callable[..., Any], run: Callable[..., Any], inputs: Any = None, outputs: Any = None, **more: Any) -> Any:
-    """Run a function on an event, without Gradio's signs of progress or its limit on calls."""
+def on(
+    event: Callable[..., Any], run: Callable[..., Any] | None, inputs: Any = None, outputs: Any = None, **more: Any
+) -> Any:
+    """Run a function, or a script alone, on an event, without Gradio's signs of progress or its limit on calls."""
     options = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private", **more}
     return event(run, inputs=inputs, outputs=outputs, **options)
+
+
+def any_of(*events: Any) -> Any:
+    """One event that stands for any of several."""
+    return partial(gr.on, list(events))

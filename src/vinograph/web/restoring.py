@@ -92,9 +92,10 @@ class Restorer:
     def _wire(self) -> None:
         fields = self._fields
         recalled = "(model, image, shown) => [model, image, shown, window.vinograph.recalled(model)]"
-        self.then_remember(
-            on(fields.model.input, self.change_model, [*self.state, self._stored], self.outputs, js=recalled)
+        self.model_set = on(
+            fields.model.input, self.change_model, [*self.state, self._stored], self.outputs, js=recalled
         )
+        self.then_remember(self.model_set)
         self.then_remember(on(fields.restore_buttons.click, self.act, self.state, self.outputs))
         changed = [each.change for each in self._watched.values() if each is not fields.model]
         gr.on(changed, None, [*self._watched.values()], None, js=self._script("remember"), show_progress="hidden")

@@ -1,4 +1,4 @@
-"""The open pages: the job that each waits for, and the pictures that it has drawn."""
+"""The open pages: what each waits for, and the pictures that it has drawn."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from vinograph.errors import RequestError, VinographError
 from vinograph.images import save
 from vinograph.result import Result
 from vinograph.web import snippets
+from vinograph.web.estimates import Estimates
 from vinograph.web.gallery_store import GalleryStore
 from vinograph.web.jobs import Drawer, DrawRequest, Job
+from vinograph.web.live import Live
 from vinograph.web.model_pool import Models
+from vinograph.web.queue_list import PageQueue
 from vinograph.web.uploads import MEGABYTE, Uploads
 
 MOST_PAGES = 200  # at once; each has a thread while it waits for its drawing
-_MOST_WAITING = MOST_PAGES // 2  # jobs, so that threads are left for everything else
+_MOST_WAITING = MOST_PAGES // 2  # requests, so that threads are left for everything else
 _MOST_OF_ONE = 16  # pages of one visitor; the oldest is closed for another
 _MOST_PICTURES = 100  # of one page; the oldest go
 _MOST_BYTES = 256 * MEGABYTE  # that these take on the disk
@@ -84,10 +87,15 @@ def address(file: Path) -> str:
 
 @dataclass(eq=False)
 class Session:
-    """One open page: its folder, the job that it waits for, and its pictures, the newest first."""
+    """One open page: its folder, what it waits for, and its pictures, the newest first.
+
+    ``job`` is what a tab waits for that draws at once; ``queue`` and ``live`` draw beside that.
+    """
 
     visitor: str
     folder: Path
+    queue: PageQueue
+    live: Live
     job: Job | None = None
     pictures: list[Picture] = field(default_factory=list)
     gallery: GalleryStore | None = None
@@ -97,6 +105,11 @@ class Session:
     def waits(self) -> bool:
         """Whether the page waits for a job that has not ended."""
         return self.job is not None and not self.job.status.ended
+
+    @property
+    def waiting(self) -> int:
+        """The number of jobs and requests that have not ended."""
+        return self.waits + len(self.queue) + self.live.waits
 
     def add(self, models: Models, draw_request: DrawRequest, result: Result) -> list[Picture]:
         """Write a result's pictures into the session's history, of which the oldest may go."""
@@ -157,8 +170,9 @@ class Session:
         return recalled
 
     def discard(self, draw_request: DrawRequest) -> None:
-        """Remove the request's init image and mask, unless a picture of the history has them."""
-        for file in set(draw_request.input_files.values()) - self._files():
+        """Remove the request's init image and mask, unless a picture or a queued request has them."""
+        queued = {file for each in self.queue.draw_requests for file in each.input_files.values()}
+        for file in set(draw_request.input_files.values()) - self._files() - queued:
             shutil.rmtree(file.parent, ignore_errors=True)
 
     def _files(self) -> set[Path]:
@@ -193,6 +207,7 @@ class Sessions:
         self._uploads = uploads
         self._gallery = gallery
         self._left: dict[str, list[Session]] = {}  # by visitor: closed pages, which may have been reloaded
+        self.estimates = Estimates()
         self._sessions: dict[SessionKey, Session] = {}  # the most recently used stands last
         self._lock = threading.Lock()
 
@@ -201,14 +216,44 @@ class Sessions:
         with self._lock:
             session = self._sessions.pop(key, None)
             if session is None:
-                folder = self._uploads.folder_of(key.visitor) / uuid.uuid4().hex
-                session = Session(key.visitor, folder, gallery=self._gallery)
+                session = self._open(key.visitor)
             self._sessions[key] = session
             own = [each for each in self._sessions if each.visitor == key.visitor]
             crowded = [own[0]] if len(own) > _MOST_OF_ONE else list(self._sessions)[:-MOST_PAGES]
         for each in crowded:
             self.close(each)
         return session
+
+    def _open(self, visitor: str) -> Session:
+        folder = self._uploads.folder_of(visitor) / uuid.uuid4().hex
+        return Session(visitor, folder, *self._drawing_for(visitor), gallery=self._gallery)
+
+    def _drawing_for(self, visitor: str) -> tuple[PageQueue, Live]:
+        """What draws for a page that has just been opened."""
+
+        def new_job(draw_request: DrawRequest) -> Job:
+            return self._job(visitor, draw_request)
+
+        return PageQueue(self._queue, new_job), Live(self._queue, new_job)
+
+    def _job(self, visitor: str, *draw_requests: DrawRequest) -> Job:
+        return Job(*draw_requests, visitor=visitor, watch=self.estimates.watch(draw_requests))
+
+    def enqueue(self, key: SessionKey, *draw_requests: DrawRequest) -> None:
+        """Put requests into the page's queue, whose :meth:`PageQueue.follow` draws them.
+
+        Raises:
+            RequestError: too many requests of this page, or of all, wait already.
+        """
+        session = self.of(key)
+        with self._lock:
+            self._check_waiting(len(draw_requests))
+            session.queue.add(draw_requests)
+
+    def _check_waiting(self, more: int) -> None:
+        waiting = sum(each.waiting for each in self._sessions.values())
+        if waiting + more > _MOST_WAITING:
+            raise RequestError(f"{waiting} jobs are queued already; try again later")
 
     def begin(self, key: SessionKey, *draw_requests: DrawRequest) -> Job:
         """Queue a job, in place of the one that the page waited for before.
@@ -219,10 +264,8 @@ class Sessions:
         self.stop(key)
         session = self.of(key)
         with self._lock:
-            waiting = [each for each in self._sessions.values() if each.waits]
-            if len(waiting) >= _MOST_WAITING:
-                raise RequestError(f"{len(waiting)} jobs are queued already; try again later")
-            job = session.job = Job(*draw_requests)
+            self._check_waiting(1)
+            job = session.job = self._job(key.visitor, *draw_requests)
             self._queue.add(job)
         return job
 
@@ -235,12 +278,18 @@ class Sessions:
             self._queue.stop(session.job)
 
     def close(self, key: SessionKey) -> None:
-        """Close a session: its job is stopped, and its pictures are deleted."""
+        """Close a session: what it waits for is stopped, and its pictures are deleted."""
         with self._lock:
             session = self._sessions.pop(key, None)
         if session is not None:
-            self._stop(session)
+            self._end(session)
             shutil.rmtree(session.folder, ignore_errors=True)  # there is none where nothing was drawn
+
+    def _end(self, session: Session) -> None:
+        """Stop all that is drawn for a page, and draw nothing more for it."""
+        self._stop(session)
+        session.queue.close()
+        session.live.close()
 
     def leave(self, key: SessionKey) -> None:
         """Close the session of a page that was closed or is being loaded again.
@@ -253,7 +302,7 @@ class Sessions:
                 self._left.setdefault(key.visitor, []).append(session)
         if session is None:
             return
-        self._stop(session)
+        self._end(session)
         if not session.pictures:
             shutil.rmtree(session.folder, ignore_errors=True)  # there is none where nothing was written
             return
@@ -281,6 +330,7 @@ class Sessions:
         left = next((each for each in reversed(self._left.get(key.visitor, [])) if each.pictures), None)
         if left is not None and key not in self._sessions and self._take_back(left):
             left.job = None
+            left.queue, left.live = self._drawing_for(key.visitor)
             with self._lock:
                 self._sessions[key] = left
         return self.of(key)

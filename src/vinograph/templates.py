@@ -19,6 +19,14 @@ class TemplateError(ValueError):
     """A text names a wildcard that there is not, or one that contains itself."""
 
 
+class WildcardError(TemplateError):
+    """The wildcard ``name`` can't be used."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 @dataclass(frozen=True)
 class Template:
     """Parts in a row, each of which is a text, or a choice of templates."""
@@ -105,8 +113,8 @@ class Wildcards:
 
     def _lines(self, name: str) -> tuple[str, ...]:
         if self.folder is None:
-            raise TemplateError(
-                f"__{name}__ is a wildcard; name the folder of {name}.txt by --wildcards, or --verbatim"
+            raise WildcardError(
+                name, f"__{name}__ is a wildcard; name the folder of {name}.txt by --wildcards, or --verbatim"
             )
         if name not in self._read:
             self._read[name] = _file_lines(self.folder, name)
@@ -118,10 +126,10 @@ def _file_lines(folder: Path, name: str) -> tuple[str, ...]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"the wildcard __{name}__ can't be read: {error}") from error
+        raise WildcardError(name, f"the wildcard __{name}__ can't be read: {error}") from error
     lines = tuple(line for each in text.splitlines() if (line := each.strip()) and not line.startswith("#"))
     if not lines:
-        raise TemplateError(f"the wildcard __{name}__ has no lines in {file}")
+        raise WildcardError(name, f"the wildcard __{name}__ has no lines in {file}")
     return lines
 
 
