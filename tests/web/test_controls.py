@@ -87,7 +87,7 @@ class TestControls:
 
     def test_every_option_of_every_family_has_one(self) -> None:
         names = {name for each in map(registry.family, registry.FAMILIES) for name in each.options}
-        assert set(family_options()) == names - {"mask"}
+        assert set(family_options()) == names - {"mask", "extend"}
 
     def test_defaults_draw_the_default_picture(self, controls: Controls, pipe: Pipeline) -> None:
         arguments, errors = controls.read(pipe, values_after(controls, pipe))

@@ -32,7 +32,7 @@ _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
 _LABELS = {"vae": "VAE", "vae_tiling": "VAE tiling", "count": "Images"}
-_NOT_ON_PAGE = ("mask_image",)
+_NOT_ON_PAGE = ("mask_image", "extend")  # the init image's own controls
 _MODELS_OWN = ("Model's own", "")
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
@@ -91,7 +91,7 @@ def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def family_options() -> dict[str, str]:
-    """The families' own options, with an argument that each sets. A mask is painted instead."""
+    """The families' own options, with an argument that each sets, but for those of the init image."""
     known = [each.options for each in map(registry.family, registry.FAMILIES)]
     return {name: argument for options in known for name, argument in options.items() if argument not in _NOT_ON_PAGE}
 

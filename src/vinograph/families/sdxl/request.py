@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vinograph.arguments import (
     check_amount,
+    check_borders,
     check_layers,
     check_long_prompt,
     check_pooled,
@@ -34,6 +35,12 @@ class SDXLRequest(LatentRequest):
         check_long_prompt,
         "what becomes of text beyond one chunk of tokens: it is cut off, or read in further chunks",
         metavar="truncate|chunks",
+    )
+    extend: tuple[int, int, int, int] | None = argument_field(
+        check_borders,
+        "outpainting: pixels to add to the image at its left, top, right and bottom; one number: at each side",
+        needs=("image",),
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
     )
     guidance_rescale: float | None = argument_field(
         check_amount, "how far guidance keeps the contrast of what it guides, up to 1"
