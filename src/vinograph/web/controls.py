@@ -200,13 +200,17 @@ class Controls:
             updates[self.steps] = gr.update(value=enough)
         return updates
 
-    def mask_defaults(self, pipe: Pipeline) -> Updates:
-        """Defaults that change when a mask is painted."""
-        defaults = pipe.calls[_CALL].conditional_defaults.get("mask_image", {})
+    def defaults_with(self, pipe: Pipeline, argument: str, steps: int) -> Updates:
+        """Defaults that change when ``argument`` is given, such as a mask.
+
+        ``steps``, which are set now, are raised where a changed strength would leave none to do.
+        """
+        defaults = pipe.calls[_CALL].conditional_defaults.get(argument, {})
         option_of = {argument: name for name, argument in self._arguments(pipe).items()}
-        return {
-            self._options[option_of[argument]]: value for argument, value in defaults.items() if argument in option_of
-        }
+        updates: Updates = {self._options[option_of[name]]: defaults[name] for name in defaults if name in option_of}
+        if "strength" in defaults and (fewest := fewest_steps(defaults["strength"]) or steps) > steps:
+            updates[self.steps] = fewest
+        return updates
 
     def custom_size_update(self, size_choice: str) -> Any:
         """An update that shows width and height where a custom size is chosen."""

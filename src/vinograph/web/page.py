@@ -25,6 +25,11 @@ from vinograph.web.sessions import MOST_PAGES, Sessions
 from vinograph.web.uploads import Uploads
 
 _HERE = Path(__file__).parent
+_STYLES = (
+    "page.css",
+    "mask_editor.css",
+)
+_SCRIPTS = ("page.js",)
 
 _WINE = gr.themes.Color(
     *("#fbf3f5", "#f6e4e8", "#ecc8d0", "#dd9fac", "#c86f83", "#ad4a62", "#8f3149", "#78273c", "#642233", "#551f2e"),
@@ -118,8 +123,8 @@ class Page:
             ssr_mode=False,
             mcp_server=False,
             theme=_theme(),
-            css_paths=[_HERE / "page.css"],
-            head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+            css_paths=[_HERE / name for name in _STYLES],
+            head="".join(f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS),
         )
         return Guard(self._served, hosts, self._uploads, self.check)
 
