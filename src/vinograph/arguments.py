@@ -205,7 +205,7 @@ def check_borders(name: str, value: Any, limits: Limits) -> tuple[int, int, int,
 
 
 def _is_whole(value: Any, most: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value <= most
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(0 <= value <= most)
 
 
 def _typed_number(value: Any) -> Any:

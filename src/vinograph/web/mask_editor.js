@@ -42,10 +42,15 @@ const brushSize = () => (slider.value / 100) * Math.max(mask.width, mask.height)
 const segment = (operation, index) => {
   const [from, to] = [operation.points[Math.max(index - 1, 0)], operation.points[index]];
   paint.globalCompositeOperation = operation.erases ? "destination-out" : "source-over";
-  paint.strokeStyle = "#fff";
+  paint.strokeStyle = paint.fillStyle = "#fff";
   paint.lineWidth = operation.size;
   paint.lineCap = paint.lineJoin = "round";
   paint.beginPath();
+  if (index === 0) {
+    paint.arc(...to, operation.size / 2, 0, 2 * Math.PI); // a line without length is not drawn
+    paint.fill();
+    return;
+  }
   paint.moveTo(...from);
   paint.lineTo(...to);
   paint.stroke();
@@ -376,7 +381,7 @@ frame.addEventListener(
 // Tools and keys.
 const choose = (name) => {
   tool = name;
-  frame.dataset.tool = name;
+  frame.dataset.mode = name;
   for (const each of editor.querySelectorAll("[data-tool]")) each.setAttribute("aria-pressed", String(each.dataset.tool === name));
   placeRing();
 };
