@@ -315,6 +315,18 @@ def test_fingers_and_the_full_screen_of_a_phone(on_phone: Editor) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_another_model_and_back(editor: Editor) -> None:
+    editor.strokes((0.2, 0.2), (0.3, 0.2))
+    editor.visitor.chooses("storybook-wuerstchen")
+    expect(editor.canvas).to_be_hidden()
+    editor.visitor.chooses(MODEL)
+    expect(editor.canvas).to_be_visible()
+    editor.settles()
+    assert editor.painted(0.2, 0.2)
+    assert editor.box(editor.picture)["width"] == editor.box()["width"]
+    expect(editor.picture).to_have_js_property("naturalWidth", 256)
+
+
 def test_escape_leaves_the_full_screen(editor: Editor) -> None:
     page = editor.page
     editor.strokes((0.2, 0.2), (0.3, 0.2))

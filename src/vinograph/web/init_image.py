@@ -28,6 +28,7 @@ _IMAGE, _MASK, _EXTEND = "image", "mask_image", "extend"
 _MASK_SIDE = 768  # pixels of the longer side; a mask needs no more
 _SIDES = ("left", "top", "right", "bottom")
 _NO_BORDERS = [0.0] * len(_SIDES)
+_AWAY = ["away"]  # hidden by a style alone: what Gradio hides loses its properties, such as the editor's picture
 _HERE = Path(__file__).parent
 _MASK_HINT = "Inpainting: paint a mask over what is to change. Without a mask, the whole image changes."
 _BORDERS_HINT = "Outpainting: add pixels at the sides, and draw what is there. The image itself stays."
@@ -41,7 +42,7 @@ class InitImageSection:
         self._context = context
         with gr.Accordion("Init image", open=False, elem_id="init-image") as self.accordion:
             self.image = image_input("Image", 180)
-            with gr.Column(visible=False) as self._mask_section:
+            with gr.Column(elem_classes=_AWAY) as self._mask_section:
                 gr.HTML(fragments.notes(_MASK_HINT), elem_classes="notes")
                 self.mask = gr.HTML(
                     "",
@@ -101,7 +102,7 @@ class InitImageSection:
         takes, step = pipe.calls[_CALL].takes, pipe.model.manifest.sizes.size_multiple
         return {
             self.accordion: gr.update(visible=_IMAGE in takes),
-            self._mask_section: gr.update(visible=has_image and _MASK in takes),
+            self._mask_section: gr.update(elem_classes=[] if has_image and _MASK in takes else _AWAY),
             self._borders_section: gr.update(visible=has_image and _EXTEND in takes),
             **{border: gr.update(step=step) for border in self.borders},
         }
