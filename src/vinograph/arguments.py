@@ -34,7 +34,6 @@ MAX_PROMPT = 20_000  # characters; more than any text encoder reads, and longer 
 _RANDOM = -1  # as a seed
 _MAX_TOKENS = 512
 _MAX_PIXELS = 1_000_000
-_LONGEST_NUMBER = 9  # digits of a typed one
 _MAX_NUMBER = 1e30  # its square fits f64, where a check can see that it overflows f32
 
 
@@ -184,34 +183,6 @@ def check_two_numbers(name: str, value: Any, _: Limits) -> tuple[int, int]:
         raise RequestError(f"{name} is {shown(value)}; give two whole numbers of pixels, the vertical one first")
     down, right = (_whole_number(name, each, -_MAX_PIXELS, _MAX_PIXELS) for each in value)
     return down, right
-
-
-@check("tuple[int, int, int, int]", "list[int]", "int", "str")
-def check_borders(name: str, value: Any, limits: Limits) -> tuple[int, int, int, int]:
-    """Check the widths of the four borders around a picture; one number is for all of them."""
-    given = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    widths, most = [_typed_number(each) for each in given[:5]], limits.maximum_size
-    if len(widths) not in (1, 4) or not all(_is_whole(each, most) for each in widths) or not any(widths):
-        raise RequestError(
-            f"{name} is {shown(value)}; give pixels for left, top, right and bottom, such as 64,0,64,0, or one number "
-            f"for all sides, each from 0 to {most} and not all of them 0"
-        )
-    left, top, right, bottom = (int(each) for each in widths * (4 // len(widths)))
-    borders, step = (left, top, right, bottom), limits.size_multiple
-    if any(each % step for each in borders):
-        nearest = ",".join(str(-(-each // step) * step) for each in borders)
-        raise RequestError(f"{name} is {shown(value)}; this model draws multiples of {step}, the nearest: {nearest}")
-    return borders
-
-
-def _is_whole(value: Any, most: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(0 <= value <= most)
-
-
-def _typed_number(value: Any) -> Any:
-    """The whole number that a text says; anything else as it is."""
-    typed = value.strip() if isinstance(value, str) else ""
-    return int(typed) if typed.isdecimal() and len(typed) <= _LONGEST_NUMBER else value
 
 
 @check(*map(quoted, VAES))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from vinograph.arguments import (
     check_amount,
-    check_borders,
     check_layers,
     check_long_prompt,
     check_pooled,
@@ -14,6 +13,7 @@ from vinograph.arguments import (
     check_texts,
     check_two_numbers,
 )
+from vinograph.families.borders import check_borders
 from vinograph.families.latent_request import LatentRequest
 from vinograph.request import Array, argument_field
 
