@@ -199,6 +199,7 @@ USUAL: Mapping[str, Callable[[Random], Any]] = {
     "image": lambda random: _some_picture(random),
     "mask_image": lambda random: random.choice([_some_picture(random), np.ones((64, 64)), torch.ones(1, 64, 64)]),
     "padding_mask_crop": lambda random: random.choice([0, 5, 40]),
+    "extend": lambda random: random.choice([8, (64, 0, 8, 0), "0,16,0,0", [0, 0, 0, 512]]),
     "strength": lambda random: random.uniform(0.05, 1),
     "denoising_start": lambda random: random.random(),
     "denoising_end": lambda random: random.uniform(0.3, 1),

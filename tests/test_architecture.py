@@ -465,12 +465,14 @@ class TestPublicSurface:
     def test_calls_and_options_of_sdxl(self) -> None:
         assert set(SDXL.calls) == set(SDXL_TAKES)
         assert SDXL.calls["generate"].conditional_defaults == {
-            "mask_image": {"strength": 0.9999, "guidance_scale": 7.5}
+            "extend": {"strength": 0.85},
+            "mask_image": {"strength": 0.9999, "guidance_scale": 7.5},
         }
         assert SDXL.options == {
             "steps": "num_inference_steps",
             "guidance_scale": "guidance_scale",
             "mask": "mask_image",
+            "extend": "extend",
             "scheduler": "scheduler",
             "vae": "vae",
             "prompt_weighting": "prompt_weighting",
@@ -602,7 +604,7 @@ SDXL_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **_EVERY,
             **_TEXT,
             **dict.fromkeys(("prompt_2", "negative_prompt_2", *_SDXL_EMBEDS, *_SDXL_SIZES)),
-            **dict.fromkeys(("image", "mask_image", "padding_mask_crop", "clip_skip", "vae")),
+            **dict.fromkeys(("image", "mask_image", "padding_mask_crop", "extend", "clip_skip", "vae")),
             **dict.fromkeys(("scheduler", "timesteps", "sigmas", "denoising_start", "denoising_end")),
             **_LARGE,
             "height": 1024,

@@ -81,7 +81,7 @@ class TestSignatures:
     def test_an_argument_says_what_it_means_who_takes_it_and_its_defaults(self) -> None:
         text = " ".join((Pipeline.__call__.__doc__ or "").split())
         assert "strength: how far to leave the picture behind, above 0 and up to 1. Default: 0.8 (Würstchen), " in text
-        assert "0.3 or 0.9999 with mask_image (SDXL), 0.6 (PixArt)." in text
+        assert "0.3 or 0.85 with extend or 0.9999 with mask_image (SDXL), 0.6 (PixArt)." in text
         assert "clip_skip: SDXL: layers of the text encoders to leave out at the end." in text
 
 

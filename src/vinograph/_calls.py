@@ -67,6 +67,7 @@ class Calls:
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
         long_prompt: Literal["truncate", "chunks"] | None = "truncate",
+        extend: tuple[int, int, int, int] | list[int] | int | str | None = None,
         guidance_rescale: float | None = 0.0,
         denoising_start: float | None = None,
         denoising_end: float | None = None,
@@ -102,7 +103,7 @@ class Calls:
             padding_mask_crop: SDXL: draw only the mask's surroundings, by so many pixels, at full
                 size.
             strength: how far to leave the picture behind, above 0 and up to 1. Default: 0.8
-                (Würstchen), 0.3 or 0.9999 with mask_image (SDXL), 0.6 (PixArt).
+                (Würstchen), 0.3 or 0.85 with extend or 0.9999 with mask_image (SDXL), 0.6 (PixArt).
             height: the picture's height in pixels. Default: 512 (Würstchen), 1024 (SDXL, PixArt).
             width: the picture's width in pixels. Default: 512 (Würstchen), 1024 (SDXL, PixArt).
             num_inference_steps: denoising steps (of the decoder, where a prior comes before it).
@@ -155,6 +156,8 @@ class Calls:
                 same.
             long_prompt: SDXL: what becomes of text beyond one chunk of tokens: it is cut off, or
                 read in further chunks.
+            extend: SDXL: outpainting: pixels to add to the image at its left, top, right and
+                bottom; one number: at each side.
             guidance_rescale: SDXL: how far guidance keeps the contrast of what it guides, up to 1.
             denoising_start: SDXL: the share of denoising that the image has behind it.
             denoising_end: SDXL: the share of denoising after which to stop.
@@ -235,6 +238,7 @@ class Calls:
         prompt_2: Texts | None = None,
         negative_prompt_2: Texts | None = None,
         long_prompt: Literal["truncate", "chunks"] | None = "truncate",
+        extend: tuple[int, int, int, int] | list[int] | int | str | None = None,
         guidance_rescale: float | None = 0.0,
         denoising_start: float | None = None,
         denoising_end: float | None = None,

@@ -87,7 +87,7 @@ class TestControls:
 
     def test_every_option_of_every_family_has_one(self) -> None:
         names = {name for each in map(registry.family, registry.FAMILIES) for name in each.options}
-        assert set(family_options()) == names - {"mask"}
+        assert set(family_options()) == names - {"mask", "extend"}
 
     def test_defaults_draw_the_default_picture(self, controls: Controls, pipe: Pipeline) -> None:
         arguments, errors = controls.read(pipe, values_after(controls, pipe))
@@ -125,10 +125,10 @@ class TestControls:
         assert updates[controls._options["strength"]]["value"] == 0.3
 
     def test_a_mask_brings_its_defaults(self, controls: Controls, tmp_path: Path) -> None:
-        updates = controls.mask_defaults(Pipeline(save_sdxl_bundle(tmp_path / "base")))
+        updates = controls.defaults_with(Pipeline(save_sdxl_bundle(tmp_path / "base")), "mask_image", 50)
         assert updates == {controls._options["strength"]: 0.9999, controls._options["guidance_scale"]: 7.5}
         own = save_sdxl_bundle(tmp_path / "own", defaults={"strength": 0.5, "guidance_scale": 0.0})
-        assert controls.mask_defaults(Pipeline(own)) == {}
+        assert controls.defaults_with(Pipeline(own), "mask_image", 50) == {}
 
     @pytest.mark.parametrize(("set_now", "then"), [(1, 4), (30, 30)])
     def test_steps_that_are_enough_stay(self, controls: Controls, tmp_path: Path, set_now: int, then: int) -> None:

@@ -117,6 +117,8 @@ def _pixels(request: Request) -> float | None:
     height, width = request.height, request.width
     if (height is None or width is None) and request.image is not None:
         height, width = size_of(read_picture(request.image))
+        left, top, right, bottom = request.record().get("extend") or (0, 0, 0, 0)
+        height, width = height + top + bottom, width + left + right
     if height is None or width is None:
         return None
     return height * width * float(request.record().get("hires") or 1) ** 2

@@ -93,6 +93,8 @@ def _size_of(request: Request, sizes: SizeLimits) -> Size | None:
         size = Size(request.height, request.width)
     elif isinstance(request.image, Image.Image):
         size = sizes.within(size_of(request.image))
+        left, top, right, bottom = getattr(request, "extend", None) or (0, 0, 0, 0)
+        size = sizes.within(Size(size.height + top + bottom, size.width + left + right))
     else:
         return None
     return Size(*(round(side * scale) for side in size))

@@ -33,7 +33,7 @@ _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
 
 _LABELS = {"vae": "VAE", "vae_tiling": "VAE tiling", "count": "Images"}
-_NOT_ON_PAGE = ("mask_image",)
+_NOT_ON_PAGE = ("mask_image", "extend")  # the init image's own controls
 _MODELS_OWN = ("Model's own", "")
 _ASPECT_RATIOS: Mapping[str, Fraction] = {
     "Square": Fraction(1),
@@ -92,7 +92,7 @@ def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def family_options() -> dict[str, str]:
-    """The families' own options, with an argument that each sets. A mask is painted instead."""
+    """The families' own options, with an argument that each sets, but for those of the init image."""
     known = [each.options for each in map(registry.family, registry.FAMILIES)]
     return {name: argument for options in known for name, argument in options.items() if argument not in _NOT_ON_PAGE}
 
@@ -215,13 +215,17 @@ class Controls:
             updates[self.steps] = gr.update(value=enough)
         return updates
 
-    def mask_defaults(self, pipe: Pipeline) -> Updates:
-        """Defaults that change when a mask is painted."""
-        defaults = pipe.calls[_CALL].conditional_defaults.get("mask_image", {})
+    def defaults_with(self, pipe: Pipeline, argument: str, steps: int) -> Updates:
+        """Defaults that change when ``argument`` is given, such as a mask.
+
+        ``steps``, which are set now, are raised where a changed strength would leave none to do.
+        """
+        defaults = pipe.calls[_CALL].conditional_defaults.get(argument, {})
         option_of = {argument: name for name, argument in self.arguments(pipe).items()}
-        return {
-            self._options[option_of[argument]]: value for argument, value in defaults.items() if argument in option_of
-        }
+        updates: Updates = {self._options[option_of[name]]: defaults[name] for name in defaults if name in option_of}
+        if "strength" in defaults and (fewest := fewest_steps(defaults["strength"]) or steps) > steps:
+            updates[self.steps] = fewest
+        return updates
 
     def custom_size_update(self, size_choice: str) -> Any:
         """An update that shows width and height where a custom size is chosen."""

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from vinograph.adapters.adaptation import adapt
-from vinograph.errors import RequestError, VinographError
-from vinograph.pipeline import Pipeline
+from vinograph.errors import VinographError
 from vinograph.web import adapter_choice, fragments
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt
 from vinograph.web.estimate_line import EstimateLine
 from vinograph.web.gallery_pictures import picture_of
 from vinograph.web.gallery_routes import identifier_in, picture_address
+from vinograph.web.init_image import InitImageSection
 from vinograph.web.jobs import DrawRequest, Job, error_message
 from vinograph.web.live_panel import NOTIFY, LivePanel, live_request
-from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, any_of, image_input, on
+from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, any_of, on
 from vinograph.web.prompt_list import prompts_of
 from vinograph.web.queue_list import MOST_QUEUED, QueuedRequest
 from vinograph.web.queue_panel import QueuePanel
@@ -37,14 +32,6 @@ _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button) trigger("click", { chosen: button.value });
 });"""
-_MASK_SIDE = 768  # pixels of the longer side; a mask needs no more
-_HERE = Path(__file__).parent
-
-_MASK_EDITOR = """
-<div class="mask-editor"><div class="frame"><img src="${picture}" alt="The init image"><canvas></canvas></div>
-<div class="tools"><label>Brush <input type="range" min="2" max="30" value="10"></label>
-<button type="button">Clear</button></div></div>
-"""
 
 
 class GenerateTab:
@@ -63,7 +50,6 @@ class GenerateTab:
             with gr.Column(elem_classes="history"):
                 self._lay_out_history()
         self._shown = self.shown = gr.State(None)  # the finished picture in the output
-        self._mask_painted = gr.State(False)
         self._wire()
 
     def _lay_out_prompt(self) -> None:
@@ -85,18 +71,8 @@ class GenerateTab:
             self._examples = [gr.Button(prompt, size="sm") for prompt in prompts[:_MAX_EXAMPLES]]
 
     def _lay_out_settings(self) -> None:
-        with gr.Accordion("Init image", open=False, elem_id="init-image") as self._init_image_section:
-            self._init_image = self.init_image = image_input("Image", 180)
-            with gr.Column(visible=False) as self._mask_section:
-                hint = "Inpainting: paint a mask over what is to change. Without a mask, the whole image changes."
-                gr.HTML(fragments.notes(hint), elem_classes="notes")
-                self._mask = gr.HTML(
-                    "",
-                    html_template=_MASK_EDITOR,
-                    js_on_load=(_HERE / "mask_editor.js").read_text(encoding="utf-8"),
-                    elem_id="mask",
-                    picture="",
-                )
+        self._init_image = InitImageSection(self._context)
+        self.init_image = self._init_image.image
         self._controls = self.controls = Controls()
         self._adapters = self.adapters = adapter_choice.adapter_list()
         self.restore_buttons = restore_buttons()
@@ -113,8 +89,7 @@ class GenerateTab:
 
     def _wire(self) -> None:
         controls = self._controls
-        inputs = {self._model, self._prompt, self._init_image, self._mask, self._list, self._adapters}
-        inputs |= {*controls.inputs}
+        inputs = {self._model, self._prompt, self._list, self._adapters, *self._init_image.inputs, *controls.inputs}
         outputs = [self._stop, self._output, self._notes, self._shown, self._queue.list]
         outputs += [self._gallery, self._snippets, self._python, self._shell, controls.size_note, controls.seed_note]
         adding = on(self._go.click, self.add, inputs, outputs, trigger_mode="multiple")
@@ -130,7 +105,9 @@ class GenerateTab:
             on(side.change, self.check_size, inputs, controls.size_note)
         for scale in controls.guidance:
             on(scale.change, self.change_guidance, [self._model, *controls.guidance], controls.negative_prompt)
-        self._wire_init_image()
+        self._init_image.wire(self._model, controls, self._shown, self._notes)
+        section = self._init_image
+        on(self._output.click, self.use_as_init_image, self._shown, [section.image, section.accordion])
         shown = [self._output, self._shown, self._notes, self._python, self._shell]
         on(self._gallery.click, self.show_from_history, None, shown)
 
@@ -140,10 +117,11 @@ class GenerateTab:
         After a change of the model both wait for its defaults. Controls don't check the values,
         because what doesn't fit for a moment is nobody's mistake.
         """
-        settings = [each.change for each in inputs - {self._model, self._prompt, self._mask}]
-        shape = inputs - {self._prompt, self._mask}
+        mask = self._init_image.mask
+        settings = [each.change for each in inputs - {self._model, self._prompt, mask}]
+        shape = inputs - {self._prompt, mask}
         last = {"trigger_mode": "always_last", "preprocess": False}
-        changes = [*settings, self._prompt.change, self._mask.change, self._live.switch.change]
+        changes = [*settings, self._prompt.change, mask.change, self._live.switch.change]
         for each in (any_of(*changes), model_set):
             on(each, None, js=NOTIFY)
         drawing = self._live.wire(inputs, outputs, self._live_request, self._output, self._notes)
@@ -151,19 +129,10 @@ class GenerateTab:
             on(each, self.estimate, shape, self._estimate.line, **last)
         on(self._live.keep.click, self.keep, None, [*outputs, self._live.keep])
 
-    def _wire_init_image(self) -> None:
-        controls = self._controls
-        outputs = [*controls.outputs, self._mask_section, self._mask, self._mask_painted, self._notes]
-        inputs = [self._model, self._init_image, controls.steps, self._shown]
-        on(self._init_image.change, self.change_init_image, inputs, outputs)
-        inputs = [self._model, self._mask, self._mask_painted]
-        on(self._mask.change, self.change_mask, inputs, [*controls.inputs, self._mask_painted])
-        on(self._output.click, self.use_as_init_image, self._shown, [self._init_image, self._init_image_section])
-
     @property
     def model_outputs(self) -> list[Any]:
         """The components that change with the model."""
-        sections = [self._init_image_section, self._mask_section, self._live.switch]
+        sections = [*self._init_image.outputs, self._live.switch]
         return [*self._controls.outputs, *self._examples, *sections, self._notes]
 
     @property
@@ -195,40 +164,10 @@ class GenerateTab:
         return {
             **self._controls.for_model(pipe, init_image=init_image is not None and "image" in takes),
             **examples,
-            self._init_image_section: gr.update(visible="image" in takes),
-            self._mask_section: gr.update(visible=init_image is not None and "mask_image" in takes),
+            **self._init_image.for_model(pipe, has_image=init_image is not None),
             self._notes: _warnings(shown),
             **self._live.for_model(pipe),
         }
-
-    def change_init_image(
-        self, model: str, init_image: str | None, steps: int | None, shown: Picture | None, request: gr.Request
-    ) -> Updates:
-        """Show the controls that go with an init image, or hide them where it was taken away."""
-        pipe = self._context.models.get(model)
-        mask_background, refusal = "", ""
-        if init_image is not None:
-            try:
-                picture = self._context.read_upload(request, init_image)
-                picture.thumbnail((_MASK_SIDE, _MASK_SIDE))
-                mask_background = fragments.data_url(picture)
-            except RequestError as error:
-                refusal = str(error)
-        takes_mask = "mask_image" in pipe.calls["generate"].takes
-        return {
-            **self._controls.with_init_image(pipe, bool(mask_background), steps or 1),
-            self._mask_section: gr.update(visible=bool(mask_background) and takes_mask),
-            self._mask: gr.update(value="", picture=mask_background),
-            self._mask_painted: False,
-            self._notes: fragments.notes(refusal, kind="error") + _warnings(shown),
-        }
-
-    def change_mask(self, model: str, mask: str, mask_painted: bool) -> Updates:
-        """Set the defaults that go with a mask, only at its first stroke: later settings stay."""
-        if not mask or mask_painted:
-            return {self._mask_painted: bool(mask)}
-        pipe = self._context.models.get(model)
-        return {**self._controls.mask_defaults(pipe), self._mask_painted: True}
 
     def change_guidance(self, model: str, *scales: float) -> Any:
         """Show the negative prompt while guidance gives it an effect."""
@@ -241,7 +180,8 @@ class GenerateTab:
 
     def use_as_init_image(self, shown: Picture | None) -> Updates:
         """Make the picture that is shown the init image."""
-        return {self._init_image: str(shown.file) if shown else None, self._init_image_section: gr.update(open=True)}
+        section = self._init_image
+        return {section.image: str(shown.file) if shown else None, section.accordion: gr.update(open=True)}
 
     def show_from_history(self, request: gr.Request, event: gr.EventData) -> Updates:
         """Show the picture of the history that was clicked."""
@@ -338,11 +278,11 @@ class GenerateTab:
 
     def estimate(self, values: Values) -> str:
         """Say how long what the controls say will take, where that is known."""
-        return self._estimate.of(values[self._model], self._controls, values, values[self._init_image] is not None)
+        return self._estimate.of(values[self._model], self._controls, values, values[self.init_image] is not None)
 
     def _live_request(self, values: Values, session: Session, request: gr.Request) -> DrawRequest | Updates:
         """The request to draw live; or updates that say what is wrong with it."""
-        own = {**values, self._init_image: (values[self._init_image] or {}).get("path")}
+        own = {**values, self.init_image: (values[self.init_image] or {}).get("path")}
         draw_requests = self._draw_requests(own, session, request)
         if isinstance(draw_requests, dict):
             return self._refuse(draw_requests)
@@ -354,25 +294,15 @@ class GenerateTab:
         pipe = self._context.models.get(model)
         text = checked_prompt(values[self._prompt])
         prompts = prompts_of(text, MOST_QUEUED) if values[self._list] else [text]
-        has_init_image = values[self._init_image] is not None and "image" in pipe.calls["generate"].takes
+        has_init_image = values[self.init_image] is not None and "image" in pipe.calls["generate"].takes
         arguments, errors = self._controls.read(pipe, values, init_image=has_init_image)
         if errors:
             return errors
         adaptation = adapt(pipe.model, adapter_choice.chosen(values[self._adapters]))  # says at once what doesn't fit
-        files = self._input_files(pipe, values, session, request) if has_init_image else {}
+        initial = self._init_image.arguments(pipe, values, session, request)
         return [
-            DrawRequest(model, "generate", {"prompt": prompt, **files, **arguments}, adaptation) for prompt in prompts
+            DrawRequest(model, "generate", {"prompt": prompt, **initial, **arguments}, adaptation) for prompt in prompts
         ]
-
-    def _input_files(self, pipe: Pipeline, values: Values, session: Session, request: gr.Request) -> dict[str, str]:
-        """Write the init image, and its mask where one is painted; their files by argument."""
-        init_image = self._context.read_upload(request, values[self._init_image])
-        has_mask = values[self._mask] and "mask_image" in pipe.calls["generate"].takes
-        mask = _decode_mask(values[self._mask]).resize(init_image.size, Image.Resampling.NEAREST) if has_mask else None
-        files = {"image": str(session.write(init_image, name="init.png"))}
-        if mask is not None:
-            files["mask_image"] = str(session.write(mask, name="mask.png"))
-        return files
 
     def _refuse(self, errors: dict[Any, str]) -> Updates:
         """Say each error in its place, and empty the places without one."""
@@ -404,22 +334,3 @@ class GenerateTab:
 def _warnings(picture: Picture | None) -> str:
     """The warnings of the drawing that made the picture."""
     return "" if picture is None else fragments.notes(*picture.warnings)
-
-
-def _decode_mask(mask: str) -> Image.Image:
-    """The mask from the mask editor's value: white where it was painted, else black.
-
-    Raises:
-        RequestError: it is not a PNG, or larger than the editor's picture.
-    """
-    try:
-        data = base64.b64decode(mask.partition(",")[2], validate=True)
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            if max(picture.size) > _MASK_SIDE:
-                raise RequestError(f"the mask is {picture.width}x{picture.height}; give at most {_MASK_SIDE} a side")
-            painted = picture.convert("RGBA")
-    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError("the mask can't be read: it is not a PNG picture") from error
-    return painted.getchannel("A").point(lambda value: 255 if value >= 128 else 0)

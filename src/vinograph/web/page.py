@@ -32,6 +32,7 @@ _STYLES = (
     "page.css",
     "gallery.css",
     "help.css",
+    "mask_editor.css",
     "queue_panel.css",
 )
 _SCRIPTS = (

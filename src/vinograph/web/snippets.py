@@ -76,4 +76,4 @@ def shell(pipe: Pipeline, model: str, device: Device, call: str, arguments: Argu
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return next(word for word, meaning in SWITCH.items() if meaning is value)
-    return str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

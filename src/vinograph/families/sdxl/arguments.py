@@ -6,6 +6,7 @@ from vinograph import schedulers
 from vinograph.families.contract import Call, Family, WordEmbeddings
 from vinograph.families.hires import with_hires
 from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
+from vinograph.families.outpainting import with_extension
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
@@ -40,6 +41,7 @@ FAMILY = Family(
                 "image": None,
                 "mask_image": None,
                 "padding_mask_crop": None,
+                "extend": None,
                 "strength": 0.3,
                 **HIRES,
                 "vae": None,
@@ -53,9 +55,12 @@ FAMILY = Family(
                 *("denoising_end", "guidance_scale", "negative_prompt", "negative_prompt_2", "num_images_per_prompt"),
                 *("eta", "generator", "latents", *_EMBEDDINGS),
             ),
-            run=with_hires(generate, excludes=["denoising_end"]),
+            run=with_hires(with_extension(generate), excludes=["denoising_end"]),
             components=("text_encoder", "text_encoder_2", "unet"),
-            conditional_defaults={"mask_image": {"strength": 0.9999, "guidance_scale": 7.5}},
+            conditional_defaults={
+                "extend": {"strength": 0.85},
+                "mask_image": {"strength": 0.9999, "guidance_scale": 7.5},
+            },
             callback_tensors=("latents", *CALLBACK_TENSORS),
             steps="num_inference_steps",
             choices={"scheduler": schedulers.names()},
@@ -66,6 +71,7 @@ FAMILY = Family(
         "steps": "num_inference_steps",
         "guidance_scale": "guidance_scale",
         "mask": "mask_image",
+        "extend": "extend",
         "scheduler": "scheduler",
         "vae": "vae",
         "prompt_weighting": "prompt_weighting",

@@ -13,6 +13,7 @@ from vinograph.arguments import (
     check_texts,
     check_two_numbers,
 )
+from vinograph.families.borders import check_borders
 from vinograph.families.latent_request import LatentRequest
 from vinograph.request import Array, argument_field
 
@@ -34,6 +35,12 @@ class SDXLRequest(LatentRequest):
         check_long_prompt,
         "what becomes of text beyond one chunk of tokens: it is cut off, or read in further chunks",
         metavar="truncate|chunks",
+    )
+    extend: tuple[int, int, int, int] | None = argument_field(
+        check_borders,
+        "outpainting: pixels to add to the image at its left, top, right and bottom; one number: at each side",
+        needs=("image",),
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
     )
     guidance_rescale: float | None = argument_field(
         check_amount, "how far guidance keeps the contrast of what it guides, up to 1"
