@@ -26,7 +26,7 @@ Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
 
 SAME_AS_INIT_IMAGE = "init image"
-_CUSTOM = "custom"
+CUSTOM = "custom"
 _CALL = "generate"
 _MAX_COUNT = 8
 _LONGEST_SEED = 20  # digits
@@ -96,6 +96,17 @@ def family_options() -> dict[str, str]:
     return {name: argument for options in known for name, argument in options.items() if argument not in _NOT_ON_PAGE}
 
 
+def options_of(pipe: Pipeline) -> dict[str, str]:
+    """The options that leave a choice with this model, with the argument that each sets."""
+    takes = pipe.calls[_CALL].takes
+    one_vae = len(vae_names(pipe.model.manifest.components)) < len(VAES)
+    return {
+        name: argument
+        for name, argument in {**OPTIONS, **pipe.options}.items()
+        if argument in takes and not (argument == "vae" and one_vae)
+    }
+
+
 def label(option: str) -> str:
     """The label of an option: "decoder_guidance_scale" is "Decoder guidance"."""
     return _LABELS.get(option) or option.removesuffix("_scale").replace("_", " ").capitalize()
@@ -162,6 +173,10 @@ class Controls:
         """The controls of guidance scales, above one of which a negative prompt has an effect."""
         return [each for name, each in self._options.items() if name.endswith("guidance_scale")]
 
+    def by_argument(self, pipe: Pipeline) -> dict[str, Any]:
+        """The components of the model's options, by the argument that each sets."""
+        return {argument: self._options[name] for name, argument in self._arguments(pipe).items()}
+
     def for_model(self, pipe: Pipeline, *, init_image: bool = False) -> Updates:
         """Updates that show the model's options with its defaults, and hide the others."""
         takes, known = pipe.calls[_CALL].takes, self._arguments(pipe)
@@ -190,7 +205,7 @@ class Controls:
         same = [("Same as the init image", SAME_AS_INIT_IMAGE)] if init_image else []
         chosen = SAME_AS_INIT_IMAGE if init_image else default
         updates: Updates = {
-            self.size_choice: gr.update(choices=[*same, *choices, ("Custom size …", _CUSTOM)], value=chosen),
+            self.size_choice: gr.update(choices=[*same, *choices, ("Custom size …", CUSTOM)], value=chosen),
             self._sides: gr.update(visible=False),
             self.size_note: gr.update(value=""),
         }
@@ -210,7 +225,7 @@ class Controls:
 
     def custom_size_update(self, size_choice: str) -> Any:
         """An update that shows width and height where a custom size is chosen."""
-        return gr.update(visible=size_choice == _CUSTOM)
+        return gr.update(visible=size_choice == CUSTOM)
 
     def negative_prompt_update(self, pipe: Pipeline, scales: Sequence[float]) -> Any:
         """An update that shows the negative prompt where a guidance scale gives it an effect."""
@@ -257,7 +272,7 @@ class Controls:
         call = pipe.calls[_CALL]
         limits = call.limits(pipe.model.manifest.limits, {**call.takes, **arguments})
         sides = (values[self.width], values[self.height])
-        if values[self.size_choice] != _CUSTOM:
+        if values[self.size_choice] != CUSTOM:
             width, height = map(int, values[self.size_choice].split("x"))
             sides = (width, height)
         return {
@@ -267,18 +282,11 @@ class Controls:
 
     def size_error(self, pipe: Pipeline, values: Values) -> str:
         """What is wrong with a custom size; empty where nothing is."""
-        return self.read(pipe, values)[1].get(self.size_note, "") if values[self.size_choice] == _CUSTOM else ""
+        return self.read(pipe, values)[1].get(self.size_note, "") if values[self.size_choice] == CUSTOM else ""
 
     def _arguments(self, pipe: Pipeline) -> dict[str, str]:
         """The argument of this model that each option sets, without those that leave no choice."""
-        takes = pipe.calls[_CALL].takes
-        known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if name in self._options}
-        one_vae = len(vae_names(pipe.model.manifest.components)) < len(VAES)
-        return {
-            name: argument
-            for name, argument in known.items()
-            if argument in takes and not (argument == "vae" and one_vae)
-        }
+        return {name: argument for name, argument in options_of(pipe).items() if name in self._options}
 
 
 def _control(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,23 @@ from PIL import Image
 from vinograph.adapters.adaptation import adapt
 from vinograph.errors import RequestError, VinographError
 from vinograph.pipeline import Pipeline
-from vinograph.web import adapter_choice, fragments
+from vinograph.web import adapter_choice, fragments, viewing
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt
 from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, image_input, on
-from vinograph.web.sessions import Picture, Session, address
+from vinograph.web.restore import RequestComponents, SettingsRestorer
+from vinograph.web.sessions import Picture, Session, file_at
 
 _EMPTY = fragments.placeholder("Your image will appear here.")
 _MAX_EXAMPLES = 4
 # Sends the value of a button that is clicked in a block of HTML.
 _CLICKS = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
+  const button = event.target.closest("button[value]");
   if (button) trigger("click", { chosen: button.value });
 });"""
+# The same, and what the viewer's button says.
+_OUTPUT_CLICKS = f"""{_CLICKS}
+document.addEventListener("use-as-init-image", (event) => trigger("click", {{ chosen: "init " + event.detail }}));"""
 _MASK_SIDE = 768  # pixels of the longer side; a mask needs no more
 _HERE = Path(__file__).parent
 
@@ -48,13 +52,18 @@ class GenerateTab:
             with gr.Column(elem_classes="inputs"):
                 self._lay_out_prompt()
             with gr.Column(elem_classes="output"):
-                self._output = gr.HTML(_EMPTY, elem_id="output", js_on_load=_CLICKS)
+                self._output = gr.HTML(_EMPTY, elem_id="output", js_on_load=_OUTPUT_CLICKS)
             with gr.Column(elem_classes="settings"):
                 self._lay_out_settings()
             with gr.Column(elem_classes="history"):
                 self._lay_out_history()
         self._shown = gr.State(None)  # the finished picture in the output
         self._mask_painted = gr.State(False)
+        self.restorer = SettingsRestorer(
+            context.models,
+            self._controls,
+            RequestComponents(self._model, self._prompt, self._adapters, self._init_image, self._notes),
+        )
         self._wire()
 
     def _lay_out_prompt(self) -> None:
@@ -113,7 +122,7 @@ class GenerateTab:
         on(generating.failure, lambda: {self._go: SHOWN, self._stop: HIDDEN}, None, [self._go, self._stop])
         on(self._stop.click, self._context.stop, queue=False)
         for function, model_inputs, model_outputs in self.on_load:
-            on(self._model.change, function, model_inputs, model_outputs)
+            on(self._model.input, function, model_inputs, model_outputs)  # not where settings are restored
         for each in self._examples:
             on(each.click, lambda text: text, each, self._prompt, queue=False)
         on(controls.size_choice.change, controls.custom_size_update, controls.size_choice, controls.sides, queue=False)
@@ -128,18 +137,23 @@ class GenerateTab:
     def _wire_init_image(self) -> None:
         controls = self._controls
         outputs = [*controls.outputs, self._mask_section, self._mask, self._mask_painted, self._notes]
-        inputs = [self._model, self._init_image, controls.steps, self._shown]
+        outputs.append(self.restorer.restored_image)
+        inputs = [self._model, self._init_image, controls.steps, self._shown, self.restorer.restored_image]
         on(self._init_image.change, self.change_init_image, inputs, outputs)
         inputs = [self._model, self._mask, self._mask_painted]
         on(self._mask.change, self.change_mask, inputs, [*controls.inputs, self._mask_painted])
-        on(self._output.click, self.use_as_init_image, self._shown, [self._init_image, self._init_image_section])
+        outputs = [*self._model_outputs, *self.restorer.outputs, self._output, self._shown, self._python, self._shell]
+        on(self._output.click, self.act_on_picture, None, list(dict.fromkeys(outputs)))
 
     @property
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
         """What runs when the page opens or the model changes: function, inputs and outputs."""
         inputs = [self._model, self._init_image, self._shown]
-        outputs = [*self._controls.outputs, *self._examples, self._init_image_section, self._mask_section, self._notes]
-        return [(self.change_model, inputs, outputs)]
+        return [(self.change_model, inputs, [*self._controls.outputs, *self._model_outputs])]
+
+    @property
+    def _model_outputs(self) -> list[Any]:
+        return [*self._examples, self._init_image_section, self._mask_section, self._notes]
 
     def change_model(self, model: str, init_image: str | None, shown: Picture | None) -> Updates:
         """Set the controls for the model; the warnings of the picture that is ``shown`` stay."""
@@ -155,9 +169,18 @@ class GenerateTab:
         }
 
     def change_init_image(
-        self, model: str, init_image: str | None, steps: int | None, shown: Picture | None, request: gr.Request
+        self,
+        model: str,
+        init_image: str | None,
+        steps: int | None,
+        shown: Picture | None,
+        restored_image: str | None,
+        request: gr.Request,
     ) -> Updates:
-        """Show the controls that go with an init image, or hide them where it was taken away."""
+        """Show the controls that go with an init image, or hide them where it was taken away.
+
+        With ``restored_image`` its request's settings were restored, and stay.
+        """
         pipe = self._context.models.get(model)
         mask_background, refusal = "", ""
         if init_image is not None:
@@ -168,8 +191,11 @@ class GenerateTab:
             except RequestError as error:
                 refusal = str(error)
         takes_mask = "mask_image" in pipe.calls["generate"].takes
+        settings_stay = restored_image is not None and restored_image == (init_image or "")
+        settings = {} if settings_stay else self._controls.with_init_image(pipe, bool(mask_background), steps or 1)
         return {
-            **self._controls.with_init_image(pipe, bool(mask_background), steps or 1),
+            **settings,
+            self.restorer.restored_image: restored_image if settings_stay else None,
             self._mask_section: gr.update(visible=bool(mask_background) and takes_mask),
             self._mask: gr.update(value="", picture=mask_background),
             self._mask_painted: False,
@@ -192,15 +218,43 @@ class GenerateTab:
         pipe = self._context.models.get(values[self._model])
         return fragments.notes(self._controls.size_error(pipe, values), kind="error")
 
-    def use_as_init_image(self, shown: Picture | None) -> Updates:
-        """Make the picture that is shown the init image."""
-        return {self._init_image: str(shown.file) if shown else None, self._init_image_section: gr.update(open=True)}
+    def restore(
+        self, model: str, arguments: Mapping[str, Any], adapters: Mapping[str, float], init_image: str | None = None
+    ) -> Updates:
+        """Set the controls to an earlier request; see :meth:`SettingsRestorer.restore`."""
+        updates = self.change_model(model, init_image, None)
+        updates[self._init_image_section] |= {"open": init_image is not None}
+        return updates | self.restorer.restore(model, arguments, adapters, init_image)
+
+    def act_on_picture(self, request: gr.Request, event: gr.EventData) -> Updates:
+        """Do what a button by a picture in the output, or in the viewer, says."""
+        action, _, chosen = str(getattr(event, "chosen", "")).partition(" ")
+        try:
+            if action == "init":
+                file = self._context.uploads.own_file(self._context.session_key(request).visitor, file_at(chosen))
+                return {self._init_image: str(file), self._init_image_section: gr.update(open=True)}
+            return self._act_on_history(action, chosen, self._context.sessions.of(self._context.session_key(request)))
+        except VinographError as error:
+            return {self._notes: fragments.notes(str(error), kind="error")}
+
+    def _act_on_history(self, action: str, chosen: str, session: Session) -> Updates:
+        picture = next((each for each in session.pictures if each.address == chosen), None)
+        if picture is None:
+            return {self._notes: fragments.notes("This picture is no longer in the history.", kind="error")}
+        if action == "settings":
+            image = picture.inputs.get("init.png")
+            masked = {"mask_image": True} if "mask.png" in picture.inputs else {}
+            return self.restore(
+                picture.model, {**picture.arguments, **masked}, picture.adapters, None if image is None else str(image)
+            )
+        together = session.of_request(picture)
+        return self._show_all(together) if action == "all" else self._show(picture, len(together) - 1)
 
     def show_from_history(self, request: gr.Request, event: gr.EventData) -> Updates:
         """Show the picture of the history that was clicked."""
-        pictures = self._context.sessions.of(self._context.session_key(request)).pictures
-        chosen = getattr(event, "chosen", None)
-        return next((self._show(each) for each in pictures if each.address == chosen), {self._shown: gr.skip()})
+        session = self._context.sessions.of(self._context.session_key(request))
+        chosen = next((each for each in session.pictures if each.address == getattr(event, "chosen", None)), None)
+        return {self._shown: gr.skip()} if chosen is None else self._show(chosen, len(session.of_request(chosen)) - 1)
 
     def generate(self, values: Values, request: gr.Request) -> Iterator[Updates]:
         """Draw what the controls say, showing previews."""
@@ -229,9 +283,9 @@ class GenerateTab:
                 yield {self._output: fragments.unfinished(status, prompt)}
             elif status.results:
                 added = session.add(self._context.models, draw_request, status.results[0])
-                history = [(each.address, each.prompt) for each in session.pictures]
+                history = [(each.address, viewing.viewer_caption(each)) for each in session.pictures]
                 done = {self._gallery: fragments.gallery(history), self._snippets: SHOWN}
-                yield {**self._show(added[0]), **done, self._go: SHOWN, self._stop: HIDDEN}
+                yield {**self._show_all(added), **done, self._go: SHOWN, self._stop: HIDDEN}
             else:
                 yield {**self._without_result(status, prompt, last), self._go: SHOWN, self._stop: HIDDEN}
 
@@ -277,18 +331,20 @@ class GenerateTab:
         caption = fragments.facts(f"Stopped{after}")
         return {self._output: fragments.figure(fragments.preview_url(status), status.preview.size, prompt, caption)}
 
-    def _show(self, picture: Picture) -> Updates:
-        """Show a finished picture with its facts, its links and its snippets."""
-        seed = "" if picture.seed is None else f"Seed {picture.seed}"
-        size = f"{picture.size[0]}×{picture.size[1]}"
-        links = [fragments.download(picture.address, picture.name, "Download PNG")]
-        links += [fragments.download(address(file), name, name) for name, file in picture.inputs.items()]
-        if "image" in self._context.models.get(picture.model).calls["generate"].takes:
-            links.append(fragments.button("Use as init image", picture.address))
-        caption = fragments.facts(seed, size, picture.model, fragments.timings(picture.timings))
-        caption += f'<div class="links">{"".join(links)}</div>'
+    def _show_all(self, pictures: Sequence[Picture]) -> Updates:
+        """Show the pictures of one request together; the snippets draw the first."""
+        if len(pictures) == 1:
+            return self._show(pictures[0])
+        grid = viewing.even_grid(pictures, self._context.models.get(pictures[0].model))
+        return {**self._show(pictures[0]), self._output: grid}
+
+    def _show(self, picture: Picture, others: int = 0) -> Updates:
+        """Show a finished picture with its facts, its links and its snippets.
+
+        ``others`` of its request can be shown together with it.
+        """
         return {
-            self._output: fragments.figure(picture.address, picture.size, picture.prompt, caption),
+            self._output: viewing.alone(picture, self._context.models.get(picture.model), others),
             self._shown: picture,
             self._notes: _warnings(picture),
             self._python: picture.python,

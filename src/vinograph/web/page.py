@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from vinograph.errors import RequestError
 from vinograph.web.compare_tab import CompareTab
 from vinograph.web.generate_tab import GenerateTab
+from vinograph.web.grid_tab import GridTab
 from vinograph.web.guard import Guard
 from vinograph.web.hosts import Hosts
 from vinograph.web.jobs import Drawer
@@ -25,6 +26,17 @@ from vinograph.web.sessions import MOST_PAGES, Sessions
 from vinograph.web.uploads import Uploads
 
 _HERE = Path(__file__).parent
+_STYLES = (
+    "page.css",
+    "viewer.css",
+    "compare.css",
+    "grid.css",
+)
+_SCRIPTS = (
+    "page.js",
+    "viewer.js",
+    "compare.js",
+)
 
 _WINE = gr.themes.Color(
     *("#fbf3f5", "#f6e4e8", "#ecc8d0", "#dd9fac", "#c86f83", "#ad4a62", "#8f3149", "#78273c", "#642233", "#551f2e"),
@@ -89,9 +101,11 @@ class Page:
                     generate = GenerateTab(context)
                 with gr.Tab("Compare"):
                     compare = CompareTab(context)
+                with gr.Tab("Grid"):
+                    grid = GridTab(context)
                 with gr.Tab("Reconstruct"):
                     ReconstructTab(context)
-            for function, inputs, outputs in (*generate.on_load, *compare.on_load):
+            for function, inputs, outputs in (*generate.on_load, *compare.on_load, *grid.on_load):
                 on(self.blocks.load, function, inputs, outputs)
             self.blocks.unload(context.close_session)
         self._server: Server | None = None
@@ -118,8 +132,8 @@ class Page:
             ssr_mode=False,
             mcp_server=False,
             theme=_theme(),
-            css_paths=[_HERE / "page.css"],
-            head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+            css_paths=[_HERE / name for name in _STYLES],
+            head="".join(f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS),
         )
         return Guard(self._served, hosts, self._uploads, self.check)
 
