@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.web.conftest import Visitor
+from vinograph import Pipeline
 from vinograph.images import read_metadata
+from vinograph.web.controls import Controls
+from vinograph.web.restore import restored
+from vinograph.web.viewing import even_columns
 
 SIZES = [(1366, 768), *(pytest.param(size, marks=pytest.mark.long) for size in [(390, 844), (1920, 1080)])]
 SCHEMES = ["light", pytest.param("dark", marks=pytest.mark.long)]
@@ -34,6 +42,73 @@ def draw_several(visitor: Visitor, count: int, prompt: str = "a red house") -> N
     visitor.page.wait_for_selector("#stop:visible")
     visitor.page.wait_for_selector("#generate:visible")
     expect(visitor.page.locator("#output button.view")).to_have_count(count)
+
+
+@pytest.fixture(scope="module")
+def controls() -> Controls:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Gradio makes event loops that it doesn't close
+        with gr.Blocks(analytics_enabled=False):
+            made = Controls()
+        gc.collect()
+    return made
+
+
+class TestRestored:
+    """A request's arguments, as a picture's metadata have them, put into the controls."""
+
+    def restored(self, controls: Controls, model: str, arguments: dict[str, Any], **more: bool) -> dict[str, Any]:
+        """The updates by argument; "size", "sides" and "left out" are no arguments."""
+        pipe = Pipeline.from_pretrained(model)
+        found = restored(controls, pipe, arguments, **more)
+        by_argument = {name: found.updates[each] for name, each in controls.by_argument(pipe).items()}
+        sizes = {"size": found.updates[controls.size_choice], "sides": found.updates[controls.sides]}
+        return {**by_argument, **sizes, "left out": found.left_out}
+
+    def test_values_and_defaults(self, controls: Controls) -> None:
+        found = self.restored(
+            controls, MODEL, {"prompt": "a", "guidance_scale": 2.0, "negative_prompt": "b", "seed": 7}
+        )
+        assert found["guidance_scale"]["value"] == 2
+        assert found["negative_prompt"]["value"] == "b"
+        assert found["negative_prompt"]["visible"]
+        assert found["seed"]["value"] == "7"
+        assert found["num_inference_steps"]["value"] == 1
+        assert found["hires_steps"]["value"] == ""
+        assert found["size"]["value"] == "256x256"
+        assert found["left out"] == []
+
+    def test_values_beyond_what_is_offered(self, controls: Controls) -> None:
+        found = self.restored(controls, MODEL, {"num_inference_steps": 900, "scheduler": "dpmpp_2m"})
+        assert found["num_inference_steps"]["maximum"] >= 900
+        assert found["scheduler"]["value"] == "dpmpp_2m"
+        assert "dpmpp_2m" in [value for _, value in found["scheduler"]["choices"]]
+
+    @pytest.mark.parametrize(("size", "chosen"), [((256, 256), "256x256"), ((328, 264), "custom")])
+    def test_sizes(self, controls: Controls, size: tuple[int, int], chosen: str) -> None:
+        found = self.restored(controls, MODEL, {"width": size[0], "height": size[1]})
+        assert found["size"]["value"] == chosen
+        assert found["sides"]["visible"] == (chosen == "custom")
+
+    def test_strength_comes_with_an_init_image(self, controls: Controls) -> None:
+        without = self.restored(controls, MODEL, {"strength": 0.7})
+        assert not without["strength"]["visible"]
+        given = self.restored(controls, MODEL, {"strength": 0.7}, init_image=True)
+        assert given["strength"]["value"] == 0.7
+        assert given["strength"]["visible"]
+
+    def test_what_no_control_holds_is_named(self, controls: Controls) -> None:
+        arguments = {"clip_skip": 2, "decoder_guidance_scale": 3.0, "scheduler": {"class": "X"}, "eta": 0.0}
+        assert self.restored(controls, MODEL, arguments)["left out"] == [
+            "clip_skip",
+            "decoder_guidance_scale",
+            "scheduler",
+        ]
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (7, 4), (8, 4), (9, 3)])
+def test_an_even_grid_has_few_gaps(count: int, columns: int) -> None:
+    assert even_columns(count) == columns
 
 
 @pytest.fixture
@@ -151,7 +226,7 @@ class TestViewer:
         page.wait_for_function("document.querySelector('dialog.viewer img').complete")
         assert box_of(image)["height"] > 1.5 * before["height"]
         assert box_of(dialog) == {"x": 0, "y": 0, "width": 1366, "height": 768}
-        assert box_of(image)["y"] + box_of(image)["height"] <= box_of(dialog.locator(".bar"))["y"] + 1
+        assert box_of(image)["y"] + box_of(image)["height"] <= box_of(dialog.locator(".viewer-bar"))["y"] + 1
         visitor.sees("open")
         page.keyboard.press("ArrowRight")
         expect(dialog.locator(".caption")).to_contain_text("Seed 7")
@@ -266,7 +341,7 @@ class TestViewer:
         visitor.sees("viewer")
         found = Axe().run(visitor.page)
         assert found.violations_count == 0, found.generate_report()
-        bar = box_of(visitor.page.locator("dialog.viewer .bar"))
+        bar = box_of(visitor.page.locator("dialog.viewer .viewer-bar"))
         assert bar["y"] + bar["height"] <= size[1] + 1
 
 

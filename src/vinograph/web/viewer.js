@@ -22,7 +22,7 @@
       <p class="badge" data-part="badge" hidden>Previous picture</p>
       <button type="button" class="turn before" data-do="before" aria-label="Previous">‹</button>
       <button type="button" class="turn after" data-do="after" aria-label="Next">›</button>
-      <div class="bar">
+      <div class="viewer-bar">
         <p class="caption" data-part="caption" aria-live="polite"></p>
         <p class="hint" data-part="hint"><kbd>C</kbd> or <kbd>Space</kbd>: hold to compare with the previous picture</p>
         <div class="tools">
