@@ -22,7 +22,7 @@ def table(rows: int, columns: int) -> list[list[Image.Image | None]]:
 
 def ink(sheet: ContactSheet) -> np.ndarray:
     """Where the sheet is neither paper nor a picture's place: [height, width]."""
-    marked = (np.asarray(sheet.picture, np.int16) != np.array(PAPER)).any(axis=2)
+    marked: np.ndarray = (np.asarray(sheet.picture, np.int16) != np.array(PAPER)).any(axis=2)
     for row in sheet.cells:
         for box in row:
             marked[box.top : box.bottom, box.left : box.right] = False

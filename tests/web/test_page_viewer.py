@@ -318,6 +318,7 @@ class TestViewer:
         visitor.picture.nth(1).click()
         with visitor.page.expect_download() as download:
             dialog.get_by_role("link", name="Download").click()
+        assert download.value.suggested_filename == "a-red-house-6.png"
         download.value.save_as(tmp_path / "saved.png")
         record = read_metadata(tmp_path / "saved.png")
         assert record is not None

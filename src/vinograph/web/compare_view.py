@@ -120,9 +120,7 @@ def _views() -> str:
 
 
 def _difference_figure(comparison: Comparison, gain: int) -> str:
-    source, (width, height) = address(comparison.differences[gain]), comparison.pictures[0].size
+    source = address(comparison.differences[gain])
     text = f"Difference of A and B, ×{gain}"
-    return (
-        f'<div data-shows="{gain}"><figure class="figure" style="--w:{width};--h:{height}"><div class="frame">'
-        f"{viewing.view_button(source, text, text, 'difference')}</div></figure></div>"
-    )
+    view = viewing.view_button(source, text, text, "difference")
+    return f'<div data-shows="{gain}">{viewing.framed(view, comparison.pictures[0].size)}</div>'

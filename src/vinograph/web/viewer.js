@@ -90,6 +90,15 @@
     return members[(index + back + members.length) % members.length];
   };
 
+  // The file name to save a picture under: the prompt's first words and the seed, or the name that the file has.
+  const nameOf = ({ full, caption }) => {
+    if (full.startsWith("data:")) return "picture.webp";
+    const name = decodeURIComponent(full.split("/").pop());
+    const words = caption.split("\n")[0].toLowerCase().match(/[\p{L}\p{N}]+/gu)?.slice(0, 8) ?? [];
+    const seed = caption.match(/Seed (\d+)/);
+    return name === "picture.png" && seed ? `${[...words, seed[1]].join("-")}.png` : name;
+  };
+
   const show = () => {
     const shown = members[index];
     comparing = false;
@@ -101,7 +110,7 @@
     part("count").textContent = members.length > 1 ? `${index + 1} of ${members.length}` : "";
     const link = part("download");
     link.href = shown.full;
-    link.download = decodeURIComponent(shown.full.split("/").pop()).replace(/^data:.*/, "picture.webp");
+    link.download = nameOf(shown);
     const inFile = shown.full.includes("/file=");
     dialog.querySelector("[data-do=init]").hidden = !inFile;
     const several = members.length > 1;

@@ -44,10 +44,15 @@ def view_of(picture: Picture, group: str, alt: str = "") -> str:
 
 
 def figure(picture: Picture, caption: str, group: str, alt: str = "") -> str:
-    """A picture in a frame, which opens the viewer, with HTML under it."""
+    """A drawn picture in a frame, which opens the viewer, with HTML under it."""
+    return framed(view_of(picture, group, alt), picture.size, caption)
+
+
+def framed(view: str, size: tuple[int, int], caption: str = "") -> str:
+    """A button of :func:`view_button` in a frame of the picture's shape, with HTML under it."""
     return (
-        f'<figure class="figure" style="--w:{picture.size[0]};--h:{picture.size[1]}"><div class="frame">'
-        f"{view_of(picture, group, alt)}</div><figcaption>{caption}</figcaption></figure>"
+        f'<figure class="figure" style="--w:{size[0]};--h:{size[1]}"><div class="frame">{view}</div>'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
