@@ -281,7 +281,7 @@ class TestViewer:
         assert moved["y"] == pytest.approx(zoomed["y"] + 40, abs=2)
         expect(dialog).to_be_visible()
 
-    @pytest.mark.parametrize("key", ["c", "Space"])
+    @pytest.mark.parametrize("key", ["Space", pytest.param("c", marks=pytest.mark.long)])
     def test_a_held_key_shows_the_previous_picture(self, visitor: Visitor, dialog: Locator, key: str) -> None:
         draw_several(visitor, 3)
         visitor.picture.nth(2).click()
@@ -347,7 +347,7 @@ class TestViewer:
 
 
 class TestTouch:
-    @pytest.mark.parametrize("along", [-200, 200])
+    @pytest.mark.parametrize("along", [-200, pytest.param(200, marks=pytest.mark.long)])
     def test_a_swipe_turns(self, visitors: Callable[..., Visitor], along: int) -> None:
         visitor = visitors(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
         draw_several(visitor, 3)

@@ -34,7 +34,8 @@
           <button type="button" data-do="close">Close</button>
         </div>
       </div>`;
-    document.body.append(dialog);
+    // Gradio applies rules within @media only to what lies in there.
+    (document.querySelector(".gradio-container .contain") ?? document.body).append(dialog);
     stage = part("stage");
     image = part("image");
     dialog.addEventListener("click", onClick);
