@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from vinograph.errors import RequestError
-from vinograph.images import save
+from vinograph.images import open_header, save
 from vinograph.web import gallery_index, gallery_store
 from vinograph.web.gallery_store import GalleryStore
 
@@ -227,7 +229,7 @@ class TestWriting:
             target.write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(gallery_store.shutil, "copyfile", full)
+        monkeypatch.setattr(shutil, "copyfile", full)
         with pytest.raises(Exception, match="No space left on device"):
             store.add(picture)
         assert list(folder.iterdir()) == []
@@ -302,7 +304,7 @@ class TestFavourites:
         assert aside.read_bytes() == content.encode("latin-1")
 
 
-def test_thousands_of_pictures(folder: Path, store: GalleryStore) -> None:
+def test_thousands_of_pictures(folder: Path, store: GalleryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each header is read once, so the second look at the folder is quick."""
     first = draw(folder / "0.png", "number 0", age=5000)
     content = first.read_bytes()
@@ -311,10 +313,11 @@ def test_thousands_of_pictures(folder: Path, store: GalleryStore) -> None:
     assert store.list().total == 3000
     (folder / "new.png").write_bytes(content)
     read: list[str] = []
-    original = gallery_index.open_header
-    gallery_index.open_header = lambda *arguments: read.append(str(arguments[0])) or original(*arguments)  # type: ignore[assignment,func-returns-value]
-    try:
-        assert store.list("number").found == 3001
-    finally:
-        gallery_index.open_header = original
+
+    def recorded(file: Path, *more: Any, **options: Any) -> Any:
+        read.append(str(file))
+        return open_header(file, *more, **options)
+
+    monkeypatch.setattr(gallery_index, "open_header", recorded)
+    assert store.list("number").found == 3001
     assert read == [str(folder / "new.png")]

@@ -515,7 +515,7 @@ class TestModels:
 
 
 class TestLooks:
-    @pytest.mark.parametrize("tab", ["Generate", "Compare", "Reconstruct"])
+    @pytest.mark.parametrize("tab", ["Generate", "Compare", "Grid", "Reconstruct"])
     @pytest.mark.parametrize("size", SIZES)
     def test_nothing_overlaps_or_scrolls_sideways(
         self, visitors: Callable[..., Visitor], size: tuple[int, int], tab: str
@@ -536,7 +536,7 @@ class TestLooks:
         assert not crossed
         visitor.sees("looks", whole=True)
 
-    @pytest.mark.parametrize("tab", ["Generate", "Compare", "Reconstruct"])
+    @pytest.mark.parametrize("tab", ["Generate", "Compare", "Grid", "Reconstruct"])
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_contrast_and_labels(self, visitors: Callable[..., Visitor], scheme: str, tab: str) -> None:
         from axe_playwright_python.sync_playwright import Axe

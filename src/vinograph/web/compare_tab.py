@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from vinograph.arguments import check_seed
 from vinograph.errors import RequestError, VinographError
-from vinograph.images import Size, resize
-from vinograph.web import fragments
+from vinograph.web import fragments, viewing
+from vinograph.web.compare_view import GROUP, NAMES, Comparison, compare, comparison_html
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt, new_seed, typed_number
 from vinograph.web.jobs import DrawRequest, Job, JobStatus, error_message
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, on
+from vinograph.web.restored_controls import restored_arguments
 from vinograph.web.sessions import Picture, Session
 
-_NAMES = ("A", "B")
 _EMPTY = fragments.placeholder("Two images will appear here.")
 
 
@@ -34,26 +33,32 @@ class CompareTab:
                 self._seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, elem_id="compare-seed")
                 self._go = gr.Button("Generate both", variant="primary", elem_classes="go", elem_id="compare")
                 self._stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-comparing")
+                self._swap = gr.Button("Swap A and B", size="sm", elem_id="swap")
                 self._notes = gr.HTML(elem_classes="notes", elem_id="compare-notes")
             with gr.Column(elem_classes="output"):
                 self._output = gr.HTML(_EMPTY, elem_id="compared")
             with gr.Column(elem_classes="settings"):
-                self._sides = [self._lay_out_side(index) for index in range(len(_NAMES))]
+                self._sides = [self._lay_out_side(index) for index in range(len(NAMES))]
+        self._compared = gr.State(None)
         self._wire()
 
     def _lay_out_side(self, index: int) -> tuple[Any, Controls]:
-        with gr.Accordion(_NAMES[index], elem_id=f"side-{_NAMES[index].lower()}"):
+        with gr.Accordion(NAMES[index], elem_id=f"side-{NAMES[index].lower()}"):
             return self._context.model_dropdown(chosen=index), Controls(several=False)
 
     def _wire(self) -> None:
         controls = [controls for _, controls in self._sides]
-        inputs = {self._prompt, self._seed, *(model for model, _ in self._sides)}
-        inputs |= {each for side in controls for each in side.inputs}
-        outputs = [self._go, self._stop, self._output, self._notes, self._seed, *(side.size_note for side in controls)]
-        on(self._go.click, self.generate, inputs, outputs)
+        sides = {self._compared, *(model for model, _ in self._sides)}
+        sides |= {each for side in controls for each in side.inputs}
+        notes = [self._notes, *(side.size_note for side in controls)]
+        outputs = [self._go, self._stop, self._output, self._seed, self._compared, *notes]
+        on(self._go.click, self.generate, {self._prompt, self._seed, *sides}, outputs)
+        swapped = [self._output, self._compared, *notes, *(model for model, _ in self._sides)]
+        swapped += [each for side in controls for each in side.outputs]
+        on(self._swap.click, self.swap, sides, list(dict.fromkeys(swapped)))
         on(self._stop.click, self._context.stop, queue=False)
         for model, side in self._sides:
-            on(model.change, self._model_update(side), model, side.outputs)
+            on(model.input, self._model_update(side), model, side.outputs)  # not where the sides are swapped
             on(side.size_choice.change, side.custom_size_update, side.size_choice, side.sides, queue=False)
             for scale in side.guidance:
                 update = self._negative_prompt_update(side)
@@ -79,7 +84,15 @@ class CompareTab:
                 yield self._refuse(errors)
                 return
             job = sessions.begin(key, *draw_requests)
-            yield {self._go: HIDDEN, self._stop: SHOWN, **self._refuse({}), self._output: _EMPTY}
+            yield {
+                **self._refuse({}),
+                self._go: HIDDEN,
+                self._stop: SHOWN,
+                self._output: _EMPTY,
+                self._compared: None,
+            }
+            if values[self._compared] is not None:
+                values[self._compared].discard()
             yield from self._follow(job, draw_requests, sessions.of(key))
         except VinographError as error:
             yield {**self._refuse({None: str(error)}), self._go: SHOWN, self._stop: HIDDEN}
@@ -90,14 +103,16 @@ class CompareTab:
         for status in job.follow():
             for draw_request, result in list(zip(draw_requests, status.results, strict=False))[len(pictures) :]:
                 pictures += session.add(self._context.models, draw_request, result)
-            yield {self._output: _side_by_side(draw_requests, pictures, status)}
+            yield {self._output: self._side_by_side([each.model for each in draw_requests], pictures, status)}
             if status.ended:
                 warnings = [text for result in status.results for text in result.warnings]
                 if status.error is not None:
                     warnings.append(error_message(status.error))
-                slider = _under_a_slider(*pictures) if len(pictures) == len(_NAMES) else ""
+                compared = compare(session, *pictures) if len(pictures) == len(NAMES) else None
+                below = "" if compared is None else comparison_html(compared)
                 yield {
-                    self._output: _side_by_side(draw_requests, pictures) + slider,
+                    self._output: self._side_by_side([each.model for each in draw_requests], pictures) + below,
+                    self._compared: compared,
                     self._notes: fragments.notes(*dict.fromkeys(warnings)),
                     self._go: SHOWN,
                     self._stop: HIDDEN,
@@ -119,34 +134,46 @@ class CompareTab:
             errors |= side_errors
         return draw_requests, errors
 
+    def swap(self, values: Values, request: gr.Request) -> Updates:
+        """Swap the settings of both sides, and the pictures where there are two."""
+        updates: Updates = {}
+        for (model, side), (other_model, other) in zip(self._sides, reversed(self._sides), strict=True):
+            pipe = self._context.models.get(values[other_model])
+            arguments, errors = other.read(pipe, values)
+            if errors:
+                return self._refuse(errors)
+            updates |= {**restored_arguments(side, pipe, arguments).updates, model: values[other_model]}
+        compared: Comparison | None = values[self._compared]
+        if compared is None:
+            return self._refuse({}) | updates
+        session = self._context.sessions.of(self._context.session_key(request))
+        if not all(each.file.is_file() for each in compared.pictures):
+            return {self._notes: fragments.notes("These pictures are no longer in the history.", kind="error")}
+        again = compare(session, *compared.swapped)
+        compared.discard()
+        shown = self._side_by_side([each.model for each in again.pictures], again.pictures) + comparison_html(again)
+        return self._refuse({}) | updates | {self._output: shown, self._compared: again}
+
     def _refuse(self, errors: dict[Any, str]) -> Updates:
         """Say each error in its place, and empty the places without one."""
         places: dict[Any, Any] = {None: self._notes}
         places |= {side.size_note: side.size_note for _, side in self._sides}
         return {component: fragments.notes(errors.get(place, ""), kind="error") for place, component in places.items()}
 
-
-def _side_by_side(draw_requests: list[DrawRequest], pictures: list[Picture], status: JobStatus | None = None) -> str:
-    """The finished pictures, the preview of the next with its progress, and empty frames."""
-    figures = []
-    for index, (name, draw_request) in enumerate(zip(_NAMES, draw_requests, strict=True)):
-        title = fragments.facts(f"{name}: {draw_request.model}")
-        if index < len(pictures):
-            picture = pictures[index]
-            caption = title + fragments.facts(f"Seed {picture.seed}", fragments.timings(picture.timings))
-            figures.append(fragments.figure(picture.address, picture.size, f"{name}: {picture.prompt}", caption))
-        else:
-            preview = fragments.preview_url(status) if status is not None and index == len(pictures) else ""
-            figures.append(fragments.figure(preview, (1, 1), f"{name} (preview)", title))
-    progress = "" if status is None else fragments.progress(status)
-    return f'<div class="both">{"".join(figures)}</div>{progress}'
-
-
-def _under_a_slider(one: Picture, other: Picture) -> str:
-    """Both pictures under a slider, the other in the size of the one."""
-    right = other.address
-    if one.size != other.size:
-        with Image.open(other.file) as picture:
-            right = fragments.data_url(resize(picture.convert("RGB"), Size(width=one.size[0], height=one.size[1])))
-    names = [f"{name}: {each.model}" for name, each in zip(_NAMES, (one, other), strict=True)]
-    return fragments.slider(one.address, right, names, one.size)
+    def _side_by_side(self, models: Sequence[str], pictures: Sequence[Picture], status: JobStatus | None = None) -> str:
+        """The finished pictures, the preview of the next with its progress, and empty frames."""
+        figures = []
+        for index, (name, model) in enumerate(zip(NAMES, models, strict=True)):
+            title = fragments.facts(f"{name}: {model}")
+            if index < len(pictures):
+                picture = pictures[index]
+                settings = viewing.settings_of(
+                    self._context.models.get(picture.model), picture.arguments, picture.adapters
+                )
+                caption = title + fragments.facts(f"Seed {picture.seed}", *settings, fragments.timings(picture.timings))
+                figures.append(viewing.figure(picture, caption, GROUP, f"{name}: {picture.prompt}"))
+            else:
+                preview = fragments.preview_url(status) if status is not None and index == len(pictures) else ""
+                figures.append(fragments.figure(preview, (1, 1), f"{name} (preview)", title))
+        progress = "" if status is None else fragments.progress(status)
+        return f'<div class="both">{"".join(figures)}</div>{progress}'

@@ -97,6 +97,17 @@ def family_options() -> dict[str, str]:
     return {name: argument for options in known for name, argument in options.items() if argument not in _NOT_ON_PAGE}
 
 
+def options_of(pipe: Pipeline) -> dict[str, str]:
+    """The options that leave a choice with this model, with the argument that each sets."""
+    takes = pipe.calls[_CALL].takes
+    one_vae = len(vae_names(pipe.model.manifest.components)) < len(VAES)
+    return {
+        name: argument
+        for name, argument in {**OPTIONS, **pipe.options}.items()
+        if argument in takes and not (argument == "vae" and one_vae)
+    }
+
+
 def label(option: str) -> str:
     """The label of an option: "decoder_guidance_scale" is "Decoder guidance"."""
     return _LABELS.get(option) or option.removesuffix("_scale").replace("_", " ").capitalize()
@@ -176,6 +187,10 @@ class Controls:
     def guidance(self) -> list[Any]:
         """The controls of guidance scales, above one of which a negative prompt has an effect."""
         return [each for name, each in self._options.items() if name.endswith("guidance_scale")]
+
+    def by_argument(self, pipe: Pipeline) -> dict[str, Any]:
+        """The components of the model's options, by the argument that each sets."""
+        return {argument: self._options[name] for name, argument in self.arguments(pipe).items()}
 
     def for_model(self, pipe: Pipeline, *, init_image: bool = False) -> Updates:
         """Updates that show the model's options with its defaults, and hide the others."""
@@ -291,14 +306,7 @@ class Controls:
 
     def arguments(self, pipe: Pipeline) -> dict[str, str]:
         """The argument of this model that each option sets, without those that leave no choice."""
-        takes = pipe.calls[_CALL].takes
-        known = {name: argument for name, argument in {**OPTIONS, **pipe.options}.items() if name in self._options}
-        one_vae = len(vae_names(pipe.model.manifest.components)) < len(VAES)
-        return {
-            name: argument
-            for name, argument in known.items()
-            if argument in takes and not (argument == "vae" and one_vae)
-        }
+        return {name: argument for name, argument in options_of(pipe).items() if name in self._options}
 
 
 def _control(name: str) -> Any:

@@ -76,13 +76,13 @@ def preview_url(status: JobStatus) -> str:
 def progress(status: JobStatus) -> str:
     """A bar with the stage under way and the time left, or with the place in the queue."""
     if status.place:
-        return _bar(None, place(status.place))
+        return bar(None, place(status.place))
     if status.step is None:
-        return _bar(None, "Preparing")
+        return bar(None, "Preparing")
     step = status.step
     count = f" · step {step.index} of {step.total}" if step.total > 1 else ""
-    left = "" if status.seconds_left is None else f" · about {_seconds(status.seconds_left)} left"
-    return _bar(step.index / step.total, f"{step.stage.capitalize()}{count}{left}")
+    left = "" if status.seconds_left is None else f" · about {duration(status.seconds_left)} left"
+    return bar(step.index / step.total, f"{step.stage.capitalize()}{count}{left}")
 
 
 def place(ahead: int) -> str:
@@ -90,7 +90,8 @@ def place(ahead: int) -> str:
     return f"Queued: {'one job' if ahead == 1 else f'{ahead} jobs'} ahead of yours"
 
 
-def _bar(share: float | None, text: str) -> str:
+def bar(share: float | None, text: str) -> str:
+    """A bar that is full by a ``share`` of 1, None where that isn't known, over a text."""
     value = "" if share is None else f' aria-valuenow="{share * 100:.0f}"'
     width = "" if share is None else f' style="width:{share * 100:.0f}%"'
     kind = "bar waiting" if share is None else "bar"
@@ -100,7 +101,8 @@ def _bar(share: float | None, text: str) -> str:
     )
 
 
-def _seconds(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A number of seconds in words, as an estimate has them."""
     if seconds >= 90:
         return f"{seconds / 60:.0f} min"
     return f"{seconds:.0f} s" if seconds >= 1 else "a second"
@@ -108,7 +110,7 @@ def _seconds(seconds: float) -> str:
 
 def estimate(seconds: float, prepares: bool) -> str:
     """The seconds that a drawing will take; ``prepares`` where the model is first made ready for it."""
-    rounded = f"{seconds:.1f} s" if seconds < 9.95 else _seconds(seconds)
+    rounded = f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)
     ready = " once the model is ready for this size" if prepares else ""
     return f"<p>About {rounded}{ready}</p>"
 
@@ -152,7 +154,8 @@ def button(text: str, value: str) -> str:
 def gallery(pictures: Sequence[tuple[str, str]]) -> str:
     """Thumbnails of pictures, given as address and prompt; a click sends the address."""
     thumbnails = "".join(
-        f'<button type="button" value="{escape(source)}"><img src="{escape(source)}" alt="{escape(prompt)}"></button>'
+        f'<button type="button" value="{escape(source)}" data-full="{escape(source)}" data-group="history" '
+        f'data-caption="{escape(prompt)}"><img src="{escape(source)}" alt="{escape(prompt)}"></button>'
         for source, prompt in pictures
     )
     hint = notes("Your images are kept here for as long as this page is open.", kind="hint")
@@ -166,7 +169,6 @@ def slider(left: str, right: str, names: Sequence[str], size: tuple[int, int]) -
         f'<div class="slider" style="--w:{size[0]};--h:{size[1]};--at:50%"><div class="frame">'
         f'<img src="{escape(left)}" alt="{one}"><img class="over" src="{escape(right)}" alt="{two}"><i></i></div>'
         f'<label><span>{one}</span><input type="range" min="0" max="100" value="50" '
-        f'aria-label="Where {one} ends and {two} begins" '
-        "oninput=\"this.closest('.slider').style.setProperty('--at', this.value + '%')\">"
+        f'aria-label="Where {one} ends and {two} begins">'
         f"<span>{two}</span></label></div>"
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
 from vinograph.adapters.adaptation import adapt
 from vinograph.errors import VinographError
-from vinograph.web import adapter_choice, fragments
+from vinograph.pipeline import Pipeline
+from vinograph.web import adapter_choice, fragments, viewing
 from vinograph.web.controls import Controls, Updates, Values, checked_prompt
 from vinograph.web.estimate_line import EstimateLine
 from vinograph.web.gallery_pictures import picture_of
@@ -22,16 +23,19 @@ from vinograph.web.prompt_list import prompts_of
 from vinograph.web.queue_list import MOST_QUEUED, QueuedRequest
 from vinograph.web.queue_panel import QueuePanel
 from vinograph.web.restoring import Restorer, restore_buttons
-from vinograph.web.sessions import Picture, Session, address
+from vinograph.web.sessions import Picture, Session, file_at
 
 _EMPTY = fragments.placeholder("Your image will appear here.")
 _MAX_EXAMPLES = 4
 _MAX_RECALLED = 12  # pictures of the gallery in the history
 # Sends the value of a button that is clicked in a block of HTML.
 _CLICKS = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
+  const button = event.target.closest("button[value]");
   if (button) trigger("click", { chosen: button.value });
 });"""
+# The same, and what the viewer's button says.
+_OUTPUT_CLICKS = f"""{_CLICKS}
+document.addEventListener("use-as-init-image", (event) => trigger("click", {{ chosen: "init " + event.detail }}));"""
 
 
 class GenerateTab:
@@ -44,7 +48,7 @@ class GenerateTab:
             with gr.Column(elem_classes="inputs"):
                 self._lay_out_prompt()
             with gr.Column(elem_classes="output"):
-                self._output = gr.HTML(_EMPTY, elem_id="output", js_on_load=_CLICKS)
+                self._output = gr.HTML(_EMPTY, elem_id="output", js_on_load=_OUTPUT_CLICKS)
             with gr.Column(elem_classes="settings"):
                 self._lay_out_settings()
             with gr.Column(elem_classes="history"):
@@ -72,7 +76,7 @@ class GenerateTab:
 
     def _lay_out_settings(self) -> None:
         self._init_image = InitImageSection(self._context)
-        self.init_image = self._init_image.image
+        self.init_image, self.settled_image = self._init_image.image, self._init_image.settled
         self._controls = self.controls = Controls()
         self._adapters = self.adapters = adapter_choice.adapter_list()
         self.restore_buttons = restore_buttons()
@@ -106,8 +110,9 @@ class GenerateTab:
         for scale in controls.guidance:
             on(scale.change, self.change_guidance, [self._model, *controls.guidance], controls.negative_prompt)
         self._init_image.wire(self._model, controls, self._shown, self._notes)
-        section = self._init_image
-        on(self._output.click, self.use_as_init_image, self._shown, [section.image, section.accordion])
+        acted = [*self.restorer.outputs, self.init_image, self._output, self._shown, self._python, self._shell]
+        acting = on(self._output.click, self.act_on_picture, None, list(dict.fromkeys(acted)))
+        self.restorer.then_remember(acting)
         shown = [self._output, self._shown, self._notes, self._python, self._shell]
         on(self._gallery.click, self.show_from_history, None, shown)
 
@@ -147,8 +152,8 @@ class GenerateTab:
         return {self._gallery: fragments.gallery(history), self._snippets: SHOWN if history else gr.skip()}
 
     def _pictures(self, session: Session) -> list[tuple[str, str]]:
-        """Address and prompt of the session's pictures, then of the gallery's latest ones."""
-        pictures = [(each.address, each.prompt) for each in session.pictures]
+        """Address and caption of the session's pictures, then of the gallery's latest ones."""
+        pictures = [(each.address, viewing.viewer_caption(each)) for each in session.pictures]
         gallery = self._context.gallery
         if gallery is None:
             return pictures
@@ -178,26 +183,42 @@ class GenerateTab:
         pipe = self._context.models.get(values[self._model])
         return fragments.notes(self._controls.size_error(pipe, values), kind="error")
 
-    def use_as_init_image(self, shown: Picture | None) -> Updates:
-        """Make the picture that is shown the init image."""
-        section = self._init_image
-        return {section.image: str(shown.file) if shown else None, section.accordion: gr.update(open=True)}
+    def act_on_picture(self, request: gr.Request, event: gr.EventData) -> Updates:
+        """Do what a button by a picture in the output, or in the viewer, says."""
+        action, _, chosen = str(getattr(event, "chosen", "")).partition(" ")
+        try:
+            key = self._context.session_key(request)
+            session = self._context.sessions.of(key)
+            picture = self._find(session, chosen)
+            if action == "init":
+                file = picture.file if picture else self._context.uploads.own_file(key.visitor, file_at(chosen))
+                return {self.init_image: str(file), self._init_image.accordion: gr.update(open=True)}
+        except VinographError as error:
+            return {self._notes: fragments.notes(str(error), kind="error")}
+        if picture is None:
+            return {self._notes: fragments.notes("This picture is no longer in the history.", kind="error")}
+        if action == "settings":
+            return self.restorer.restore_picture(picture)
+        together = session.of_request(picture)
+        return self._show_all(together) if action == "all" else self._show(picture, len(together) - 1)
 
     def show_from_history(self, request: gr.Request, event: gr.EventData) -> Updates:
         """Show the picture of the history that was clicked."""
-        session, chosen = self._context.sessions.of(self._context.session_key(request)), getattr(event, "chosen", None)
-        picture = next((each for each in session.pictures if each.address == chosen), None)
+        session = self._context.sessions.of(self._context.session_key(request))
         try:
-            picture = picture or self._recall(session, identifier_in(chosen))
+            picture = self._find(session, str(getattr(event, "chosen", "")))
         except VinographError as error:
             return self._refuse({None: str(error)})
-        return {self._shown: gr.skip()} if picture is None else self._show(picture)
+        if picture is None:
+            return {self._shown: gr.skip()}
+        return self._show(picture, len(session.of_request(picture)) - 1)
 
-    def _recall(self, session: Session, identifier: str | None) -> Picture | None:
-        """The gallery's picture of an identifier, copied into the session."""
-        gallery = self._context.gallery
-        if gallery is None or identifier is None:
-            return None
+    def _find(self, session: Session, address: str) -> Picture | None:
+        """The picture at an address: of the session, or of the gallery, copied into the session."""
+        of_session = next((each for each in session.pictures if each.address == address), None)
+        gallery, identifier = self._context.gallery, identifier_in(address)
+        if of_session is not None or gallery is None or identifier is None:
+            return of_session
         already = next((each for each in session.recalled if each.gallery == identifier), None)
         return already or session.recall(picture_of(self._context.models, gallery, gallery.get(identifier)))
 
@@ -240,7 +261,7 @@ class GenerateTab:
                 yield {self._output: fragments.unfinished(status, prompt, before), self._stop: SHOWN, **rows}
             elif status.results:
                 added = session.add(self._context.models, queued.draw_request, status.results[0])
-                yield {**self._show(added[0]), **self._history(session)}
+                yield {**self._show_all(added), **self._history(session)}
             elif status.error is not None:
                 yield self._fail(session, queued, error_message(status.error))
             elif session.queue.draws(queued):
@@ -310,20 +331,25 @@ class GenerateTab:
         places |= {note: note for note in (self._controls.size_note, self._controls.seed_note)}
         return {component: fragments.notes(errors.get(place, ""), kind="error") for place, component in places.items()}
 
-    def _show(self, picture: Picture) -> Updates:
-        """Show a finished picture with its facts, its links and its snippets."""
-        seed = "" if picture.seed is None else f"Seed {picture.seed}"
-        size = f"{picture.size[0]}×{picture.size[1]}"
-        links = [fragments.download(picture.address, picture.name, "Download PNG")]
-        links += [fragments.download(address(file), name, name) for name, file in picture.inputs.items()]
+    def _show_all(self, pictures: Sequence[Picture]) -> Updates:
+        """Show the pictures of one request together; the snippets draw the first."""
+        if len(pictures) == 1:
+            return self._show(pictures[0])
+        grid = viewing.even_grid(pictures, self._pipe_of(pictures[0]))
+        return {**self._show(pictures[0]), self._output: grid}
+
+    def _pipe_of(self, picture: Picture) -> Pipeline | None:
+        """The model that drew a picture; None where it isn't offered, as of an old picture of the gallery."""
         offered = picture.model in self._context.models.references
-        if offered and "image" in self._context.models.get(picture.model).calls["generate"].takes:
-            links.append(fragments.button("Use as init image", picture.address))
-        timings = fragments.timings(picture.timings) if picture.timings else ""
-        caption = fragments.facts(seed, size, picture.model, timings)
-        caption += f'<div class="links">{"".join(links)}</div>'
+        return self._context.models.get(picture.model) if offered else None
+
+    def _show(self, picture: Picture, others: int = 0) -> Updates:
+        """Show a finished picture with its facts, its links and its snippets.
+
+        ``others`` of its request can be shown together with it.
+        """
         return {
-            self._output: fragments.figure(picture.address, picture.size, picture.prompt, caption),
+            self._output: viewing.alone(picture, self._pipe_of(picture), others),
             self._shown: picture,
             self._notes: _warnings(picture),
             self._python: picture.python,

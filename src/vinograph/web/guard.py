@@ -316,8 +316,8 @@ class Guard:
         return FileResponse(
             file,
             media_type=image_type or "application/octet-stream",
-            filename=file.name,
-            content_disposition_type="inline" if image_type else "attachment",
+            filename=None if image_type else file.name,  # for a picture the page's own link names the file
+            content_disposition_type="attachment",
             headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "private"},
         )
 

@@ -62,6 +62,8 @@ class InitImageSection:
                 self._borders_note = gr.HTML(elem_classes="notes", elem_id="extend-note")
         self._size = gr.State(None)  # height and width of the init image
         self._defaults_of = gr.State(None)  # the argument whose defaults are set
+        self.settled = gr.State(None)
+        """The init image of a request that was restored with its settings; "" for none, None after a choice."""
 
     @property
     def inputs(self) -> list[Any]:
@@ -80,8 +82,8 @@ class InitImageSection:
         on(
             self.image.change,
             self.change_image,
-            [model, self.image, controls.steps, shown],
-            [*controls.outputs, *self.outputs, *changed, self._size, notes],
+            [model, self.image, controls.steps, shown, self.settled],
+            [*controls.outputs, *self.outputs, *changed, self._size, self.settled, notes],
         )
         on(
             self.mask.change,
@@ -108,9 +110,18 @@ class InitImageSection:
         }
 
     def change_image(
-        self, model: str, image: str | None, steps: int | None, shown: Picture | None, request: gr.Request
+        self,
+        model: str,
+        image: str | None,
+        steps: int | None,
+        shown: Picture | None,
+        settled: str | None,
+        request: gr.Request,
     ) -> Updates:
-        """Show the controls that go with an init image, or hide them where it was taken away."""
+        """Show the controls that go with an init image, or hide them where it was taken away.
+
+        The settings of an image that is ``settled`` were restored with it, and stay.
+        """
         pipe = self._context.models.get(model)
         background, refusal, size = "", "", None
         if image is not None:
@@ -121,8 +132,10 @@ class InitImageSection:
                 background = fragments.data_url(picture)
             except RequestError as error:
                 refusal = str(error)
+        stays = settled is not None and _same(settled, image or "")
         return {
-            **self._controls.with_init_image(pipe, bool(background), steps or 1),
+            **({} if stays else self._controls.with_init_image(pipe, bool(background), steps or 1)),
+            self.settled: None,
             **self.for_model(pipe, has_image=bool(background)),
             **{border: gr.update(value=0) for border in self.borders},
             self.mask: gr.update(value="", picture=background, extend=_NO_BORDERS),
@@ -192,6 +205,11 @@ class InitImageSection:
         if borders is not None:
             found[_EXTEND] = borders
         return found
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two paths name one upload: Gradio keeps a picture that was set under another folder."""
+    return Path(one).name == Path(other).name
 
 
 def _borders(pipe: Pipeline, widths: Sequence[float | None]) -> Borders | None:

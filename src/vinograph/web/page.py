@@ -17,6 +17,7 @@ from vinograph.web.gallery_routes import GalleryRoutes
 from vinograph.web.gallery_store import GalleryStore
 from vinograph.web.gallery_tab import GalleryTab
 from vinograph.web.generate_tab import GenerateTab
+from vinograph.web.grid_tab import GridTab
 from vinograph.web.guard import Guard
 from vinograph.web.hosts import Hosts
 from vinograph.web.jobs import Drawer
@@ -30,14 +31,19 @@ from vinograph.web.uploads import Uploads
 _HERE = Path(__file__).parent
 _STYLES = (
     "page.css",
+    "compare.css",
     "gallery.css",
+    "grid.css",
     "help.css",
     "mask_editor.css",
     "queue_panel.css",
+    "viewer.css",
 )
 _SCRIPTS = (
     "page.js",
+    "compare.js",
     "remembered.js",
+    "viewer.js",
 )
 
 _WINE = gr.themes.Color(
@@ -109,13 +115,15 @@ class Page:
                     generate = GenerateTab(context)
                 with gr.Tab("Compare"):
                     compare = CompareTab(context)
+                with gr.Tab("Grid"):
+                    grid = GridTab(context)
                 with gr.Tab("Reconstruct"):
                     ReconstructTab(context)
                 if self._gallery is not None:
                     with gr.Tab("Gallery"):
                         GalleryTab(self._gallery, generate.restorer)
             generate.restorer.wire_load(self.blocks)
-            for function, inputs, outputs in (*generate.on_load, *compare.on_load):
+            for function, inputs, outputs in (*generate.on_load, *compare.on_load, *grid.on_load):
                 on(self.blocks.load, function, inputs, outputs)
             self.blocks.unload(context.close_session)
         self._server: Server | None = None

@@ -10,13 +10,14 @@ from PIL import Image
 
 from vinograph.errors import VinographError
 from vinograph.images import READABLE, Size, read_picture, resize
-from vinograph.web import fragments
+from vinograph.web import fragments, viewing
 from vinograph.web.controls import Updates
 from vinograph.web.jobs import DrawRequest, Job, error_message
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, image_input, on
 from vinograph.web.sessions import Picture, Session
 
 _CALL = "reconstruct"
+_GROUP = "reconstruct"
 _EMPTY = fragments.placeholder("The original and its reconstruction will appear here.")
 
 
@@ -83,7 +84,8 @@ def _comparison(original: Image.Image, decoded: Picture, measures: str) -> str:
     encoded = fragments.data_url(resize(original, Size(width=decoded.size[0], height=decoded.size[1])))
     link = fragments.download(decoded.address, "reconstruction.png", "Download PNG")
     caption = fragments.facts("Reconstruction", decoded.model, fragments.timings(decoded.timings))
-    figures = fragments.figure(encoded, decoded.size, "The original", fragments.facts("Original"))
-    figures += fragments.figure(decoded.address, decoded.size, "The reconstruction", caption)
+    original_view = viewing.view_button(encoded, "The original", "Original", _GROUP)
+    figures = viewing.framed(original_view, decoded.size, fragments.facts("Original"))
+    figures += viewing.figure(decoded, caption, _GROUP, "The reconstruction")
     slider = fragments.slider(encoded, decoded.address, ("Original", "Reconstruction"), decoded.size)
     return f'<p class="measures">{measures}</p><div class="both">{figures}</div>{slider}<div class="links">{link}</div>'

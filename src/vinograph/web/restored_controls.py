@@ -51,6 +51,13 @@ def restored(controls: Controls, pipe: Pipeline, updates: Updates, values: Mappi
     return found
 
 
+def restored_arguments(controls: Controls, pipe: Pipeline, arguments: Mapping[str, Any]) -> Restored:
+    """Updates that set the controls to a call's ``arguments``, and all others to the model's defaults."""
+    values, others = settings_of(controls, pipe, arguments)
+    found = restored(controls, pipe, controls.for_model(pipe), values)
+    return Restored(found.updates, [*found.left_out, *others])
+
+
 def settings_of(controls: Controls, pipe: Pipeline, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Values by the options' names for a call's ``arguments``, and those that no control sets."""
     takes, option_of = pipe.calls[_CALL].takes, dict[str, str]()

@@ -39,6 +39,7 @@ class RequestFields(Protocol):
     prompt: Any
     adapters: Any
     init_image: Any
+    settled_image: Any
     shown: Any
     notes: Any
     controls: Controls
@@ -77,7 +78,8 @@ class Restorer:
     @property
     def outputs(self) -> list[Any]:
         """The components that a restored request sets."""
-        return [self._fields.model, self._fields.prompt, self._fields.adapters, *self._fields.model_outputs]
+        fields = self._fields
+        return [fields.model, fields.prompt, fields.adapters, fields.settled_image, *fields.model_outputs]
 
     @property
     def notes(self) -> Any:
@@ -189,6 +191,24 @@ class Restorer:
         done = f"The request of {clipped(name)} is restored."
         kept = "The init image stays; remove it to draw from words alone." if init_image else ""
         return self._with_notes(set_to.updates, [done, *missing, kept])
+
+    def restore_picture(self, picture: Picture) -> Updates:
+        """Set the fields to the request of a picture that was drawn here, with its init image."""
+        fields, pipe = self._fields, self._context.models.get(picture.model)
+        init_image = picture.inputs.get("init.png")
+        arguments = {name: value for name, value in picture.arguments.items() if name != "prompt"}
+        values, others = settings_of(fields.controls, pipe, arguments)
+        updates = self.reset(picture.model, None if init_image is None else str(init_image), None)
+        set_to = restored(fields.controls, pipe, updates, values)
+        lost = [*set_to.left_out, *others, *(["the mask"] if "mask.png" in picture.inputs else [])]
+        set_to.updates |= {
+            fields.model: picture.model,
+            fields.prompt: picture.prompt,
+            fields.adapters: ", ".join(f"{name}:{weight:g}" for name, weight in _offered(picture.adapters).items()),
+            fields.init_image: None if init_image is None else str(init_image),
+            fields.settled_image: "" if init_image is None else str(init_image),
+        }
+        return self._with_notes(set_to.updates, [f"Not restored: {'; '.join(lost)}."] if lost else [])
 
     def _with_notes(self, updates: Mapping[Any, Any], notes: list[str]) -> Updates:
         """Updates with notes before those that are there."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from PIL import Image
 
@@ -48,7 +48,9 @@ class Picture:
     """A picture on the disk, and how it was drawn.
 
     ``inputs`` are the files that it was drawn from, by their names. ``python`` and ``shell`` draw
-    it again. ``gallery`` is its identifier in the gallery, empty where it isn't there.
+    it again. ``arguments`` and ``adapters`` are those of its request, without files. Pictures of
+    one request have the same ``request_id``. ``gallery`` is its identifier in the gallery, empty
+    where it isn't there.
     """
 
     file: Path
@@ -62,6 +64,9 @@ class Picture:
     inputs: Mapping[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     gallery: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Mapping[str, float] = field(default_factory=dict)
+    request_id: str = ""
 
     @property
     def files(self) -> list[Path]:
@@ -83,6 +88,12 @@ class Picture:
 def address(file: Path) -> str:
     """The address under which the page finds a file of a session."""
     return f"gradio_api/file={quote(str(file))}"
+
+
+def file_at(address: str) -> str:
+    """The path of the file under an address of the page; empty for other addresses."""
+    _, found, path = address.partition("gradio_api/file=")
+    return unquote(path) if found else ""
 
 
 @dataclass(eq=False)
@@ -113,7 +124,9 @@ class Session:
 
     def add(self, models: Models, draw_request: DrawRequest, result: Result) -> list[Picture]:
         """Write a result's pictures into the session's history, of which the oldest may go."""
-        added = [self._kept(self._store(models, draw_request, result, index)) for index in range(len(result.images))]
+        request_id = uuid.uuid4().hex
+        stored = (self._store(models, draw_request, result, each, request_id) for each in range(len(result.images)))
+        added = [self._kept(picture) for picture in stored]
         before, self.pictures = self.pictures, added
         for picture in before[: _MOST_PICTURES - len(added)]:
             if _bytes([*self.pictures, picture]) > _MOST_BYTES:
@@ -123,7 +136,11 @@ class Session:
             shutil.rmtree(file.parent, ignore_errors=True)
         return added
 
-    def _store(self, models: Models, draw_request: DrawRequest, result: Result, index: int) -> Picture:
+    def of_request(self, picture: Picture) -> list[Picture]:
+        """The pictures of the same request that are still there, in the order of their seeds."""
+        return [each for each in self.pictures if each.request_id == picture.request_id]
+
+    def _store(self, models: Models, draw_request: DrawRequest, result: Result, index: int, request_id: str) -> Picture:
         """Write one picture of a result, and note how it is drawn again."""
         pipe, model, call = models.get(draw_request.model), draw_request.model, draw_request.call
         source, device = models.source(model), models.device(model)
@@ -146,6 +163,10 @@ class Session:
             shell=snippets.shell(pipe, source, device, call, arguments, "picture.png"),
             inputs={path.name: path for path in inputs.values()},
             warnings=tuple(result.warnings),
+            arguments={name: value for name, value in draw_request.arguments.items() if name not in inputs}
+            | ({} if seed is None else {"seed": seed}),
+            adapters=dict(draw_request.adapters),
+            request_id=request_id,
         )
 
     def _kept(self, picture: Picture) -> Picture:
