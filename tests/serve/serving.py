@@ -194,7 +194,8 @@ class QuickService:
     running: Any = None
     waiting: Sequence[Any] = ()
     ready: bool = True
-    process_ids: Sequence[int] = ()
+    under_way_count: int = 0
+    worker_memory: int = 0
 
     async def submit(self, drawing: Drawing) -> QuickJob:
         """Take any drawing."""
