@@ -278,7 +278,9 @@ def _configuration(values: Mapping[str, Sourced], models: _Models) -> Configurat
     for name in ("allowed_hosts", "allowed_origins"):
         if name in plain:
             plain[name] = tuple(plain[name])
-    return Configuration(models.models, keys=tuple(dict.fromkeys(keys)), limits=Limits(**limits), ray=RayOptions(**ray), **plain)
+    return Configuration(
+        models.models, keys=tuple(dict.fromkeys(keys)), limits=Limits(**limits), ray=RayOptions(**ray), **plain
+    )
 
 
 def _replicas(value: int | str, where: str) -> tuple[int, int]:
@@ -304,6 +306,11 @@ def _check_together(configuration: Configuration, values: Mapping[str, Sourced])
                 f"{values['allowed_origins'].source}: {shown(origin)} is no origin; "
                 "give scheme and host, such as https://example.org, without a path, or *"
             )
+    if configuration.page and configuration.ray.address is not None:
+        raise RequestError(
+            f"{values['page'].source} and {values['ray.address'].source} don't go together: Ray serves the APIs alone; "
+            "start the page by `vinograph web`"
+        )
     if configuration.no_auth and configuration.keys:
         raise RequestError(f"{values['no_auth'].source} and API keys contradict each other; give one of the two")
     if not (configuration.keys or configuration.no_auth or is_loopback(configuration.host)):

@@ -7,6 +7,7 @@ is small beside the drawing's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
@@ -25,6 +26,8 @@ from vinograph.serve.service import DrawingService
 INGRESS = "Ingress"
 """The name of the deployment."""
 
+_RESPONSE_SECONDS = 5.0  # for responses that are being sent when the server ends
+_POLL_SECONDS = 0.02
 _LINES_HELD = 10_000  # of the log, while nobody follows it
 
 
@@ -36,17 +39,25 @@ class _Lines(logging.Handler):
         self._loop = asyncio.get_running_loop()
         self._lines: deque[str] = deque(maxlen=_LINES_HELD)
         self._come = asyncio.Event()
+        self._ended = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hold a line; any thread may."""
         self._lines.append(self.format(record))
         self._loop.call_soon_threadsafe(self._come.set)
 
-    async def taken(self) -> str:
-        """Wait for lines, and take all that there are."""
-        await self._come.wait()
-        self._come.clear()
-        return "\n".join(self._lines.popleft() for _ in range(len(self._lines)))
+    async def taken(self) -> AsyncIterator[str]:
+        """Yield lines as they come, until the end."""
+        while self._lines or not self._ended:
+            await self._come.wait()
+            self._come.clear()
+            if lines := [self._lines.popleft() for _ in range(len(self._lines))]:
+                yield "\n".join(lines)
+
+    def end(self) -> None:
+        """No more lines come."""
+        self._ended = True
+        self._come.set()
 
 
 class Ingress:
@@ -54,6 +65,7 @@ class Ingress:
 
     async def __init__(self, configuration: Configuration, drawers: DeploymentHandle, name: str) -> None:  # type: ignore[misc]
         """Draw by ``drawers``, in the Ray application of that ``name``."""
+        self._open = 0  # requests that are being answered
         self._lines = _Lines()
         logs.configure(configuration.log_format, self._lines)
         metrics = Metrics()
@@ -69,8 +81,12 @@ class Ingress:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
                 await self._live(receive, send)
-            else:
+                return
+            self._open += 1
+            try:
                 await self._application(scope, receive, send)
+            finally:
+                self._open -= 1
 
         return answer
 
@@ -83,10 +99,15 @@ class Ingress:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def log(self) -> AsyncIterator[str]:
-        """Yield lines of the log as they come, without an end."""
-        while True:
-            yield await self._lines.taken()
+        """Yield lines of the log as they come, until the server has ended."""
+        async for lines in self._lines.taken():
+            yield lines
 
     async def close(self, grace: float) -> None:
         """Take no new work; jobs under way may take ``grace`` seconds more. A second call shortens that."""
         await self._service.close(grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RESPONSE_SECONDS):
+                while self._open:
+                    await asyncio.sleep(_POLL_SECONDS)
+        self._lines.end()

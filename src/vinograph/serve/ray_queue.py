@@ -93,17 +93,23 @@ class RayQueue:
         self.preloaded = self.preloaded or state.error is None
 
     async def _watch(self) -> None:
+        """Know how many replicas there are, and tell the log why there is none."""
+        told = ""
         while True:
             with contextlib.suppress(ray_errors.RayError):
-                self.replicas = await asyncio.to_thread(self._count)
+                self.replicas, message = await asyncio.to_thread(self._count)
                 for name in list(self._states)[: -self.replicas or None]:
                     del self._states[name]
+                if message and message != told and not self.replicas:
+                    LOG.warning("no replica runs: %s", message)
+                    told = message
             await asyncio.sleep(_WATCH_SECONDS)
 
-    def _count(self) -> int:
+    def _count(self) -> tuple[int, str]:
+        """The number of replicas that run, and what Ray says of the others."""
         own = serve.status().applications.get(self._application)
         drawers = None if own is None else own.deployments.get(DRAWER)
-        return 0 if drawers is None else drawers.replica_states.get("RUNNING", 0)
+        return (0, "") if drawers is None else (drawers.replica_states.get("RUNNING", 0), drawers.message)
 
     def _replica_said(self, state: ReplicaState) -> None:
         self._states.pop(state.replica, None)

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vinograph.serve import messages
@@ -102,9 +103,11 @@ class Drawer:
         loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Any]()
         job: messages.Draw = messages.unpack(memoryview(packed)[messages.SIZE.size :])
         yield messages.pack(self._state())
-        drawing = loop.run_in_executor(
-            self._thread, self._draw, job, lambda each: loop.call_soon_threadsafe(arrived.put_nowait, each)
-        )
+
+        def follow(message: Any) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, message)
+
+        drawing = loop.run_in_executor(self._thread, self._draw, job, follow)
         try:
             ended = False
             while not ended:
@@ -130,9 +133,9 @@ def _keep_to_processors(threads: int, place: int) -> None:
         allowed = sorted(os.sched_getaffinity(0))
         begin = place * threads % len(allowed)
         chosen = {(allowed * 2)[begin + index] for index in range(min(threads, len(allowed)))}
-        for thread in os.listdir("/proc/self/task"):  # Ray has started some already
+        for thread in Path("/proc/self/task").iterdir():  # Ray has started some already
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread), chosen)
+                os.sched_setaffinity(int(thread.name), chosen)
 
 
 def _yield_to_servers() -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from vinograph.errors import RequestError, VinographError
+from vinograph.errors import RequestError, ResourceError, VinographError
 from vinograph.resources import cpu_count
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.messages import Settings
@@ -29,7 +29,7 @@ _FREE = "local"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REPEATED_SECONDS = 0.5  # in which a second signal is the first one again, as `timeout` and terminals send it
 _POLL_SECONDS = 0.2
-_PATIENCE = 30.0  # seconds after which somebody is told what the replicas wait for
+_STARTS = 3  # tries to start Ray on a machine that is busy
 _REQUESTS = 10_000  # at the same time, most of which are open streams and probes
 _SHUTDOWN_SECONDS = 20.0  # beyond the deadline, in which a replica that is ended does its last drawing
 _BESIDES = 1_000_000_000  # bytes of a replica's memory that are no weights: compiled code and activations
@@ -81,9 +81,10 @@ class _Ending:
 
     def handle(self) -> Mapping[int, Any]:
         """Handle the signals from now on; Ray does so itself when it starts."""
-        return {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+        return {number: signal.signal(number, self.signalled) for number in _SIGNALS}
 
-    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+    def signalled(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """A signal came."""
         now = time.monotonic()
         if now - self._at >= _REPEATED_SECONDS:
             self.count += 1
@@ -99,7 +100,7 @@ def _cluster(configuration: Configuration, ending: _Ending) -> Iterator[None]:
         RequestError: there is no such cluster.
     """
     address = configuration.ray.address
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == _FREE:
         os.environ |= _alone()
@@ -107,24 +108,47 @@ def _cluster(configuration: Configuration, ending: _Ending) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RequestError(
-            f"--ray {shown(address)}: there is no Ray cluster ({shown(str(error).splitlines()[0])}); start one by "
-            "`ray start --head`, or give --ray local for one of this server's own"
-        ) from error
+        _connect(options)
+    except SystemExit:  # of Ray's handler, which holds until it has started
+        ending.signalled()
     ending.handle()
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _connect(options: Mapping[str, Any]) -> None:
+    """Connect to the cluster, or start it."""
+    import ray
+
+    for attempt in range(_STARTS):
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = shown(str(error).strip().partition("\n")[0])
+            raise RequestError(
+                f"--ray {shown(options['address'])}: there is no Ray cluster ({reason}); start one by "
+                "`ray start --head`, or give --ray local for one of this server's own"
+            ) from error
+        except Exception as error:
+            if "timed out during startup" not in str(error):  # Ray waits 30 seconds, and has no class for it
+                raise
+            ray.shutdown()
+            if attempt == _STARTS - 1:
+                raise ResourceError(
+                    "Ray's processes didn't start in time: this machine is too busy; try again later"
+                ) from error
+        else:
+            return
+
+
 def _alone() -> dict[str, str]:
     """Environment of a cluster of one machine: it listens to this machine alone, and asks for a token."""
     return {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the only way to have all of Ray at a loopback address
+        "RAY_enable_worker_prestart": "0",  # nobody else uses this cluster
+        "RAY_prestart_worker_first_driver": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
@@ -138,6 +162,7 @@ class _Server:
         self._port = port
         self._ending = ending
         self._say = say
+        self._over = False
 
     def run(self) -> None:
         """Deploy, wait for signals, and end."""
@@ -150,9 +175,8 @@ class _Server:
                 self._say(f"the server listens at {self._address}; Ctrl-C ends it")
                 self._wait_until_ended()
         finally:
-            ray_serve.delete(APPLICATION)
-            if self._configuration.ray.address == _FREE:
-                ray_serve.shutdown()
+            self._over = True
+            ray_serve.delete(APPLICATION, _blocking=self._ending.count <= 2)
 
     @property
     def _address(self) -> str:
@@ -194,6 +218,7 @@ class _Server:
                 downscale_delay_s=options.downscale_delay,
                 look_back_period_s=max(1.0, min(30.0, options.upscale_delay)),
             ),
+            graceful_shutdown_wait_loop_s=_POLL_SECONDS,
             graceful_shutdown_timeout_s=limits.deadline + _SHUTDOWN_SECONDS,
             ray_actor_options={"num_cpus": cpus, "memory": memory, "runtime_env": runtime},
         )(Drawer).bind(_settings(configuration), cpus)
@@ -201,6 +226,7 @@ class _Server:
             name=INGRESS,
             num_replicas=1,
             max_ongoing_requests=_REQUESTS,
+            graceful_shutdown_wait_loop_s=_POLL_SECONDS,
             ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}, "runtime_env": runtime},
         )(ray_serve.ingress()(Ingress))
         return ingress.bind(configuration, drawers, APPLICATION)
@@ -219,7 +245,7 @@ class _Server:
         return False
 
     def _answers(self) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._configuration.host, self._configuration.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._configuration.host, self._configuration.host)
         connection = http.client.HTTPConnection(host, self._port, timeout=5)
         try:
             connection.request("GET", "/livez")
@@ -235,12 +261,13 @@ class _Server:
     def _write_log(self) -> None:
         """Write the application's log to standard error; begin again where the ingress is a new one."""
         from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
 
-        while True:
-            with suppress(RayError):
+        while not self._over:
+            with suppress(RayError, RayServeException):  # there may be no ingress for a moment
                 for lines in _handle().options(stream=True).log.remote():
                     print(lines, file=sys.stderr, flush=True)
-            time.sleep(1)
+            time.sleep(_POLL_SECONDS)
 
     def _wait_until_ended(self) -> None:
         """Wait for a signal, then for the drawings under way."""

@@ -165,7 +165,6 @@ class Worker:
         self._loaded: tuple[str, ...] = ()
         self._last_timings: dict[tuple[str, str], Mapping[str, float]] = {}
 
-
     def preload(self, name: str) -> None:
         """Load a model and compile it, as far as no job comes meanwhile."""
         try:
