@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = "storybook-sdxl"
 THROUGH_RAY = os.environ.get("TEST_RAY") == "1"
 """Whether servers draw through Ray: ``TEST_RAY=1 pytest -m "long or not long" tests/serve``."""
-RAY = ("--ray", "local", "--replica-cpus", "1") if THROUGH_RAY else ()
+RAY = ("--ray", "local") if THROUGH_RAY else ()
 SECONDS = 300.0  # of patience
 JSON = {"Content-Type": "application/json"}
 

@@ -149,6 +149,7 @@ def _alone() -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the only way to have all of Ray at a loopback address
         "RAY_enable_worker_prestart": "0",  # nobody else uses this cluster
         "RAY_prestart_worker_first_driver": "0",
+        "RAY_agent_register_timeout_ms": "60000",  # of Ray's own processes, on a machine that is busy
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }

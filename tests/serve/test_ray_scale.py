@@ -1,0 +1,91 @@
+"""The server through Ray Serve under many clients: replicas are killed, added and ended, and no request is lost."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from tests.serve.serving import MODEL, Answer, Running, running, until
+from tests.serve.test_ray_serve import DRAW, PROMPT, RAY, replica_processes
+
+pytestmark = pytest.mark.long
+CLIENTS = 20
+SEEDS = range(5)
+DELAYS = {"VINOGRAPH_RAY_UPSCALE_DELAY": "1", "VINOGRAPH_RAY_DOWNSCALE_DELAY": "5"}
+
+
+@pytest.fixture(scope="module")
+def scaling() -> Iterator[Running]:
+    """A server of one or two replicas, with a place for each client."""
+    options = ("--replicas", "1-2", "--limit", f"queue={CLIENTS}")
+    with running("--model", MODEL, *RAY, *options, environment={"TEST_RAY": "", **DELAYS}) as server:
+        yield server
+
+
+def asked(seed: int) -> dict[str, object]:
+    """A request that takes about half a second."""
+    return {**PROMPT, "seed": seed, "num_inference_steps": 10}
+
+
+@pytest.fixture(scope="module")
+def known(scaling: Running) -> Sequence[str]:
+    """The pictures of the seeds, drawn one after the other."""
+    return [scaling.ask(DRAW, asked(seed)).json["data"][0]["b64_json"] for seed in SEEDS]
+
+
+def crowd(server: Running, pool: ThreadPoolExecutor, requests: int) -> list[tuple[int, Future[Answer]]]:
+    """Requests of many clients at once, with the numbers of their seeds."""
+    seeds = itertools.islice(itertools.cycle(SEEDS), requests)
+    return [(seed, pool.submit(server.ask, DRAW, asked(seed))) for seed in seeds]
+
+
+def check(known: Sequence[str], answers: Sequence[tuple[int, Future[Answer]]]) -> int:
+    """Check that each answer is the right picture or a clean error; returns how many are errors."""
+    errors = 0
+    for seed, each in answers:
+        answer = each.result()
+        if answer.status == 200:
+            assert answer.json["data"][0]["b64_json"] == known[seed]
+        else:
+            assert (answer.status, answer.json["error"]["code"]) == (500, "worker_lost"), answer.body
+            errors += 1
+    return errors
+
+
+def test_a_replica_killed_under_twenty_clients_costs_no_picture(scaling: Running, known: Sequence[str]) -> None:
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = crowd(scaling, pool, 3 * CLIENTS)
+        for share in (4, 2):
+            until(lambda least=len(answers) // share: sum(each.done() for _, each in answers) >= least)  # type: ignore[misc]
+            os.kill(replica_processes(scaling.process.pid)[0], signal.SIGKILL)
+        assert check(known, answers) == 0
+    assert scaling.log.count("a replica was lost") >= 1
+
+
+def test_scaling_to_two_replicas_and_back_loses_no_request(scaling: Running, known: Sequence[str]) -> None:
+    def count() -> int:
+        return len(replica_processes(scaling.process.pid))
+
+    until(lambda: count() == 1)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = crowd(scaling, pool, CLIENTS)
+        while count() < 2:  # the load goes on until there is another
+            answers += crowd(scaling, pool, CLIENTS)
+            for _, each in answers[-CLIENTS:]:
+                each.result()
+            assert len(answers) < 100 * CLIENTS, "there was no second replica"
+        answers += crowd(scaling, pool, 2 * CLIENTS)
+        for _, each in answers:
+            each.result()
+        while count() > 1:  # somebody draws while a replica is ended
+            answers += crowd(scaling, pool, 1)
+            answers[-1][1].result()
+            time.sleep(0.2)
+        answers += crowd(scaling, pool, 1)
+        assert check(known, answers) == 0
