@@ -113,6 +113,7 @@ def test_a_stream_shows_partial_pictures(cluster: Running) -> None:
     response = connection.getresponse()
     assert response.headers["content-type"].startswith("text/event-stream")
     found = [json.loads(line[6:]) for line in response if line.startswith(b"data: ")]
+    connection.close()
     kinds = [each["type"].rpartition(".")[2] for each in found]
     assert kinds == ["partial_image", "partial_image", "completed"]
     assert pixels(found[-1]["b64_json"]).shape == (256, 256, 3)

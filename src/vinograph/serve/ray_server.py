@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import math
 import os
 import secrets
 import signal
@@ -29,6 +30,7 @@ _FREE = "local"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REPEATED_SECONDS = 0.5  # in which a second signal is the first one again, as `timeout` and terminals send it
 _POLL_SECONDS = 0.2
+_PATIENCE = 60.0  # seconds for the HTTP proxy to know of the server
 _STARTS = 3  # tries to start Ray on a machine that is busy
 _REQUESTS = 10_000  # at the same time, most of which are open streams and probes
 _SHUTDOWN_SECONDS = 20.0  # beyond the deadline, in which a replica that is ended does its last drawing
@@ -149,7 +151,6 @@ def _alone() -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the only way to have all of Ray at a loopback address
         "RAY_enable_worker_prestart": "0",  # nobody else uses this cluster
         "RAY_prestart_worker_first_driver": "0",
-        "RAY_agent_register_timeout_ms": "60000",  # of Ray's own processes, on a machine that is busy
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
@@ -236,12 +237,22 @@ class _Server:
         """Wait until the application answers; False where a signal came before."""
         from ray import serve as ray_serve
 
+        from vinograph.serve.ray_ingress import INGRESS
+
+        until = math.inf
         while not self._ending.wanted:
-            own = ray_serve.status().applications[APPLICATION]
-            if own.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise RequestError(f"Ray couldn't deploy the server: {shown(own.message)}")
             if self._answers():
                 return True
+            own = ray_serve.status().applications[APPLICATION]
+            if own.status == "DEPLOY_FAILED":
+                raise RequestError(f"Ray couldn't deploy the server: {shown(own.message)}")
+            if INGRESS in own.deployments and own.deployments[INGRESS].replica_states.get("RUNNING"):
+                until = min(until, time.monotonic() + _PATIENCE)
+            if time.monotonic() > until:
+                raise RequestError(
+                    f"{self._address} doesn't answer, though the server runs: Ray Serve has another host or port on this "
+                    "cluster already; give these as --host and --port, or end it by `serve shutdown`"
+                )
             self._ending.changed.wait(_POLL_SECONDS)
         return False
 
