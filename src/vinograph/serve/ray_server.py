@@ -102,7 +102,7 @@ def _cluster(configuration: Configuration, ending: _Ending) -> Iterator[None]:
         RequestError: there is no such cluster.
     """
     address = configuration.ray.address
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == _FREE:
         os.environ |= _alone()
@@ -188,6 +188,7 @@ class _Server:
     def _deploy(self) -> None:
         from ray import serve as ray_serve
 
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # the server has a log of its own
         host = "127.0.0.1" if self._configuration.host == "localhost" else self._configuration.host
         ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": self._port})
         target = ray_serve.RunTarget(self._bound(), name=APPLICATION, route_prefix="/")
