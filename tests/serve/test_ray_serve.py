@@ -38,12 +38,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server on a cluster of its own, with a key and a queue for one."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(KEY, encoding="utf-8")
-    with (
-        all_processors(),
-        running(
-            "--model", MODEL, *RAY, "--api-key-file", str(keys), "--limit", "queue=1", environment={"TEST_RAY": ""}
-        ) as server,
-    ):
+    options = ("--api-key-file", str(keys), "--limit", "queue=1")
+    with all_processors(), running("--model", MODEL, *RAY, *options) as server:
         yield server
 
 

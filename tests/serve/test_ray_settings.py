@@ -46,7 +46,7 @@ def test_the_file_and_the_environment_have_all_of_them(tmp_path: Path) -> None:
 def test_a_misspelt_setting_is_told(tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
     file.write_text("[ray]\nreplica = 3\n", encoding="utf-8")
-    with pytest.raises(RequestError, match="there is no setting 'replica'; did you mean replicas?"):
+    with pytest.raises(RequestError, match=r"there is no setting 'replica'; did you mean replicas\?"):
         ray_options({"config": str(file)})
 
 

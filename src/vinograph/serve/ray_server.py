@@ -33,6 +33,7 @@ _POLL_SECONDS = 0.2
 _PATIENCE = 60.0  # seconds for the HTTP proxy to know of the server
 _STARTS = 3  # tries to start Ray on a machine that is busy
 _REQUESTS = 10_000  # at the same time, most of which are open streams and probes
+_HEALTH_SECONDS = 120.0  # in which a replica answers, whose processors are all drawing
 _SHUTDOWN_SECONDS = 20.0  # beyond the deadline, in which a replica that is ended does its last drawing
 _BESIDES = 1_000_000_000  # bytes of a replica's memory that are no weights: compiled code and activations
 # A replica that becomes free gets the next job at once, and not after half a second.
@@ -205,13 +206,14 @@ class _Server:
 
         configuration, options = self._configuration, self._configuration.ray
         least, most = options.replicas
-        cpus = options.cpus or _smallest_node()
+        cpus = options.cpus or int(_least("CPU"))
         memory = options.memory or _estimate(configuration)
         runtime = {"env_vars": {**_ROUTING, **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}}}
         limits = configuration.limits
         drawers = ray_serve.deployment(
             name=DRAWER,
             max_ongoing_requests=1,
+            health_check_timeout_s=_HEALTH_SECONDS,
             max_queued_requests=limits.queue + most,  # requests that are on their way to an idle replica count
             autoscaling_config=AutoscalingConfig(
                 min_replicas=least,
@@ -229,6 +231,7 @@ class _Server:
             name=INGRESS,
             num_replicas=1,
             max_ongoing_requests=_REQUESTS,
+            health_check_timeout_s=_HEALTH_SECONDS,
             graceful_shutdown_wait_loop_s=_POLL_SECONDS,
             ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}, "runtime_env": runtime},
         )(ray_serve.ingress()(Ingress))
@@ -251,8 +254,8 @@ class _Server:
                 until = min(until, time.monotonic() + _PATIENCE)
             if time.monotonic() > until:
                 raise RequestError(
-                    f"{self._address} doesn't answer, though the server runs: Ray Serve has another host or port on this "
-                    "cluster already; give these as --host and --port, or end it by `serve shutdown`"
+                    f"{self._address} doesn't answer, though the server runs: Ray Serve has another host or port on "
+                    "this cluster already; give these as --host and --port, or end it by `serve shutdown`"
                 )
             self._ending.changed.wait(_POLL_SECONDS)
         return False
@@ -311,16 +314,19 @@ def _settings(configuration: Configuration) -> Settings:
     return Settings(configuration.models, configuration.models[0].name, limits.loaded_models, limits.memory)
 
 
-def _smallest_node() -> int:
-    """Processors of the cluster's node that has the fewest, but for those that have none."""
+def _least(resource: str) -> float:
+    """As much as the node of the cluster has that has the least, but for nodes that have none."""
     import ray
 
-    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(filter(None, counts), default=1))
+    found = [node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]]
+    return max(1.0, min(filter(None, found), default=1.0))
 
 
 def _estimate(configuration: Configuration) -> int:
-    """Bytes of memory for a replica: the largest models that are loaded together, and what they need besides."""
+    """Bytes of memory for a replica: the largest models that are loaded together, and what they need besides.
+
+    It is no more than a node has: weights are mapped from files, and may be read again.
+    """
     from vinograph.serve.worker_models import open_served
 
     sizes = []
@@ -328,4 +334,5 @@ def _estimate(configuration: Configuration) -> int:
         with suppress(VinographError):  # the server says what is wrong with it
             model = open_served(served).model
             sizes.append(sum(model.weights_size(name) for name in model.manifest.components))
-    return _BESIDES + sum(sorted(sizes)[-configuration.limits.loaded_models :])
+    needed = _BESIDES + sum(sorted(sizes)[-configuration.limits.loaded_models :])
+    return int(min(needed, _least("memory")))
