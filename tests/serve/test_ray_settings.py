@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ def test_a_misspelt_setting_is_told(tmp_path: Path) -> None:
     file.write_text("[ray]\nreplica = 3\n", encoding="utf-8")
     with pytest.raises(RequestError, match=r"there is no setting 'replica'; did you mean replicas\?"):
         ray_options({"config": str(file)})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_is_not_there_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    configuration = Configuration((ServedModel("a", "a"),), port=0, ray=RayOptions(address))
+    with pytest.raises(RequestError, match=f"--ray '{address}': there is no Ray cluster .*start one by `ray start"):
+        run(configuration, (), print, print)
 
 
 def test_the_page_is_not_served_through_ray() -> None:

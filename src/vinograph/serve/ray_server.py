@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REPEATED_SECONDS = 0.5  # in which a second signal is the first one again, as `timeout` and terminals send it
 _POLL_SECONDS = 0.2
 _PATIENCE = 60.0  # seconds for the HTTP proxy to know of the server
+_CONNECT_SECONDS = 10.0
 _STARTS = 3  # tries to start Ray on a machine that is busy
 _REQUESTS = 10_000  # at the same time, most of which are open streams and probes
 _HEALTH_SECONDS = 120.0  # in which a replica answers, whose processors are all drawing
@@ -127,8 +129,9 @@ def _connect(options: Mapping[str, Any]) -> None:
 
     for attempt in range(_STARTS):
         try:
+            _check_reachable(options["address"])
             ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = shown(str(error).strip().partition("\n")[0])
             raise RequestError(
                 f"--ray {shown(options['address'])}: there is no Ray cluster ({reason}); start one by "
@@ -144,6 +147,17 @@ def _connect(options: Mapping[str, Any]) -> None:
                 ) from error
         else:
             return
+
+
+def _check_reachable(address: str) -> None:
+    """Check that something listens at HOST:PORT: Ray would look for it for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
 
 
 def _alone() -> dict[str, str]:
