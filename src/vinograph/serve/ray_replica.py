@@ -23,7 +23,7 @@ from vinograph.serve.worker import NICENESS, Worker
 
 @dataclass(frozen=True)
 class ReplicaState:
-    """What a replica says of itself when it is asked, and at the begin and the end of each job.
+    """What a replica says of itself when it is asked, and at the beginning and the end of each job.
 
     ``loaded`` are the models that have their weights in memory, ``memory`` the bytes that it has
     resident. ``error`` says why the default model couldn't be loaded ahead of its first use.
@@ -97,8 +97,8 @@ class Drawer:
     async def draw(self, packed: bytes) -> AsyncIterator[bytes]:
         """Draw a job, and yield the messages of the process that draws, packed, as they come.
 
-        The first and the last are :class:`ReplicaState`. The request ends when the thread has done
-        its step, so that no other job begins before.
+        A :class:`ReplicaState` comes first, and again before the last message. The request ends when
+        the thread has done its step, so that no other job begins before.
         """
         loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Any]()
         job: messages.Draw = messages.unpack(memoryview(packed)[messages.SIZE.size :])
@@ -108,10 +108,13 @@ class Drawer:
             loop.call_soon_threadsafe(arrived.put_nowait, message)
 
         drawing = loop.run_in_executor(self._thread, self._draw, job, follow)
+        drawing.add_done_callback(lambda done: arrived.put_nowait(done.exception()))  # None after the last message
         try:
             ended = False
             while not ended:
                 message = await arrived.get()
+                if isinstance(message, BaseException):
+                    raise message
                 ended = isinstance(message, messages.Ended | messages.Failed)
                 if ended:
                     await drawing
