@@ -74,7 +74,8 @@ class ScriptedService:
     running: Job | None = None
     waiting: Sequence[Job] = ()
     ready: bool = True
-    process_ids: Sequence[int] = ()
+    under_way_count: int = 0
+    worker_memory: int = 0
 
     async def submit(self, drawing: Drawing) -> Job:
         """The next answer."""

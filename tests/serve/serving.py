@@ -28,7 +28,10 @@ from vinograph.serve.server import Server, settings
 
 ROOT = Path(__file__).parents[2]
 MODEL = "storybook-sdxl"
-SECONDS = 60.0
+THROUGH_RAY = os.environ.get("TEST_RAY") == "1"
+"""Whether servers draw through Ray: ``TEST_RAY=1 pytest -m "long or not long" tests/serve``."""
+RAY = ("--ray", "local") if THROUGH_RAY else ()
+SECONDS = 300.0  # of patience
 JSON = {"Content-Type": "application/json"}
 
 
@@ -128,7 +131,7 @@ def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
 @contextmanager
 def running(*options: str, ready: bool = True, environment: Mapping[str, str] = {}) -> Iterator[Running]:
     """``vinograph serve`` with these options, at a free port."""
-    command = [sys.executable, "-m", "vinograph", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "vinograph", "serve", "--port", "0", *RAY, *options]
     given = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment}
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=given) as process:
         server = Running(process)
@@ -194,7 +197,8 @@ class QuickService:
     running: Any = None
     waiting: Sequence[Any] = ()
     ready: bool = True
-    process_ids: Sequence[int] = ()
+    under_way_count: int = 0
+    worker_memory: int = 0
 
     async def submit(self, drawing: Drawing) -> QuickJob:
         """Take any drawing."""

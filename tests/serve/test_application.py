@@ -140,7 +140,7 @@ class TestMetrics:
         assert "BREW" not in text
 
     def test_the_state_is_read_when_it_is_asked_for(self, address: str, quick: QuickService) -> None:
-        quick.waiting, quick.running = (object(), object()), object()
+        quick.waiting, quick.under_way_count = (object(), object()), 1
         text = ask(address, "/metrics").body.decode()
         assert "vinograph_queue_depth 2.0" in text
         assert "vinograph_running 1.0" in text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vinograph.errors import RequestError
-from vinograph.serve.configuration import Configuration, Limits, ServedModel
+from vinograph.serve.configuration import Configuration, Limits, RayOptions, ServedModel
 from vinograph.serve.configuration_settings import LIMITS, MODELS, SETTINGS
 from vinograph.serve.configuration_sources import Effective, load, records
 
@@ -367,5 +367,6 @@ def test_no_two_settings_share_a_variable() -> None:
 def test_every_field_of_the_configuration_is_shown(file: Path) -> None:
     shown = {key for key, _, _ in records(loaded({"config": str(file)}))}
     assert {f"limits.{name}" for name in Limits.__dataclass_fields__} < shown
-    fields = Configuration.__dataclass_fields__.keys() - {"models", "limits", "keys"}
+    assert {f"ray.{name}" for name in RayOptions.__dataclass_fields__} < shown
+    fields = Configuration.__dataclass_fields__.keys() - {"models", "limits", "ray", "keys"}
     assert fields | {"api_keys", "models.small.source", "models.small.defaults", "models.other.precision"} < shown

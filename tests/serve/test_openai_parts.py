@@ -235,6 +235,7 @@ class TestFields:
     def test_a_size_is_given_once(self, sdxl: ModelInfo) -> None:
         assert read(sdxl, width=128, height=64).size == "128x64"
         assert read(sdxl).size == "256x256"
+        assert read(sdxl, size=None).size == "256x256"
         assert read(sdxl, size="1024x1024").headers == {"x-vinograph-size": "256x256 instead of 1024x1024"}
         with pytest.raises(HTTPFailure, match="size and width were given"):
             read(sdxl, size="256x256", width=128)

@@ -58,6 +58,22 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="print the settings that hold and where each comes from, and end")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS|auto|local", help="draw on a Ray cluster; see docs/serve-ray.md"),
+    ] = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option("--replicas", metavar="MIN-MAX", help="with --ray: how many draw at the same time; default: 1"),
+    ] = None,
+    replica_cpus: Annotated[
+        int | None,
+        typer.Option("--replica-cpus", metavar="N", help="with --ray: processors of each; default: all of a node"),
+    ] = None,
+    replica_memory: Annotated[
+        int | None,
+        typer.Option("--replica-memory", metavar="BYTES", help="with --ray: memory of each; default: by the models"),
+    ] = None,
     page: Annotated[bool, typer.Option("--page", help="serve the web page, too")] = False,
     gallery: Annotated[
         str | None,
@@ -107,6 +123,10 @@ def serve(
         "page": page or None,
         "gallery": gallery,
         "grace": grace,
+        "ray.address": ray,
+        "ray.replicas": replicas,
+        "ray.cpus": replica_cpus,
+        "ray.memory": replica_memory,
         "device": None if device is None else options.per_component(device),
         "precision": None if precision is None else options.per_component(precision),
         "metadata": metadata or None,

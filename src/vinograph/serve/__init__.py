@@ -29,10 +29,13 @@ def run(
     missing = [each for each in _EXTRA if importlib.util.find_spec(each) is None]
     if missing:
         raise RequestError(f'the server needs {", ".join(missing)}: pip install "vinograph[serve]"')
-    from vinograph.serve.worker_process import start_processes
-
     for each in warnings:
         warn(each)
+    if configuration.ray.address is not None:
+        _run_through_ray(configuration, say)
+        return
+    from vinograph.serve.worker_process import start_processes
+
     processes = start_processes(configuration)  # they load the model while this one imports the rest
     try:
         from vinograph.serve.server import serve
@@ -41,3 +44,11 @@ def run(
     finally:
         for process in processes.values():
             process.abandon()
+
+
+def _run_through_ray(configuration: Configuration, say: Callable[[str], None]) -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise RequestError('--ray needs ray: pip install "vinograph[serve,ray]"')
+    from vinograph.serve.ray_server import serve
+
+    serve(configuration, say)

@@ -30,9 +30,17 @@ class WholeService(Service, Measured, Protocol):
 
 
 def application(
-    service: WholeService, configuration: Configuration, metrics: Metrics, page: ASGIApp | None = None
+    service: WholeService,
+    configuration: Configuration,
+    metrics: Metrics,
+    page: ASGIApp | None = None,
+    *,
+    identified: bool = False,
 ) -> ASGIApp:
-    """The application; ``page`` answers what no route of ours does."""
+    """The application; ``page`` answers what no route of ours does.
+
+    ``identified`` says that a proxy in front gives each request its identifier, and tells the client.
+    """
     logged = LoggedService(service, prompts=configuration.log_prompts)
     routes = [
         *_own_routes(service, configuration, metrics),
@@ -42,7 +50,7 @@ def application(
     if page is None:
         routes.append(Route("/", _home(configuration), methods=["GET"]))
     guarded = Guard(Routes(routes, page), configuration, [openai_images.LINKS_PATH])
-    return Observed(Answering(guarded), Origins(configuration.allowed_origins), metrics)
+    return Observed(Answering(guarded), Origins(configuration.allowed_origins), metrics, identified=identified)
 
 
 _API_PATHS = ("/v1/", "/sdapi/", "/internal/")
@@ -159,17 +167,22 @@ _NOTHING_ELSE = (b"content-security-policy", b"default-src 'none'; frame-ancesto
 class Observed:
     """Gives each request an identifier, counts and logs it, and adds headers to its response."""
 
-    def __init__(self, app: ASGIApp, origins: Origins, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, origins: Origins, metrics: Metrics, *, identified: bool) -> None:
+        self._identified = identified
         self._app = app
         self._origins = origins
         self._metrics = metrics
+
+    def _request_id(self, scope: Scope) -> str:
+        """The identifier of a request."""
+        return (self._identified and _given_id(scope)) or uuid.uuid4().hex
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, request_id = time.perf_counter(), uuid.uuid4().hex
+        began, request_id = time.perf_counter(), self._request_id(scope)
         status, size = CLIENT_CLOSED, 0
         cross_origin = self._origins.response_headers(scope["headers"])
 
@@ -177,7 +190,8 @@ class Observed:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [(b"x-request-id", request_id.encode()), *cross_origin]
+                identifier = [] if self._identified else [(b"x-request-id", request_id.encode())]
+                own = [*identifier, *cross_origin]
                 message = {**message, "headers": _with_headers(message.get("headers", ()), own, "route" in scope)}
             size += len(message.get("body", b""))
             await send(message)
@@ -191,6 +205,11 @@ class Observed:
             if scope["path"] not in PROBES:  # which come every second
                 _log(scope, status=status, bytes=size, seconds=seconds)
             REQUEST_ID.reset(token)
+
+
+def _given_id(scope: Scope) -> str:
+    """The identifier in a request's headers; empty if there is none."""
+    return next((clipped(value.decode("latin-1")) for name, value in scope["headers"] if name == b"x-request-id"), "")
 
 
 def _log(scope: Scope, **fields: Any) -> None:

@@ -55,6 +55,31 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class RayOptions:
+    """How the server draws on a Ray cluster.
+
+    Attributes:
+        address: "auto" for the cluster of this machine, "local" for one that starts and ends with the
+            server, or HOST:PORT of a cluster's head; None to draw without Ray.
+        replicas: the least and the most replicas; each draws one picture at a time.
+        cpus: processors of a replica; None for all of the smallest node.
+        memory: bytes of memory that are reserved for a replica; None for an estimate by its models.
+        requests_per_replica: requests, those that wait included, for each of which a replica is
+            wanted.
+        upscale_delay: seconds of too many requests before a replica is added.
+        downscale_delay: seconds of too few requests before a replica is ended.
+    """
+
+    address: str | None = None
+    replicas: tuple[int, int] = (1, 1)
+    cpus: int | None = None
+    memory: int | None = None
+    requests_per_replica: float = 2.0
+    upscale_delay: float = 10.0
+    downscale_delay: float = 300.0
+
+
+@dataclass(frozen=True)
 class Configuration:
     """All settings of the server.
 
@@ -75,6 +100,7 @@ class Configuration:
         metadata: whether pictures hold their request, also where the client doesn't ask for it.
         log_prompts: whether the log holds prompts.
         log_format: "text" or "json".
+        ray: how it draws on a Ray cluster, where it does.
     """
 
     models: tuple[ServedModel, ...]
@@ -93,3 +119,4 @@ class Configuration:
     metadata: bool = False
     log_prompts: bool = False
     log_format: str = "text"
+    ray: RayOptions = field(default_factory=RayOptions)

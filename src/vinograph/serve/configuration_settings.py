@@ -55,6 +55,22 @@ LIMITS: Mapping[str, Kind] = {
     "loaded_models": Whole(1, 1000),
 }
 
+RAY: Mapping[str, Kind] = {
+    "address": Text(300),
+    "replicas": Either(Whole(1, 10_000), Text(20)),
+    "cpus": Maybe(Whole(1, 10_000)),
+    "memory": Maybe(Whole(1, _MOST)),
+    "requests_per_replica": Real(0.1, 10_000),
+    "upscale_delay": Real(0, _MOST_SECONDS),
+    "downscale_delay": Real(0, _MOST_SECONDS),
+}
+_RAY_OPTIONS = {
+    **{"address": "--ray", "replicas": "--replicas", "cpus": "--replica-cpus", "memory": "--replica-memory"},
+}
+
+TABLES: Mapping[str, Mapping[str, Kind]] = {"limits": LIMITS, "ray": RAY}
+"""The tables of settings in the file, but for the models'."""
+
 SETTINGS: Mapping[str, Setting] = {
     each.key: each
     for each in (
@@ -76,6 +92,10 @@ SETTINGS: Mapping[str, Setting] = {
         _setting("log_prompts", Flag()),
         _setting("log_format", Text(choices=("text", "json"))),
         *(_setting(f"limits.{name}", kind) for name, kind in LIMITS.items()),
+        *(
+            _setting(f"ray.{name}", kind, _RAY_OPTIONS.get(name, f"ray.{name}"), f"VINOGRAPH_RAY_{name.upper()}")
+            for name, kind in RAY.items()
+        ),
     )
 }
 """All settings but the models, by their keys."""

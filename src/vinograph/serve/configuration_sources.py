@@ -19,7 +19,7 @@ from vinograph.families import registry
 from vinograph.request import arguments_of
 from vinograph.schema import Kind, Many, Named, SchemaError
 from vinograph.serve.api_keys import check_key, read_keys
-from vinograph.serve.configuration import Configuration, Limits, ServedModel
+from vinograph.serve.configuration import Configuration, Limits, RayOptions, ServedModel
 from vinograph.serve.configuration_settings import (
     CONFIG_OPTION,
     CONFIG_VARIABLE,
@@ -28,6 +28,7 @@ from vinograph.serve.configuration_settings import (
     MODELS,
     PER_COMPONENT,
     SETTINGS,
+    TABLES,
     Setting,
 )
 from vinograph.serve.fields import from_text
@@ -178,11 +179,12 @@ def _read_file(path: Path, where: str) -> Mapping[str, Any]:
 
 def _from_file(tables: Mapping[str, Any], file: str) -> dict[str, Sourced]:
     own = {key for key in SETTINGS if "." not in key}
-    _check_names(file, tables, {*own, "models", "limits"})
+    _check_names(file, tables, {*own, "models", *TABLES})
     found = {key: Sourced(value, file) for key, value in tables.items() if key in own}
-    limits = _table(tables.get("limits", {}), f"{file}: limits")
-    _check_names(f"{file}: limits", limits, LIMITS)
-    found |= {f"limits.{name}": Sourced(value, file) for name, value in limits.items()}
+    for name, known in TABLES.items():
+        table = _table(tables.get(name, {}), f"{file}: {name}")
+        _check_names(f"{file}: {name}", table, known)
+        found |= {f"{name}.{key}": Sourced(value, file) for key, value in table.items()}
     for key, each in found.items():
         _fits(SETTINGS[key].kind, f"{file}: {key}", each.value, secret=key == "api_keys")
     models = _table(tables.get("models", {}), f"{file}: models")
@@ -260,7 +262,12 @@ def _name_and_source(text: str, tables: Mapping[str, Any], where: str) -> tuple[
 
 def _configuration(values: Mapping[str, Sourced], models: _Models) -> Configuration:
     plain = {key: each.value for key, each in values.items() if "." not in key}
-    limits = {SETTINGS[key].field: each.value for key, each in values.items() if key.startswith("limits.")}
+    limits, ray = (
+        {SETTINGS[key].field: each.value for key, each in values.items() if key.startswith(f"{table}.")}
+        for table in TABLES
+    )
+    if "replicas" in ray:
+        ray["replicas"] = _replicas(ray["replicas"], values["ray.replicas"].source)
     for name in ("device", "precision"):
         plain.pop(name, None)
     keys = [*plain.pop("api_keys", ())]
@@ -271,7 +278,18 @@ def _configuration(values: Mapping[str, Sourced], models: _Models) -> Configurat
     for name in ("allowed_hosts", "allowed_origins"):
         if name in plain:
             plain[name] = tuple(plain[name])
-    return Configuration(models.models, keys=tuple(dict.fromkeys(keys)), limits=Limits(**limits), **plain)
+    return Configuration(
+        models.models, keys=tuple(dict.fromkeys(keys)), limits=Limits(**limits), ray=RayOptions(**ray), **plain
+    )
+
+
+def _replicas(value: int | str, where: str) -> tuple[int, int]:
+    """The least and the most replicas of N or MIN-MAX."""
+    found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(value).replace(" ", ""), re.ASCII)
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= least <= most:
+        raise RequestError(f"{where} is {shown(value)}; give a number of replicas, or MIN-MAX such as 1-4")
+    return least, most
 
 
 def _check_together(configuration: Configuration, values: Mapping[str, Sourced]) -> None:
@@ -288,6 +306,11 @@ def _check_together(configuration: Configuration, values: Mapping[str, Sourced])
                 f"{values['allowed_origins'].source}: {shown(origin)} is no origin; "
                 "give scheme and host, such as https://example.org, without a path, or *"
             )
+    if configuration.page and configuration.ray.address is not None:
+        raise RequestError(
+            f"{values['page'].source} and {values['ray.address'].source} don't go together: Ray serves the APIs alone; "
+            "start the page by `vinograph web`"
+        )
     if configuration.no_auth and configuration.keys:
         raise RequestError(f"{values['no_auth'].source} and API keys contradict each other; give one of the two")
     if not (configuration.keys or configuration.no_auth or is_loopback(configuration.host)):
@@ -347,7 +370,7 @@ def records(effective: Effective) -> Sequence[tuple[str, Any, str]]:
             value: Any = f"{count} (not shown)" if count else "none"
             source = source if source != _DEFAULT or files == _DEFAULT else files
         else:
-            holder = configuration.limits if key.startswith("limits.") else configuration
-            value = getattr(holder, setting.field)
+            table = key.rpartition(".")[0]
+            value = getattr(getattr(configuration, table) if table else configuration, setting.field)
         found.append((key, list(value) if isinstance(value, tuple) else value, source))
     return found

@@ -24,6 +24,7 @@ from vinograph.serve.contract import (
 )
 from vinograph.serve.jobs import LOOKED_SECONDS, QueuedJob
 from vinograph.serve.model_health import ModelHealth
+from vinograph.serve.resident import resident_memory
 from vinograph.serve.worker_process import WorkerProcess
 
 _STOP_SECONDS = 300.0  # in which a step ends; a process that takes longer is replaced
@@ -81,6 +82,21 @@ class JobQueue:
         self._keep(asyncio.create_task(self.process.listen(self)))
 
     @property
+    def under_way(self) -> Sequence[QueuedJob]:
+        """The jobs that are being drawn: one at most."""
+        return () if self.running is None else (self.running,)
+
+    @property
+    def process_ids(self) -> Sequence[int]:
+        """The number of the process that draws now."""
+        return (self.process.pid,)
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes that the process has resident."""
+        return resident_memory(self.process.pid)
+
+    @property
     def waiting(self) -> Sequence[QueuedJob]:
         """The jobs that wait, the next one first."""
         return tuple(self._waiting)
@@ -131,7 +147,7 @@ class JobQueue:
             self._stop(job)
         else:
             self._waiting.remove(job)
-            job.update(_drawn(job, messages.Drawings()))
+            job.update(drawn_by(job, messages.Drawings()))
             self._tell_places()
 
     def looked(self, job: QueuedJob) -> None:
@@ -241,7 +257,7 @@ class JobQueue:
             self._mean_seconds += _NEWEST_SHARE * (seconds - self._mean_seconds)
         if job.model == self._preload:
             self.preloaded = True
-        job.update(_drawn(job, message.drawings, interrupted=not message.complete))
+        job.update(drawn_by(job, message.drawings, interrupted=not message.complete))
         self._advance()
 
     def _failed(self, message: messages.Failed) -> None:
@@ -296,7 +312,7 @@ def unavailable(model: str, reason: str) -> ModelUnavailableError:
     return ModelUnavailableError(f"the model {model} can't be used now: {reason}")
 
 
-def _drawn(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool = True) -> Drawn:
+def drawn_by(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool = True) -> Drawn:
     """What a job gave; an interrupted one has fewer pictures, perhaps none."""
     waited = (time.monotonic() if job.began is None else job.began) - job.arrived
     fields = ("data", "seed", "width", "height", "infotext")

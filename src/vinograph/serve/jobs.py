@@ -134,6 +134,11 @@ class QueuedJob:
         """End the job after the step under way."""
         self._control.interrupt(self)
 
+    @property
+    def message(self) -> bytes:
+        """What the process that draws is sent; empty once that was taken, or the job has ended."""
+        return self._message or b""
+
     def take_message(self) -> bytes:
         """What the process that draws is sent, which the job then no longer holds."""
         message, self._message = self._message, None

@@ -22,9 +22,9 @@ _FIELDS = "fields"
 _LONGEST_PROMPT = 2000  # characters
 
 
-def configure(log_format: str) -> None:
-    """Write the log of this process to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(log_format: str, handler: logging.Handler | None = None) -> None:
+    """Write the log of this process to standard error, or to the ``handler``."""
+    handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter())
     for name, level in (("vinograph.serve", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)

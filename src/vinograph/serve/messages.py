@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +132,33 @@ class Drawings:
     devices: Mapping[str, str] = field(default_factory=dict)
     report: Mapping[str, float] = field(default_factory=dict)
     files: tuple[UsedFile, ...] = ()
+
+
+def together(parts: Sequence[Drawings]) -> Drawings:
+    """The drawings of a job's parts, as one."""
+    if not parts:
+        return Drawings()
+    timings: dict[str, float] = {}
+    for part in parts:
+        for stage, seconds in part.timings.items():
+            timings[stage] = timings.get(stage, 0.0) + seconds
+    return Drawings(
+        pictures=tuple(picture for part in parts for picture in part.pictures),
+        request=parts[0].request,
+        timings=timings,
+        warnings=tuple(dict.fromkeys(line for part in parts for line in part.warnings)),
+        devices=parts[-1].devices,
+        report=parts[-1].report,
+        files=parts[0].files,
+    )
+
+
+@dataclass(frozen=True)
+class PartDone:
+    """One of a job's drawings is done, sent where the process was told to send each by itself."""
+
+    job: str
+    drawings: Drawings
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ models are those that the server has.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from vinograph.serve.contract import ModelInfo
+from vinograph.serve.resident import resident_memory
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
@@ -26,11 +25,6 @@ _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 150, 600)
 
 class Measured(Protocol):
     """What is read of the service when the metrics are asked for."""
-
-    @property
-    def running(self) -> Any:
-        """The job that is being drawn."""
-        ...
 
     @property
     def waiting(self) -> Sequence[Any]:
@@ -43,8 +37,13 @@ class Measured(Protocol):
         ...
 
     @property
-    def process_ids(self) -> Sequence[int]:
-        """The processes that draw."""
+    def under_way_count(self) -> int:
+        """The number of jobs that are being drawn."""
+        ...
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes that the processes that draw have resident."""
         ...
 
     async def models(self) -> Sequence[ModelInfo]:
@@ -87,7 +86,7 @@ class Metrics:
 
     def _add_gauges(self, registry: CollectorRegistry) -> None:
         self._waiting = Gauge("vinograph_queue_depth", "jobs that wait", registry=registry)
-        self._running = Gauge("vinograph_running", "whether a job is being drawn", registry=registry)
+        self._running = Gauge("vinograph_running", "jobs that are being drawn", registry=registry)
         self._ready = Gauge("vinograph_ready", "whether new work is taken", registry=registry)
         self._memory = Gauge("vinograph_resident_memory_bytes", "resident memory", ("process",), registry=registry)
         self._models = Gauge("vinograph_model_loaded", "whether a model is loaded", ("model",), registry=registry)
@@ -124,20 +123,11 @@ class Metrics:
     async def text(self, service: Measured) -> bytes:
         """All metrics as Prometheus reads them, with what the service is doing now."""
         self._waiting.set(len(service.waiting))
-        self._running.set(service.running is not None)
+        self._running.set(service.under_way_count)
         self._ready.set(service.ready)
         for model in await service.models() if service.ready else ():  # they aren't known before
             self._models.labels(model.name).set(model.loaded)
             self._usable.labels(model.name).set(not model.problem)
         self._memory.labels("server").set(resident_memory(os.getpid()))
-        self._memory.labels("worker").set(sum(map(resident_memory, service.process_ids)))
+        self._memory.labels("worker").set(service.worker_memory)
         return generate_latest(self._registry)
-
-
-def resident_memory(process: int) -> int:
-    """Bytes of memory that a process has resident; 0 where that can't be read."""
-    try:
-        pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
-    except (OSError, IndexError):
-        return 0
-    return int(pages) * mmap.PAGESIZE

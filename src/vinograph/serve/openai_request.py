@@ -167,7 +167,7 @@ class RequestReader:
             )
         if not isinstance(prompt, str):
             raise HTTPFailure(400, f"prompt is {shown(prompt)}; give one text", "invalid_value", PROMPT)
-        asked = fields.get(SIZE, AUTO)
+        asked = fields.get(SIZE) or AUTO  # null leaves it out, too
         size = size_to_draw(asked, self.model, strict=self.configuration.strict_models)
         if size is None:
             return arguments, {}

@@ -142,14 +142,14 @@ async def _serve(
                 ending.end_with(server)
                 say(f"the server listens at {address(configuration.host, sockets)}; Ctrl-C ends it")
                 async with asyncio.TaskGroup() as tasks:
-                    warned = tasks.create_task(_warn_of_models(service))
+                    warned = tasks.create_task(warn_of_models(service))
                     await server.serve(sockets)
                     warned.cancel()
         finally:
             await service.close(0)
 
 
-async def _warn_of_models(service: DrawingService) -> None:
+async def warn_of_models(service: DrawingService) -> None:
     """Log which models can't be used, as soon as that is known."""
     for model in await service.models():
         if model.problem:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.contract import (
@@ -18,6 +18,7 @@ from vinograph.serve.contract import (
 )
 from vinograph.serve.job_queue import JobQueue, Metrics, unavailable
 from vinograph.serve.jobs import QueuedJob
+from vinograph.serve.model_health import ModelHealth
 from vinograph.serve.offered_models import OfferedModel, OfferedModels, adapter_paths
 from vinograph.serve.worker_process import WorkerProcess, device_of, start_processes
 
@@ -47,6 +48,100 @@ class NoMetrics:
         """A job was not taken."""
 
 
+class Queue(Protocol):
+    """What the service needs of a queue: :class:`vinograph.serve.job_queue.JobQueue` on one machine."""
+
+    @property
+    def health(self) -> ModelHealth:
+        """What is known of the models' failures."""
+        ...
+
+    @property
+    def running(self) -> QueuedJob | None:
+        """The job that is being drawn; of several, the one that arrived first."""
+        ...
+
+    @property
+    def preloaded(self) -> bool:
+        """Whether the default model is loaded, where this queue draws with it."""
+        ...
+
+    @property
+    def loaded(self) -> Collection[str]:
+        """The models that have their weights in memory."""
+        ...
+
+    @property
+    def under_way(self) -> Sequence[QueuedJob]:
+        """The jobs that are being drawn."""
+        ...
+
+    @property
+    def waiting(self) -> Sequence[QueuedJob]:
+        """The jobs that wait, the next one first."""
+        ...
+
+    @property
+    def waiting_count(self) -> int:
+        """The number of jobs that wait for others."""
+        ...
+
+    @property
+    def free(self) -> bool:
+        """Whether a job would be begun at once."""
+        ...
+
+    @property
+    def process_ids(self) -> Sequence[int]:
+        """The processes of this machine that draw."""
+        ...
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes that the processes that draw have resident."""
+        ...
+
+    def start(self) -> None:
+        """Take jobs from now on."""
+        ...
+
+    def seconds_until_free(self) -> int:
+        """Seconds after which a place may be free, estimated."""
+        ...
+
+    def problem(self, model: str) -> str:
+        """Why no job with the model is taken now; empty where one is."""
+        ...
+
+    def add(self, job: QueuedJob) -> None:
+        """Put a job at the end of the queue."""
+        ...
+
+    def cancel(self, job: QueuedJob) -> None:
+        """Drop a job that its client wants no more."""
+        ...
+
+    def expire(self, job: QueuedJob, deadline: float) -> None:
+        """Drop a job whose time is over."""
+        ...
+
+    def interrupt(self, job: QueuedJob) -> None:
+        """End a job early; its result is what is done."""
+        ...
+
+    def looked(self, job: QueuedJob) -> None:
+        """Somebody looks at a job's previews."""
+        ...
+
+    def drain(self, error: DrainingError) -> None:
+        """Drop all jobs that wait."""
+        ...
+
+    async def end(self, error: DrainingError) -> None:
+        """Stop the jobs under way after their steps, and end the queue."""
+        ...
+
+
 class DrawingService:
     """Draws in processes of its own, one for each device that the models are on.
 
@@ -58,15 +153,22 @@ class DrawingService:
         configuration: Configuration,
         metrics: Metrics | None = None,
         processes: Mapping[str, WorkerProcess] | None = None,
+        *,
+        queue: Queue | None = None,
     ) -> None:
-        """Start the processes, unless ``processes`` are those; :meth:`start` has to follow."""
+        """Start the processes, unless ``processes`` are those; :meth:`start` has to follow.
+
+        Where there is a ``queue``, all jobs go there instead, and no process is started.
+        """
         self._limits = configuration.limits
         self._metrics = NoMetrics() if metrics is None else metrics
         self._offered = OfferedModels(configuration)
-        self._queues = {
-            device: JobQueue(process, self._metrics)
-            for device, process in (processes or start_processes(configuration)).items()
-        }
+        self._queue = queue
+        self._queues: Mapping[str, Queue] = (
+            {device: JobQueue(process, self._metrics) for device, process in _processes(processes, configuration)}
+            if queue is None
+            else {"": queue}
+        )
         self._threads = ThreadPoolExecutor(_CHECKING_THREADS, thread_name_prefix="check")
         self._opened = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
@@ -87,8 +189,8 @@ class DrawingService:
     async def _in_thread(self, function: Callable[..., Returned], *arguments: Any) -> Returned:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    def _queue_of(self, model: OfferedModel) -> JobQueue:
-        return self._queues[device_of(model.served)]
+    def _queue_of(self, model: OfferedModel) -> Queue:
+        return self._queues[device_of(model.served)] if self._queue is None else self._queue
 
     async def submit(self, drawing: Drawing) -> QueuedJob:
         """Check a drawing and queue it; see :meth:`vinograph.serve.contract.Service.submit`."""
@@ -114,7 +216,7 @@ class DrawingService:
             self._metrics.rejected("draining")
             raise DrainingError(_DRAINING)
 
-    def _check_room(self, queue: JobQueue, size: int = 0) -> None:
+    def _check_room(self, queue: Queue, size: int = 0) -> None:
         """Refuse a job of ``size`` bytes where too many wait, or too many bytes for them."""
         waiting = sum(each.waiting_count for each in self._queues.values())
         held = sum(job.bytes_held for each in self._queues.values() for job in each.waiting)
@@ -172,7 +274,17 @@ class DrawingService:
     @property
     def process_ids(self) -> Sequence[int]:
         """The numbers of the processes that draw."""
-        return [queue.process.pid for queue in self._queues.values()]
+        return [number for queue in self._queues.values() for number in queue.process_ids]
+
+    @property
+    def under_way_count(self) -> int:
+        """The number of jobs that are being drawn."""
+        return sum(len(queue.under_way) for queue in self._queues.values())
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes that the processes that draw have resident."""
+        return sum(queue.worker_memory for queue in self._queues.values())
 
     async def close(self, grace: float) -> None:
         """Take no new work, and end the processes.
@@ -200,12 +312,18 @@ class DrawingService:
 
     async def _idle_or_hurried(self) -> None:
         hurried = asyncio.create_task(self._hurry.wait())
-        jobs = [asyncio.create_task(_ended(queue.running)) for queue in self._queues.values() if queue.running]
+        jobs = [asyncio.create_task(_ended(job)) for queue in self._queues.values() for job in queue.under_way]
         while jobs and not hurried.done():
             done, _ = await asyncio.wait([hurried, *jobs], return_when=asyncio.FIRST_COMPLETED)
             jobs = [each for each in jobs if each not in done]
         for task in (hurried, *jobs):
             task.cancel()
+
+
+def _processes(
+    given: Mapping[str, WorkerProcess] | None, configuration: Configuration
+) -> Iterable[tuple[str, WorkerProcess]]:
+    return (given or start_processes(configuration)).items()
 
 
 async def _ended(job: QueuedJob) -> None:

@@ -8,7 +8,6 @@ however that came about.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import faulthandler
 import os
 import queue
@@ -20,7 +19,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vinograph.errors import DamagedModelError, ModelError, RequestError, ResourceError, VinographError
 from vinograph.serve import messages
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
     from vinograph.result import Result
 
-_NICENESS = 5  # below the server's own, so that it answers while a picture is drawn
+NICENESS = 5  # below the server's own, so that it answers while a picture is drawn
 _OPENING = (ModelError, DamagedModelError)  # also found while drawing, where weights are read
 
 
@@ -121,24 +120,50 @@ class Inbox:
                 self._jobs.put(None)
 
 
+class Sender(Protocol):
+    """Where messages to the server go."""
+
+    def send(self, message: Any) -> None:
+        """Send a message; any thread may."""
+        ...
+
+
+class Orders(Protocol):
+    """What the server wants of the job under way, besides its drawing."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something else is to be done."""
+        ...
+
+    @property
+    def previews_wanted(self) -> bool:
+        """Whether somebody looks at previews."""
+        ...
+
+    def is_stopped(self, job: str) -> bool:
+        """Whether the job under way shall end."""
+        ...
+
+    def forget_stops(self) -> None:
+        """The job under way has ended."""
+        ...
+
+
 class Worker:
     """Draws jobs."""
 
-    def __init__(self, settings: Settings, inbox: Inbox, channel: Channel) -> None:
+    def __init__(self, settings: Settings, inbox: Orders, channel: Sender, *, in_parts: bool = False) -> None:
+        """With ``in_parts``, each drawing of a job is sent when it is done, and not with the job's end."""
         from vinograph.serve.worker_models import WorkerModels
 
+        self._in_parts = in_parts
         self._inbox = inbox
         self._channel = channel
         models = {model.name: model for model in settings.models}
         self._models = WorkerModels(models, settings.loaded_models, settings.memory)
         self._loaded: tuple[str, ...] = ()
         self._last_timings: dict[tuple[str, str], Mapping[str, float]] = {}
-
-    def run(self) -> None:
-        """Draw until the end."""
-        while (job := self._inbox.next_job()) is not None:
-            self._answer(job)
-            del job  # its pictures, while the next one is awaited
 
     def preload(self, name: str) -> None:
         """Load a model and compile it, as far as no job comes meanwhile."""
@@ -170,7 +195,8 @@ class Worker:
             self._loaded = self._models.loaded
             self._channel.send(messages.Loaded(self._loaded))
 
-    def _answer(self, job: Draw) -> None:
+    def answer(self, job: Draw) -> None:
+        """Draw a job, and send what comes of it."""
         try:
             answer: Any = self._draw(job)
         except Exception as error:  # whoever waits for the job gets it, and the next one is drawn
@@ -191,15 +217,16 @@ class Worker:
         wanted = {job.adapter_files[name]: weight for name, weight in job.adapters.items()}
         if dict(pipe.adapters) != wanted:
             pipe.set_adapters(wanted)
-        results: list[Result] = []
-        pictures: list[EncodedPicture] = []
+        parts: list[Drawings] = []
         for index in range(len(job.variants)):
             result = self._draw_variant(pipe, job, index)
             if result is None:
                 break
-            pictures += self._encoded(pipe, job, result)
-            results.append(dataclasses.replace(result, images=None, image_embeddings=None))
-        return messages.Ended(job.job, _together(results, pictures), complete=len(results) == len(job.variants))
+            parts.append(_part(result, self._encoded(pipe, job, result)))
+            if self._in_parts:
+                self._channel.send(messages.PartDone(job.job, parts[-1]))
+        complete = len(parts) == len(job.variants)
+        return messages.Ended(job.job, Drawings() if self._in_parts else messages.together(parts), complete)
 
     def _draw_variant(self, pipe: Pipeline, job: Draw, index: int) -> Result | None:
         """One drawing of a job; None where the job was stopped."""
@@ -240,7 +267,7 @@ class _Reporter:
     """Tells the server of the steps of one drawing."""
 
     def __init__(
-        self, channel: Channel, inbox: Inbox, job: Draw, picture: int, last_timings: Mapping[str, float]
+        self, channel: Sender, inbox: Orders, job: Draw, picture: int, last_timings: Mapping[str, float]
     ) -> None:
         from vinograph.web.step_progress import PreviewThrottle, RemainingTime
 
@@ -281,21 +308,15 @@ class _Reporter:
         return self._previews.of(step) if wanted else None
 
 
-def _together(results: list[Result], pictures: list[EncodedPicture]) -> Drawings:
-    if not results:
-        return Drawings()
-    timings: dict[str, float] = {}
-    for result in results:
-        for stage, seconds in result.timings.items():
-            timings[stage] = timings.get(stage, 0.0) + seconds
+def _part(result: Result, pictures: list[EncodedPicture]) -> Drawings:
     return Drawings(
         pictures=tuple(pictures),
-        request=results[0].metadata(0)["request"],
-        timings=timings,
-        warnings=tuple(dict.fromkeys(line for result in results for line in result.warnings)),
-        devices=dict(results[-1].devices),
-        report=dict(results[-1].report),
-        files=results[0].files,
+        request=result.metadata(0)["request"],
+        timings=dict(result.timings),
+        warnings=tuple(result.warnings),
+        devices=dict(result.devices),
+        report=dict(result.report),
+        files=result.files,
     )
 
 
@@ -334,8 +355,10 @@ def main() -> int:
     if settings.preload is not None:
         worker.preload(settings.preload)  # at the server's own priority: it can't answer with pictures before
     with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
-    worker.run()
+        os.nice(NICENESS)
+    while (job := inbox.next_job()) is not None:
+        worker.answer(job)
+        del job  # its pictures, while the next one is awaited
     return 0
 
 
