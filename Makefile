@@ -24,7 +24,7 @@ docs: $(DEV)/ready  ## write the generated pages again, and the signatures of th
 	$(DEV)/bin/python -m scripts.family_docs
 
 site: $(DEV)/ready  ## build the documentation site in site; index.html opens in a browser as it is
-	$(DEV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/python -m mkdocs build --strict
 
 dist:  ## build the wheel and the source distribution, and try both in clean environments
 	$(PYTHON) -m scripts.dist
