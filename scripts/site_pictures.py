@@ -93,7 +93,11 @@ def adapter() -> None:
 
 def int8() -> None:
     """Three prompts in f32, in full int8, and the difference, amplified four times."""
-    prompts = ("a red house on a snowy hill at night", f"two green trees {MEADOW}", "three yellow boats on the sea at sunset")
+    prompts = (
+        "a red house on a snowy hill at night",
+        f"two green trees {MEADOW}",
+        "three yellow boats on the sea at sunset",
+    )
     with tempfile.TemporaryDirectory() as folder:
         quantized = Path(folder) / "int8"
         quantize("storybook-wuerstchen", quantized, mode="full")
