@@ -25,17 +25,18 @@ GAP = 8
 MEADOW = "in the middle of a meadow on a clear day"
 
 
-def draw(model: str, prompt: str, **arguments: object) -> Image.Image:
+def draw(model: str | Path, prompt: str, precision: str = "auto", **arguments: object) -> Image.Image:
     """The picture of a prompt by an embedded model or a bundle."""
-    picture: Image.Image = Pipeline.from_pretrained(model)(prompt, **arguments).images[0]  # type: ignore[arg-type]
+    pipe = Pipeline.from_pretrained(model, precision=precision)
+    picture: Image.Image = pipe(prompt, **arguments).images[0]  # type: ignore[arg-type]
     return picture
 
 
 def row(pictures: Sequence[Image.Image], name: str) -> None:
-    """Write pictures of one height side by side."""
+    """Write pictures of one height side by side, with gaps that show the page."""
     height = max(each.height for each in pictures)
     fitted = [each.convert("RGB").resize((each.width * height // each.height, height)) for each in pictures]
-    sheet = Image.new("RGB", (sum(each.width for each in fitted) + GAP * (len(fitted) - 1), height), PAPER)
+    sheet = Image.new("RGBA", (sum(each.width for each in fitted) + GAP * (len(fitted) - 1), height))
     left = 0
     for each in fitted:
         sheet.paste(each, (left, 0))
@@ -93,17 +94,14 @@ def adapter() -> None:
 
 def int8() -> None:
     """Three prompts in f32, in full int8, and the difference, amplified four times."""
-    prompts = (
-        "a red house on a snowy hill at night",
-        f"two green trees {MEADOW}",
-        "three yellow boats on the sea at sunset",
-    )
+    boats = "three yellow boats in the middle of the sea at sunset"
+    prompts = ("a red house on a snowy hill at night", f"two green trees {MEADOW}", boats)
     with tempfile.TemporaryDirectory() as folder:
         quantized = Path(folder) / "int8"
         quantize("storybook-wuerstchen", quantized, mode="full")
-        rows = [(draw("storybook-wuerstchen", each, seed=7), draw(str(quantized), each, seed=7)) for each in prompts]
+        rows = [(draw("storybook-wuerstchen", each, "f32", seed=7), draw(quantized, each, seed=7)) for each in prompts]
     size = rows[0][0].width + GAP
-    sheet = Image.new("RGB", (3 * size - GAP, len(rows) * size - GAP), PAPER)
+    sheet = Image.new("RGBA", (3 * size - GAP, len(rows) * size - GAP))
     for number, (before, after) in enumerate(rows):
         difference = np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)) * 4
         third = Image.fromarray(np.minimum(difference, 255).astype(np.uint8))
@@ -117,25 +115,24 @@ def why_fast() -> None:
     from matplotlib.figure import Figure
 
     files = {
-        "sdxl-1-tiny": "SDXL-Turbo\n512×512, 1 step",
-        "pixart-lcm": "PixArt-LCM\n1024×1024, 4 steps",
-        "wuerstchen-60-12": "Würstchen\n1024×1024, 60 + 12 steps",
+        "sdxl-1-tiny": "SDXL-Turbo  512×512, 1 step",
+        "pixart-lcm": "PixArt-LCM  1024×1024, 4 steps",
+        "wuerstchen-60-12": "Würstchen  1024×1024, 60 + 12 steps",
     }
-    bars = (("diffusers, bf16", STONE), ("Vinograph, f16", ROSE), ("Vinograph, int8", WINE))
-    figure = Figure(figsize=(9, 3.1), facecolor=PAPER, layout="constrained")
-    for plot, (file, title) in zip(figure.subplots(1, 3), files.items(), strict=True):
+    bars = (("diffusers, bf16", STONE, INK), ("Vinograph, f16", ROSE, INK), ("Vinograph, int8", WINE, PAPER))
+    figure = Figure(figsize=(6.4, 5.4), facecolor=PAPER, layout="constrained")
+    for plot, (file, title) in zip(figure.subplots(3, 1), files.items(), strict=True):
         seconds = measured(json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8"))["rows"])
-        plot.set_facecolor(PAPER)
-        plot.set_title(title, fontsize=10, color=INK, loc="left")
-        for place, ((label, colour), value) in enumerate(zip(bars, seconds, strict=True)):
-            plot.barh(place, value, color=colour, height=0.7)
-            plot.text(value, place, f" {value:.3g} s", va="center", fontsize=10, color=INK)
-            plot.text(0, place - 0.42, label, va="bottom", fontsize=8, color=INK)
-        plot.set_xlim(0, max(seconds) * 1.25)
+        plot.set_title(title, fontsize=12, color=INK, loc="left")
+        for place, ((label, colour, ink), value) in enumerate(zip(bars, seconds, strict=True)):
+            plot.barh(place, value, color=colour, height=0.86)
+            plot.text(max(seconds) * 0.01, place, label, va="center", fontsize=12, color=ink)
+            plot.text(value, place, f" {value:.3g} s", va="center", fontsize=12, color=INK)
+        plot.set_xlim(0, max(seconds) * 1.16)
         plot.invert_yaxis()
         plot.axis("off")
     with tempfile.NamedTemporaryFile(suffix=".png") as file_:
-        figure.savefig(file_.name, dpi=160)
+        figure.savefig(file_.name, dpi=200)
         save(Image.open(file_.name).convert("RGB"), "why-fast")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import yaml
+from mkdocs.utils.yaml import yaml_load
+from playwright.sync_api import Page
 
 from scripts import browser
 from scripts.site_hooks import OUTSIDE, anchor
@@ -46,7 +48,7 @@ def nav_pages(entry: object) -> list[str]:
 
 
 def navigation() -> list[str]:
-    return nav_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    return nav_pages(yaml_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
 
 
 class Loaded(HTMLParser):
@@ -68,7 +70,7 @@ def test_broken_links_and_forgotten_pages_fail_the_build(tmp_path: Path) -> None
     (pages / "index.md").write_text("# A\n\n[gone](gone.md) [nowhere](#nowhere)\n", encoding="utf-8")
     (pages / "forgotten.md").write_text("# B\n", encoding="utf-8")
     changes = {"INHERIT": str(ROOT / "mkdocs.yml"), "docs_dir": str(pages), "hooks": [], "nav": ["index.md"]}
-    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(changes), encoding="utf-8")
+    (tmp_path / "mkdocs.yml").write_text(json.dumps(changes), encoding="utf-8")
     done = build(tmp_path / "mkdocs.yml", tmp_path / "out")
     assert done.returncode != 0
     assert all(name in done.stderr for name in ("gone.md", "#nowhere", "forgotten.md")), done.stderr
@@ -119,9 +121,7 @@ def test_it_opens_from_a_disk_and_its_search_finds(site: Path) -> None:
         page.goto((site / "index.html").as_uri())
         page.locator(".md-search__input").click()
         page.keyboard.type("inpainting mask")
-        result = page.locator(".md-search-result__link").first
-        result.wait_for(state="visible")
-        assert (result.get_attribute("href") or "").partition("?")[0].endswith("inpainting.html")
+        page.locator(".md-search-result__link[href*='/inpainting.html']").first.wait_for(state="visible")
     assert len(asked) > 5
     assert not [each for each in asked if not each.startswith(("file:", "data:", "blob:", "about:"))]
 
@@ -147,9 +147,9 @@ def test_pages_fit_the_screen_and_can_be_read(site: Path, width: int, theme: str
             assert contrast(style(page, "background-color"), style(page, "color")) > 7, name
 
 
-def style(page: object, name: str) -> tuple[int, ...]:
+def style(page: Page, name: str) -> tuple[int, ...]:
     """A colour of the page's body, as red, green and blue."""
-    text = page.evaluate(f"getComputedStyle(document.body).getPropertyValue('{name}')")  # type: ignore[attr-defined]
+    text = page.evaluate(f"getComputedStyle(document.body).getPropertyValue('{name}')")
     return tuple(int(each) for each in re.findall(r"\d+", text)[:3])
 
 
