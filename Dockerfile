@@ -1,4 +1,4 @@
-# Vinograph's HTTP server: docs/serve.md says how to run it.
+# Vinograph's HTTP server: docs/docker.md says how to run it.
 FROM python:3.11-slim AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./

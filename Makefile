@@ -3,7 +3,7 @@ PYTHON ?= python3
 BASE := .venv-base
 DEV := .venv
 
-.PHONY: picture test test-all check docs dist screenshots browser clean
+.PHONY: picture test test-all check docs site dist screenshots browser clean
 
 picture: $(BASE)/ready  ## draw a picture with the embedded model; the base package alone is installed
 	$(BASE)/bin/vinograph generate "a red house on a snowy hill at night" --seed 7 --output house.png
@@ -22,6 +22,9 @@ docs: $(DEV)/ready  ## write the generated pages again, and the signatures of th
 	$(DEV)/bin/python -m scripts.api_docs
 	$(DEV)/bin/python -m scripts.cli_docs
 	$(DEV)/bin/python -m scripts.family_docs
+
+site: $(DEV)/ready  ## build the documentation site in site; index.html opens in a browser as it is
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/python -m mkdocs build --strict
 
 dist:  ## build the wheel and the source distribution, and try both in clean environments
 	$(PYTHON) -m scripts.dist
