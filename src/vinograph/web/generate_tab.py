@@ -18,12 +18,14 @@ from vinograph.web.gallery_routes import identifier_in, picture_address
 from vinograph.web.init_image import InitImageSection
 from vinograph.web.jobs import DrawRequest, Job, error_message
 from vinograph.web.live_panel import NOTIFY, LivePanel, live_request
+from vinograph.web.model_choice import ModelChoice
 from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, any_of, on
 from vinograph.web.prompt_list import prompts_of
 from vinograph.web.queue_list import MOST_QUEUED, QueuedRequest
 from vinograph.web.queue_panel import QueuePanel
 from vinograph.web.restoring import Restorer, restore_buttons
 from vinograph.web.sessions import Picture, Session, file_at
+from vinograph.web.style_choice import StyleChoice
 
 _EMPTY = fragments.placeholder("Your image will appear here.")
 _MAX_EXAMPLES = 4
@@ -57,10 +59,12 @@ class GenerateTab:
         self._wire()
 
     def _lay_out_prompt(self) -> None:
-        self._model = self.model = self._context.model_dropdown()
+        self._models = ModelChoice(self._context)
+        self._model = self.model = self._models.dropdown
         self._prompt = self.prompt = gr.Textbox(
             label="Prompt", lines=3, max_lines=8, autofocus=True, elem_id="prompt", placeholder="a red house …"
         )
+        self._style = StyleChoice()
         with gr.Row(elem_classes="switches"):
             self._list = gr.Checkbox(label="One prompt per line", elem_id="prompt-list")
             self._live = LivePanel(self._context)
@@ -93,7 +97,8 @@ class GenerateTab:
 
     def _wire(self) -> None:
         controls = self._controls
-        inputs = {self._model, self._prompt, self._list, self._adapters, *self._init_image.inputs, *controls.inputs}
+        inputs = {self._model, self._prompt, self._style.dropdown, self._list, self._adapters}
+        inputs |= {*self._init_image.inputs, *controls.inputs}
         outputs = [self._stop, self._output, self._notes, self._shown, self._queue.list]
         outputs += [self._gallery, self._snippets, self._python, self._shell, controls.size_note, controls.seed_note]
         adding = on(self._go.click, self.add, inputs, outputs, trigger_mode="multiple")
@@ -101,6 +106,7 @@ class GenerateTab:
         on(following.failure, lambda: {self._stop: HIDDEN}, None, [self._stop])
         on(self._stop.click, self.stop, None, self._queue.list, queue=False)
         self.restorer = Restorer(self._context, self)
+        self._models.wire(self.restorer, following.success)
         self._wire_changes(inputs, outputs, following, self.restorer.model_set.success)
         for each in self._examples:
             on(each.click, lambda text: text, each, self._prompt, queue=False)
@@ -143,7 +149,11 @@ class GenerateTab:
     @property
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
         """What runs when the page opens, besides what restores the request: function, inputs and outputs."""
-        return [(self.reopen, None, [self._gallery, self._snippets])]
+        return [
+            (self.reopen, None, [self._gallery, self._snippets]),
+            (self._style.offered, None, [self._style.dropdown]),
+            (self._models.rendered, None, [self._models.table]),
+        ]
 
     def reopen(self, request: gr.Request) -> Updates:
         """Show the history of a page that is loaded again, and the gallery's latest pictures."""
@@ -321,9 +331,8 @@ class GenerateTab:
             return errors
         adaptation = adapt(pipe.model, adapter_choice.chosen(values[self._adapters]))  # says at once what doesn't fit
         initial = self._init_image.arguments(pipe, values, session, request)
-        return [
-            DrawRequest(model, "generate", {"prompt": prompt, **initial, **arguments}, adaptation) for prompt in prompts
-        ]
+        styled = [self._style.apply(values[self._style.dropdown], prompt, arguments) for prompt in prompts]
+        return [DrawRequest(model, "generate", {**each, **initial}, adaptation) for each in styled]
 
     def _refuse(self, errors: dict[Any, str]) -> Updates:
         """Say each error in its place, and empty the places without one."""
