@@ -148,6 +148,7 @@ HEAVY: Mapping[str, set[str]] = {
     "prometheus_client": {"serve"},
     "pyarrow": {"batch"},
     "fsspec": {"batch"},
+    "ray": {"batch"},
     "matplotlib": {"benchmark"},
     "optimum": {"benchmark.systems"},
     "openvino_genai": {"benchmark.systems"},
