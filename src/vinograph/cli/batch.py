@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from time import monotonic
@@ -59,20 +60,30 @@ def batch(values: Mapping[str, Any]) -> None:
     """
     numbers = {name: _whole(name, values[name]) for name in ("workers", "threads", "samples", "limit", "attempts")}
     pipe, work = _opened(values, numbers)
-    with nullcontext() if values["ray"] is None else _connected(values["ray"]):
-        on_cluster = values["ray"] is not None
+    as_json, on_cluster = values[AS_JSON.name], values["ray"] is not None
+    with _connected(values["ray"]) if on_cluster else nullcontext():
         if values["dry_run"]:
-            _estimate(work, pipe, numbers, on_cluster=on_cluster, as_json=values[AS_JSON.name])
-            return
-        need = _need(work, pipe, numbers, on_cluster=on_cluster)
-        with closing(Run(work, pipe, need.threads)) as run:
-            with _progress() as show:
-                if on_cluster:
-                    _draw_on_cluster(run, pipe, need, numbers["workers"], show)
-                else:
-                    run.draw(_division(numbers, need).workers, need.threads, show, output.warn)
-            files = run.publish()
-    _report(run.tally, work.out, files, as_json=values[AS_JSON.name])
+            estimate = _estimate(work, pipe, numbers, on_cluster=on_cluster)
+        else:
+            tally, files = _drawn(work, pipe, numbers, on_cluster=on_cluster)
+    if values["dry_run"]:
+        _report_estimate(estimate, as_json=as_json)
+    else:
+        _report(tally, work.out, files, as_json=as_json)
+
+
+def _drawn(
+    work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, on_cluster: bool
+) -> tuple[Tally, list[str]]:
+    """Draw what is missing; returns the counts, and the files of the manifest."""
+    need = _need(work, pipe, numbers, on_cluster=on_cluster)
+    with closing(Run(work, pipe, need.threads)) as run:
+        with _progress() as show:
+            if on_cluster:
+                _draw_on_cluster(run, pipe, need, numbers["workers"], show)
+            else:
+                run.draw(_division(numbers, need).workers, need.threads, show, output.warn)
+        return run.tally, run.publish()
 
 
 def _connected(address: str) -> AbstractContextManager[None]:
@@ -198,22 +209,31 @@ def _measured(work: Batch, pipe: Pipeline, threads: int | None, *, on_cluster: b
     return None if found is None else found.need
 
 
-def _estimate(
-    work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, on_cluster: bool, as_json: bool
-) -> None:
-    """Say how many pictures are missing, and what they will take."""
+@dataclass(frozen=True)
+class Estimate:
+    """How many pictures are missing, and what they will take, as far as that could be measured."""
+
+    pictures: int
+    hours: float | None
+    gigabytes: float | None
+
+
+def _estimate(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, on_cluster: bool) -> Estimate:
     need = _measured(work, pipe, numbers["threads"], on_cluster=on_cluster)
     known = _known(work, numbers, on_cluster=on_cluster) or need or Need(0)
     count = missing(work, keys_of(work, pipe, known.threads))
     workers = 0 if need is None else _workers(numbers, need, on_cluster=on_cluster)
     hours = count / need.pace / workers / 3600 if need and need.pace and workers else None
-    gigabytes = count * need.size / 1e9 if need and need.size else None
+    return Estimate(count, hours, count * need.size / 1e9 if need and need.size else None)
+
+
+def _report_estimate(estimate: Estimate, *, as_json: bool) -> None:
     if as_json:
-        output.print_json({"pictures": count, "hours": hours, "gigabytes": gigabytes})
+        output.print_json(vars(estimate))
         return
-    output.say(f"{count:,} pictures to draw")
-    if hours is not None and gigabytes is not None:
-        output.say(f"{hours:.2f} hours, {gigabytes:.3f} GB")
+    output.say(f"{estimate.pictures:,} pictures to draw")
+    if estimate.hours is not None and estimate.gigabytes is not None:
+        output.say(f"{estimate.hours:.2f} hours, {estimate.gigabytes:.3f} GB")
 
 
 def _workers(numbers: Mapping[str, int | None], need: Need, *, on_cluster: bool) -> int:

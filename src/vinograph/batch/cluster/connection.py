@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vinograph.batch.measuring import Need
@@ -28,7 +30,7 @@ def connected(address: str) -> Iterator[None]:
     Raises:
         RequestError: the extra ``ray`` isn't installed, or there is no such cluster.
     """
-    if importlib.util.find_spec("ray") is None:
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
         raise RequestError('--ray needs Ray: pip install "vinograph[ray]"')
     if "://" in address:
         raise RequestError(
@@ -36,17 +38,45 @@ def connected(address: str) -> Iterator[None]:
             "with ray job submit"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what this process prints
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray's news of machines go to its log files
+        _connect(address)
+        import ray
+
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=None)
+        with _silent():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RequestError(f"there is no Ray cluster at {clipped(address)}: {_first_line(error)}") from error
     _be_quiet()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Have nothing printed on standard error in the block, not even by a library in C++."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
+        os.dup2(nowhere, 2)
         yield
     finally:
-        ray.shutdown()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def machines() -> set[str]:
+    """The names of the cluster's machines."""
+    return {node for node, _ in _machines()}
 
 
 def slots(need: Need) -> int:
@@ -69,8 +99,7 @@ def measured(work: Measuring, say: Callable[[str], None]) -> Need | None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    machines = list(_machines())
-    node, resources = max(machines, key=lambda each: each[1].get("CPU", 0), default=("", {}))
+    node, resources = max(_machines(), key=lambda each: each[1].get("CPU", 0), default=("", {}))
     processors = int(resources.get("CPU", 0))
     if not processors:
         raise RequestError("no machine of the Ray cluster has a processor to draw with; start one by ray start")
@@ -101,8 +130,9 @@ def _fitting(resources: dict[str, Any], need: Need) -> int:
 def _be_quiet() -> None:
     """Have Ray's own messages in its log files alone."""
 
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from vinograph import folders
 from vinograph.batch.cluster.actor import Broken, Message, values
-from vinograph.batch.cluster.connection import memory, slots
+from vinograph.batch.cluster.connection import machines, memory, slots
 from vinograph.batch.drawing import Job
 from vinograph.batch.expected import Expected, everywhere
 from vinograph.batch.index import Outcome
@@ -107,6 +107,7 @@ class _Pass:
         self._run, self._handing, self._spool, self._need, self._warn = run, handing, spool, need, warn
         self._looked = float("-inf")
         self._ahead = _AHEAD
+        self._machines = machines()
 
     def work(self, messages: queue.SimpleQueue[Message | BaseException | None], show: Show) -> None:
         """Hand out rows and take messages, until both have ended."""
@@ -134,6 +135,7 @@ class _Pass:
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
+        self._compare(machines())
         needed = memory(self._need)
         count = slots(self._need)
         self._ahead = max(_AHEAD, _AHEAD_TASKS * self._handing.size * count)
@@ -141,6 +143,14 @@ class _Pass:
             with_memory = "" if needed is None else f" and {needed / 1e9:.1f} GB of memory"
             self._warn(f"no machine of the cluster has {self._need.threads} processors{with_memory}; waiting for one")
             self._looked += 60
+
+    def _compare(self, there: set[str]) -> None:
+        """Say which machines have come and gone: as long as one is left, the batch goes on."""
+        for gone in self._machines - there:
+            self._warn(f"the cluster has lost the machine {gone[:8]}, and has {len(there)}; its pictures go to others")
+        for new in there - self._machines:
+            self._warn(f"the cluster has the machine {new[:8]} now, and {len(there)} in all")
+        self._machines = there
 
 
 def _take(run: Run, handing: Handing, outcome: Outcome, warn: Callable[[str], None]) -> None:
