@@ -38,7 +38,8 @@ def connected(address: str) -> Iterator[None]:
             "with ray job submit"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what this process prints
+    for name in ("RAY_BACKEND_LOG_LEVEL", "RAY_DATA_LOG_LEVEL"):
+        os.environ.setdefault(name, "FATAL")  # of what this process prints
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray's news of machines go to its log files
         _connect(address)
         import ray
@@ -57,7 +58,6 @@ def _connect(address: str) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RequestError(f"there is no Ray cluster at {clipped(address)}: {_first_line(error)}") from error
-    _be_quiet()
 
 
 @contextmanager
@@ -105,6 +105,7 @@ def measured(work: Measuring, say: Callable[[str], None]) -> Need | None:
         raise RequestError("no machine of the Ray cluster has a processor to draw with; start one by ray start")
     place = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(num_cpus=processors, scheduling_strategy=place, max_calls=1)(lambda: work(processors))
+    found: Need | Unusable | None
     found, said = ray.get(task.remote())
     for each in said:
         say(each)
@@ -125,14 +126,6 @@ def _fitting(resources: dict[str, Any], need: Need) -> int:
     count = int(resources.get("CPU", 0) // need.threads)
     needed = memory(need)
     return count if needed is None else min(count, int(resources.get("memory", 0) // needed))
-
-
-def _be_quiet() -> None:
-    """Have Ray's own messages in its log files alone."""
-
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL)
 
 
 def _first_line(error: Exception) -> str:
