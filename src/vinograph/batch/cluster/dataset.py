@@ -41,9 +41,9 @@ class Spool:
         self.file = file
         self._stream = file.open("wb", buffering=0)
 
-    def add(self, jobs: Sequence[Job]) -> None:
+    def add(self, row: Sequence[Job]) -> None:
         """Append a row of jobs."""
-        content = pickle.dumps(tuple(jobs))
+        content = pickle.dumps(tuple(row))
         self._stream.write(_HEAD.pack(len(content)) + content)
 
     def end(self) -> None:
@@ -95,7 +95,7 @@ class _Spooled(Datasource):  # type: ignore[misc]
 
 
 def _tables(file: Path) -> Iterable[pyarrow.Table]:
-    return (table([jobs]) for jobs in rows(file))
+    return (table([row]) for row in rows(file))
 
 
 def configure() -> None:
@@ -108,13 +108,17 @@ def configure() -> None:
     context.execution_no_progress_timeout_s = -1  # a picture may take hours
 
 
+def jobs(spool: Spool) -> ray.data.Dataset:
+    """The rows of a spool."""
+    return ray.data.read_datasource(_Spooled(spool.file), num_cpus=0, override_num_blocks=1)
+
+
 def outcomes(
     spool: Spool, drawing: Drawing, out: str, need: Need, expected: Expected, workers: int | None
 ) -> ray.data.Dataset:
     """The messages of actors that draw the jobs of a spool: as many as fit, or at most ``workers``."""
-    jobs = ray.data.read_datasource(_Spooled(spool.file), num_cpus=0, override_num_blocks=1)
     limits = {} if memory(need) is None else {"memory": memory(need)}
-    return jobs.map_batches(
+    return jobs(spool).map_batches(
         Actor,
         fn_constructor_args=(drawing, out, need.threads, expected, begin_counting()),
         batch_size=None,
