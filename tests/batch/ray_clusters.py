@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ class Nodes:
 
         (folder / "sitecustomize.py").write_text(DEADLY)
         os.environ["PYTHONPATH"] = f"{SOURCE}{os.pathsep}{folder}"
-        head = {"num_cpus": 0, "include_dashboard": False, **NODE}
+        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": _free_port(), **NODE}
         self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self._nodes: list[Any] = []
         for _ in range(count):
@@ -62,6 +63,13 @@ class Nodes:
 
     def shutdown(self) -> None:
         self._cluster.shutdown()
+
+
+def _free_port() -> int:
+    """A port of this machine: others may have a cluster with Ray's own."""
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return int(any_port.getsockname()[1])
 
 
 def _patiently(start: Callable[[], Any]) -> Any:

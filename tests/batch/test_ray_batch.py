@@ -16,6 +16,8 @@ from tests.batch.conftest import COUNT
 from tests.batch.ray_clusters import Nodes, nodes, start_on
 from tests.batch.test_batch_kills import LONG_COUNT, LONG_KILLS, check_complete, check_whole, kill_driver
 
+pytestmark = pytest.mark.long  # a cluster of three nodes takes more than half a minute of processor time to start
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
@@ -41,7 +43,6 @@ def test_a_node_is_lost_and_another_joins(
     assert (again["drawn"], again["there"]) == (0, COUNT)
 
 
-@pytest.mark.long
 class TestCluster:
     def test_poison_rows_are_recorded_and_the_rest_is_drawn(self, cluster: Nodes, tmp_path: Path) -> None:
         rows = [
