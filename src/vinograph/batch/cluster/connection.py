@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vinograph.batch.measuring import Need
 from vinograph.batch.messages import Unusable
-from vinograph.errors import RequestError
+from vinograph.errors import RequestError, ResourceError
 from vinograph.values import clipped
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def measured(work: Measuring, say: Callable[[str], None]) -> Need | None:
     Raises:
         VinographError: the model can't be used there.
         RequestError: no machine has processors.
+        ResourceError: measuring brought its process down, and the number of threads isn't decided.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -106,7 +107,13 @@ def measured(work: Measuring, say: Callable[[str], None]) -> Need | None:
     place = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(num_cpus=processors, scheduling_strategy=place, max_calls=1)(lambda: work(processors))
     found: Need | Unusable | None
-    found, said = ray.get(task.remote())
+    try:
+        found, said = ray.get(task.remote())
+    except ray.exceptions.RayError as error:
+        if work.threads is None:
+            raise ResourceError(f"measuring on the Ray cluster ended ({_first_line(error)}); give --threads") from error
+        say("measuring ended, so no memory is reserved")
+        return None
     for each in said:
         say(each)
     if isinstance(found, Unusable):
