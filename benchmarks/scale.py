@@ -38,6 +38,7 @@ from typing import Any
 
 from vinograph.batch.drawing import Drawing, Job
 from vinograph.batch.index import Outcome
+from vinograph.batch.measuring import Need
 from vinograph.batch.pictures import Expansion
 from vinograph.batch.rows import open_prompts
 from vinograph.batch.run import Batch, Run
@@ -247,6 +248,8 @@ def show(figures: Figures) -> None:
 def show_model(figures: Figures, options: argparse.Namespace) -> None:
     """Print what a million pictures cost, and what the parts that all machines share have to do."""
     count = 1_000_000
+    from vinograph.batch.cluster.run import task_size
+
     processes = options.cores // options.threads
     print(
         f"\n{count:,} pictures of {options.seconds} s on {options.threads} processors; machines of {options.cores} "
@@ -255,15 +258,15 @@ def show_model(figures: Figures, options: argparse.Namespace) -> None:
     print("machines   hours   cost  pictures/s   Ray, driver  index  files, MB/s")
     for machines in (10, 100, 1000):
         per_second = machines * processes / options.seconds
-        size = max(1, min(64, int(2.0 / options.seconds)))
+        size = task_size(Need(options.threads, pace=1 / options.seconds), machines * processes)
         hours = count / per_second / 3600
         print(
             f"{machines:8} {hours:7.1f} ${hours * machines * options.price:6,.0f} {per_second:9.1f} "
             f"{per_second / size / figures.tasks:11.1%} {per_second / figures.recorded:8.2%} "
             f"{per_second:7.1f}/s, {per_second * LARGE / 1e6:.0f}"
         )
-    print(f"planning a million rows: {count / figures.planned:.0f} s, while machines draw; again, with all of them")
-    print(f"drawn: {count / figures.left_out:.0f} s; the manifest: {count / figures.listed:.0f} s")
+    print(f"planning a million rows: {count / figures.planned:.0f} s, while machines draw; leaving out a million")
+    print(f"that are drawn: {count / figures.left_out:.0f} s; the manifest: {count / figures.listed:.0f} s")
     print(f"index: {count * figures.index_bytes_per_row / 1e6:.0f} MB; pictures: {count * LARGE / 1e12:.1f} TB in 256")
     ahead = max(1000, 4 * 1000 * processes)
     print(f"folders of {count / 256:,.0f}; object store: {ahead * figures.task_bytes / 1e6:.1f} MB, as {ahead:,}")

@@ -32,6 +32,7 @@ from vinograph.pipeline import Pipeline
 
 _TASK_SECONDS = 2.0  # of drawing: Ray needs some milliseconds for each task
 _LARGEST_TASK = 64  # pictures
+_TASKS_PER_SECOND = 25  # that Ray's driver hands out with ease
 _AHEAD = 1000  # pictures at least that are handed out, and not drawn
 _AHEAD_TASKS = 4  # for each actor
 _LOOK_SECONDS = 5.0
@@ -76,7 +77,7 @@ def draw(run: Run, pipe: Pipeline, need: Need, workers: int | None, show: Show, 
         return
     dataset.configure()
     expected = _mark(run, pipe, need)
-    handing = Handing(chain([first], jobs), _task_size(need))
+    handing = Handing(chain([first], jobs), task_size(need, slots(need)))
     while True:
         with folders.temporary("vinograph-batch-") as folder, closing(dataset.Spool(folder / "jobs")) as spool:
             results = dataset.outcomes(spool, run.batch.drawing, run.batch.out, need, expected, workers)
@@ -88,9 +89,11 @@ def draw(run: Run, pipe: Pipeline, need: Need, workers: int | None, show: Show, 
     show(run.tally)
 
 
-def _task_size(need: Need) -> int:
-    """Pictures of a task: so many that Ray's own time doesn't count, and few enough to lose."""
-    return 1 if need.pace is None else max(1, min(_LARGEST_TASK, int(_TASK_SECONDS * need.pace)))
+def task_size(need: Need, actors: int) -> int:
+    """Pictures of a task: so many that Ray's own time doesn't count, with all actors together."""
+    if need.pace is None:
+        return 1
+    return max(1, min(_LARGEST_TASK, int(max(_TASK_SECONDS * need.pace, actors * need.pace / _TASKS_PER_SECOND))))
 
 
 def _mark(run: Run, pipe: Pipeline, need: Need) -> Expected:
