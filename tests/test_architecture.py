@@ -152,7 +152,7 @@ HEAVY: Mapping[str, set[str]] = {
     "uvicorn": {"web", "serve"},
     "python_multipart": {"web", "serve"},
     "prometheus_client": {"serve"},
-    "ray": {"serve"},
+    "ray": {"batch", "serve"},
     "pyarrow": {"batch"},
     "fsspec": {"batch"},
     "matplotlib": {"benchmark"},

@@ -168,8 +168,24 @@ _MEMORY = Path("/proc/meminfo")
 _OWN_MEMORY = Path("/proc/self/statm")
 
 
+_processors: int | None = None
+
+
+def share_processors(count: int) -> None:
+    """Have this process use ``count`` processors, any of them: others leave it so many."""
+    global _processors
+    _processors = count
+
+
+def processors_are_shared() -> bool:
+    """Whether :func:`share_processors` was called; then no thread may keep to one processor."""
+    return _processors is not None
+
+
 def cpu_count() -> int:
-    """Number of processors that affinity and control groups allow this process to use."""
+    """Number of processors that affinity, control groups and other processes leave to this one."""
+    if _processors is not None:
+        return _processors
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(quota) for quota in map(_quota, _groups("cpu")) if quota is not None]
     return max(1, min([allowed, *quotas]))

@@ -44,6 +44,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     retry: bool = False
     """Whether another try may go better: memory was short."""
+    found: bool = False
+    """Whether the file was there: whoever drew it could not say so any more."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,24 @@ class Measured:
     private: int
     size: float
 
+    @property
+    def need(self) -> Need:
+        """What one of its processes needs, and gives."""
+        return Need(self.division.threads, self.private, self.pace / self.division.workers, self.size)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a process needs: threads and, where it was measured, bytes of memory; and what it gives.
+
+    That is ``pace`` pictures per second, whose files have ``size`` bytes.
+    """
+
+    threads: int
+    private: int | None = None
+    pace: float | None = None
+    size: float | None = None
+
 
 def divided(workers: int | None, threads: int | None) -> Division:
     """All processors, divided as far as that is said."""
@@ -78,8 +96,13 @@ def fastest(drawing: Drawing, jobs: Sequence[Job], say: Callable[[str], None]) -
     return best
 
 
-def measure(drawing: Drawing, jobs: Sequence[Job], division: Division) -> Measured | None:
-    """Draw the jobs, again and again, into nothing, and time it; None where none can be drawn."""
+def measure(
+    drawing: Drawing, jobs: Sequence[Job], division: Division, timed: int = _TIMED, seconds: float = _SECONDS
+) -> Measured | None:
+    """Draw the jobs, again and again, into nothing, and time it; None where none can be drawn.
+
+    ``timed`` pictures of each process, and at least so many seconds, are timed.
+    """
     warm: set[int] = set()
     times: list[float] = []
     sizes: list[int] = []
@@ -96,22 +119,22 @@ def measure(drawing: Drawing, jobs: Sequence[Job], division: Division) -> Measur
                 warm.add(each.pid)
                 continue
             times.append(time.monotonic())
-            if len(times) > _TIMED * division.workers and times[-1] - times[0] >= _SECONDS:
+            if len(times) > timed * division.workers and times[-1] - times[0] >= seconds:
                 break
         private = processes.private
     pace = (len(times) - 1) / (times[-1] - times[0])
     return Measured(division, pace, private, sum(sizes) / len(sizes))
 
 
-def remembered(store: Store, drawing: Drawing) -> int | None:
-    """The number of threads that an earlier run into this place measured."""
+def remembered(store: Store, drawing: Drawing) -> Need | None:
+    """What an earlier run into this place measured."""
     note = store.note(_note_name(drawing))
-    return None if note is None else int(json.loads(note)["threads"])
+    return None if note is None else Need(**json.loads(note))
 
 
-def remember(store: Store, drawing: Drawing, threads: int) -> None:
+def remember(store: Store, drawing: Drawing, need: Need) -> None:
     """Have later runs into this place use as many threads: with others, pictures differ in rounding."""
-    store.leave_note(_note_name(drawing), json.dumps({"threads": threads}).encode())
+    store.leave_note(_note_name(drawing), json.dumps(vars(need)).encode())
 
 
 def _note_name(drawing: Drawing) -> str:

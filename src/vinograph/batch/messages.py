@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vinograph.batch.drawing import Drawing
+from vinograph.batch.expected import Expected
 from vinograph.batch.index import Outcome
 
 
 @dataclass(frozen=True)
 class Begin:
-    """The first message to a process. Without ``out``, what is drawn is dropped."""
+    """The first message to a process. Without ``out``, what is drawn is dropped.
+
+    With ``expected``, the process is one of a batch on many machines, and checks what it finds.
+    """
 
     drawing: Drawing
     out: str | None
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
@@ -35,3 +40,9 @@ class Unusable:
 
     kind: type[Exception]
     message: str
+
+    def error(self) -> Exception:
+        """The error, to be raised."""
+        error = self.kind.__new__(self.kind)
+        error.args = (self.message,)
+        return error

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from vinograph.batch.drawing import Drawing, Job
+from vinograph.batch.expected import Expected
 from vinograph.batch.index import Outcome
 from vinograph.batch.messages import Begin, Finished, Ready, Unusable
 from vinograph.errors import ResourceError
@@ -21,7 +22,7 @@ from vinograph.resources import child_environment
 
 _AHEAD = 2  # jobs that a process has: the one that it draws, and the next one
 _END_SECONDS = 10.0
-_FUTILE_STARTS = 5  # processes in a row that end before they have drawn anything
+_FUTILE_STARTS = 5  # processes in a row that end before they have drawn anything, each with another job
 _TICK = 0.5  # seconds
 
 
@@ -67,11 +68,16 @@ class Lost:
 class Processes:
     """Processes that draw; leaving the context ends them."""
 
-    def __init__(self, drawing: Drawing, out: str | None, workers: int, threads: int) -> None:
-        """Draw in ``workers`` processes of ``threads`` threads; without ``out``, into nothing."""
-        self._begin = Begin(drawing, out)
+    def __init__(
+        self, drawing: Drawing, out: str | None, workers: int, threads: int, expected: Expected | None = None
+    ) -> None:
+        """Draw in ``workers`` processes of ``threads`` threads; without ``out``, into nothing.
+
+        With ``expected``, others draw on this machine too, and no process keeps to some processors.
+        """
+        self._begin = Begin(drawing, out, expected)
         self._threads = threads
-        self._futile = 0
+        self._futile: Counter[str | None] = Counter()
         self._again: deque[Job] = deque()
         self._running = {place: self._start(place) for place in range(workers)}
         self.private = 0
@@ -141,20 +147,18 @@ class Processes:
             case Ready():
                 worker.ready = True
             case Finished(outcome, private):
-                self._futile = 0
+                self._futile.clear()
                 self.private = max(self.private, private)
                 yield Drawn(worker.jobs.popleft(), outcome, worker.process.pid)
-            case Unusable(kind, text):
-                error = kind.__new__(kind)
-                error.args = (text,)
-                raise error
+            case Unusable():
+                raise message.error()
 
     def _replaced(self, worker: _Process) -> Lost:
         reason = worker.reap()
         lost = worker.jobs.popleft() if worker.jobs else None
         self._again.extend(worker.jobs)
-        self._futile += 1
-        if self._futile > _FUTILE_STARTS * len(self._running):
+        self._futile[None if lost is None else lost.key] += 1
+        if max(len(self._futile), self._futile[None]) > _FUTILE_STARTS * len(self._running):
             raise ResourceError(
                 f"processes that draw end again and again, the last one by {reason}: there may not be enough memory; "
                 "try fewer by --workers"
@@ -170,7 +174,7 @@ class Processes:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "vinograph.batch.worker"),
-                    *map(str, (other.fileno(), self._threads, place)),
+                    *map(str, (other.fileno(), self._threads, -1 if self._begin.expected else place)),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),

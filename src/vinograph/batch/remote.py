@@ -50,6 +50,10 @@ class RemoteStore:
                 self._there = {stem for each in files for stem in _key_in(each)}
         return bytes.fromhex(key) in self._there
 
+    def read(self, key: str) -> bytes | None:
+        """The content of the file, if it is there."""
+        return self._content(self.relative(key))
+
     def write(self, key: str, content: bytes) -> None:
         """Write the file whole."""
         self._put(self.relative(key), content)
@@ -59,11 +63,7 @@ class RemoteStore:
 
     def note(self, name: str) -> bytes | None:
         """What an earlier run left."""
-        with self._reaching():
-            try:
-                return bytes(self._system.cat_file(f"{self._root}/{PRIVATE}/{name}"))
-            except FileNotFoundError:
-                return None
+        return self._content(f"{PRIVATE}/{name}")
 
     def leave_note(self, name: str, content: bytes) -> None:
         """Leave something for later runs."""
@@ -73,6 +73,13 @@ class RemoteStore:
         """Copy the file into the folder."""
         with self._reaching():
             self._system.put_file(str(file), f"{self._root}/{name}")
+
+    def _content(self, path: str) -> bytes | None:
+        with self._reaching():
+            try:
+                return bytes(self._system.cat_file(f"{self._root}/{path}"))
+            except FileNotFoundError:
+                return None
 
     def _put(self, path: str, content: bytes) -> None:
         target = f"{self._root}/{path}"

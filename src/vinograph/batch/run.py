@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vinograph import __version__, folders
+from vinograph import folders
 from vinograph.batch.drawing import Drawing, Job
+from vinograph.batch.expected import common
 from vinograph.batch.index import DONE, FAILED, Index, Outcome
-from vinograph.batch.keys import Keys, contents, identity
+from vinograph.batch.keys import Keys, contents
 from vinograph.batch.pictures import IMAGES, Expansion, Picture
 from vinograph.batch.processes import Lost, Processes
 from vinograph.batch.rows import PromptFile
@@ -110,11 +111,13 @@ class Run:
         Raises:
             RequestError: nothing can be written there, or another process does.
         """
-        self._batch = batch
+        self.batch = batch
         self._keys = keys_of(batch, pipe, threads)
-        self._store = open_store(batch.out)
+        self.store = open_store(batch.out)
         self._index = Index(_index_file(batch))
-        self._store.clear_abandoned()
+        self.store.clear_abandoned()
+        self._committed = time.monotonic()
+        self._counting = False
         self.tally = Tally()
 
     def close(self) -> None:
@@ -123,18 +126,18 @@ class Run:
 
     def jobs(self) -> Iterator[Job]:
         """What is missing, in the order of the rows."""
-        for picture in listed(self._batch, self._keys):
+        for picture in listed(self.batch, self._keys):
             known = self._index.meet(picture)
             if known is not None and known.seen:
                 self.tally.copies += 1
             elif picture.error is not None:
                 self._index.record(Outcome(picture.key, error=picture.error))
                 self.tally.failed += 1
-            elif self._store.has(picture.key):
+            elif self.store.has(picture.key):
                 if known is None or known.status != DONE:
                     self._found(picture.key)
                 self.tally.there += 1
-            elif known is not None and known.status == FAILED and known.attempts >= self._batch.attempts:
+            elif known is not None and known.status == FAILED and known.attempts >= self.batch.attempts:
                 self.tally.failed += 1
             else:
                 yield Job(picture.key, picture.arguments)
@@ -145,83 +148,86 @@ class Run:
         Raises:
             VinographError: the model, or the place for pictures, can't be used.
         """
-        committed = time.monotonic()
-        counting = False
-
-        def idle() -> None:
-            nonlocal committed, counting
-            if not counting and self.tally.drawn:  # not before: it would delay the first picture
-                counting = True
-                self._count()
-            if time.monotonic() - committed > _COMMIT_SECONDS:
-                self._index.commit()
-                committed = time.monotonic()
-            show(self.tally)
-
         jobs = self.jobs()
         first = next(jobs, None)
         if first is None:
             return
-        with Processes(self._batch.drawing, self._batch.out, workers, threads) as processes:
-            for each in processes.draw(chain([first], jobs), idle):
+        with Processes(self.batch.drawing, self.batch.out, workers, threads) as processes:
+            for each in processes.draw(chain([first], jobs), lambda: self.idle(show)):
                 if isinstance(each, Lost):
                     self._lost(each, processes, warn)
-                else:
-                    self._ended(each.job, each.outcome, processes)
+                elif self.ended(each.outcome):
+                    processes.again(each.job)
         show(self.tally)
+
+    def idle(self, show: Show) -> None:
+        """Commit what was recorded, and show how far the run is; to be called now and then."""
+        if not self._counting and self.tally.drawn:  # not before: it would delay the first picture
+            self._counting = True
+            self._count()
+        if time.monotonic() - self._committed > _COMMIT_SECONDS:
+            self._index.commit()
+            self._committed = time.monotonic()
+        show(self.tally)
+
+    def ended(self, outcome: Outcome) -> bool:
+        """Record what became of a picture; returns whether it is to be drawn again."""
+        if outcome.found:
+            self._index.found(outcome.key, outcome.sha256, outcome.size)
+            self.tally.there += 1
+            return False
+        self._index.record(outcome)
+        if outcome.error is None:
+            self.tally.drew(outcome.size or 0)
+            return False
+        if outcome.retry and self._index.attempts(outcome.key) < self.batch.attempts:
+            return True
+        self.tally.failed += 1
+        return False
 
     def publish(self) -> list[str]:
         """Write the manifest; returns the names of its files in OUT."""
         self._index.commit()
         with folders.temporary("vinograph-batch-") as folder:
-            place = self._store.root / PRIVATE if isinstance(self._store, LocalStore) else folder
-            files = self._index.write_manifest(place / f"manifest{self._batch.shard.ending}")
+            place = self.store.root / PRIVATE if isinstance(self.store, LocalStore) else folder
+            files = self._index.write_manifest(place / f"manifest{self.batch.shard.ending}")
             for file in files:
-                self._store.publish(file.name, file)
+                self.store.publish(file.name, file)
         return [file.name for file in files]
 
     def _count(self) -> None:
         """Count all pictures while some are drawn."""
 
         def count() -> None:
-            total = self._batch.expansion.count(self._batch.prompts) // self._batch.shard.count
-            self.tally.total = total if self._batch.limit is None else min(total, self._batch.limit)
+            total = self.batch.expansion.count(self.batch.prompts) // self.batch.shard.count
+            self.tally.total = total if self.batch.limit is None else min(total, self.batch.limit)
 
         Thread(target=count, name="count", daemon=True).start()
 
     def _found(self, key: str) -> None:
         size = sha256 = None
-        if isinstance(self._store, LocalStore):
-            file = self._store.root / self._store.relative(key)
+        if isinstance(self.store, LocalStore):
+            file = self.store.root / self.store.relative(key)
             size, sha256 = file.stat().st_size, contents(file)
         self._index.found(key, sha256, size)
-
-    def _ended(self, job: Job, outcome: Outcome, processes: Processes) -> None:
-        self._index.record(outcome)
-        if outcome.error is None:
-            self.tally.drew(outcome.size or 0)
-        elif outcome.retry and self._index.attempts(job.key) < self._batch.attempts:
-            processes.again(job)
-        else:
-            self.tally.failed += 1
 
     def _lost(self, lost: Lost, processes: Processes, warn: Callable[[str], None]) -> None:
         """A process has ended: draw its job again, unless that has been tried often enough."""
         self.tally.lost += 1
-        self._store.clear_abandoned()
+        self.store.clear_abandoned()
         if lost.job is None:
             return
-        if self._store.has(lost.job.key):  # it was killed between the file and the message
+        if self.store.has(lost.job.key):  # it was killed between the file and the message
             self._found(lost.job.key)
             self.tally.there += 1
-            return
-        error = f"the process that drew it ended: {lost.reason}"
-        self._index.record(Outcome(lost.job.key, error=error))
-        if self._index.attempts(lost.job.key) < self._batch.attempts:
+        elif self.ended(lost_in(lost.job.key, lost.reason)):
             warn(f"a process that drew has ended ({lost.reason}); another draws its picture again")
             processes.again(lost.job)
-        else:
-            self.tally.failed += 1
+
+
+def lost_in(key: str, reason: str) -> Outcome:
+    """The outcome of a picture whose process has ended."""
+    return Outcome(key, error=f"the process that drew it ended: {reason}", retry=True)
 
 
 def listed(batch: Batch, keys: Keys) -> Iterator[Picture]:
@@ -241,30 +247,7 @@ def missing(batch: Batch, keys: Keys) -> int:
 
 def keys_of(batch: Batch, pipe: Pipeline, threads: int) -> Keys:
     """What names the pictures of a batch."""
-    return Keys(_common(batch.drawing, pipe, threads), IMAGES)
-
-
-def _common(drawing: Drawing, pipe: Pipeline, threads: int) -> dict[str, Any]:
-    """What all pictures of a batch have in common, as far as it decides what they look like.
-
-    The number of threads does: rounding depends on how sums are divided between them.
-    """
-    words = {word: [_identified(file) for file in files] for word, files in drawing.embeddings.items()}
-    return {
-        "vinograph": __version__,
-        "model": identity(pipe.model),
-        "adapters": {_identified(file): weight for file, weight in pipe.adapters.items()},
-        "embeddings": words,
-        "sources": {name: _identified(source) for name, source in drawing.sources.items()},
-        "device": drawing.device,
-        "precision": drawing.precision,
-        "threads": threads,
-    }
-
-
-def _identified(source: str) -> str:
-    """A file's contents; any other source's name."""
-    return contents(Path(source)) if Path(source).is_file() else source
+    return Keys(common(batch.drawing, pipe, threads), IMAGES)
 
 
 def _index_file(batch: Batch) -> Path:

@@ -25,6 +25,9 @@ class Store(Protocol):
     def has(self, key: str) -> bool:
         """Whether the file is there."""
 
+    def read(self, key: str) -> bytes | None:
+        """The content of a file that is there at this moment."""
+
     def write(self, key: str, content: bytes) -> None:
         """Write a file whole.
 
@@ -83,6 +86,10 @@ class LocalStore:
         """Whether the file is there."""
         return (self.root / self.relative(key)).is_file()
 
+    def read(self, key: str) -> bytes | None:
+        """The content of the file, if it is there."""
+        return _content(self.root / self.relative(key))
+
     def write(self, key: str, content: bytes) -> None:
         """Write the file under a temporary name, force it to the disk and rename it."""
         target = self.root / self.relative(key)
@@ -108,10 +115,7 @@ class LocalStore:
 
     def note(self, name: str) -> bytes | None:
         """What an earlier run left."""
-        try:
-            return (self.root / PRIVATE / name).read_bytes()
-        except FileNotFoundError:
-            return None
+        return _content(self.root / PRIVATE / name)
 
     def leave_note(self, name: str, content: bytes) -> None:
         """Leave something for later runs."""
@@ -125,6 +129,14 @@ class LocalStore:
 
 
 _PREFIX = "writing."
+
+
+def _content(file: Path) -> bytes | None:
+    with explained(file):
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            return None
 
 
 def _temporary_of(pid: int) -> str:

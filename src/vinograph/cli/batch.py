@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from vinograph.batch.drawing import Drawing
+from vinograph.batch.measuring import Need
 from vinograph.batch.pictures import Expansion
 from vinograph.batch.rows import open_prompts
 from vinograph.batch.run import Batch, Run, Shard, Show, Tally, keys_of, missing
@@ -36,7 +38,7 @@ from vinograph.request import Argument, GivenArguments, arguments_of
 from vinograph.templates import open_wildcards
 
 if TYPE_CHECKING:
-    from vinograph.batch.measuring import Division, Measured
+    from vinograph.batch.measuring import Division
     from vinograph.pipeline import Pipeline
 
 _CALL = "generate"
@@ -45,7 +47,7 @@ _LINE_SECONDS = 10.0
 _SAMPLE = 4  # pictures to measure with
 _OWN = (
     *("prompts", "out", "model", "device", "precision", "memory", "workers", "threads", "grid", "wildcards"),
-    *("samples", "verbatim", "ignore", "limit", "shard", "attempts", "dry_run"),
+    *("samples", "verbatim", "ignore", "limit", "shard", "attempts", "dry_run", "ray"),
     *(ADAPTER.name, BASE.name, EMBEDDING.name, AS_JSON.name),
 )
 
@@ -58,15 +60,42 @@ def batch(values: Mapping[str, Any]) -> None:
     """
     numbers = {name: _whole(name, values[name]) for name in ("workers", "threads", "samples", "limit", "attempts")}
     pipe, work = _opened(values, numbers)
+    as_json, on_cluster = values[AS_JSON.name], values["ray"] is not None
+    with _connected(values["ray"]) if on_cluster else nullcontext():
+        if values["dry_run"]:
+            estimate = _estimate(work, pipe, numbers, on_cluster=on_cluster)
+        else:
+            tally, files = _drawn(work, pipe, numbers, on_cluster=on_cluster)
     if values["dry_run"]:
-        _estimate(work, pipe, numbers, as_json=values[AS_JSON.name])
-        return
-    division = _division(work, pipe, numbers)
-    with closing(Run(work, pipe, division.threads)) as run:
+        _report_estimate(estimate, as_json=as_json)
+    else:
+        _report(tally, work.out, files, as_json=as_json)
+
+
+def _drawn(
+    work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, on_cluster: bool
+) -> tuple[Tally, list[str]]:
+    """Draw what is missing; returns the counts, and the files of the manifest."""
+    need = _need(work, pipe, numbers, on_cluster=on_cluster)
+    with closing(Run(work, pipe, need.threads)) as run:
         with _progress() as show:
-            run.draw(division.workers, division.threads, show, output.warn)
-        files = run.publish()
-    _report(run.tally, work.out, files, as_json=values[AS_JSON.name])
+            if on_cluster:
+                _draw_on_cluster(run, pipe, need, numbers["workers"], show)
+            else:
+                run.draw(_division(numbers, need).workers, need.threads, show, output.warn)
+        return run.tally, run.publish()
+
+
+def _connected(address: str) -> AbstractContextManager[None]:
+    from vinograph.batch.cluster.connection import connected
+
+    return connected(address)
+
+
+def _draw_on_cluster(run: Run, pipe: Pipeline, need: Need, workers: int | None, show: Show) -> None:
+    from vinograph.batch.cluster.run import draw
+
+    draw(run, pipe, need, workers, show, output.warn)
 
 
 def _opened(values: Mapping[str, Any], numbers: Mapping[str, int | None]) -> tuple[Pipeline, Batch]:
@@ -143,57 +172,97 @@ def _grid(pipe: Pipeline, texts: Sequence[str]) -> list[dict[str, Any]]:
     return [{name: value for each in chosen for name, value in each.items()} for chosen in product(*axes)]
 
 
-def _division(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None]) -> Division:
-    """How the processors are divided: as the options say, or an earlier run did, or as is fastest."""
+def _division(numbers: Mapping[str, int | None], need: Need) -> Division:
+    from vinograph.batch.measuring import divided
+
+    return divided(numbers["workers"], need.threads)
+
+
+def _need(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, on_cluster: bool) -> Need:
+    """What a process is to have: as the options say, or an earlier run measured, or as is fastest."""
     from vinograph.batch import measuring
 
     store = open_store(work.out)
-    threads = _known_threads(work, numbers)
-    if threads is None:
+    need = _known(work, numbers, on_cluster=on_cluster)
+    if need is None or (on_cluster and need.private is None):
         output.note("measuring how many processes are fastest, with the first pictures")
-        found = _measured(work, pipe)
-        threads = None if found is None else found.division.threads
-    division = measuring.divided(numbers["workers"], threads)
-    measuring.remember(store, work.drawing, division.threads)
-    return division
+        threads = None if need is None else need.threads
+        need = _measured(work, pipe, threads, on_cluster=on_cluster) or need or Need(_threads(numbers))
+    measuring.remember(store, work.drawing, need)
+    return need
 
 
-def _measured(work: Batch, pipe: Pipeline) -> Measured | None:
+def _measured(work: Batch, pipe: Pipeline, threads: int | None, *, on_cluster: bool) -> Need | None:
+    """Measure with the first pictures; None where none of them can be drawn."""
     from vinograph.batch import measuring
     from vinograph.batch.drawing import Job
 
     pictures = work.expansion.pictures(work.prompts, keys_of(work, pipe, 0))
     jobs = [Job(each.key, each.arguments) for each in islice(pictures, 100) if each.error is None][:_SAMPLE]
-    return measuring.fastest(work.drawing, jobs, output.note) if jobs else None
+    if not jobs:
+        return None
+    if on_cluster:
+        from vinograph.batch.cluster import actor, connection
+
+        return connection.measured(actor.Measuring(work.drawing, jobs, threads, str(Path.cwd())), output.note)
+    found = measuring.fastest(work.drawing, jobs, output.note)
+    return None if found is None else found.need
 
 
-def _estimate(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, as_json: bool) -> None:
-    """Say how many pictures are missing, and what they will take."""
-    found = _measured(work, pipe)
-    count = missing(
-        work, keys_of(work, pipe, _known_threads(work, numbers) or (found.division.threads if found else 0))
-    )
-    hours = None if found is None else count / found.pace / 3600
-    gigabytes = None if found is None else count * found.size / 1e9
+@dataclass(frozen=True)
+class Estimate:
+    """How many pictures are missing, and what they will take, as far as that could be measured."""
+
+    pictures: int
+    hours: float | None
+    gigabytes: float | None
+
+
+def _estimate(work: Batch, pipe: Pipeline, numbers: Mapping[str, int | None], *, on_cluster: bool) -> Estimate:
+    need = _measured(work, pipe, numbers["threads"], on_cluster=on_cluster)
+    known = _known(work, numbers, on_cluster=on_cluster) or need or Need(0)
+    count = missing(work, keys_of(work, pipe, known.threads))
+    workers = 0 if need is None else _workers(numbers, need, on_cluster=on_cluster)
+    hours = count / need.pace / workers / 3600 if need and need.pace and workers else None
+    return Estimate(count, hours, count * need.size / 1e9 if need and need.size else None)
+
+
+def _report_estimate(estimate: Estimate, *, as_json: bool) -> None:
     if as_json:
-        output.print_json({"pictures": count, "hours": hours, "gigabytes": gigabytes})
+        output.print_json(vars(estimate))
         return
-    output.say(f"{count:,} pictures to draw")
-    if hours is not None and gigabytes is not None:
-        output.say(f"{hours:.2f} hours, {gigabytes:.3f} GB")
+    output.say(f"{estimate.pictures:,} pictures to draw")
+    if estimate.hours is not None and estimate.gigabytes is not None:
+        output.say(f"{estimate.hours:.2f} hours, {estimate.gigabytes:.3f} GB")
 
 
-def _known_threads(work: Batch, numbers: Mapping[str, int | None]) -> int | None:
-    """The threads of a process, as far as options or an earlier run say."""
+def _workers(numbers: Mapping[str, int | None], need: Need, *, on_cluster: bool) -> int:
+    """How many processes would draw."""
+    if not on_cluster:
+        return _division(numbers, need).workers
+    from vinograph.batch.cluster.connection import slots
+
+    return min(slots(need), numbers["workers"] or slots(need))
+
+
+def _known(work: Batch, numbers: Mapping[str, int | None], *, on_cluster: bool) -> Need | None:
+    """What a process is to have, as far as options or an earlier run say."""
     from vinograph.batch import measuring
 
-    if numbers["threads"] is None and there(work.out):
-        remembered = measuring.remembered(open_store(work.out), work.drawing)
-        if remembered is not None:
-            return remembered
-    if numbers["threads"] is None and numbers["workers"] is not None:
-        return measuring.divided(numbers["workers"], None).threads
-    return numbers["threads"]
+    remembered = measuring.remembered(open_store(work.out), work.drawing) if there(work.out) else None
+    threads = numbers["threads"]
+    if remembered is not None and threads in (None, remembered.threads):
+        return remembered
+    if threads is None and numbers["workers"] is not None and not on_cluster:
+        threads = _threads(numbers)
+    return None if threads is None else Need(threads)
+
+
+def _threads(numbers: Mapping[str, int | None]) -> int:
+    """The threads of a process where nothing can be measured."""
+    from vinograph.batch.measuring import divided
+
+    return divided(numbers["workers"], numbers["threads"]).threads
 
 
 def _report(tally: Tally, out: str, files: Sequence[str], *, as_json: bool) -> None:
@@ -284,6 +353,7 @@ BATCH = DrawingCommand(
         Option("limit", "N", "stop after the first N pictures of the list"),
         Option("shard", "I/N", "draw the I-th of N parts of the list"),
         Option("attempts", "N", "tries of a picture whose process ended or lacked memory; default: 3"),
+        Option("ray", "ADDRESS", "draw on the Ray cluster at HOST:PORT, or the one of this machine: auto"),
         Option("dry_run", None, "draw nothing; estimate pictures, hours and gigabytes"),
         SIZE,
         Option("seed", "S", "the seed of rows without one; default: each text has its own"),

@@ -29,7 +29,7 @@ EXTRAS: Mapping[str, str] = {
     "web": "the web page: vinograph web",
     "serve": "the HTTP server: vinograph serve",
     "batch": "Parquet files and cloud storage: vinograph batch",
-    "ray": "clusters: vinograph batch --ray, vinograph serve --ray",
+    "ray": "many machines: vinograph batch --ray, vinograph serve --ray",
     "captions": "cleaning of prompts: --clean-caption on",
     "benchmark": "charts: vinograph benchmark --chart",
     "train": "training of models and adapters, from a clone",

@@ -16,7 +16,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from vinograph.errors import DamagedModelError, NumericalError, RequestError, ResourceError, VinographError
-from vinograph.resources import Shortage, cpu_count, memory_left, shortage
+from vinograph.resources import Shortage, cpu_count, memory_left, processors_are_shared, shortage
 from vinograph.runtime import tuning
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
 from vinograph.runtime.exports import CompiledExports, PendingExport
@@ -284,6 +284,8 @@ class Session:
         if self._device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = cpu_count()
             settings["NUM_STREAMS"] = 1
+            if processors_are_shared():
+                settings["ENABLE_CPU_PINNING"] = False
         if setting.group is not None:
             settings[GROUP_PROPERTY] = setting.group
         precision = setting.precision or self._precision

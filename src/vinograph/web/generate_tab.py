@@ -152,7 +152,7 @@ class GenerateTab:
         return [
             (self.reopen, None, [self._gallery, self._snippets]),
             (self._style.offered, None, [self._style.dropdown]),
-            (self._models.rendered, None, [self._models.table]),
+            (self._models.rendered, None, [self._models.list]),
         ]
 
     def reopen(self, request: gr.Request) -> Updates:

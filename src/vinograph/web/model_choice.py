@@ -1,4 +1,4 @@
-"""The page's choice of a model: a dropdown, and a table that says what each model is for."""
+"""The page's choice of a model: a dropdown, and a list that says what each model is for."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import gradio as gr
 from vinograph.errors import RequestError
 from vinograph.web.controls import Updates
 from vinograph.web.jobs import DrawRequest
-from vinograph.web.model_list import table
+from vinograph.web.model_list import model_list
 from vinograph.web.page_context import PageContext, on
 from vinograph.web.restoring import Restorer
 from vinograph.web.sessions import Picture
 
 _CALL = "generate"
-# Sends the value of a button that is clicked in the table.
+# Sends the value of a button that is clicked in the list.
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[value]");
   if (button) trigger("click", { chosen: button.value });
@@ -23,24 +23,24 @@ _CLICKS = """element.addEventListener("click", (event) => {
 
 
 class ModelChoice:
-    """The dropdown, and under it the table, which is folded away at first."""
+    """The dropdown, and under it the list, which is folded away at first."""
 
     def __init__(self, context: PageContext) -> None:
         """Lay both out inside the Gradio block that is open."""
         self._context = context
         self.dropdown = context.model_dropdown()
         with gr.Accordion("About the models", open=False, elem_id="about-models"):
-            self.table = gr.HTML(js_on_load=_CLICKS, elem_id="models")
+            self.list = gr.HTML(js_on_load=_CLICKS, elem_id="models")
 
     def wire(self, restorer: Restorer, drawn: Any) -> None:
-        """Choose a model from the table; after a picture was ``drawn``, say how long its model takes."""
+        """Choose a model from the list; after a picture was ``drawn``, say how long its model takes."""
         self._restorer = restorer
-        restorer.then_remember(on(self.table.click, self.choose, restorer.state, restorer.outputs))
-        on(drawn, self.rendered, None, self.table)
+        restorer.then_remember(on(self.list.click, self.choose, restorer.state, restorer.outputs))
+        on(drawn, self.rendered, None, self.list)
 
     def rendered(self) -> str:
-        """The table as HTML."""
-        return table(self._context.models, self._seconds)
+        """The list as HTML."""
+        return model_list(self._context.models, self._seconds)
 
     def choose(self, _: str, init_image: str | None, shown: Picture | None, event: gr.EventData) -> Updates:
         """Choose the model of the row whose button was clicked, with its defaults.

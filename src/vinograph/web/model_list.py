@@ -11,8 +11,6 @@ from vinograph.pipeline import Pipeline
 from vinograph.web.model_pool import Models
 
 _CAN: Mapping[str, str] = {"image": "image to image", "mask_image": "inpainting"}
-_HEADS = ("Model", "For", "Family", "Weights", "Precision", "Size", "A picture takes", "Licence", "")
-
 Seconds = Callable[[str], float | None]
 """The seconds that a picture with a model's defaults takes on this machine; None before it is known."""
 
@@ -36,35 +34,28 @@ def precision(model: Model) -> str:
     return ", ".join([*weights, *(f"activations {each}" for each in activations)])
 
 
-def table(models: Models, seconds: Seconds) -> str:
-    """The models as a table in HTML, each with a button that chooses it."""
-    heads = "".join(f'<th scope="col">{head}</th>' if head else "<td></td>" for head in _HEADS)
+def model_list(models: Models, seconds: Seconds) -> str:
+    """The models as a list in HTML, each with a button that chooses it."""
     rows = "".join(_row(models, reference, seconds(reference)) for reference in models.references)
-    return (
-        '<div class="model-list" tabindex="0" role="region" aria-label="Models">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    return f'<ul class="model-list">{rows}</ul>'
 
 
 def _row(models: Models, reference: str, seconds: float | None) -> str:
     pipe = models.get(reference)
     manifest, takes = pipe.model.manifest, pipe.calls["generate"].takes
-    cells = [
-        purpose(pipe),
-        manifest.family,
+    facts = [
+        f"family {manifest.family}",
         _bytes(pipe.model.size),
         precision(pipe.model),
         f"{takes['width']}×{takes['height']}",
-        "not drawn yet" if seconds is None else _seconds(seconds),
-        manifest.source.licence or "not stated",
+        f"licence {manifest.source.licence or 'not stated'}",
+        "not drawn yet, so its time isn't known" if seconds is None else f"a picture takes {_seconds(seconds)}",
     ]
-    choose = (
-        f'<td><button class="button" value="{escape(reference)}" aria-label="Choose {escape(reference)}">'
-        "Choose</button></td>"
-    )
+    name = escape(reference)
     return (
-        f'<tr><th scope="row">{escape(reference)}</th>'
-        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}{choose}</tr>"
+        f"<li><div><h3>{name}</h3><p>{escape(purpose(pipe).capitalize())}</p>"
+        f'<p class="facts">{"".join(f"<span>{escape(each)}</span>" for each in facts)}</p></div>'
+        f'<button class="button" value="{name}" aria-label="Choose {name}">Choose</button></li>'
     )
 
 
