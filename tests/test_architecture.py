@@ -44,6 +44,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "schedulers": {"values", "schema", "errors"},
     "text": {"panics", "errors"},
     "prompt_syntax": set(),
+    "vocabulary": set(),
     "picture_texts": {"strict_json", "vinograph"},
     "infotext": set(),
     "a1111": {"infotext", "schedulers", "values", "errors"},
@@ -78,7 +79,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "components": {"adapters", "errors", "families", "folders", "runtime", "models", "resources", "text", "vinograph"},
     "pipeline": {
         *("_calls", "adapters", "families", "components", "models", "runtime", "images", "request", "result"),
-        *("used_files", "values", "errors"),
+        *("used_files", "values", "vocabulary", "errors"),
     },
     "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
