@@ -4,11 +4,12 @@ By a caption such as "three yellow boats", which leaves sky, ground and place op
 error teaches the mean of all pictures that the caption allows, and guidance amplifies that mean: in
 early steps there are boats wherever boats may be, and a fourth one stays.
 
-So an open caption is completed by what the noise already shows. A reader of noised codes guesses
-the attributes that are left open, and prefers the likelier ones by far more than their odds. The
-target is what the published Stage C predicts by a complete caption of these attributes. So Stage C
-decides early, in the noise's favour, and then keeps to its decision. Complete and empty captions
-keep what the published Stage C predicts.
+So an open caption is completed. Where the place is left open, the subjects stand in the middle: the
+caption alone decides, before any noise does. The other attributes follow what the noise already
+shows: a reader of noised codes guesses them, and prefers the likelier ones by far more than their
+odds. The target is what the published Stage C predicts by a complete caption of these attributes.
+So Stage C decides early, and then keeps to its decision. Complete and empty captions keep what the
+published Stage C predicts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from training.loop import (
     RunningMeans,
     TimeBudget,
     autocast,
+    channels_last,
     learning_rate_factor,
     load,
     restore,
@@ -42,19 +44,31 @@ from training.wuerstchen import noise_reader
 from training.wuerstchen.config import PRIOR_TEXT, image_encoder, stage_c
 from training.wuerstchen.image_encoder import encode_all
 from training.wuerstchen.noise_reader import NoiseReader, guess
-from training.wuerstchen.noise_schedule import add_noise_at_random_times, loss_weight
+from training.wuerstchen.noise_schedule import cosine_alpha_cumprod, loss_weight
 
 CHECKPOINT: Final = Path(__file__).parents[1] / "checkpoints" / "storybook-wuerstchen"
 BATCH_SIZE = 64
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 7e-4
 OPEN_SHARE = 0.7
 EMPTY_SHARE = 0.1
 SHARPNESS = 8.0
+STEPS = 30
+"""Steps in which Stage C usually draws."""
+
+EARLY_STEPS = 6
+EARLY_SHARE = 0.3
+"""Share of samples at the times of the early steps, which decide what the caption leaves open."""
+
+LEAST_SIGNAL = 0.01
+"""The reader takes noisier samples as if their ᾱ were this: then even pure noise decides."""
+
 READER_MINUTES = 3.0
 OPEN_PER_SCENE = 4
 COMPLETE_PER_COMBINATION = 2
 
 _OPEN: Final = tuple(name for name in ATTRIBUTES if name != "kind")
+_PLACE: Final = list(ATTRIBUTES).index("place")
+_MIDDLE: Final = ATTRIBUTES["place"].index("middle")
 _WEIGHTS: Final = {"colour": 2, "count": 1}
 """How often colour and count are left open, compared with 4 for the others."""
 
@@ -154,7 +168,22 @@ def published_modules(work: Path) -> dict[str, nn.Module]:
 
 def complete(reader: nn.Module, x: Tensor, alpha_cumprod: Tensor, labels: Tensor, stated: Tensor) -> Tensor:
     """``labels`` [n, attributes] where ``stated``; elsewhere what ``x`` seems to show."""
-    return torch.where(stated, labels, guess(reader(x, alpha_cumprod, labels, stated), SHARPNESS))
+    logits = reader(x, alpha_cumprod.clamp(min=LEAST_SIGNAL), labels, stated)
+    return torch.where(stated, labels, guess(logits, SHARPNESS))
+
+
+def random_times(count: int) -> Tensor:
+    """Times [n] in [0, 1], many of them near those of the sampler's early steps."""
+    usual = torch.rand(count) ** 0.5
+    step = torch.randint(0, EARLY_STEPS, (count,))
+    early = (1 - (step + torch.rand(count) - 0.5) / STEPS).clamp(max=1.0)
+    return torch.where(torch.rand(count) < EARLY_SHARE, early, usual)
+
+
+def _noised(codes: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    alpha_cumprod = cosine_alpha_cumprod(times)[:, None, None, None]
+    noise = torch.randn_like(codes)
+    return channels_last(alpha_cumprod.sqrt() * codes + (1 - alpha_cumprod).sqrt() * noise), alpha_cumprod
 
 
 def train(
@@ -176,9 +205,11 @@ def train(
     budget, log, means = TimeBudget(minutes), Log(work / "log.jsonl", "open-captions"), RunningMeans()
     path = work / "stage_c.pt"
     restore(path, modules, ema, optimisers, budget)
+    frequency = labels[:, list(ATTRIBUTES).index("count")] + 1.0  # three are harder to draw than one
     while not budget.done:
-        picked = torch.randint(0, len(codes), (BATCH_SIZE,))
-        x, _, times, alpha_cumprod = add_noise_at_random_times(codes[picked].to(device), 0.5)
+        picked = torch.multinomial(frequency, BATCH_SIZE)
+        times = random_times(BATCH_SIZE).to(device)
+        x, alpha_cumprod = _noised(codes[picked].to(device), times)
         asked, answered, is_open = _captions(texts, reader, picked, x, alpha_cumprod[:, 0, 0, 0], labels[picked])
         with autocast(device):
             with torch.no_grad():
@@ -206,7 +237,10 @@ def _captions(
     roll = torch.rand(count)
     is_open, is_empty = roll < OPEN_SHARE, roll > 1 - EMPTY_SHARE
     which = torch.randint(0, OPEN_PER_SCENE, (count,))
+    # Where the place is left open, the subjects stand in the middle.
+    is_open &= texts.stated[picked, which, _PLACE] | (labels[:, _PLACE] == _MIDDLE)
     stated = texts.stated[picked, which] | ~is_open[:, None]
+    stated[:, _PLACE] = True
     shown = complete(reader, x, alpha_cumprod, labels.to(device), stated.to(device))
     number, version = combination(shown), torch.randint(0, COMPLETE_PER_COMBINATION, (count,))
     ids, mask = texts.complete[number, version], texts.complete_mask[number, version]
