@@ -40,10 +40,7 @@ class NoiseReader(nn.Module):
         ``labels`` [n, attributes] count where ``stated`` [n, attributes].
         """
         told = torch.cat(
-            [
-                F.one_hot(labels[:, i], count).float() * stated[:, i : i + 1].float()
-                for i, count in enumerate(CLASSES)
-            ],
+            [F.one_hot(labels[:, i], count).float() * stated[:, i : i + 1].float() for i, count in enumerate(CLASSES)],
             dim=1,
         )
         level = torch.stack([alpha_cumprod.sqrt(), (1 - alpha_cumprod).sqrt(), alpha_cumprod.log() / 9], dim=1)

@@ -186,9 +186,7 @@ def _noised(codes: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     return channels_last(alpha_cumprod.sqrt() * codes + (1 - alpha_cumprod).sqrt() * noise), alpha_cumprod
 
 
-def train(
-    data: Path, work: Path, minutes: float, device: torch.device, reader_minutes: float = READER_MINUTES
-) -> None:
+def train(data: Path, work: Path, minutes: float, device: torch.device, reader_minutes: float = READER_MINUTES) -> None:
     """Continue Stage C by open captions; resumes from ``work/stage_c.pt`` if that exists."""
     codes, labels = load_codes(data, work, device), SceneDataset(data, "train").labels
     texts = load_texts(labels, work)
