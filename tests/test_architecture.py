@@ -45,6 +45,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "text": {"panics", "errors"},
     "prompt_syntax": set(),
     "templates": {"errors"},
+    "vocabulary": set(),
     "picture_texts": {"strict_json", "vinograph"},
     "infotext": set(),
     "a1111": {"infotext", "schedulers", "values", "errors"},
@@ -81,7 +82,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "components": {"adapters", "errors", "families", "folders", "runtime", "models", "resources", "text", "vinograph"},
     "pipeline": {
         *("_calls", "adapters", "families", "components", "models", "runtime", "images", "request", "result"),
-        *("used_files", "values", "errors"),
+        *("used_files", "values", "vocabulary", "errors"),
     },
     "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
