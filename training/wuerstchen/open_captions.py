@@ -251,5 +251,5 @@ def _captions(
 
 def _predict(modules: dict[str, nn.Module], x: Tensor, times: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     stage, text = modules["stage"], modules["text"]
-    predicted: Tensor = stage(x, times, hidden_states(text, ids, mask))  # type: ignore[arg-type]
+    predicted: Tensor = stage(x, times, hidden_states(text, ids, mask))
     return predicted
