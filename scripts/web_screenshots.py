@@ -31,7 +31,7 @@ def _draw(page: Page) -> None:
     """Draw each of the first examples, the one that the page ends with last."""
     for index, seed in reversed(list(enumerate(_SEEDS))):
         page.locator(".examples button").nth(index).click()
-        page.get_by_label("Seed", exact=True).first.fill(str(seed))
+        page.locator(".seed textarea, .seed input").first.fill(str(seed))
         page.click("#generate")
         page.wait_for_function(f"document.querySelector('#output .facts')?.innerText.includes('Seed {seed}')")
         page.wait_for_selector("#stop", state="hidden")

@@ -99,8 +99,9 @@ class Visitor:
         self.number(label).press("Tab")
 
     def text(self, label: str) -> Locator:
-        """A text field of the first tab's settings."""
-        return self.page.locator(".settings").first.get_by_label(label, exact=True)
+        """A text field of the first tab's settings; a line of help may follow its label."""
+        named = re.compile(rf"^\s*{re.escape(label)}\s*($|[A-Z])")
+        return self.page.locator(".settings").first.get_by_label(named)
 
     def asks_for_size(self, width: int, height: int) -> None:
         """Choose another size than those with a name."""
