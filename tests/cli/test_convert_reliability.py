@@ -499,7 +499,7 @@ class TestSdxl:
 
     def test_a_killed_conversion_run_again_gives_the_same_bundle(self, vinograph: Run, saved: SavedSdxl) -> None:
         options = ("--tiny-vae", saved.tiny_vae)
-        assert vinograph("convert", saved.home, "undisturbed", *options).code == 0
+        assert vinograph("convert", saved.home, "undisturbed/bundle", *options).code == 0
         with converting(saved.home, *options) as process:
             wait_for(process, "vae_decoder 4/7")
             process.kill()
@@ -507,7 +507,7 @@ class TestSdxl:
         done = vinograph("convert", saved.home, "bundle", *options)
         assert done.code == 0, done.err
         assert "unet 3/7" not in done.err, "what was done was done again"
-        assert contents(Path("bundle")) == contents(Path("undisturbed"))
+        assert contents(Path("bundle")) == contents(Path("undisturbed/bundle"))
 
 
 class TestDisk:

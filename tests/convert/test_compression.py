@@ -140,8 +140,9 @@ def test_the_manifest_names_the_storage(compressed: Compressed) -> None:
 
 
 def test_converting_again_gives_the_same(compressed: Compressed, tmp_path: Path) -> None:
-    again = convert(compressed.saved.home, tmp_path / "again", weights="int4")
-    assert again.manifest.files == compressed.bundles["int4"].manifest.files
+    before = compressed.bundles["int4"]
+    again = convert(compressed.saved.home, tmp_path / before.path.name, weights="int4")
+    assert again.manifest.files == before.manifest.files
 
 
 def test_nothing_is_left_beside_the_bundle(compressed: Compressed) -> None:

@@ -198,7 +198,7 @@ class TestBundle:
         """In the models folder, under the name "toy-bundle"."""
         done = vinograph("convert", copy.checkpoint, "models/toy-bundle", "--weights", "f32")
         assert done.code == 0, done.err
-        assert "ripples, toy" in done.out
+        assert "toy-bundle, toy" in done.out
         return tmp_path / "models" / "toy-bundle"
 
     def test_it_draws_the_same_bits(self, vinograph: Run, copy: Copy, bundle: Path, tmp_path: Path) -> None:

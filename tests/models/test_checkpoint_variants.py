@@ -216,7 +216,7 @@ class TestOnTheHub:
         self, server: HubServer, home: Path, vinograph: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.add(ID, home)
-        done = vinograph("convert", ID, tmp_path / "fetched")
+        done = vinograph("convert", ID, tmp_path / "fetched" / "model")
         assert done.code == 0, done.err
         half = {f"unet/{STEM}.fp16.safetensors", *(f"{part}/model.fp16.safetensors" for part in ENCODERS)}
         assert self.weights(server) == half | {f"vae/{STEM}.safetensors"}
@@ -224,7 +224,7 @@ class TestOnTheHub:
             (home / name).rename(home / name.replace(".fp16", ""))
         assert np.array_equal(drawn(ID), drawn(home))
         use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
-        done = vinograph("convert", ID, tmp_path / "offline")
+        done = vinograph("convert", ID, tmp_path / "offline" / "model")
         assert done.code == 0, done.err
         assert files_of(tmp_path / "offline") == files_of(tmp_path / "fetched")
 
@@ -292,7 +292,9 @@ class TestEightBits:
             save_file(cast(sdxl_copy / name, torch.float16), halves / name)
         assert np.array_equal(drawn(sdxl_copy), drawn(halves))
         for source, weights in ((sdxl_copy, "f16"), (halves, "f16"), (sdxl_copy, "f32"), (halves, "f32")):
-            done = vinograph("convert", source, tmp_path / f"{source.parent.name}-{weights}", "--weights", weights)
+            done = vinograph(
+                "convert", source, tmp_path / f"{source.parent.name}-{weights}" / "model", "--weights", weights
+            )
             assert done.code == 0, done.err
         for weights in ("f16", "f32"):
             ours, theirs = (files_of(tmp_path / f"{each.parent.name}-{weights}") for each in (sdxl_copy, halves))

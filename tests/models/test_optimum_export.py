@@ -129,7 +129,7 @@ def test_a_tiny_vae_in_the_place_of_the_full_one(
 
 
 def test_the_same_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
-    one, other = (convert(exported, tmp_path / name) for name in ("one", "other"))
+    one, other = (convert(exported, tmp_path / name / "model") for name in ("one", "other"))
     assert one.manifest.files == other.manifest.files
 
 
