@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vinograph import schedulers
 from vinograph.families.contract import Call, Family
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL
 from vinograph.families.hires import with_hires
 from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.pixart.config import PixArtConfig
@@ -39,6 +40,8 @@ FAMILY = Family(
                 "prompt_weighting": "none",
                 "image": None,
                 "strength": 0.6,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
                 **HIRES,
                 "vae": None,
                 "vae_tiling": "auto",
@@ -71,6 +74,7 @@ FAMILY = Family(
         "vae": "vae",
         "prompt_weighting": "prompt_weighting",
         "vae_tiling": "vae_tiling",
+        **EVALUATION_OPTIONS,
         **HIRES_OPTIONS,
         "resolution_binning": "use_resolution_binning",
         "clean_caption": "clean_caption",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vinograph import schedulers
 from vinograph.families.contract import Call, Family, WordEmbeddings
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL
 from vinograph.families.hires import with_hires
 from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.outpainting import with_extension
@@ -43,6 +44,8 @@ FAMILY = Family(
                 "padding_mask_crop": None,
                 "extend": None,
                 "strength": 0.3,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
                 **HIRES,
                 "vae": None,
                 "vae_tiling": "auto",
@@ -77,6 +80,7 @@ FAMILY = Family(
         "prompt_weighting": "prompt_weighting",
         "long_prompt": "long_prompt",
         "vae_tiling": "vae_tiling",
+        **EVALUATION_OPTIONS,
         **HIRES_OPTIONS,
     },
     read_config=SDXLConfig.from_manifest,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vinograph.families.contract import Call, Family
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL
 from vinograph.families.wuerstchen.config import WuerstchenConfig
 from vinograph.families.wuerstchen.drawing import decoder_alone, encode_alone, generate, prior_alone, reconstruct
 from vinograph.families.wuerstchen.request import WuerstchenRequest
@@ -47,6 +48,8 @@ FAMILY = Family(
                 "decoder_guidance_scale": 0.0,
                 "decoder_scheduler": None,
                 "decoder_timesteps": None,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
                 "image": None,
                 "strength": 0.8,
                 "prior_callback_on_step_end": None,
@@ -73,6 +76,8 @@ FAMILY = Family(
                 "guidance_scale": 8.0,
                 "scheduler": None,
                 "timesteps": None,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
             },
             positional=("prompt", "height", "width", "num_inference_steps"),
             run=prior_alone,
@@ -91,6 +96,7 @@ FAMILY = Family(
                 "guidance_scale": 0.0,
                 "decoder_scheduler": None,
                 "timesteps": None,
+                **GUIDANCE_INTERVAL,
             },
             positional=("image_embeddings", "prompt", "num_inference_steps"),
             run=decoder_alone,
@@ -133,6 +139,7 @@ FAMILY = Family(
         "decoder_scheduler": "decoder_scheduler",
         "decoder_steps": "num_inference_steps",
         "decoder_guidance_scale": "decoder_guidance_scale",
+        **EVALUATION_OPTIONS,
     },
     read_config=WuerstchenConfig.from_manifest,
     tokenizers=("prior_tokenizer", "tokenizer"),
