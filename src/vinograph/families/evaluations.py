@@ -54,6 +54,15 @@ class EvaluationPlan:
     order: int = 1
 
     @property
+    def mixed(self) -> bool:
+        """Whether some outputs are guided and some are not.
+
+        The denoiser then computes each half on its own also where guidance is on: a graph is compiled
+        for one number of rows, and a second one would take as much memory again.
+        """
+        return len({*self.guided}) > 1
+
+    @property
     def rows(self) -> int:
         """Rows that the denoiser computes for one picture, a measure of its work."""
         return sum(1 + guided for guided, evaluated in zip(self.guided, self.evaluated, strict=True) if evaluated)

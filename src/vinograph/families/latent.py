@@ -99,11 +99,17 @@ class Conditioning:
         """All inputs, by the network's names for them."""
         return {"encoder_hidden_states": self.prompt_embeds, **self.others}
 
-    def with_text(self) -> Conditioning:
-        """The rows of the prompt alone, of a conditioning for guidance."""
-        sample = None if self.sample is None else _last_half(self.sample)
-        others = {name: _last_half(value) for name, value in self.others.items()}
-        return Conditioning(_last_half(self.prompt_embeds), others, sample)
+    def halves(self) -> tuple[Conditioning, Conditioning]:
+        """The rows of the negative prompt, and those of the prompt, of a conditioning for guidance."""
+        return self._half(_first_half), self._half(_last_half)
+
+    def _half(self, of: Callable[[NDArray[Any]], NDArray[Any]]) -> Conditioning:
+        others = {name: of(value) for name, value in self.others.items()}
+        return Conditioning(of(self.prompt_embeds), others, None if self.sample is None else of(self.sample))
+
+
+def _first_half(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows[: len(rows) // 2]
 
 
 def _last_half(rows: NDArray[Any]) -> NDArray[Any]:
@@ -185,7 +191,7 @@ def prepare_denoiser(run: Run[Request], size: Size, conditioning_shapes: Mapping
     ``conditioning_shapes`` are those of one row of the inputs that stay the same in every step.
     """
     count, *latents = run.latent_shape(size)
-    rows = 2 * count if run.evaluations.guided[0] else count
+    rows = 2 * count if run.guided and not run.evaluations.mixed else count
     shapes = {"sample": tuple(latents), "timestep": (), **conditioning_shapes}
     run.components.prepare(run.denoiser, {name: (rows, *shape) for name, shape in shapes.items()})
 
@@ -214,20 +220,25 @@ def denoise(
 
 
 def _evaluate(run: Run[Request], index: int, latents: Array, conditioning: Conditioning, guided: bool) -> Array:
-    """The denoiser's output for evaluation ``index``; where it is ``guided``, without the text first.
+    """The denoiser's output for evaluation ``index``; where it is ``guided``, first without the text."""
+    if run.evaluations.mixed:
+        halves = conditioning.halves()[0 if guided else 1 :]
+        return np.concatenate([_predict(run, index, latents, each) for each in halves])
+    return _predict(run, index, np.concatenate([latents, latents]) if guided else latents, conditioning)
+
+
+def _predict(run: Run[Request], index: int, batch: Array, conditioning: Conditioning) -> Array:
+    """The denoiser's output for evaluation ``index`` of a ``batch`` of latents.
 
     Channels beyond the latents' own are a learned variance, which these samplers don't use.
     """
-    batch = np.concatenate([latents, latents]) if guided else latents
-    if run.guided and not guided:
-        conditioning = conditioning.with_text()
     scaled = run.sampler.scale_model_input(run.plan, index, batch)
     inputs = {
         "sample": scaled if conditioning.sample is None else np.concatenate([scaled, conditioning.sample], axis=1),
         "timestep": np.full(len(batch), run.plan.timesteps[index], np.float32),
         **conditioning.inputs,
     }
-    return run.components.sessions[run.denoiser](inputs)["out_sample"][:, : latents.shape[1]]
+    return run.components.sessions[run.denoiser](inputs)["out_sample"][:, : batch.shape[1]]
 
 
 def _guide(run: Run[Request], output: Array, count: int) -> Array:

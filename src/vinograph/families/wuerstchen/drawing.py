@@ -88,7 +88,7 @@ def _prior(
         text = prior_text(components, request, sampling.guided, out)
     components.release("prior_text_encoder")
     yield Step("text", 1, 1)
-    predict = predictor(components.sessions["prior"], text, guided=sampling.guided)
+    predict = predictor(components.sessions["prior"], text)
     show = partial(_show_embeddings, components, request)
     latents = yield from denoise("prior", sampling, start, predict, show, out)
     components.release("prior")
@@ -120,7 +120,7 @@ def _decode(
         conditioning = decoder_text(components, request, len(embeddings), sampling.guided, out)
     components.release("text_encoder")
     inputs = conditioning.inputs(embeddings, components.config, Size(*shape[2:]), guided=sampling.guided)
-    predict = predictor(components.sessions["decoder"], inputs, guided=sampling.guided)
+    predict = predictor(components.sessions["decoder"], inputs)
     latents = yield from denoise("decoder", sampling, start, predict, partial(_show_latents, components), out)
     components.release("decoder")
     if request.output_type == "latent":
@@ -153,7 +153,7 @@ def _show_embeddings(components: WuerstchenComponents, request: WuerstchenReques
     conditioning = decoder_text(components, first, 1, False, Output())
     inputs = conditioning.inputs(embeddings, config, Size(*shape[2:]), guided=False)
     noise, timestep = TorchNoise(0).normal(shape), np.float32(1)
-    predicted_noise = predictor(components.sessions["decoder"], inputs, guided=False)(noise, timestep, False)
+    predicted_noise = predictor(components.sessions["decoder"], inputs)(noise, timestep, slice(None))
     return _show_latents(components, config.decoder_sampler.predict_denoised(noise, predicted_noise, timestep))
 
 

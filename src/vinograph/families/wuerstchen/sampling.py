@@ -17,8 +17,10 @@ from vinograph.families.shared import run_callback
 from vinograph.noise import Noise
 from vinograph.schedulers import TimeStep, WuerstchenSampler
 
-Predict = Callable[[Array, np.float32, bool], Array]
-"""Predicts the noise in latents at a time, with guidance (the rows with the text first) or without."""
+Conditioning = Mapping[str, Array]
+"""The inputs of a stage that stay the same in every step."""
+Predict = Callable[[Array, np.float32, slice], Array]
+"""Predicts the noise in latents at a time, by these rows of the conditioning."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def denoise(
     outputs = Outputs(sampling.evaluations, with_text=_first_half)
     for index, timestep in enumerate(timesteps[:-1]):
         with out.timed(stage):
-            noise = outputs.at(index, partial(predict, latents, timestep))
+            noise = outputs.at(index, partial(_evaluate, sampling, predict, latents, timestep))
             predicted_noise = _guide(noise, sampling.guidance_scale, len(latents))
             stepped = sampler.advance(
                 TimeStep(timesteps, index, latents, predicted_noise, sampling.noise.normal, state)
@@ -92,16 +94,23 @@ def denoise(
     return latents
 
 
-def predictor(session: Session, conditioning: Mapping[str, Array], *, guided: bool) -> Predict:
+def predictor(session: Session, conditioning: Conditioning) -> Predict:
     """Predict noise by ``session``. Under guidance, the rows of ``conditioning`` with the text come first."""
-    unguided = {name: _first_half(value) for name, value in conditioning.items()} if guided else conditioning
 
-    def predict(latents: Array, timestep: np.float32, guided: bool) -> Array:
-        batch = np.concatenate([latents, latents]) if guided else latents
-        inputs = conditioning if guided else unguided
-        return session({"x": batch, "r": np.full(len(batch), timestep, np.float32), **inputs})["noise"]
+    def predict(latents: Array, timestep: np.float32, rows: slice) -> Array:
+        inputs = {name: value[rows] for name, value in conditioning.items()}
+        return session({"x": latents, "r": np.full(len(latents), timestep, np.float32), **inputs})["noise"]
 
     return predict
+
+
+def _evaluate(sampling: Sampling, predict: Predict, latents: Array, timestep: np.float32, guided: bool) -> Array:
+    """The noise that is predicted; where it is ``guided``, first with the text."""
+    count = len(latents)
+    if sampling.evaluations.mixed:
+        halves = (slice(count), slice(count, None))[: 1 + guided]
+        return np.concatenate([predict(latents, timestep, each) for each in halves])
+    return predict(np.concatenate([latents, latents]) if guided else latents, timestep, slice(None))
 
 
 def _first_half(rows: Array) -> Array:
