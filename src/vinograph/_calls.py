@@ -50,6 +50,7 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        speed: Literal["balanced", "fast"] | None = None,
         guidance_interval: tuple[float, float] | list[float] | str | None = None,
         extrapolation_interval: int | None = None,
         extrapolation_order: int | None = 1,
@@ -130,6 +131,8 @@ class Calls:
                 diffusers.
             callback_on_step_end_tensor_inputs: Würstchen, SDXL: the names of the tensors that
                 callback_on_step_end gets.
+            speed: a named combination of the arguments that save evaluations, for what is left
+                open; vinograph inspect shows what it stands for.
             guidance_interval: the part of the steps that is guided (arXiv 2404.07724), as fractions
                 of all steps: a start and an end; the others evaluate the model without guidance, at
                 half the cost.
@@ -229,6 +232,7 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        speed: Literal["balanced", "fast"] | None = None,
         guidance_interval: tuple[float, float] | list[float] | str | None = None,
         extrapolation_interval: int | None = None,
         extrapolation_order: int | None = 1,

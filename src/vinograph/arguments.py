@@ -192,12 +192,13 @@ def check_vae(name: str, value: Any, _: Limits) -> str:
     return _one_of(name, value, VAES)
 
 
-def _choice_check(choices: tuple[str, ...]) -> Check:
+def choice_check(choices: tuple[str, ...]) -> Check:
+    """A check of texts, one of the ``choices``."""
     return check(*map(quoted, choices))(lambda name, value, _: _one_of(name, value, choices))
 
 
-check_prompt_weighting = _choice_check(PROMPT_WEIGHTINGS)
-check_long_prompt = _choice_check(LONG_PROMPTS)
+check_prompt_weighting = choice_check(PROMPT_WEIGHTINGS)
+check_long_prompt = choice_check(LONG_PROMPTS)
 
 
 @check(*map(quoted, VAE_TILINGS))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from vinograph.arguments import Limits, check, check_amount, whole_number_check
+from vinograph.arguments import Limits, check, check_amount, choice_check, whole_number_check
 from vinograph.errors import RequestError
 from vinograph.request import Request, argument_field
 from vinograph.values import shown
@@ -16,9 +16,14 @@ GUIDANCE_INTERVAL: Mapping[str, Any] = MappingProxyType({"guidance_interval": No
 """The argument of guidance in a part of the steps, with its default."""
 EXTRAPOLATION: Mapping[str, Any] = MappingProxyType({"extrapolation_interval": None, "extrapolation_order": 1})
 """The arguments of extrapolated steps, with their defaults."""
-EVALUATION_OPTIONS: Mapping[str, str] = MappingProxyType({name: name for name in (*GUIDANCE_INTERVAL, *EXTRAPOLATION)})
+SPEED: Mapping[str, Any] = MappingProxyType({"speed": None})
+"""The argument of named combinations, with its default."""
+EVALUATION_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {name: name for name in (*SPEED, *GUIDANCE_INTERVAL, *EXTRAPOLATION)}
+)
 """The options of the command line, with the argument that each sets."""
 
+SPEEDS = ("balanced", "fast")
 _LONGEST_NUMBER = 30  # characters of a typed one
 
 
@@ -59,6 +64,13 @@ class EvaluationRequest(Request):
     after TaylorSeer: Liu et al., "From Reusing to Forecasting", arXiv 2503.06923.
     """
 
+    speed: str | None = argument_field(
+        choice_check(SPEEDS),
+        "a named combination of the arguments that save evaluations, for what is left open; vinograph inspect shows "
+        "what it stands for",
+        metavar="|".join(SPEEDS),
+        on_page=False,
+    )
     guidance_interval: tuple[float, float] | None = argument_field(
         check_interval,
         "the part of the steps that is guided (arXiv 2404.07724), as fractions of all steps: a start and an end; the "

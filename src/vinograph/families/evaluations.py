@@ -13,14 +13,15 @@ they are those of the polynomial through the last outputs, which also fits uneve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from vinograph.errors import RequestError
-from vinograph.families.contract import Array, Output
-from vinograph.families.evaluation_request import EvaluationRequest
+from vinograph.families.contract import Array, DenoisingStage, Output
+from vinograph.families.evaluation_request import EXTRAPOLATION, GUIDANCE_INTERVAL, EvaluationRequest
 
 _WARM_UP = 3  # steps at the start, where outputs change most; as in TaylorSeer's published code
 _DIGITS = 9  # 0.7 of 10 steps are 7, not the 8 that rounding up 7.000000000000001 would give
@@ -54,13 +55,13 @@ class EvaluationPlan:
     order: int = 1
 
     @property
-    def mixed(self) -> bool:
-        """Whether some outputs are guided and some are not.
+    def always_guided(self) -> bool:
+        """Whether guidance is on for every output.
 
-        The denoiser then computes each half on its own also where guidance is on: a graph is compiled
+        Else a guided run computes each half on its own also where guidance is on: a graph is compiled
         for one number of rows, and a second one would take as much memory again.
         """
-        return len({*self.guided}) > 1
+        return all(self.guided)
 
     @property
     def rows(self) -> int:
@@ -121,13 +122,22 @@ def _guided(request: EvaluationRequest, steps: Sequence[int], total: int, guided
         return (guided,) * len(steps)
     start, end = request.guidance_interval
     first, last = (math.ceil(round(each * total, _DIGITS)) for each in (start, end))
-    inside = tuple(first <= step < last for step in steps)
-    if not any(inside):
+    if first == last:
         raise RequestError(
-            f"guidance_interval is {start:g},{end:g}, in which none of the steps lies that are done (of {total}); give "
-            "a wider one, or a guidance scale of 0 for no guidance at all"
+            f"guidance_interval is {start:g},{end:g}, in which none of the {total} steps begins; give a wider one, or "
+            "a guidance scale of 0 for no guidance at all"
         )
-    return inside
+    return tuple(first <= step < last for step in steps)
+
+
+def rows_of(stage: DenoisingStage, values: Mapping[str, Any]) -> int:
+    """Rows that a stage's denoiser computes for one picture drawn with the arguments ``values``."""
+    names = (*GUIDANCE_INTERVAL, *EXTRAPOLATION)
+    request = EvaluationRequest(**{name: values[name] for name in names if name in values})
+    steps, guided = int(values[stage.steps]), (values.get(stage.guidance_scale) or 0.0) > 1
+    span = StepSpan(0, steps, steps)
+    plan = plan_evaluations(request, span, guided=guided)
+    return (plan_extrapolation(plan, request, span, "", Output()) if stage.extrapolated else plan).rows
 
 
 def extrapolate(known: Sequence[tuple[int, Array]], index: int) -> Array:

@@ -191,7 +191,7 @@ def prepare_denoiser(run: Run[Request], size: Size, conditioning_shapes: Mapping
     ``conditioning_shapes`` are those of one row of the inputs that stay the same in every step.
     """
     count, *latents = run.latent_shape(size)
-    rows = 2 * count if run.guided and not run.evaluations.mixed else count
+    rows = 2 * count if run.evaluations.always_guided else count
     shapes = {"sample": tuple(latents), "timestep": (), **conditioning_shapes}
     run.components.prepare(run.denoiser, {name: (rows, *shape) for name, shape in shapes.items()})
 
@@ -221,7 +221,7 @@ def denoise(
 
 def _evaluate(run: Run[Request], index: int, latents: Array, conditioning: Conditioning, guided: bool) -> Array:
     """The denoiser's output for evaluation ``index``; where it is ``guided``, first without the text."""
-    if run.evaluations.mixed:
+    if run.guided and not run.evaluations.always_guided:
         halves = conditioning.halves()[0 if guided else 1 :]
         return np.concatenate([_predict(run, index, latents, each) for each in halves])
     return _predict(run, index, np.concatenate([latents, latents]) if guided else latents, conditioning)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vinograph.families.contract import Call, Family
-from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL
+from vinograph.families.contract import Call, DenoisingStage, Family
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL, SPEED
 from vinograph.families.wuerstchen.config import WuerstchenConfig
 from vinograph.families.wuerstchen.drawing import decoder_alone, encode_alone, generate, prior_alone, reconstruct
+from vinograph.families.wuerstchen.known import SPEEDS
 from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.schedulers import continuous_names
 
@@ -48,6 +49,7 @@ FAMILY = Family(
                 "decoder_guidance_scale": 0.0,
                 "decoder_scheduler": None,
                 "decoder_timesteps": None,
+                **SPEED,
                 **GUIDANCE_INTERVAL,
                 **EXTRAPOLATION,
                 "image": None,
@@ -56,6 +58,7 @@ FAMILY = Family(
                 "prior_callback_on_step_end_tensor_inputs": None,
             },
             positional=("prompt", "height", "width"),
+            presets={"speed": SPEEDS},
             run=generate,
             components=_DRAWING,
             remedy=_REMEDY,
@@ -142,6 +145,10 @@ FAMILY = Family(
         **EVALUATION_OPTIONS,
     },
     read_config=WuerstchenConfig.from_manifest,
+    denoising=(
+        DenoisingStage("prior", "prior_num_inference_steps", "prior_guidance_scale"),
+        DenoisingStage("decoder", "num_inference_steps", "decoder_guidance_scale", extrapolated=False),
+    ),
     tokenizers=("prior_tokenizer", "tokenizer"),
     request=WuerstchenRequest,
 )

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from vinograph.families.known import Companion, KnownModel
+
+# Measured by python -m benchmarks.fewer_evaluations, on storybook-wuerstchen.
+SPEEDS: Mapping[str, Mapping[str, Any]] = {
+    "balanced": {"extrapolation_interval": 2},
+    "fast": {"extrapolation_interval": 3},
+}
+"""What each speed stands for."""
 
 KNOWN = (
     KnownModel(

@@ -107,7 +107,7 @@ def predictor(session: Session, conditioning: Conditioning) -> Predict:
 def _evaluate(sampling: Sampling, predict: Predict, latents: Array, timestep: np.float32, guided: bool) -> Array:
     """The noise that is predicted; where it is ``guided``, first with the text."""
     count = len(latents)
-    if sampling.evaluations.mixed:
+    if sampling.guided and not sampling.evaluations.always_guided:
         halves = (slice(count), slice(count, None))[: 1 + guided]
         return np.concatenate([predict(latents, timestep, each) for each in halves])
     return predict(np.concatenate([latents, latents]) if guided else latents, timestep, slice(None))
