@@ -192,7 +192,7 @@ def _store(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write the file whole, or not at all."""
     temporary = file.with_suffix(".part")
     with temporary.open("wb") as opened:
-        np.savez_compressed(opened, **dict(arrays))
+        np.savez_compressed(opened, allow_pickle=False, **dict(arrays))
     temporary.replace(file)
 
 

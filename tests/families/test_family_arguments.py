@@ -35,7 +35,7 @@ class Likeness:
         return {name: each for name, each in found.items() if name not in ("self", "kwargs")}
 
 
-EVALUATIONS = ("guidance_interval", "extrapolation_interval", "extrapolation_order")
+EVALUATIONS = ("speed", "guidance_interval", "extrapolation_interval", "extrapolation_order")
 LATENT_REQUEST = (*EVALUATIONS, "hires", "hires_steps", "hires_strength", "hires_upscaler", "vae_tiling")
 
 LIKENESSES = [

@@ -32,17 +32,21 @@ def check_interval(name: str, value: Any, _: Limits) -> tuple[float, float]:
     """Check a part of the steps: where it starts and where it ends, as fractions from 0 to 1."""
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, (list, tuple)) or len(given) != 2:
-        raise RequestError(f"{name} is {shown(value)}; {_EXPECTED}")
+        raise _no_interval(name, value)
     try:
         start, end = (check_amount(name, _typed_number(each)) for each in given)
     except RequestError as error:
-        raise RequestError(f"{name} is {shown(value)}; {_EXPECTED}") from error
+        raise _no_interval(name, value) from error
     if start >= end:
-        raise RequestError(f"{name} is {shown(value)}; {_EXPECTED}")
+        raise _no_interval(name, value)
     return start, end
 
 
-_EXPECTED = "give two fractions of the steps from 0 to 1, a start and a later end, such as 0.2,0.8"
+def _no_interval(name: str, value: Any) -> RequestError:
+    return RequestError(
+        f"{name} is {shown(value)}; give two fractions of the steps from 0 to 1, a start and a later end, such as "
+        "0.2,0.8"
+    )
 
 
 def _typed_number(value: Any) -> Any:

@@ -102,7 +102,8 @@ def plan_extrapolation(
     if span.per_step > 1:
         raise RequestError(
             f"extrapolation_interval is {interval}, and the scheduler {scheduler} evaluates the model more than once "
-            "in a step, which leaves nothing to extrapolate from; give another scheduler, such as dpm++ 2m"
+            "in a step, which leaves nothing to extrapolate from; give another scheduler, such as "
+            "dpm++ 2m, or neither extrapolation_interval nor speed"
         )
     evaluated, known = list[bool](), list[int]()
     for index, guided in enumerate(plan.guided):
