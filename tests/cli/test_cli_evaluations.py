@@ -56,14 +56,14 @@ class TestGenerate:
 
     def test_a_speed_fills_in_what_is_open(self, vinograph: Run, model: str) -> None:
         speed = registry.family(model).calls["generate"].presets["speed"]["fast"]
-        name, value = next((name, value) for name, value in speed.items() if name == "extrapolation_interval")
-        common = ("--model", model, "--size", "256x128", "--seed", 1, "--speed", "fast")
+        common = ("--model", model, "--size", "256x128", "--seed", 1, "--guidance-scale", 3, "--speed", "fast")
         assert vinograph("generate", "a house", *common, "--output", "a.png").code == 0
         request = request_of("a.png")
-        assert request[name] == value
+        assert json.loads(json.dumps(dict(speed))).items() <= request.items()
         assert "speed" not in request
-        assert vinograph("generate", "a house", *common, "--extrapolation-interval", 5, "--output", "b.png").code == 0
-        assert request_of("b.png")[name] == 5
+        done = vinograph("generate", "a house", *common, "--guidance-interval", "0,0.9", "--output", "b.png")
+        assert done.code == 0, done.err
+        assert {**request, "guidance_interval": [0.0, 0.9]} == request_of("b.png")
         done = vinograph("generate", "--again", "a.png", "--model", model, "--output", "c.png")
         assert done.code == 0, done.err
         assert np.array_equal(pixels("a.png"), pixels("c.png"))
@@ -87,8 +87,10 @@ class TestInspect:
     def test_it_shows_what_each_speed_saves(self, vinograph: Run) -> None:
         found = json.loads(vinograph("inspect", "storybook-pixart", "--json").out)["speeds"]
         for name in ("balanced", "fast"):
-            assert found[name]["arguments"] == registry.family("pixart").calls["generate"].presets["speed"][name]
-        assert 0.3 < found["balanced"]["saved"]["transformer"] < found["fast"]["saved"]["transformer"] < 0.8
+            presets = registry.family("pixart").calls["generate"].presets["speed"]
+            assert found[name]["arguments"] == json.loads(json.dumps(dict(presets[name])))
+        assert found["balanced"]["saved"] == {"transformer": pytest.approx(0.55)}  # 9 of 20 steps
+        assert found["fast"]["saved"] == {"transformer": pytest.approx(0.6)}  # two of these have one row
         assert "of the transformer's evaluations" in vinograph("inspect", "storybook-pixart").out
 
     def test_few_steps_leave_nothing_to_save(self, vinograph: Run) -> None:

@@ -35,8 +35,8 @@ FEW_STEP_MODELS = (
 
 # Measured by python -m benchmarks.fewer_evaluations, on storybook-pixart.
 SPEEDS: Mapping[str, Mapping[str, Any]] = {
-    "balanced": {"extrapolation_interval": 2},
-    "fast": {"extrapolation_interval": 3},
+    "balanced": {"extrapolation_interval": 3},
+    "fast": {"extrapolation_interval": 3, "guidance_interval": (0.0, 0.75)},
 }
 """What each speed stands for."""
 
