@@ -1,13 +1,15 @@
 """Measures whether a picture-book model follows its prompts, for docs/storybook.md.
 
-    python -m benchmarks.adherence storybook-wuerstchen --prompts 500 [--precision f32] [--sheets
-    docs/pictures] python -m benchmarks.adherence storybook-sdxl --prompts 500 --changes 200
+    python -m benchmarks.adherence storybook-wuerstchen --prompts 500 --open 1,2 [--precision f32]
+    [--sheets docs/pictures] python -m benchmarks.adherence storybook-sdxl --prompts 500 --changes 200
     [--option num_inference_steps=4] python -m benchmarks.adherence storybook-pixart --prompts 500
     --frames 288x224,224x288,320x192,192x320
 
 *Mean* is the share of stated attributes that the probe finds, *whole* the share of prompts whose
-attributes it all finds. The prompts describe scenes whose combinations of attributes no model was
-trained on.
+attributes it all finds. The probe takes four things for three, so *counted* is the share of
+pictures in which the counter finds the stated number. The prompts describe scenes whose
+combinations of attributes no model was trained on. They state all attributes; `--open 1,2` adds
+prompts that leave one or two open, and `--open 3` such that leave three open.
 
 Reconstructions are of rendered scenes that no model has seen. Changes are image to image: such a
 scene, and a prompt for another sky, another colour, or both. *Changed* is the share of attributes
@@ -31,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.judge import heldout_prompts
+from training.counter import count as count_subjects
+from training.judge import heldout_prompts, open_prompts
 from training.probe import adherence, predict
 from training.sdxl.alterations import alter
 from training.world import ATTRIBUTES, Scene, full_caption, render, sample, sheet, stated_attributes
@@ -54,16 +57,21 @@ def generate(pipe: Pipeline, prompts: Sequence[str], **options: Any) -> Pictures
     return np.concatenate(batches)
 
 
-def measure_generation(pipe: Pipeline, count: int, **options: Any) -> tuple[dict[str, Any], Pictures, list[str]]:
-    """Adherence on ``count`` held-out prompts, the pictures, and the prompts."""
-    prompts = [text for _, text in heldout_prompts(count)]
+def measure_generation(pipe: Pipeline, prompts: Sequence[str], **options: Any) -> tuple[dict[str, Any], Pictures]:
+    """Adherence on ``prompts``, and the pictures.
+
+    ``counted`` is the share of pictures with the stated number, as the counter counts them.
+    """
     start = time.perf_counter()
     pictures = generate(pipe, prompts, **options)
     seconds = time.perf_counter() - start
-    mean, whole, counts = adherence(predict(pictures), [stated_attributes(text) for text in prompts])
-    attributes = {name: found / total for name, (found, total) in counts.items()}
-    figures = {"prompts": count, "mean": mean, "whole": whole, "attributes": attributes, "seconds": seconds / count}
-    return figures, pictures, prompts
+    stated = [stated_attributes(text) for text in prompts]
+    mean, whole, found = adherence(predict(pictures), stated)
+    attributes = {name: right / total for name, (right, total) in found.items() if total}
+    numbers = np.array([int(each["count"]) for each in stated])
+    counted = float((count_subjects(pictures) == numbers).mean())
+    figures = {"prompts": len(prompts), "mean": mean, "whole": whole, "counted": counted, "attributes": attributes}
+    return {**figures, "seconds": seconds / len(prompts)}, pictures
 
 
 def measure_reconstruction(pipe: Pipeline, count: int) -> tuple[dict[str, Any], list[Pictures]]:
@@ -178,6 +186,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument(
+        "--open",
+        action="append",
+        default=[],
+        type=lambda text: [int(number) for number in text.split(",")],
+        metavar="N,...",
+        help="as many prompts that leave N attributes open; several N are mixed",
+    )
     parser.add_argument("--scenes", type=int, default=100, help="scenes to reconstruct")
     parser.add_argument("--changes", type=int, default=0, help="scenes to change by image to image")
     parser.add_argument("--strength", type=float, default=0.5, help="strength of image to image")
@@ -189,8 +205,14 @@ def main() -> None:
     arguments = parser.parse_args()
     pipe = Pipeline.from_pretrained(arguments.model, precision=arguments.precision)
     options = {name: json.loads(text) for name, _, text in (each.partition("=") for each in arguments.option)}
-    figures, pictures, prompts = measure_generation(pipe, arguments.prompts, **options)
+    prompts = [text for _, text in heldout_prompts(arguments.prompts)]
+    figures, pictures = measure_generation(pipe, prompts, **options)
     print(json.dumps({"drawn": figures}, indent=2))
+    for numbers in arguments.open:
+        open_figures, _ = measure_generation(
+            pipe, [text for _, text in open_prompts(arguments.prompts, numbers)], **options
+        )
+        print(json.dumps({"open": {"left open": numbers, **open_figures}}, indent=2))
     reconstructed: list[Pictures] = []
     if arguments.scenes and can(pipe, "reconstruct"):
         figures, reconstructed = measure_reconstruction(pipe, arguments.scenes)

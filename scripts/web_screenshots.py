@@ -34,7 +34,7 @@ def _draw(page: Page) -> None:
         page.get_by_label("Seed", exact=True).first.fill(str(seed))
         page.click("#generate")
         page.wait_for_function(f"document.querySelector('#output .facts')?.innerText.includes('Seed {seed}')")
-        page.wait_for_selector("#generate:visible")
+        page.wait_for_selector("#stop", state="hidden")
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
 
 
@@ -53,11 +53,29 @@ def _reconstruct(page: Page) -> None:
     page.wait_for_selector("#reconstructed .slider")
 
 
+def _grid(page: Page) -> None:
+    page.get_by_role("tab", name="Grid").click()
+    page.locator("#grid-seed textarea, #grid-seed input").fill("7")
+    page.locator("#values-x textarea").fill("4, 12, 30")
+    page.locator("#axis-y input").click()
+    page.get_by_role("option", name="Guidance", exact=True).click()
+    page.locator("#values-y textarea").fill("1, 4")
+    page.click("#generate-grid")
+    page.wait_for_selector("#stop-grid", state="hidden")
+    page.locator("#grid-output img").first.scroll_into_view_if_needed()
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+
+
+def _gallery(page: Page) -> None:
+    page.get_by_role("tab", name="Gallery").click()
+    page.wait_for_selector(".gallery-pictures img, #gallery img")
+
+
 def main() -> None:
-    """Draw on a page of each size, then compare and reconstruct on the laptop's."""
+    """Draw on a page of each size; on the laptop's, also visit the other tabs."""
     with tempfile.TemporaryDirectory() as folder, launched() as browser:
         place = Path(folder)
-        with served([], place / "models", place / "log") as address:
+        with served(["--gallery", str(place / "gallery")], place / "models", place / "log") as address:
             for name, (width, height) in _SIZES.items():
                 page = browser.new_page(viewport={"width": width, "height": height})
                 page.set_default_timeout(_PATIENCE)
@@ -70,6 +88,10 @@ def main() -> None:
                     _keep(page, "compare")
                     _reconstruct(page)
                     _keep(page, "reconstruct")
+                    _grid(page)
+                    _keep(page, "grid")
+                    _gallery(page)
+                    _keep(page, "gallery")
                 page.close()
 
 

@@ -270,7 +270,7 @@ class TestWriting:
         assert (tmp_path / ".tiny.partial" / "prior.bin").stat().st_size == 1 << 42
 
     def test_the_same_conversion_gives_the_same_bytes(self, tmp_path: Path) -> None:
-        one, other = (write_bundle(tmp_path / name) for name in ("one", "other"))
+        one, other = (write_bundle(tmp_path / name / "tiny") for name in ("one", "other"))
         assert contents(one.path) == contents(other.path)
 
 
@@ -289,7 +289,7 @@ class TestInterruptedConversion:
             Bundle.open(tmp_path / ".tiny.partial")
 
     def test_the_same_conversion_resumes(self, tmp_path: Path) -> None:
-        undisturbed = contents(write_bundle(tmp_path / "other").path)
+        undisturbed = contents(write_bundle(tmp_path / "other" / "tiny").path)
         self.interrupted(tmp_path / "tiny", KeyboardInterrupt())
         with BundleWriter(tmp_path / "tiny", "one") as writer:
             assert writer.done("prior") == {"weights": "f16"}
@@ -326,7 +326,7 @@ class TestInterruptedConversion:
 
     def test_a_killed_process_leaves_no_lock(self, tmp_path: Path) -> None:
         """After `kill -9` the same conversion makes the same bundle as an undisturbed one."""
-        undisturbed = contents(write_bundle(tmp_path / "other").path)
+        undisturbed = contents(write_bundle(tmp_path / "other" / "tiny").path)
         code = (
             "import sys, time; from pathlib import Path; from vinograph.models.bundle_writer import BundleWriter\n"
             "with BundleWriter(Path(sys.argv[1]), 'one') as writer:\n"
@@ -358,7 +358,7 @@ class TestInterruptedConversion:
     ) -> None:
         """Afterwards the same conversion makes the same bundle as an undisturbed one."""
         write_bundle(tmp_path / "old")
-        undisturbed = contents(write_bundle(tmp_path / "other").path)
+        undisturbed = contents(write_bundle(tmp_path / "other" / "tiny").path)
 
         def folder(name: str) -> Path:
             (tmp_path / name).mkdir()

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.world.vocabulary import vocabulary
+
 VERSION = "0.36.0"
 """The version of diffusers that the files name as theirs."""
 
@@ -33,6 +35,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` as indented JSON; a missing folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """Write ``vinograph.json``: ``settings``, and the words that the model has seen."""
+    write_json(out / "vinograph.json", {**settings, "vocabulary": vocabulary()})
 
 
 def write_card(out: Path, card: str) -> None:

@@ -9,12 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from training.probe import adherence, predict
-from training.world import Scene, full_caption, sample, stated_attributes
+from training.world import ATTRIBUTES, Scene, caption_of, full_caption, sample, stated_attributes
+
+OPEN: Final = ("sky", "ground", "colour", "place")
+"""The attributes that a prompt of :func:`open_prompts` may leave open."""
 
 
 def heldout_prompts(count: int, seed: int = 2024) -> list[tuple[Scene, str]]:
@@ -22,6 +27,21 @@ def heldout_prompts(count: int, seed: int = 2024) -> list[tuple[Scene, str]]:
     rng = random.Random(seed)
     scenes = [sample(rng, "heldout") for _ in range(count)]
     return [(scene, full_caption(scene, rng)) for scene in scenes]
+
+
+def open_prompts(count: int, numbers: Sequence[int] = (1, 2), seed: int = 2025) -> list[tuple[Scene, str]]:
+    """``count`` scenes of held-out combinations, each with a caption that leaves attributes open.
+
+    How many it leaves open is one of ``numbers``, from 1 to 4. The kind and the count are always
+    stated.
+    """
+    rng = random.Random(seed)
+    prompts = []
+    for _ in range(count):
+        scene = sample(rng, "heldout")
+        left_open = rng.sample(OPEN, rng.choice(numbers))
+        prompts.append((scene, caption_of(scene, set(ATTRIBUTES) - set(left_open), rng)))
+    return prompts
 
 
 def main() -> None:

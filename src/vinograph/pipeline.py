@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vinograph import vocabulary
 from vinograph._calls import Calls
 from vinograph.adapters.adaptation import NO_ADAPTERS, Adaptation, adapt
 from vinograph.adapters.file import recorded_name
@@ -271,7 +272,13 @@ class Pipeline(Calls):
         """Check the arguments now, and return the generator that does the work."""
         request = self._resolve(call, arguments, names)
         steps = self._family.calls[call].run(self._components, self._with_pipeline(request))
-        return self._stream(request, steps, self._few_step_warnings(request, arguments) if call == _GENERATE else [])
+        warnings = self._few_step_warnings(request, arguments) if call == _GENERATE else []
+        return self._stream(request, steps, [*self._unseen_words(request), *warnings])
+
+    def _unseen_words(self, request: Request) -> list[str]:
+        """A warning of words that the model has not seen; an adapter may have taught it any word."""
+        words = [] if self._adaptation.adapters else self.model.manifest.vocabulary
+        return vocabulary.warnings(request.prompt or (), words, [word for word, _ in files_of_words(self.model)])
 
     def _resolve(self, call: str, arguments: Mapping[str, Any], names: Mapping[str, str]) -> Request:
         title, limits = f"{self._family.title} ({call})", self.model.manifest.limits

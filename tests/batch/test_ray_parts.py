@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ class TestStarts:
 def test_a_spool_is_read_while_it_grows_and_again_from_its_start(tmp_path: Path) -> None:
     from vinograph.batch.cluster.dataset import Spool, rows
 
-    spool, found = Spool(tmp_path / "jobs"), []
+    spool, found = Spool(tmp_path / "jobs"), list[Any]()
     reader = threading.Thread(target=lambda: found.extend(rows(spool.file)))
     reader.start()
     for job in JOBS:

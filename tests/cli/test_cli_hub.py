@@ -67,10 +67,10 @@ class TestCheckpoints:
     ) -> None:
         """The same command works, though only the files that it needs were downloaded."""
         server.add(CHECKPOINT, {**server.repositories[CHECKPOINT].files, "unused.safetensors": b"0"})
-        assert vinograph("convert", CHECKPOINT, "online").code == 0
+        assert vinograph("convert", CHECKPOINT, "online/model").code == 0
         assert "unused.safetensors" not in server.fetched()
         offline("refused", tmp_path / "hub")
-        done = vinograph("convert", CHECKPOINT, "offline")
+        done = vinograph("convert", CHECKPOINT, "offline/model")
         assert done.code == 0, done.err
         assert files_in(Path("offline")) == files_in(Path("online"))
 

@@ -239,6 +239,7 @@ class TestAnyRepository:
         assert done.code == 0, done.err
         assert done.out.splitlines()[-1].endswith("--model Mine-2.0")
         assert Bundle.open(models / "Mine-2.0").manifest.components["unet"].weights == "f32"
+        assert json.loads((models / "Mine-2.0" / "bundle.json").read_text(encoding="utf-8"))["name"] == "Mine-2.0"
 
     def test_a_revision_can_be_given(self, server: HubServer, vinograph: Run, models: Path) -> None:
         commit = server.repositories[OTHER].commit
@@ -270,7 +271,10 @@ class TestBundles:
         done = vinograph("pull", BUNDLE)
         assert done.code == 0, done.err
         assert f"licence of {BUNDLE}: Apache-2.0" in done.err
-        assert _files(models / "tiny-bundle") == _files(tiny_bundle)
+        copied, original = _files(models / "tiny-bundle"), _files(tiny_bundle)
+        assert json.loads(copied.pop("bundle.json"))["name"] == "tiny-bundle"
+        assert json.loads(original.pop("bundle.json"))["name"] == "tiny"
+        assert copied == original
         assert "unused.bin" not in fetched_of(server, BUNDLE)
         assert vinograph("generate", "a house", "--model", "tiny-bundle", "--output", "a.png").code == 0
 

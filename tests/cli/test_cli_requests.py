@@ -160,7 +160,7 @@ class TestOptionsOfOtherFamilies:
         done = vinograph("generate", "a house", "--model", "other", "--decoder-steps", 3)
         done.fails(2, "--decoder-steps is not an option", "other", "--steps")
         done = vinograph("reconstruct", "a.png", "--model", "other")
-        done.fails(2, "tiny can't reconstruct", "generate")
+        done.fails(2, "other can't reconstruct", "generate")
 
     def test_an_option_of_no_family_is_refused(self, refused: Run) -> None:
         refused("--sharpness", 3).fails(2, "--sharpness", "vinograph generate --help")

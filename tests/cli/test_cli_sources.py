@@ -174,7 +174,7 @@ class TestQuantize:
         assert done.code == 0, done.err
         assert "components converted" in done.err
         bundle = convert(source_of(name), Path("bundle"))
-        expected = quantize(bundle.path, Path("expected"), mode="weights")
+        expected = quantize(bundle.path, Path("expected/out"), mode="weights")
         assert comparable(Path("out")) == comparable(expected.path)
         assert files_here() == ["bundle", "expected", "out"]
         drawn = vinograph("generate", "a red house", "--model", "out", "--seed", 7)
@@ -182,7 +182,7 @@ class TestQuantize:
 
     def test_the_same_with_quantized_activations(self, undisturbed: Path, places: Place) -> None:
         """Calibration uses the weights that are written, not the checkpoint's."""
-        expected = quantize(convert(places["sdxl"], Path("bundle")).path, Path("expected"), mode="full")
+        expected = quantize(convert(places["sdxl"], Path("bundle")).path, Path("expected/out"), mode="full")
         assert comparable(undisturbed) == comparable(expected.path)
 
     def test_a_killed_quantization_run_again_gives_the_same_bundle(
@@ -211,7 +211,7 @@ class TestQuantize:
         settings.write_text(json.dumps({"name": "another"}))
         done = vinograph("quantize", "copy", "out", "--mode", "weights", "--json")
         assert done.code == 0, done.err
-        assert done.record["name"] == "another"
+        assert done.record["name"] == "out"
         assert "components converted 0/" in done.err
 
     def test_a_wuerstchen_that_names_no_prior_has_to_be_converted_first(self, vinograph: Run, tmp_path: Path) -> None:

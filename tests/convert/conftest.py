@@ -50,7 +50,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def undisturbed(combined: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle of ``combined``."""
-    return Bundle.open(once(tmp_path_factory, "undisturbed", lambda folder: convert(combined, folder)))
+    folder = once(tmp_path_factory, "undisturbed", lambda folder: convert(combined, folder / "bundle"))
+    return Bundle.open(folder / "bundle")
 
 
 @pytest.fixture

@@ -136,6 +136,14 @@ def test_the_manifest_says_how(sdxl: Bundle, tmp_path: Path) -> None:
     assert "mode `mixed`" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_it_bears_the_name_it_was_given(sdxl: Bundle, quantized: Quantized) -> None:
+    made = quantized(sdxl, "weights")
+    assert made.manifest.name == made.path.name != sdxl.manifest.name
+    card = (made.path / "README.md").read_text(encoding="utf-8")
+    assert f"# {made.path.name}\n" in card
+    assert f"# {sdxl.manifest.name}\n" not in card
+
+
 def test_the_manifest_says_how_fast(wuerstchen: Bundle, tmp_path: Path) -> None:
     """Each denoiser's seconds and calls; the ratio is that of the seconds in one picture."""
     made = quantize(wuerstchen.path, tmp_path / "out", mode="weights").manifest.quantization

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 import torch
 
 from training.loop import load
-from training.world import dataset
-from training.wuerstchen import image_encoder, polish, publish, stage_a, stage_b, stage_c
+from training.losses import CLASSES
+from training.world import ATTRIBUTES, dataset, sample
+from training.wuerstchen import image_encoder, open_captions, polish, publish, stage_a, stage_b, stage_c
 from training.wuerstchen.config import EMBEDDING_SCALE
 from training.wuerstchen.config import stage_b as make_stage_b
 
@@ -27,7 +30,7 @@ BRIEFLY = 0.001  # minutes, enough for one step or a few
 def _small_batches() -> Iterator[None]:
     """A step of the recipe's own batches takes a gigabyte."""
     with pytest.MonkeyPatch.context() as patch:
-        for stage, count in ((stage_a, 4), (image_encoder, 8), (polish, 4)):
+        for stage, count in ((stage_a, 4), (image_encoder, 8), (polish, 4), (open_captions, 4)):
             patch.setattr(stage, "BATCH_SIZE", count)
         yield
 
@@ -69,6 +72,40 @@ def test_a_stage_resumes_from_its_checkpoint(work: Path) -> None:
     data = next(path for path in work.parent.iterdir() if (path / "train_labels.npy").exists())
     stage_c.train(data, work, 2 * BRIEFLY + load(work / "stage_c.pt")["budget"]["seconds"] / 60, CPU)
     assert load(work / "stage_c.pt")["budget"]["steps"] > before
+
+
+def test_open_captions_continue_the_published_prior(work: Path, tmp_path: Path) -> None:
+    data = next(path for path in work.parent.iterdir() if (path / "train_labels.npy").exists())
+    shutil.copytree(work / "tokenizer", tmp_path / "tokenizer")
+    out = Path(shutil.copytree(open_captions.CHECKPOINT, tmp_path / "out"))
+    before = {file.relative_to(out): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    open_captions.train(data, tmp_path, BRIEFLY, CPU, reader_minutes=BRIEFLY)
+    publish.publish(tmp_path, out)
+    changed = {name for name, content in before.items() if (out / name).read_bytes() != content}
+    prior = {"prior_prior/diffusion_pytorch_model.safetensors", "prior_text_encoder/model.safetensors"}
+    assert {name.as_posix() for name in changed if name.suffix == ".safetensors"} == prior
+
+
+def test_an_open_caption_is_completed_by_what_is_stated_and_what_the_noise_shows() -> None:
+    labels = torch.zeros(5, len(ATTRIBUTES), dtype=torch.long)
+    stated = torch.tensor([[name in ("kind", "count") for name in ATTRIBUTES]]).expand(5, -1)
+
+    class Sure(torch.nn.Module):
+        """A reader that is sure of the last value of every attribute."""
+
+        def forward(self, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.tensor([0.0] * (n - 1) + [9.0]).expand(len(x), -1) for n in CLASSES], dim=1)
+
+    shown = open_captions.complete(Sure(), torch.zeros(5, 16, 6, 6), torch.ones(5), labels, stated)
+    assert shown.tolist() == [[0 if told else n - 1 for told, n in zip(stated[0], CLASSES, strict=True)]] * 5
+
+
+def test_combinations_are_numbered_in_the_order_of_their_captions() -> None:
+    rng = random.Random(3)
+    for _ in range(20):
+        scene = sample(rng, None)
+        number = open_captions.combination(torch.tensor([scene.labels()]))
+        assert open_captions.scene_of(int(number)) == scene
 
 
 def test_the_log_has_lines_of_every_stage(work: Path) -> None:

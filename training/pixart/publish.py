@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.diffusers_layout import VERSION, write_card, write_json, write_model
+from training.diffusers_layout import VERSION, write_card, write_json, write_model, write_settings
 from training.loop import load
 from training.pixart.config import LCM_SCHEDULER, SCHEDULER, SIZE, TRANSFORMER
 from training.pixart.text import text_encoder
@@ -85,8 +85,8 @@ def _write(
     write_json(out / "scheduler" / "scheduler_config.json", {**scheduler, "_diffusers_version": VERSION})
     write_json(out / "model_index.json", {**_INDEX, "scheduler": ["diffusers", scheduler["_class_name"]]})
     sizes = {"height": SIZE, "width": SIZE}
-    write_json(
-        out / "vinograph.json",
+    write_settings(
+        out,
         {"name": out.name, "defaults": {"generate": {**sizes, **defaults, "strength": 0.6}}, "limits": dict(_LIMITS)},
     )
     write_card(out, _CARD.format(name=out.name, about=about))

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from training import tokenizer
-from training.diffusers_layout import VERSION, write_card, write_json, write_model
+from training.diffusers_layout import VERSION, write_card, write_json, write_model, write_settings
 from training.loop import load
 from training.sdxl.config import SCHEDULER, SIZE, UNET, VAE
 from training.sdxl.text import text_encoders
@@ -80,5 +80,5 @@ def publish(work: Path, out: Path) -> None:
     tokenizer.write(out / "tokenizer_2", pad="!")
     write_json(out / "scheduler" / "scheduler_config.json", {**SCHEDULER, "_diffusers_version": VERSION})
     write_json(out / "model_index.json", _INDEX)
-    write_json(out / "vinograph.json", SETTINGS)
+    write_settings(out, SETTINGS)
     write_card(out, _CARD)

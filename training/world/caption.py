@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Final
 
 from training.world.scene import ATTRIBUTES, Scene
@@ -47,10 +47,15 @@ def caption_and_attributes(scene: Scene, rng: random.Random, dropout: float = 0.
         chance = dropout / 2 if name in ("colour", "count") else dropout
         if rng.random() >= chance:
             stated.add(name)
+    return caption_of(scene, stated, rng), frozenset(stated)
+
+
+def caption_of(scene: Scene, stated: Set[str], rng: random.Random) -> str:
+    """A caption that states these attributes of ``scene``, among them its kind, and no others."""
     while True:
         text = _sentence(scene, stated, rng)
         if len(split_words(text)) <= MAX_WORDS:
-            return text, frozenset(stated)
+            return text
 
 
 def full_caption(scene: Scene, rng: random.Random) -> str:
@@ -63,7 +68,7 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"'s|[a-z]+|[0-9]|[^\sa-z0-9]+", text)
 
 
-def _sentence(scene: Scene, stated: set[str], rng: random.Random) -> str:
+def _sentence(scene: Scene, stated: Set[str], rng: random.Random) -> str:
     shape = rng.random()
     if shape < 0.10:
         text = _tag_list(scene, stated, rng)
@@ -76,7 +81,7 @@ def _sentence(scene: Scene, stated: set[str], rng: random.Random) -> str:
     return f"{text}." if rng.random() < 0.05 else text
 
 
-def _statement(scene: Scene, stated: set[str], rng: random.Random) -> str:
+def _statement(scene: Scene, stated: Set[str], rng: random.Random) -> str:
     """A subject and its surroundings, in any order, at times with what the subject does."""
     surroundings = [_surroundings(name, scene, rng) for name in ("ground", "sky", "place") if name in stated]
     subject = _subject_phrase(scene, stated, rng)
@@ -102,7 +107,7 @@ def _statement(scene: Scene, stated: set[str], rng: random.Random) -> str:
     return f"{rng.choice(PREFIXES)} {text}" if rng.random() < 0.22 else text
 
 
-def _view(scene: Scene, stated: set[str], rng: random.Random) -> str:
+def _view(scene: Scene, stated: Set[str], rng: random.Random) -> str:
     """A landscape "with" the subject in it."""
     subject, place = (
         _subject_phrase(scene, stated, rng),
@@ -120,7 +125,7 @@ def _view(scene: Scene, stated: set[str], rng: random.Random) -> str:
     return " ".join([*parts, "with", subject, *place])
 
 
-def _tag_list(scene: Scene, stated: set[str], rng: random.Random) -> str:
+def _tag_list(scene: Scene, stated: Set[str], rng: random.Random) -> str:
     """The subject and single words for the rest, joined by commas."""
     words = [
         rng.choice(TAGS[name][value])
@@ -148,7 +153,7 @@ def _actions(scene: Scene) -> tuple[str, ...]:
     return SAILING if (scene.kind, scene.ground) == ("boat", "sea") else ACTIONS[scene.kind]
 
 
-def _subject_phrase(scene: Scene, stated: set[str], rng: random.Random) -> str:
+def _subject_phrase(scene: Scene, stated: Set[str], rng: random.Random) -> str:
     """The subject with its count and colour, such as "three little red houses"."""
     one, many = rng.choice(KIND[scene.kind])
     noun = one if scene.count == 1 else many

@@ -74,10 +74,18 @@ class Variation:
         )
 
 
-def render(scene: Scene, seed: int, frame: Frame = SQUARE, colours: Sequence[str] | None = None) -> NDArray[np.uint8]:
+def render(
+    scene: Scene,
+    seed: int,
+    frame: Frame = SQUARE,
+    colours: Sequence[str] | None = None,
+    columns: Sequence[float] | None = None,
+) -> NDArray[np.uint8]:
     """The picture of ``scene``, uint8 [height, width, 3]; ``seed`` makes the random choices.
 
     ``colours`` has a colour for each subject from left to right, in place of the scene's own.
+    ``columns`` has a place in units for each subject, as many as there are places, of the size that
+    the scene's count gives them.
     """
     variation = Variation.of(seed, scene.count)
     side, preset, horizon_shift = variation.side, variation.sky_preset, variation.horizon_shift
@@ -96,14 +104,18 @@ def render(scene: Scene, seed: int, frame: Frame = SQUARE, colours: Sequence[str
     if variation.with_extra and scene.ground != "sea":
         _extra(rgb, scene, side, horizon_shift, frame)
 
-    step = _SPACING[scene.count]
-    middle = frame.spread(SIZE // 2 + {"left": -1, "middle": 0, "right": 1}[scene.place] * _SHIFT[scene.count])
     base = frame.sink(_BASE[scene.count]) + variation.shift_y
-    for i in range(scene.count):
-        x = middle + variation.shift_x + (2 * i - scene.count + 1) * step // 2
-        _place(rgb, scene, scene.colour if colours is None else colours[i], x, base, size, frame)
+    for i, x in enumerate(_columns(scene, frame) if columns is None else columns):
+        colour = scene.colour if colours is None else colours[i]
+        _place(rgb, scene, colour, x + variation.shift_x, base, size, frame)
     picture: NDArray[np.uint8] = np.floor(np.clip(rgb, 0.0, 255.0) + 0.5).astype(np.uint8)
     return picture
+
+
+def _columns(scene: Scene, frame: Frame) -> list[float]:
+    """Where the subjects of ``scene`` stand, from left to right, in units."""
+    middle = frame.spread(SIZE // 2 + {"left": -1, "middle": 0, "right": 1}[scene.place] * _SHIFT[scene.count])
+    return [middle + (2 * i - scene.count + 1) * _SPACING[scene.count] // 2 for i in range(scene.count)]
 
 
 def _composite(rgb: Page, layer: Page, dx: int, dy: int) -> None:

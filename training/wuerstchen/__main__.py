@@ -16,7 +16,14 @@ from __future__ import annotations
 
 from training import command
 
-MINUTES = {"stage-a": 10.0, "image-encoder": 11.0, "stage-b": 67.0, "stage-c": 79.0, "polish": 4.0}
+MINUTES = {
+    "stage-a": 10.0,
+    "image-encoder": 11.0,
+    "stage-b": 67.0,
+    "stage-c": 79.0,
+    "polish": 4.0,
+    "open-captions": 25.0,
+}
 
 if __name__ == "__main__":
     command.main("training.wuerstchen", __doc__, MINUTES)

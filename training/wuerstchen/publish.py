@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from training import tokenizer
 from training.captions import load_tokenizer, text_encoder
-from training.diffusers_layout import VERSION, write_card, write_json, write_model
+from training.diffusers_layout import VERSION, write_card, write_json, write_model, write_settings
 from training.loop import load
 from training.wuerstchen.config import DECODER_TEXT, IMAGE_ENCODER, PRIOR_TEXT, SIZE, STAGE_A, STAGE_B, STAGE_C
 from training.wuerstchen.stage_b import fold_embedding_scale
@@ -71,29 +71,37 @@ meadow, in the desert, in the snow or on the sea. It was trained from nothing on
 def publish(work: Path, out: Path) -> None:
     """Write the checkpoint to ``out``: f16 safetensors, configurations, tokenizers.
 
-    A polished Stage A takes precedence over the plain one.
+    A polished Stage A takes precedence over the plain one. If ``work`` has only a Stage C that was
+    continued from the checkpoint in ``out``, then that checkpoint's prior is replaced.
     """
     out.mkdir(parents=True, exist_ok=True)
-    state_b, state_c = load(work / "stage_b.pt"), load(work / "stage_c.pt")
-    polished = work / "polish.pt"
-    state_a = load(polished if polished.exists() else work / "stage_a.pt")["model"]
-    config_a = {**STAGE_A, "scale_factor": float(state_b["scale"])}
-    write_model(out / "vqgan", _WEIGHTS, {"_class_name": "PaellaVQModel", **config_a}, state_a)
-    write_model(
-        out / "decoder",
-        _WEIGHTS,
-        {"_class_name": "WuerstchenDiffNeXt", **STAGE_B},
-        fold_embedding_scale(state_b["stage"]),
-    )
+    state_c = load(work / "stage_c.pt")
     write_model(out / "prior_prior", _WEIGHTS, {"_class_name": "WuerstchenPrior", **STAGE_C}, state_c["stage"])
-    write_model(out / "image_encoder", "model", IMAGE_ENCODER, load(work / "image_encoder.pt")["encoder"])
-    for prefix, sizes, state in (("prior_", PRIOR_TEXT, state_c["text"]), ("", DECODER_TEXT, state_b["text"])):
-        encoder: CLIPTextModel = text_encoder(load_tokenizer(work), **sizes)
-        encoder.load_state_dict(state)
-        nn.Module.half(encoder)
-        encoder.save_pretrained(out / f"{prefix}text_encoder")
+    _write_text_encoder(work, out / "prior_text_encoder", PRIOR_TEXT, state_c["text"])
+    if (work / "stage_b.pt").exists() or not (out / "decoder").exists():
+        _publish_decoder(work, out)
+    for prefix in ("prior_", ""):
         tokenizer.write(out / f"{prefix}tokenizer")
         write_json(out / f"{prefix}scheduler" / "scheduler_config.json", _SCHEDULER)
     write_json(out / "model_index.json", _INDEX)
-    write_json(out / "vinograph.json", SETTINGS)
+    write_settings(out, SETTINGS)
     write_card(out, _CARD)
+
+
+def _publish_decoder(work: Path, out: Path) -> None:
+    """Write Stages A and B, the decoder's text encoder and the image encoder."""
+    state_b, polished = load(work / "stage_b.pt"), work / "polish.pt"
+    state_a = load(polished if polished.exists() else work / "stage_a.pt")["model"]
+    config_a = {**STAGE_A, "scale_factor": float(state_b["scale"])}
+    write_model(out / "vqgan", _WEIGHTS, {"_class_name": "PaellaVQModel", **config_a}, state_a)
+    decoder = {"_class_name": "WuerstchenDiffNeXt", **STAGE_B}
+    write_model(out / "decoder", _WEIGHTS, decoder, fold_embedding_scale(state_b["stage"]))
+    write_model(out / "image_encoder", "model", IMAGE_ENCODER, load(work / "image_encoder.pt")["encoder"])
+    _write_text_encoder(work, out / "text_encoder", DECODER_TEXT, state_b["text"])
+
+
+def _write_text_encoder(work: Path, folder: Path, sizes: Mapping[str, int], state: Mapping[str, Tensor]) -> None:
+    encoder: CLIPTextModel = text_encoder(load_tokenizer(work), **sizes)
+    encoder.load_state_dict(state)
+    nn.Module.half(encoder)
+    encoder.save_pretrained(folder)

@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, str] = {
     "ray": "many machines: vinograph batch --ray, vinograph serve --ray",
     "captions": "cleaning of prompts: --clean-caption on",
     "benchmark": "charts: vinograph benchmark --chart",
+    "docs": "the documentation site, from a clone: make site",
     "train": "training of models and adapters, from a clone",
     "dev": "the tests, from a clone",
 }

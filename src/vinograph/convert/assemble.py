@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from vinograph import __version__
 from vinograph.errors import DamagedModelError, ModelError, ResourceError
-from vinograph.models.bundle import Bundle, weights_of
+from vinograph.models.bundle import Bundle, called, weights_of
 from vinograph.models.bundle_writer import BundleWriter
 from vinograph.models.checkpoint_model import OpenedCheckpoint
 from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, TokenizerFile, component_of
@@ -62,7 +62,8 @@ def _write_bundle(
         tokenizers[name] = TokenizerFile(f"{name}.json", length, data.pad_id)
     components = _write_components(opened, job, writer)
     manifest = dataclasses.replace(opened.manifest, components=components, tokenizers=tokenizers, tools=_tools())
-    (writer.partial / "README.md").write_text(_card(manifest), encoding="utf-8")
+    card = _card(called(manifest, job.target.absolute().name))
+    (writer.partial / "README.md").write_text(card, encoding="utf-8")
     if opened.licence_file is not None:
         shutil.copyfile(opened.licence_file, writer.partial / "LICENSE")
     writer.keep_only(_names(manifest, licence=opened.licence_file is not None))

@@ -7,6 +7,7 @@ nothing else of the source checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from collections.abc import Collection, Iterator
@@ -17,19 +18,26 @@ from vinograph import strict_json
 from vinograph.errors import DamagedModelError, ModelError
 from vinograph.files import digest_of
 from vinograph.models.manifest import MANIFEST_FILE, FileRecord, Manifest, check_checksum
+from vinograph.models.manifest_schema import NAME
+from vinograph.schema import SchemaError
 from vinograph.text import Tokenizer
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, whose files all had their sizes when it was opened."""
+    """An opened bundle, whose files all had their sizes when it was opened.
+
+    Its manifest bears the directory's name, also where the directory was renamed.
+    """
 
     path: Path
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: Path) -> Bundle:
+    def open(cls, path: Path, name: str | None = None) -> Bundle:
         """Read the manifest in ``path``, and check that every file is there with its size.
+
+        ``name`` is what the model is called, by default as the directory is.
 
         Raises:
             ModelError: there is no bundle, or it is of a newer format.
@@ -38,7 +46,8 @@ class Bundle:
         file = path / MANIFEST_FILE
         if not file.is_file():
             raise ModelError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
-        bundle = cls(path, Manifest.from_json(_read_manifest_bytes(file), str(file)))
+        manifest = Manifest.from_json(_read_manifest_bytes(file), str(file))
+        bundle = cls(path, called(manifest, path.absolute().name if name is None else name))
         for name, record in bundle.manifest.files.items():
             bundle._check_size(name, record)
         graphs = [each.file for each in bundle.manifest.components.values()]
@@ -117,6 +126,15 @@ class Bundle:
     def size(self) -> int:
         """The bytes of all files that the manifest lists."""
         return sum(record.size for record in self.manifest.files.values())
+
+
+def called(manifest: Manifest, name: str) -> Manifest:
+    """``manifest`` with the model's ``name``; with its own where no manifest may have this one."""
+    try:
+        NAME.check("name", name)
+    except SchemaError:
+        return manifest
+    return dataclasses.replace(manifest, name=name) if name else manifest
 
 
 def weights_of(graph: str) -> str:

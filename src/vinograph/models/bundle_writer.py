@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from vinograph import strict_json
 from vinograph.errors import RequestError
 from vinograph.files import hidden_sibling, is_full, write_atomically
-from vinograph.models.bundle import Bundle, sha256_of
+from vinograph.models.bundle import Bundle, called, sha256_of
 from vinograph.models.manifest import CHECKSUM, MANIFEST_FILE, FileRecord, Manifest, checksum
 
 _PROGRESS_FILE = "progress.json"
@@ -168,9 +168,12 @@ class BundleWriter:
                 file.unlink()
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Write the manifest, and move the bundle into the place of an old one."""
+        """Write the manifest, and move the bundle into the place of an old one.
+
+        The model is called as the bundle's directory is.
+        """
         files = {name: self._record(name) for name in self._names()}
-        complete = dataclasses.replace(manifest, files=files)
+        complete = dataclasses.replace(called(manifest, self.target.absolute().name), files=files)
         complete.check_before_writing(f"its {MANIFEST_FILE}")
         for name in files:
             _flush(self.partial / name)

@@ -96,8 +96,8 @@ def _file_of_hub(reference: str) -> Checkpoint | None:
     return None if named is None else hub_file.locate_file(*named)
 
 
-def _open_bundle(path: Path, options: Mapping[str, Any]) -> Bundle:
-    """Open a bundle, which is complete.
+def _open_bundle(path: Path, options: Mapping[str, Any], name: str | None = None) -> Bundle:
+    """Open a bundle, which is complete; its ``name`` is by default its directory's.
 
     Raises:
         RequestError: there are options, which are for checkpoints.
@@ -105,7 +105,7 @@ def _open_bundle(path: Path, options: Mapping[str, Any]) -> Bundle:
     if options:
         given = " and ".join(f"--{name.replace('_', '-')}" for name in options)
         raise RequestError(f"{path} is a bundle, whose parts stay: {given} can be given when it is converted")
-    return Bundle.open(path)
+    return Bundle.open(path, name)
 
 
 def _open_file(path: Path, options: Mapping[str, Any]) -> Model:
@@ -145,7 +145,7 @@ def _from_hub(repository: str, options: Mapping[str, Any]) -> Model:
     missing = "in the hub's cache"
     if len(cached) == 1 and (cached[0] / MANIFEST_FILE).is_file():
         try:
-            return _open_bundle(cached[0], options)
+            return _open_bundle(cached[0], options, _name_of(repository))
         except (ModelError, DamagedModelError) as error:  # the missing files are fetched, if they can be
             missing = f"whole {missing} ({error})"
     try:
@@ -160,13 +160,18 @@ def _from_hub(repository: str, options: Mapping[str, Any]) -> Model:
     if MANIFEST_FILE in found.listing:
         checkpoint = from_repository(found)
         checkpoint.fetch([*fetch_manifest(checkpoint).files])
-        return _open_bundle(checkpoint.directory, options)
+        return _open_bundle(checkpoint.directory, options, _name_of(repository))
     if is_published(found.listing):
         return _open_checkpoint(from_repository(found), options)
     raise ModelError(
         f"{repository} on the hub is no model that Vinograph draws with: it has neither a {MANIFEST_FILE} nor a "
         f"{_INDEX}"
     )
+
+
+def _name_of(repository: str) -> str:
+    """What a bundle on the hub is called: its directory in the hub's cache is named by a commit."""
+    return repository.rpartition("/")[2]
 
 
 def fetch_manifest(repository: Checkpoint) -> Manifest:

@@ -129,9 +129,10 @@ class Manifest:
 
     ``config`` holds the family's parameters for inference. ``defaults`` and ``limits`` serve to
     resolve requests. ``files`` has the size and hash of every other file. ``quantization`` is None
-    for a converted bundle. ``notes`` are the assumptions that conversion had to make. Mappings are
-    as in the file, with entries that later versions add; :attr:`family_config` and :attr:`sizes`
-    are parsed from them.
+    for a converted bundle. ``notes`` are the assumptions that conversion had to make.
+    ``vocabulary`` has the words that the model has seen; it is empty where they aren't known.
+    Mappings are as in the file, with entries that later versions add; :attr:`family_config` and
+    :attr:`sizes` are parsed from them.
     """
 
     family: str
@@ -148,12 +149,14 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     quantization: Quantization | None = None
     notes: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The manifest as JSON with its own checksum; equal manifests give equal bytes."""
         data = _plain(self)
-        if not self.notes:
-            del data["notes"]  # as in bundles that were written before notes existed
+        for name in ("notes", "vocabulary"):
+            if not data[name]:
+                del data[name]  # as in bundles that were written before there was such an entry
         with_checksum = {**data, CHECKSUM: checksum(data)}
         return json.dumps(with_checksum, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -194,6 +197,7 @@ class Manifest:
             format_version=data["format_version"],
             quantization=_quantization(data.get("quantization")),
             notes=tuple(data.get("notes", ())),
+            vocabulary=tuple(data.get("vocabulary", ())),
         )
 
     @cached_property

@@ -56,7 +56,11 @@ class _Sha256:
             raise SchemaError(f"{where} is {shown(value)}, where {self.wanted} should be")
 
 
-_NAME = Text(200)
+NAME = Text(200)
+"""A model's name, and other short texts."""
+VOCABULARY = Many(Text(50), most=100_000)
+"""The words that a model has seen."""
+
 _COUNT = Whole(0, 2**31)
 _SECONDS = Real(1e-9, 1e9)
 _TENSOR = Record(
@@ -73,7 +77,7 @@ _COMPONENT = Record(
 )
 _SPEED = Record(
     {
-        "processor": _NAME,
+        "processor": NAME,
         "cores": Whole(1, 1_000_000),
         "denoisers": Named(
             Record({"before": _SECONDS, "after": _SECONDS, "calls": Whole(1, 1_000_000)}), least=1, most=100
@@ -84,8 +88,8 @@ _SPEED = Record(
 SCHEMA = Record(
     {
         "format_version": Whole(1, FORMAT_VERSION),
-        "family": _NAME,
-        "name": _NAME,
+        "family": NAME,
+        "name": NAME,
         "components": Named(_COMPONENT, most=100),
         "tokenizers": Named(
             Record({"file": _FileName(".json"), "max_length": Whole(1, 65_536), "pad_id": _COUNT}), most=100
@@ -94,15 +98,16 @@ SCHEMA = Record(
         "config": Record({}, open=True),
         "defaults": Record({}, open=True),
         "limits": Record({}, open=True),
-        "source": Record({"id": Text()}, {"revision": Maybe(_NAME), "licence": Maybe(_NAME), "also": Named(Text())}),
-        "tools": Named(_NAME, most=100),
+        "source": Record({"id": Text()}, {"revision": Maybe(NAME), "licence": Maybe(NAME), "also": Named(Text())}),
+        "tools": Named(NAME, most=100),
         "files": Named(Record({"size": Whole(0, 2**62), "sha256": _Sha256()}), most=10_000, name=_FileName()),
     },
     {
         "quantization": Maybe(
-            Record({"mode": _NAME, "prompts": _COUNT, "samples": _COUNT, "tools": Named(_NAME), "speed": _SPEED})
+            Record({"mode": NAME, "prompts": _COUNT, "samples": _COUNT, "tools": Named(NAME), "speed": _SPEED})
         ),
         "notes": Many(Text()),
+        "vocabulary": VOCABULARY,
     },
     open=True,  # later versions of this format may add entries
 )

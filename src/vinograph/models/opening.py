@@ -14,6 +14,7 @@ Each family has a module ``checkpoint`` with
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ from vinograph.families import registry
 from vinograph.models.checkpoint import INDEX_FILE, BeforeFetch, Checkpoint, do_nothing_before_fetch
 from vinograph.models.checkpoint_model import OpenedCheckpoint, PublishedCheckpoint
 from vinograph.models.recognition import family_of_file, family_of_network, recognize
+from vinograph.models.settings import Settings
 from vinograph.schema import label
 from vinograph.values import shown
 
@@ -81,7 +83,8 @@ def open_checkpoint(
             takes = ", ".join(map(_option, module.OPTIONS)) or "none"
             raise RequestError(f"{_option(name)} is not an option of {family} models; theirs: {takes}")
     opened: OpenedCheckpoint = module.open_published(PublishedCheckpoint(checkpoint, index, options, before_fetch))
-    return opened
+    manifest = dataclasses.replace(opened.manifest, vocabulary=Settings.of(checkpoint).vocabulary)
+    return dataclasses.replace(opened, manifest=manifest)
 
 
 def _option(name: str) -> str:

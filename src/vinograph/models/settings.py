@@ -1,4 +1,4 @@
-"""A checkpoint's own defaults and limits, which its vinograph.json sets, and its licence."""
+"""What a checkpoint's vinograph.json sets: its name, defaults, limits, words; and its licence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ from vinograph.families.contract import Family
 from vinograph.families.sizes import SIZE_KINDS, SizeLimits
 from vinograph.models.checkpoint import Checkpoint
 from vinograph.models.manifest import Source
+from vinograph.models.manifest_schema import NAME, VOCABULARY
 from vinograph.models.model_card import licence_of
-from vinograph.schema import Named, Record, SchemaError, Text
+from vinograph.schema import Named, Record, SchemaError
 
 SETTINGS_FILE = "vinograph.json"
-_SCHEMA = Record({}, {"name": Text(200), "defaults": Named(Record({}, open=True)), "limits": Record({}, open=True)})
+_SCHEMA = Record(
+    {},
+    {
+        "name": NAME,
+        "defaults": Named(Record({}, open=True)),
+        "limits": Record({}, open=True),
+        "vocabulary": VOCABULARY,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class Settings:
     def name(self) -> str:
         """The model's name, by default that of the checkpoint."""
         return str(self.values.get("name", self.origin.id.rpartition("/")[2]))
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The words that the model has seen; none where they aren't known."""
+        return tuple(self.values.get("vocabulary", ()))
 
     def sets(self, call: str, arguments: Collection[str]) -> bool:
         """Whether the settings have defaults for all of these ``arguments`` of a call."""

@@ -230,7 +230,7 @@ def _write_files(job: _QuantizationJob, writer: BundleWriter) -> int:
     if job.calibrated:
         count = calibration.collect_samples(job.bundle, job.calibrated, job.prompts, work_folder, writer, job.progress)
     _quantize_components(job, writer, work_folder)
-    _write_card(job, writer.partial)
+    _write_card(job, writer)
     return count
 
 
@@ -299,12 +299,13 @@ def _copy(job: _QuantizationJob, folder: Path) -> None:
             shutil.copyfile(job.bundle.path / name, place)
 
 
-def _write_card(job: _QuantizationJob, folder: Path) -> None:
-    """Write the source's model card, with a line that says how this bundle was made from it."""
+def _write_card(job: _QuantizationJob, writer: BundleWriter) -> None:
+    """Write the source's model card under the new name, with a line that says how it was made."""
     card = job.bundle.path / _CARD
-    text = card.read_text(encoding="utf-8") if card.exists() else f"# {job.bundle.manifest.name}\n"
+    old, new = (f"# {name}\n" for name in (job.bundle.manifest.name, writer.target.absolute().name))
+    text = card.read_text(encoding="utf-8").replace(old, new, 1) if card.exists() else new
     note = f"Quantized by Vinograph {__version__} with NNCF {_tools()['nncf']}, mode `{job.mode}`."
-    (folder / _CARD).write_text(f"{text.rstrip()}\n\n{note}\n", encoding="utf-8")
+    (writer.partial / _CARD).write_text(f"{text.rstrip()}\n\n{note}\n", encoding="utf-8")
 
 
 def _check_space(model: Model, writer: BundleWriter) -> None:

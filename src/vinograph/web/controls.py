@@ -193,10 +193,6 @@ class Controls:
         """The controls of guidance scales, above one of which a negative prompt has an effect."""
         return [each for name, each in self._options.items() if name.endswith("guidance_scale")]
 
-    def by_argument(self, pipe: Pipeline) -> dict[str, Any]:
-        """The components of the model's options, by the argument that each sets."""
-        return {argument: self._options[name] for name, argument in self.arguments(pipe).items()}
-
     def for_model(self, pipe: Pipeline, *, init_image: bool = False) -> Updates:
         """Updates that show the model's options with its defaults, and hide the others."""
         takes, known = pipe.calls[_CALL].takes, self.arguments(pipe)

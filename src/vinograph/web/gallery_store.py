@@ -236,13 +236,13 @@ class GalleryStore:
             with _open(file) as stream:
                 content = strict_json.parse_object(stream.read(), largest=_LARGEST_FAVOURITES)
             places = content["favourites"]
-            if not isinstance(places, list) or not all(isinstance(each, str) for each in places):
-                raise RequestError("favourites are a list of names")
-            return set(places), ""
+            if isinstance(places, list) and all(isinstance(each, str) for each in places):
+                return set(places), ""
         except FileNotFoundError:
             return set(), ""
-        except (OSError, KeyError, RequestError, strict_json.JsonError):
-            return set(), f"{_FAVOURITES} can't be read; with the next favourite it is put aside, and a new one begins"
+        except (OSError, KeyError, strict_json.JsonError):
+            pass
+        return set(), f"{_FAVOURITES} can't be read; with the next favourite it is put aside, and a new one begins"
 
     def _hidden(self, name: str) -> Path:
         """One of the gallery's own folders, made where it isn't there.

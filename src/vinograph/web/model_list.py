@@ -53,7 +53,7 @@ def _row(models: Models, reference: str, seconds: float | None) -> str:
     ]
     name = escape(reference)
     return (
-        f"<li><div><h3>{name}</h3><p>{escape(purpose(pipe).capitalize())}</p>"
+        f"<li><div><h2>{name}</h2><p>{escape(purpose(pipe).capitalize())}</p>"
         f'<p class="facts">{"".join(f"<span>{escape(each)}</span>" for each in facts)}</p></div>'
         f'<button class="button" value="{name}" aria-label="Choose {name}">Choose</button></li>'
     )
