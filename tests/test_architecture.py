@@ -513,6 +513,7 @@ class TestPublicSurface:
             "decoder_scheduler": "decoder_scheduler",
             "decoder_steps": "num_inference_steps",
             "decoder_guidance_scale": "decoder_guidance_scale",
+            **_EVALUATION_OPTIONS,
         }
 
 
@@ -530,6 +531,8 @@ _EVERY = {
 }
 _TEXT = {"prompt": None, "negative_prompt": None, "latents": None}
 _EMBEDS = {"prompt_embeds": None, "negative_prompt_embeds": None}
+_EVALUATIONS = {"guidance_interval": None, "extrapolation_interval": None, "extrapolation_order": 1}
+_EVALUATION_OPTIONS = {name: name for name in ("speed", *_EVALUATIONS)}
 
 WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "generate": (
@@ -538,6 +541,8 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **_EVERY,
             **_TEXT,
             **_EMBEDS,
+            "speed": None,
+            **_EVALUATIONS,
             "height": 512,
             "width": 512,
             "prior_num_inference_steps": 60,
@@ -560,6 +565,7 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **_EVERY,
             **_TEXT,
             **_EMBEDS,
+            **_EVALUATIONS,
             "height": 1024,
             "width": 1024,
             "num_inference_steps": 60,
@@ -574,6 +580,7 @@ WUERSTCHEN_TAKES: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             **_EVERY,
             **_TEXT,
             "image_embeddings": None,
+            "guidance_interval": None,
             "num_inference_steps": 12,
             "guidance_scale": 0.0,
             "decoder_scheduler": None,
@@ -595,7 +602,7 @@ _SDXL_EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds
 _SDXL_SIZES = ("original_size", "target_size", "negative_original_size", "negative_target_size")
 
 _HIRES = {"hires": None, "hires_steps": None, "hires_strength": 0.35, "hires_upscaler": "lanczos"}
-_LARGE = {**_HIRES, "vae_tiling": "auto"}
+_LARGE = {**_HIRES, "vae_tiling": "auto", "speed": None, **_EVALUATIONS}
 _LARGE_OPTIONS = {name: name for name in _LARGE}
 _ENCODE = {"image": None, "height": None, "width": None, "vae": None, "vae_tiling": "auto"}
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -59,11 +59,16 @@ class Probe(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Logits [n, values] of each attribute for pictures ``pixels`` [n, 3, h, w] in [0, 1]."""
+        hidden = self.hidden(pixels)
+        return [head(hidden) for head in self.heads.values()]
+
+    def hidden(self, pixels: Tensor) -> Tensor:
+        """What the heads judge by, [n, 192], for pictures ``pixels`` [n, 3, h, w] in [0, 1]."""
         pixels = downsample(pixels)
         line = torch.linspace(-1, 1, SIDE, device=pixels.device, dtype=pixels.dtype)
         across = line.expand(len(pixels), 1, SIDE, SIDE)
-        hidden = self.trunk(self.features(torch.cat([pixels * 2 - 1, across, across.transpose(2, 3)], 1)))
-        return [head(hidden) for head in self.heads.values()]
+        seen = torch.cat([pixels * 2 - 1, across, across.transpose(2, 3)], 1)
+        return cast("Tensor", self.trunk(self.features(seen)))
 
 
 def downsample(pixels: Tensor) -> Tensor:
@@ -89,11 +94,24 @@ def predict(images: NDArray[Any], probe: Probe | None = None, batch: int = 64) -
     out = [np.empty((0, len(ATTRIBUTES)), np.int64)]
     with torch.no_grad():
         for start in range(0, len(images), batch):
-            part = np.ascontiguousarray(images[start : start + batch])
-            scale = 255.0 if part.dtype == np.uint8 else 1.0
-            pixels = torch.from_numpy(part.astype(np.float32)).permute(0, 3, 1, 2) / scale
+            pixels = _pixels(images[start : start + batch])
             out.append(torch.stack([logits.argmax(1) for logits in probe(pixels)], 1).numpy())
     return np.concatenate(out)
+
+
+def features(images: NDArray[Any], probe: Probe | None = None, batch: int = 64) -> NDArray[np.float32]:
+    """What the heads judge by, [n, 192], of ``images`` [n, h, w, 3], which are uint8 or floats in [0, 1]."""
+    probe = load() if probe is None else probe
+    probe.eval()
+    with torch.no_grad():
+        found = [probe.hidden(_pixels(images[start : start + batch])) for start in range(0, len(images), batch)]
+    return torch.cat(found).numpy()
+
+
+def _pixels(images: NDArray[Any]) -> Tensor:
+    """``images`` [n, h, w, 3] as [n, 3, h, w] in [0, 1]."""
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    return torch.from_numpy(np.ascontiguousarray(images).astype(np.float32)).permute(0, 3, 1, 2) / scale
 
 
 def adherence(

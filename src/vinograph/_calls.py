@@ -50,6 +50,10 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        speed: Literal["balanced", "fast"] | None = None,
+        guidance_interval: tuple[float, float] | list[float] | str | None = None,
+        extrapolation_interval: int | None = None,
+        extrapolation_order: int | None = 1,
         prior_num_inference_steps: int | None = 60,
         prior_guidance_scale: float | None = 4.0,
         prior_timesteps: Timesteps | Literal["spaced"] | None = None,
@@ -127,6 +131,14 @@ class Calls:
                 diffusers.
             callback_on_step_end_tensor_inputs: Würstchen, SDXL: the names of the tensors that
                 callback_on_step_end gets.
+            speed: a named combination of the arguments that save evaluations, for what is left
+                open; vinograph inspect shows what it stands for.
+            guidance_interval: the part of the steps that is guided (arXiv 2404.07724), as fractions
+                of all steps: a start and an end; the others evaluate the model without guidance, at
+                half the cost.
+            extrapolation_interval: evaluate the model in every so-many-th step and extrapolate its
+                output between (after TaylorSeer, arXiv 2503.06923); 1 evaluates it in every step.
+            extrapolation_order: the order of that extrapolation: 1 (linear) or 2 (quadratic).
             prior_num_inference_steps: Würstchen: denoising steps of the prior.
             prior_guidance_scale: Würstchen: guidance scale of the prior.
             prior_timesteps: Würstchen: custom timesteps of the prior, or "spaced": 29 well-spaced
@@ -220,6 +232,10 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        speed: Literal["balanced", "fast"] | None = None,
+        guidance_interval: tuple[float, float] | list[float] | str | None = None,
+        extrapolation_interval: int | None = None,
+        extrapolation_order: int | None = 1,
         prior_num_inference_steps: int | None = 60,
         prior_guidance_scale: float | None = 4.0,
         prior_timesteps: Timesteps | Literal["spaced"] | None = None,
@@ -296,6 +312,9 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        guidance_interval: tuple[float, float] | list[float] | str | None = None,
+        extrapolation_interval: int | None = None,
+        extrapolation_order: int | None = 1,
         return_dict: Literal[True] = True,
     ) -> Result:
         """Draw image embeddings from a text. Würstchen alone.
@@ -320,6 +339,12 @@ class Calls:
             callback_on_step_end: called after each step of the last stage, as in diffusers.
             callback_on_step_end_tensor_inputs: the names of the tensors that callback_on_step_end
                 gets.
+            guidance_interval: the part of the steps that is guided (arXiv 2404.07724), as fractions
+                of all steps: a start and an end; the others evaluate the model without guidance, at
+                half the cost.
+            extrapolation_interval: evaluate the model in every so-many-th step and extrapolate its
+                output between (after TaylorSeer, arXiv 2503.06923); 1 evaluates it in every step.
+            extrapolation_order: the order of that extrapolation: 1 (linear) or 2 (quadratic).
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.
 
         Raises:
@@ -345,6 +370,7 @@ class Calls:
         output_type: Literal["pil", "np", "latent"] | None = "pil",
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | tuple[str, ...] | None = None,
+        guidance_interval: tuple[float, float] | list[float] | str | None = None,
         decoder_scheduler: Schedulers | None = None,
         return_dict: Literal[True] = True,
     ) -> Result:
@@ -366,6 +392,9 @@ class Calls:
             callback_on_step_end: called after each step of the last stage, as in diffusers.
             callback_on_step_end_tensor_inputs: the names of the tensors that callback_on_step_end
                 gets.
+            guidance_interval: the part of the steps that is guided (arXiv 2404.07724), as fractions
+                of all steps: a start and an end; the others evaluate the model without guidance, at
+                half the cost.
             decoder_scheduler: the sampler of the decoder, by its name; default: the checkpoint's
                 own.
             return_dict: False (not typed) returns a tuple with the images alone, as in diffusers.

@@ -120,7 +120,8 @@ def _whole_number(name: str, value: Any, low: int, high: int, besides: str = "")
     return int(value)
 
 
-def _whole_number_check(low: int, high: int) -> Check:
+def whole_number_check(low: int, high: int) -> Check:
+    """A check of whole numbers from ``low`` to ``high``."""
     return check("int")(lambda name, value, _: _whole_number(name, value, low, high))
 
 
@@ -135,10 +136,10 @@ def _number_check(expected: str, fits: Callable[[float], bool]) -> Check:
     return run
 
 
-check_steps = _whole_number_check(1, MAX_STEPS)
-check_count = _whole_number_check(1, MAX_COUNT)
-check_tokens = _whole_number_check(1, _MAX_TOKENS)
-check_layers = _whole_number_check(-MAX_COUNT, MAX_COUNT)  # the family knows how many layers its encoders have
+check_steps = whole_number_check(1, MAX_STEPS)
+check_count = whole_number_check(1, MAX_COUNT)
+check_tokens = whole_number_check(1, _MAX_TOKENS)
+check_layers = whole_number_check(-MAX_COUNT, MAX_COUNT)  # the family knows how many layers its encoders have
 check_strength = _number_check("a number above 0 and up to 1", lambda number: 0 < number <= 1)
 check_share = _number_check("a number above 0 and below 1", lambda number: 0 < number < 1)
 check_factor = _number_check("a number from 1 to 8", lambda number: 1 <= number <= 8)
@@ -191,12 +192,13 @@ def check_vae(name: str, value: Any, _: Limits) -> str:
     return _one_of(name, value, VAES)
 
 
-def _choice_check(choices: tuple[str, ...]) -> Check:
+def choice_check(choices: tuple[str, ...]) -> Check:
+    """A check of texts, one of the ``choices``."""
     return check(*map(quoted, choices))(lambda name, value, _: _one_of(name, value, choices))
 
 
-check_prompt_weighting = _choice_check(PROMPT_WEIGHTINGS)
-check_long_prompt = _choice_check(LONG_PROMPTS)
+check_prompt_weighting = choice_check(PROMPT_WEIGHTINGS)
+check_long_prompt = choice_check(LONG_PROMPTS)
 
 
 @check(*map(quoted, VAE_TILINGS))

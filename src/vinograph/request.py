@@ -53,7 +53,8 @@ class Signature:
 
     ``takes`` maps each argument to its default. ``positional`` lists the arguments that may be
     passed by position, in order. ``conditional_defaults`` maps an argument to the defaults that
-    change when it is given. ``steps`` names the argument for the number of steps, of which
+    change when it is given. ``presets`` maps an argument to what each of its values stands for:
+    arguments that the caller leaves open. ``steps`` names the argument for the number of steps, of which
     image-to-image runs a share. ``choices`` are values of a text argument that a page offers, though
     others fit. ``any_size_with`` names a switch that allows any size in pixels.
     The other fields are as in :class:`vinograph.arguments.Limits`.
@@ -62,6 +63,7 @@ class Signature:
     takes: Mapping[str, Any]
     positional: tuple[str, ...]
     conditional_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     steps: str | None = None
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     any_size_with: str | None = None
@@ -117,6 +119,7 @@ def resolve(
         if name not in signature.takes:
             raise RequestError(_not_taken(names.get(name, name), signature.takes, title))
     explicit = {name: value for name, value in given.items() if value is not None}
+    explicit = _with_presets(explicit, signature, arguments_of(kind), names)
     defaults = _applicable_defaults(signature, explicit, kind)
     values = {**explicit, **{name: value for name, value in defaults.items() if name not in explicit}}
     limits, arguments = signature.limits(model, values), arguments_of(kind)
@@ -132,6 +135,21 @@ def resolve(
     if "seed" in signature.takes and request.seed is None and request.generator is None:
         request = dataclasses.replace(request, seed=random_seed())
     return _spread_texts(request)
+
+
+def _with_presets(
+    explicit: Mapping[str, Any], signature: Signature, arguments: Mapping[str, Argument], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """The ``explicit`` arguments, with those that stand behind a preset in its place.
+
+    So the request, and a picture's metadata, say what was really used.
+    """
+    found = dict(explicit)
+    for name, presets in signature.presets.items():
+        if name in found:
+            value = arguments[name].check(names.get(name, name), found.pop(name))
+            found = {**presets[value], **found}
+    return found
 
 
 def fewest_steps(share: float) -> int | None:

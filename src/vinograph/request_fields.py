@@ -55,7 +55,8 @@ class Argument:
     that ``sets_steps`` determines the number of steps itself. A callback that ``gets_pipeline`` is
     called with the pipeline as first argument. ``metavar`` is the value's placeholder in the
     command line's help. ``slider`` is the least, the greatest and the step of the numbers that a
-    page offers; where the argument has no default, the least is as good as none.
+    page offers; where the argument has no default, the least is as good as none. A page has no
+    control for an argument that isn't ``on_page``.
     """
 
     check: Check
@@ -68,6 +69,7 @@ class Argument:
     gets_pipeline: bool = False
     metavar: str | None = None
     slider: tuple[float, float, float] | None = None
+    on_page: bool = True
 
 
 def argument_field(check: Check, about: str, *, pair: str | None = None, **others: Any) -> Any:

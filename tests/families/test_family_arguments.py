@@ -35,13 +35,14 @@ class Likeness:
         return {name: each for name, each in found.items() if name not in ("self", "kwargs")}
 
 
-LATENT_REQUEST = ("hires", "hires_steps", "hires_strength", "hires_upscaler", "vae_tiling")
+EVALUATIONS = ("speed", "guidance_interval", "extrapolation_interval", "extrapolation_order")
+LATENT_REQUEST = (*EVALUATIONS, "hires", "hires_steps", "hires_strength", "hires_upscaler", "vae_tiling")
 
 LIKENESSES = [
     Likeness(
         WUERSTCHEN,
         ("WuerstchenCombinedPipeline",),
-        ours_alone=frozenset({"seed", "image", "scheduler", "decoder_scheduler", "strength"}),
+        ours_alone=frozenset({"seed", "image", "scheduler", "decoder_scheduler", "strength", *EVALUATIONS}),
     ),
     Likeness(WUERSTCHEN, ("WuerstchenPriorPipeline",), "prior", other_defaults=frozenset({"output_type"})),
     Likeness(WUERSTCHEN, ("WuerstchenDecoderPipeline",), "decoder"),
@@ -56,7 +57,9 @@ LIKENESSES = [
             }
         ),
         other_defaults=frozenset({"height", "width"}),
-        ours_alone=frozenset({"seed", "scheduler", "vae", "prompt_weighting", "long_prompt", *LATENT_REQUEST}),
+        ours_alone=frozenset(
+            {"seed", "scheduler", "vae", "prompt_weighting", "long_prompt", "extend", *LATENT_REQUEST}
+        ),
     ),
     Likeness(
         PIXART,

@@ -15,7 +15,8 @@ from vinograph.families.sizes import SizeLimits
 from vinograph.families.wuerstchen.arguments import FAMILY
 from vinograph.families.wuerstchen.conditioning import WuerstchenComponents, resize_bicubic
 from vinograph.families.wuerstchen.config import WuerstchenConfig
-from vinograph.families.wuerstchen.drawing import _last_steps, _lerp
+from vinograph.families.wuerstchen.drawing import _last_steps
+from vinograph.families.wuerstchen.sampling import _lerp
 from vinograph.images import Size
 from vinograph.noise import TorchNoise
 from vinograph.request import resolve

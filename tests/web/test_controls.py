@@ -16,6 +16,7 @@ from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
 from vinograph import Pipeline
 from vinograph.arguments import Limits, check_size
 from vinograph.families import registry
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS
 from vinograph.web import snippets
 from vinograph.web.controls import Controls, family_options, label, size_choices
 from vinograph.web.model_pool import ModelPool
@@ -87,7 +88,7 @@ class TestControls:
 
     def test_every_option_of_every_family_has_one(self) -> None:
         names = {name for each in map(registry.family, registry.FAMILIES) for name in each.options}
-        assert set(family_options()) == names - {"mask", "extend"}
+        assert set(family_options()) == names - {"mask", "extend", *EVALUATION_OPTIONS}
 
     def test_defaults_draw_the_default_picture(self, controls: Controls, pipe: Pipeline) -> None:
         arguments, errors = controls.read(pipe, values_after(controls, pipe))

@@ -15,6 +15,7 @@ from vinograph.cli.inspect_picture import inspect_picture, is_picture
 from vinograph.cli.options import MODEL_HELP, AsJson
 from vinograph.errors import VinographError
 from vinograph.families import registry
+from vinograph.families.evaluations import rows_of
 from vinograph.models import catalog
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import Component, Quantization, Speed, Tensor
@@ -47,7 +48,8 @@ def inspect(model: ModelOrPicture, vae: options.Vae = None, base: options.Base =
         return
     opened = catalog.find(model, options.named_sources(vae, base))
     if as_json:
-        output.print_json({"path": str(opened.path), "size": opened.size, **json.loads(opened.manifest.to_json())})
+        record = {"path": str(opened.path), "size": opened.size, "speeds": _speeds(opened)}
+        output.print_json({**record, **json.loads(opened.manifest.to_json())})
         return
     output.table([], _summary(opened))
     output.say("")
@@ -55,6 +57,8 @@ def inspect(model: ModelOrPicture, vae: options.Vae = None, base: options.Base =
     output.table(["component", "weights", "size", "inputs", "outputs"], rows, width=_WIDTH)
     for name, each in opened.manifest.tokenizers.items():
         output.say(f"{name}: {each.max_length} tokens")
+    for line in _speeds_lines(opened):
+        output.say(line)
     for call, defaults in opened.manifest.defaults.items():
         if defaults:
             output.say(f"defaults of {call}: {_pairs(defaults)}")
@@ -174,6 +178,28 @@ def describe_speed(speed: Speed) -> str:
         f"{speed.ratio:.2f}× as fast as before" if speed.ratio > 1 else f"NOT faster than before ({speed.ratio:.2f}×)"
     )
     return f"{ratio}, on {speed.cores} cores of {speed.processor}: {each}"
+
+
+def _speeds(model: Model) -> dict[str, dict[str, Any]]:
+    """What each speed of "generate" stands for, and the share of each denoiser's evaluations that it saves."""
+    family = registry.family(model.manifest.family)
+    call = family.calls["generate"]
+    defaults = {**call.takes, **model.manifest.defaults.get("generate", {})}
+    before = {stage.denoiser: rows_of(stage, defaults) for stage in family.denoising}
+    found = {}
+    for name, arguments in call.presets.get("speed", {}).items():
+        after = {stage.denoiser: rows_of(stage, {**defaults, **arguments}) for stage in family.denoising}
+        saved = {denoiser: 1 - rows / before[denoiser] for denoiser, rows in after.items()}
+        found[name] = {"arguments": dict(arguments), "saved": saved}
+    return found
+
+
+def _speeds_lines(model: Model) -> list[str]:
+    return [
+        f"speed {name}: {_pairs(each['arguments'])}; saves "
+        + ", ".join(f"{share:.0%} of the {denoiser}'s evaluations" for denoiser, share in each["saved"].items())
+        for name, each in _speeds(model).items()
+    ]
 
 
 def _component_row(model: Model, name: str, component: Component) -> list[str]:

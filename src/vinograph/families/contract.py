@@ -159,6 +159,19 @@ def _read_nothing(_entries: ManifestEntries) -> None:
 
 
 @dataclass(frozen=True)
+class DenoisingStage:
+    """A ``denoiser`` of "generate", with the arguments that say how often it is evaluated.
+
+    Its outputs can be extrapolated where it is ``extrapolated``.
+    """
+
+    denoiser: str
+    steps: str
+    guidance_scale: str
+    extrapolated: bool = True
+
+
+@dataclass(frozen=True)
 class WordEmbeddings:
     """A text encoder that takes the vectors of learned words, and its tokenizer.
 
@@ -178,7 +191,8 @@ class Family:
     of "generate" each option of the command line sets. ``read_config`` makes the family's
     configuration of a manifest's entries; it raises :class:`vinograph.schema.SchemaError` for a
     value that makes no sense, and ModelError for a scheduler that Vinograph doesn't compute.
-    ``tokenizers`` are those that the family needs. ``word_embeddings`` are the text encoders that
+    ``tokenizers`` are those that the family needs. ``denoising`` are the stages of "generate" whose
+    evaluations can be counted beforehand. ``word_embeddings`` are the text encoders that
     take vectors of words that were learned by textual inversion. ``few_step`` are the distilled
     models and adapters that are known by name. ``request`` declares arguments of the family's own,
     where :class:`vinograph.request.Request` lacks some that its calls take.
@@ -190,6 +204,7 @@ class Family:
     options: Mapping[str, str]
     read_config: Callable[[ManifestEntries], Any] = _read_nothing
     tokenizers: tuple[str, ...] = ()
+    denoising: tuple[DenoisingStage, ...] = ()
     word_embeddings: tuple[WordEmbeddings, ...] = ()
     few_step: tuple[FewStep, ...] = ()
     request: type[Request] = Request

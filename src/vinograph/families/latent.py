@@ -19,6 +19,15 @@ from PIL import Image
 from vinograph.errors import ModelError
 from vinograph.families.autoencoder import VAE, Draw, HasLatents, vae_of
 from vinograph.families.contract import Array, Components, Output, Step, Steps
+from vinograph.families.evaluation_request import EvaluationRequest
+from vinograph.families.evaluations import (
+    EvaluationPlan,
+    Outputs,
+    StepSpan,
+    note_no_guidance,
+    plan_evaluations,
+    plan_extrapolation,
+)
 from vinograph.families.init_image import InitImage
 from vinograph.families.shared import downsample, first_picture, starting_noise
 from vinograph.images import Size
@@ -90,14 +99,31 @@ class Conditioning:
         """All inputs, by the network's names for them."""
         return {"encoder_hidden_states": self.prompt_embeds, **self.others}
 
+    def halves(self) -> tuple[Conditioning, Conditioning]:
+        """The rows of the negative prompt, and those of the prompt, of a conditioning for guidance."""
+        return self._half(_first_half), self._half(_last_half)
+
+    def _half(self, of: Callable[[NDArray[Any]], NDArray[Any]]) -> Conditioning:
+        others = {name: of(value) for name, value in self.others.items()}
+        return Conditioning(of(self.prompt_embeds), others, None if self.sample is None else of(self.sample))
+
+
+def _first_half(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows[: len(rows) // 2]
+
+
+def _last_half(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows[len(rows) // 2 :]
+
 
 @dataclass(frozen=True)
 class Run(Generic[Request_co]):
     """One request's way through the steps of ``plan``, from ``begin`` up to ``end``.
 
     ``denoiser`` is the name of the network. It predicts each step with and without the text where
-    the run is ``guided``, and ``guidance_rescale`` is the share of the result that is rescaled. A
-    ``noisy_init_image`` has some denoising behind it, so that no noise is added to it.
+    the run is ``guided``, and ``guidance_rescale`` is the share of the result that is rescaled.
+    ``evaluations`` may leave some of that out. A ``noisy_init_image`` has some denoising behind it,
+    so that no noise is added to it.
     """
 
     components: Components[LatentDiffusionConfig]
@@ -108,6 +134,7 @@ class Run(Generic[Request_co]):
     plan: SamplingPlan
     begin: int
     end: int
+    evaluations: EvaluationPlan
     noise: Noise
     vae: VAE
     guidance_rescale: float = 0.0
@@ -143,13 +170,28 @@ def make_plan(sampler: Sampler, request: Request, out: Output) -> SamplingPlan:
     return sampler.plan(request.num_inference_steps or 0, request.timesteps, request.sigmas, eta)
 
 
+def evaluations_of(
+    sampler: Sampler, plan: SamplingPlan, steps: tuple[int, int], request: EvaluationRequest, guided: bool, out: Output
+) -> EvaluationPlan:
+    """The evaluations of the denoiser from the first of ``steps`` up to the second.
+
+    Raises:
+        RequestError: the request leaves out some that this sampler needs.
+    """
+    span = StepSpan(*steps, total=plan.num_inference_steps, per_step=sampler.order)
+    if not guided:
+        note_no_guidance(request, out)
+    planned = plan_evaluations(request, span, guided=guided)
+    return plan_extrapolation(planned, request, span, sampler.scheduler_class, out)
+
+
 def prepare_denoiser(run: Run[Request], size: Size, conditioning_shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Compile the denoiser in the background while the text is encoded, since that takes longest.
 
     ``conditioning_shapes`` are those of one row of the inputs that stay the same in every step.
     """
     count, *latents = run.latent_shape(size)
-    rows = 2 * count if run.guided else count
+    rows = 2 * count if run.evaluations.always_guided else count
     shapes = {"sample": tuple(latents), "timestep": (), **conditioning_shapes}
     run.components.prepare(run.denoiser, {name: (rows, *shape) for name, shape in shapes.items()})
 
@@ -163,9 +205,11 @@ def denoise(
     after as many of them as the sampler has in one.
     """
     state, order = None, run.sampler.order
+    outputs = Outputs(run.evaluations, with_text=_last_half)
     for index in range(run.begin, run.end):
         with out.timed(run.denoiser):
-            model_output = _predict(run, index, latents, conditioning)
+            evaluate = partial(_evaluate, run, index, latents, conditioning)
+            model_output = _guide(run, outputs.at(index - run.begin, evaluate), len(latents))
             stepped = run.sampler.step(StepInput(run.plan, index, latents, model_output, run.noise.normal, state))
         latents, conditioning = after_step(index, stepped, conditioning)
         state, done, total = stepped.state, index - run.begin + 1, run.end - run.begin
@@ -175,24 +219,35 @@ def denoise(
     return latents
 
 
-def _predict(run: Run[Request], index: int, latents: Array, conditioning: Conditioning) -> Array:
-    """The denoiser's output for evaluation ``index``, under guidance where that is on.
+def _evaluate(run: Run[Request], index: int, latents: Array, conditioning: Conditioning, guided: bool) -> Array:
+    """The denoiser's output for evaluation ``index``; where it is ``guided``, first without the text."""
+    if run.guided and not run.evaluations.always_guided:
+        halves = conditioning.halves()[0 if guided else 1 :]
+        return np.concatenate([_predict(run, index, latents, each) for each in halves])
+    return _predict(run, index, np.concatenate([latents, latents]) if guided else latents, conditioning)
+
+
+def _predict(run: Run[Request], index: int, batch: Array, conditioning: Conditioning) -> Array:
+    """The denoiser's output for evaluation ``index`` of a ``batch`` of latents.
 
     Channels beyond the latents' own are a learned variance, which these samplers don't use.
     """
-    batch = np.concatenate([latents, latents]) if run.guided else latents
     scaled = run.sampler.scale_model_input(run.plan, index, batch)
     inputs = {
         "sample": scaled if conditioning.sample is None else np.concatenate([scaled, conditioning.sample], axis=1),
         "timestep": np.full(len(batch), run.plan.timesteps[index], np.float32),
         **conditioning.inputs,
     }
-    output = run.components.sessions[run.denoiser](inputs)["out_sample"][:, : latents.shape[1]]
-    return _guide(run, output) if run.guided else output
+    return run.components.sessions[run.denoiser](inputs)["out_sample"][:, : batch.shape[1]]
 
 
-def _guide(run: Run[Request], output: Array) -> Array:
-    """Classifier-free guidance (arXiv 2207.12598) of ``output``, whose first half has no text."""
+def _guide(run: Run[Request], output: Array, count: int) -> Array:
+    """Classifier-free guidance (arXiv 2207.12598) of an ``output`` of more rows than the ``count`` of pictures.
+
+    The first half of its rows has no text.
+    """
+    if len(output) == count:
+        return output
     unconditional, conditional = np.split(output, 2)
     scale, share = np.float32(run.request.guidance_scale or 0.0), run.guidance_rescale
     guided = np.asarray(unconditional + scale * (conditional - unconditional), np.float32)

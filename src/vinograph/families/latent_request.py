@@ -15,7 +15,8 @@ from vinograph.arguments import (
     check_upscaler,
     check_vae_tiling,
 )
-from vinograph.request import STRENGTHS, Request, argument_field
+from vinograph.families.evaluation_request import EvaluationRequest
+from vinograph.request import STRENGTHS, argument_field
 
 # A1111's denoising strength is 0.7, which its latent upscaler needs. Lanczos needs less, and less
 # keeps more of the first drawing.
@@ -28,7 +29,7 @@ HIRES_OPTIONS: Mapping[str, str] = MappingProxyType({name: name for name in HIRE
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentRequest(Request):
+class LatentRequest(EvaluationRequest):
     """A request to a family that denoises a VAE's latents."""
 
     prompt_weighting: str | None = argument_field(

@@ -93,18 +93,23 @@ def size_choices(limits: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def family_options() -> dict[str, str]:
     """The families' own options, with an argument that each sets, but for those of the init image."""
-    known = [each.options for each in map(registry.family, registry.FAMILIES)]
-    return {name: argument for options in known for name, argument in options.items() if argument not in _NOT_ON_PAGE}
+    return {
+        name: argument
+        for family in map(registry.family, registry.FAMILIES)
+        for name, argument in family.options.items()
+        if argument not in _NOT_ON_PAGE and arguments_of(family.request)[argument].on_page
+    }
 
 
 def options_of(pipe: Pipeline) -> dict[str, str]:
     """The options that leave a choice with this model, with the argument that each sets."""
     takes = pipe.calls[_CALL].takes
     one_vae = len(vae_names(pipe.model.manifest.components)) < len(VAES)
+    declared = arguments_of(_request_of(pipe))
     return {
         name: argument
         for name, argument in {**OPTIONS, **pipe.options}.items()
-        if argument in takes and not (argument == "vae" and one_vae)
+        if argument in takes and declared[argument].on_page and not (argument == "vae" and one_vae)
     }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from vinograph import schedulers
-from vinograph.families.contract import Call, Family
+from vinograph.families.contract import Call, DenoisingStage, Family
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL, SPEED
 from vinograph.families.hires import with_hires
 from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.pixart.config import PixArtConfig
 from vinograph.families.pixart.drawing import generate
-from vinograph.families.pixart.known import FEW_STEP_MODELS
+from vinograph.families.pixart.known import FEW_STEP_MODELS, SPEEDS
 from vinograph.families.pixart.request import PixArtRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
@@ -39,6 +40,9 @@ FAMILY = Family(
                 "prompt_weighting": "none",
                 "image": None,
                 "strength": 0.6,
+                **SPEED,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
                 **HIRES,
                 "vae": None,
                 "vae_tiling": "auto",
@@ -56,6 +60,7 @@ FAMILY = Family(
                 *("clean_caption", "use_resolution_binning", "max_sequence_length"),
             ),
             # At the larger size, binning would lead back to the size that was drawn first.
+            presets={"speed": SPEEDS},
             run=with_hires(generate, second=[("use_resolution_binning", False)]),
             components=("text_encoder", "transformer"),
             any_size_with="use_resolution_binning",
@@ -71,11 +76,13 @@ FAMILY = Family(
         "vae": "vae",
         "prompt_weighting": "prompt_weighting",
         "vae_tiling": "vae_tiling",
+        **EVALUATION_OPTIONS,
         **HIRES_OPTIONS,
         "resolution_binning": "use_resolution_binning",
         "clean_caption": "clean_caption",
     },
     read_config=PixArtConfig.from_manifest,
+    denoising=(DenoisingStage("transformer", "num_inference_steps", "guidance_scale"),),
     tokenizers=("tokenizer",),
     few_step=FEW_STEP_MODELS,
     request=PixArtRequest,

@@ -20,6 +20,7 @@ from vinograph.families.latent import (
     Run,
     choose_sampler,
     denoise,
+    evaluations_of,
     finish,
     initial_latents,
     make_plan,
@@ -69,15 +70,17 @@ def _run_of(components: PixArtComponents, request: PixArtRequest, out: Output) -
     count, begin = plan.num_inference_steps, 0
     if request.strength is not None:
         begin = (count - strength_steps(count, request.strength)) * sampler.order
+    guided, end = (request.guidance_scale or 0.0) > 1, len(plan.timesteps)
     return Run(
         components=components,
         request=request,
         denoiser="transformer",
-        guided=(request.guidance_scale or 0.0) > 1,
+        guided=guided,
         sampler=sampler,
         plan=plan,
         begin=begin,
-        end=len(plan.timesteps),
+        end=end,
+        evaluations=evaluations_of(sampler, plan, (begin, end), request, guided, out),
         noise=request.noise(),
         vae=vae_of(components, request.vae, request.vae_tiling),
     )

@@ -33,6 +33,14 @@ FEW_STEP_MODELS = (
 """Distilled models of PixArt, with the settings of their model cards."""
 
 
+# Measured by python -m benchmarks.fewer_evaluations, on storybook-pixart.
+SPEEDS: Mapping[str, Mapping[str, Any]] = {
+    "balanced": {"extrapolation_interval": 3},
+    "fast": {"extrapolation_interval": 3, "guidance_interval": (0.0, 0.75)},
+}
+"""What each speed stands for."""
+
+
 def few_step_of(name: str) -> FewStep | None:
     """What a file, a folder or a repository of that ``name`` was distilled to; None if it isn't known."""
     return recognize(FEW_STEP_MODELS, name)

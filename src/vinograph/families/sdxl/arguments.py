@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from vinograph import schedulers
-from vinograph.families.contract import Call, Family, WordEmbeddings
+from vinograph.families.contract import Call, DenoisingStage, Family, WordEmbeddings
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL, SPEED
 from vinograph.families.hires import with_hires
 from vinograph.families.latent_request import HIRES, HIRES_OPTIONS
 from vinograph.families.outpainting import with_extension
 from vinograph.families.sdxl.conditioning import CALLBACK_TENSORS
 from vinograph.families.sdxl.config import SDXLConfig
 from vinograph.families.sdxl.drawing import generate
-from vinograph.families.sdxl.known import FEW_STEP_MODELS
+from vinograph.families.sdxl.known import FEW_STEP_MODELS, SPEEDS
 from vinograph.families.sdxl.request import SDXLRequest
 from vinograph.families.vae_calls import VAE_CALLS
 
@@ -43,6 +44,9 @@ FAMILY = Family(
                 "padding_mask_crop": None,
                 "extend": None,
                 "strength": 0.3,
+                **SPEED,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
                 **HIRES,
                 "vae": None,
                 "vae_tiling": "auto",
@@ -55,6 +59,7 @@ FAMILY = Family(
                 *("denoising_end", "guidance_scale", "negative_prompt", "negative_prompt_2", "num_images_per_prompt"),
                 *("eta", "generator", "latents", *_EMBEDDINGS),
             ),
+            presets={"speed": SPEEDS},
             run=with_hires(with_extension(generate), excludes=["denoising_end"]),
             components=("text_encoder", "text_encoder_2", "unet"),
             conditional_defaults={
@@ -77,9 +82,11 @@ FAMILY = Family(
         "prompt_weighting": "prompt_weighting",
         "long_prompt": "long_prompt",
         "vae_tiling": "vae_tiling",
+        **EVALUATION_OPTIONS,
         **HIRES_OPTIONS,
     },
     read_config=SDXLConfig.from_manifest,
+    denoising=(DenoisingStage("unet", "num_inference_steps", "guidance_scale"),),
     tokenizers=("tokenizer", "tokenizer_2"),
     word_embeddings=(
         WordEmbeddings("clip_l", "text_encoder", "tokenizer"),

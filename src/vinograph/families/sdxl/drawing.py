@@ -25,6 +25,7 @@ from vinograph.families.latent import (
     choose_sampler,
     denoise,
     encode_init_image,
+    evaluations_of,
     finish,
     initial_latents,
     make_plan,
@@ -95,15 +96,17 @@ def _run_of(components: SDXLComponents, request: SDXLRequest, out: Output) -> Ru
     sampler = choose_sampler(components.config, request)
     plan = make_plan(sampler, request, out)
     begin, end = _span(sampler, plan, request, out)
+    guided = (request.guidance_scale or 0.0) > 1 and not components.config.guides_itself
     return Run(
         components=components,
         request=request,
         denoiser="unet",
-        guided=(request.guidance_scale or 0.0) > 1 and not components.config.guides_itself,
+        guided=guided,
         sampler=sampler,
         plan=plan,
         begin=begin,
         end=end,
+        evaluations=evaluations_of(sampler, plan, (begin, end), request, guided, out),
         noise=request.noise(),
         vae=vae_of(components, request.vae, request.vae_tiling),
         guidance_rescale=request.guidance_rescale or 0.0,

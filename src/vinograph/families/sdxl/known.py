@@ -18,6 +18,13 @@ DEFAULTS = ("num_inference_steps", "guidance_scale")
 _TURBO_DEFAULTS = {"num_inference_steps": 1, "guidance_scale": 0.0}
 _TINY_VAE = Companion("tiny_vae", "madebyollin/taesdxl", "mit", "decodes at a small part of the full VAE's cost")
 
+# Measured by python -m benchmarks.fewer_evaluations, on storybook-sdxl.
+SPEEDS: Mapping[str, Mapping[str, Any]] = {
+    "balanced": {"extrapolation_interval": 2},
+    "fast": {"extrapolation_interval": 3},
+}
+"""What each speed stands for."""
+
 KNOWN = (
     KnownModel(
         name="sdxl-turbo",

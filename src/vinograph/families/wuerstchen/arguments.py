@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vinograph.families.contract import Call, Family
+from vinograph.families.contract import Call, DenoisingStage, Family
+from vinograph.families.evaluation_request import EVALUATION_OPTIONS, EXTRAPOLATION, GUIDANCE_INTERVAL, SPEED
 from vinograph.families.wuerstchen.config import WuerstchenConfig
 from vinograph.families.wuerstchen.drawing import decoder_alone, encode_alone, generate, prior_alone, reconstruct
+from vinograph.families.wuerstchen.known import SPEEDS
 from vinograph.families.wuerstchen.request import WuerstchenRequest
 from vinograph.schedulers import continuous_names
 
@@ -47,12 +49,16 @@ FAMILY = Family(
                 "decoder_guidance_scale": 0.0,
                 "decoder_scheduler": None,
                 "decoder_timesteps": None,
+                **SPEED,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
                 "image": None,
                 "strength": 0.8,
                 "prior_callback_on_step_end": None,
                 "prior_callback_on_step_end_tensor_inputs": None,
             },
             positional=("prompt", "height", "width"),
+            presets={"speed": SPEEDS},
             run=generate,
             components=_DRAWING,
             remedy=_REMEDY,
@@ -73,6 +79,8 @@ FAMILY = Family(
                 "guidance_scale": 8.0,
                 "scheduler": None,
                 "timesteps": None,
+                **GUIDANCE_INTERVAL,
+                **EXTRAPOLATION,
             },
             positional=("prompt", "height", "width", "num_inference_steps"),
             run=prior_alone,
@@ -91,6 +99,7 @@ FAMILY = Family(
                 "guidance_scale": 0.0,
                 "decoder_scheduler": None,
                 "timesteps": None,
+                **GUIDANCE_INTERVAL,
             },
             positional=("image_embeddings", "prompt", "num_inference_steps"),
             run=decoder_alone,
@@ -133,8 +142,13 @@ FAMILY = Family(
         "decoder_scheduler": "decoder_scheduler",
         "decoder_steps": "num_inference_steps",
         "decoder_guidance_scale": "decoder_guidance_scale",
+        **EVALUATION_OPTIONS,
     },
     read_config=WuerstchenConfig.from_manifest,
+    denoising=(
+        DenoisingStage("prior", "prior_num_inference_steps", "prior_guidance_scale"),
+        DenoisingStage("decoder", "num_inference_steps", "decoder_guidance_scale", extrapolated=False),
+    ),
     tokenizers=("prior_tokenizer", "tokenizer"),
     request=WuerstchenRequest,
 )

@@ -9,7 +9,7 @@ of 16x24x24 and latents of 4x256x256.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from vinograph.errors import ModelError, RequestError
-from vinograph.families.contract import Array, Output, Session, Step, Steps
+from vinograph.families.contract import Array, Output, Step, Steps
+from vinograph.families.evaluations import note_no_guidance
 from vinograph.families.init_image import open_init_images
 from vinograph.families.shared import (
     check_latents,
@@ -27,7 +28,6 @@ from vinograph.families.shared import (
     fit,
     note_ignored,
     requested_size,
-    run_callback,
     starting_noise,
     strength_steps,
 )
@@ -38,15 +38,19 @@ from vinograph.families.wuerstchen.conditioning import (
     prior_text,
 )
 from vinograph.families.wuerstchen.request import WuerstchenRequest
+from vinograph.families.wuerstchen.sampling import (
+    Sampling,
+    denoise,
+    evaluations_of,
+    predictor,
+    prior_evaluations_of,
+)
 from vinograph.images import Size, only, psnr, read_pictures, resize, size_of, to_array
 from vinograph.noise import Noise, TorchNoise
-from vinograph.schedulers import TimeStep, WuerstchenSampler, continuous_sampler_by_name, custom_timesteps
+from vinograph.schedulers import WuerstchenSampler, continuous_sampler_by_name, custom_timesteps
 
 _ENCODER_SCALE = 3 / 4  # the image encoder sees the picture at this share of its size
 _PREVIEW_GRID = 64  # latents of a preview, at most, in each direction
-
-Predict = Callable[[Array, np.float32], Array]
-"""Predicts the noise in latents at a time."""
 
 
 def spaced_prior_timesteps() -> Array:
@@ -58,32 +62,11 @@ def spaced_prior_timesteps() -> Array:
 
 
 @dataclass(frozen=True)
-class _Sampling:
-    """How one stage is sampled. The last of ``timesteps`` is where sampling ends."""
-
-    sampler: WuerstchenSampler
-    timesteps: Array
-    guidance_scale: float
-    callback: Callable[..., Any] | None
-    noise: Noise
-
-    @property
-    def guided(self) -> bool:
-        return self.guidance_scale > 1
-
-
-@dataclass(frozen=True)
 class _Stages:
     """How the two stages of a picture are sampled."""
 
-    prior: _Sampling
-    decoder: _Sampling
-
-
-def _lerp(start: Array, end: Array, weight: float) -> Array:
-    """Linear interpolation, rounded as ``torch.lerp`` rounds it."""
-    scale = np.float32(weight)
-    return start + scale * (end - start) if scale < 0.5 else end - (end - start) * (1 - scale)
+    prior: Sampling
+    decoder: Sampling
 
 
 def _timesteps(given: Any, steps: int, sampler: WuerstchenSampler, name: str) -> Array:
@@ -97,51 +80,17 @@ def _sampler(own: WuerstchenSampler, scheduler: Any) -> WuerstchenSampler:
     return own if scheduler is None else continuous_sampler_by_name(scheduler, own)
 
 
-def _denoise(
-    stage: str,
-    sampling: _Sampling,
-    latents: Array,
-    predict: Predict,
-    show: Callable[[Array], Image.Image],
-    out: Output,
-) -> Generator[Step, None, Array]:
-    """Sample a stage from ``latents``, yielding each step with a preview by ``show``."""
-    sampler, timesteps, state = sampling.sampler, sampling.timesteps, None
-    for index, timestep in enumerate(timesteps[:-1]):
-        with out.timed(stage):
-            predicted_noise = predict(latents, timestep)
-            stepped = sampler.advance(
-                TimeStep(timesteps, index, latents, predicted_noise, sampling.noise.normal, state)
-            )
-        latents, state = stepped.sample, stepped.state
-        if sampling.callback is not None:
-            latents = run_callback(sampling.callback, index, timestep, {"latents": latents})["latents"]
-        yield Step(stage, index + 1, len(timesteps) - 1, partial(show, stepped.denoised))
-    return latents
-
-
-def _predictor(session: Session, conditioning: Mapping[str, Array], scale: float) -> Predict:
-    """Predict noise by ``session``, under classifier-free guidance (arXiv 2207.12598) above 1."""
-
-    def predict(latents: Array, timestep: np.float32) -> Array:
-        batch = np.concatenate([latents, latents]) if scale > 1 else latents
-        noise = session({"x": batch, "r": np.full(len(batch), timestep, np.float32), **conditioning})["noise"]
-        return _lerp(noise[len(latents) :], noise[: len(latents)], scale) if scale > 1 else noise
-
-    return predict
-
-
 def _prior(
-    components: WuerstchenComponents, request: WuerstchenRequest, sampling: _Sampling, start: Array, out: Output
+    components: WuerstchenComponents, request: WuerstchenRequest, sampling: Sampling, start: Array, out: Output
 ) -> Steps:
     """Sample the prior from ``start``; the result is ``out.image_embeddings``."""
     with out.timed("text"):
         text = prior_text(components, request, sampling.guided, out)
     components.release("prior_text_encoder")
     yield Step("text", 1, 1)
-    predict = _predictor(components.sessions["prior"], text, sampling.guidance_scale)
+    predict = predictor(components.sessions["prior"], text)
     show = partial(_show_embeddings, components, request)
-    latents = yield from _denoise("prior", sampling, start, predict, show, out)
+    latents = yield from denoise("prior", sampling, start, predict, show, out)
     components.release("prior")
     out.image_embeddings = components.config.to_embeddings(latents)
     return out
@@ -161,7 +110,7 @@ def _check_decoder(components: WuerstchenComponents, request: WuerstchenRequest,
 
 
 def _decode(
-    components: WuerstchenComponents, request: WuerstchenRequest, sampling: _Sampling, embeddings: Array, out: Output
+    components: WuerstchenComponents, request: WuerstchenRequest, sampling: Sampling, embeddings: Array, out: Output
 ) -> Steps:
     """Sample the decoder for ``embeddings`` and decode its latents to pictures."""
     shape = components.config.latent_shape(embeddings.shape)
@@ -171,8 +120,8 @@ def _decode(
         conditioning = decoder_text(components, request, len(embeddings), sampling.guided, out)
     components.release("text_encoder")
     inputs = conditioning.inputs(embeddings, components.config, Size(*shape[2:]), guided=sampling.guided)
-    predict = _predictor(components.sessions["decoder"], inputs, sampling.guidance_scale)
-    latents = yield from _denoise("decoder", sampling, start, predict, partial(_show_latents, components), out)
+    predict = predictor(components.sessions["decoder"], inputs)
+    latents = yield from denoise("decoder", sampling, start, predict, partial(_show_latents, components), out)
     components.release("decoder")
     if request.output_type == "latent":
         out.latents = latents
@@ -204,7 +153,7 @@ def _show_embeddings(components: WuerstchenComponents, request: WuerstchenReques
     conditioning = decoder_text(components, first, 1, False, Output())
     inputs = conditioning.inputs(embeddings, config, Size(*shape[2:]), guided=False)
     noise, timestep = TorchNoise(0).normal(shape), np.float32(1)
-    predicted_noise = _predictor(components.sessions["decoder"], inputs, 0)(noise, timestep)
+    predicted_noise = predictor(components.sessions["decoder"], inputs)(noise, timestep, slice(None))
     return _show_latents(components, config.decoder_sampler.predict_denoised(noise, predicted_noise, timestep))
 
 
@@ -232,6 +181,7 @@ def _fit_one(components: WuerstchenComponents, request: WuerstchenRequest, out: 
 def _note_ignored(request: WuerstchenRequest, *scales: float, out: Output) -> None:
     if max(scales) <= 1:
         note_ignored(request.negative_prompt, out)
+        note_no_guidance(request, out)
 
 
 def _prior_sampler(components: WuerstchenComponents, request: WuerstchenRequest) -> WuerstchenSampler:
@@ -240,10 +190,11 @@ def _prior_sampler(components: WuerstchenComponents, request: WuerstchenRequest)
 
 def _decoder_sampling(
     components: WuerstchenComponents, request: WuerstchenRequest, timesteps: Any, scale: float, noise: Noise
-) -> _Sampling:
+) -> Sampling:
     sampler = _sampler(components.config.decoder_sampler, request.decoder_scheduler)
     steps = _timesteps(timesteps, request.num_inference_steps or 0, sampler, "the decoder's timesteps")
-    return _Sampling(sampler, steps, scale, request.callback_on_step_end, noise)
+    evaluations = evaluations_of(request, steps, scale)
+    return Sampling(sampler, steps, scale, evaluations, request.callback_on_step_end, noise)
 
 
 def generate(components: WuerstchenComponents, request: WuerstchenRequest) -> Steps:
@@ -255,12 +206,14 @@ def generate(components: WuerstchenComponents, request: WuerstchenRequest) -> St
     timesteps = _timesteps(request.prior_timesteps, steps, sampler, "prior_timesteps")
     decoder = _decoder_sampling(components, request, request.decoder_timesteps, decoder_scale, noise)
     pictures: list[Image.Image] = []
+    total = len(timesteps) - 1
     size = Size(request.height or 0, request.width or 0)
     if request.image is not None:
         timesteps = _last_steps(timesteps, request.strength or 0.0)
         pictures = _fit(components, request, open_init_images(request, out), out)
         size = size_of(pictures[0])
-    prior = _Sampling(sampler, timesteps, prior_scale, request.prior_callback_on_step_end, noise)
+    evaluations = prior_evaluations_of(request, timesteps, prior_scale, out, total)
+    prior = Sampling(sampler, timesteps, prior_scale, evaluations, request.prior_callback_on_step_end, noise)
     shape = components.config.embedding_shape(request.image_count, size)
     check_latents(request.latents, shape)
     check_prior_text(components, request, prior.guided)
@@ -308,7 +261,8 @@ def prior_alone(components: WuerstchenComponents, request: WuerstchenRequest) ->
     timesteps = _timesteps(request.timesteps, request.num_inference_steps or 0, sampler, "timesteps")
     size = Size(request.height or 0, request.width or 0)
     shape = components.config.embedding_shape(request.image_count, size)
-    sampling = _Sampling(sampler, timesteps, scale, request.callback_on_step_end, noise)
+    evaluations = prior_evaluations_of(request, timesteps, scale, out)
+    sampling = Sampling(sampler, timesteps, scale, evaluations, request.callback_on_step_end, noise)
     check_latents(request.latents, shape)
     check_prior_text(components, request, sampling.guided)
     return _prior_from_noise(components, request, sampling, shape, out)
@@ -317,7 +271,7 @@ def prior_alone(components: WuerstchenComponents, request: WuerstchenRequest) ->
 def _prior_from_noise(
     components: WuerstchenComponents,
     request: WuerstchenRequest,
-    sampling: _Sampling,
+    sampling: Sampling,
     shape: tuple[int, ...],
     out: Output,
 ) -> Steps:
@@ -359,7 +313,7 @@ def reconstruct(components: WuerstchenComponents, request: WuerstchenRequest) ->
 
 
 def _reconstructed(
-    components: WuerstchenComponents, request: WuerstchenRequest, picture: Image.Image, sampling: _Sampling, out: Output
+    components: WuerstchenComponents, request: WuerstchenRequest, picture: Image.Image, sampling: Sampling, out: Output
 ) -> Steps:
     with out.timed("image encoder"):
         embeddings = _encode(components, picture)

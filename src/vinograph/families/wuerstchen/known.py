@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from vinograph.families.known import Companion, KnownModel
+
+# Measured by python -m benchmarks.fewer_evaluations, on storybook-wuerstchen.
+SPEEDS: Mapping[str, Mapping[str, Any]] = {
+    "balanced": {
+        "extrapolation_interval": 2,
+        "guidance_interval": (0.0, 0.6),
+        "decoder_scheduler": "dpm++ 2m",
+        "num_inference_steps": 6,
+    },
+    "fast": {
+        "scheduler": "dpm++ 2m",
+        "prior_num_inference_steps": 12,
+        "guidance_interval": (0.0, 0.6),
+        "decoder_scheduler": "dpm++ 2m",
+        "num_inference_steps": 6,
+    },
+}
+"""What each speed stands for."""
 
 KNOWN = (
     KnownModel(

@@ -14,11 +14,12 @@ from vinograph.arguments import (
     check_step_callback,
     check_steps,
 )
-from vinograph.request import Array, Request, argument_field
+from vinograph.families.evaluation_request import EvaluationRequest
+from vinograph.request import Array, argument_field
 
 
 @dataclass(frozen=True, kw_only=True)
-class WuerstchenRequest(Request):
+class WuerstchenRequest(EvaluationRequest):
     """A request with the arguments that only Würstchen takes."""
 
     prior_num_inference_steps: int | None = argument_field(check_steps, "denoising steps of the prior")
