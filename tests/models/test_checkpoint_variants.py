@@ -226,7 +226,7 @@ class TestOnTheHub:
         use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
         done = vinograph("convert", ID, tmp_path / "offline" / "model")
         assert done.code == 0, done.err
-        assert files_of(tmp_path / "offline") == files_of(tmp_path / "fetched")
+        assert files_of(tmp_path / "offline" / "model") == files_of(tmp_path / "fetched" / "model")
 
     def test_what_is_in_the_cache_is_not_fetched_again_in_half(self, server: HubServer, home: Path) -> None:
         """As diffusers has left it there."""
@@ -297,7 +297,9 @@ class TestEightBits:
             )
             assert done.code == 0, done.err
         for weights in ("f16", "f32"):
-            ours, theirs = (files_of(tmp_path / f"{each.parent.name}-{weights}") for each in (sdxl_copy, halves))
+            ours, theirs = (
+                files_of(tmp_path / f"{each.parent.name}-{weights}" / "model") for each in (sdxl_copy, halves)
+            )
             assert ours == theirs, [name for name in ours if ours[name] != theirs[name]]
 
     def test_every_byte_is_the_number_that_torch_takes_it_for(self, tmp_path: Path) -> None:
