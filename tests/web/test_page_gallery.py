@@ -395,7 +395,7 @@ class TestLooks:
     ) -> None:
         from axe_playwright_python.sync_playwright import Axe
 
-        for index, picture in enumerate(sorted((Path("docs") / "pictures").glob("*.png"))[:9]):
+        for index, picture in enumerate(sorted((Path("docs") / "pictures").glob("*.webp"))[:9]):
             with Image.open(picture) as opened_picture:
                 small = opened_picture.convert("RGB").resize((256, 256))
             request = {"prompt": f"{PROMPT} number {index}" + " and more" * 9 * (index % 2), "seed": 10**index}

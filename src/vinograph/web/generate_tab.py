@@ -331,8 +331,9 @@ class GenerateTab:
             return errors
         adaptation = adapt(pipe.model, adapter_choice.chosen(values[self._adapters]))  # says at once what doesn't fit
         initial = self._init_image.arguments(pipe, values, session, request)
+        arguments = {**initial, **arguments}
         styled = [self._style.apply(values[self._style.dropdown], prompt, arguments) for prompt in prompts]
-        return [DrawRequest(model, "generate", {**each, **initial}, adaptation) for each in styled]
+        return [DrawRequest(model, "generate", each, adaptation) for each in styled]
 
     def _refuse(self, errors: dict[Any, str]) -> Updates:
         """Say each error in its place, and empty the places without one."""

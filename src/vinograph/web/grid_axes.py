@@ -27,7 +27,7 @@ MAX_CELLS = 100
 
 PROMPT, MODEL, SIZE, ADAPTERS = "prompt search and replace", "model", "size", "adapter weight"
 _SPECIAL = {PROMPT: "Prompt S/R", MODEL: "Model", SIZE: "Size", ADAPTERS: "Adapter weight"}
-_NOT_AXES = ("count", "image", "mask")
+_NOT_AXES = ("count", "image", "mask", "extend")
 _CALL = "generate"
 _LONGEST = 20_000  # characters
 _DIGITS = r"\d{1,20}(?:\.\d{1,9})?"
