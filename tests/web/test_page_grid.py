@@ -16,6 +16,7 @@ from vinograph import Pipeline
 from vinograph.errors import RequestError
 from vinograph.families import registry
 from vinograph.images import read_metadata
+from vinograph.request import arguments_of
 from vinograph.web.grid_axes import (
     ADAPTERS,
     MODEL,
@@ -59,7 +60,9 @@ class TestSettings:
         family = registry.family(pipe.model.manifest.family)
         assert {"seed", "steps", "guidance_scale", "scheduler", "strength", "negative_prompt"} <= named
         assert {PROMPT, MODEL, SIZE, ADAPTERS} <= named
-        assert set(family.options) - {"mask", "vae"} <= named
+        declared = arguments_of(family.request)
+        offered = {name for name, argument in family.options.items() if declared[argument].on_page}
+        assert offered - {"mask", "vae", "extend"} <= named
         assert ("decoder_steps" in named) == (model == WUERSTCHEN)
         assert not {"count", "image", "mask"} & named
 
@@ -98,7 +101,7 @@ class TestValues:
     @pytest.mark.parametrize(
         ("setting", "text", "words"),
         [
-            ("steps", "", "Steps has no values; give some between commas, such as 1, 2, 4 or 1-8"),
+            ("steps", "", "Steps has no values; give some between commas, such as 1, 2, 4-8 (+2)"),
             ("steps", "many", "Steps has the value 'many'; give numbers, or a range such as"),
             ("steps", "0", "Steps is 0; give a whole number from 1 to 1000"),
             ("steps", "1.5", "Steps is 1.5; give a whole number"),
@@ -170,7 +173,7 @@ class TestCells:
 
 def choose(visitor: Visitor, axis: str, setting: str, text: str) -> None:
     visitor.page.locator(f"#axis-{axis} input").click()
-    visitor.page.get_by_role("option", name=setting, exact=True).click()
+    visitor.page.locator(f"#axis-{axis}").get_by_role("option", name=setting, exact=True).click()
     visitor.page.locator(f"#values-{axis} textarea, #values-{axis} input").fill(text)
 
 

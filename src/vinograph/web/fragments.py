@@ -11,6 +11,7 @@ from PIL import Image
 
 from vinograph.web.jobs import JobStatus
 
+_LINE = "\n"
 _LONGEST_NOTE = 320  # characters
 _MEASURES: Mapping[str, str] = {
     "psnr": "PSNR {:.2f} dB",
@@ -110,9 +111,10 @@ def duration(seconds: float) -> str:
 
 def estimate(seconds: float, prepares: bool) -> str:
     """The seconds that a drawing will take; ``prepares`` where the model is first made ready for it."""
-    rounded = f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)
     ready = " once the model is ready for this size" if prepares else ""
-    return f"<p>About {rounded}{ready}</p>"
+    if seconds < 0.05:
+        return f"<p>Less than 0.1 s{ready}</p>"
+    return f"<p>About {f'{seconds:.1f} s' if seconds < 9.95 else duration(seconds)}{ready}</p>"
 
 
 def timings(seconds: Mapping[str, float]) -> str:
@@ -152,11 +154,12 @@ def button(text: str, value: str) -> str:
 
 
 def gallery(pictures: Sequence[tuple[str, str]]) -> str:
-    """Thumbnails of pictures, given as address and prompt; a click sends the address."""
+    """Thumbnails of pictures, given as address and caption, which begins with the prompt; a click sends the address."""
     thumbnails = "".join(
         f'<button type="button" value="{escape(source)}" data-full="{escape(source)}" data-group="history" '
-        f'data-caption="{escape(prompt)}"><img src="{escape(source)}" alt="{escape(prompt)}"></button>'
-        for source, prompt in pictures
+        f'data-caption="{escape(caption)}">'
+        f'<img src="{escape(source)}" alt="{escape(caption.partition(_LINE)[0])}"></button>'
+        for source, caption in pictures
     )
     hint = notes("Your images are kept here for as long as this page is open.", kind="hint")
     return f'<h2>History</h2><div class="gallery">{thumbnails}</div>' if thumbnails else f"<h2>History</h2>{hint}"

@@ -87,7 +87,7 @@ class GenerateTab:
 
     def _lay_out_history(self) -> None:
         self._gallery = gr.HTML(fragments.gallery([]), elem_id="history", js_on_load=_CLICKS)
-        with gr.Accordion("Reproduce in Python or shell", open=False, visible=False) as self._snippets:
+        with gr.Accordion("Reproduce in Python or shell", open=False, elem_id="reproduce"):
             self._python = gr.Textbox(
                 label="Python", lines=4, interactive=False, buttons=["copy"], elem_classes="lines", elem_id="python"
             )
@@ -100,7 +100,7 @@ class GenerateTab:
         inputs = {self._model, self._prompt, self._style.dropdown, self._list, self._adapters}
         inputs |= {*self._init_image.inputs, *controls.inputs}
         outputs = [self._stop, self._output, self._notes, self._shown, self._queue.list]
-        outputs += [self._gallery, self._snippets, self._python, self._shell, controls.size_note, controls.seed_note]
+        outputs += [self._gallery, self._python, self._shell, controls.size_note, controls.seed_note]
         adding = on(self._go.click, self.add, inputs, outputs, trigger_mode="multiple")
         following = on(adding.success, self.follow, None, outputs, trigger_mode="multiple")
         on(following.failure, lambda: {self._stop: HIDDEN}, None, [self._stop])
@@ -150,16 +150,14 @@ class GenerateTab:
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:
         """What runs when the page opens, besides what restores the request: function, inputs and outputs."""
         return [
-            (self.reopen, None, [self._gallery, self._snippets]),
+            (self.reopen, None, [self._gallery]),
             (self._style.offered, None, [self._style.dropdown]),
             (self._models.rendered, None, [self._models.list]),
         ]
 
-    def reopen(self, request: gr.Request) -> Updates:
-        """Show the history of a page that is loaded again, and the gallery's latest pictures."""
-        session = self._context.sessions.reopen(self._context.session_key(request))
-        history = self._pictures(session)
-        return {self._gallery: fragments.gallery(history), self._snippets: SHOWN if history else gr.skip()}
+    def reopen(self, request: gr.Request) -> str:
+        """The history of a page that is loaded again, and the gallery's latest pictures."""
+        return fragments.gallery(self._pictures(self._context.sessions.reopen(self._context.session_key(request))))
 
     def _pictures(self, session: Session) -> list[tuple[str, str]]:
         """Address and caption of the session's pictures, then of the gallery's latest ones."""
@@ -290,7 +288,7 @@ class GenerateTab:
         return self._show(session.pictures[0]) if session.pictures else {self._output: _EMPTY}
 
     def _history(self, session: Session) -> Updates:
-        return {self._gallery: fragments.gallery(self._pictures(session)), self._snippets: SHOWN}
+        return {self._gallery: fragments.gallery(self._pictures(session))}
 
     def stop(self, request: gr.Request) -> str:
         """Stop what is drawn; the next request of the queue follows."""

@@ -63,7 +63,7 @@ class InitImageSection:
         self._size = gr.State(None)  # height and width of the init image
         self._defaults_of = gr.State(None)  # the argument whose defaults are set
         self.settled = gr.State(None)
-        """The init image of a request that was restored with its settings; "" for none, None after a choice."""
+        """The init image whose settings are set, "" for none."""
 
     @property
     def inputs(self) -> list[Any]:
@@ -120,7 +120,8 @@ class InitImageSection:
     ) -> Updates:
         """Show the controls that go with an init image, or hide them where it was taken away.
 
-        The settings of an image that is ``settled`` were restored with it, and stay.
+        The settings of an image that is ``settled`` stay: they were set before, since Gradio tells
+        a change twice, or restored with it.
         """
         pipe = self._context.models.get(model)
         background, refusal, size = "", "", None
@@ -132,10 +133,10 @@ class InitImageSection:
                 background = fragments.data_url(picture)
             except RequestError as error:
                 refusal = str(error)
-        stays = settled is not None and _same(settled, image or "")
+        stays = settled == (image or "")
         return {
             **({} if stays else self._controls.with_init_image(pipe, bool(background), steps or 1)),
-            self.settled: None,
+            self.settled: image or "",
             **self.for_model(pipe, has_image=bool(background)),
             **{border: gr.update(value=0) for border in self.borders},
             self.mask: gr.update(value="", picture=background, extend=_NO_BORDERS),
@@ -205,11 +206,6 @@ class InitImageSection:
         if borders is not None:
             found[_EXTEND] = borders
         return found
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two paths name one upload: Gradio keeps a picture that was set under another folder."""
-    return Path(one).name == Path(other).name
 
 
 def _borders(pipe: Pipeline, widths: Sequence[float | None]) -> Borders | None:

@@ -191,7 +191,8 @@ class Page:
         takes_event = any(
             name == "click" and isinstance(self.blocks.blocks.get(target), gr.HTML) for target, name in function.targets
         )
-        if not isinstance(event, dict if takes_event else (dict, bool, type(None))):  # a checkbox sends its value
+        # Where a control changes, its value is sent, too; a function that takes no event doesn't see it.
+        if not isinstance(event, dict if takes_event else (dict, bool, int, float, str, type(None))):
             raise RequestError("an event has named values")
 
 
