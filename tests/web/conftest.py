@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Generator, Iterator
@@ -15,11 +14,9 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from scripts import browser as browser_tools
 from tests.processors import all_processors
 from vinograph import Pipeline
-from vinograph.convert import convert
 from vinograph.models import catalog
 
 ROOT = Path(__file__).parents[2]
-SLOW = "slow"
 SEEN = Path(__file__).parent / "seen"
 PATIENCE = 300_000  # milliseconds; a machine that trains something else is slow
 
@@ -46,22 +43,12 @@ def served(*arguments: str, models: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page with the embedded models, and in the models folder a copy of one, and one that draws for long."""
+    """The page with the embedded models, and in the models folder a copy of one."""
     models = tmp_path_factory.mktemp("web") / "models"
     first = catalog.embedded()[0]
     shutil.copytree(first, models / f"{first.name}-copy")
-    save_slow(tmp_path_factory.mktemp("slow"), models / SLOW)
     with served(models=models) as address:
         yield address
-
-
-def save_slow(folder: Path, target: Path) -> None:
-    """A model that draws pictures of 1024×1024, which takes a minute, and is not for looking at them."""
-    published = shutil.copytree(ROOT / "training" / "checkpoints" / "storybook-wuerstchen", folder / "published")
-    settings = json.loads((published / "vinograph.json").read_text(encoding="utf-8"))
-    settings["limits"]["maximum_size"] = 1024
-    (published / "vinograph.json").write_text(json.dumps(settings), encoding="utf-8")
-    convert(published, target)
 
 
 @pytest.fixture(scope="session")

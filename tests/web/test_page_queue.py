@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.web.conftest import SLOW, Visitor, save_slow, served
+from tests.web.conftest import Visitor, served
 from tests.web.test_page import long_drawing
 from vinograph.models import catalog
 
@@ -36,7 +36,11 @@ def history(visitor: Visitor) -> Locator:
 
 
 def draws_long(visitor: Visitor) -> None:
-    """Begin a drawing that ends when it is stopped, and go back to a quick model."""
+    """Begin a drawing that ends when it is stopped, and go back to a quick model.
+
+    On two free cores it ends by itself after some seconds, so that the tests that need it are long:
+    they want a busy or a slow machine.
+    """
     long_drawing(visitor)
     expect(visitor.page.locator("#output .status")).to_have_text(re.compile("step"))
     visitor.sets("Images", 1)
@@ -54,6 +58,7 @@ def queues(visitor: Visitor, *texts: str) -> None:
         expect(rows(visitor)).to_have_count(before + 1)
 
 
+@pytest.mark.long
 def test_it_is_filled_and_changed_while_it_draws(visitor: Visitor) -> None:
     draws_long(visitor)
     queues(visitor, "a red house", "a blue boat", "a green tree", "a cat")
@@ -80,6 +85,7 @@ def test_it_is_filled_and_changed_while_it_draws(visitor: Visitor) -> None:
     expect(visitor.page.locator("#stop")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_everything_stops(visitor: Visitor) -> None:
     draws_long(visitor)
     queues(visitor, "a red house", "a blue boat")
@@ -91,11 +97,11 @@ def test_everything_stops(visitor: Visitor) -> None:
     visitor.draws("a cat")  # and it goes on
 
 
+@pytest.mark.long
 def test_one_that_fails_does_not_hold_up_the_others(visitors: Callable[..., Visitor], tmp_path: Path) -> None:
     models = tmp_path / "models"
     (first,) = (path for path in catalog.embedded() if path.name == QUICK)
     shutil.copytree(first, models / "damaged")
-    save_slow(tmp_path, models / SLOW)
     with served("--model", QUICK, models=models) as address:
         for file in (models / "damaged").glob("*.bin"):
             file.write_bytes(file.read_bytes()[:100])
@@ -117,6 +123,7 @@ def test_one_that_fails_does_not_hold_up_the_others(visitors: Callable[..., Visi
         visitor.page.close()
 
 
+@pytest.mark.long
 def test_visitors_take_turns(visitors: Callable[..., Visitor]) -> None:
     """One sees that another's drawing comes first, and changes the order meanwhile; then the other leaves."""
     other, one = visitors(), visitors()
@@ -158,7 +165,8 @@ def test_the_estimate_comes_with_the_second_drawing(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
-@pytest.mark.parametrize("width", [1366, *(pytest.param(each, marks=pytest.mark.long) for each in WIDTHS)])
+@pytest.mark.parametrize("width", [1366, *WIDTHS])
+@pytest.mark.long
 def test_it_looks_right(visitors: Callable[..., Visitor], width: int, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
