@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.checkpoints import PIXART_TINY, SDXL_TINY, save_pixart, save_sdxl
 from tests.parity.pairs import Pair
+from vinograph.models import catalog
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -53,6 +54,11 @@ def drawn(process: Run, checkpoint: Path, bundle: str, *arguments: str, picture:
         return read.copy()
 
 
+def place_for(checkpoint: Path, folder: Path) -> str:
+    """Where to convert to, so that the bundle has the checkpoint's name, which the pictures say."""
+    return str(folder / "bundles" / catalog.find(str(checkpoint)).manifest.name)
+
+
 def assert_same(made: Image.Image, expected: Image.Image) -> None:
     assert made.size == expected.size
     assert np.abs(np.asarray(made, int) - np.asarray(expected, int)).max() <= 1
@@ -60,7 +66,7 @@ def assert_same(made: Image.Image, expected: Image.Image) -> None:
 
 
 def test_wuerstchen(small: Pair, tmp_path: Path, without_torch: Run) -> None:
-    bundle = str(tmp_path / "house")
+    bundle = place_for(small.saved.decoder, tmp_path)
     converted(str(small.saved.decoder), bundle)
     options: tuple[str, ...] = (
         "--size",
@@ -92,8 +98,8 @@ def test_sdxl(tmp_path: Path, without_torch: Run) -> None:
     """Text to image uses the tiny VAE, image to image the full one."""
     torch.set_num_threads(1)
     saved = save_sdxl(tmp_path, SDXL_TINY)
-    bundle = str(tmp_path / "house")
     shutil.copytree(saved.tiny_vae, saved.home / "tiny_vae")
+    bundle = place_for(saved.home, tmp_path)
     converted(str(saved.home), bundle)
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     options: tuple[str, ...] = ("--size", "96x72", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")
@@ -124,7 +130,7 @@ def test_pixart(tmp_path: Path, without_torch: Run) -> None:
     """Text to image with guidance, at an untrained size, and image to image."""
     torch.set_num_threads(1)
     saved = save_pixart(tmp_path, PIXART_TINY)
-    bundle = str(tmp_path / "house")
+    bundle = place_for(saved.home, tmp_path)
     converted(str(saved.home), bundle)
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     options: tuple[str, ...] = ("--size", "96x64", "--steps", "4", "--negative-prompt", "blurry", "--seed", "7")

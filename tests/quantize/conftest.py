@@ -45,15 +45,15 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Bundle, str], Bundle]:
-    """``quantized(bundle, mode)`` in segments of one block each: made once for all tests, for reading only."""
+    """``quantized(bundle, mode)`` in segments of one block each: made once for all tests, for reading only. Its name is "out"."""
 
     def make(bundle: Bundle, mode: str) -> Bundle:
         def write(folder: Path) -> None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(segments, "SEGMENT", SMALL_SEGMENT)
-                quantize(bundle.path, folder, mode=mode)
+                quantize(bundle.path, folder / "out", mode=mode)
 
-        return Bundle.open(once(tmp_path_factory, f"quantized-{bundle.manifest.family}-{mode}", write))
+        return Bundle.open(once(tmp_path_factory, f"quantized-{bundle.manifest.family}-{mode}", write) / "out")
 
     return make
 

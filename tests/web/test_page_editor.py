@@ -319,7 +319,9 @@ def test_another_model_and_back(editor: Editor) -> None:
     editor.strokes((0.2, 0.2), (0.3, 0.2))
     editor.visitor.chooses("storybook-wuerstchen")
     expect(editor.canvas).to_be_hidden()
-    editor.visitor.chooses(MODEL)
+    there = editor.page.locator(".inputs").first
+    there.get_by_label("Model").click()
+    there.get_by_role("option", name=MODEL, exact=True).click()
     expect(editor.canvas).to_be_visible()
     editor.settles()
     assert editor.painted(0.2, 0.2)

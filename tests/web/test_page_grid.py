@@ -236,7 +236,9 @@ def test_a_grid_is_drawn_looked_at_and_saved(visitor: Visitor, tmp_path: Path) -
 def test_it_stops_and_keeps_what_is_drawn(visitor: Visitor) -> None:
     page = visitor.page
     open_tab(visitor)
-    choose(visitor, "x", "Seed", "1-100")
+    visitor.page.locator("#grid-seed textarea, #grid-seed input").fill("1")
+    choose(visitor, "x", "Seed", "1-20")
+    choose(visitor, "y", "Steps", "16-20")
     page.click("#generate-grid")
     expect(page.locator("#grid td button.view").first).to_be_visible()
     page.click("#stop-grid")

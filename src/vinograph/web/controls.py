@@ -22,6 +22,7 @@ from vinograph.families.autoencoder import vae_names
 from vinograph.pipeline import Pipeline
 from vinograph.request import OPTIONS, Argument, Request, arguments_of, fewest_steps
 from vinograph.web.help_lines import help_line
+from vinograph.web.slider import Slider
 
 Values = Mapping[Any, Any]
 Updates = dict[Any, Any]
@@ -143,7 +144,7 @@ class Controls:
             self.seed_note = gr.HTML(elem_classes="notes")
         with gr.Row(elem_classes="pair"):
             if several:
-                self._options["count"] = gr.Slider(
+                self._options["count"] = Slider(
                     1, _MAX_COUNT, value=1, step=1, label=label("count"), info=help_line("count", "")
                 )
                 self._options["strength"] = _control("strength")
@@ -321,13 +322,13 @@ def _control(name: str) -> Any:
         return gr.Checkbox(**named)
     if declared.slider is not None:
         least, most, step = declared.slider
-        return gr.Slider(least, most, step=step, **named)
+        return Slider(least, most, step=step, **named)
     if kind is int and all(each.calls[_CALL].takes.get(argument) is None for each in families):
         return gr.Textbox(placeholder="default", max_lines=1, **named)
     if kind is int:
-        return gr.Slider(1, 100, step=1, **named)
+        return Slider(1, 100, step=1, **named)
     if kind is float:
-        return gr.Slider(0, 20, step=0.1, **named)
+        return Slider(0, 20, step=0.1, **named)
     return gr.Dropdown(list(check.choices), filterable=False, **named)
 
 
