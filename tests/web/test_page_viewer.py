@@ -136,10 +136,12 @@ class TestSelectedPicture:
         assert again is not None
         assert again["request"] == first["request"]
 
+    @pytest.mark.long  # Gradio tells a new init image twice, which may set the strength again after it was typed
     def test_so_is_its_init_image(self, visitor: Visitor) -> None:
         draw_several(visitor, 1)
         visitor.page.get_by_role("button", name="Use as init image").click()
         expect(visitor.number("Strength")).to_be_visible()
+        visitor.page.wait_for_timeout(1000)
         visitor.sets("Strength", 0.55)
         visitor.draws("a blue house")
         visitor.page.locator("#history .gallery button").nth(1).click()
