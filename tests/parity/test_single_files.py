@@ -256,7 +256,7 @@ def test_a_unet_alone_draws_over_a_bundle(tmp_path: Path, base: Path, other_unet
 def test_a_converted_single_file_draws_the_same(tmp_path: Path, whole: Path, base: Path, expected: Array) -> None:
     written = convert(whole, tmp_path / "bundle", base=str(base), weights="f32")
     assert_same(ours(tmp_path / "bundle"), expected)
-    assert written.manifest.name == "whole"
+    assert written.manifest.name == "bundle"
     assert written.manifest.source.licence is None
     assert written.manifest.limits["native_size"] == 1024
 
