@@ -118,6 +118,7 @@ class TestDrawing:
         expect(visitor.snippet("python")).to_have_value(re.compile(r"seed=7\)"))
         visitor.sees("several")
 
+    @pytest.mark.long  # on two free cores the drawing may end before it is stopped
     def test_it_stops_within_a_step(self, visitor: Visitor) -> None:
         long_drawing(visitor)
         expect(visitor.picture).to_have_attribute("src", re.compile("^data:"))
@@ -406,6 +407,7 @@ class TestReconstructing:
         visitor.reads("#reconstruct-notes", "Give an image first.")
 
 
+@pytest.mark.long  # on two free cores the first drawing may end before the other page is looked at
 class TestTwoAtOnce:
     def test_one_waits_and_sees_its_place(self, visitors: Callable[..., Visitor]) -> None:
         """The first leaves without a word: its drawing stops, and the other's begins."""
