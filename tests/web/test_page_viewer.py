@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import gradio as gr
 import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.web.conftest import Visitor
 from vinograph.images import read_metadata
-from vinograph.web.controls import Controls
 from vinograph.web.viewing import even_columns
 
 SIZES = [(1366, 768), *(pytest.param(size, marks=pytest.mark.long) for size in [(390, 844), (1920, 1080)])]
@@ -39,16 +35,6 @@ def draw_several(visitor: Visitor, count: int, prompt: str = "a red house") -> N
     visitor.page.wait_for_selector("#stop:visible")
     visitor.page.wait_for_selector("#generate:visible")
     expect(visitor.page.locator("#output button.view")).to_have_count(count)
-
-
-@pytest.fixture(scope="module")
-def controls() -> Controls:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # Gradio makes event loops that it doesn't close
-        with gr.Blocks(analytics_enabled=False):
-            made = Controls()
-        gc.collect()
-    return made
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (7, 4), (8, 4), (9, 3)])

@@ -1,6 +1,6 @@
 """The jobs that the replicas of a Ray Serve deployment draw: Ray's router decides which draws which.
 
-Ray keeps those that wait. What is kept here besides says what each job's client is told.
+Ray keeps those that wait. What is kept here besides is what each job's client reads: its place and its progress.
 """
 
 from __future__ import annotations
@@ -94,15 +94,15 @@ class RayQueue:
 
     async def _watch(self) -> None:
         """Know how many replicas there are, and tell the log why there is none."""
-        told = ""
+        reported = ""
         while True:
             with contextlib.suppress(ray_errors.RayError):
                 self.replicas, message = await asyncio.to_thread(self._count)
                 for name in list(self._states)[: -self.replicas or None]:
                     del self._states[name]
-                if message and message != told and not self.replicas:
+                if message and message != reported and not self.replicas:
                     LOG.warning("no replica runs: %s", message)
-                    told = message
+                    reported = message
             await asyncio.sleep(_WATCH_SECONDS)
 
     def _count(self) -> tuple[int, str]:
@@ -166,9 +166,9 @@ class RayQueue:
         return max(1, math.ceil(min(left, default=self._mean_seconds)))
 
     def _seconds_left(self, job: QueuedJob) -> float:
-        told = job.latest.seconds_left if isinstance(job.latest, Progress) else None
+        reported = job.latest.seconds_left if isinstance(job.latest, Progress) else None
         since = time.monotonic() - (job.began or time.monotonic())
-        return self._mean_seconds - since if told is None else told
+        return self._mean_seconds - since if reported is None else reported
 
     def problem(self, model: str) -> str:
         """Why no job with the model is taken now; empty where one is."""

@@ -19,7 +19,7 @@ from vinograph.web.init_image import InitImageSection
 from vinograph.web.jobs import DrawRequest, Job, error_message
 from vinograph.web.live_panel import NOTIFY, LivePanel, live_request
 from vinograph.web.model_choice import ModelChoice
-from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, any_of, on
+from vinograph.web.page_context import CLICKS, HIDDEN, SHOWN, PageContext, any_of, on
 from vinograph.web.prompt_list import prompts_of
 from vinograph.web.queue_list import MOST_QUEUED, QueuedRequest
 from vinograph.web.queue_panel import QueuePanel
@@ -30,13 +30,8 @@ from vinograph.web.style_choice import StyleChoice
 _EMPTY = fragments.placeholder("Your image will appear here.")
 _MAX_EXAMPLES = 4
 _MAX_RECALLED = 12  # pictures of the gallery in the history
-# Sends the value of a button that is clicked in a block of HTML.
-_CLICKS = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[value]");
-  if (button) trigger("click", { chosen: button.value });
-});"""
-# The same, and what the viewer's button says.
-_OUTPUT_CLICKS = f"""{_CLICKS}
+# What is clicked, and what the viewer's button says.
+_OUTPUT_CLICKS = f"""{CLICKS}
 document.addEventListener("use-as-init-image", (event) => trigger("click", {{ chosen: "init " + event.detail }}));"""
 
 
@@ -86,7 +81,7 @@ class GenerateTab:
         self.restore_buttons = restore_buttons()
 
     def _lay_out_history(self) -> None:
-        self._gallery = gr.HTML(fragments.gallery([]), elem_id="history", js_on_load=_CLICKS)
+        self._gallery = gr.HTML(fragments.gallery([]), elem_id="history", js_on_load=CLICKS)
         with gr.Accordion("Reproduce in Python or shell", open=False, elem_id="reproduce"):
             self._python = gr.Textbox(
                 label="Python", lines=4, interactive=False, buttons=["copy"], elem_classes="lines", elem_id="python"

@@ -10,16 +10,11 @@ from vinograph.errors import RequestError
 from vinograph.web.controls import Updates
 from vinograph.web.jobs import DrawRequest
 from vinograph.web.model_list import model_list
-from vinograph.web.page_context import PageContext, on
+from vinograph.web.page_context import CLICKS, PageContext, on
 from vinograph.web.restoring import Restorer
 from vinograph.web.sessions import Picture
 
 _CALL = "generate"
-# Sends the value of a button that is clicked in the list.
-_CLICKS = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[value]");
-  if (button) trigger("click", { chosen: button.value });
-});"""
 
 
 class ModelChoice:
@@ -30,7 +25,7 @@ class ModelChoice:
         self._context = context
         self.dropdown = context.model_dropdown()
         with gr.Accordion("About the models", open=False, elem_id="about-models"):
-            self.list = gr.HTML(js_on_load=_CLICKS, elem_id="models")
+            self.list = gr.HTML(js_on_load=CLICKS, elem_id="models")
 
     def wire(self, restorer: Restorer, drawn: Any) -> None:
         """Choose a model from the list; after a picture was ``drawn``, say how long its model takes."""

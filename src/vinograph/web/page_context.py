@@ -16,6 +16,11 @@ from vinograph.web.sessions import SessionKey, Sessions
 from vinograph.web.uploads import Uploads
 
 HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
+CLICKS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[value]");
+  if (button) trigger("click", { chosen: button.value });
+});"""
+"""Script of a block of HTML that sends the value of a button that is clicked in it."""
 
 
 @dataclass(frozen=True)
