@@ -27,9 +27,11 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _PACKAGES = ("chromium", "fonts-dejavu-core")
 MISSING = f"there is no browser ({', '.join(_NAMES)}) for the page: apt-get install {' '.join(_PACKAGES)}"
 
+_LONG = 100  # steps; where the server is told to pause, a drawing of so many lasts until it is stopped
+
 # The page works with the network unplugged: the server may listen and answer here, and call nobody.
 _UNPLUGGED = """
-import socket
+import contextlib, socket, sys, time
 _connect = socket.socket.connect
 def connect(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
@@ -37,9 +39,17 @@ def connect(self, address):
         raise OSError("the network is unplugged")
     return _connect(self, address)
 socket.socket.connect = connect
+from vinograph import Pipeline
 from vinograph.cli import main
+_pause, _stream = float(sys.argv.pop(1)), Pipeline.stream
+def stream(*arguments, **options):
+    with contextlib.closing(_stream(*arguments, **options)) as steps:
+        for each in steps:
+            time.sleep(_pause if getattr(each, "total", 0) >= LONG else 0)
+            yield each
+Pipeline.stream = stream
 raise SystemExit(main())
-"""
+""".replace("LONG", str(_LONG))
 
 
 def find() -> str | None:
@@ -75,10 +85,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(arguments: Sequence[str], models: Path, log: Path, port: int | None = None) -> Iterator[str]:
+def served(
+    arguments: Sequence[str], models: Path, log: Path, port: int | None = None, pause: float = 0
+) -> Iterator[str]:
     """The address of ``vinograph web`` with these ``arguments``, until the block ends. It can call nobody.
 
-    Without a ``port`` it listens at one that is free.
+    Without a ``port`` it listens at one that is free. After each step of a drawing of a hundred steps
+    or more it pauses so many seconds: what is tested while it draws must not depend on how fast that is.
 
     ``models`` is its models folder. What it prints goes to ``log``, with "CALLED" where it tried to call someone.
 
@@ -87,7 +100,7 @@ def served(arguments: Sequence[str], models: Path, log: Path, port: int | None =
     """
     port = free_port() if port is None else port
     here = {"PYTHONPATH": str(_ROOT / "src"), "VINOGRAPH_MODELS": str(models), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", _UNPLUGGED, "web", "--port", str(port), *arguments]
+    command = [sys.executable, "-c", _UNPLUGGED, str(pause), "web", "--port", str(port), *arguments]
     with log.open("w", encoding="utf-8") as printed:
         process = subprocess.Popen(command, env={**os.environ, **here}, stdout=printed, stderr=subprocess.STDOUT)
         try:

@@ -13,11 +13,11 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from scripts import browser as browser_tools
 from tests.processors import all_processors
-from vinograph import Pipeline
 from vinograph.models import catalog
 
 ROOT = Path(__file__).parents[2]
 SEEN = Path(__file__).parent / "seen"
+_PAUSE = 0.25  # seconds after each step of a long drawing
 PATIENCE = 300_000  # milliseconds; a machine that trains something else is slow
 
 expect.set_options(timeout=PATIENCE)
@@ -34,7 +34,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def served(*arguments: str, models: Path) -> Iterator[str]:
     """The address of ``vinograph web`` with these arguments, which must call no other host."""
     log = models.parent / "log"
-    with browser_tools.served(arguments, models, log) as address:
+    with browser_tools.served(arguments, models, log, pause=_PAUSE) as address:
         yield address
     log_text = log.read_text(encoding="utf-8")
     assert "CALLED" not in log_text, log_text
@@ -51,9 +51,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium that finds no host but this one."""
+    """Headless Chromium that finds no host but this one.
+
+    While it is open, Playwright's event loop runs in this thread, and a test of another folder that
+    runs one of its own would fail. So it is closed after each module.
+    """
     if browser_tools.find() is None:
         pytest.fail(browser_tools.MISSING)
     with browser_tools.launched() as browser:
@@ -74,7 +78,7 @@ class Visitor:
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("pageerror", lambda error: self.failed.append(str(error)))
         self.page.goto(address)
-        self.page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
+        self.page.wait_for_selector("body[data-settled]")
 
     def sees(self, what: str, *, whole: bool = False) -> None:
         """Keep a picture of the page, for eyes."""
@@ -84,10 +88,11 @@ class Visitor:
     def chooses(self, model: str) -> None:
         """Choose a model on the first tab, and let the controls follow."""
         there = self.page.locator(".inputs").first
+        if there.get_by_label("Model").input_value() == model:
+            return
         there.get_by_label("Model").click()
         there.get_by_role("option", name=model, exact=True).click()
-        pipe = Pipeline.from_pretrained(model)
-        expect(self.number("Steps")).to_have_value(str(pipe.calls["generate"].takes[pipe.options["steps"]]))
+        self.page.wait_for_selector(f"body[data-settled='{model}']")
 
     def number(self, label: str) -> Locator:
         """The field beside a slider of the first tab."""

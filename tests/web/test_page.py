@@ -74,10 +74,8 @@ def paint(visitor: Visitor) -> None:
 
 
 def long_drawing(visitor: Visitor) -> None:
-    """Ask for what takes a while, also where nothing else is computed: it is stopped long before its end."""
+    """Ask for what lasts until it is stopped: the server pauses after each of so many steps."""
     visitor.chooses("storybook-wuerstchen")
-    visitor.asks_for_size(512, 512)
-    visitor.sets("Images", 8)
     visitor.sets("Steps", 120)
     visitor.presses_generate("a red house")
 
@@ -118,7 +116,6 @@ class TestDrawing:
         expect(visitor.snippet("python")).to_have_value(re.compile(r"seed=7\)"))
         visitor.sees("several")
 
-    @pytest.mark.long  # on two free cores the drawing may end before it is stopped
     def test_it_stops_within_a_step(self, visitor: Visitor) -> None:
         long_drawing(visitor)
         expect(visitor.picture).to_have_attribute("src", re.compile("^data:"))
@@ -407,7 +404,6 @@ class TestReconstructing:
         visitor.reads("#reconstruct-notes", "Give an image first.")
 
 
-@pytest.mark.long  # on two free cores the first drawing may end before the other page is looked at
 class TestTwoAtOnce:
     def test_one_waits_and_sees_its_place(self, visitors: Callable[..., Visitor]) -> None:
         """The first leaves without a word: its drawing stops, and the other's begins."""

@@ -15,7 +15,7 @@ from tests.web.test_page import long_drawing
 from vinograph.models import catalog
 
 QUICK = "storybook-sdxl"
-WIDTHS = [390, 1920]
+WIDTHS = [pytest.param(width, marks=pytest.mark.long) for width in (390, 1920)]
 
 
 def rows(visitor: Visitor) -> Locator:
@@ -36,14 +36,9 @@ def history(visitor: Visitor) -> Locator:
 
 
 def draws_long(visitor: Visitor) -> None:
-    """Begin a drawing that ends when it is stopped, and go back to a quick model.
-
-    On two free cores it ends by itself after some seconds, so that the tests that need it are long:
-    they want a busy or a slow machine.
-    """
+    """Begin a drawing that ends when it is stopped, and go back to a quick model."""
     long_drawing(visitor)
     expect(visitor.page.locator("#output .status")).to_have_text(re.compile("step"))
-    visitor.sets("Images", 1)
     visitor.chooses(QUICK)
 
 
@@ -58,7 +53,6 @@ def queues(visitor: Visitor, *texts: str) -> None:
         expect(rows(visitor)).to_have_count(before + 1)
 
 
-@pytest.mark.long
 def test_it_is_filled_and_changed_while_it_draws(visitor: Visitor) -> None:
     draws_long(visitor)
     queues(visitor, "a red house", "a blue boat", "a green tree", "a cat")
@@ -85,7 +79,6 @@ def test_it_is_filled_and_changed_while_it_draws(visitor: Visitor) -> None:
     expect(visitor.page.locator("#stop")).to_be_hidden()
 
 
-@pytest.mark.long
 def test_everything_stops(visitor: Visitor) -> None:
     draws_long(visitor)
     queues(visitor, "a red house", "a blue boat")
@@ -97,7 +90,6 @@ def test_everything_stops(visitor: Visitor) -> None:
     visitor.draws("a cat")  # and it goes on
 
 
-@pytest.mark.long
 def test_one_that_fails_does_not_hold_up_the_others(visitors: Callable[..., Visitor], tmp_path: Path) -> None:
     models = tmp_path / "models"
     (first,) = (path for path in catalog.embedded() if path.name == QUICK)
@@ -123,7 +115,6 @@ def test_one_that_fails_does_not_hold_up_the_others(visitors: Callable[..., Visi
         visitor.page.close()
 
 
-@pytest.mark.long
 def test_visitors_take_turns(visitors: Callable[..., Visitor]) -> None:
     """One sees that another's drawing comes first, and changes the order meanwhile; then the other leaves."""
     other, one = visitors(), visitors()
@@ -166,7 +157,6 @@ def test_the_estimate_comes_with_the_second_drawing(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 @pytest.mark.parametrize("width", [1366, *WIDTHS])
-@pytest.mark.long
 def test_it_looks_right(visitors: Callable[..., Visitor], width: int, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

@@ -122,7 +122,6 @@ class TestSelectedPicture:
         assert again is not None
         assert again["request"] == first["request"]
 
-    @pytest.mark.long  # Gradio tells a new init image twice, which may set the strength again after it was typed
     def test_so_is_its_init_image(self, visitor: Visitor) -> None:
         draw_several(visitor, 1)
         visitor.page.get_by_role("button", name="Use as init image").click()

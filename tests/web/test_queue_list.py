@@ -131,6 +131,27 @@ class TestOrder:
         assert prompts(queue) == (["b"] if how == "remove" else ["b", "a"])
         assert next(following)[0] == there["b"]
 
+    def test_after_a_change_the_new_first_is_waited_for(self) -> None:
+        """What is shown then says how many jobs come before it."""
+        drawer = Drawer(ahead=2)
+        queue = PageQueue(drawer, Job)
+        there = filled(queue, "a", "b")
+        following = queue.follow()
+        next(following)
+        queue.move(there["a"].key, 1)
+        assert queue.state.ahead == 0
+        follower = threading.Timer(0.05, next, [following])
+        follower.start()
+        queue.settle()
+        assert (queue.state.ahead, prompts(queue)) == (2, ["b", "a"])
+        follower.join()
+
+    def test_nobody_is_waited_for_where_nothing_is_drawn(self, queue: PageQueue) -> None:
+        queue.settle()
+        filled(queue, "a")
+        queue.settle()
+        assert prompts(queue) == ["a"]
+
     def test_what_is_drawn_can_not_be_moved(self, queue: PageQueue) -> None:
         there = filled(queue, "a", "b")
         next(queue.follow())

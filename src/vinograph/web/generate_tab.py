@@ -75,7 +75,7 @@ class GenerateTab:
 
     def _lay_out_settings(self) -> None:
         self._init_image = InitImageSection(self._context)
-        self.init_image, self.settled_image = self._init_image.image, self._init_image.settled
+        self.init_image = self._init_image.image
         self._controls = self.controls = Controls()
         self._adapters = self.adapters = adapter_choice.adapter_list()
         self.restore_buttons = restore_buttons()
@@ -111,8 +111,9 @@ class GenerateTab:
         for scale in controls.guidance:
             on(scale.change, self.change_guidance, [self._model, *controls.guidance], controls.negative_prompt)
         self._init_image.wire(self._model, controls, self._shown, self._notes)
-        acted = [*self.restorer.outputs, self.init_image, self._output, self._shown, self._python, self._shell]
-        acting = on(self._output.click, self.act_on_picture, None, list(dict.fromkeys(acted)))
+        acted = [*self.restorer.outputs, *self._init_image.image_outputs]
+        acted += [self._output, self._shown, self._python, self._shell]
+        acting = on(self._output.click, self.act_on_picture, [self._model, controls.steps], list(dict.fromkeys(acted)))
         self.restorer.then_remember(acting)
         shown = [self._output, self._shown, self._notes, self._python, self._shell]
         on(self._gallery.click, self.show_from_history, None, shown)
@@ -186,7 +187,7 @@ class GenerateTab:
         pipe = self._context.models.get(values[self._model])
         return fragments.notes(self._controls.size_error(pipe, values), kind="error")
 
-    def act_on_picture(self, request: gr.Request, event: gr.EventData) -> Updates:
+    def act_on_picture(self, model: str, steps: int | None, request: gr.Request, event: gr.EventData) -> Updates:
         """Do what a button by a picture in the output, or in the viewer, says."""
         action, _, chosen = str(getattr(event, "chosen", "")).partition(" ")
         try:
@@ -195,15 +196,25 @@ class GenerateTab:
             picture = self._find(session, chosen)
             if action == "init":
                 file = picture.file if picture else self._context.uploads.own_file(key.visitor, file_at(chosen))
-                return {self.init_image: str(file), self._init_image.accordion: gr.update(open=True)}
+                updates = self._init_image.with_image(self._context.models.get(model), str(file), steps, request)
+                opened = {**updates[self._init_image.accordion], "open": True}
+                return {**updates, self._init_image.accordion: opened}
         except VinographError as error:
             return {self._notes: fragments.notes(str(error), kind="error")}
         if picture is None:
             return {self._notes: fragments.notes("This picture is no longer in the history.", kind="error")}
         if action == "settings":
-            return self.restorer.restore_picture(picture)
+            return self._restore(picture, request)
         together = session.of_request(picture)
         return self._show_all(together) if action == "all" else self._show(picture, len(together) - 1)
+
+    def _restore(self, picture: Picture, request: gr.Request) -> Updates:
+        """Set the tab to the request of a picture that was drawn here, with its init image."""
+        updates, file = self.restorer.restore_picture(picture), picture.inputs.get("init.png")
+        image = None if file is None else str(file)
+        pipe = self._context.models.get(picture.model)
+        shown = self._init_image.with_image(pipe, image, None, request, settings=False)
+        return {**updates, **shown, self._notes: updates[self._notes] + shown[self._notes]}
 
     def show_from_history(self, request: gr.Request, event: gr.EventData) -> Updates:
         """Show the picture of the history that was clicked."""

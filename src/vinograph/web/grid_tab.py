@@ -28,7 +28,7 @@ from vinograph.web.controls import (
 from vinograph.web.grid_axes import Base, cell_request, check_axes, hint, parse_axis, settings
 from vinograph.web.grid_view import Cell, Grid, by_weights, finished, keep, table
 from vinograph.web.jobs import Job, error_message
-from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, image_input, on
+from vinograph.web.page_context import HIDDEN, SHOWN, PageContext, any_of, image_input, on
 from vinograph.web.sessions import Session, SessionKey
 
 _EMPTY = fragments.placeholder("A grid of images will appear here.")
@@ -105,7 +105,8 @@ class GridTab:
         on(side.size_choice.change, side.custom_size_update, side.size_choice, side.sides, queue=False)
         for scale in side.guidance:
             on(scale.change, self.change_guidance, [self._model, *side.guidance], side.negative_prompt)
-        on(self._init_image.change, self.change_init_image, [self._model, self._init_image, side.steps], side.outputs)
+        image_set = any_of(self._init_image.upload, self._init_image.clear)
+        on(image_set, self.change_init_image, [self._model, self._init_image, side.steps], side.outputs)
 
     @property
     def on_load(self) -> list[tuple[Any, Any, list[Any]]]:

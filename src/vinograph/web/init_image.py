@@ -20,7 +20,7 @@ from vinograph.pipeline import Pipeline
 from vinograph.request import arguments_of
 from vinograph.web import fragments
 from vinograph.web.controls import Controls, Updates, Values
-from vinograph.web.page_context import PageContext, image_input, on
+from vinograph.web.page_context import PageContext, any_of, image_input, on
 from vinograph.web.sessions import Picture, Session
 
 _CALL = "generate"
@@ -62,8 +62,6 @@ class InitImageSection:
                 self._borders_note = gr.HTML(elem_classes="notes", elem_id="extend-note")
         self._size = gr.State(None)  # height and width of the init image
         self._defaults_of = gr.State(None)  # the argument whose defaults are set
-        self.settled = gr.State(None)
-        """The init image whose settings are set, "" for none."""
 
     @property
     def inputs(self) -> list[Any]:
@@ -75,15 +73,26 @@ class InitImageSection:
         """The components that :meth:`for_model` changes."""
         return [self.accordion, self._mask_section, self._borders_section, *self.borders]
 
+    @property
+    def image_outputs(self) -> list[Any]:
+        """The components that :meth:`with_image` changes."""
+        changed = [self.mask, self._borders_note, self._defaults_of, self._size]
+        return list(dict.fromkeys([self.image, *self._controls.outputs, *self.outputs, *changed, self._notes]))
+
     def wire(self, model: Any, controls: Controls, shown: Any, notes: Any) -> None:
-        """Connect the section with the tab's model, its controls, the picture shown, and its notes."""
+        """Connect the section with the tab's model, its controls, the picture shown, and its notes.
+
+        Whoever sets the image says what goes with it (:meth:`with_image`). An image that changes by
+        any other way is the visitor's. ``image.change`` would not do: Gradio tells it again after
+        each answer that touches the section.
+        """
         self._controls, self._notes = controls, notes
         changed = [self.mask, self._borders_note, self._defaults_of]
         on(
-            self.image.change,
+            any_of(self.image.upload, self.image.clear),
             self.change_image,
-            [model, self.image, controls.steps, shown, self.settled],
-            [*controls.outputs, *self.outputs, *changed, self._size, self.settled, notes],
+            [model, self.image, controls.steps, shown],
+            [each for each in self.image_outputs if each is not self.image],
         )
         on(
             self.mask.change,
@@ -110,20 +119,21 @@ class InitImageSection:
         }
 
     def change_image(
-        self,
-        model: str,
-        image: str | None,
-        steps: int | None,
-        shown: Picture | None,
-        settled: str | None,
-        request: gr.Request,
+        self, model: str, image: str | None, steps: int | None, shown: Picture | None, request: gr.Request
     ) -> Updates:
-        """Show the controls that go with an init image, or hide them where it was taken away.
+        """Show the controls that go with the visitor's image, or hide them where it was taken away."""
+        updates = self.with_image(self._context.models.get(model), image, steps, request)
+        del updates[self.image]
+        warnings = fragments.notes(*(shown.warnings if shown else ()))
+        return {**updates, self._notes: updates[self._notes] + warnings}
 
-        The settings of an image that is ``settled`` stay: they were set before, since Gradio tells
-        a change twice, or restored with it.
+    def with_image(
+        self, pipe: Pipeline, image: str | None, steps: int | None, request: gr.Request, *, settings: bool = True
+    ) -> Updates:
+        """Updates that show an image in the section, without a mask and borders, or take it away.
+
+        With ``settings`` the controls get the defaults that go with it.
         """
-        pipe = self._context.models.get(model)
         background, refusal, size = "", "", None
         if image is not None:
             try:
@@ -133,17 +143,16 @@ class InitImageSection:
                 background = fragments.data_url(picture)
             except RequestError as error:
                 refusal = str(error)
-        stays = settled == (image or "")
         return {
-            **({} if stays else self._controls.with_init_image(pipe, bool(background), steps or 1)),
-            self.settled: image or "",
+            self.image: image,
+            **(self._controls.with_init_image(pipe, bool(background), steps or 1) if settings else {}),
             **self.for_model(pipe, has_image=bool(background)),
             **{border: gr.update(value=0) for border in self.borders},
             self.mask: gr.update(value="", picture=background, extend=_NO_BORDERS),
             self._borders_note: "",
             self._defaults_of: None,
             self._size: size,
-            self._notes: fragments.notes(refusal, kind="error") + fragments.notes(*(shown.warnings if shown else ())),
+            self._notes: fragments.notes(refusal, kind="error"),
         }
 
     def change_mask(self, model: str, mask: str, steps: int | None, defaults_of: str | None) -> Updates:

@@ -13,6 +13,7 @@ from vinograph.web.jobs import Drawer, DrawRequest, Job
 MOST_QUEUED = 50
 """Requests of one page that may wait."""
 
+_LONGEST_SETTLING = 2.0  # seconds
 _MOST_FAILED = 10  # failures that are listed; the oldest go
 
 
@@ -55,6 +56,7 @@ class PageQueue:
         self._current: tuple[QueuedRequest, Job] | None = None
         self._following = self._closed = False
         self._lock = threading.RLock()  # a job that is stopped may end within the call
+        self._begun = threading.Condition(self._lock)
 
     @property
     def state(self) -> QueueState:
@@ -127,6 +129,13 @@ class PageQueue:
             self._waiting.insert(0, request)
             self._drawer.stop(job)
 
+    def settle(self) -> None:
+        """Wait until the follower has begun with the first request, as it does at once after a change."""
+        with self._begun:
+            self._begun.wait_for(
+                lambda: not self._following or not self._waiting or self._current is not None, timeout=_LONGEST_SETTLING
+            )
+
     def clear(self) -> list[QueuedRequest]:
         """Take out all that wait, and forget the failures."""
         with self._lock:
@@ -183,15 +192,18 @@ class PageQueue:
         with self._lock:
             if self._closed or not self._waiting:
                 self._following = False
+                self._begun.notify_all()
                 return None
             request = self._waiting.pop(0)
             self._current = drawing = request, self._new_job(request.draw_request)
             self._drawer.add(drawing[1])
+            self._begun.notify_all()
             return drawing
 
     def _abandon(self) -> None:
         """Stop what is drawn; another follower may go on with the rest."""
         with self._lock:
             left, self._current, self._following = self._current, None, False
+            self._begun.notify_all()
         if left is not None:
             self._drawer.stop(left[1])

@@ -52,6 +52,7 @@ class QueuePanel:
         for each in removed:
             if each is not None:
                 session.discard(each.draw_request)
+        session.queue.settle()  # what the follower shows meanwhile may arrive before this answer
         return self.rendered(session)
 
     def rendered(self, session: Session) -> str:

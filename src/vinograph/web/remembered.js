@@ -59,6 +59,7 @@
     // A function of the server has set the controls.
     settle: (names, values) => {
       settled = values[names.indexOf("model")];
+      document.body.dataset.settled = settled; // from now on the controls keep what is typed
       take(names, values);
       if (!opened && own.tab) openTab(own.tab);
       opened = true;

@@ -39,7 +39,6 @@ class RequestFields(Protocol):
     prompt: Any
     adapters: Any
     init_image: Any
-    settled_image: Any
     shown: Any
     notes: Any
     controls: Controls
@@ -79,7 +78,7 @@ class Restorer:
     def outputs(self) -> list[Any]:
         """The components that a restored request sets."""
         fields = self._fields
-        return [fields.model, fields.prompt, fields.adapters, fields.settled_image, *fields.model_outputs]
+        return [fields.model, fields.prompt, fields.adapters, *fields.model_outputs]
 
     @property
     def notes(self) -> Any:
@@ -193,7 +192,7 @@ class Restorer:
         return self._with_notes(set_to.updates, [done, *missing, kept])
 
     def restore_picture(self, picture: Picture) -> Updates:
-        """Set the fields to the request of a picture that was drawn here, with its init image."""
+        """Set the fields to the request of a picture that was drawn here, but for its init image."""
         fields, pipe = self._fields, self._context.models.get(picture.model)
         init_image = picture.inputs.get("init.png")
         arguments = {name: value for name, value in picture.arguments.items() if name != "prompt"}
@@ -205,8 +204,6 @@ class Restorer:
             fields.model: picture.model,
             fields.prompt: picture.prompt,
             fields.adapters: ", ".join(f"{name}:{weight:g}" for name, weight in _offered(picture.adapters).items()),
-            fields.init_image: None if init_image is None else str(init_image),
-            fields.settled_image: "" if init_image is None else str(init_image),
         }
         return self._with_notes(set_to.updates, [f"Not restored: {'; '.join(lost)}."] if lost else [])
 
