@@ -204,7 +204,8 @@ class TestBodies:
     def test_a_control_that_holds_nothing(self, client: Client) -> None:
         for function in functions(client.config()):
             if "slider" in function.kinds:
-                assert client.join(function.index, function.with_value("slider", None)).status == 200
+                values = function.with_value("slider", None)
+                assert client.join(function.index, values, event_data={}).status == 200
                 said = [each for each in client.events() if each["msg"] == "process_completed"]
                 refused = "takes no such value" in json.dumps(said)
                 assert refused or said[-1]["success"]  # the estimate and live drawing take the default instead
