@@ -35,7 +35,7 @@ def measure(model: str) -> list[float]:
             page.goto(address)
             page.wait_for_selector("#generate:visible")
             loaded = time.perf_counter()
-            page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
+            page.wait_for_selector("body[data-settled]")
             page.fill("#prompt textarea", "a red house on a snowy hill at night")
             pressed = time.perf_counter()
             page.click("#generate")
@@ -54,7 +54,7 @@ def measure_live(model: str, keys: int) -> list[float]:
         page.set_default_timeout(_TIMEOUT)
         with served(["--model", model], place / "models", place / "log") as address:
             page.goto(address)
-            page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
+            page.wait_for_selector("body[data-settled]")
             text = "a red house"
             page.fill("#prompt textarea", text)
             page.get_by_label("Live").check()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -55,20 +56,54 @@ def _reconstruct(page: Page) -> None:
 
 def _grid(page: Page) -> None:
     page.get_by_role("tab", name="Grid").click()
-    page.locator("#grid-seed textarea, #grid-seed input").fill("7")
-    page.locator("#values-x textarea").fill("4, 12, 30")
+    page.fill("#grid-prompt textarea", "a yellow boat on the sea at sunset")
+    page.locator("#grid-seed textarea, #grid-seed input").fill("3")
+    page.locator("#values-x textarea, #values-x input").fill("2, 4, 30")
     page.locator("#axis-y input").click()
-    page.get_by_role("option", name="Guidance", exact=True).click()
-    page.locator("#values-y textarea").fill("1, 4")
+    page.get_by_role("option", name="Prompt S/R", exact=True).click()
+    page.locator("#values-y textarea, #values-y input").fill("boat, house")
     page.click("#generate-grid")
-    page.wait_for_selector("#stop-grid", state="hidden")
-    page.locator("#grid-output img").first.scroll_into_view_if_needed()
+    page.wait_for_selector("#grid .sheet img")
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
 
 
 def _gallery(page: Page) -> None:
     page.get_by_role("tab", name="Gallery").click()
-    page.wait_for_selector(".gallery-pictures img, #gallery img")
+    page.wait_for_selector(".gallery-grid img")
+    page.wait_for_function("[...document.querySelectorAll('.gallery-grid img')].every((each) => each.complete)")
+
+
+def _inpaint(page: Page) -> None:
+    """The house of the first seed, with a mask painted over its sky."""
+    page.get_by_role("tab", name="Generate").click()
+    _choose(page, "storybook-sdxl")
+    page.get_by_role("button", name="Use as init image").click()
+    page.wait_for_selector("#mask canvas:visible")
+    page.locator("#mask").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#mask img').naturalWidth")
+    box = page.locator("#mask canvas").bounding_box()
+    if box is None:
+        raise RuntimeError("the mask editor can't be seen")
+    for height in (0.12, 0.2, 0.28):
+        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + height * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + height * box["height"], steps=8)
+        page.mouse.up()
+
+
+def _choose(page: Page, model: str) -> None:
+    page.locator(".inputs").first.get_by_label("Model").click()
+    page.get_by_role("option", name=model, exact=True).click()
+    page.wait_for_selector(f"body[data-settled='{model}']")
+
+
+_TABS: dict[str, Callable[[Page], None]] = {
+    "inpaint": _inpaint,
+    "compare": _compare,
+    "reconstruct": _reconstruct,
+    "grid": _grid,
+    "gallery": _gallery,
+}
 
 
 def main() -> None:
@@ -80,18 +115,12 @@ def main() -> None:
                 page = browser.new_page(viewport={"width": width, "height": height})
                 page.set_default_timeout(_PATIENCE)
                 page.goto(address)
-                page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
+                page.wait_for_selector("body[data-settled]")
                 _draw(page)
                 _keep(page, name)
-                if name == "laptop":
-                    _compare(page)
-                    _keep(page, "compare")
-                    _reconstruct(page)
-                    _keep(page, "reconstruct")
-                    _grid(page)
-                    _keep(page, "grid")
-                    _gallery(page)
-                    _keep(page, "gallery")
+                for tab, shows in _TABS.items() if name == "laptop" else ():
+                    shows(page)
+                    _keep(page, tab)
                 page.close()
 
 

@@ -21,7 +21,7 @@ NO_STORAGE = """Object.defineProperty(window, "localStorage", { get() { throw ne
 
 
 def ready(visitor: Visitor) -> None:
-    visitor.page.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
+    visitor.page.wait_for_selector("body[data-settled]")
 
 
 def reload(visitor: Visitor) -> None:
@@ -85,7 +85,7 @@ class TestReload:
         """The last one that was used wins when the next is opened."""
         other = visitor.page.context.new_page()
         other.goto(visitor.address)
-        other.wait_for_function("document.querySelector('.settings [aria-label=Size]')?.value")
+        other.wait_for_selector("body[data-settled]")
         visitor.page.fill("#prompt textarea", "the first")
         visitor.page.wait_for_timeout(300)
         other.fill("#prompt textarea", "the second")

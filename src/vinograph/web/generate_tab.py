@@ -113,7 +113,12 @@ class GenerateTab:
         self._init_image.wire(self._model, controls, self._shown, self._notes)
         acted = [*self.restorer.outputs, *self._init_image.image_outputs]
         acted += [self._output, self._shown, self._python, self._shell]
-        acting = on(self._output.click, self.act_on_picture, [self._model, controls.steps], list(dict.fromkeys(acted)))
+        acting = on(
+            self._output.click,
+            self.act_on_picture,
+            [self._model, controls.steps, self._shown],
+            list(dict.fromkeys(acted)),
+        )
         self.restorer.then_remember(acting)
         shown = [self._output, self._shown, self._notes, self._python, self._shell]
         on(self._gallery.click, self.show_from_history, None, shown)
@@ -174,7 +179,7 @@ class GenerateTab:
             **self._controls.for_model(pipe, init_image=init_image is not None and "image" in takes),
             **examples,
             **self._init_image.for_model(pipe, has_image=init_image is not None),
-            self._notes: _warnings(shown),
+            self._notes: viewing.warnings(shown),
             **self._live.for_model(pipe),
         }
 
@@ -187,7 +192,9 @@ class GenerateTab:
         pipe = self._context.models.get(values[self._model])
         return fragments.notes(self._controls.size_error(pipe, values), kind="error")
 
-    def act_on_picture(self, model: str, steps: int | None, request: gr.Request, event: gr.EventData) -> Updates:
+    def act_on_picture(
+        self, model: str, steps: int | None, shown: Picture | None, request: gr.Request, event: gr.EventData
+    ) -> Updates:
         """Do what a button by a picture in the output, or in the viewer, says."""
         action, _, chosen = str(getattr(event, "chosen", "")).partition(" ")
         try:
@@ -198,7 +205,8 @@ class GenerateTab:
                 file = picture.file if picture else self._context.uploads.own_file(key.visitor, file_at(chosen))
                 updates = self._init_image.with_image(self._context.models.get(model), str(file), steps, request)
                 opened = {**updates[self._init_image.accordion], "open": True}
-                return {**updates, self._init_image.accordion: opened}
+                notes = updates[self._notes] + viewing.warnings(shown)
+                return {**updates, self._init_image.accordion: opened, self._notes: notes}
         except VinographError as error:
             return {self._notes: fragments.notes(str(error), kind="error")}
         if picture is None:
@@ -365,12 +373,7 @@ class GenerateTab:
         return {
             self._output: viewing.alone(picture, self._pipe_of(picture), others),
             self._shown: picture,
-            self._notes: _warnings(picture),
+            self._notes: viewing.warnings(picture),
             self._python: picture.python,
             self._shell: picture.shell,
         }
-
-
-def _warnings(picture: Picture | None) -> str:
-    """The warnings of the drawing that made the picture."""
-    return "" if picture is None else fragments.notes(*picture.warnings)

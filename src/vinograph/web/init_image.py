@@ -18,7 +18,7 @@ from vinograph.families.outpainting import Borders, lay_out
 from vinograph.images import Size, size_of
 from vinograph.pipeline import Pipeline
 from vinograph.request import arguments_of
-from vinograph.web import fragments
+from vinograph.web import fragments, viewing
 from vinograph.web.controls import Controls, Updates, Values
 from vinograph.web.page_context import PageContext, any_of, image_input, on
 from vinograph.web.sessions import Picture, Session
@@ -124,8 +124,7 @@ class InitImageSection:
         """Show the controls that go with the visitor's image, or hide them where it was taken away."""
         updates = self.with_image(self._context.models.get(model), image, steps, request)
         del updates[self.image]
-        warnings = fragments.notes(*(shown.warnings if shown else ()))
-        return {**updates, self._notes: updates[self._notes] + warnings}
+        return {**updates, self._notes: updates[self._notes] + viewing.warnings(shown)}
 
     def with_image(
         self, pipe: Pipeline, image: str | None, steps: int | None, request: gr.Request, *, settings: bool = True

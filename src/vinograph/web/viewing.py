@@ -31,6 +31,11 @@ def view_button(source: str, alt: str, caption: str, group: str) -> str:
     )
 
 
+def warnings(picture: Picture | None) -> str:
+    """The notes of what the drawing that made the picture warned of; none where none is shown."""
+    return "" if picture is None else fragments.notes(*picture.warnings)
+
+
 def viewer_caption(picture: Picture) -> str:
     """What the viewer says of a picture: its prompt, and under it the seed, size and model."""
     seed = "" if picture.seed is None else f"Seed {picture.seed}"
