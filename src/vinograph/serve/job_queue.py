@@ -4,87 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from vinograph.serve import messages
 from vinograph.serve.contract import (
-    CancelledJobError,
-    DeadlineError,
     DrainingError,
-    Drawn,
-    ModelUnavailableError,
-    Picture,
-    Progress,
     Waiting,
     WorkerLostError,
 )
 from vinograph.serve.jobs import LOOKED_SECONDS, QueuedJob
-from vinograph.serve.model_health import ModelHealth
+from vinograph.serve.queue_base import Metrics, Queue, drawn_by, unavailable
 from vinograph.serve.resident import resident_memory
 from vinograph.serve.worker_process import WorkerProcess
 
 _STOP_SECONDS = 300.0  # in which a step ends; a process that takes longer is replaced
-_USUAL_SECONDS = 5.0  # of a job, before any has been drawn
-_NEWEST_SHARE = 0.3  # of the latest job in the mean duration
 _PROCESS = ""  # the name of the process itself among the models' names, see ModelHealth
 
 
-class Metrics(Protocol):
-    """What the service counts."""
-
-    def waited(self, seconds: float) -> None:
-        """A job waited so long until it was begun."""
-        ...
-
-    def stage(self, model: str, stage: str, seconds: float) -> None:
-        """A job spent so long in a stage."""
-        ...
-
-    def step(self) -> None:
-        """A step was done."""
-        ...
-
-    def cancelled(self) -> None:
-        """A job was cancelled by its client."""
-        ...
-
-    def rejected(self, reason: str) -> None:
-        """A job was not taken, or was dropped; ``reason`` is "full", "draining" or "deadline"."""
-        ...
-
-
-class JobQueue:
+class JobQueue(Queue):
     """The queue of one process, which it owns."""
 
     def __init__(self, process: WorkerProcess, metrics: Metrics) -> None:
         """Own the process; :meth:`start` has to follow in the event loop."""
+        super().__init__(metrics)
         self.process = process
-        self.health = ModelHealth()
-        self.loaded: tuple[str, ...] = ()
+        self._loaded: tuple[str, ...] = ()
         self.preloaded = process.settings.preload is None
-        self.running: QueuedJob | None = None
+        self._running: QueuedJob | None = None
         self._preload = process.settings.preload
-        self._metrics = metrics
         self._waiting: deque[QueuedJob] = deque()
         self._occupant: QueuedJob | None = None  # like running, and a dropped job until its step ends
         self._taking = False
         self._preloading = False
-        self._mean_seconds = _USUAL_SECONDS
-        self._tasks: set[asyncio.Task[None]] = set()
         self._stop_timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Listen to the process."""
-        self._keep(asyncio.create_task(self.process.listen(self)))
+        self._keep(self.process.listen(self))
+
+    @property
+    def loaded(self) -> Collection[str]:
+        """The models that have their weights in the memory of the process."""
+        return self._loaded
 
     @property
     def under_way(self) -> Sequence[QueuedJob]:
         """The jobs that are being drawn: one at most."""
-        return () if self.running is None else (self.running,)
+        return () if self._running is None else (self._running,)
 
     @property
     def process_ids(self) -> Sequence[int]:
@@ -111,39 +80,17 @@ class JobQueue:
         """The number of jobs that wait for others."""
         return len(self._waiting) - (1 if self._occupant is None and self._waiting else 0)
 
-    def seconds_until_free(self) -> int:
-        """Seconds after which a place may be free, estimated."""
-        left = self._mean_seconds
-        if self.running is not None:
-            latest = self.running.latest
-            told = latest.seconds_left if isinstance(latest, Progress) else None
-            since = time.monotonic() - (self.running.began or time.monotonic())
-            left = self._mean_seconds - since if told is None else told
-        return max(1, math.ceil(left))
-
     def add(self, job: QueuedJob) -> None:
         """Put a job at the end of the queue."""
         self._waiting.append(job)
         self._advance()
-
-    def cancel(self, job: QueuedJob) -> None:
-        """Drop a job that its client wants no more."""
-        if not job.ended:
-            self._metrics.cancelled()
-            self._drop(job, CancelledJobError("the request was cancelled"))
-
-    def expire(self, job: QueuedJob, deadline: float) -> None:
-        """Drop a job whose time is over."""
-        self._metrics.rejected("deadline")
-        where = "drawn" if job is self.running else "waiting"
-        self._drop(job, DeadlineError(f"the picture was not done within {deadline:g} seconds: it was still {where}"))
 
     def interrupt(self, job: QueuedJob) -> None:
         """End a job early; its result is what is done."""
         if job.ended or job.interrupted:
             return
         job.interrupted = True
-        if job is self.running:
+        if job is self._running:
             self._stop(job)
         else:
             self._waiting.remove(job)
@@ -152,7 +99,7 @@ class JobQueue:
 
     def looked(self, job: QueuedJob) -> None:
         """Somebody looks at a job's previews."""
-        if job is self.running:
+        if job is self._running:
             self._send(messages.ShowPreviews(LOOKED_SECONDS))
 
     def drain(self, error: DrainingError) -> None:
@@ -163,8 +110,8 @@ class JobQueue:
 
     async def end(self, error: DrainingError) -> None:
         """Stop the job under way after its step, and end the process."""
-        if self.running is not None:
-            self._drop(self.running, error)
+        if self._running is not None:
+            self._drop(self._running, error)
         self._taking = False
         await self.process.end()
         for task in self._tasks:
@@ -176,8 +123,8 @@ class JobQueue:
     def _drop(self, job: QueuedJob, error: Exception) -> None:
         """End a job with an error; it leaves the queue, or its drawing is stopped."""
         job.fail(error)
-        if job is self.running:
-            self.running = None
+        if job is self._running:
+            self._running = None
             self._stop(job)
         elif job in self._waiting:
             self._waiting.remove(job)
@@ -199,11 +146,11 @@ class JobQueue:
         self._tell_places()
 
     def _begin(self, job: QueuedJob) -> None:
-        self._occupant = self.running = job
+        self._occupant = self._running = job
         job.began = time.monotonic()
         self._metrics.waited(job.began - job.arrived)
         job.update(Waiting(0))
-        self._keep(asyncio.create_task(self.process.send(job.take_message())))
+        self._keep(self.process.send(job.take_message()))
         if job.looked_lately:
             self.looked(job)
 
@@ -213,11 +160,7 @@ class JobQueue:
             job.update(Waiting(index + before))
 
     def _send(self, message: Any) -> None:
-        self._keep(asyncio.create_task(self.process.send(messages.pack(message))))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(self.process.send(messages.pack(message)))
 
     def received(self, message: Any) -> None:
         """Take a message of the process."""
@@ -227,9 +170,10 @@ class JobQueue:
             case messages.Ended():
                 self._ended(message)
             case messages.Failed():
-                self._failed(message)
+                self._failed(self._vacated(), message)
+                self._advance()
             case messages.Loaded(models):
-                self.loaded = models
+                self._loaded = models
             case messages.Preloaded(model, error):
                 if error is not None:
                     self.health.failed(model, str(error.rebuilt()))
@@ -239,39 +183,22 @@ class JobQueue:
                 self._preloading = self.process.settings.preload is not None
                 self._advance()
 
-    def _step_done(self, message: messages.StepDone) -> None:
-        self._metrics.step()
-        if self.running is not None and self.running.id == message.job:
-            fields = {field.name: getattr(message, field.name) for field in dataclasses.fields(Progress)}
-            self.running.update(Progress(**fields))
+    def _step_done(self, step: messages.StepDone) -> None:
+        running = self._running
+        self._progressed(running if running is not None and running.id == step.job else None, step)
 
     def _ended(self, message: messages.Ended) -> None:
         job = self._vacated()
         if message.drawings.pictures:
-            self.health.worked(job.model)
             self.health.worked(_PROCESS)
-        for stage, seconds in message.drawings.timings.items():
-            self._metrics.stage(job.model, stage, seconds)
-        if message.complete and job.began is not None:
-            seconds = time.monotonic() - job.began
-            self._mean_seconds += _NEWEST_SHARE * (seconds - self._mean_seconds)
         if job.model == self._preload:
             self.preloaded = True
-        job.update(drawn_by(job, message.drawings, interrupted=not message.complete))
-        self._advance()
-
-    def _failed(self, message: messages.Failed) -> None:
-        job = self._vacated()
-        error = message.error.rebuilt()
-        if message.opening:
-            self.health.failed(job.model, str(error))
-            error = unavailable(job.model, str(error))
-        job.fail(error)
+        self._drawn(job, message.drawings, complete=message.complete)
         self._advance()
 
     def _vacated(self) -> QueuedJob:
         """The job that the process has done with, one way or the other."""
-        job, self._occupant, self.running = self._occupant, None, None
+        job, self._occupant, self._running = self._occupant, None, None
         assert job is not None
         if self._stop_timer is not None:
             self._stop_timer.cancel()
@@ -280,7 +207,7 @@ class JobQueue:
 
     def lost(self, reason: str, *, started: bool) -> None:
         """The process has ended; the job under way is lost, the others wait for the next process."""
-        self._taking, self.loaded = False, ()
+        self._taking, self._loaded = False, ()
         explained = f"the process that draws with it ended ({reason})"
         if self._occupant is not None:
             job = self._vacated()
@@ -305,32 +232,3 @@ class JobQueue:
         """Why no job with the model is taken now; empty where one is."""
         blocked = next((each for each in (_PROCESS, model) if self.health.blocked(each)), None)
         return "" if blocked is None else self.health.reason(blocked)
-
-
-def unavailable(model: str, reason: str) -> ModelUnavailableError:
-    """The error for a model that can't be used."""
-    return ModelUnavailableError(f"the model {model} can't be used now: {reason}")
-
-
-def drawn_by(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool = True) -> Drawn:
-    """What a job gave; an interrupted one has fewer pictures, perhaps none."""
-    waited = (time.monotonic() if job.began is None else job.began) - job.arrived
-    fields = ("data", "seed", "width", "height", "infotext")
-    return Drawn(
-        pictures=tuple(Picture(*(getattr(each, name) for name in fields)) for each in drawings.pictures),
-        model=job.model,
-        request={**job.request.record(), **drawings.request, **_count(job)},
-        timings=drawings.timings,
-        warnings=drawings.warnings,
-        devices=drawings.devices,
-        waited=waited,
-        interrupted=interrupted,
-        report=drawings.report,
-        files=drawings.files,
-    )
-
-
-def _count(job: QueuedJob) -> dict[str, int]:
-    """The number of pictures as the client gave it; each was drawn alone."""
-    count = job.request.num_images_per_prompt
-    return {} if count is None else {"num_images_per_prompt": count}

@@ -21,8 +21,8 @@ from vinograph.serve import messages
 from vinograph.serve.configuration import Configuration, Limits, ServedModel
 from vinograph.serve.contract import Drawing, ModelInfo, ModelUnavailableError, UnknownModelError
 from vinograph.serve.drawing_limits import check_drawing, check_limits, check_output
-from vinograph.serve.job_queue import unavailable
 from vinograph.serve.jobs import CheckedDrawing
+from vinograph.serve.queue_base import unavailable
 from vinograph.serve.worker_models import open_served
 from vinograph.values import clipped
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
-import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -22,17 +20,13 @@ from ray.serve.handle import DeploymentHandle
 
 from vinograph.serve import messages
 from vinograph.serve.contract import (
-    CancelledJobError,
-    DeadlineError,
     DrainingError,
-    Progress,
     QueueFullError,
     Waiting,
     WorkerLostError,
 )
-from vinograph.serve.job_queue import Metrics, drawn_by, unavailable
 from vinograph.serve.jobs import QueuedJob
-from vinograph.serve.model_health import ModelHealth
+from vinograph.serve.queue_base import Metrics, Queue
 from vinograph.serve.ray_replica import ReplicaState
 
 LOG = logging.getLogger("vinograph.serve")
@@ -40,8 +34,6 @@ DRAWER = "Drawer"
 """The name of the deployment that draws."""
 
 _TRIES = 2  # a drawing that ends its replica ends no third one
-_USUAL_SECONDS = 5.0  # of a job, before any has been drawn
-_NEWEST_SHARE = 0.3  # of the latest job in the mean duration
 _WATCH_SECONDS = 1.0  # between looks at the number of replicas
 _END_SECONDS = 10.0  # for replicas to stop what they draw when the server ends
 
@@ -57,32 +49,24 @@ class _Call:
     response: Any = None
 
 
-class RayQueue:
-    """Jobs on their way through a deployment handle; a :class:`vinograph.serve.service.Queue`."""
+class RayQueue(Queue):
+    """Jobs on their way through a deployment handle."""
 
     def __init__(self, drawers: DeploymentHandle, application: str, metrics: Metrics, default_model: str) -> None:
         """``drawers`` is the deployment that draws, in the ``application`` of that name."""
-        self.health = ModelHealth()
+        super().__init__(metrics)
         self.preloaded = False
         self.replicas = 0
         self._drawers = drawers
         self._application = application
-        self._metrics = metrics
         self._default_model = default_model
         self._calls: dict[QueuedJob, _Call] = {}  # in the order of arrival
         self._states: dict[str, ReplicaState] = {}  # by replica; the latest stands last
-        self._mean_seconds = _USUAL_SECONDS
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Watch the replicas."""
         self._keep(self._preload())
         self._keep(self._watch())
-
-    def _keep(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _preload(self) -> None:
         """Wait until a replica takes requests, and learn whether it has the default model."""
@@ -136,11 +120,6 @@ class RayQueue:
         return [call.job for call in self._calls.values() if call.begun and not call.job.ended]
 
     @property
-    def running(self) -> QueuedJob | None:
-        """The job that is being drawn; of several, the one that arrived first."""
-        return next(iter(self.under_way), None)
-
-    @property
     def waiting(self) -> Sequence[QueuedJob]:
         """The jobs that wait, the next one first."""
         return [call.job for call in self._calls.values() if not call.begun and not call.job.ended]
@@ -160,16 +139,6 @@ class RayQueue:
         """Whether a job would be begun at once."""
         return len(self.waiting) < self._idle
 
-    def seconds_until_free(self) -> int:
-        """Seconds after which a place may be free, estimated."""
-        left = [self._seconds_left(job) for job in self.under_way]
-        return max(1, math.ceil(min(left, default=self._mean_seconds)))
-
-    def _seconds_left(self, job: QueuedJob) -> float:
-        reported = job.latest.seconds_left if isinstance(job.latest, Progress) else None
-        since = time.monotonic() - (job.began or time.monotonic())
-        return self._mean_seconds - since if reported is None else reported
-
     def problem(self, model: str) -> str:
         """Why no job with the model is taken now; empty where one is."""
         return self.health.reason(model) if self.health.blocked(model) else ""
@@ -179,18 +148,6 @@ class RayQueue:
         call = self._calls[job] = _Call(job, job.message)
         self._keep(self._follow(call))
         self._tell_places()
-
-    def cancel(self, job: QueuedJob) -> None:
-        """Drop a job that its client wants no more."""
-        if not job.ended:
-            self._metrics.cancelled()
-            self._drop(job, CancelledJobError("the request was cancelled"))
-
-    def expire(self, job: QueuedJob, deadline: float) -> None:
-        """Drop a job whose time is over."""
-        self._metrics.rejected("deadline")
-        where = "drawn" if job in self.under_way else "waiting"
-        self._drop(job, DeadlineError(f"the picture was not done within {deadline:g} seconds: it was still {where}"))
 
     def interrupt(self, job: QueuedJob) -> None:
         """End a job early; its result is what is done."""
@@ -241,7 +198,7 @@ class RayQueue:
         """Draw a job; where its replica is lost, another one draws it from the start."""
         try:
             for attempt in range(_TRIES):
-                if await self._drawn(call, last=attempt == _TRIES - 1):
+                if await self._tried(call, last=attempt == _TRIES - 1):
                     return
         except Exception as error:  # whoever waits for the job gets it
             call.job.fail(error)
@@ -249,7 +206,7 @@ class RayQueue:
             del self._calls[call.job]
             self._tell_places()
 
-    async def _drawn(self, call: _Call, *, last: bool) -> bool:
+    async def _tried(self, call: _Call, *, last: bool) -> bool:
         """Whether the job has come to an end, and not just its replica."""
         job = call.job
         if job.ended:
@@ -293,9 +250,7 @@ class RayQueue:
                 self._replica_said(message)
                 self._begun(call)
             case messages.StepDone():
-                self._metrics.step()
-                fields = {each.name: getattr(message, each.name) for each in dataclasses.fields(Progress)}
-                job.update(Progress(**fields))
+                self._progressed(job, message)
             case messages.PartDone():
                 call.parts.append(message.drawings)
             case messages.Ended():
@@ -317,22 +272,9 @@ class RayQueue:
         job = call.job
         if job.ended:
             return
-        drawings = messages.together(call.parts)
-        if drawings.pictures:
-            self.health.worked(job.model)
-        for stage, seconds in drawings.timings.items():
-            self._metrics.stage(job.model, stage, seconds)
-        if complete and job.began is not None:
-            self._mean_seconds += _NEWEST_SHARE * (time.monotonic() - job.began - self._mean_seconds)
+        if complete:
             self.preloaded = self.preloaded or job.model == self._default_model
-        job.update(drawn_by(job, drawings, interrupted=not complete))
-
-    def _failed(self, job: QueuedJob, message: messages.Failed) -> None:
-        error = message.error.rebuilt()
-        if message.opening:
-            self.health.failed(job.model, str(error))
-            error = unavailable(job.model, str(error))
-        job.fail(error)
+        self._drawn(job, messages.together(call.parts), complete=complete)
 
 
 def _unpacked(packed: bytes) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from vinograph.serve.configuration import Configuration
 from vinograph.serve.contract import (
@@ -16,10 +16,10 @@ from vinograph.serve.contract import (
     ModelInfo,
     QueueFullError,
 )
-from vinograph.serve.job_queue import JobQueue, Metrics, unavailable
+from vinograph.serve.job_queue import JobQueue
 from vinograph.serve.jobs import QueuedJob
-from vinograph.serve.model_health import ModelHealth
 from vinograph.serve.offered_models import OfferedModel, OfferedModels, adapter_paths
+from vinograph.serve.queue_base import Metrics, Queue, unavailable
 from vinograph.serve.worker_process import WorkerProcess, device_of, start_processes
 
 Returned = TypeVar("Returned")
@@ -46,100 +46,6 @@ class NoMetrics:
 
     def rejected(self, reason: str) -> None:
         """A job was not taken."""
-
-
-class Queue(Protocol):
-    """What the service needs of a queue: :class:`vinograph.serve.job_queue.JobQueue` on one machine."""
-
-    @property
-    def health(self) -> ModelHealth:
-        """What is known of the models' failures."""
-        ...
-
-    @property
-    def running(self) -> QueuedJob | None:
-        """The job that is being drawn; of several, the one that arrived first."""
-        ...
-
-    @property
-    def preloaded(self) -> bool:
-        """Whether the default model is loaded, where this queue draws with it."""
-        ...
-
-    @property
-    def loaded(self) -> Collection[str]:
-        """The models that have their weights in memory."""
-        ...
-
-    @property
-    def under_way(self) -> Sequence[QueuedJob]:
-        """The jobs that are being drawn."""
-        ...
-
-    @property
-    def waiting(self) -> Sequence[QueuedJob]:
-        """The jobs that wait, the next one first."""
-        ...
-
-    @property
-    def waiting_count(self) -> int:
-        """The number of jobs that wait for others."""
-        ...
-
-    @property
-    def free(self) -> bool:
-        """Whether a job would be begun at once."""
-        ...
-
-    @property
-    def process_ids(self) -> Sequence[int]:
-        """The processes of this machine that draw."""
-        ...
-
-    @property
-    def worker_memory(self) -> int:
-        """Bytes that the processes that draw have resident."""
-        ...
-
-    def start(self) -> None:
-        """Take jobs from now on."""
-        ...
-
-    def seconds_until_free(self) -> int:
-        """Seconds after which a place may be free, estimated."""
-        ...
-
-    def problem(self, model: str) -> str:
-        """Why no job with the model is taken now; empty where one is."""
-        ...
-
-    def add(self, job: QueuedJob) -> None:
-        """Put a job at the end of the queue."""
-        ...
-
-    def cancel(self, job: QueuedJob) -> None:
-        """Drop a job that its client wants no more."""
-        ...
-
-    def expire(self, job: QueuedJob, deadline: float) -> None:
-        """Drop a job whose time is over."""
-        ...
-
-    def interrupt(self, job: QueuedJob) -> None:
-        """End a job early; its result is what is done."""
-        ...
-
-    def looked(self, job: QueuedJob) -> None:
-        """Somebody looks at a job's previews."""
-        ...
-
-    def drain(self, error: DrainingError) -> None:
-        """Drop all jobs that wait."""
-        ...
-
-    async def end(self, error: DrainingError) -> None:
-        """Stop the jobs under way after their steps, and end the queue."""
-        ...
 
 
 class DrawingService:
