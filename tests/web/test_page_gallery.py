@@ -415,6 +415,15 @@ class TestLooks:
         found = Axe().run(visitor.page)
         assert found.violations_count == 0, found.generate_report()
 
+    def test_all_tabs_fit_on_a_phone(self, visitors: Callable[..., Visitor], address: str) -> None:
+        visitor = visitors(address, viewport={"width": 390, "height": 844})
+        tabs = visitor.page.get_by_role("tab")
+        expect(tabs).to_have_text(["Generate", "Compare", "Grid", "Reconstruct", "Gallery"])
+        for box in (each.bounding_box() for each in tabs.all()):
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+
     def test_by_keyboard(self, visitors: Callable[..., Visitor], address: str, empty: Path) -> None:
         draw(empty / "a.png", "a red house")
         visitor = visitors(address)
