@@ -74,6 +74,7 @@ def _theme() -> gr.themes.Base:
         input_background_fill_dark="*neutral_900",
         input_border_color_dark="*neutral_700",
         slider_color_dark="*primary_500",
+        link_text_color_dark="*primary_300",
         block_border_width="0px",
         block_padding="0px",
         block_shadow="none",
