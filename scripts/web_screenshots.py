@@ -19,12 +19,14 @@ _ROOT = Path(__file__).resolve().parent.parent
 _SIZES = {"phone": (390, 844), "laptop": (1366, 768), "wide": (1920, 1080)}
 _PATIENCE = 300_000  # milliseconds
 _SEEDS = (7, 3, 11)
+_PARTS = {"inpaint": "#mask"}  # of the page; other pictures show all that is on the screen
 
 
 def _keep(page: Page, name: str) -> None:
     page.mouse.move(0, 0)
     page.wait_for_timeout(600)  # until what fades has faded
-    with Image.open(io.BytesIO(page.screenshot())) as picture:
+    shown = page.locator(_PARTS[name]).screenshot() if name in _PARTS else page.screenshot()
+    with Image.open(io.BytesIO(shown)) as picture:
         picture.convert("RGB").save(_ROOT / "docs" / "pictures" / f"web-{name}.webp", quality=88, method=6)
 
 
