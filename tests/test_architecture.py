@@ -87,15 +87,16 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
+    "tune": {"adapters", "components", "errors", "models", "pipeline", "request", "runtime", "values"},
     "quantize": {
-        *("convert", "pipeline", "components", "models", "families", "runtime", "files", "resources", "errors"),
+        *("convert", "pipeline", "request", "tune", "components", "models", "families", "runtime", "files", "resources", "errors"),
         "vinograph",
     },
     "benchmark": {
         *("pipeline", "models", "families", "runtime", "images", "folders", "request", "resources", "strict_json"),
         *("errors", "vinograph"),
     },
-    "benchmark.systems": {"vinograph", "runtime"},
+    "benchmark.systems": {"vinograph", "components"},
     "web": {
         *(
             "adapters",
@@ -130,7 +131,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "cli": {
         *("pipeline", "adapters", "components", "models", "families", "runtime", "images", "arguments", "request"),
         "result",
-        *("convert", "quantize", "benchmark", "web", "serve", "batch", "files", "folders", "resources", "strict_json"),
+        *("convert", "quantize", "tune", "benchmark", "web", "serve", "batch", "files", "folders", "resources", "strict_json"),
         *("a1111", "infotext", "picture_texts", "picture_recipe", "schedulers", "templates", "used_files", "values"),
         *("errors", "vinograph"),
     },

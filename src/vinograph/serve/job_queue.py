@@ -327,6 +327,7 @@ def drawn_by(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool =
         interrupted=interrupted,
         report=drawings.report,
         files=drawings.files,
+        settings=drawings.settings,
     )
 
 
