@@ -89,7 +89,19 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
     "tune": {"adapters", "components", "errors", "models", "pipeline", "request", "runtime", "values"},
     "quantize": {
-        *("convert", "pipeline", "request", "tune", "components", "models", "families", "runtime", "files", "resources", "errors"),
+        *(
+            "convert",
+            "pipeline",
+            "request",
+            "tune",
+            "components",
+            "models",
+            "families",
+            "runtime",
+            "files",
+            "resources",
+            "errors",
+        ),
         "vinograph",
     },
     "benchmark": {
@@ -131,7 +143,19 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "cli": {
         *("pipeline", "adapters", "components", "models", "families", "runtime", "images", "arguments", "request"),
         "result",
-        *("convert", "quantize", "tune", "benchmark", "web", "serve", "batch", "files", "folders", "resources", "strict_json"),
+        *(
+            "convert",
+            "quantize",
+            "tune",
+            "benchmark",
+            "web",
+            "serve",
+            "batch",
+            "files",
+            "folders",
+            "resources",
+            "strict_json",
+        ),
         *("a1111", "infotext", "picture_texts", "picture_recipe", "schedulers", "templates", "used_files", "values"),
         *("errors", "vinograph"),
     },
@@ -428,12 +452,13 @@ class TestPublicSurface:
         adapters = "'Mapping[str, float] | Mapping[Path, float] | None'"
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         more = f"*, adapters: {adapters} = None, scheduler: 'str | Mapping[str, Any] | None' = None"
+        tune = "tune: 'bool' = False"
         path = "'str | os.PathLike[str] | None'"
         sources = f"embeddings: 'Embeddings' = (), vae: {path} = None, base: {path} = None"
         signatures: dict[Callable[..., Any], str] = {
-            Pipeline.__init__: f"(self, model: 'Model', {options}, {more}) -> 'None'",
+            Pipeline.__init__: f"(self, model: 'Model', {options}, {more}, {tune}) -> 'None'",
             Pipeline.from_pretrained: (
-                f"(model: 'str | os.PathLike[str]', {options}, {more}, {sources}) -> 'Pipeline'"
+                f"(model: 'str | os.PathLike[str]', {options}, {more}, {sources}, {tune}) -> 'Pipeline'"
             ),
         }
         for method, signature in signatures.items():
@@ -454,6 +479,7 @@ class TestPublicSurface:
             *("images", "seeds", "request", "timings", "warnings", "devices", "model", "image_embeddings", "report"),
             "adapters",
             "files",
+            "settings",
         ]
         assert names_of(Step) == ["stage", "index", "total"]
         assert callable(Result.metadata)
