@@ -139,7 +139,7 @@ class TestTune:
         assert found["shapes"]["sample"] == [4, 4, native, native]  # with guidance
         assert found["seconds"] == {"groups as by default": 1, "groups of 64": 0.4, "activations not rounded": 0.5}
         assert (found["fastest"], found["kept"]) == ("groups of 64", "activations not rounded")
-        assert (record["model"], record["warnings"], measured) == ("few", [], ["unet"])
+        assert (record["model"], record["warnings"], measured) == (str(model.path), [], ["unet"])
 
     def test_it_measures_again_and_replaces(
         self, vinograph: Run, model: Bundle, measured: list[str], monkeypatch: pytest.MonkeyPatch
@@ -172,6 +172,8 @@ class TestTune:
             (("--threads", "0"), ("--threads is '0'", "above 0")),
             (("--threads", "1000000"), ("--threads is 1000000", "give at most")),
             (("--size", "63x64"), ("--size 63x64",)),
+            (("--option", "guidance"), ("--option is 'guidance'",)),
+            (("--option", "strenght=1"), ("strenght",)),
             (("--precision", "f64"), ("f64",)),
         ],
     )

@@ -37,7 +37,7 @@ _COMMANDS: Mapping[str, Callable[[], Callable[..., Any]]] = {
     "pull": lambda: pull.pull,
     "convert": lambda: convert.convert,
     "quantize": lambda: quantize.quantize,
-    "tune": tune.TUNE.function,
+    "tune": lambda: tune.tune,
     "benchmark": lambda: benchmark.benchmark,
     "check": lambda: check.check,
     "adapters": lambda: adapters.adapters,

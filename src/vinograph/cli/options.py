@@ -160,18 +160,11 @@ class DrawingCommand:
 def _position(option: Option, *, required: bool) -> inspect.Parameter:
     """A positional argument as a parameter that typer reads."""
     kind = str if required else str | None
-    names = completion.BY_OPTION.get(option.name)
-    info = typer.Argument(
-        metavar=option.metavar,
-        help=option.help,
-        show_default=False,
-        autocompletion=None if names is None else completion.completing(names),
-    )
     return inspect.Parameter(
         option.name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         default=inspect.Parameter.empty if required else None,
-        annotation=Annotated[kind, info],
+        annotation=Annotated[kind, typer.Argument(metavar=option.metavar, help=option.help, show_default=False)],
     )
 
 

@@ -2,57 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from vinograph.cli import adapters, options, output, progress
-from vinograph.cli.options import ADAPTER, AS_JSON, BASE, MODEL_HELP, PRECISION, DrawingCommand, Option
+from vinograph.cli.benchmark import parsed_pairs
+from vinograph.cli.inspect import Reference
+from vinograph.cli.options import ADAPTER_HELP, PRECISION, AsJson
 from vinograph.errors import RequestError
 
 if TYPE_CHECKING:
+    from vinograph.runtime.cache import Cache
     from vinograph.runtime.tuning import Shapes
     from vinograph.tune import ComponentTuning
 
-_COMPONENT, _PROMPT, _THREADS = "component", "prompt", "threads"
-_NOT_ARGUMENTS = (ADAPTER.name, AS_JSON.name, BASE.name, PRECISION.name, "model", _COMPONENT, _PROMPT, _THREADS)
+_THREADS = "threads"
 
 
-def tune(values: Mapping[str, Any]) -> None:
+def tune(
+    model: Reference,
+    vae: options.Vae = None,
+    base: options.Base = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="WxH", help="width and height in pixels; default: the model's native size"),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            "--steps", metavar="N", help="denoising steps of the text-conditional stage; default: 1, which is enough"
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="an argument of the drawing call, such as vae=full or guidance_scale=1.0; may be repeated",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", metavar="T", help="a text as long as the drawings' will be; default: one of about 16 tokens"
+        ),
+    ] = None,
+    count: Annotated[
+        str | None, typer.Option("--count", metavar="N", help="pictures that are drawn at once; default: 1")
+    ] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option("--component", metavar="NAME", help="measure this component; may be repeated; default: all"),
+    ] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            options.flag(_THREADS), metavar="N", help="measure for the processes of batch --threads N; default: all"
+        ),
+    ] = None,
+    adapter: Annotated[list[str] | None, typer.Option("--adapter", metavar="FILE[:WEIGHT]", help=ADAPTER_HELP)] = None,
+    precision: Annotated[str, typer.Option("--precision", metavar="P", help=PRECISION.help)] = "auto",
+    as_json: AsJson = False,
+) -> None:
     """Measure which of OpenVINO's settings are the fastest for a model's int8 and int4 weights.
 
-    Each setting of each such component is timed on this processor, at the picture's size. The
-    fastest one is kept, and drawings from then on use it, also at sizes up to four times as large or
-    small. Rounding differs between settings, so that a seed draws a slightly different picture
-    afterwards. No drawing measures by itself. `vinograph cache` shows what is kept.
+    Each setting of each such component is timed on this machine's CPU. The fastest one is kept, and
+    drawings from then on use it, also at sizes up to four times as large or small. Settings round
+    differently, so that a seed draws a slightly different picture afterwards. No drawing measures
+    by itself. `vinograph cache` shows what is kept.
     """
     from vinograph.models import catalog
     from vinograph.runtime.cache import Cache
     from vinograph.tune import TuningRequest
     from vinograph.tune import tune as measure
 
-    _share_processors(options.whole_number(_THREADS, values[_THREADS]))
-    sources = options.sources(values)
-    model = catalog.find(values["model"], sources)
-    given = {name: text for name, text in values.items() if name not in (*_NOT_ARGUMENTS, *sources)}
-    prompt = {} if values[_PROMPT] is None else {_PROMPT: values[_PROMPT]}
+    _share_processors(options.whole_number(_THREADS, threads))
+    extra = {**({} if prompt is None else {"prompt": prompt}), **parsed_pairs("--option", option)}
     request = TuningRequest(
-        arguments=options.arguments_with(prompt, given),
-        precision=options.per_component(values[PRECISION.name]),
-        adapters=adapters.parsed(values[ADAPTER.name]),
-        components=values[_COMPONENT],
+        arguments=options.arguments_with(extra, {"size": size, "steps": steps, "count": count}),
+        precision=options.per_component(precision),
+        adapters=adapters.parsed(adapter),
+        components=component or (),
     )
     cache = Cache()
     with progress.items("measuring") as show:
-        found = measure(model, request, show, cache)
-    warnings = cache.take_warnings()
-    if values[AS_JSON.name]:
-        record = {"model": model.manifest.name, "folder": str(cache.folder), **_machine()}
-        output.print_json({**record, "components": [_record(each) for each in found], "warnings": warnings})
-    else:
-        _show(found)
-        output.say(f"kept in {cache.folder}: drawings of about this size on {_machine()['cores']} cores use it")
-    for warning in warnings:
-        output.warn(warning)
+        found = measure(catalog.find(model, options.named_sources(vae, base)), request, show, cache)
+    _show(found, cache, model, as_json=as_json)
 
 
 def _share_processors(threads: int | None) -> None:
@@ -77,17 +114,29 @@ def _machine() -> dict[str, Any]:
     return {"processor": processor(), "cores": cpu_count()}
 
 
-def _show(found: Sequence[ComponentTuning]) -> None:
-    rows = []
-    for each in found:
-        marks = {each.fastest: "fastest"}
-        marks[each.result.setting] = "fastest, kept" if each.result.setting == each.fastest else "kept"
-        if len(each.result.seconds) == 1:
-            marks[each.result.setting] = "kept: too short a call to gain by another"
-        for number, (setting, seconds) in enumerate(each.result.seconds.items()):
-            name = each.component if number == 0 else ""
-            rows.append([name, str(setting), _duration(seconds), marks.get(setting, "")])
-    output.table(["component", "setting", "a call", ""], rows)
+def _show(found: Sequence[ComponentTuning], cache: Cache, model: str, *, as_json: bool) -> None:
+    warnings = cache.take_warnings()
+    if as_json:
+        record = {"model": model, "folder": str(cache.folder), **_machine()}
+        output.print_json({**record, "components": [_record(each) for each in found], "warnings": warnings})
+    else:
+        output.table(["component", "setting", "a call", ""], [row for each in found for row in _rows(each)])
+        output.say(f"kept in {cache.folder}: drawings of about this size on {_machine()['cores']} cores use it")
+    for warning in warnings:
+        output.warn(warning)
+
+
+def _rows(measured: ComponentTuning) -> list[list[str]]:
+    """A row for each setting that was tried."""
+    kept = measured.result.setting
+    marks = {measured.fastest: "fastest"}
+    marks[kept] = "fastest, kept" if kept == measured.fastest else "kept"
+    if len(measured.result.seconds) == 1:
+        marks[kept] = "kept: too short a call to gain by another"
+    return [
+        [measured.component if number == 0 else "", str(setting), _duration(seconds), marks.get(setting, "")]
+        for number, (setting, seconds) in enumerate(measured.result.seconds.items())
+    ]
 
 
 def _duration(seconds: float) -> str:
@@ -107,22 +156,3 @@ def _record(measured: ComponentTuning) -> dict[str, Any]:
 
 def _shapes(shapes: Shapes) -> dict[str, list[int]]:
     return {name: list(shape) for name, shape in shapes.items()}
-
-
-TUNE = DrawingCommand(
-    "generate",
-    Option("model", "MODEL", MODEL_HELP),
-    [
-        BASE,
-        Option("size", "WxH", "width and height of the pictures in pixels; default: the model's native size"),
-        Option("steps", "N", "denoising steps of the text-conditional stage; default: 1, which shows all that matters"),
-        Option("guidance_scale", "G", "guidance scale of that stage; default: the model's own"),
-        Option("prompt", "T", "a text as long as the drawings' will be; default: one of about 16 tokens"),
-        Option("count", "N", "pictures that are drawn at once; default: 1"),
-        Option("component", "NAME", "measure this component alone; again for more; default: all", repeats=True),
-        Option("threads", "N", "measure for drawings with N threads, as `vinograph batch --threads N` has them"),
-        ADAPTER,
-        PRECISION,
-    ],
-    tune,
-)
