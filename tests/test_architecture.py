@@ -87,7 +87,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
-    "tune": {"adapters", "components", "errors", "models", "pipeline", "request", "runtime", "values"},
+    "tune": {"components", "errors", "models", "pipeline", "request", "runtime", "values"},
     "quantize": {
         *(
             "convert",

@@ -253,10 +253,9 @@ def has_low_bit_weights(model: Model, name: str) -> bool:
 
 def cache_key(model: Model, name: str, cache: Cache, adaptation: Adaptation = NO_ADAPTERS) -> CacheKey:
     """Key under which ``cache`` stores a component of the model, as adapters change it."""
-    contents, changed = model.fingerprint(name), adaptation.identity(name)
-    if changed:
-        contents = hashlib.sha256(repr((contents, changed, __version__)).encode()).hexdigest()
-    return CacheKey(model.manifest.name, name, contents, has_low_bit_weights(model, name), cache)
+    plain, changed = model.fingerprint(name), adaptation.identity(name)
+    contents = hashlib.sha256(repr((plain, changed, __version__)).encode()).hexdigest() if changed else plain
+    return CacheKey(model.manifest.name, name, contents, has_low_bit_weights(model, name), cache, plain)
 
 
 def _measured_setting(session: ComponentSession) -> str:

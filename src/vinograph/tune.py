@@ -7,17 +7,16 @@ the fastest one is kept for the drawings that follow.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vinograph.adapters.adaptation import Adaptation, adapt
 from vinograph.components import cache_key, has_low_bit_weights, source_of
 from vinograph.errors import RequestError
 from vinograph.models.model import Model
-from vinograph.pipeline import Pipeline, observe_inputs, stream_given, use_adaptation
+from vinograph.pipeline import Pipeline, observe_inputs, stream_given
 from vinograph.request import GivenArguments
 from vinograph.runtime import tuning
 from vinograph.runtime.cache import Cache
@@ -43,13 +42,11 @@ class TuningRequest:
     Attributes:
         arguments: gives the arguments of the model's drawing call.
         precision: what the drawings will be asked for; settings are kept for each by itself.
-        adapters: weights by file of the adapters that the drawings will use.
         components: the names of those to measure; none means all with low-bit weights.
     """
 
     arguments: Callable[[Pipeline], GivenArguments] = lambda _: GivenArguments({})
     precision: str | Mapping[str, str] = "auto"
-    adapters: Mapping[str, float] = field(default_factory=dict)
     components: Collection[str] = ()
 
 
@@ -80,15 +77,13 @@ def tune(model: Model, request: TuningRequest, progress: Progress, cache: Cache 
     names = _components(model, request.components)
     kept_in = Cache() if cache is None else cache
     kept_in.check_settings()
-    pipe = Pipeline(model, precision=request.precision, memory="low")
-    adaptation = adapt(model, request.adapters)
-    use_adaptation(pipe, adaptation)
     progress("the inputs", 0, len(names))
-    calls = [(name, inputs) for name, each in _inputs(pipe, names, request).items() for inputs in each]
+    seen = _inputs(Pipeline(model, precision=request.precision, memory="low"), names, request)
+    calls = [(name, inputs) for name, each in seen.items() for inputs in each]
     found = []
     for number, (name, inputs) in enumerate(calls):
         progress(name, number, len(calls))
-        found.append(_measure(model, request, adaptation, name, inputs, kept_in))
+        found.append(_measure(model, request, name, inputs, kept_in))
     progress("all", len(calls), len(calls))
     return found
 
@@ -153,15 +148,13 @@ def _inputs(pipe: Pipeline, names: Collection[str], request: TuningRequest) -> d
     return seen
 
 
-def _measure(
-    model: Model, request: TuningRequest, adaptation: Adaptation, name: str, inputs: Inputs, cache: Cache
-) -> ComponentTuning:
+def _measure(model: Model, request: TuningRequest, name: str, inputs: Inputs, cache: Cache) -> ComponentTuning:
     """Measure one component, and keep what is the fastest."""
     precision = request.precision if isinstance(request.precision, str) else request.precision.get(name, "auto")
-    session = Session(source_of(model, name, adaptation), "CPU", precision)
+    session = Session(source_of(model, name), "CPU", precision)
     result, shapes = session.find_fastest_setting(inputs), shapes_of(inputs)
     session.release()
-    tuning.keep_result(cache_key(model, name, cache, adaptation), shapes, precision, machine(), result)
+    tuning.keep_result(cache_key(model, name, cache), shapes, precision, machine(), result)
     return ComponentTuning(name, shapes, result)
 
 

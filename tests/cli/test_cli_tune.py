@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.bundles import save_low_bit_bundle, save_sdxl_bundle
 from tests.cli.conftest import Run, in_process
-from vinograph import Pipeline, RequestError, resources
+from vinograph import Pipeline, resources
 from vinograph import tune as tuning_of_models
 from vinograph.models.bundle import Bundle
 from vinograph.request import GivenArguments
@@ -234,5 +234,3 @@ class TestFirstCalls:
         assert shown == [("the inputs", 0, 1), ("unet", 0, 1), ("all", 1, 1)]
         assert (found.fastest, found.result.setting) == (Setting(64), Setting(0))
         assert len(cache.settings()) == len(measured) == 1
-        with pytest.raises(RequestError, match="there is no"):
-            tuning_of_models.tune(model, TuningRequest(adapters={"no.safetensors": 1.0}), lambda *_: None, cache)

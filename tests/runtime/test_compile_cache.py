@@ -386,6 +386,13 @@ class TestSettings:
         assert not np.array_equal(session(values())["y"], first)
         assert session.settings_used == (KnownSetting(Setting(0), is_measured=True),)
 
+    def test_adapters_change_no_settings(self, xml: Path, cache: Cache) -> None:
+        remembered(cache, 3, Setting(0))
+        cache_key = CacheKey("tiny", "layers", "its hash with an adapter", True, cache, "its hash")
+        session = Session(IrFile("layers", xml), "CPU", "f32", cache_key)
+        session(values())
+        assert session.settings_used == (KnownSetting(Setting(0), is_measured=True),)
+
     def test_each_setting_of_a_drawing_is_told(self, opened: Open, cache: Cache) -> None:
         remembered(cache, 3, Setting(0))
         session = opened(low_bit_weights=True)

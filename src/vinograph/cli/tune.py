@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vinograph.cli import adapters, options, output, progress
+from vinograph.cli import options, output, progress
 from vinograph.cli.benchmark import parsed_pairs
 from vinograph.cli.inspect import Reference
-from vinograph.cli.options import ADAPTER_HELP, PRECISION, AsJson
+from vinograph.cli.options import PRECISION, AsJson
 from vinograph.errors import RequestError
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def tune(
             options.flag(_THREADS), metavar="N", help="measure for the processes of batch --threads N; default: all"
         ),
     ] = None,
-    adapter: Annotated[list[str] | None, typer.Option("--adapter", metavar="FILE[:WEIGHT]", help=ADAPTER_HELP)] = None,
     precision: Annotated[str, typer.Option("--precision", metavar="P", help=PRECISION.help)] = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -83,7 +82,6 @@ def tune(
     request = TuningRequest(
         arguments=options.arguments_with(extra, {"size": size, "steps": steps, "count": count}),
         precision=options.per_component(precision),
-        adapters=adapters.parsed(adapter),
         components=component or (),
     )
     cache = Cache()

@@ -179,8 +179,10 @@ class CacheKey:
 
     Attributes:
         model, component: names, for people.
-        contents: a hash of the component's files.
+        contents: a hash of the component's files, and of the adapters that change it.
         low_bit_weights: whether its weights are stored in int8 or int4, so that settings matter.
+        plain_contents: a hash of the files alone; empty if that is ``contents``. Settings belong to
+            these: adapters don't change what is fast.
     """
 
     model: str
@@ -188,6 +190,7 @@ class CacheKey:
     contents: str
     low_bit_weights: bool
     cache: Cache
+    plain_contents: str = ""
 
     def description(self, shapes: Shapes) -> Description:
         """The component at a size, for people."""
@@ -202,12 +205,13 @@ def sha256_of_json(*parts: Any) -> str:
 
 def _component_key(cache_key: CacheKey, precision: str, machine: Machine) -> str:
     """The key that all sizes of a component have in common."""
-    return sha256_of_json(cache_key.contents, precision, machine.fingerprint)
+    return sha256_of_json(cache_key.plain_contents or cache_key.contents, precision, machine.fingerprint)
 
 
 def settings_key(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine) -> str:
     """The key under which the fastest setting for inputs of these shapes is kept."""
-    return sha256_of_json(cache_key.contents, sorted(shapes.items()), precision, machine.fingerprint)
+    contents = cache_key.plain_contents or cache_key.contents
+    return sha256_of_json(contents, sorted(shapes.items()), precision, machine.fingerprint)
 
 
 def _value_counts(shapes: Shapes) -> dict[str, int]:
