@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 from tests.benchmark.conftest import Measure
-from tests.bundles import save_sdxl_bundle
+from tests.bundles import save_low_bit_bundle, save_sdxl_bundle
 from tests.cli.conftest import Run, command, environment, in_process
 from vinograph.benchmark import chart, shares
 from vinograph.models.bundle import Bundle
+from vinograph.runtime.cache import Cache
 
 QUICK = ("--size", "64x64", "--adherence", 0)
 DRAWS = """
@@ -173,6 +174,23 @@ class TestOthers:
         assert 0 <= ours["cpu_steal"][0] <= 1
         assert theirs["cpu_steal"] == [float(cpu_steal)]
         assert [each.partition(" had ")[2].partition(" of ")[0] for each in theirs["notes"]] == noted
+
+
+class TestTune:
+    def test_settings_are_measured_first_on_request(
+        self, measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In a process of its own, which no figure counts."""
+        monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))
+        bundle = save_low_bit_bundle(tmp_path / "few")
+        options = (*QUICK, "--runs", 0, "--rounds", 1, "--no-reference")
+        plain = measure(bundle.path, *options)
+        assert (plain["prepared"], Cache().settings()) == ({}, {})
+        record = measure(bundle.path, *options, "--tune")
+        (prepared,) = record["prepared"].values()
+        assert prepared["failure"] is None
+        assert [each["component"] for each in Cache().settings().values()] == ["unet"]
+        assert len(record["rows"][0]["processes"]) == 1
 
 
 class TestOrder:

@@ -119,7 +119,9 @@ def _show(found: Sequence[ComponentTuning], cache: Cache, model: str, *, as_json
         output.print_json({**record, "components": [_record(each) for each in found], "warnings": warnings})
     else:
         output.table(["component", "setting", "a call", ""], [row for each in found for row in _rows(each)])
-        output.say(f"kept in {cache.folder}: drawings of about this size on {_machine()['cores']} cores use it")
+        cores = _machine()["cores"]
+        on = "one core" if cores == 1 else f"{cores} cores"
+        output.say(f"kept in {cache.folder}: drawings of about this size on {on} use it")
     for warning in warnings:
         output.warn(warning)
 
