@@ -24,7 +24,7 @@ from vinograph import __version__
 from vinograph.families.registry import family
 from vinograph.models.bundle import Bundle
 from vinograph.models.bundle_writer import BundleWriter
-from vinograph.models.manifest import Component, Manifest, Source, Tensor, TokenizerFile
+from vinograph.models.manifest import MANIFEST_FILE, Component, Manifest, Source, Tensor, TokenizerFile
 from vinograph.schedulers import read_scheduler_config
 
 WIDTH = 8  # width of the text's hidden states, and of keys and values
@@ -439,3 +439,34 @@ def comparable(bundle: Path) -> dict[str, bytes | str]:
         quantization = dataclasses.replace(manifest.quantization, speed=speed)
         found["bundle.json"] = dataclasses.replace(manifest, quantization=quantization).to_json()
     return found
+
+
+def low_bit_linear(x: Node, seed: int = 0, side: int = 64) -> Node:
+    """A linear layer whose weights are stored in int8."""
+    rng = np.random.default_rng(seed)
+    stored = ops.constant(rng.integers(-127, 128, (side, side), np.int8))
+    scale = ops.constant((rng.random((side, 1)) / 1000).astype(np.float32))
+    weights = ops.multiply(ops.convert(stored, "f32"), scale)
+    return ops.matmul(x, weights, transpose_a=False, transpose_b=True)
+
+
+def save_low_bit_bundle(path: Path) -> Bundle:
+    """An SDXL bundle whose UNet has weights in int8, as its manifest says."""
+
+    def denoise(given: Any) -> dict[str, Node]:
+        x = given["sample"]
+        flat = ops.reshape(x, ops.constant([0, 4, 16, 4]), special_zero=True)
+        mixed = ops.reshape(low_bit_linear(flat, side=4), ops.shape_of(x), special_zero=False)
+        conditioning = [each for name, each in given.items() if name != "sample"]
+        for each in conditioning:
+            rows = ops.reshape(each, ops.constant([0, -1, 1, 1]), special_zero=True)
+            mean = ops.reduce_mean(rows, ops.constant([1]), keep_dims=True)
+            mixed = ops.add(mixed, ops.multiply(ops.tanh(mean), ops.constant(np.float32(0.1))))
+        return {"out_sample": mixed}
+
+    bundle = save_sdxl_bundle(path, graphs={"unet": denoise})
+    components = dict(bundle.manifest.components)
+    components["unet"] = dataclasses.replace(components["unet"], weights="int8")
+    manifest = dataclasses.replace(bundle.manifest, components=components)
+    (bundle.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    return Bundle.open(bundle.path)

@@ -87,15 +87,28 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "vinograph": {"pipeline", "families", "request", "result", "errors"},
     "convert": {"adapters", "models", "networks", "runtime", "files", "errors", "vinograph"},
+    "tune": {"components", "errors", "models", "pipeline", "request", "runtime", "values"},
     "quantize": {
-        *("convert", "pipeline", "components", "models", "families", "runtime", "files", "resources", "errors"),
+        *(
+            "convert",
+            "pipeline",
+            "request",
+            "tune",
+            "components",
+            "models",
+            "families",
+            "runtime",
+            "files",
+            "resources",
+            "errors",
+        ),
         "vinograph",
     },
     "benchmark": {
         *("pipeline", "models", "families", "runtime", "images", "folders", "request", "resources", "strict_json"),
         *("errors", "vinograph"),
     },
-    "benchmark.systems": {"vinograph", "runtime"},
+    "benchmark.systems": {"vinograph", "components"},
     "web": {
         *(
             "adapters",
@@ -130,7 +143,19 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "cli": {
         *("pipeline", "adapters", "components", "models", "families", "runtime", "images", "arguments", "request"),
         "result",
-        *("convert", "quantize", "benchmark", "web", "serve", "batch", "files", "folders", "resources", "strict_json"),
+        *(
+            "convert",
+            "quantize",
+            "tune",
+            "benchmark",
+            "web",
+            "serve",
+            "batch",
+            "files",
+            "folders",
+            "resources",
+            "strict_json",
+        ),
         *("a1111", "infotext", "picture_texts", "picture_recipe", "schedulers", "templates", "used_files", "values"),
         *("errors", "vinograph"),
     },
@@ -427,12 +452,13 @@ class TestPublicSurface:
         adapters = "'Mapping[str, float] | Mapping[Path, float] | None'"
         options = f"device: {per_component} = 'CPU', precision: {per_component} = 'auto', memory: 'str' = 'auto'"
         more = f"*, adapters: {adapters} = None, scheduler: 'str | Mapping[str, Any] | None' = None"
+        tune = "tune: 'bool' = False"
         path = "'str | os.PathLike[str] | None'"
         sources = f"embeddings: 'Embeddings' = (), vae: {path} = None, base: {path} = None"
         signatures: dict[Callable[..., Any], str] = {
-            Pipeline.__init__: f"(self, model: 'Model', {options}, {more}) -> 'None'",
+            Pipeline.__init__: f"(self, model: 'Model', {options}, {more}, {tune}) -> 'None'",
             Pipeline.from_pretrained: (
-                f"(model: 'str | os.PathLike[str]', {options}, {more}, {sources}) -> 'Pipeline'"
+                f"(model: 'str | os.PathLike[str]', {options}, {more}, {sources}, {tune}) -> 'Pipeline'"
             ),
         }
         for method, signature in signatures.items():
@@ -453,6 +479,7 @@ class TestPublicSurface:
             *("images", "seeds", "request", "timings", "warnings", "devices", "model", "image_embeddings", "report"),
             "adapters",
             "files",
+            "settings",
         ]
         assert names_of(Step) == ["stage", "index", "total"]
         assert callable(Result.metadata)

@@ -340,10 +340,9 @@ def noting(name: str, calls: list[str], session: Any) -> Any:
             calls.append(name)
             return session(inputs)
 
-        def begin_drawing(self) -> None:
-            pass
+        settings_used = ()
 
-        def end_drawing(self) -> None:
+        def begin_drawing(self) -> None:
             pass
 
     return Noting()

@@ -27,7 +27,7 @@ from vinograph.runtime.cache import Cache
 from vinograph.runtime.scratch import LastingScratch
 from vinograph.runtime.sessions import Session as ComponentSession
 from vinograph.runtime.sources import GraphSource, IrFile
-from vinograph.runtime.tuning import CacheKey
+from vinograph.runtime.tuning import CacheKey, Measuring
 from vinograph.text import Tokenizer
 
 Array = NDArray[np.float32]
@@ -38,8 +38,16 @@ InputObserver = Callable[[str, Mapping[str, NDArray[Any]]], None]
 class SessionPool(Mapping[str, Session]):
     """The components' sessions, each made when it is first used."""
 
-    def __init__(self, model: Model, device: Mapping[str, str], precision: Mapping[str, str], memory: str) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: Mapping[str, str],
+        precision: Mapping[str, str],
+        memory: str,
+        measuring: Measuring = Measuring.NEVER,
+    ) -> None:
         self._model = model
+        self._measuring = measuring
         self._memory = memory
         self._device = device
         self._precision = precision
@@ -69,6 +77,7 @@ class SessionPool(Mapping[str, Session]):
                 self._device[name],
                 self._precision[name],
                 cache_key(self._model, name, self._cache, self._adaptation),
+                self._measuring,
             )
         return self._opened[name]
 
@@ -124,8 +133,6 @@ class SessionPool(Mapping[str, Session]):
             yield
         finally:
             self._drawings -= 1
-            for each in list(self._opened.values()):
-                each.end_drawing()
 
     def store_compiled(self) -> None:
         """Start to write large compiled components to the cache, in a background thread.
@@ -156,6 +163,11 @@ class SessionPool(Mapping[str, Session]):
             for name, session in self._opened.items()
             if session.execution_devices
         }
+
+    def settings(self) -> dict[str, str]:
+        """The settings of each component with low-bit weights that has run on the CPU."""
+        used = {name: session.settings_used for name, session in self._opened.items()}
+        return {name: " and ".join(map(str, settings)) for name, settings in used.items() if settings}
 
     def take_warnings(self) -> list[str]:
         """Warnings about components that ran in another precision, and about cache failures."""
@@ -234,13 +246,16 @@ def _source_in_files(model: Model, name: str, adaptation: Adaptation, scratch: L
     return adaptation.ir(ir, model, scratch.room) if adaptation.changes(name) else ir
 
 
+def has_low_bit_weights(model: Model, name: str) -> bool:
+    """Whether a component's weights are stored in int8 or int4."""
+    return model.manifest.components[name].weights in ("int8", "int4")
+
+
 def cache_key(model: Model, name: str, cache: Cache, adaptation: Adaptation = NO_ADAPTERS) -> CacheKey:
     """Key under which ``cache`` stores a component of the model, as adapters change it."""
-    low_bit_weights = model.manifest.components[name].weights in ("int8", "int4")
-    contents, changed = model.fingerprint(name), adaptation.identity(name)
-    if changed:
-        contents = hashlib.sha256(repr((contents, changed, __version__)).encode()).hexdigest()
-    return CacheKey(model.manifest.name, name, contents, low_bit_weights, cache)
+    plain, changed = model.fingerprint(name), adaptation.identity(name)
+    contents = hashlib.sha256(repr((plain, changed, __version__)).encode()).hexdigest() if changed else plain
+    return CacheKey(model.manifest.name, name, contents, has_low_bit_weights(model, name), cache, plain)
 
 
 def _measured_setting(session: ComponentSession) -> str:

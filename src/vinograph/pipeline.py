@@ -28,6 +28,7 @@ from vinograph.models.textual_inversion import Embeddings, files_of_words, with_
 from vinograph.request import GivenArguments, Request, arguments_of, resolve
 from vinograph.result import Result
 from vinograph.runtime.devices import check_device, check_memory, check_precision
+from vinograph.runtime.tuning import Measuring
 from vinograph.used_files import UsedFile
 from vinograph.values import clipped, reading, shown
 
@@ -54,6 +55,7 @@ class Pipeline(Calls):
         *,
         adapters: Mapping[str, float] | Mapping[Path, float] | None = None,
         scheduler: str | Mapping[str, Any] | None = None,
+        tune: bool = False,
     ) -> None:
         """Use an opened model; :meth:`from_pretrained` finds one by name."""
         manifest = model.manifest
@@ -70,7 +72,7 @@ class Pipeline(Calls):
         with reading("memory", memory):
             check_memory(memory)
         self._own_defaults = self._with_scheduler(scheduler)
-        self._sessions = SessionPool(model, devices, precisions, memory)
+        self._sessions = SessionPool(model, devices, precisions, memory, Measuring.of(tune))
         self._components: Components[Any] = Components(
             sessions=self._sessions,
             tokenizers=Tokenizers(model),
@@ -95,6 +97,7 @@ class Pipeline(Calls):
         embeddings: Embeddings = (),
         vae: str | os.PathLike[str] | None = None,
         base: str | os.PathLike[str] | None = None,
+        tune: bool = False,
     ) -> Pipeline:
         """Open a model.
 
@@ -117,6 +120,9 @@ class Pipeline(Calls):
                 names, else the file's name.
             vae: SDXL: a full VAE in place of the model's own: a file, a directory or a hub id.
             base: SDXL: the model that has what a single file or a UNet alone lacks.
+            tune: measure which of OpenVINO's settings are the fastest for weights in int8 or int4,
+                where that is not known yet for a drawing's size. The drawings that follow, also
+                those of other processes, are computed in them. By default nothing is measured.
 
         Raises:
             RequestError: an adapter or an embedding was not made for this model, or there is no such
@@ -127,7 +133,7 @@ class Pipeline(Calls):
         """
         opened = catalog.find(model, _sources(vae=vae, base=base))
         model_with_words = with_embeddings(opened, embeddings)
-        return cls(model_with_words, device, precision, memory, adapters=adapters, scheduler=scheduler)
+        return cls(model_with_words, device, precision, memory, adapters=adapters, scheduler=scheduler, tune=tune)
 
     @property
     def adapters(self) -> Mapping[str, float]:
@@ -314,6 +320,7 @@ class Pipeline(Calls):
             timings=MappingProxyType(output.timings),
             warnings=(*output.warnings, *self._adaptation.warnings, *self._sessions.take_warnings()),
             devices=MappingProxyType(self._sessions.devices_and_precisions()),
+            settings=MappingProxyType(self._sessions.settings()),
             model=self.model.manifest.name,
             adapters=self.adapters,
             files=self._used_files(),

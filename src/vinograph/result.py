@@ -38,6 +38,8 @@ class Result:
         report: measurements of the call, such as a reconstruction's PSNR.
         adapters: the adapters that were used, with their weights.
         files: the files of adapters and learned words that were used.
+        settings: which of OpenVINO's settings each component with weights in int8 or int4 was
+            computed in on the CPU, and whether that was measured to be the fastest.
     """
 
     images: Any
@@ -51,6 +53,7 @@ class Result:
     report: Mapping[str, float] = field(default_factory=dict)
     adapters: Mapping[str, float] = field(default_factory=dict)
     files: tuple[UsedFile, ...] = field(default=(), repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def metadata(self, index: int) -> dict[str, Any]:
         """Metadata for the file of picture ``index``, sufficient to draw it again, alone.
@@ -72,6 +75,7 @@ class Result:
             **used_files.record(self.files),
             "request": record,
             **({"left_out": left_out} if left_out else {}),
+            **({"settings": dict(self.settings)} if self.settings else {}),
             "vinograph": __version__,
             "python": platform.python_version(),
         }

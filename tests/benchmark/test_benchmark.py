@@ -11,7 +11,6 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ import pytest
 from PIL import Image
 
 from tests.benchmark.conftest import Measure
-from tests.bundles import save_sdxl_bundle
+from tests.bundles import save_low_bit_bundle, save_sdxl_bundle
 from tests.cli.conftest import Run, command, environment, in_process
-from vinograph.benchmark import chart, child, shares
-from vinograph.benchmark.systems.common import DrawResult, OpenedSystem
+from vinograph.benchmark import chart, shares
 from vinograph.models.bundle import Bundle
+from vinograph.runtime.cache import Cache
 
 QUICK = ("--size", "64x64", "--adherence", 0)
 DRAWS = """
@@ -153,29 +152,8 @@ class TestOtherPrecisions:
         assert not [each for each in ours["notes"] if "a picture in f32" in each]
 
 
-class TestOneTimeWork:
-    """Work that a later picture won't need, and work that others had done meanwhile."""
-
-    def test_the_picture_is_drawn_again(self) -> None:
-        events = []
-        one_time_work = iter([("measured",), ("measured",), (), ()])
-
-        class Module:
-            def open_system(self, task: Any) -> OpenedSystem:
-                return OpenedSystem(lambda prompt: DrawResult(None, {"unet": 1.0}, one_time_work=next(one_time_work)))
-
-        class EventWriter(child.EventWriter):
-            def __init__(self) -> None:
-                pass
-
-            def write(self, event: str, **more: Any) -> None:
-                events.append((event, more.get("picture")))
-
-        child.draw(EventWriter(), Module(), SimpleNamespace(prompts=["a", "b", "c"]), None)
-        assert events[1:] == [
-            *(("one_time_work", 0), ("drawn", None), ("one_time_work", 1)),
-            *(("drawn", None), ("drawn", None)),
-        ]
+class TestOthers:
+    """Work that others had done meanwhile."""
 
     @pytest.mark.parametrize(("cpu_steal", "noted"), [("0.3", ["30%"]), ("0.01", [])])
     def test_others_had_the_processors(
@@ -197,15 +175,22 @@ class TestOneTimeWork:
         assert theirs["cpu_steal"] == [float(cpu_steal)]
         assert [each.partition(" had ")[2].partition(" of ")[0] for each in theirs["notes"]] == noted
 
-    def test_it_is_noted(
-        self, vinograph: Run, sdxl: Bundle, pretender: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+
+class TestTune:
+    def test_settings_are_measured_first_on_request(
+        self, measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("LOG", "log")
-        code = DRAWS + "say('one_time_work', what='it was measured', picture=1, seconds=9)\n"
-        against = ("--against", "diffusers", "--python", f"diffusers={pretender(code)}", "--checkpoint", checkpoint)
-        done = vinograph("benchmark", sdxl.path, *QUICK, *against, "--runs", 1, "--rounds", 1, "--no-reference")
-        assert done.code == 0, done.err
-        assert "it was measured (in a later picture)" in done.err
+        """In a process of its own, which no figure counts."""
+        monkeypatch.setenv("VINOGRAPH_CACHE", str(tmp_path / "cache"))
+        bundle = save_low_bit_bundle(tmp_path / "few")
+        options = (*QUICK, "--runs", 0, "--rounds", 1, "--no-reference")
+        plain = measure(bundle.path, *options)
+        assert (plain["prepared"], Cache().settings()) == ({}, {})
+        record = measure(bundle.path, *options, "--tune")
+        (prepared,) = record["prepared"].values()
+        assert prepared["failure"] is None
+        assert [each["component"] for each in Cache().settings().values()] == ["unet"]
+        assert len(record["rows"][0]["processes"]) == 1
 
 
 class TestOrder:

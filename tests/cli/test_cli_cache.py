@@ -77,7 +77,7 @@ class TestShowing:
         }
         cache = Cache()
         cache.remember("a", lambda _: {**description, **chosen})
-        cache.remember("b", lambda _: {**description, "component": "text_encoder", "spent": 1.0, "cost": 9.0})
+        cache.remember("b", lambda _: {**description, "component": "text_encoder"})
         done = vinograph("cache")
         assert "unet" in done.out
         assert "groups of 64 0.8" in done.out
@@ -90,7 +90,7 @@ class TestShowing:
         (tmp_path / "cache" / "settings.json").write_text("{")
         done = vinograph("cache")
         assert done.code == 0
-        assert "settings are measured anew" in done.err
+        assert "settings have to be measured again" in done.err
 
 
 class TestChanging:
@@ -172,4 +172,4 @@ class TestDamage:
         done = vinograph("generate", "a red house", "--model", few_bits, "--seed", 7)
         assert done.code == 0, done.err
         assert "settings.json can't be read" in done.err
-        assert "settings are measured anew" in done.err
+        assert "settings have to be measured again" in done.err

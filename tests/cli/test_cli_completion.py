@@ -46,6 +46,7 @@ def completed(vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> Completed:
         (("generate", "--precision", "b"), ["bf16"]),
         (("verify", "storybook-s"), ["storybook-sdxl"]),
         (("inspect", ""), STORYBOOK),
+        (("tune", "storybook-w"), ["storybook-wuerstchen"]),
         (("pull", "sdxl-t"), ["sdxl-turbo"]),
         (("generate", "--image", ""), []),  # the shell then offers files
     ],

@@ -156,7 +156,8 @@ class TestReport:
     def test_json_is_all_of_standard_output(self, vinograph: Run, bundle: Bundle) -> None:
         done = vinograph("generate", "a house", "--model", bundle.path, "--seed", 7, "--json")
         record = done.record
-        assert record.keys() == {"model", "adapters", "images", "request", "seconds", "devices", "report", "warnings"}
+        computed = {"seconds", "devices", "settings", "report", "warnings"}
+        assert record.keys() == {"model", "adapters", "images", "request", *computed}
         assert record["images"] == [{"file": "picture.png", "seed": 7}]
         assert record["seconds"].keys() == {"text", "prior", "decoder", "vqgan"}
         assert record["warnings"] == []

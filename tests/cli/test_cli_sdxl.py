@@ -166,7 +166,8 @@ class TestGenerate:
         options = ("--image", "start.png", "--mask", "mask.png", "--seed", 7, "--count", 2, "--json")
         done = vinograph("generate", "a house", "--model", sdxl.path, *options)
         record = done.record
-        assert record.keys() == {"model", "adapters", "images", "request", "seconds", "devices", "report", "warnings"}
+        computed = {"seconds", "devices", "settings", "report", "warnings"}
+        assert record.keys() == {"model", "adapters", "images", "request", *computed}
         assert record["images"] == [{"file": f"picture-{i}.png", "seed": 6 + i} for i in (1, 2)]
         assert record["seconds"].keys() == {"text", "vae encoder", "unet", "vae"}
         assert record["warnings"] == []

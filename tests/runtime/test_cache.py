@@ -250,7 +250,7 @@ class TestSettings:
         cache.remember("a", lambda _: {"spent": 1})
         (cache.folder / "settings.json").write_bytes(content)
         assert cache.settings() == {}
-        assert "measured anew" in cache.take_warnings()[0]
+        assert "have to be measured again" in cache.take_warnings()[0]
         cache.remember("b", lambda _: {"spent": 2})
         assert Cache(cache.folder).settings() == {"b": {"spent": 2}}
 

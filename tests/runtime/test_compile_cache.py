@@ -1,12 +1,10 @@
 """What a session keeps for the next process: compiled models and measured settings."""
 
-import dataclasses
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,17 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from tests.bundles import Node, save_bundle, save_sdxl_bundle
-from vinograph import Pipeline, Result, Step
+from tests.bundles import low_bit_linear, save_bundle, save_low_bit_bundle
+from vinograph import Pipeline, RequestError, Result, Step
 from vinograph.benchmark.systems.common import Task
-from vinograph.benchmark.systems.vinograph_ import open_system
+from vinograph.benchmark.systems.vinograph_ import open_system, prepare
 from vinograph.models.bundle import Bundle
-from vinograph.models.manifest import MANIFEST_FILE
 from vinograph.runtime import exports, sessions, tuning
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import machine
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
-from vinograph.runtime.tuning import DEFAULT, CacheKey, Machine, Setting, TuningResult
+from vinograph.runtime.tuning import DEFAULT, CacheKey, KnownSetting, Machine, Measuring, Setting, TuningResult
 
 SIDE = 64
 PROMPT = "a red house"
@@ -61,21 +58,12 @@ class Counting:
         return compiled
 
 
-def _low_bit_linear(x: Node, seed: int = 0, side: int = SIDE) -> Node:
-    """A linear layer whose weights are stored in int8."""
-    rng = np.random.default_rng(seed)
-    stored = ops.constant(rng.integers(-127, 128, (side, side), np.int8))
-    scale = ops.constant((rng.random((side, 1)) / 1000).astype(np.float32))
-    weights = ops.multiply(ops.convert(stored, "f32"), scale)
-    return ops.matmul(x, weights, transpose_a=False, transpose_b=True)
-
-
 def save_layers(folder: Path, seed: int = 0) -> Path:
     x = ops.parameter([-1, SIDE], ov.Type.f32)
     x.output(0).get_tensor().set_names({"x"})
     y = ops.tanh(x)
     for layer in range(4):
-        y = ops.add(y, ops.tanh(_low_bit_linear(y, 10 * seed + layer)))
+        y = ops.add(y, ops.tanh(low_bit_linear(y, 10 * seed + layer)))
     y.output(0).get_tensor().set_names({"y"})
     ov.save_model(ov.Model([ops.result(y)], [x], "layers"), folder / "layers.xml", compress_to_fp16=False)
     return folder / "layers.xml"
@@ -95,11 +83,15 @@ def opened(xml: Path, cache: Cache) -> Open:
     """A session as a new process would have it."""
 
     def make(
-        precision: str = "f32", *, device: str = "CPU", contents: str = "its hash", low_bit_weights: bool = False
+        precision: str = "f32",
+        *,
+        device: str = "CPU",
+        contents: str = "its hash",
+        low_bit_weights: bool = False,
+        measuring: Measuring = Measuring.NEVER,
     ) -> Session:
-        session = Session(
-            IrFile("layers", xml), device, precision, CacheKey("tiny", "layers", contents, low_bit_weights, cache)
-        )
+        cache_key = CacheKey("tiny", "layers", contents, low_bit_weights, cache)
+        session = Session(IrFile("layers", xml), device, precision, cache_key, measuring)
         session._core = Counting()
         return session
 
@@ -259,13 +251,8 @@ class TestTrouble:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short calls count, too, and measuring takes no longer than a call."""
+    """Short calls count, too."""
     monkeypatch.setattr(tuning, "SHORTEST_CALL", 0.0)
-    monkeypatch.setattr(tuning, "tuning_cost", lambda *_: 1e-9)
-
-
-def changed(known: dict[str, Any], **more: float) -> dict[str, Any]:
-    return {**known, **more}
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> list[str]:
@@ -350,37 +337,32 @@ class TestSettings:
             assert np.array_equal(session(values())["y"], computed[group])
         assert len(cache.entries()) == 1
 
-    def test_settings_are_measured_once_calls_took_as_long_as_measuring(
+    def test_nothing_is_measured_unless_it_is_asked_for(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
-        monkeypatch.setattr(tuning, "SHORTEST_CALL", 0.0)
-        monkeypatch.setattr(tuning, "tuning_cost", lambda *_: 100.0)
-        for spent in (0.0, 99.0, 101.0):
-            if spent:
-                (key,) = cache.settings()
-                cache.remember(key, partial(changed, spent=spent))
-            assert measured == []
+        computed = []
+        for _ in range(3):
             session = opened(low_bit_weights=True)
-            session.begin_drawing()
-            session(values())
-            session.end_drawing()
-        assert measured == ["measured"]
-        assert session.setting == Setting(0)
+            for _ in range(3):
+                session.begin_drawing()
+                computed.append(session(values())["y"])
+            assert session.settings_used == (KnownSetting(DEFAULT, is_measured=False),)
+        assert all(np.array_equal(each, computed[0]) for each in computed)
+        assert measured == []
+        assert cache.settings() == {}
 
-    @pytest.mark.usefixtures("quick")
     def test_the_next_process_uses_measured_settings(
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
         computed = []
-        for _ in range(4):
-            session = opened(low_bit_weights=True)
+        for when in (Measuring.NEVER, Measuring.IF_UNKNOWN, Measuring.IF_UNKNOWN, Measuring.NEVER):
+            session = opened(low_bit_weights=True, measuring=when)
             session.begin_drawing()
             computed.append(session(values())["y"])
-            session.end_drawing()
         assert measured == ["measured"]
-        assert session.setting == Setting(0)
+        assert session.settings_used == (KnownSetting(Setting(0), is_measured=True),)
         assert not np.array_equal(computed[0], computed[1])
         assert np.array_equal(computed[1], computed[2])
         assert np.array_equal(computed[1], computed[3])
@@ -391,19 +373,35 @@ class TestSettings:
             "activations not rounded",
         )
 
-    @pytest.mark.usefixtures("quick")
-    def test_a_drawing_keeps_to_one_setting(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        measured = measuring(monkeypatch, Setting(0))
+    def test_a_drawing_keeps_to_one_setting(self, opened: Open, cache: Cache) -> None:
         session = opened(low_bit_weights=True)
         session.begin_drawing()
         first = session(values())["y"]
-        session.end_drawing()  # of another drawing, say
+        remembered(cache, 3, Setting(0))  # by another process
         for _ in range(3):
             assert np.array_equal(session(values())["y"], first)
-        assert measured == []
         session.begin_drawing()
+        session.prepare({"x": (3, SIDE)})
+        assert session.settings_used == (KnownSetting(DEFAULT, is_measured=False),)
         assert not np.array_equal(session(values())["y"], first)
-        assert measured == ["measured"]
+        assert session.settings_used == (KnownSetting(Setting(0), is_measured=True),)
+
+    def test_adapters_change_no_settings(self, xml: Path, cache: Cache) -> None:
+        remembered(cache, 3, Setting(0))
+        cache_key = CacheKey("tiny", "layers", "its hash with an adapter", True, cache, "its hash")
+        session = Session(IrFile("layers", xml), "CPU", "f32", cache_key)
+        session(values())
+        assert session.settings_used == (KnownSetting(Setting(0), is_measured=True),)
+
+    def test_each_setting_of_a_drawing_is_told(self, opened: Open, cache: Cache) -> None:
+        remembered(cache, 3, Setting(0))
+        session = opened(low_bit_weights=True)
+        for rows in (3, 4, 100):
+            session(values(rows))
+        assert [str(each) for each in session.settings_used] == [
+            "activations not rounded (measured)",
+            "groups as by default (not measured)",
+        ]
 
     @pytest.mark.usefixtures("quick")
     def test_the_first_measurement_counts(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,12 +422,15 @@ class TestSettings:
         self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(0))
-        garbled = {"chosen": {"group": "many"}, "spent": 1.0, "cost": 1.0}
+        garbled = {"chosen": {"group": "many"}}
         key = tuning.settings_key(
             CacheKey("tiny", "layers", "its hash", True, cache), {"x": (3, SIDE)}, "f32", machine()
         )
         cache.remember(key, lambda _: garbled)
         session = opened(low_bit_weights=True)
+        session(values())
+        assert session.settings_used == (KnownSetting(DEFAULT, is_measured=False),)
+        session = opened(low_bit_weights=True, measuring=Measuring.IF_UNKNOWN)
         session(values())
         assert measured == ["measured"]
         assert cache.settings()[key]["chosen"] == {"group": 0, "precision": None}
@@ -442,11 +443,10 @@ class TestSettings:
         """A size with up to four times the values is near."""
         remembered(cache, 3, Setting(0))
         measured = measuring(monkeypatch, Setting(64))
-        session = opened(low_bit_weights=True)
+        session = opened(low_bit_weights=True, measuring=Measuring.IF_UNKNOWN)
         for _ in range(3):
             session.begin_drawing()
             session(values(rows))
-            session.end_drawing()
         assert len(measured) == again
         assert session.setting == (Setting(64) if again else Setting(0))
 
@@ -476,89 +476,86 @@ class TestSettings:
         session(values(4))
         assert session.setting == DEFAULT
 
-    def test_short_calls_are_not_worth_it(self, opened: Open, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tuning, "SHORTEST_CALL", 100.0)
-        session = opened(low_bit_weights=True)
-        session(values())
-        session.end_drawing()
-        assert cache.settings() == {}
-
-    @pytest.mark.usefixtures("quick")
     def test_components_without_low_bit_weights_are_not_measured(self, opened: Open, cache: Cache) -> None:
-        session = opened(low_bit_weights=False)
+        session = opened(low_bit_weights=False, measuring=Measuring.IF_UNKNOWN)
         session(values())
-        session.end_drawing()
+        assert session.settings_used == ()
         assert cache.settings() == {}
 
 
 class TestDrawing:
     @pytest.fixture
     def low_bit_bundle(self, tmp_path: Path) -> Bundle:
-        """A bundle whose UNet has weights in int8, as its manifest says."""
+        return save_low_bit_bundle(tmp_path / "few")
 
-        def denoise(given: Any) -> dict[str, Node]:
-            x = given["sample"]
-            flat = ops.reshape(x, ops.constant([0, 4, 16, 4]), special_zero=True)
-            mixed = ops.reshape(_low_bit_linear(flat, side=4), ops.shape_of(x), special_zero=False)
-            conditioning = [each for name, each in given.items() if name != "sample"]
-            for each in conditioning:
-                rows = ops.reshape(each, ops.constant([0, -1, 1, 1]), special_zero=True)
-                mean = ops.reduce_mean(rows, ops.constant([1]), keep_dims=True)
-                mixed = ops.add(mixed, ops.multiply(ops.tanh(mean), ops.constant(np.float32(0.1))))
-            return {"out_sample": mixed}
+    def test_a_drawing_is_the_same_each_time_and_measures_nothing(
+        self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, cache: Cache
+    ) -> None:
+        measured = measuring(monkeypatch, Setting(64))
+        pictures = []
+        for _ in range(3):
+            pipe = Pipeline(low_bit_bundle, precision="f32")
+            for _ in range(2):
+                result = pipe(PROMPT, seed=1, height=64, width=64)
+                pictures.append(np.asarray(result.images[0]))
+                assert result.settings == {"unet": "groups as by default (not measured)"}
+                assert result.metadata(0)["settings"] == result.settings
+                assert result.devices["unet"] == "CPU f32"
+                assert result.warnings == ()
+        assert all(np.array_equal(each, pictures[0]) for each in pictures)
+        assert measured == []
+        assert cache.settings() == {}
 
-        bundle = save_sdxl_bundle(tmp_path / "few", graphs={"unet": denoise})
-        components = dict(bundle.manifest.components)
-        components["unet"] = dataclasses.replace(components["unet"], weights="int8")
-        manifest = dataclasses.replace(bundle.manifest, components=components)
-        (bundle.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-        return Bundle.open(bundle.path)
-
-    @pytest.mark.usefixtures("quick")
     def test_it_says_that_it_measures_and_what_it_found(
         self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         measured = measuring(monkeypatch, Setting(64))
         pictures = []
-        for index in range(4):
-            pipe = Pipeline(low_bit_bundle, precision="f32")
+        for tune in (False, True, True, False):
+            pipe = Pipeline(low_bit_bundle, precision="f32", tune=tune)
             with caplog.at_level(logging.WARNING):
                 result = pipe(PROMPT, seed=1, height=64, width=64)
             pictures.append(np.asarray(result.images[0]))
-            ran = "CPU f32" if index == 0 else "CPU f32, groups of 64"
-            assert result.devices["unet"] == ran
-            assert result.devices["text_encoder"] == "CPU f32"
-            warnings = [each for each in result.warnings if "it was measured once" in each]
-            assert len(warnings) == (1 if index == 1 else 0)
+            known = len(pictures) > 1
+            assert result.devices["unet"] == ("CPU f32, groups of 64" if known else "CPU f32")
+            assert result.settings == {
+                "unet": "groups of 64 (measured)" if known else "groups as by default (not measured)"
+            }
+            warnings = [each for each in result.warnings if "it was measured which settings" in each]
+            assert len(warnings) == (1 if len(pictures) == 2 else 0)
         assert measured == ["measured"]
-        assert [each.getMessage() for each in caplog.records] == [
-            "measuring once which settings are the fastest for unet: about 1 s"
-        ]
+        assert [each.getMessage() for each in caplog.records] == ["measuring which settings are the fastest for unet"]
         assert np.array_equal(pictures[1], pictures[2])
         assert np.array_equal(pictures[1], pictures[3])
 
-    @pytest.mark.usefixtures("quick")
-    def test_the_benchmark_reports_measuring(self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-        measuring(monkeypatch, Setting(64))
-        task = Task(str(low_bit_bundle.path), "", (), 1, {"height": 64, "width": 64})
-        drawn = [open_system(task).draw(PROMPT) for _ in range(3)]
-        assert [len(each.one_time_work) for each in drawn] == [0, 1, 0]
-        assert "unet" in drawn[1].one_time_work[0]
+    @pytest.mark.parametrize("wrong", ["yes", 1, None])
+    def test_tune_is_true_or_false(self, low_bit_bundle: Bundle, wrong: Any) -> None:
+        with pytest.raises(RequestError, match="give True to measure"):
+            Pipeline(low_bit_bundle, tune=wrong)
 
-    @pytest.mark.usefixtures("quick")
-    def test_concurrent_drawings_keep_to_the_setting_of_the_first(
+    def test_the_benchmark_has_them_measured_on_request(
         self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         measured = measuring(monkeypatch, Setting(64))
+        task = Task(str(low_bit_bundle.path), "", (PROMPT,), 1, {"height": 64, "width": 64})
+        assert not open_system(task).draw(PROMPT).computed["unet"].endswith("groups of 64")
+        assert measured == []
+        prepare(task)
+        assert open_system(task).draw(PROMPT).computed["unet"].endswith("groups of 64")
+        assert measured == ["measured"]
+
+    def test_concurrent_drawings_keep_to_the_setting_of_the_first(
+        self, low_bit_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        measuring(monkeypatch, Setting(64))
         pipe = Pipeline(low_bit_bundle, precision="f32")
         first = pipe.stream(PROMPT, seed=1, num_inference_steps=3)
         while not (isinstance(step := next(first), Step) and step.stage == "unet"):
             pass
-        Pipeline(low_bit_bundle, precision="f32")(PROMPT, seed=1)  # after which measuring is due
+        Pipeline(low_bit_bundle, precision="f32", tune=True)(PROMPT, seed=1)
         other = pipe(PROMPT, seed=1, num_inference_steps=3)
         *_, last = first
         assert isinstance(last, Result)
-        assert measured == []
         assert np.array_equal(np.asarray(other.images[0]), np.asarray(last.images[0]))
         assert pipe(PROMPT, seed=1, num_inference_steps=3).devices["unet"].endswith("groups of 64")
 

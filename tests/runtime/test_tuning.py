@@ -78,10 +78,6 @@ class TestSeconds:
         assert seconds == pytest.approx(expected[0])
         assert runs == expected[1]
 
-    def test_what_measuring_costs(self) -> None:
-        assert tuning.tuning_cost(compiling=10, call=1, settings=6) == 8 * (10 + 1 + 3)
-        assert tuning.tuning_cost(compiling=1, call=0.01, settings=5) == pytest.approx(7 * (1 + 0.01 + 0.15))
-
 
 class TestRecords:
     @pytest.mark.parametrize("setting", [DEFAULT, Setting(0), Setting(128), Setting(64, "f32")])

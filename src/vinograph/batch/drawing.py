@@ -51,7 +51,8 @@ class Drawing:
             memory=self.memory,
             adapters=self.adapters,
             embeddings=self.embeddings,
-            **self.sources,
+            vae=self.sources.get("vae"),
+            base=self.sources.get("base"),
         )
 
 

@@ -33,6 +33,7 @@ from vinograph.benchmark.quality import distance
 
 __all__ = ["PROMPTS", "SYSTEMS", "BenchmarkConfig", "benchmark"]
 
+_OURS = "vinograph"
 _NOTABLE_STEAL = 0.05  # the share of the CPU time above which a note says so
 
 # The systems' words for the precisions whose pictures differ from those in f32.
@@ -131,6 +132,8 @@ def benchmark(config: BenchmarkConfig, command: Sequence[str], progress: Progres
     with folders.temporary("vinograph-benchmark-") as folder:
         work = config.work or folder / "work"
         prepared = _prepare(config, measurements, work, counter)
+        if config.tune:
+            prepared |= _tune(config, measurements, work, counter)
         _measure(config, measurements, folder, work, counter)
         references = _compare(config, measurements, folder, work, counter) if config.compare else []
         if root is not None:
@@ -176,6 +179,23 @@ def _prepare(
         if outcome.failure is not None:
             each.outcomes.append(Outcome(failure=f"preparing it failed: {outcome.failure}", peaks=outcome.peaks))
     return {maker: outcome.record() for maker, outcome in prepared.items()}
+
+
+def _tune(
+    config: BenchmarkConfig, measurements: list[_Measurement], work: Path, counter: _ProgressCounter
+) -> dict[str, Any]:
+    """Have the settings of each of Vinograph's models measured, in a process that isn't measured itself."""
+    found = {}
+    for each in measurements:
+        if each.case.system != _OURS:
+            continue
+        counter.note(f"{each.case.label}: its settings")
+        task = each.case.task(config, _prompts(config)[:1], work)
+        outcome = processes.run(each.case.python, ["prepare", _OURS], task)
+        found[f"settings of {each.case.label}"] = outcome.record()
+        if outcome.failure is not None:
+            each.outcomes.append(Outcome(failure=f"measuring its settings failed: {outcome.failure}"))
+    return found
 
 
 def _measure(
@@ -283,7 +303,7 @@ def _row(measured: _Measurement, work: Path) -> dict[str, Any]:
         "vae": case.vae,
         "size": folder_size(prepared) if prepared is not None and prepared.is_dir() else case.size,
         "failure": measured.failure,
-        "notes": [*_one_time_notes(outcomes), *_steal_notes(cpu_steal), *measured.notes],
+        "notes": [*_steal_notes(cpu_steal), *measured.notes],
         "versions": next((e["versions"] for o in outcomes for e in o.events_named("started")), {}),
         "computed": firsts[0]["computed"] if firsts else {},
         "load": _load(outcomes),
@@ -300,12 +320,6 @@ def _row(measured: _Measurement, work: Path) -> dict[str, Any]:
         "adherence": measured.adherence or None,
         "processes": [each.record() for each in outcomes],
     }
-
-
-def _one_time_notes(outcomes: Sequence[Outcome]) -> list[str]:
-    """Notes on one-time work, during a first picture or one that was then drawn again."""
-    events = [each for outcome in outcomes for each in outcome.events_named("one_time_work")]
-    return [f"{each['what']} (in {'a later' if each['picture'] else 'the first'} picture)" for each in events]
 
 
 def _steal_notes(cpu_steal: Sequence[float]) -> list[str]:

@@ -66,6 +66,7 @@ class BenchmarkConfig:
         work: a folder that keeps what systems prepare from the checkpoint.
         compare: whether first pictures are compared with the reference.
         adherence: how many prompts the embedded models are judged by.
+        tune: whether unknown settings of weights in int8 and int4 are measured first.
     """
 
     models: Sequence[str]
@@ -87,6 +88,7 @@ class BenchmarkConfig:
     work: Path | None = None
     compare: bool = True
     adherence: int = 50
+    tune: bool = False
 
     def python(self, system: str) -> str:
         """The interpreter of a system's environment."""

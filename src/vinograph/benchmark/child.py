@@ -88,22 +88,14 @@ def cpu_steal() -> float:
 
 
 def draw(events: EventWriter, module: Any, task: Any, folder: str | None) -> None:
-    """Open the system and draw each prompt, with an event for each picture.
-
-    A picture that one-time work fell into is drawn again, unless it is the first.
-    """
+    """Open the system and draw each prompt, with an event for each picture."""
     opened = module.open_system(task)
     events.write("opened", same_noise=opened.same_noise)
     for index, prompt in enumerate(task.prompts):
-        while True:
-            start, before = time.perf_counter(), cpu_steal()
-            drawn = opened.draw(prompt)
-            seconds = time.perf_counter() - start
-            share = (cpu_steal() - before) / (seconds * (os.cpu_count() or 1))
-            for each in drawn.one_time_work:
-                events.write("one_time_work", what=each, picture=index, seconds=seconds)
-            if index == 0 or not drawn.one_time_work:
-                break
+        start, before = time.perf_counter(), cpu_steal()
+        drawn = opened.draw(prompt)
+        seconds = time.perf_counter() - start
+        share = (cpu_steal() - before) / (seconds * (os.cpu_count() or 1))
         file = None
         if folder is not None:
             import numpy as np

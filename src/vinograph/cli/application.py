@@ -22,6 +22,7 @@ from vinograph.cli import (
     pull,
     quantize,
     serve,
+    tune,
     web,
 )
 
@@ -36,6 +37,7 @@ _COMMANDS: Mapping[str, Callable[[], Callable[..., Any]]] = {
     "pull": lambda: pull.pull,
     "convert": lambda: convert.convert,
     "quantize": lambda: quantize.quantize,
+    "tune": lambda: tune.tune,
     "benchmark": lambda: benchmark.benchmark,
     "check": lambda: check.check,
     "adapters": lambda: adapters.adapters,

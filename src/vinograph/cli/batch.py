@@ -58,7 +58,8 @@ def batch(values: Mapping[str, Any]) -> None:
     Run again, it draws what is missing. Options that set an argument hold for rows that have no such
     column. docs/batch.md describes the files.
     """
-    numbers = {name: _whole(name, values[name]) for name in ("workers", "threads", "samples", "limit", "attempts")}
+    names = ("workers", "threads", "samples", "limit", "attempts")
+    numbers = {name: options.whole_number(name, values[name]) for name in names}
     pipe, work = _opened(values, numbers)
     as_json, on_cluster = values[AS_JSON.name], values["ray"] is not None
     with _connected(values["ray"]) if on_cluster else nullcontext():
@@ -141,14 +142,6 @@ def _check(
 
     values = {name: value for name, value in {**given.values, **settings}.items() if not declared[name].needs}
     resolve_given(pipe, _CALL, GivenArguments({"prompt": "", **values}, given.names))
-
-
-def _whole(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,17}", text):
-        raise RequestError(f"{options.flag(name)} is {text!r}; give a whole number above 0")
-    return int(text)
 
 
 def _shard(text: str | None) -> Shard:

@@ -12,7 +12,7 @@ import typer
 
 from vinograph import strict_json
 from vinograph.cli import options, output, progress
-from vinograph.cli.options import DEVICE, MEMORY, PRECISION, AsJson
+from vinograph.cli.options import DEVICE, MEMORY, PRECISION, TUNE, AsJson
 from vinograph.errors import ModelError, RequestError
 from vinograph.files import check_writable, explained, write_atomically
 
@@ -105,6 +105,7 @@ def benchmark(
             help="prompts that embedded models draw to measure prompt adherence; 0: none",
         ),
     ] = 50,
+    tune: Annotated[bool, typer.Option(options.flag(TUNE.name), help=f"first {TUNE.help}")] = False,
     device: Annotated[str, typer.Option("--device", metavar="D", help=DEVICE.help)] = "CPU",
     precision: Annotated[str, typer.Option("--precision", metavar="P", help=PRECISION.help)] = "auto",
     memory: Annotated[str, typer.Option("--memory", metavar="M", help=MEMORY.help)] = "auto",
@@ -159,6 +160,7 @@ def benchmark(
         work=work,
         compare=not no_reference,
         adherence=adherence,
+        tune=tune,
     )
     with progress.items("measuring") as show:
         record = measuring.benchmark(config, sys.argv, show)

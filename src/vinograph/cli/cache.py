@@ -76,7 +76,7 @@ def cache(
 
 
 def _measured(disk_cache: Cache) -> list[dict[str, Any]]:
-    """Records of the measured settings, without unfinished measurements."""
+    """Records of the measured settings, without damaged ones."""
     records = []
     for record in disk_cache.settings().values():
         seconds = record.get("seconds")

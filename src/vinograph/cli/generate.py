@@ -23,6 +23,7 @@ from vinograph.cli.options import (
     PRECISION,
     SEED,
     SIZE,
+    TUNE,
     DrawingCommand,
     Option,
 )
@@ -47,7 +48,7 @@ _PROMPT = (
 )
 _NOT_ARGUMENTS = (
     *("prompt", "picture", "again", "model", "output", "device", "precision", "memory", "no_metadata"),
-    *(ADAPTER.name, BASE.name, EMBEDDING.name, AS_JSON.name),
+    *(ADAPTER.name, BASE.name, EMBEDDING.name, TUNE.name, AS_JSON.name),
 )
 
 
@@ -182,6 +183,7 @@ def _open(
             memory=values["memory"],
             adapters={**used.adapters, **adapters.parsed(values.get(ADAPTER.name))},
             embeddings={**used.embeddings, **options.embeddings_of(values.get(EMBEDDING.name, ()))},
+            tune=values[TUNE.name],
             **options.sources(values),
         )
 
@@ -217,6 +219,7 @@ GENERATE = DrawingCommand(
         DEVICE,
         PRECISION,
         MEMORY,
+        TUNE,
         Option("again", "FILE", "draw this picture again from the texts in it; options given besides take precedence"),
         Option("no_metadata", None, "leave out the texts that say how the picture was drawn"),
     ],
@@ -236,6 +239,7 @@ RECONSTRUCT = DrawingCommand(
         DEVICE,
         PRECISION,
         MEMORY,
+        TUNE,
     ],
     reconstruct,
 )

@@ -99,6 +99,9 @@ DEVICE = Option(
 )
 PRECISION = Option("precision", "P", "auto, f32, bf16 or f16, or one per component: prior=bf16,decoder=f32", "auto")
 MEMORY = Option("memory", "M", "auto, or low: free each large component as soon as it is no longer needed", "auto")
+TUNE = Option(
+    "tune", None, "measure which settings are the fastest for int8 and int4 weights, where that isn't known yet"
+)
 EMBEDDING = Option(
     "embedding",
     "FILE[:WORD]",
@@ -202,6 +205,19 @@ def count_of(text: str | None) -> int:
         RequestError: it is not a whole number in range.
     """
     return 1 if text is None else int(check_count(flag("count"), _number(text, int)))
+
+
+def whole_number(name: str, text: str | None) -> int | None:
+    """Parse an option that is a whole number above 0; None where it isn't given.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,17}", text):
+        raise RequestError(f"{flag(name)} is {text!r}; give a whole number above 0")
+    return int(text)
 
 
 def seed_of(text: str) -> int:

@@ -73,6 +73,7 @@ class Report:
                     "request": whole(result.request).record(),
                     "seconds": self._seconds,
                     "devices": result.devices,
+                    "settings": result.settings,
                     "report": result.report,
                     "warnings": list(self._warnings),
                 }

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from vinograph import tune
 from vinograph.components import cache_key
 from vinograph.errors import NumericalError
 from vinograph.models.bundle import Bundle
 from vinograph.models.manifest import DenoiserSpeed, Speed
-from vinograph.pipeline import Pipeline, observe_inputs
-from vinograph.quantize.calibration import native_size
+from vinograph.pipeline import Pipeline
+from vinograph.request import GivenArguments
 from vinograph.resources import cpu_count
 from vinograph.runtime import tuning
 from vinograph.runtime.cache import Cache
@@ -22,8 +19,7 @@ from vinograph.runtime.devices import machine, processor
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 from vinograph.runtime.tuning import TuningResult
-
-Inputs = Mapping[str, NDArray[Any]]
+from vinograph.tune import Inputs
 
 
 def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_type: str = "latent") -> dict[str, Inputs]:
@@ -32,20 +28,8 @@ def first_calls(bundle: Bundle, names: Collection[str] | None = None, output_typ
     ``names`` are the components; None means all. One step of each stage is drawn, and no VAE runs
     if ``output_type`` is "latent".
     """
-    seen: dict[str, Inputs] = {}
-    pipe = Pipeline(bundle, memory="low")
-
-    def note(name: str, inputs: Inputs) -> None:
-        if name not in seen and (names is None or name in names):
-            seen[name] = {key: np.array(value) for key, value in inputs.items()}
-
-    takes = pipe.calls["generate"].takes
-    options = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
-    steps = [argument for argument in options if takes[argument] is not None]
-    with observe_inputs(pipe, note):
-        few: dict[str, Any] = {**native_size(bundle), **dict.fromkeys(steps, 1), "output_type": output_type}
-        pipe("a red house on a hill", seed=0, **few)
-    return seen
+    calls = tune.first_calls(Pipeline(bundle, memory="low"), names, GivenArguments({}), output_type)
+    return {name: each[0] for name, each in calls.items()}
 
 
 def measure(bundle: Bundle, folder: Path, given: Mapping[str, Inputs]) -> dict[str, tuple[float, TuningResult]]:
@@ -80,5 +64,5 @@ def remember(bundle: Bundle, given: Mapping[str, Inputs], measured: Mapping[str,
     """Store the fastest settings, so that the first drawing with ``bundle`` uses them."""
     cache = Cache()
     for name, (_, result) in measured.items():
-        shapes = {each: tuple(value.shape) for each, value in given[name].items()}
+        shapes = tune.shapes_of(given[name])
         tuning.keep_first_result(cache_key(bundle, name, cache), shapes, "auto", machine(), result)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from vinograph import folders, strict_json
 from vinograph.errors import RequestError
-from vinograph.files import temporary_sibling, write_atomically
+from vinograph.files import check_writable, temporary_sibling, write_atomically
 from vinograph.runtime import mapped_blob
 from vinograph.runtime.compiled_files import WITH_WEIGHTS, CompiledFile, compiled_files, delete_oldest
 from vinograph.runtime.mapped_blob import LONGEST_HEAD, Export
@@ -45,6 +45,7 @@ _FORMAT = 1
 _ABANDONED = 3600  # seconds after which a temporary file is one of a killed process
 _PATIENCE = 5  # seconds to wait for another process that is writing the settings
 _ABSENT = (FileNotFoundError, NotADirectoryError)  # the latter below a file
+_MEASURE_AGAIN = "settings have to be measured again, by `vinograph tune`"
 _LONGEST_NAME = 1000  # characters of a text in a description
 
 _log = logging.getLogger("vinograph")
@@ -297,7 +298,7 @@ class Cache:
             self._settings.unlink()
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The records of settings by key: what was measured, or how long measuring would take."""
+        """The records of measured settings by key."""
         return {**self._read_settings(), **self._unwritten}
 
     def _read_settings(self) -> dict[str, dict[str, Any]]:
@@ -306,13 +307,11 @@ class Cache:
         except _ABSENT:
             return {}
         except (OSError, strict_json.JsonError) as error:
-            self.add_warning(f"{self._settings} can't be read ({error}); settings are measured anew")
+            self.add_warning(f"{self._settings} can't be read ({error}); {_MEASURE_AGAIN}")
             return {}
         known = content.get("settings") if content.get("format") == _FORMAT else None
         if not isinstance(known, dict):
-            self.add_warning(
-                f"{self._settings} is not a file of settings that this version reads; they are measured anew"
-            )
+            self.add_warning(f"{self._settings} is not a file of settings that this version reads; {_MEASURE_AGAIN}")
             return {}
         return {key: record for key, record in known.items() if isinstance(record, dict)}
 
@@ -330,6 +329,21 @@ class Cache:
             self.add_warning(f"the fastest settings can't be remembered in {self.folder} ({error})")
             self._unwritten[key] = change(self._unwritten.get(key, {}))
             return self._unwritten[key]
+
+    def check_settings(self) -> None:
+        """Check that settings can be kept, before any is measured.
+
+        Raises:
+            RequestError: the folder can't be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            check_writable(self._settings)
+        except OSError as error:
+            raise RequestError(
+                f"measured settings can't be kept in {self.folder} ({error.strerror}); VINOGRAPH_CACHE names another "
+                "folder"
+            ) from error
 
     def _files(self) -> list[CompiledFile]:
         return compiled_files(self._compiled)

@@ -23,7 +23,17 @@ from vinograph.runtime.exports import CompiledExports, PendingExport
 from vinograph.runtime.pages import release_pages
 from vinograph.runtime.sections import OrderedGraph, Section, ValueKey, chain_cuts, cut_out, value_key
 from vinograph.runtime.sources import GraphSource
-from vinograph.runtime.tuning import DEFAULT, CacheKey, Setting, Shapes, Tuner, TuningResult, shapes_key
+from vinograph.runtime.tuning import (
+    DEFAULT,
+    CacheKey,
+    KnownSetting,
+    Measuring,
+    Setting,
+    Shapes,
+    Tuner,
+    TuningResult,
+    shapes_key,
+)
 
 Array = NDArray[np.float32]
 
@@ -58,13 +68,19 @@ class Session:
     sections, if it can be cut.
 
     With a ``cache_key``, what is compiled for the CPU is kept for the next process: at once, or
-    when :meth:`save_pending` is called if it has gigabytes. And for low-bit weights the fastest
-    setting is measured, once. That happens at the first call of a drawing, when calls of these
-    shapes have taken as much time in all processes as measuring does. A drawing keeps to one
-    setting.
+    when :meth:`save_pending` is called if it has gigabytes. And low-bit weights are computed in the
+    setting that was measured to be the fastest, or else in OpenVINO's own. Unless ``measuring``
+    says so, nothing is measured. A drawing keeps to one setting.
     """
 
-    def __init__(self, source: GraphSource, device: str, precision: str, cache_key: CacheKey | None = None) -> None:
+    def __init__(
+        self,
+        source: GraphSource,
+        device: str,
+        precision: str,
+        cache_key: CacheKey | None = None,
+        measuring: Measuring = Measuring.NEVER,
+    ) -> None:
         """Nothing is read before the first call."""
         self.name = source.name
         self._source = source
@@ -80,8 +96,7 @@ class Session:
         self._tuner: Tuner | None = None
         if cache_key is not None and device == "CPU":
             self._exports = CompiledExports(source, cache_key)
-            self._tuner = Tuner(cache_key, precision, machine()) if cache_key.low_bit_weights else None
-        self._compile_seconds = 0.0
+            self._tuner = Tuner(cache_key, precision, machine(), measuring) if cache_key.low_bit_weights else None
         self._input_keys: dict[str, ValueKey] = {}
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
@@ -97,10 +112,7 @@ class Session:
             if self._tuner:
                 self._tuner.choose_setting(shapes, lambda: self.find_fastest_setting(inputs))
             sections = self._compiled_for(shapes)
-        begin = time.perf_counter()
         results = self._run(sections, inputs)
-        if self._tuner:
-            self._tuner.note_time(shapes, time.perf_counter() - begin, self._compile_seconds)
         outputs = {port.get_any_name(): np.asarray(value, np.float32) for port, value in results.items()}
         if not all(np.isfinite(value).all() for value in outputs.values()):
             raise NumericalError(self.name, self.precision, self._nan_remedy())
@@ -126,16 +138,18 @@ class Session:
         return results
 
     def begin_drawing(self) -> None:
-        """Let settings be looked up or measured anew; the drawing that begins keeps to them."""
+        """Let settings be looked up anew; the drawing that begins keeps to them."""
         if self._tuner:
             with self._compiling:
                 self._tuner.begin_drawing()
 
-    def end_drawing(self) -> None:
-        """Record how long the drawing's calls took, which decides when settings are measured."""
-        if self._tuner:
-            with self._compiling:
-                self._tuner.end_drawing()
+    @property
+    def settings_used(self) -> tuple[KnownSetting, ...]:
+        """The settings of the last drawing; more than one if sizes differed much.
+
+        There are none if the component has no low-bit weights, or doesn't run on the CPU.
+        """
+        return self._tuner.used if self._tuner else ()
 
     def find_fastest_setting(self, inputs: Mapping[str, NDArray[Any]]) -> TuningResult:
         """The fastest setting for ``inputs``, found by :func:`vinograph.runtime.tuning.find_fastest_setting`.
@@ -196,9 +210,7 @@ class Session:
             return self._compiled[key]
         while len(self._compiled) >= _MOST_COMPILED:
             self._compiled.popitem(last=False)
-        begin = time.perf_counter()
         compiled = self._load_or_compile(shapes, setting)
-        self._compile_seconds = time.perf_counter() - begin
         self._record_execution(compiled[0].model)
         self.setting = setting
         self._compiled[key] = compiled

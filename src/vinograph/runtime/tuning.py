@@ -14,9 +14,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
+from vinograph.errors import RequestError
 from vinograph.runtime.cache import Cache, Description
+from vinograph.values import shown
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -24,12 +27,9 @@ GROUPS = (64, 128, 256, 32, 0)
 MEASUREMENT_NOISE = 0.03  # a setting counts as faster if it saves more than this share of the time
 SHORTEST_CALL = 0.01  # seconds: for shorter calls measuring isn't worth its while
 NEAR_SIZES = 4  # inputs of up to so many times the values are computed in the same setting
-# How a drawing's warning of it begins.
-MEASURED = "it was measured once which settings are the fastest"
 _RUNS = 3  # timed calls in a setting, at least …
 _MOST_RUNS = 15  # … and at most …
 _ENOUGH_SECONDS = 0.3  # … when they have taken as long as this together
-_REPEATED = 2  # settings that are timed twice: the default and the best
 _CLEARLY_SLOWER = 1.5  # times the best: one call is enough to see that
 
 _log = logging.getLogger("vinograph")
@@ -65,6 +65,17 @@ class Setting:
 
 
 DEFAULT = Setting()
+
+
+@dataclass(frozen=True)
+class KnownSetting:
+    """A setting to compute in, and whether it was measured that it is the fastest."""
+
+    setting: Setting = DEFAULT
+    is_measured: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.setting} ({'measured' if self.is_measured else 'not measured'})"
 
 
 @dataclass(frozen=True)
@@ -139,14 +150,6 @@ def least_seconds(run: Callable[[], Any], best: float) -> float:
     return min(taken)
 
 
-def tuning_cost(compiling: float, call: float, settings: int) -> float:
-    """The seconds that it takes to try so many ``settings``, two of them twice.
-
-    ``compiling`` and ``call`` are the seconds of compiling once and of one call.
-    """
-    return (settings + _REPEATED) * (compiling + call + max(_RUNS * call, min(_MOST_RUNS * call, _ENOUGH_SECONDS)))
-
-
 @dataclass(frozen=True)
 class Machine:
     """The machine that settings are measured on.
@@ -176,8 +179,10 @@ class CacheKey:
 
     Attributes:
         model, component: names, for people.
-        contents: a hash of the component's files.
+        contents: a hash of the component's files, and of the adapters that change it.
         low_bit_weights: whether its weights are stored in int8 or int4, so that settings matter.
+        plain_contents: a hash of the files alone; empty if that is ``contents``. Settings belong to
+            these: adapters don't change what is fast.
     """
 
     model: str
@@ -185,6 +190,7 @@ class CacheKey:
     contents: str
     low_bit_weights: bool
     cache: Cache
+    plain_contents: str = ""
 
     def description(self, shapes: Shapes) -> Description:
         """The component at a size, for people."""
@@ -199,17 +205,23 @@ def sha256_of_json(*parts: Any) -> str:
 
 def _component_key(cache_key: CacheKey, precision: str, machine: Machine) -> str:
     """The key that all sizes of a component have in common."""
-    return sha256_of_json(cache_key.contents, precision, machine.fingerprint)
+    return sha256_of_json(cache_key.plain_contents or cache_key.contents, precision, machine.fingerprint)
 
 
 def settings_key(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine) -> str:
     """The key under which the fastest setting for inputs of these shapes is kept."""
-    return sha256_of_json(cache_key.contents, sorted(shapes.items()), precision, machine.fingerprint)
+    contents = cache_key.plain_contents or cache_key.contents
+    return sha256_of_json(contents, sorted(shapes.items()), precision, machine.fingerprint)
 
 
 def _value_counts(shapes: Shapes) -> dict[str, int]:
     """The number of values of each input."""
     return {name: math.prod(shape) for name, shape in shapes.items()}
+
+
+def are_near(one: Shapes, other: Shapes) -> bool:
+    """Whether what is measured at one size also serves the other."""
+    return _size_ratio(_value_counts(one), _value_counts(other)) <= NEAR_SIZES
 
 
 def _size_ratio(one: Mapping[str, int], other: Any) -> float:
@@ -230,104 +242,109 @@ def keep_first_result(
     """
 
     def change(known: dict[str, Any]) -> dict[str, Any]:
-        if _chosen(known, precision, machine) is not None:
-            return known
-        seconds = {str(setting): round(taken, 5) for setting, taken in result.seconds.items()}
-        chosen = {"chosen": result.setting.to_json(), "setting": str(result.setting), "seconds": seconds}
-        near = {"of": _component_key(cache_key, precision, machine), "size": _value_counts(shapes)}
-        return {**vars(cache_key.description(shapes)), **near, **chosen}
+        measured = _chosen(known, precision, machine) is not None
+        return known if measured else _record(cache_key, shapes, precision, machine, result)
 
     kept = cache_key.cache.remember(settings_key(cache_key, shapes, precision, machine), change)
     return _chosen(kept, precision, machine) or result.setting
 
 
+def keep_result(cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine, result: TuningResult) -> None:
+    """Keep the setting that was measured, in place of one that was measured before."""
+    record = _record(cache_key, shapes, precision, machine, result)
+    cache_key.cache.remember(settings_key(cache_key, shapes, precision, machine), lambda _: record)
+
+
+def _record(
+    cache_key: CacheKey, shapes: Shapes, precision: str, machine: Machine, result: TuningResult
+) -> dict[str, Any]:
+    seconds = {str(setting): round(taken, 5) for setting, taken in result.seconds.items()}
+    chosen = {"chosen": result.setting.to_json(), "setting": str(result.setting), "seconds": seconds}
+    near = {"of": _component_key(cache_key, precision, machine), "size": _value_counts(shapes)}
+    return {**vars(cache_key.description(shapes)), **near, **chosen}
+
+
+class Measuring(Enum):
+    """Whether a drawing measures settings: not at all, or at the sizes where none is known."""
+
+    NEVER = "never"
+    IF_UNKNOWN = "if unknown"
+
+    @classmethod
+    def of(cls, tune: bool) -> Measuring:
+        """What a pipeline's argument ``tune`` stands for.
+
+        Raises:
+            RequestError: it is neither True nor False.
+        """
+        if not isinstance(tune, bool):
+            raise RequestError(f"tune is {shown(tune)}; give True to measure settings that are not known yet, or False")
+        return cls.IF_UNKNOWN if tune else cls.NEVER
+
+
 class Tuner:
-    """The setting of a component for each size: known, measured when that pays, or OpenVINO's own.
+    """The setting of a component for each size: one that was measured, or OpenVINO's own.
 
     A setting is known if it was measured at this size or at a near one. Sizes are near if no input
     has more than :data:`NEAR_SIZES` times as many values in one as in the other.
 
-    Measuring pays once calls in OpenVINO's own setting have taken as long as measuring does, in all
-    processes together. It is done at the first call of a drawing. A drawing keeps to the setting of
-    its first call, so that one seed gives one picture.
+    Nothing is measured unless ``measuring`` says so, and then at the first call of a drawing. A
+    drawing keeps to the setting of its first call, so that one seed gives one picture.
     """
 
-    def __init__(self, cache_key: CacheKey, precision: str, machine: Machine) -> None:
+    def __init__(
+        self, cache_key: CacheKey, precision: str, machine: Machine, measuring: Measuring = Measuring.NEVER
+    ) -> None:
         self._cache_key = cache_key
         self._precision = precision
         self._machine = machine
-        self._settled: dict[Any, Setting] = {}
-        self._unmeasured: set[Any] = set()
-        self._unrecorded: dict[Any, tuple[float, float]] = {}
+        self._measuring = measuring
+        self._chosen: dict[Any, KnownSetting] = {}
+        self._is_over = False
+
+    @property
+    def used(self) -> tuple[KnownSetting, ...]:
+        """The settings of the last drawing that the component had a part in."""
+        return tuple(dict.fromkeys(self._chosen.values()))
 
     def begin_drawing(self) -> None:
-        """Forget the settings of the last drawing."""
-        self._settled.clear()
-        self._unmeasured.clear()
-
-    def end_drawing(self) -> None:
-        """Add the seconds of the drawing's calls to the records of sizes that aren't measured."""
-        for shapes, (spent, cost) in self._unrecorded.items():
-            description = vars(self._cache_key.description(dict(shapes)))
-
-            def change(
-                known: dict[str, Any],
-                description: dict[str, Any] = description,
-                spent: float = spent,
-                cost: float = cost,
-            ) -> dict[str, Any]:
-                if _chosen(known, self._precision, self._machine) is not None:
-                    return known
-                return {**description, "spent": _number(known, "spent") + spent, "cost": cost}
-
-            self._cache_key.cache.remember(self._key(dict(shapes)), change)
-        self._unrecorded.clear()
+        """Let the settings of the last drawing be forgotten at the next call."""
+        self._is_over = True
 
     def setting(self, shapes: Shapes) -> Setting:
         """The setting of the drawing; before its first call, the one that is known so far."""
-        settled = self._settled.get(shapes_key(shapes))
-        return settled or self._known(shapes, self._cache_key.cache.settings()) or DEFAULT
+        chosen = None if self._is_over else self._chosen.get(shapes_key(shapes))
+        return (chosen or self._known(shapes)).setting
 
     def choose_setting(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> None:
         """Choose the setting of the drawing, if this is its first call."""
-        if shapes_key(shapes) not in self._settled:
-            self._settled[shapes_key(shapes)] = self._known_or_measured(shapes, measure)
+        if self._is_over:
+            self._chosen.clear()
+            self._is_over = False
+        if shapes_key(shapes) not in self._chosen:
+            self._chosen[shapes_key(shapes)] = self._known_or_measured(shapes, measure)
 
-    def note_time(self, shapes: Shapes, seconds: float, compiling: float) -> None:
-        """Add the ``seconds`` of a call, if nothing was measured for its size.
-
-        ``compiling`` are the seconds of compiling for it.
-        """
-        size = shapes_key(shapes)
-        if size not in self._unmeasured or seconds < SHORTEST_CALL:
-            return
-        spent, _ = self._unrecorded.get(size, (0.0, 0.0))
-        tried = 1 + len(self._machine.group_sizes_to_try) + len(self._machine.precisions_to_try(self._precision))
-        self._unrecorded[size] = (spent + seconds, tuning_cost(compiling, seconds, tried))
-
-    def _known_or_measured(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> Setting:
-        records = self._cache_key.cache.settings()
-        known = self._known(shapes, records)
-        if known is not None:
+    def _known_or_measured(self, shapes: Shapes, measure: Callable[[], TuningResult]) -> KnownSetting:
+        known = self._known(shapes)
+        if known.is_measured or self._measuring is Measuring.NEVER:
             return known
-        record = records.get(self._key(shapes), {})
-        spent, cost = _number(record, "spent"), _number(record, "cost")
-        if not 0 < cost <= spent:
-            self._unmeasured.add(shapes_key(shapes))
-            return DEFAULT
         name = self._cache_key.component
-        _log.warning("measuring once which settings are the fastest for %s: about %.0f s", name, math.ceil(cost))
+        _log.warning("measuring which settings are the fastest for %s", name)
         result = measure()
         self._cache_key.cache.add_warning(
-            f"{MEASURED} for {name}, which took {result.measuring_seconds:.1f} s: {result.setting}"
+            f"it was measured which settings are the fastest for {name}, which took "
+            f"{result.measuring_seconds:.1f} s: {result.setting}"
         )
-        return keep_first_result(self._cache_key, shapes, self._precision, self._machine, result)
+        kept = keep_first_result(self._cache_key, shapes, self._precision, self._machine, result)
+        return KnownSetting(kept, is_measured=True)
 
-    def _known(self, shapes: Shapes, records: Mapping[str, Mapping[str, Any]]) -> Setting | None:
+    def _known(self, shapes: Shapes) -> KnownSetting:
         """The setting that was measured at this size, or at the nearest size that is near."""
-        here = _chosen(records.get(self._key(shapes), {}), self._precision, self._machine)
+        records = self._cache_key.cache.settings()
+        key = settings_key(self._cache_key, shapes, self._precision, self._machine)
+        here = _chosen(records.get(key, {}), self._precision, self._machine)
         if here is not None:
-            return here
+            return KnownSetting(here, is_measured=True)
         of = _component_key(self._cache_key, self._precision, self._machine)
         near = [
             (ratio, chosen)
@@ -336,10 +353,7 @@ class Tuner:
             and (chosen := _chosen(record, self._precision, self._machine))
             and (ratio := _size_ratio(_value_counts(shapes), record.get("size"))) <= NEAR_SIZES
         ]
-        return min(near, key=lambda each: each[0])[1] if near else None
-
-    def _key(self, shapes: Shapes) -> str:
-        return settings_key(self._cache_key, shapes, self._precision, self._machine)
+        return KnownSetting(min(near, key=lambda each: each[0])[1], is_measured=True) if near else KnownSetting()
 
 
 def shapes_key(shapes: Shapes) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -350,9 +364,3 @@ def shapes_key(shapes: Shapes) -> tuple[tuple[str, tuple[int, ...]], ...]:
 def _chosen(record: Mapping[str, Any], precision: str, machine: Machine) -> Setting | None:
     """The setting that a record holds; None where none was measured."""
     return Setting.from_json(record.get("chosen"), machine.precisions_to_try(precision))
-
-
-def _number(record: Mapping[str, Any], name: str) -> float:
-    """A number of a record; 0 where there is none."""
-    value = record.get(name)
-    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -115,6 +115,7 @@ class Drawn:
     are seconds by stage and ``waited`` are seconds in the queue. ``interrupted`` says that the job
     was told to end early; ``pictures`` are then those that were done. ``report`` are measurements
     of the call, such as a reconstruction's PSNR, and ``files`` those of adapters and learned words.
+    ``settings`` are those of components with low-bit weights, as in the result.
     """
 
     pictures: tuple[Picture, ...]
@@ -127,6 +128,7 @@ class Drawn:
     interrupted: bool = False
     report: Mapping[str, float] = field(default_factory=dict)
     files: tuple[UsedFile, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 Event = Waiting | Progress | Drawn

@@ -132,6 +132,7 @@ class Drawings:
     devices: Mapping[str, str] = field(default_factory=dict)
     report: Mapping[str, float] = field(default_factory=dict)
     files: tuple[UsedFile, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def together(parts: Sequence[Drawings]) -> Drawings:
@@ -150,6 +151,7 @@ def together(parts: Sequence[Drawings]) -> Drawings:
         devices=parts[-1].devices,
         report=parts[-1].report,
         files=parts[0].files,
+        settings=parts[-1].settings,
     )
 
 

@@ -211,6 +211,7 @@ def drawn_by(job: QueuedJob, drawings: messages.Drawings, *, interrupted: bool =
         interrupted=interrupted,
         report=drawings.report,
         files=drawings.files,
+        settings=drawings.settings,
     )
 
 

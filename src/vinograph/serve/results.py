@@ -25,4 +25,5 @@ def result_of(job: QueuedJob, drawn: Drawn) -> Result:
         report=drawn.report,
         adapters=job.adapters,
         files=drawn.files,
+        settings=drawn.settings,
     )

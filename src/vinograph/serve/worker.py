@@ -317,6 +317,7 @@ def _part(result: Result, pictures: list[EncodedPicture]) -> Drawings:
         devices=dict(result.devices),
         report=dict(result.report),
         files=result.files,
+        settings=dict(result.settings),
     )
 
 

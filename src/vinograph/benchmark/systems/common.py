@@ -68,14 +68,12 @@ class Task:
 class DrawResult:
     """Pictures as bytes [n, height, width, 3], and the seconds of each stage.
 
-    ``computed`` names the device and the precision of each component. ``one_time_work`` are
-    sentences on what was done besides, which the next picture won't need.
+    ``computed`` names the device and the precision of each component.
     """
 
     pictures: Any
     stages: Mapping[str, float]
     computed: Mapping[str, str] = field(default_factory=dict)
-    one_time_work: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
