@@ -36,7 +36,6 @@ SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")
 # A directory of SDXL's is quantized with its activations, too.
 WEIGHTS_QUANTIZED = [pytest.param(name, marks=pytest.mark.long) if name == "sdxl" else name for name in SOURCES]
 FAMILIES = {"export": "sdxl", "cached": "sdxl"}
-SMALL_SEGMENTS = "import vinograph.quantize.segments as s; s.SEGMENT = 20_000\n"
 
 Place = Mapping[str, Path]
 
