@@ -23,7 +23,7 @@ from tests.checkpoints import (
     PixArtShape,
     SdxlShape,
 )
-from tests.memory import resident, trim_heap
+from tests.memory import resident
 from tests.parity import pixart_pairs, sdxl_pairs
 from tests.parity.pairs import Pair, make_pair
 from tests.parity.pixart_pairs import PixArtPair
@@ -91,7 +91,6 @@ class Pairs:
         """Free what all have compiled."""
         for each in self._opened.values():
             each.ours.free()
-        trim_heap()
         self._before = resident()
 
 

@@ -69,7 +69,9 @@ def section(*headings: str) -> str:
 
 TABLES = (
     Table("wuerstchen", ("Würstchen", "Calls"), "wuerstchen_names", {"1024": "128", "1536": "256"}),
-    Table("turbo", ("SDXL and SDXL-Turbo", "Calls of SDXL-Turbo's notebook"), "turbo_names", {"512": "128", "768": "192"}),
+    Table(
+        "turbo", ("SDXL and SDXL-Turbo", "Calls of SDXL-Turbo's notebook"), "turbo_names", {"512": "128", "768": "192"}
+    ),
     Table(
         "sdxl",
         ("SDXL and SDXL-Turbo", "Calls of diffusers' SDXL pipelines"),
