@@ -33,8 +33,10 @@ from vinograph.web.model_pool import ModelPool
 
 CACHED = "someone/small-sdxl"
 SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")
-# A directory of SDXL's is quantized with its activations, too.
-WEIGHTS_QUANTIZED = [pytest.param(name, marks=pytest.mark.long) if name == "sdxl" else name for name in SOURCES]
+# A directory of SDXL's is quantized with its activations, too; and the cached one is that directory.
+WEIGHTS_QUANTIZED = [
+    pytest.param(name, marks=pytest.mark.long) if name in ("sdxl", "cached") else name for name in SOURCES
+]
 FAMILIES = {"export": "sdxl", "cached": "sdxl"}
 
 Place = Mapping[str, Path]
