@@ -14,6 +14,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -47,12 +48,13 @@ def byte_letters() -> dict[int, str]:
     return letters
 
 
-def grammar_words(captions: int = 60000) -> list[str]:
+@cache
+def grammar_words(captions: int = 60000) -> tuple[str, ...]:
     """Every word that the grammar uses, the most frequent first."""
     rng, counts = random.Random("vocabulary"), Counter[str]()
     for _ in range(captions):
         counts.update(split_words(caption(sample(rng, None), rng, dropout=0.2)))
-    return sorted(counts, key=lambda word: (-counts[word], word))
+    return tuple(sorted(counts, key=lambda word: (-counts[word], word)))
 
 
 def merges_for(words: Iterable[str], most: int, known: Sequence[Pair] = ()) -> list[Pair]:
@@ -64,15 +66,20 @@ def merges_for(words: Iterable[str], most: int, known: Sequence[Pair] = ()) -> l
         symbols = [letters[byte] for byte in word.encode()]
         rest.append([*symbols[:-1], symbols[-1] + "</w>"])
     for pair in merges:
-        rest = [_merge(symbols, pair) for symbols in rest]
+        rest = _merged(rest, pair)
     while len(merges) < most:
         counts = Counter(pair for symbols in rest for pair in pairwise(symbols))
         if not counts:
             break
         pair = min(counts, key=lambda candidate: (-counts[candidate], candidate))
         merges.append(pair)
-        rest = [_merge(symbols, pair) for symbols in rest]
+        rest = _merged(rest, pair)
     return merges
+
+
+def _merged(words: Iterable[list[str]], pair: Pair) -> list[list[str]]:
+    """The symbols of each word with ``pair`` merged; most words have no such symbol, and stay as they are."""
+    return [_merge(symbols, pair) if pair[0] in symbols else symbols for symbols in words]
 
 
 def _merge(symbols: list[str], pair: Pair) -> list[str]:
@@ -89,8 +96,9 @@ def _merge(symbols: list[str], pair: Pair) -> list[str]:
     return out
 
 
+@cache
 def train(size: int = VOCABULARY) -> tuple[dict[str, int], list[Pair]]:
-    """The vocabulary and the merges: first those of the grammar, then those of everyday English."""
+    """The vocabulary and the merges: first those of the grammar, then those of everyday English. For reading only."""
     letters = byte_letters()
     tokens = [*letters.values(), *(letter + "</w>" for letter in letters.values())]
     most = size - len(tokens) - 2

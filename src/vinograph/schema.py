@@ -38,7 +38,7 @@ class Kind(Protocol):
 
 def is_plain(text: str) -> bool:
     """Whether a text is one line without control characters, which would affect a terminal."""
-    return not any(unicodedata.category(letter) in _CONTROL for letter in text)
+    return text.isprintable() or not any(unicodedata.category(letter) in _CONTROL for letter in text)
 
 
 def is_number(value: Any) -> bool:

@@ -33,10 +33,11 @@ from vinograph.web.model_pool import ModelPool
 
 CACHED = "someone/small-sdxl"
 SOURCES = ("wuerstchen", "sdxl", "pixart", "export", "cached")
-# A directory of SDXL's is quantized with its activations, too.
-WEIGHTS_QUANTIZED = [pytest.param(name, marks=pytest.mark.long) if name == "sdxl" else name for name in SOURCES]
+# A directory of SDXL's is quantized with its activations, too; and the cached one is that directory.
+WEIGHTS_QUANTIZED = [
+    pytest.param(name, marks=pytest.mark.long) if name in ("sdxl", "cached") else name for name in SOURCES
+]
 FAMILIES = {"export": "sdxl", "cached": "sdxl"}
-SMALL_SEGMENTS = "import vinograph.quantize.segments as s; s.SEGMENT = 20_000\n"
 
 Place = Mapping[str, Path]
 

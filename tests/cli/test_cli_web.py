@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.browser import free_port
-from tests.cli.conftest import Outcome, Run, in_process
+from tests.cli.conftest import Run, in_process
 
 
 def test_without_gradio_it_names_the_extra() -> None:
@@ -40,23 +40,18 @@ def test_a_wrong_port_is_refused(vinograph: Run, port: object) -> None:
     vinograph("web", "--port", port).fails(2, "--port")
 
 
-def run(*arguments: object) -> Outcome:
-    """Run ``vinograph web`` in a process of its own, on a free port."""
-    return in_process("web", "--port", free_port(), *arguments)
+def test_an_unknown_model_is_refused(vinograph: Run) -> None:
+    vinograph("web", "--port", free_port(), "--model", "nobody").fails(3, "there is no model 'nobody'")
 
 
-def test_an_unknown_model_is_refused() -> None:
-    run("--model", "nobody").fails(3, "there is no model 'nobody'")
+def test_an_absent_device_is_refused(vinograph: Run) -> None:
+    vinograph("web", "--port", free_port(), "--device", "TPU").fails(2, "TPU", "CPU")
 
 
-def test_an_absent_device_is_refused() -> None:
-    run("--device", "TPU").fails(2, "TPU", "CPU")
-
-
-def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_model_is_refused(vinograph: Run, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "bundle.json").write_text("{")
-    run("--model", tmp_path / "broken").fails(4, "bundle.json")
+    vinograph("web", "--port", free_port(), "--model", tmp_path / "broken").fails(4, "bundle.json")
 
 
 def test_a_missing_temporary_folder_is_reported() -> None:

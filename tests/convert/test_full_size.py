@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.hub_cache import save_cache
-from tests.single_files import standard_vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +94,9 @@ print(seconds, int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1]) * 1024)
 @pytest.mark.large
 def test_opening_a_single_file(tmp_path: Path) -> None:
     """6.9 GB, whose tokenizer is in the hub's cache."""
+    # Imported here, since it imports torch: whoever only collects these tests does not wait for that.
+    from tests.single_files import standard_vocabulary
+
     standard_vocabulary(tmp_path / "published" / "tokenizer")
     hub = save_cache(tmp_path / "hub", "someone/sdxl", tmp_path / "published")
     run("-m", "benchmarks.full_size", "sdxl-file", tmp_path / "it.safetensors")

@@ -224,7 +224,8 @@ class TestBundle:
         weights.write_bytes(weights.read_bytes()[:-1] + b"?")
         vinograph("verify", bundle).fails(4, "smoother.bin")
 
-    @pytest.mark.parametrize("mode", ["weights", "full"])
+    # Its weights are quantized with its activations, too.
+    @pytest.mark.parametrize("mode", [pytest.param("weights", marks=pytest.mark.long), "full"])
     def test_it_is_quantized(self, vinograph: Run, bundle: Path, tmp_path: Path, mode: str) -> None:
         done = vinograph("quantize", bundle, "small", "--mode", mode, "--json")
         assert done.code == 0, done.err

@@ -281,7 +281,8 @@ class TestEightBits:
         """Put a file's numbers in 8 bits."""
         save_file(cast(file, F8[kind]), file)
 
-    @pytest.mark.parametrize("kind", F8)
+    # How each byte of both kinds is read is compared below.
+    @pytest.mark.parametrize("kind", ["F8_E4M3", pytest.param("F8_E5M2", marks=pytest.mark.long)])
     def test_they_draw_as_the_same_values_in_f16(
         self, sdxl_copy: Path, tmp_path: Path, kind: str, vinograph: Run
     ) -> None:

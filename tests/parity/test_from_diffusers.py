@@ -69,7 +69,9 @@ def section(*headings: str) -> str:
 
 TABLES = (
     Table("wuerstchen", ("Würstchen", "Calls"), "wuerstchen_names", {"1024": "128", "1536": "256"}),
-    Table("turbo", ("SDXL and SDXL-Turbo", "Calls of SDXL-Turbo's notebook"), "turbo_names", {}),
+    Table(
+        "turbo", ("SDXL and SDXL-Turbo", "Calls of SDXL-Turbo's notebook"), "turbo_names", {"512": "128", "768": "192"}
+    ),
     Table(
         "sdxl",
         ("SDXL and SDXL-Turbo", "Calls of diffusers' SDXL pipelines"),
@@ -139,7 +141,7 @@ def turbo_names(open_sdxl: Callable[[str], SdxlPair]) -> dict[str, Any]:
         "np": np,
         "torch": torch,
         "prompt": PROMPT,
-        "image": sdxl_pairs.picture(512, 512),
+        "image": sdxl_pairs.picture(128, 128),
         "text2image_pipe": AsOptimumIntel(pair.theirs("text", "tiny")),
         "image2image_pipe": AsOptimumIntel(pair.theirs("image", "tiny")),
         "pipeline_text2image": pair.theirs("text", "full"),

@@ -22,6 +22,7 @@ from vinograph.runtime import tuning
 CHANNELS = 32
 BLOCKS = 3
 SMALL_SEGMENT = 20_000
+_OF_SEVERAL_BLOCKS = 4 * SMALL_SEGMENT
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +46,16 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Bundle, str], Bundle]:
-    """``quantized(bundle, mode)`` in segments of one block each: made once for all tests, for reading only. Its name is "out"."""
+    """``quantized(bundle, mode)``: made once for all tests, for reading only. Its name is "out".
+
+    SDXL's is made in segments of one block each; three of several blocks do for the others, and take half as long.
+    """
 
     def make(bundle: Bundle, mode: str) -> Bundle:
         def write(folder: Path) -> None:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(segments, "SEGMENT", SMALL_SEGMENT)
+                size = SMALL_SEGMENT if bundle.manifest.family == "sdxl" else _OF_SEVERAL_BLOCKS
+                patch.setattr(segments, "SEGMENT", size)
                 quantize(bundle.path, folder / "out", mode=mode)
 
         return Bundle.open(once(tmp_path_factory, f"quantized-{bundle.manifest.family}-{mode}", write) / "out")

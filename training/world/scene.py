@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
@@ -35,13 +35,18 @@ class Scene:
     place: str
 
     def __post_init__(self) -> None:
-        for (name, values), value in zip(ATTRIBUTES.items(), astuple(self), strict=True):
+        for (name, values), value in zip(ATTRIBUTES.items(), self.values, strict=True):
             if str(value) not in values:
                 raise ValueError(f"{name} can't be {value!r}; it is one of {', '.join(values)}")
 
+    @property
+    def values(self) -> tuple[str | int, ...]:
+        """Its fields; ``dataclasses.astuple`` copies each deeply, which takes longer than all else about a scene."""
+        return self.sky, self.ground, self.kind, self.colour, self.count, self.place
+
     def labels(self) -> tuple[int, ...]:
         """The label vector: indices into the values of ``ATTRIBUTES``, in their order."""
-        values = zip(ATTRIBUTES.values(), astuple(self), strict=True)
+        values = zip(ATTRIBUTES.values(), self.values, strict=True)
         return tuple(options.index(str(value)) for options, value in values)
 
     @classmethod
@@ -57,7 +62,7 @@ def split_of(scene: Scene) -> str:
     """A scene's split: ``unseen_pair``, ``heldout`` (a tenth of the others) or ``train``."""
     if (scene.kind, scene.colour) in UNSEEN_PAIRS:
         return "unseen_pair"
-    key = "/".join(str(value) for value in astuple(scene))
+    key = "/".join(str(value) for value in scene.values)
     return "heldout" if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 10 == 0 else "train"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from typing import Final
 
 from training.world import words
@@ -37,8 +38,9 @@ def _split(value: object) -> set[str]:
     return {word for each in value for word in _split(each)} if isinstance(value, tuple) else set()
 
 
-def _written(captions: int = 5000) -> set[str]:
+@cache
+def _written(captions: int = 5000) -> frozenset[str]:
     """The words of many captions, among them those that join the phrases."""
     rng = random.Random("words")
     texts = (caption(sample(rng, None), rng, dropout=0.2) for _ in range(captions))
-    return {word for text in texts for word in split_words(text) if word.isalnum()}
+    return frozenset(word for text in texts for word in split_words(text) if word.isalnum())
