@@ -74,9 +74,11 @@ class LowRank:
         Of ``count`` equal pieces of its rows, they are those of number ``index``.
         """
         rows = self.up.shape[0] // count
-        up = in_f32(self.up).reshape(self.up.shape[0], -1)[index * rows : (index + 1) * rows]
+        whole = in_f32(self.up)
+        up = whole.reshape(self.up.shape[0], -1)[index * rows : (index + 1) * rows]
         factor = np.float32(self.scale) * np.float32(strength)
-        return up * factor, in_f32(self.down).reshape(self.down.shape[0], -1)
+        own = whole.flags.owndata  # new memory takes longer than the product
+        return np.multiply(up, factor, out=up if own else None), in_f32(self.down).reshape(self.down.shape[0], -1)
 
     def compute(self, _weight: Array) -> Array:
         """See :class:`Difference`."""
