@@ -6,8 +6,9 @@ import errno
 import os
 
 _PIECE = 1 << 16
-# Bytes of a call that writes new pages. For larger ones Linux takes larger pages, and those that are free may be gone: a
-# virtual machine gives them back to its host, and finds them again at 1 GB/s. Small ones stay.
+# Bytes of a call that writes new pages. For larger ones Linux takes larger pages, and those that are
+# free may be gone: a virtual machine gives them back to its host, and finds them again at 1 GB/s.
+# Small ones stay.
 _UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
