@@ -19,13 +19,15 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import published_configs
 from benchmarks.full_size import write_model
-from benchmarks.published_configs import VAE as PUBLISHED
 from vinograph import Pipeline
 from vinograph.benchmark.memory import measure_peaks
 from vinograph.families.autoencoder import VAE, vae_of
@@ -39,6 +41,7 @@ from vinograph.runtime.sessions import Session
 
 Array = NDArray[np.float32]
 
+_PUBLISHED: Mapping[str, Any] = published_configs.VAE
 _FILE = "diffusion_pytorch_model.safetensors"
 _PROMPT = "a red house on a snowy hill at night"
 
@@ -105,8 +108,8 @@ def main() -> None:
     parser.add_argument("--narrow", type=int, choices=[1, 2, 4], default=1)
     arguments = parser.parse_args()
     if not arguments.model.exists() and not str(arguments.model).startswith("storybook"):
-        channels = [each // arguments.narrow for each in PUBLISHED["block_out_channels"]]
-        write_model(arguments.model / "vae", _FILE, {**PUBLISHED, "block_out_channels": channels}, "AutoencoderKL")
+        channels = [each // arguments.narrow for each in _PUBLISHED["block_out_channels"]]
+        write_model(arguments.model / "vae", _FILE, {**_PUBLISHED, "block_out_channels": channels}, "AutoencoderKL")
     {"memory": show_memory, "seams": show_seams, "compute": compute}[arguments.what](arguments)
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 Array = NDArray[np.float32]
 LARGEST = 2 / 255
-_SIZE = {"height": 64, "width": 64, "output_type": "np"}
+_SIZE: dict[str, Any] = {"height": 64, "width": 64, "output_type": "np"}
 _TRAILING = {"timestep_spacing": "trailing"}
 _DDIM = {**_TRAILING, "clip_sample": False}  # the random checkpoint's file doesn't say so, SDXL's does
 _DMD_STEPS = {"num_inference_steps": 4, "timesteps": [999, 749, 499, 249]}
