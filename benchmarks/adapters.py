@@ -1,12 +1,12 @@
 """Measures adapters: what merging costs in time and memory, and what it loses on low-bit models.
 
-    python -m benchmarks.adapters cost MODEL [--rank 64] [--pictures]
+    python -m benchmarks.adapters cost MODEL [--rank 64] [--component NAME] [--pictures]
     python -m benchmarks.adapters loss MODEL QUANTIZED [--rank 8] [--size 0.02]
 
 Both write an adapter (LoRA) of random weights for all linear layers of the model's networks.
 *cost* merges it as a pipeline does before it compiles, then three times with another weight. It
 prints the seconds, and the peak of anonymous memory. Last it writes as many bytes to a new file,
-which is what merging cannot do without.
+which is what merging cannot do without. With --component, only that one is merged.
 *loss* draws a picture with a model in f16 and with its quantized copy, without the adapter and with
 it, and prints the PSNR between the two models' pictures, and the merged weights' relative error.
 """
@@ -75,10 +75,11 @@ def _write(file: Path, tensors: dict[str, NDArray[np.float16]]) -> None:
             stream.write(values.tobytes())
 
 
-def cost(model: Model, file: Path, pictures: bool) -> None:
-    """Print the seconds and the memory of merging."""
+def cost(model: Model, file: Path, component: str | None, pictures: bool) -> None:
+    """Print the seconds and the memory of merging, in one component or in all."""
     changed = adapt(model, {file: 1.0})
-    scratches = {name: scratch_for(name) for name in model.manifest.components if changed.changes(name)}
+    names = [component] if component else [each for each in model.manifest.components if changed.changes(each)]
+    scratches = {name: scratch_for(name) for name in names}
     for title, weight in (("without", 0), ("added", 1), *(("another weight", each) for each in (0.5, 0.7, 0.3))):
         with _printed(title):
             adaptation = adapt(model, {file: weight}) if weight else NO_ADAPTERS
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--size", type=float, default=0.002)
+    parser.add_argument("--component")
     parser.add_argument("--pictures", action="store_true")
     given = parser.parse_args()
     models = [catalog.find(each) for each in given.models]
@@ -160,7 +162,7 @@ def main() -> None:
         layers = write_adapter(models[0], file, given.rank, given.size)
         print(f"rank {given.rank}, {layers} layers, {file.stat().st_size / 1e6:.0f} MB")
         if given.what == "cost":
-            cost(models[0], file, given.pictures)
+            cost(models[0], file, given.component, given.pictures)
         else:
             loss(models[0], models[1], file)
 

@@ -2,9 +2,12 @@
 
     python -m benchmarks.vae_tiling memory vae-folder --size 2048 --tiling on [--half encoder] [--precision f32]
     python -m benchmarks.vae_tiling seams vae-folder --size 1024
+    python -m benchmarks.vae_tiling seams narrow-folder --size 2048 --narrow 4
     python -m benchmarks.vae_tiling seams storybook-sdxl --size 2048
 
 vae-folder is written where it is missing: SDXL's VAE at its published size, with random weights.
+--narrow divides its channels, which needs a folder of its own: a VAE with a quarter of the channels
+has the same layers, norms and view of its surroundings, and takes a quarter of the memory.
 "memory" gives the peak of a process of its own that computes one picture. "seams" computes a
 picture both ways, in f32. Random weights get random latents. A model gets a picture that it drew,
 and computes it by its tiny VAE where it has one.
@@ -16,13 +19,15 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import published_configs
 from benchmarks.full_size import write_model
-from benchmarks.published_configs import VAE as PUBLISHED
 from vinograph import Pipeline
 from vinograph.benchmark.memory import measure_peaks
 from vinograph.families.autoencoder import VAE, vae_of
@@ -36,6 +41,7 @@ from vinograph.runtime.sessions import Session
 
 Array = NDArray[np.float32]
 
+_PUBLISHED: Mapping[str, Any] = published_configs.VAE
 _FILE = "diffusion_pytorch_model.safetensors"
 _PROMPT = "a red house on a snowy hill at night"
 
@@ -73,19 +79,19 @@ def show_memory(_arguments: argparse.Namespace) -> None:
 def show_seams(arguments: argparse.Namespace) -> None:
     """Decode and encode one picture both ways, and print the differences in steps of 1/255."""
     size = Size(arguments.size, arguments.size)
-    pictures: Array | None = None
     if arguments.model.exists():
-        vaes = {each: published(arguments.model, "f32", each) for each in ("on", "off")}
         latents = np.random.default_rng(0).standard_normal((1, 4, size.height // 8, size.width // 8), np.float32)
+        # One after the other: a VAE of this size keeps gigabytes.
+        tiled, whole = (published(arguments.model, "f32", each).decode(latents) for each in ("on", "off"))
     else:
         pipe = Pipeline.from_pretrained(str(arguments.model), precision="f32")
         vaes = {each: vae_of(pipe._components, None, each) for each in ("on", "off")}
         pictures = to_array(resize(pipe(_PROMPT, seed=7).images[0], size))
         latents = vaes["off"].encode(pictures)
-        tiled = vaes["on"].encode(pictures)
-        error, deviation = np.abs(tiled - latents), latents.std()
+        error, deviation = np.abs(vaes["on"].encode(pictures) - latents), latents.std()
         print(f"encoded: mean {error.mean() / deviation:.4f}, largest {error.max() / deviation:.4f} deviations")
-    error = 255 * np.abs(vaes["on"].decode(latents) - vaes["off"].decode(latents))
+        tiled, whole = vaes["on"].decode(latents), vaes["off"].decode(latents)
+    error = 255 * np.abs(tiled - whole)
     shares = ", ".join(f"{np.percentile(error, share):.2f} at {share}%" for share in (50, 99))
     print(f"decoded: mean {error.mean():.2f}, {shares}, largest {error.max():.1f} of 255")
 
@@ -99,9 +105,11 @@ def main() -> None:
     parser.add_argument("--tiling", choices=["on", "off"], default="on")
     parser.add_argument("--half", choices=["decoder", "encoder"], default="decoder")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--narrow", type=int, choices=[1, 2, 4], default=1)
     arguments = parser.parse_args()
     if not arguments.model.exists() and not str(arguments.model).startswith("storybook"):
-        write_model(arguments.model / "vae", _FILE, PUBLISHED, "AutoencoderKL")
+        channels = [each // arguments.narrow for each in _PUBLISHED["block_out_channels"]]
+        write_model(arguments.model / "vae", _FILE, {**_PUBLISHED, "block_out_channels": channels}, "AutoencoderKL")
     {"memory": show_memory, "seams": show_seams, "compute": compute}[arguments.what](arguments)
 
 

@@ -126,11 +126,39 @@ def test_blocks_of_sums_agree_with_numpy(kind: Any, shape: tuple[int, int]) -> N
     base = (values.view(np.uint32) >> 16).astype(np.uint16) if kind == np.uint16 else values.astype(kind)
     exact = (base.astype(np.uint32) << 16).view(np.float32) if kind == np.uint16 else base.astype(np.float32)
     result = np.full(shape, np.nan, np.float32)
-    for row, block in LowRankSums(2).blocks(in_memory(base), left, right):
+    for row, block in LowRankSums().blocks(in_memory(base), left, right):
         assert block.dtype == (np.float16 if kind == np.float16 else np.float32)
         result[row : row + len(block)] = block
     expected = exact + left @ right
     assert np.abs(result - expected).max() <= (2**-10 if kind == np.float16 else 1e-6) * np.abs(expected).max()
+
+
+def test_sums_in_progress_do_not_share_a_kernel() -> None:
+    """Two of the same shape at once, block by block in turns, and a third that takes what is free."""
+    rng = np.random.default_rng(0)
+    shapes = ((1024, 1024), (1024, 3), (3, 1024))
+    given = [[rng.standard_normal(each).astype(np.float32) for each in shapes] for _ in range(3)]
+    sums = LowRankSums()
+    found = [np.full(shapes[0], np.nan, np.float32) for _ in given]
+    pair = [sums.blocks(in_memory(base), left, right) for base, left, right in given[:2]]
+    for blocks in zip(*pair, strict=True):
+        for result, (row, block) in zip(found, blocks, strict=False):
+            result[row : row + len(block)] = block
+    for row, block in sums.blocks(in_memory(given[2][0]), *given[2][1:]):
+        found[2][row : row + len(block)] = block
+    for result, (base, left, right) in zip(found, given, strict=True):
+        assert np.abs(result - (base + left @ right)).max() <= 1e-5
+    assert [len(idle) for idle in sums._idle.values()] == [2]
+
+
+def test_matrices_of_other_heights_share_blocks_that_are_large_enough() -> None:
+    """1024 rows in blocks of 512, which 2048 rows take, too; blocks of 128 rows are too small."""
+    sums = LowRankSums()
+    for rows in (128, 1024, 2048):
+        base, left, right = np.ones((rows, 1024), np.float32), np.ones((rows, 1), np.float32), np.ones((1, 1024))
+        total = sum(len(block) for _, block in sums.blocks(in_memory(base), left, right.astype(np.float32)))
+        assert total == rows
+    assert sorted(shape.rows for shape in sums._idle) == [128, 512]
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])

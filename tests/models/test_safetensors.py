@@ -44,6 +44,18 @@ def test_tensors_are_read_in_every_type(tmp_path: Path, dtype: torch.dtype) -> N
         np.testing.assert_array_equal(record.array(), plain.numpy(), strict=True)
 
 
+def test_reading_gives_what_mapping_gives_and_never_changes_the_file(tmp_path: Path) -> None:
+    kinds = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+    tensors = {str(kind): torch.linspace(-3, 3, 12).reshape(3, 4).to(kind) for kind in kinds}
+    save_file({**tensors, "none": torch.ones(0, 4), "one": torch.tensor(2.0)}, tmp_path / "a.safetensors")
+    for record in read_header(tmp_path / "a.safetensors").values():
+        mapped, values = record.array(), record.read()
+        assert values.dtype == mapped.dtype
+        assert np.array_equal(values, mapped)
+        values[...] = 1
+        assert np.array_equal(record.read(), mapped)
+
+
 def test_f32_is_mapped_not_copied(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     save_file({"x": torch.ones(1000)}, file)

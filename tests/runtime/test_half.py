@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -33,3 +35,10 @@ def test_arrays_that_may_not_be_changed(size: int) -> None:
     values.flags.writeable = False
     for each in (values, values[:, 0]):
         assert np.array_equal(widened(each), each.astype(np.float32))
+
+
+def test_threads_convert_at_once() -> None:
+    values = [np.full(1 << 17, each, np.float16) for each in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(widened, values))
+    assert all((each == index).all() for index, each in enumerate(found))

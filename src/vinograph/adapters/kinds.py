@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinograph.models.safetensors import TensorRecord
-from vinograph.networks.stored import in_f32
+from vinograph.networks.stored import as_f32, in_f32
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, TensorRecord]
@@ -74,9 +74,10 @@ class LowRank:
         Of ``count`` equal pieces of its rows, they are those of number ``index``.
         """
         rows = self.up.shape[0] // count
-        up = in_f32(self.up).reshape(self.up.shape[0], -1)[index * rows : (index + 1) * rows]
-        factor = np.float32(self.scale) * np.float32(strength)
-        return up * factor, in_f32(self.down).reshape(self.down.shape[0], -1)
+        up, down = (as_f32(each.read(), each.dtype).reshape(each.shape[0], -1) for each in (self.up, self.down))
+        up = up[index * rows : (index + 1) * rows]
+        up *= np.float32(self.scale) * np.float32(strength)  # in place: new memory takes longer than the product
+        return up, down
 
     def compute(self, _weight: Array) -> Array:
         """See :class:`Difference`."""

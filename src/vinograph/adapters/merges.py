@@ -24,7 +24,7 @@ class Merges:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._sums = LowRankSums(worker_count())
+        self._sums = LowRankSums()
         self._merging: list[Future[None]] = []
 
     def __enter__(self) -> Merges:

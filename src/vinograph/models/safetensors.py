@@ -107,9 +107,28 @@ class TensorRecord:
 
     def array(self) -> NDArray[Any]:
         """The values, mapped from the file: BF16 as uint16, and 8 bits decoded to float16."""
+        return self._values(self._mapped)
+
+    def read(self) -> NDArray[Any]:
+        """The values as :meth:`array` gives them, but in memory, which is quicker if they are needed once.
+
+        Raises:
+            DamagedModelError: the file has become shorter.
+        """
+
+        def stored(kind: str) -> NDArray[Any]:
+            array = np.empty(self.shape, kind)
+            with self.reading() as fill:
+                fill(0, array)
+            return array
+
+        return self._values(stored)
+
+    def _values(self, stored: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+        """The values, of which ``stored`` gives the array of a NumPy type."""
         if (values := F8_VALUES.get(self.dtype)) is not None:
-            return _decoded(self._mapped("|u1"), values)
-        return self._mapped("<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype])
+            return _decoded(stored("|u1"), values)
+        return stored("<u2" if self.dtype == "BF16" else _NUMPY_TYPES[self.dtype])
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[int, NDArray[Any]], None]]:

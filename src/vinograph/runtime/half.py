@@ -5,8 +5,7 @@ Values are rounded to the nearest and to even, as NumPy rounds them.
 
 from __future__ import annotations
 
-import threading
-from functools import cache
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,10 @@ from numpy.typing import NDArray
 from openvino import opset13 as opset
 
 from vinograph.runtime.devices import core
-from vinograph.runtime.threads import worker_count
 
 _SMALL = 1 << 15  # values; NumPy converts fewer in less time than a call takes
 _TYPES = {np.dtype(np.float16): ov.Type.f16, np.dtype(np.float32): ov.Type.f32}
-_own = threading.local()
+_idle: dict[np.dtype[Any], deque[ov.InferRequest]] = {kind: deque() for kind in _TYPES}  # by the type they convert
 
 
 def widened(values: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -40,26 +38,25 @@ def convert(values: NDArray[Any], result: NDArray[Any]) -> None:
     request.infer(share_outputs=True)
     for place, array in ((request.set_input_tensor, values), (request.set_output_tensor, result)):
         place(0, ov.Tensor(_TYPES[array.dtype], ov.Shape([1])))  # or the request would keep the arrays
+    _idle[values.dtype].append(request)
 
 
 def _request(kind: np.dtype[Any]) -> ov.InferRequest:
-    """This thread's request for values of a type."""
-    requests: dict[np.dtype[Any], ov.InferRequest] = _own.__dict__.setdefault("requests", {})
-    if kind not in requests:
-        requests[kind] = _compiled(kind).create_infer_request()
-    return requests[kind]
+    """A request for values of a type that no other thread uses."""
+    try:
+        return _idle[kind].pop()
+    except IndexError:
+        return _compiled(kind)
 
 
-@cache
-def _compiled(kind: np.dtype[Any]) -> ov.CompiledModel:
+def _compiled(kind: np.dtype[Any]) -> ov.InferRequest:
     values = opset.parameter(ov.PartialShape([-1]), _TYPES[kind])
     other = ov.Type.f32 if kind == np.float16 else ov.Type.f16
     model = ov.Model([opset.convert(values, other)], [values])
-    threads = worker_count()
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,  # each caller converts on a thread of its own
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,  # so that the caller's thread converts; with more, OpenVINO's own would
         "ENABLE_CPU_PINNING": False,
     }
-    return core().compile_model(model, "CPU", settings)
+    return core().compile_model(model, "CPU", settings).create_infer_request()

@@ -1,14 +1,15 @@
 """W + A · B for large matrices, in blocks of rows that stay in the processor's cache.
 
 OpenVINO converts, multiplies and adds. A graph for blocks of one shape takes two thirds of the time
-of a graph for any shape. One thread computes a block, so that as many matrices are in progress as
-there are processors.
+of a graph for any shape. The caller's thread computes a block itself: another one would first have
+to wake up, and to fetch the block into its cache.
 """
 
 from __future__ import annotations
 
-import threading
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,17 +58,26 @@ class _Shape:
     kind: np.dtype[Any]
 
 
+@dataclass(frozen=True)
+class _Kernel:
+    """What computes blocks of one shape, on one thread at a time.
+
+    ``buffer`` is for what it reads, ``result`` has the sums.
+    """
+
+    request: ov.InferRequest
+    buffer: NDArray[Any]
+    result: NDArray[Any]
+
+
 class LowRankSums:
-    """Sums of matrices and products of two factors, which ``threads`` threads compute at once.
+    """Sums of matrices and products of two factors, which several threads may compute at once.
 
     What is compiled belongs to this object. It takes a few megabytes for each shape and thread.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._compiled: dict[_Shape, ov.CompiledModel] = {}
-        self._lock = threading.Lock()
-        self._own = threading.local()
+    def __init__(self) -> None:
+        self._idle: defaultdict[_Shape, deque[_Kernel]] = defaultdict(deque)
 
     def blocks(self, base: Matrix, left: Array, right: Array) -> Iterator[tuple[int, NDArray[Any]]]:
         """Blocks of rows of base + left · right, each with the number of its first row.
@@ -81,32 +91,37 @@ class LowRankSums:
             right: a matrix [r, n].
         """
         rows, width = base.shape
-        height = _block_height(rows, width)
-        request, buffer, result = self._request(_Shape(height, width, left.shape[1], base.kind))
-        kind, shape, left = _TYPES[base.kind], ov.Shape(result.shape), np.ascontiguousarray(left)
-        request.set_input_tensor(2, ov.Tensor(np.ascontiguousarray(right), shared_memory=True))
-        for row in range(0, rows, height):
-            begin = min(row, rows - height)
-            block = slice(begin, begin + height)
-            request.set_input_tensor(0, ov.Tensor(base.read(begin, buffer), shape, kind))
-            request.set_input_tensor(1, ov.Tensor(left[block], shared_memory=True))
-            request.infer(share_outputs=True)
-            yield begin, result
+        height = self._height(rows, width, left.shape[1], base.kind)
+        kind, shape, left = _TYPES[base.kind], ov.Shape([height, width]), np.ascontiguousarray(left)
+        with self._kernel(_Shape(height, width, left.shape[1], base.kind)) as kernel:
+            request = kernel.request
+            request.set_input_tensor(2, ov.Tensor(np.ascontiguousarray(right), shared_memory=True))
+            for row in range(0, rows, height):
+                begin = min(row, rows - height)
+                request.set_input_tensor(0, ov.Tensor(base.read(begin, kernel.buffer), shape, kind))
+                request.set_input_tensor(1, ov.Tensor(left[begin : begin + height], shared_memory=True))
+                request.infer(share_outputs=True)
+                yield begin, kernel.result
 
-    def _request(self, shape: _Shape) -> tuple[ov.InferRequest, NDArray[Any], NDArray[Any]]:
-        """This thread's request for blocks of a shape, and arrays for what it reads and writes."""
-        own = self._own.__dict__.setdefault("requests", {})
-        if shape not in own:
-            with self._lock:
-                if shape not in self._compiled:
-                    self._compiled[shape] = _compiled(shape, self._threads)
-            request = self._compiled[shape].create_infer_request()
-            kind = _result_type(_TYPES[shape.kind])
-            result = np.empty((shape.rows, shape.width), kind.to_dtype())
-            request.set_output_tensor(0, ov.Tensor(result, ov.Shape(result.shape), kind))
-            own[shape] = request, np.empty(result.shape, shape.kind), result
-        found: tuple[ov.InferRequest, NDArray[Any], NDArray[Any]] = own[shape]
-        return found
+    def _height(self, rows: int, width: int, rank: int, kind: np.dtype[Any]) -> int:
+        """The rows of a block: those of a kernel that there is, if they do about as well as the best."""
+        best = _block_height(rows, width)
+        for shape in list(self._idle):
+            same = shape == _Shape(shape.rows, width, rank, kind)
+            if same and rows % shape.rows == 0 and 2 * shape.rows >= best:
+                return shape.rows
+        return best
+
+    @contextmanager
+    def _kernel(self, shape: _Shape) -> Iterator[_Kernel]:
+        """A kernel for this thread alone, within the block."""
+        idle = self._idle[shape]
+        try:
+            kernel = idle.pop()
+        except IndexError:
+            kernel = _compiled(shape)
+        yield kernel
+        idle.append(kernel)
 
 
 def _block_height(rows: int, width: int) -> int:
@@ -121,7 +136,7 @@ def _result_type(kind: ov.Type) -> ov.Type:
     return ov.Type.f32 if kind == ov.Type.bf16 else kind
 
 
-def _compiled(shape: _Shape, threads: int) -> ov.CompiledModel:
+def _compiled(shape: _Shape) -> _Kernel:
     kind = _TYPES[shape.kind]
     base = opset.parameter([shape.rows, shape.width], kind)
     left, right = (
@@ -131,8 +146,11 @@ def _compiled(shape: _Shape, threads: int) -> ov.CompiledModel:
     model = ov.Model([opset.convert(total, _result_type(kind))], [base, left, right])
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-        "ENABLE_CPU_PINNING": False,  # the threads are the caller's
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,  # with more, threads of OpenVINO's own compute
+        "ENABLE_CPU_PINNING": False,
     }
-    return core().compile_model(model, "CPU", settings)
+    request = core().compile_model(model, "CPU", settings).create_infer_request()
+    result = np.empty((shape.rows, shape.width), _result_type(kind).to_dtype())
+    request.set_output_tensor(0, ov.Tensor(result, ov.Shape(result.shape), _result_type(kind)))
+    return _Kernel(request, np.empty(result.shape, shape.kind), result)

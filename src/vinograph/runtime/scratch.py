@@ -81,12 +81,14 @@ class Scratch:
 class _File:
     """A file without a name in a folder, of which the first ``end`` bytes are taken.
 
-    It is closed when nothing refers to it; arrays that are still in use stay mapped.
+    The first ``written`` bytes were taken before. It is closed when nothing refers to it; arrays
+    that are still in use stay mapped.
     """
 
     folder: Path
     opened: IO[bytes]
     end: int = 0
+    written: int = 0
 
     def __post_init__(self) -> None:
         weakref.finalize(self, self.opened.close)
@@ -136,7 +138,7 @@ class LastingScratch:
         if self._in_use:
             self._files, self._in_use = [], weakref.WeakSet()
         for file in self._files:
-            file.end = 0
+            file.written, file.end = max(file.written, file.end), 0
 
     def room(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> Place:
         """Room for an array, which is mapped from a file.
@@ -152,14 +154,16 @@ class LastingScratch:
             return in_memory(np.empty(shape, kind))
         file = min(self._files or self._opened(), key=lambda each: each.end)
         begin, descriptor = file.end, file.opened.fileno()
-        with self._disk_errors(file, size):
-            reserve(descriptor, begin, size)
         file.end = -(-(begin + size) // _PAGE) * _PAGE
+        again = file.end <= file.written
+        if not again:
+            with self._disk_errors(file, size):
+                reserve(descriptor, begin, size)
 
         def write(index: int, values: NDArray[Any]) -> None:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
             with self._disk_errors(file, size):
-                write_at(descriptor, data, begin + index * kind.itemsize)
+                write_at(descriptor, data, begin + index * kind.itemsize, again=again)
 
         array: NDArray[Any] = np.memmap(file.opened, kind, "c", begin, shape)
         self._in_use.add(array.base)

@@ -6,8 +6,9 @@ import errno
 import os
 
 _PIECE = 1 << 16
-# Bytes of a call. For larger ones Linux takes larger pages, and those that are free may be gone: a
-# virtual machine gives them back to its host, and finds them again at 1 GB/s. Small ones stay.
+# Bytes of a call that writes new pages. For larger ones Linux takes larger pages, and those that are
+# free may be gone: a virtual machine gives them back to its host, and finds them again at 1 GB/s.
+# Small ones stay.
 _UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -30,12 +31,18 @@ def reserve(descriptor: int, begin: int, size: int) -> None:
         os.ftruncate(descriptor, end)
 
 
-def write_at(descriptor: int, data: memoryview, begin: int) -> None:
+def write_at(descriptor: int, data: memoryview, begin: int, *, again: bool = False) -> None:
     """Write bytes to a file from the offset ``begin`` on.
+
+    Args:
+        descriptor: the open file.
+        data: the bytes.
+        begin: where they begin in the file.
+        again: whether there were bytes before; then few large calls write them.
 
     Raises:
         OSError: the disk is full.
     """
-    done = 0
+    done, piece = 0, len(data) if again else _PIECE
     while done < len(data):
-        done += os.pwrite(descriptor, data[done : done + _PIECE], begin + done)
+        done += os.pwrite(descriptor, data[done : done + piece], begin + done)
