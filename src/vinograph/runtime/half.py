@@ -16,7 +16,7 @@ from openvino import opset13 as opset
 from vinograph.runtime.devices import core
 
 _SMALL = 1 << 15  # values; NumPy converts fewer in less time than a call takes
-_TYPES = {np.dtype(np.float16): ov.Type.f16, np.dtype(np.float32): ov.Type.f32}
+_TYPES: dict[np.dtype[Any], ov.Type] = {np.dtype(np.float16): ov.Type.f16, np.dtype(np.float32): ov.Type.f32}
 _idle: dict[np.dtype[Any], deque[ov.InferRequest]] = {kind: deque() for kind in _TYPES}  # by the type they convert
 
 
