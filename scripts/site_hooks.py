@@ -15,13 +15,14 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-RESULTS = "benchmarks/results/2026-11-21"
+RESULTS = "benchmarks/results"
 # Files that are read in the repository's other folders, and their places on the site.
 OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    f"{RESULTS}/README.md": "results-2026-11-21.md",
-    f"{RESULTS}/batches.svg": "batches.svg",
+    f"{RESULTS}/2026-11-21/README.md": "results-2026-11-21.md",
+    f"{RESULTS}/2026-11-21/batches.svg": "batches.svg",
+    f"{RESULTS}/2026-11-28/README.md": "results-2026-11-28.md",
 }
 _LINK = re.compile(r"\]\((?![a-z]+:|#)(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 _CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
