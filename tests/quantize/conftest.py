@@ -65,23 +65,32 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Bundle, str
 
 @pytest.fixture(scope="session")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """An SDXL bundle that draws in four steps, for reading only."""
-    folder = tmp_path_factory.mktemp("quantize")
-    return save_sdxl_bundle(folder / "sdxl", graphs={"unet": denoise, "text_encoder": _read})
+    """An SDXL bundle that draws in four steps, for reading only.
+
+    All test processes have the same one: another process gives a graph's nodes other names, and a
+    quantized bundle of that would not be the same to the byte.
+    """
+    graphs = {"unet": denoise, "text_encoder": _read}
+    folder = once(tmp_path_factory, "to-quantize-sdxl", lambda folder: save_sdxl_bundle(folder / "sdxl", graphs=graphs))
+    return Bundle.open(folder / "sdxl")
 
 
 @pytest.fixture(scope="session")
 def wuerstchen(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same of the second family."""
-    folder = tmp_path_factory.mktemp("quantize")
-    return save_bundle(folder / "wuerstchen", graphs={"prior": denoise, "decoder": denoise})
+    graphs = {"prior": denoise, "decoder": denoise}
+    name = "to-quantize-wuerstchen"
+    folder = once(tmp_path_factory, name, lambda folder: save_bundle(folder / "wuerstchen", graphs=graphs))
+    return Bundle.open(folder / "wuerstchen")
 
 
 @pytest.fixture(scope="session")
 def pixart(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same of the third."""
-    folder = tmp_path_factory.mktemp("quantize")
-    return save_pixart_bundle(folder / "pixart", graphs={"transformer": denoise, "text_encoder": _read})
+    graphs = {"transformer": denoise, "text_encoder": _read}
+    name = "to-quantize-pixart"
+    folder = once(tmp_path_factory, name, lambda folder: save_pixart_bundle(folder / "pixart", graphs=graphs))
+    return Bundle.open(folder / "pixart")
 
 
 def denoise(given: Mapping[str, Node]) -> dict[str, Node]:

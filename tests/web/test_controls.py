@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import shlex
-import warnings
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from tests.bundles import save_bundle, save_pixart_bundle, save_sdxl_bundle
+from tests.web.blocks import gradio_block
 from vinograph import Pipeline
 from vinograph.arguments import Limits, check_size
 from vinograph.families import registry
@@ -34,12 +32,8 @@ def pipe(request: pytest.FixtureRequest, tmp_path: Path) -> Pipeline:
 
 @pytest.fixture
 def controls() -> Controls:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # Gradio makes event loops that it doesn't close
-        with gr.Blocks(analytics_enabled=False):
-            made = Controls()
-        gc.collect()
-    return made
+    with gradio_block():
+        return Controls()
 
 
 def values_after(controls: Controls, pipe: Pipeline, **changes: Any) -> dict[Any, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import gradio as gr
 import pytest
 
+from tests.web.blocks import gradio_block
 from vinograph import Pipeline
 from vinograph.web.controls import Controls
 from vinograph.web.remembered import Remembered, read_remembered
@@ -23,12 +21,8 @@ def pipe() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def controls() -> Controls:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # Gradio makes event loops that it doesn't close
-        with gr.Blocks(analytics_enabled=False):
-            made = Controls()
-        gc.collect()
-    return made
+    with gradio_block():
+        return Controls()
 
 
 def set_to(controls: Controls, pipe: Pipeline, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
