@@ -17,7 +17,7 @@ from vinograph.models import catalog
 
 ROOT = Path(__file__).parents[2]
 SEEN = Path(__file__).parent / "seen"
-_PAUSE = 0.25  # seconds after each step of a long drawing
+_PAUSE = 1.0  # second after each step of a long drawing: two minutes, though a busy browser lags behind
 PATIENCE = 300_000  # milliseconds; a machine that trains something else is slow
 
 expect.set_options(timeout=PATIENCE)
