@@ -106,11 +106,17 @@ def first_calls(
         if not any(tuning.are_near(shapes_of(inputs), shapes_of(each)) for each in before):
             before.append({key: np.array(value) for key, value in inputs.items()})
 
-    values = {**_few_steps(pipe), **_native_size(pipe, given), "prompt": PROMPT, "seed": 0, **given.values}
+    size = {} if {"width", "height"} & given.values.keys() else native_size(pipe.model)
+    values = {**_few_steps(pipe), **size, "prompt": PROMPT, "seed": 0, **given.values}
     with observe_inputs(pipe, note):
         for _ in stream_given(pipe, _CALL, replace(given, values={**values, "output_type": output_type})):
             pass
     return seen
+
+
+def native_size(model: Model) -> dict[str, int]:
+    """The size that the model was trained at, which isn't every family's default."""
+    return dict.fromkeys(("width", "height"), int(model.manifest.limits["native_size"]))
 
 
 def shapes_of(inputs: Inputs) -> Shapes:
@@ -162,10 +168,3 @@ def _few_steps(pipe: Pipeline) -> dict[str, int]:
     takes = pipe.calls[_CALL].takes
     options = [argument for option, argument in pipe.options.items() if option.endswith("steps")]
     return {argument: 1 for argument in options if takes.get(argument) is not None}
-
-
-def _native_size(pipe: Pipeline, given: GivenArguments) -> dict[str, int]:
-    """The size that the model was trained at, which isn't every family's default."""
-    if {"width", "height"} & given.values.keys():
-        return {}
-    return dict.fromkeys(("width", "height"), int(pipe.model.manifest.limits["native_size"]))

@@ -13,6 +13,7 @@ from vinograph.errors import RequestError
 from vinograph.models.bundle import Bundle
 from vinograph.models.bundle_writer import BundleWriter
 from vinograph.pipeline import Pipeline, observe_inputs
+from vinograph.tune import native_size
 
 SAMPLES = 16  # that a component is calibrated with
 _MOST_OF_ONE_PICTURE = 8
@@ -91,12 +92,6 @@ def collect_samples(
 def _step(index: int, name: str) -> str:
     """The name under which a component's samples of a picture are recorded as done."""
     return f"{name}, samples of picture {index}"
-
-
-def native_size(bundle: Bundle) -> dict[str, int]:
-    """The size that the model was trained at, which isn't every family's default."""
-    side = int(bundle.manifest.limits["native_size"])
-    return {"width": side, "height": side}
 
 
 def _save_samples(calls: Sequence[Inputs], share: int, index: int, folder: Path) -> list[Path]:
