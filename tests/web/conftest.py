@@ -20,6 +20,13 @@ SEEN = Path(__file__).parent / "seen"
 _PAUSE = 1.0  # second after each step of a long drawing: two minutes, though a busy browser lags behind
 PATIENCE = 300_000  # milliseconds; a machine that trains something else is slow
 
+# Whether all pictures of the output are of the server's, and can be seen; a preview is neither.
+_DRAWN = """(before) => {
+  const all = [...document.querySelectorAll("#output img")];
+  return all.length && all.every((it) => it.src.includes("gradio_api") && it.complete && it.naturalWidth > 1)
+    && all[0].getAttribute("src") !== before;
+}"""
+
 expect.set_options(timeout=PATIENCE)
 
 
@@ -28,6 +35,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """A server and a browser work at the same time, and some tests look how long that takes."""
     with all_processors() if item.path.is_relative_to(Path(__file__).parent) else nullcontext():
         return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test in a browser gets a second try, which the summary lists: it ought to need none."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @contextmanager
@@ -62,6 +76,14 @@ def browser() -> Iterator[Browser]:
         pytest.fail(browser_tools.MISSING)
     with browser_tools.launched() as browser:
         yield browser
+
+
+def box_of(there: Locator) -> dict[str, float]:
+    """Where something is on the page, in pixels, once it moves no more."""
+    there.element_handle().wait_for_element_state("stable")
+    box = there.bounding_box()
+    assert box is not None
+    return {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"]}
 
 
 class Visitor:
@@ -124,14 +146,18 @@ class Visitor:
 
     def draws(self, prompt: str | None = None) -> None:
         """Ask for a picture, and wait until it is there."""
-        before = self.picture.get_attribute("src") if self.picture.count() else None
+        before = self.page.evaluate("document.querySelector('#output img')?.getAttribute('src')")
         self.presses_generate(prompt)
-        self.page.wait_for_function(
-            "(before) => { const it = document.querySelector('#output img');"
-            " return it && it.src.includes('gradio_api') && !it.src.endsWith(before ?? '-'); }",
-            arg=before,
-        )
+        self.page.wait_for_function(_DRAWN, arg=before)
         self.page.wait_for_selector("#generate:visible")
+
+    def waits_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true of the page."""
+        self.page.wait_for_function(expression)
+
+    def fits(self, width: int) -> None:
+        """Expect that nothing is wider than the page."""
+        self.waits_for(f"document.documentElement.scrollWidth <= {width}")
 
     @property
     def picture(self) -> Locator:
@@ -143,8 +169,7 @@ class Visitor:
         there = self.page.locator(f"{place} p")
         expect(there.first).to_contain_text(words)
         expect(there.first).to_be_visible()
-        box = there.first.bounding_box()
-        assert box is not None
+        box = box_of(there.first)
         assert box["height"] >= 14
         assert box["width"] >= 100
         return there

@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Locator, expect
 
 from scripts import browser as browser_tools
-from tests.web.conftest import PATIENCE, ROOT, Visitor, served
+from tests.web.conftest import PATIENCE, ROOT, Visitor, box_of, served
 from tests.web.posts import Client
 from vinograph.images import read_metadata
 from vinograph.models import catalog
@@ -64,8 +64,7 @@ def paint(visitor: Visitor) -> None:
     """A stroke over the upper half of the picture to start from."""
     canvas = visitor.page.locator("#mask canvas")
     canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
+    box = box_of(canvas)
     for height in (0.1, 0.2, 0.3, 0.4):
         visitor.page.mouse.move(box["x"] + 5, box["y"] + height * box["height"])
         visitor.page.mouse.down()
@@ -159,9 +158,7 @@ class TestDrawing:
     def test_a_note_is_never_longer_than_a_glance(self, visitor: Visitor) -> None:
         visitor.chooses("storybook-sdxl")
         visitor.draws("a red house and a boat " * 500)
-        box = visitor.reads("#notes", re.compile("cut off: .* …$")).bounding_box()
-        assert box is not None
-        assert box["height"] < 250
+        assert box_of(visitor.reads("#notes", re.compile("cut off: .* …$")))["height"] < 250
 
     def test_a_prompt_that_is_too_long(self, visitor: Visitor) -> None:
         visitor.presses_generate("a." * 24_000)
@@ -346,9 +343,9 @@ class TestComparing:
             expect(figures.nth(index)).to_contain_text(re.compile(rf"{name}\s*Seed 3.*s in all", re.S))
         slider.locator("input").focus()
         visitor.page.keyboard.press("Home")
-        assert slider.evaluate("(each) => each.style.getPropertyValue('--at')") == "0%"
+        expect(slider).to_have_attribute("style", re.compile(r"--at:\s*0%"))
         visitor.page.keyboard.press("ArrowRight")
-        assert slider.evaluate("(each) => each.style.getPropertyValue('--at')") == "1%"
+        expect(slider).to_have_attribute("style", re.compile(r"--at:\s*1%"))
         visitor.sees("compared", whole=True)
 
     @pytest.mark.parametrize("width", [390, 1366, 1920])
@@ -357,13 +354,14 @@ class TestComparing:
         visitor.page.get_by_role("tab", name="Compare").click()
         visitor.page.click("#compare")
         slider = visitor.page.locator("#compared .slider input")
+        for side in range(2):
+            expect(visitor.page.locator("#compared .slider img").nth(side)).to_have_js_property("naturalWidth", 256)
         slider.scroll_into_view_if_needed()
-        box = slider.bounding_box()
-        assert box is not None
+        box = box_of(slider)
         assert box["width"] >= 240
         visitor.page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
-        at = slider.evaluate("(each) => each.closest('.slider').style.getPropertyValue('--at')")
-        assert 15 <= float(at.removesuffix("%")) <= 35
+        near_a_quarter = re.compile(r"--at:\s*(1[5-9]|2\d|3[0-5])(\.\d+)?%")
+        expect(visitor.page.locator("#compared .slider")).to_have_attribute("style", near_a_quarter)
         visitor.sees("compared", whole=True)
 
     def test_two_settings(self, visitor: Visitor) -> None:
@@ -522,10 +520,9 @@ class TestLooks:
         page = visitor.page
         page.get_by_role("tab", name=tab).click()
         main = page.locator("button.go:visible")
-        box = main.bounding_box()
-        assert box is not None
+        box = box_of(main)
         assert box["y"] + box["height"] <= size[1]
-        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        visitor.fits(size[0])
         if tab == "Compare":
             page.wait_for_function("document.querySelector('#side-b [type=checkbox]')?.checkVisibility()")
         hidden = page.evaluate(_COVERED)

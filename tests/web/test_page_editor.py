@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 
-from tests.web.conftest import SEEN, Visitor
+from tests.web.conftest import SEEN, Visitor, box_of
 
 MODEL = "storybook-sdxl"
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "device_scale_factor": 2}
@@ -65,9 +65,7 @@ class Editor:
         return self.page.locator(".mask-editor").get_by_role("button", name=name, exact=True)
 
     def box(self, there: Locator | None = None) -> dict[str, float]:
-        found = (there or self.canvas).bounding_box()
-        assert found is not None
-        return {"x": found["x"], "y": found["y"], "width": found["width"], "height": found["height"]}
+        return box_of(there or self.canvas)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where shares of the canvas are on the page."""
@@ -312,7 +310,7 @@ def test_fingers_and_the_full_screen_of_a_phone(on_phone: Editor) -> None:
     expect(on_phone.button("Done")).to_be_hidden()
     on_phone.settles()
     assert on_phone.painted(150 / width, 0.5)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    on_phone.visitor.fits(width)
 
 
 def test_another_model_and_back(editor: Editor) -> None:
@@ -394,7 +392,7 @@ def test_looks(visitors: Callable[..., Visitor], quarters: Path, width: int, sch
     editor.visitor.sees("inline", whole=True)
     found = Axe().run(editor.page)
     assert found.violations_count == 0, found.generate_report()
-    assert editor.page.evaluate("document.documentElement.scrollWidth") <= width
+    editor.visitor.fits(width)
     editor.button("Full screen").click()
     editor.settles()
     editor.visitor.sees("full")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from tests.web.conftest import Visitor, served
+from tests.web.conftest import Visitor, box_of, served
 from tests.web.posts import Client
 from tests.web.test_gallery_store import draw
 from vinograph.images import read_metadata, save
@@ -68,11 +68,9 @@ def decoded(card: Locator) -> None:
     """Expect that the card's thumbnail is seen, and that it isn't broken."""
     image = card.locator("img")
     expect(image).to_be_visible()
-    expect(image).to_have_js_property("complete", True)
-    box = image.bounding_box()
-    assert box is not None
+    expect(image).not_to_have_js_property("naturalWidth", 0)
+    box = box_of(image)
     assert min(box["width"], box["height"]) > 100
-    assert image.evaluate("(each) => each.naturalWidth") > 0
 
 
 class TestPictures:
@@ -192,7 +190,9 @@ class TestPictures:
         cards = opened(visitor)
         expect(cards.locator(".prompt")).to_have_text(prompt)
         expect(visitor.page.locator(".gallery-grid b")).to_have_count(0)
-        assert visitor.page.evaluate("window.met") is None
+        visitor.waits_for("[...document.querySelectorAll('.gallery-grid img')].every((each) => each.complete)")
+        met = visitor.page.evaluate("window.met")
+        assert met is None
 
     def test_thousands_come_in_parts(self, visitors: Callable[..., Visitor], address: str, empty: Path) -> None:
         content = draw(empty / "0.png", "number").read_bytes()
@@ -203,9 +203,9 @@ class TestPictures:
         seconds = time.monotonic() - before
         cards = opened(visitor)
         expect(visitor.page.locator(".gallery-bar .count")).to_have_text(re.compile("3.?000 pictures"))
-        assert cards.count() <= 180
         more = visitor.page.get_by_role("button", name="Show more")
         shown = cards.count()
+        assert shown <= 180
         more.scroll_into_view_if_needed()
         expect(cards.nth(shown + 10)).to_be_visible()
         print(f"the page with 3,000 pictures in the gallery was there after {seconds:.1f} s")
@@ -408,9 +408,9 @@ class TestLooks:
         cards.nth(2).get_by_role("button", name="Favourite").click()
         expect(cards.nth(2).get_by_role("button", name="Favourite")).to_have_attribute("aria-pressed", "true")
         visitor.page.wait_for_timeout(500)
-        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
-        boxes = [each.bounding_box() for each in cards.all()]
-        assert all(box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+        visitor.fits(width)
+        boxes = [box_of(each) for each in cards.all()]
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
         visitor.sees(f"tab-{width}-{scheme}", whole=True)
         found = Axe().run(visitor.page)
         assert found.violations_count == 0, found.generate_report()
@@ -419,8 +419,7 @@ class TestLooks:
         visitor = visitors(address, viewport={"width": 390, "height": 844})
         tabs = visitor.page.get_by_role("tab")
         expect(tabs).to_have_text(["Generate", "Compare", "Grid", "Reconstruct", "Gallery"])
-        for box in (each.bounding_box() for each in tabs.all()):
-            assert box is not None
+        for box in map(box_of, tabs.all()):
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= 390
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.web.conftest import Visitor
+from tests.web.conftest import Visitor, box_of
 from vinograph import Pipeline
 from vinograph.errors import RequestError
 from vinograph.families import registry
@@ -198,13 +198,12 @@ def test_a_grid_is_drawn_looked_at_and_saved(visitor: Visitor, tmp_path: Path) -
     link = page.locator("#grid").get_by_role("link", name="Download grid PNG")
     expect(link).to_be_visible()
     expect(page.locator("#grid-progress .status")).to_be_hidden()
-    assert page.locator("#grid thead th").all_inner_texts() == ["Steps: 1", "Steps: 2"]
-    assert page.locator("#grid tbody th").all_inner_texts() == ["red", "green"]
+    expect(page.locator("#grid thead th")).to_have_text(["Steps: 1", "Steps: 2"])
+    expect(page.locator("#grid tbody th")).to_have_text(["red", "green"])
     cells = page.locator("#grid td button.view")
     expect(cells).to_have_count(4)
-    boxes = [cell.bounding_box() for cell in cells.all()]
-    for box in boxes:
-        assert box is not None
+    visitor.waits_for("[...document.querySelectorAll('#grid td img')].every((each) => each.naturalWidth === 256)")
+    for box in map(box_of, cells.all()):
         assert box["width"] == pytest.approx(box["height"], abs=1)
     visitor.sees("grid", whole=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.web.conftest import Visitor, served
+from tests.web.conftest import Visitor, box_of, served
 from vinograph.images import read_metadata
 from vinograph.models import catalog
 
@@ -94,7 +94,7 @@ def test_adapters_have_a_weight_each(helped: Visitor) -> None:
     add.select_option("turquoise")
     row = adapters.locator(".adapter-row")
     expect(row).to_have_count(1)
-    assert add.locator("option").all_inner_texts() == ["Add an adapter …", "other"]
+    expect(add.locator("option")).to_have_text(["Add an adapter …", "other"])
     row.get_by_role("slider").fill("0.5")
     expect(row.locator("output")).to_have_text("0.5")
     helped.draws("a turquoise house")
@@ -121,11 +121,10 @@ def test_it_looks_right(browser: Browser, address: str, size: tuple[int, int], s
     for text in ("How closely the picture follows the prompt", "More steps take longer", "The same seed draws"):
         line = page.locator(".settings").first.get_by_text(text)
         expect(line).to_be_visible()
-        box = line.bounding_box()
-        assert box is not None
+        box = box_of(line)
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= size[0]
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    visitor.fits(size[0])
     found = Axe().run(page)
     assert found.violations_count == 0, json.dumps(found.response["violations"], indent=1)[:3000]
     visitor.page.context.close()

@@ -113,7 +113,7 @@ def test_it_looks_right(visitors: Callable[..., Visitor], width: int, scheme: st
     turns_on(visitor)
     shows(visitor, "a tree")
     expect(visitor.page.locator("#keep")).to_be_visible()
-    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
+    visitor.fits(width)
     visitor.page.wait_for_timeout(500)
     visitor.sees("looks", whole=True)
     found = Axe().run(visitor.page)

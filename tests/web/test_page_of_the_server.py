@@ -57,7 +57,7 @@ def test_it_draws_with_the_servers_model_in_the_servers_queue(guarded: Running, 
         visitor.draws(PROMPT)
         visitor.sees("picture")
         expect(visitor.picture.first).to_be_visible()
-        assert visitor.picture.first.evaluate("it => it.naturalWidth") == 256
+        expect(visitor.picture.first).to_have_js_property("naturalWidth", 256)
         assert not visitor.failed
     assert drawn() == before + 1
     guarded.wait_until_ready()

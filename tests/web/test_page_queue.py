@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.web.conftest import Visitor, served
+from tests.web.conftest import Visitor, box_of, served
 from tests.web.test_page import long_drawing
 from vinograph.models import catalog
 
@@ -35,6 +35,12 @@ def history(visitor: Visitor) -> Locator:
     return visitor.page.locator("#history .gallery img")
 
 
+def shows_newest_first(visitor: Visitor, *texts: str) -> None:
+    expect(history(visitor)).to_have_count(len(texts))
+    for index, text in enumerate(texts):
+        expect(history(visitor).nth(index)).to_have_attribute("alt", text)
+
+
 def draws_long(visitor: Visitor) -> None:
     """Begin a drawing that ends when it is stopped, and go back to a quick model."""
     long_drawing(visitor)
@@ -57,23 +63,19 @@ def test_it_is_filled_and_changed_while_it_draws(visitor: Visitor) -> None:
     draws_long(visitor)
     queues(visitor, "a red house", "a blue boat", "a green tree", "a cat")
     expect(rows(visitor).first).to_contain_text(f"{QUICK} · 1 image")
-    box = rows(visitor).last.bounding_box()
-    assert box is not None
-    assert box["height"] > 30
+    assert box_of(rows(visitor).last)["height"] > 30
     presses(visitor, "Move up", "a green tree")
     expect(prompts(visitor)).to_have_text(["a red house", "a green tree", "a blue boat", "a cat"])
-    focused = "document.activeElement.getAttribute('aria-label')"
-    assert visitor.page.evaluate(focused) == "Move up: a green tree"
+    focused = visitor.page.locator("#queue button:focus")
+    expect(focused).to_have_attribute("aria-label", "Move up: a green tree")
     visitor.page.keyboard.press("Enter")
     expect(prompts(visitor)).to_have_text(["a green tree", "a red house", "a blue boat", "a cat"])
-    assert visitor.page.evaluate(focused) == "Move down: a green tree"  # it can rise no further
+    expect(focused).to_have_attribute("aria-label", "Move down: a green tree")  # it can rise no further
     presses(visitor, "Remove", "a red house")
     expect(prompts(visitor)).to_have_text(["a green tree", "a blue boat", "a cat"])
     visitor.sees("queued", whole=True)
     visitor.page.click("#stop")  # the rest is drawn
-    expect(history(visitor)).to_have_count(3)
-    newest_first = history(visitor).evaluate_all("(all) => all.map((each) => each.alt)")
-    assert newest_first == ["a cat", "a blue boat", "a green tree"]
+    shows_newest_first(visitor, "a cat", "a blue boat", "a green tree")
     expect(visitor.picture).to_have_attribute("alt", "a cat")
     expect(visitor.page.locator("#queue")).to_be_hidden()
     expect(visitor.page.locator("#stop")).to_be_hidden()
@@ -128,17 +130,14 @@ def test_visitors_take_turns(visitors: Callable[..., Visitor]) -> None:
     expect(rows(one).first).to_contain_text("after one other job")
     one.sees("behind")
     other.page.close()
-    expect(history(one)).to_have_count(2)
-    assert history(one).evaluate_all("(all) => all.map((each) => each.alt)") == ["a red house", "a blue boat"]
+    shows_newest_first(one, "a red house", "a blue boat")
 
 
 def test_each_line_is_a_request(visitor: Visitor) -> None:
     visitor.chooses(QUICK)
     visitor.page.get_by_label("One prompt per line").check()
     visitor.presses_generate("a {red|blue} house\n\n# not this\na cat")
-    expect(history(visitor)).to_have_count(3)
-    newest_first = history(visitor).evaluate_all("(all) => all.map((each) => each.alt)")
-    assert newest_first == ["a cat", "a blue house", "a red house"]
+    shows_newest_first(visitor, "a cat", "a blue house", "a red house")
     visitor.presses_generate("a {" + "|".join(map(str, range(51))) + "}")
     visitor.reads("#notes", "the list stands for 51 prompts; give at most 50 at once")
 
@@ -163,10 +162,8 @@ def test_it_looks_right(visitors: Callable[..., Visitor], width: int, scheme: st
     visitor = visitors(viewport={"width": width, "height": 900}, color_scheme=scheme)
     draws_long(visitor)
     queues(visitor, "a red house on a snowy hill at night " * 6, "a blue boat")
-    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
-    for each in rows(visitor).all():
-        box = each.bounding_box()
-        assert box is not None
+    visitor.fits(width)
+    for box in map(box_of, rows(visitor).all()):
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
     visitor.page.wait_for_timeout(500)

@@ -9,19 +9,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.web.conftest import Visitor
+from tests.web.conftest import Visitor, box_of
 from vinograph.images import read_metadata
 from vinograph.web.viewing import even_columns
 
 SIZES = [(1366, 768), *(pytest.param(size, marks=pytest.mark.long) for size in [(390, 844), (1920, 1080)])]
 SCHEMES = ["light", pytest.param("dark", marks=pytest.mark.long)]
 MODEL = "storybook-sdxl"
-
-
-def box_of(there: Locator) -> dict[str, float]:
-    box = there.bounding_box()
-    assert box is not None
-    return {side: box[side] for side in ("x", "y", "width", "height")}
 
 
 def draw_several(visitor: Visitor, count: int, prompt: str = "a red house") -> None:
@@ -31,9 +25,7 @@ def draw_several(visitor: Visitor, count: int, prompt: str = "a red house") -> N
     visitor.sets("Images", count)
     visitor.sets("Steps", 1)
     visitor.text("Seed").fill("5")
-    visitor.presses_generate(prompt)
-    visitor.page.wait_for_selector("#stop:visible")
-    visitor.page.wait_for_selector("#generate:visible")
+    visitor.draws(prompt)
     expect(visitor.page.locator("#output button.view")).to_have_count(count)
 
 
@@ -67,7 +59,7 @@ class TestSeveralPictures:
         for index in range(4):
             expect(cells.nth(index).locator("figcaption")).to_contain_text(f"Seed {5 + index}")
             expect(cells.nth(index).locator("figcaption")).to_be_visible()
-        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        visitor.fits(size[0])
         visitor.sees("grid", whole=True)
 
     def test_one_is_selected_and_all_are_shown_again(self, visitor: Visitor) -> None:
@@ -155,7 +147,7 @@ class TestViewer:
         expect(image).to_have_attribute("src", re.compile("gradio_api/file="))
         expect(dialog.locator(".caption")).to_contain_text(re.compile(r"a red house\s+Seed 6 · 256×256"))
         expect(dialog).to_contain_text("2 of 3")
-        page.wait_for_function("document.querySelector('dialog.viewer img').complete")
+        expect(image).to_have_js_property("naturalWidth", 256)
         assert box_of(image)["height"] > 1.5 * before["height"]
         assert box_of(dialog) == {"x": 0, "y": 0, "width": 1366, "height": 768}
         assert box_of(image)["y"] + box_of(image)["height"] <= box_of(dialog.locator(".viewer-bar"))["y"] + 1
@@ -185,14 +177,13 @@ class TestViewer:
         expect(dialog).to_be_visible()
         for key in [*["Tab"] * 9, *["Shift+Tab"] * 9]:
             visitor.page.keyboard.press(key)
-            assert dialog.evaluate("(each) => each.contains(document.activeElement)")
-            assert visitor.page.evaluate("document.activeElement.matches('button, a')")
+            expect(dialog.locator("button:focus, a:focus")).to_have_count(1)
 
     def test_it_zooms_and_pans(self, visitor: Visitor, dialog: Locator) -> None:
         draw_several(visitor, 1)
         visitor.picture.click()
         image = dialog.locator("img")
-        expect(image).to_have_js_property("complete", True)
+        expect(image).to_have_js_property("naturalWidth", 256)
         fitted = box_of(image)
         dialog.get_by_role("button", name="100%").click()
         assert box_of(image)["width"] == pytest.approx(256, abs=1)
