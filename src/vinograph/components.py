@@ -29,10 +29,29 @@ from vinograph.runtime.sessions import Session as ComponentSession
 from vinograph.runtime.sources import GraphSource, IrFile
 from vinograph.runtime.tuning import CacheKey, Measuring
 from vinograph.text import Tokenizer
+from vinograph.values import shown
 
 Array = NDArray[np.float32]
 InputObserver = Callable[[str, Mapping[str, NDArray[Any]]], None]
 """A function that is called with a component's name and its inputs."""
+
+
+def per_component(
+    value: str | Mapping[str, str], components: Mapping[str, Any], argument: str, default: str
+) -> dict[str, str]:
+    """A value for each component, from one for all, or from a mapping that leaves some at the ``default``.
+
+    Raises:
+        RequestError: it is neither, or it names a component that the model lacks; called ``argument`` there.
+    """
+    if isinstance(value, str):
+        return dict.fromkeys(components, value)
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
+        raise RequestError(f"{argument} is {shown(value)}; give a text, or a mapping from component to one")
+    for name in value:
+        if name not in components:
+            raise RequestError(f"{argument} names the component {shown(name)}; this model has {', '.join(components)}")
+    return {name: value.get(name, default) for name in components}
 
 
 class SessionPool(Mapping[str, Session]):

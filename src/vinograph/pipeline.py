@@ -16,7 +16,7 @@ from vinograph import vocabulary
 from vinograph._calls import Calls
 from vinograph.adapters.adaptation import NO_ADAPTERS, Adaptation, adapt
 from vinograph.adapters.file import recorded_name
-from vinograph.components import InputObserver, SessionPool, Tokenizers
+from vinograph.components import InputObserver, SessionPool, Tokenizers, per_component
 from vinograph.errors import ModelError, RequestError
 from vinograph.families.contract import Call, Components, Output, Step, Steps
 from vinograph.families.known import FewStep
@@ -62,9 +62,9 @@ class Pipeline(Calls):
         self.model = model
         self._family = family(manifest.family)
         with reading("device", device):
-            devices = _per_component(device, manifest.components, "device", "CPU")
+            devices = per_component(device, manifest.components, "device", "CPU")
         with reading("precision", precision):
-            precisions = _per_component(precision, manifest.components, "precision", "auto")
+            precisions = per_component(precision, manifest.components, "precision", "auto")
         for each in set(devices.values()):
             check_device(each)
         for each in set(precisions.values()):
@@ -131,7 +131,7 @@ class Pipeline(Calls):
             DamagedModelError: a file is missing or of the wrong size.
             DeviceError: this machine lacks a device.
         """
-        opened = catalog.find(model, _sources(vae=vae, base=base))
+        opened = catalog.find(model, catalog.sources(vae=vae, base=base))
         model_with_words = with_embeddings(opened, embeddings)
         return cls(model_with_words, device, precision, memory, adapters=adapters, scheduler=scheduler, tune=tune)
 
@@ -168,9 +168,7 @@ class Pipeline(Calls):
         """
         sources = (self.model.manifest.defaults, self._adapters_defaults(), self._own_defaults)
         defaults = {name: ChainMap(*(each.get(name, {}) for each in reversed(sources))) for name in self._family.calls}
-        return MappingProxyType(
-            {name: _with_defaults(call, defaults[name]) for name, call in self._family.calls.items()}
-        )
+        return MappingProxyType({name: call.with_defaults(defaults[name]) for name, call in self._family.calls.items()})
 
     @property
     def options(self) -> Mapping[str, str]:
@@ -375,42 +373,3 @@ def observe_inputs(pipe: Pipeline, observer: InputObserver) -> Iterator[None]:
         yield
     finally:
         pipe._sessions.observer = None
-
-
-def _sources(**named: str | os.PathLike[str] | None) -> dict[str, str]:
-    """The other sources that a model is opened with, by their option.
-
-    Raises:
-        RequestError: one is neither a text nor a path.
-    """
-    found = {}
-    for name, source in named.items():
-        if source is not None:
-            with reading(name, source):
-                found[name] = os.fspath(source)
-            if not isinstance(found[name], str):
-                raise RequestError(f"{name} is {shown(source)}; give a file, a directory or a hub id as text")
-    return found
-
-
-def _with_defaults(call: Call, defaults: Mapping[str, Any]) -> Call:
-    """The call with a model's own ``defaults``, which also override conditional defaults."""
-    takes = MappingProxyType({**call.takes, **defaults})
-    conditional = {
-        argument: {name: value for name, value in changed.items() if takes[name] == call.takes[name]}
-        for argument, changed in call.conditional_defaults.items()
-    }
-    return dataclasses.replace(call, takes=takes, conditional_defaults=conditional)
-
-
-def _per_component(
-    value: str | Mapping[str, str], components: Mapping[str, Any], argument: str, default: str
-) -> dict[str, str]:
-    if isinstance(value, str):
-        return dict.fromkeys(components, value)
-    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
-        raise RequestError(f"{argument} is {shown(value)}; give a text, or a mapping from component to one")
-    for name in value:
-        if name not in components:
-            raise RequestError(f"{argument} names the component {shown(name)}; this model has {', '.join(components)}")
-    return {name: value.get(name, default) for name in components}

@@ -7,11 +7,13 @@ file, and one line in :mod:`vinograph.families.registry`.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -152,6 +154,15 @@ class Call(Signature):
     run: Callable[[Components[Any], Any], Steps]
     components: tuple[str, ...] = ()
     remedy: str = "convert the model again with all of its components"
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Call:
+        """The call with a model's own ``defaults``, which also override conditional defaults."""
+        takes = MappingProxyType({**self.takes, **defaults})
+        conditional = {
+            argument: {name: value for name, value in changed.items() if takes[name] == self.takes[name]}
+            for argument, changed in self.conditional_defaults.items()
+        }
+        return dataclasses.replace(self, takes=takes, conditional_defaults=conditional)
 
 
 def _read_nothing(_entries: ManifestEntries) -> None:

@@ -43,6 +43,22 @@ def installed() -> list[Path]:
     return sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}")) if folders.is_there(folder) else []
 
 
+def sources(**named: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Options of :func:`find` from the sources that are given: a file, a directory or a hub id each.
+
+    Raises:
+        RequestError: one is neither a text nor a path.
+    """
+    found = {}
+    for name, source in named.items():
+        if source is not None:
+            with reading(name, source):
+                found[name] = os.fspath(source)
+            if not isinstance(found[name], str):
+                raise RequestError(f"{name} is {shown(source)}; give a file, a directory or a hub id as text")
+    return found
+
+
 def find(reference: str | os.PathLike[str], options: Mapping[str, Any] = _NO_OPTIONS) -> Model:
     """Open the model that ``reference`` names.
 
