@@ -19,7 +19,7 @@ from vinograph.values import clipped
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
 
-_ENTRIES: Mapping[str, Any] = {"adapters": int | float, "embeddings": str, "file_hashes": str}
+_ENTRIES: Mapping[str, Any] = {"adapters": int | float, "embeddings": str, "file_hashes": str, "settings": str}
 _CALL = "generate"
 
 
@@ -29,6 +29,7 @@ class Recipe:
 
     The request lacks the arguments ``left_out``, which a file doesn't store. ``adapters`` are their
     weights by file, ``embeddings`` learned words by file, and ``hashes`` those of these files.
+    ``settings`` are those of OpenVINO's that components with low-bit weights were computed in.
     """
 
     model: str | None
@@ -37,6 +38,7 @@ class Recipe:
     adapters: Mapping[str, float] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     infotext: Infotext | None = None
 
 

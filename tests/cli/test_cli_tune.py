@@ -102,6 +102,21 @@ class TestDrawings:
         assert "unet: activations not rounded (measured)" in vinograph("inspect", "1.png").out
         assert measured == ["unet"]
 
+    def test_another_setting_than_that_of_a_picture_is_said(
+        self, vinograph: Run, draw: Draw, model: Bundle, measured: list[str]
+    ) -> None:
+        draw("before.png")
+        same = ("generate", "--again", "before.png", "--model", model.path, "--precision", "f32", "--json")
+        assert vinograph(*same, "--output", "same.png").record["warnings"] == []
+        draw("tuned.png", "--tune")
+        (warning,) = vinograph(*same, "--output", "other.png").record["warnings"]
+        assert warning == (
+            "before.png was computed in other settings, so that pixels differ: unet in groups as by default "
+            "(not measured) then, in activations not rounded (measured) now. `vinograph tune` measures settings, "
+            "and `vinograph cache --clear` forgets them"
+        )
+        assert Path("other.png").read_bytes() == Path("tuned.png").read_bytes() != Path("before.png").read_bytes()
+
     def test_reconstruct_takes_it_too(self, vinograph: Run, model: Bundle, measured: list[str]) -> None:
         Image.new("RGB", (64, 64)).save("picture.png")
         done = vinograph("reconstruct", "picture.png", "--model", model.path, "--tune", "--json")

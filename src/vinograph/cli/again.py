@@ -21,6 +21,7 @@ from vinograph.values import clipped
 
 if TYPE_CHECKING:
     from vinograph.pipeline import Pipeline
+    from vinograph.result import Result
 
 _AGAIN = flag("again")
 _NAME = re.compile(r"[\w.-]+")  # no path and no hub id: a file from elsewhere fetches nothing
@@ -148,6 +149,26 @@ def with_recipe(pipe: Pipeline, recipe: FileRecipe, given: GivenArguments) -> tu
     if "seed" not in {**values, **given.values}:
         warnings.append(f"{recipe.file} doesn't say its seed, so that another picture is drawn")
     return replace(given, values={**values, **given.values}), warnings
+
+
+def computed_otherwise(recipe: FileRecipe, result: Result) -> list[str]:
+    """A warning of components that were computed in other settings for the picture than for ``result``."""
+    other = [
+        f"{name} in {clipped(before)} then, in {now} now"
+        for name, before in recipe.settings.items()
+        if (now := result.settings.get(name)) is not None and _setting(before) != _setting(now)
+    ]
+    if not other:
+        return []
+    return [
+        f"{recipe.file} was computed in other settings, so that pixels differ: {'; '.join(other)}. `vinograph tune` "
+        "measures settings, and `vinograph cache --clear` forgets them"
+    ]
+
+
+def _setting(text: str) -> str:
+    """A setting, whether it was measured or not."""
+    return text.partition(" (")[0]
 
 
 def _not_followed(pipe: Pipeline, recipe: FileRecipe, parts: list[str]) -> str:

@@ -79,6 +79,7 @@ def generate(values: Mapping[str, Any]) -> None:
             with batch.prompt.naming():
                 result = _draw(pipe, "generate", batch.given, batch.label)
             report.warn(*map(batch.prompt.named, result.warnings))
+            report.warn(*(again.computed_otherwise(recipe, result) if recipe is not None else []))
             _write(pipe, result, batch, files, report, with_texts=not values["no_metadata"])
     except BaseException:
         report.cut_short(len(listed) * count)
