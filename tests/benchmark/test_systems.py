@@ -46,6 +46,15 @@ def test_diffusers(measure: Measure, tmp_path: Path, checkpoint_of: Callable[[Pa
     assert theirs["size"] > 100_000
 
 
+@pytest.mark.long
+def test_diffusers_compiled(measure: Measure, tmp_path: Path) -> None:
+    """It needs a compiler of C++. The first picture waits for it."""
+    compiled = measure(*sdxl(tmp_path), "--against", "diffusers-compile", *ONCE)["rows"][1]
+    assert compiled["failure"] is None
+    assert compiled["ssim"] == pytest.approx(1)
+    assert compiled["computed"] == {"all": "CPU float32 compiled"}
+
+
 @pytest.mark.parametrize(
     ("checkpoint_of", "least"),
     [

@@ -18,7 +18,6 @@ import numpy as np
 from vinograph import __version__, folders
 from vinograph.benchmark import adherence, machine, processes
 from vinograph.benchmark.cases import (
-    PREPARED_BY,
     SYSTEMS,
     BenchmarkCase,
     BenchmarkConfig,
@@ -167,18 +166,20 @@ def _prepare(
     """
     prepared: dict[str, Any] = {}
     for each in measurements:
-        maker = PREPARED_BY.get(each.case.system)
-        if maker is None:
+        files = each.case.preparation
+        if files is None:
             continue
-        if maker not in prepared:
+        if files not in prepared:
+            maker = SYSTEMS[each.case.name].preparer
+            assert maker is not None
             counter.note(f"{maker} prepares the checkpoint")
             work.mkdir(parents=True, exist_ok=True)
             task = each.case.task(config, (), work)
-            prepared[maker] = processes.run(config.python(maker), ["prepare", maker], task)
-        outcome = prepared[maker]
+            prepared[files] = processes.run(config.python(maker), ["prepare", maker], task)
+        outcome = prepared[files]
         if outcome.failure is not None:
             each.outcomes.append(Outcome(failure=f"preparing it failed: {outcome.failure}", peaks=outcome.peaks))
-    return {maker: outcome.record() for maker, outcome in prepared.items()}
+    return {files: outcome.record() for files, outcome in prepared.items()}
 
 
 def _tune(

@@ -24,19 +24,41 @@ from vinograph.request import GivenArguments, arguments_of, resolve
 Arguments = Callable[[Pipeline], GivenArguments]
 """Gives the arguments of a model's drawing call that the user has set."""
 
-# The families that each system draws, None for all.
-SYSTEMS: Mapping[str, tuple[str, ...] | None] = {
-    "diffusers": None,
-    "optimum-intel": ("sdxl",),
-    "openvino-genai": ("sdxl",),
-    "notebook": None,
-}
-# For systems that draw from prepared files: the system whose environment prepares them from the
-# checkpoint.
-PREPARED_BY: Mapping[str, str] = {
-    "optimum-intel": "optimum-intel",
-    "openvino-genai": "optimum-intel",
-    "notebook": "notebook",
+_SDXL = ("sdxl",)
+
+
+@dataclass(frozen=True)
+class OtherSystem:
+    """Another system to measure.
+
+    Attributes:
+        program: the system whose program draws, in its environment.
+        families: those that it draws; None for all.
+        preparer: the system whose program prepares files from the checkpoint, where it draws from such.
+        variant: which of the program's ways this is, such as its weights; None for the usual one.
+    """
+
+    program: str
+    families: tuple[str, ...] | None = None
+    preparer: str | None = None
+    variant: str | None = None
+
+    @property
+    def prepared(self) -> str | None:
+        """A name for the files that are prepared."""
+        return self.preparer and "-".join(filter(None, (self.preparer, self.variant)))
+
+
+SYSTEMS: Mapping[str, OtherSystem] = {
+    "diffusers": OtherSystem("diffusers"),
+    "diffusers-compile": OtherSystem("diffusers", variant="compile"),
+    "optimum-intel": OtherSystem("optimum-intel", _SDXL, "optimum-intel"),
+    "optimum-intel-int8": OtherSystem("optimum-intel", _SDXL, "optimum-intel", "int8"),
+    "openvino-genai": OtherSystem("openvino-genai", _SDXL, "optimum-intel"),
+    "openvino-genai-int8": OtherSystem("openvino-genai", _SDXL, "optimum-intel", "int8"),
+    "stable-diffusion.cpp": OtherSystem("stable-diffusion.cpp", _SDXL, "stable-diffusion.cpp", "f16"),
+    "stable-diffusion.cpp-q8": OtherSystem("stable-diffusion.cpp", _SDXL, "stable-diffusion.cpp", "q8_0"),
+    "notebook": OtherSystem("notebook", preparer="notebook"),
 }
 _NOT_COMPARED = ("prompt", "seed", "vae", "num_images_per_prompt", "output_type")
 
@@ -53,7 +75,8 @@ class BenchmarkConfig:
         checkpoint: what other systems draw from; default: the first model, where it is a
             checkpoint.
         prior: the checkpoint of Würstchen's prior, where that is published apart.
-        pythons: the interpreter of each system's environment; default: this one.
+        pythons: the interpreter of each system's environment; default: that of the system whose
+            program it runs, else this one.
         prompts: what is drawn, each picture from the next.
         seed: the seed of each picture.
         runs: how many pictures after the first ones are spread over the rounds.
@@ -92,15 +115,16 @@ class BenchmarkConfig:
 
     def python(self, system: str) -> str:
         """The interpreter of a system's environment."""
-        return self.pythons.get(system, sys.executable)
+        return self.pythons.get(system) or self.pythons.get(SYSTEMS[system].program, sys.executable)
 
 
 @dataclass(frozen=True)
 class BenchmarkCase:
     """One model or one other system, drawing ``count`` pictures at once.
 
-    ``settings`` are all arguments of the drawing call, and ``explicit`` the names of those that the
-    user gave. ``size`` is the bytes on the disk, None where the files have still to be prepared.
+    ``system`` is "vinograph", or the other system's ``program``. ``settings`` are all arguments of the
+    drawing call, and ``explicit`` the names of those that the user gave. ``size`` is the bytes on the
+    disk, None where the files have still to be prepared; ``preparation`` is a name for these files.
     """
 
     name: str
@@ -114,6 +138,8 @@ class BenchmarkCase:
     vae: str | None
     is_storybook: bool
     size: int | None
+    variant: str | None = None
+    preparation: str | None = None
 
     @property
     def label(self) -> str:
@@ -122,9 +148,9 @@ class BenchmarkCase:
 
     def prepared(self, work: Path) -> Path | None:
         """The folder in ``work`` with its prepared files; None where it draws from ``source``."""
-        if self.system not in PREPARED_BY:
+        if self.preparation is None:
             return None
-        parts = [PREPARED_BY[self.system], *(["tiny"] if self.vae == "tiny" else [])]
+        parts = [self.preparation, *(["tiny"] if self.vae == "tiny" else [])]
         if self.system == "notebook":  # some of its graphs are of one size
             parts.append(f"{self.settings['width']}x{self.settings['height']}")
         return work / "-".join(parts)
@@ -146,6 +172,7 @@ class BenchmarkCase:
             "memory": config.memory,
             "sources": {name: _absolute(text) for name, text in config.sources.items()} if ours else {},
             "prior": None if config.prior is None else str(config.prior.resolve()),
+            "variant": self.variant,
             **changes,
         }
 
@@ -214,14 +241,16 @@ def check_environment(config: BenchmarkConfig, system: str) -> None:
     Raises:
         RequestError: the interpreter or a package is missing; the message says what to install.
     """
-    maker = PREPARED_BY.get(system)
-    wanted = [(system, maker == system), *([(maker, True)] if maker not in (None, system) else [])]
-    for name, prepares in wanted:
+    other = SYSTEMS[system]
+    own = (system, other.program, other.preparer == other.program)
+    maker = [(other.preparer, other.preparer, True)] if other.preparer not in (None, other.program) else []
+    for name, program, prepares in (own, *maker):
         assert name is not None
+        assert program is not None
         python = config.python(name)
         if shutil.which(python) is None:
             raise RequestError(f"--python {name}={python}: there is no such interpreter")
-        outcome = processes.run(python, ["check", name, *(["preparing"] if prepares else [])])
+        outcome = processes.run(python, ["check", program, *(["preparing"] if prepares else [])])
         if outcome.failure is not None:
             raise RequestError(f"--python {name}={python} is no Python that runs: {outcome.failure}")
         if missing := outcome.events_named("checked")[0]["missing"]:
@@ -290,13 +319,13 @@ def _system_case(config: BenchmarkConfig, system: str, like: BenchmarkCase) -> B
     Raises:
         RequestError: the system doesn't draw models of that family.
     """
-    families = SYSTEMS[system]
-    if families is not None and like.family not in families:
-        raise RequestError(f"{system} draws no models of the family {like.family}, only of {', '.join(families)}")
+    other = SYSTEMS[system]
+    if other.families is not None and like.family not in other.families:
+        raise RequestError(f"{system} draws no models of the family {like.family}, only of {', '.join(other.families)}")
     assert config.checkpoint is not None
     return BenchmarkCase(
         name=system,
-        system=system,
+        system=other.program,
         python=config.python(system),
         source=config.checkpoint.resolve(),
         family=like.family,
@@ -305,7 +334,9 @@ def _system_case(config: BenchmarkConfig, system: str, like: BenchmarkCase) -> B
         explicit=like.explicit,
         vae=like.vae,
         is_storybook=like.is_storybook,
-        size=None if system in PREPARED_BY else sum(map(folder_size, filter(None, (config.checkpoint, config.prior)))),
+        size=None if other.preparer else sum(map(folder_size, filter(None, (config.checkpoint, config.prior)))),
+        variant=other.variant,
+        preparation=other.prepared,
     )
 
 

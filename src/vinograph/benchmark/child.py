@@ -26,6 +26,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
     "diffusers": {"torch": "torch", "diffusers": "diffusers", "transformers": "transformers"},
     "optimum-intel": {"optimum.intel": "optimum-intel", "openvino": "openvino", "diffusers": "diffusers"},
     "openvino-genai": {"openvino_genai": "openvino-genai", "openvino": "openvino", "numpy": "numpy"},
+    "stable-diffusion.cpp": {"stable_diffusion_cpp": "stable-diffusion-cpp-python", "numpy": "numpy"},
     "notebook": {
         **{"torch": "torch", "diffusers": "diffusers", "transformers": "transformers"},
         "openvino": "openvino",
@@ -35,7 +36,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
 TO_PREPARE: Mapping[str, Mapping[str, str]] = {
     "optimum-intel": {"openvino_tokenizers": "openvino-tokenizers", "torch": "torch"},
 }
-MODULES = {"vinograph": "vinograph_", "diffusers": "diffusers_"}
+MODULES = {"vinograph": "vinograph_", "diffusers": "diffusers_", "stable-diffusion.cpp": "stable_diffusion_cpp"}
 
 
 class EventWriter:

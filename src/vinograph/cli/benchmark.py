@@ -33,7 +33,8 @@ def benchmark(
         typer.Option(
             "--against",
             metavar="NAME",
-            help="another system to measure: diffusers, optimum-intel, openvino-genai or notebook; may be repeated",
+            help="another system to measure: diffusers, optimum-intel, openvino-genai, stable-diffusion.cpp, notebook, "
+            "or one of their variants; may be repeated",
         ),
     ] = None,
     checkpoint: Annotated[

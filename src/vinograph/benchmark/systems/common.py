@@ -38,6 +38,7 @@ class Task:
         memory: Vinograph's setting of that name.
         sources: the other sources that Vinograph opens its model with.
         prior: the checkpoint of Würstchen's prior, where that is published apart.
+        variant: which of the system's ways to draw, such as its weights; None for the usual one.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Task:
     memory: str = "auto"
     sources: Mapping[str, str] = field(default_factory=dict)
     prior: str | None = None
+    variant: str | None = None
 
     @property
     def seeds(self) -> list[int]:

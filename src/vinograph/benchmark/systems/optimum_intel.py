@@ -18,12 +18,12 @@ _TAKES = ("height", "width", "num_inference_steps", "guidance_scale", "negative_
 
 
 def prepare(task: Task) -> None:
-    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` does.
+    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` or ``int8`` does.
 
     A tiny VAE is converted as in OpenVINO's notebook of SDXL-Turbo, and takes the full one's place.
     """
     from optimum.exporters.openvino.__main__ import main_export
-    from optimum.intel import OVConfig
+    from optimum.intel import OVConfig, OVWeightQuantizationConfig
 
     from .diffusers_ import index_of, variant
 
@@ -32,11 +32,13 @@ def prepare(task: Task) -> None:
             return
         if index_of(task.source)["vae"][1] == "AutoencoderTiny":
             raise RefusedError("optimum-intel exports no checkpoint whose own VAE is a tiny one")
+        int8 = OVWeightQuantizationConfig(bits=8) if task.variant == "int8" else None
+        weights = OVConfig(dtype="fp16") if int8 is None else OVConfig(quantization_config=int8)
         main_export(
             task.source,
             folder,
             task="text-to-image",
-            ov_config=OVConfig(dtype="fp16"),
+            ov_config=weights,
             convert_tokenizer=True,
             **variant(Path(task.source)),
         )
