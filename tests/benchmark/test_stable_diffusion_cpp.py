@@ -22,8 +22,7 @@ from PIL import Image
 
 class StableDiffusion:
     def __init__(self, **opened):
-        here = pathlib.Path(opened["model_path"])
-        opened["files"] = {str(each.relative_to(here)): str(each.resolve()) for each in here.rglob("*.safetensors")}
+        opened["files"] = [str(pathlib.Path(opened[name]).resolve()) for name in ("model_path", "taesd_path")]
         self.opened = opened
 
     def generate_image(self, **asked):
@@ -46,7 +45,11 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    return save_sdxl(tmp_path, replace(SDXL_TINY, tiny_vae=True)).home
+    """A checkpoint with single files beside its components."""
+    home = save_sdxl(tmp_path, replace(SDXL_TINY, tiny_vae=True)).home
+    for name in ("sd_xl_turbo_1.0.safetensors", "sd_xl_turbo_1.0_fp16.safetensors"):
+        (home / name).write_bytes(b"weights")
+    return home
 
 
 def set_scheduler(checkpoint: Path, name: str, spacing: str) -> None:
@@ -67,12 +70,8 @@ def test_it_draws_from_the_checkpoints_files(measure: Measure, checkpoint: Path,
     asked = [json.loads(line) for line in record.read_text().splitlines()]
     assert [each["wtype"] for each in asked] == ["f16", "q8_0"]
     first = asked[0]
-    assert first["taesd_path"] == f"{first['model_path']}/tiny_vae/diffusion_pytorch_model.safetensors"
-    assert first["files"].keys() == {
-        *(f"{name}/diffusion_pytorch_model.safetensors" for name in ("unet", "vae", "tiny_vae")),
-        *(f"{name}/model.safetensors" for name in ("text_encoder", "text_encoder_2")),
-    }
-    assert all(Path(file).is_relative_to(checkpoint) for file in first["files"].values())
+    tiny_vae = checkpoint / "tiny_vae" / "diffusion_pytorch_model.safetensors"
+    assert first["files"] == [str(checkpoint / "sd_xl_turbo_1.0_fp16.safetensors"), str(tiny_vae)]
     assert (first["sample_method"], first["scheduler"]) == ("euler_a", "sgm_uniform")
     assert (first["width"], first["height"], first["sample_steps"], first["batch_count"]) == (64, 64, 2, 2)
     assert (first["cfg_scale"], first["seed"], first["rng_type"]) == (2.5, 7, "cpu")
@@ -92,6 +91,13 @@ def test_what_it_does_not_do_is_said(
     rows = measure(checkpoint, "--against", "stable-diffusion.cpp", *ONCE, *options)["rows"]
     assert words in rows[1]["failure"]
     assert not record.exists()
+
+
+def test_without_a_single_file(measure: Measure, checkpoint: Path, record: Path) -> None:
+    for file in checkpoint.glob("*.safetensors"):
+        file.unlink()
+    rows = measure(checkpoint, "--against", "stable-diffusion.cpp", *ONCE)["rows"]
+    assert f"put the checkpoint's own into {checkpoint}" in rows[1]["failure"]
 
 
 def test_a_scheduler_without_a_counterpart(measure: Measure, checkpoint: Path, record: Path) -> None:

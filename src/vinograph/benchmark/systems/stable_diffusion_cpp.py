@@ -13,31 +13,31 @@ import stable_diffusion_cpp
 from .common import DrawResult, OpenedSystem, RefusedError, Task, accepted_settings, prepare_once
 
 _TAKES = ("height", "width", "num_inference_steps", "guidance_scale", "negative_prompt")
-_DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model", "model"
-_FILES = {"unet": _DIFFUSERS, "vae": _DIFFUSERS, "text_encoder": _TRANSFORMERS, "text_encoder_2": _TRANSFORMERS}
-_TINY_VAE = "tiny_vae"
+_MODEL, _TINY_VAE = "model.safetensors", "tiny_vae.safetensors"
 _SAMPLERS = {"EulerDiscreteScheduler": "euler", "EulerAncestralDiscreteScheduler": "euler_a"}
 _SCHEDULES = {"leading": "discrete", "linspace": "discrete", "trailing": "sgm_uniform"}
 
 
 def prepare(task: Task) -> None:
-    """Link the checkpoint's weights under the names that it looks for, which know no variants.
+    """Link the single file that the checkpoint has beside its components, and its tiny VAE.
+
+    Of the components' own files it recognizes no SDXL. Of several single files it gets that in f16.
 
     Raises:
-        RefusedError: a component's weights are not one file.
+        RefusedError: there is no such file.
     """
     home = Path(task.source)
-    names = {**_FILES, **({_TINY_VAE: _DIFFUSERS} if task.vae == "tiny" else {})}
+    found = sorted(home.glob("*.safetensors"), key=lambda file: ("fp16" not in file.name, file.name))
+    tiny = sorted((home / "tiny_vae").glob("diffusion_pytorch_model*.safetensors"))
+    if not found:
+        raise RefusedError(f"stable-diffusion.cpp draws from a single file: put the checkpoint's own into {home}")
+    if task.vae == "tiny" and not tiny:
+        raise RefusedError(f"there is no tiny VAE in {home / 'tiny_vae'}: put it there, or add --option vae=full")
     with prepare_once(task, Path(task.work)) as folder:
-        if folder is None:
-            return
-        for component, stem in names.items():
-            found = [home / component / f"{stem}{variant}.safetensors" for variant in ("", ".fp16")]
-            file = next(filter(Path.is_file, found), None)
-            if file is None:
-                raise RefusedError(f"stable-diffusion.cpp reads one file of weights, and there is no {found[0]}")
-            (folder / component).mkdir()
-            (folder / component / f"{stem}.safetensors").symlink_to(file.resolve())
+        if folder is not None:
+            (folder / _MODEL).symlink_to(found[0].resolve())
+            if task.vae == "tiny":
+                (folder / _TINY_VAE).symlink_to(tiny[0].resolve())
 
 
 def open_system(task: Task) -> OpenedSystem:
@@ -55,8 +55,8 @@ def open_system(task: Task) -> OpenedSystem:
     guidance_scale = settings["guidance_scale"]
     home = Path(task.work)
     model = stable_diffusion_cpp.StableDiffusion(
-        model_path=str(home),
-        taesd_path=str(home / _TINY_VAE / f"{_DIFFUSERS}.safetensors") if task.vae == "tiny" else "",
+        model_path=str(home / _MODEL),
+        taesd_path=str(home / _TINY_VAE) if task.vae == "tiny" else "",
         wtype=task.variant,
         vae_decode_only=True,
         rng_type="cpu",
