@@ -1,9 +1,11 @@
-"""optimum-intel, which draws from its own export of the checkpoint in f16."""
+"""optimum-intel, which draws from its own export of the checkpoint, with weights in f16 or int8."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,10 @@ _TAKES = ("height", "width", "num_inference_steps", "guidance_scale", "negative_
 
 
 def prepare(task: Task) -> None:
-    """Export the checkpoint as ``optimum-cli export openvino --weight-format fp16`` or ``int8`` does.
+    """Export the checkpoint by ``optimum-cli export openvino``, with weights in f16 or in the variant's int8.
 
     A tiny VAE is converted as in OpenVINO's notebook of SDXL-Turbo, and takes the full one's place.
     """
-    from optimum.exporters.openvino.__main__ import main_export
-    from optimum.intel import OVConfig, OVWeightQuantizationConfig
-
     from .diffusers_ import index_of, variant
 
     with prepare_once(task, Path(task.work)) as folder:
@@ -32,16 +31,9 @@ def prepare(task: Task) -> None:
             return
         if index_of(task.source)["vae"][1] == "AutoencoderTiny":
             raise RefusedError("optimum-intel exports no checkpoint whose own VAE is a tiny one")
-        int8 = OVWeightQuantizationConfig(bits=8) if task.variant == "int8" else None
-        weights = OVConfig(dtype="fp16") if int8 is None else OVConfig(quantization_config=int8)
-        main_export(
-            task.source,
-            folder,
-            task="text-to-image",
-            ov_config=weights,
-            convert_tokenizer=True,
-            **variant(Path(task.source)),
-        )
+        options = {"task": "text-to-image", "weight-format": task.variant or "fp16", **variant(Path(task.source))}
+        command = [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino", "--model", task.source]
+        subprocess.run([*command, *(f"--{name}={value}" for name, value in options.items()), str(folder)], check=True)
         if task.vae == "tiny":
             _use_tiny_vae(task, folder)
 
