@@ -80,7 +80,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("models", "families", "networks", "runtime", "folders", "schema", "strict_json", "values", "errors"),
         "vinograph",
     },
-    "components": {"adapters", "errors", "families", "folders", "runtime", "models", "resources", "text", "vinograph"},
+    "components": {
+        *("adapters", "errors", "families", "folders", "runtime", "models", "resources", "text", "values", "vinograph"),
+    },
     "pipeline": {
         *("_calls", "adapters", "families", "components", "models", "runtime", "images", "request", "result"),
         *("used_files", "values", "vocabulary", "errors"),
