@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from vinograph.resources import Shortage, cpu_count, memory_left, processors_are
 from vinograph.runtime import tuning
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
 from vinograph.runtime.exports import CompiledExports, PendingExport
-from vinograph.runtime.pages import release_pages
+from vinograph.runtime.mappings import file_ranges
+from vinograph.runtime.pages import MOST_HELD, release_pages, releasing
 from vinograph.runtime.sections import OrderedGraph, Section, ValueKey, chain_cuts, cut_out, value_key
 from vinograph.runtime.sources import GraphSource
 from vinograph.runtime.tuning import (
@@ -275,10 +277,22 @@ class Session:
     def _compile_section(self, shapes: Shapes, section: Section | None, settings: Mapping[str, Any]) -> _CompiledPart:
         model = self._read(shapes)
         part = model if section is None else cut_out(model, section)
-        compiled = self._core.compile_model(part, self._device, settings)
+        with self._releasing_weights(part):
+            compiled = self._core.compile_model(part, self._device, settings)
         del model, part
         release_pages(*self._source.files)
         return _CompiledPart(compiled, section)
+
+    def _releasing_weights(self, model: ov.Model) -> AbstractContextManager[None]:
+        """Release the mapped weights of a large model, again and again, while it is compiled.
+
+        The weights stay mapped as long as ``model`` is there.
+        """
+        if self._source.size < MOST_HELD:
+            return contextlib.nullcontext()
+        constants = (node for node in model.get_ops() if node.get_type_name() == "Constant")
+        ranges = file_ranges(node.get_tensor_view().data.ctypes.data for node in constants)
+        return releasing(lambda: ranges)
 
     def _read(self, shapes: Shapes) -> ov.Model:
         """The graph at these shapes.
