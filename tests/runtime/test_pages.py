@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from vinograph.resources import child_environment, memory_shared
 from vinograph.runtime import pages
 from vinograph.runtime.mappings import file_ranges
 from vinograph.runtime.pages import MOST_HELD, mapped_ranges, release_pages, releasing
+from vinograph.runtime.scratch import LastingScratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pages are released on Linux alone")
 
@@ -35,8 +37,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def range_of(array: NDArray[np.uint8]) -> tuple[int, int]:
-    """Whole pages that hold an array."""
-    return array.ctypes.data, -(-(array.ctypes.data + array.size) // 4096) * 4096
+    """The addresses of an array, which begins and ends with a page."""
+    assert array.ctypes.data % PAGESIZE == array.size % PAGESIZE == 0
+    return array.ctypes.data, array.ctypes.data + array.size
 
 
 def read(array: NDArray[np.uint8]) -> Iterator[int]:
@@ -52,28 +55,42 @@ def resident(file: Path) -> int:
     return sum(int(each.split("Rss:")[1].split()[0]) * 1024 for each in maps.split(str(file))[1:])
 
 
+def span(array: NDArray[np.uint8]) -> tuple[int, int]:
+    return array.ctypes.data, array.nbytes
+
+
 class TestRanges:
     @pytest.mark.parametrize("mode", ["r", "c"])
-    def test_by_file_and_by_address(self, file: Path, mode: Literal["r", "c"]) -> None:
+    def test_all_of_a_file(self, file: Path, mode: Literal["r", "c"]) -> None:
         mapped = np.memmap(file, np.uint8, mode)
         assert mapped_ranges(file) == {range_of(mapped)}
-        assert file_ranges([mapped.ctypes.data + 5, mapped.ctypes.data + SIZE - 1]) == {range_of(mapped)}
+        assert file_ranges([span(mapped)]) == [range_of(mapped)]
 
-    def test_each_mapping_of_a_file_is_a_range_of_its_own(self, file: Path) -> None:
+    def test_whole_pages_of_a_part(self, file: Path) -> None:
+        mapped = np.memmap(file, np.uint8, "r")
+        parts = [mapped[1 : PAGESIZE * 3 + 1], mapped[-PAGESIZE - 1 :], mapped[5:PAGESIZE], mapped[:0]]
+        begin, end = range_of(mapped)
+        assert file_ranges(map(span, parts)) == [(begin + PAGESIZE, begin + PAGESIZE * 3), (end - PAGESIZE, end)]
+
+    def test_each_mapping_of_a_file(self, file: Path) -> None:
         first, second = (np.memmap(file, np.uint8, "r") for _ in range(2))
-        assert file_ranges([second.ctypes.data]) == {range_of(second)}
         assert mapped_ranges(file) == {range_of(first), range_of(second)}
 
-    def test_memory_that_no_file_holds_is_in_none(self, file: Path) -> None:
+    def test_an_array_in_a_file_without_a_name(self, tmp_path: Path) -> None:
+        place = LastingScratch([tmp_path], "test").room((SIZE,), np.dtype(np.uint8))
+        place.write(0, np.ones(SIZE, np.uint8))
+        assert file_ranges([span(place.array)]) == [range_of(place.array)]
+
+    def test_no_memory_that_would_be_lost(self, file: Path) -> None:
         changed = np.memmap(file, np.uint8, "c")
         changed[MOST_HELD] = 255
-        assert file_ranges([changed.ctypes.data, np.ones(SIZE, np.uint8).ctypes.data]) == set()
+        assert file_ranges([span(changed), span(np.ones(SIZE, np.uint8))]) == []
 
 
 class TestReleasing:
     def test_few_pages_gather_and_none_are_lost(self, file: Path) -> None:
         mapped = np.memmap(file, np.uint8, "r")
-        ranges, before = file_ranges([mapped.ctypes.data]), memory_shared()
+        ranges, before = file_ranges([span(mapped)]), memory_shared()
         with releasing(lambda: ranges):
             for index, value in enumerate(read(mapped)):
                 assert value == index
@@ -82,7 +99,7 @@ class TestReleasing:
 
     def test_nothing_is_released_while_few_are_read(self, file: Path) -> None:
         mapped = np.memmap(file, np.uint8, "r")
-        ranges = file_ranges([mapped.ctypes.data])
+        ranges = file_ranges([span(mapped)])
         with releasing(lambda: ranges):
             next(read(mapped))
             time.sleep(5 * pages._SECONDS)

@@ -139,7 +139,7 @@ class CompiledExports:
         if self._source.size < MOST_HELD:
             return nullcontext()
         if not isinstance(kept, bytes):
-            ranges = file_ranges([kept.ctypes.data])
+            ranges = file_ranges([(kept.ctypes.data, kept.nbytes)])
             return releasing(lambda: ranges)
         before = mapped_ranges(*self._source.files)
         return releasing(lambda: mapped_ranges(*self._source.files) - before)

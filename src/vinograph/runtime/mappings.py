@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from mmap import PAGESIZE
 from pathlib import Path
 from types import TracebackType
 
@@ -103,15 +104,18 @@ class MappedFiles:
         return self._open[mapping]
 
 
-def file_ranges(addresses: Iterable[int]) -> set[tuple[int, int]]:
-    """The mapped ranges that hold ``addresses``, each the first of a range and the one after its last.
+def file_ranges(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The whole pages of ``spans`` that are mapped from files.
 
-    Memory that no file backs, or that differs from its file, is in none.
+    A span is an address and a number of bytes, a range the first address and the one after the
+    last. Memory that no file backs, or that differs from its file, is in none.
     """
-    mappings, found = sorted(_read_mappings()), set()
-    for address in addresses:
-        if (mapping := _holding(mappings, address)) is not None:
-            found.add((mapping.begin, mapping.end))
+    mappings, found = sorted(_read_mappings()), []
+    for address, size in spans:
+        mapping = _holding(mappings, address)
+        begin, end = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
+        if mapping is not None and begin < end <= mapping.end:
+            found.append((begin, end))
     return found
 
 

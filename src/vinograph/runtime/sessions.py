@@ -291,7 +291,7 @@ class Session:
         if self._source.size < MOST_HELD:
             return contextlib.nullcontext()
         constants = (node for node in model.get_ops() if node.get_type_name() == "Constant")
-        ranges = file_ranges(node.get_tensor_view().data.ctypes.data for node in constants)
+        ranges = file_ranges((node.get_tensor_view().data.ctypes.data, node.get_byte_size()) for node in constants)
         return releasing(lambda: ranges)
 
     def _read(self, shapes: Shapes) -> ov.Model:
