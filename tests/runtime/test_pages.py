@@ -91,7 +91,7 @@ class TestReleasing:
     def test_few_pages_gather_and_none_are_lost(self, file: Path) -> None:
         mapped = np.memmap(file, np.uint8, "r")
         ranges, before = file_ranges([span(mapped)]), memory_shared()
-        with releasing(lambda: ranges):
+        with releasing(ranges):
             for index, value in enumerate(read(mapped)):
                 assert value == index
                 wait_until(lambda: memory_shared() - before < 2 * MOST_HELD)
@@ -100,13 +100,13 @@ class TestReleasing:
     def test_nothing_is_released_while_few_are_read(self, file: Path) -> None:
         mapped = np.memmap(file, np.uint8, "r")
         ranges = file_ranges([span(mapped)])
-        with releasing(lambda: ranges):
+        with releasing(ranges):
             next(read(mapped))
             time.sleep(5 * pages._SECONDS)
         assert resident(file) >= PIECE
 
     def test_it_ends_with_the_block(self) -> None:
-        with pytest.raises(KeyError), releasing(lambda: ()):
+        with pytest.raises(KeyError), releasing(set):
             raise KeyError
         assert "release pages" not in [each.name for each in threading.enumerate()]
 
@@ -118,7 +118,7 @@ class TestReleasing:
 
         monkeypatch.setattr(threading.Thread, "start", no_more)
         mapped = np.memmap(file, np.uint8, "r")
-        with releasing(lambda: {range_of(mapped)}):
+        with releasing({range_of(mapped)}):
             assert [*read(mapped)] == [*range(SIZE // PIECE)]
 
 
@@ -159,7 +159,7 @@ session, before = Session(IrFile("layers", xml), "CPU", "f32", key), Peaks()
 before.sample(Path("/proc/self/status"))
 with measure_peaks(os.getpid()) as peaks:
     session._compiled_for({"x": (1, 2048)})
-session.save_pending()
+    session.save_pending()
 print(peaks.resident - before.resident, peaks.mapped - before.mapped)
 """
 

@@ -136,11 +136,10 @@ class CompiledExports:
 
         Without weights in ``kept``, OpenVINO maps the component's files anew, and keeps them mapped.
         """
+        if not isinstance(kept, bytes):
+            return releasing(file_ranges([(kept.ctypes.data, kept.nbytes)]))
         if self._source.size < MOST_HELD:
             return nullcontext()
-        if not isinstance(kept, bytes):
-            ranges = file_ranges([(kept.ctypes.data, kept.nbytes)])
-            return releasing(lambda: ranges)
         before = mapped_ranges(*self._source.files)
         return releasing(lambda: mapped_ranges(*self._source.files) - before)
 

@@ -12,7 +12,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,12 +42,12 @@ def release_pages(*files: Path) -> None:
 
 
 @contextmanager
-def releasing(find: Callable[[], Iterable[Range]]) -> Iterator[None]:
-    """Release the ranges that ``find`` returns, whenever many pages have gathered in the block.
+def releasing(ranges: Collection[Range] | Callable[[], Collection[Range]]) -> Iterator[None]:
+    """Release ``ranges`` whenever many pages have gathered in the block.
 
-    A block that reads gigabytes of mapped files, most pages once, so has few of them in memory.
-    ``find`` has to return ranges that are backed by files and stay mapped: other memory would be
-    emptied. Does nothing on other systems than Linux.
+    A block that reads gigabytes of mapped files, most pages once, so has few of them in memory. The
+    ranges have to be backed by files and stay mapped: other memory would be emptied. A function is
+    called each time for the ranges that there are by then. Does nothing on other systems than Linux.
     """
     ended = threading.Event()
 
@@ -56,11 +56,11 @@ def releasing(find: Callable[[], Iterable[Range]]) -> Iterator[None]:
         while not ended.wait(_SECONDS):
             lowest = min(lowest, held := memory_shared())
             if held - lowest > MOST_HELD:
-                _release(find())
+                _release(ranges() if callable(ranges) else ranges)
                 lowest = memory_shared()
 
     thread = threading.Thread(target=work, name="release pages")
-    if sys.platform == "linux":
+    if ranges and sys.platform == "linux":
         with contextlib.suppress(RuntimeError):  # no more threads: then the block holds its pages
             thread.start()
     try:
