@@ -65,9 +65,10 @@ class Session:
     """One component on one device: a callable from named arrays to named arrays.
 
     The graph is compiled for the shapes of the inputs at hand, which is faster than for any shape.
-    The few compiled last are held. While a graph is compiled, its weights are in memory twice:
-    mapped from the file, and as the device wants them. So a large one is compiled and run in
-    sections, if it can be cut.
+    The few compiled last are held. While a graph is compiled, its weights are read from a mapped
+    file and copied as the device wants them. On Linux, the file's pages are released meanwhile.
+    Elsewhere all weights are in memory twice, so a large graph is compiled and run in sections, if
+    it can be cut.
 
     With a ``cache_key``, what is compiled for the CPU is kept for the next process: at once, or
     when :meth:`save_pending` is called if it has gigabytes. And low-bit weights are computed in the
