@@ -36,7 +36,7 @@ xml = Path(sys.argv[1])
 shapes = {name: tuple(map(int, shape.split("x"))) for name, shape in (each.split("=") for each in sys.argv[2:])}
 session = Session(IrFile(xml.stem, xml), "CPU", "auto", CacheKey("benchmark", xml.stem, str(xml), False, Cache()))
 begin = time.perf_counter()
-session._compile(shapes)
+session._compiled_for(shapes)
 print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 """
 

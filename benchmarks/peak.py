@@ -1,4 +1,4 @@
-"""Measures a command's minutes and peak memory, in all and without what files back.
+"""Measures a command's minutes and its peaks of memory: all, anonymous, and mapped from files.
 
 python benchmarks/peak.py vinograph convert full/pixart pixart-f16
 """
@@ -19,8 +19,9 @@ def main() -> None:
     with subprocess.Popen(command) as child, measure_peaks(child.pid) as peaks:
         code = child.wait()
     minutes = (time.perf_counter() - start) / 60
-    resident, anonymous = (f"{each / 1e9:.2f} GB" for each in (peaks.resident, peaks.anonymous))
-    print(f"{minutes:.1f} minutes; peak {resident} resident, {anonymous} of them not files", file=sys.stderr)
+    kinds = {"resident": peaks.resident, "anonymous": peaks.anonymous, "mapped from files": peaks.mapped}
+    sizes = ", ".join(f"{size / 1e9:.2f} GB {kind}" for kind, size in kinds.items())
+    print(f"{minutes:.1f} minutes; peaks, of different moments: {sizes}", file=sys.stderr)
     sys.exit(code)
 
 

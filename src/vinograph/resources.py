@@ -213,6 +213,12 @@ def memory_private() -> int:
     return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 2 else 0
 
 
+def memory_shared() -> int:
+    """Bytes that this process has resident of mapped files and shared memory; 0 if unknown."""
+    pages = next(_lines(_OWN_MEMORY), [])
+    return int(pages[2]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 2 else 0
+
+
 def memory_limit() -> int | None:
     """Lowest of this process's own memory limits, in bytes; None if it has none."""
     return min((limit for limit, _ in _own_limits()), default=None)

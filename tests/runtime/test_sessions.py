@@ -1,7 +1,6 @@
 """The OpenVINO runtime: devices, precisions, shapes, and what goes wrong there."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,6 @@ from tests.bundles import save_bundle
 from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError
 from vinograph.runtime import sections, sessions
 from vinograph.runtime.devices import check_device, check_precision, devices
-from vinograph.runtime.pages import release_pages
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 
@@ -393,20 +391,3 @@ class TestSections:
 
 def cuts_of(model: ov.Model) -> list[int]:
     return sections.chain_cuts(sections.OrderedGraph(model), sessions._SECTION_SIZE, sessions._MOST_PASSING)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are released on Linux alone")
-def test_mapped_pages_are_released(tmp_path: Path) -> None:
-    file, size = tmp_path / "weights.bin", 1 << 24
-    file.write_bytes(bytes(range(256)) * (size // 256))
-    mapped = np.memmap(file, np.uint8, "r")
-
-    def resident() -> int:
-        maps = Path("/proc/self/smaps").read_text(encoding="utf-8")
-        return int(maps[maps.index(str(file)) :].split("Rss:")[1].split()[0]) * 1024
-
-    before = mapped.sum(dtype=np.int64)
-    assert resident() > size // 2
-    release_pages(file)
-    assert resident() == 0
-    assert mapped.sum(dtype=np.int64) == before

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 
 from vinograph.runtime import tuning
 from vinograph.runtime.cache import Cache
 from vinograph.runtime.devices import GROUP_PROPERTY, machine
-from vinograph.runtime.pages import release_pages
+from vinograph.runtime.mappings import file_ranges
+from vinograph.runtime.pages import MOST_HELD, mapped_ranges, release_pages, releasing
 from vinograph.runtime.sources import GraphSource, IrFile
 from vinograph.runtime.tuning import CacheKey, Shapes
 
@@ -119,12 +123,25 @@ class CompiledExports:
         blob = self._cache.file_with_weights(blob_key)
         try:
             content = kept if isinstance(kept, bytes) else ov.Tensor(kept, shared_memory=True)
-            model = core.import_model(content, device, settings)
+            with self._releasing_weights(kept):
+                model = core.import_model(content, device, settings)
         except RuntimeError as error:
             self._cache.discard(blob.stem if is_mapped else blob_key, str(error).strip().splitlines()[-1])
             return None
         release_pages(*([blob] if is_mapped else self._source.files))
         return LoadedExport(model, None if isinstance(kept, bytes) else kept)
+
+    def _releasing_weights(self, kept: bytes | NDArray[np.uint8]) -> AbstractContextManager[None]:
+        """Release the mapped weights of a large component, again and again, while it is imported.
+
+        Without weights in ``kept``, OpenVINO maps the component's files anew, and keeps them mapped.
+        """
+        if not isinstance(kept, bytes):
+            return releasing(file_ranges([(kept.ctypes.data, kept.nbytes)]))
+        if self._source.size < MOST_HELD:
+            return nullcontext()
+        before = mapped_ranges(*self._source.files)
+        return releasing(lambda: mapped_ranges(*self._source.files) - before)
 
     def save(self, blob_key: str, model: ov.CompiledModel, shapes: Shapes, seconds: float) -> PendingExport | None:
         """Keep a model that took ``seconds`` to compile.

@@ -1,12 +1,13 @@
-"""Copies memory that is mapped from files, inside the kernel if possible."""
+"""Finds memory that is mapped from files, and copies it, inside the kernel if possible."""
 
 from __future__ import annotations
 
 import bisect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from mmap import PAGESIZE
 from pathlib import Path
 from types import TracebackType
 
@@ -93,16 +94,35 @@ class MappedFiles:
         return copied
 
     def _mapping_at(self, address: int, size: int) -> _Mapping | None:
-        index = bisect.bisect_right(self._mappings, address, key=lambda mapping: mapping.begin) - 1
-        if index < 0 or address + size > self._mappings[index].end:
-            return None
-        return self._mappings[index]
+        mapping = _holding(self._mappings, address)
+        return mapping if mapping is not None and address + size <= mapping.end else None
 
     def _descriptor(self, mapping: _Mapping) -> int | None:
         """Descriptor of the mapping's file; None if its path now names another file."""
         if mapping not in self._open:
             self._open[mapping] = _opened(mapping)
         return self._open[mapping]
+
+
+def file_ranges(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The whole pages of ``spans`` that are mapped from files.
+
+    A span is an address and a number of bytes, a range the first address and the one after the
+    last. Memory that no file backs, or that differs from its file, is in none.
+    """
+    mappings, found = sorted(_read_mappings()), []
+    for address, size in spans:
+        mapping = _holding(mappings, address)
+        begin, end = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
+        if mapping is not None and begin < end <= mapping.end:
+            found.append((begin, end))
+    return found
+
+
+def _holding(mappings: Sequence[_Mapping], address: int) -> _Mapping | None:
+    """The mapping, of sorted ones, that holds an address."""
+    index = bisect.bisect_right(mappings, address, key=lambda mapping: mapping.begin) - 1
+    return mappings[index] if index >= 0 and address < mappings[index].end else None
 
 
 def _read_mappings() -> list[_Mapping]:

@@ -1,8 +1,8 @@
 """Cutting a graph into sections, each a graph of its own, and joining them again.
 
-A large graph is compiled in sections, because its weights are in memory twice while it is compiled.
-It is quantized in sections, because the ranges of activations are local. Values between sections
-are named by a :data:`ValueKey`.
+A large graph is compiled in sections, because not every system can release the file's pages while
+weights are copied. It is quantized in sections, because the ranges of activations are local. Values
+between sections are named by a :data:`ValueKey`.
 """
 
 from __future__ import annotations

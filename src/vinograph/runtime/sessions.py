@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from vinograph.resources import Shortage, cpu_count, memory_left, processors_are
 from vinograph.runtime import tuning
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
 from vinograph.runtime.exports import CompiledExports, PendingExport
-from vinograph.runtime.pages import release_pages
+from vinograph.runtime.mappings import file_ranges
+from vinograph.runtime.pages import MOST_HELD, Range, release_pages, releasing
 from vinograph.runtime.sections import OrderedGraph, Section, ValueKey, chain_cuts, cut_out, value_key
 from vinograph.runtime.sources import GraphSource
 from vinograph.runtime.tuning import (
@@ -49,13 +50,14 @@ _MOST_PASSING = 2
 class _CompiledPart:
     """A compiled component, or a section of one; ``section`` is None for a whole component.
 
-    ``buffer`` is what the model refers to without owning it. ``pending`` is its export, while that
-    isn't written.
+    ``buffer`` is what the model refers to without owning it. ``pages`` are those of its weights'
+    files, which it keeps mapped. ``pending`` is its export, while that isn't written.
     """
 
     model: ov.CompiledModel
     section: Section | None = None
     buffer: Any = None
+    pages: Sequence[Range] = ()
     pending: PendingExport | None = None
 
 
@@ -63,9 +65,10 @@ class Session:
     """One component on one device: a callable from named arrays to named arrays.
 
     The graph is compiled for the shapes of the inputs at hand, which is faster than for any shape.
-    The few compiled last are held. While a graph is compiled, its weights are in memory twice:
-    mapped from the file, and as the device wants them. So a large one is compiled and run in
-    sections, if it can be cut.
+    The few compiled last are held. While a graph is compiled, its weights are read from a mapped
+    file and copied as the device wants them. On Linux, the file's pages are released meanwhile.
+    Elsewhere all weights are in memory twice, so a large graph is compiled and run in sections, if
+    it can be cut.
 
     With a ``cache_key``, what is compiled for the CPU is kept for the next process: at once, or
     when :meth:`save_pending` is called if it has gigabytes. And low-bit weights are computed in the
@@ -256,11 +259,12 @@ class Session:
             return
         with self._compiling:
             parts = [part for parts in self._compiled.values() for part in parts]
-            pending = [(part.pending, part.model) for part in parts if part.pending is not None]
+            pending = [(part.pending, part) for part in parts if part.pending is not None]
             for part in parts:
                 part.pending = None
-        for export, model in pending:
-            self._exports.save_with_weights(export, model)
+        for export, part in pending:
+            with releasing(part.pages):
+                self._exports.save_with_weights(export, part.model)
 
     def _sections(self, shapes: Shapes) -> list[Section | None]:
         """The sections to compile one after another; None alone stands for the whole graph."""
@@ -275,10 +279,19 @@ class Session:
     def _compile_section(self, shapes: Shapes, section: Section | None, settings: Mapping[str, Any]) -> _CompiledPart:
         model = self._read(shapes)
         part = model if section is None else cut_out(model, section)
-        compiled = self._core.compile_model(part, self._device, settings)
+        pages = self._mapped_pages(part)
+        with releasing(pages):
+            compiled = self._core.compile_model(part, self._device, settings)
         del model, part
         release_pages(*self._source.files)
-        return _CompiledPart(compiled, section)
+        return _CompiledPart(compiled, section, pages=pages)
+
+    def _mapped_pages(self, model: ov.Model) -> list[Range]:
+        """The pages of files that hold the weights of a model; none if they are too few to matter."""
+        if self._source.size < MOST_HELD:
+            return []
+        constants = (node for node in model.get_ops() if node.get_type_name() == "Constant")
+        return file_ranges((node.get_tensor_view().data.ctypes.data, node.get_byte_size()) for node in constants)
 
     def _read(self, shapes: Shapes) -> ov.Model:
         """The graph at these shapes.
