@@ -18,13 +18,19 @@ from openvino import opset13 as opset
 from vinograph.resources import child_environment, memory_shared
 from vinograph.runtime import pages
 from vinograph.runtime.mappings import file_ranges
-from vinograph.runtime.pages import MOST_HELD, mapped_ranges, release_pages, releasing
+from vinograph.runtime.pages import mapped_ranges, release_pages, releasing
 from vinograph.runtime.scratch import LastingScratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pages are released on Linux alone")
 
+MOST_HELD = 8 << 20  # bytes: little, so that the test's own process stays small
 SIZE = 4 * MOST_HELD
 PIECE = MOST_HELD // 8
+
+
+@pytest.fixture(autouse=True)
+def _few_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MOST_HELD", MOST_HELD)
 
 
 @pytest.fixture
