@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import openvino as ov
 import pytest
 from numpy.typing import NDArray
-from openvino import opset13 as opset
 
 from vinograph.resources import child_environment, memory_shared
 from vinograph.runtime import pages
@@ -172,19 +170,27 @@ print(peaks.resident - before.resident, peaks.mapped - before.mapped)
 
 LAYERS, SIDE = 24, 2048
 WEIGHTS = 4 * LAYERS * SIDE**2
+_SAVING = f"""
+import sys
+import numpy as np
+import openvino as ov
+from openvino import opset13 as opset
+
+weight = np.random.default_rng(0).standard_normal(({SIDE}, {SIDE}), np.float32) / {SIDE}
+hidden = x = opset.parameter([-1, {SIDE}], ov.Type.f32)
+x.output(0).get_tensor().set_names({{"x"}})
+for layer in range({LAYERS}):
+    hidden = opset.tanh(opset.matmul(hidden, opset.constant(weight + np.float32(layer)), False, False))
+ov.save_model(ov.Model([opset.result(hidden)], [x], "layers"), sys.argv[1], compress_to_fp16=False)
+"""
 
 
 @pytest.fixture(scope="module")
 def xml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chain of linear layers."""
-    folder = tmp_path_factory.mktemp("layers")
-    weight = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32) / SIDE
-    hidden = x = opset.parameter([-1, SIDE], ov.Type.f32)
-    x.output(0).get_tensor().set_names({"x"})
-    for layer in range(LAYERS):
-        hidden = opset.tanh(opset.matmul(hidden, opset.constant(weight + np.float32(layer)), False, False))
-    ov.save_model(ov.Model([opset.result(hidden)], [x], "layers"), folder / "layers.xml", compress_to_fp16=False)
-    return folder / "layers.xml"
+    """A chain of linear layers, made by a process of its own: it takes a gigabyte."""
+    file = tmp_path_factory.mktemp("layers") / "layers.xml"
+    subprocess.run([sys.executable, "-c", _SAVING, str(file)], check=True, env=child_environment())
+    return file
 
 
 class TestCompiling:

@@ -49,10 +49,10 @@ def releasing(ranges: Collection[Range] | Callable[[], Collection[Range]]) -> It
     ranges have to be backed by files and stay mapped: other memory would be emptied. A function is
     called each time for the ranges that there are by then. Does nothing on other systems than Linux.
     """
-    ended = threading.Event()
+    ended, at_first = threading.Event(), memory_shared()
 
     def work() -> None:
-        lowest = memory_shared()
+        lowest = at_first
         while not ended.wait(_SECONDS):
             lowest = min(lowest, held := memory_shared())
             if held - lowest > MOST_HELD:
