@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import save_bundle
+from tests.compiled_once import CompiledOnce, compiling_once
 from vinograph import Pipeline
 
 pytest_plugins = ("tests.memory", "tests.processors")
@@ -66,6 +67,13 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_bundle: Path) -> Pipeline:
     """The pipeline of it, in f32."""
     return Pipeline.from_pretrained(tiny_bundle, precision="f32")
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompiledOnce]:
+    """The tests of a module compile equal graphs once, without a cache on the disk."""
+    with compiling_once(tmp_path_factory.mktemp("compiled")) as compiled:
+        yield compiled
 
 
 @pytest.fixture(scope="session")

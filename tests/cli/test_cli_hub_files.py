@@ -18,6 +18,8 @@ from tests.single_files import FileShape, models_of, save_directory, single_file
 from vinograph import ModelError, Pipeline
 from vinograph.models import hub_file
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 REPOSITORY = "someone/models"
 MODEL, VAE_FILE, LORA = "sdxl/deep/My Model.safetensors", "vae.safetensors", "loras/style.safetensors"
 DRAWN = ("--size", "64x64", "--steps", "1", "--seed", "3")

@@ -21,6 +21,9 @@ from vinograph.images import read_metadata
 from vinograph.models.bundle import Bundle
 
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
 @pytest.fixture(scope="session")
 def pixart(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A whole PixArt bundle with both VAEs, for reading only."""

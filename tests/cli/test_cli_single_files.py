@@ -22,6 +22,8 @@ from vinograph import Pipeline
 from vinograph.models.clip_vocabulary import REPOSITORY
 from vinograph.web.model_pool import ModelPool
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 DRAWN = ("--size", "64x64", "--steps", "1", "--seed", "3")
 
 

@@ -23,6 +23,7 @@ from tests.checkpoints import (
     PixArtShape,
     SdxlShape,
 )
+from tests.compiled_once import CompiledOnce
 from tests.memory import resident
 from tests.parity import pixart_pairs, sdxl_pairs
 from tests.parity.pairs import Pair, make_pair
@@ -108,10 +109,11 @@ def pairs(_pairs: Pairs) -> Iterator[Pairs]:
 
 
 @pytest.fixture(autouse=True)
-def _freed_in_time(_pairs: Pairs) -> Iterator[None]:
-    """Nothing stays compiled when a test ends after which it is large."""
+def _freed_in_time(_pairs: Pairs, compiled_once: CompiledOnce) -> Iterator[None]:
+    """Equal graphs are compiled once, and nothing stays compiled when a test ends after which it is large."""
     yield
     if _pairs.are_large:
+        compiled_once.free()
         _pairs.free()
 
 

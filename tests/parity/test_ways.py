@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.compiled_once import CompiledOnce
 from tests.parity.sdxl_pairs import SdxlPair, picture
 from tests.parity.ways import AllWays, command_line
 
@@ -29,6 +30,16 @@ def test_directory_bundle_and_command_line_are_all_compared(ours: AllWays) -> No
     ours("a red house", **BY_COMMAND)
     ours("a red house", **BY_CALL)
     assert ours.counts == {way: before[way] + 1 for way in before}
+
+
+def test_a_directory_and_its_bundle_have_the_same_graphs(ours: AllWays, compiled_once: CompiledOnce) -> None:
+    """So they are compiled once for both; with different graphs, no comparison would be quick."""
+    ours.free()
+    compiled_once.free()
+    before = dict(compiled_once.counts)
+    ours("a red house", **BY_COMMAND)
+    made = {name: count - before[name] for name, count in compiled_once.counts.items()}
+    assert made["shared"] == made["compiled"] > 0
 
 
 @pytest.mark.parametrize("given", [BY_COMMAND, BY_CALL], ids=["command", "call"])
