@@ -320,7 +320,7 @@ SDXL_TINY = SdxlShape(
     vae_widths=(4, 4, 4, 4),
     vae_layers=1,
 )
-"""For tests of what happens around the models: with half the layers it's compiled in half the time."""
+"""For tests of what happens around the models. One layer a level makes it quick to compile."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from vinograph.families.pixart.aspect_ratios import ASPECT_RATIOS
 from vinograph.images import read_metadata
 from vinograph.models.bundle import Bundle
 
-
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
