@@ -65,7 +65,7 @@ _MAKE: Mapping[str, Callable[[Path, str], Any]] = {
 }
 # Compiled for two sizes by two pipelines, a pair has hundreds of megabytes. How many may be added to what the process
 # had: a limit on all it has would free the pairs after each test where others before left it large.
-_ROOM = 2**29
+_ROOM = 2**28
 
 
 class Pairs:
