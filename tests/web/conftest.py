@@ -151,13 +151,9 @@ class Visitor:
         self.page.wait_for_function(_DRAWN, arg=before)
         self.page.wait_for_selector("#generate:visible")
 
-    def waits_for(self, expression: str) -> None:
-        """Wait until a JavaScript expression is true of the page."""
-        self.page.wait_for_function(expression)
-
     def fits(self, width: int) -> None:
         """Expect that nothing is wider than the page."""
-        self.waits_for(f"document.documentElement.scrollWidth <= {width}")
+        self.page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
 
     @property
     def picture(self) -> Locator:

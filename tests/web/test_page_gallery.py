@@ -190,7 +190,9 @@ class TestPictures:
         cards = opened(visitor)
         expect(cards.locator(".prompt")).to_have_text(prompt)
         expect(visitor.page.locator(".gallery-grid b")).to_have_count(0)
-        visitor.waits_for("[...document.querySelectorAll('.gallery-grid img')].every((each) => each.complete)")
+        visitor.page.wait_for_function(
+            "[...document.querySelectorAll('.gallery-grid img')].every((each) => each.complete)"
+        )
         met = visitor.page.evaluate("window.met")
         assert met is None
 

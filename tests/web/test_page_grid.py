@@ -202,7 +202,7 @@ def test_a_grid_is_drawn_looked_at_and_saved(visitor: Visitor, tmp_path: Path) -
     expect(page.locator("#grid tbody th")).to_have_text(["red", "green"])
     cells = page.locator("#grid td button.view")
     expect(cells).to_have_count(4)
-    visitor.waits_for("[...document.querySelectorAll('#grid td img')].every((each) => each.naturalWidth === 256)")
+    page.wait_for_function("[...document.querySelectorAll('#grid td img')].every((each) => each.naturalWidth === 256)")
     for box in map(box_of, cells.all()):
         assert box["width"] == pytest.approx(box["height"], abs=1)
     visitor.sees("grid", whole=True)

@@ -24,7 +24,7 @@ def read_once(source: str) -> list[int]:
 
 @pytest.mark.parametrize("file", sorted(Path(__file__).parent.glob("test_page*.py")), ids=lambda file: file.stem)
 def test_assertions_about_the_page_wait(file: Path) -> None:
-    assert not read_once(file.read_text(encoding="utf-8")), "use expect(...), or Visitor.waits_for"
+    assert not read_once(file.read_text(encoding="utf-8")), "use expect(...), or wait_for_function"
 
 
 def test_one_that_does_not_wait_is_found() -> None:

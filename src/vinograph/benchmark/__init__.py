@@ -166,12 +166,11 @@ def _prepare(
     """
     prepared: dict[str, Any] = {}
     for each in measurements:
-        files = each.case.preparation
-        if files is None:
+        other = each.case.other
+        if other is None or other.preparer is None:
             continue
+        files, maker = other.prepared, other.preparer
         if files not in prepared:
-            maker = SYSTEMS[each.case.name].preparer
-            assert maker is not None
             counter.note(f"{maker} prepares the checkpoint")
             work.mkdir(parents=True, exist_ok=True)
             task = each.case.task(config, (), work)

@@ -44,9 +44,9 @@ class OtherSystem:
     variant: str | None = None
 
     @property
-    def prepared(self) -> str | None:
-        """A name for the files that are prepared."""
-        return self.preparer and "-".join(filter(None, (self.preparer, self.variant)))
+    def prepared(self) -> str:
+        """A name for the files that its preparer makes."""
+        return "-".join(filter(None, (self.preparer, self.variant)))
 
 
 SYSTEMS: Mapping[str, OtherSystem] = {
@@ -122,9 +122,9 @@ class BenchmarkConfig:
 class BenchmarkCase:
     """One model or one other system, drawing ``count`` pictures at once.
 
-    ``system`` is "vinograph", or the other system's ``program``. ``settings`` are all arguments of the
-    drawing call, and ``explicit`` the names of those that the user gave. ``size`` is the bytes on the
-    disk, None where the files have still to be prepared; ``preparation`` is a name for these files.
+    ``system`` is "vinograph", or the program of the ``other`` system. ``settings`` are all arguments of
+    the drawing call, and ``explicit`` the names of those that the user gave. ``size`` is the bytes on
+    the disk, None where the files have still to be prepared.
     """
 
     name: str
@@ -138,8 +138,7 @@ class BenchmarkCase:
     vae: str | None
     is_storybook: bool
     size: int | None
-    variant: str | None = None
-    preparation: str | None = None
+    other: OtherSystem | None = None
 
     @property
     def label(self) -> str:
@@ -148,9 +147,9 @@ class BenchmarkCase:
 
     def prepared(self, work: Path) -> Path | None:
         """The folder in ``work`` with its prepared files; None where it draws from ``source``."""
-        if self.preparation is None:
+        if self.other is None or self.other.preparer is None:
             return None
-        parts = [self.preparation, *(["tiny"] if self.vae == "tiny" else [])]
+        parts = [self.other.prepared, *(["tiny"] if self.vae == "tiny" else [])]
         if self.system == "notebook":  # some of its graphs are of one size
             parts.append(f"{self.settings['width']}x{self.settings['height']}")
         return work / "-".join(parts)
@@ -172,7 +171,7 @@ class BenchmarkCase:
             "memory": config.memory,
             "sources": {name: _absolute(text) for name, text in config.sources.items()} if ours else {},
             "prior": None if config.prior is None else str(config.prior.resolve()),
-            "variant": self.variant,
+            "variant": self.other and self.other.variant,
             **changes,
         }
 
@@ -242,11 +241,10 @@ def check_environment(config: BenchmarkConfig, system: str) -> None:
         RequestError: the interpreter or a package is missing; the message says what to install.
     """
     other = SYSTEMS[system]
-    own = (system, other.program, other.preparer == other.program)
-    maker = [(other.preparer, other.preparer, True)] if other.preparer not in (None, other.program) else []
-    for name, program, prepares in (own, *maker):
-        assert name is not None
-        assert program is not None
+    wanted = [(system, other.program, other.preparer == other.program)]
+    if other.preparer is not None and other.preparer != other.program:
+        wanted.append((other.preparer, other.preparer, True))
+    for name, program, prepares in wanted:
         python = config.python(name)
         if shutil.which(python) is None:
             raise RequestError(f"--python {name}={python}: there is no such interpreter")
@@ -335,8 +333,7 @@ def _system_case(config: BenchmarkConfig, system: str, like: BenchmarkCase) -> B
         vae=like.vae,
         is_storybook=like.is_storybook,
         size=None if other.preparer else sum(map(folder_size, filter(None, (config.checkpoint, config.prior)))),
-        variant=other.variant,
-        preparation=other.prepared,
+        other=other,
     )
 
 
