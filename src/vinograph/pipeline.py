@@ -107,7 +107,8 @@ class Pipeline(Calls):
             device: a device string of OpenVINO's ("CPU", "GPU", "AUTO", "HETERO:GPU,CPU"), or a
                 mapping from component to one. Components that it leaves out run on the CPU.
             precision: "auto", "f32", "bf16" or "f16", or a mapping from component to one of them.
-                "auto" is the best that both the device and the component support.
+                "auto" is the fastest that the device and the component support. On a CPU that is
+                faster in f32 than in bf16, that is f32, if its weights take little of the memory.
             memory: "low" frees each large component as soon as a drawing no longer needs it; the
                 next drawing loads it again. "auto" frees only components that take more than a
                 quarter of the machine's memory.

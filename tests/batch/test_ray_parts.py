@@ -13,6 +13,7 @@ import pytest
 
 from tests.batch.batches import AS_DRAWN, write_prompts
 from tests.cli.conftest import SOURCE
+from vinograph.batch.cluster import connection
 from vinograph.batch.cluster.run import Handing
 from vinograph.batch.cluster.starts import Starts
 from vinograph.batch.drawing import Drawing, Job
@@ -137,3 +138,14 @@ def test_what_was_measured_is_what_ray_reserves() -> None:
     needed = memory(Need(2, private=10**9))
     assert needed is not None
     assert 1.1e9 < needed < 2e9
+
+
+@pytest.mark.parametrize(("name", "reported"), [("ray-data-metadata-prefetch", False), ("draw", True)])
+def test_threads_of_ray_end_without_a_traceback(monkeypatch: pytest.MonkeyPatch, name: str, reported: bool) -> None:
+    reports: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", reports.append)
+    connection._silence_threads_of_ray()
+    thread = threading.Thread(target=lambda: 1 / 0, name=name)
+    thread.start()
+    thread.join()
+    assert bool(reports) is reported

@@ -198,14 +198,22 @@ class TestCompiling:
 
     @pytest.mark.parametrize("form", ["without weights", "with weights"])
     def test_memory(self, xml: Path, form: str, tmp_path: Path) -> None:
-        variables = {**child_environment(), "VINOGRAPH_CACHE": str(tmp_path), "VINOGRAPH_CACHE_LIMIT": "2GB"}
+        """A busy machine can hold up the thread that releases pages, so three runs may try."""
+        for attempt in range(3):
+            folder = tmp_path / str(attempt)
+            measured = [self._growth(xml, form, folder) for _ in ("compiled", "read from the cache")]
+            if all(resident < 1.5 * WEIGHTS and mapped < WEIGHTS / 2 for resident, mapped, _ in measured):
+                break
+        else:
+            pytest.fail(f"more bytes are resident, or of them mapped, than {WEIGHTS} of weights allow: {measured}")
+        compiled, loaded = (sizes for *_, sizes in measured)
+        assert compiled == loaded
+        assert (compiled[0] > WEIGHTS) == (form == "with weights")
+
+    def _growth(self, xml: Path, form: str, cache: Path) -> tuple[int, int, list[int]]:
+        """Bytes that a process gets resident, and mapped, and the sizes of the files in its cache."""
+        variables = {**child_environment(), "VINOGRAPH_CACHE": str(cache), "VINOGRAPH_CACHE_LIMIT": "2GB"}
         command = [sys.executable, "-c", _COMPILING, str(xml), form]
-        sizes = []
-        for _ in ("compiled", "read from the cache"):
-            output = subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout
-            resident, mapped = map(int, output.split())
-            assert resident < 1.5 * WEIGHTS
-            assert mapped < WEIGHTS / 2
-            sizes.append([file.stat().st_size for file in tmp_path.rglob("*.blob")])
-        assert sizes[0] == sizes[1]
-        assert (sizes[0][0] > WEIGHTS) == (form == "with weights")
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout
+        resident, mapped = map(int, output.split())
+        return resident, mapped, [file.stat().st_size for file in cache.rglob("*.blob")]

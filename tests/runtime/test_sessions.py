@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from openvino import opset13 as opset
 
 from tests.bundles import save_bundle
 from vinograph import DamagedModelError, DeviceError, NumericalError, RequestError, ResourceError
-from vinograph.runtime import sections, sessions
+from vinograph.runtime import sections, sessions, tuning
 from vinograph.runtime.devices import check_device, check_precision, devices
+from vinograph.runtime.devices import machine as devices_machine
 from vinograph.runtime.sessions import Session
 from vinograph.runtime.sources import IrFile
 
@@ -138,8 +140,14 @@ class TestPrecision:
         ],
     )
     def test_components_that_overflow_in_f16_run_in_f32(
-        self, session: OpenSession, device: str, f16_safe: bool, precision: str | None
+        self,
+        session: OpenSession,
+        monkeypatch: pytest.MonkeyPatch,
+        device: str,
+        f16_safe: bool,
+        precision: str | None,
     ) -> None:
+        monkeypatch.setattr(sessions, "f32_is_faster", lambda: False)
         one = session(device, "auto", f16_safe=f16_safe)
         machine = Machine("CPU", "GPU", f16=("GPU",))
         one._core = machine
@@ -152,6 +160,53 @@ class TestPrecision:
             one._core = machine = Machine(*there)
             one(LATENTS)
             assert "INFERENCE_PRECISION_HINT" not in machine.settings
+
+    @pytest.mark.parametrize(
+        ("device", "faster", "share", "expected"),
+        [
+            ("CPU", True, 8, "f32"),
+            pytest.param("CPU", True, 7.9, None, id="too large"),
+            pytest.param("CPU", True, 0, "f32", id="unknown memory"),
+            ("CPU", False, 8, None),
+            ("AUTO", True, 8, None),
+            ("GPU", True, 8, None),
+        ],
+    )
+    def test_auto_is_f32_on_a_cpu_that_is_faster_in_it(
+        self,
+        tiny_bundle: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        device: str,
+        faster: bool,
+        share: float,
+        expected: str | None,
+    ) -> None:
+        source = IrFile("vqgan", tiny_bundle / "vqgan.xml")
+        monkeypatch.setattr(sessions, "f32_is_faster", lambda: faster)
+        monkeypatch.setattr(sessions, "memory_installed", lambda: share * source.size)
+        one = Session(source, device, "auto")
+        one._core = machine = Machine("CPU", "GPU")
+        one(LATENTS)
+        assert machine.settings.get("INFERENCE_PRECISION_HINT") == expected
+
+    def test_a_named_precision_stays_where_f32_is_faster(
+        self, session: OpenSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sessions, "f32_is_faster", lambda: True)
+        one = session("CPU", "bf16")
+        one._core = machine = Machine("CPU")
+        one(LATENTS)
+        assert machine.settings["INFERENCE_PRECISION_HINT"] == "bf16"
+
+    @pytest.mark.parametrize(("faster", "tried"), [(True, "bf16"), (False, "f32")])
+    def test_the_other_precision_is_tried_when_settings_are_measured(
+        self, session: OpenSession, monkeypatch: pytest.MonkeyPatch, faster: bool, tried: str
+    ) -> None:
+        monkeypatch.setattr(sessions, "f32_is_faster", lambda: faster)
+        monkeypatch.setattr(sessions, "machine", lambda: replace(devices_machine(), precision="bf16"))
+        monkeypatch.setattr(tuning, "SHORTEST_CALL", 0)
+        asked = {each.precision for each in session("CPU", "auto").find_fastest_setting(LATENTS).seconds}
+        assert asked == {None, tried}
 
     @pytest.mark.parametrize("f16_safe", [True, False])
     def test_the_requested_precision_is_passed_on(self, session: OpenSession, f16_safe: bool) -> None:

@@ -27,7 +27,7 @@ MOST_HELD = 64 << 20
 _MADV_DONTNEED = 4
 _MAPS = Path("/proc/self/maps")
 _WORTHWHILE = 1 << 20  # bytes
-_SECONDS = 0.02  # between two looks at how many pages there are
+_SECONDS = 0.005  # between two looks at how many pages there are
 
 
 def release_pages(*files: Path) -> None:

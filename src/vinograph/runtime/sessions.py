@@ -16,8 +16,9 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from vinograph.errors import DamagedModelError, NumericalError, RequestError, ResourceError, VinographError
-from vinograph.resources import Shortage, cpu_count, memory_left, processors_are_shared, shortage
+from vinograph.resources import Shortage, cpu_count, memory_installed, memory_left, processors_are_shared, shortage
 from vinograph.runtime import tuning
+from vinograph.runtime.automatic import f32_is_faster
 from vinograph.runtime.devices import GROUP_PROPERTY, META_DEVICES, PRECISION_NAMES, core, machine
 from vinograph.runtime.exports import CompiledExports, PendingExport
 from vinograph.runtime.mappings import file_ranges
@@ -44,6 +45,11 @@ _MOST_COMPILED = 2  # shapes or settings whose compiled models are held at once
 # are cut nowhere but at their ends.
 _SECTION_SIZE = 1_500_000_000
 _MOST_PASSING = 2
+
+
+# "auto" stands for f32 only if the weights take at most this part of the memory, in bytes of the
+# file. If they are stored in 16 bits, they take twice as much in f32.
+_SHARE_IN_F32 = 8
 
 
 @dataclass
@@ -168,9 +174,10 @@ class Session:
                     raise
                 return None  # this processor, or this version of OpenVINO, doesn't know it
 
-        return tuning.find_fastest_setting(
-            timed, machine().group_sizes_to_try, machine().precisions_to_try(self._precision)
-        )
+        used = self._automatic_precision()
+        used = machine().precision if used == "auto" else used
+        precisions = tuple(each for each in machine().precisions_to_try(self._precision) if each != used)
+        return tuning.find_fastest_setting(timed, machine().group_sizes_to_try, precisions)
 
     def time_call(
         self, inputs: Mapping[str, NDArray[Any]], setting: Setting = DEFAULT, best: float = math.inf
@@ -314,11 +321,26 @@ class Session:
         if setting.group is not None:
             settings[GROUP_PROPERTY] = setting.group
         precision = setting.precision or self._precision
-        if precision == "auto" and not self._source.f16_safe and self._computes_f16():
-            precision = "f32"
+        if precision == "auto":
+            precision = self._automatic_precision()
         if precision != "auto":
             settings["INFERENCE_PRECISION_HINT"] = precision
         return settings
+
+    def _automatic_precision(self) -> str:
+        """The precision that "auto" stands for; "auto" itself where the device chooses.
+
+        A CPU that is faster in f32 computes in it, unless the weights then take much memory.
+        """
+        if not self._source.f16_safe and self._computes_f16():
+            return "f32"
+        most = memory_installed() / _SHARE_IN_F32 or math.inf
+        if self._device != "CPU" or self._source.size > most:
+            return "auto"
+        try:
+            return "f32" if f32_is_faster() else "auto"
+        except (RuntimeError, MemoryError, OSError) as error:
+            raise self._explain(error, "compile") from error
 
     def _computes_f16(self) -> bool:
         """Whether the device computes in f16 by itself. Devices behind AUTO and HETERO may."""

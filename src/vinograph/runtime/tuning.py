@@ -169,8 +169,8 @@ class Machine:
         return tuple(group for group in GROUPS if group != self.group)
 
     def precisions_to_try(self, precision: str) -> tuple[str, ...]:
-        """Precisions to try in addition to ``precision``: f32, where "auto" computes in another."""
-        return ("f32",) if precision == "auto" and self.precision != "f32" else ()
+        """Precisions to try for ``precision``: with "auto", f32 and OpenVINO's own, if that is another."""
+        return ("f32", self.precision) if precision == "auto" and self.precision != "f32" else ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _ACTOR_BYTES = 250_000_000  # of the actor itself, beside the process that draws
 _MEMORY_MARGIN = 1.1
+_THREADS_OF_RAY = "ray-data"
 
 
 @contextmanager
@@ -47,7 +49,19 @@ def connected(address: str) -> Iterator[None]:
         try:
             yield
         finally:
+            _silence_threads_of_ray()
             ray.shutdown()
+
+
+def _silence_threads_of_ray() -> None:
+    """Have Ray Data's threads end without a traceback: they go on when the connection has ended."""
+    report = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is None or not failure.thread.name.startswith(_THREADS_OF_RAY):
+            report(failure)
+
+    threading.excepthook = hook
 
 
 def _connect(address: str) -> None:
