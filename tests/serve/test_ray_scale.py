@@ -77,7 +77,7 @@ def test_a_replica_killed_under_twenty_clients_costs_no_client_its_answer(
             for pid in replica_processes(scaling.process.pid):
                 os.kill(pid, signal.SIGKILL)
         assert check(known, answers) <= 2  # a drawing that both kills met
-    assert scaling.log.count("a replica was lost") >= 1
+    until(lambda: "a replica was lost" in scaling.log)  # Ray passes on what replicas log, after a while
 
 
 def test_scaling_to_two_replicas_and_back_loses_no_request(scaling: Running, known: Sequence[str]) -> None:

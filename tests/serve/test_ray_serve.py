@@ -169,7 +169,7 @@ def test_a_drawing_whose_replica_is_killed_is_drawn_by_another(cluster: Running)
     answer = drawing.result()
     assert answer.status == 200, answer.body
     assert answer.json["data"][0]["b64_json"] == expected
-    assert "a replica was lost" in cluster.log
+    until(lambda: "a replica was lost" in cluster.log)
 
 
 def test_its_log_names_no_prompt_and_its_end_is_clean(cluster: Running) -> None:
