@@ -92,7 +92,7 @@ def test_both_are_built_with_the_models_and_without_tests(tmp_path: Path) -> Non
         (about,) = [each for each in archive.namelist() if each.endswith("METADATA")]
         metadata = archive.read(about).decode()
     assert f"Project-URL: Issues, {HOME}/issues" in metadata
-    assert f"]({HOME}/blob/main/docs/cli.md)" in metadata
+    assert f"]({HOME}/blob/main/docs/start.md)" in metadata
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     variables = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
