@@ -46,6 +46,23 @@ def test_a_machine_is_measured_once(measured: list[Comparison]) -> None:
     assert automatic.f32_is_faster()
 
 
+def test_another_processor_of_the_same_name_is_measured(
+    measured: list[Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = automatic.comparison()
+    monkeypatch.setattr(automatic, "processor_flags", lambda: ["avx2", "amx_bf16"])
+    assert next_process() != first
+    assert not measured
+
+
+def test_threads_make_no_difference(measured: list[Comparison], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a batch with a share of the processors draws what one with all of them draws."""
+    first = automatic.comparison()
+    fewer = replace(machine(), precision="bf16", fingerprint=("fewer",))
+    monkeypatch.setattr(automatic, "machine", lambda: fewer)
+    assert next_process() == first
+
+
 def test_nothing_is_measured_where_openvino_computes_in_f32(
     measured: list[Comparison], monkeypatch: pytest.MonkeyPatch
 ) -> None:

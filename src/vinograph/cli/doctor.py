@@ -105,11 +105,13 @@ def _text(value: Any) -> str:
 
 def _check_machine(findings: Findings) -> None:
     from vinograph import resources
+    from vinograph.runtime.devices import processor_flags
 
     findings.facts["vinograph"] = __version__
     findings.facts["python"] = platform.python_version()
     findings.facts["platform"] = platform.platform()
-    findings.facts["processor_features"] = _processor_features()
+    flags = processor_flags()
+    findings.facts["processor_features"] = [each for each in _FEATURES if each in flags]
     findings.facts["cores"] = {"present": os.cpu_count() or 1, "allowed": resources.cpu_count()}
     available = _Bytes(resources.memory_available())
     findings.facts["memory"] = {"total": _Bytes(resources.memory_installed()), "available": available}
@@ -119,16 +121,6 @@ def _check_machine(findings: Findings) -> None:
     findings.facts["disk_free_here"] = free
     if free < _LITTLE_DISK:
         findings.warnings.append(f"only {free} are free on the disk of {Path.cwd()}")
-
-
-def _processor_features() -> list[str]:
-    """The vector and matrix instructions that matter to speed, if the system lists them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return []
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return [each for each in _FEATURES if each in flags]
 
 
 def _check_packages(findings: Findings) -> None:

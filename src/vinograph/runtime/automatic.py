@@ -17,7 +17,7 @@ import openvino as ov
 from openvino import opset13
 
 from vinograph.runtime.cache import Cache
-from vinograph.runtime.devices import core, machine
+from vinograph.runtime.devices import core, machine, processor, processor_flags
 from vinograph.runtime.tuning import sha256_of_json
 
 _ROWS, _WIDTH = 256, 512  # a product in f32 takes about a millisecond with one thread
@@ -60,7 +60,8 @@ def comparison() -> Comparison | None:
     own = machine().precision
     if own == "f32":
         return None
-    cache, key = Cache(), sha256_of_json("the speed of precisions", machine().fingerprint)
+    # Virtual machines with different features often have the same name.
+    cache, key = Cache(), sha256_of_json("precisions", own, processor(), processor_flags(), ov.__version__)
     known = _read(cache.settings().get(key), own)
     if known is not None:
         return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache as once
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ META_DEVICES = ("AUTO", "HETERO", "MULTI", "BATCH")
 # Bytes that OpenVINO's threads take when they start. Where there aren't as many, they wait for
 # ever.
 _TO_START = 200_000_000
+_PROCESSORS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,15 @@ def check_memory(memory: str) -> None:
 def processor() -> str:
     """The name of this machine's processor."""
     return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
+def processor_flags() -> list[str]:
+    """The processor's features as Linux lists them, such as "avx2"; empty on other systems."""
+    try:
+        lines = _PROCESSORS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
+    return next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
 @once
