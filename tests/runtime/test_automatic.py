@@ -76,9 +76,7 @@ def test_what_another_process_measured_meanwhile_stays(
     measured: list[Comparison], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = automatic.comparison()
-    monkeypatch.setattr(Cache, "settings", lambda cache: {})  # this process looked before that was kept
-    read = Cache._read_settings
-    monkeypatch.setattr(Cache, "settings", lambda cache: read(cache) if not measured else {})
+    monkeypatch.setattr(Cache, "records", lambda *_: {})  # this process looked before that was kept
     assert next_process() == first
     assert not measured
 
@@ -98,7 +96,7 @@ def test_a_damaged_record_is_measured_anew(measured: list[Comparison], damage: d
     automatic.comparison()
     file = Cache().folder / "settings.json"
     content = json.loads(file.read_text())
-    for record in content["settings"].values():
+    for record in content["precisions"].values():
         record |= damage
     file.write_text(json.dumps(content))
     assert next_process() == Comparison("bf16", 1.0, 0.5)

@@ -238,6 +238,15 @@ class TestSettings:
         assert Cache(cache.folder).settings() == {"a": {"spent": 1, "cost": 2}, "b": {"spent": 3}}
         assert cache.take_warnings() == []
 
+    def test_sections_are_apart(self, cache: Cache) -> None:
+        cache.remember("a", lambda _: {"spent": 1})
+        cache.remember("a", lambda known: {**known, "faster": 2}, "precisions")
+        cache.remember("b", lambda _: {"spent": 3})
+        again = Cache(cache.folder)
+        assert again.settings() == {"a": {"spent": 1}, "b": {"spent": 3}}
+        assert again.records("precisions") == {"a": {"faster": 2}}
+        assert again.records("others") == {}
+
     @pytest.mark.parametrize(
         "content",
         [

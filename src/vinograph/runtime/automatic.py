@@ -22,6 +22,7 @@ from vinograph.runtime.tuning import sha256_of_json
 
 _ROWS, _WIDTH = 256, 512  # a product in f32 takes about a millisecond with one thread
 _RUNS = 10
+_SECTION = "precisions"  # of the cache's file of what was measured
 _CLEARLY_FASTER = 0.9  # f32 has to take at most this part of the time, as it needs twice the memory
 
 
@@ -62,12 +63,12 @@ def comparison() -> Comparison | None:
         return None
     # Virtual machines with different features often have the same name.
     cache, key = Cache(), sha256_of_json("precisions", own, processor(), processor_flags(), ov.__version__)
-    known = _read(cache.settings().get(key), own)
+    known = _read(cache.records(_SECTION).get(key), own)
     if known is not None:
         return known
     measured = _measure(own)
     # Another process may have measured meanwhile. Its result stays, so that both draw the same.
-    kept = cache.remember(key, lambda record: record if _read(record, own) else measured.to_json())
+    kept = cache.remember(key, lambda record: record if _read(record, own) else measured.to_json(), _SECTION)
     return _read(kept, own) or measured
 
 

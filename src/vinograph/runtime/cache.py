@@ -42,6 +42,8 @@ _IN_USE = 3600  # seconds for which a used export with weights isn't evicted: it
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _FORMAT = 1
+SETTINGS = "settings"
+"""The section of the settings that were measured to be the fastest."""
 _ABANDONED = 3600  # seconds after which a temporary file is one of a killed process
 _PATIENCE = 5  # seconds to wait for another process that is writing the settings
 _ABSENT = (FileNotFoundError, NotADirectoryError)  # the latter below a file
@@ -105,7 +107,7 @@ class Cache:
         self._warnings: list[str] = []
         self._warned: set[str] = set()
         self._disabled = False
-        self._unwritten: dict[str, dict[str, Any]] = {}
+        self._unwritten: dict[str, dict[str, dict[str, Any]]] = {}
 
     def add_warning(self, text: str) -> None:
         """Add a warning, unless it was added before."""
@@ -299,9 +301,18 @@ class Cache:
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """The records of measured settings by key."""
-        return {**self._read_settings(), **self._unwritten}
+        return self.records(SETTINGS)
 
-    def _read_settings(self) -> dict[str, dict[str, Any]]:
+    def records(self, section: str) -> dict[str, dict[str, Any]]:
+        """The records of a section of what was measured, by key."""
+        return self._measured().get(section, {})
+
+    def _measured(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The sections of what was measured, with what couldn't be written."""
+        read = self._read_settings()
+        return {name: {**read.get(name, {}), **self._unwritten.get(name, {})} for name in (read | self._unwritten)}
+
+    def _read_settings(self) -> dict[str, dict[str, dict[str, Any]]]:
         try:
             content = strict_json.read_object(self._settings)
         except _ABSENT:
@@ -309,26 +320,32 @@ class Cache:
         except (OSError, strict_json.JsonError) as error:
             self.add_warning(f"{self._settings} can't be read ({error}); {_MEASURE_AGAIN}")
             return {}
-        known = content.get("settings") if content.get("format") == _FORMAT else None
-        if not isinstance(known, dict):
+        if content.pop("format", None) != _FORMAT or not isinstance(content.get(SETTINGS, {}), dict):
             self.add_warning(f"{self._settings} is not a file of settings that this version reads; {_MEASURE_AGAIN}")
             return {}
-        return {key: record for key, record in known.items() if isinstance(record, dict)}
+        return {
+            section: {key: record for key, record in known.items() if isinstance(record, dict)}
+            for section, known in content.items()
+            if isinstance(known, dict)
+        }
 
-    def remember(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    def remember(
+        self, key: str, change: Callable[[dict[str, Any]], dict[str, Any]], section: str = SETTINGS
+    ) -> dict[str, Any]:
         """Replace a record by what ``change`` makes of it, and return that; one process at a time."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "settings.lock", timeout=_PATIENCE):
-                known = self.settings()
-                record = change(known.get(key, {}))
-                content = json.dumps({"format": _FORMAT, "settings": {**known, key: record}}, indent=1)
-                write_atomically(self._settings, content.encode())
+                measured = self._measured()
+                known = measured.setdefault(section, {})
+                record = known[key] = change(known.get(key, {}))
+                write_atomically(self._settings, json.dumps({"format": _FORMAT, **measured}, indent=1).encode())
                 return record
         except (OSError, Timeout) as error:
             self.add_warning(f"the fastest settings can't be remembered in {self.folder} ({error})")
-            self._unwritten[key] = change(self._unwritten.get(key, {}))
-            return self._unwritten[key]
+            unwritten = self._unwritten.setdefault(section, {})
+            unwritten[key] = change(unwritten.get(key, {}))
+            return unwritten[key]
 
     def check_settings(self) -> None:
         """Check that settings can be kept, before any is measured.
