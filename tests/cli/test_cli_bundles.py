@@ -14,6 +14,9 @@ from tests.bundles import save_bundle, save_sdxl_bundle
 from tests.cli.conftest import Outcome, Run, files_here, in_process
 from vinograph.cli import doctor
 from vinograph.models.bundle import Bundle
+from vinograph.runtime import automatic, devices
+from vinograph.runtime.automatic import Comparison
+from vinograph.runtime.devices import machine
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -253,6 +256,27 @@ class TestDoctor:
         assert record["problems"] == []
         assert record["memory"]["total"] >= record["memory"]["available"] > 0
         assert record["cores"]["allowed"] >= 1
+
+    @pytest.mark.parametrize(
+        ("found", "expected"),
+        [
+            (Comparison("bf16", 0.001, 0.0018), "f32: a matrix product takes 1.00 ms in f32, 1.80 ms in bf16"),
+            (Comparison("bf16", 0.001, 0.0005), "bf16: a matrix product takes 1.00 ms in f32, 0.50 ms in bf16"),
+            (None, f"{machine().precision}, which OpenVINO chooses"),
+        ],
+    )
+    def test_doctor_says_what_auto_stands_for(
+        self, vinograph: Run, monkeypatch: pytest.MonkeyPatch, found: Comparison | None, expected: str
+    ) -> None:
+        monkeypatch.setattr(automatic, "comparison", lambda: found)
+        assert vinograph("doctor", "--json").record["automatic_precision"] == expected
+
+    def test_doctor_without_a_processor(self, vinograph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(devices, "devices", list)
+        done = vinograph("doctor")
+        assert done.code == 1
+        assert "OpenVINO finds no device" in done.err
+        assert "automatic precision" not in done.out
 
     def test_doctor_generates_a_picture(self, vinograph: Run) -> None:
         done = vinograph("doctor", "--draw", "--json")

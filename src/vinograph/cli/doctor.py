@@ -169,7 +169,8 @@ def _check_devices(findings: Findings) -> None:
     findings.facts["devices"] = {each.id: f"{each.name} ({', '.join(each.precisions)})" for each in available}
     if not available:
         findings.problems.append(("OpenVINO finds no device on this machine", 1))
-    findings.facts["automatic_precision"] = _automatic_precision()
+    if any(each.id == "CPU" for each in available):
+        findings.facts["automatic_precision"] = _automatic_precision()
 
 
 def _automatic_precision() -> str:
