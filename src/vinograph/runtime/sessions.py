@@ -45,8 +45,6 @@ _MOST_COMPILED = 2  # shapes or settings whose compiled models are held at once
 # are cut nowhere but at their ends.
 _SECTION_SIZE = 1_500_000_000
 _MOST_PASSING = 2
-
-
 # "auto" stands for f32 only if the weights take at most this part of the memory, in bytes of the
 # file. If they are stored in 16 bits, they take twice as much in f32.
 _SHARE_IN_F32 = 8
